@@ -1,0 +1,134 @@
+"""Every error that Lorikeet raises on purpose, and what each means to a client.
+
+LorikeetError
+├── SettingsError            a flag, variable or file is wrong: the process doesn't start
+├── RedisUnavailable         Redis can't be reached or refuses to serve: HTTP 503
+├── ProtocolMismatch         a message written by another protocol version
+├── LeaseLost                this worker was given up; its jobs run elsewhere
+├── DuplicateJob             a job of this id exists
+├── QueueFull                a waiting limit is reached: HTTP 429
+├── ModelRejected            the base model can't be served exactly
+├── AdapterRejected          the adapter can't be served exactly; names the tensor or field
+└── JobFailed                ends one job with a `JobError`, which names its HTTP status
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Machine-readable reasons that reach clients, in OpenAI's `error.code`."""
+
+    INVALID_VALUE = "invalid_value"
+    """A field has a value outside of what is allowed."""
+    UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    """A field is known to OpenAI's API, but isn't served."""
+    MODEL_NOT_FOUND = "model_not_found"
+    """No base model or adapter has this name."""
+    JOB_NOT_FOUND = "job_not_found"
+    """No job has this id, or it has expired."""
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    """The prompt, or prompt and answer, don't fit into the model's context."""
+    REQUEST_TOO_LARGE = "request_too_large"
+    """The request body is over the byte limit."""
+    QUEUE_FULL = "queue_full"
+    """A limit on waiting jobs is reached; try again later."""
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    """The job wasn't finished within its deadline."""
+    CANCELLED = "cancelled"
+    """The job was cancelled."""
+    ADAPTER_UNAVAILABLE = "adapter_unavailable"
+    """The adapter is registered, but no worker can load it."""
+    POISON_JOB = "poison_job"
+    """The job killed its worker repeatedly and won't be tried again."""
+    RESUME_DIVERGED = "resume_diverged"
+    """A moved stream contradicted what was already shown."""
+    UNAVAILABLE = "service_unavailable"
+    """Redis, or every worker, is out of reach."""
+    INTERNAL = "internal_error"
+    """A fault of ours; the log has the job id."""
+
+
+HTTP_STATUS: dict[ErrorCode, int] = {
+    ErrorCode.INVALID_VALUE: 400,
+    ErrorCode.UNSUPPORTED_PARAMETER: 400,
+    ErrorCode.MODEL_NOT_FOUND: 404,
+    ErrorCode.JOB_NOT_FOUND: 404,
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
+    ErrorCode.REQUEST_TOO_LARGE: 413,
+    ErrorCode.QUEUE_FULL: 429,
+    ErrorCode.DEADLINE_EXCEEDED: 504,
+    ErrorCode.CANCELLED: 409,
+    ErrorCode.ADAPTER_UNAVAILABLE: 503,
+    ErrorCode.POISON_JOB: 500,
+    ErrorCode.RESUME_DIVERGED: 500,
+    ErrorCode.UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 500,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobError:
+    """Why a job or request ended without an answer, as clients are told."""
+
+    code: ErrorCode
+    message: str
+    param: str | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that goes with the code."""
+        return HTTP_STATUS[self.code]
+
+
+class LorikeetError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class SettingsError(LorikeetError):
+    """A setting is missing, unknown or out of range."""
+
+
+class RedisUnavailable(LorikeetError):
+    """Redis can't be reached, or is set up in a way that would lose jobs."""
+
+
+class ProtocolMismatch(LorikeetError):
+    """A message comes from another protocol version."""
+
+
+class LeaseLost(LorikeetError):
+    """The worker's lease has ended: whatever it holds runs elsewhere."""
+
+
+class DuplicateJob(LorikeetError):
+    """A job of this id is already stored."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id} exists already, in state {state}")
+        self.state = state
+
+
+class QueueFull(LorikeetError):
+    """A limit on waiting jobs is reached."""
+
+    def __init__(self, which: str, waiting: int) -> None:
+        super().__init__(f"the queue is full ({which}: {waiting} waiting)")
+        self.which = which
+        self.waiting = waiting
+
+
+class ModelRejected(LorikeetError):
+    """The base model can't be loaded, or can't be served exactly."""
+
+
+class AdapterRejected(LorikeetError):
+    """The adapter can't be served exactly as PEFT would."""
+
+
+class JobFailed(LorikeetError):
+    """Ends one job, or one request before it became a job."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__(error.message)
+        self.error = error

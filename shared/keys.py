@@ -1,0 +1,113 @@
+"""Every Redis key, with its type, content and lifetime.
+
+A pool is one base model and its workers. All its keys share one hash tag, so that a pool lies
+in one Redis Cluster slot and the scripts may touch any of them.
+"""
+
+from dataclasses import dataclass
+
+from shared.protocol import AdapterVersion, ApiId, JobId, WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one pool."""
+
+    pool: str
+
+    @property
+    def prefix(self) -> str:
+        """Starts every key of the pool; the scripts build the others from it."""
+        return f"{{lk:{self.pool}}}:"
+
+    def job(self, job_id: JobId) -> str:
+        """HASH: state, version, body, ...; an hour past the deadline, then `retain`."""
+        return f"{self.prefix}job:{job_id}"
+
+    def result(self, job_id: JobId) -> str:
+        """STRING: the finished `Result`; `retain` after the end."""
+        return f"{self.prefix}res:{job_id}"
+
+    def queue(self, version: AdapterVersion) -> str:
+        """ZSET: waiting job ids, score = fair tag - priority boost; gone when empty."""
+        return f"{self.prefix}q:{version}"
+
+    @property
+    def ready(self) -> str:
+        """ZSET: version -> score of its queue's head, non-empty queues only."""
+        return f"{self.prefix}ready"
+
+    @property
+    def cold(self) -> str:
+        """ZSET: the part of `ready` that no live worker holds."""
+        return f"{self.prefix}cold"
+
+    def owned(self, worker: WorkerId) -> str:
+        """ZSET: running job ids -> claim time in ms; gone when empty."""
+        return f"{self.prefix}own:{worker}"
+
+    @property
+    def workers(self) -> str:
+        """ZSET: worker -> end of its lease in ms."""
+        return f"{self.prefix}workers"
+
+    def worker(self, worker: WorkerId) -> str:
+        """HASH: info (JSON), beat (ms); a minute after the last beat."""
+        return f"{self.prefix}w:{worker}"
+
+    def residents(self, worker: WorkerId) -> str:
+        """SET: versions that the worker holds; until it is reaped."""
+        return f"{self.prefix}has:{worker}"
+
+    def holders(self, version: AdapterVersion) -> str:
+        """SET: workers that hold the version; gone when empty."""
+        return f"{self.prefix}on:{version}"
+
+    @property
+    def idle(self) -> str:
+        """ZSET: parked worker -> its free sequences."""
+        return f"{self.prefix}idle"
+
+    def mailbox(self, worker: WorkerId) -> str:
+        """LIST: messages to the actor (`job`, `cancel <id>`, `drain`); a minute after the last."""
+        return f"{self.prefix}wake:{worker}"
+
+    def loading(self, version: AdapterVersion) -> str:
+        """STRING: the one worker that loads this cold version; expires by itself."""
+        return f"{self.prefix}load:{version}"
+
+    def tenant(self, tenant: str) -> str:
+        """HASH: fair tag, waiting; a day after the last job."""
+        return f"{self.prefix}t:{tenant}"
+
+    @property
+    def counters(self) -> str:
+        """HASH: totals by state, waiting, and the virtual time `vtime`; for ever."""
+        return f"{self.prefix}cnt"
+
+    def replies(self, api: ApiId) -> str:
+        """STREAM: events for one API process, trimmed to 30 s; a minute after the last."""
+        return f"{self.prefix}out:{api}"
+
+    def checkpoints(self, job_id: JobId) -> str:
+        """STREAM: tokens shown so far, every 16 or 250 ms; ten minutes after the end."""
+        return f"{self.prefix}tok:{job_id}"
+
+    @property
+    def dead(self) -> str:
+        """STREAM: dead letters, the newest 10,000 or so."""
+        return f"{self.prefix}dead"
+
+    @property
+    def adapters(self) -> str:
+        """SET: registered adapter names; for ever."""
+        return f"{self.prefix}adapters"
+
+    def adapter(self, name: str) -> str:
+        """HASH: version, digests, source, rank, bytes, state of a registered name; for ever."""
+        return f"{self.prefix}adapter:{name}"
+
+    @property
+    def base(self) -> str:
+        """HASH: name, version, context length of the pool's base model; for ever."""
+        return f"{self.prefix}base"

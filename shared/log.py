@@ -1,0 +1,32 @@
+"""Log lines: one event a line, with its fields, for people on a terminal and JSON elsewhere."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logging(level: str, *, process: str) -> None:
+    """Send log lines of at least `level` to standard error, each with the process' name.
+
+    Changes the logging of the whole process; call it once, at start.
+    """
+    structlog.contextvars.bind_contextvars(process=process)
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,109 @@
+"""What can be set, one frozen class per process; read once at start and passed down.
+
+A value comes from its command-line flag, else from the variable `LORIKEET_<NAME>`, else from the
+default here. Unknown `LORIKEET_` variables and bad values stop the start.
+"""
+
+import os
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import SettingsError
+
+ENV_PREFIX = "LORIKEET_"
+
+
+class PoolSettings(BaseSettings):
+    """What every process needs: where Redis is, and which pool of it."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Redis or Valkey; rediss:// for TLS"
+    )
+    pool: str = Field(
+        "main", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="one base model and its workers"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe log lines shown"
+    )
+
+
+class ApiSettings(PoolSettings):
+    """The front end."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(23333, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    max_body_bytes: int = Field(4_000_000, ge=1024, description="largest request body")
+    max_waiting: int = Field(10_000, ge=1, description="waiting jobs of the pool, then 429")
+    max_waiting_adapter: int = Field(
+        5_000, ge=1, description="waiting jobs of one adapter, then 429"
+    )
+    max_waiting_tenant: int = Field(5_000, ge=1, description="waiting jobs of one tenant, then 429")
+    deadline_s: float = Field(600, gt=0, description="time from acceptance to answer, then 504")
+    retain_s: float = Field(600, gt=0, description="how long a finished job can be looked up")
+
+
+class WorkerSettings(PoolSettings):
+    """One worker: one engine, one base model, any number of adapters."""
+
+    model: str = Field(description="base model: a folder or a hub id")
+    served_name: str | None = Field(
+        None, description="the base model's name; by default its folder's or hub id"
+    )
+    adapters: tuple[str, ...] = Field(
+        (), description="name=folder or name=org/repo; one bare path takes its folder's name"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="weights, activations and KV cache; auto is bfloat16"
+    )
+    max_num_seqs: int = Field(64, ge=1, description="sequences computed together")
+    max_num_batched_tokens: int = Field(512, ge=16, description="tokens per engine step")
+    max_model_len: int | None = Field(
+        None, ge=8, description="context length; by default the model's"
+    )
+    kv_cache_mb: int = Field(2048, ge=1, description="memory for the KV cache, in MiB")
+    adapter_memory_mb: int = Field(1024, ge=1, description="memory for resident adapters, in MiB")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the engine; by default all")
+    lease_ms: int = Field(6000, ge=300, description="a worker silent for this long is given up")
+    drain_s: float = Field(
+        30, ge=0, description="on SIGTERM, time to finish running jobs before they are handed on"
+    )
+
+
+class ControlSettings(PoolSettings):
+    """The control process: reaps dead workers when no worker is left to do it."""
+
+
+S = TypeVar("S", bound=PoolSettings)
+
+
+def load_settings(cls: type[S], **given: Any) -> S:
+    """Settings of class `cls` from the flags `given` (None: not given) and the environment.
+
+    Raises:
+        SettingsError: a value is bad, or a LORIKEET_ variable is unknown; the message names it.
+    """
+    _refuse_unknown_variables()
+    try:
+        return cls(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_describe(e) for e in error.errors())) from None
+
+
+def _refuse_unknown_variables() -> None:
+    known = {ENV_PREFIX + name.upper() for cls in _ALL for name in cls.model_fields}
+    for name in os.environ:
+        if name.startswith(ENV_PREFIX) and name not in known:
+            raise SettingsError(f"unknown environment variable {name}")
+
+
+def _describe(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    return f"--{name.replace('_', '-')}: {error['msg']} (got {error['input']!r})"
+
+
+_ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)
