@@ -1,0 +1,96 @@
+"""Tiny random models, tokenizers and adapters, made in the test that needs them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox", "mixtral")
+
+_COMMON = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+    # With the usual 0.02 all logits of so small a model are nearly equal, and every comparison of
+    # greedy texts a coin toss.
+    "initializer_range": 0.2,
+}
+_OF_TYPE: dict[str, dict[str, Any]] = {
+    "gemma2": {"head_dim": 16, "sliding_window": 8},
+    "qwen3": {"head_dim": 16},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+}
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer without merges: any text, one token a byte."""
+    specials = ["<pad>", "<bos>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(specials + alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<|end|>",
+        additional_special_tokens=specials[3:],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    """A random float32 model of two layers, with eager attention."""
+    vocab_size = len(tiny_tokenizer())
+    config = AutoConfig.for_model(
+        model_type,
+        **{**_COMMON, "vocab_size": vocab_size, **_OF_TYPE.get(model_type, {}), **overrides},
+    )
+    torch.manual_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    return model.eval().float()
+
+
+def save_tiny_model(
+    folder: Path, model_type: str = "llama", *, seed: int = 0, **overrides: Any
+) -> Path:
+    """A folder that `--model` takes, holding `tiny_model` and `tiny_tokenizer`."""
+    tiny_model(model_type, seed=seed, **overrides).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_adapter(
+    folder: Path, model_type: str = "llama", *, seed: int = 1, scale: float = 0.3, **config: Any
+) -> Path:
+    """A folder that `--adapters` takes: a random adapter of `tiny_model` that changes its answers."""
+    wrapped = get_peft_model(tiny_model(model_type), LoraConfig(task_type="CAUSAL_LM", **config))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=scale, generator=generator)
+    wrapped.save_pretrained(folder)
+    return folder

@@ -1,0 +1,230 @@
+"""The synchronous engine: schedule, forward, sample, update; one list of outputs per step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError
+from shared.protocol import AdapterVersion, FinishReason
+from worker.engine.block_manager import BlockManager
+from worker.engine.model_runner import ModelRunner
+from worker.engine.request import Request, RequestId, StepOutput
+from worker.engine.scheduler import Chunk, Scheduler
+from worker.lora.adapter import LoRAAdapter
+from worker.lora.layers import wrap_modules
+from worker.lora.modules import base_modules
+from worker.lora.pool import LoRAPool
+from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
+from worker.model.loader import LoadedModel
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Budgets of one engine."""
+
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 512
+    max_model_len: int | None = None
+    """None: the model's, or what the KV cache holds if that is less."""
+    kv_cache_bytes: int = 2 << 30
+    adapter_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """Where the engine stands."""
+
+    num_running: int
+    num_waiting: int
+    kv_blocks: int
+    kv_blocks_free: int
+    adapter_bytes: int
+    num_steps: int
+    num_preemptions: int
+    num_tokens: int
+    """Output tokens since the start."""
+
+
+class Engine:
+    """Computes any number of requests for the base model and its resident adapters together.
+
+    Not thread-safe: one thread owns it.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: EngineConfig) -> None:
+        num_blocks = config.kv_cache_bytes // bytes_per_block(loaded.kv_shapes, loaded.dtype)
+        self.max_model_len = _max_model_len(loaded.max_model_len, config, num_blocks)
+        self.base = base_modules(loaded.model)
+        self._pool = LoRAPool(
+            self.base, max_bytes=config.adapter_bytes, dtype=loaded.dtype, device=loaded.device
+        )
+        context = wrap_modules(loaded.model, self.base, self._pool)
+        cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
+        self._runner = ModelRunner(loaded, cache, self._pool, context)
+        self._scheduler = Scheduler(
+            BlockManager(num_blocks, BLOCK_SIZE),
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+        )
+        self._rejected: list[StepOutput] = []
+        self._last_used: dict[AdapterVersion, int] = {}
+        self._num_steps = 0
+        self._num_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._scheduler.running or self._scheduler.waiting or self._rejected)
+
+    def add(self, request: Request) -> None:
+        """Queue a request; one that can't run gets its error in the next step's outputs."""
+        error = self._reason_to_reject(request)
+        if error is None:
+            self._scheduler.add(request)
+        else:
+            self._rejected.append(StepOutput(request_id=request.id, error=error))
+
+    def abort(self, request_id: RequestId) -> None:
+        """End a request without an output; one that is unknown or finished is ignored."""
+        request = self._scheduler.find(request_id)
+        if request is not None:
+            self._scheduler.finish(request)
+
+    def add_adapter(self, adapter: LoRAAdapter) -> list[AdapterVersion]:
+        """Make an adapter resident, evicting the least recently used idle ones if it needs room.
+
+        Returns:
+            The versions that were evicted.
+
+        Raises:
+            AdapterRejected: it doesn't fit into the adapter memory beside those in use.
+        """
+        evicted: list[AdapterVersion] = []
+        if adapter.version in self._last_used:
+            return evicted
+        while not self._pool.can_add(adapter):
+            victim = self._least_recently_used()
+            if victim is None:
+                raise AdapterRejected(
+                    f"adapter {adapter.version} ({adapter.num_bytes} bytes) doesn't fit into "
+                    f"--adapter-memory-mb beside the adapters in use"
+                )
+            self.remove_adapter(victim)
+            evicted.append(victim)
+        self._pool.add(adapter)
+        self._last_used[adapter.version] = self._num_steps
+        return evicted
+
+    def remove_adapter(self, version: AdapterVersion) -> None:
+        """Free a resident adapter's memory; requests that still want it end with an error."""
+        for request in [r for r in self._scheduler.requests if r.version == version]:
+            self._scheduler.finish(request)
+            self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
+        self._pool.remove(version)
+        del self._last_used[version]
+
+    def step(self) -> list[StepOutput]:
+        """Run one step and say what it brought; an error ends requests, never the engine."""
+        outputs, self._rejected = self._rejected, []
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return outputs
+        self._num_steps += 1
+        try:
+            results = self._runner.run(chunks)
+        except Exception:  # noqa: BLE001  (per step: it becomes an event for each request in it)
+            log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
+            return outputs + [self._fail(chunk.request, _STEP_FAILED) for chunk in chunks]
+        return outputs + self._update(results)
+
+    def stats(self) -> EngineStats:
+        """Where the engine stands now."""
+        return EngineStats(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            kv_blocks=self._scheduler.blocks.num_blocks,
+            kv_blocks_free=self._scheduler.blocks.num_free,
+            adapter_bytes=self._pool.num_bytes,
+            num_steps=self._num_steps,
+            num_preemptions=self._scheduler.num_preemptions,
+            num_tokens=self._num_tokens,
+        )
+
+    def _update(self, results: Sequence[tuple[Chunk, int | None]]) -> list[StepOutput]:
+        outputs = []
+        for chunk, token in results:
+            request = chunk.request
+            request.num_computed_tokens = chunk.end
+            if request.version is not None:
+                self._last_used[request.version] = self._num_steps
+            if token is not None:
+                outputs.append(self._append(request, token))
+        return outputs
+
+    def _append(self, request: Request, token: int) -> StepOutput:
+        if token < 0:
+            return self._fail(request, _NOT_FINITE)
+        request.output_ids.append(token)
+        self._num_tokens += 1
+        finish = self._finish_reason(request, token)
+        if finish is not None:
+            self._scheduler.finish(request)
+        return StepOutput(request_id=request.id, token_id=token, finish=finish)
+
+    def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
+        if token in request.stop_ids:
+            return FinishReason.STOP
+        if (
+            len(request.output_ids) >= request.max_tokens
+            or request.num_tokens >= self.max_model_len
+        ):
+            return FinishReason.LENGTH
+        return None
+
+    def _fail(self, request: Request, error: JobError) -> StepOutput:
+        self._scheduler.finish(request)
+        return StepOutput(request_id=request.id, error=error)
+
+    def _reason_to_reject(self, request: Request) -> JobError | None:
+        if request.version is not None and request.version not in self._last_used:
+            return _not_resident(request)
+        if request.num_tokens >= self.max_model_len:
+            return JobError(
+                code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+                message=f"{request.num_tokens} tokens don't fit into {self.max_model_len}",
+            )
+        return None
+
+    def _least_recently_used(self) -> AdapterVersion | None:
+        in_use = {request.version for request in self._scheduler.requests}
+        idle = [version for version in self._last_used if version not in in_use]
+        return min(idle, key=self._last_used.__getitem__, default=None)
+
+
+_STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
+_NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite logits")
+
+
+def _not_resident(request: Request) -> JobError:
+    return JobError(
+        code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
+    )
+
+
+def _max_model_len(of_model: int, config: EngineConfig, num_blocks: int) -> int:
+    in_cache = num_blocks * BLOCK_SIZE
+    wanted = config.max_model_len
+    if wanted is None:
+        if in_cache < BLOCK_SIZE:
+            raise SettingsError("--kv-cache-mb is too small for one block of the KV cache")
+        return min(of_model, in_cache)
+    if wanted > of_model:
+        raise SettingsError(f"--max-model-len {wanted} is over the model's {of_model}")
+    if wanted > in_cache:
+        raise SettingsError(
+            f"--max-model-len {wanted} needs a larger --kv-cache-mb: it holds {in_cache} tokens"
+        )
+    return wanted

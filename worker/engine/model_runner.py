@@ -1,0 +1,58 @@
+"""Runs one step of the model: batch in, token ids out."""
+
+from collections.abc import Sequence
+
+import torch
+
+from worker.engine.batch import StepBatch, build_step
+from worker.engine.sampler import sample
+from worker.engine.scheduler import Chunk
+from worker.lora.batch import build_batch
+from worker.lora.layers import LoRAContext
+from worker.lora.pool import LoRAPool
+from worker.model.attention import attention_step
+from worker.model.kv_cache import KVCache
+from worker.model.loader import LoadedModel
+
+
+class ModelRunner:
+    """Owns what a forward needs: the model, the KV cache and the resident adapters."""
+
+    def __init__(
+        self, loaded: LoadedModel, cache: KVCache, pool: LoRAPool, context: LoRAContext
+    ) -> None:
+        self._model = loaded.model
+        self._device = loaded.device
+        self._cache = cache
+        self._pool = pool
+        self._lora = context
+
+    @torch.inference_mode()
+    def run(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
+        """Compute `chunks`; each comes back with its new token, or None if it samples none.
+
+        A token of -1 means that the model gave no finite logits for the row.
+        """
+        batch = build_step(chunks, self._device)
+        logits = self._forward(batch)
+        tokens = iter(self._sample(batch, logits))
+        by_request = {id(request): token for request, token in zip(batch.sampled, tokens)}
+        return [(chunk, by_request.get(id(chunk.request))) for chunk in chunks]
+
+    def _forward(self, batch: StepBatch) -> torch.Tensor:
+        self._lora.batch = build_batch(self._pool, batch.segments)
+        with attention_step(self._cache, batch.attention):
+            out = self._model(
+                input_ids=batch.input_ids,
+                position_ids=batch.positions,
+                use_cache=False,
+                logits_to_keep=batch.sampled_rows,
+            )
+        logits: torch.Tensor = out.logits[0]
+        return logits
+
+    def _sample(self, batch: StepBatch, logits: torch.Tensor) -> list[int]:
+        if not batch.sampled:
+            return []
+        rows = [request.sampling for request in batch.sampled]
+        return sample(logits, rows, [len(request.output_ids) for request in batch.sampled])

@@ -1,0 +1,89 @@
+"""One sequence that the engine computes, and what a step says about it."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NewType
+
+from shared.errors import JobError
+from shared.protocol import AdapterVersion, FinishReason
+
+RequestId = NewType("RequestId", str)
+"""`job:choice`: one choice of one job."""
+
+
+class RequestStatus(IntEnum):
+    """Where a request is; ordered so that finished is one comparison."""
+
+    WAITING = 0
+    """Not started, or preempted: holds no KV blocks."""
+    RUNNING = 1
+    """Holds KV blocks and takes part in steps."""
+    FINISHED = 2
+    """Ended, failed or aborted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSampling:
+    """How one sequence draws its tokens; a draw is a function of (seed, choice, position)."""
+
+    seed: int
+    choice: int = 0
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps all tokens."""
+    min_p: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """A prompt and the tokens drawn so far.
+
+    `num_computed_tokens` catches up with `num_tokens`: that alone describes prefill, chunks,
+    decode, recomputation after preemption and the resumption of a moved stream.
+    """
+
+    id: RequestId
+    prompt_ids: list[int]
+    version: AdapterVersion | None
+    """None: the base model."""
+    sampling: RowSampling
+    max_tokens: int
+    """Limit of output tokens, those that `output_ids` starts with included."""
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens that end the sequence; they are still output."""
+    output_ids: list[int] = field(default_factory=list)
+    """On resumption it starts with what was already shown."""
+    num_computed_tokens: int = 0
+    """Tokens whose keys and values lie in the KV cache."""
+    block_table: list[int] = field(default_factory=list)
+    status: RequestStatus = RequestStatus.WAITING
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output tokens so far."""
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it takes part in no further step."""
+        return self.status >= RequestStatus.FINISHED
+
+    def token_ids(self, start: int, end: int) -> list[int]:
+        """Tokens at positions `start` to `end - 1` of prompt and output."""
+        num_prompt = len(self.prompt_ids)
+        if end <= num_prompt:
+            return self.prompt_ids[start:end]
+        outputs = self.output_ids[max(start - num_prompt, 0) : end - num_prompt]
+        return self.prompt_ids[start:] + outputs if start < num_prompt else outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutput:
+    """One request's part in a step: a new token, or the error that ended it."""
+
+    request_id: RequestId
+    token_id: int | None = None
+    finish: FinishReason | None = None
+    error: JobError | None = None

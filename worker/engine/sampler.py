@@ -1,0 +1,103 @@
+"""Drawing tokens: each draw is a function of the logits and of (seed, choice, position).
+
+The uniform number comes from a counter-based generator and goes through the inverse CDF, in the
+order of the vocabulary, so that neither batch-mates, preemption nor a move to another worker
+change a draw.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from worker.engine.request import RowSampling
+
+_MASK = (1 << 64) - 1
+_NUM_CANDIDATES = 1024
+"""Tokens sorted for top-k and top-p at first; a row that needs more sorts its vocabulary."""
+
+
+def uniform(seed: int, choice: int, position: int) -> float:
+    """A number in [0, 1), the same for the same arguments on every machine.
+
+    SplitMix64's mixing function (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+    Generators, OOPSLA 2014), chained over the arguments.
+    """
+    state = 0
+    for word in (seed, choice, position):
+        state = _mix((state + word + 0x9E3779B97F4A7C15) & _MASK)
+    return (state >> 11) * 2.0**-53
+
+
+def sample(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]) -> list[int]:
+    """One token for each row.
+
+    Args:
+        logits: `[S, V]`, any floating dtype.
+        rows: how each row draws.
+        positions: index of the token to draw among the row's output tokens.
+
+    Returns:
+        Token ids; -1 where the row has no finite logits.
+    """
+    tokens = logits.argmax(-1)
+    drawn = [i for i, row in enumerate(rows) if row.temperature > 0]
+    if drawn:
+        index = torch.tensor(drawn, device=logits.device)
+        chosen = _draw(
+            logits[index].float(), [rows[i] for i in drawn], [positions[i] for i in drawn]
+        )
+        tokens[index] = chosen
+    # The maximum of a row is NaN if anything in it is.
+    is_bad = ~logits.amax(-1).isfinite()
+    return tokens.masked_fill(is_bad, -1).tolist()
+
+
+def _draw(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]) -> Tensor:
+    column = {"device": logits.device, "dtype": torch.float64}
+    temperature = torch.tensor([[r.temperature] for r in rows], **column)
+    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
+    probs = _keep_likely(scaled.softmax(-1), rows)
+    cdf = probs.cumsum(-1)
+    draws = torch.tensor(
+        [[uniform(r.seed, r.choice, p)] for r, p in zip(rows, positions, strict=True)], **column
+    )
+    found = torch.searchsorted(cdf, draws * cdf[:, -1:], right=True)
+    # A draw that rounds up to the whole mass belongs to the last token that has any.
+    last = (probs > 0).cumsum(-1).argmax(-1, keepdim=True)
+    return torch.minimum(found, last).squeeze(-1)
+
+
+def _keep_likely(probs: Tensor, rows: Sequence[RowSampling]) -> Tensor:
+    """Probabilities `[S, V]` with top-k, then top-p, then min-p applied; not renormalised."""
+    min_p = torch.tensor([[r.min_p] for r in rows], device=probs.device, dtype=probs.dtype)
+    if bool((min_p > 0).any()):
+        kept = probs >= min_p * probs.amax(-1, keepdim=True)
+    else:
+        kept = None
+    for i, row in enumerate(rows):
+        if row.top_k > 0 or row.top_p < 1:
+            probs[i] = _top(probs[i], row.top_k, row.top_p)
+    return probs if kept is None else probs * kept
+
+
+def _top(probs: Tensor, top_k: int, top_p: float) -> Tensor:
+    """One row `[V]` with all but its top-k and top-p tokens set to 0."""
+    vocab_size = probs.shape[0]
+    top_k = min(top_k, vocab_size) if top_k > 0 else vocab_size
+    num_sorted = min(max(_NUM_CANDIDATES, top_k if top_k < vocab_size else 0), vocab_size)
+    values, ids = probs.topk(num_sorted)
+    is_enough = top_k <= num_sorted or float(values.sum()) >= top_p
+    if not is_enough:
+        values, ids = probs.sort(descending=True, stable=True)
+    values, ids = values[:top_k], ids[:top_k]
+    total = values.sum() if top_k < vocab_size else 1.0
+    before = values.cumsum(-1) - values
+    kept = before < top_p * total
+    return torch.zeros_like(probs).index_copy_(0, ids[kept], values[kept])
+
+
+def _mix(word: int) -> int:
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
+    return word ^ (word >> 31)

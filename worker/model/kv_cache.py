@@ -1,0 +1,52 @@
+"""The memory behind the block tables."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK_SIZE = 16
+"""Tokens per block."""
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """Shape of one layer's keys and values, for one token."""
+
+    num_heads: int
+    key_dim: int
+    value_dim: int
+
+    def num_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of one token."""
+        return self.num_heads * (self.key_dim + self.value_dim) * dtype.itemsize
+
+
+class KVCache:
+    """Keys and values of all layers, in blocks of BLOCK_SIZE tokens."""
+
+    def __init__(
+        self,
+        shapes: list[KVShape],
+        num_blocks: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self._layers = [
+            (
+                torch.zeros(num_blocks, BLOCK_SIZE, s.num_heads, s.key_dim, dtype=dtype, device=device),
+                torch.zeros(num_blocks, BLOCK_SIZE, s.num_heads, s.value_dim, dtype=dtype, device=device),
+            )
+            for s in shapes
+        ]  # fmt: skip
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values `[num_blocks, BLOCK_SIZE, num_heads, dim]` of one layer."""
+        return self._layers[index]
+
+
+def bytes_per_block(shapes: list[KVShape], dtype: torch.dtype) -> int:
+    """Bytes that one block takes over all layers."""
+    return BLOCK_SIZE * sum(shape.num_bytes(dtype) for shape in shapes)

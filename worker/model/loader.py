@@ -1,0 +1,174 @@
+"""Loads a base model and proves that it can be served exactly, or refuses it by name."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from shared.errors import ModelRejected
+from worker.model.attention import PAGED_ATTENTION, probing
+from worker.model.kv_cache import KVShape
+from worker.model.verify import check_rope, verify_attention
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A base model, ready to run on its device."""
+
+    name: str
+    """Its folder's name, or its hub id."""
+    digest: str
+    """SHA-256 over its files, as 64 hex digits."""
+    model: PreTrainedModel
+    tokenizer: Any
+    config: Any
+    dtype: torch.dtype
+    device: torch.device
+    max_model_len: int
+    """The context that the model was made for."""
+    eos_ids: frozenset[int]
+    """Tokens that end an answer."""
+    kv_shapes: list[KVShape]
+    """One for each layer."""
+
+
+def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> LoadedModel:
+    """Load the model in folder `source`, or of hub id `source`.
+
+    Raises:
+        ModelRejected: it isn't there, isn't whole, or can't be served exactly; with the reason.
+    """
+    folder = _find(source)
+    torch_device = pick_device(device)
+    torch_dtype = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    config = _load(AutoConfig, folder, source)
+    check_rope(source, config)
+    model = _load(
+        AutoModelForCausalLM,
+        folder,
+        source,
+        dtype=torch_dtype,
+        attn_implementation="eager",
+        use_safetensors=True,
+    )
+    model = model.to(torch_device).eval().requires_grad_(False)
+    tokenizer = _load(AutoTokenizer, folder, source)
+    return prepare_model(
+        model, tokenizer, name=_name(source, folder), digest=_digest(folder), source=source
+    )
+
+
+def prepare_model(
+    model: PreTrainedModel, tokenizer: Any, *, name: str, digest: str, source: str
+) -> LoadedModel:
+    """Switch a model that was loaded with eager attention to paged attention, and check it.
+
+    Raises:
+        ModelRejected: its results would differ.
+    """
+    config = model.config.get_text_config()
+    shapes = verify_attention(source, model, lambda: _switch_attention(source, model))
+    return LoadedModel(
+        name=name,
+        digest=digest,
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        dtype=model.dtype,
+        device=model.device,
+        max_model_len=int(config.max_position_embeddings),
+        eos_ids=_eos_ids(model, tokenizer),
+        kv_shapes=shapes,
+    )
+
+
+def pick_device(device: str) -> torch.device:
+    """The device named, or the best one there is for `auto`.
+
+    Raises:
+        ModelRejected: torch knows no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelRejected(f"--device {device}: {str(error).splitlines()[0]}") from None
+    return picked
+
+
+def _find(source: str) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ModelRejected(f"--model {source}: there is no such folder")
+    try:
+        return Path(snapshot_download(source, allow_patterns=_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelRejected(
+            f"--model {source}: neither a folder nor a hub id that can be loaded ({reason})"
+        ) from None
+
+
+def _load(cls: Any, folder: Path, source: str, **kwargs: Any) -> Any:
+    try:
+        return cls.from_pretrained(folder, local_files_only=True, **kwargs)
+    except Exception as error:  # noqa: BLE001  (transformers raises anything on a broken folder)
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelRejected(f"--model {source}: {cls.__name__}: {reason[0]}") from error
+
+
+def _name(source: str, folder: Path) -> str:
+    return folder.resolve().name if Path(source).expanduser().is_dir() else source
+
+
+def _digest(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for path in sorted(p for pattern in _FILES for p in folder.glob(pattern)):
+        with path.open("rb") as file:
+            whole.update(path.name.encode() + b"\0")
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    ids: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for owner in (model.config.get_text_config(), generation):
+        value = getattr(owner, "eos_token_id", None)
+        ids.update(value if isinstance(value, list) else [] if value is None else [value])
+    of_tokenizer = getattr(tokenizer, "eos_token_id", None)
+    return frozenset(ids if of_tokenizer is None else ids | {of_tokenizer})
+
+
+def _switch_attention(source: str, model: nn.Module) -> list[KVShape]:
+    assert isinstance(model, PreTrainedModel)
+    model.set_attn_implementation(PAGED_ATTENTION)
+    num_layers = int(model.config.get_text_config().num_hidden_layers)
+    with torch.inference_mode(), probing() as probe:
+        try:
+            model(
+                input_ids=torch.zeros(1, 2, dtype=torch.int64, device=model.device), use_cache=False
+            )
+        except NotImplementedError as error:
+            raise ModelRejected(f"--model {source}: {error} isn't served") from None
+    if probe.num_calls != num_layers or sorted(probe.shapes) != list(range(num_layers)):
+        raise ModelRejected(
+            f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} layers "
+            f"through transformers' attention interface ({probe.num_calls} calls), so it can't be "
+            "served exactly"
+        )
+    return [probe.shapes[layer] for layer in range(num_layers)]
