@@ -135,7 +135,7 @@ class Engine:
         self._num_steps += 1
         try:
             results = self._runner.run(chunks)
-        except Exception:  # noqa: BLE001  (per step: it becomes an event for each request in it)
+        except Exception:  # caught per step: it becomes an event for each request in it
             log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
             return outputs + [self._fail(chunk.request, _STEP_FAILED) for chunk in chunks]
         return outputs + self._update(results)

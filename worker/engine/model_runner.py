@@ -35,9 +35,9 @@ class ModelRunner:
         """
         batch = build_step(chunks, self._device)
         logits = self._forward(batch)
-        tokens = iter(self._sample(batch, logits))
-        by_request = {id(request): token for request, token in zip(batch.sampled, tokens)}
-        return [(chunk, by_request.get(id(chunk.request))) for chunk in chunks]
+        tokens = self._sample(batch, logits)
+        token_of = dict(zip((r.id for r in batch.sampled), tokens, strict=True))
+        return [(chunk, token_of.get(chunk.request.id)) for chunk in chunks]
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
         self._lora.batch = build_batch(self._pool, batch.segments)

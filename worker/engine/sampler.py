@@ -71,14 +71,11 @@ def _draw(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int])
 def _keep_likely(probs: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     """Probabilities `[S, V]` with top-k, then top-p, then min-p applied; not renormalised."""
     min_p = torch.tensor([[r.min_p] for r in rows], device=probs.device, dtype=probs.dtype)
-    if bool((min_p > 0).any()):
-        kept = probs >= min_p * probs.amax(-1, keepdim=True)
-    else:
-        kept = None
+    is_kept = probs >= min_p * probs.amax(-1, keepdim=True)
     for i, row in enumerate(rows):
         if row.top_k > 0 or row.top_p < 1:
             probs[i] = _top(probs[i], row.top_k, row.top_p)
-    return probs if kept is None else probs * kept
+    return probs * is_kept
 
 
 def _top(probs: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -93,8 +90,8 @@ def _top(probs: Tensor, top_k: int, top_p: float) -> Tensor:
     values, ids = values[:top_k], ids[:top_k]
     total = values.sum() if top_k < vocab_size else 1.0
     before = values.cumsum(-1) - values
-    kept = before < top_p * total
-    return torch.zeros_like(probs).index_copy_(0, ids[kept], values[kept])
+    is_kept = before < top_p * total
+    return torch.zeros_like(probs).index_copy_(0, ids[is_kept], values[is_kept])
 
 
 def _mix(word: int) -> int:

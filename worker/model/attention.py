@@ -148,8 +148,18 @@ def attend(
 AttentionInterface.register(PAGED_ATTENTION, attend)
 
 
-_HARMLESS = frozenset({"position_ids", "use_cache", "output_router_logits", "output_attentions",
-                       "is_causal", "position_embeddings", "cache_position", "logits_to_keep"})  # fmt: skip
+_HARMLESS = frozenset(
+    {
+        "cache_position",
+        "is_causal",
+        "logits_to_keep",
+        "output_attentions",
+        "output_router_logits",
+        "position_embeddings",
+        "position_ids",
+        "use_cache",
+    }
+)
 
 
 def _refuse_unknown(mask: Tensor | None, dropout: float, kwargs: dict[str, Any]) -> None:

@@ -34,13 +34,14 @@ class KVCache:
         device: torch.device,
     ) -> None:
         self.num_blocks = num_blocks
+
+        def block_array(num_heads: int, dim: int) -> Tensor:
+            return torch.zeros(num_blocks, BLOCK_SIZE, num_heads, dim, dtype=dtype, device=device)
+
         self._layers = [
-            (
-                torch.zeros(num_blocks, BLOCK_SIZE, s.num_heads, s.key_dim, dtype=dtype, device=device),
-                torch.zeros(num_blocks, BLOCK_SIZE, s.num_heads, s.value_dim, dtype=dtype, device=device),
-            )
+            (block_array(s.num_heads, s.key_dim), block_array(s.num_heads, s.value_dim))
             for s in shapes
-        ]  # fmt: skip
+        ]
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values `[num_blocks, BLOCK_SIZE, num_heads, dim]` of one layer."""

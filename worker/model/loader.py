@@ -126,7 +126,7 @@ def _find(source: str) -> Path:
 def _load(cls: Any, folder: Path, source: str, **kwargs: Any) -> Any:
     try:
         return cls.from_pretrained(folder, local_files_only=True, **kwargs)
-    except Exception as error:  # noqa: BLE001  (transformers raises anything on a broken folder)
+    except Exception as error:  # transformers raises anything on a broken folder
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelRejected(f"--model {source}: {cls.__name__}: {reason[0]}") from error
 
@@ -167,8 +167,8 @@ def _switch_attention(source: str, model: nn.Module) -> list[KVShape]:
             raise ModelRejected(f"--model {source}: {error} isn't served") from None
     if probe.num_calls != num_layers or sorted(probe.shapes) != list(range(num_layers)):
         raise ModelRejected(
-            f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} layers "
-            f"through transformers' attention interface ({probe.num_calls} calls), so it can't be "
-            "served exactly"
+            f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
+            f"layers through transformers' attention interface ({probe.num_calls} calls), so it "
+            "can't be served exactly"
         )
     return [probe.shapes[layer] for layer in range(num_layers)]

@@ -85,7 +85,7 @@ def save_tiny_model(
 def save_adapter(
     folder: Path, model_type: str = "llama", *, seed: int = 1, scale: float = 0.3, **config: Any
 ) -> Path:
-    """A folder that `--adapters` takes: a random adapter of `tiny_model` that changes its answers."""
+    """A folder that `--adapters` takes: a random adapter that changes the answers."""
     wrapped = get_peft_model(tiny_model(model_type), LoraConfig(task_type="CAUSAL_LM", **config))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
