@@ -54,13 +54,12 @@ def sample(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]
 
 
 def _draw(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]) -> Tensor:
-    column = {"device": logits.device, "dtype": torch.float64}
-    temperature = torch.tensor([[r.temperature] for r in rows], **column)
+    temperature = _column([r.temperature for r in rows], logits.device)
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
     probs = _keep_likely(scaled.softmax(-1), rows)
     cdf = probs.cumsum(-1)
-    draws = torch.tensor(
-        [[uniform(r.seed, r.choice, p)] for r, p in zip(rows, positions, strict=True)], **column
+    draws = _column(
+        [uniform(r.seed, r.choice, p) for r, p in zip(rows, positions, strict=True)], logits.device
     )
     found = torch.searchsorted(cdf, draws * cdf[:, -1:], right=True)
     # A draw that rounds up to the whole mass belongs to the last token that has any.
@@ -70,7 +69,7 @@ def _draw(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int])
 
 def _keep_likely(probs: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     """Probabilities `[S, V]` with top-k, then top-p, then min-p applied; not renormalised."""
-    min_p = torch.tensor([[r.min_p] for r in rows], device=probs.device, dtype=probs.dtype)
+    min_p = _column([r.min_p for r in rows], probs.device)
     is_kept = probs >= min_p * probs.amax(-1, keepdim=True)
     for i, row in enumerate(rows):
         if row.top_k > 0 or row.top_p < 1:
@@ -92,6 +91,10 @@ def _top(probs: Tensor, top_k: int, top_p: float) -> Tensor:
     before = values.cumsum(-1) - values
     is_kept = before < top_p * total
     return torch.zeros_like(probs).index_copy_(0, ids[is_kept], values[is_kept])
+
+
+def _column(values: list[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
 
 
 def _mix(word: int) -> int:

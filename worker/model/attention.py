@@ -175,7 +175,7 @@ def _refuse_unknown(mask: Tensor | None, dropout: float, kwargs: dict[str, Any])
 def _rows_of(group: AttentionGroup, rows: Tensor) -> Tensor:
     num_seqs = group.block_tables.shape[0]
     part = rows[group.start : group.start + num_seqs * group.num_queries]
-    return part.unflatten(0, (num_seqs, group.num_queries))
+    return part.view(num_seqs, group.num_queries, *part.shape[1:])
 
 
 def _meaningless(query: Tensor, value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from shared.errors import ModelRejected
 from worker.model.attention import AttentionBatch, AttentionGroup, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, KVShape
 
-_LENGTHS = (13, 5)
+_LENGTHS = [13, 5]
 # Deviation of logits in their standard deviations: the worst of a position, the median over a
 # sequence (in bfloat16 a mixture of experts may route one token otherwise). A model that mixes up
 # its requests is off by about 1; rounding gives 1e-6 in float32 and about 0.03 in bfloat16.
@@ -55,7 +55,7 @@ def verify_attention(
     with torch.inference_mode():
         alone = [_logits(model, ids.to(model.device)) for ids in sequences]
         shapes = switch()
-        packed = _packed_logits(model, sequences, shapes).split(_LENGTHS)
+        packed = torch.split(_packed_logits(model, sequences, shapes), _LENGTHS)
     deviation = max(_deviation(a, b) for a, b in zip(alone, packed, strict=True))
     if not deviation <= _TOLERANCE[model.dtype]:
         raise ModelRejected(
