@@ -1,0 +1,163 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from worker.detokenizer import TextStream, TokenBytes
+
+BYTE_LEVEL = byte_level_tokenizer()
+SENTENCEPIECE = sentencepiece_tokenizer()
+TABLES = {id(hf): TokenBytes(hf) for hf in (BYTE_LEVEL, SENTENCEPIECE)}
+BOTH_KINDS = pytest.mark.parametrize("hf", [BYTE_LEVEL, SENTENCEPIECE], ids=["bytes", "pieces"])
+TEXTS = [
+    "你好、世界 🦜 flags 🇩🇪 and family 👨‍👩‍👧",
+    "plain ascii, naïve café",
+    "  two leading spaces",
+    "\U0001f99c" * 5,
+    "ก็ไม่มี combining e\u0301",
+]
+stop_strings = st.lists(
+    st.text(alphabet="helo w\ufffd你好🦜", min_size=1, max_size=4), max_size=3
+).map(tuple)
+
+
+def ids_of(hf: PreTrainedTokenizerFast, text: str) -> list[int]:
+    ids: list[int] = hf(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def full_decode(hf: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    text: str = hf.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """`text` up to the stop string that is complete first, character by character."""
+    for end in range(len(text) + 1):
+        starts = [end - len(s) for s in stop if text[:end].endswith(s)]
+        if starts:
+            return text[: min(starts)]
+    return text
+
+
+def stream(hf: PreTrainedTokenizerFast, stop: Sequence[str] = (), opens: bool = True) -> TextStream:
+    return TextStream(TABLES[id(hf)], stop, opens=opens)
+
+
+def deltas(text: TextStream, ids: Sequence[int]) -> list[str]:
+    return [*(text.feed(i) for i in ids), text.close()]
+
+
+def random_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, len(hf) + 2), max_size=40)
+
+
+def written_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
+    return st.text(max_size=20).map(lambda text: ids_of(hf, text))
+
+
+@given(st.data())
+def test_deltas_of_random_ids_add_up_to_the_full_decode(data: st.DataObject) -> None:
+    ids, stop = data.draw(random_ids(BYTE_LEVEL)), data.draw(stop_strings)
+    expected = cut(full_decode(BYTE_LEVEL, ids), stop)
+    assert "".join(deltas(stream(BYTE_LEVEL, stop), ids)) == expected
+
+
+@BOTH_KINDS
+@given(data=st.data())
+def test_deltas_of_a_written_text_add_up_to_it(
+    hf: PreTrainedTokenizerFast, data: st.DataObject
+) -> None:
+    ids, stop = data.draw(written_ids(hf)), data.draw(stop_strings)
+    assert "".join(deltas(stream(hf, stop), ids)) == cut(full_decode(hf, ids), stop)
+
+
+@given(st.data())
+def test_broken_byte_tokens_spoil_no_whole_character_beside_them(data: st.DataObject) -> None:
+    ids = data.draw(random_ids(SENTENCEPIECE))
+    streamed = "".join(deltas(stream(SENTENCEPIECE), ids))
+    expected = full_decode(SENTENCEPIECE, ids)
+    # The library replaces a whole run of byte tokens if one of them is bad.
+    if "\ufffd" not in expected:
+        assert streamed == expected
+    else:
+        assert "\ufffd" in streamed
+
+
+@BOTH_KINDS
+@given(data=st.data())
+def test_a_resumed_stream_goes_on_exactly(hf: PreTrainedTokenizerFast, data: st.DataObject) -> None:
+    ids, stop = data.draw(random_ids(hf)), data.draw(stop_strings)
+    position = data.draw(st.integers(0, len(ids)))
+    first = stream(hf, stop)
+    shown = "".join(first.feed(i) for i in ids[:position])
+    resumed = stream(hf, stop)
+    assert resumed.replay(ids[:position]) == shown
+    assert deltas(resumed, ids[position:]) == deltas(first, ids[position:])
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_delta_cuts_a_character(hf: PreTrainedTokenizerFast, text: str) -> None:
+    parts = deltas(stream(hf), ids_of(hf, text))
+    assert not any("\ufffd" in part for part in parts)
+    assert "".join(parts) == full_decode(hf, ids_of(hf, text))
+
+
+def test_a_character_cut_by_the_end_is_shown_as_replacement() -> None:
+    ids = ids_of(BYTE_LEVEL, "🦜")[:2]
+    text = stream(BYTE_LEVEL)
+    assert [text.feed(i) for i in ids] == ["", ""]
+    assert text.close() == "\ufffd"
+
+
+def test_special_tokens_are_not_text() -> None:
+    ids = ids_of(BYTE_LEVEL, "hello<|im_end|> world")
+    assert "".join(deltas(stream(BYTE_LEVEL), ids)) == "hello world"
+
+
+@pytest.mark.parametrize(("opens", "expected"), [(True, "the"), (False, " the")])
+def test_a_leading_space_is_kept_only_behind_a_prompt(opens: bool, expected: str) -> None:
+    ids = SENTENCEPIECE.convert_tokens_to_ids(["▁the"])
+    assert "".join(deltas(stream(SENTENCEPIECE, opens=opens), ids)) == expected
+
+
+def spelled(text: str) -> list[int]:
+    """One token a character."""
+    return [i for c in text for i in ids_of(BYTE_LEVEL, c)]
+
+
+def test_a_stop_string_is_found_across_tokens_and_cut_off() -> None:
+    text = stream(BYTE_LEVEL, ["lo w"])
+    shown = [text.feed(i) for i in spelled("hello wo")]
+    assert shown == ["h", "e", "", "l", "", "", "", ""]
+    assert text.is_stopped
+    assert text.close() == ""
+
+
+def test_text_that_only_begins_a_stop_string_is_shown_in_the_end() -> None:
+    text = stream(BYTE_LEVEL, ["lo!"])
+    shown = "".join(text.feed(i) for i in spelled("hello"))
+    assert (shown, text.close(), text.is_stopped) == ("hel", "lo", False)
+
+
+def test_of_two_stop_strings_the_one_complete_first_ends_the_text() -> None:
+    text = stream(BYTE_LEVEL, ["hello world", "ll"])
+    assert text.replay(spelled("hello world")) == "he"
+    assert text.is_stopped
+
+
+def test_the_tokenizer_is_asked_once_per_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, decode, asked = TokenBytes(BYTE_LEVEL), BYTE_LEVEL.decode, []
+
+    def counted(ids: list[int], **kwargs: bool) -> str:
+        asked.append(ids)
+        return str(decode(ids, **kwargs))
+
+    monkeypatch.setattr(BYTE_LEVEL, "decode", counted)
+    ids = ids_of(BYTE_LEVEL, "hello")
+    TextStream(table, (), opens=False).replay(ids * 50)
+    assert len(asked) == 2 * len(set(ids))

@@ -1,0 +1,115 @@
+import pytest
+from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
+
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol import AdapterVersion, ApiId, Endpoint, Job, JobId, SamplingParams
+from worker.text import Tokenizer, output_limit
+
+HF = byte_level_tokenizer()
+TOKENIZER = Tokenizer(HF, vocab_size=500)
+
+
+def job(endpoint: Endpoint = Endpoint.CHAT, *, max_tokens: int | None = None) -> Job:
+    return Job(
+        id=JobId("0" * 32),
+        endpoint=endpoint,
+        model="base",
+        version=AdapterVersion("base@0"),
+        sampling=SamplingParams(seed=1, max_tokens=max_tokens),
+        created_s=0,
+        deadline_ms=1000,
+        cost=10,
+        reply_to=ApiId("api"),
+    )
+
+
+def failure(function: object, *args: object) -> JobError:
+    assert callable(function)
+    with pytest.raises(JobFailed) as caught:
+        function(*args)
+    return caught.value.error
+
+
+def test_messages_are_rendered_by_the_chat_template() -> None:
+    ids = TOKENIZER.encode_chat([{"role": "user", "content": "hello 你好"}])
+    assert HF.decode(ids) == "<|im_start|>user\nhello 你好<|im_end|>\n<|im_start|>assistant\n"
+    assert ids[0] == HF.convert_tokens_to_ids("<|im_start|>")
+
+
+def test_text_parts_are_joined() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    joined = TOKENIZER.encode_chat([{"role": "user", "content": parts}])
+    assert joined == TOKENIZER.encode_chat([{"role": "user", "content": "one\ntwo"}])
+
+
+def test_an_image_part_is_refused_by_its_message() -> None:
+    parts = [{"type": "image_url", "image_url": {"url": "x"}}]
+    error = failure(TOKENIZER.encode_chat, [{"role": "user", "content": parts}])
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages[0].content")
+
+
+def test_messages_that_the_template_refuses_name_the_reason() -> None:
+    error = failure(TOKENIZER.encode_chat, [{"role": "tool", "content": "x"}])
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages")
+    assert "unknown role tool" in error.message
+
+
+def test_a_template_that_fails_in_python_is_the_clients_error_too() -> None:
+    template = "{{ messages[0].content + 1 }}"
+    tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
+    error = failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}])
+    assert error.param == "messages"
+
+
+def test_a_template_reaches_nothing_outside_of_the_sandbox() -> None:
+    template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
+    assert failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}]).status == 400
+
+
+def test_a_model_without_chat_template_points_to_completions() -> None:
+    tokenizer = Tokenizer(byte_level_tokenizer(chat_template=None), vocab_size=500)
+    error = failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}])
+    assert "/v1/completions" in error.message
+
+
+def test_a_prompt_gets_what_the_tokenizer_puts_before_a_text() -> None:
+    hf = sentencepiece_tokenizer()
+    assert Tokenizer(hf, vocab_size=500).encode_prompt("the") == hf("the")["input_ids"]
+
+
+def test_token_ids_are_taken_as_they_are() -> None:
+    assert TOKENIZER.encode_prompt((5, 6, 499)) == [5, 6, 499]
+
+
+@pytest.mark.parametrize("bad", [-1, 500])
+def test_a_token_id_outside_of_the_vocabulary_is_named(bad: int) -> None:
+    error = failure(TOKENIZER.encode_prompt, (5, bad))
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "prompt[1]")
+
+
+@pytest.mark.parametrize("empty", ["", ()])
+def test_an_empty_prompt_is_refused(empty: str | tuple[int, ...]) -> None:
+    assert failure(TOKENIZER.encode_prompt, empty).param == "prompt"
+
+
+def test_without_max_tokens_an_answer_may_fill_the_context() -> None:
+    assert output_limit(job(), 30, 100) == 70
+
+
+def test_a_chat_answer_is_cut_to_the_context() -> None:
+    assert output_limit(job(max_tokens=80), 30, 100) == 70
+    assert output_limit(job(max_tokens=60), 30, 100) == 60
+
+
+def test_a_completion_over_the_context_is_refused_with_the_numbers() -> None:
+    error = failure(output_limit, job(Endpoint.COMPLETIONS, max_tokens=80), 30, 100)
+    assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert all(number in error.message for number in ("100", "110", "30", "80"))
+
+
+@pytest.mark.parametrize(("endpoint", "param"), [("chat", "messages"), ("completions", "prompt")])
+def test_a_prompt_that_fills_the_context_is_refused(endpoint: str, param: str) -> None:
+    error = failure(output_limit, job(Endpoint(endpoint), max_tokens=5), 100, 100)
+    assert (error.code, error.param) == (ErrorCode.CONTEXT_LENGTH_EXCEEDED, param)
+    assert "maximum context length is 100 tokens" in error.message

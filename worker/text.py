@@ -1,0 +1,128 @@
+"""Messages and prompts to token ids, and what of the context is left for the answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol import Endpoint, Job
+from worker.detokenizer import TextStream, TokenBytes
+
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+"""What a chat template raises over messages that it wasn't written for."""
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer as jobs need it. All methods may be called on any thread."""
+
+    def __init__(self, hf_tokenizer: Any, *, vocab_size: int) -> None:
+        """Wrap it; `vocab_size` counts the rows of the model's embedding."""
+        self._hf = hf_tokenizer
+        self._vocab_size = vocab_size
+        self._token_bytes = TokenBytes(hf_tokenizer)
+
+    def encode(self, job: Job) -> list[int]:
+        """The job's prompt as token ids. Takes seconds for megabytes of text.
+
+        Raises:
+            JobFailed: the client's input can't be used; names the field.
+        """
+        if job.endpoint is Endpoint.CHAT:
+            return self.encode_chat(job.messages or ())
+        return self.encode_prompt(job.prompt or "")
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The chat template's rendering of `messages`, up to where the answer begins.
+
+        Raises:
+            JobFailed: the model has no chat template, or it refuses the messages.
+        """
+        if not self._hf.chat_template:
+            raise _invalid("this model has no chat template; use /v1/completions", None)
+        plain = [_with_plain_content(i, message) for i, message in enumerate(messages)]
+        try:  # transformers renders in jinja's sandbox
+            text = self._hf.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+        except TEMPLATE_ERRORS as error:
+            message = f"the model's chat template refuses the messages: {error}"
+            raise _invalid(message, "messages") from None
+        return self._encode(text, "messages", add_special_tokens=False)
+
+    def encode_prompt(self, prompt: str | Sequence[int]) -> list[int]:
+        """The prompt's tokens, with what the tokenizer puts before a text; ids stay as they are.
+
+        Raises:
+            JobFailed: it is empty, or an id isn't in the vocabulary.
+        """
+        if isinstance(prompt, str):
+            return self._encode(prompt, "prompt", add_special_tokens=True)
+        for i, token_id in enumerate(prompt):
+            if not 0 <= token_id < self._vocab_size:
+                message = f"token id {token_id} is outside of the vocabulary of {self._vocab_size}"
+                raise _invalid(message, f"prompt[{i}]")
+        return _not_empty(list(prompt), "prompt")
+
+    def stream(self, job: Job) -> TextStream:
+        """A fresh text for one choice of the job."""
+        opens = job.endpoint is Endpoint.CHAT
+        return TextStream(self._token_bytes, job.sampling.stop, opens=opens)
+
+    def _encode(self, text: str, param: str, *, add_special_tokens: bool) -> list[int]:
+        # Without `verbose` it warns about lengths, which are checked elsewhere.
+        encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
+        return _not_empty(list(encoding["input_ids"]), param)
+
+
+def output_limit(job: Job, num_prompt_tokens: int, max_model_len: int) -> int:
+    """How many tokens each choice of the job may have.
+
+    A chat answer is cut at the end of the context, with finish reason `length`; a completion that
+    was asked to be longer is refused, as at OpenAI.
+
+    Raises:
+        JobFailed: the prompt, or prompt and completion, don't fit into the context.
+    """
+    room = max_model_len - num_prompt_tokens
+    wanted = job.sampling.max_tokens
+    if room <= 0:
+        raise _too_long(job, num_prompt_tokens, max_model_len)
+    if wanted is None or (wanted > room and job.endpoint is Endpoint.CHAT):
+        return room
+    if wanted > room:
+        raise _too_long(job, num_prompt_tokens, max_model_len)
+    return wanted
+
+
+def _too_long(job: Job, num_prompt_tokens: int, max_model_len: int) -> JobFailed:
+    is_chat = job.endpoint is Endpoint.CHAT
+    param = "messages" if is_chat else "prompt"
+    message = f"This model's maximum context length is {max_model_len} tokens. However, "
+    wanted = job.sampling.max_tokens
+    if is_chat or wanted is None or num_prompt_tokens >= max_model_len:
+        message += f"your {param} resulted in {num_prompt_tokens} tokens, which leaves no room "
+        message += f"for an answer. Please reduce the length of the {param}."
+    else:
+        message += f"you requested {num_prompt_tokens + wanted} tokens ({num_prompt_tokens} in "
+        message += f"the prompt, {wanted} for the completion). Please reduce one of them."
+    code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    return JobFailed(JobError(code=code, message=message, param=param))
+
+
+def _with_plain_content(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with its text parts joined: most templates take only a string."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return dict(message)
+    if any(part.get("type") != "text" for part in content):
+        raise _invalid("only text content is served", f"messages[{index}].content")
+    return {**message, "content": "\n".join(part["text"] for part in content)}
+
+
+def _not_empty(ids: list[int], param: str) -> list[int]:
+    if not ids:
+        raise _invalid(f"{param} is empty: it must have at least one token", param)
+    return ids
+
+
+def _invalid(message: str, param: str | None) -> JobFailed:
+    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
