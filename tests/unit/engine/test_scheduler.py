@@ -1,0 +1,174 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.engine.block_manager import BlockManager
+from worker.engine.request import Request, RequestId, RequestStatus, RowSampling
+from worker.engine.scheduler import Chunk, Scheduler
+
+BLOCK = 4
+
+
+def request(name: str, num_prompt: int = 5) -> Request:
+    return Request(
+        id=RequestId(name),
+        prompt_ids=list(range(num_prompt)),
+        version=None,
+        sampling=RowSampling(seed=0),
+        max_tokens=100,
+    )
+
+
+def scheduler(num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64) -> Scheduler:
+    return Scheduler(
+        BlockManager(num_blocks, BLOCK), max_num_seqs=max_num_seqs, max_num_batched_tokens=budget
+    )
+
+
+def compute(chunks: list[Chunk]) -> None:
+    """What the engine does after a forward: count the tokens, append the drawn one."""
+    for chunk in chunks:
+        chunk.request.num_computed_tokens = chunk.end
+        if chunk.samples:
+            chunk.request.output_ids.append(7)
+
+
+def described(chunks: list[Chunk]) -> list[tuple[str, int, int, bool]]:
+    return [(c.request.id, c.start, c.num_tokens, c.samples) for c in chunks]
+
+
+def test_a_prompt_that_fits_the_budget_is_computed_at_once() -> None:
+    s = scheduler()
+    s.add(request("a"))
+    assert described(s.schedule()) == [("a", 0, 5, True)]
+
+
+def test_a_prompt_over_the_budget_is_computed_in_chunks_and_samples_with_the_last() -> None:
+    s = scheduler(budget=2)
+    s.add(request("a"))
+    seen = []
+    for _ in range(3):
+        chunks = s.schedule()
+        seen += described(chunks)
+        compute(chunks)
+    assert seen == [("a", 0, 2, False), ("a", 2, 2, False), ("a", 4, 1, True)]
+
+
+def test_decodes_take_the_budget_before_prefill_chunks() -> None:
+    s = scheduler(budget=4)
+    s.add(request("long", 9))
+    compute(s.schedule())
+    s.add(request("short", 3))
+    compute(s.schedule())
+    compute(s.schedule())
+    compute(s.schedule())
+    assert s.running[0].output_ids
+    s.add(request("late", 9))
+    assert described(s.schedule()) == [
+        ("long", 10, 1, True),
+        ("short", 4, 1, True),
+        ("late", 0, 2, False),
+    ]
+
+
+def test_no_more_sequences_run_than_allowed() -> None:
+    s = scheduler(max_num_seqs=2)
+    for name in "abc":
+        s.add(request(name))
+    assert [c.request.id for c in s.schedule()] == ["a", "b"]
+
+
+def test_without_blocks_the_youngest_is_preempted_and_goes_on_before_the_waiting() -> None:
+    s = scheduler(num_blocks=4)
+    s.add(request("old", 7))
+    s.add(request("young", 7))
+    compute(s.schedule())
+    compute(s.schedule())  # both fill their second block
+    s.add(request("new", 3))
+    chunks = s.schedule()
+    assert described(chunks) == [("old", 8, 1, True)]
+    assert [r.id for r in s.waiting] == ["young", "new"]
+    assert s.num_preemptions == 1
+    compute(chunks)
+    s.finish(s.running[0])
+    assert described(s.schedule())[0] == ("young", 0, 9, True)
+
+
+def test_finishing_returns_the_blocks_of_running_and_waiting_requests() -> None:
+    s = scheduler(num_blocks=4)
+    first, second = request("a", 16), request("b", 16)
+    s.add(first)
+    s.add(second)
+    s.schedule()
+    s.finish(first)
+    s.finish(second)
+    assert s.blocks.num_free == 4
+    assert s.schedule() == []
+
+
+Operation = Callable[[Scheduler], None]
+
+
+@given(
+    num_blocks=st.integers(6, 20),
+    budget=st.integers(1, 30),
+    max_num_seqs=st.integers(1, 5),
+    moves=st.lists(
+        st.tuples(st.sampled_from(["add", "step", "abort"]), st.integers(1, 20)), max_size=60
+    ),
+)
+def test_blocks_balance_and_everything_ends_whatever_happens(
+    num_blocks: int, budget: int, max_num_seqs: int, moves: list[tuple[str, int]]
+) -> None:
+    s = scheduler(num_blocks, budget=budget, max_num_seqs=max_num_seqs)
+    made: list[Request] = []
+    for move, number in moves:
+        if move == "add":
+            # At most 24 tokens with its answer: any one request alone fits into 6 blocks.
+            made.append(request(str(len(made)), number))
+            s.add(made[-1])
+        elif move == "abort":
+            found = s.find(RequestId(str(number)))
+            if found is not None:
+                s.finish(found)
+        else:
+            step(s, budget, max_num_seqs)
+        check_balance(s, made)
+    for _ in range(20 * len(made) + 500):
+        step(s, budget, max_num_seqs)
+    assert all(r.is_finished for r in made)
+    assert s.blocks.num_free == num_blocks
+
+
+def step(s: Scheduler, budget: int, max_num_seqs: int) -> None:
+    chunks = s.schedule()
+    assert sum(c.num_tokens for c in chunks) <= budget
+    assert len(s.running) <= max_num_seqs
+    assert bool(chunks) == bool(s.running or s.waiting)
+    compute(chunks)
+    for chunk in chunks:
+        if len(chunk.request.output_ids) == 4:
+            s.finish(chunk.request)
+
+
+def check_balance(s: Scheduler, made: list[Request]) -> None:
+    owned = [block for r in made for block in r.block_table]
+    assert len(owned) == len(set(owned))
+    assert len(owned) + s.blocks.num_free == s.blocks.num_blocks
+    for r in made:
+        is_running = r.status is RequestStatus.RUNNING
+        assert is_running == (r in s.running)
+        assert is_running or not r.block_table
+        assert len(r.block_table) * BLOCK >= r.num_computed_tokens
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [(0, 2, [10, 11]), (1, 4, [11, 12, 20]), (3, 5, [20, 21]), (4, 5, [21])],
+)
+def test_token_ids_run_over_prompt_and_output(start: int, end: int, expected: list[int]) -> None:
+    r = request("a")
+    r.prompt_ids, r.output_ids = [10, 11, 12], [20, 21]
+    assert r.token_ids(start, end) == expected
