@@ -1,0 +1,78 @@
+"""Engines over tiny models, and how tests drive them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from tiny import tiny_tokenizer
+from transformers import PreTrainedModel
+
+from shared.protocol import AdapterVersion
+from worker.engine.engine import Engine, EngineConfig
+from worker.engine.request import Request, RequestId, RowSampling
+from worker.lora.adapter import read_adapter
+from worker.model.kv_cache import bytes_per_block
+from worker.model.loader import LoadedModel, prepare_model
+
+
+def load(model: PreTrainedModel) -> LoadedModel:
+    """`model` as the loader would give it."""
+    return prepare_model(model, tiny_tokenizer(), name="tiny", digest="0" * 64, source="tiny")
+
+
+def engine_of(
+    loaded: LoadedModel,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    num_blocks: int = 400,
+    max_num_seqs: int = 16,
+    budget: int = 512,
+) -> tuple[Engine, dict[str, AdapterVersion]]:
+    """An engine with `adapters` resident, and the version of each name."""
+    config = EngineConfig(
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+        kv_cache_bytes=num_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
+        adapter_bytes=64 << 20,
+    )
+    engine = Engine(loaded, config)
+    versions = {}
+    for name, folder in adapters.items():
+        adapter = read_adapter(name, str(folder), engine.base, dtype=loaded.dtype)
+        engine.add_adapter(adapter)
+        versions[name] = adapter.version
+    return engine, versions
+
+
+def greedy_request(
+    name: str, prompt: Sequence[int], num_tokens: int, version: AdapterVersion | None = None
+) -> Request:
+    """A request for exactly `num_tokens` greedy tokens."""
+    return Request(
+        id=RequestId(name),
+        prompt_ids=list(prompt),
+        version=version,
+        sampling=RowSampling(seed=0, temperature=0.0),
+        max_tokens=num_tokens,
+    )
+
+
+def run(engine: Engine, requests: Iterable[Request]) -> dict[RequestId, list[int]]:
+    """Run `requests` to their end; the tokens of each. An error fails the test."""
+    tokens: dict[RequestId, list[int]] = {}
+    for request in requests:
+        engine.add(request)
+        tokens[request.id] = []
+    while engine.has_work:
+        for output in engine.step():
+            assert output.error is None, output.error
+            assert output.token_id is not None
+            tokens[output.request_id].append(output.token_id)
+    return tokens
+
+
+def random_prompt(seed: int, length: int, vocab_size: int = 250) -> list[int]:
+    """A prompt of `length` tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(6, vocab_size, (length,), generator=generator).tolist()
