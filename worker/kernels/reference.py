@@ -47,8 +47,8 @@ def paged_attention(
     Returns:
         `[B, Q, num_heads, value_dim]`, contiguous, in the query's dtype.
     """
-    key = key_cache[block_tables].flatten(1, 2).transpose(1, 2)  # [B, Hkv, L, D]
-    value = value_cache[block_tables].flatten(1, 2).transpose(1, 2)
+    key = _gather(key_cache, block_tables)  # [B, Hkv, L, D]
+    value = _gather(value_cache, block_tables)
     mask = _visible(query_positions, key.shape[2], sliding_window)  # [B, 1, Q, L]
     query = query.transpose(1, 2)
     if softcap is None:
@@ -56,6 +56,13 @@ def paged_attention(
     else:
         out = _softcapped(query, key, value, mask, scaling, softcap)
     return out.transpose(1, 2).contiguous()
+
+
+def _gather(cache: Tensor, block_tables: Tensor) -> Tensor:
+    # Whole blocks by index_select: on CPU several times faster than advanced indexing.
+    blocks = cache.flatten(1).index_select(0, block_tables.flatten())
+    batch, num_blocks = block_tables.shape
+    return blocks.view(batch, num_blocks * cache.shape[1], *cache.shape[2:]).transpose(1, 2)
 
 
 def _visible(positions: Tensor, length: int, sliding_window: int | None) -> Tensor:
