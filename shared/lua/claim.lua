@@ -1,0 +1,231 @@
+#!lua flags=allow-oom
+-- ARGV: wid sequences tokens steal_ms max_cold num_residents resident... refused...
+-- Returns {'lost'} | {'ok', ms until the next steal or -1, {id, try, suspect, body}...}.
+local wid = ARGV[1]
+local room = { sequences = tonumber(ARGV[2]), tokens = tonumber(ARGV[3]), cold = tonumber(ARGV[5]) }
+local steal_ms = tonumber(ARGV[4])
+local OVERDUE = 8 -- times steal_ms: a foreign head that waits longer goes before own heads
+local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
+local PAGE = 64
+local MAX_PAGES = 4
+local MAX_EXAMINED = 512
+local RESERVED_MS = 5000 -- a draining worker renews its reservation with each claim
+
+if not is_worker(wid) then return { 'lost' } end
+local now = now_ms()
+local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
+local taken, touched, left_queue = {}, {}, {}
+local virtual_time, examined, next_steal = 0, 0, -1
+-- Nothing more is taken once a job must not be overtaken, or has to run alone.
+local is_closed = room.sequences <= 0
+local num_residents = tonumber(ARGV[6])
+local is_resident, is_refused = {}, {}
+for i = 7, 6 + num_residents do is_resident[ARGV[i]] = true end
+for i = 7 + num_residents, #ARGV do is_refused[ARGV[i]] = true end
+
+local function runs_suspect()
+  if num_owned ~= 1 then return false end
+  local id = redis.call('ZRANGE', P .. 'own:' .. wid, 0, 0)[1]
+  return redis.call('HGET', P .. 'job:' .. id, 'suspect') == '1'
+end
+
+local function is_empty() return num_owned == 0 and #taken == 0 end
+
+-- A cursor over the waiting jobs of one version, in order of their scores.
+local function open(version, score)
+  return { version = version, score = score, page = {}, at = 1, skipped = 0 }
+end
+
+local function peek(source)
+  if source.at > #source.page then
+    source.page = redis.call('ZRANGE', P .. 'q:' .. source.version, source.skipped,
+      source.skipped + PAGE - 1, 'WITHSCORES')
+    source.at = 1
+  end
+  source.score = tonumber(source.page[source.at + 1])
+  return source.page[source.at]
+end
+
+local function remove(source, job)
+  redis.call('ZREM', P .. 'q:' .. source.version, job.id)
+  source.at = source.at + 2
+  touched[source.version] = true
+  local tenant = job.tenant or ''
+  left_queue[tenant] = (left_queue[tenant] or 0) + 1
+end
+
+local function take(source, job)
+  remove(source, job)
+  local try = redis.call('HINCRBY', P .. 'job:' .. job.id, 'try', 1)
+  redis.call('HSET', P .. 'job:' .. job.id, 'state', 'running', 'owner', wid, 'claim', now)
+  redis.call('ZADD', P .. 'own:' .. wid, now, job.id)
+  if job.suspect then redis.call('HDEL', P .. 'job:' .. job.id, 'reserved') end
+  taken[#taken + 1] = { job.id, try, job.suspect and 1 or 0, job.body }
+  room.sequences = room.sequences - tonumber(job.sequences)
+  room.tokens = room.tokens - tonumber(job.cost)
+  virtual_time = math.max(virtual_time, tonumber(job.tag))
+  is_closed = job.suspect or room.sequences <= 0
+end
+
+-- A suspect needs an empty worker. The first busy one that meets it keeps itself free for it and
+-- drains, the others pass by; otherwise a busy pool would never run it.
+local function skip_or_drain(source, job)
+  local by, ms = string.match(job.reserved or '', '^(.*) (%d+)$')
+  if by and by ~= wid and now - ms < RESERVED_MS then
+    source.at, source.skipped = source.at + 2, source.skipped + 1
+    return
+  end
+  redis.call('HSET', P .. 'job:' .. job.id, 'reserved', wid .. ' ' .. string.format('%d', now))
+  is_closed = true
+end
+
+-- Take the next job of the source, or end it, or pass by it, or close the claim.
+local function serve(source, id)
+  examined = examined + 1
+  local job = read_job(id, 'tenant', 'deadline', 'suspect', 'reserved', 'sequences', 'cost', 'tag',
+    'try', 'out', 'retain', 'body')
+  if not job.deadline then
+    remove(source, job)
+  elseif tonumber(job.deadline) <= now then
+    remove(source, job)
+    end_job(job, 'expired', now, 'null',
+      error_json('deadline_exceeded', 'the deadline passed while the job was waiting'))
+  elseif is_empty() then
+    take(source, job)
+  elseif job.suspect then
+    skip_or_drain(source, job)
+  elseif tonumber(job.sequences) > room.sequences or tonumber(job.cost) > room.tokens then
+    is_closed = true -- smaller jobs must not overtake it for ever
+  else
+    take(source, job)
+  end
+end
+
+-- Serve the source until `most` jobs are taken; true when any was.
+local function serve_from(source, most)
+  local before = #taken
+  while not is_closed and #taken - before < most and examined < MAX_EXAMINED do
+    local id = peek(source)
+    if not id then break end
+    serve(source, id)
+  end
+  return #taken > before
+end
+
+local function own_sources()
+  local sources, names = {}, {}
+  for i = 1, num_residents do names[i] = ARGV[6 + i] end
+  if #names == 0 then return sources end
+  local scores = redis.call('ZMSCORE', P .. 'ready', unpack(names))
+  for i, name in ipairs(names) do
+    if scores[i] then sources[#sources + 1] = open(name, tonumber(scores[i])) end
+  end
+  table.sort(sources, function(a, b) return a.score < b.score end)
+  return sources
+end
+
+-- Merge the sources by the scores of their heads.
+local function serve_merged(sources)
+  while not is_closed and sources[1] and examined < MAX_EXAMINED do
+    local id = peek(sources[1])
+    if id then serve(sources[1], id) end
+    if not id or not peek(sources[1]) then
+      table.remove(sources, 1)
+    else
+      local i = 1
+      while sources[i + 1] and sources[i + 1].score < sources[i].score do
+        sources[i], sources[i + 1] = sources[i + 1], sources[i]
+        i = i + 1
+      end
+    end
+  end
+end
+
+local function waited_ms(version)
+  local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
+  return now - tonumber(head and redis.call('HGET', P .. 'job:' .. head, 'enq') or now)
+end
+
+local function another_loads(version)
+  local loader = redis.call('GET', P .. 'load:' .. version)
+  return loader and loader ~= wid
+end
+
+local function is_foreign(version) return not is_resident[version] and not is_refused[version] end
+
+local function start_load(version)
+  redis.call('SET', P .. 'load:' .. version, wid, 'NX', 'PX', LOAD_LOCK_MS)
+  room.cold = room.cold - 1
+end
+
+-- Fairness over adapters: nobody's head waits for ever behind the own heads of a busy worker.
+local function serve_overdue(own_score)
+  local heads = redis.call('ZRANGE', P .. 'ready', '-inf', string.format('(%.17g', own_score),
+    'BYSCORE', 'LIMIT', 0, PAGE)
+  for _, version in ipairs(heads) do
+    if is_foreign(version) and not another_loads(version)
+      and waited_ms(version) > OVERDUE * steal_ms then
+      if serve_from(open(version), 1) then start_load(version) end
+      return
+    end
+  end
+end
+
+-- How long the queue of this version takes its holders, by the mean time of a job.
+local function wait_there_ms(version)
+  local running = 0
+  for _, holder in ipairs(redis.call('SMEMBERS', P .. 'on:' .. version)) do
+    if redis.call('ZSCORE', P .. 'idle', holder) then return 0 end
+    running = running + redis.call('ZCARD', P .. 'own:' .. holder)
+  end
+  local run_ms = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or 0)
+  return running > 0 and redis.call('ZCARD', P .. 'q:' .. version) * run_ms / running or 0
+end
+
+-- Whether this worker may take jobs of a version that others hold; else notes when it may.
+local function may_steal(version)
+  local left = steal_ms - waited_ms(version)
+  if left < 0 then return true end
+  if is_empty() and wait_there_ms(version) > steal_ms / LOAD_SHARE then return true end
+  if next_steal < 0 or left + 1 < next_steal then next_steal = left + 1 end
+  return false
+end
+
+local function serve_foreign()
+  for page = 0, MAX_PAGES - 1 do
+    local heads = redis.call('ZRANGE', P .. 'ready', page * PAGE, page * PAGE + PAGE - 1)
+    if #heads == 0 then return end
+    local cold = redis.call('ZMSCORE', P .. 'cold', unpack(heads))
+    for i, version in ipairs(heads) do
+      if is_closed or room.cold <= 0 then return end
+      local may_take = is_foreign(version)
+      if may_take and cold[i] then may_take = not another_loads(version)
+      elseif may_take then may_take = may_steal(version) end
+      if may_take and serve_from(open(version), math.huge) then start_load(version) end
+    end
+  end
+end
+
+local function settle()
+  for version in pairs(touched) do reindex(version) end
+  for tenant, count in pairs(left_queue) do count_waiting(tenant ~= '' and tenant, -count) end
+  if virtual_time > tonumber(redis.call('HGET', P .. 'cnt', 'vtime') or 0) then
+    redis.call('HSET', P .. 'cnt', 'vtime', virtual_time)
+  end
+  if #taken == 0 and not is_closed then
+    redis.call('ZADD', P .. 'idle', room.sequences, wid)
+  else
+    redis.call('ZREM', P .. 'idle', wid)
+  end
+end
+
+is_closed = is_closed or runs_suspect()
+if not is_closed then
+  local sources = own_sources()
+  if room.cold > 0 and sources[1] then serve_overdue(sources[1].score) end
+  serve_merged(sources)
+  if room.cold > 0 and not is_closed then serve_foreign() end
+end
+settle()
+if examined >= MAX_EXAMINED then next_steal = 1 end
+return { 'ok', next_steal, unpack(taken) }

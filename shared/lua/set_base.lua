@@ -1,0 +1,5 @@
+#!lua flags=allow-oom
+-- ARGV: version field value... Returns the version that live workers serve when it is another one.
+local version = redis.call('HGET', P .. 'base', 'version')
+if version and version ~= ARGV[1] and redis.call('EXISTS', P .. 'workers') == 1 then return version end
+redis.call('HSET', P .. 'base', unpack(ARGV, 2))

@@ -1,0 +1,307 @@
+"""The job queue of one pool: typed methods, one Lua script call each.
+
+A call that fails with `RedisUnavailable` may have been carried out. Beat, finish, cancel, release,
+reap and reconcile may be repeated; a claim or a publication may not: a lost claim is found by
+`reconcile`, and readers drop events that they have seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, cast
+
+import orjson
+
+from shared.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
+from shared.errors import DuplicateJob, ErrorCode, JobError, LeaseLost, QueueFull
+from shared.keys import Keys
+from shared.protocol import (
+    AdapterVersion,
+    ApiId,
+    ClaimedJob,
+    End,
+    Event,
+    Job,
+    JobId,
+    JobState,
+    Result,
+    Tokens,
+    WorkerId,
+    WorkerInfo,
+    decode_job,
+    encode_events,
+    encode_job,
+    encode_result,
+    encode_worker_info,
+)
+from shared.scripts import Arg, Scripts
+from shared.views import JobView, QueueCounts, Views, WorkerView
+
+PRIORITY_STEP = 1000
+"""Tokens of the fair tag that one step of priority is worth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may wait, and how long a finished job is kept."""
+
+    max_waiting: int
+    max_waiting_adapter: int
+    max_waiting_tenant: int
+    retain_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a worker got."""
+
+    jobs: tuple[ClaimedJob, ...]
+    next_steal_ms: int | None
+    """Time until a waiting job of another worker's adapter may be taken; None: nothing waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped:
+    """What giving up dead workers did."""
+
+    workers: int
+    requeued: int
+    ended: int
+
+
+class FinishOutcome(StrEnum):
+    """What became of a `finish`."""
+
+    OK = "ok"
+    """The job has ended and its result is stored."""
+    AGAIN = "again"
+    """This very try had finished before: the call was repeated after a lost reply."""
+    FENCED = "fenced"
+    """The job belongs to another worker or try by now; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """A message to a worker."""
+
+    kind: Literal["job", "cancel", "drain"]
+    job: JobId | None = None
+    """What to cancel."""
+
+
+class Queue:
+    """One pool's queue, seen from the API and from workers."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+        self._views = Views(redis, keys)
+
+    async def register(
+        self,
+        wid: WorkerId,
+        *,
+        lease_ms: int,
+        info: WorkerInfo,
+        residents: Sequence[AdapterVersion],
+    ) -> None:
+        """Make a new worker known, with what it holds. A worker id is never used again."""
+        await self._scripts.run("register", wid, lease_ms, encode_worker_info(info), *residents)
+
+    async def beat(self, wid: WorkerId, *, lease_ms: int, info: WorkerInfo) -> int:
+        """Renew the lease; returns the number of jobs that are booked on the worker.
+
+        Raises:
+            LeaseLost: the worker was given up and must stop what it runs.
+        """
+        booked: int = await self._scripts.run("beat", wid, lease_ms, encode_worker_info(info))
+        if booked < 0:
+            raise _lease_lost(wid)
+        return booked
+
+    async def set_residents(
+        self,
+        wid: WorkerId,
+        *,
+        add: Sequence[AdapterVersion] = (),
+        remove: Sequence[AdapterVersion] = (),
+    ) -> None:
+        """Tell what the worker has loaded, dropped, or failed to load.
+
+        Raises:
+            LeaseLost: the worker was given up.
+        """
+        if not await self._scripts.run("residents", wid, len(add), *add, *remove):
+            raise _lease_lost(wid)
+
+    async def enqueue(self, job: Job, limits: Limits) -> int:
+        """Accept a job; returns its position in the queue of its version, from 1.
+
+        Raises:
+            DuplicateJob: a job of this id is stored already.
+            QueueFull: a limit of `limits`, or of Redis' memory, is reached.
+        """
+        try:
+            reply = await self._scripts.run("enqueue", *_enqueue_args(job, limits))
+        except OutOfMemory as error:
+            raise QueueFull("memory", (await self.counts()).waiting) from error
+        match reply:
+            case [b"ok", position]:
+                return cast(int, position)
+            case [b"dup", state]:
+                raise DuplicateJob(job.id, state.decode())
+            case [_, which, waiting]:
+                raise QueueFull(which.decode(), waiting)
+        raise AssertionError(f"enqueue returned {reply!r}")
+
+    async def claim(
+        self,
+        wid: WorkerId,
+        *,
+        sequences: int,
+        tokens: int,
+        steal_ms: int,
+        max_cold: int,
+        residents: Sequence[AdapterVersion],
+        refused: Sequence[AdapterVersion] = (),
+    ) -> Claim:
+        """Take jobs, best first: overdue ones, those of `residents`, then others.
+
+        A worker that finds nothing is parked, and woken through its mailbox.
+
+        Args:
+            wid: the worker.
+            sequences: choices that it has room for; 0 unparks it. A worker that owns nothing gets
+                one job however large that is.
+            tokens: room in estimated tokens, `Job.cost`.
+            steal_ms: how long a job waits for the workers that hold its adapter.
+            max_cold: how many versions outside of `residents` it would load now.
+            residents: what it holds or is loading.
+            refused: what it can't load.
+
+        Raises:
+            LeaseLost: the worker was given up.
+        """
+        args: list[Arg] = [sequences, tokens, steal_ms, max_cold]
+        args += [len(residents), *residents, *refused]
+        match await self._scripts.run("claim", wid, *args):
+            case [b"ok", next_steal_ms, *taken]:
+                return Claim(
+                    jobs=tuple(_claimed(entry) for entry in taken),
+                    next_steal_ms=next_steal_ms if next_steal_ms >= 0 else None,
+                )
+        raise _lease_lost(wid)
+
+    async def wait(self, wid: WorkerId, *, timeout_s: float) -> Mail | None:
+        """The next message to the worker; None after `timeout_s`, at most two seconds."""
+        with redis_errors():
+            reply = await self._redis.blpop(  # type: ignore[misc]
+                [self._keys.mailbox(wid)],
+                timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
+            )
+        if reply is None:
+            return None
+        kind, _, job = reply[1].decode().partition(" ")
+        return Mail(kind=kind, job=JobId(job) if job else None)
+
+    async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
+        """Give jobs back, at their old places and without blame; returns how many it owned."""
+        released: int = await self._scripts.run("release", wid, *ids)
+        return released
+
+    async def publish(
+        self,
+        wid: WorkerId,
+        events: Mapping[ApiId, Sequence[Event]],
+        checkpoints: Sequence[Tokens] = (),
+    ) -> None:
+        """Show events to API processes and keep checkpoints, all or nothing.
+
+        Raises:
+            LeaseLost: the worker was given up; nothing was written.
+        """
+        args: list[Arg] = []
+        for api, batch in events.items():
+            args += (api, encode_events(batch))
+        for tokens in checkpoints:
+            args += (tokens.job, encode_events([tokens]))
+        if not await self._scripts.run("publish", wid, len(events), *args):
+            raise _lease_lost(wid)
+
+    async def finish(self, wid: WorkerId, end: End, result: Result) -> FinishOutcome:
+        """End a job: store its result and send its final event. May be repeated."""
+        outcome = await self._scripts.run(
+            "finish",
+            wid,
+            end.job,
+            end.try_,
+            end.state,
+            orjson.dumps(end.usage),
+            orjson.dumps(end.error),
+            end.usage.prompt_tokens + end.usage.completion_tokens if end.usage else "",
+            encode_events([end]),
+            encode_result(result),
+        )
+        return FinishOutcome(outcome.decode())
+
+    async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
+        """Cancel a job, giving `error` as the reason.
+
+        Returns its state after the call: CANCELLED, RUNNING when its worker was told to stop, or
+        the final state that it had before. None: there is no such job.
+        """
+        reason = error or JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
+        state = await self._scripts.run("cancel", job_id, orjson.dumps(reason))
+        return JobState(state.decode()) if state else None
+
+    async def leave(self, wid: WorkerId) -> None:
+        """Sign a worker off; jobs that it still owns are released."""
+        await self._scripts.run("leave", wid)
+
+    async def reap(self) -> Reaped:
+        """Give up the workers whose lease has ended. Anybody may call it, about once a second."""
+        workers, requeued, ended = await self._scripts.run("reap")
+        return Reaped(workers=workers, requeued=requeued, ended=ended)
+
+    async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
+        """Give back jobs that are booked on the worker for `grace_ms`, but not `known` to it."""
+        returned: int = await self._scripts.run("reconcile", wid, grace_ms, *known)
+        return returned
+
+    async def job_view(self, job_id: JobId) -> JobView | None:
+        """The job, or None when it is unknown or no longer kept."""
+        return await self._views.job(job_id)
+
+    async def result(self, job_id: JobId) -> Result | None:
+        """How the job ended; None before, and after it is no longer kept."""
+        return await self._views.result(job_id)
+
+    async def workers(self) -> list[WorkerView]:
+        """Every worker that was not given up, by id."""
+        return await self._views.workers()
+
+    async def counts(self) -> QueueCounts:
+        """How much waits, and how much ended so far."""
+        return await self._views.counts()
+
+
+def _enqueue_args(job: Job, limits: Limits) -> tuple[Arg, ...]:
+    return (
+        *(job.id, job.version, job.model, job.tenant),
+        *(job.priority * PRIORITY_STEP, job.cost, job.sampling.n, job.reply_to),
+        *(job.deadline_ms, limits.retain_ms),
+        *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
+        encode_job(job),
+    )
+
+
+def _claimed(entry: list[bytes | int]) -> ClaimedJob:
+    _, try_, is_suspect, body = entry
+    return ClaimedJob(
+        job=decode_job(cast(bytes, body)), try_=cast(int, try_), suspect=bool(is_suspect)
+    )
+
+
+def _lease_lost(wid: WorkerId) -> LeaseLost:
+    return LeaseLost(f"worker {wid} was given up: its lease ended, its jobs run elsewhere")

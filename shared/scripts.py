@@ -1,0 +1,48 @@
+"""The Lua scripts of a pool: atomic, and loaded again by themselves after a restart of Redis."""
+
+from importlib.resources import files
+from typing import Any
+
+from shared.connection import Redis, redis_errors
+from shared.keys import Keys
+from shared.protocol import PROTOCOL_VERSION
+
+GIVES_BACK = {"release", "reconcile", "leave", "reap"}
+"""Scripts that take jobs from a worker and need `give_back.lua`."""
+
+Arg = str | bytes | int
+"""One ARGV of a script."""
+
+
+class Scripts:
+    """Runs the scripts of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        folder = files("shared") / "lua"
+        names = [path.name.removesuffix(".lua") for path in folder.iterdir()]
+        self._prefix = keys.prefix
+        self._scripts = {
+            name: redis.register_script(source(name))
+            for name in names
+            if name not in {"common", "give_back"}
+        }
+
+    async def run(self, name: str, *args: Arg) -> Any:
+        """What the script `name` returns for these ARGV.
+
+        Raises:
+            RedisUnavailable: Redis is away or refuses; the script may have run.
+        """
+        with redis_errors():
+            return await self._scripts[name](keys=[self._prefix], args=list(args))
+
+
+def source(name: str) -> str:
+    """The whole text of a script: its shebang, the shared parts, its own lines."""
+    shebang, _, body = _read(name).partition("\n")
+    shared = _read("common") + (_read("give_back") if name in GIVES_BACK else "")
+    return f"{shebang}\nlocal PROTOCOL_VERSION = {PROTOCOL_VERSION}\n{shared}{body}"
+
+
+def _read(name: str) -> str:
+    return (files("shared") / "lua" / f"{name}.lua").read_text()

@@ -1,0 +1,172 @@
+"""What can be seen of a pool: jobs, workers and counts. Reads only, never blocks a script."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from shared.connection import Redis, redis_errors
+from shared.errors import ErrorCode, JobError
+from shared.keys import Keys
+from shared.protocol import (
+    AdapterVersion,
+    JobId,
+    JobState,
+    Result,
+    Usage,
+    WorkerId,
+    WorkerInfo,
+    decode_result,
+    decode_worker_info,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job as its owner may see it; times in Unix milliseconds."""
+
+    id: JobId
+    state: JobState
+    model: str
+    version: AdapterVersion
+    tenant: str
+    enqueued_ms: int
+    started_ms: int | None
+    """The last claim."""
+    ended_ms: int | None
+    position: int | None
+    """From 1, in the queue of its version; None unless it waits."""
+    try_: int
+    worker: WorkerId | None
+    error: JobError | None
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """A live worker."""
+
+    id: WorkerId
+    lease_left_ms: int
+    """Negative: silent for too long and about to be given up."""
+    info: WorkerInfo
+    residents: tuple[AdapterVersion, ...]
+    """Sorted."""
+    running: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """Sizes and totals of the pool."""
+
+    waiting: int
+    totals: Mapping[JobState, int]
+    """Jobs that ended so far, by final state."""
+    waiting_by_version: Mapping[AdapterVersion, int]
+    """Versions with at least one waiting job."""
+
+
+class Views:
+    """Reads one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def job(self, job_id: JobId) -> JobView | None:
+        """The job, or None when it is unknown or no longer kept."""
+        with redis_errors():
+            values = await self._redis.hmget(self._keys.job(job_id), _JOB_FIELDS)  # type: ignore[misc]
+            fields = dict(zip(_JOB_FIELDS, values, strict=True))
+            if fields["state"] is None:
+                return None
+            rank = None
+            if fields["state"] == b"queued":
+                queue = self._keys.queue(AdapterVersion(fields["version"].decode()))
+                rank = await self._redis.zrank(queue, job_id)
+        return _job_view(job_id, fields, rank)
+
+    async def result(self, job_id: JobId) -> Result | None:
+        """How the job ended; None before, and after it is no longer kept."""
+        with redis_errors():
+            raw = await self._redis.get(self._keys.result(job_id))
+        return decode_result(raw) if raw is not None else None
+
+    async def workers(self) -> list[WorkerView]:
+        """Every worker that was not given up, by id."""
+        with redis_errors():
+            seconds, micros = await self._redis.time()
+            leases = await self._redis.zrange(self._keys.workers, 0, -1, withscores=True)
+            ids = [WorkerId(raw.decode()) for raw, _ in leases]
+            replies = await self._read_workers(ids)
+        now_ms = seconds * 1000 + micros // 1000
+        views = [
+            WorkerView(
+                id=wid,
+                lease_left_ms=int(lease) - now_ms,
+                info=decode_worker_info(info),
+                residents=tuple(AdapterVersion(v) for v in sorted(r.decode() for r in residents)),
+                running=running,
+            )
+            for wid, (_, lease), (info, residents, running) in zip(
+                ids, leases, replies, strict=True
+            )
+            if info is not None
+        ]
+        return sorted(views, key=lambda view: view.id)
+
+    async def counts(self) -> QueueCounts:
+        """How much waits, and how much ended so far."""
+        with redis_errors():
+            counters = await self._redis.hgetall(self._keys.counters)  # type: ignore[misc]
+            names = await self._redis.zrange(self._keys.ready, 0, -1)
+            versions = [AdapterVersion(raw.decode()) for raw in names]
+            pipe = self._redis.pipeline(transaction=False)
+            for version in versions:
+                pipe.zcard(self._keys.queue(version))
+            sizes = await pipe.execute()
+        return QueueCounts(
+            waiting=int(counters.get(b"waiting", 0)),
+            totals={state: int(counters.get(state.encode(), 0)) for state in _FINAL},
+            waiting_by_version={v: n for v, n in zip(versions, sizes, strict=True) if n},
+        )
+
+    async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
+        pipe = self._redis.pipeline(transaction=False)
+        for wid in ids:
+            pipe.hget(self._keys.worker(wid), "info")
+            pipe.smembers(self._keys.residents(wid))
+            pipe.zcard(self._keys.owned(wid))
+        flat = await pipe.execute()
+        return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+
+
+_FINAL = tuple(s for s in JobState if s not in {JobState.QUEUED, JobState.RUNNING})
+_JOB_FIELDS = [
+    *("state", "model", "version", "tenant", "enq", "claim", "end"),
+    *("try", "owner", "error", "usage"),
+]
+
+
+def _job_view(job_id: JobId, fields: dict[str, Any], rank: int | None) -> JobView:
+    error, usage = (orjson.loads(fields[name] or b"null") for name in ("error", "usage"))
+    return JobView(
+        id=job_id,
+        state=JobState(fields["state"].decode()),
+        model=fields["model"].decode(),
+        version=AdapterVersion(fields["version"].decode()),
+        tenant=fields["tenant"].decode(),
+        enqueued_ms=int(fields["enq"]),
+        started_ms=_int(fields["claim"]),
+        ended_ms=_int(fields["end"]),
+        position=rank + 1 if rank is not None else None,
+        try_=int(fields["try"]),
+        worker=WorkerId(fields["owner"].decode()) if fields["owner"] else None,
+        error=JobError(**{**error, "code": ErrorCode(error["code"])}) if error else None,
+        usage=Usage(**usage) if usage else None,
+    )
+
+
+def _int(raw: bytes | None) -> int | None:
+    return int(raw) if raw is not None else None

@@ -1,0 +1,49 @@
+"""What every test may ask for: a real Redis, and a pool of its own in it."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from ops.embedded import start_redis
+from shared.connection import Redis, connect
+from shared.keys import Keys
+from shared.queue import Queue
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """REDIS_URL, else a server that ends with the tests."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url
+        return
+    server = start_redis(None)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def pool() -> str:
+    """A pool that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def keys(pool: str) -> Keys:
+    return Keys(pool)
+
+
+@pytest.fixture
+async def redis(redis_url: str, keys: Keys) -> AsyncIterator[Redis]:
+    """A client; the pool's keys are gone after the test."""
+    client = connect(redis_url)
+    yield client
+    async for key in client.scan_iter(match=f"{keys.prefix}*", count=1000):
+        await client.delete(key)
+    await client.aclose()
+
+
+@pytest.fixture
+def queue(redis: Redis, keys: Keys) -> Queue:
+    return Queue(redis, keys)
