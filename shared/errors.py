@@ -23,6 +23,8 @@ class ErrorCode(StrEnum):
     """A field has a value outside of what is allowed."""
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
     """A field is known to OpenAI's API, but isn't served."""
+    UNKNOWN_PARAMETER = "unknown_parameter"
+    """No such field exists."""
     MODEL_NOT_FOUND = "model_not_found"
     """No base model or adapter has this name."""
     JOB_NOT_FOUND = "job_not_found"
@@ -52,6 +54,7 @@ class ErrorCode(StrEnum):
 HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INVALID_VALUE: 400,
     ErrorCode.UNSUPPORTED_PARAMETER: 400,
+    ErrorCode.UNKNOWN_PARAMETER: 400,
     ErrorCode.MODEL_NOT_FOUND: 404,
     ErrorCode.JOB_NOT_FOUND: 404,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
