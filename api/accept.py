@@ -1,0 +1,41 @@
+"""From a checked request to the response that runs it."""
+
+import secrets
+import time
+
+from api.admission import admit
+from api.answer import Answer
+from api.context import Context
+from api.schema.generation import GenerationRequest
+from api.translate import Ticket
+from shared.protocol import Job, JobId
+
+
+async def issue_ticket(context: Context, request: GenerationRequest) -> Ticket:
+    """Admit `request`, and give it what makes it a job.
+
+    Raises:
+        JobFailed: it isn't admitted.
+        RedisUnavailable: the registry can't be read.
+    """
+    admission = await admit(context.registry, request)
+    return Ticket(
+        id=JobId(secrets.token_hex(16)),
+        version=admission.version,
+        max_model_len=admission.max_model_len,
+        reply_to=context.api_id,
+        created_s=int(time.time()),
+        deadline_ms=int(context.settings.deadline_s * 1000),
+        random_seed=secrets.randbits(63),
+    )
+
+
+def answer(context: Context, request: GenerationRequest, job: Job) -> Answer:
+    """The response to `request`, which has become `job`."""
+    options = request.stream_options
+    return Answer(
+        context,
+        job,
+        stream=bool(request.stream),
+        include_usage=options is not None and bool(options.include_usage),
+    )

@@ -1,0 +1,85 @@
+"""The FastAPI app."""
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api.boundary import Boundary
+from api.cancels import Cancels
+from api.context import Context
+from api.errors import add_error_handlers
+from api.metrics import Metrics
+from api.openapi import describe
+from api.replies import Replies
+from api.routes import chat, completions, docs, health, jobs, metrics, models
+from shared.connection import Redis, connect
+from shared.keys import Keys
+from shared.protocol import ApiId
+from shared.queue import Limits, Queue
+from shared.registry import Registry
+from shared.settings import ApiSettings
+from shared.streams import ReplyReader, shown
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The front end of one pool. It connects to Redis when it is started, and waits for it."""
+    app_metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        redis = connect(settings.redis_url)
+        context = _context(settings, redis, app_metrics)
+        app.state.context = context
+        try:
+            async with asyncio.TaskGroup() as loops:
+                tasks = [
+                    loops.create_task(context.replies.run()),
+                    loops.create_task(context.cancels.run()),
+                ]
+                yield
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await redis.aclose()
+
+    app = FastAPI(
+        title="Lorikeet",
+        version=version("lorikeet"),
+        lifespan=lifespan,
+        openapi_url=None,  # routes/docs.py fills in the served names
+    )
+    for routes in (chat, completions, models, jobs, health, metrics, docs):
+        app.include_router(routes.router)
+    app.add_middleware(Boundary, metrics=app_metrics)
+    add_error_handlers(app)
+    app.state.openapi = describe(app)
+    return app
+
+
+def _context(settings: ApiSettings, redis: Redis, app_metrics: Metrics) -> Context:
+    keys = Keys(settings.pool)
+    api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
+    queue = Queue(redis, keys)
+    return Context(
+        settings=settings,
+        api_id=api_id,
+        limits=Limits(
+            max_waiting=settings.max_waiting,
+            max_waiting_adapter=settings.max_waiting_adapter,
+            max_waiting_tenant=settings.max_waiting_tenant,
+            retain_ms=int(settings.retain_s * 1000),
+        ),
+        queue=queue,
+        registry=Registry(redis, keys),
+        shown=partial(shown, redis, keys),
+        replies=Replies(ReplyReader(redis, keys, api_id)),
+        cancels=Cancels(queue),
+        metrics=app_metrics,
+    )

@@ -1,0 +1,119 @@
+"""From the bytes of a request to a checked model of its fields."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from shared.errors import ErrorCode, JobError, JobFailed
+
+M = TypeVar("M", bound=BaseModel)
+MAX_SHOWN_CHARS = 60
+
+
+async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The body, a JSON object.
+
+    Raises:
+        JobFailed: it is larger than `max_bytes`, or isn't one.
+    """
+    return parse_json_object(await _read(request, max_bytes))
+
+
+def parse_json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. NaN and infinities come through, for `validate` to name the field.
+
+    Raises:
+        JobFailed: it isn't one.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        value = _parse_with_nan(body, str(error))
+    if not isinstance(value, dict):
+        _reject("the body must be a JSON object")
+    return value
+
+
+def validate(model: type[M], raw: Mapping[str, Any]) -> M:
+    """`raw` as a `model`.
+
+    Raises:
+        JobFailed: a field is missing, unknown, of a wrong type or out of range; names the first.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise JobFailed(_first_error(error.errors(include_url=False)[0])) from None
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    """The body; stops reading at the limit, whatever Content-Length says or doesn't."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        _reject_size(max_bytes)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            _reject_size(max_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _parse_with_nan(body: bytes, reason: str) -> Any:
+    """Python's clients write NaN and Infinity, which aren't JSON: read them to name the field."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        _reject(f"the body isn't valid JSON: {reason}")
+    try:
+        value = json.loads(body)
+        orjson.dumps(value)  # refuses what else Python lets through: half surrogate pairs
+    except (ValueError, TypeError, RecursionError):
+        _reject(f"the body isn't valid JSON: {reason}")
+    return value
+
+
+def _first_error(detail: ErrorDetails) -> JobError:
+    param = _dotted(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return JobError(
+            code=ErrorCode.UNKNOWN_PARAMETER, message=f"unknown field: {param}", param=param
+        )
+    return JobError(
+        code=ErrorCode.INVALID_VALUE, message=f"{param}: {_reason(detail)}", param=param
+    )
+
+
+def _reason(detail: ErrorDetails) -> str:
+    if detail["type"] == "missing":
+        return "is required"
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    reason = detail["msg"].replace("Input should be", "must be")
+    if isinstance(detail["input"], str | int | float | None):
+        return f"{reason}, not {_short(detail['input'])}"
+    return reason
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
+
+
+def _dotted(loc: tuple[int | str, ...]) -> str:
+    """`("messages", 0, "role")` as `messages[0].role`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return text.removeprefix(".")
+
+
+def _reject(message: str) -> NoReturn:
+    raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
+
+
+def _reject_size(max_bytes: int) -> NoReturn:
+    message = f"the body is larger than {max_bytes} bytes"
+    raise JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message))

@@ -1,0 +1,58 @@
+"""The outermost layer of a request: counts it, and answers what nobody else caught."""
+
+import time
+
+import structlog
+from fastapi import Request, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import error_response
+from api.metrics import Metrics
+from shared.errors import ErrorCode, JobError
+
+CLIENT_LEFT = 499
+"""nginx's status for a client that closed its connection; seen only in the metrics."""
+
+log = structlog.get_logger()
+
+
+class Boundary:
+    """ASGI middleware; an unexpected exception becomes a log line and a 500 without internals."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start_s = time.monotonic()
+        status = CLIENT_LEFT
+
+        async def noting_send(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception:
+            log.exception("request_failed", path=scope["path"], **scope.get("state", {}))
+            if status != CLIENT_LEFT:
+                raise  # the response has begun: cut off, it doesn't look complete
+            await _internal_error(Request(scope))(scope, receive, noting_send)
+        finally:
+            self._metrics.request(_endpoint(scope), status, time.monotonic() - start_s)
+
+
+def _internal_error(request: Request) -> Response:
+    error = JobError(code=ErrorCode.INTERNAL, message="an internal error; it has been logged")
+    return error_response(request, error)
+
+
+def _endpoint(scope: Scope) -> str:
+    """The route, not the path: paths have no bound."""
+    route = scope.get("route")
+    return getattr(route, "path", "other")

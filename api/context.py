@@ -1,0 +1,39 @@
+"""What one API process holds; routes get it as a dependency."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.cancels import Cancels
+from api.follow import Shown
+from api.metrics import Metrics
+from api.replies import Replies
+from shared.protocol import ApiId
+from shared.queue import Limits, Queue
+from shared.registry import Registry
+from shared.settings import ApiSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The parts of one running app."""
+
+    settings: ApiSettings
+    api_id: ApiId
+    limits: Limits
+    queue: Queue
+    registry: Registry
+    shown: Shown
+    replies: Replies
+    cancels: Cancels
+    metrics: Metrics
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+InContext = Annotated[Context, Depends(_context)]
+"""The app's context, as a parameter of a route."""

@@ -1,0 +1,79 @@
+"""The OpenAPI document: fields from the schema, model names from the registry."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from api.schema.chat import ChatCompletionRequest
+from api.schema.completions import CompletionRequest
+from api.schema.errors import ErrorBody
+from api.schema.models import ModelCard
+
+REF = "#/components/schemas/{model}"
+REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
+DESCRIPTION = """Serves one base model and its LoRA adapters. The `model` field of a request names
+either; [/v1/models](/v1/models) lists the names."""
+
+
+def takes(model: type[BaseModel]) -> dict[str, Any]:
+    """Documents that a route takes `model` as its JSON body."""
+    schema = {"$ref": REF.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document without model names, to be made once."""
+    document = get_openapi(
+        title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
+    )
+    schemas = document["components"]["schemas"]
+    documented: tuple[type[BaseModel], ...] = (*REQUESTS, ErrorBody)
+    for model in documented:
+        schema = model.model_json_schema(ref_template=REF)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    error = {"$ref": REF.format(model=ErrorBody.__name__)}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            # FastAPI's own validation is never reached, so its 422 isn't either.
+            operation["responses"].pop("422", None)
+            if path.startswith("/v1/"):
+                operation["responses"]["default"] = {
+                    "description": "any error, in OpenAI's shape",
+                    "content": {"application/json": {"schema": error}},
+                }
+    return document
+
+
+def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:
+    """A copy of `document` that offers the served names, with an example for each."""
+    document = copy.deepcopy(document)
+    names = [card.id for card in cards]
+    if not names:
+        return document
+    for model in REQUESTS:
+        document["components"]["schemas"][model.__name__]["properties"]["model"]["enum"] = names
+    paths = document["paths"]
+    _set_examples(paths["/v1/chat/completions"], {name: _chat_example(name) for name in names})
+    _set_examples(paths["/v1/completions"], {name: _text_example(name) for name in names})
+    parameter = paths["/v1/models/{model_id}"]["get"]["parameters"][0]
+    parameter["schema"]["enum"] = names
+    return document
+
+
+def _set_examples(path: dict[str, Any], values: dict[str, Any]) -> None:
+    content = path["post"]["requestBody"]["content"]["application/json"]
+    content["examples"] = {name: {"value": value} for name, value in values.items()}
+
+
+def _chat_example(name: str) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "hi"}]
+    return {"model": name, "messages": messages, "max_tokens": 64, "temperature": 0.8}
+
+
+def _text_example(name: str) -> dict[str, Any]:
+    return {"model": name, "prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8}

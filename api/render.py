@@ -1,0 +1,164 @@
+"""From what a job has produced to the bytes that OpenAI's clients read. Pure."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import orjson
+
+from api.transcript import ChoiceTranscript, Delta
+from shared.protocol import Endpoint, FinishReason, Job, Usage
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class Shape(Protocol):
+    """How one endpoint writes its answers."""
+
+    id: str
+    object: str
+    chunk_object: str
+
+    def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
+        """A finished choice of a whole response."""
+
+    def opening(self, num_choices: int) -> list[dict[str, Any]]:
+        """The choices of the chunks that open a stream."""
+
+    def delta(self, delta: Delta) -> list[dict[str, Any]]:
+        """The choices of the chunks that show `delta`; none if there is nothing to see."""
+
+
+class ChatShape:
+    """/v1/chat/completions."""
+
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def __init__(self, job: Job) -> None:
+        self.id = f"chatcmpl-{job.id}"
+
+    def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
+        """The whole message."""
+        message = {"role": "assistant", "content": choice.text, "tool_calls": None}
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": choice.finish,
+        }
+
+    def opening(self, num_choices: int) -> list[dict[str, Any]]:
+        """The role, once for each choice."""
+        opening = {"role": "assistant", "content": ""}
+        return [_chat_chunk(index, opening, None) for index in range(num_choices)]
+
+    def delta(self, delta: Delta) -> list[dict[str, Any]]:
+        """The text; then the reason to finish, in a chunk of its own."""
+        choices = []
+        if delta.text:
+            choices.append(_chat_chunk(delta.choice, {"content": delta.text}, None))
+        if delta.finish:
+            choices.append(_chat_chunk(delta.choice, {}, delta.finish))
+        return choices
+
+
+class CompletionShape:
+    """/v1/completions."""
+
+    object = "text_completion"
+    chunk_object = "text_completion"
+
+    def __init__(self, job: Job) -> None:
+        self.id = f"cmpl-{job.id}"
+
+    def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
+        """The whole text."""
+        return _text_choice(index, choice.text, choice.finish)
+
+    def opening(self, num_choices: int) -> list[dict[str, Any]]:
+        """Nothing: a text has no role."""
+        return []
+
+    def delta(self, delta: Delta) -> list[dict[str, Any]]:
+        """The text and the reason to finish."""
+        if not (delta.text or delta.finish):
+            return []
+        return [_text_choice(delta.choice, delta.text, delta.finish)]
+
+
+def shape_of(job: Job) -> Shape:
+    """How the answers to `job` are written."""
+    return ChatShape(job) if job.endpoint is Endpoint.CHAT else CompletionShape(job)
+
+
+def whole(
+    shape: Shape, job: Job, choices: Iterable[ChoiceTranscript], usage: Usage
+) -> dict[str, Any]:
+    """The response that isn't streamed."""
+    return {
+        **_head(shape, job, shape.object),
+        "choices": [shape.choice(index, choice) for index, choice in enumerate(choices)],
+        "usage": usage_body(usage),
+    }
+
+
+class StreamWriter:
+    """Writes one stream's chunks as server-sent events."""
+
+    def __init__(self, shape: Shape, job: Job, *, include_usage: bool) -> None:
+        self._shape = shape
+        self._num_choices = job.sampling.n
+        self._head = _head(shape, job, shape.chunk_object)
+        self._include_usage = include_usage
+        if include_usage:
+            self._head["usage"] = None  # OpenAI's clients expect it in every chunk but the last
+
+    def opening(self) -> bytes:
+        """What comes before the first token."""
+        return self._chunks(self._shape.opening(self._num_choices))
+
+    def delta(self, delta: Delta) -> bytes:
+        """What shows `delta`."""
+        return self._chunks(self._shape.delta(delta))
+
+    def closing(self, usage: Usage) -> bytes:
+        """What ends a stream that went well."""
+        if not self._include_usage:
+            return DONE
+        return sse({**self._head, "choices": [], "usage": usage_body(usage)}) + DONE
+
+    def _chunks(self, choices: Iterable[dict[str, Any]]) -> bytes:
+        return b"".join(sse({**self._head, "choices": [choice]}) for choice in choices)
+
+
+def sse(body: dict[str, Any]) -> bytes:
+    """`body` as one server-sent event."""
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+def usage_body(usage: Usage) -> dict[str, int]:
+    """Token counts, in OpenAI's words."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }
+
+
+def _head(shape: Shape, job: Job, kind: str) -> dict[str, Any]:
+    return {
+        "id": shape.id,
+        "object": kind,
+        "created": job.created_s,
+        "model": job.model,
+        "system_fingerprint": job.version,
+    }
+
+
+def _chat_chunk(index: int, delta: dict[str, str], finish: FinishReason | None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+def _text_choice(index: int, text: str, finish: FinishReason | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}

@@ -1,0 +1,32 @@
+"""GET /docs and /openapi.json: Swagger UI, with the names that are served right now."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+
+from api.context import InContext
+from api.errors import json_response
+from api.openapi import with_models
+from api.routes.models import model_cards
+from shared.errors import RedisUnavailable
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/docs")
+async def swagger_ui(request: Request) -> Response:
+    """Swagger UI; the page loads its script from a CDN."""
+    root = request.scope.get("root_path", "")
+    return get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title="Lorikeet")
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request, context: InContext) -> Response:
+    """The document; names are left out while Redis is away."""
+    document: dict[str, Any] = request.app.state.openapi
+    try:
+        cards = await model_cards(context)
+    except RedisUnavailable:
+        cards = []
+    return json_response(with_models(document, cards))

@@ -1,0 +1,88 @@
+"""/v1/jobs: look a request up, or cancel it."""
+
+from fastapi import APIRouter
+
+from api.context import Context, InContext
+from api.errors import job_error_body
+from api.redis_guard import redis_guard
+from api.render import usage_body
+from api.schema.errors import ErrorDetail
+from api.schema.jobs import CancelledJob, JobBody, JobChoice
+from api.schema.usage import UsageBody
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol import JobId, JobState, Result
+from shared.views import JobView
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.get("/v1/jobs/{job_id}", summary="Look a request up")
+async def get_job(job_id: str, context: InContext) -> JobBody:
+    """Where a request is, and its answers once it is done, for as long as they are kept.
+
+    The id is the response's `X-Lorikeet-Job` header; the `id` of a completion works as well.
+    """
+    job = _job_id(job_id)
+    async with redis_guard():
+        view = await context.queue.job_view(job)
+        result = await context.queue.result(job) if view else None
+    if view is None:
+        raise JobFailed(_not_found(job_id))
+    return _body(view, result)
+
+
+@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a request")
+async def cancel_job(job_id: str, context: InContext) -> CancelledJob:
+    """Its client gets the error `cancelled`. A job that has ended stays as it is."""
+    return await _cancel(job_id, context)
+
+
+@router.delete("/v1/jobs/{job_id}", summary="Cancel a request")
+async def delete_job(job_id: str, context: InContext) -> CancelledJob:
+    """The same as POST .../cancel."""
+    return await _cancel(job_id, context)
+
+
+async def _cancel(job_id: str, context: Context) -> CancelledJob:
+    job = _job_id(job_id)
+    async with redis_guard():
+        state = await context.queue.cancel(job)
+    if state is None:
+        raise JobFailed(_not_found(job_id))
+    return CancelledJob(id=job, state=state.value)
+
+
+def _job_id(given: str) -> JobId:
+    return JobId(given.removeprefix("chatcmpl-").removeprefix("cmpl-"))
+
+
+def _not_found(job_id: str) -> JobError:
+    return JobError(
+        code=ErrorCode.JOB_NOT_FOUND,
+        message=f"there is no job {job_id[:100]!r}, or it is no longer kept",
+    )
+
+
+def _body(view: JobView, result: Result | None) -> JobBody:
+    return JobBody(
+        id=view.id,
+        state=view.state.value,
+        model=view.model,
+        version=view.version,
+        created_ms=view.enqueued_ms,
+        started_ms=view.started_ms,
+        ended_ms=view.ended_ms,
+        position=view.position,
+        tries=view.try_,
+        worker=view.worker,
+        error=ErrorDetail(**job_error_body(view.error)["error"]) if view.error else None,
+        usage=UsageBody(**usage_body(view.usage)) if view.usage else None,
+        choices=_choices(result) if result and result.state is JobState.DONE else None,
+    )
+
+
+def _choices(result: Result) -> list[JobChoice]:
+    return [
+        JobChoice(index=index, text=choice.text, finish_reason=choice.finish.value)
+        for index, choice in enumerate(result.choices)
+    ]

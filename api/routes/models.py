@@ -1,0 +1,58 @@
+"""GET /v1/models."""
+
+from pathlib import PurePath
+
+from fastapi import APIRouter
+
+from api.admission import model_not_found
+from api.context import Context, InContext
+from api.redis_guard import redis_guard
+from api.schema.models import ModelCard, ModelList
+from shared.errors import JobFailed
+from shared.registry import Adapter, BaseModel
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models", summary="List what is served")
+async def list_models(context: InContext) -> ModelList:
+    """The base model and every adapter; each name can be the `model` of a request."""
+    return ModelList(data=await model_cards(context))
+
+
+@router.get("/v1/models/{model_id:path}", summary="Describe one model")
+async def get_model(model_id: str, context: InContext) -> ModelCard:
+    """One entry of the list."""
+    for card in await model_cards(context):
+        if card.id == model_id:
+            return card
+    raise JobFailed(model_not_found(model_id))
+
+
+async def model_cards(context: Context) -> list[ModelCard]:
+    """The base model first, then the adapters by name; empty before a worker has registered.
+
+    Raises:
+        RedisUnavailable: the registry can't be read.
+    """
+    async with redis_guard():
+        base = await context.registry.base()
+        adapters = await context.registry.adapters() if base else []
+    if base is None:
+        return []
+    return [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
+
+
+def _base_card(base: BaseModel) -> ModelCard:
+    return ModelCard(id=base.name, created=base.created_s, root=base.name, parent=None)
+
+
+def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
+    root = _source_name(adapter.source) or adapter.version
+    return ModelCard(id=adapter.name, created=adapter.created_s, root=root, parent=base.name)
+
+
+def _source_name(source: str) -> str:
+    """A hub id as it is; of a folder the last part only, as paths are nobody's business."""
+    is_hub_id = source.count("/") == 1 and not source.startswith(("/", "."))
+    return source if is_hub_id else PurePath(source).name

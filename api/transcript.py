@@ -1,0 +1,105 @@
+"""What one request has been shown, and which events still add to it. Pure."""
+
+from dataclasses import dataclass, field
+
+from shared.protocol import Event, FinishReason, Result, Retry, Tokens
+
+
+class Diverged(Exception):
+    """An event contradicts what was already shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What an event adds to a choice. The text may be empty: it can lag behind the tokens."""
+
+    choice: int
+    text: str
+    finish: FinishReason | None
+
+
+@dataclass(slots=True)
+class ChoiceTranscript:
+    """The tokens and the text of one choice so far."""
+
+    ids: list[int] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    num_chars: int = 0
+    finish: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        """Everything shown."""
+        return "".join(self.parts)
+
+
+class Transcript:
+    """Accepts each token of a job once, by (try, choice, index)."""
+
+    def __init__(self, num_choices: int) -> None:
+        self.choices = [ChoiceTranscript() for _ in range(num_choices)]
+        self._min_try = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every choice has finished."""
+        return all(choice.finish is not None for choice in self.choices)
+
+    @property
+    def num_tokens(self) -> int:
+        """Output tokens over all choices."""
+        return sum(len(choice.ids) for choice in self.choices)
+
+    def is_void(self, event: Event) -> bool:
+        """Whether it comes from a try that has been given up."""
+        return event.try_ < self._min_try
+
+    def void(self, retry: Retry) -> None:
+        """Refuse from here on what comes of this try or of an earlier one."""
+        self._min_try = max(self._min_try, retry.try_ + 1)
+
+    def can_accept(self, event: Tokens) -> bool:
+        """False when tokens in front of it are missing, or it can't be told which text is new.
+
+        Refill with an event that starts at index 0 first.
+        """
+        num_shown = len(self.choices[event.choice].ids)
+        is_old = event.index + len(event.ids) <= num_shown
+        return event.index in (0, num_shown) or (event.index < num_shown and is_old)
+
+    def accept(self, event: Tokens) -> Delta | None:
+        """Take in what is new in `event`; None if nothing is.
+
+        Raises:
+            Diverged: a token differs from the one that was shown at its index.
+        """
+        self._min_try = max(self._min_try, event.try_)
+        shown = self.choices[event.choice]
+        overlap = shown.ids[event.index : event.index + len(event.ids)]
+        if overlap and tuple(overlap) != event.ids[: len(overlap)]:
+            raise Diverged(f"choice {event.choice}, index {event.index}")
+        if event.index == 0 and shown.ids:
+            text = event.text[shown.num_chars :]  # the event tells the whole text so far
+        elif event.index == len(shown.ids):
+            text = event.text
+        else:
+            text = ""
+        return self._add(event, text, event.ids[len(overlap) :])
+
+    def _add(self, event: Tokens, text: str, ids: tuple[int, ...]) -> Delta | None:
+        shown = self.choices[event.choice]
+        if shown.finish is not None or not (text or ids or event.finish):
+            return None
+        shown.ids += ids
+        shown.parts.append(text)
+        shown.num_chars += len(text)
+        shown.finish = event.finish
+        return Delta(event.choice, text, event.finish)
+
+
+def whole_choices(result: Result) -> list[Tokens]:
+    """A finished job's choices, each as one event from index 0."""
+    return [
+        Tokens(job=result.job, try_=0, choice=i, index=0, ids=c.ids, text=c.text, finish=c.finish)
+        for i, c in enumerate(result.choices)
+    ]

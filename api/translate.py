@@ -1,0 +1,159 @@
+"""From an OpenAI request to a `Job`. Pure: no network, no clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api.body import validate
+from api.schema import neutral
+from api.schema.chat import ChatCompletionRequest
+from api.schema.completions import CompletionRequest
+from api.schema.generation import GenerationRequest
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol import (
+    AdapterVersion,
+    ApiId,
+    Endpoint,
+    Job,
+    JobId,
+    SamplingParams,
+)
+
+CHARS_PER_TOKEN = 4
+ASSUMED_MAX_TOKENS = 256
+"""What an answer without `max_tokens` is taken to cost."""
+COMPLETION_MAX_TOKENS = 16
+"""OpenAI's default for /v1/completions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What the front end adds to a request when it accepts it."""
+
+    id: JobId
+    version: AdapterVersion
+    max_model_len: int
+    reply_to: ApiId
+    created_s: int
+    deadline_ms: int
+    random_seed: int
+    """Used when the client sends no seed."""
+
+
+def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
+    """The checked request.
+
+    Raises:
+        JobFailed: a field is wrong, unknown or not served; the error names it.
+    """
+    served = neutral.without_neutral(raw, neutral.CHAT)
+    if isinstance(served.get("messages"), list):
+        served["messages"] = [
+            neutral.without_neutral(message, neutral.MESSAGE, path=f"messages[{i}].")
+            if isinstance(message, dict)
+            else message
+            for i, message in enumerate(served["messages"])
+        ]
+    request = validate(ChatCompletionRequest, served)
+    _check_stream_options(request)
+    if None not in (request.max_tokens, request.max_completion_tokens):
+        raise _invalid("max_tokens", "and max_completion_tokens are the same: send one")
+    return request
+
+
+def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
+    """The checked request.
+
+    Raises:
+        JobFailed: a field is wrong, unknown or not served; the error names it.
+    """
+    request = validate(CompletionRequest, neutral.without_neutral(raw, neutral.COMPLETIONS))
+    _check_stream_options(request)
+    return request
+
+
+def chat_job(request: ChatCompletionRequest, ticket: Ticket) -> Job:
+    """The job that answers `request`."""
+    messages = tuple(
+        # "developer" is what OpenAI's newer models call "system"; chat templates know only that.
+        {"role": "system" if m.role == "developer" else m.role, "content": m.content}
+        for m in request.messages
+    )
+    num_chars = sum(len(message["content"]) for message in messages)
+    max_tokens = request.max_completion_tokens or request.max_tokens
+    return _job(
+        request, ticket, Endpoint.CHAT, max_tokens, num_chars // CHARS_PER_TOKEN, messages=messages
+    )
+
+
+def completion_job(request: CompletionRequest, ticket: Ticket) -> Job:
+    """The job that answers `request`."""
+    prompt = request.prompt if isinstance(request.prompt, str) else tuple(request.prompt)
+    num_tokens = len(prompt) if isinstance(prompt, tuple) else len(prompt) // CHARS_PER_TOKEN
+    max_tokens = request.max_tokens or COMPLETION_MAX_TOKENS
+    return _job(request, ticket, Endpoint.COMPLETIONS, max_tokens, num_tokens, prompt=prompt)
+
+
+def _job(
+    request: GenerationRequest,
+    ticket: Ticket,
+    endpoint: Endpoint,
+    max_tokens: int | None,
+    num_prompt_tokens: int,
+    *,
+    messages: tuple[dict[str, Any], ...] | None = None,
+    prompt: str | tuple[int, ...] | None = None,
+) -> Job:
+    sampling = _sampling(request, max_tokens, ticket.random_seed)
+    return Job(
+        id=ticket.id,
+        endpoint=endpoint,
+        model=request.model,
+        version=ticket.version,
+        sampling=sampling,
+        created_s=ticket.created_s,
+        deadline_ms=ticket.deadline_ms,
+        cost=_cost(num_prompt_tokens, sampling, ticket.max_model_len),
+        reply_to=ticket.reply_to,
+        messages=messages,
+        prompt=prompt,
+    )
+
+
+def _sampling(
+    request: GenerationRequest, max_tokens: int | None, random_seed: int
+) -> SamplingParams:
+    seed = random_seed if request.seed is None else request.seed
+    return SamplingParams(
+        seed=seed % 2**63,  # negative ones are allowed to clients, but not to random generators
+        temperature=_or(request.temperature, 1.0),
+        top_p=_or(request.top_p, 1.0),
+        top_k=max(0, _or(request.top_k, 0)),
+        min_p=_or(request.min_p, 0.0),
+        max_tokens=max_tokens,
+        stop=tuple(request.stop),
+        n=_or(request.n, 1),
+        ignore_eos=bool(request.ignore_eos),
+    )
+
+
+def _cost(num_prompt_tokens: int, sampling: SamplingParams, max_model_len: int) -> int:
+    """Estimated tokens of prompt and answers; none is longer than the context."""
+    prompt = min(num_prompt_tokens, max_model_len)
+    answer = min(sampling.max_tokens or ASSUMED_MAX_TOKENS, max_model_len)
+    return max(1, prompt + sampling.n * answer)
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _check_stream_options(request: GenerationRequest) -> None:
+    if request.stream_options is not None and not request.stream:
+        raise _invalid("stream_options", "is only allowed with stream: true")
+
+
+def _invalid(param: str, reason: str) -> JobFailed:
+    return JobFailed(
+        JobError(code=ErrorCode.INVALID_VALUE, message=f"{param} {reason}", param=param)
+    )
