@@ -1,0 +1,142 @@
+"""The load generator against a server that answers as its model's name says."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ops.bench.load import Load, run_load
+from ops.bench.prompts import prompt
+
+SEPARATORS = "\u2028 \u0085 \x0c"
+"""Python's splitlines ends a line at each of them; SSE doesn't."""
+
+
+@dataclass
+class StandIn:
+    """Knows what it was asked, and how many requests were in flight at most."""
+
+    together: asyncio.Barrier
+    """`patient` models answer once as many requests as its parties are in flight."""
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        body = json.loads(await reader.readexactly(length))
+        self.bodies.append(body)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        if body["model"] == "patient":
+            await self.together.wait()
+        await self._answer(body, writer)
+        self.in_flight -= 1
+        writer.close()
+        await writer.wait_closed()
+
+    async def _answer(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if body["model"] == "refuses":
+            writer.write(b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\n\r\nfull")
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n: hello\n\n")
+        if body["model"] == "breaks":
+            send(writer, {"error": {"message": "the worker is gone"}})
+            return
+        tokens = body["max_tokens"] - (body["model"] == "short")
+        for _ in range(tokens):
+            send(writer, {"choices": [{"index": 0, "text": SEPARATORS}]})
+            await writer.drain()
+        send(writer, {"choices": [], "usage": {"completion_tokens": tokens}})
+        writer.write(b"data: [DONE]\n\n")
+
+
+def send(writer: asyncio.StreamWriter, chunk: dict[str, Any]) -> None:
+    writer.write(b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StandIn]:
+    stand_in = StandIn(asyncio.Barrier(3))
+    listening = await asyncio.start_server(stand_in.handle, "127.0.0.1", 0)
+    async with listening:
+        stand_in.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+        yield stand_in
+
+
+def load(server: StandIn, *models: str, clients: int = 3, requests: int = 9) -> Load:
+    return Load(url=server.url, models=models, clients=clients, requests=requests, max_tokens=5)
+
+
+async def test_every_request_is_sent_and_answered_once(server: StandIn) -> None:
+    report = await run_load(load(server, "good"))
+    assert len(server.bodies) == report.answered == 9
+    assert report.output_tokens == 45
+    assert report.errors == ()
+
+
+async def test_models_are_taken_in_turn(server: StandIn) -> None:
+    await run_load(load(server, "a", "b", "c", clients=1))
+    assert [body["model"] for body in server.bodies] == ["a", "b", "c"] * 3
+
+
+async def test_each_client_has_exactly_one_request_in_flight(server: StandIn) -> None:
+    await run_load(load(server, "patient", clients=3, requests=30))
+    assert server.most_in_flight == 3
+
+
+async def test_requests_ask_for_an_exact_number_of_greedy_tokens(server: StandIn) -> None:
+    await run_load(load(server, "good", clients=1, requests=1))
+    assert server.bodies == [
+        {
+            "model": "good",
+            "prompt": prompt(0, 0, 128),
+            "max_tokens": 5,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+
+
+async def test_times_are_ordered_and_add_up(server: StandIn) -> None:
+    report = await run_load(load(server, "good"))
+    assert 0 < report.ttft_s.p50 <= report.ttft_s.p99 <= report.seconds
+    assert 0 <= report.itl_s.p50 <= report.itl_s.p95 <= report.itl_s.p99
+    assert report.tokens_per_s == report.output_tokens / report.seconds
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("refuses", "HTTP 429: full"),
+        ("breaks", "the worker is gone"),
+        ("short", "5 tokens asked, 4 answered"),
+    ],
+)
+async def test_a_failed_request_is_counted_and_its_tokens_are_not(
+    server: StandIn, model: str, reason: str
+) -> None:
+    report = await run_load(load(server, "good", model, clients=1, requests=4))
+    assert len(report.errors) == 2
+    assert all(reason in error for error in report.errors)
+    assert (report.answered, report.output_tokens) == (2, 10)
+
+
+async def test_a_server_that_is_not_there_is_an_error_of_each_request() -> None:
+    nowhere = Load(url="http://127.0.0.1:1/v1", models=("good",), clients=2, requests=4)
+    report = await run_load(nowhere)
+    assert len(report.errors) == 4
+    assert report.tokens_per_s == 0
+
+
+async def test_progress_is_told_of_failed_requests_as_well(server: StandIn) -> None:
+    told: list[None] = []
+    await run_load(load(server, "good", "refuses"), lambda: told.append(None))
+    assert len(told) == 9
