@@ -1,0 +1,101 @@
+"""The control process: an arq worker that gives up dead workers when nobody else is left to do it.
+
+Workers and API processes reap as well. This one needs neither torch nor a GPU, and any number of
+them may run: the cron job is unique, so each second one of them does it.
+"""
+
+import asyncio
+import contextlib
+import signal
+from typing import Any
+
+import orjson
+import structlog
+from arq import cron
+from arq.connections import ArqRedis
+from arq.worker import Worker
+
+from shared.connection import connect, redis_errors
+from shared.errors import RedisUnavailable
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.settings import ControlSettings
+
+RETRY_S = 1.0
+REAP_TIMEOUT_S = 10.0
+
+log = structlog.get_logger()
+
+
+def run_control(settings: ControlSettings) -> None:
+    """Reap each second until SIGTERM or SIGINT; waits for Redis while that is away."""
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: ControlSettings) -> None:
+    stopping = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+    log.info("control_started", pool=settings.pool)
+    while not stopping.is_set():
+        try:
+            await _run_until(stopping, settings)
+        except RedisUnavailable as error:
+            log.warning("redis_away", error=str(error), retry_s=RETRY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), RETRY_S)
+    log.info("control_stopped")
+
+
+async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None:
+    """Run one arq worker until it is time to stop, or until Redis goes away."""
+    worker = _arq_worker(settings)
+    running = asyncio.create_task(worker.async_run())
+    told_to_stop = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({running, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            with redis_errors():
+                running.result()
+    finally:
+        # A reap that is cut off here is repeated within a second.
+        tasks = [told_to_stop, running, *worker.tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await worker.pool.aclose(close_connection_pool=True)
+
+
+def _arq_worker(settings: ControlSettings) -> Any:
+    keys = Keys(settings.pool)
+    # Our client has time limits on every wait, arq's own has none; and JSON can't run code.
+    redis = ArqRedis(
+        connect(settings.redis_url).connection_pool,
+        job_serializer=orjson.dumps,
+        job_deserializer=orjson.loads,
+        default_queue_name=f"{keys.prefix}arq",
+    )
+    every_second = set(range(60))
+    # arq's own keys aren't the pool's, so its name keeps two pools in one Redis apart.
+    reap = cron(_reap, name=f"reap:{settings.pool}", second=every_second, timeout=REAP_TIMEOUT_S)
+    return Worker(
+        queue_name=f"{keys.prefix}arq",
+        cron_jobs=[reap],
+        redis_pool=redis,
+        job_serializer=orjson.dumps,
+        job_deserializer=orjson.loads,
+        handle_signals=False,
+        ctx={"queue": Queue(redis, keys)},
+    )
+
+
+async def _reap(ctx: dict[str, Any]) -> None:
+    queue: Queue = ctx["queue"]
+    reaped = await queue.reap()
+    if reaped.workers:
+        log.warning(
+            "workers_given_up",
+            workers=reaped.workers,
+            requeued=reaped.requeued,
+            ended=reaped.ended,
+        )
