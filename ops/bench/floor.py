@@ -1,0 +1,65 @@
+"""The floor under a decode step: its matrix products with the base weights, and nothing else.
+
+No server of this model can be faster on this machine without fewer or smaller products.
+"""
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+WARM_UP_STEPS = 3
+STEPS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """One decode step of the GEMMs alone, bf16, all threads."""
+
+    batch: int
+    ms: float
+    """Median of the steps."""
+    tokens_per_s: float
+
+
+def measure_floor(model: nn.Module, batches: list[int]) -> list[Floor]:
+    """The floor of each batch size: every linear of the model once, with `[batch, in]` inputs."""
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return [_floor(linears, batch) for batch in batches]
+
+
+def _floor(linears: list[nn.Linear], batch: int) -> Floor:
+    dtype = linears[0].weight.dtype
+    widths = {linear.in_features for linear in linears}
+    inputs = {width: torch.randn(batch, width, dtype=dtype) for width in widths}
+    with torch.inference_mode():
+        seconds = [_step(linears, inputs) for _ in range(WARM_UP_STEPS + STEPS)]
+    median = statistics.median(seconds[WARM_UP_STEPS:])
+    return Floor(batch=batch, ms=1000 * median, tokens_per_s=batch / median)
+
+
+def _step(linears: list[nn.Linear], inputs: dict[int, torch.Tensor]) -> float:
+    start = time.perf_counter()
+    for linear in linears:
+        linear(inputs[linear.in_features])
+    return time.perf_counter() - start
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="folder of the base model")],
+    batches: Annotated[list[int], typer.Option("--batch", help="may be given repeatedly")],
+) -> None:
+    """Print the floor of each batch size, as one line of JSON."""
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    print(json.dumps([asdict(floor) for floor in measure_floor(loaded, batches)]))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,79 @@
+"""The peer that everybody has: transformers + PEFT, one mixed batch by `adapter_names`, offline.
+
+Run in a process of its own (`python -m ops.bench.peft_peer`), so that neither side's threads or
+memory touch the other's. bf16, all cores, SDPA attention, greedy, and no end before the last token.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ops.bench.prompts import prompt
+
+PROMPT_WORDS = 128
+WARM_UP_TOKENS = 4
+
+
+def load_peer(model: Path, adapters: Path) -> tuple[Any, Any, list[str]]:
+    """The model with every adapter below `adapters`, its tokenizer, and the adapters' names."""
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    peer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    peer.generation_config.eos_token_id = None
+    peer.generation_config.pad_token_id = tokenizer.pad_token_id
+    names = sorted(folder.name for folder in adapters.iterdir())
+    for name in names:
+        if isinstance(peer, PeftModel):
+            peer.load_adapter(adapters / name, name, autocast_adapter_dtype=False)
+        else:
+            peer = PeftModel.from_pretrained(
+                peer, adapters / name, name, autocast_adapter_dtype=False
+            )
+    return peer.eval(), tokenizer, names
+
+
+def generate(
+    peer: Any, tokenizer: Any, adapters: list[str], *, sequences: int, new_tokens: int, seed: int
+) -> float:
+    """Output tokens per second of one batch, its prefill included."""
+    texts = [prompt(seed, index, PROMPT_WORDS) for index in range(sequences)]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+    names = [adapters[index % len(adapters)] for index in range(sequences)]
+    start = time.perf_counter()
+    with torch.inference_mode():
+        output = peer.generate(
+            **inputs, adapter_names=names, max_new_tokens=new_tokens, do_sample=False
+        )
+    seconds = time.perf_counter() - start
+    produced = output.shape[1] - inputs["input_ids"].shape[1]
+    if produced != new_tokens:
+        raise RuntimeError(f"{new_tokens} tokens asked, {produced} answered")
+    return sequences * new_tokens / seconds
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="folder of the base model")],
+    adapters: Annotated[Path, typer.Argument(help="folder with one folder for each adapter")],
+    sequences: Annotated[list[int], typer.Option(help="batch size; may be given repeatedly")],
+    new_tokens: Annotated[int, typer.Option(help="tokens of each answer")] = 64,
+    seed: Annotated[int, typer.Option(help="as the load's that it is compared with")] = 0,
+) -> None:
+    """Print output tokens per second by batch size, as one line of JSON."""
+    peer, tokenizer, names = load_peer(model, adapters)
+    speeds = {}
+    for size in sequences:
+        generate(peer, tokenizer, names, sequences=size, new_tokens=WARM_UP_TOKENS, seed=seed)
+        speeds[size] = generate(
+            peer, tokenizer, names, sequences=size, new_tokens=new_tokens, seed=seed
+        )
+    print(json.dumps(speeds))
+
+
+if __name__ == "__main__":
+    typer.run(main)
