@@ -1,0 +1,191 @@
+import asyncio
+
+import httpx
+import openai
+import pytest
+from api_support import ADAPTER, BASE, RunningApp, ScriptedWorker
+
+from shared.protocol import Choice, FinishReason
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_know(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        http.post("/v1/chat/completions", json={"model": "extract", "messages": MESSAGES})
+    )
+    job = await worker.take()
+    await worker.answer(job, "hello")
+    response = await request
+    assert response.status_code == 200
+    assert response.headers["x-lorikeet-job"] == job.job.id
+    assert response.json() == {
+        "id": f"chatcmpl-{job.job.id}",
+        "object": "chat.completion",
+        "created": job.job.created_s,
+        "model": "extract",
+        "system_fingerprint": ADAPTER.version,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "hello", "tool_calls": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2},
+    }
+
+
+async def test_openais_client_reads_an_answer_of_the_base_model(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        client.chat.completions.create(
+            model=BASE.name, messages=MESSAGES, temperature=0.8, top_p=0.8
+        )
+    )
+    job = await worker.take()
+    await worker.answer(job, "hello")
+    completion = await request
+    assert completion.choices[0].message.content == "hello"
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 5
+    assert job.job.version == BASE.version
+    assert (job.job.sampling.temperature, job.job.sampling.top_p) == (0.8, 0.8)
+
+
+async def test_a_stream_opens_with_the_role_and_ends_with_the_reason_to_finish(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    body = {"model": "extract", "messages": MESSAGES, "stream": True}
+    request = asyncio.create_task(http.post("/v1/chat/completions", json=body))
+    await worker.answer(await worker.take(), "hello")
+    response = await request
+    events = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert events[-1] == "[DONE]"
+    assert [chunk["choices"][0]["delta"] for chunk in map(_json, events[:-1])] == [
+        {"role": "assistant", "content": ""},
+        {"content": "he"},
+        {"content": "llo"},
+        {},
+    ]
+    assert _json(events[-2])["choices"][0]["finish_reason"] == "stop"
+    assert all("usage" not in _json(event) for event in events[:-1])
+    assert response.headers["content-type"].startswith("text/event-stream")
+
+
+def _json(text: str) -> dict[str, list[dict[str, object]]]:
+    body: dict[str, list[dict[str, object]]] = httpx.Response(200, text=text).json()
+    return body
+
+
+async def test_a_token_reaches_the_client_when_it_is_published(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)
+    )
+    job = await worker.take()
+    await worker.admit(job)
+    stream = await request
+    assert (await anext(stream)).choices[0].delta.role == "assistant"
+    await worker.tokens(job, 0, (1,), "one")
+    assert (await anext(stream)).choices[0].delta.content == "one"
+    await worker.tokens(job, 1, (2,), " two")
+    assert (await anext(stream)).choices[0].delta.content == " two"
+    await worker.tokens(job, 2, (3,), "", FinishReason.LENGTH)
+    await worker.finish(job)
+    assert [chunk.choices[0].finish_reason async for chunk in stream] == ["length"]
+
+
+async def test_the_usage_comes_in_a_last_chunk_when_it_is_asked_for(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        client.chat.completions.create(
+            model="extract",
+            messages=MESSAGES,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    await worker.answer(await worker.take())
+    chunks = [chunk async for chunk in await request]
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 2
+
+
+async def test_several_choices_are_interleaved_and_told_apart_by_index(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True, n=2)
+    )
+    job = await worker.take()
+    await worker.admit(job)
+    await worker.tokens(job, 0, (1,), "a", choice=1)
+    await worker.tokens(job, 0, (2,), "b", choice=0)
+    await worker.tokens(job, 1, (3,), "c", FinishReason.STOP, choice=1)
+    await worker.tokens(job, 1, (4,), "d", FinishReason.STOP, choice=0)
+    await worker.finish(job)
+    texts, roles, finishes = ["", ""], 0, 0
+    async for chunk in await request:
+        choice = chunk.choices[0]
+        texts[choice.index] += choice.delta.content or ""
+        roles += choice.delta.role is not None
+        finishes += choice.finish_reason is not None
+    assert texts == ["bd", "ac"]
+    assert (roles, finishes) == (2, 2)
+
+
+async def test_several_choices_come_in_order_in_a_whole_answer(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        client.chat.completions.create(model="extract", messages=MESSAGES, n=2)
+    )
+    job = await worker.take()
+    await worker.tokens(job, 0, (1,), "a", FinishReason.STOP, choice=1)
+    await worker.tokens(job, 0, (2,), "b", FinishReason.LENGTH, choice=0)
+    await worker.finish(job)
+    choices = (await request).choices
+    assert [(c.index, c.message.content, c.finish_reason) for c in choices] == [
+        (0, "b", "length"),
+        (1, "a", "stop"),
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_of_which_nothing_arrived_is_built_from_its_result(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker, stream: bool
+) -> None:
+    request = asyncio.create_task(
+        client.chat.completions.create(model="extract", messages=MESSAGES, stream=stream)
+    )
+    job = await worker.take()
+    await worker.finish(job, Choice(text="whole", finish=FinishReason.STOP, ids=(1, 2)))
+    answer = await request
+    if isinstance(answer, openai.AsyncStream):
+        texts = [chunk.choices[0].delta.content or "" async for chunk in answer]
+        assert "".join(texts) == "whole"
+    else:
+        assert answer.choices[0].message.content == "whole"
+
+
+async def test_tokens_are_counted_by_model(
+    client: openai.AsyncOpenAI, server: RunningApp, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        client.chat.completions.create(model="extract", messages=MESSAGES)
+    )
+    await worker.answer(await worker.take())
+    await request
+    metrics = server.context.metrics.exposition(None).decode()
+    assert 'lorikeet_completion_tokens_total{model="extract"} 2.0' in metrics
+    assert 'lorikeet_prompt_tokens_total{model="extract"} 3.0' in metrics
+    assert "lorikeet_time_to_first_token_seconds_count 1.0" in metrics
