@@ -59,6 +59,7 @@ class Follower:
         self._held: list[Tokens] = []
         self._refill_at = 0.0
         self._prompt_tokens = 0
+        self._end: End | None = None
 
     @property
     def is_done(self) -> bool:
@@ -94,18 +95,26 @@ class Follower:
         now = time.monotonic()
         if events:
             self._look_at = now + SILENCE_S
-        steps = [step for event in events for step in await self._take(event)]
+        steps = [step for event in events for step in self._take(event)]
         if self._held and now >= self._refill_at:
             steps += await self._refill()
-        if not events and now >= self._look_at:
-            self._look_at = now + SILENCE_S
-            steps += await self._look()
-        return steps
+        is_silent = not events and now >= self._look_at
+        return steps + await self._conclude(is_silent)
 
-    async def _take(self, event: Event) -> list[Step]:
-        if isinstance(event, End):
-            return await self._end(event)
-        if self.transcript.is_void(event):
+    async def _conclude(self, is_silent: bool) -> list[Step]:
+        """Close a job that has ended; look at Redis for what is missing, or after silence."""
+        if self.failure:
+            return []
+        if self._end and self.transcript.is_complete:
+            self._done(self._end.usage)
+        elif self._end or is_silent:
+            # The result is stored together with the end, and has every token.
+            self._look_at = time.monotonic() + (REFILL_AGAIN_S if self._end else SILENCE_S)
+            return await self._look()
+        return []
+
+    def _take(self, event: Event) -> list[Step]:
+        if self.transcript.is_void(event) and not isinstance(event, End):
             return []
         match event:
             case Tokens():
@@ -115,6 +124,10 @@ class Follower:
                 return [event]
             case Retry():
                 self.transcript.void(event)
+            case End(state=JobState.DONE):
+                self._end = event
+            case End():
+                self._fail(event.state, event.error)
         return []
 
     def _accept(self, event: Tokens) -> list[Step]:
@@ -143,30 +156,20 @@ class Follower:
         self._refill_at = time.monotonic() + REFILL_AGAIN_S
         return [step for event in (*checkpoints, *held) for step in self._accept(event)]
 
-    async def _end(self, end: End) -> list[Step]:
-        if end.state is not JobState.DONE:
-            self._fail(end.state, end.error)
-            return []
-        if not self.transcript.is_complete:
-            # Some tokens were missed. The result is stored with the end, and has them all.
-            self._look_at = time.monotonic() + REFILL_AGAIN_S
-            return await self._look()
-        self._done(end.usage)
-        return []
-
     async def _look(self) -> list[Step]:
-        """Take what is missing from the job's result, if there is one."""
+        """Take what is missing from the job's result, if it has ended."""
         try:
             async with redis_guard():
-                result = await self._queue.result(self._job.id)
-                view = None if result else await self._queue.job_view(self._job.id)
+                view = await self._queue.job_view(self._job.id)
+                is_ended = view and view.state not in (JobState.QUEUED, JobState.RUNNING)
+                result = await self._queue.result(self._job.id) if is_ended else None
         except RedisUnavailable:
             return []
-        if result:
-            return self._take_result(result)
         if view is None:
             self.is_ended, self.failure = True, _lost()
-        elif view.state not in (JobState.QUEUED, JobState.RUNNING):
+        elif result:
+            return self._take_result(result)
+        elif is_ended:
             self._fail(view.state, view.error)
         return []
 
@@ -176,7 +179,8 @@ class Follower:
             return []
         self._held.clear()
         steps = [step for event in whole_choices(result) for step in self._accept(event)]
-        self._done(result.usage)
+        if not self.failure:
+            self._done(result.usage)
         return steps
 
     def _done(self, usage: Usage | None) -> None:

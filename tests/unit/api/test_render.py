@@ -1,0 +1,98 @@
+from typing import Any
+
+import orjson
+
+from api.render import ChatShape, CompletionShape, StreamWriter, shape_of
+from api.transcript import Delta
+from shared.protocol import (
+    AdapterVersion,
+    ApiId,
+    Endpoint,
+    FinishReason,
+    Job,
+    JobId,
+    SamplingParams,
+    Usage,
+)
+
+
+def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
+    return Job(
+        id=JobId("a1"),
+        endpoint=endpoint,
+        model="m",
+        version=AdapterVersion("m@1"),
+        sampling=SamplingParams(seed=1, n=n),
+        created_s=5,
+        deadline_ms=1,
+        cost=1,
+        reply_to=ApiId("api"),
+    )
+
+
+def writer(endpoint: Endpoint = Endpoint.CHAT, *, include_usage: bool = False) -> StreamWriter:
+    return StreamWriter(shape_of(job(endpoint)), job(endpoint), include_usage=include_usage)
+
+
+def events(raw: bytes) -> list[Any]:
+    return [orjson.loads(part.removeprefix(b"data: ")) for part in raw.split(b"\n\n") if part]
+
+
+def test_ids_tell_the_endpoint_and_the_job() -> None:
+    assert ChatShape(job()).id == "chatcmpl-a1"
+    assert CompletionShape(job()).id == "cmpl-a1"
+
+
+def test_a_chat_chunk_carries_the_text() -> None:
+    assert events(writer().delta(Delta(0, "x", None))) == [
+        {
+            "id": "chatcmpl-a1",
+            "object": "chat.completion.chunk",
+            "created": 5,
+            "model": "m",
+            "system_fingerprint": "m@1",
+            "choices": [
+                {"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}
+            ],
+        }
+    ]
+
+
+def test_a_chat_choice_finishes_in_a_chunk_of_its_own() -> None:
+    chunks = events(writer().delta(Delta(0, "x", FinishReason.STOP)))
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
+    assert chunks[1]["choices"][0]["delta"] == {}
+
+
+def test_a_completion_chunk_carries_text_and_finish_together() -> None:
+    (chunk,) = events(writer(Endpoint.COMPLETIONS).delta(Delta(0, "x", FinishReason.LENGTH)))
+    assert chunk["object"] == "text_completion"
+    assert chunk["choices"] == [
+        {"index": 0, "text": "x", "logprobs": None, "finish_reason": "length"}
+    ]
+
+
+def test_tokens_without_visible_text_write_nothing() -> None:
+    assert writer().delta(Delta(0, "", None)) == b""
+    assert writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None)) == b""
+
+
+def test_a_stream_ends_with_done() -> None:
+    usage = Usage(prompt_tokens=1, completion_tokens=2)
+    assert writer().closing(usage) == b"data: [DONE]\n\n"
+
+
+def test_a_stream_with_usage_has_it_in_the_last_chunk_and_null_before() -> None:
+    with_usage = writer(include_usage=True)
+    (chunk,) = events(with_usage.delta(Delta(0, "x", None)))
+    assert chunk["usage"] is None
+    closing = with_usage.closing(Usage(prompt_tokens=1, completion_tokens=2))
+    (last,) = events(closing.removesuffix(b"data: [DONE]\n\n"))
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 1, "total_tokens": 3, "completion_tokens": 2}
+
+
+def test_text_of_any_language_stays_on_one_line_of_the_stream() -> None:
+    raw = writer().delta(Delta(0, "你好\n\nπ", None))
+    assert raw.count(b"\n") == 2
+    assert events(raw)[0]["choices"][0]["delta"]["content"] == "你好\n\nπ"

@@ -1,0 +1,138 @@
+from typing import Any
+
+import pytest
+
+from api.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
+from shared.protocol import AdapterVersion, ApiId, Endpoint, Job, JobId
+
+HI = [{"role": "user", "content": "hi"}]
+TICKET = Ticket(
+    id=JobId("a" * 32),
+    version=AdapterVersion("m@1"),
+    max_model_len=1000,
+    reply_to=ApiId("api"),
+    created_s=5,
+    deadline_ms=600_000,
+    random_seed=77,
+)
+
+
+def chat(**fields: Any) -> Job:
+    return chat_job(parse_chat({"model": "m", "messages": HI, **fields}), TICKET)
+
+
+def completion(**fields: Any) -> Job:
+    return completion_job(parse_completion({"model": "m", "prompt": "hi", **fields}), TICKET)
+
+
+def test_a_request_without_options_gets_openais_defaults() -> None:
+    job = chat()
+    assert job.endpoint is Endpoint.CHAT
+    assert job.messages == ({"role": "user", "content": "hi"},)
+    assert job.prompt is None
+    sampling = job.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (1, 1, 0, 0)
+    assert (sampling.max_tokens, sampling.stop, sampling.n) == (None, (), 1)
+    assert not sampling.ignore_eos
+    assert sampling.seed == TICKET.random_seed
+
+
+def test_null_means_the_default() -> None:
+    names = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens")
+    names += ("stop", "seed", "n", "user", "ignore_eos", "stream", "stream_options")
+    assert chat(**dict.fromkeys(names)) == chat()
+
+
+def test_options_reach_the_worker() -> None:
+    job = chat(
+        temperature=0, top_p=0.5, top_k=4, min_p=0.1, max_tokens=9, n=3, seed=1, ignore_eos=True
+    )
+    sampling = job.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (
+        *(0, 0.5, 4),
+        0.1,
+    )
+    assert (sampling.max_tokens, sampling.n, sampling.seed, sampling.ignore_eos) == (9, 3, 1, True)
+
+
+def test_zero_is_a_seed() -> None:
+    assert chat(seed=0).sampling.seed == 0
+
+
+def test_a_negative_seed_becomes_one_that_random_generators_take() -> None:
+    assert 0 <= chat(seed=-1).sampling.seed < 2**63
+
+
+def test_top_k_of_minus_one_keeps_all_tokens() -> None:
+    assert chat(top_k=-1).sampling.top_k == 0
+
+
+def test_max_completion_tokens_is_the_newer_name_of_max_tokens() -> None:
+    assert chat(max_completion_tokens=7).sampling.max_tokens == 7
+
+
+@pytest.mark.parametrize(("stop", "stops"), [("x", ("x",)), (["a", "b"], ("a", "b"))])
+def test_stop_may_be_one_string_or_several(stop: Any, stops: tuple[str, ...]) -> None:
+    assert chat(stop=stop).sampling.stop == stops
+
+
+def test_developer_is_another_word_for_system() -> None:
+    job = chat(messages=[{"role": "developer", "content": "be brief"}, *HI])
+    assert job.messages is not None
+    assert job.messages[0] == {"role": "system", "content": "be brief"}
+
+
+def test_text_parts_are_joined_by_line_breaks() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    job = chat(messages=[{"role": "user", "content": parts}])
+    assert job.messages == ({"role": "user", "content": "a\nb"},)
+
+
+def test_an_answer_can_be_sent_back_as_a_message() -> None:
+    answer = {"role": "assistant", "content": "hello", "tool_calls": None, "refusal": None}
+    job = chat(messages=[*HI, answer, *HI])
+    assert job.messages is not None
+    assert job.messages[1] == {"role": "assistant", "content": "hello"}
+
+
+def test_fields_that_are_not_served_may_be_sent_with_the_value_that_asks_for_nothing() -> None:
+    neutral = {
+        "tools": [],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "logprobs": False,
+        "top_logprobs": None,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "response_format": {"type": "text"},
+        "service_tier": "auto",
+        "store": False,
+        "metadata": None,
+        "modalities": ["text"],
+        "reasoning_effort": None,
+        "user": "me",
+    }
+    assert chat(**neutral) == chat()
+    assert completion(best_of=1, echo=False, suffix=None, logprobs=None) == completion()
+
+
+def test_a_completion_is_sixteen_tokens_long_by_default_as_openais() -> None:
+    job = completion()
+    assert (job.endpoint, job.prompt, job.sampling.max_tokens) == (Endpoint.COMPLETIONS, "hi", 16)
+
+
+def test_a_prompt_may_be_token_ids() -> None:
+    assert completion(prompt=[1, 2, 3]).prompt == (1, 2, 3)
+
+
+def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
+    long = [{"role": "user", "content": "x" * 400}]
+    assert chat(messages=long, max_tokens=50, n=2).cost == 100 + 2 * 50
+    assert chat(messages=long).cost == 100 + 256
+    assert completion(prompt=[1] * 30, max_tokens=10).cost == 40
+
+
+def test_no_cost_is_more_than_the_context_holds() -> None:
+    huge = [{"role": "user", "content": "x" * 1_000_000}]
+    assert chat(messages=huge, max_tokens=999_999).cost == 2 * TICKET.max_model_len
