@@ -35,7 +35,7 @@ class Load:
     requests: int
     prompt_words: int = 128
     max_tokens: int = 128
-    seed: int = 0
+    seed: str = ""
     """Loads of different seeds share no prompt."""
 
 

@@ -27,6 +27,6 @@ would write year yellow yes yet you young your
 """.split()  # noqa: SIM905 - a list literal would take a line a word
 
 
-def prompt(seed: int, index: int, num_words: int) -> str:
+def prompt(seed: str, index: int, num_words: int) -> str:
     """The prompt of request `index` in a load of this seed; no two share a long prefix."""
     return " ".join(random.Random(f"{seed}/{index}").choices(WORDS, k=num_words))

@@ -95,7 +95,7 @@ async def test_requests_ask_for_an_exact_number_of_greedy_tokens(server: StandIn
     assert server.bodies == [
         {
             "model": "good",
-            "prompt": prompt(0, 0, 128),
+            "prompt": prompt("", 0, 128),
             "max_tokens": 5,
             "temperature": 0,
             "ignore_eos": True,
