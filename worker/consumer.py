@@ -1,0 +1,241 @@
+"""From claimed jobs to requests in the engine."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from shared.errors import (
+    AdapterRejected,
+    ErrorCode,
+    JobError,
+    JobFailed,
+    LeaseLost,
+    ProtocolMismatch,
+    RedisUnavailable,
+)
+from shared.protocol import ClaimedJob, JobId, JobState, Tokens
+from shared.queue import Queue
+from worker.adapters import Adapters, NoRoom
+from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine_thread import EngineThread
+from worker.lease import Lease
+from worker.publisher import Publisher
+from worker.retry import until_redis_is_back
+from worker.running import RunningChoice, RunningJob, RunningJobs
+from worker.served import ServedModel
+from worker.text import output_limit
+
+log = structlog.get_logger()
+
+MAX_PAUSE_S = 1.0
+"""Claims come at least this often, in case a wake-up call was lost."""
+EARLY_CANCELS = 256
+"""Cancellations remembered that overtook the reply of the claim."""
+
+CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
+FAULT = JobError(code=ErrorCode.INTERNAL, message="a fault of the worker; its log has the job id")
+
+Recover = Callable[[ClaimedJob], Awaitable[Sequence[Tokens]]]
+
+
+class Consumer:
+    """Claims jobs while there is room, prepares them and hands them to the engine."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        lease: Lease,
+        jobs: RunningJobs,
+        engine: EngineThread,
+        adapters: Adapters,
+        publisher: Publisher,
+        *,
+        served: ServedModel,
+        max_num_seqs: int,
+        recover: Recover,
+    ) -> None:
+        """Wire it up; `recover` gives what earlier tries of a job have shown."""
+        self._queue = queue
+        self._lease = lease
+        self._jobs = jobs
+        self._engine = engine
+        self._adapters = adapters
+        self._publisher = publisher
+        self._served = served
+        self._max_num_seqs = max_num_seqs
+        self._recover = recover
+        self._is_open = True
+        self._may_claim = asyncio.Event()
+        self._early_cancels: deque[JobId] = deque(maxlen=EARLY_CANCELS)
+
+    async def run(self) -> None:
+        """Claim until cancelled."""
+        async with asyncio.TaskGroup() as admissions:
+            while True:
+                await self._lease.is_held.wait()
+                self._may_claim.clear()
+                pause_s = await self._claim(admissions)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._may_claim.wait()
+
+    def wake(self) -> None:
+        """Look for jobs now: some came in, or there is room again."""
+        self._may_claim.set()
+
+    def job_gone(self) -> None:
+        """A job has ended: look for others, adapters that had no room included."""
+        self._adapters.crowded_out.clear()
+        self.wake()
+
+    def close(self) -> None:
+        """Claim no more."""
+        self._is_open = False
+        self.wake()
+
+    def cancel(self, job_id: JobId) -> None:
+        """End a job that its client doesn't want any more."""
+        if job := self._jobs.get(job_id):
+            self._publisher.end(job, JobState.CANCELLED, CANCELLED)
+        else:
+            self._early_cancels.append(job_id)
+
+    async def _claim(self, admissions: asyncio.TaskGroup) -> float:
+        """Claim once and admit what came; seconds until the next try."""
+        sequences = max(0, self._max_num_seqs - self._jobs.num_open) if self._is_open else 0
+        wid, adapters = self._lease.wid, self._adapters
+        try:
+            claim = await self._queue.claim(
+                wid,
+                sequences=sequences,
+                tokens=max(0, self._served.kv_tokens - self._jobs.num_tokens),
+                steal_ms=adapters.steal_ms,
+                max_cold=adapters.max_cold,
+                residents=adapters.held,
+                refused=sorted(adapters.refused | adapters.crowded_out),
+            )
+        except LeaseLost:
+            self._lease.lose(wid)
+            return 0
+        except (RedisUnavailable, ProtocolMismatch) as error:
+            log.warning("claim_failed", error=str(error))
+            return MAX_PAUSE_S
+        if wid != self._lease.wid:  # lost meanwhile, and with it what was claimed
+            return 0
+        for claimed in claim.jobs:
+            self._take(claimed, admissions)
+        if claim.jobs and sequences:
+            return 0
+        return min(MAX_PAUSE_S, (claim.next_steal_ms or 1000) / 1000)
+
+    def _take(self, claimed: ClaimedJob, admissions: asyncio.TaskGroup) -> None:
+        job = RunningJob(claimed)
+        log.debug("job_claimed", job_id=job.id, try_=claimed.try_, version=job.job.version)
+        self._jobs.add(job)
+        if job.id in self._early_cancels:
+            self.cancel(job.id)
+        else:
+            admissions.create_task(self._admit(job))
+
+    async def _admit(self, job: RunningJob) -> None:
+        """Take a job as far as the engine; whatever goes wrong is the job's end, not ours."""
+        try:
+            await self._start(job)
+        except JobFailed as failed:
+            self._publisher.end(job, JobState.FAILED, failed.error)
+        except NoRoom as error:
+            await self._wait_for_room(job, error)
+        except AdapterRejected as error:
+            await self._do_without_adapter(job, error)
+        except Exception:  # per job: it becomes the job's error
+            log.exception("admission_failed", job_id=job.id)
+            self._publisher.end(job, JobState.FAILED, FAULT)
+
+    async def _start(self, job: RunningJob) -> None:
+        prompt_ids = await asyncio.to_thread(self._served.tokenizer.encode, job.job)
+        max_tokens = output_limit(job.job, len(prompt_ids), self._served.max_model_len)
+        shown: Sequence[Tokens] = ()
+        if job.claimed.try_ > 1:
+            shown = await until_redis_is_back(lambda: self._recover(job.claimed))
+        choices = self._choices(job, max_tokens, {tokens.choice: tokens for tokens in shown})
+        async with self._adapters.resident(job.job.version):
+            if not self._is_wanted(job):
+                return
+            job.num_prompt_tokens = len(prompt_ids)
+            self._jobs.add_choices(job, choices)
+            for choice in choices:
+                if choice.finish is None:
+                    self._engine.add(self._request(job, choice, prompt_ids, max_tokens))
+            self._publisher.announce(job)
+
+    def _is_wanted(self, job: RunningJob) -> bool:
+        """False when it was cancelled, or isn't ours any more, while it was prepared."""
+        return self._jobs.get(job.id) is job and job.end is None
+
+    def _choices(
+        self, job: RunningJob, max_tokens: int, shown: dict[int, Tokens]
+    ) -> list[RunningChoice]:
+        choices = []
+        for number in range(job.job.sampling.n):
+            # With the try in it, no late output of an earlier one can be taken for this one's.
+            request_id = RequestId(f"{job.id}:{job.claimed.try_}:{number}")
+            choice = RunningChoice(request_id, number, self._served.tokenizer.stream(job.job))
+            if number in shown:
+                choice.restore(shown[number])
+            if choice.finish is None and len(choice.ids) >= max_tokens:
+                choice.reach_limit()
+            choices.append(choice)
+        return choices
+
+    def _request(
+        self, job: RunningJob, choice: RunningChoice, prompt_ids: list[int], max_tokens: int
+    ) -> Request:
+        sampling, version = job.job.sampling, job.job.version
+        return Request(
+            id=choice.request_id,
+            prompt_ids=prompt_ids,
+            version=None if version == self._served.base.version else version,
+            sampling=RowSampling(
+                seed=sampling.seed,
+                choice=choice.choice,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                min_p=sampling.min_p,
+            ),
+            max_tokens=max_tokens,
+            stop_ids=frozenset() if sampling.ignore_eos else self._served.eos_ids,
+            output_ids=list(choice.ids),
+        )
+
+    async def _wait_for_room(self, job: RunningJob, error: NoRoom) -> None:
+        """Give the job back until one of ours ends; fail it if none can make room."""
+        version = job.job.version
+        if all(other.job.version in (version, self._served.base.version) for other in self._jobs):
+            await self._do_without_adapter(job, error)
+            return
+        self._adapters.crowded_out.add(version)
+        await self._adapters.let_others_load(version)
+        await self._release(job)
+
+    async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
+        """Leave the job to a worker that holds its adapter; without one it fails."""
+        version = job.job.version
+        log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
+        if await self._adapters.let_others_load(version):
+            self._adapters.refused.add(version)
+            await self._release(job)
+            return
+        code, message = ErrorCode.ADAPTER_UNAVAILABLE, f"adapter {version} can't be loaded: {error}"
+        self._publisher.end(job, JobState.FAILED, JobError(code=code, message=message))
+
+    async def _release(self, job: RunningJob) -> None:
+        if not self._is_wanted(job):
+            return
+        wid = self._lease.wid
+        self._jobs.remove(job)
+        await until_redis_is_back(lambda: self._queue.release(wid, [job.id]))
+        log.info("job_released", job_id=job.id, try_=job.claimed.try_)

@@ -1,0 +1,43 @@
+"""What a worker says of itself: to the pool with each beat, and in its first log line."""
+
+from importlib.metadata import version
+
+from shared.protocol import WorkerInfo
+from shared.settings import WorkerSettings
+from worker.engine.engine import EngineStats
+from worker.served import ServedModel
+
+
+def worker_info(
+    settings: WorkerSettings, served: ServedModel, stats: EngineStats, counters: dict[str, int]
+) -> WorkerInfo:
+    """The worker as operators see it; `counters` are totals beside the engine's."""
+    return WorkerInfo(
+        model=served.base.name,
+        device=served.device,
+        dtype=served.dtype,
+        version=version("lorikeet"),
+        max_num_seqs=settings.max_num_seqs,
+        num_running=stats.num_running,
+        num_waiting=stats.num_waiting,
+        kv_blocks=stats.kv_blocks,
+        kv_blocks_free=stats.kv_blocks_free,
+        adapter_bytes=stats.adapter_bytes,
+        tokens_total=stats.num_tokens,
+        counters={"steps": stats.num_steps, "preemptions": stats.num_preemptions, **counters},
+    )
+
+
+def budgets(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
+    """What limits the worker, for its log."""
+    return {
+        "device": served.device,
+        "dtype": served.dtype,
+        "threads": served.num_threads,
+        "max_model_len": served.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "kv_tokens": served.kv_tokens,
+        "kv_cache_mb": settings.kv_cache_mb,
+        "adapter_memory_mb": settings.adapter_memory_mb,
+    }

@@ -1,0 +1,185 @@
+"""From the engine's outputs to what clients see: events, checkpoints, and the end of each job.
+
+While one batch is on its way the next steps' outputs gather, so a slow Redis gets fewer and
+larger batches. A batch is repeated as it is until Redis has taken it: readers know a repeated
+event by its index.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from shared.errors import JobError, LeaseLost
+from shared.protocol import Admitted, ApiId, Event, JobState, Tokens, WorkerId
+from shared.queue import FinishOutcome, Queue
+from worker.engine.request import RequestId, StepOutput
+from worker.lease import Lease
+from worker.retry import until_redis_is_back
+from worker.running import RunningChoice, RunningJob, RunningJobs
+
+log = structlog.get_logger()
+
+CHECKPOINT_TOKENS = 16
+CHECKPOINT_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes to Redis in one call, and the jobs that end after it."""
+
+    wid: WorkerId
+    events: dict[ApiId, list[Event]]
+    checkpoints: list[Tokens]
+    ended: list[RunningJob]
+
+
+class Publisher:
+    """Applies engine outputs to the running jobs, and tells Redis."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        lease: Lease,
+        jobs: RunningJobs,
+        *,
+        abort: Callable[[RequestId], None],
+        on_job_gone: Callable[[], None],
+    ) -> None:
+        """Wire it up.
+
+        Args:
+            queue: where everything goes.
+            lease: under which id.
+            jobs: what the outputs belong to; ended jobs are removed.
+            abort: ends a request in the engine.
+            on_job_gone: called when there is room for others.
+        """
+        self._queue = queue
+        self._lease = lease
+        self._jobs = jobs
+        self._abort = abort
+        self._on_job_gone = on_job_gone
+        self._has_news = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+
+    def accept(self, outputs: Iterable[StepOutput]) -> None:
+        """Take one step's outputs; those of jobs that have ended are dropped."""
+        for output in outputs:
+            if found := self._jobs.find(output.request_id):
+                self._apply(output, *found)
+        self._has_news.set()
+
+    def announce(self, job: RunningJob) -> None:
+        """Tell the job's client that the engine has it, or that nothing was left to compute."""
+        job.is_admitted = True
+        for choice in job.choices:
+            choice.saved_at = asyncio.get_running_loop().time()
+        self._end_if_complete(job)
+        self._has_news.set()
+
+    def end(self, job: RunningJob, state: JobState, error: JobError | None = None) -> None:
+        """End a job before it is complete."""
+        job.conclude(state, error)
+        for choice in job.choices:
+            if choice.finish is None:
+                self._abort(choice.request_id)
+        self._has_news.set()
+
+    async def run(self) -> None:
+        """Publish for as long as the worker serves."""
+        while True:
+            await self._wait_for_news()
+            await self.flush()
+
+    async def flush(self, *, save_all: bool = False) -> None:
+        """Publish what there is; with `save_all` checkpoints cover all of it afterwards."""
+        async with self._one_at_a_time:
+            self._has_news.clear()
+            batch = self._collect(save_all=save_all)
+            try:
+                if batch.events or batch.checkpoints:
+                    await until_redis_is_back(lambda: self._publish(batch))
+            except LeaseLost:
+                self._lease.lose(batch.wid)
+                return
+            async with asyncio.TaskGroup() as group:
+                for job in batch.ended:
+                    group.create_task(self._finish(batch.wid, job))
+
+    async def _wait_for_news(self) -> None:
+        """Return when there is news, or when a token has been without a checkpoint for long."""
+        has_unsaved = any(c.unsaved for job in self._jobs for c in job.choices)
+        try:
+            async with asyncio.timeout(CHECKPOINT_S if has_unsaved else None):
+                await self._has_news.wait()
+        except TimeoutError:
+            return
+
+    def _apply(self, output: StepOutput, job: RunningJob, choice: RunningChoice) -> None:
+        if output.token_id is None:
+            self.end(job, JobState.FAILED, output.error)
+            return
+        choice.accept(output.token_id, output.finish)
+        if choice.finish and not output.finish:
+            self._abort(choice.request_id)
+        self._end_if_complete(job)
+
+    def _end_if_complete(self, job: RunningJob) -> None:
+        if all(choice.finish for choice in job.choices):
+            job.conclude(JobState.DONE)
+
+    def _collect(self, *, save_all: bool) -> Batch:
+        batch = Batch(self._lease.wid, defaultdict(list), [], [])
+        for job in self._jobs:
+            events = batch.events[job.job.reply_to] if _has_news(job) else []
+            if job.is_admitted and not job.is_announced:
+                job.is_announced = True
+                events.append(_admitted(job))
+            for choice in job.choices:
+                if choice.unpublished:
+                    events.append(choice.unpublished.take(job.claimed, choice.choice))
+            batch.checkpoints.extend(self._due_checkpoints(job, save_all=save_all))
+            if job.end:
+                batch.ended.append(job)
+        return batch
+
+    def _due_checkpoints(self, job: RunningJob, *, save_all: bool) -> Iterable[Tokens]:
+        now = asyncio.get_running_loop().time()
+        for choice in job.choices:
+            unsaved = choice.unsaved
+            is_due = len(unsaved.ids) >= CHECKPOINT_TOKENS or now - choice.saved_at >= CHECKPOINT_S
+            if unsaved and (is_due or unsaved.finish or save_all):
+                choice.saved_at = now
+                yield unsaved.take(job.claimed, choice.choice)
+
+    async def _publish(self, batch: Batch) -> None:
+        await self._queue.publish(batch.wid, batch.events, batch.checkpoints)
+
+    async def _finish(self, wid: WorkerId, job: RunningJob) -> None:
+        end = job.end
+        assert end is not None
+        outcome = await until_redis_is_back(lambda: self._queue.finish(wid, end, job.result()))
+        self._jobs.remove(job)
+        self._on_job_gone()
+        if outcome is FinishOutcome.FENCED:
+            log.info("job_fenced", job_id=job.id, try_=end.try_)
+        else:
+            log.info("job_ended", job_id=job.id, state=end.state, **_usage_fields(job))
+
+
+def _has_news(job: RunningJob) -> bool:
+    return (job.is_admitted and not job.is_announced) or any(c.unpublished for c in job.choices)
+
+
+def _admitted(job: RunningJob) -> Admitted:
+    return Admitted(job=job.id, try_=job.claimed.try_, prompt_tokens=job.num_prompt_tokens)
+
+
+def _usage_fields(job: RunningJob) -> dict[str, int]:
+    usage = job.end.usage if job.end else None
+    if usage is None:
+        return {}
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}

@@ -1,0 +1,222 @@
+"""The jobs that this worker owns, and how far each of their choices has got."""
+
+from collections.abc import Iterable, Iterator
+
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol import (
+    Choice,
+    ClaimedJob,
+    End,
+    FinishReason,
+    JobId,
+    JobState,
+    Result,
+    Tokens,
+    Usage,
+)
+from worker.detokenizer import TextStream
+from worker.engine.request import RequestId
+
+
+class Delta:
+    """What became of a choice since it was last told."""
+
+    __slots__ = ("finish", "ids", "index", "text")
+
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish: FinishReason | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.ids) or self.finish is not None
+
+    def add(self, ids: Iterable[int], text: str, finish: FinishReason | None) -> None:
+        """Append tokens, the text that they made visible, and the reason if they were the last."""
+        self.ids.extend(ids)
+        self.text += text
+        self.finish = finish
+
+    def take(self, claimed: ClaimedJob, choice: int) -> Tokens:
+        """All of it as an event; it is empty then."""
+        event = Tokens(
+            job=claimed.job.id,
+            try_=claimed.try_,
+            choice=choice,
+            index=self.index,
+            ids=tuple(self.ids),
+            text=self.text,
+            finish=self.finish,
+        )
+        self.index += len(self.ids)
+        self.ids, self.text, self.finish = [], "", None
+        return event
+
+
+class RunningChoice:
+    """One answer in the making."""
+
+    def __init__(self, request_id: RequestId, choice: int, stream: TextStream) -> None:
+        self.request_id = request_id
+        self.choice = choice
+        self.ids: list[int] = []
+        self.finish: FinishReason | None = None
+        self.unpublished = Delta()
+        self.unsaved = Delta()
+        """Not in a checkpoint yet."""
+        self.saved_at = 0.0
+        """When the last checkpoint was taken, on the event loop's clock."""
+        self._stream = stream
+        self._text: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """What is visible of the answer."""
+        return "".join(self._text)
+
+    def accept(self, token_id: int, finish: FinishReason | None) -> None:
+        """Append a token that the engine drew, and its reason if it ended the answer there.
+
+        A stop string ends the answer as well: then `finish` is set, and the engine doesn't know.
+        """
+        if finish is FinishReason.STOP:  # the token that ends a sequence isn't text
+            text = self._stream.close()
+        else:
+            text = self._stream.feed(token_id)
+            text += self._stream.close() if finish else ""
+        self._advance([token_id], text, finish)
+
+    def restore(self, shown: Tokens) -> None:
+        """Go on from what earlier tries have shown.
+
+        Raises:
+            JobFailed: these tokens give another text here.
+        """
+        self.ids, self.finish = list(shown.ids), shown.finish
+        if self.finish is None and self._stream.replay(shown.ids) != shown.text:
+            message = "another worker showed a text that this one can't continue"
+            raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
+        self._text = [shown.text]
+        self.unpublished, self.unsaved = Delta(len(self.ids)), Delta(len(self.ids))
+
+    def reach_limit(self) -> None:
+        """End an answer that was restored with all the tokens that it may have."""
+        self._advance([], self._stream.close(), FinishReason.LENGTH)
+
+    def _advance(self, ids: list[int], text: str, finish: FinishReason | None) -> None:
+        self.finish = FinishReason.STOP if self._stream.is_stopped else finish
+        self.ids += ids
+        self._text.append(text)
+        for delta in (self.unpublished, self.unsaved):
+            delta.add(ids, text, self.finish)
+
+
+class RunningJob:
+    """A job between its claim and its end."""
+
+    def __init__(self, claimed: ClaimedJob) -> None:
+        self.job = claimed.job
+        self.claimed = claimed
+        self.num_prompt_tokens = 0
+        self.choices: list[RunningChoice] = []
+        """Empty until the job is tokenised."""
+        self.is_admitted = False
+        """The engine has it."""
+        self.is_announced = False
+        """Its client was told so."""
+        self.end: End | None = None
+        """How it ended; set before Redis knows."""
+
+    @property
+    def id(self) -> JobId:
+        """The job's id."""
+        return self.job.id
+
+    @property
+    def num_open(self) -> int:
+        """Choices that still take a sequence of the engine."""
+        if not self.choices:
+            return self.job.sampling.n
+        return sum(choice.finish is None for choice in self.choices)
+
+    def conclude(self, state: JobState, error: JobError | None = None) -> None:
+        """Settle how it ends, unless that is settled already."""
+        if self.end is None:
+            try_, usage = self.claimed.try_, self._usage()
+            self.end = End(job=self.id, try_=try_, state=state, usage=usage, error=error)
+
+    def result(self) -> Result:
+        """What is kept of the concluded job: its answers, as far as they are finished."""
+        assert self.end is not None
+        return Result(
+            job=self.id,
+            state=self.end.state,
+            choices=tuple(
+                Choice(text=c.text, finish=c.finish, ids=tuple(c.ids))
+                for c in self.choices
+                if c.finish is not None
+            ),
+            usage=self.end.usage,
+            error=self.end.error,
+        )
+
+    def _usage(self) -> Usage | None:
+        if not self.choices:
+            return None
+        num_tokens = sum(len(choice.ids) for choice in self.choices)
+        return Usage(prompt_tokens=self.num_prompt_tokens, completion_tokens=num_tokens)
+
+
+class RunningJobs:
+    """Every job that this worker owns."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[JobId, RunningJob] = {}
+        self._choices: dict[RequestId, tuple[RunningJob, RunningChoice]] = {}
+
+    def __iter__(self) -> Iterator[RunningJob]:
+        return iter(list(self._jobs.values()))
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def get(self, job_id: JobId) -> RunningJob | None:
+        """The job of this id, if it is owned."""
+        return self._jobs.get(job_id)
+
+    def find(self, request_id: RequestId) -> tuple[RunningJob, RunningChoice] | None:
+        """Whose request it is; None once its job or choice has ended."""
+        found = self._choices.get(request_id)
+        return found if found and not found[0].end and not found[1].finish else None
+
+    def add(self, job: RunningJob) -> None:
+        """Take a claimed job in."""
+        self._jobs[job.id] = job
+
+    def add_choices(self, job: RunningJob, choices: list[RunningChoice]) -> None:
+        """Give a job its choices."""
+        job.choices = choices
+        self._choices |= {choice.request_id: (job, choice) for choice in choices}
+
+    def remove(self, job: RunningJob) -> None:
+        """Let go of a job; nothing happens if it isn't owned any more."""
+        if self._jobs.get(job.id) is job:
+            del self._jobs[job.id]
+        for choice in job.choices:
+            self._choices.pop(choice.request_id, None)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._jobs.clear()
+        self._choices.clear()
+
+    @property
+    def num_open(self) -> int:
+        """Sequences of the engine that are taken."""
+        return sum(job.num_open for job in self._jobs.values() if job.end is None)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the KV cache that the jobs are estimated to need."""
+        return sum(job.job.cost for job in self._jobs.values() if job.end is None)

@@ -1,0 +1,271 @@
+"""The worker, an actor that owns one engine: it starts, serves, and drains."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+
+import structlog
+
+from shared.connection import Redis, check_redis, connect
+from shared.errors import RedisUnavailable
+from shared.keys import Keys
+from shared.protocol import ClaimedJob, Tokens, WorkerId, WorkerInfo
+from shared.queue import Queue
+from shared.registry import Adapter, Registry
+from shared.settings import WorkerSettings
+from shared.streams import recover
+from worker.adapters import Adapters
+from worker.consumer import Consumer
+from worker.engine.request import StepOutput
+from worker.engine_thread import EngineThread
+from worker.info import budgets, worker_info
+from worker.lease import Lease
+from worker.lora.names import parse_adapter_flags
+from worker.publisher import Publisher
+from worker.retry import MAX_DELAY_S
+from worker.running import RunningJobs
+from worker.served import ServedModel, load_served
+
+log = structlog.get_logger()
+
+REAP_S = 1.0
+MAIL_S = 1.0
+"""Longest wait for mail: under a new id there is another mailbox to look into."""
+HAND_OVER_S = 5.0
+"""Longest farewell; what it leaves undone, the end of the lease does."""
+MISMATCHES_UNTIL_RECONCILED = 2
+
+
+class Worker:
+    """Serves one base model and its adapters to one pool."""
+
+    def __init__(self, settings: WorkerSettings, redis: Redis, served: ServedModel) -> None:
+        """Wire it up, inside the event loop that it will run in."""
+        self._settings = settings
+        self._served = served
+        self._redis = redis
+        self._keys = Keys(settings.pool)
+        self._queue = Queue(redis, self._keys)
+        self._registry = Registry(redis, self._keys)
+        self._jobs = RunningJobs()
+        self._loop = asyncio.get_running_loop()
+        self._engine = EngineThread(served.engine, self._on_outputs)
+        self._lease = Lease(
+            lease_ms=settings.lease_ms,
+            register=self._register,
+            beat=self._beat,
+            on_lost=self._drop_all,
+        )
+        self._publisher = Publisher(
+            self._queue,
+            self._lease,
+            self._jobs,
+            abort=self._engine.abort,
+            on_job_gone=self._on_job_gone,
+        )
+        self._adapters = Adapters(
+            self._queue,
+            self._registry,
+            self._lease,
+            self._engine,
+            base=served.base.version,
+            read=served.read_adapter,
+        )
+        self._consumer = Consumer(
+            self._queue,
+            self._lease,
+            self._jobs,
+            self._engine,
+            self._adapters,
+            self._publisher,
+            served=served,
+            max_num_seqs=settings.max_num_seqs,
+            recover=self._recover,
+        )
+        self._listed: list[Adapter] = []
+        self._num_mismatches = 0
+        self._is_draining = asyncio.Event()
+        self._may_leave = asyncio.Event()
+
+    def stop(self) -> None:
+        """Drain; told twice, hand running jobs on at once."""
+        (self._may_leave if self._is_draining.is_set() else self._is_draining).set()
+
+    async def run(self) -> None:
+        """Serve until stopped, and give back what is unfinished then.
+
+        Raises:
+            AdapterRejected: an adapter of the settings can't be served.
+            SettingsError: the settings' adapters, or the pool, don't go with the base model.
+        """
+        self._engine.start()
+        try:
+            await self._start_up()
+            await self._serve()
+        finally:
+            await asyncio.to_thread(self._engine.stop)
+
+    async def _start_up(self) -> None:
+        for name, source in parse_adapter_flags(self._settings.adapters).items():
+            adapter = await asyncio.to_thread(self._served.read_adapter, name, source)
+            await self._adapters.add(adapter)
+            self._listed.append(
+                Adapter(
+                    name=name,
+                    version=adapter.version,
+                    digest=adapter.digest,
+                    weights_digest=adapter.weights_digest,
+                    source=source,
+                    rank=adapter.rank,
+                    num_bytes=adapter.num_bytes,
+                    created_s=int(time.time()),
+                )
+            )
+        await self._lease.take()
+        log.info(
+            "worker_ready",
+            model=self._served.base.version,
+            adapters=len(self._listed),
+            **budgets(self._settings, self._served),
+        )
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            lease = group.create_task(self._lease.run())
+            loops = [
+                group.create_task(self._consumer.run()),
+                group.create_task(self._publisher.run()),
+                group.create_task(self._read_mail()),
+                group.create_task(self._reap()),
+            ]
+            await self._is_draining.wait()
+            await self._drain()
+            lease.cancel()  # or it would miss the beat after the farewell, and register anew
+            await self._leave()
+            for loop in loops:
+                loop.cancel()
+
+    async def _drain(self) -> None:
+        """Claim nothing more, and give running jobs their time to finish."""
+        self._consumer.close()
+        log.info("worker_draining", jobs=len(self._jobs), seconds=self._settings.drain_s)
+        if self._jobs:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.drain_s):
+                    await self._may_leave.wait()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._hand_over()
+        except (TimeoutError, RedisUnavailable) as error:
+            log.warning("hand_over_failed", jobs=len(self._jobs), error=str(error))
+
+    async def _hand_over(self) -> None:
+        """Give unfinished jobs back, with all that was shown of them in checkpoints."""
+        for job in self._jobs:
+            for choice in job.choices:
+                self._engine.abort(choice.request_id)
+        # Once the engine has taken the aborts, all outputs there will be are on their way here.
+        await asyncio.wrap_future(self._engine.call(lambda engine: engine.stats()))
+        await self._publisher.flush(save_all=True)
+        left = [job.id for job in self._jobs]
+        self._jobs.clear()
+        await self._queue.leave(self._lease.wid)
+        log.info("worker_left", worker=self._lease.wid, released=left)
+
+    async def _register(self, wid: WorkerId) -> None:
+        """Enter the pool, with all that it would have to know if Redis had lost everything."""
+        await self._registry.set_base(self._served.base)
+        for adapter in self._listed:
+            await self._registry.add_adapter(adapter)
+        await self._queue.register(
+            wid,
+            lease_ms=self._settings.lease_ms,
+            info=self._info(),
+            residents=self._adapters.for_registration(),
+        )
+        self._consumer.wake()
+
+    async def _beat(self, wid: WorkerId) -> None:
+        lease_ms = self._settings.lease_ms
+        num_booked = await self._queue.beat(wid, lease_ms=lease_ms, info=self._info())
+        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
+        if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
+            known = [job.id for job in self._jobs]
+            num_returned = await self._queue.reconcile(wid, known, grace_ms=lease_ms // 3)
+            log.warning("jobs_reconciled", booked=num_booked, returned=num_returned)
+
+    async def _read_mail(self) -> None:
+        while True:
+            await self._lease.is_held.wait()
+            try:
+                mail = await self._queue.wait(self._lease.wid, timeout_s=MAIL_S)
+            except RedisUnavailable:
+                await asyncio.sleep(MAX_DELAY_S)
+                continue
+            if mail and mail.kind == "job":
+                self._consumer.wake()
+            elif mail and mail.kind == "cancel" and mail.job:
+                self._consumer.cancel(mail.job)
+            elif mail and mail.kind == "drain":
+                self._is_draining.set()
+
+    async def _reap(self) -> None:
+        while True:
+            with contextlib.suppress(RedisUnavailable):
+                reaped = await self._queue.reap()
+                if reaped.workers:
+                    log.warning("workers_reaped", num=reaped.workers, requeued=reaped.requeued)
+            await asyncio.sleep(REAP_S)
+
+    async def _recover(self, claimed: ClaimedJob) -> tuple[Tokens, ...]:
+        return await recover(self._redis, self._keys, claimed)
+
+    def _on_outputs(self, outputs: list[StepOutput]) -> None:
+        """Take a step's outputs from the engine thread to this one."""
+        self._loop.call_soon_threadsafe(self._publisher.accept, outputs)
+
+    def _on_job_gone(self) -> None:
+        self._consumer.job_gone()
+        if self._is_draining.is_set() and not self._jobs:
+            self._may_leave.set()
+
+    def _drop_all(self) -> None:
+        """Forget every job: the lease under which they were claimed is lost."""
+        for job in self._jobs:
+            log.info("job_dropped", job_id=job.id, try_=job.claimed.try_)
+            for choice in job.choices:
+                self._engine.abort(choice.request_id)
+        self._jobs.clear()
+        self._on_job_gone()
+
+    def _info(self) -> WorkerInfo:
+        counters = {"lease_losses": self._lease.num_losses, "loads": self._adapters.num_loads}
+        return worker_info(self._settings, self._served, self._engine.stats, counters)
+
+
+def run_worker(
+    settings: WorkerSettings, *, load: Callable[[WorkerSettings], ServedModel] = load_served
+) -> None:
+    """Run a worker until SIGTERM or SIGINT has drained it; a second signal hurries it.
+
+    Raises:
+        LorikeetError: it can't start.
+    """
+    asyncio.run(_run(settings, load))
+
+
+async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
+    redis = connect(settings.redis_url)
+    try:
+        await check_redis(redis, settings.redis_url)
+        worker = Worker(settings, redis, await asyncio.to_thread(load, settings))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+        await worker.run()
+    finally:
+        await redis.aclose()
