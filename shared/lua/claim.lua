@@ -9,12 +9,13 @@ local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
 local PAGE = 64
 local MAX_PAGES = 4
 local MAX_EXAMINED = 512
+local MAX_LOOKS = 32 -- at foreign heads, for their age
 local RESERVED_MS = 5000 -- a draining worker renews its reservation with each claim
 
 if not is_worker(wid) then return { 'lost' } end
 local now = now_ms()
 local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
-local taken, touched, left_queue = {}, {}, {}
+local taken, touched, num_taken_of = {}, {}, {} -- the last by tenant
 local virtual_time, examined, next_steal = 0, 0, -1
 -- Nothing more is taken once a job must not be overtaken, or has to run alone.
 local is_closed = room.sequences <= 0
@@ -33,29 +34,29 @@ local function is_empty() return num_owned == 0 and #taken == 0 end
 
 -- A cursor over the waiting jobs of one version, in order of their scores.
 local function open(version, score)
-  return { version = version, score = score, page = {}, at = 1, skipped = 0 }
+  return { version = version, score = score, page = {}, page_size = 4, at = 1, skipped = 0 }
 end
 
 local function peek(source)
   if source.at > #source.page then
     source.page = redis.call('ZRANGE', P .. 'q:' .. source.version, source.skipped,
-      source.skipped + PAGE - 1, 'WITHSCORES')
+      source.skipped + source.page_size - 1, 'WITHSCORES')
+    source.page_size = math.min(4 * source.page_size, PAGE)
     source.at = 1
   end
   source.score = tonumber(source.page[source.at + 1])
   return source.page[source.at]
 end
 
-local function remove(source, job)
-  redis.call('ZREM', P .. 'q:' .. source.version, job.id)
+local function remove(source, id)
+  redis.call('ZREM', P .. 'q:' .. source.version, id)
   source.at = source.at + 2
   touched[source.version] = true
-  local tenant = job.tenant or ''
-  left_queue[tenant] = (left_queue[tenant] or 0) + 1
 end
 
 local function take(source, job)
-  remove(source, job)
+  remove(source, job.id)
+  num_taken_of[job.tenant] = (num_taken_of[job.tenant] or 0) + 1
   local try = redis.call('HINCRBY', P .. 'job:' .. job.id, 'try', 1)
   redis.call('HSET', P .. 'job:' .. job.id, 'state', 'running', 'owner', wid, 'claim', now)
   redis.call('ZADD', P .. 'own:' .. wid, now, job.id)
@@ -84,11 +85,12 @@ local function serve(source, id)
   examined = examined + 1
   local job = read_job(id, 'tenant', 'deadline', 'suspect', 'reserved', 'sequences', 'cost', 'tag',
     'try', 'out', 'retain', 'body')
-  if not job.deadline then
-    remove(source, job)
+  if not job.deadline then -- somebody deleted its hash
+    remove(source, id)
+    count_waiting(nil, -1)
   elseif tonumber(job.deadline) <= now then
-    remove(source, job)
-    end_job(job, 'expired', now, 'null',
+    remove(source, id)
+    end_unrun(job, 'expired', now,
       error_json('deadline_exceeded', 'the deadline passed while the job was waiting'))
   elseif is_empty() then
     take(source, job)
@@ -162,11 +164,14 @@ end
 local function serve_overdue(own_score)
   local heads = redis.call('ZRANGE', P .. 'ready', '-inf', string.format('(%.17g', own_score),
     'BYSCORE', 'LIMIT', 0, PAGE)
+  local looks = 0
   for _, version in ipairs(heads) do
-    if is_foreign(version) and not another_loads(version)
-      and waited_ms(version) > OVERDUE * steal_ms then
-      if serve_from(open(version), 1) then start_load(version) end
-      return
+    if is_foreign(version) and looks < MAX_LOOKS and not another_loads(version) then
+      looks = looks + 1
+      if waited_ms(version) > OVERDUE * steal_ms then
+        if serve_from(open(version), 1) then start_load(version) end
+        return
+      end
     end
   end
 end
@@ -192,6 +197,7 @@ local function may_steal(version)
 end
 
 local function serve_foreign()
+  local looks = 0
   for page = 0, MAX_PAGES - 1 do
     local heads = redis.call('ZRANGE', P .. 'ready', page * PAGE, page * PAGE + PAGE - 1)
     if #heads == 0 then return end
@@ -199,8 +205,12 @@ local function serve_foreign()
     for i, version in ipairs(heads) do
       if is_closed or room.cold <= 0 then return end
       local may_take = is_foreign(version)
-      if may_take and cold[i] then may_take = not another_loads(version)
-      elseif may_take then may_take = may_steal(version) end
+      if may_take and cold[i] then
+        may_take = not another_loads(version)
+      elseif may_take then
+        looks = looks + 1
+        may_take = looks <= MAX_LOOKS and may_steal(version)
+      end
       if may_take and serve_from(open(version), math.huge) then start_load(version) end
     end
   end
@@ -208,7 +218,7 @@ end
 
 local function settle()
   for version in pairs(touched) do reindex(version) end
-  for tenant, count in pairs(left_queue) do count_waiting(tenant ~= '' and tenant, -count) end
+  for tenant, count in pairs(num_taken_of) do count_waiting(tenant, -count) end
   if virtual_time > tonumber(redis.call('HGET', P .. 'cnt', 'vtime') or 0) then
     redis.call('HSET', P .. 'cnt', 'vtime', virtual_time)
   end

@@ -66,6 +66,12 @@ local function count_waiting(tenant, change)
   end
 end
 
+-- Correct what fairness charged the tenant.
+local function charge(tenant, tokens)
+  local key = P .. 't:' .. tenant
+  if redis.call('EXISTS', key) == 1 then redis.call('HINCRBYFLOAT', key, 'tag', tokens) end
+end
+
 local function events_json(events)
   return '{"v":' .. PROTOCOL_VERSION .. ',"events":[' .. table.concat(events, ',') .. ']}'
 end
@@ -111,6 +117,13 @@ local function end_job(job, state, now, usage, error, event, result)
   result = result or '{"v":' .. PROTOCOL_VERSION .. ',' .. of_job .. ',"choices":[]' .. ending
   redis.call('SET', P .. 'res:' .. job.id, result, 'PX', job.retain)
   reply(job.out, event, false, now)
+end
+
+-- End a job that never ran: its tenant isn't charged. Needs job.tenant and .cost as well.
+local function end_unrun(job, state, now, error)
+  count_waiting(job.tenant, -1)
+  charge(job.tenant, -job.cost)
+  end_job(job, state, now, 'null', error)
 end
 
 local function unlock_load(wid, version)

@@ -14,9 +14,7 @@ if state == 'cancelled' and job.cancel then
 else
   end_job(job, state, now, ARGV[5], ARGV[6], ARGV[8], ARGV[9])
 end
-if ARGV[7] ~= '' and redis.call('EXISTS', P .. 't:' .. job.tenant) == 1 then
-  redis.call('HINCRBYFLOAT', P .. 't:' .. job.tenant, 'tag', ARGV[7] - job.cost)
-end
+if ARGV[7] ~= '' then charge(job.tenant, ARGV[7] - job.cost) end
 if state == 'done' then
   redis.call('HDEL', adapter_key(job.version), 'dead_jobs')
   local mean = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or now - job.claim)

@@ -52,13 +52,11 @@ local function requeue(job, now)
 end
 
 -- End everything that waits for a version which kills its workers.
-local function end_waiting(version, now)
+local function end_all_waiting(version, now)
   local error = error_json('adapter_unavailable', 'adapter ' .. version
     .. ' is quarantined: ' .. DEAD_JOBS_UNTIL_QUARANTINE .. ' of its jobs in a row killed their workers')
   for _, id in ipairs(redis.call('ZRANGE', P .. 'q:' .. version, 0, -1)) do
-    local job = read_job(id, 'try', 'out', 'retain', 'tenant')
-    count_waiting(job.tenant, -1)
-    end_job(job, 'failed', now, 'null', error)
+    end_unrun(read_job(id, 'try', 'out', 'retain', 'tenant', 'cost'), 'failed', now, error)
   end
   redis.call('DEL', P .. 'q:' .. version)
   reindex(version)
@@ -73,7 +71,7 @@ local function bury(job, wid, now)
   if redis.call('HGET', adapter, 'version') ~= job.version then return end
   if redis.call('HINCRBY', adapter, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then
     redis.call('HSET', adapter, 'state', 'quarantined')
-    end_waiting(job.version, now)
+    end_all_waiting(job.version, now)
   end
 end
 

@@ -6,8 +6,9 @@ local now = now_ms()
 
 -- After a restart of Redis nobody could beat: let every worker have one whole lease.
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-if redis.call('HGET', P .. 'cnt', 'run_id') ~= run_id then
-  redis.call('HSET', P .. 'cnt', 'run_id', run_id)
+local known_id = redis.call('HGET', P .. 'cnt', 'run_id')
+if known_id ~= run_id then redis.call('HSET', P .. 'cnt', 'run_id', run_id) end
+if known_id and known_id ~= run_id then
   for _, wid in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
     local lease_ms = redis.call('HGET', P .. 'w:' .. wid, 'lease') or DEFAULT_LEASE_MS
     redis.call('ZADD', P .. 'workers', 'GT', now + lease_ms, wid)

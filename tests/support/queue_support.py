@@ -1,0 +1,103 @@
+"""Jobs, and workers without an engine, for the tests of the queue."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from shared.connection import Redis
+from shared.keys import Keys
+from shared.protocol import (
+    ApiId,
+    ClaimedJob,
+    End,
+    Endpoint,
+    Job,
+    JobId,
+    JobState,
+    Result,
+    SamplingParams,
+    Tokens,
+    Usage,
+    WorkerId,
+    WorkerInfo,
+)
+from shared.queue import FinishOutcome, Limits, Queue
+
+API = ApiId("api-1")
+INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+LIMITS = Limits(
+    max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
+)
+NEVER_MS = 10**9
+
+
+def make_job(version: str = "a@1", *, n: int = 1, **changes: Any) -> Job:
+    fields: dict[str, Any] = {
+        "id": JobId(uuid.uuid4().hex),
+        "endpoint": Endpoint.COMPLETIONS,
+        "model": version.split("@")[0],
+        "version": version,
+        "sampling": SamplingParams(seed=1, n=n),
+        "created_s": 0,
+        "deadline_ms": 60_000,
+        "cost": 10,
+        "reply_to": API,
+        "prompt": "hello",
+    }
+    return Job(**{**fields, **changes})
+
+
+def tokens(job: Job, index: int, ids: Sequence[int], text: str = "", **changes: Any) -> Tokens:
+    fields: dict[str, Any] = {"try_": 1, "choice": 0, **changes}
+    return Tokens(job=job.id, index=index, ids=tuple(ids), text=text, **fields)
+
+
+class Actor:
+    """A worker of the queue: claims, finishes and dies as it is told."""
+
+    def __init__(self, queue: Queue, redis: Redis, keys: Keys, name: str, holds: list[str]) -> None:
+        self.queue, self.redis, self.keys = queue, redis, keys
+        self.id = WorkerId(name)
+        self.holds = holds
+
+    async def register(self, *, lease_ms: int = 60_000) -> "Actor":
+        await self.queue.register(self.id, lease_ms=lease_ms, info=INFO, residents=self.holds)
+        return self
+
+    async def try_claim(self, **changes: Any) -> Any:
+        room = {"sequences": 8, "tokens": 10_000, "steal_ms": NEVER_MS, "max_cold": 0}
+        return await self.queue.claim(self.id, **{**room, "residents": self.holds, **changes})
+
+    async def claim(self, **changes: Any) -> list[ClaimedJob]:
+        return list((await self.try_claim(**changes)).jobs)
+
+    async def claim_ids(self, **changes: Any) -> list[JobId]:
+        return [claimed.job.id for claimed in await self.claim(**changes)]
+
+    async def finish(
+        self, claimed: ClaimedJob, state: JobState = JobState.DONE, *, used: int | None = None
+    ) -> FinishOutcome:
+        spent = claimed.job.cost if used is None else used
+        usage = Usage(prompt_tokens=spent, completion_tokens=0)
+        end = End(job=claimed.job.id, try_=claimed.try_, state=state, usage=usage)
+        result = Result(job=claimed.job.id, state=state, usage=usage)
+        return await self.queue.finish(self.id, end, result)
+
+    async def die(self) -> None:
+        """Let the lease end and be given up."""
+        await self.redis.zadd(self.keys.workers, {self.id: 0})
+        await self.queue.reap()
+
+    async def is_parked(self) -> bool:
+        return await self.redis.zscore(self.keys.idle, self.id) is not None
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:
+    """Wait until an async condition gives something true; returns that."""
+    deadline = time.monotonic() + within_s
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, "the condition wasn't met in time"
+        await asyncio.sleep(0.01)
+    return value
