@@ -42,7 +42,7 @@ def generate(
     peer: Any, tokenizer: Any, adapters: list[str], *, sequences: int, new_tokens: int, seed: str
 ) -> float:
     """Output tokens per second of one batch, its prefill included."""
-    texts = [prompt(seed, index, PROMPT_WORDS) for index in range(sequences)]
+    texts = [prompt(f"{seed}/{sequences}", index, PROMPT_WORDS) for index in range(sequences)]
     inputs = tokenizer(texts, return_tensors="pt", padding=True)
     names = [adapters[index % len(adapters)] for index in range(sequences)]
     start = time.perf_counter()
@@ -62,7 +62,7 @@ def main(
     adapters: Annotated[Path, typer.Argument(help="folder with one folder for each adapter")],
     sequences: Annotated[list[int], typer.Option(help="batch size; may be given repeatedly")],
     new_tokens: Annotated[int, typer.Option(help="tokens of each answer")] = 64,
-    seed: Annotated[str, typer.Option(help="as the load's that it is compared with")] = "",
+    seed: Annotated[str, typer.Option(help="what picks the prompts, with the batch size")] = "",
 ) -> None:
     """Print output tokens per second by batch size, as one line of JSON."""
     peer, tokenizer, names = load_peer(model, adapters)

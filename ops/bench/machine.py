@@ -1,0 +1,68 @@
+"""What a benchmark ran on: without it, its figures say nothing."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("torch", "transformers", "peft")
+MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""CPU extensions that decide how fast a matrix product is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Hardware, and the versions of what ran on it."""
+
+    cpu: str
+    cores: int
+    """Those that this process may use."""
+    cpu_flags: tuple[str, ...]
+    memory_gib: float
+    python: str
+    versions: dict[str, str]
+    commit: str
+    """With `-dirty` when files differ from it."""
+
+
+def this_machine() -> Machine:
+    """The machine and the checkout that this process runs on."""
+    cpu, flags = _cpu()
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine(
+        cpu=cpu,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _all_cores(),
+        cpu_flags=flags,
+        memory_gib=round(memory_bytes / 2**30, 1),
+        python=platform.python_version(),
+        versions={package: version(package) for package in PACKAGES},
+        commit=_commit(),
+    )
+
+
+def _all_cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _cpu() -> tuple[str, tuple[str, ...]]:
+    """The CPU's name and its `MATRIX_FLAGS`, where Linux tells them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields = dict(_field(line) for line in lines if ":" in line)
+    flags = fields.get("flags", "").split()
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return name, tuple(flag for flag in MATRIX_FLAGS if flag in flags)
+
+
+def _field(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.strip(), value.strip()
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
