@@ -73,18 +73,25 @@ async def shown(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
 def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
     """One Tokens per choice: the contiguous ids from 0 on, with their text and finish reason.
 
-    Pieces are in the order in which they were written; repeated ones are dropped.
+    Pieces are in the order in which they were written; repeated ones are dropped. A piece without
+    ids counts only as the last one of its choice, since nothing else tells that it is new.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:
         have = merged.get(piece.choice)
-        merged[piece.choice] = _append(have, piece) if have else piece
+        if have is None and piece.index == 0:
+            merged[piece.choice] = piece
+        elif have is not None and _follows(have, piece):
+            merged[piece.choice] = _append(have, piece)
     return tuple(merged[choice] for choice in sorted(merged))
 
 
+def _follows(have: Tokens, piece: Tokens) -> bool:
+    is_next = not have.finish and piece.index == len(have.ids)
+    return is_next and bool(piece.ids or piece.finish)
+
+
 def _append(have: Tokens, piece: Tokens) -> Tokens:
-    if have.finish or piece.index != len(have.ids):
-        return have
     return Tokens(
         job=have.job,
         try_=piece.try_,

@@ -8,9 +8,22 @@ local function tokens_json(event)
     .. ',"finish":' .. (finish == cjson.null and 'null' or '"' .. finish .. '"') .. '}'
 end
 
-local function last_checkpoint_ms(job)
-  local last = redis.call('XREVRANGE', P .. 'tok:' .. job.id, '+', '-', 'COUNT', 1)[1]
-  return tonumber(last and string.match(last[1], '^%d+') or job.claim)
+-- From when on tokens of the job may be missing in its checkpoints: each choice has its own.
+local function unsaved_since_ms(job)
+  local num_choices, since, seen = tonumber(job.sequences), math.huge, {}
+  local last = redis.call('XREVRANGE', P .. 'tok:' .. job.id, '+', '-', 'COUNT', 8 * num_choices)
+  for _, entry in ipairs(last) do
+    for _, event in ipairs(cjson.decode(entry[2][2]).events) do
+      if not seen[event.choice] then
+        seen[event.choice] = true
+        num_choices = num_choices - 1
+        if event.finish == cjson.null then
+          since = math.min(since, tonumber(string.match(entry[1], '^%d+')))
+        end
+      end
+    end
+  end
+  return num_choices > 0 and tonumber(job.claim) or since
 end
 
 -- Copy what the worker showed of these jobs since their last checkpoints from the reply streams,
@@ -19,7 +32,8 @@ end
 local function keep_shown(wid, jobs)
   local since, shown = {}, {}
   for _, job in ipairs(jobs) do
-    since[job.out] = math.min(since[job.out] or math.huge, last_checkpoint_ms(job))
+    local ms = unsaved_since_ms(job)
+    if ms < math.huge then since[job.out] = math.min(since[job.out] or ms, ms) end
     shown[job.id] = {}
   end
   for api, ms in pairs(since) do
@@ -92,7 +106,7 @@ local function give_back(wid, ids, has_died, now)
   local jobs, requeued, ended = {}, 0, 0
   for _, id in ipairs(ids) do
     local job = read_job(id, 'state', 'owner', 'try', 'version', 'score', 'cancel', 'tenant', 'out',
-      'suspect', 'retain', 'claim', 'body')
+      'suspect', 'retain', 'claim', 'body', 'sequences')
     redis.call('ZREM', P .. 'own:' .. wid, id)
     if job.state == 'running' and job.owner == wid then jobs[#jobs + 1] = job end
   end

@@ -20,7 +20,7 @@ async def test_returns_the_position_in_the_queue_of_its_version(queue: Queue) ->
 
 async def test_a_job_reaches_its_worker_as_it_was_sent(queue: Queue, actor) -> None:
     job = make_job(
-        n=3, messages=({"role": "user", "content": "grüß ‹b› \u2028 \x00"},), prompt=(1, 2, 3)
+        n=3, messages=({"role": "user", "content": "grüß <b> 猫\u2028 \x00"},), prompt=(1, 2, 3)
     )
     await queue.enqueue(job, LIMITS)
     (claimed,) = await (await actor()).claim()

@@ -1,0 +1,86 @@
+from dataclasses import replace
+
+import pytest
+
+from shared.connection import Redis
+from shared.errors import ErrorCode, JobFailed, SettingsError
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.registry import Adapter, BaseModel, Registry
+
+BASE = BaseModel(name="base", version="base@1", max_model_len=8192, source="org/base", created_s=1)
+ADAPTER = Adapter(
+    name="org/sql",
+    version="org/sql@abc",
+    digest="abc",
+    weights_digest="def",
+    source="/adapters/sql",
+    rank=16,
+    num_bytes=12345,
+    created_s=2,
+)
+
+
+@pytest.fixture
+def registry(redis: Redis, keys: Keys) -> Registry:
+    return Registry(redis, keys)
+
+
+async def test_an_empty_pool_knows_nothing(registry: Registry) -> None:
+    assert await registry.base() is None
+    assert await registry.adapters() == []
+    assert await registry.resolve("base") is None
+
+
+async def test_names_resolve_to_versions(registry: Registry) -> None:
+    await registry.set_base(BASE)
+    await registry.add_adapter(ADAPTER)
+    assert await registry.base() == BASE
+    assert await registry.resolve("base") == "base@1"
+    assert await registry.resolve("org/sql") == "org/sql@abc"
+    assert await registry.resolve("org/sql@abc") is None
+
+
+async def test_adapters_are_listed_by_name(registry: Registry) -> None:
+    others = [replace(ADAPTER, name=name, version=f"{name}@1") for name in ("zz", "aa")]
+    for adapter in (ADAPTER, *others):
+        await registry.add_adapter(adapter)
+    assert await registry.adapters() == [others[1], ADAPTER, others[0]]
+
+
+async def test_a_name_can_be_flipped_to_new_weights(registry: Registry) -> None:
+    await registry.add_adapter(ADAPTER)
+    new = replace(ADAPTER, version="org/sql@new", digest="new")
+    await registry.add_adapter(new)
+    assert await registry.adapter("org/sql") == new
+    assert await registry.resolve("org/sql") == "org/sql@new"
+    assert await registry.adapter_by_version("org/sql@new") == new
+    assert await registry.adapter_by_version("org/sql@abc") is None
+    assert await registry.adapters() == [new]
+
+
+async def test_a_quarantined_adapter_is_refused_until_its_weights_change(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await registry.add_adapter(ADAPTER)
+    await redis.hset(keys.adapter(ADAPTER.name), "state", "quarantined")
+    await registry.add_adapter(ADAPTER)  # as a restarted worker does
+    with pytest.raises(JobFailed, match="quarantined") as refusal:
+        await registry.resolve(ADAPTER.name)
+    assert refusal.value.error.code == ErrorCode.ADAPTER_UNAVAILABLE
+    await registry.add_adapter(replace(ADAPTER, version="org/sql@new"))
+    assert await registry.resolve(ADAPTER.name) == "org/sql@new"
+
+
+async def test_the_base_changes_only_when_no_worker_serves_another(
+    registry: Registry, actor, queue: Queue
+) -> None:
+    await registry.set_base(BASE)
+    worker = await actor(holds=["base@1"])
+    other = replace(BASE, version="base@2", max_model_len=16)
+    with pytest.raises(SettingsError, match="serves base@1, not base@2"):
+        await registry.set_base(other)
+    await registry.set_base(replace(BASE, source="moved"))
+    await queue.leave(worker.id)
+    await registry.set_base(other)
+    assert await registry.base() == other
