@@ -1,0 +1,409 @@
+"""Random sequences of operations against a plain model of the queue."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from queue_support import API, LIMITS, NEVER_MS, Actor, make_job, tokens
+
+from shared.connection import connect
+from shared.errors import LeaseLost
+from shared.keys import Keys
+from shared.protocol import ClaimedJob, End, Job, JobState, Retry, decode_events
+from shared.queue import FinishOutcome, Queue
+
+T = TypeVar("T")
+VERSIONS = ("a@1", "b@1", "c@1")
+TENANTS = ("t1", "t2", "t3")
+QUICK = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Known:
+    """What the model knows of one job."""
+
+    job: Job
+    is_expired: bool
+    state: JobState = JobState.QUEUED
+    owner: str | None = None
+    tries: int = 0
+    retries: int = 0
+    is_suspect: bool = False
+    fails: int = 0
+    is_cancelled: bool = False
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Any operations in any order lose no job, and keep every index true."""
+
+    url = ""
+    examples = 0
+    running = Bundle("running")
+    zombies = Bundle("zombies")
+
+    @initialize()
+    def connect(self) -> None:
+        type(self).examples += 1
+        self.runner = asyncio.Runner()
+        self.keys = Keys(f"property-{self.examples}")
+        self.redis = self.run(self.make_client())
+        self.queue = Queue(self.redis, self.keys)
+        self.jobs: dict[str, Known] = {}
+        self.actors: dict[str, Actor] = {}
+        self.num_actors = 0
+
+    async def make_client(self) -> Any:
+        return connect(self.url)
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    # What clients do.
+
+    @rule(
+        version=st.sampled_from(VERSIONS),
+        tenant=st.sampled_from(TENANTS),
+        priority=st.integers(-1, 1),
+        cost=st.integers(1, 50),
+        n=st.sampled_from((1, 1, 2, 5)),
+        is_expired=st.sampled_from((False, False, False, True)),
+    )
+    def enqueue(self, is_expired: bool, **fields: Any) -> None:
+        job = make_job(**fields, deadline_ms=0 if is_expired else NEVER_MS)
+        queued = [k for k in self.of(JobState.QUEUED) if k.job.version == job.version]
+        assert 1 <= self.run(self.queue.enqueue(job, LIMITS)) <= len(queued) + 1
+        self.jobs[job.id] = Known(job, is_expired)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        known = data.draw(st.sampled_from(list(self.jobs.values())))
+        if known.state == JobState.QUEUED:
+            known.state = JobState.CANCELLED
+        elif known.state == JobState.RUNNING:
+            known.is_cancelled = True
+        assert self.run(self.queue.cancel(known.job.id)) == known.state
+
+    # What workers do.
+
+    @precondition(lambda self: len(self.actors) < 3)
+    @rule(holds=st.sets(st.sampled_from(VERSIONS)))
+    def start(self, holds: set[str]) -> None:
+        self.num_actors += 1
+        name = f"w{self.num_actors}"
+        actor = Actor(self.queue, self.redis, self.keys, name, sorted(holds))
+        self.actors[name] = self.run(actor.register())
+
+    @precondition(lambda self: self.actors)
+    @rule(
+        target=running,
+        data=st.data(),
+        sequences=st.integers(0, 6),
+        room=st.integers(0, 120),
+        max_cold=st.integers(0, 2),
+        steal_ms=st.sampled_from((0, NEVER_MS)),
+    )
+    def claim(
+        self, data: st.DataObject, sequences: int, room: int, max_cold: int, steal_ms: int
+    ) -> Any:
+        actor = self.draw_actor(data)
+        owned = self.owned(actor)
+        own_queue = self.run(self.own_queue(actor))
+        claimed = self.run(
+            actor.claim(sequences=sequences, tokens=room, max_cold=max_cold, steal_ms=steal_ms)
+        )
+        self.check_room(owned, claimed, sequences, room)
+        self.check_suspects(owned, claimed)
+        if max_cold == 0 and not any(known.is_suspect for known in own_queue):
+            expected = [known.job.id for known in own_queue][: len(claimed)]
+            assert [c.job.id for c in claimed] == expected
+            if len(claimed) < len(own_queue) and not any(k.is_suspect for k in owned):
+                self.check_full(own_queue[len(claimed)], owned, claimed, sequences, room)
+        for c in claimed:
+            self.book(c, actor)
+        self.run(self.note_expired())
+        return multiple(*((actor.id, c) for c in claimed))
+
+    @rule(held=consumes(running), used=st.integers(0, 100))
+    def finish(self, held: tuple[str, ClaimedJob], used: int) -> None:
+        name, claimed = held
+        known = self.jobs[claimed.job.id]
+        is_owner = known.owner == name and known.tries == claimed.try_
+        outcome = self.run(self.zombie(name).finish(claimed, used=used))
+        assert outcome == (FinishOutcome.OK if is_owner else FinishOutcome.FENCED)
+        if is_owner:
+            known.state, known.owner = JobState.DONE, None
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data(), keep=st.booleans())
+    def release(self, data: st.DataObject, keep: bool) -> None:
+        actor = self.draw_actor(data)
+        owned = self.owned(actor)[1 if keep else 0 :]
+        ids = [known.job.id for known in owned]
+        assert self.run(self.queue.release(actor.id, ids)) == len(ids)
+        self.unbook(owned)
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data(), keep=st.booleans())
+    def lose_replies_and_reconcile(self, data: st.DataObject, keep: bool) -> None:
+        actor = self.draw_actor(data)
+        owned = self.owned(actor)
+        known = [k.job.id for k in owned[: 1 if keep else 0]]
+        lost = owned[len(known) :]
+        assert self.run(self.queue.reconcile(actor.id, known, grace_ms=0)) == len(lost)
+        self.unbook(lost)
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data(), add=st.sets(st.sampled_from(VERSIONS)))
+    def load_and_drop(self, data: st.DataObject, add: set[str]) -> None:
+        actor = self.draw_actor(data)
+        drop = sorted(set(actor.holds) - add)
+        self.run(self.queue.set_residents(actor.id, add=sorted(add), remove=drop))
+        actor.holds = sorted(add)
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        actor = self.draw_actor(data)
+        owned = self.owned(actor)
+        self.run(self.queue.leave(actor.id))
+        self.unbook(owned)
+        del self.actors[actor.id]
+
+    @precondition(lambda self: self.actors)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        actor = self.draw_actor(data)
+        owned = self.owned(actor)
+        self.run(actor.die())
+        del self.actors[actor.id]
+        for known in owned:
+            if known.is_cancelled:
+                continue
+            if known.is_suspect:
+                known.fails += 1
+            known.is_suspect = True
+        self.unbook(owned)
+        with pytest.raises(LeaseLost):
+            self.run(self.queue.publish(actor.id, {API: [tokens(make_job(), 0, [1])]}))
+
+    # What must hold after each operation.
+
+    @invariant()
+    def every_index_is_true(self) -> None:
+        if hasattr(self, "runner"):
+            self.run(self.check_indexes())
+
+    async def check_indexes(self) -> None:
+        redis, keys = self.redis, self.keys
+        waiting = self.of(JobState.QUEUED)
+        assert int(await redis.hget(keys.counters, "waiting") or 0) == len(waiting)
+        for tenant in TENANTS:
+            count = int(await redis.hget(keys.tenant(tenant), "waiting") or 0)
+            assert count == sum(known.job.tenant == tenant for known in waiting)
+        heads = {}
+        for version in VERSIONS:
+            entries = await redis.zrange(keys.queue(version), 0, -1, withscores=True)
+            ids = {raw.decode() for raw, _ in entries}
+            assert ids == {known.job.id for known in waiting if known.job.version == version}
+            if entries:
+                heads[version] = entries[0][1]
+        held = {version for actor in self.actors.values() for version in actor.holds}
+        assert await self.scores(keys.ready) == heads
+        assert await self.scores(keys.cold) == {v: s for v, s in heads.items() if v not in held}
+        assert set(await self.scores(keys.workers)) == set(self.actors)
+        for name, actor in self.actors.items():
+            owned = {known.job.id for known in self.owned(actor)}
+            assert set(await self.scores(keys.owned(actor.id))) == owned, name
+
+    def teardown(self) -> None:
+        if not hasattr(self, "runner"):
+            return
+        try:
+            self.run(self.drain())
+            self.run(self.check_endings())
+        finally:
+            self.run(self.clean())
+            self.runner.close()
+
+    async def drain(self) -> None:
+        """One good worker ends whatever is left."""
+        for actor in list(self.actors.values()):
+            owned = self.owned(actor)
+            await self.queue.leave(actor.id)
+            self.unbook(owned)
+        self.actors.clear()
+        last = await Actor(self.queue, self.redis, self.keys, "last", list(VERSIONS)).register()
+        while claimed := await last.claim():
+            for c in claimed:
+                assert await last.finish(c) == FinishOutcome.OK
+                self.book(c, last)
+                self.jobs[c.job.id].state = JobState.DONE
+        await self.note_expired()
+
+    async def check_endings(self) -> None:
+        entries = await self.redis.xrange(self.keys.replies(API))
+        events = [event for _, fields in entries for event in decode_events(fields[b"e"])]
+        ends = Counter(event.job for event in events if isinstance(event, End))
+        retries = Counter(event.job for event in events if isinstance(event, Retry))
+        assert ends == dict.fromkeys(self.jobs, 1)
+        assert retries == Counter({i: k.retries for i, k in self.jobs.items() if k.retries})
+        for job_id, known in self.jobs.items():
+            assert (await self.queue.job_view(job_id)).state == known.state
+            assert (await self.queue.result(job_id)).state == known.state
+        totals = Counter(known.state for known in self.jobs.values())
+        counts = await self.queue.counts()
+        assert counts.waiting == 0
+        assert {state: n for state, n in counts.totals.items() if n} == dict(totals)
+
+    async def clean(self) -> None:
+        async for key in self.redis.scan_iter(match=f"{self.keys.prefix}*", count=1000):
+            await self.redis.delete(key)
+        await self.redis.aclose()
+
+    # The model's side.
+
+    def of(self, state: JobState) -> list[Known]:
+        return [known for known in self.jobs.values() if known.state == state]
+
+    def owned(self, actor: Actor) -> list[Known]:
+        return [known for known in self.of(JobState.RUNNING) if known.owner == actor.id]
+
+    def draw_actor(self, data: st.DataObject) -> Actor:
+        return self.actors[data.draw(st.sampled_from(sorted(self.actors)))]
+
+    def zombie(self, name: str) -> Actor:
+        return Actor(self.queue, self.redis, self.keys, name, [])
+
+    def book(self, claimed: ClaimedJob, actor: Actor) -> None:
+        known = self.jobs[claimed.job.id]
+        assert known.state == JobState.QUEUED
+        assert not known.is_expired
+        known.state, known.owner = JobState.RUNNING, actor.id
+        known.tries += 1
+        assert (claimed.try_, claimed.suspect) == (known.tries, known.is_suspect)
+
+    def unbook(self, owned: list[Known]) -> None:
+        for known in owned:
+            known.owner = None
+            if known.is_cancelled:
+                known.state = JobState.CANCELLED
+            elif known.fails >= 2:
+                known.state = JobState.DEAD
+            else:
+                known.state = JobState.QUEUED
+                known.retries += 1
+
+    async def own_queue(self, actor: Actor) -> list[Known]:
+        """What waits for the adapters of this worker, in order."""
+        scored = []
+        for version in actor.holds:
+            scored += await self.redis.zrange(self.keys.queue(version), 0, -1, withscores=True)
+        scored.sort(key=lambda entry: entry[1])
+        known = [self.jobs[raw.decode()] for raw, _ in scored]
+        return [k for k in known if not k.is_expired]
+
+    async def note_expired(self) -> None:
+        for known in self.of(JobState.QUEUED):
+            if known.is_expired:
+                state = await self.redis.hget(self.keys.job(known.job.id), "state")
+                known.state = JobState(state.decode())
+
+    async def scores(self, key: str) -> dict[str, float]:
+        entries = await self.redis.zrange(key, 0, -1, withscores=True)
+        return {raw.decode(): score for raw, score in entries}
+
+    @staticmethod
+    def check_room(
+        owned: list[Known], claimed: list[ClaimedJob], sequences: int, room: int
+    ) -> None:
+        if len(claimed) == 1 and not owned and sequences > 0:
+            return  # an empty worker takes one job of any size
+        assert sum(c.job.sampling.n for c in claimed) <= sequences
+        assert sum(c.job.cost for c in claimed) <= room
+
+    @staticmethod
+    def check_suspects(owned: list[Known], claimed: list[ClaimedJob]) -> None:
+        if any(c.suspect for c in claimed):
+            assert len(claimed) == 1
+            assert not owned
+        if any(known.is_suspect for known in owned):
+            assert claimed == []
+
+    @staticmethod
+    def check_full(
+        next_up: Known, owned: list[Known], claimed: list[ClaimedJob], sequences: int, room: int
+    ) -> None:
+        """What was left behind didn't fit."""
+        sequences -= sum(c.job.sampling.n for c in claimed)
+        room -= sum(c.job.cost for c in claimed)
+        is_empty = not owned and not claimed
+        fits = next_up.job.sampling.n <= sequences and next_up.job.cost <= room
+        assert sequences <= 0 or not (fits or is_empty)
+
+
+def test_no_sequence_of_operations_loses_a_job_or_breaks_an_index(redis_url: str) -> None:
+    QueueMachine.url = redis_url
+    run_state_machine_as_test(QueueMachine, settings=QUICK)
+
+
+costs = st.lists(st.integers(1, 100), min_size=1, max_size=12)
+
+
+@settings(QUICK, max_examples=25)
+@given(flood=st.lists(st.integers(1, 100), min_size=20, max_size=60), calm=costs, ran=costs)
+def test_a_flood_delays_another_tenant_by_no_more_than_its_fair_share(
+    redis_url: str, flood: list[int], calm: list[int], ran: list[int]
+) -> None:
+    """While both wait, neither is ahead of the other by more than one job of each."""
+
+    async def claim_order() -> list[Job]:
+        redis, keys = connect(redis_url), Keys(f"fair-{abs(hash((*flood, *calm, *ran)))}")
+        queue = Queue(redis, keys)
+        worker = await Actor(queue, redis, keys, "w", ["a@1"]).register()
+        for cost in ran:
+            await queue.enqueue(make_job(tenant="flood", cost=cost), LIMITS)
+            await worker.claim(sequences=1)
+        for tenant, tenant_costs in (("flood", flood), ("calm", calm)):
+            for cost in tenant_costs:
+                await queue.enqueue(make_job(tenant=tenant, cost=cost), LIMITS)
+        claimed = await worker.claim(sequences=1000)
+        async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
+            await redis.delete(key)
+        await redis.aclose()
+        return [c.job for c in claimed]
+
+    served = Counter({"flood": 0, "calm": 0})
+    left = Counter({"flood": len(flood), "calm": len(calm)})
+    bound = max(flood) + max(calm) + max(ran)
+    for job in asyncio.run(claim_order()):
+        if all(left.values()):
+            assert abs(served["flood"] - served["calm"]) <= bound
+        served[job.tenant] += job.cost
+        left[job.tenant] -= 1
+    assert not any(left.values())
