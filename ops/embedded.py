@@ -48,6 +48,11 @@ class EmbeddedRedis:
         """Process id of the server."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the server hasn't ended."""
+        return self._process.poll() is None
+
     def stop(self) -> None:
         """End the server after it has written what it keeps; may be called twice."""
         self._process.send_signal(signal.SIGCONT)

@@ -1,0 +1,65 @@
+"""`lorikeet`, the command line. Errors made on purpose end it with one line and no traceback."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ops.commands import chat, pool, serve, up
+from ops.commands.flags import spread_adapters
+from ops.supervisor import EXIT_REFUSED, ChildRefused
+from shared.errors import AdapterRejected, LorikeetError, ModelRejected, SettingsError
+
+EXIT_FAILED = 1
+_REFUSALS = (SettingsError, ModelRejected, AdapterRejected, ChildRefused)
+
+app = typer.Typer(
+    help="Serves one base model and any number of its LoRA adapters behind one OpenAI-compatible "
+    "API.\n\nEach setting has a variable too: LORIKEET_PORT is --port.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_RUN, _LOOK = "Run", "Look and talk"
+app.command(rich_help_panel=_RUN)(up.up)
+app.command(rich_help_panel=_RUN)(serve.api)
+app.command(rich_help_panel=_RUN)(serve.worker)
+app.command(rich_help_panel=_RUN)(serve.control)
+app.command(rich_help_panel=_LOOK)(chat.chat)
+app.command(rich_help_panel=_LOOK)(pool.adapters)
+app.command(rich_help_panel=_LOOK)(pool.queue)
+app.add_typer(pool.jobs_app, name="jobs", rich_help_panel=_LOOK)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lorikeet {version('lorikeet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names."""
+    try:
+        app(args=spread_adapters(sys.argv[1:]))
+    except LorikeetError as error:
+        Console(stderr=True).print(Text(f"lorikeet: {error}", style="red"), soft_wrap=True)
+        sys.exit(EXIT_REFUSED if isinstance(error, _REFUSALS) else EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

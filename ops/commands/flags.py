@@ -1,0 +1,151 @@
+"""Command-line flags made from the settings classes, so that each is described in one place."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from shared.errors import SettingsError
+from shared.settings import (
+    ENV_PREFIX,
+    ApiSettings,
+    ControlSettings,
+    PoolSettings,
+    WorkerSettings,
+    load_settings,
+)
+
+S = TypeVar("S", bound=PoolSettings)
+Command = TypeVar("Command", bound=Callable[..., None])
+Given = Mapping[str, Any]
+"""Flags by setting; None: not given."""
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", show_default=False, help="the same as --model"),
+]
+"""The base model as LMDeploy takes it, in front of `--adapters`."""
+
+_PANELS: dict[type[PoolSettings], str] = {
+    PoolSettings: "Pool",
+    ApiSettings: "Front end",
+    WorkerSettings: "Worker",
+    ControlSettings: "Control",
+}
+
+
+def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
+    """Replace a command's `**given` by one flag for each setting of `classes`.
+
+    A flag that is left out arrives as None, so that the environment or the default decides.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = [p for p in _parameters(command) if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        flags = {flag.name: flag for cls in classes for flag in _flags(cls)}
+        command.__signature__ = inspect.Signature([*own, *flags.values()])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def read_settings(cls: type[S], given: Given, **more: Any) -> S:
+    """Settings from flags, then the environment, then the defaults; `more` wins over all.
+
+    Raises:
+        SettingsError: a value is bad; the message names it.
+    """
+    values = {name: given.get(name) for name in cls.model_fields}
+    values["redis_url"] = values["redis_url"] or redis_from_environment()
+    return load_settings(cls, **{**values, **more})
+
+
+def redis_from_environment() -> str | None:
+    """The Redis that the environment names, by our own variable or the customary one."""
+    return os.environ.get(f"{ENV_PREFIX}REDIS_URL") or os.environ.get("REDIS_URL")
+
+
+def one_model(argument: str | None, flag: str | None) -> str | None:
+    """The base model, given by position or by `--model`.
+
+    Raises:
+        SettingsError: given twice, differently.
+    """
+    if argument and flag and argument != flag:
+        raise SettingsError(f"two base models given: {argument} and --model {flag}")
+    return argument or flag
+
+
+def spread_adapters(argv: Sequence[str]) -> list[str]:
+    """`--adapters a=x b=y` as `--adapters a=x --adapters b=y`, which click can parse.
+
+    All words up to the next flag are adapters, as with LMDeploy's command line.
+    """
+    spread: list[str] = []
+    in_adapters = False
+    for word in argv:
+        if word.startswith("-"):
+            in_adapters = word == "--adapters"
+        elif in_adapters and spread[-1] != "--adapters":
+            spread.append("--adapters")
+        spread.append(word)
+    return spread
+
+
+def to_argv(given: Given, names: Sequence[str]) -> list[str]:
+    """The flags of `names` that were given, as words for a child's command line."""
+    words: list[str] = []
+    for name in names:
+        values = given.get(name)
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
+    return list(inspect.signature(command).parameters.values())
+
+
+def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
+    for name, field in cls.model_fields.items():
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            help=_help(field),
+            metavar=_metavar(field),
+            show_default=False,
+            rich_help_panel=_PANELS[_owner(cls, name)],
+        )
+        is_many = field.annotation == tuple[str, ...]
+        kind: Any = list[str] if is_many else field.annotation
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[kind | None, option],
+            default=None,
+        )
+
+
+def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:
+    """The class of `cls`'s ancestry that declares the setting."""
+    return next(c for c in _PANELS if issubclass(cls, c) and name in c.model_fields)
+
+
+def _help(field: FieldInfo) -> str:
+    choices = f" ({', '.join(get_args(field.annotation))})" if _is_choice(field) else ""
+    has_default = not field.is_required() and field.default not in (None, ())
+    default = f" [dim]\\[{field.default}][/dim]" if has_default else ""
+    return f"{field.description}{choices}{default}"
+
+
+def _metavar(field: FieldInfo) -> str:
+    """Short, as the names of the flags need the room."""
+    is_number = {int, float} & {field.annotation, *get_args(field.annotation)}
+    return "N" if is_number else "NAME" if _is_choice(field) else "TEXT"
+
+
+def _is_choice(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is Literal

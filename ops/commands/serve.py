@@ -1,0 +1,54 @@
+"""`lorikeet api | worker | control`: one process each. Torch and FastAPI are imported only here."""
+
+from ipaddress import ip_address
+from typing import Any
+
+from rich.console import Console
+
+from ops.commands.flags import ModelArgument, one_model, read_settings, settings_flags
+from shared.log import configure_logging
+from shared.settings import ApiSettings, ControlSettings, WorkerSettings
+
+
+@settings_flags(ApiSettings)
+def api(**given: Any) -> None:
+    """Serve the OpenAI-compatible API. Needs Redis; any number may run."""
+    settings = read_settings(ApiSettings, given)
+    configure_logging(settings.log_level, process="api")
+    if not is_loopback(settings.host):
+        Console(stderr=True).print(
+            f"[yellow]warning:[/] {settings.host} is open to the network, and there are no API "
+            "keys yet: let only those reach it who may use it",
+            highlight=False,
+        )
+    from api.server import run_api
+
+    run_api(settings)
+
+
+@settings_flags(WorkerSettings)
+def worker(base: ModelArgument = None, **given: Any) -> None:
+    """Run one engine: a base model and its adapters. Needs Redis; any number may run."""
+    settings = read_settings(WorkerSettings, given, model=one_model(base, given["model"]))
+    configure_logging(settings.log_level, process="worker")
+    from worker.service import run_worker
+
+    run_worker(settings)
+
+
+@settings_flags(ControlSettings)
+def control(**given: Any) -> None:
+    """Look after the pool: hand on the jobs of workers that died. Needs Redis only."""
+    settings = read_settings(ControlSettings, given)
+    configure_logging(settings.log_level, process="control")
+    from worker.control import run_control
+
+    run_control(settings)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,119 @@
+"""`lorikeet up`: everything on one machine."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from ops.commands.flags import (
+    Given,
+    ModelArgument,
+    one_model,
+    read_settings,
+    redis_from_environment,
+    settings_flags,
+    to_argv,
+)
+from ops.commands.serve import is_loopback
+from ops.demo.model import demo_model
+from ops.lines import Lines
+from ops.up import Plan, run_plan, usable_port, worker_names
+from shared.errors import SettingsError
+from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, PoolSettings, WorkerSettings
+
+DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
+DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
+MAX_NAMES_SHOWN = 8
+
+
+@settings_flags(ApiSettings, WorkerSettings)
+def up(
+    base: ModelArgument = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", show_default=False, help="worker processes [dim]\\[1][/dim]"
+        ),
+    ] = 1,
+    **given: Any,
+) -> None:
+    """Run everything on this machine: Redis, front end, control and workers.
+
+    Without a model it serves the demo: a small model with the adapters in ops/demo.
+    It starts a Redis of its own unless --redis-url or REDIS_URL names one.
+    """
+    api = _api_settings(given)
+    given |= {"host": api.host, "port": usable_port(api.host, api.port)}
+    given |= (
+        _demo(given) if _serves_demo(base, given) else {"model": one_model(base, given["model"])}
+    )
+    worker = read_settings(WorkerSettings, given)
+    given["threads"] = worker.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+
+    plan = Plan(
+        api=["api", *_child_flags(ApiSettings, given)],
+        worker=["worker", *_child_flags(WorkerSettings, given)],
+        control=["control", *_child_flags(ControlSettings, given)],
+        num_workers=workers,
+        redis_url=given["redis_url"] or redis_from_environment(),
+        worker_drain_s=worker.drain_s,
+        url=_url(api.host, given["port"]),
+    )
+    lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(workers)])
+    run_plan(plan, lines.show, lambda names: _announce(plan.url, names))
+
+
+def _api_settings(given: Given) -> ApiSettings:
+    settings = read_settings(ApiSettings, given)
+    if not is_loopback(settings.host):
+        raise SettingsError(
+            f"--host: {settings.host} would open the server to the network, which needs API keys; "
+            "they come with a later version. Until then use 127.0.0.1"
+        )
+    return settings
+
+
+def _serves_demo(base: str | None, given: Given) -> bool:
+    return not (base or given["model"] or f"{ENV_PREFIX}MODEL" in os.environ)
+
+
+def _demo(given: Given) -> dict[str, Any]:
+    """The demo model, and its adapters if none were given."""
+    # In a process of its own: the conversion's libraries would stay in this one's memory.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        model = pool.submit(demo_model).result()
+    shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]
+    return {"model": str(model), "adapters": given["adapters"] or shipped}
+
+
+def _child_flags(cls: type[PoolSettings], given: Given) -> list[str]:
+    # The Redis URL may hold a password, and a command line can be read by everybody.
+    return to_argv(given, [name for name in cls.model_fields if name != "redis_url"])
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(url: str, names: Sequence[str]) -> None:
+    model = next((name for name in names if name in DEMO_PROMPTS), names[-1])
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": DEMO_PROMPTS.get(model, "Hello!")}],
+        "temperature": 0,
+    }
+    more = len(names) - MAX_NAMES_SHOWN
+    served = ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    data = orjson.dumps(body).decode().replace("'", "'\\''")
+    print(
+        f"\nLorikeet is ready at {url} and serves {served}. Try:\n\n"
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{data}'\n\n"
+        f"API: {url}/docs    Stop: Ctrl-C\n",
+        flush=True,
+    )

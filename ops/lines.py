@@ -1,0 +1,45 @@
+"""Shows the output of several processes on one terminal."""
+
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+_COLOURS = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta")
+_LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "red"}
+
+
+class Lines:
+    """Prints each line behind the name of its process; log lines in JSON become readable."""
+
+    def __init__(self, console: Console, names: list[str]) -> None:
+        self._console = console
+        self._width = max(map(len, names), default=0)
+        self._styles = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+
+    def show(self, name: str, line: str) -> None:
+        """Print one line of the process called `name`."""
+        prefix = Text(f"{name:<{self._width}} | ", style=self._styles.get(name, "bold"))
+        self._console.print(prefix + readable(line), soft_wrap=True, highlight=False)
+
+
+def readable(line: str) -> Text:
+    """A JSON log line as time, event and fields; any other line as it is, colours included."""
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return Text.from_ansi(line)
+    if not isinstance(fields, dict) or "event" not in fields:
+        return Text(line)
+    return _log_line(fields)
+
+
+def _log_line(fields: dict[str, Any]) -> Text:
+    time = str(fields.pop("timestamp", ""))[11:19]
+    level = fields.pop("level", "info")
+    event, trace = fields.pop("event"), fields.pop("exception", None)
+    fields.pop("process", None)
+    words = [f"{name}={value}" for name, value in fields.items()]
+    text = Text(" ".join([time, event, *words]), style=_LEVEL_STYLES.get(level, ""))
+    return text if trace is None else text + Text(f"\n{trace}", style="dim")

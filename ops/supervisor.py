@@ -1,0 +1,176 @@
+"""Child processes that are kept running: started, watched, restarted and ended in order."""
+
+import asyncio
+import ctypes
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from shared.errors import LorikeetError
+
+EXIT_REFUSED = 2
+"""A process' exit code for settings, models or adapters that are wrong: a restart won't help."""
+
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+HEALTHY_AFTER_S = 60.0
+"""A child that ran for this long starts with the first backoff again."""
+
+_PR_SET_PDEATHSIG = 1
+
+Show = Callable[[str, str], None]
+"""Takes a child's name and a line: of its output, or of ours about it."""
+
+
+class ChildRefused(LorikeetError):
+    """A child won't start with these settings; its own message has been shown."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """One command, run in one process after another."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    stop_timeout_s: float
+    """From SIGTERM to SIGKILL."""
+    show: Show
+    first_backoff_s: float = FIRST_BACKOFF_S
+    _process: asyncio.subprocess.Process | None = field(default=None, init=False)
+    _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now, or ran last."""
+        return self._process.pid if self._process else None
+
+    async def keep_running(self) -> None:
+        """Run the command until `stop`, again after each unexpected end.
+
+        Raises:
+            ChildRefused: it ended with exit code 2.
+        """
+        backoff_s = self.first_backoff_s
+        while not self._stopped.is_set():
+            started_s = time.monotonic()
+            code = await self._run_once()
+            if self._stopped.is_set():
+                return
+            if code == EXIT_REFUSED:
+                raise ChildRefused(f"{self.name} doesn't start; its reason stands above")
+            if time.monotonic() - started_s > HEALTHY_AFTER_S:
+                backoff_s = self.first_backoff_s
+            self.show(self.name, f"ended ({_reason(code)}), starts again in {backoff_s:g} s")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), backoff_s)
+            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+
+    async def stop(self) -> None:
+        """End the process: SIGTERM, then SIGKILL if that takes too long."""
+        self._stopped.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), self.stop_timeout_s)
+        except TimeoutError:
+            self.show(self.name, f"still runs after {self.stop_timeout_s:g} s, is killed")
+            self.kill()
+            await process.wait()
+
+    def kill(self) -> None:
+        """End the process at once, for good."""
+        self._stopped.set()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _run_once(self) -> int:
+        self._process = process = await asyncio.create_subprocess_exec(
+            *self.argv,
+            env=self.env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            process_group=0,  # Ctrl-C reaches the parent alone, which ends the children in order
+            preexec_fn=_die_with_parent,
+        )
+        assert process.stdout is not None
+        while line := await _read_line(process.stdout):
+            self.show(self.name, line.decode(errors="replace").rstrip())
+        return await process.wait()
+
+
+class Supervisor:
+    """Keeps children running, and ends them group by group."""
+
+    def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
+        """`groups` are in the order in which they are to end."""
+        self._groups = groups
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Have `run` end the children and return; at the second call, kill them."""
+        if self._stop.is_set():
+            for child in self._children():
+                child.kill()
+        self._stop.set()
+
+    async def run(self, *alongside: Coroutine[object, object, None]) -> None:
+        """Run the children, and `alongside` with them, until `stop`; every child has ended then.
+
+        Raises:
+            ChildRefused: a child refused its settings.
+            LorikeetError: one of `alongside` raised it.
+        """
+        stopped = asyncio.create_task(self._stop.wait())
+        others = [asyncio.create_task(work) for work in alongside]
+        runs = [asyncio.create_task(child.keep_running()) for child in self._children()]
+        try:
+            await _until_first(stopped, [*others, *runs])
+        finally:
+            for task in (stopped, *others):
+                task.cancel()
+            for group in self._groups:
+                await asyncio.gather(*(child.stop() for child in group))
+            ends = await asyncio.gather(*others, *runs, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+    def _children(self) -> list[Child]:
+        return [child for group in self._groups for child in group]
+
+
+async def _until_first(stopped: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until `stopped` is done or any of `tasks` has failed."""
+    pending: set[asyncio.Task[bool] | asyncio.Task[None]] = {stopped, *tasks}
+    while not stopped.done():
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if any(task.exception() for task in done):
+            return
+
+
+async def _read_line(stream: asyncio.StreamReader) -> bytes:
+    """A line, or a part of one that is too long for the stream's buffer; empty at the end."""
+    try:
+        return await stream.readuntil()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.readexactly(error.consumed)
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill the calling process when its parent ends, however it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _reason(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,0 +1,172 @@
+"""One machine, one command: Redis, a front end, the control process and workers."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from ops.embedded import EmbeddedRedis, start_redis
+from ops.supervisor import Child, Show, Supervisor
+from shared.errors import SettingsError
+from shared.settings import ENV_PREFIX
+
+API_DRAIN_S = 35.0
+"""A little longer than the front end itself gives to running answers."""
+CONTROL_DRAIN_S = 5.0
+WORKER_EXIT_S = 10.0
+"""From the end of a worker's own time for draining."""
+POLL_S = 0.2
+POLL_TIMEOUT_S = 5.0
+REDIS_CHECK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to run."""
+
+    api: Sequence[str]
+    """Words of the command line behind `lorikeet`; the others alike."""
+    worker: Sequence[str]
+    control: Sequence[str]
+    num_workers: int
+    redis_url: str | None
+    """None: start a Redis that ends with us."""
+    worker_drain_s: float
+    url: str
+    """Where the front end will answer."""
+
+
+Announce = Callable[[list[str]], None]
+"""Takes the names that can be asked for, the base model's first, once requests are served."""
+
+
+def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
+    """Run it until SIGINT or SIGTERM; every child has ended then.
+
+    Raises:
+        ChildRefused: a child refused its settings.
+        SettingsError: there is no Redis to start, or it ended and doesn't start again.
+    """
+    with nullcontext() if plan.redis_url else own_redis() as redis:
+        asyncio.run(_run(plan, redis, show, announce))
+
+
+async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Announce) -> None:
+    redis_url = redis.url if redis else plan.redis_url
+    assert redis_url is not None
+    supervisor = Supervisor(_children(plan, redis_url, show))
+
+    def stop() -> None:
+        show("lorikeet", "stopping; running answers are finished first, Ctrl-C again ends at once")
+        supervisor.stop()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop)
+    watches = [redis.keep_running(show)] if redis else []
+    await supervisor.run(_announce_when_ready(plan.url, announce), *watches)
+
+
+def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
+    # The front end ends first: running answers need the workers. Control hands on what they leave.
+    env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
+
+    def child(name: str, words: Sequence[str], stop_timeout_s: float) -> Child:
+        # -P: a folder called `ops` where the user stands is not ours.
+        argv = [sys.executable, "-P", "-m", "ops.cli", *words]
+        return Child(name=name, argv=argv, env=env, stop_timeout_s=stop_timeout_s, show=show)
+
+    worker_stop_s = plan.worker_drain_s + WORKER_EXIT_S
+    return [
+        [child("api", plan.api, API_DRAIN_S)],
+        [child(name, plan.worker, worker_stop_s) for name in worker_names(plan.num_workers)],
+        [child("control", plan.control, CONTROL_DRAIN_S)],
+    ]
+
+
+def worker_names(num_workers: int) -> list[str]:
+    """What the workers are called in the log."""
+    return [f"worker-{i}" for i in range(1, num_workers + 1)]
+
+
+async def _announce_when_ready(url: str, announce: Announce) -> None:
+    ready = None
+    while ready is None:
+        await asyncio.sleep(POLL_S)
+        ready = await asyncio.to_thread(_get, f"{url}/ready")
+    models = await asyncio.to_thread(_get, f"{url}/v1/models")
+    announce([card["id"] for card in orjson.loads(models or b'{"data": []}')["data"]])
+
+
+def _get(url: str) -> bytes | None:
+    """The body of a successful reply, else None."""
+    try:
+        with urllib.request.urlopen(url, timeout=POLL_TIMEOUT_S) as reply:
+            body: bytes = reply.read()
+            return body
+    except OSError:  # HTTP errors are among them
+        return None
+
+
+class OwnRedis:
+    """A Redis server of our own, whose data outlive its crash."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._server: EmbeddedRedis = start_redis(directory)
+        self.url = self._server.url
+
+    async def keep_running(self, show: Show) -> None:
+        """Start it again, on the same port, whenever it has ended.
+
+        Raises:
+            SettingsError: it doesn't start again.
+        """
+        while True:
+            await asyncio.sleep(REDIS_CHECK_S)
+            if not self._server.is_running:
+                show("redis", "ended unexpectedly, starts again")
+                self._server = start_redis(self._directory, port=self._server.port)
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.stop()
+
+
+@contextmanager
+def own_redis() -> Iterator[OwnRedis]:
+    """A server in a folder of its own; both are gone afterwards.
+
+    Raises:
+        SettingsError: no server program was found, or it doesn't start.
+    """
+    with tempfile.TemporaryDirectory(prefix="lorikeet-redis-") as folder:
+        redis = OwnRedis(Path(folder))
+        try:
+            yield redis
+        finally:
+            redis.stop()
+
+
+def usable_port(host: str, port: int) -> int:
+    """`port`, or a free one for 0.
+
+    Raises:
+        SettingsError: it can't be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family) as probe:
+            chosen: int = probe.getsockname()[1]
+            return chosen
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise SettingsError(f"--port: can't listen on {host}:{port}: {reason}") from None

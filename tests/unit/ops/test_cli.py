@@ -1,0 +1,82 @@
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ops import cli
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit code of `lorikeet WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["lorikeet", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_help_needs_neither_torch_nor_the_web_stack() -> None:
+    heavy = {"torch", "transformers", "peft", "fastapi", "uvicorn", "httpx", "arq"}
+    code = f"import ops.cli, sys; print({heavy} & set(sys.modules) or 'light')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "light"
+
+
+def test_version_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.startswith("lorikeet 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["worker", "--model", "m", "--max-num-seqs", "0"], "--max-num-seqs"),
+        (["worker"], "--model"),
+        (["worker", "a", "--model", "b"], "two base models given"),
+        (["up", "--host", "0.0.0.0"], "needs API keys"),
+        (["up", "--host", "example.org"], "needs API keys"),
+        (["adapters", "--pool", "no spaces"], "--pool"),
+    ],
+)
+def test_a_wrong_setting_ends_with_one_line_and_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    assert run(monkeypatch, *words) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("lorikeet: ")
+    assert printed.count("\n") == 1
+    assert message in printed
+
+
+def test_an_unknown_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LORIKEET_PROT", "1")
+    assert run(monkeypatch, "adapters") == 2
+    assert "unknown environment variable LORIKEET_PROT" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_named_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(monkeypatch, "up", "--port", str(port)) == 2
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
+def test_redis_out_of_reach_ends_with_one_line_and_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        url = f"redis://127.0.0.1:{unused.getsockname()[1]}"
+    assert run(monkeypatch, "queue", "--redis-url", url) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"lorikeet: no Redis at {url}")
+    assert printed.count("\n") == 1

@@ -1,0 +1,79 @@
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ops.commands.flags import one_model, read_settings, settings_flags, spread_adapters, to_argv
+from shared.errors import SettingsError
+from shared.settings import ApiSettings, WorkerSettings
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (
+            ["up", "base", "--adapters", "a=x", "b=org/repo", "--port", "1"],
+            ["up", "base", "--adapters", "a=x", "--adapters", "b=org/repo", "--port", "1"],
+        ),
+        (
+            ["up", "--adapters", "a=x", "--adapters", "b=y", "c=z"],
+            ["up", "--adapters", "a=x", "--adapters", "b=y", "--adapters", "c=z"],
+        ),
+        (["up", "--adapters=a=x", "base"], ["up", "--adapters=a=x", "base"]),
+        (["up", "--adapters"], ["up", "--adapters"]),
+        (["up", "--adapters", "--port", "1"], ["up", "--adapters", "--port", "1"]),
+        (["up", "--port", "1", "base"], ["up", "--port", "1", "base"]),
+        ([], []),
+    ],
+)
+def test_words_after_adapters_each_get_the_flag(argv: list[str], expected: list[str]) -> None:
+    assert spread_adapters(argv) == expected
+
+
+def test_a_base_model_is_taken_by_position_or_by_flag() -> None:
+    assert one_model("a", None) == one_model(None, "a") == one_model("a", "a") == "a"
+    assert one_model(None, None) is None
+    with pytest.raises(SettingsError, match="two base models given: a and --model b"):
+        one_model("a", "b")
+
+
+def test_every_setting_is_a_flag_and_left_out_means_the_default() -> None:
+    app, seen = typer.Typer(), []
+
+    @app.command()
+    @settings_flags(WorkerSettings)
+    def run(**given: object) -> None:
+        seen.append(given)
+
+    words = ["--model", "m", "--adapters", "a=x", "--adapters", "b", "--max-num-seqs", "3"]
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code == 0, result.output
+    assert set(seen[0]) == set(WorkerSettings.model_fields)
+    settings = read_settings(WorkerSettings, seen[0])
+    assert settings.adapters == ("a=x", "b")
+    assert settings.max_num_seqs == 3
+    assert settings.lease_ms == WorkerSettings.model_fields["lease_ms"].default
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORIKEET_PORT", "1111")
+    assert read_settings(ApiSettings, {"port": None}).port == 1111
+    assert read_settings(ApiSettings, {"port": 0}).port == 0
+
+
+def test_redis_is_found_by_flag_then_our_variable_then_the_customary_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LORIKEET_REDIS_URL", raising=False)
+    monkeypatch.setenv("REDIS_URL", "redis://customary")
+    assert read_settings(ApiSettings, {}).redis_url == "redis://customary"
+    monkeypatch.setenv("LORIKEET_REDIS_URL", "redis://ours")
+    assert read_settings(ApiSettings, {}).redis_url == "redis://ours"
+    assert read_settings(ApiSettings, {"redis_url": "redis://flag"}).redis_url == "redis://flag"
+
+
+def test_a_childs_command_line_holds_what_was_given() -> None:
+    given = {"model": "m", "adapters": ["a=x", "b"], "port": 0, "dtype": None}
+    assert to_argv(given, ["model", "adapters", "port", "dtype", "device"]) == [
+        *("--model", "m", "--adapters", "a=x", "--adapters", "b", "--port", "0")
+    ]

@@ -1,0 +1,192 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ops.supervisor import Child, ChildRefused, Supervisor
+
+DEADLINE_S = 20
+SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
+
+
+class Log:
+    """What was shown, and a wait for it."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def show(self, name: str, line: str) -> None:
+        self.lines.append((name, line))
+
+    def count(self, text: str) -> int:
+        return sum(text in line for _, line in self.lines)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - lines arrive through a plain callback
+            await asyncio.sleep(0.01)
+
+
+def child(name: str, code: str, log: Log, *, stop_timeout_s: float = 10) -> Child:
+    return Child(
+        name=name,
+        argv=[sys.executable, "-S", "-c", code],
+        env=dict(os.environ),
+        stop_timeout_s=stop_timeout_s,
+        show=log.show,
+        first_backoff_s=0.01,
+    )
+
+
+async def test_a_child_that_dies_is_started_again() -> None:
+    log = Log()
+    worker = child("worker", SLEEPER, log)
+    supervisor = Supervisor([[worker]])
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("up") == 1)
+
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+
+    await until(lambda: log.count("up") == 2)
+    assert log.count("ended (SIGKILL), starts again in 0.01 s") == 1
+    supervisor.stop()
+    await run
+
+
+async def test_the_pause_before_a_restart_doubles() -> None:
+    log = Log()
+    supervisor = Supervisor([[child("worker", "raise SystemExit(1)", log)]])
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("starts again") >= 3)
+    supervisor.stop()
+    await run
+    shown = [line for _, line in log.lines if "starts again" in line]
+    assert shown[:3] == [
+        f"ended (exit code 1), starts again in {pause} s" for pause in ("0.01", "0.02", "0.04")
+    ]
+
+
+async def test_a_refusal_ends_everything() -> None:
+    log = Log()
+    worker = child("worker", "print('no such model', flush=True); raise SystemExit(2)", log)
+    api = child("api", SLEEPER, log)
+    with pytest.raises(ChildRefused, match="worker doesn't start"):
+        await Supervisor([[api], [worker]]).run()
+    assert ("worker", "no such model") in log.lines
+    assert_gone(api)
+
+
+async def test_groups_end_one_after_the_other() -> None:
+    log = Log()
+    says_bye = (
+        "import signal, sys, time; "
+        "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0))); "
+        "print('up', flush=True); time.sleep(600)"
+    )
+    names = ["api", "worker", "control"]
+    supervisor = Supervisor([[child(name, says_bye, log)] for name in names])
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("up") == 3)
+    supervisor.stop()
+    await run
+    assert [name for name, line in log.lines if line == "bye"] == names
+
+
+async def test_a_child_that_ignores_sigterm_is_killed() -> None:
+    log = Log()
+    worker = child("worker", STUBBORN, log, stop_timeout_s=0.1)
+    supervisor = Supervisor([[worker]])
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("up") == 1)
+    supervisor.stop()
+    await run
+    assert log.count("is killed") == 1
+    assert_gone(worker)
+
+
+async def test_a_second_stop_kills_at_once() -> None:
+    log = Log()
+    worker = child("worker", STUBBORN, log, stop_timeout_s=600)
+    supervisor = Supervisor([[worker]])
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("up") == 1)
+    supervisor.stop()
+    supervisor.stop()
+    async with asyncio.timeout(DEADLINE_S):
+        await run
+    assert_gone(worker)
+
+
+async def test_work_alongside_that_fails_ends_everything() -> None:
+    log = Log()
+    worker = child("worker", SLEEPER, log)
+
+    async def fails() -> None:
+        await until(lambda: log.count("up") == 1)
+        raise ChildRefused("redis is gone")
+
+    with pytest.raises(ChildRefused, match="redis is gone"):
+        await Supervisor([[worker]]).run(fails())
+    assert_gone(worker)
+
+
+async def test_a_line_longer_than_the_buffer_is_shown_in_parts() -> None:
+    log = Log()
+    supervisor = Supervisor([[child("worker", f"print('x' * 200_000); {SLEEPER}", log)]])
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("up") == 1)
+    supervisor.stop()
+    await run
+    assert sum(line.count("x") for _, line in log.lines) == 200_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a dead parent")
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(pid_file)])
+    try:
+        wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+    finally:
+        parent.kill()
+        parent.wait()
+    pid = int(pid_file.read_text())
+    wait_for(lambda: not is_alive(pid))
+
+
+_PARENT = """
+import asyncio, os, sys
+from ops.supervisor import Child, Supervisor
+code = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(600)"
+child = Child(name="c", argv=[sys.executable, "-c", code, sys.argv[1]], env=dict(os.environ),
+              stop_timeout_s=1, show=lambda *_: None)
+asyncio.run(Supervisor([[child]]).run())
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        # A zombie has ended; only its reaper is late.
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def assert_gone(child: Child) -> None:
+    assert child.pid is not None
+    assert not is_alive(child.pid)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
