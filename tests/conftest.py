@@ -1,6 +1,10 @@
 """What every test may ask for: a real Redis, and a pool of its own in it."""
 
 import os
+
+# Tiny models lose by threads, and torch's threads spin when others need the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import uuid
 from collections.abc import AsyncIterator, Iterator
 

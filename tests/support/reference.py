@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 MAX_GAP = 1e-3
 """Where two texts part, the reference's two best logits must be closer than this."""
@@ -21,19 +22,23 @@ class Reference:
 @torch.inference_mode()
 def greedy(model: Any, prompt: Sequence[int], num_tokens: int) -> Reference:
     """The `num_tokens` tokens that `model` answers, end-of-sequence tokens ignored."""
-    out = model(input_ids=torch.tensor([list(prompt)]), use_cache=True)
-    tokens: list[int] = []
-    gaps: list[float] = []
-    for _ in range(num_tokens):
-        best = out.logits[0, -1].topk(2)
-        tokens.append(int(best.indices[0]))
-        gaps.append(float(best.values[0] - best.values[1]))
-        out = model(
-            input_ids=torch.tensor([tokens[-1:]]),
-            past_key_values=out.past_key_values,
-            use_cache=True,
-        )
-    return Reference(tokens, gaps)
+    ids = torch.tensor([list(prompt)])
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        generation_config=GenerationConfig(
+            max_new_tokens=num_tokens,
+            do_sample=False,
+            eos_token_id=-1,  # None would leave the one of the model
+            pad_token_id=0,
+            output_logits=True,
+            return_dict_in_generate=True,
+        ),
+    )
+    best = [logits[0].topk(2).values for logits in out.logits]
+    return Reference(
+        tokens=out.sequences[0, len(prompt) :].tolist(), gaps=[float(b[0] - b[1]) for b in best]
+    )
 
 
 def count_ties(got: Sequence[int], expected: Reference) -> int:
