@@ -109,12 +109,18 @@ def _no_such_job(job_id: str) -> JobFailed:
 
 
 def _adapter_table(found: list[Adapter], workers: list[WorkerView]) -> Table:
-    table = Table("name", "version", "rank", "MB", "source", "on workers")
+    table = Table("name", "version", "rank", "MB", "source", "state", "on workers")
     for adapter in found:
         holders = sum(adapter.version in worker.residents for worker in workers)
-        size = f"{adapter.num_bytes / 1e6:.1f}"
-        on = f"{holders} of {len(workers)}"
-        table.add_row(adapter.name, adapter.version, str(adapter.rank), size, adapter.source, on)
+        table.add_row(
+            adapter.name,
+            adapter.version,
+            str(adapter.rank),
+            f"{adapter.num_bytes / 1e6:.1f}",
+            adapter.source,
+            adapter.state,
+            f"{holders} of {len(workers)}",
+        )
     return table
 
 

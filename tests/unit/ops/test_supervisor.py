@@ -165,7 +165,11 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
 _PARENT = """
 import asyncio, os, sys
 from ops.supervisor import Child, Supervisor
-code = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(600)"
+code = '''
+import os, sys, time
+print(os.getpid(), file=open(sys.argv[1], "w"), flush=True)
+time.sleep(600)
+'''
 child = Child(name="c", argv=[sys.executable, "-c", code, sys.argv[1]], env=dict(os.environ),
               stop_timeout_s=1, show=lambda *_: None)
 asyncio.run(Supervisor([[child]]).run())

