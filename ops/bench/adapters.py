@@ -1,6 +1,8 @@
 """The workload's adapters: random ones, which cost as much as trained ones."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -24,12 +26,20 @@ def make_adapters(model: Path, target: Path) -> dict[str, Path]:
     folders = {}
     for index, rank in enumerate(RANKS):
         torch.manual_seed(index)
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGETS)
-        adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                nn.init.normal_(parameter, std=B_STD)
         folders[f"a{index}"] = target / f"a{index}"
-        adapted.save_pretrained(target / f"a{index}", save_embedding_layers=False)
-        base = adapted.unload()
+        base = _make_adapter(base, rank, target / f"a{index}")
     return folders
+
+
+def _make_adapter(base: Any, rank: int, folder: Path) -> Any:
+    """Write one adapter, and give the base model back without it."""
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGETS)
+    with warnings.catch_warnings():
+        # PEFT reads an attribute that transformers is about to rename.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=B_STD)
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    return adapted.unload()

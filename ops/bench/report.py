@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import orjson
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ops.bench.plot import write_plot
@@ -11,14 +12,16 @@ from ops.bench.results import LABELS, Results, Row, Spread, summarise
 
 
 def table(results: Results) -> Table:
-    """All scenarios: medians, and the spread where there are several repeats."""
+    """All scenarios: medians, with the spread below them where there are several rounds."""
     machine = results.machine
     shown = Table(
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
         title=f"{results.model} on {machine.cpu}, {machine.cores} cores, {machine.commit}",
         caption="output tokens per second; PEFT: as many sequences as clients, in one batch",
     )
-    shown.add_column("served")
-    for header in ("clients", "Lorikeet", "PEFT", "ratio", "GEMM floor", "TTFT p50", "ITL p50"):
+    shown.add_column("served", no_wrap=True)
+    for header in ("clients", "Lorikeet", "PEFT", "ratio", "GEMM\nfloor", "TTFT\np50", "ITL\np50"):
         shown.add_column(header, justify="right", no_wrap=True)
     shown.add_column("errors", justify="right", style="red")
     for row in summarise(results):
@@ -65,4 +68,4 @@ def _number(spread: Spread, *, digits: int = 0) -> str:
     text = f"{spread.median:.{digits}f}"
     if spread.low == spread.high:
         return text
-    return f"{text} ({spread.low:.{digits}f}-{spread.high:.{digits}f})"
+    return f"{text}\n{spread.low:.{digits}f}-{spread.high:.{digits}f}"

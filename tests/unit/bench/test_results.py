@@ -85,17 +85,17 @@ def test_errors_of_all_rounds_are_counted() -> None:
     assert [row.num_errors for row in summarise(THREE)] == [0, 1]
 
 
-@pytest.mark.parametrize("part", ["8 adapters", "90 (80-100)", "3.00", "400", "1.50 s", "50 ms"])
+@pytest.mark.parametrize("part", ["8 adapters", "80-100", "3.00", "400", "1.50 s", "50 ms"])
 def test_the_table_shows(part: str) -> None:
     out = StringIO()
-    Console(file=out, width=200).print(table(THREE))
+    Console(file=out, width=80).print(table(THREE))
     assert part in out.getvalue()
 
 
 def test_one_round_has_no_spread() -> None:
     out = StringIO()
-    Console(file=out, width=200).print(table(results(repeat(100, 90, 30))))
-    assert "(" not in out.getvalue()
+    Console(file=out, width=80).print(table(results(repeat(100, 90, 30))))
+    assert "100-100" not in out.getvalue()
 
 
 def test_the_queue_is_told_in_one_sentence() -> None:
