@@ -17,6 +17,7 @@ def table(results: Results) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         collapse_padding=True,
+        pad_edge=False,
         title=f"{results.model} on {machine.cpu}, {machine.cores} cores, {machine.commit}",
         caption="output tokens per second; PEFT: as many sequences as clients, in one batch",
     )

@@ -10,7 +10,7 @@ from ops.bench.bench import Bench
 from ops.bench.report import write_results
 
 
-@pytest.mark.timeout(300)  # it starts six processes, four of which import torch
+@pytest.mark.timeout(300)  # three of the processes that it starts import torch
 def test_the_benchmark_runs_from_nothing_to_its_files(tmp_path: Path) -> None:
     # 128 words are some 600 tokens of the byte-level tokenizer.
     model = tiny.save_tiny_model(tmp_path / "tiny", max_position_embeddings=2048)
