@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from shared.protocol import AdapterVersion
+
+MAX_SEGMENTS = 64
+"""In one block: bounds the search, and no batch within it loses by it."""
 
 
 class Segment(NamedTuple):
@@ -42,8 +46,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Microseconds of one block on a CPU, fitted over 1-512 tokens and 8-1024 rows.
+    """What blocks cost on a CPU, in microseconds, fitted over 1-512 tokens and 8-1024 rows.
 
+    `block + rows * features / 1000 * (row + tokens * token_row)`, features being in + out.
     Measured on one core of an AMD EPYC with avx512_bf16, torch 2.13, features 576 + 576:
 
         tokens x rows      4 x 8    32 x 16    32 x 96    128 x 96    512 x 96    512 x 256
@@ -51,22 +56,16 @@ class Costs:
         float32 (us)           8         21        160         485        1753         4715
 
     So 32 decode tokens of 8 adapters (96 rows) are one block in bfloat16, where a product costs
-    15 us before it does anything, and about four in float32; a chunk of 128 tokens is a block
-    of its own in both.
+    15 us before it does anything. In float32 they are about four if neighbours share an adapter.
+    A prefill chunk of 128 tokens is a block of its own in both.
     """
 
     block: float
-    """Of two products and what is around them."""
+    """Two products and what is around them."""
     row: float
-    """Of one row, read from memory, per 1,000 features in and out."""
+    """Reading a row from memory."""
     token_row: float
-    """Of one token by one row, per 1,000 features in and out."""
-
-    def of(self, num_tokens: int, num_rows: int, num_features: int) -> float:
-        """Microseconds for a block; `num_features` is in + out."""
-        return self.block + num_rows * num_features * 1e-3 * (
-            self.row + num_tokens * self.token_row
-        )
+    """Multiplying a token by a row."""
 
 
 HALF = Costs(block=30.0, row=0.25, token_row=0.016)
@@ -93,24 +92,45 @@ def plan_blocks(
     costs: Costs,
     num_features: int,
 ) -> list[Block]:
-    """Blocks for the segments whose adapter has rows here, each joined while that is cheaper."""
-
-    def price(block: Block) -> float:
-        num_rows = block.rows.stop - block.rows.start
-        return costs.of(block.stop - block.start, num_rows, num_features)
-
+    """The cheapest cut into blocks of the segments whose adapter has rows here, in order."""
+    segments = [segment for segment in segments if segment.version in rows]
+    runs = [rows[segment.version] for segment in segments]
+    best = [(0.0, 0, Rows(0, 0))]
+    for stop in range(1, len(segments) + 1):
+        best.append(_cheapest(segments[:stop], runs, best, costs, num_features))
     blocks: list[Block] = []
-    for segment in segments:
-        if segment.version not in rows:
-            continue
-        block = Block((segment,), rows[segment.version])
-        if blocks and price(joined := _join(blocks[-1], block)) <= price(blocks[-1]) + price(block):
-            blocks[-1] = joined
-        else:
-            blocks.append(block)
-    return blocks
+    stop = len(segments)
+    while stop:
+        _, start, span = best[stop]
+        blocks.append(Block(tuple(segments[start:stop]), span))
+        stop = start
+    return blocks[::-1]
 
 
-def _join(left: Block, right: Block) -> Block:
-    rows = Rows(min(left.rows.start, right.rows.start), max(left.rows.stop, right.rows.stop))
-    return Block(left.segments + right.segments, rows)
+def _cheapest(
+    segments: Sequence[Segment],
+    runs: Sequence[Rows],
+    best: Sequence[tuple[float, int, Rows]],
+    costs: Costs,
+    num_features: int,
+) -> tuple[float, int, Rows]:
+    """The price of all `segments` at best, and the last block's first segment and rows.
+
+    `best` is the same for each shorter beginning. Plain numbers: this runs some thousand times
+    for one batch.
+    """
+    last = len(segments) - 1
+    stop = segments[last].stop
+    per_row = num_features * 1e-3 * costs.row
+    per_token_row = num_features * 1e-3 * costs.token_row
+    low, high = runs[last]
+    cheapest = inf
+    for start in range(last, max(last - MAX_SEGMENTS, -1), -1):
+        low = min(low, runs[start][0])
+        high = max(high, runs[start][1])
+        num_tokens = stop - segments[start][0]
+        price = best[start][0] + (high - low) * (per_row + num_tokens * per_token_row)
+        if price < cheapest:
+            cheapest, found = price, (start, low, high)
+    start, low, high = found
+    return cheapest + costs.block, start, Rows(low, high)
