@@ -28,7 +28,7 @@ def adapter_folder(source: str) -> Path:
         AdapterRejected: there is no such folder, or the hub doesn't give it.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source and path.is_dir():
         return path
     if path.exists() or not _HUB_ID.fullmatch(source):
         raise AdapterRejected(f"{source!r} is neither a folder nor a hub id (org/name)")

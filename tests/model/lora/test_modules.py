@@ -1,0 +1,85 @@
+import pytest
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
+from tiny import ARCHITECTURES, tiny_model
+from torch import nn
+from transformers import PretrainedConfig
+
+from shared.errors import AdapterRejected
+from worker.lora.modules import ModuleShape, base_modules
+
+
+@pytest.mark.parametrize("model_type", [*ARCHITECTURES, "gpt2", "opt", "qwen3_moe"])
+def test_all_linear_is_what_peft_makes_of_it(model_type: str) -> None:
+    model = tiny_model(model_type)
+    config = LoraConfig(target_modules="all-linear")
+    assert (
+        base_modules(model).all_linear
+        == _maybe_include_all_linear_layers(config, model).target_modules
+    )
+
+
+def test_linears_are_those_of_the_decoder_with_their_shapes() -> None:
+    base = base_modules(tiny_model("llama"))
+    assert base.linears["model.layers.0.self_attn.k_proj"] == ModuleShape(64, 32)
+    assert base.linears["model.layers.1.mlp.down_proj"] == ModuleShape(96, 64)
+    assert len(base.linears) == 14
+    assert base.others["lm_head"] == "Linear"
+    assert base.others["model.embed_tokens"] == "Embedding"
+    assert base.model_type == "llama"
+
+
+def test_gpt_2_has_linears_of_its_own_kind() -> None:
+    base = base_modules(tiny_model("gpt2"))
+    assert base.linears["transformer.h.0.attn.c_attn"] == ModuleShape(64, 192)
+    assert base.conv1d == set(base.linears)
+
+
+class Experts(nn.Module):
+    """Experts as linears of their own, as older models keep them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = PretrainedConfig()
+        layer = nn.Module()
+        layer.o = nn.Linear(2, 2)
+        layer.experts = nn.ModuleList([nn.Linear(2, 2)])
+        self.layers = nn.ModuleList([layer])
+
+    def get_output_embeddings(self) -> None:
+        return None
+
+
+def test_experts_that_see_some_of_the_tokens_cannot_be_targeted() -> None:
+    base = base_modules(Experts())
+    assert set(base.linears) == {"layers.0.o"}
+    with pytest.raises(AdapterRejected, match=r"layers\.0\.experts\.0 \(Linear\)"):
+        base.targets(LoraConfig(target_modules="all-linear"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"target_modules": ["embed_tokens"]}, r"model\.embed_tokens \(Embedding\)"),
+        ({"target_modules": ["q_proj", "lm_head"]}, r"lm_head \(Linear\)"),
+        ({"target_modules": ["self_attn"]}, r"model\.layers\.0\.self_attn \(LlamaAttention\)"),
+        ({"target_modules": ["nothing"]}, "target_modules matches no module"),
+        ({"target_modules": []}, "target_modules matches no module"),
+        (
+            {"target_modules": ["q_proj"], "layers_to_transform": [7]},
+            "target_modules matches no module",
+        ),
+    ],
+)
+def test_targets_that_are_not_served_are_refused_by_name(
+    config: dict[str, object], message: str
+) -> None:
+    with pytest.raises(AdapterRejected, match=message):
+        base_modules(tiny_model("llama")).targets(LoraConfig(**config))
+
+
+def test_a_model_without_peft_defaults_asks_for_targets() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(AdapterRejected, match="target_modules isn't set"):
+        base_modules(Experts()).targets(LoraConfig())

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from shared.errors import SettingsError
+from worker.lora.names import is_valid_name, parse_adapter_flags
+
+
+def test_named_sources_keep_their_order() -> None:
+    assert parse_adapter_flags(["sql=/data/a", "chat=org/repo"]) == {
+        "sql": "/data/a",
+        "chat": "org/repo",
+    }
+
+
+@pytest.mark.parametrize("source", ["/data/pirate", "/data/pirate/", "org/pirate", "pirate"])
+def test_a_bare_source_is_named_by_its_last_part(source: str) -> None:
+    assert parse_adapter_flags([source]) == {"pirate": source}
+
+
+def test_the_bare_current_folder_is_named_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sql").mkdir()
+    monkeypatch.chdir(tmp_path / "sql")
+    assert parse_adapter_flags(["."]) == {"sql": "."}
+
+
+def test_only_the_first_equals_sign_ends_the_name() -> None:
+    assert parse_adapter_flags(["a=/data/r=8"]) == {"a": "/data/r=8"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["a=/x", "a=/y"], "--adapters 'a=/y': the name 'a' is given twice"),
+        (["/data/a", "a=/y"], "given twice"),
+        (["a="], "no folder or hub id"),
+        (["=/x"], "bad adapter name ''"),
+        (["../x=/x"], "bad adapter name"),
+        (["a..b=/x"], "bad adapter name"),
+        (["/data/my adapter"], "bad adapter name 'my adapter'"),
+        ([""], "bad adapter name|no folder"),
+    ],
+)
+def test_bad_flags_stop_the_start_by_name(flags: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_adapter_flags(flags)
+
+
+@pytest.mark.parametrize("name", ["a", "org/repo", "v1.2_x-y", "0", "a" * 128])
+def test_valid_names(name: str) -> None:
+    assert is_valid_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", ".a", "/a", "a@b", "a b", "a:b", "a\n", "é", "a/../b", "a" * 129]
+)
+def test_invalid_names(name: str) -> None:
+    assert not is_valid_name(name)

@@ -1,0 +1,90 @@
+"""Pools, adapters and wrapped models for tests of LoRA, most of them without a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shared.protocol import AdapterVersion
+from worker.lora.adapter import LoRAAdapter, LoRAWeights, read_adapter
+from worker.lora.layers import LoRAContext, wrap_modules
+from worker.lora.modules import BaseModules, ModuleShape, base_modules
+from worker.lora.pool import LoRAPool
+
+CPU = torch.device("cpu")
+
+
+def made_base(num_layers: int = 2, *, width: int = 16, out: int = 24) -> BaseModules:
+    """A base with two linears per layer, `q` and `up`, and one outside of the layers."""
+    linears = {"project_in": ModuleShape(out, width)}
+    for layer in range(num_layers):
+        linears[f"layers.{layer}.q"] = ModuleShape(width, width)
+        linears[f"layers.{layer}.up"] = ModuleShape(width, out)
+    return BaseModules(
+        model_type="made",
+        linears=linears,
+        conv1d=frozenset(),
+        others={},
+        all_linear=frozenset(linears),
+    )
+
+
+def made_adapter(
+    base: BaseModules,
+    name: str,
+    ranks: Mapping[str, int],
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> LoRAAdapter:
+    """A random adapter with the given rank for each module."""
+    generator = torch.Generator().manual_seed(seed)
+    modules = {}
+    for module, rank in ranks.items():
+        shape = base.linears[module]
+        a = torch.randn(rank, shape.in_features, generator=generator)
+        b = torch.randn(rank, shape.out_features, generator=generator)
+        modules[module] = LoRAWeights(a.to(dtype), b.to(dtype).t(), 1.0)
+    return LoRAAdapter(
+        name=name,
+        version=AdapterVersion(f"{name}@{seed:012d}"),
+        digest="",
+        weights_digest="",
+        source="",
+        folder=Path(),
+        rank=max(ranks.values()),
+        num_bytes=sum(w.a.nbytes + w.b.nbytes for w in modules.values()),
+        modules=modules,
+    )
+
+
+def made_pool(
+    base: BaseModules, max_bytes: int = 1 << 20, dtype: torch.dtype = torch.float32
+) -> LoRAPool:
+    """An empty pool on the CPU."""
+    return LoRAPool(base, max_bytes=max_bytes, dtype=dtype, device=CPU)
+
+
+@dataclass
+class Wrapped:
+    """A model with a pool, ready for adapters."""
+
+    model: nn.Module
+    base: BaseModules
+    pool: LoRAPool
+    context: LoRAContext
+
+    def load(self, folder: Path, name: str = "a") -> AdapterVersion:
+        """Make the adapter in `folder` resident."""
+        adapter = read_adapter(name, str(folder), self.base, dtype=torch.float32)
+        self.pool.add(adapter)
+        return adapter.version
+
+
+def wrapped(model: nn.Module) -> Wrapped:
+    """`model` in float32 with an empty pool of 64 MiB."""
+    base = base_modules(model)
+    pool = made_pool(base, 64 << 20)
+    return Wrapped(model, base, pool, wrap_modules(model, base, pool))
