@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,8 +15,10 @@ from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from worker.engine_thread import EngineThread
 from worker.lease import Lease
-from worker.lora.adapter import LoRAAdapter
 from worker.retry import until_redis_is_back
+
+if TYPE_CHECKING:  # it imports torch
+    from worker.lora.adapter import LoRAAdapter
 
 log = structlog.get_logger()
 
@@ -42,7 +45,7 @@ class Adapters:
         engine: EngineThread,
         *,
         base: AdapterVersion,
-        read: Callable[[str, str], LoRAAdapter],
+        read: Callable[[str, str], "LoRAAdapter"],
     ) -> None:
         """Start with the base alone; `read` takes a name and a source, checks all, and blocks."""
         self._queue = queue
@@ -84,7 +87,7 @@ class Adapters:
         self._told = set(self._residents)
         return sorted(self._told)
 
-    async def add(self, adapter: LoRAAdapter) -> None:
+    async def add(self, adapter: "LoRAAdapter") -> None:
         """Put an adapter that was read into the engine, without telling the pool.
 
         Raises:
@@ -128,7 +131,7 @@ class Adapters:
         workers = await until_redis_is_back(self._queue.workers)
         return any(version in w.residents for w in workers if w.id != self._lease.wid)
 
-    async def _fetch(self, version: AdapterVersion) -> LoRAAdapter:
+    async def _fetch(self, version: AdapterVersion) -> "LoRAAdapter":
         """Read the version from where the registry says that it is."""
         self._loading.add(version)
         entry = await until_redis_is_back(lambda: self._registry.adapter_by_version(version))
@@ -141,7 +144,7 @@ class Adapters:
         self._mean_load_ms += (load_ms - self._mean_load_ms) * share
         return adapter
 
-    def _read_timed(self, entry: Adapter) -> tuple[LoRAAdapter, float]:
+    def _read_timed(self, entry: Adapter) -> tuple["LoRAAdapter", float]:
         started_s = time.monotonic()
         adapter = self._read(entry.name, entry.source)
         return adapter, (time.monotonic() - started_s) * 1000

@@ -4,13 +4,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from shared.errors import ErrorCode, JobError
-from worker.engine.engine import Engine
 from worker.engine.request import Request, RequestId, StepOutput
+
+if TYPE_CHECKING:  # it imports torch
+    from worker.engine.engine import Engine
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -22,7 +24,7 @@ ENGINE_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine failed; se
 class EngineThread:
     """Runs an engine. Every method returns at once, and may be called on any thread."""
 
-    def __init__(self, engine: Engine, on_outputs: Callable[[list[StepOutput]], None]) -> None:
+    def __init__(self, engine: "Engine", on_outputs: Callable[[list[StepOutput]], None]) -> None:
         """Wrap `engine`; `on_outputs` gets each step's outputs, on the engine thread."""
         self._engine = engine
         self._on_outputs = on_outputs
@@ -52,7 +54,7 @@ class EngineThread:
         """End a request before the next step; outputs of the present one may still come."""
         self._inbox.put(lambda: self._abort(request_id))
 
-    def call(self, function: Callable[[Engine], T]) -> Future[T]:
+    def call(self, function: Callable[["Engine"], T]) -> Future[T]:
         """Run `function` on the engine between two steps; the future has what it returns."""
         future: Future[T] = Future()
 

@@ -1,15 +1,18 @@
 """What a worker says of itself: to the pool with each beat, and in its first log line."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from shared.protocol import WorkerInfo
 from shared.settings import WorkerSettings
-from worker.engine.engine import EngineStats
 from worker.served import ServedModel
+
+if TYPE_CHECKING:  # it imports torch
+    from worker.engine.engine import EngineStats
 
 
 def worker_info(
-    settings: WorkerSettings, served: ServedModel, stats: EngineStats, counters: dict[str, int]
+    settings: WorkerSettings, served: ServedModel, stats: "EngineStats", counters: dict[str, int]
 ) -> WorkerInfo:
     """The worker as operators see it; `counters` are totals beside the engine's."""
     return WorkerInfo(

@@ -16,6 +16,7 @@ from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from shared.settings import WorkerSettings
 from shared.streams import recover
+from shared.tasks import cancel_tasks
 from worker.adapters import Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput
@@ -26,7 +27,7 @@ from worker.lora.names import parse_adapter_flags
 from worker.publisher import Publisher
 from worker.retry import MAX_DELAY_S
 from worker.running import RunningJobs
-from worker.served import ServedModel, load_served
+from worker.served import ServedModel
 
 log = structlog.get_logger()
 
@@ -133,19 +134,17 @@ class Worker:
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
-            lease = group.create_task(self._lease.run())
-            loops = [
+            takes_on = [
+                group.create_task(self._lease.run()),
                 group.create_task(self._consumer.run()),
-                group.create_task(self._publisher.run()),
                 group.create_task(self._read_mail()),
-                group.create_task(self._reap()),
             ]
+            winds_up = [group.create_task(self._publisher.run()), group.create_task(self._reap())]
             await self._is_draining.wait()
             await self._drain()
-            lease.cancel()  # or it would miss the beat after the farewell, and register anew
+            await cancel_tasks(*takes_on)
             await self._leave()
-            for loop in loops:
-                loop.cancel()
+            await cancel_tasks(*winds_up)
 
     async def _drain(self) -> None:
         """Claim nothing more, and give running jobs their time to finish."""
@@ -171,10 +170,9 @@ class Worker:
         # Once the engine has taken the aborts, all outputs there will be are on their way here.
         await asyncio.wrap_future(self._engine.call(lambda engine: engine.stats()))
         await self._publisher.flush(save_all=True)
-        left = [job.id for job in self._jobs]
-        self._jobs.clear()
+        released = [job.id for job in self._jobs]
         await self._queue.leave(self._lease.wid)
-        log.info("worker_left", worker=self._lease.wid, released=left)
+        log.info("worker_left", worker=self._lease.wid, released=released)
 
     async def _register(self, wid: WorkerId) -> None:
         """Enter the pool, with all that it would have to know if Redis had lost everything."""
@@ -247,14 +245,20 @@ class Worker:
         return worker_info(self._settings, self._served, self._engine.stats, counters)
 
 
-def run_worker(
-    settings: WorkerSettings, *, load: Callable[[WorkerSettings], ServedModel] = load_served
-) -> None:
+def run_worker(settings: WorkerSettings) -> None:
     """Run a worker until SIGTERM or SIGINT has drained it; a second signal hurries it.
 
     Raises:
         LorikeetError: it can't start.
     """
+    # Only here: the actor itself does without torch, which takes seconds to import.
+    from worker.loading import load_served
+
+    run_with(settings, load_served)
+
+
+def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
+    """Run a worker that serves what `load` gives; like `run_worker` otherwise."""
     asyncio.run(_run(settings, load))
 
 

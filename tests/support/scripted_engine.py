@@ -1,0 +1,195 @@
+"""An engine whose tokens are known beforehand, behind a real worker.
+
+Run as a program it is such a worker: `scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S`.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from tiny_tokenizers import byte_level_tokenizer
+
+from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol import AdapterVersion, FinishReason
+from shared.registry import BaseModel
+from shared.settings import WorkerSettings
+from worker.engine.request import Request, RequestId, StepOutput
+from worker.served import ServedModel
+from worker.service import run_with
+from worker.text import Tokenizer
+
+HF = byte_level_tokenizer()
+EOS_ID: int = HF.eos_token_id
+MAX_MODEL_LEN = 1000
+BASE = BaseModel(
+    name="scripted",
+    version=AdapterVersion("scripted@000000000000"),
+    max_model_len=MAX_MODEL_LEN,
+    source="scripted",
+    created_s=0,
+)
+STEP_TIMEOUT_S = 30.0
+FAILING_TOKEN = 7
+"""A prompt that begins with it ends in an error of the engine."""
+
+
+def expected_ids(seed: int, choice: int, count: int, version: AdapterVersion) -> list[int]:
+    """The first tokens of an answer: a function of seed, choice, position and weights."""
+    salt = sum(version.encode())
+    ordinary = len(HF) - 2  # the first two are special
+    return [
+        2 + (seed * 7919 + choice * 104729 + salt + p * p * 31) % ordinary for p in range(count)
+    ]
+
+
+def expected_text(ids: Sequence[int]) -> str:
+    text: str = HF.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptedStats:
+    """Looks like the engine's; that one's module takes seconds to import."""
+
+    num_running: int
+    num_steps: int
+    num_waiting: int = 0
+    kv_blocks: int = 100
+    kv_blocks_free: int = 100
+    adapter_bytes: int = 0
+    num_preemptions: int = 0
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptedAdapter:
+    """Looks like an adapter, without weights."""
+
+    name: str
+    version: AdapterVersion
+    digest: str
+    weights_digest: str
+    source: str
+    rank: int = 8
+    num_bytes: int = 1024
+
+
+class ScriptedEngine:
+    """Has the interface of the real one; a step gives every request one token."""
+
+    def __init__(self, *, step_s: float = 0.0, max_adapters: int = 8) -> None:
+        self.step_s = step_s
+        self.max_adapters = max_adapters
+        self.requests: dict[RequestId, Request] = {}
+        self.adapters: list[AdapterVersion] = []
+        self.seen: list[RequestId] = []
+        self.says: list[int] | None = None
+        """What all answers are, in place of the expected ids."""
+        self.breaks_next_step = False
+        self.most_at_once = 0
+        self.may_step = threading.Event()
+        self.may_step.set()
+        self._num_steps = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.requests)
+
+    def add(self, request: Request) -> None:
+        self.requests[request.id] = request
+        self.seen.append(request.id)
+
+    def abort(self, request_id: RequestId) -> None:
+        self.requests.pop(request_id, None)
+
+    def step(self) -> list[StepOutput]:
+        time.sleep(self.step_s)
+        self.may_step.wait(STEP_TIMEOUT_S)
+        self._num_steps += 1
+        self.most_at_once = max(self.most_at_once, len(self.requests))
+        if self.breaks_next_step:
+            self.breaks_next_step = False
+            raise RuntimeError("scripted to break")
+        return [self._advance(request) for request in list(self.requests.values())]
+
+    def add_adapter(self, adapter: ScriptedAdapter) -> list[AdapterVersion]:
+        in_use = {request.version for request in self.requests.values()}
+        idle = [version for version in self.adapters if version not in in_use]
+        evicted = idle[:1] if len(self.adapters) >= self.max_adapters else []
+        if len(self.adapters) - len(evicted) >= self.max_adapters:
+            raise AdapterRejected("no room")
+        self.adapters = [v for v in self.adapters if v not in evicted] + [adapter.version]
+        return evicted
+
+    def stats(self) -> ScriptedStats:
+        return ScriptedStats(num_running=len(self.requests), num_steps=self._num_steps)
+
+    def _advance(self, request: Request) -> StepOutput:
+        if request.prompt_ids[0] == FAILING_TOKEN:
+            return self._fail(request, "scripted to fail")
+        if request.version is not None and request.version not in self.adapters:
+            return self._fail(request, f"{request.version} isn't resident")
+        token = self._token(request)
+        request.output_ids.append(token)
+        finish = FinishReason.LENGTH if len(request.output_ids) >= request.max_tokens else None
+        finish = FinishReason.STOP if token in request.stop_ids else finish
+        if finish:
+            del self.requests[request.id]
+        return StepOutput(request_id=request.id, token_id=token, finish=finish)
+
+    def _token(self, request: Request) -> int:
+        position = len(request.output_ids)
+        if self.says is not None:
+            return self.says[position % len(self.says)]
+        version = request.version or BASE.version
+        sampling = request.sampling
+        return expected_ids(sampling.seed, sampling.choice, position + 1, version)[-1]
+
+    def _fail(self, request: Request, message: str) -> StepOutput:
+        del self.requests[request.id]
+        return StepOutput(
+            request_id=request.id, error=JobError(code=ErrorCode.INTERNAL, message=message)
+        )
+
+
+def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
+    """An adapter without weights whose digest is its source; `broken` is refused."""
+    if source == "broken":
+        raise AdapterRejected(f"adapter {name} from {source}: scripted to be refused")
+    return ScriptedAdapter(
+        name=name,
+        version=AdapterVersion(f"{name}@{source}"),
+        digest=source,
+        weights_digest=source,
+        source=source,
+    )
+
+
+def scripted_model(engine: ScriptedEngine) -> ServedModel:
+    return ServedModel(
+        engine=engine,  # type: ignore[arg-type]  # has all that the worker uses
+        tokenizer=Tokenizer(HF, vocab_size=len(HF)),
+        base=BASE,
+        max_model_len=MAX_MODEL_LEN,
+        kv_tokens=100_000,
+        eos_ids=frozenset({EOS_ID}),
+        device="cpu",
+        dtype="float32",
+        num_threads=1,
+        read_adapter=read_scripted_adapter,  # type: ignore[arg-type]
+    )
+
+
+def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    settings = WorkerSettings(**orjson.loads(sys.argv[1]))
+    engine = ScriptedEngine(step_s=float(sys.argv[2]))
+    run_with(settings, lambda _: scripted_model(engine))
+
+
+if __name__ == "__main__":
+    main()

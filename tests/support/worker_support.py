@@ -1,0 +1,199 @@
+"""Clients and workers for the tests of the worker."""
+
+import asyncio
+import subprocess
+import sys
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
+
+from shared.connection import Redis
+from shared.keys import Keys
+from shared.protocol import (
+    AdapterVersion,
+    ApiId,
+    End,
+    Endpoint,
+    Event,
+    Job,
+    JobId,
+    Result,
+    Retry,
+    SamplingParams,
+    Tokens,
+)
+from shared.queue import Limits, Queue
+from shared.settings import WorkerSettings
+from shared.streams import ReplyReader
+from worker.service import Worker
+
+DEADLINE_S = 20.0
+LIMITS = Limits(
+    max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
+)
+PROGRAM = Path(__file__).parent / "scripted_engine.py"
+
+
+async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
+    """Wait for `condition`, a plain or async function; fails when it takes too long."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if await value if isinstance(value, Awaitable) else value:
+            return
+        assert time.monotonic() < end, "the condition didn't come true"
+        await asyncio.sleep(0.005)
+
+
+async def has_workers(queue: Queue, count: int) -> bool:
+    """Whether so many workers are registered."""
+    return len(await queue.workers()) == count
+
+
+class Client:
+    """An API process: enqueues jobs and gathers their events."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.api = ApiId(f"api-{uuid.uuid4().hex}")
+        self.queue = Queue(redis, keys)
+        self.events: dict[JobId, list[Event]] = defaultdict(list)
+        self._reader = ReplyReader(redis, keys, self.api)
+
+    async def read(self) -> None:
+        """Gather events until cancelled."""
+        while True:
+            for event in await self._reader.read():
+                self.events[event.job].append(event)
+
+    def make(
+        self,
+        prompt: str | tuple[int, ...] = "hello",
+        *,
+        version: AdapterVersion = BASE.version,
+        seed: int = 1,
+        max_tokens: int | None = 5,
+        n: int = 1,
+        stop: tuple[str, ...] = (),
+        cost: int = 10,
+        **changes: Any,
+    ) -> Job:
+        """A completion job, not yet enqueued."""
+        fields: dict[str, Any] = {
+            "id": JobId(uuid.uuid4().hex),
+            "endpoint": Endpoint.COMPLETIONS,
+            "model": "any",
+            "version": version,
+            "sampling": SamplingParams(seed=seed, max_tokens=max_tokens, n=n, stop=stop),
+            "created_s": int(time.time()),
+            "deadline_ms": 60_000,
+            "cost": cost,
+            "reply_to": self.api,
+            "prompt": prompt,
+        }
+        return Job(**{**fields, **changes})
+
+    async def send(self, *args: Any, **kwargs: Any) -> Job:
+        """Make a job and enqueue it."""
+        job = self.make(*args, **kwargs)
+        await self.queue.enqueue(job, LIMITS)
+        return job
+
+    async def end_of(self, job: Job, deadline_s: float = DEADLINE_S) -> End:
+        """The job's final event, once it is there."""
+        await until(lambda: self._find_end(job), deadline_s)
+        end = self._find_end(job)
+        assert end is not None
+        return end
+
+    async def result_of(self, job: Job, deadline_s: float = DEADLINE_S) -> Result:
+        """What is kept of the job, once it has ended."""
+        await self.end_of(job, deadline_s)
+        result = await self.queue.result(job.id)
+        assert result is not None
+        return result
+
+    async def until_shown(self, job: Job, count: int) -> None:
+        """Wait until `count` tokens of the job were shown."""
+        await until(lambda: sum(len(t.ids) for t in self.tokens_of(job)) >= count)
+
+    def tokens_of(self, job: Job) -> list[Tokens]:
+        return [event for event in self.events[job.id] if isinstance(event, Tokens)]
+
+    def seamless(self, job: Job) -> dict[int, tuple[tuple[int, ...], str]]:
+        """Ids and text of each choice; fails if the events have a gap, an overlap or stragglers."""
+        answers: dict[int, tuple[tuple[int, ...], str]] = {}
+        finished: set[int] = set()
+        try_ = 0
+        for event in self.events[job.id]:
+            assert event.try_ >= try_, "an event of an earlier try"
+            try_ = event.try_ + 1 if isinstance(event, Retry) else event.try_
+            if isinstance(event, Tokens):
+                ids, text = answers.get(event.choice, ((), ""))
+                assert event.index == len(ids), "a gap or an overlap"
+                assert event.choice not in finished
+                answers[event.choice] = (ids + event.ids, text + event.text)
+                if event.finish:
+                    finished.add(event.choice)
+        assert [type(e) for e in self.events[job.id]].count(End) == 1
+        assert isinstance(self.events[job.id][-1], End)
+        return answers
+
+    def _find_end(self, job: Job) -> End | None:
+        return next((e for e in self.events[job.id] if isinstance(e, End)), None)
+
+
+@asynccontextmanager
+async def running(
+    redis: Redis, engine: ScriptedEngine, pool: str, **settings: Any
+) -> AsyncIterator[Worker]:
+    """A worker in this process; it is stopped in the end and must leave without a fault."""
+    chosen = WorkerSettings(model="scripted", pool=pool, **settings)
+    worker = Worker(chosen, redis, scripted_model(engine))
+    queue = Queue(redis, Keys(pool))
+    before = len(await queue.workers())
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker.run())
+        await until(lambda: has_workers(queue, before + 1))
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            worker.stop()
+        async with asyncio.timeout(DEADLINE_S):
+            await task
+
+
+def all_seamless(client: Client, jobs: Sequence[Job]) -> None:
+    """Fail unless each job's events add up to exactly the answers that it must have."""
+    for job in jobs:
+        sampling = job.sampling
+        assert sampling.max_tokens is not None
+        answers = {}
+        for choice in range(sampling.n):
+            ids = expected_ids(sampling.seed, choice, sampling.max_tokens, job.version)
+            answers[choice] = (tuple(ids), expected_text(ids))
+        assert client.seamless(job) == answers
+
+
+@contextmanager
+def worker_process(
+    redis_url: str, pool: str, *, step_s: float, **settings: Any
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker in a process of its own; it is killed in the end if it still runs."""
+    chosen = {"redis_url": redis_url, "pool": pool, "model": "scripted", **settings}
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), orjson.dumps(chosen).decode(), str(step_s)]
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

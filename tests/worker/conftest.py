@@ -1,0 +1,40 @@
+"""Fixtures of the worker's tests; their classes are in tests/support."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from scripted_engine import ScriptedEngine
+from worker_support import Client, running
+
+from shared.connection import Redis
+from shared.keys import Keys
+from shared.tasks import cancel_tasks
+from worker.service import Worker
+
+
+@pytest.fixture
+async def client(redis: Redis, keys: Keys) -> AsyncIterator[Client]:
+    client = Client(redis, keys)
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(client.read())
+        yield client
+        await cancel_tasks(reading)
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(step_s=0.002)
+
+
+@pytest.fixture
+def start(redis: Redis, pool: str) -> Callable[..., AbstractAsyncContextManager[Worker]]:
+    """A worker in this process: `async with start(engine, max_num_seqs=4):`."""
+
+    def start_one(
+        engine: ScriptedEngine, **settings: object
+    ) -> AbstractAsyncContextManager[Worker]:
+        return running(redis, engine, pool, **settings)
+
+    return start_one

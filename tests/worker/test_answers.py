@@ -1,0 +1,210 @@
+"""What clients get of a worker that nothing happens to."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from scripted_engine import (
+    BASE,
+    EOS_ID,
+    FAILING_TOKEN,
+    HF,
+    ScriptedEngine,
+    expected_ids,
+    expected_text,
+)
+from worker_support import Client, until
+
+from shared.connection import Redis
+from shared.errors import ErrorCode
+from shared.keys import Keys
+from shared.protocol import Admitted, Endpoint, FinishReason, JobState
+from shared.streams import merge, shown
+from worker.service import Worker
+
+Start = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+def spelled(text: str) -> list[int]:
+    """One token a character."""
+    return [i for c in text for i in HF(c)["input_ids"]]
+
+
+async def test_a_job_is_admitted_streamed_and_ended(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine):
+        job = await client.send("hello", max_tokens=40)
+        end = await client.end_of(job)
+    ids = tuple(expected_ids(1, 0, 40, BASE.version))
+    prompt_tokens = len(HF("hello")["input_ids"])
+    assert client.events[job.id][0] == Admitted(job=job.id, try_=1, prompt_tokens=prompt_tokens)
+    assert client.seamless(job) == {0: (ids, expected_text(ids))}
+    assert len(client.tokens_of(job)) > 1
+    assert (end.state, end.error) == (JobState.DONE, None)
+    assert end.usage is not None
+    assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (prompt_tokens, 40)
+
+
+async def test_the_result_is_what_was_streamed(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine):
+        job = await client.send(max_tokens=20, n=3)
+        result = await client.result_of(job)
+    streamed = client.seamless(job)
+    assert {i: (c.ids, c.text) for i, c in enumerate(result.choices)} == streamed
+    assert [streamed[i][0] for i in range(3)] == [
+        tuple(expected_ids(1, i, 20, BASE.version)) for i in range(3)
+    ]
+    assert all(choice.finish is FinishReason.LENGTH for choice in result.choices)
+    assert result.usage is not None
+    assert result.usage.completion_tokens == 60
+
+
+async def test_a_chat_is_rendered_and_may_fill_the_context(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    engine.step_s = 0
+    messages = ({"role": "user", "content": "hi"},)
+    async with start(engine):
+        job = await client.send(
+            endpoint=Endpoint.CHAT, messages=messages, prompt=None, max_tokens=None
+        )
+        end = await client.end_of(job)
+    prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert end.usage is not None
+    assert end.usage.prompt_tokens == len(HF(prompt)["input_ids"])
+    assert end.usage.prompt_tokens + end.usage.completion_tokens == 1000
+
+
+async def test_the_end_token_is_counted_but_not_shown(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    engine.says = [*spelled("bye"), EOS_ID]
+    async with start(engine):
+        result = await client.result_of(await client.send(max_tokens=50))
+    (choice,) = result.choices
+    assert (choice.text, choice.finish, choice.ids[-1]) == ("bye", FinishReason.STOP, EOS_ID)
+    assert result.usage is not None
+    assert result.usage.completion_tokens == 4
+
+
+async def test_a_stop_string_ends_the_request_in_the_engine(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    engine.says = spelled("hello world")
+    async with start(engine):
+        job = await client.send(max_tokens=900, stop=("lo w",))
+        result = await client.result_of(job)
+        await until(lambda: not engine.requests)
+    (choice,) = result.choices
+    assert (choice.text, choice.finish) == ("hel", FinishReason.STOP)
+    assert len(choice.ids) == len("hello w")
+    assert client.seamless(job)[0][1] == "hel"
+
+
+async def test_a_bad_prompt_fails_its_job_before_it_is_admitted(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine):
+        bad = await client.send((5, 100_000))
+        too_long = await client.send((5,) * 1000)
+        good = await client.send()
+        ends = [await client.end_of(job) for job in (bad, too_long, good)]
+    assert [end.state for end in ends] == [JobState.FAILED, JobState.FAILED, JobState.DONE]
+    assert ends[0].error is not None
+    assert ends[0].error.param == "prompt[1]"
+    assert ends[1].error is not None
+    assert ends[1].error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert len(client.events[bad.id]) == 1
+
+
+async def test_an_error_of_the_engine_ends_one_job_with_all_its_choices(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine):
+        failing = await client.send((FAILING_TOKEN,), n=2)
+        good = await client.send()
+        assert (await client.end_of(good)).state is JobState.DONE
+        end = await client.end_of(failing)
+    assert end.state is JobState.FAILED
+    assert end.error is not None
+    assert end.error.message == "scripted to fail"
+
+
+async def test_a_broken_step_fails_what_ran_and_the_worker_goes_on(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine):
+        running = [await client.send(max_tokens=900, seed=seed) for seed in (1, 2)]
+        for job in running:
+            await client.until_shown(job, 3)
+        engine.breaks_next_step = True
+        ends = [await client.end_of(job) for job in running]
+        later = await client.end_of(await client.send())
+    assert [end.error.code for end in ends if end.error] == [ErrorCode.INTERNAL] * 2
+    assert later.state is JobState.DONE
+
+
+async def test_a_cancelled_job_ends_and_frees_the_engine(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine):
+        job = await client.send(max_tokens=900, n=2)
+        await client.until_shown(job, 3)
+        cancelled_at = time.monotonic()
+        assert await client.queue.cancel(job.id) is JobState.RUNNING
+        end = await client.end_of(job)
+        assert time.monotonic() - cancelled_at < 1
+        await until(lambda: not engine.requests)
+    assert end.state is JobState.CANCELLED
+    assert end.error is not None
+    assert end.error.code is ErrorCode.CANCELLED
+
+
+async def test_no_more_choices_run_than_the_worker_may(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine, max_num_seqs=4):
+        jobs = [await client.send(max_tokens=10, n=2, seed=seed) for seed in range(6)]
+        for job in jobs:
+            await client.end_of(job)
+    assert engine.most_at_once == 4
+
+
+async def test_a_job_with_more_choices_than_the_worker_has_room_for_runs_alone(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine, max_num_seqs=2):
+        job = await client.send(n=5)
+        assert (await client.end_of(job)).state is JobState.DONE
+    assert len(client.seamless(job)) == 5
+
+
+async def test_checkpoints_hold_all_that_was_shown_though_no_further_token_comes(
+    client: Client, engine: ScriptedEngine, start: Start, redis: Redis, keys: Keys
+) -> None:
+    async with start(engine):
+        job = await client.send(max_tokens=900)
+        await client.until_shown(job, 5)
+        engine.may_step.clear()
+
+        async def is_all_saved() -> bool:
+            saved = await shown(redis, keys, job.id)
+            return bool(saved) and list(saved) == list(merge(client.tokens_of(job)))
+
+        await until(is_all_saved, deadline_s=2)
+        engine.may_step.set()
+
+
+@pytest.mark.parametrize("text", ["你好、世界 🦜", "naïve"])
+async def test_characters_are_never_cut(
+    client: Client, engine: ScriptedEngine, start: Start, text: str
+) -> None:
+    engine.says = [*HF(text)["input_ids"], EOS_ID]
+    async with start(engine):
+        job = await client.send(max_tokens=100)
+        assert (await client.result_of(job)).choices[0].text == text
+    assert not any("\ufffd" in tokens.text for tokens in client.tokens_of(job))

@@ -1,0 +1,231 @@
+"""Jobs that move: nothing that was shown is lost, repeated or contradicted."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text
+from worker_support import Client, all_seamless, has_workers, until
+
+from shared.connection import Redis
+from shared.errors import ErrorCode, RedisUnavailable
+from shared.keys import Keys
+from shared.protocol import (
+    FinishReason,
+    Job,
+    JobState,
+    Tokens,
+    WorkerId,
+    WorkerInfo,
+)
+from shared.queue import Claim, Queue
+from worker.service import Worker
+
+Start = Callable[..., AbstractAsyncContextManager[Worker]]
+INFO = WorkerInfo(model="scripted", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+EARLIER = WorkerId("earlier")
+
+
+async def shown_by_an_earlier_worker(client: Client, job: Job, *pieces: Tokens) -> None:
+    """Claim the job, show `pieces` of it, and give it back."""
+    queue = client.queue
+    await queue.register(EARLIER, lease_ms=60_000, info=INFO, residents=[BASE.version])
+    claim = await queue.claim(
+        EARLIER,
+        sequences=8,
+        tokens=1000,
+        steal_ms=1000,
+        max_cold=0,
+        residents=[BASE.version],
+    )
+    assert [claimed.job.id for claimed in claim.jobs] == [job.id]
+    await queue.publish(EARLIER, {client.api: pieces})
+    await queue.leave(EARLIER)
+
+
+def piece(
+    job: Job, count: int, *, choice: int = 0, text: str | None = None, finish: str | None = None
+) -> Tokens:
+    """The first tokens of a choice."""
+    ids = tuple(expected_ids(1, choice, count, BASE.version))
+    return Tokens(
+        job=job.id,
+        try_=1,
+        choice=choice,
+        index=0,
+        ids=ids,
+        text=expected_text(ids) if text is None else text,
+        finish=FinishReason(finish) if finish else None,
+    )
+
+
+async def test_a_resumed_answer_goes_on_behind_what_was_shown(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    job = await client.send(max_tokens=20, n=2)
+    whole = max(k for k in range(8) if "\ufffd" not in piece(job, k).text[-1:])
+    await shown_by_an_earlier_worker(client, job, piece(job, whole))
+    async with start(engine):
+        end = await client.end_of(job)
+    all_seamless(client, [job])
+    assert end.try_ == 2
+    assert end.usage is not None
+    assert end.usage.completion_tokens == 40
+
+
+async def test_finished_choices_do_not_run_again(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    job = await client.send(max_tokens=9, n=2)
+    await shown_by_an_earlier_worker(client, job, piece(job, 9, choice=1, finish="length"))
+    async with start(engine):
+        result = await client.result_of(job)
+    assert engine.seen == [f"{job.id}:2:0"]
+    assert [len(choice.ids) for choice in result.choices] == [9, 9]
+
+
+async def test_a_job_that_only_lacks_its_end_ends_at_once(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    job = await client.send(max_tokens=4)
+    shown = piece(job, 4, finish="length")
+    await shown_by_an_earlier_worker(client, job, shown)
+    async with start(engine):
+        result = await client.result_of(job)
+    assert engine.seen == []
+    assert (result.state, result.choices[0].text) == (JobState.DONE, shown.text)
+    assert result.usage is not None
+    assert result.usage.completion_tokens == 4
+
+
+async def test_an_answer_that_has_all_its_tokens_only_gets_its_finish(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    job = await client.send(max_tokens=4)
+    await shown_by_an_earlier_worker(client, job, piece(job, 4, text=whole_text(job, 4)))
+    async with start(engine):
+        result = await client.result_of(job)
+    assert engine.seen == []
+    assert result.choices[0].finish is FinishReason.LENGTH
+    assert client.seamless(job)[0][1] == expected_text(piece(job, 4).ids)
+
+
+def whole_text(job: Job, count: int) -> str:
+    """What is visible of the first tokens while others may follow."""
+    return piece(job, count).text.rstrip("\ufffd")
+
+
+async def test_a_text_that_these_tokens_do_not_give_is_never_continued(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    job = await client.send(max_tokens=20)
+    await shown_by_an_earlier_worker(client, job, piece(job, 5, text="something else"))
+    async with start(engine):
+        end = await client.end_of(job)
+    assert end.state is JobState.FAILED
+    assert end.error is not None
+    assert end.error.code is ErrorCode.RESUME_DIVERGED
+
+
+async def test_a_worker_that_was_given_up_comes_back_under_another_id(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine, lease_ms=600):
+        jobs = [await client.send(max_tokens=400, seed=seed) for seed in (1, 2)]
+        for job in jobs:
+            await client.until_shown(job, 5)
+        (before,) = await client.queue.workers()
+        await client.queue.leave(before.id)
+        ends = [await client.end_of(job) for job in jobs]
+        (after,) = await client.queue.workers()
+    assert after.id != before.id
+    assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * 2
+    all_seamless(client, jobs)
+
+
+async def test_a_drained_worker_finishes_what_runs_and_claims_nothing_more(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine) as worker:
+        running = await client.send(max_tokens=100)
+        await client.until_shown(running, 2)
+        worker.stop()
+        waiting = await client.send(seed=2)
+        end = await client.end_of(running)
+        await until(lambda: has_workers(client.queue, 0))
+    assert (end.state, end.try_) == (JobState.DONE, 1)
+    view = await client.queue.job_view(waiting.id)
+    assert view is not None
+    assert view.state is JobState.QUEUED
+
+
+async def test_a_worker_without_time_to_drain_hands_its_jobs_on(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine, drain_s=0):
+        job = await client.send(max_tokens=300, n=2)
+        await client.until_shown(job, 20)
+    async with start(ScriptedEngine()):
+        end = await client.end_of(job)
+    assert (end.state, end.try_) == (JobState.DONE, 2)
+    all_seamless(client, [job])
+
+
+async def test_a_second_stop_hands_jobs_on_at_once(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    async with start(engine) as worker:
+        job = await client.send(max_tokens=900)
+        await client.until_shown(job, 5)
+        worker.stop()
+        worker.stop()
+        await until(lambda: has_workers(client.queue, 0), deadline_s=3)
+    view = await client.queue.job_view(job.id)
+    assert view is not None
+    assert view.state is JobState.QUEUED
+
+
+async def test_a_claim_whose_reply_is_lost_is_reconciled(
+    client: Client, engine: ScriptedEngine, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, lost = Queue.claim, []
+
+    async def losing(queue: Queue, *args: object, **kwargs: object) -> Claim:
+        taken: Claim = await claim(queue, *args, **kwargs)  # type: ignore[arg-type]
+        if taken.jobs and not lost:
+            lost.extend(taken.jobs)
+            raise RedisUnavailable("scripted to lose the reply")
+        return taken
+
+    monkeypatch.setattr(Queue, "claim", losing)
+    async with start(engine, lease_ms=600):
+        end = await client.end_of(await client.send())
+    assert len(lost) == 1
+    assert (end.state, end.try_) == (JobState.DONE, 2)
+
+
+async def test_a_cancellation_that_overtakes_the_claims_reply_is_heeded(
+    client: Client,
+    engine: ScriptedEngine,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    redis: Redis,
+    keys: Keys,
+) -> None:
+    claim = Queue.claim
+
+    async def cancelling(queue: Queue, wid: WorkerId, **kwargs: object) -> Claim:
+        taken: Claim = await claim(queue, wid, **kwargs)  # type: ignore[arg-type]
+        for claimed in taken.jobs:
+            await queue.cancel(claimed.job.id)
+            await until(lambda: _is_empty(redis, keys, wid))
+        return taken
+
+    monkeypatch.setattr(Queue, "claim", cancelling)
+    async with start(engine):
+        end = await client.end_of(await client.send(max_tokens=900))
+    assert end.state is JobState.CANCELLED
+
+
+async def _is_empty(redis: Redis, keys: Keys, wid: WorkerId) -> bool:
+    return not await redis.exists(keys.mailbox(wid))

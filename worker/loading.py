@@ -1,0 +1,65 @@
+"""Loads what a worker serves."""
+
+import time
+
+import torch
+
+from shared.protocol import AdapterVersion
+from shared.registry import BaseModel
+from shared.settings import WorkerSettings
+from worker.engine.engine import Engine, EngineConfig
+from worker.lora.adapter import read_adapter
+from worker.model.kv_cache import BLOCK_SIZE
+from worker.model.loader import LoadedModel, load_model
+from worker.served import ServedModel
+from worker.text import Tokenizer
+
+MIB = 1 << 20
+
+
+def load_served(settings: WorkerSettings) -> ServedModel:
+    """Load the base model that `settings` name. Takes long, and blocks.
+
+    Raises:
+        ModelRejected: it can't be served exactly.
+        SettingsError: the budgets don't fit it.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
+    engine = Engine(loaded, _engine_config(settings))
+    return ServedModel(
+        engine=engine,
+        tokenizer=Tokenizer(loaded.tokenizer, vocab_size=loaded.config.vocab_size),
+        base=_base(settings, loaded, engine.max_model_len),
+        max_model_len=engine.max_model_len,
+        kv_tokens=engine.stats().kv_blocks * BLOCK_SIZE,
+        eos_ids=loaded.eos_ids,
+        device=str(loaded.device),
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        num_threads=torch.get_num_threads(),
+        read_adapter=lambda name, source: read_adapter(
+            name, source, engine.base, dtype=loaded.dtype
+        ),
+    )
+
+
+def _engine_config(settings: WorkerSettings) -> EngineConfig:
+    return EngineConfig(
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_model_len=settings.max_model_len,
+        kv_cache_bytes=settings.kv_cache_mb * MIB,
+        adapter_bytes=settings.adapter_memory_mb * MIB,
+    )
+
+
+def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> BaseModel:
+    name = settings.served_name or loaded.name
+    return BaseModel(
+        name=name,
+        version=AdapterVersion(f"{name}@{loaded.digest[:12]}"),
+        max_model_len=max_model_len,
+        source=settings.model,
+        created_s=int(time.time()),
+    )
