@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from api.redis_guard import redis_guard
+from api.redis_guard import is_cancelled, redis_guard
 from shared.errors import JobError, RedisUnavailable
 from shared.protocol import JobId
 from shared.queue import Queue
@@ -31,8 +31,8 @@ class Cancels:
             log.warning("cancel_dropped", job_id=job_id)
 
     async def run(self) -> None:
-        """Cancel for ever, oldest first."""
-        while True:
+        """Cancel jobs until cancelled itself, oldest first."""
+        while not is_cancelled():
             job_id, error = await self._pending.get()
             try:
                 await self._cancel(job_id, error)
@@ -40,7 +40,7 @@ class Cancels:
                 log.exception("cancel_failed", job_id=job_id)
 
     async def _cancel(self, job_id: JobId, error: JobError | None) -> None:
-        while True:
+        while not is_cancelled():
             try:
                 async with redis_guard():
                     state = await self._queue.cancel(job_id, error=error)

@@ -36,10 +36,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template=REF)
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
+    # FastAPI's own validation is never reached.
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
     error = {"$ref": REF.format(model=ErrorBody.__name__)}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            # FastAPI's own validation is never reached, so its 422 isn't either.
             operation["responses"].pop("422", None)
             if path.startswith("/v1/"):
                 operation["responses"]["default"] = {

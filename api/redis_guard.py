@@ -1,4 +1,4 @@
-"""A time limit and one error for every Redis call that a request waits for."""
+"""What every call to Redis from an event loop needs: a time limit, one error, and a way out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,3 +19,13 @@ async def redis_guard() -> AsyncIterator[None]:
             yield
     except REDIS_DOWN as error:  # the time limit's TimeoutError is an OSError
         raise RedisUnavailable(str(error) or "Redis doesn't answer") from error
+
+
+def is_cancelled() -> bool:
+    """Whether the current task was told to stop; loops that call Redis ask it.
+
+    redis-py sends through `asyncio.wait_for`, which before Python 3.12 drops a cancellation that
+    arrives just when it completes.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from api.redis_guard import is_cancelled
 from shared.connection import REDIS_DOWN
 from shared.errors import RedisUnavailable
 from shared.protocol import Event, JobId
@@ -81,8 +82,8 @@ class Replies:
             del self._inboxes[job_id]
 
     async def run(self) -> None:
-        """Read for ever. While Redis is away, waits for it and goes on where it was."""
-        while True:
+        """Read until cancelled. While Redis is away, waits for it and goes on where it was."""
+        while not is_cancelled():
             try:
                 events = await self._reader.read()
             except (RedisUnavailable, *REDIS_DOWN) as error:

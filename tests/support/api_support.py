@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import httpx
+import orjson
 import uvicorn
 from fastapi import FastAPI
 
@@ -217,3 +218,18 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         yield client
+
+
+def sse_text(response: httpx.Response) -> str:
+    """The text of a chat stream's first choice."""
+    data = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    chunks = [orjson.loads(event) for event in data if event not in ("[DONE]", ": keep-alive")]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk.get("choices")]
+    return "".join(delta.get("content", "") for delta in deltas)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

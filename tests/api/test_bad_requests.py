@@ -1,0 +1,277 @@
+"""Requests that are refused, and what their clients are told. Nothing of them is ever queued."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from api_support import BASE, RunningApp, client_of
+from structlog.testing import capture_logs
+
+from api.app import create_app
+from shared.queue import Queue
+from shared.registry import Registry
+from shared.settings import ApiSettings
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+HI = {"role": "user", "content": "hi"}
+INVALID, UNSUPPORTED, UNKNOWN = "invalid_value", "unsupported_parameter", "unknown_parameter"
+NAN = float("nan")
+
+
+@pytest.fixture
+async def direct(settings: ApiSettings, registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(create_app(settings)) as client:
+        yield client
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"messages": [HI, {"role": "user", "content": content}]}
+
+
+CASES: list[tuple[str, dict[str, Any], str, str]] = [
+    # endpoint, fields that differ from a good request, the named field, the code
+    (CHAT, {"temperature": -0.1}, "temperature", INVALID),
+    (CHAT, {"temperature": 2.1}, "temperature", INVALID),
+    (CHAT, {"temperature": "hot"}, "temperature", INVALID),
+    (CHAT, {"temperature": "0.5"}, "temperature", INVALID),
+    (CHAT, {"temperature": True}, "temperature", INVALID),
+    (CHAT, {"temperature": NAN}, "temperature", INVALID),
+    (CHAT, {"temperature": float("inf")}, "temperature", INVALID),
+    (CHAT, {"temperature": -float("inf")}, "temperature", INVALID),
+    (CHAT, {"temperature": [1]}, "temperature", INVALID),
+    (CHAT, {"top_p": 0}, "top_p", INVALID),
+    (CHAT, {"top_p": 1.1}, "top_p", INVALID),
+    (CHAT, {"top_p": NAN}, "top_p", INVALID),
+    (CHAT, {"top_k": -2}, "top_k", INVALID),
+    (CHAT, {"top_k": 1.5}, "top_k", INVALID),
+    (CHAT, {"top_k": 2**31}, "top_k", INVALID),
+    (CHAT, {"min_p": -0.1}, "min_p", INVALID),
+    (CHAT, {"min_p": 1.1}, "min_p", INVALID),
+    (CHAT, {"max_tokens": 0}, "max_tokens", INVALID),
+    (CHAT, {"max_tokens": -1}, "max_tokens", INVALID),
+    (CHAT, {"max_tokens": "5"}, "max_tokens", INVALID),
+    (CHAT, {"max_tokens": NAN}, "max_tokens", INVALID),
+    (CHAT, {"max_completion_tokens": 0}, "max_completion_tokens", INVALID),
+    (CHAT, {"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", INVALID),
+    (CHAT, {"max_tokens": 1000}, "max_tokens", "context_length_exceeded"),
+    (CHAT, {"max_completion_tokens": 10**30}, "max_completion_tokens", INVALID),
+    (CHAT, {"max_completion_tokens": 10**12}, "max_completion_tokens", "context_length_exceeded"),
+    (CHAT, {"n": 0}, "n", INVALID),
+    (CHAT, {"n": 17}, "n", INVALID),
+    (CHAT, {"n": True}, "n", INVALID),
+    (CHAT, {"stop": 1}, "stop", INVALID),
+    (CHAT, {"stop": [1]}, "stop", INVALID),
+    (CHAT, {"stop": ""}, "stop", INVALID),
+    (CHAT, {"stop": ["x"] * 17}, "stop", INVALID),
+    (CHAT, {"seed": "x"}, "seed", INVALID),
+    (CHAT, {"seed": 2**63}, "seed", INVALID),
+    (CHAT, {"seed": 1e300}, "seed", INVALID),
+    (CHAT, {"stream": "yes"}, "stream", INVALID),
+    (CHAT, {"stream": 1}, "stream", INVALID),
+    (CHAT, {"stream_options": {"include_usage": True}}, "stream_options", INVALID),
+    (CHAT, {"stream": True, "stream_options": 1}, "stream_options", INVALID),
+    (CHAT, {"stream": True, "stream_options": {"a": 1}}, "stream_options.a", UNKNOWN),
+    (CHAT, {"ignore_eos": 1}, "ignore_eos", INVALID),
+    (CHAT, {"user": 5}, "user", INVALID),
+    (CHAT, {"model": None}, "model", INVALID),
+    (CHAT, {"model": 5}, "model", INVALID),
+    (CHAT, {"model": ""}, "model", INVALID),
+    (CHAT, {"messages": []}, "messages", INVALID),
+    (CHAT, {"messages": None}, "messages", INVALID),
+    (CHAT, {"messages": "hi"}, "messages", INVALID),
+    (CHAT, {"messages": {"role": "user"}}, "messages", INVALID),
+    (CHAT, {"messages": ["hi"]}, "messages[0]", INVALID),
+    (CHAT, {"messages": [{}]}, "messages[0].role", INVALID),
+    (CHAT, {"messages": [{"role": "user"}]}, "messages[0].content", INVALID),
+    (CHAT, {"messages": [HI, {"role": "tool", "content": "x"}]}, "messages[1].role", INVALID),
+    (CHAT, {"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", INVALID),
+    (CHAT, {"messages": [{**HI, "colour": 1}]}, "messages[0].colour", UNKNOWN),
+    (CHAT, {"messages": [{**HI, "name": "bob"}]}, "messages[0].name", UNSUPPORTED),
+    (
+        CHAT,
+        {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]},
+        "messages[0].tool_calls",
+        UNSUPPORTED,
+    ),
+    (CHAT, user(5), "messages[1].content", INVALID),
+    (CHAT, user(NAN), "messages[1].content", INVALID),
+    (CHAT, user([]), "messages[1].content", INVALID),
+    (CHAT, user(["hi"]), "messages[1].content", INVALID),
+    (CHAT, user([{"type": "text"}]), "messages[1].content", INVALID),
+    (CHAT, user([{"type": "text", "text": 5}]), "messages[1].content", INVALID),
+    (CHAT, user([{"type": "image_url", "image_url": {}}]), "messages[1].content", INVALID),
+    (CHAT, {"temprature": 1}, "temprature", UNKNOWN),
+    (CHAT, {"prompt": "x"}, "prompt", UNKNOWN),
+    (CHAT, {"tools": [{"type": "function"}]}, "tools", UNSUPPORTED),
+    (CHAT, {"tool_choice": "required"}, "tool_choice", UNSUPPORTED),
+    (CHAT, {"functions": [{}]}, "functions", UNSUPPORTED),
+    (CHAT, {"logprobs": True}, "logprobs", UNSUPPORTED),
+    (CHAT, {"top_logprobs": 3}, "top_logprobs", UNSUPPORTED),
+    (CHAT, {"presence_penalty": 0.5}, "presence_penalty", UNSUPPORTED),
+    (CHAT, {"presence_penalty": False}, "presence_penalty", UNSUPPORTED),
+    (CHAT, {"frequency_penalty": -1}, "frequency_penalty", UNSUPPORTED),
+    (CHAT, {"repetition_penalty": 1.2}, "repetition_penalty", UNSUPPORTED),
+    (CHAT, {"logit_bias": {"5": 1}}, "logit_bias", UNSUPPORTED),
+    (CHAT, {"response_format": {"type": "json_object"}}, "response_format", UNSUPPORTED),
+    (CHAT, {"service_tier": "flex"}, "service_tier", UNSUPPORTED),
+    (CHAT, {"store": True}, "store", UNSUPPORTED),
+    (CHAT, {"metadata": {"a": "b"}}, "metadata", UNSUPPORTED),
+    (CHAT, {"metadata": {"a": NAN}}, "metadata", UNSUPPORTED),
+    (CHAT, {"modalities": ["audio"]}, "modalities", UNSUPPORTED),
+    (CHAT, {"reasoning_effort": "high"}, "reasoning_effort", UNSUPPORTED),
+    (CHAT, {"web_search_options": {}}, "web_search_options", UNSUPPORTED),
+    (TEXT, {"prompt": None}, "prompt", INVALID),
+    (TEXT, {"prompt": ""}, "prompt", INVALID),
+    (TEXT, {"prompt": []}, "prompt", INVALID),
+    (TEXT, {"prompt": 5}, "prompt", INVALID),
+    (TEXT, {"prompt": ["a", "b"]}, "prompt", INVALID),
+    (TEXT, {"prompt": [[1], [2]]}, "prompt", INVALID),
+    (TEXT, {"prompt": [1, "a"]}, "prompt", INVALID),
+    (TEXT, {"prompt": [1, -1]}, "prompt", INVALID),
+    (TEXT, {"prompt": [True]}, "prompt", INVALID),
+    (TEXT, {"prompt": [1.0]}, "prompt", INVALID),
+    (TEXT, {"prompt": [2**31]}, "prompt", INVALID),
+    (TEXT, {"messages": [HI]}, "messages", UNKNOWN),
+    (TEXT, {"max_completion_tokens": 5}, "max_completion_tokens", UNKNOWN),
+    (TEXT, {"best_of": 2}, "best_of", UNSUPPORTED),
+    (TEXT, {"echo": True}, "echo", UNSUPPORTED),
+    (TEXT, {"suffix": "x"}, "suffix", UNSUPPORTED),
+    (TEXT, {"logprobs": 0}, "logprobs", UNSUPPORTED),
+]
+
+
+def body_of(endpoint: str, fields: dict[str, Any]) -> bytes:
+    given = {"messages": [HI]} if endpoint == CHAT else {"prompt": "hi"}
+    return json.dumps({"model": "extract", **given, **fields}).encode()
+
+
+async def test_a_bad_field_is_a_400_that_names_it(direct: httpx.AsyncClient, queue: Queue) -> None:
+    wrong = []
+    for endpoint, fields, param, code in CASES:
+        response = await direct.post(endpoint, content=body_of(endpoint, fields))
+        error = response.json()["error"]
+        got = (response.status_code, error["param"], error["code"], error["type"])
+        if got != (400, param, code, "invalid_request_error") or param not in error["message"]:
+            wrong.append((endpoint, fields, got, error["message"]))
+    assert wrong == []
+    assert (await queue.counts()).waiting == 0
+
+
+@pytest.mark.parametrize("field", ["model", "messages"])
+async def test_a_missing_field_is_named(direct: httpx.AsyncClient, field: str) -> None:
+    body = {"model": "extract", "messages": [HI]}
+    del body[field]
+    response = await direct.post(CHAT, json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"{field}: is required"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 9000, b"{'a': 1}"])
+async def test_what_is_no_json_object_is_a_400(direct: httpx.AsyncClient, body: bytes) -> None:
+    response = await direct.post(CHAT, content=body)
+    assert response.status_code == 400
+    assert "JSON" in response.json()["error"]["message"]
+
+
+async def test_a_message_shows_the_value_but_not_all_of_a_long_one(
+    direct: httpx.AsyncClient,
+) -> None:
+    response = await direct.post(CHAT, content=body_of(CHAT, {"temperature": 3}))
+    assert response.json()["error"]["message"].endswith("not 3")
+    response = await direct.post(CHAT, content=body_of(CHAT, {"temperature": "x" * 5000}))
+    assert len(response.json()["error"]["message"]) < 200
+
+
+@pytest.mark.parametrize("model", ["nothing", "base", "extract@111111111111", "../etc", "x" * 3000])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unknown_model_is_a_404_before_anything_is_queued(
+    direct: httpx.AsyncClient, queue: Queue, model: str, stream: bool
+) -> None:
+    body = {"model": model, "messages": [HI], "stream": stream}
+    response = await direct.post(CHAT, json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (
+        *(404, "model_not_found"),
+        "model",
+    )
+    assert (await queue.counts()).waiting == 0
+
+
+async def test_before_a_model_is_registered_the_answer_is_a_503(settings: ApiSettings) -> None:
+    async with client_of(create_app(settings)) as client:
+        response = await client.post(CHAT, content=body_of(CHAT, {}))
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "service_unavailable"
+    assert response.headers["retry-after"] == "2"
+
+
+async def test_urls_and_methods_that_are_not_served_are_told_in_the_same_shape(
+    direct: httpx.AsyncClient,
+) -> None:
+    response = await direct.get("/v1/nothing")
+    assert response.status_code == 404
+    assert response.json()["error"]["message"] == "no such URL: GET /v1/nothing"
+    response = await direct.get(CHAT)
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_body_over_the_limit_is_a_413(http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, content=b"x" * 10_001)
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "request_too_large"
+
+
+async def test_a_body_over_the_limit_is_a_413_also_when_its_length_is_not_announced(
+    http: httpx.AsyncClient,
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(11):
+            yield b"x" * 1000
+
+    response = await http.post(CHAT, content=chunks())
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "request_too_large"
+
+
+async def test_a_body_at_the_limit_is_read(http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, content=b" " * 10_000)
+    assert response.status_code == 400
+
+
+async def test_openais_client_raises_its_own_errors(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        await client.chat.completions.create(model="no", messages=[HI])  # type: ignore[list-item]
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as bad:
+        await client.chat.completions.create(
+            model=BASE.name,
+            messages=[HI],
+            temperature=5,  # type: ignore[list-item]
+        )
+    assert bad.value.param == "temperature"
+
+
+async def test_an_unexpected_exception_is_a_500_without_internals(
+    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr("api.accept.admit", broken)
+    with capture_logs() as logs:
+        response = await http.post(CHAT, content=body_of(CHAT, {}))
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]
+    assert response.status_code == 500
+    assert response.json()["error"] == {
+        "message": "an internal error; it has been logged",
+        "type": "server_error",
+        "param": None,
+        "code": "internal_error",
+    }
+    assert 'status="500"' in server.context.metrics.exposition(None).decode()

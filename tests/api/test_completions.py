@@ -1,0 +1,51 @@
+import asyncio
+
+import httpx
+import openai
+from api_support import ADAPTER, ScriptedWorker
+
+URL = "/v1/completions"
+
+
+async def test_a_completion_has_openais_fields(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(URL, json={"model": "extract", "prompt": "once"}))
+    job = await worker.take()
+    assert (job.job.prompt, job.job.messages) == ("once", None)
+    await worker.answer(job, " upon")
+    assert (await request).json() == {
+        "id": f"cmpl-{job.job.id}",
+        "object": "text_completion",
+        "created": job.job.created_s,
+        "model": "extract",
+        "system_fingerprint": ADAPTER.version,
+        "choices": [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2},
+    }
+
+
+async def test_token_ids_reach_the_worker_as_they_are(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(client.completions.create(model="extract", prompt=[5, 6, 7]))
+    job = await worker.take()
+    assert job.job.prompt == (5, 6, 7)
+    await worker.answer(job)
+    assert (await request).choices[0].text == "hello"
+
+
+async def test_openais_client_streams_a_completion(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(
+        client.completions.create(
+            model="extract", prompt="once", stream=True, stream_options={"include_usage": True}
+        )
+    )
+    await worker.answer(await worker.take(), "hello")
+    *chunks, last = [chunk async for chunk in await request]
+    assert [chunk.choices[0].text for chunk in chunks] == ["he", "llo"]
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, "stop"]
+    assert last.usage is not None
+    assert last.usage.total_tokens == 5
