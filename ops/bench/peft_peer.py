@@ -61,7 +61,7 @@ def main(
     model: Annotated[Path, typer.Argument(help="folder of the base model")],
     adapters: Annotated[Path, typer.Argument(help="folder with one folder for each adapter")],
     sequences: Annotated[list[int], typer.Option(help="batch size; may be given repeatedly")],
-    new_tokens: Annotated[int, typer.Option(help="tokens of each answer")] = 64,
+    new_tokens: Annotated[int, typer.Option(help="tokens of each answer")] = 128,
     seed: Annotated[str, typer.Option(help="what picks the prompts, with the batch size")] = "",
 ) -> None:
     """Print output tokens per second by batch size, as one line of JSON."""
