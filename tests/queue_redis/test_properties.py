@@ -32,8 +32,8 @@ T = TypeVar("T")
 VERSIONS = ("a@1", "b@1", "c@1")
 TENANTS = ("t1", "t2", "t3")
 QUICK = settings(
-    max_examples=40,
-    stateful_step_count=40,
+    max_examples=30,
+    stateful_step_count=30,
     deadline=None,
     database=None,
     derandomize=True,
@@ -41,6 +41,16 @@ QUICK = settings(
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
 pytestmark = pytest.mark.timeout(300)
+a_request = st.fixed_dictionaries(
+    {
+        "version": st.sampled_from(VERSIONS),
+        "tenant": st.sampled_from(TENANTS),
+        "priority": st.sampled_from((0, 0, 1)),
+        "cost": st.integers(1, 50),
+        "n": st.sampled_from((1, 1, 2, 5)),
+        "is_expired": st.sampled_from((False, False, False, True)),
+    }
+)
 
 
 @dataclass
@@ -85,19 +95,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     # What clients do.
 
-    @rule(
-        version=st.sampled_from(VERSIONS),
-        tenant=st.sampled_from(TENANTS),
-        priority=st.integers(-1, 1),
-        cost=st.integers(1, 50),
-        n=st.sampled_from((1, 1, 2, 5)),
-        is_expired=st.sampled_from((False, False, False, True)),
-    )
-    def enqueue(self, is_expired: bool, **fields: Any) -> None:
-        job = make_job(**fields, deadline_ms=0 if is_expired else NEVER_MS)
-        queued = [k for k in self.of(JobState.QUEUED) if k.job.version == job.version]
-        assert 1 <= self.run(self.queue.enqueue(job, LIMITS)) <= len(queued) + 1
-        self.jobs[job.id] = Known(job, is_expired)
+    @rule(requests=st.lists(a_request, min_size=1, max_size=6))
+    def enqueue(self, requests: list[dict[str, Any]]) -> None:
+        for request in requests:
+            fields = dict(request)
+            is_expired = fields.pop("is_expired")
+            job = make_job(**fields, deadline_ms=0 if is_expired else NEVER_MS)
+            queued = [k for k in self.of(JobState.QUEUED) if k.job.version == job.version]
+            assert 1 <= self.run(self.queue.enqueue(job, LIMITS)) <= len(queued) + 1
+            self.jobs[job.id] = Known(job, is_expired)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -123,9 +129,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         target=running,
         data=st.data(),
-        sequences=st.integers(0, 6),
-        room=st.integers(0, 120),
-        max_cold=st.integers(0, 2),
+        sequences=st.sampled_from((0, 1, 3, 8)),
+        room=st.sampled_from((0, 30, 100, 1000)),
+        max_cold=st.sampled_from((0, 0, 1, 2)),
         steal_ms=st.sampled_from((0, NEVER_MS)),
     )
     def claim(
@@ -199,18 +205,20 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def die(self, data: st.DataObject) -> None:
         actor = self.draw_actor(data)
-        owned = self.owned(actor)
-        self.run(actor.die())
-        del self.actors[actor.id]
-        for known in owned:
-            if known.is_cancelled:
-                continue
-            if known.is_suspect:
-                known.fails += 1
-            known.is_suspect = True
-        self.unbook(owned)
+        self.bury(actor)
         with pytest.raises(LeaseLost):
             self.run(self.queue.publish(actor.id, {API: [tokens(make_job(), 0, [1])]}))
+
+    @rule(times=st.integers(2, 4))
+    def crash_again_and_again(self, times: int) -> None:
+        """A worker that dies of whatever it claims."""
+        for _ in range(times):
+            self.start(set(VERSIONS))
+            actor = self.actors[f"w{self.num_actors}"]
+            for claimed in self.run(actor.claim(sequences=1)):
+                self.book(claimed, actor)
+            self.run(self.note_expired())
+            self.bury(actor)
 
     # What must hold after each operation.
 
@@ -293,6 +301,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     def owned(self, actor: Actor) -> list[Known]:
         return [known for known in self.of(JobState.RUNNING) if known.owner == actor.id]
+
+    def bury(self, actor: Actor) -> None:
+        owned = self.owned(actor)
+        self.run(actor.die())
+        del self.actors[actor.id]
+        for known in owned:
+            if not known.is_cancelled:
+                known.fails += known.is_suspect
+                known.is_suspect = True
+        self.unbook(owned)
 
     def draw_actor(self, data: st.DataObject) -> Actor:
         return self.actors[data.draw(st.sampled_from(sorted(self.actors)))]
