@@ -4,6 +4,7 @@ import time
 
 import structlog
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
@@ -38,6 +39,8 @@ class Boundary:
 
         try:
             await self._app(scope, receive, noting_send)
+        except ClientDisconnect:
+            pass  # it left while it was sending
         except Exception:
             log.exception("request_failed", path=scope["path"], **scope.get("state", {}))
             if status != CLIENT_LEFT:

@@ -13,7 +13,7 @@ def configure_logging(level: str, *, process: str) -> None:
     """
     structlog.contextvars.bind_contextvars(process=process)
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )

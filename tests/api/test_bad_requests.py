@@ -1,5 +1,6 @@
 """Requests that are refused, and what their clients are told. Nothing of them is ever queued."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from api_support import BASE, RunningApp, client_of
+from api_support import BASE, RunningApp, client_of, until
+from openai.types.chat import ChatCompletionMessageParam
 from structlog.testing import capture_logs
 
 from api.app import create_app
@@ -17,7 +19,7 @@ from shared.settings import ApiSettings
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
-HI = {"role": "user", "content": "hi"}
+HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
 INVALID, UNSUPPORTED, UNKNOWN = "invalid_value", "unsupported_parameter", "unknown_parameter"
 NAN = float("nan")
 
@@ -163,7 +165,7 @@ async def test_a_bad_field_is_a_400_that_names_it(direct: httpx.AsyncClient, que
 
 @pytest.mark.parametrize("field", ["model", "messages"])
 async def test_a_missing_field_is_named(direct: httpx.AsyncClient, field: str) -> None:
-    body = {"model": "extract", "messages": [HI]}
+    body: dict[str, Any] = {"model": "extract", "messages": [HI]}
     del body[field]
     response = await direct.post(CHAT, json=body)
     assert response.status_code == 400
@@ -244,15 +246,26 @@ async def test_a_body_at_the_limit_is_read(http: httpx.AsyncClient) -> None:
     assert response.status_code == 400
 
 
+async def test_a_client_that_leaves_while_it_sends_is_no_error(server: RunningApp) -> None:
+    _, port = server.url.removeprefix("http://").split(":")
+    with capture_logs() as logs:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.close()
+        await until(lambda: 'status="499"' in server.context.metrics.exposition(None).decode())
+    assert logs == []
+
+
 async def test_openais_client_raises_its_own_errors(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        await client.chat.completions.create(model="no", messages=[HI])  # type: ignore[list-item]
+        await client.chat.completions.create(model="no", messages=[HI])
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as bad:
         await client.chat.completions.create(
             model=BASE.name,
             messages=[HI],
-            temperature=5,  # type: ignore[list-item]
+            temperature=5,
         )
     assert bad.value.param == "temperature"
 

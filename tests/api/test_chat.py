@@ -4,10 +4,11 @@ import httpx
 import openai
 import pytest
 from api_support import ADAPTER, BASE, RunningApp, ScriptedWorker
+from openai.types.chat import ChatCompletionMessageParam
 
 from shared.protocol import Choice, FinishReason
 
-MESSAGES = [{"role": "user", "content": "hi"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 
 
 async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_know(

@@ -7,15 +7,16 @@ import httpx
 import openai
 import pytest
 from api_support import RunningApp, ScriptedWorker, running_app, until
+from openai.types.chat import ChatCompletionMessageParam
 
 from api import answer
 from shared.errors import ErrorCode, JobError
-from shared.protocol import FinishReason, JobState
+from shared.protocol import FinishReason, JobId, JobState
 from shared.queue import Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings
 
-MESSAGES = [{"role": "user", "content": "hi"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 BODY = {"model": "extract", "messages": MESSAGES}
 TOO_LONG = JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message="too long", param="messages")
 URL = "/v1/chat/completions"
@@ -59,7 +60,7 @@ async def test_openais_client_raises_an_error_from_a_stream(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)  # type: ignore[arg-type]
+        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)
     )
     job = await worker.take()
     await worker.admit(job)
@@ -91,7 +92,7 @@ async def test_a_deadline_that_passes_is_a_504_and_cancels_the_job_even_without_
         response = await http.post(URL, json={**BODY, "stream": stream})
         assert response.status_code == 504
         assert response.json()["error"]["code"] == "deadline_exceeded"
-        job_id = response.headers["x-lorikeet-job"]
+        job_id = JobId(response.headers["x-lorikeet-job"])
         while (await http.get(f"/v1/jobs/{job_id}")).json()["state"] == "queued":
             pass
     view = await queue.job_view(job_id)
@@ -163,7 +164,7 @@ async def test_openais_client_closing_its_stream_stops_the_worker(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)  # type: ignore[arg-type]
+        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)
     )
     job = await worker.take()
     await worker.admit(job)
@@ -194,7 +195,7 @@ async def test_comments_do_not_disturb_openais_client(
     monkeypatch.setattr(answer, "KEEP_ALIVE_S", 0.02)
     stream = await client.chat.completions.create(
         model="extract",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         stream=True,
     )
     await worker.answer(await worker.take(), "hello")
@@ -206,7 +207,7 @@ async def test_a_finish_reason_of_length_is_told(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES)  # type: ignore[arg-type]
+        client.chat.completions.create(model="extract", messages=MESSAGES)
     )
     job = await worker.take()
     await worker.tokens(job, 0, (1,), "cut", FinishReason.LENGTH)

@@ -1,5 +1,6 @@
 """The front end as a process."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_support import free_port, until
+from api_support import ScriptedWorker, free_port, sse_text, until
 
 from api.server import run_api
 from shared.errors import RedisUnavailable, SettingsError
 from shared.settings import ApiSettings
 
 ROOT = Path(__file__).parents[2]
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 RUN = """
 import sys
 from api.server import run_api
@@ -60,6 +62,23 @@ async def test_a_signal_ends_the_process_cleanly(
         assert process.wait(10) == 0
         assert process.stdout is not None
         assert "api_stopped" in process.stdout.read()
+
+
+async def test_an_answer_that_runs_when_the_signal_comes_is_finished_first(
+    redis_url: str, pool: str, worker: ScriptedWorker
+) -> None:
+    port = free_port()
+    with api_process(redis_url, pool, str(port)) as process:
+        await until(lambda: is_healthy(port))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            request = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+            job = await worker.take()
+            await worker.admit(job)
+            os.kill(process.pid, signal.SIGTERM)
+            await until(lambda: not is_healthy(port))
+            await worker.answer(job, "hello")
+            assert sse_text(await request) == "hello"
+        assert process.wait(10) == 0
 
 
 def is_healthy(port: int) -> bool:

@@ -38,7 +38,14 @@ def test_a_request_without_options_gets_openais_defaults() -> None:
 
 
 def test_null_means_the_default() -> None:
-    names = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens")
+    names: tuple[str, ...] = (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "max_tokens",
+        "max_completion_tokens",
+    )
     names += ("stop", "seed", "n", "user", "ignore_eos", "stream", "stream_options")
     assert chat(**dict.fromkeys(names)) == chat()
 
