@@ -82,6 +82,7 @@ async def test_a_job_is_shown_and_cancelled(run: Run, queue: Queue) -> None:
     job = make_job("a@1")
     await queue.enqueue(job, LIMITS)
     assert "queued" in await run("jobs", "show", job.id)
+    assert "queued" in await run("jobs", "show", f"chatcmpl-{job.id}")
 
     assert await run("jobs", "cancel", job.id) == f"{job.id}: cancelled\n"
 

@@ -1,0 +1,47 @@
+"""The table of settings in README.md: `python -m ops.settings_table` writes it anew."""
+
+from pathlib import Path
+from typing import get_args
+
+from pydantic.fields import FieldInfo
+
+from shared.settings import ENV_PREFIX, ApiSettings, PoolSettings, WorkerSettings
+
+README = Path(__file__).parents[1] / "README.md"
+_BEGIN, _END = "<!-- settings: made by `python -m ops.settings_table` -->\n", "<!-- /settings -->"
+_PROCESSES: dict[type[PoolSettings], str] = {
+    PoolSettings: "all",
+    ApiSettings: "api",
+    WorkerSettings: "worker",
+}
+
+
+def settings_table() -> str:
+    """Every setting once, as Markdown."""
+    rows = ["| flag | variable | default | of | what |", "| --- | --- | --- | --- | --- |"]
+    seen: set[str] = set()
+    for cls, process in _PROCESSES.items():
+        new = [(name, field) for name, field in cls.model_fields.items() if name not in seen]
+        rows += [_row(name, field, process) for name, field in new]
+        seen |= {name for name, _ in new}
+    return "\n".join(rows) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """`readme` with the table as it is now."""
+    before, rest = readme.split(_BEGIN)
+    _, after = rest.split(_END)
+    return f"{before}{_BEGIN}{settings_table()}{_END}{after}"
+
+
+def _row(name: str, field: FieldInfo, process: str) -> str:
+    has_default = not field.is_required() and field.default not in (None, ())
+    default = f"`{field.default}`" if has_default else ""
+    choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
+    what = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
+    flag = f"`--{name.replace('_', '-')}`"
+    return f"| {flag} | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text()))
