@@ -78,13 +78,14 @@ class Wrapped:
 
     def load(self, folder: Path, name: str = "a") -> AdapterVersion:
         """Make the adapter in `folder` resident."""
-        adapter = read_adapter(name, str(folder), self.base, dtype=torch.float32)
+        dtype = self.pool.groups[0].a.dtype
+        adapter = read_adapter(name, str(folder), self.base, dtype=dtype)
         self.pool.add(adapter)
         return adapter.version
 
 
 def wrapped(model: nn.Module) -> Wrapped:
-    """`model` in float32 with an empty pool of 64 MiB."""
+    """`model` with an empty pool of 64 MiB."""
     base = base_modules(model)
-    pool = made_pool(base, 64 << 20)
+    pool = made_pool(base, 64 << 20, next(model.parameters()).dtype)
     return Wrapped(model, base, pool, wrap_modules(model, base, pool))

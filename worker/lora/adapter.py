@@ -164,7 +164,7 @@ def _weights(
         if not tensors[name].isfinite().all():
             raise AdapterRejected(f"tensor {name} holds NaN or Inf")
     a = tensors[names[0]].to(dtype).contiguous()
-    b = (tensors[names[1]].float().t() * scaling).to(dtype).contiguous().t()
+    b = (tensors[names[1]].double().t() * scaling).to(dtype).contiguous().t()
     for name, tensor in zip(names, (a, b), strict=True):
         if not tensor.isfinite().all():
             raise AdapterRejected(f"tensor {name} overflows {dtype} (scaling {scaling})")

@@ -52,7 +52,7 @@ class LoRABatch:
             rows = {
                 v: Rows(min(p) * PAGE_ROWS, (max(p) + 1) * PAGE_ROWS) for v, p in pages.items() if p
             }
-            costs = SINGLE if group.a.itemsize == 4 else HALF
+            costs = HALF if group.a.itemsize == 2 else SINGLE
             blocks = plan_blocks(self._segments, rows, costs, num_features)
             self._plans[key] = [(b, _foreign(b, pages, group.a.device)) for b in blocks]
         return self._plans[key]

@@ -39,7 +39,7 @@ class LoRALinear(nn.Module):
             rows = x.reshape(-1, x.shape[-1])
             if len(rows) != batch.num_tokens:
                 raise RuntimeError(
-                    f"a linear of {self.base_layer} got {len(rows)} rows in a batch of "
+                    f"{self.base_layer} got {len(rows)} rows in a batch of "
                     f"{batch.num_tokens} tokens"
                 )
             add_lora_(y.view(-1, y.shape[-1]), rows, blocks)

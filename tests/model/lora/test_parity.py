@@ -1,0 +1,165 @@
+"""Logits of the wrapped model against transformers + PEFT, for every kind of adapter.
+
+In float64, where rounding leaves ten digits and whatever else differs shows, and in float32.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lora import Wrapped, wrapped
+from peft import PeftModel
+from tiny import ARCHITECTURES, save_adapter, tiny_model
+from transformers import PreTrainedModel
+
+from shared.protocol import AdapterVersion
+from worker.lora.batch import build_batch
+
+ATTENTION = {
+    "gpt_neox": ["query_key_value", "dense"],
+    "gpt2": ["c_attn"],
+    "phi3": ["qkv_proj", "o_proj"],
+}
+QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
+MODEL_TYPES = (*ARCHITECTURES, "gpt2", "phi3")
+NUM_ROWS, LENGTH = 3, 11
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def attention(model_type: str) -> list[str]:
+    return ATTENTION.get(model_type, QKVO)
+
+
+def config(model_type: str, **fields: Any) -> dict[str, Any]:
+    """An adapter on attention, unless `fields` say otherwise."""
+    return {
+        "r": 8,
+        "lora_alpha": 12,
+        "target_modules": attention(model_type),
+        "fan_in_fan_out": model_type == "gpt2",
+        **fields,
+    }
+
+
+def patterns(model_type: str) -> dict[str, Any]:
+    first = attention(model_type)[0]
+    return config(
+        model_type,
+        rank_pattern={rf".*\.1\..*{first}": 5, first: 24},
+        alpha_pattern={first: 40},
+    )
+
+
+KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "alpha over r": config,
+    "rslora": lambda t: config(t, r=16, use_rslora=True),
+    "rslora with patterns": lambda t: patterns(t) | {"use_rslora": True},
+    "rank 1": lambda t: config(t, r=1),
+    "rank 3": lambda t: config(t, r=3),
+    "rank 24": lambda t: config(t, r=24),
+    "rank 48": lambda t: config(t, r=48),
+    "rank and alpha patterns": patterns,
+    "one layer": lambda t: config(t, layers_to_transform=[1]),
+    "one layer by its number": lambda t: config(t, layers_to_transform=0),
+    "layers pattern": lambda t: config(
+        t,
+        layers_to_transform=[1],
+        layers_pattern={"gpt2": "h"}.get(t, "layers"),
+    ),
+    "regex": lambda t: config(t, target_modules=rf".*\.1\..*\.({'|'.join(attention(t))})"),
+    "all-linear": lambda t: config(t, target_modules="all-linear"),
+    "all-linear but attention": lambda t: config(
+        t, target_modules="all-linear", exclude_modules=attention(t)
+    ),
+    "excluded by regex": lambda t: config(t, exclude_modules=r".*\.0\..*"),
+    "one module": lambda t: config(t, target_modules=attention(t)[-1:]),
+    "PEFT's default targets": lambda t: config(t, target_modules=None),
+}
+
+
+def inputs(num_rows: int = NUM_ROWS) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(6, 250, (num_rows, LENGTH), generator=generator)
+
+
+def peft_logits(
+    model_type: str, folder: Path, ids: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    model = PeftModel.from_pretrained(model_of(model_type, torch.float32), str(folder))
+    model = model.to(dtype).eval()
+    logits: torch.Tensor = model(input_ids=ids).logits
+    return logits
+
+
+def logits_of(case: Wrapped, ids: torch.Tensor, rows: list[AdapterVersion | None]) -> torch.Tensor:
+    case.context.batch = build_batch(case.pool, [(version, LENGTH) for version in rows])
+    logits: torch.Tensor = case.model(input_ids=ids).logits
+    return logits
+
+
+def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    tolerance = TOLERANCE[expected.dtype] * float(expected.abs().max())
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+CANNOT_HAVE = {
+    # PEFT counts the experts among the linears, and they are no modules.
+    ("mixtral", "all-linear"),
+    ("mixtral", "all-linear but attention"),
+    # PEFT has no default for one, and loses the other's.
+    ("mixtral", "PEFT's default targets"),
+    ("phi3", "PEFT's default targets"),
+}
+CASES = [(t, kind) for t in MODEL_TYPES for kind in KINDS if (t, kind) not in CANNOT_HAVE]
+
+
+def model_of(model_type: str, dtype: torch.dtype) -> PreTrainedModel:
+    model = tiny_model(model_type).to(dtype)
+    if model_type == "mixtral":
+        model.set_experts_implementation("eager")  # the others have no float64
+    return model
+
+
+@pytest.mark.parametrize(("model_type", "kind"), CASES)
+@torch.no_grad()
+def test_logits_are_those_of_peft(model_type: str, kind: str, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path, model_type, **KINDS[kind](model_type))
+    case = wrapped(model_of(model_type, torch.float64))
+    base = case.model(input_ids=inputs()).logits
+    actual = logits_of(case, inputs(), [case.load(folder)] * NUM_ROWS)
+    assert_same(actual, peft_logits(model_type, folder, inputs(), torch.float64))
+    assert (actual - base).abs().max() > 0.1, "the adapter changes too little to be tested by"
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@torch.no_grad()
+def test_each_row_of_a_mixed_batch_has_its_own_adapter(
+    model_type: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    kinds = ["rank 1", "rslora", "rank and alpha patterns", "one layer", "regex", "rank 48"]
+    case = wrapped(model_of(model_type, dtype))
+    ids = inputs(2 * len(kinds) + 1)
+    rows: list[AdapterVersion | None] = [None]
+    expected = [case.model(input_ids=ids[:1]).logits]
+    for seed, kind in enumerate(kinds):
+        fields = KINDS[kind](model_type)
+        folder = save_adapter(tmp_path / str(seed), model_type, seed=seed, scale=0.1, **fields)
+        own = ids[1 + 2 * seed : 3 + 2 * seed]
+        expected.append(peft_logits(model_type, folder, own, dtype))
+        rows += [case.load(folder, f"a{seed}")] * 2
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
+    actual = logits_of(case, ids[order], [rows[i] for i in order])
+    assert_same(actual, torch.cat(expected)[order])
+
+
+@torch.no_grad()
+def test_weights_stored_in_half_precision_are_served_as_stored(tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path, target_modules=QKVO)
+    model = PeftModel.from_pretrained(tiny_model(), str(folder)).half()
+    model.save_pretrained(tmp_path / "half")
+    case = wrapped(model_of("llama", torch.float64))
+    actual = logits_of(case, inputs(), [case.load(tmp_path / "half")] * NUM_ROWS)
+    assert_same(actual, peft_logits("llama", tmp_path / "half", inputs(), torch.float64))
