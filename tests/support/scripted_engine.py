@@ -33,17 +33,22 @@ BASE = BaseModel(
     created_s=0,
 )
 STEP_TIMEOUT_S = 30.0
+ENDLESS = 10**9
+"""As `max_tokens`."""
 FAILING_TOKEN = 7
 """A prompt that begins with it ends in an error of the engine."""
 
 
-def expected_ids(seed: int, choice: int, count: int, version: AdapterVersion) -> list[int]:
-    """The first tokens of an answer: a function of seed, choice, position and weights."""
-    salt = sum(version.encode())
+def expected_id(seed: int, choice: int, position: int, version: AdapterVersion) -> int:
+    """One token of an answer: a function of seed, choice, position and weights."""
     ordinary = len(HF) - 2  # the first two are special
-    return [
-        2 + (seed * 7919 + choice * 104729 + salt + p * p * 31) % ordinary for p in range(count)
-    ]
+    salt = seed * 7919 + choice * 104729 + sum(version.encode())
+    return 2 + (salt + position * position * 31) % ordinary
+
+
+def expected_ids(seed: int, choice: int, count: int, version: AdapterVersion) -> list[int]:
+    """The first tokens of an answer."""
+    return [expected_id(seed, choice, position, version) for position in range(count)]
 
 
 def expected_text(ids: Sequence[int]) -> str:
@@ -147,7 +152,7 @@ class ScriptedEngine:
             return self.says[position % len(self.says)]
         version = request.version or BASE.version
         sampling = request.sampling
-        return expected_ids(sampling.seed, sampling.choice, position + 1, version)[-1]
+        return expected_id(sampling.seed, sampling.choice, position, version)
 
     def _fail(self, request: Request, message: str) -> StepOutput:
         del self.requests[request.id]

@@ -15,6 +15,7 @@ import orjson
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
 
 from shared.connection import Redis
+from shared.errors import RedisUnavailable
 from shared.keys import Keys
 from shared.protocol import (
     AdapterVersion,
@@ -32,6 +33,7 @@ from shared.protocol import (
 from shared.queue import Limits, Queue
 from shared.settings import WorkerSettings
 from shared.streams import ReplyReader
+from worker.served import ServedModel
 from worker.service import Worker
 
 DEADLINE_S = 20.0
@@ -67,10 +69,13 @@ class Client:
         self._reader = ReplyReader(redis, keys, self.api)
 
     async def read(self) -> None:
-        """Gather events until cancelled."""
+        """Gather events until cancelled, whatever happens to Redis."""
         while True:
-            for event in await self._reader.read():
-                self.events[event.job].append(event)
+            try:
+                for event in await self._reader.read():
+                    self.events[event.job].append(event)
+            except RedisUnavailable:
+                await asyncio.sleep(0.01)
 
     def make(
         self,
@@ -126,8 +131,13 @@ class Client:
     def tokens_of(self, job: Job) -> list[Tokens]:
         return [event for event in self.events[job.id] if isinstance(event, Tokens)]
 
-    def seamless(self, job: Job) -> dict[int, tuple[tuple[int, ...], str]]:
-        """Ids and text of each choice; fails if the events have a gap, an overlap or stragglers."""
+    def seamless(
+        self, job: Job, *, may_repeat: bool = False
+    ) -> dict[int, tuple[tuple[int, ...], str]]:
+        """Ids and text of each choice; fails if the events have a gap, an overlap or stragglers.
+
+        With `may_repeat` an event may come twice, which every reader must take.
+        """
         answers: dict[int, tuple[tuple[int, ...], str]] = {}
         finished: set[int] = set()
         try_ = 0
@@ -136,6 +146,9 @@ class Client:
             try_ = event.try_ + 1 if isinstance(event, Retry) else event.try_
             if isinstance(event, Tokens):
                 ids, text = answers.get(event.choice, ((), ""))
+                if may_repeat and event.index + len(event.ids) <= len(ids):
+                    assert ids[event.index :][: len(event.ids)] == event.ids
+                    continue
                 assert event.index == len(ids), "a gap or an overlap"
                 assert event.choice not in finished
                 answers[event.choice] = (ids + event.ids, text + event.text)
@@ -153,10 +166,19 @@ class Client:
 async def running(
     redis: Redis, engine: ScriptedEngine, pool: str, **settings: Any
 ) -> AsyncIterator[Worker]:
-    """A worker in this process; it is stopped in the end and must leave without a fault."""
+    """A worker over a scripted engine, as `running_with` runs it."""
     chosen = WorkerSettings(model="scripted", pool=pool, **settings)
-    worker = Worker(chosen, redis, scripted_model(engine))
-    queue = Queue(redis, Keys(pool))
+    async with running_with(redis, chosen, scripted_model(engine)) as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def running_with(
+    redis: Redis, settings: WorkerSettings, served: ServedModel
+) -> AsyncIterator[Worker]:
+    """A worker in this process; it is stopped in the end and must leave without a fault."""
+    worker = Worker(settings, redis, served)
+    queue = Queue(redis, Keys(settings.pool))
     before = len(await queue.workers())
     async with asyncio.TaskGroup() as group:
         task = group.create_task(worker.run())
@@ -170,7 +192,7 @@ async def running(
             await task
 
 
-def all_seamless(client: Client, jobs: Sequence[Job]) -> None:
+def all_seamless(client: Client, jobs: Sequence[Job], *, may_repeat: bool = False) -> None:
     """Fail unless each job's events add up to exactly the answers that it must have."""
     for job in jobs:
         sampling = job.sampling
@@ -179,7 +201,7 @@ def all_seamless(client: Client, jobs: Sequence[Job]) -> None:
         for choice in range(sampling.n):
             ids = expected_ids(sampling.seed, choice, sampling.max_tokens, job.version)
             answers[choice] = (tuple(ids), expected_text(ids))
-        assert client.seamless(job) == answers
+        assert client.seamless(job, may_repeat=may_repeat) == answers
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from scripted_engine import BASE, ENDLESS, ScriptedEngine, expected_ids
+
+from shared.errors import ErrorCode
+from worker.engine.request import Request, RequestId, RowSampling, StepOutput
+from worker.engine_thread import EngineThread
+
+
+class Running:
+    """An engine thread over a scripted engine, and all its outputs."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.engine = engine
+        self.outputs: list[StepOutput] = []
+        self.thread = EngineThread(engine, self.outputs.extend)  # type: ignore[arg-type]
+
+    def of(self, name: str) -> list[StepOutput]:
+        return [output for output in list(self.outputs) if output.request_id == name]
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    running = Running(ScriptedEngine())
+    running.thread.start()
+    yield running
+    running.thread.stop()
+
+
+def request(name: str, max_tokens: int = 3) -> Request:
+    return Request(
+        id=RequestId(name),
+        prompt_ids=[9],
+        version=None,
+        sampling=RowSampling(seed=1),
+        max_tokens=max_tokens,
+    )
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end, "the condition didn't come true"
+        time.sleep(0.001)
+
+
+def test_a_request_is_stepped_to_its_end(running: Running) -> None:
+    running.thread.add(request("a"))
+    until(lambda: len(running.of("a")) == 3)
+    ids = [output.token_id for output in running.of("a")]
+    assert ids == expected_ids(1, 0, 3, BASE.version)
+
+
+def test_an_aborted_request_gives_no_further_output(running: Running) -> None:
+    running.thread.add(request("a", ENDLESS))
+    until(lambda: running.of("a"))
+    running.thread.abort(RequestId("a"))
+    running.thread.call(lambda engine: engine.stats()).result(5)
+    count = len(running.of("a"))
+    running.thread.add(request("b"))
+    until(lambda: len(running.of("b")) == 3)
+    assert len(running.of("a")) == count
+
+
+def test_calls_run_on_the_engine_thread_between_steps(running: Running) -> None:
+    running.thread.add(request("a", ENDLESS))
+    name = running.thread.call(lambda _: threading.current_thread().name)
+    assert name.result(5) == "engine"
+
+
+def test_a_call_hands_its_exception_to_whoever_waits(running: Running) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("scripted")
+
+    with pytest.raises(ValueError, match="scripted"):
+        running.thread.call(fail).result(5)
+    assert running.thread.call(lambda _: 1).result(5) == 1
+
+
+def test_a_failed_step_is_an_error_for_each_request_and_not_the_end(running: Running) -> None:
+    for name in ("a", "b"):
+        running.thread.add(request(name, ENDLESS))
+    until(lambda: running.of("a") and running.of("b"))
+    running.engine.breaks_next_step = True
+    until(lambda: running.of("a")[-1].error and running.of("b")[-1].error)
+    error = running.of("a")[-1].error
+    assert error is not None
+    assert error.code is ErrorCode.INTERNAL
+    assert not running.engine.requests
+    running.thread.add(request("c"))
+    until(lambda: len(running.of("c")) == 3)
+
+
+def test_a_request_that_the_engine_refuses_gets_an_error(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Request) -> None:
+        raise RuntimeError("scripted")
+
+    monkeypatch.setattr(running.engine, "add", refuse)
+    running.thread.add(request("a"))
+    until(lambda: running.of("a"))
+    assert running.of("a")[0].error is not None
+
+
+def test_stop_runs_the_calls_made_before() -> None:
+    running = Running(ScriptedEngine())
+    running.thread.start()
+    running.thread.add(request("a", ENDLESS))
+    called = running.thread.call(lambda _: "ran")
+    running.thread.stop()
+    assert called.result(0) == "ran"
+
+
+def test_an_idle_engine_is_not_stepped(running: Running) -> None:
+    running.thread.add(request("a"))
+    until(lambda: len(running.of("a")) == 3)
+    steps = running.thread.call(lambda engine: engine.stats().num_steps).result(5)
+    assert running.thread.call(lambda engine: engine.stats().num_steps).result(5) == steps

@@ -1,0 +1,131 @@
+"""Redis away, restarted, slow or emptied: generation goes on, and nothing is lost."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+from scripted_engine import ScriptedEngine
+from worker_support import Client, all_seamless, has_workers, running, until
+
+from ops.embedded import EmbeddedRedis, start_redis
+from shared.connection import Redis, connect
+from shared.errors import RedisUnavailable
+from shared.keys import Keys
+from shared.protocol import ApiId, Event, JobState, Tokens
+from shared.queue import Queue
+from shared.tasks import cancel_tasks
+from worker.service import Worker
+
+Start = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[list[EmbeddedRedis]]:
+    """A server that keeps its data; a test that restarts it appends the new one."""
+    servers = [start_redis(tmp_path)]
+    yield servers
+    servers[-1].stop()
+
+
+@pytest.fixture
+async def own_redis(server: list[EmbeddedRedis]) -> AsyncIterator[Redis]:
+    redis = connect(server[0].url)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+async def own_client(own_redis: Redis, keys: Keys) -> AsyncIterator[Client]:
+    client = Client(own_redis, keys)
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(client.read())
+        yield client
+        await cancel_tasks(reading)
+
+
+async def test_a_restart_of_redis_in_mid_stream_loses_nothing(
+    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str, tmp_path: Path
+) -> None:
+    engine = ScriptedEngine(step_s=0.005)
+    async with running(own_redis, engine, pool):
+        jobs = [await own_client.send(max_tokens=600, seed=seed) for seed in range(4)]
+        for job in jobs:
+            await own_client.until_shown(job, 20)
+        server[0].stop()
+        assert len(engine.requests) == 4
+        server.append(await asyncio.to_thread(start_redis, tmp_path, port=server[0].port))
+        ends = [await own_client.end_of(job) for job in jobs]
+    assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 1)] * 4
+    all_seamless(own_client, jobs, may_repeat=True)
+
+
+async def test_jobs_that_end_while_redis_is_away_are_finished_when_it_is_back(
+    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str, tmp_path: Path
+) -> None:
+    engine = ScriptedEngine(step_s=0.002)
+    async with running(own_redis, engine, pool):
+        jobs = [await own_client.send(max_tokens=200, seed=seed) for seed in range(4)]
+        for job in jobs:
+            await own_client.until_shown(job, 5)
+        server[0].stop()
+        await until(lambda: not engine.requests)
+        server.append(await asyncio.to_thread(start_redis, tmp_path, port=server[0].port))
+        ends = [await own_client.end_of(job) for job in jobs]
+        later = await own_client.end_of(await own_client.send())
+    assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 1)] * 4
+    assert later.state is JobState.DONE
+    all_seamless(own_client, jobs, may_repeat=True)
+
+
+async def test_a_redis_that_stands_still_gets_the_steps_of_that_time_at_once(
+    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str
+) -> None:
+    engine = ScriptedEngine(step_s=0.002)
+    async with running(own_redis, engine, pool):
+        job = await own_client.send(max_tokens=300)
+        await own_client.until_shown(job, 5)
+        os.kill(server[0].pid, signal.SIGSTOP)
+        await until(lambda: not engine.requests)
+        os.kill(server[0].pid, signal.SIGCONT)
+        await own_client.end_of(job)
+    all_seamless(own_client, [job], may_repeat=True)
+    assert max(len(tokens.ids) for tokens in own_client.tokens_of(job)) > 100
+
+
+async def test_a_pool_that_lost_all_its_data_is_set_up_again(
+    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str
+) -> None:
+    async with running(own_redis, ScriptedEngine(), pool, lease_ms=600, adapters=("one=v1",)):
+        await own_redis.flushall()
+        await until(lambda: has_workers(own_client.queue, 1))
+        result = await own_client.result_of(await own_client.send())
+    assert result.state is JobState.DONE
+
+
+async def test_a_publication_whose_reply_is_lost_is_repeated_as_it_was(
+    client: Client, engine: ScriptedEngine, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, num_lost = Queue.publish, 0
+
+    async def losing(
+        queue: Queue,
+        wid: object,
+        events: dict[ApiId, Sequence[Event]],
+        checkpoints: Sequence[Tokens] = (),
+    ) -> None:
+        nonlocal num_lost
+        await publish(queue, wid, events, checkpoints)  # type: ignore[arg-type]
+        if num_lost < 3 and any(isinstance(e, Tokens) for batch in events.values() for e in batch):
+            num_lost += 1
+            raise RedisUnavailable("scripted to lose the reply")
+
+    monkeypatch.setattr(Queue, "publish", losing)
+    async with start(engine):
+        job = await client.send(max_tokens=100)
+        await client.end_of(job)
+    assert num_lost == 3
+    all_seamless(client, [job], may_repeat=True)

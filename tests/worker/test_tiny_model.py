@@ -1,0 +1,121 @@
+"""The whole worker over a real engine: a tiny random model with adapters."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from reference import count_ties, greedy
+from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from worker_support import Client, has_workers, running_with
+
+from shared.connection import Redis
+from shared.errors import ErrorCode
+from shared.keys import Keys
+from shared.protocol import AdapterVersion, Endpoint, JobState, SamplingParams
+from shared.registry import Registry
+from shared.settings import WorkerSettings
+from worker.loading import load_served
+
+NUM_TOKENS = 24
+
+
+def sampled(temperature: float, *, n: int = 1, num_tokens: int = NUM_TOKENS) -> SamplingParams:
+    """End-of-sequence tokens are ignored, so that the answer has its length."""
+    return SamplingParams(
+        seed=5, temperature=temperature, n=n, max_tokens=num_tokens, ignore_eos=True
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tiny")
+    config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+    return {
+        "base": save_tiny_model(folder / "base"),
+        "one": save_adapter(folder / "one", seed=1, **config),
+        "two": save_adapter(folder / "two", seed=2, **config),
+    }
+
+
+@pytest.fixture
+def settings(folders: dict[str, Path], pool: str, redis_url: str) -> WorkerSettings:
+    return WorkerSettings(
+        redis_url=redis_url,
+        pool=pool,
+        model=str(folders["base"]),
+        adapters=(f"one={folders['one']}", f"two={folders['two']}"),
+        dtype="float32",
+        device="cpu",
+        kv_cache_mb=16,
+        adapter_memory_mb=16,
+        threads=1,
+        drain_s=0,
+    )
+
+
+async def versions(redis: Redis, pool: str) -> dict[str, AdapterVersion]:
+    registry = Registry(redis, Keys(pool))
+    base = await registry.base()
+    assert base is not None
+    return {"base": base.version, **{a.name: a.version for a in await registry.adapters()}}
+
+
+def reference(folders: dict[str, Path], name: str) -> torch.nn.Module:
+    model = tiny_model()
+    return model if name == "base" else PeftModel.from_pretrained(model, str(folders[name]))
+
+
+async def test_every_model_answers_as_transformers_and_peft_do(
+    settings: WorkerSettings, folders: dict[str, Path], client: Client, redis: Redis, pool: str
+) -> None:
+    prompt = "hello 你好"
+    ids = tiny_tokenizer()(prompt)["input_ids"]
+    async with running_with(redis, settings, load_served(settings)):
+        jobs = {
+            name: await client.send(prompt, version=version, sampling=sampled(0))
+            for name, version in (await versions(redis, pool)).items()
+        }
+        results = {name: await client.result_of(job) for name, job in jobs.items()}
+    answers = set()
+    for name, result in results.items():
+        (choice,) = result.choices
+        expected = greedy(reference(folders, name), ids, NUM_TOKENS)
+        assert count_ties(choice.ids, expected) == 0
+        assert choice.text == tiny_tokenizer().decode(choice.ids, skip_special_tokens=True)
+        answers.add(choice.ids)
+    assert len(answers) == 3
+
+
+async def test_an_answer_that_moves_to_another_worker_is_the_same_answer(
+    settings: WorkerSettings, client: Client, redis: Redis, pool: str
+) -> None:
+    served = load_served(settings)
+    async with running_with(redis, settings, served):
+        version = (await versions(redis, pool))["one"]
+        undisturbed = await client.result_of(
+            await client.send(version=version, sampling=sampled(0.8, n=2, num_tokens=400))
+        )
+        moved = await client.send(version=version, sampling=sampled(0.8, n=2, num_tokens=400))
+        await client.until_shown(moved, 10)
+    assert await has_workers(client.queue, 0)
+    async with running_with(redis, settings, load_served(settings)):
+        end = await client.end_of(moved)
+    assert (end.state, end.try_) == (JobState.DONE, 2)
+    answers = client.seamless(moved)
+    assert {i: (c.ids, c.text) for i, c in enumerate(undisturbed.choices)} == answers
+
+
+async def test_a_chat_is_answered_and_a_too_long_prompt_refused(
+    settings: WorkerSettings, client: Client, redis: Redis, pool: str
+) -> None:
+    async with running_with(redis, settings, load_served(settings)):
+        version = (await versions(redis, pool))["two"]
+        chat = {"endpoint": Endpoint.CHAT, "prompt": None, "version": version, "max_tokens": 8}
+        good = await client.send(messages=({"role": "user", "content": "hi"},), **chat)
+        long = await client.send(messages=({"role": "user", "content": "x" * 600},), **chat)
+        assert (await client.end_of(good)).state is JobState.DONE
+        error = (await client.end_of(long)).error
+    assert error is not None
+    assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert "512" in error.message
