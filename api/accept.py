@@ -18,7 +18,7 @@ async def issue_ticket(context: Context, request: GenerationRequest) -> Ticket:
         JobFailed: it isn't admitted.
         RedisUnavailable: the registry can't be read.
     """
-    admission = await admit(context.registry, request)
+    admission = await admit(context.registry, request.model)
     return Ticket(
         id=JobId(secrets.token_hex(16)),
         version=admission.version,

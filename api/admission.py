@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 from api.redis_guard import redis_guard
-from api.schema.chat import ChatCompletionRequest
-from api.schema.generation import GenerationRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol import AdapterVersion
-from shared.registry import BaseModel, Registry
+from shared.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,23 +16,22 @@ class Admission:
     max_model_len: int
 
 
-async def admit(registry: Registry, request: GenerationRequest) -> Admission:
-    """Find what `request.model` names, and check the limits that need no tokenizer.
+async def admit(registry: Registry, model: str) -> Admission:
+    """Find what `model` names. There is no fallback: an adapter that is gone isn't the base model.
 
     Raises:
-        JobFailed: nothing has this name, or the answer can't fit into the context.
+        JobFailed: nothing has this name, or it takes no requests for now.
         RedisUnavailable: the registry can't be read.
     """
     async with redis_guard():
         base = await registry.base()
-        version = await registry.resolve(request.model)
+        version = await registry.resolve(model)
     if base is None:
         raise JobFailed(
             JobError(code=ErrorCode.UNAVAILABLE, message="no model is registered yet; try again")
         )
     if version is None:
-        raise JobFailed(model_not_found(request.model))
-    _check_length(request, base)
+        raise JobFailed(model_not_found(model))
     return Admission(version, base.max_model_len)
 
 
@@ -45,19 +42,3 @@ def model_not_found(name: str) -> JobError:
         message=f"the model {name[:200]!r} doesn't exist; GET /v1/models lists those that do",
         param="model",
     )
-
-
-def _check_length(request: GenerationRequest, base: BaseModel) -> None:
-    """The worker counts the prompt's tokens; a larger `max_tokens` fails whatever the prompt."""
-    param, max_tokens = "max_tokens", request.max_tokens
-    if isinstance(request, ChatCompletionRequest) and request.max_completion_tokens:
-        param, max_tokens = "max_completion_tokens", request.max_completion_tokens
-    if max_tokens is not None and max_tokens >= base.max_model_len:
-        raise JobFailed(
-            JobError(
-                code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                message=f"{param}: {max_tokens} tokens don't fit into the context of {base.name}, "
-                f"{base.max_model_len} tokens for prompt and answer",
-                param=param,
-            )
-        )
