@@ -58,8 +58,9 @@ class Tokenizer:
             return self._encode(prompt, "prompt", add_special_tokens=True)
         for i, token_id in enumerate(prompt):
             if not 0 <= token_id < self._vocab_size:
-                message = f"token id {token_id} is outside of the vocabulary of {self._vocab_size}"
-                raise _invalid(message, f"prompt[{i}]")
+                param = f"prompt[{i}]"
+                reason = f"token id {token_id} is outside of the vocabulary of {self._vocab_size}"
+                raise _invalid(f"{param}: {reason}", param)
         return _not_empty(list(prompt), "prompt")
 
     def stream(self, job: Job) -> TextStream:

@@ -86,6 +86,7 @@ def test_token_ids_are_taken_as_they_are() -> None:
 def test_a_token_id_outside_of_the_vocabulary_is_named(bad: int) -> None:
     error = failure(TOKENIZER.encode_prompt, (5, bad))
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "prompt[1]")
+    assert error.message.startswith(f"prompt[1]: token id {bad} ")
 
 
 @pytest.mark.parametrize("empty", ["", ()])
