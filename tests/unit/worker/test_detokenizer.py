@@ -1,3 +1,4 @@
+import codecs
 from collections.abc import Sequence
 
 import pytest
@@ -51,6 +52,14 @@ def deltas(text: TextStream, ids: Sequence[int]) -> list[str]:
     return [*(text.feed(i) for i in ids), text.close()]
 
 
+def without_cut_character(text: str, ids: Sequence[int]) -> str:
+    """`text` of byte-level `ids`, less the replacement for a character that its end cuts."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(b"".join(TABLES[id(BYTE_LEVEL)].inside(i) for i in ids))
+    is_cut = bool(decoder.getstate()[0])
+    return text.removesuffix("\ufffd") if is_cut else text
+
+
 def random_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, len(hf) + 2), max_size=40)
 
@@ -62,7 +71,7 @@ def written_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
 @given(st.data())
 def test_deltas_of_random_ids_add_up_to_the_full_decode(data: st.DataObject) -> None:
     ids, stop = data.draw(random_ids(BYTE_LEVEL)), data.draw(stop_strings)
-    expected = cut(full_decode(BYTE_LEVEL, ids), stop)
+    expected = cut(without_cut_character(full_decode(BYTE_LEVEL, ids), ids), stop)
     assert "".join(deltas(stream(BYTE_LEVEL, stop), ids)) == expected
 
 
@@ -84,7 +93,7 @@ def test_broken_byte_tokens_spoil_no_whole_character_beside_them(data: st.DataOb
     if "\ufffd" not in expected:
         assert streamed == expected
     else:
-        assert "\ufffd" in streamed
+        assert streamed.replace("\ufffd", "").startswith(expected.split("\ufffd")[0])
 
 
 @BOTH_KINDS
@@ -107,11 +116,11 @@ def test_no_delta_cuts_a_character(hf: PreTrainedTokenizerFast, text: str) -> No
     assert "".join(parts) == full_decode(hf, ids_of(hf, text))
 
 
-def test_a_character_cut_by_the_end_is_shown_as_replacement() -> None:
+def test_a_character_cut_by_the_end_is_not_shown() -> None:
     ids = ids_of(BYTE_LEVEL, "🦜")[:2]
     text = stream(BYTE_LEVEL)
     assert [text.feed(i) for i in ids] == ["", ""]
-    assert text.close() == "\ufffd"
+    assert text.close() == ""
 
 
 def test_special_tokens_are_not_text() -> None:
