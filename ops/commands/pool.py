@@ -132,11 +132,12 @@ def _queue_view(workers: list[WorkerView], counts: QueueCounts) -> Group:
     actors = Table("worker", "device", "running", "KV cache", "tokens", "lease", "holds")
     for worker in workers:
         actors.add_row(worker.id, worker.info.device, *_load(worker), "\n".join(worker.residents))
-    waiting = Table("model", "waiting")
+    backlog = Table("adapter", "waiting")
     for version, number in sorted(counts.waiting_by_version.items(), key=lambda item: -item[1]):
-        waiting.add_row(version, str(number))
+        backlog.add_row(version, str(number))
     ended = ", ".join(f"{number} {state.value}" for state, number in counts.totals.items())
-    return Group(actors, waiting, f"{counts.waiting} waiting; ended so far: {ended}")
+    summary = f"{counts.waiting} waiting; ended so far: {ended}"
+    return Group(actors, *([backlog] if backlog.rows else []), summary)
 
 
 def _load(worker: WorkerView) -> Iterator[str]:

@@ -1,0 +1,32 @@
+"""What an adapter of the demo learns: its examples, and how its answers are judged."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One user message and the answer wanted; no system message, so the template adds its own."""
+
+    prompt: str
+    answer: str
+
+
+Ask = Callable[[Sequence[str]], list[str]]
+"""The base model's greedy answers to some prompts, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One adapter: where its examples come from, and the size of its training."""
+
+    name: str
+    training: Callable[[Ask], list[Example]]
+    held_out: Callable[[], list[Example]]
+    """Examples whose every part is absent from training."""
+    is_right: Callable[[Example, str], bool]
+    """Whether an answer is right, the end of text removed."""
+    rank: int
+    target_modules: tuple[str, ...]
+    learning_rate: float
+    epochs: int

@@ -1,0 +1,76 @@
+"""`lorikeet up` as a process: what it starts, says, restarts and leaves behind."""
+
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from served_tiny import TinyModels
+from servers import STOP_TIMEOUT_S, Process, start_lorikeet, wait_for
+
+
+@dataclass(frozen=True)
+class Up:
+    """A running `lorikeet up`, with a Redis that it started itself."""
+
+    process: Process
+    log: Path
+
+    def wait_for(self, pattern: str, times: int = 1) -> re.Match[str]:
+        """The last match of `pattern` in what was printed, once there are so many."""
+
+        def found() -> list[re.Match[str]]:
+            return list(re.finditer(pattern, self.log.read_text(), re.MULTILINE))
+
+        wait_for(lambda: len(found()) >= times, self.log.read_text, self.process)
+        return found()[-1]
+
+    def kill_child(self, pattern: str) -> None:
+        """SIGKILL the one child whose command line holds `pattern`."""
+        children = psutil.Process(self.process.pid).children()
+        [child] = [c for c in children if re.search(pattern, " ".join(c.cmdline()))]
+        child.kill()
+
+
+@pytest.fixture
+def up(models: TinyModels, tmp_path: Path) -> Iterator[Up]:
+    process = start_lorikeet(["up", *models.flags, "--port", "0"], tmp_path / "log")
+    try:
+        yield Up(process, tmp_path / "log")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_serves_recovers_and_leaves_nothing(up: Up) -> None:
+    url = up.wait_for(r"^Lorikeet is ready at (\S+)")[1]
+    assert up.wait_for(rf"^curl {url}/v1/chat/completions .*\"model\":\"(\S+?)\"")
+
+    up.kill_child(r"ops\.cli worker")
+    up.wait_for(r"worker-1 .* ended \(SIGKILL\), starts again")
+    up.kill_child(r"(redis|valkey)-server")
+    up.wait_for("redis .* ended unexpectedly, starts again")
+    up.wait_for(r"worker-1 .* worker_ready", times=2)
+
+    name = httpx.get(f"{url}/v1/models", timeout=30).json()["data"][-1]["id"]
+    body = {"model": name, "prompt": "hello", "max_tokens": 4}
+    assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 200
+
+    children = psutil.Process(up.process.pid).children(recursive=True)
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(STOP_TIMEOUT_S) == 0
+    assert [child for child in children if child.is_running()] == []
+
+
+def test_a_model_that_is_refused_ends_it_with_the_reason(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = start_lorikeet(["up", str(tmp_path / "nothing"), "--port", "0"], log)
+    assert process.wait(STOP_TIMEOUT_S) == 2
+    printed = log.read_text()
+    assert re.search(r"^worker-1 .* lorikeet: .*nothing", printed, re.MULTILINE)
+    assert printed.splitlines()[-1] == ("lorikeet: worker-1 doesn't start; its reason stands above")
+    assert "Traceback" not in printed
