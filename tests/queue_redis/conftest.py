@@ -1,13 +1,14 @@
 """Fixtures of the queue's tests; their classes are in tests/support/queue_support.py."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from queue_support import API, LIMITS, Actor, make_job
 
 from ops.embedded import EmbeddedRedis, start_redis
-from shared.connection import Redis
+from shared.connection import Redis, connect
 from shared.keys import Keys
 from shared.protocol import ApiId, Event, Job, decode_events
 from shared.queue import Limits, Queue
@@ -48,8 +49,34 @@ def events(redis: Redis, keys: Keys) -> Callable[..., Awaitable[list[Event]]]:
 
 
 @pytest.fixture
-def own_server() -> Iterator[EmbeddedRedis]:
-    """A server for one test that may fill, stop or configure it."""
-    server = start_redis(None)
-    yield server
-    server.stop()
+def start_server() -> Iterator[Callable[..., EmbeddedRedis]]:
+    """Starts servers that the test may fill, stop or configure."""
+    servers: list[EmbeddedRedis] = []
+
+    def start(directory: Path | None = None, **options: Any) -> EmbeddedRedis:
+        servers.append(start_redis(directory, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def own_server(start_server: Callable[..., EmbeddedRedis]) -> EmbeddedRedis:
+    """A server for one test."""
+    return start_server()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Callable[[str], Redis]]:
+    """Connects to servers other than the common one."""
+    clients: list[Redis] = []
+
+    def open_client(url: str) -> Redis:
+        clients.append(connect(url))
+        return clients[-1]
+
+    yield open_client
+    for opened in clients:
+        await opened.aclose()

@@ -96,9 +96,9 @@ async def test_room_is_free_again_when_a_job_is_claimed_or_cancelled(queue: Queu
 
 
 async def test_enqueueing_stops_well_before_memory_is_used_up(
-    own_server: EmbeddedRedis, keys: Keys
+    own_server: EmbeddedRedis, client, keys: Keys
 ) -> None:
-    redis = connect(own_server.url)
+    redis = client(own_server.url)
     queue = Queue(redis, keys)
     used = (await redis.info("memory"))["used_memory"]
     await redis.config_set("maxmemory", used + 8_000_000)
@@ -112,17 +112,15 @@ async def test_enqueueing_stops_well_before_memory_is_used_up(
         await fill()
     info = await redis.info("memory")
     assert info["used_memory"] < 0.9 * info["maxmemory"]
-    await redis.aclose()
 
 
 async def test_a_redis_without_memory_is_a_full_queue(
-    own_server: EmbeddedRedis, keys: Keys
+    own_server: EmbeddedRedis, client, keys: Keys
 ) -> None:
-    redis = connect(own_server.url)
+    redis = client(own_server.url)
     queue = Queue(redis, keys)
     await queue.enqueue(make_job(), LIMITS)
     await redis.config_set("maxmemory", 1)
     with pytest.raises(QueueFull) as error:
         await queue.enqueue(make_job(), LIMITS)
     assert (error.value.which, error.value.waiting) == ("memory", 1)
-    await redis.aclose()

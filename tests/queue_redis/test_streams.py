@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
-from shared.connection import Redis, connect
+from shared.connection import Redis
 from shared.errors import LeaseLost, RedisUnavailable
 from shared.keys import Keys
 from shared.protocol import Admitted, ApiId, FinishReason, JobState, Tokens
@@ -206,8 +206,10 @@ async def test_shown_gives_the_checkpoints_of_a_finished_job(
     assert await shown(redis, keys, job.id) == merge(pieces)
 
 
-async def test_a_reader_goes_on_where_it_stood_after_a_break(own_server, keys: Keys) -> None:
-    redis = connect(own_server.url)
+async def test_a_reader_goes_on_where_it_stood_after_a_break(
+    own_server, client, keys: Keys
+) -> None:
+    redis = client(own_server.url)
     queue = Queue(redis, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     reader = ReplyReader(redis, keys, API)
@@ -223,4 +225,3 @@ async def test_a_reader_goes_on_where_it_stood_after_a_break(own_server, keys: K
         await reading
     await publish(worker, pieces[1])
     assert await reader.read() == [pieces[1]]
-    await redis.aclose()

