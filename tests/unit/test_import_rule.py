@@ -21,8 +21,13 @@ TORCH_STACK = {"torch", "transformers", "peft", "safetensors"}
 WEB_STACK = {"fastapi", "starlette", "uvicorn"}
 REDIS_FILES = {"shared/connection.py", "shared/queue.py", "shared/streams.py", "shared/registry.py"}
 POLICY_FILES = {
-    "worker/engine/request.py", "worker/engine/block_manager.py", "worker/engine/scheduler.py"
-}  # fmt: skip
+    "worker/engine/request.py",
+    "worker/engine/block_manager.py",
+    "worker/engine/scheduler.py",
+    "worker/lora/names.py",
+    "worker/lora/pages.py",
+    "worker/lora/plan.py",
+}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError
+from shared.errors import AdapterRejected, ErrorCode, JobError, ModelRejected, SettingsError
 from shared.protocol import AdapterVersion, FinishReason
 from worker.engine.block_manager import BlockManager
 from worker.engine.model_runner import ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine.scheduler import Chunk, Scheduler
 from worker.lora.adapter import LoRAAdapter
-from worker.lora.layers import wrap_modules
+from worker.lora.layers import LoRAContext, modules_not_called_once, wrap_modules
 from worker.lora.modules import base_modules
 from worker.lora.pool import LoRAPool
+from worker.model.attention import probe_layers
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
 from worker.model.loader import LoadedModel
 
@@ -62,6 +63,7 @@ class Engine:
             self.base, max_bytes=config.adapter_bytes, dtype=loaded.dtype, device=loaded.device
         )
         context = wrap_modules(loaded.model, self.base, self._pool)
+        _refuse_uncalled_modules(loaded, self._pool, context)
         cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
         self._runner = ModelRunner(loaded, cache, self._pool, context)
         self._scheduler = Scheduler(
@@ -212,6 +214,15 @@ def _not_resident(request: Request) -> JobError:
     return JobError(
         code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
     )
+
+
+def _refuse_uncalled_modules(loaded: LoadedModel, pool: LoRAPool, context: LoRAContext) -> None:
+    missed = modules_not_called_once(pool, context, lambda: probe_layers(loaded.model))
+    if missed:
+        raise ModelRejected(
+            f"--model {loaded.name}: {', '.join(missed)} would compute adapters wrongly, as the "
+            "model doesn't call each of them once in a forward"
+        )
 
 
 def _max_model_len(of_model: int, config: EngineConfig, num_blocks: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from worker.kernels.reference import paged_attention, store_kv
 from worker.model.kv_cache import KVCache, KVShape
@@ -74,12 +74,17 @@ def attention_step(cache: KVCache, batch: AttentionBatch) -> Iterator[None]:
         _current.step = None
 
 
-@contextmanager
-def probing() -> Iterator[ShapeProbe]:
-    """Run one forward inside to learn each layer's shape; its values are meaningless."""
+@torch.inference_mode()
+def probe_layers(model: PreTrainedModel) -> ShapeProbe:
+    """Run one forward of a model with paged attention, to learn each layer's shape.
+
+    Raises:
+        NotImplementedError: the model asks for something that isn't implemented here.
+    """
     _current.probe = ShapeProbe()
     try:
-        yield _current.probe
+        model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=model.device), use_cache=False)
+        return _current.probe
     finally:
         _current.probe = None
 

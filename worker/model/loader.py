@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from shared.errors import ModelRejected
-from worker.model.attention import PAGED_ATTENTION, probing
+from worker.model.attention import PAGED_ATTENTION, probe_layers
 from worker.model.kv_cache import KVShape
 from worker.model.verify import check_rope, verify_attention
 
@@ -158,13 +158,10 @@ def _switch_attention(source: str, model: nn.Module) -> list[KVShape]:
     assert isinstance(model, PreTrainedModel)
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
-    with torch.inference_mode(), probing() as probe:
-        try:
-            model(
-                input_ids=torch.zeros(1, 2, dtype=torch.int64, device=model.device), use_cache=False
-            )
-        except NotImplementedError as error:
-            raise ModelRejected(f"--model {source}: {error} isn't served") from None
+    try:
+        probe = probe_layers(model)
+    except NotImplementedError as error:
+        raise ModelRejected(f"--model {source}: {error} isn't served") from None
     if probe.num_calls != num_layers or sorted(probe.shapes) != list(range(num_layers)):
         raise ModelRejected(
             f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "

@@ -1,0 +1,193 @@
+"""What the engine does besides answering exactly: errors, limits, aborts, adapter memory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from engines import engine_of, greedy_request, load, random_prompt, run
+from tiny import save_adapter, tiny_model
+
+from shared.errors import AdapterRejected, ErrorCode, SettingsError
+from shared.protocol import AdapterVersion, FinishReason
+from worker.engine.engine import Engine, EngineConfig
+from worker.engine.request import RequestId, StepOutput
+from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.model.kv_cache import bytes_per_block
+from worker.model.loader import LoadedModel
+
+TARGETS = ["q_proj", "down_proj"]
+
+
+@pytest.fixture
+def loaded() -> LoadedModel:
+    return load(tiny_model())
+
+
+def last_outputs(engine: Engine) -> dict[RequestId, StepOutput]:
+    """Run until all is done; the last output of each request."""
+    last: dict[RequestId, StepOutput] = {}
+    while engine.has_work:
+        last |= {output.request_id: output for output in engine.step()}
+    return last
+
+
+def assert_empty(engine: Engine) -> None:
+    stats = engine.stats()
+    assert stats.kv_blocks_free == stats.kv_blocks
+    assert stats.num_running == stats.num_waiting == 0
+
+
+def adapters(engine: Engine, root: Path, count: int, rank: int = 8) -> list[LoRAAdapter]:
+    folders = [
+        save_adapter(root / str(i), seed=i, r=rank, target_modules=TARGETS) for i in range(count)
+    ]
+    return [
+        read_adapter(f"a{i}", str(f), engine.base, dtype=torch.float32)
+        for i, f in enumerate(folders)
+    ]
+
+
+def test_a_stop_token_ends_a_request_and_is_output(loaded: LoadedModel) -> None:
+    engine, _ = engine_of(loaded)
+    free = run(engine, [greedy_request("free", random_prompt(0, 9), 10)])[RequestId("free")]
+    stopped = greedy_request("stopped", random_prompt(0, 9), 10)
+    stopped.stop_ids = frozenset({free[4]})
+    engine.add(stopped)
+    assert last_outputs(engine)[stopped.id].finish is FinishReason.STOP
+    assert stopped.output_ids == free[: free.index(free[4]) + 1]
+    assert_empty(engine)
+
+
+def test_the_context_ends_a_request_with_length(loaded: LoadedModel) -> None:
+    engine, _ = engine_of(loaded)
+    request = greedy_request("a", random_prompt(0, 500), 100)
+    engine.add(request)
+    assert last_outputs(engine)[request.id].finish is FinishReason.LENGTH
+    assert request.num_tokens == engine.max_model_len == 512
+
+
+def test_a_prompt_that_fills_the_context_is_an_error(loaded: LoadedModel) -> None:
+    engine, _ = engine_of(loaded)
+    request = greedy_request("a", random_prompt(0, 512), 1)
+    engine.add(request)
+    error = last_outputs(engine)[request.id].error
+    assert error is not None
+    assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+
+
+def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = engine_of(loaded)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loaded.model, "forward", fail)
+        for name in "ab":
+            engine.add(greedy_request(name, random_prompt(1, 9), 5))
+        errors = [output.error for output in last_outputs(engine).values()]
+    assert [error.code for error in errors if error] == [ErrorCode.INTERNAL] * 2
+    assert_empty(engine)
+    assert len(run(engine, [greedy_request("c", random_prompt(1, 9), 5)])[RequestId("c")]) == 5
+
+
+def test_logits_that_are_not_finite_end_only_their_request(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine, _ = engine_of(loaded)
+    (adapter,) = adapters(engine, tmp_path, 1)
+    for weights in adapter.modules.values():
+        weights.b.fill_(3e38)
+    engine.add_adapter(adapter)
+    engine.add(greedy_request("bad", random_prompt(1, 9), 5, adapter.version))
+    engine.add(greedy_request("good", random_prompt(1, 9), 5))
+    last = last_outputs(engine)
+    error = last[RequestId("bad")].error
+    assert error is not None
+    assert "finite" in error.message
+    assert last[RequestId("good")].finish is FinishReason.LENGTH
+    assert_empty(engine)
+
+
+def test_an_aborted_request_frees_its_blocks_and_is_heard_of_no_more(loaded: LoadedModel) -> None:
+    engine, _ = engine_of(loaded)
+    engine.add(greedy_request("a", random_prompt(1, 9), 50))
+    engine.add(greedy_request("b", random_prompt(1, 9), 3))
+    engine.step()
+    engine.abort(RequestId("a"))
+    assert set(last_outputs(engine)) == {"b"}
+    assert_empty(engine)
+    engine.abort(RequestId("a"))
+    assert not engine.has_work
+
+
+def test_an_adapter_that_is_not_resident_is_an_error_not_the_base(loaded: LoadedModel) -> None:
+    engine, _ = engine_of(loaded)
+    request = greedy_request("a", random_prompt(1, 9), 5, AdapterVersion("nobody@000000000000"))
+    engine.add(request)
+    error = last_outputs(engine)[request.id].error
+    assert error is not None
+    assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
+
+
+def test_removing_an_adapter_ends_its_requests_with_an_error(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine, _ = engine_of(loaded)
+    (adapter,) = adapters(engine, tmp_path, 1)
+    engine.add_adapter(adapter)
+    engine.add(greedy_request("a", random_prompt(1, 9), 50, adapter.version))
+    engine.step()
+    engine.remove_adapter(adapter.version)
+    error = last_outputs(engine)[RequestId("a")].error
+    assert error is not None
+    assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
+    assert_empty(engine)
+    before = engine.stats().adapter_bytes
+    engine.add_adapter(adapter)
+    assert engine.stats().adapter_bytes == before
+
+
+def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> Engine:
+    """An engine whose adapter memory holds `num_adapters` of rank 8."""
+    probe, _ = engine_of(load(tiny_model()))
+    probe.add_adapter(adapters(probe, root / "probe", 1)[0])
+    config = EngineConfig(
+        kv_cache_bytes=100 * bytes_per_block(loaded.kv_shapes, loaded.dtype),
+        adapter_bytes=num_adapters * probe.stats().adapter_bytes,
+    )
+    return Engine(loaded, config)
+
+
+def test_the_least_recently_used_idle_adapter_makes_room(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine = small_engine(loaded, tmp_path, 2)
+    first, second, third = adapters(engine, tmp_path, 3)
+    assert engine.add_adapter(first) == engine.add_adapter(second) == []
+    run(engine, [greedy_request("a", random_prompt(1, 9), 3, first.version)])
+    assert engine.add_adapter(third) == [second.version]
+
+
+def test_adapters_in_use_are_not_evicted(loaded: LoadedModel, tmp_path: Path) -> None:
+    engine = small_engine(loaded, tmp_path, 1)
+    first, second = adapters(engine, tmp_path, 2)
+    engine.add_adapter(first)
+    engine.add(greedy_request("a", random_prompt(1, 9), 50, first.version))
+    with pytest.raises(AdapterRejected, match="--adapter-memory-mb"):
+        engine.add_adapter(second)
+    assert last_outputs(engine)[RequestId("a")].finish is FinishReason.LENGTH
+    assert engine.add_adapter(second) == [first.version]
+
+
+def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: LoadedModel) -> None:
+    block = bytes_per_block(loaded.kv_shapes, loaded.dtype)
+    with pytest.raises(SettingsError, match="--max-model-len 600 is over the model's 512"):
+        Engine(loaded, EngineConfig(max_model_len=600))
+    with pytest.raises(SettingsError, match="--kv-cache-mb: it holds 32 tokens"):
+        Engine(load(tiny_model()), EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
+    with pytest.raises(SettingsError, match="--kv-cache-mb is too small"):
+        Engine(load(tiny_model()), EngineConfig(kv_cache_bytes=block - 1))
+    assert Engine(load(tiny_model()), EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32

@@ -1,0 +1,113 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from engines import load
+from tiny import ARCHITECTURES, save_tiny_model, tiny_model
+from transformers import PreTrainedModel
+
+from shared.errors import ModelRejected
+from worker.model.loader import load_model, prepare_model
+
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+SERVED = {
+    "mistral": {"sliding_window": 8},
+    "gemma3_text": {"head_dim": 16, "sliding_window": 8},
+    "phi": {},
+    "phi3": {},
+    "olmo2": {},
+    "glm4": {"head_dim": 16},
+    "starcoder2": {},
+    "qwen3_moe": MOE,
+    "gpt2": {},
+    "opt": {},
+    "smollm3": {},
+    "granite": {},
+    "cohere2": {},
+}
+REFUSED = {
+    "falcon": ({}, "FalconForCausalLM doesn't send each of its 2 layers"),
+    "bloom": ({}, "BloomForCausalLM doesn't send each of its 2 layers"),
+    "qwen3_next": ({}, "Qwen3NextForCausalLM doesn't send each of its 2 layers"),
+    "gpt_oss": ({"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}, "s_aux"),
+}
+
+
+def prepared(model: PreTrainedModel) -> None:
+    prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny")
+
+
+@pytest.mark.parametrize("model_type", [*ARCHITECTURES, *SERVED])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_requests_equal_each_alone(model_type: str, dtype: torch.dtype) -> None:
+    # The usual spread of weights: with the tests' wider one, bfloat16 drowns in rounding.
+    overrides = {"initializer_range": 0.02, **SERVED.get(model_type, {})}
+    prepared(tiny_model(model_type, **overrides).to(dtype))
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_a_model_that_packing_would_change_is_refused_by_name(model_type: str) -> None:
+    overrides, reason = REFUSED[model_type]
+    with pytest.raises(ModelRejected, match=reason):
+        prepared(tiny_model(model_type, **overrides))
+
+
+def test_a_folder_gives_its_name_its_context_and_its_end_tokens(tmp_path: Path) -> None:
+    loaded = load_model(str(save_tiny_model(tmp_path / "my-model")), dtype="float32", device="cpu")
+    assert (loaded.name, loaded.max_model_len, loaded.eos_ids) == ("my-model", 512, {2})
+    assert (loaded.dtype, loaded.device.type) == (torch.float32, "cpu")
+
+
+def test_the_digest_follows_the_weights(tmp_path: Path) -> None:
+    folders = [save_tiny_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    same = shutil.copytree(folders[0], tmp_path / "same")
+    digests = [load_model(str(f), dtype="float32").digest for f in [*folders, same]]
+    assert digests[0] != digests[1]
+    assert digests[0] == digests[2]
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_position_codes_that_depend_on_the_batch_are_refused(tmp_path: Path, kind: str) -> None:
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8} if kind == "longrope" else {}
+    folder = save_tiny_model(tmp_path, rope_parameters=rope, original_max_position_embeddings=128)
+    with pytest.raises(ModelRejected, match=f"rope_type {kind}"):
+        load_model(str(folder), dtype="float32")
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./neither", "~/nor/this", "a/b/c"])
+def test_a_missing_folder_is_named(source: str) -> None:
+    with pytest.raises(ModelRejected, match="there is no such folder"):
+        load_model(source)
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelRejected, match="--model some/model: neither a folder nor a hub id"):
+        load_model("some/model")
+
+
+def test_a_truncated_file_of_weights_is_refused(tmp_path: Path) -> None:
+    weights = save_tiny_model(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelRejected, match=r"--model .*: AutoModelForCausalLM: "):
+        load_model(str(tmp_path), dtype="float32")
+
+
+def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelRejected, match="AutoConfig: "):
+        load_model(str(tmp_path))
+
+
+def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelRejected, match="--device abacus"):
+        load_model(str(save_tiny_model(tmp_path)), device="abacus")
+
+
+def test_loading_keeps_the_answers_of_the_model() -> None:
+    ids = torch.arange(6, 20)[None]
+    before = tiny_model()(input_ids=ids).logits
+    loaded = load(tiny_model())
+    loaded.model.set_attn_implementation("eager")
+    assert torch.equal(loaded.model(input_ids=ids).logits, before)
