@@ -21,11 +21,11 @@ class Keys:
         return f"{{lk:{self.pool}}}:"
 
     def job(self, job_id: JobId) -> str:
-        """HASH: state, version, body, ...; an hour past the deadline, then `retain`."""
+        """HASH: state, version, body, ...; until it ends, then `retain`."""
         return f"{self.prefix}job:{job_id}"
 
     def result(self, job_id: JobId) -> str:
-        """STRING: the finished `Result`; `retain` after the end."""
+        """STRING: the `Result`, however the job ended; `retain` after the end."""
         return f"{self.prefix}res:{job_id}"
 
     def queue(self, version: AdapterVersion) -> str:
@@ -52,7 +52,7 @@ class Keys:
         return f"{self.prefix}workers"
 
     def worker(self, worker: WorkerId) -> str:
-        """HASH: info (JSON), beat (ms); a minute after the last beat."""
+        """HASH: info (JSON), beat and lease (ms); a minute after the last beat."""
         return f"{self.prefix}w:{worker}"
 
     def residents(self, worker: WorkerId) -> str:
@@ -77,12 +77,16 @@ class Keys:
         return f"{self.prefix}load:{version}"
 
     def tenant(self, tenant: str) -> str:
-        """HASH: fair tag, waiting; a day after the last job."""
+        """HASH: fair tag, waiting; a day after nothing of the tenant waits any more."""
         return f"{self.prefix}t:{tenant}"
 
     @property
     def counters(self) -> str:
-        """HASH: totals by state, waiting, and the virtual time `vtime`; for ever."""
+        """HASH: for ever.
+
+        Totals by final state, waiting, the virtual time `vtime`, arrivals, the mean `run_ms` of a
+        job, what `enqueue` last saw of Redis' memory, and Redis' `run_id` at the last reap.
+        """
         return f"{self.prefix}cnt"
 
     def replies(self, api: ApiId) -> str:
@@ -90,12 +94,16 @@ class Keys:
         return f"{self.prefix}out:{api}"
 
     def checkpoints(self, job_id: JobId) -> str:
-        """STREAM: tokens shown so far, every 16 or 250 ms; ten minutes after the end."""
+        """STREAM: tokens shown so far; ten minutes after the end.
+
+        Written by the worker every 16 tokens or 250 ms, and completed by the script that takes
+        the job from it.
+        """
         return f"{self.prefix}tok:{job_id}"
 
     @property
     def dead(self) -> str:
-        """STREAM: dead letters, the newest 10,000 or so."""
+        """STREAM: dead letters with their jobs, the newest 10,000 or so."""
         return f"{self.prefix}dead"
 
     @property
@@ -104,7 +112,7 @@ class Keys:
         return f"{self.prefix}adapters"
 
     def adapter(self, name: str) -> str:
-        """HASH: version, digests, source, rank, bytes, state of a registered name; for ever."""
+        """HASH: version, digests, source, rank, bytes, state, dead_jobs of a name; for ever."""
         return f"{self.prefix}adapter:{name}"
 
     @property

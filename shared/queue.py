@@ -139,7 +139,8 @@ class Queue:
         """Accept a job; returns its position in the queue of its version, from 1.
 
         Raises:
-            DuplicateJob: a job of this id is stored already.
+            DuplicateJob: a job of this id is stored already; so a call that is repeated after
+                `RedisUnavailable` says that the first one was carried out.
             QueueFull: a limit of `limits`, or of Redis' memory, is reached.
         """
         try:
@@ -168,7 +169,8 @@ class Queue:
     ) -> Claim:
         """Take jobs, best first: overdue ones, those of `residents`, then others.
 
-        A worker that finds nothing is parked, and woken through its mailbox.
+        A worker that finds nothing, and has room, is parked: one job later its mailbox says
+        `job`. Claim again until nothing comes, when there is room again, and once a second.
 
         Args:
             wid: the worker.
@@ -194,7 +196,10 @@ class Queue:
         raise _lease_lost(wid)
 
     async def wait(self, wid: WorkerId, *, timeout_s: float) -> Mail | None:
-        """The next message to the worker; None after `timeout_s`, at most two seconds."""
+        """The next message to the worker; None after `timeout_s`, at most two seconds.
+
+        A message may be lost when the call is cancelled or Redis goes away.
+        """
         with redis_errors():
             reply = await self._redis.blpop(  # type: ignore[misc]
                 [self._keys.mailbox(wid)],

@@ -68,7 +68,13 @@ class WorkerSettings(PoolSettings):
     kv_cache_mb: int = Field(2048, ge=1, description="memory for the KV cache, in MiB")
     adapter_memory_mb: int = Field(1024, ge=1, description="memory for resident adapters, in MiB")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; by default all")
-    lease_ms: int = Field(6000, ge=300, description="a worker silent for this long is given up")
+    lease_ms: int = Field(
+        # What a dead worker showed last is read from reply streams, which keep 30 s.
+        6000,
+        ge=300,
+        le=20_000,
+        description="a worker silent for this long is given up",
+    )
     drain_s: float = Field(
         30, ge=0, description="on SIGTERM, time to finish running jobs before they are handed on"
     )
