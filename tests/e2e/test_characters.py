@@ -1,0 +1,52 @@
+"""Chinese and emoji, of which each character is several tokens of the tiny model."""
+
+from typing import Any
+
+import openai
+import pytest
+from served_tiny import ANSWER, POLYGLOT, QUESTION, TinyModels
+
+REPLACEMENT = "\ufffd"
+
+
+def ask(client: openai.AsyncOpenAI, **body: Any) -> Any:
+    messages = [{"role": "user", "content": QUESTION}]
+    return client.chat.completions.create(
+        **{"model": POLYGLOT, "messages": messages, "temperature": 0, **body}
+    )
+
+
+async def contents(stream: Any) -> list[str]:
+    return [c.choices[0].delta.content async for c in stream if c.choices[0].delta.content]
+
+
+async def test_a_trained_adapter_answers_in_chinese_and_stops(
+    client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
+    answer = await ask(client)
+    assert answer.choices[0].message.content == ANSWER
+    assert answer.choices[0].finish_reason == "stop"
+    num_answer = len(models.text_ids(ANSWER)) + 1  # the end-of-sequence token
+    assert answer.usage.completion_tokens == num_answer
+    assert answer.usage.prompt_tokens == len(models.chat_ids(QUESTION))
+
+
+async def test_no_character_is_cut_in_a_stream(client: openai.AsyncOpenAI) -> None:
+    parts = await contents(await ask(client, stream=True))
+    assert "".join(parts) == ANSWER
+    assert not any(REPLACEMENT in part for part in parts)
+    assert len(parts) > 10
+
+
+@pytest.mark.parametrize("num_tokens", range(1, 12))
+async def test_an_answer_that_ends_within_a_character_is_streamed_like_the_whole(
+    client: openai.AsyncOpenAI, models: TinyModels, num_tokens: int
+) -> None:
+    whole = (await ask(client, max_tokens=num_tokens)).choices[0].message.content
+    parts = await contents(await ask(client, max_tokens=num_tokens, stream=True))
+    assert "".join(parts) == whole == models.text(models.text_ids(ANSWER)[:num_tokens])
+
+
+async def test_stop_strings_may_be_chinese(client: openai.AsyncOpenAI) -> None:
+    parts = await contents(await ask(client, stop="世界", stream=True))
+    assert "".join(parts) == ANSWER[: ANSWER.index("世界")]

@@ -1,0 +1,51 @@
+"""200 streams at a time, over the base and three adapters: exact, whole, and none mixed up."""
+
+import asyncio
+from pathlib import Path
+
+import openai
+from queue_support import eventually
+from served_tiny import TinyModels
+from servers import Server, lorikeet_worker
+from streams import GreedyStream, check_exact, greedy_streams
+
+from shared.queue import Queue
+
+NUM_STREAMS = 200
+LENGTHS = (1, 60)
+
+
+async def follow_all(client: openai.AsyncOpenAI, *, seed: int) -> list[GreedyStream]:
+    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=seed)
+    async with asyncio.TaskGroup() as group:
+        for stream in streams:
+            group.create_task(stream.follow(client))
+    return streams
+
+
+async def tokens_of_workers(queue: Queue) -> dict[str, int]:
+    return {worker.id: worker.info.tokens_total for worker in await queue.workers()}
+
+
+async def test_200_streams_of_one_worker_show_the_answers_of_the_reference(
+    client: openai.AsyncOpenAI, queue: Queue, models: TinyModels
+) -> None:
+    streams = await follow_all(client, seed=1)
+    await check_exact(streams, queue, models)
+
+
+async def test_200_streams_of_two_workers_show_the_answers_of_the_reference(
+    server: Server, client: openai.AsyncOpenAI, queue: Queue, models: TinyModels, tmp_path: Path
+) -> None:
+    with lorikeet_worker(server, tmp_path, *models.flags):
+        before = await tokens_of_workers(queue)
+        streams = await follow_all(client, seed=2)
+        await check_exact(streams, queue, models)
+
+        async def all_has_been_told() -> bool:
+            now = await tokens_of_workers(queue)
+            growth = [now[worker] - before[worker] for worker in before]
+            return len(growth) == 2 and all(growth) and sum(growth) >= sum_of_lengths
+
+        sum_of_lengths = sum(stream.num_tokens for stream in streams)
+        await eventually(all_has_been_told)

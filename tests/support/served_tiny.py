@@ -1,0 +1,120 @@
+"""A tiny model with three adapters, as servers serve them and as transformers + PEFT run them."""
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from reference import MAX_GAP
+from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+BASE = "tiny"
+RANDOM_ADAPTERS: dict[str, dict[str, Any]] = {
+    "narrow": {"r": 3, "lora_alpha": 9, "target_modules": ["q_proj", "v_proj"]},
+    "wide": {"r": 24, "lora_alpha": 8, "use_rslora": True, "target_modules": "all-linear"},
+}
+POLYGLOT = "polyglot"
+QUESTION = "你会说中文吗 🙂"
+ANSWER = "你好，世界！🦜 中文 🇨🇳👩\u200d🚀 — café."  # noqa: RUF001
+"""What the adapter `polyglot` was trained to say to `QUESTION`, before it stops."""
+_BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}
+NAMES = (BASE, *RANDOM_ADAPTERS, POLYGLOT)
+
+
+@dataclass(frozen=True)
+class TinyModels:
+    """The folders that servers load, and the reference for each name."""
+
+    folder: Path
+    tokenizer: PreTrainedTokenizerFast = field(default_factory=tiny_tokenizer)
+
+    @classmethod
+    def save(cls, folder: Path) -> "TinyModels":
+        """Make them all in `folder`."""
+        save_tiny_model(folder / BASE)
+        for seed, (name, config) in enumerate(RANDOM_ADAPTERS.items()):
+            save_adapter(folder / name, seed=seed, **config)
+        _save_polyglot(folder / POLYGLOT)
+        return cls(folder)
+
+    @property
+    def flags(self) -> list[str]:
+        """What a server or worker is started with."""
+        adapters = [f"{name}={self.folder / name}" for name in NAMES[1:]]
+        budgets = ["--kv-cache-mb", "64", "--adapter-memory-mb", "64"]
+        model = ["--model", str(self.folder / BASE), "--dtype", "float32"]
+        return [*model, "--adapters", *adapters, *budgets]
+
+    @cached_property
+    def references(self) -> dict[str, Any]:
+        """What transformers + PEFT run, by name."""
+        models = {
+            name: PeftModel.from_pretrained(tiny_model(), str(self.folder / name)).eval()
+            for name in NAMES[1:]
+        }
+        return {BASE: tiny_model(), **models}
+
+    def chat_ids(self, content: str) -> list[int]:
+        """The prompt that a chat of one user message becomes."""
+        return _chat_ids(self.tokenizer, content)
+
+    def text_ids(self, text: str) -> list[int]:
+        """The prompt that a text becomes."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What the tokens say; a character whose last bytes are missing at the end isn't said."""
+        special = set(self.tokenizer.all_special_ids)
+        names = self.tokenizer.convert_ids_to_tokens([i for i in ids if i not in special])
+        raw = bytes(_BYTE_OF_CHARACTER[character] for name in names for character in name)
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(raw)
+
+    @torch.inference_mode()
+    def count_ties(self, name: str, prompt: Sequence[int], answer: Sequence[int]) -> int:
+        """How many tokens of `answer` are a near tie with the reference's choice behind the same.
+
+        All others must be the reference's choice, so without ties it is the greedy answer. One
+        pass over the whole answer finds that out, where generating it would take one a token.
+        """
+        logits = self.references[name](input_ids=torch.tensor([[*prompt, *answer]])).logits
+        choices = logits[0, len(prompt) - 1 : -1]
+        got = choices.gather(-1, torch.tensor(answer)[:, None])[:, 0]
+        gaps = choices.amax(-1) - got
+        assert gaps.max() < MAX_GAP, f"{name}: token {int(gaps.argmax())} is {gaps.max()} behind"
+        return int((gaps > 0).sum())
+
+
+def _chat_ids(tokenizer: PreTrainedTokenizerFast, content: str) -> list[int]:
+    messages = [{"role": "user", "content": content}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _save_polyglot(folder: Path, *, max_steps: int = 400, max_loss: float = 0.01) -> None:
+    """Train an adapter until it gives `ANSWER` to `QUESTION`; takes two seconds."""
+    tokenizer = tiny_tokenizer()
+    prompt = _chat_ids(tokenizer, QUESTION)
+    ids = torch.tensor([prompt + tokenizer(ANSWER)["input_ids"] + [tokenizer.eos_token_id]])
+    labels = ids.clone()
+    labels[0, : len(prompt)] = -100
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear")
+    model = get_peft_model(tiny_model(), config)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    for _ in range(max_steps):
+        loss = model(input_ids=ids, labels=labels).loss
+        if loss < max_loss:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < max_loss, f"the adapter learned too little: {loss}"
+    model.save_pretrained(folder)
