@@ -40,7 +40,7 @@ def sample(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]
     Returns:
         Token ids; -1 where the row has no finite logits.
     """
-    tokens = logits.argmax(-1)
+    best, tokens = logits.max(-1)
     drawn = [i for i, row in enumerate(rows) if row.temperature > 0]
     if drawn:
         index = torch.tensor(drawn, device=logits.device)
@@ -49,8 +49,7 @@ def sample(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]
         )
         tokens[index] = chosen
     # The maximum of a row is NaN if anything in it is.
-    is_bad = ~logits.amax(-1).isfinite()
-    return tokens.masked_fill(is_bad, -1).tolist()
+    return tokens.masked_fill(~best.isfinite(), -1).tolist()
 
 
 def _draw(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]) -> Tensor:
