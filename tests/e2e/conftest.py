@@ -1,23 +1,15 @@
-"""One server for all end-to-end tests: real processes, and OpenAI's own client."""
+"""One server with one worker for all end-to-end tests."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
-import httpx
-import openai
 import pytest
 from served_tiny import TinyModels
+from server_fixtures import client, http, models, queue
 from servers import Server, lorikeet_up, show_logs
 
-from shared.connection import connect
-from shared.keys import Keys
-from shared.queue import Queue
+__all__ = ["client", "http", "models", "pytest_runtest_makereport", "queue", "server"]
 
 pytest_runtest_makereport = show_logs
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    return TinyModels.save(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -25,26 +17,3 @@ def server(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with lorikeet_up(tmp_path_factory.mktemp("server"), *models.flags) as server:
         yield server
         assert "Traceback" not in server.log_text()
-
-
-@pytest.fixture
-async def client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=server.api_url, api_key="none", max_retries=0, timeout=100
-    ) as client:
-        yield client
-
-
-@pytest.fixture
-async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    """For what OpenAI's client wouldn't send."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-        yield http
-
-
-@pytest.fixture
-async def queue(server: Server) -> AsyncIterator[Queue]:
-    """The server's queue."""
-    redis = connect(server.redis.url)
-    yield Queue(redis, Keys("main"))
-    await redis.aclose()

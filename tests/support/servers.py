@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -26,14 +27,16 @@ TAIL_CHARS = 8000
 Process = subprocess.Popen[bytes]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """`lorikeet up`, running."""
 
     url: str
-    redis: EmbeddedRedis
     process: Process
     log: Path
+    redis: EmbeddedRedis
+    redis_folder: Path | None
+    """Where Redis keeps its data, if it does."""
 
     @property
     def api_url(self) -> str:
@@ -60,6 +63,15 @@ class Server:
         """Return once `count` workers hold a lease."""
         self._wait(lambda: self.metric("lorikeet_workers_alive") == count)
 
+    def kill_redis(self) -> None:
+        """SIGKILL its Redis."""
+        os.kill(self.redis.pid, signal.SIGKILL)
+        self._wait(lambda: not self.redis.is_running)
+
+    def start_redis_again(self) -> None:
+        """Start its Redis on the port and with the data that it had."""
+        self.redis = start_redis(self.redis_folder, port=self.redis.port)
+
     def stop(self) -> None:
         """End it as Ctrl-C or a service manager would; all must have gone well."""
         self.process.terminate()
@@ -79,10 +91,11 @@ def lorikeet_up(
     words = ["up", "--port", "0", "--workers", str(workers), "--redis-url", redis.url, *flags]
     process = start_lorikeet(words, log)
     try:
-        server = Server(_ready_url(process, log), redis, process, log)
+        server = Server(_ready_url(process, log), process, log, redis, redis_folder)
         server.wait_for_workers(workers)
         yield server
         server.stop()
+        redis = server.redis
     finally:
         process.kill()
         process.wait()

@@ -1,0 +1,50 @@
+"""Redis away for five seconds in the middle: 503 for new requests, and running ones finish."""
+
+import asyncio
+import time
+
+import openai
+import pytest
+from queue_support import eventually
+from served_tiny import BASE, TinyModels
+from servers import Server
+from streams import check_exact, greedy_streams
+
+from shared.queue import Queue
+
+NUM_STREAMS = 12
+LENGTHS = (200, 400)
+DOWN_S = 5.0
+
+
+async def test_running_streams_outlive_redis_and_new_ones_are_told_to_come_again(
+    server: Server, client: openai.AsyncOpenAI, queue: Queue, models: TinyModels
+) -> None:
+    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=4)
+
+    async def all_go_on() -> bool:
+        return all(stream.is_going_on for stream in streams)
+
+    async with asyncio.TaskGroup() as group:
+        for stream in streams:
+            group.create_task(stream.follow(client))
+        await eventually(all_go_on)
+        server.kill_redis()
+        end = time.monotonic() + DOWN_S
+        while time.monotonic() < end:
+            await expect_unavailable(client)
+        assert not any(stream.finish for stream in streams)
+        server.start_redis_again()
+    await check_exact(streams, queue, models)
+    assert server.metric("lorikeet_resume_diverged_total") == 0
+    answer = await client.completions.create(model=BASE, prompt="hello", max_tokens=3)
+    assert answer.choices[0].finish_reason
+
+
+async def expect_unavailable(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.completions.create(model=BASE, prompt="hello", timeout=3)
+    assert caught.value.status_code == 503
+    assert caught.value.code == "service_unavailable"
+    assert caught.value.type == "server_error"
+    assert int(caught.value.response.headers["Retry-After"]) > 0

@@ -1,0 +1,100 @@
+"""Workers that die, freeze or are told to go, in the middle of 50 streams: no client notices."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import openai
+from queue_support import eventually
+from served_tiny import TinyModels
+from servers import Server
+from streams import GreedyStream, check_exact, greedy_streams
+
+from shared.protocol import WorkerId
+from shared.queue import Queue
+from shared.views import WorkerView
+
+NUM_STREAMS = 50
+LENGTHS = (150, 300)
+PATIENCE_S = 60.0
+
+
+async def test_a_killed_workers_streams_go_on_where_they_were(
+    server: Server, client: openai.AsyncOpenAI, queue: Queue, models: TinyModels
+) -> None:
+    async with half_shown_streams(client, queue, seed=1) as (streams, victim):
+        os.kill(pid_of(victim), signal.SIGKILL)
+    await check_exact(streams, queue, models)
+    assert await num_moved(streams, queue) > 0
+    assert server.metric("lorikeet_resume_diverged_total") == 0
+
+
+async def test_a_frozen_workers_streams_go_on_elsewhere_and_it_adds_nothing_later(
+    server: Server, client: openai.AsyncOpenAI, queue: Queue, models: TinyModels
+) -> None:
+    async with half_shown_streams(client, queue, seed=2) as (streams, victim):
+        os.kill(pid_of(victim), signal.SIGSTOP)
+        try:
+            await eventually(lambda: is_given_up(victim, queue), within_s=PATIENCE_S)
+        finally:
+            os.kill(pid_of(victim), signal.SIGCONT)
+    await check_exact(streams, queue, models)
+    assert await num_moved(streams, queue) > 0
+    assert server.metric("lorikeet_resume_diverged_total") == 0
+    back = await eventually(lambda: registered_anew(victim, queue), within_s=PATIENCE_S)
+    assert back.info.counters["lease_losses"] == 1
+
+
+async def test_a_drained_worker_hands_its_streams_on_and_ends_well(
+    server: Server, client: openai.AsyncOpenAI, queue: Queue, models: TinyModels
+) -> None:
+    num_ends = server.log_text().count("ended (exit code 0)")
+    async with half_shown_streams(client, queue, seed=3) as (streams, victim):
+        os.kill(pid_of(victim), signal.SIGTERM)
+    await check_exact(streams, queue, models)
+    assert await num_moved(streams, queue) > 0
+    assert server.metric("lorikeet_resume_diverged_total") == 0
+    assert server.log_text().count("ended (exit code 0)") == num_ends + 1
+
+
+@asynccontextmanager
+async def half_shown_streams(
+    client: openai.AsyncOpenAI, queue: Queue, *, seed: int
+) -> AsyncIterator[tuple[list[GreedyStream], WorkerId]]:
+    """Streams of which half have shown text, on two workers, and one of these; waits for all."""
+    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=seed)
+
+    async def busy_worker() -> WorkerId | None:
+        if sum(stream.is_going_on for stream in streams) < NUM_STREAMS / 2:
+            return None
+        busy = [worker.id for worker in await queue.workers() if worker.running]
+        assert len(busy) == 2
+        return busy[0]
+
+    async with asyncio.TaskGroup() as group:
+        for stream in streams:
+            group.create_task(stream.follow(client))
+        yield streams, await eventually(busy_worker, within_s=PATIENCE_S)
+
+
+def pid_of(worker: WorkerId) -> int:
+    return int(worker.split(":")[1])
+
+
+async def num_moved(streams: Sequence[GreedyStream], queue: Queue) -> int:
+    """Streams that more than one worker computed."""
+    views = [await queue.job_view(stream.job) for stream in streams if stream.job]
+    return sum(view.try_ > 1 for view in views if view)
+
+
+async def is_given_up(worker: WorkerId, queue: Queue) -> bool:
+    return worker not in {other.id for other in await queue.workers()}
+
+
+async def registered_anew(worker: WorkerId, queue: Queue) -> WorkerView | None:
+    """The same process under another id."""
+    views = await queue.workers()
+    same = [v for v in views if pid_of(v.id) == pid_of(worker) and v.id != worker]
+    return same[0] if same else None

@@ -1,0 +1,41 @@
+"""Fixtures for tests of a whole server; a conftest gives them the `server`."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import openai
+import pytest
+from served_tiny import TinyModels
+from servers import Server
+
+from shared.connection import connect
+from shared.keys import Keys
+from shared.queue import Queue
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    return TinyModels.save(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=server.api_url, api_key="none", max_retries=0, timeout=100
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """For what OpenAI's client wouldn't send."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+        yield http
+
+
+@pytest.fixture
+async def queue(server: Server) -> AsyncIterator[Queue]:
+    """The server's queue."""
+    redis = connect(server.redis.url)
+    yield Queue(redis, Keys("main"))
+    await redis.aclose()
