@@ -89,14 +89,17 @@ local function bury(job, wid, now)
   end
 end
 
--- After its worker died: true when the job may be tried again. A death counts only while the job
--- ran alone, so that a poison job takes no batch-mates with it.
-local function survives(job)
+-- After its worker died: true when the job may be tried again. It becomes a suspect, which runs
+-- alone, by a death alone or by its second in company; the first in company says little of it, and
+-- would make the jobs of a worker that was merely killed wait for each other. Only the death of a
+-- suspect counts, so that a poison job takes no batch-mates with it.
+local function survives(job, was_alone)
   local key = P .. 'job:' .. job.id
   if job.suspect then
     return redis.call('HINCRBY', key, 'fails', 1) < DEATHS_ALONE_UNTIL_DEAD
   end
-  redis.call('HSET', key, 'suspect', 1)
+  local deaths = redis.call('HINCRBY', key, 'deaths', 1)
+  if was_alone or deaths >= DEATHS_UNTIL_SUSPECT then redis.call('HSET', key, 'suspect', 1) end
   return true
 end
 
@@ -116,7 +119,7 @@ local function give_back(wid, ids, has_died, now)
     if job.cancel then
       end_job(job, 'cancelled', now, 'null', job.cancel)
       ended = ended + 1
-    elseif has_died and not survives(job) then
+    elseif has_died and not survives(job, #jobs == 1) then
       bury(job, wid, now)
       ended = ended + 1
     else

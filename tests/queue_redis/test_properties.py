@@ -64,6 +64,7 @@ class Known:
     tries: int = 0
     retries: int = 0
     is_suspect: bool = False
+    deaths: int = 0
     fails: int = 0
     is_cancelled: bool = False
 
@@ -309,7 +310,8 @@ class QueueMachine(RuleBasedStateMachine):
         for known in owned:
             if not known.is_cancelled:
                 known.fails += known.is_suspect
-                known.is_suspect = True
+                known.deaths += 1
+                known.is_suspect |= len(owned) == 1 or known.deaths == 2
         self.unbook(owned)
 
     def draw_actor(self, data: st.DataObject) -> Actor:

@@ -1,4 +1,4 @@
-"""A job whose worker died runs alone; one that kills its workers ends as a dead letter."""
+"""A job whose workers died runs alone; one that kills them even then ends as a dead letter."""
 
 from queue_support import Actor
 
@@ -29,11 +29,26 @@ async def test_a_job_goes_on_elsewhere_after_its_worker_died(actor, enqueue, eve
     assert [type(event) for event in await events(job)] == [Retry, End]
 
 
-async def test_a_suspect_runs_alone(actor, enqueue) -> None:
+async def die_together(worker: Actor, *job_ids: str) -> None:
+    """The worker dies running these jobs, and starts again."""
+    assert await worker.claim_ids() == list(job_ids)
+    await worker.die()
+    await worker.register()
+
+
+async def test_jobs_of_a_killed_worker_run_on_together(actor, enqueue) -> None:
+    worker = await actor()
+    jobs = [(await enqueue()).id for _ in range(3)]
+    await die_together(worker, *jobs)
+    claimed = await worker.claim()
+    assert [(c.job.id, c.suspect) for c in claimed] == [(job, False) for job in jobs]
+
+
+async def test_a_second_death_in_company_makes_suspects_which_run_alone(actor, enqueue) -> None:
     worker, other = await actor("w1"), await actor("w2")
     suspects = [await enqueue() for _ in range(2)]
-    await worker.claim()
-    await worker.die()
+    for _ in range(2):
+        await die_together(worker, *[job.id for job in suspects])
     await enqueue()
     (first,) = await other.claim()
     assert (first.job.id, first.suspect) == (suspects[0].id, True)
@@ -44,9 +59,10 @@ async def test_a_suspect_runs_alone(actor, enqueue) -> None:
 
 async def test_a_suspect_behind_other_jobs_is_not_claimed_with_them(actor, enqueue) -> None:
     worker, other = await actor("w1"), await actor("w2")
-    before, suspect = await enqueue(priority=1, version="b@1"), await enqueue()
+    suspect = await enqueue()
     await worker.claim()
     await worker.die()
+    before = await enqueue(priority=1, version="b@1")
     other.holds = ["a@1", "b@1"]
     (taken,) = await other.claim()
     assert taken.job.id == before.id
@@ -107,11 +123,11 @@ async def test_a_cold_suspect_is_claimed_alone_too(actor, enqueue) -> None:
 
 
 async def test_deaths_in_company_never_kill_a_job(actor, enqueue, queue: Queue) -> None:
-    """Only the first death is in company: from then on it runs alone."""
+    """Only the first two deaths are in company: from then on it runs alone."""
     worker = await actor()
     jobs = [await enqueue() for _ in range(3)]
-    assert len(await worker.claim()) == 3
-    await worker.die()
+    for _ in range(2):
+        await die_together(worker, *[job.id for job in jobs])
     assert [(await queue.job_view(job.id)).state for job in jobs] == [JobState.QUEUED] * 3
 
 
@@ -120,16 +136,15 @@ async def test_a_job_that_kills_its_worker_twice_alone_is_a_dead_letter(
 ) -> None:
     worker = await actor()
     job, mate = await enqueue(), await enqueue()
-    assert len(await worker.claim()) == 2
-    await worker.die()
-    await worker.register()
+    for _ in range(2):
+        await die_together(worker, job.id, mate.id)
     for _ in range(2):
         await die_alone(worker, job.id)
     end = (await events(job))[-1]
     assert (end.state, end.error.code) == (JobState.DEAD, ErrorCode.POISON_JOB)
     assert (await queue.job_view(job.id)).error == end.error
     ((_, letter),) = await redis.xrange(keys.dead)
-    assert (letter[b"id"].decode(), letter[b"try"]) == (job.id, b"3")
+    assert (letter[b"id"].decode(), letter[b"try"]) == (job.id, b"4")
     (survivor,) = await worker.claim()
     assert survivor.job.id == mate.id
     assert await worker.finish(survivor) == FinishOutcome.OK

@@ -1,10 +1,9 @@
-import codecs
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
+from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer, without_cut_character
 from transformers import PreTrainedTokenizerFast
 
 from worker.detokenizer import TextStream, TokenBytes
@@ -52,14 +51,6 @@ def deltas(text: TextStream, ids: Sequence[int]) -> list[str]:
     return [*(text.feed(i) for i in ids), text.close()]
 
 
-def without_cut_character(text: str, ids: Sequence[int]) -> str:
-    """`text` of byte-level `ids`, less the replacement for a character that its end cuts."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(b"".join(TABLES[id(BYTE_LEVEL)].inside(i) for i in ids))
-    is_cut = bool(decoder.getstate()[0])
-    return text.removesuffix("\ufffd") if is_cut else text
-
-
 def random_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, len(hf) + 2), max_size=40)
 
@@ -71,7 +62,9 @@ def written_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
 @given(st.data())
 def test_deltas_of_random_ids_add_up_to_the_full_decode(data: st.DataObject) -> None:
     ids, stop = data.draw(random_ids(BYTE_LEVEL)), data.draw(stop_strings)
-    expected = cut(without_cut_character(full_decode(BYTE_LEVEL, ids), ids), stop)
+    expected = cut(
+        without_cut_character(full_decode(BYTE_LEVEL, ids), ids, TABLES[id(BYTE_LEVEL)]), stop
+    )
     assert "".join(deltas(stream(BYTE_LEVEL, stop), ids)) == expected
 
 
