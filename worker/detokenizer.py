@@ -99,12 +99,10 @@ class TextStream:
         return "".join([self.feed(token_id) for token_id in ids])
 
     def close(self) -> str:
-        """What was held back and is visible now that no token follows.
-
-        A character that the last token left incomplete is dropped rather than shown as U+FFFD.
-        """
+        """What was held back and is visible now that no token follows."""
+        shown = self._show(self._decode(b"", final=True))
         rest, self._held = self._held, ""
-        return rest
+        return shown + rest
 
     def _bytes(self, token_id: int) -> bytes:
         raw = self._token_bytes.inside(token_id)

@@ -11,20 +11,18 @@ from dataclasses import dataclass
 
 import orjson
 import structlog
-from tiny_tokenizers import byte_level_tokenizer, without_cut_character
+from tiny_tokenizers import byte_level_tokenizer
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol import AdapterVersion, FinishReason
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
-from worker.detokenizer import TokenBytes
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.served import ServedModel
 from worker.service import run_with
 from worker.text import Tokenizer
 
 HF = byte_level_tokenizer()
-TABLE = TokenBytes(HF)
 EOS_ID: int = HF.eos_token_id
 MAX_MODEL_LEN = 1000
 BASE = BaseModel(
@@ -55,7 +53,7 @@ def expected_ids(seed: int, choice: int, count: int, version: AdapterVersion) ->
 
 def expected_text(ids: Sequence[int]) -> str:
     text: str = HF.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return without_cut_character(text, ids, TABLE)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,7 @@
 """Tokenizers of a few hundred tokens, of the two kinds that models have."""
 
-import codecs
-from collections.abc import Sequence
-
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-
-from worker.detokenizer import TokenBytes
 
 EOS = "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -71,11 +66,3 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
     )
-
-
-def without_cut_character(text: str, ids: Sequence[int], table: TokenBytes) -> str:
-    """The decoded `text` of `ids`, less the replacement for a character that its end cuts."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(b"".join(table.inside(i) for i in ids))
-    is_cut = bool(decoder.getstate()[0])
-    return text.removesuffix("\ufffd") if is_cut else text
