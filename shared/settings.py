@@ -108,8 +108,10 @@ def _refuse_unknown_variables() -> None:
 
 
 def _describe(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    return f"--{name.replace('_', '-')}: {error['msg']} (got {error['input']!r})"
+    flag = "--" + ".".join(str(part) for part in error["loc"]).replace("_", "-")
+    if error["type"] == "missing":
+        return f"{flag} is required"
+    return f"{flag}: {error['msg']} (got {error['input']!r})"
 
 
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)
