@@ -10,7 +10,7 @@ import structlog
 import uvicorn
 
 from api.app import create_app
-from shared.connection import check_redis, connect
+from shared.connection import check_redis_at
 from shared.errors import SettingsError
 from shared.settings import ApiSettings
 
@@ -25,13 +25,13 @@ def run_api(settings: ApiSettings) -> None:
 
     Raises:
         RedisUnavailable: Redis can't be reached.
-        SettingsError: the port can't be listened on.
+        SettingsError: the port can't be listened on, or there is no such Redis URL.
     """
     asyncio.run(_serve(settings))
 
 
 async def _serve(settings: ApiSettings) -> None:
-    await _check_redis(settings.redis_url)
+    await check_redis_at(settings.redis_url)
     listener = _listen(settings.host, settings.port)
     config = uvicorn.Config(
         create_app(settings),
@@ -43,14 +43,6 @@ async def _serve(settings: ApiSettings) -> None:
     log.info("api_listening", url=_url(listener), pool=settings.pool)
     await _Server(config).serve(sockets=[listener])
     log.info("api_stopped")
-
-
-async def _check_redis(url: str) -> None:
-    client = connect(url)
-    try:
-        await check_redis(client, url)
-    finally:
-        await client.aclose()
 
 
 def _listen(host: str, port: int) -> socket.socket:

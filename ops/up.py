@@ -16,6 +16,7 @@ import orjson
 
 from ops.embedded import EmbeddedRedis, start_redis
 from ops.supervisor import Child, Show, Supervisor
+from shared.connection import check_redis_at
 from shared.errors import SettingsError
 from shared.settings import ENV_PREFIX
 
@@ -54,6 +55,7 @@ def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
 
     Raises:
         ChildRefused: a child refused its settings.
+        RedisUnavailable: the Redis that was named can't be reached.
         SettingsError: there is no Redis to start, or it ended and doesn't start again.
     """
     with nullcontext() if plan.redis_url else own_redis() as redis:
@@ -63,6 +65,7 @@ def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
 async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Announce) -> None:
     redis_url = redis.url if redis else plan.redis_url
     assert redis_url is not None
+    await check_redis_at(redis_url)  # the children would say it again and again
     supervisor = Supervisor(_children(plan, redis_url, show))
 
     def stop() -> None:

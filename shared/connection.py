@@ -7,6 +7,7 @@ repeat a call says so where it is called.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -15,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shared.errors import RedisUnavailable
+from shared.errors import RedisUnavailable, SettingsError
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0
@@ -52,16 +53,23 @@ def redis_errors() -> Iterator[None]:
 
 
 def connect(url: str, *, max_connections: int = 64) -> Redis:
-    """A client for `url`; connects on first use, and again after a break."""
-    pool = aioredis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=CONNECT_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=MAX_BLOCK_S + 3.0,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-    )
+    """A client for `url`; connects on first use, and again after a break.
+
+    Raises:
+        SettingsError: `url` isn't the URL of a Redis.
+    """
+    try:
+        pool = aioredis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=CONNECT_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=MAX_BLOCK_S + 3.0,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise SettingsError(f"--redis-url: {error}") from None
     return Redis.from_pool(pool)
 
 
@@ -71,14 +79,36 @@ async def check_redis(client: Redis, url: str) -> None:
     Raises:
         RedisUnavailable: it doesn't, with what to do about it.
     """
+    shown = _without_password(url)
     try:
         await client.ping()
         policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
     except REDIS_DOWN as error:
         raise RedisUnavailable(
-            f"no Redis at {url}: {error}; start one or set --redis-url"
+            f"no Redis at {shown}: {error}; start one or set --redis-url"
         ) from None
     if policy != "noeviction":
         raise RedisUnavailable(
-            f"Redis at {url} has maxmemory-policy {policy}, which drops jobs; set it to noeviction"
+            f"Redis at {shown} has maxmemory-policy {policy}, which drops jobs; "
+            "set it to noeviction"
         )
+
+
+async def check_redis_at(url: str) -> None:
+    """`check_redis` for who has no client yet.
+
+    Raises:
+        RedisUnavailable: as `check_redis`.
+        SettingsError: `url` isn't the URL of a Redis.
+    """
+    client = connect(url)
+    try:
+        await check_redis(client, url)
+    finally:
+        await client.aclose()
+
+
+def _without_password(url: str) -> str:
+    """`url` as it may stand in a log."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@") if password else url
