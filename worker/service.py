@@ -263,6 +263,7 @@ def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedMo
 
 
 async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
+    parse_adapter_flags(settings.adapters)  # a wrong one needn't wait for the model
     redis = connect(settings.redis_url)
     try:
         await check_redis(redis, settings.redis_url)

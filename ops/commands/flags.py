@@ -83,11 +83,16 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
     """`--adapters a=x b=y` as `--adapters a=x --adapters b=y`, which click can parse.
 
     All words up to the next flag are adapters, as with LMDeploy's command line.
+
+    Raises:
+        SettingsError: a flag follows `--adapters`; click would take it for an adapter.
     """
     spread: list[str] = []
     in_adapters = False
     for word in argv:
         if word.startswith("-"):
+            if spread[-1:] == ["--adapters"]:
+                raise SettingsError(f"--adapters: no adapter stands between it and {word}")
             in_adapters = word == "--adapters"
         elif in_adapters and spread[-1] != "--adapters":
             spread.append("--adapters")

@@ -34,11 +34,14 @@ def test_version_is_printed(
     ("words", "message"),
     [
         (["worker", "--model", "m", "--max-num-seqs", "0"], "--max-num-seqs"),
-        (["worker"], "--model"),
+        (["worker"], "--model is required"),
         (["worker", "a", "--model", "b"], "two base models given"),
         (["up", "--host", "0.0.0.0"], "needs API keys"),
         (["up", "--host", "example.org"], "needs API keys"),
         (["adapters", "--pool", "no spaces"], "--pool"),
+        (["queue", "--redis-url", "localhost:6379"], "--redis-url"),
+        (["worker", "--model", "m", "--adapters", "--threads", "1"], "--adapters"),
+        (["worker", "--model", "m", "--adapters", "a=x", "a=y"], "'a' is given twice"),
     ],
 )
 def test_a_wrong_setting_ends_with_one_line_and_code_2(
@@ -71,12 +74,13 @@ def test_a_taken_port_is_named_before_anything_is_started(
     assert f"can't listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["queue"], ["api", "--port", "0"], ["up", "m", "--port", "0"]])
 def test_redis_out_of_reach_ends_with_one_line_and_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"redis://127.0.0.1:{unused.getsockname()[1]}"
-    assert run(monkeypatch, "queue", "--redis-url", url) == 1
+    assert run(monkeypatch, *words, "--redis-url", url) == 1
     printed = capsys.readouterr().err
     assert printed.startswith(f"lorikeet: no Redis at {url}")
     assert printed.count("\n") == 1

@@ -20,13 +20,17 @@ from shared.settings import ApiSettings, WorkerSettings
         ),
         (["up", "--adapters=a=x", "base"], ["up", "--adapters=a=x", "base"]),
         (["up", "--adapters"], ["up", "--adapters"]),
-        (["up", "--adapters", "--port", "1"], ["up", "--adapters", "--port", "1"]),
         (["up", "--port", "1", "base"], ["up", "--port", "1", "base"]),
         ([], []),
     ],
 )
 def test_words_after_adapters_each_get_the_flag(argv: list[str], expected: list[str]) -> None:
     assert spread_adapters(argv) == expected
+
+
+def test_adapters_without_one_are_refused() -> None:
+    with pytest.raises(SettingsError, match="between it and --port"):
+        spread_adapters(["up", "--adapters", "--port", "1"])
 
 
 def test_a_base_model_is_taken_by_position_or_by_flag() -> None:
