@@ -191,3 +191,8 @@ def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: Lo
     with pytest.raises(SettingsError, match="--kv-cache-mb is too small"):
         Engine(load(tiny_model()), EngineConfig(kv_cache_bytes=block - 1))
     assert Engine(load(tiny_model()), EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
+
+
+def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> None:
+    with pytest.raises(SettingsError, match=r"--kv-cache-mb: \d+ MiB can't be allocated on cpu"):
+        Engine(loaded, EngineConfig(kv_cache_bytes=1 << 60))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.errors import SettingsError
+
 BLOCK_SIZE = 16
 """Tokens per block."""
 
@@ -33,15 +35,26 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        """Allocate it.
+
+        Raises:
+            SettingsError: the device hasn't so much memory.
+        """
         self.num_blocks = num_blocks
 
         def block_array(num_heads: int, dim: int) -> Tensor:
             return torch.zeros(num_blocks, BLOCK_SIZE, num_heads, dim, dtype=dtype, device=device)
 
-        self._layers = [
-            (block_array(s.num_heads, s.key_dim), block_array(s.num_heads, s.value_dim))
-            for s in shapes
-        ]
+        try:
+            self._layers = [
+                (block_array(s.num_heads, s.key_dim), block_array(s.num_heads, s.value_dim))
+                for s in shapes
+            ]
+        except RuntimeError:  # torch.OutOfMemoryError is one, but what the CPU raises isn't that
+            num_bytes = num_blocks * bytes_per_block(shapes, dtype)
+            raise SettingsError(
+                f"--kv-cache-mb: {num_bytes >> 20} MiB can't be allocated on {device}"
+            ) from None
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values `[num_blocks, BLOCK_SIZE, num_heads, dim]` of one layer."""
