@@ -1,6 +1,7 @@
 """Loads a base model and proves that it can be served exactly, or refuses it by name."""
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from shared.errors import ModelRejected
 from worker.model.attention import PAGED_ATTENTION, probe_layers
@@ -48,6 +50,8 @@ def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> L
     Raises:
         ModelRejected: it isn't there, isn't whole, or can't be served exactly; with the reason.
     """
+    if not sys.stderr.isatty():  # in a log the bars would be lines that say nothing
+        logging.disable_progress_bar()
     folder = _find(source)
     torch_device = pick_device(device)
     torch_dtype = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
