@@ -1,6 +1,5 @@
 """A tiny model with three adapters, as servers serve them and as transformers + PEFT run them."""
 
-import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from reference import MAX_GAP
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 BASE = "tiny"
 RANDOM_ADAPTERS: dict[str, dict[str, Any]] = {
@@ -23,7 +21,6 @@ POLYGLOT = "polyglot"
 QUESTION = "你会说中文吗 🙂"
 ANSWER = "你好，世界！🦜 中文 🇨🇳👩\u200d🚀 — café."  # noqa: RUF001
 """What the adapter `polyglot` was trained to say to `QUESTION`, before it stops."""
-_BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}
 NAMES = (BASE, *RANDOM_ADAPTERS, POLYGLOT)
 
 
@@ -70,11 +67,9 @@ class TinyModels:
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """What the tokens say; a character whose last bytes are missing at the end isn't said."""
-        special = set(self.tokenizer.all_special_ids)
-        names = self.tokenizer.convert_ids_to_tokens([i for i in ids if i not in special])
-        raw = bytes(_BYTE_OF_CHARACTER[character] for name in names for character in name)
-        return codecs.getincrementaldecoder("utf-8")("replace").decode(raw)
+        """What the tokens say."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
     @torch.inference_mode()
     def count_ties(self, name: str, prompt: Sequence[int], answer: Sequence[int]) -> int:

@@ -1,0 +1,147 @@
+"""Processes that can't start say so in one line that names what is wrong, and end."""
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from served_tiny import BASE, TinyModels
+from servers import Process, start_lorikeet
+
+END_TIMEOUT_S = 60.0
+QUICKLY_S = 15.0
+SHAPE = "layers.0.self_attn.q_proj.lora_A.weight"
+REFUSED: dict[str, tuple[list[str], list[str]]] = {
+    "wrong shapes": (["--adapters", "bad=WRONG_SHAPES"], [SHAPE, "shape [3, 65]", "[3, 64]"]),
+    "truncated adapter": (["--adapters", "TRUNCATED"], ["truncated", "adapter_model.safetensors"]),
+    "no such adapter": (["--adapters", "lost=/no/adapter"], ["lost", "/no/adapter"]),
+    "truncated model": (["--model", "CUT_MODEL"], ["--model CUT_MODEL"]),
+    "no such model": (["--model", "/no/model"], ["--model /no/model", "no such folder"]),
+}
+"""What takes a worker to find out: flags, and what its reason names."""
+WRONG: dict[str, tuple[list[str], list[str]]] = {
+    "duplicate names": (["--adapters", "a=NARROW", "a=TRUNCATED"], ["'a' is given twice"]),
+    "bad name": (["--adapters", "a b=NARROW"], ["bad adapter name 'a b'"]),
+    "low limit": (["--max-num-seqs", "0"], ["--max-num-seqs", "greater than or equal to 1"]),
+    "bad pool": (["--pool", "a/b"], ["--pool", "a/b"]),
+    "no Redis URL": (["--redis-url", "localhost:6379"], ["--redis-url", "redis://"]),
+}
+"""What the flags alone show."""
+MALFORMED: dict[str, tuple[list[str], str]] = {
+    "no number": (["worker", "--kv-cache-mb", "much"], "--kv-cache-mb"),
+    "no choice": (["worker", "--dtype", "int4"], "--dtype"),
+    "no flag": (["api", "--prot", "80"], "--prot"),
+    "no command": (["serve"], "serve"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the words in capitals stand for."""
+    root = tmp_path_factory.mktemp("broken")
+    narrow, model = models.folder / "narrow", models.folder / BASE
+    shapes = shutil.copytree(narrow, root / "shapes") / "adapter_model.safetensors"
+    tensors = load_file(shapes)
+    [name] = [name for name in tensors if name.endswith(SHAPE)]
+    save_file({**tensors, name: tensors[name].new_zeros(3, 65)}, shapes)
+    cut(shutil.copytree(narrow, root / "truncated") / "adapter_model.safetensors")
+    cut(shutil.copytree(model, root / "truncated-model") / "model.safetensors")
+    return {
+        "WRONG_SHAPES": root / "shapes",
+        "CUT_MODEL": root / "truncated-model",
+        "TRUNCATED": root / "truncated",
+        "NARROW": narrow,
+        "MODEL": model,
+    }
+
+
+def cut(file: Path) -> None:
+    """Leave half of the file."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def fill_in(words: Sequence[str], folders: Mapping[str, Path]) -> list[str]:
+    filled = list(words)
+    for name, folder in folders.items():
+        filled = [word.replace(name, str(folder)) for word in filled]
+    return filled
+
+
+def worker_words(flags: Sequence[str], folders: Mapping[str, Path], redis_url: str) -> list[str]:
+    """A worker's command line, with all that it must have."""
+    words = ["worker", *fill_in(flags, folders)]
+    if "--redis-url" not in words:
+        words += ["--redis-url", redis_url]
+    return words if "--model" in words else [*words, "--model", str(folders["MODEL"])]
+
+
+@pytest.fixture(scope="module")
+def workers(
+    folders: dict[str, Path], redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[Process, Path]]]:
+    """A worker for each of REFUSED, all at once: most of their time is the import of torch."""
+    root = tmp_path_factory.mktemp("logs")
+    running = {}
+    for name, (flags, _) in REFUSED.items():
+        log = root / f"{name}.log"
+        running[name] = start_lorikeet(worker_words(flags, folders, redis_url), log), log
+    yield running
+    for process, _ in running.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_worker_that_can_never_serve_names_the_reason_and_ends_with_code_2(
+    workers: dict[str, tuple[Process, Path]], folders: dict[str, Path], name: str
+) -> None:
+    process, log = workers[name]
+    assert process.wait(END_TIMEOUT_S) == 2, log.read_text()
+    line = the_only_line(log)
+    for part in fill_in(REFUSED[name][1], folders):
+        assert part in line
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_flags_that_cant_be_right_are_named_before_anything_is_loaded(
+    folders: dict[str, Path], redis_url: str, tmp_path: Path, name: str
+) -> None:
+    flags, parts = WRONG[name]
+    log = tmp_path / "log"
+    process = start_lorikeet(worker_words(flags, folders, redis_url), log)
+    assert process.wait(END_TIMEOUT_S) == 2, log.read_text()
+    line = the_only_line(log)
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_command_line_ends_with_code_2(tmp_path: Path, name: str) -> None:
+    words, part = MALFORMED[name]
+    log = tmp_path / "log"
+    assert start_lorikeet(words, log).wait(END_TIMEOUT_S) == 2
+    assert part in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "up"])
+def test_without_redis_nothing_starts(models: TinyModels, tmp_path: Path, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        url = f"redis://127.0.0.1:{unused.getsockname()[1]}/0"
+    words = [command, "--redis-url", url]
+    words += ["--port", "0"] if command != "worker" else []
+    words += models.flags if command != "api" else []
+    started_s, log = time.monotonic(), tmp_path / "log"
+    assert start_lorikeet(words, log).wait(END_TIMEOUT_S) == 1, log.read_text()
+    assert time.monotonic() - started_s < QUICKLY_S
+    assert f"no Redis at {url}" in the_only_line(log)
+
+
+def the_only_line(log: Path) -> str:
+    """What was printed, one line that `lorikeet` wrote."""
+    [line] = log.read_text().splitlines()
+    assert line.startswith("lorikeet: ")
+    return line
