@@ -251,10 +251,14 @@ def run_worker(settings: WorkerSettings) -> None:
     Raises:
         LorikeetError: it can't start.
     """
-    # Only here: the actor itself does without torch, which takes seconds to import.
+    run_with(settings, _load)
+
+
+def _load(settings: WorkerSettings) -> ServedModel:
+    # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
     from worker.loading import load_served
 
-    run_with(settings, load_served)
+    return load_served(settings)
 
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
