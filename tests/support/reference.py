@@ -50,3 +50,16 @@ def count_ties(got: Sequence[int], expected: Reference) -> int:
             assert gap < MAX_GAP, f"token {position}: {ours} for {theirs}, top-2 gap {gap}"
             return 1
     return 0
+
+
+@torch.inference_mode()
+def count_ties_along(model: Any, prompt: Sequence[int], got: Sequence[int]) -> int:
+    """How many tokens of `got` are near ties with `model`'s choice behind the same tokens.
+
+    All others must be that choice, or the test fails: without ties, `got` is what `greedy` gives.
+    One pass finds that out, where `greedy` takes one for each token.
+    """
+    logits = model(input_ids=torch.tensor([[*prompt, *got]])).logits[0, len(prompt) - 1 : -1]
+    gaps = logits.amax(-1) - logits.gather(-1, torch.tensor(got)[:, None])[:, 0]
+    assert gaps.max() < MAX_GAP, f"token {int(gaps.argmax())} is {float(gaps.max())} behind"
+    return int((gaps > 0).sum())

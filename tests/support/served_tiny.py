@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from reference import MAX_GAP
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -70,20 +69,6 @@ class TinyModels:
         """What the tokens say."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text
-
-    @torch.inference_mode()
-    def count_ties(self, name: str, prompt: Sequence[int], answer: Sequence[int]) -> int:
-        """How many tokens of `answer` are a near tie with the reference's choice behind the same.
-
-        All others must be the reference's choice, so without ties it is the greedy answer. One
-        pass over the whole answer finds that out, where generating it would take one a token.
-        """
-        logits = self.references[name](input_ids=torch.tensor([[*prompt, *answer]])).logits
-        choices = logits[0, len(prompt) - 1 : -1]
-        got = choices.gather(-1, torch.tensor(answer)[:, None])[:, 0]
-        gaps = choices.amax(-1) - got
-        assert gaps.max() < MAX_GAP, f"{name}: token {int(gaps.argmax())} is {gaps.max()} behind"
-        return int((gaps > 0).sum())
 
 
 def _chat_ids(tokenizer: PreTrainedTokenizerFast, content: str) -> list[int]:

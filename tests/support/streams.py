@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import openai
 from engines import random_prompt
+from reference import count_ties_along
 from served_tiny import NAMES, TinyModels
 
 from shared.protocol import FinishReason, JobId
@@ -72,6 +73,6 @@ async def check_exact(streams: Sequence[GreedyStream], queue: Queue, models: Tin
         [choice] = result.choices
         assert len(choice.ids) == stream.num_tokens
         assert stream.text == models.text(choice.ids)
-        num_ties += models.count_ties(stream.model, stream.prompt, choice.ids)
+        num_ties += count_ties_along(models.references[stream.model], stream.prompt, choice.ids)
     num_tokens = sum(stream.num_tokens for stream in streams)
     assert num_ties <= max(1, num_tokens // TOKENS_PER_TIE), f"{num_ties} near ties"

@@ -1,0 +1,66 @@
+"""The demo model in float32 answers as transformers + PEFT do: a mixed batch of 16, in chunks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import engine_of, greedy_request, run
+from peft import PeftModel
+from reference import count_ties_along
+from transformers import AutoModelForCausalLM
+
+from ops.demo.model import demo_model
+from ops.demo.train import ADAPTERS, TASKS
+from worker.model.loader import load_model
+
+pytestmark = pytest.mark.demo
+
+NUM_REQUESTS = 16
+NUM_TOKENS = 32
+BASE = "base"
+SHIPPED = sorted(folder.name for folder in ADAPTERS.iterdir())
+NAMES = [BASE, *SHIPPED]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return demo_model()
+
+
+def prompt_of(tokenizer: Any, index: int) -> list[int]:
+    """The chats that the adapters were made for, in turn."""
+    held_out = TASKS[SHIPPED[index % len(SHIPPED)]].held_out()
+    messages = [{"role": "user", "content": held_out[index].prompt}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text)["input_ids"]
+    return ids
+
+
+def count_ties_of(folder: Path, name: str, answers: list[tuple[list[int], list[int]]]) -> int:
+    """Near ties of the answers of one name; anything else fails."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if name != BASE:
+        model = PeftModel.from_pretrained(model, str(ADAPTERS / name)).eval()
+    return sum(count_ties_along(model, prompt, tokens) for prompt, tokens in answers)
+
+
+def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(folder: Path) -> None:
+    adapters = {name: ADAPTERS / name for name in SHIPPED}
+    loaded = load_model(str(folder), dtype="float32", device="cpu")
+    engine, versions = engine_of(loaded, adapters, num_blocks=48, budget=100)
+    prompts = [prompt_of(loaded.tokenizer, index) for index in range(NUM_REQUESTS)]
+    names = [NAMES[index % len(NAMES)] for index in range(NUM_REQUESTS)]
+    requests = [
+        greedy_request(str(i), prompts[i], NUM_TOKENS, versions.get(names[i]))
+        for i in range(NUM_REQUESTS)
+    ]
+    tokens = run(engine, requests)
+    assert engine.stats().num_preemptions > 0
+    del engine, loaded
+
+    num_ties = 0
+    for name in NAMES:
+        mine = [i for i in range(NUM_REQUESTS) if names[i] == name]
+        num_ties += count_ties_of(folder, name, [(prompts[i], tokens[str(i)]) for i in mine])
+    assert num_ties <= 1
