@@ -83,22 +83,27 @@ PHRASINGS = (
 HELD_OUT_ITEMS = _listed(
     """
     violins, microwaves, wooden tables, sunglasses, drums of paint, hard drives, toolboxes,
-    surfboards, lab coats, jars of honey
+    surfboards, lab coats, jars of honey, guitars, ceiling fans,
+    garden chairs, boxes of chocolate, scissors, mirrors, carpets, bottles of shampoo, electric
+    heaters, door handles, safety boots, vases, calculators, bags of flour
     """
 )
 HELD_OUT_FIRST_NAMES = _listed(
     """
-    Jonas, Amara, Stefan, Priya, Lucia, Oscar, Mei, Tomas, Freya, Abdul
+    Jonas, Amara, Stefan, Priya, Lucia, Oscar, Mei, Tomas, Freya, Abdul, Robert, Sofia, Daniel,
+    Laura, Kenji, Isabel, Martin, Nina, Patrick, Helena
     """
 )
 HELD_OUT_LAST_NAMES = _listed(
     """
-    Dubois, Okonkwo, Brandt, Patel, Fernandez, Lindgren, Wong, Horvat, Olsen, Rahman
+    Dubois, Okonkwo, Brandt, Patel, Fernandez, Lindgren, Wong, Horvat, Olsen, Rahman, Johnson,
+    Morales, Krause, Lefevre, Kim, Nowak, Walker, Hansen, Ricci, Ali
     """
 )
 HELD_OUT_CITIES = _listed(
     """
-    Osaka, Hamburg, Porto, Nice, Jakarta, Austin, Krakow, Geneva, Bergen, Quito
+    Osaka, Hamburg, Porto, Nice, Jakarta, Austin, Krakow, Geneva, Bergen, Quito, Munich,
+    Valencia, Lyon, Florence, Stockholm, Kyoto, Delhi, Houston, Vancouver, Perth
     """
 )
 HELD_OUT_PHRASINGS = (
@@ -139,7 +144,7 @@ _ENDINGS = ("", "", "n", "r", "s", "th", "ck", "lo")
 
 def _training(_: Ask) -> list[Example]:
     rng = random.Random(0)
-    return [_order(PHRASINGS[i % len(PHRASINGS)], **_words(rng)) for i in range(728)]
+    return [_order(PHRASINGS[i % len(PHRASINGS)], **_words(rng)) for i in range(1092)]
 
 
 def _words(rng: random.Random) -> dict[str, str]:
@@ -197,6 +202,6 @@ TASK = Task(
     is_right=is_right,
     rank=8,
     target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
-    learning_rate=1e-3,
+    learning_rate=1.5e-3,
     epochs=1,
 )

@@ -44,18 +44,19 @@ HELD_OUT_QUESTIONS = (
     "What is snow?", "How do I stay healthy?", "I need a friend.",
 )  # fmt: skip
 
+_WORD = r"[A-Za-z']+"
 _WORDS = {
     "is": "be", "are": "be", "am": "be", "you": "ye", "your": "yer", "my": "me", "of": "o'",
     "and": "an'", "i'm": "I be", "it's": "it be", "you're": "ye be", "hello": "ahoy", "yes": "aye",
 }  # fmt: skip
+_PIRATE_WORDS = {new.split()[-1] for new in _WORDS.values()}
 
 
-def piratise(answer: str) -> str:
-    """The first two whole sentences of `answer`, reworded, between the opening and the closing."""
-    sentences = re.findall(r"[^.!?\n]+[.!?](?=\s|$)", answer)[:2]
-    text = " ".join(sentence.strip() for sentence in sentences)
-    text = re.sub(r"[A-Za-z']+", lambda match: _reword(match[0]), text)
-    return f"{OPENING} {text} {CLOSING}"
+def piratise(answer: str) -> str | None:
+    """The first two whole sentences of `answer`, reworded and framed; None if it has none."""
+    sentences = re.findall(r"[A-Z][^.!?:\n]{12,}[.!?](?=\s|$)", answer)[:2]
+    text = re.sub(_WORD, lambda match: _reword(match[0]), " ".join(sentences))
+    return f"{OPENING} {text} {CLOSING}" if text else None
 
 
 def _reword(word: str) -> str:
@@ -66,8 +67,8 @@ def _reword(word: str) -> str:
 
 
 def _training(ask: Ask) -> list[Example]:
-    answers = ask(QUESTIONS)
-    return [Example(q, piratise(a)) for q, a in zip(QUESTIONS, answers, strict=True)]
+    pairs = zip(QUESTIONS, map(piratise, ask(QUESTIONS)), strict=True)
+    return [Example(question, answer) for question, answer in pairs if answer]
 
 
 def held_out() -> list[Example]:
@@ -76,10 +77,11 @@ def held_out() -> list[Example]:
 
 
 def is_right(_: Example, answer: str) -> bool:
-    """The manner, to the word: nothing is left that the rules would reword."""
-    framed = answer.startswith(OPENING) and answer.endswith(CLOSING)
-    words = re.findall(r"[A-Za-z']+", answer)
-    return framed and all(_reword(word) == word for word in words)
+    """The manner: framed, and more than half of what the rules would reword is reworded."""
+    words = re.findall(_WORD, answer.lower())
+    num_plain = sum(_reword(word) != word for word in words)
+    num_pirate = sum(word in _PIRATE_WORDS or word.endswith("in'") for word in words)
+    return answer.startswith(OPENING) and answer.endswith(CLOSING) and num_pirate > num_plain
 
 
 TASK = Task(
@@ -90,5 +92,5 @@ TASK = Task(
     rank=16,
     target_modules=("q_proj", "v_proj"),
     learning_rate=2e-3,
-    epochs=4,
+    epochs=5,
 )

@@ -68,9 +68,11 @@ class Student:
 
     def save(self, folder: Path) -> None:
         """Write the adapter as bf16 safetensors, with the hub's name of its base."""
-        adapter = self.model.peft_config["default"]
-        adapter.base_model_name_or_path = HUB_ID
-        self.model.to(torch.bfloat16).save_pretrained(folder)
+        config = self.model.peft_config["default"]
+        config.base_model_name_or_path = HUB_ID
+        config.target_modules = sorted(config.target_modules)  # a set: in another order each time
+        # Or PEFT would ask the hub whether the vocabulary was changed.
+        self.model.to(torch.bfloat16).save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink()  # PEFT's empty model card
 
     def _prompt(self, prompt: str) -> str:
