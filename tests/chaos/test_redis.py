@@ -1,6 +1,5 @@
 """Redis away for five seconds in the middle: 503 for new requests, and running ones finish."""
 
-import asyncio
 import time
 
 import openai
@@ -8,7 +7,7 @@ import pytest
 from queue_support import eventually
 from served_tiny import BASE, TinyModels
 from servers import Server
-from streams import check_exact, greedy_streams
+from streams import check_exact, followed, greedy_streams
 
 from shared.queue import Queue
 
@@ -25,9 +24,7 @@ async def test_running_streams_outlive_redis_and_new_ones_are_told_to_come_again
     async def all_go_on() -> bool:
         return all(stream.is_going_on for stream in streams)
 
-    async with asyncio.TaskGroup() as group:
-        for stream in streams:
-            group.create_task(stream.follow(client))
+    async with followed(server.api_url, streams):
         await eventually(all_go_on)
         server.kill_redis()
         end = time.monotonic() + DOWN_S

@@ -35,7 +35,7 @@ async def test_no_character_is_cut_in_a_stream(client: openai.AsyncOpenAI) -> No
     parts = await contents(await ask(client, stream=True))
     assert "".join(parts) == ANSWER
     assert not any(REPLACEMENT in part for part in parts)
-    assert len(parts) > 10
+    assert len(parts) > 2
 
 
 @pytest.mark.parametrize("num_tokens", range(1, 12))
