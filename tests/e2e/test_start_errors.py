@@ -18,8 +18,6 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "wrong shapes": (["--adapters", "bad=WRONG_SHAPES"], [SHAPE, "shape [3, 65]", "[3, 64]"]),
     "truncated adapter": (["--adapters", "TRUNCATED"], ["truncated", "adapter_model.safetensors"]),
     "no such adapter": (["--adapters", "lost=/no/adapter"], ["lost", "/no/adapter"]),
-    "truncated model": (["--model", "CUT_MODEL"], ["--model CUT_MODEL"]),
-    "no such model": (["--model", "/no/model"], ["--model /no/model", "no such folder"]),
 }
 """What takes a worker to find out: flags, and what its reason names."""
 WRONG: dict[str, tuple[list[str], list[str]]] = {
@@ -42,25 +40,19 @@ MALFORMED: dict[str, tuple[list[str], str]] = {
 def folders(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What the words in capitals stand for."""
     root = tmp_path_factory.mktemp("broken")
-    narrow, model = models.folder / "narrow", models.folder / BASE
+    narrow = models.folder / "narrow"
     shapes = shutil.copytree(narrow, root / "shapes") / "adapter_model.safetensors"
     tensors = load_file(shapes)
     [name] = [name for name in tensors if name.endswith(SHAPE)]
     save_file({**tensors, name: tensors[name].new_zeros(3, 65)}, shapes)
-    cut(shutil.copytree(narrow, root / "truncated") / "adapter_model.safetensors")
-    cut(shutil.copytree(model, root / "truncated-model") / "model.safetensors")
+    weights = shutil.copytree(narrow, root / "truncated") / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     return {
         "WRONG_SHAPES": root / "shapes",
-        "CUT_MODEL": root / "truncated-model",
         "TRUNCATED": root / "truncated",
         "NARROW": narrow,
-        "MODEL": model,
+        "MODEL": models.folder / BASE,
     }
-
-
-def cut(file: Path) -> None:
-    """Leave half of the file."""
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def fill_in(words: Sequence[str], folders: Mapping[str, Path]) -> list[str]:
@@ -75,7 +67,7 @@ def worker_words(flags: Sequence[str], folders: Mapping[str, Path], redis_url: s
     words = ["worker", *fill_in(flags, folders)]
     if "--redis-url" not in words:
         words += ["--redis-url", redis_url]
-    return words if "--model" in words else [*words, "--model", str(folders["MODEL"])]
+    return [*words, "--model", str(folders["MODEL"])]
 
 
 @pytest.fixture(scope="module")
