@@ -9,11 +9,20 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 
 from ops.embedded import start_redis
 from shared.connection import Redis, connect
 from shared.keys import Keys
 from shared.queue import Queue
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> Iterator[None]:
+    """A test that starts a process' logging leaves none of it to the next."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ MIN_STEAL_MS = 250.0
 STEAL_PER_LOAD = 1.5
 LOAD_MS_SHARE = 0.25
 """Weight of the newest load in the mean load time."""
+REFUSED_S = 30.0
 MAX_LOADING = 2
 """Adapters read at a time: more would only make each of them later."""
 
@@ -62,8 +63,7 @@ class Adapters:
         # Whoever holds it may be sure that nothing is evicted meanwhile.
         self._engine_turn = asyncio.Lock()
         self._telling = asyncio.Lock()
-        self.refused: set[AdapterVersion] = set()
-        """What can't be loaded here, but elsewhere."""
+        self._refused_until_s: dict[AdapterVersion, float] = {}
         self.crowded_out: set[AdapterVersion] = set()
         """What found no room in the adapter memory since a job last ended."""
 
@@ -71,6 +71,16 @@ class Adapters:
     def held(self) -> list[AdapterVersion]:
         """What the engine holds or will hold soon, the base included."""
         return sorted(self._residents | self._loading)
+
+    @property
+    def refused(self) -> set[AdapterVersion]:
+        """What couldn't be loaded here a moment ago, but is held elsewhere."""
+        now_s = time.monotonic()
+        return {version for version, until_s in self._refused_until_s.items() if until_s > now_s}
+
+    def refuse(self, version: AdapterVersion) -> None:
+        """Leave `version` to others for a while: its files, or its holder, may come and go."""
+        self._refused_until_s[version] = time.monotonic() + REFUSED_S
 
     @property
     def max_cold(self) -> int:

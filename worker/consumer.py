@@ -226,7 +226,7 @@ class Consumer:
         version = job.job.version
         log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
         if await self._adapters.let_others_load(version):
-            self._adapters.refused.add(version)
+            self._adapters.refuse(version)
             await self._release(job)
             return
         code, message = ErrorCode.ADAPTER_UNAVAILABLE, f"adapter {version} can't be loaded: {error}"

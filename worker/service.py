@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from shared.connection import Redis, check_redis, connect
-from shared.errors import RedisUnavailable
+from shared.errors import RedisUnavailable, SettingsError
 from shared.keys import Keys
 from shared.protocol import ClaimedJob, Tokens, WorkerId, WorkerInfo
 from shared.queue import Queue
@@ -110,6 +110,8 @@ class Worker:
 
     async def _start_up(self) -> None:
         for name, source in parse_adapter_flags(self._settings.adapters).items():
+            if name == self._served.base.name:
+                raise SettingsError(f"--adapters: {name} is the base model's name")
             adapter = await asyncio.to_thread(self._served.read_adapter, name, source)
             await self._adapters.add(adapter)
             self._listed.append(

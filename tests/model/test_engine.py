@@ -196,3 +196,18 @@ def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: Lo
 def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> None:
     with pytest.raises(SettingsError, match=r"--kv-cache-mb: \d+ MiB can't be allocated on cpu"):
         Engine(loaded, EngineConfig(kv_cache_bytes=1 << 60))
+
+
+def test_what_an_overflowing_adapter_leaves_in_the_cache_spoils_nobody(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine, _ = engine_of(loaded, num_blocks=40)
+    (adapter,) = adapters(engine, tmp_path, 1)
+    for weights in adapter.modules.values():
+        weights.b.fill_(3e38)
+    engine.add_adapter(adapter)
+    for i in range(4):
+        engine.add(greedy_request(f"bad{i}", random_prompt(i, 100), 5, adapter.version))
+    assert all(output.error for output in last_outputs(engine).values())
+    requests = [greedy_request(f"good{i}", random_prompt(i, 5 + 13 * i), 20) for i in range(8)]
+    assert all(len(tokens) == 20 for tokens in run(engine, requests).values())

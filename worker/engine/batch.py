@@ -22,6 +22,8 @@ class StepBatch:
     positions: Tensor
     """`[1, T]` int64."""
     attention: AttentionBatch
+    fresh_blocks: Tensor | None
+    """`[N]` int64: blocks to be cleared before the step, as it doesn't fill them; None if none."""
     sampled: list[Request]
     """The requests that get a token, in the order of `sampled_rows`."""
     sampled_rows: Tensor
@@ -55,6 +57,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         input_ids=packed[0:1],
         positions=packed[1:2],
         attention=AttentionBatch(packed[2], list(_groups(ordered, packed[1]))),
+        fresh_blocks=_fresh_blocks(ordered, device),
         sampled=[c.request for c in ordered if c.samples],
         sampled_rows=torch.tensor(rows, dtype=torch.int64, device=device),
         segments=[(c.request.version, c.num_tokens) for c in ordered],
@@ -66,6 +69,19 @@ def _padded_blocks(chunk: Chunk) -> int:
     num_blocks = -(-chunk.end // BLOCK_SIZE)
     power = 1 << (num_blocks - 1).bit_length()
     return power * 3 // 4 if num_blocks <= power * 3 // 4 else power
+
+
+def _fresh_blocks(chunks: Sequence[Chunk], device: torch.device) -> Tensor | None:
+    """The blocks that these chunks begin and leave partly empty.
+
+    What an earlier owner left there is masked, but a NaN spoils even what is masked.
+    """
+    fresh = [
+        c.request.block_table[c.end // BLOCK_SIZE]
+        for c in chunks
+        if c.end % BLOCK_SIZE and c.start <= c.end // BLOCK_SIZE * BLOCK_SIZE
+    ]
+    return torch.tensor(fresh, dtype=torch.int64, device=device) if fresh else None
 
 
 def _groups(ordered: Sequence[Chunk], positions: Tensor) -> Iterator[AttentionGroup]:
@@ -95,5 +111,6 @@ def _used_blocks(chunk: Chunk) -> list[int]:
 
 
 def _pad(tables: list[list[int]]) -> list[list[int]]:
+    """Tables of one length, padded with a block of their own: another's may hold NaN."""
     length = max(map(len, tables))
-    return [table + [0] * (length - len(table)) for table in tables]
+    return [table + table[:1] * (length - len(table)) for table in tables]

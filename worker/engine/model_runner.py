@@ -41,6 +41,8 @@ class ModelRunner:
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
         self._lora.batch = build_batch(self._pool, batch.segments)
+        if batch.fresh_blocks is not None:
+            self._cache.clear(batch.fresh_blocks)
         with attention_step(self._cache, batch.attention):
             out = self._model(
                 input_ids=batch.input_ids,

@@ -38,7 +38,7 @@ def paged_attention(
         query: `[B, Q, num_heads, head_dim]`.
         key_cache: one layer's keys.
         value_cache: one layer's values.
-        block_tables: `[B, M]` int64; rows may be padded with any valid block.
+        block_tables: `[B, M]` int64; rows may be padded with any block of finite values.
         query_positions: `[B, Q]` int64.
         scaling: factor on the scores.
         sliding_window: positions seen, own included; None sees all.
