@@ -7,6 +7,7 @@ LorikeetError
 ├── LeaseLost                this worker was given up; its jobs run elsewhere
 ├── DuplicateJob             a job of this id exists
 ├── QueueFull                a waiting limit is reached: HTTP 429
+├── EngineBroken             a worker can't compute any more: it ends, its jobs run elsewhere
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; names the tensor or field
 └── JobFailed                ends one job with a `JobError`, which names its HTTP status
@@ -119,6 +120,10 @@ class QueueFull(LorikeetError):
         super().__init__(f"the queue is full ({which}: {waiting} waiting)")
         self.which = which
         self.waiting = waiting
+
+
+class EngineBroken(LorikeetError):
+    """The engine can't compute any more, such as after an error of its device."""
 
 
 class ModelRejected(LorikeetError):

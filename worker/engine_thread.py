@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from shared.errors import ErrorCode, JobError
+from shared.errors import EngineBroken, ErrorCode, JobError
 from worker.engine.request import Request, RequestId, StepOutput
 
 if TYPE_CHECKING:  # it imports torch
@@ -18,16 +18,29 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 STOP_TIMEOUT_S = 5.0
+FAILURES_UNTIL_BROKEN = 3
 ENGINE_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine failed; see the log")
 
 
 class EngineThread:
     """Runs an engine. Every method returns at once, and may be called on any thread."""
 
-    def __init__(self, engine: "Engine", on_outputs: Callable[[list[StepOutput]], None]) -> None:
-        """Wrap `engine`; `on_outputs` gets each step's outputs, on the engine thread."""
+    def __init__(
+        self,
+        engine: "Engine",
+        on_outputs: Callable[[list[StepOutput]], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        """Wrap `engine`.
+
+        Args:
+            engine: what to run.
+            on_outputs: gets each step's outputs, on the engine thread.
+            on_broken: called on the engine thread when nothing can be computed any more.
+        """
         self._engine = engine
         self._on_outputs = on_outputs
+        self._on_broken = on_broken
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -66,11 +79,21 @@ class EngineThread:
         return future
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception:  # per worker: it must not stay in the pool without an engine
+            log.exception("engine_thread_ended")
+            self._fail_all()
+            self._on_broken()
+
+    def _serve(self) -> None:
         is_idle = True
         while self._take_messages(wait=is_idle):
             # After a failed step nothing is in flight: whatever the engine says, it may rest.
             is_idle = not self._engine.has_work or not self._step()
             self.stats = self._engine.stats()
+            if self._engine.num_failures_in_a_row >= FAILURES_UNTIL_BROKEN:
+                raise EngineBroken(f"{FAILURES_UNTIL_BROKEN} steps in a row failed")
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Handle what lies in the inbox, waiting for it if told to; false: it said stop."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from shared.connection import Redis, check_redis, connect
-from shared.errors import RedisUnavailable, SettingsError
+from shared.errors import EngineBroken, RedisUnavailable, SettingsError
 from shared.keys import Keys
 from shared.protocol import ClaimedJob, Tokens, WorkerId, WorkerInfo
 from shared.queue import Queue
@@ -52,7 +52,7 @@ class Worker:
         self._registry = Registry(redis, self._keys)
         self._jobs = RunningJobs()
         self._loop = asyncio.get_running_loop()
-        self._engine = EngineThread(served.engine, self._on_outputs)
+        self._engine = EngineThread(served.engine, self._on_outputs, self._on_broken)
         self._lease = Lease(
             lease_ms=settings.lease_ms,
             register=self._register,
@@ -87,6 +87,7 @@ class Worker:
         )
         self._listed: list[Adapter] = []
         self._num_mismatches = 0
+        self._engine_is_broken = asyncio.Event()
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
 
@@ -98,6 +99,7 @@ class Worker:
         """Serve until stopped, and give back what is unfinished then.
 
         Raises:
+            EngineBroken: the engine can't compute any more.
             AdapterRejected: an adapter of the settings can't be served.
             SettingsError: the settings' adapters, or the pool, don't go with the base model.
         """
@@ -140,6 +142,7 @@ class Worker:
                 group.create_task(self._lease.run()),
                 group.create_task(self._consumer.run()),
                 group.create_task(self._read_mail()),
+                group.create_task(self._watch_engine()),
             ]
             winds_up = [group.create_task(self._publisher.run()), group.create_task(self._reap())]
             await self._is_draining.wait()
@@ -221,12 +224,19 @@ class Worker:
                     log.warning("workers_reaped", num=reaped.workers, requeued=reaped.requeued)
             await asyncio.sleep(REAP_S)
 
+    async def _watch_engine(self) -> None:
+        await self._engine_is_broken.wait()
+        raise EngineBroken("the engine can't compute any more; see the log")
+
     async def _recover(self, claimed: ClaimedJob) -> tuple[Tokens, ...]:
         return await recover(self._redis, self._keys, claimed)
 
     def _on_outputs(self, outputs: list[StepOutput]) -> None:
         """Take a step's outputs from the engine thread to this one."""
         self._loop.call_soon_threadsafe(self._publisher.accept, outputs)
+
+    def _on_broken(self) -> None:
+        self._loop.call_soon_threadsafe(self._engine_is_broken.set)
 
     def _on_job_gone(self) -> None:
         self._consumer.job_gone()

@@ -90,7 +90,9 @@ def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
         errors = [output.error for output in last_outputs(engine).values()]
     assert [error.code for error in errors if error] == [ErrorCode.INTERNAL] * 2
     assert_empty(engine)
+    assert engine.num_failures_in_a_row == 1
     assert len(run(engine, [greedy_request("c", random_prompt(1, 9), 5)])[RequestId("c")]) == 5
+    assert engine.num_failures_in_a_row == 0
 
 
 def test_logits_that_are_not_finite_end_only_their_request(

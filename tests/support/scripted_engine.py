@@ -95,6 +95,7 @@ class ScriptedEngine:
         self.says: list[int] | None = None
         """What all answers are, in place of the expected ids."""
         self.breaks_next_step = False
+        self.num_failures_in_a_row = 0
         self.most_at_once = 0
         self.may_step = threading.Event()
         self.may_step.set()

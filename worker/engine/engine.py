@@ -73,6 +73,8 @@ class Engine:
         )
         self._rejected: list[StepOutput] = []
         self._last_used: dict[AdapterVersion, int] = {}
+        self.num_failures_in_a_row = 0
+        """Failed steps since the last good one: many mean that the device is broken."""
         self._num_steps = 0
         self._num_tokens = 0
 
@@ -116,7 +118,10 @@ class Engine:
                 )
             self.remove_adapter(victim)
             evicted.append(victim)
-        self._pool.add(adapter)
+        try:
+            self._pool.add(adapter)
+        except RuntimeError as error:  # torch's own for a lack of memory, on any device
+            raise AdapterRejected(f"adapter {adapter.version}: {error}") from error
         self._last_used[adapter.version] = self._num_steps
         return evicted
 
@@ -138,8 +143,10 @@ class Engine:
         try:
             results = self._runner.run(chunks)
         except Exception:  # caught per step: it becomes an event for each request in it
+            self.num_failures_in_a_row += 1
             log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
             return outputs + [self._fail(chunk.request, _STEP_FAILED) for chunk in chunks]
+        self.num_failures_in_a_row = 0
         return outputs + self._update(results)
 
     def stats(self) -> EngineStats:

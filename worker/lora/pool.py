@@ -177,8 +177,9 @@ class LoRAPool:
             if self._bytes_with(roomy) <= self._max_bytes:
                 short = roomy
         for index, capacity in short.items():
-            self.groups[index].table.grow(capacity)
+            # In this order a lack of memory leaves the table as it was.
             self.groups[index].resize(capacity)
+            self.groups[index].table.grow(capacity)
 
     def _bytes_with(self, capacities: Mapping[int, int]) -> int:
         return sum(

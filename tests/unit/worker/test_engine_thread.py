@@ -16,7 +16,12 @@ class Running:
     def __init__(self, engine: ScriptedEngine) -> None:
         self.engine = engine
         self.outputs: list[StepOutput] = []
-        self.thread = EngineThread(engine, self.outputs.extend)  # type: ignore[arg-type]
+        self.is_broken = threading.Event()
+        self.thread = EngineThread(
+            engine,  # type: ignore[arg-type]
+            self.outputs.extend,
+            self.is_broken.set,
+        )
 
     def of(self, name: str) -> list[StepOutput]:
         return [output for output in list(self.outputs) if output.request_id == name]
@@ -120,3 +125,26 @@ def test_an_idle_engine_is_not_stepped(running: Running) -> None:
     until(lambda: len(running.of("a")) == 3)
     steps = running.thread.call(lambda engine: engine.stats().num_steps).result(5)
     assert running.thread.call(lambda engine: engine.stats().num_steps).result(5) == steps
+
+
+def test_an_engine_that_only_fails_is_reported_as_broken(running: Running) -> None:
+    running.engine.num_failures_in_a_row = 2
+    running.thread.add(request("a"))
+    until(lambda: len(running.of("a")) == 3)
+    assert not running.is_broken.is_set()
+    running.engine.num_failures_in_a_row = 3
+    running.thread.add(request("b", ENDLESS))
+    until(running.is_broken.is_set)
+    assert running.of("b")[-1].error is not None
+
+
+def test_a_thread_that_ends_by_a_fault_is_reported_as_broken(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("scripted")
+
+    monkeypatch.setattr(running.engine, "stats", fail)
+    running.thread.add(request("a", ENDLESS))
+    until(running.is_broken.is_set)
+    assert running.of("a")[-1].error is not None
