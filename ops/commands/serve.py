@@ -20,6 +20,7 @@ def api(**given: Any) -> None:
             f"[yellow]warning:[/] {settings.host} is open to the network, and there are no API "
             "keys yet: let only those reach it who may use it",
             highlight=False,
+            soft_wrap=True,
         )
     from api.server import run_api
 

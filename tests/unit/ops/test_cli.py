@@ -84,3 +84,13 @@ def test_redis_out_of_reach_ends_with_one_line_and_code_1(
     printed = capsys.readouterr().err
     assert printed.startswith(f"lorikeet: no Redis at {url}")
     assert printed.count("\n") == 1
+
+
+def test_an_api_that_is_open_to_the_network_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["api", "--host", "0.0.0.0", "--redis-url", "redis://127.0.0.1:1"]
+    assert run(monkeypatch, *words) == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: 0.0.0.0 is open to the network")
+    assert error.startswith("lorikeet: no Redis at")
