@@ -108,11 +108,11 @@ class Keys:
 
     @property
     def adapters(self) -> str:
-        """SET: registered adapter names; for ever."""
+        """SET: registered adapter names; until the base model changes."""
         return f"{self.prefix}adapters"
 
     def adapter(self, name: str) -> str:
-        """HASH: version, digests, source, rank, bytes, state, dead_jobs of a name; for ever."""
+        """HASH: version, digests, source, rank, ... of a name; until the base model changes."""
         return f"{self.prefix}adapter:{name}"
 
     @property

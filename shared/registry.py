@@ -50,7 +50,7 @@ class Registry:
         self._scripts = Scripts(redis, keys)
 
     async def set_base(self, base: BaseModel) -> None:
-        """Say what the pool serves.
+        """Say what the pool serves; another version than before unregisters all adapters.
 
         Raises:
             SettingsError: live workers of the pool serve another version.
@@ -76,9 +76,14 @@ class Registry:
         )
 
     async def add_adapter(self, adapter: Adapter) -> None:
-        """Register a name, or flip it to new weights. The same version stays quarantined."""
+        """Register a name, or flip it to new weights, unless it has an entry created later.
+
+        The same version stays quarantined.
+        """
         await self._scripts.run(
-            "add_adapter", adapter.name, adapter.version, *_pairs(asdict(adapter))
+            "add_adapter",
+            *(adapter.name, adapter.version, adapter.created_s),
+            *_pairs(asdict(adapter)),
         )
 
     async def adapter(self, name: str) -> Adapter | None:

@@ -84,3 +84,29 @@ async def test_the_base_changes_only_when_no_worker_serves_another(
     await queue.leave(worker.id)
     await registry.set_base(other)
     assert await registry.base() == other
+
+
+async def test_another_base_unregisters_the_adapters_of_the_old_one(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await registry.set_base(BASE)
+    await registry.add_adapter(ADAPTER)
+    await registry.set_base(replace(BASE, source="moved"))
+    assert await registry.adapters() == [ADAPTER]
+    await registry.set_base(replace(BASE, version="base@2"))
+    assert await registry.adapters() == []
+    assert await registry.resolve(ADAPTER.name) is None
+    assert not await redis.exists(keys.adapter(ADAPTER.name))
+
+
+async def test_an_older_worker_that_registers_again_does_not_flip_a_name_back(
+    registry: Registry,
+) -> None:
+    await registry.add_adapter(ADAPTER)
+    new = replace(ADAPTER, version="org/sql@new", created_s=ADAPTER.created_s + 1)
+    await registry.add_adapter(new)
+    await registry.add_adapter(ADAPTER)
+    assert await registry.resolve(ADAPTER.name) == new.version
+    back = replace(ADAPTER, created_s=new.created_s + 1)  # a restart with the old weights
+    await registry.add_adapter(back)
+    assert await registry.adapter(ADAPTER.name) == back
