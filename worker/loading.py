@@ -2,17 +2,21 @@
 
 import time
 
+import structlog
 import torch
 
 from shared.protocol import AdapterVersion
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
 from worker.engine.engine import Engine, EngineConfig
-from worker.lora.adapter import read_adapter
+from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.source import template_files
 from worker.model.kv_cache import BLOCK_SIZE
 from worker.model.loader import LoadedModel, load_model
 from worker.served import ServedModel
 from worker.text import Tokenizer
+
+log = structlog.get_logger()
 
 MIB = 1 << 20
 
@@ -38,10 +42,16 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         device=str(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
         num_threads=torch.get_num_threads(),
-        read_adapter=lambda name, source: read_adapter(
-            name, source, engine.base, dtype=loaded.dtype
-        ),
+        read_adapter=lambda name, source: _read_adapter(name, source, loaded, engine),
     )
+
+
+def _read_adapter(name: str, source: str, loaded: LoadedModel, engine: Engine) -> LoRAAdapter:
+    adapter = read_adapter(name, source, engine.base, dtype=loaded.dtype)
+    if unused := [file.name for file in template_files(adapter.folder)]:
+        # Prompts follow the base model's template; who trained with another must know.
+        log.warning("adapter_files_not_used", version=adapter.version, files=unused)
+    return adapter
 
 
 def _engine_config(settings: WorkerSettings) -> EngineConfig:
