@@ -5,6 +5,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -122,7 +123,7 @@ class Worker:
                     version=adapter.version,
                     digest=adapter.digest,
                     weights_digest=adapter.weights_digest,
-                    source=source,
+                    source=_for_all_workers(source),
                     rank=adapter.rank,
                     num_bytes=adapter.num_bytes,
                     created_s=int(time.time()),
@@ -255,6 +256,12 @@ class Worker:
     def _info(self) -> WorkerInfo:
         counters = {"lease_losses": self._lease.num_losses, "loads": self._adapters.num_loads}
         return worker_info(self._settings, self._served, self._engine.stats, counters)
+
+
+def _for_all_workers(source: str) -> str:
+    """A folder's full path, as workers may have been started elsewhere; a hub id as it is."""
+    folder = Path(source).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else source
 
 
 def run_worker(settings: WorkerSettings) -> None:
