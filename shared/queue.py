@@ -13,7 +13,7 @@ from typing import Literal, cast
 import orjson
 
 from shared.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
-from shared.errors import DuplicateJob, ErrorCode, JobError, LeaseLost, QueueFull
+from shared.errors import DuplicateJob, ErrorCode, JobError, LeaseLost, ProtocolMismatch, QueueFull
 from shared.keys import Keys
 from shared.protocol import (
     AdapterVersion,
@@ -52,10 +52,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Undecodable:
+    """A claimed job that this process can't read; who claimed it must end it."""
+
+    id: JobId
+    try_: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What a worker got."""
 
     jobs: tuple[ClaimedJob, ...]
+    undecodable: tuple[Undecodable, ...]
+    """Claimed as well: written by another version."""
     next_steal_ms: int | None
     """Time until a waiting job of another worker's adapter may be taken; None: nothing waits."""
 
@@ -189,8 +200,10 @@ class Queue:
         args += [len(residents), *residents, *refused]
         match await self._scripts.run("claim", wid, *args):
             case [b"ok", next_steal_ms, *taken]:
+                entries = [_claimed(entry) for entry in taken]
                 return Claim(
-                    jobs=tuple(_claimed(entry) for entry in taken),
+                    jobs=tuple(each for each in entries if isinstance(each, ClaimedJob)),
+                    undecodable=tuple(each for each in entries if isinstance(each, Undecodable)),
                     next_steal_ms=next_steal_ms if next_steal_ms >= 0 else None,
                 )
         raise _lease_lost(wid)
@@ -301,11 +314,13 @@ def _enqueue_args(job: Job, limits: Limits) -> tuple[Arg, ...]:
     )
 
 
-def _claimed(entry: list[bytes | int]) -> ClaimedJob:
-    _, try_, is_suspect, body = entry
-    return ClaimedJob(
-        job=decode_job(cast(bytes, body)), try_=cast(int, try_), suspect=bool(is_suspect)
-    )
+def _claimed(entry: tuple[bytes, int, int, bytes]) -> ClaimedJob | Undecodable:
+    raw_id, try_, is_suspect, body = entry
+    try:
+        return ClaimedJob(job=decode_job(body), try_=try_, suspect=bool(is_suspect))
+    except (ProtocolMismatch, AttributeError, TypeError, KeyError, ValueError) as error:
+        reason = str(error) if isinstance(error, ProtocolMismatch) else repr(error)
+        return Undecodable(id=JobId(raw_id.decode()), try_=try_, reason=reason)
 
 
 def _lease_lost(wid: WorkerId) -> LeaseLost:

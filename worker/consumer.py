@@ -13,11 +13,10 @@ from shared.errors import (
     JobError,
     JobFailed,
     LeaseLost,
-    ProtocolMismatch,
     RedisUnavailable,
 )
-from shared.protocol import ClaimedJob, JobId, JobState, Tokens
-from shared.queue import Queue
+from shared.protocol import ClaimedJob, End, JobId, JobState, Result, Tokens, WorkerId
+from shared.queue import Queue, Undecodable
 from worker.adapters import Adapters, NoRoom
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.engine_thread import EngineThread
@@ -120,14 +119,16 @@ class Consumer:
         except LeaseLost:
             self._lease.lose(wid)
             return 0
-        except (RedisUnavailable, ProtocolMismatch) as error:
+        except RedisUnavailable as error:
             log.warning("claim_failed", error=str(error))
             return MAX_PAUSE_S
         if wid != self._lease.wid:  # lost meanwhile, and with it what was claimed
             return 0
         for claimed in claim.jobs:
             self._take(claimed, admissions)
-        if claim.jobs and sequences:
+        for unread in claim.undecodable:
+            admissions.create_task(self._fail_undecodable(wid, unread))
+        if (claim.jobs or claim.undecodable) and sequences:
             return 0
         return min(MAX_PAUSE_S, (claim.next_steal_ms or 1000) / 1000)
 
@@ -139,6 +140,16 @@ class Consumer:
             self.cancel(job.id)
         else:
             admissions.create_task(self._admit(job))
+
+    async def _fail_undecodable(self, wid: WorkerId, unread: Undecodable) -> None:
+        """End a job that stays unknown to the rest of the worker."""
+        log.error("job_undecodable", job_id=unread.id, try_=unread.try_, error=unread.reason)
+        message = f"the worker can't read this job: {unread.reason}"
+        error = JobError(code=ErrorCode.INTERNAL, message=message)
+        end = End(job=unread.id, try_=unread.try_, state=JobState.FAILED, error=error)
+        result = Result(job=unread.id, state=JobState.FAILED, error=error)
+        await until_redis_is_back(lambda: self._queue.finish(wid, end, result))
+        self.wake()
 
     async def _admit(self, job: RunningJob) -> None:
         """Take a job as far as the engine; whatever goes wrong is the job's end, not ours."""

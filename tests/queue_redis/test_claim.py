@@ -1,12 +1,13 @@
 """Who gets which job, and in which order."""
 
+import orjson
 import pytest
 from queue_support import LIMITS, make_job
 
 from shared.connection import Redis
 from shared.errors import LeaseLost
 from shared.keys import Keys
-from shared.protocol import JobState
+from shared.protocol import JobState, encode_job
 from shared.queue import Mail, Queue
 
 
@@ -331,3 +332,26 @@ async def test_the_cost_of_a_claim_is_bounded_whatever_waits(
     for version in versions:
         await queue.enqueue(make_job(version), LIMITS)
     assert await commands_of_a_claim() < 300
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"v": 99}, "protocol version 99"),
+        ({"novelty": 1}, "novelty"),
+        ({"endpoint": "unheard-of"}, "unheard-of"),
+        ({"sampling": {}}, "stop"),
+    ],
+)
+async def test_an_undecodable_job_comes_apart_from_its_mates(
+    actor, enqueue, redis, keys, change: dict[str, object], reason: str
+) -> None:
+    worker = await actor()
+    jobs = [await enqueue() for _ in range(3)]
+    body = orjson.loads(encode_job(jobs[1])) | change
+    await redis.hset(keys.job(jobs[1].id), "body", orjson.dumps(body))
+    claim = await worker.try_claim()
+    assert [claimed.job for claimed in claim.jobs] == [jobs[0], jobs[2]]
+    (unread,) = claim.undecodable
+    assert (unread.id, unread.try_) == (jobs[1].id, 1)
+    assert reason in unread.reason

@@ -19,7 +19,7 @@ from worker_support import Client, until
 from shared.connection import Redis
 from shared.errors import ErrorCode
 from shared.keys import Keys
-from shared.protocol import Admitted, Endpoint, FinishReason, JobState
+from shared.protocol import Admitted, Endpoint, FinishReason, JobState, encode_job
 from shared.streams import merge, shown
 from worker.service import Worker
 
@@ -208,3 +208,18 @@ async def test_characters_are_never_cut(
         job = await client.send(max_tokens=100)
         assert (await client.result_of(job)).choices[0].text == text
     assert not any("\ufffd" in tokens.text for tokens in client.tokens_of(job))
+
+
+async def test_a_job_of_another_protocol_version_fails_alone(
+    client: Client, engine: ScriptedEngine, start: Start, redis: Redis, keys: Keys
+) -> None:
+    strange, mate = await client.send("strange"), await client.send("mate")
+    body = encode_job(strange).replace(b'"v":1,', b'"v":99,')
+    await redis.hset(keys.job(strange.id), "body", body)
+    async with start(engine):
+        failed, answered = await client.end_of(strange), await client.end_of(mate)
+    assert failed.state == JobState.FAILED
+    assert failed.error is not None
+    assert failed.error.code == ErrorCode.INTERNAL
+    assert "protocol version 99" in failed.error.message
+    assert answered.state == JobState.DONE
