@@ -5,8 +5,10 @@ retried blindly (a lost reply would claim twice), so the client here doesn't ret
 repeat a call says so where it is called.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis.asyncio as aioredis
@@ -25,8 +27,20 @@ MAX_BLOCK_S = 2.0
 REDIS_DOWN = (RedisConnectionError, RedisTimeoutError, OSError)
 """What redis-py raises while the server can't be reached."""
 
-REFUSALS = ("MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN")
+REFUSALS = (
+    "BUSY ",  # a script runs for seconds; BUSYGROUP and BUSYKEY are something else
+    "UNBLOCKED ",  # it became a replica, or somebody ended our wait
+    "LOADING",
+    "MISCONF",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+    "TRYAGAIN",
+)
 """How a server begins its answer when it is up, but doesn't serve for now."""
+
+MIN_VERSIONS = {"Redis": (7, 0), "Valkey": (7, 2)}
+"""The first ones that know `#!lua` scripts and all the commands in ours."""
 
 Redis = aioredis.Redis
 
@@ -58,6 +72,8 @@ def connect(url: str, *, max_connections: int = 64) -> Redis:
     Raises:
         SettingsError: `url` isn't the URL of a Redis.
     """
+    # A Unix socket's connection doesn't take options of TCP.
+    tcp_options = {} if url.startswith("unix://") else {"socket_keepalive": True}
     try:
         pool = aioredis.BlockingConnectionPool.from_url(
             url,
@@ -65,8 +81,8 @@ def connect(url: str, *, max_connections: int = 64) -> Redis:
             timeout=CONNECT_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=MAX_BLOCK_S + 3.0,
-            socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
+            **tcp_options,
         )
     except ValueError as error:
         raise SettingsError(f"--redis-url: {error}") from None
@@ -74,19 +90,22 @@ def connect(url: str, *, max_connections: int = 64) -> Redis:
 
 
 async def check_redis(client: Redis, url: str) -> None:
-    """Make sure that Redis answers and would not evict jobs.
+    """Make sure that Redis answers, is recent enough and would not evict jobs.
 
     Raises:
         RedisUnavailable: it doesn't, with what to do about it.
     """
     shown = _without_password(url)
-    try:
-        await client.ping()
-        policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
-    except REDIS_DOWN as error:
-        raise RedisUnavailable(
-            f"no Redis at {shown}: {error}; start one or set --redis-url"
-        ) from None
+    with redis_errors():
+        try:
+            await client.ping()
+            server, memory = await client.info("server"), await client.info("memory")
+        except REDIS_DOWN as error:
+            raise RedisUnavailable(
+                f"no Redis at {shown}: {error}; start one or set --redis-url"
+            ) from None
+    _check_version(server, shown)
+    policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise RedisUnavailable(
             f"Redis at {shown} has maxmemory-policy {policy}, which drops jobs; "
@@ -106,6 +125,18 @@ async def check_redis_at(url: str) -> None:
         await check_redis(client, url)
     finally:
         await client.aclose()
+
+
+def _check_version(info: Mapping[str, Any], shown: str) -> None:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = str(info.get(f"{name.lower()}_version", ""))
+    needed = MIN_VERSIONS[name]
+    # Some proxies hide the version.
+    if version and tuple(map(int, re.findall(r"\d+", version)[:2])) < needed:
+        raise RedisUnavailable(
+            f"the server at {shown} is {name} {version}, which is older than "
+            f"{needed[0]}.{needed[1]}; install a newer one or set --redis-url"
+        )
 
 
 def _without_password(url: str) -> str:

@@ -7,17 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from queue_support import API, LIMITS, Actor, eventually, make_job, tokens
+from redis.exceptions import ResponseError
 
 from ops import embedded
 from ops.embedded import find_server
-from shared.connection import check_redis
+from shared.connection import Redis, check_redis, check_redis_at
 from shared.errors import RedisUnavailable, SettingsError
 from shared.keys import Keys
+from shared.protocol import WorkerId
 from shared.queue import FinishOutcome, Queue
 from shared.streams import recover
 
@@ -138,3 +141,86 @@ async def test_a_redis_that_evicts_is_refused(own_server, client) -> None:
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     with pytest.raises(RedisUnavailable, match="allkeys-lru"):
         await check_redis(redis, own_server.url)
+
+
+async def test_a_redis_that_is_busy_with_a_script_is_unavailable(own_server, client, keys) -> None:
+    redis = client(own_server.url)
+    await redis.config_set("busy-reply-threshold", 10)
+    script = asyncio.create_task(client(own_server.url).eval("while true do end", 0))
+
+    async def is_busy() -> bool:
+        try:
+            await redis.ping()
+        except ResponseError as error:
+            return str(error).startswith("BUSY")
+        return False
+
+    await eventually(is_busy)
+    with pytest.raises(RedisUnavailable, match="BUSY"):
+        await Queue(redis, keys).reap()
+    with pytest.raises(RedisUnavailable, match="BUSY"):
+        await check_redis(redis, own_server.url)
+    await redis.script_kill()
+    with pytest.raises(ResponseError):
+        await script
+
+
+async def test_a_wait_that_redis_breaks_off_is_an_unavailable_redis(
+    own_server, client, keys: Keys
+) -> None:
+    redis = client(own_server.url)
+    mail = asyncio.create_task(
+        Queue(client(own_server.url), keys).wait(WorkerId("w1"), timeout_s=2)
+    )
+
+    async def is_unblocked() -> bool:
+        waiting = [each for each in await redis.client_list() if each["cmd"] == "blpop"]
+        return any([await redis.client_unblock(each["id"], error=True) for each in waiting])
+
+    await eventually(is_unblocked)
+    with pytest.raises(RedisUnavailable, match="UNBLOCKED"):
+        await mail
+
+
+@pytest.mark.parametrize(
+    ("info", "named"),
+    [
+        ({"redis_version": "6.2.14"}, r"Redis 6\.2\.14, which is older than 7\.0"),
+        (
+            {"redis_version": "7.2.4", "valkey_version": "7.1.9"},
+            r"Valkey 7\.1\.9, which is older than 7\.2",
+        ),
+    ],
+)
+async def test_a_running_server_that_is_too_old_is_named(
+    redis: Redis, redis_url: str, monkeypatch, info: dict[str, str], named: str
+) -> None:
+    async def old(section: str) -> dict[str, str]:
+        return info
+
+    monkeypatch.setattr(redis, "info", old)
+    with pytest.raises(RedisUnavailable, match=named):
+        await check_redis(redis, redis_url)
+
+
+@pytest.fixture
+def socket_url(tmp_path_factory) -> Iterator[str]:
+    """The URL of a server that listens at a Unix socket only."""
+    path = tmp_path_factory.mktemp("s") / "redis.sock"
+    words = [str(find_server()), "--port", "0", "--unixsocket", str(path), "--save", ""]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=path.parent)
+    yield f"unix://{path}?db=0"
+    server.kill()
+    server.wait()
+
+
+async def test_a_redis_may_be_reached_by_a_unix_socket(socket_url: str, client, keys: Keys) -> None:
+    async def answers() -> bool:
+        try:
+            await check_redis_at(socket_url)
+        except RedisUnavailable:
+            return False
+        return True
+
+    await eventually(answers)
+    assert await Queue(client(socket_url), keys).enqueue(make_job(), LIMITS) == 1
