@@ -73,11 +73,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaped:
-    """What giving up dead workers did."""
+    """What giving up dead workers did, and how many waiting jobs were overdue."""
 
     workers: int
     requeued: int
     ended: int
+    expired: int
 
 
 class FinishOutcome(StrEnum):
@@ -278,9 +279,12 @@ class Queue:
         await self._scripts.run("leave", wid)
 
     async def reap(self) -> Reaped:
-        """Give up the workers whose lease has ended. Anybody may call it, about once a second."""
-        workers, requeued, ended = await self._scripts.run("reap")
-        return Reaped(workers=workers, requeued=requeued, ended=ended)
+        """Give up the workers whose lease has ended, and expire overdue jobs that nobody claims.
+
+        Anybody may call it, about once a second; the work of one call is bounded.
+        """
+        workers, requeued, ended, expired = await self._scripts.run("reap")
+        return Reaped(workers=workers, requeued=requeued, ended=ended, expired=expired)
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
         """Give back jobs that are booked on the worker for `grace_ms`, but not `known` to it."""

@@ -90,8 +90,7 @@ local function serve(source, id)
     count_waiting(nil, -1)
   elseif tonumber(job.deadline) <= now then
     remove(source, id)
-    end_unrun(job, 'expired', now,
-      error_json('deadline_exceeded', 'the deadline passed while the job was waiting'))
+    expire(job, now)
   elseif is_empty() then
     take(source, job)
   elseif job.suspect then

@@ -127,6 +127,12 @@ local function end_unrun(job, state, now, error)
   end_job(job, state, now, 'null', error)
 end
 
+-- End a job whose deadline passed while it waited; its queue has been left already.
+local function expire(job, now)
+  end_unrun(job, 'expired', now,
+    error_json('deadline_exceeded', 'the deadline passed while the job was waiting'))
+end
+
 local function unlock_load(wid, version)
   if redis.call('GET', P .. 'load:' .. version) == wid then
     redis.call('DEL', P .. 'load:' .. version)

@@ -207,3 +207,36 @@ async def test_a_tenant_is_forgotten_only_when_nothing_of_it_waits(
     assert await redis.pttl(keys.tenant("t")) > 80_000_000
     await worker.die()
     assert await redis.pttl(keys.tenant("t")) == -1
+
+
+async def test_overdue_jobs_that_nobody_claims_are_expired_by_the_reaper(
+    enqueue, events, queue: Queue, redis, keys
+) -> None:
+    overdue = [await enqueue(version, deadline_ms=0) for version in ("a@1", "a@1", "b@1")]
+    fresh = await enqueue("a@1")
+    assert (await queue.reap()).expired == 3
+    for job in overdue:
+        (end,) = await events(job)
+        assert (end.state, end.error.code) == (JobState.EXPIRED, ErrorCode.DEADLINE_EXCEEDED)
+        assert (await queue.result(job.id)).error == end.error
+    assert (await queue.counts()).waiting == 1
+    assert await redis.zrange(keys.ready, 0, -1) == [b"a@1"]
+    assert (await queue.job_view(fresh.id)).position == 1
+    assert (await queue.reap()).expired == 0
+
+
+async def test_one_reap_expires_a_bounded_number_of_jobs(enqueue, queue: Queue) -> None:
+    for _ in range(70):
+        await enqueue(deadline_ms=0)
+    assert [(await queue.reap()).expired for _ in range(3)] == [64, 6, 0]
+    assert (await queue.counts()).waiting == 0
+
+
+async def test_the_reaper_passes_over_waiting_jobs_whose_hashes_were_deleted(
+    enqueue, queue: Queue, redis, keys
+) -> None:
+    lost, kept = await enqueue(), await enqueue()
+    await redis.delete(keys.job(lost.id))
+    await queue.reap()
+    assert (await queue.counts()).waiting == 1
+    assert (await queue.job_view(kept.id)).position == 1
