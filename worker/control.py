@@ -1,6 +1,6 @@
 """The control process: an arq worker that gives up dead workers when nobody else is left to do it.
 
-Workers and API processes reap as well. This one needs neither torch nor a GPU, and any number of
+Workers reap as well, API processes don't. This one needs neither torch nor a GPU, and any number of
 them may run: the cron job is unique, so each second one of them does it.
 """
 
@@ -15,7 +15,7 @@ from arq import cron
 from arq.connections import ArqRedis
 from arq.worker import Worker
 
-from shared.connection import connect, redis_errors
+from shared.connection import check_redis_at, connect, redis_errors
 from shared.errors import RedisUnavailable
 from shared.keys import Keys
 from shared.queue import Queue
@@ -28,11 +28,17 @@ log = structlog.get_logger()
 
 
 def run_control(settings: ControlSettings) -> None:
-    """Reap each second until SIGTERM or SIGINT; waits for Redis while that is away."""
+    """Reap each second until SIGTERM or SIGINT; waits for Redis when that goes away later.
+
+    Raises:
+        RedisUnavailable: there is no usable Redis at the start.
+        SettingsError: `redis_url` isn't the URL of a Redis.
+    """
     asyncio.run(_serve(settings))
 
 
 async def _serve(settings: ControlSettings) -> None:
+    await check_redis_at(settings.redis_url)
     stopping = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)

@@ -90,12 +90,26 @@ async def test_it_waits_for_redis_and_goes_on(
     assert "Traceback" not in log
 
 
-async def test_it_stops_while_redis_is_away(start_control: Start, pool: str) -> None:
-    control = start_control("redis://127.0.0.1:1/0", pool)
+async def test_it_stops_while_redis_is_away(
+    start_control: Start, start_server, client, pool: str, keys: Keys
+) -> None:
+    server = start_server()
+    control = start_control(server.url, pool)
+    redis = client(server.url)
+    await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+    server.stop()
     await says_that_redis_is_away(control)
     control.terminate()
     control.communicate(timeout=5)
     assert control.returncode == 0
+
+
+def test_without_a_redis_it_says_so_once_and_ends() -> None:
+    command = [sys.executable, "-m", "ops.cli", "control", "--redis-url", "redis://127.0.0.1:1/0"]
+    control = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert control.returncode == 1
+    (line,) = control.stderr.splitlines()
+    assert "no Redis at redis://127.0.0.1:1/0" in line
 
 
 async def test_two_pools_in_one_redis_are_both_served(
