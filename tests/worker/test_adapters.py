@@ -1,6 +1,7 @@
 """Loading what isn't resident, and doing without what can't be loaded."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -36,7 +37,7 @@ async def register(registry: Registry, version: AdapterVersion, source: str | No
             source=source or digest,
             rank=8,
             num_bytes=1,
-            created_s=0,
+            created_s=int(time.time()) + 1,  # as a worker that started after all here
         )
     )
 
