@@ -218,7 +218,6 @@ class QueueMachine(RuleBasedStateMachine):
             actor = self.actors[f"w{self.num_actors}"]
             for claimed in self.run(actor.claim(sequences=1)):
                 self.book(claimed, actor)
-            self.run(self.note_expired())
             self.bury(actor)
 
     # What must hold after each operation.
@@ -313,6 +312,7 @@ class QueueMachine(RuleBasedStateMachine):
                 known.deaths += 1
                 known.is_suspect |= len(owned) == 1 or known.deaths == 2
         self.unbook(owned)
+        self.run(self.note_expired())  # the reaper ends overdue heads as well
 
     def draw_actor(self, data: st.DataObject) -> Actor:
         return self.actors[data.draw(st.sampled_from(sorted(self.actors)))]
