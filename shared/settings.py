@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.errors import SettingsError
 
 ENV_PREFIX = "LORIKEET_"
+MAX_NUMBER = 10**9
+"""Products of it with milliseconds or bytes stay exact in JSON and in Redis' scripts."""
+MAX_THREADS = 4096
 
 
 class PoolSettings(BaseSettings):
@@ -36,14 +39,32 @@ class ApiSettings(PoolSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(23333, ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    max_body_bytes: int = Field(4_000_000, ge=1024, description="largest request body")
-    max_waiting: int = Field(10_000, ge=1, description="waiting jobs of the pool, then 429")
-    max_waiting_adapter: int = Field(
-        5_000, ge=1, description="waiting jobs of one adapter, then 429"
+    max_body_bytes: int = Field(
+        4_000_000, ge=1024, le=MAX_NUMBER, description="largest request body"
     )
-    max_waiting_tenant: int = Field(5_000, ge=1, description="waiting jobs of one tenant, then 429")
-    deadline_s: float = Field(600, gt=0, description="time from acceptance to answer, then 504")
-    retain_s: float = Field(600, gt=0, description="how long a finished job can be looked up")
+    max_waiting: int = Field(
+        10_000, ge=1, le=MAX_NUMBER, description="waiting jobs of the pool, then 429"
+    )
+    max_waiting_adapter: int = Field(
+        5_000, ge=1, le=MAX_NUMBER, description="waiting jobs of one adapter, then 429"
+    )
+    max_waiting_tenant: int = Field(
+        5_000, ge=1, le=MAX_NUMBER, description="waiting jobs of one tenant, then 429"
+    )
+    deadline_s: float = Field(
+        600,
+        ge=0.1,
+        le=MAX_NUMBER,
+        allow_inf_nan=False,
+        description="time from acceptance to answer, then 504",
+    )
+    retain_s: float = Field(
+        600,
+        ge=1,
+        le=MAX_NUMBER,
+        allow_inf_nan=False,
+        description="how long a finished job can be looked up",
+    )
 
 
 class WorkerSettings(PoolSettings):
@@ -60,14 +81,22 @@ class WorkerSettings(PoolSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights, activations and KV cache; auto is bfloat16"
     )
-    max_num_seqs: int = Field(64, ge=1, description="sequences computed together")
-    max_num_batched_tokens: int = Field(512, ge=16, description="tokens per engine step")
-    max_model_len: int | None = Field(
-        None, ge=8, description="context length; by default the model's"
+    max_num_seqs: int = Field(64, ge=1, le=MAX_NUMBER, description="sequences computed together")
+    max_num_batched_tokens: int = Field(
+        512, ge=16, le=MAX_NUMBER, description="tokens per engine step"
     )
-    kv_cache_mb: int = Field(2048, ge=1, description="memory for the KV cache, in MiB")
-    adapter_memory_mb: int = Field(1024, ge=1, description="memory for resident adapters, in MiB")
-    threads: int | None = Field(None, ge=1, description="CPU threads of the engine; by default all")
+    max_model_len: int | None = Field(
+        None, ge=8, le=MAX_NUMBER, description="context length; by default the model's"
+    )
+    kv_cache_mb: int = Field(
+        2048, ge=1, le=MAX_NUMBER, description="memory for the KV cache, in MiB"
+    )
+    adapter_memory_mb: int = Field(
+        1024, ge=1, le=MAX_NUMBER, description="memory for resident adapters, in MiB"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=MAX_THREADS, description="CPU threads of the engine; by default all"
+    )
     lease_ms: int = Field(
         # What a dead worker showed last is read from reply streams, which keep 30 s.
         6000,
@@ -76,7 +105,11 @@ class WorkerSettings(PoolSettings):
         description="a worker silent for this long is given up",
     )
     drain_s: float = Field(
-        30, ge=0, description="on SIGTERM, time to finish running jobs before they are handed on"
+        30,
+        ge=0,
+        le=MAX_NUMBER,
+        allow_inf_nan=False,
+        description="on SIGTERM, time to finish running jobs before they are handed on",
     )
 
 
