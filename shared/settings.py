@@ -5,10 +5,11 @@ default here. Unknown `LORIKEET_` variables and bad values stop the start.
 """
 
 import os
-from typing import Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SettingsError
 
@@ -16,6 +17,14 @@ ENV_PREFIX = "LORIKEET_"
 MAX_NUMBER = 10**9
 """Products of it with milliseconds or bytes stay exact in JSON and in Redis' scripts."""
 MAX_THREADS = 4096
+
+# Kubernetes gives every container such variables for each Service: of a Service `lorikeet`, or
+# `lorikeet-redis`, they look like ours.
+_SERVICE_NAME = re.compile(
+    rf"{ENV_PREFIX}([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 class PoolSettings(BaseSettings):
@@ -32,6 +41,10 @@ class PoolSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe log lines shown"
     )
+
+
+def _words(value: Any) -> Any:
+    return value.split() if isinstance(value, str) else value
 
 
 class ApiSettings(PoolSettings):
@@ -66,6 +79,13 @@ class ApiSettings(PoolSettings):
         description="how long a finished job can be looked up",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_service_url(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if _SERVICE_URL.match(str(values.get("port"))):
+            return {name: value for name, value in values.items() if name != "port"}
+        return values
+
 
 class WorkerSettings(PoolSettings):
     """One worker: one engine, one base model, any number of adapters."""
@@ -74,8 +94,10 @@ class WorkerSettings(PoolSettings):
     served_name: str | None = Field(
         None, description="the base model's name; by default its folder's or hub id"
     )
-    adapters: tuple[str, ...] = Field(
-        (), description="name=folder or name=org/repo; one bare path takes its folder's name"
+    adapters: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="name=folder or name=org/repo; one bare path takes its folder's name; "
+        "several are separated by spaces",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -135,9 +157,14 @@ def load_settings(cls: type[S], **given: Any) -> S:
 
 def _refuse_unknown_variables() -> None:
     known = {ENV_PREFIX + name.upper() for cls in _ALL for name in cls.model_fields}
-    for name in os.environ:
-        if name.startswith(ENV_PREFIX) and name not in known:
+    for name, value in os.environ.items():
+        if name.startswith(ENV_PREFIX) and name not in known and not _is_of_service(name, value):
             raise SettingsError(f"unknown environment variable {name}")
+
+
+def _is_of_service(name: str, value: str) -> bool:
+    is_url = name.endswith("_PORT") and _SERVICE_URL.match(value)
+    return bool(is_url or _SERVICE_NAME.fullmatch(name))
 
 
 def _describe(error: Any) -> str:

@@ -4,6 +4,20 @@ from shared.errors import SettingsError
 from shared.settings import ApiSettings, PoolSettings, WorkerSettings, load_settings
 
 WORKER = {"model": "m"}
+SERVICES = {
+    # What Kubernetes sets for Services called `lorikeet` and `lorikeet-redis`.
+    "LORIKEET_SERVICE_HOST": "10.0.0.1",
+    "LORIKEET_SERVICE_PORT": "80",
+    "LORIKEET_SERVICE_PORT_HTTP": "80",
+    "LORIKEET_PORT": "tcp://10.0.0.1:80",
+    "LORIKEET_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "LORIKEET_PORT_80_TCP_PROTO": "tcp",
+    "LORIKEET_PORT_80_TCP_PORT": "80",
+    "LORIKEET_PORT_80_TCP_ADDR": "10.0.0.1",
+    "LORIKEET_REDIS_SERVICE_HOST": "10.0.0.2",
+    "LORIKEET_REDIS_PORT": "tcp://10.0.0.2:6379",
+    "LORIKEET_REDIS_PORT_6379_TCP_ADDR": "10.0.0.2",
+}
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "0.0001", "1e300"])
@@ -35,3 +49,32 @@ def test_a_huge_number_is_refused(cls: type[PoolSettings], name: str) -> None:
     given = WORKER if cls is WorkerSettings else {}
     with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')}: .*less than or equal"):
         load_settings(cls, **{**given, name: 10**18})
+
+
+def test_the_variable_for_adapters_holds_them_separated_by_spaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LORIKEET_ADAPTERS", " a=./x  b=./y\n")
+    assert load_settings(WorkerSettings, **WORKER).adapters == ("a=./x", "b=./y")
+    monkeypatch.setenv("LORIKEET_ADAPTERS", "")
+    assert load_settings(WorkerSettings, **WORKER).adapters == ()
+
+
+def test_a_flag_for_an_adapter_may_hold_spaces() -> None:
+    given = load_settings(WorkerSettings, **WORKER, adapters=["a=./my folder"])
+    assert given.adapters == ("a=./my folder",)
+
+
+def test_the_variables_of_kubernetes_services_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICES.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings(ApiSettings).port == ApiSettings.model_fields["port"].default
+    assert load_settings(ApiSettings, port=1).port == 1
+    assert load_settings(WorkerSettings, **WORKER).model == "m"
+
+
+@pytest.mark.parametrize("name", ["LORIKEET_PROT", "LORIKEET_PORT_80", "LORIKEET_SERVICE"])
+def test_other_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "80")
+    with pytest.raises(SettingsError, match=f"unknown environment variable {name}"):
+        load_settings(ApiSettings)
