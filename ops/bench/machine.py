@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from ops.cores import usable_cores
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "peft")
 MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -34,17 +36,13 @@ def this_machine() -> Machine:
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
         cpu=cpu,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _all_cores(),
+        cores=usable_cores(),
         cpu_flags=flags,
         memory_gib=round(memory_bytes / 2**30, 1),
         python=platform.python_version(),
         versions={package: version(package) for package in PACKAGES},
         commit=_commit(),
     )
-
-
-def _all_cores() -> int:
-    return os.cpu_count() or 1
 
 
 def _cpu() -> tuple[str, tuple[str, ...]]:

@@ -21,6 +21,7 @@ from ops.commands.flags import (
     to_argv,
 )
 from ops.commands.serve import is_loopback
+from ops.cores import usable_cores
 from ops.demo.model import demo_model
 from ops.lines import Lines
 from ops.up import Plan, run_plan, usable_port, worker_names
@@ -54,7 +55,7 @@ def up(
         _demo(given) if _serves_demo(base, given) else {"model": one_model(base, given["model"])}
     )
     worker = read_settings(WorkerSettings, given)
-    given["threads"] = worker.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    given["threads"] = worker.threads or max(1, usable_cores() // workers)
 
     plan = Plan(
         api=["api", *_child_flags(ApiSettings, given)],
@@ -89,7 +90,8 @@ def _demo(given: Given) -> dict[str, Any]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         model = pool.submit(demo_model).result()
     shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]
-    return {"model": str(model), "adapters": given["adapters"] or shipped}
+    is_chosen = given["adapters"] or f"{ENV_PREFIX}ADAPTERS" in os.environ
+    return {"model": str(model), "adapters": given["adapters"] if is_chosen else shipped}
 
 
 def _child_flags(cls: type[PoolSettings], given: Given) -> list[str]:
