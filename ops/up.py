@@ -6,11 +6,12 @@ import signal
 import socket
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 import orjson
 
@@ -28,6 +29,9 @@ WORKER_EXIT_S = 10.0
 POLL_S = 0.2
 POLL_TIMEOUT_S = 5.0
 REDIS_CHECK_S = 0.5
+
+# A proxy of the environment would look for a loopback address on its own machine.
+_direct = build_opener(ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,21 +105,26 @@ def worker_names(num_workers: int) -> list[str]:
 
 
 async def _announce_when_ready(url: str, announce: Announce) -> None:
-    ready = None
-    while ready is None:
+    names: list[str] = []
+    while not names:
         await asyncio.sleep(POLL_S)
-        ready = await asyncio.to_thread(_get, f"{url}/ready")
-    models = await asyncio.to_thread(_get, f"{url}/v1/models")
-    announce([card["id"] for card in orjson.loads(models or b'{"data": []}')["data"]])
+        names = await asyncio.to_thread(_served_names, url)
+    announce(names)
+
+
+def _served_names(url: str) -> list[str]:
+    """What can be asked for; nothing before requests are served."""
+    models = _get(f"{url}/v1/models") if _get(f"{url}/ready") is not None else None
+    return [card["id"] for card in orjson.loads(models)["data"]] if models else []
 
 
 def _get(url: str) -> bytes | None:
     """The body of a successful reply, else None."""
     try:
-        with urllib.request.urlopen(url, timeout=POLL_TIMEOUT_S) as reply:
+        with _direct.open(url, timeout=POLL_TIMEOUT_S) as reply:
             body: bytes = reply.read()
             return body
-    except OSError:  # HTTP errors are among them
+    except (OSError, HTTPException):  # HTTP statuses are among the former
         return None
 
 

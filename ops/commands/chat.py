@@ -4,11 +4,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import orjson
 import typer
 from rich.console import Console
 
+from ops.commands.serve import is_loopback
 from shared.errors import LorikeetError
 
 FIRST_BYTE_TIMEOUT_S = 600.0
@@ -79,7 +81,7 @@ def _first_model(url: str) -> str:
 
 def _lines(request: urllib.request.Request) -> Iterator[bytes]:
     try:
-        with urllib.request.urlopen(request, timeout=FIRST_BYTE_TIMEOUT_S) as reply:
+        with _opener(request).open(request, timeout=FIRST_BYTE_TIMEOUT_S) as reply:
             for line in reply:
                 yield line.strip()
     except urllib.error.HTTPError as error:
@@ -88,6 +90,13 @@ def _lines(request: urllib.request.Request) -> Iterator[bytes]:
         raise ServerError(
             f"no answer from {request.full_url}: {error}; `lorikeet up` starts a server"
         ) from None
+
+
+def _opener(request: urllib.request.Request) -> urllib.request.OpenerDirector:
+    # A proxy of the environment would look for a loopback address on its own machine.
+    if is_loopback(urlsplit(request.full_url).hostname or ""):
+        return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener()
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

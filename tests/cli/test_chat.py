@@ -91,3 +91,12 @@ def test_no_server_is_one_clear_error(server: Scripted) -> None:
     server.server_close()
     with pytest.raises(ServerError, match=f"no answer from {url}.*`lorikeet up` starts a server"):
         chat("--url", url, typed="hi\n")
+
+
+def test_a_server_on_this_machine_is_reached_without_the_proxy(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert "You said 1 messages" in chat("--url", server.url, typed="hi\n")

@@ -1,0 +1,101 @@
+"""How `lorikeet up` waits for its server, and what it takes for the demo."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ops import up
+from ops.commands import up as command
+
+MODELS = b'{"data": [{"id": "base"}, {"id": "pirate"}]}'
+
+
+class Starting(ThreadingHTTPServer):
+    """Ready at once; its models are the next of `replies`, the last of them for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies = [(200, MODELS)]
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Starting
+
+    def do_GET(self) -> None:
+        status, body = 200, b"{}"
+        if self.path == "/v1/models":
+            replies = self.server.replies
+            status, body = replies.pop(0) if len(replies) > 1 else replies[0]
+        self.send_response(status)
+        self.send_header("Content-Length", str(max(len(body), 2)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Starting]:
+    with Starting() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+async def announced(url: str) -> list[str]:
+    names: list[str] = []
+    async with asyncio.timeout(10):
+        await up._announce_when_ready(url, names.extend)
+    return names
+
+
+async def test_the_server_is_reached_without_the_proxy(
+    server: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert await announced(server.url) == ["base", "pirate"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [(503, b"{}"), (200, b'{"data": []}'), (200, b"")],
+    ids=["refused", "none yet", "cut off"],
+)
+async def test_names_are_asked_for_until_there_are_some(
+    server: Starting, first: tuple[int, bytes]
+) -> None:
+    server.replies.insert(0, first)
+    assert await announced(server.url) == ["base", "pirate"]
+
+
+def test_the_demo_serves_its_own_adapters_only_if_none_are_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "ProcessPoolExecutor", NoProcess)
+    monkeypatch.delenv("LORIKEET_ADAPTERS", raising=False)
+    names = [given.partition("=")[0] for given in command._demo({"adapters": None})["adapters"]]
+    assert names == ["extract", "pirate"]
+    assert command._demo({"adapters": ["a=x"]})["adapters"] == ["a=x"]
+    monkeypatch.setenv("LORIKEET_ADAPTERS", "b=y")
+    assert command._demo({"adapters": None})["adapters"] is None  # left to the variable
+    assert command._demo({"adapters": ["a=x"]})["adapters"] == ["a=x"]
+
+
+class NoProcess(ThreadPoolExecutor):
+    """Makes no demo model."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__(1)
+
+    def submit(self, *_: object) -> Future[str]:  # type: ignore[override]
+        return super().submit(str, "demo")
