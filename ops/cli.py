@@ -56,9 +56,22 @@ def main() -> None:
     """Run the command that `sys.argv` names."""
     try:
         app(args=spread_adapters(sys.argv[1:]))
-    except LorikeetError as error:
+    except (LorikeetError, ExceptionGroup) as raised:
+        error = _made_on_purpose(raised)
+        if error is None:
+            raise
         Console(stderr=True).print(Text(f"lorikeet: {error}", style="red"), soft_wrap=True)
         sys.exit(EXIT_REFUSED if isinstance(error, _REFUSALS) else EXIT_FAILED)
+
+
+def _made_on_purpose(raised: Exception) -> LorikeetError | None:
+    """The error itself, or the first that a task group wrapped; None if any other is with it."""
+    if isinstance(raised, LorikeetError):
+        return raised
+    if not isinstance(raised, ExceptionGroup):
+        return None
+    found = [_made_on_purpose(error) for error in raised.exceptions]
+    return None if None in found else found[0]
 
 
 if __name__ == "__main__":

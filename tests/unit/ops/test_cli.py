@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from ops import cli
+from shared.errors import LorikeetError, RedisUnavailable, SettingsError
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -94,3 +95,32 @@ def test_an_api_that_is_open_to_the_network_says_so(
     warning, error = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: 0.0.0.0 is open to the network")
     assert error.startswith("lorikeet: no Redis at")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(SettingsError("bad"), 2), (RedisUnavailable("bad"), 1)]
+)
+def test_an_error_out_of_a_task_group_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: LorikeetError,
+    code: int,
+) -> None:
+    raise_in_app(monkeypatch, ExceptionGroup("tasks", [ExceptionGroup("inner", [error])]))
+    assert run(monkeypatch, "queue") == code
+    assert capsys.readouterr().err == "lorikeet: bad\n"
+
+
+def test_a_fault_of_ours_is_not_hidden_by_an_error_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raise_in_app(monkeypatch, ExceptionGroup("tasks", [SettingsError("bad"), KeyError("fault")]))
+    with pytest.raises(ExceptionGroup):
+        cli.main()
+
+
+def raise_in_app(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def app(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
