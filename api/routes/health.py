@@ -10,12 +10,14 @@ from shared.errors import RedisUnavailable
 router = APIRouter(tags=["operations"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Is this process alive?")
 async def health() -> dict[str, str]:
     """200 for as long as the process runs, whatever else is down."""
     return {"status": "ok"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     summary="Can requests be served?",

@@ -128,8 +128,13 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (TEXT, {"prompt": ""}, "prompt", INVALID),
     (TEXT, {"prompt": []}, "prompt", INVALID),
     (TEXT, {"prompt": 5}, "prompt", INVALID),
-    (TEXT, {"prompt": ["a", "b"]}, "prompt", INVALID),
-    (TEXT, {"prompt": [[1], [2]]}, "prompt", INVALID),
+    (TEXT, {"prompt": ["a", "b"]}, "prompt", UNSUPPORTED),
+    (TEXT, {"prompt": [[1], [2]]}, "prompt", UNSUPPORTED),
+    (TEXT, {"prompt": ["a", 1]}, "prompt", INVALID),
+    (TEXT, {"prompt": [""]}, "prompt", INVALID),
+    (TEXT, {"prompt": [[]]}, "prompt", INVALID),
+    (TEXT, {"prompt": [["a"]]}, "prompt", INVALID),
+    (TEXT, {"prompt": [[True]]}, "prompt", INVALID),
     (TEXT, {"prompt": [1, "a"]}, "prompt", INVALID),
     (TEXT, {"prompt": [1, -1]}, "prompt", INVALID),
     (TEXT, {"prompt": [True]}, "prompt", INVALID),
@@ -159,6 +164,14 @@ async def test_a_bad_field_is_a_400_that_names_it(direct: httpx.AsyncClient, que
             wrong.append((endpoint, fields, got, error["message"]))
     assert wrong == []
     assert (await queue.counts()).waiting == 0
+
+
+async def test_a_number_beyond_all_floats_is_a_400_that_names_its_field(
+    direct: httpx.AsyncClient,
+) -> None:
+    body = body_of(CHAT, {"temperature": 5}).replace(b"5", b"1e999")
+    response = await direct.post(CHAT, content=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "temperature")
 
 
 @pytest.mark.parametrize("field", ["model", "messages"])

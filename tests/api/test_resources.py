@@ -154,6 +154,14 @@ async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: Scripte
     assert (response.status_code, response.json()) == (200, {"status": "ready"})
 
 
+async def test_load_balancers_may_ask_with_head(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    for path in ("/health", "/ready"):
+        response = await http.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+
+
 async def test_without_redis_the_process_is_healthy_but_not_ready(
     settings: ApiSettings,
 ) -> None:

@@ -133,6 +133,11 @@ def test_a_prompt_may_be_token_ids() -> None:
     assert completion(prompt=[1, 2, 3]).prompt == (1, 2, 3)
 
 
+@pytest.mark.parametrize(("given", "prompt"), [(["hi"], "hi"), ([[1, 2, 3]], (1, 2, 3))])
+def test_a_prompt_may_stand_in_a_list_of_its_own(given: object, prompt: object) -> None:
+    assert completion(prompt=given).prompt == prompt
+
+
 def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
     long = [{"role": "user", "content": "x" * 400}]
     assert chat(messages=long, max_tokens=50, n=2).cost == 100 + 2 * 50
