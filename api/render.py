@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import orjson
 
 from api.transcript import ChoiceTranscript, Delta
+from shared.answer_ids import CHAT_PREFIX, COMPLETION_PREFIX
 from shared.protocol import Endpoint, FinishReason, Job, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -36,7 +37,7 @@ class ChatShape:
     chunk_object = "chat.completion.chunk"
 
     def __init__(self, job: Job) -> None:
-        self.id = f"chatcmpl-{job.id}"
+        self.id = f"{CHAT_PREFIX}{job.id}"
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """The whole message."""
@@ -70,7 +71,7 @@ class CompletionShape:
     chunk_object = "text_completion"
 
     def __init__(self, job: Job) -> None:
-        self.id = f"cmpl-{job.id}"
+        self.id = f"{COMPLETION_PREFIX}{job.id}"
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """The whole text."""

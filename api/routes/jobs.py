@@ -9,8 +9,9 @@ from api.render import usage_body
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import CancelledJob, JobBody, JobChoice
 from api.schema.usage import UsageBody
+from shared.answer_ids import job_id_of
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol import JobId, JobState, Result
+from shared.protocol import JobState, Result
 from shared.views import JobView
 
 router = APIRouter(tags=["jobs"])
@@ -22,7 +23,7 @@ async def get_job(job_id: str, context: InContext) -> JobBody:
 
     The id is the response's `X-Lorikeet-Job` header; the `id` of a completion works as well.
     """
-    job = _job_id(job_id)
+    job = job_id_of(job_id)
     async with redis_guard():
         view = await context.queue.job_view(job)
         result = await context.queue.result(job) if view else None
@@ -44,16 +45,12 @@ async def delete_job(job_id: str, context: InContext) -> CancelledJob:
 
 
 async def _cancel(job_id: str, context: Context) -> CancelledJob:
-    job = _job_id(job_id)
+    job = job_id_of(job_id)
     async with redis_guard():
         state = await context.queue.cancel(job)
     if state is None:
         raise JobFailed(_not_found(job_id))
     return CancelledJob(id=job, state=state.value)
-
-
-def _job_id(given: str) -> JobId:
-    return JobId(given.removeprefix("chatcmpl-").removeprefix("cmpl-"))
 
 
 def _not_found(job_id: str) -> JobError:

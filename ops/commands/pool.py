@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table
 
 from ops.commands.flags import read_settings, settings_flags
+from shared.answer_ids import job_id_of
 from shared.connection import check_redis, connect
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.keys import Keys
-from shared.protocol import JobId
 from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from shared.settings import PoolSettings
@@ -67,7 +67,7 @@ def show_job(job_id: JobArgument, **given: Any) -> None:
     """Show the state of a job."""
 
     async def read(queue: Queue, _: Registry) -> JobView:
-        view = await queue.job_view(_job_of(job_id))
+        view = await queue.job_view(job_id_of(job_id))
         if view is None:
             raise _no_such_job(job_id)
         return view
@@ -81,7 +81,7 @@ def cancel_job(job_id: JobArgument, **given: Any) -> None:
     """Cancel a waiting job, or tell its worker to stop a running one."""
 
     async def cancel(queue: Queue, _: Registry) -> str:
-        state = await queue.cancel(_job_of(job_id))
+        state = await queue.cancel(job_id_of(job_id))
         if state is None:
             raise _no_such_job(job_id)
         return "cancelling: its worker is told" if state == "running" else state.value
@@ -101,10 +101,6 @@ def _on_pool(given: dict[str, Any], use: Callable[[Queue, Registry], Awaitable[T
             await redis.aclose()
 
     return asyncio.run(connected())
-
-
-def _job_of(answer_id: str) -> JobId:
-    return JobId(answer_id.removeprefix("chatcmpl-").removeprefix("cmpl-"))
 
 
 def _no_such_job(job_id: str) -> JobFailed:
