@@ -29,6 +29,7 @@ from worker.publisher import Publisher
 from worker.retry import MAX_DELAY_S
 from worker.running import RunningJobs
 from worker.served import ServedModel
+from worker.share_cores import share_cores
 
 log = structlog.get_logger()
 
@@ -274,6 +275,7 @@ def run_worker(settings: WorkerSettings) -> None:
 
 
 def _load(settings: WorkerSettings) -> ServedModel:
+    share_cores()
     # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
     from worker.loading import load_served
 
