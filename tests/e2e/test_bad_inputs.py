@@ -57,7 +57,7 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ""}, "invalid_value", "prompt"),
     ({"prompt": []}, "invalid_value", "prompt"),
     ({"prompt": None}, "invalid_value", "prompt"),
-    ({"prompt": ["a", "b"]}, "invalid_value", "prompt"),
+    ({"prompt": ["a", "b"]}, "unsupported_parameter", "prompt"),
     ({"prompt": [1, -1]}, "invalid_value", "prompt"),
     ({"prompt": [7, 10_000]}, "invalid_value", "prompt[1]"),
     ({"prompt": [7, 2.5]}, "invalid_value", "prompt"),
