@@ -25,11 +25,10 @@ async def admit(registry: Registry, model: str) -> Admission:
     """
     async with redis_guard():
         base = await registry.base()
-        version = await registry.resolve(model)
-    if base is None:
-        raise JobFailed(
-            JobError(code=ErrorCode.UNAVAILABLE, message="no model is registered yet; try again")
-        )
+        if base is None:
+            message = "no model is registered yet; try again"
+            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+        version = await registry.resolve(model, base=base)
     if version is None:
         raise JobFailed(model_not_found(model))
     return Admission(version, base.max_model_len)

@@ -106,13 +106,15 @@ class Registry:
             replies = await pipe.execute()
         return [_adapter(_decoded(reply)) for reply in replies if reply]
 
-    async def resolve(self, model: str) -> AdapterVersion | None:
+    async def resolve(self, model: str, *, base: BaseModel | None = None) -> AdapterVersion | None:
         """The version that a request for `model` runs; None when there is no such name.
+
+        Who has just read the base gives it, which saves a round trip.
 
         Raises:
             JobFailed: the adapter is quarantined.
         """
-        base = await self.base()
+        base = base or await self.base()
         if base and base.name == model:
             return base.version
         adapter = await self.adapter(model)
