@@ -8,7 +8,8 @@ from api.answer import Answer
 from api.context import Context
 from api.schema.generation import GenerationRequest
 from api.translate import Ticket
-from shared.protocol import Job, JobId
+from shared.ids import JobId
+from shared.jobs import Job
 
 
 async def issue_ticket(context: Context, request: GenerationRequest) -> Ticket:

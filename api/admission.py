@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from api.redis_guard import redis_guard
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from shared.registry import Registry
 
 

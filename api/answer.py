@@ -17,7 +17,7 @@ from api.render import DONE, KEEP_ALIVE, StreamWriter, shape_of, sse, whole
 from api.replies import ClientGone, Inbox
 from api.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
-from shared.protocol import Job
+from shared.jobs import Job
 
 KEEP_ALIVE_S = 10.0
 """A stream with nothing to show sends its headers after this long, and then comments."""

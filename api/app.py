@@ -20,8 +20,8 @@ from api.openapi import describe
 from api.replies import Replies
 from api.routes import chat, completions, docs, health, jobs, metrics, models
 from shared.connection import Redis, connect
+from shared.ids import ApiId
 from shared.keys import Keys
-from shared.protocol import ApiId
 from shared.queue import Limits, Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings

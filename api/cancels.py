@@ -6,7 +6,7 @@ import structlog
 
 from api.redis_guard import is_cancelled, redis_guard
 from shared.errors import JobError, RedisUnavailable
-from shared.protocol import JobId
+from shared.ids import JobId
 from shared.queue import Queue
 
 RETRY_S = 0.5

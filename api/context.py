@@ -9,7 +9,7 @@ from api.cancels import Cancels
 from api.follow import Shown
 from api.metrics import Metrics
 from api.replies import Replies
-from shared.protocol import ApiId
+from shared.ids import ApiId
 from shared.queue import Limits, Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings

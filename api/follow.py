@@ -9,19 +9,11 @@ from api.redis_guard import redis_guard
 from api.replies import Inbox
 from api.transcript import Delta, Diverged, Transcript, whole_choices
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
-from shared.protocol import (
-    Admitted,
-    End,
-    Event,
-    Job,
-    JobId,
-    JobState,
-    Result,
-    Retry,
-    Tokens,
-    Usage,
-)
+from shared.events import Admitted, End, Event, Retry, Tokens
+from shared.ids import JobId
+from shared.jobs import Job, JobState
 from shared.queue import Queue
+from shared.results import Result, Usage
 
 SILENCE_S = 5.0
 """After this long without an event, look at the job itself."""

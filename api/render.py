@@ -7,7 +7,8 @@ import orjson
 
 from api.transcript import ChoiceTranscript, Delta
 from shared.answer_ids import CHAT_PREFIX, COMPLETION_PREFIX
-from shared.protocol import Endpoint, FinishReason, Job, Usage
+from shared.jobs import Endpoint, Job
+from shared.results import FinishReason, Usage
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"

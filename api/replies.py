@@ -10,7 +10,8 @@ import structlog
 from api.redis_guard import is_cancelled
 from shared.connection import REDIS_DOWN
 from shared.errors import RedisUnavailable
-from shared.protocol import Event, JobId
+from shared.events import Event
+from shared.ids import JobId
 from shared.streams import ReplyReader
 
 RETRY_READ_S = 0.2

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from shared.protocol import Event, FinishReason, Result, Retry, Tokens
+from shared.events import Event, Retry, Tokens
+from shared.results import FinishReason, Result
 
 
 class Diverged(Exception):

@@ -10,14 +10,8 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.generation import GenerationRequest
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol import (
-    AdapterVersion,
-    ApiId,
-    Endpoint,
-    Job,
-    JobId,
-    SamplingParams,
-)
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job, SamplingParams
 
 CHARS_PER_TOKEN = 4
 ASSUMED_MAX_TOKENS = 256

@@ -7,35 +7,22 @@ reap and reconcile may be repeated; a claim or a publication may not: a lost cla
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Literal, cast
+from typing import cast
 
 import orjson
 
+from shared.codec import decode_job, encode_events, encode_job, encode_result, encode_worker_info
 from shared.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
 from shared.errors import DuplicateJob, ErrorCode, JobError, LeaseLost, ProtocolMismatch, QueueFull
+from shared.events import End, Event, Tokens
+from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
-from shared.protocol import (
-    AdapterVersion,
-    ApiId,
-    ClaimedJob,
-    End,
-    Event,
-    Job,
-    JobId,
-    JobState,
-    Result,
-    Tokens,
-    WorkerId,
-    WorkerInfo,
-    decode_job,
-    encode_events,
-    encode_job,
-    encode_result,
-    encode_worker_info,
-)
+from shared.outcomes import Claim, FinishOutcome, Mail, Reaped, Undecodable
+from shared.results import Result
 from shared.scripts import Arg, Scripts
 from shared.views import JobView, QueueCounts, Views, WorkerView
+from shared.workers import WorkerInfo
 
 PRIORITY_STEP = 1000
 """Tokens of the fair tag that one step of priority is worth."""
@@ -49,56 +36,6 @@ class Limits:
     max_waiting_adapter: int
     max_waiting_tenant: int
     retain_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Undecodable:
-    """A claimed job that this process can't read; who claimed it must end it."""
-
-    id: JobId
-    try_: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What a worker got."""
-
-    jobs: tuple[ClaimedJob, ...]
-    undecodable: tuple[Undecodable, ...]
-    """Claimed as well: written by another version."""
-    next_steal_ms: int | None
-    """Time until a waiting job of another worker's adapter may be taken; None: nothing waits."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reaped:
-    """What giving up dead workers did, and how many waiting jobs were overdue."""
-
-    workers: int
-    requeued: int
-    ended: int
-    expired: int
-
-
-class FinishOutcome(StrEnum):
-    """What became of a `finish`."""
-
-    OK = "ok"
-    """The job has ended and its result is stored."""
-    AGAIN = "again"
-    """This very try had finished before: the call was repeated after a lost reply."""
-    FENCED = "fenced"
-    """The job belongs to another worker or try by now; nothing was written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mail:
-    """A message to a worker."""
-
-    kind: Literal["job", "cancel", "drain"]
-    job: JobId | None = None
-    """What to cancel."""
 
 
 class Queue:

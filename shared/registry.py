@@ -6,8 +6,8 @@ from typing import Literal
 
 from shared.connection import Redis, redis_errors
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+from shared.ids import AdapterVersion
 from shared.keys import Keys
-from shared.protocol import AdapterVersion
 from shared.scripts import Scripts
 
 

@@ -3,9 +3,9 @@
 from importlib.resources import files
 from typing import Any
 
+from shared.codec import PROTOCOL_VERSION
 from shared.connection import Redis, redis_errors
 from shared.keys import Keys
-from shared.protocol import PROTOCOL_VERSION
 
 GIVES_BACK = {"release", "reconcile", "leave", "reap"}
 """Scripts that take jobs from a worker and need `give_back.lua`."""

@@ -4,9 +4,12 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from shared.codec import decode_events
 from shared.connection import Redis, redis_errors
+from shared.events import Event, Tokens
+from shared.ids import ApiId, JobId
+from shared.jobs import ClaimedJob
 from shared.keys import Keys
-from shared.protocol import ApiId, ClaimedJob, Event, JobId, Tokens, decode_events
 
 BLOCK_MS = 1000
 TRIM_MS = 30_000

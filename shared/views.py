@@ -6,20 +6,14 @@ from typing import Any
 
 import orjson
 
+from shared.codec import decode_result, decode_worker_info
 from shared.connection import Redis, redis_errors
 from shared.errors import ErrorCode, JobError
+from shared.ids import AdapterVersion, JobId, WorkerId
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import (
-    AdapterVersion,
-    JobId,
-    JobState,
-    Result,
-    Usage,
-    WorkerId,
-    WorkerInfo,
-    decode_result,
-    decode_worker_info,
-)
+from shared.results import Result, Usage
+from shared.workers import WorkerInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared.errors import AdapterRejected, LeaseLost
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from worker.engine_thread import EngineThread

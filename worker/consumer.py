@@ -15,8 +15,12 @@ from shared.errors import (
     LeaseLost,
     RedisUnavailable,
 )
-from shared.protocol import ClaimedJob, End, JobId, JobState, Result, Tokens, WorkerId
-from shared.queue import Queue, Undecodable
+from shared.events import End, Tokens
+from shared.ids import JobId, WorkerId
+from shared.jobs import ClaimedJob, JobState
+from shared.outcomes import Undecodable
+from shared.queue import Queue
+from shared.results import Result
 from worker.adapters import Adapters, NoRoom
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.engine_thread import EngineThread

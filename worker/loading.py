@@ -5,7 +5,7 @@ import time
 import structlog
 import torch
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
 from worker.engine.engine import Engine, EngineConfig

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import structlog
 
 from shared.errors import JobError, LeaseLost
-from shared.protocol import Admitted, ApiId, Event, JobState, Tokens, WorkerId
-from shared.queue import FinishOutcome, Queue
+from shared.events import Admitted, Event, Tokens
+from shared.ids import ApiId, WorkerId
+from shared.jobs import JobState
+from shared.outcomes import FinishOutcome
+from shared.queue import Queue
 from worker.engine.request import RequestId, StepOutput
 from worker.lease import Lease
 from worker.retry import until_redis_is_back

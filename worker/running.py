@@ -3,17 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol import (
-    Choice,
-    ClaimedJob,
-    End,
-    FinishReason,
-    JobId,
-    JobState,
-    Result,
-    Tokens,
-    Usage,
-)
+from shared.events import End, Tokens
+from shared.ids import JobId
+from shared.jobs import ClaimedJob, JobState
+from shared.results import Choice, FinishReason, Result, Usage
 from worker.detokenizer import TextStream
 from worker.engine.request import RequestId
 

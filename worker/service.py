@@ -11,13 +11,16 @@ import structlog
 
 from shared.connection import Redis, check_redis, connect
 from shared.errors import EngineBroken, RedisUnavailable, SettingsError
+from shared.events import Tokens
+from shared.ids import WorkerId
+from shared.jobs import ClaimedJob
 from shared.keys import Keys
-from shared.protocol import ClaimedJob, Tokens, WorkerId, WorkerInfo
 from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from shared.settings import WorkerSettings
 from shared.streams import recover
 from shared.tasks import cancel_tasks
+from shared.workers import WorkerInfo
 from worker.adapters import Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput

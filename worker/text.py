@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol import Endpoint, Job
+from shared.jobs import Endpoint, Job
 from worker.detokenizer import TextStream, TokenBytes
 
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)

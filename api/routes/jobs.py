@@ -11,7 +11,8 @@ from api.schema.jobs import CancelledJob, JobBody, JobChoice
 from api.schema.usage import UsageBody
 from shared.answer_ids import job_id_of
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol import JobState, Result
+from shared.jobs import JobState
+from shared.results import Result
 from shared.views import JobView
 
 router = APIRouter(tags=["jobs"])

@@ -18,26 +18,13 @@ import typer
 
 from ops.bench.percentiles import percentile
 from shared.connection import Redis, connect
+from shared.events import End, Tokens
+from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
 from shared.keys import Keys
-from shared.protocol import (
-    AdapterVersion,
-    ApiId,
-    Choice,
-    ClaimedJob,
-    End,
-    Endpoint,
-    FinishReason,
-    Job,
-    JobId,
-    JobState,
-    Result,
-    SamplingParams,
-    Tokens,
-    Usage,
-    WorkerId,
-    WorkerInfo,
-)
 from shared.queue import Limits, Queue
+from shared.results import Choice, FinishReason, Result, Usage
+from shared.workers import WorkerInfo
 
 VERSION = AdapterVersion("bench@0123456789ab")
 WORKER = WorkerId("bench:1:0")

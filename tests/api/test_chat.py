@@ -6,7 +6,7 @@ import pytest
 from api_support import ADAPTER, BASE, RunningApp, ScriptedWorker
 from openai.types.chat import ChatCompletionMessageParam
 
-from shared.protocol import Choice, FinishReason
+from shared.results import Choice, FinishReason
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 

@@ -11,9 +11,11 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from api import answer
 from shared.errors import ErrorCode, JobError
-from shared.protocol import FinishReason, JobId, JobState
+from shared.ids import JobId
+from shared.jobs import JobState
 from shared.queue import Queue
 from shared.registry import Registry
+from shared.results import FinishReason
 from shared.settings import ApiSettings
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]

@@ -23,9 +23,9 @@ from ops.embedded import EmbeddedRedis, start_redis
 from shared.connection import connect
 from shared.errors import RedisUnavailable
 from shared.keys import Keys
-from shared.protocol import FinishReason
 from shared.queue import Queue
 from shared.registry import Registry
+from shared.results import FinishReason
 from shared.settings import ApiSettings
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}

@@ -13,7 +13,7 @@ from served_tiny import NAMES, TinyModels
 from servers import Server
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
-from shared.protocol import JobId, WorkerId
+from shared.ids import JobId, WorkerId
 from shared.queue import Queue
 from shared.views import WorkerView
 

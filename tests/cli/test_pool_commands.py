@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from ops import cli
 from shared.connection import Redis
 from shared.errors import JobFailed
+from shared.ids import AdapterVersion
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import AdapterVersion, JobState
 from shared.queue import Queue
 from shared.registry import Adapter, BaseModel, Registry
 

@@ -9,7 +9,8 @@ import pytest
 from queue_support import eventually
 from served_tiny import BASE
 
-from shared.protocol import JobId, JobState
+from shared.ids import JobId
+from shared.jobs import JobState
 from shared.queue import Queue
 
 LONG: dict[str, Any] = {

@@ -8,7 +8,8 @@ from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected, ErrorCode, SettingsError
-from shared.protocol import AdapterVersion, FinishReason
+from shared.ids import AdapterVersion
+from shared.results import FinishReason
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.request import RequestId, StepOutput
 from worker.lora.adapter import LoRAAdapter, read_adapter

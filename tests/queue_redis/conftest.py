@@ -8,9 +8,12 @@ import pytest
 from queue_support import API, LIMITS, Actor, make_job
 
 from ops.embedded import EmbeddedRedis, start_redis
+from shared.codec import decode_events
 from shared.connection import Redis, connect
+from shared.events import Event
+from shared.ids import ApiId
+from shared.jobs import Job
 from shared.keys import Keys
-from shared.protocol import ApiId, Event, Job, decode_events
 from shared.queue import Limits, Queue
 
 

@@ -4,11 +4,13 @@ import orjson
 import pytest
 from queue_support import LIMITS, make_job
 
+from shared.codec import encode_job
 from shared.connection import Redis
 from shared.errors import LeaseLost
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import JobState, encode_job
-from shared.queue import Mail, Queue
+from shared.outcomes import Mail
+from shared.queue import Queue
 
 
 async def age(redis: Redis, keys: Keys, *jobs, ms: int) -> None:

@@ -3,8 +3,11 @@
 from queue_support import API, INFO, NEVER_MS, tokens
 
 from shared.errors import ErrorCode, JobError
-from shared.protocol import Choice, End, FinishReason, JobState, Result, Retry, Usage
-from shared.queue import FinishOutcome, Mail, Queue
+from shared.events import End, Retry
+from shared.jobs import JobState
+from shared.outcomes import FinishOutcome, Mail
+from shared.queue import Queue
+from shared.results import Choice, FinishReason, Result, Usage
 
 
 async def test_finish_stores_the_result_and_sends_the_end(actor, enqueue, events, queue) -> None:

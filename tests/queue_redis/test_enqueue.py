@@ -7,8 +7,8 @@ from queue_support import LIMITS, make_job
 from ops.embedded import EmbeddedRedis
 from shared.connection import connect
 from shared.errors import DuplicateJob, QueueFull
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import JobState
 from shared.queue import Queue
 
 

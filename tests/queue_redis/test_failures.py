@@ -15,9 +15,11 @@ from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 from ops.embedded import EmbeddedRedis
 from shared.connection import Redis, redis_errors
 from shared.errors import LeaseLost, QueueFull, RedisUnavailable
+from shared.events import Retry, Tokens
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import JobState, Retry, Tokens
-from shared.queue import FinishOutcome, Queue
+from shared.outcomes import FinishOutcome
+from shared.queue import Queue
 from shared.registry import Registry
 from shared.streams import ReplyReader, merge, recover, shown
 

@@ -22,11 +22,14 @@ from hypothesis.stateful import (
 )
 from queue_support import API, LIMITS, NEVER_MS, Actor, make_job, tokens
 
+from shared.codec import decode_events
 from shared.connection import connect
 from shared.errors import LeaseLost
+from shared.events import End, Retry
+from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
-from shared.protocol import ClaimedJob, End, Job, JobState, Retry, decode_events
-from shared.queue import FinishOutcome, Queue
+from shared.outcomes import FinishOutcome
+from shared.queue import Queue
 
 T = TypeVar("T")
 VERSIONS = ("a@1", "b@1", "c@1")

@@ -19,9 +19,10 @@ from ops import embedded
 from ops.embedded import find_server
 from shared.connection import Redis, check_redis, check_redis_at
 from shared.errors import RedisUnavailable, SettingsError
+from shared.ids import WorkerId
 from shared.keys import Keys
-from shared.protocol import WorkerId
-from shared.queue import FinishOutcome, Queue
+from shared.outcomes import FinishOutcome
+from shared.queue import Queue
 from shared.streams import recover
 
 SERVERS = {

@@ -8,9 +8,12 @@ from queue_support import API, LIMITS, Actor, make_job, tokens
 
 from shared.connection import Redis
 from shared.errors import LeaseLost, RedisUnavailable
+from shared.events import Admitted, Tokens
+from shared.ids import ApiId
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import Admitted, ApiId, FinishReason, JobState, Tokens
 from shared.queue import Queue
+from shared.results import FinishReason
 from shared.streams import ReplyReader, merge, recover, shown
 
 

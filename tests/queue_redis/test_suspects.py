@@ -3,8 +3,10 @@
 from queue_support import Actor
 
 from shared.errors import ErrorCode
-from shared.protocol import End, JobState, Retry
-from shared.queue import FinishOutcome, Queue
+from shared.events import End, Retry
+from shared.jobs import JobState
+from shared.outcomes import FinishOutcome
+from shared.queue import Queue
 from shared.registry import Adapter, Registry
 
 

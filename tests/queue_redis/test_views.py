@@ -1,7 +1,8 @@
 from queue_support import INFO
 
-from shared.protocol import JobState, Usage
+from shared.jobs import JobState
 from shared.queue import Queue
+from shared.results import Usage
 
 
 async def test_a_waiting_job_shows_its_position(enqueue, queue: Queue) -> None:

@@ -11,8 +11,8 @@ from queue_support import API, INFO, Actor, tokens
 
 from shared.connection import connect
 from shared.errors import LeaseLost
+from shared.jobs import ClaimedJob
 from shared.keys import Keys
-from shared.protocol import ClaimedJob
 from shared.queue import Queue
 
 

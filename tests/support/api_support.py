@@ -16,23 +16,15 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.context import Context
 from shared.errors import JobError
-from shared.protocol import (
-    AdapterVersion,
-    Admitted,
-    Choice,
-    ClaimedJob,
-    End,
-    FinishReason,
-    JobState,
-    Result,
-    Tokens,
-    Usage,
-    WorkerId,
-    WorkerInfo,
-)
-from shared.queue import Mail, Queue
+from shared.events import Admitted, End, Tokens
+from shared.ids import AdapterVersion, WorkerId
+from shared.jobs import ClaimedJob, JobState
+from shared.outcomes import Mail
+from shared.queue import Queue
 from shared.registry import Adapter, BaseModel, Registry
+from shared.results import Choice, FinishReason, Result, Usage
 from shared.settings import ApiSettings
+from shared.workers import WorkerInfo
 
 BASE = BaseModel(
     name="tiny/base",

@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_tokenizer
 from transformers import PreTrainedModel
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.lora.adapter import read_adapter

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter, LoRAWeights, read_adapter
 from worker.lora.layers import LoRAContext, wrap_modules
 from worker.lora.modules import BaseModules, ModuleShape, base_modules

@@ -7,23 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shared.connection import Redis
+from shared.events import End, Tokens
+from shared.ids import ApiId, JobId, WorkerId
+from shared.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
 from shared.keys import Keys
-from shared.protocol import (
-    ApiId,
-    ClaimedJob,
-    End,
-    Endpoint,
-    Job,
-    JobId,
-    JobState,
-    Result,
-    SamplingParams,
-    Tokens,
-    Usage,
-    WorkerId,
-    WorkerInfo,
-)
-from shared.queue import FinishOutcome, Limits, Queue
+from shared.outcomes import FinishOutcome
+from shared.queue import Limits, Queue
+from shared.results import Result, Usage
+from shared.workers import WorkerInfo
 
 API = ApiId("api-1")
 INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)

@@ -14,8 +14,9 @@ import structlog
 from tiny_tokenizers import byte_level_tokenizer
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
-from shared.protocol import AdapterVersion, FinishReason
+from shared.ids import AdapterVersion
 from shared.registry import BaseModel
+from shared.results import FinishReason
 from shared.settings import WorkerSettings
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.served import ServedModel

@@ -11,8 +11,9 @@ from engines import random_prompt
 from reference import count_ties_along
 from served_tiny import NAMES, TinyModels
 
-from shared.protocol import Choice, FinishReason, JobId
+from shared.ids import JobId
 from shared.queue import Queue
+from shared.results import Choice, FinishReason
 
 TOKENS_PER_TIE = 5000
 """One near tie is allowed in so many tokens."""

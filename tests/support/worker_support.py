@@ -16,21 +16,12 @@ from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, s
 
 from shared.connection import Redis
 from shared.errors import RedisUnavailable
+from shared.events import End, Event, Retry, Tokens
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job, SamplingParams
 from shared.keys import Keys
-from shared.protocol import (
-    AdapterVersion,
-    ApiId,
-    End,
-    Endpoint,
-    Event,
-    Job,
-    JobId,
-    Result,
-    Retry,
-    SamplingParams,
-    Tokens,
-)
 from shared.queue import Limits, Queue
+from shared.results import Result
 from shared.settings import WorkerSettings
 from shared.streams import ReplyReader
 from worker.served import ServedModel

@@ -11,8 +11,9 @@ from worker_support import Client, until
 
 from shared.connection import Redis
 from shared.errors import AdapterRejected, ErrorCode
+from shared.ids import AdapterVersion
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import AdapterVersion, JobState
 from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from worker.service import Worker

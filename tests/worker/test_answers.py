@@ -16,10 +16,13 @@ from scripted_engine import (
 )
 from worker_support import Client, until
 
+from shared.codec import encode_job
 from shared.connection import Redis
 from shared.errors import ErrorCode
+from shared.events import Admitted
+from shared.jobs import Endpoint, JobState
 from shared.keys import Keys
-from shared.protocol import Admitted, Endpoint, FinishReason, JobState, encode_job
+from shared.results import FinishReason
 from shared.streams import merge, shown
 from worker.service import Worker
 

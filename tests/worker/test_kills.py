@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from worker_support import Client, all_seamless, has_workers, until, worker_process
 
-from shared.protocol import Job, JobState
+from shared.jobs import Job, JobState
 from shared.queue import WorkerView
 
 LEASE_MS = 1000

@@ -14,8 +14,10 @@ from worker_support import Client, all_seamless, has_workers, running, until
 from ops.embedded import EmbeddedRedis, start_redis
 from shared.connection import Redis, connect
 from shared.errors import RedisUnavailable
+from shared.events import Event, Tokens
+from shared.ids import ApiId
+from shared.jobs import JobState
 from shared.keys import Keys
-from shared.protocol import ApiId, Event, JobState, Tokens
 from shared.queue import Queue
 from shared.tasks import cancel_tasks
 from worker.service import Worker

@@ -9,16 +9,14 @@ from worker_support import Client, all_seamless, has_workers, until
 
 from shared.connection import Redis
 from shared.errors import ErrorCode, RedisUnavailable
+from shared.events import Tokens
+from shared.ids import WorkerId
+from shared.jobs import Job, JobState
 from shared.keys import Keys
-from shared.protocol import (
-    FinishReason,
-    Job,
-    JobState,
-    Tokens,
-    WorkerId,
-    WorkerInfo,
-)
-from shared.queue import Claim, Queue
+from shared.outcomes import Claim
+from shared.queue import Queue
+from shared.results import FinishReason
+from shared.workers import WorkerInfo
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

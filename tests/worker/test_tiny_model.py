@@ -11,8 +11,9 @@ from worker_support import Client, has_workers, running_with
 
 from shared.connection import Redis
 from shared.errors import ErrorCode
+from shared.ids import AdapterVersion
+from shared.jobs import Endpoint, JobState, SamplingParams
 from shared.keys import Keys
-from shared.protocol import AdapterVersion, Endpoint, JobState, SamplingParams
 from shared.registry import Registry
 from shared.settings import WorkerSettings
 from worker.loading import load_served

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.engine.request import Request
 from worker.engine.scheduler import Chunk
 from worker.model.attention import AttentionBatch, AttentionGroup

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import structlog
 
 from shared.errors import AdapterRejected, ErrorCode, JobError, ModelRejected, SettingsError
-from shared.protocol import AdapterVersion, FinishReason
+from shared.ids import AdapterVersion
+from shared.results import FinishReason
 from worker.engine.block_manager import BlockManager
 from worker.engine.model_runner import ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput

@@ -5,7 +5,8 @@ from enum import IntEnum
 from typing import NewType
 
 from shared.errors import JobError
-from shared.protocol import AdapterVersion, FinishReason
+from shared.ids import AdapterVersion
+from shared.results import FinishReason
 
 RequestId = NewType("RequestId", str)
 """`job:choice`: one choice of one job."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from shared.errors import AdapterRejected
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.lora.config import AdapterConfig, read_config
 from worker.lora.modules import BaseModules
 from worker.lora.names import NAME_RULE, is_valid_name

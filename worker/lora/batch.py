@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.kernels.reference_lora import LoRABlock
 from worker.lora.pages import PAGE_ROWS
 from worker.lora.plan import HALF, SINGLE, Block, Rows, Segment, plan_blocks, segments_of

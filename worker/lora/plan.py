@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 
 MAX_SEGMENTS = 64
 """In one block: bounds the search, and no batch within it loses by it."""

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.modules import BaseModules, ModuleShape
 from worker.lora.pages import PAGE_ROWS, Move, PageTable, pages_of_rank

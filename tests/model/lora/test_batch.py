@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from lora import made_adapter, made_base, made_pool
 from torch import nn
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.batch import build_batch
 from worker.lora.layers import LoRAContext, LoRALinear

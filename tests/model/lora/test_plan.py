@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.protocol import AdapterVersion
+from shared.ids import AdapterVersion
 from worker.lora.plan import (
     HALF,
     SINGLE,

@@ -11,24 +11,11 @@ from api.follow import Follower, Step
 from api.replies import ClientGone, Inbox
 from api.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
-from shared.protocol import (
-    AdapterVersion,
-    Admitted,
-    ApiId,
-    Choice,
-    End,
-    Endpoint,
-    FinishReason,
-    Job,
-    JobId,
-    JobState,
-    Result,
-    Retry,
-    SamplingParams,
-    Tokens,
-    Usage,
-)
+from shared.events import Admitted, End, Retry, Tokens
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job, JobState, SamplingParams
 from shared.queue import Queue
+from shared.results import Choice, FinishReason, Result, Usage
 from shared.views import JobView
 
 ID = JobId("j")

@@ -4,16 +4,9 @@ import orjson
 
 from api.render import ChatShape, CompletionShape, StreamWriter, shape_of
 from api.transcript import Delta
-from shared.protocol import (
-    AdapterVersion,
-    ApiId,
-    Endpoint,
-    FinishReason,
-    Job,
-    JobId,
-    SamplingParams,
-    Usage,
-)
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job, SamplingParams
+from shared.results import FinishReason, Usage
 
 
 def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:

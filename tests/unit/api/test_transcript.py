@@ -1,7 +1,10 @@
 import pytest
 
 from api.transcript import Delta, Diverged, Transcript, whole_choices
-from shared.protocol import Choice, FinishReason, JobId, JobState, Result, Retry, Tokens
+from shared.events import Retry, Tokens
+from shared.ids import JobId
+from shared.jobs import JobState
+from shared.results import Choice, FinishReason, Result
 
 JOB = JobId("j")
 STOP = FinishReason.STOP

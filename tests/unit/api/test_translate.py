@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from api.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
-from shared.protocol import AdapterVersion, ApiId, Endpoint, Job, JobId
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job
 
 HI = [{"role": "user", "content": "hi"}]
 TICKET = Ticket(

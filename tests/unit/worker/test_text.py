@@ -2,7 +2,8 @@ import pytest
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol import AdapterVersion, ApiId, Endpoint, Job, JobId, SamplingParams
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job, SamplingParams
 from worker.text import Tokenizer, output_limit
 
 HF = byte_level_tokenizer()

@@ -1,0 +1,164 @@
+"""Jobs, events, results and worker descriptions to JSON and back.
+
+The wire form is plain JSON, so that redis-cli shows it readably. Field names on the wire
+equal the attribute names, except for `try_`, which is `try` there.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from shared.errors import ErrorCode, JobError, ProtocolMismatch
+from shared.events import Admitted, End, Event, Retry, Tokens
+from shared.ids import JobId
+from shared.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.results import Choice, FinishReason, Result, Usage
+from shared.workers import WorkerInfo
+
+PROTOCOL_VERSION = 1
+
+
+def encode_job(job: Job) -> bytes:
+    """The job as JSON, with the protocol version."""
+    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(job)})
+
+
+def decode_job(raw: bytes | str) -> Job:
+    """The job in `raw`.
+
+    Raises:
+        ProtocolMismatch: another protocol version wrote it.
+    """
+    wire = _checked(raw)
+    sampling = wire.pop("sampling")
+    sampling["stop"] = tuple(sampling["stop"])
+    messages, prompt = wire.pop("messages"), wire.pop("prompt")
+    return Job(
+        **{**wire, "endpoint": Endpoint(wire["endpoint"])},
+        sampling=SamplingParams(**sampling),
+        messages=tuple(messages) if messages is not None else None,
+        prompt=tuple(prompt) if isinstance(prompt, list) else prompt,
+    )
+
+
+def encode_events(events: Iterable[Event]) -> bytes:
+    """One message: the events of one step for one API process."""
+    wire = [_event_to_wire(event) for event in events]
+    return orjson.dumps({"v": PROTOCOL_VERSION, "events": wire})
+
+
+def decode_events(raw: bytes | str) -> list[Event]:
+    """The events of one message, oldest first.
+
+    Raises:
+        ProtocolMismatch: another protocol version wrote it.
+    """
+    return [_event_from_wire(wire) for wire in _checked(raw)["events"]]
+
+
+def encode_result(result: Result) -> bytes:
+    """The finished job as JSON, with the protocol version."""
+    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(result)})
+
+
+def decode_result(raw: bytes | str) -> Result:
+    """The finished job in `raw`.
+
+    Raises:
+        ProtocolMismatch: another protocol version wrote it.
+    """
+    wire = _checked(raw)
+    return Result(
+        job=wire["job"],
+        state=JobState(wire["state"]),
+        choices=tuple(
+            Choice(text=c["text"], finish=FinishReason(c["finish"]), ids=tuple(c["ids"]))
+            for c in wire["choices"]
+        ),
+        usage=_usage(wire["usage"]),
+        error=_error(wire["error"]),
+    )
+
+
+def encode_worker_info(info: WorkerInfo) -> bytes:
+    """The worker's description as JSON, with the protocol version."""
+    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(info)})
+
+
+def decode_worker_info(raw: bytes | str) -> WorkerInfo:
+    """The worker's description in `raw`.
+
+    Raises:
+        ProtocolMismatch: another protocol version wrote it.
+    """
+    return WorkerInfo(**_checked(raw))
+
+
+_TYPE_NAMES = {Admitted: "admitted", Tokens: "tokens", Retry: "retry", End: "end"}
+
+
+def _event_to_wire(event: Event) -> dict[str, Any]:
+    wire: dict[str, Any] = {"type": _TYPE_NAMES[type(event)], "job": event.job, "try": event.try_}
+    match event:
+        case Admitted():
+            wire["prompt_tokens"] = event.prompt_tokens
+        case Tokens():
+            wire |= {"choice": event.choice, "index": event.index, "ids": event.ids}
+            wire |= {"text": event.text, "finish": event.finish}
+        case End():
+            wire |= {"state": event.state, "usage": event.usage, "error": event.error}
+        case Retry():
+            pass
+    return wire
+
+
+def _event_from_wire(wire: dict[str, Any]) -> Event:
+    job, try_ = JobId(wire["job"]), wire["try"]
+    match wire["type"]:
+        case "admitted":
+            return Admitted(job=job, try_=try_, prompt_tokens=wire["prompt_tokens"])
+        case "tokens":
+            finish = wire["finish"]
+            return Tokens(
+                job=job,
+                try_=try_,
+                choice=wire["choice"],
+                index=wire["index"],
+                ids=tuple(wire["ids"]),
+                text=wire["text"],
+                finish=FinishReason(finish) if finish else None,
+            )
+        case "retry":
+            return Retry(job=job, try_=try_)
+        case "end":
+            return End(
+                job=job,
+                try_=try_,
+                state=JobState(wire["state"]),
+                usage=_usage(wire.get("usage")),
+                error=_error(wire.get("error")),
+            )
+        case other:
+            raise ProtocolMismatch(f"unknown event type {other!r}")
+
+
+def _usage(wire: dict[str, int] | None) -> Usage | None:
+    return Usage(**wire) if wire else None
+
+
+def _error(wire: dict[str, Any] | None) -> JobError | None:
+    if not wire:
+        return None
+    return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
+
+
+def _checked(raw: bytes | str) -> dict[str, Any]:
+    wire: dict[str, Any] = orjson.loads(raw)
+    version = wire.pop("v", None)
+    if version != PROTOCOL_VERSION:
+        raise ProtocolMismatch(
+            f"protocol version {version!r}, this process speaks {PROTOCOL_VERSION}"
+        )
+    return wire

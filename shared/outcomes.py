@@ -1,0 +1,58 @@
+"""What calls of the queue come to."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from shared.ids import JobId
+from shared.jobs import ClaimedJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undecodable:
+    """A claimed job that this process can't read; who claimed it must end it."""
+
+    id: JobId
+    try_: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a worker got."""
+
+    jobs: tuple[ClaimedJob, ...]
+    undecodable: tuple[Undecodable, ...]
+    """Claimed as well: written by another version."""
+    next_steal_ms: int | None
+    """Time until a waiting job of another worker's adapter may be taken; None: nothing waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped:
+    """What giving up dead workers did, and how many waiting jobs were overdue."""
+
+    workers: int
+    requeued: int
+    ended: int
+    expired: int
+
+
+class FinishOutcome(StrEnum):
+    """What became of a `finish`."""
+
+    OK = "ok"
+    """The job has ended and its result is stored."""
+    AGAIN = "again"
+    """This very try had finished before: the call was repeated after a lost reply."""
+    FENCED = "fenced"
+    """The job belongs to another worker or try by now; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """A message to a worker."""
+
+    kind: Literal["job", "cancel", "drain"]
+    job: JobId | None = None
+    """What to cancel."""

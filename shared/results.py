@@ -1,0 +1,45 @@
+"""How a job ended, as Redis keeps it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.errors import JobError
+from shared.ids import JobId
+from shared.jobs import JobState
+
+
+class FinishReason(StrEnum):
+    """Why a choice ended, in OpenAI's words."""
+
+    STOP = "stop"
+    """End-of-sequence token or stop string."""
+    LENGTH = "length"
+    """`max_tokens` or the model's context is used up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts of one job, over all its choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One finished answer."""
+
+    text: str
+    finish: FinishReason
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What `res:<id>` keeps of a finished job."""
+
+    job: JobId
+    state: JobState
+    choices: tuple[Choice, ...] = ()
+    usage: Usage | None = None
+    error: JobError | None = None

@@ -1,0 +1,26 @@
+"""What workers tell of themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """What a worker tells of itself with each beat, for operators and metrics."""
+
+    model: str
+    device: str
+    dtype: str
+    version: str
+    """Lorikeet's version."""
+    max_num_seqs: int
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_blocks: int = 0
+    kv_blocks_free: int = 0
+    adapter_bytes: int = 0
+    """Adapter weights resident on the device."""
+    tokens_total: int = 0
+    """Output tokens since the worker's start."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Further totals since the start, by name (preemptions, steps, ...)."""
