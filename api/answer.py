@@ -1,7 +1,6 @@
 """Runs one job and answers its request with what comes of it, whole or as a stream."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -15,6 +14,7 @@ from api.follow import Follower, Step
 from api.redis_guard import redis_guard
 from api.render import DONE, KEEP_ALIVE, StreamWriter, shape_of, sse, whole
 from api.replies import ClientGone, Inbox
+from api.timing import Timing
 from api.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.jobs import Job
@@ -41,7 +41,7 @@ class Answer(Response):
         self._shape = shape_of(job)
         self._writer = StreamWriter(self._shape, job, include_usage=include_usage)
         self._is_opened = False
-        self._start_s = time.monotonic()
+        self._timing = Timing(context.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Queue the job, follow it, and send what comes of it."""
@@ -73,18 +73,18 @@ class Answer(Response):
 
     async def _whole(self, follower: Follower) -> Response:
         while not follower.is_done:
-            await follower.steps(KEEP_ALIVE_S)
+            await self._steps(follower)
         assert follower.usage is not None
         body = whole(self._shape, self._job, follower.transcript.choices, follower.usage)
         return json_response(body, headers={JOB_HEADER: self._job.id})
 
     async def _stream(self, follower: Follower, send: Send) -> None:
-        steps = await follower.steps(KEEP_ALIVE_S)  # what is raised here becomes an HTTP status
+        steps = await self._steps(follower)  # what is raised here becomes an HTTP status
         await send(_stream_start(self._job))
         try:
             while not follower.is_done:
                 await _write(send, self._events(steps) if steps else KEEP_ALIVE)
-                steps = await follower.steps(KEEP_ALIVE_S)
+                steps = await self._steps(follower)
             assert follower.usage is not None
             last = self._events(steps) + self._writer.closing(follower.usage)
         except ClientGone:
@@ -93,6 +93,11 @@ class Answer(Response):
             self._give_up(follower, failure)
             last = sse(job_error_body(_as_error(self._job, failure))) + DONE
         await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _steps(self, follower: Follower) -> list[Step]:
+        steps = await follower.steps(KEEP_ALIVE_S)
+        self._timing.note(steps)
+        return steps
 
     def _events(self, steps: Iterable[Step]) -> bytes:
         """The chunks for `steps`, with the stream's opening in front of the first."""
@@ -109,8 +114,6 @@ class Answer(Response):
 
     def _record(self, follower: Follower) -> None:
         metrics = self._context.metrics
-        if follower.first_token_s is not None:
-            metrics.first_token(follower.first_token_s - self._start_s)
         if follower.usage is not None:
             metrics.tokens(self._job.model, follower.usage)
         if follower.failure and follower.failure.code is ErrorCode.RESUME_DIVERGED:

@@ -39,8 +39,6 @@ class Follower:
         """Whether the job itself has ended, well or not."""
         self.failure: JobError | None = None
         """Why there will be no full answer."""
-        self.first_token_s: float | None = None
-        """When the first token arrived, on the monotonic clock."""
         self._job = job
         self._inbox = inbox
         self._queue = queue
@@ -127,8 +125,6 @@ class Follower:
         if not self.transcript.can_accept(event):
             self._held.append(event)
             return []
-        if self.first_token_s is None:
-            self.first_token_s = time.monotonic()
         try:
             delta = self.transcript.accept(event)
         except Diverged as diverged:

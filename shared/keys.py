@@ -84,8 +84,9 @@ class Keys:
     def counters(self) -> str:
         """HASH: for ever.
 
-        Totals by final state, waiting, the virtual time `vtime`, arrivals, the mean `run_ms` of a
-        job, what `enqueue` last saw of Redis' memory, and Redis' `run_id` at the last reap.
+        Totals by final state, and of jobs `retried` and `released` and of `workers_lost`; waiting,
+        the virtual time `vtime`, arrivals, the mean `run_ms` of a job, what `enqueue` last saw of
+        Redis' memory, and Redis' `run_id` at the last reap.
         """
         return f"{self.prefix}cnt"
 

@@ -21,7 +21,7 @@ from shared.keys import Keys
 from shared.outcomes import Claim, FinishOutcome, Mail, Reaped, Undecodable
 from shared.results import Result
 from shared.scripts import Arg, Scripts
-from shared.views import JobView, QueueCounts, Views, WorkerView
+from shared.views import JobView, QueueCounts, RedisMemory, Views, WorkerView
 from shared.workers import WorkerInfo
 
 PRIORITY_STEP = 1000
@@ -243,6 +243,10 @@ class Queue:
     async def counts(self) -> QueueCounts:
         """How much waits, and how much ended so far."""
         return await self._views.counts()
+
+    async def memory(self) -> RedisMemory:
+        """How full Redis is, for whatever purpose."""
+        return await self._views.memory()
 
 
 def _enqueue_args(job: Job, limits: Limits) -> tuple[Arg, ...]:

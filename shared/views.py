@@ -59,6 +59,21 @@ class QueueCounts:
     """Jobs that ended so far, by final state."""
     waiting_by_version: Mapping[AdapterVersion, int]
     """Versions with at least one waiting job."""
+    retried: int
+    """How often a job went back to the queue because its worker died."""
+    released: int
+    """How often a job went back because a live worker gave it back."""
+    workers_lost: int
+    """Workers that were given up so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisMemory:
+    """Bytes."""
+
+    used: int
+    limit: int
+    """`maxmemory`; 0 is none."""
 
 
 class Views:
@@ -124,7 +139,16 @@ class Views:
             waiting=int(counters.get(b"waiting", 0)),
             totals={state: int(counters.get(state.encode(), 0)) for state in _FINAL},
             waiting_by_version={v: n for v, n in zip(versions, sizes, strict=True) if n},
+            retried=int(counters.get(b"retried", 0)),
+            released=int(counters.get(b"released", 0)),
+            workers_lost=int(counters.get(b"workers_lost", 0)),
         )
+
+    async def memory(self) -> RedisMemory:
+        """How full Redis is."""
+        with redis_errors():
+            info = await self._redis.info("memory")
+        return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]))
 
     async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
         pipe = self._redis.pipeline(transaction=False)

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.context import Context, InContext
-from api.metrics import PoolSnapshot
+from api.pool_metrics import PoolSnapshot
 from api.redis_guard import redis_guard
 from shared.errors import RedisUnavailable
 
@@ -21,6 +21,7 @@ async def metrics(context: InContext) -> Response:
 async def _snapshot(context: Context) -> PoolSnapshot | None:
     try:
         async with redis_guard():
-            return PoolSnapshot(await context.queue.counts(), await context.queue.workers())
+            queue = context.queue
+            return PoolSnapshot(await queue.counts(), await queue.workers(), await queue.memory())
     except RedisUnavailable:
         return None

@@ -127,6 +127,9 @@ local function give_back(wid, ids, has_died, now)
       requeued = requeued + 1
     end
   end
+  if requeued > 0 then
+    redis.call('HINCRBY', P .. 'cnt', has_died and 'retried' or 'released', requeued)
+  end
   return { requeued, ended }
 end
 

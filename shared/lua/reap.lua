@@ -40,6 +40,7 @@ for _, wid in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', now, 'L
   local moved = give_back_all(wid, true, now)
   total = { total[1] + 1, total[2] + moved[1], total[3] + moved[2] }
 end
+if total[1] > 0 then redis.call('HINCRBY', P .. 'cnt', 'workers_lost', total[1]) end
 for _, version in ipairs(redis.call('ZRANDMEMBER', P .. 'ready', MAX_VERSIONS)) do
   expire_heads(version)
 end

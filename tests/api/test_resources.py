@@ -185,7 +185,7 @@ async def test_metrics_tell_requests_queue_and_workers(
     await waiting_job(server)
     waiting = (await http.get("/metrics")).text
     assert "lorikeet_jobs_waiting 1.0" in waiting
-    assert f'lorikeet_version_jobs_waiting{{version="{ADAPTER.version}"}} 1.0' in waiting
+    assert f'lorikeet_adapter_jobs_waiting{{adapter="{ADAPTER.name}"}} 1.0' in waiting
     job = await worker.take()
     assert "lorikeet_jobs_running 1.0" in (await http.get("/metrics")).text
     await worker.answer(job)
@@ -200,6 +200,10 @@ async def test_metrics_tell_requests_queue_and_workers(
         f'lorikeet_worker_kv_blocks{{worker="{worker.id}"}} 100.0',
         f'lorikeet_worker_kv_blocks_free{{worker="{worker.id}"}} 90.0',
         f'lorikeet_worker_tokens_total{{worker="{worker.id}"}} 7.0',
+        f'lorikeet_worker_preemptions_total{{worker="{worker.id}"}} 3.0',
+        f'lorikeet_worker_adapter_loads_total{{worker="{worker.id}"}} 0.0',
+        'lorikeet_jobs_requeued_total{reason="worker_lost"} 0.0',
+        "lorikeet_workers_lost_total 0.0",
     ):
         assert line in metrics
 

@@ -1,5 +1,6 @@
-from queue_support import INFO
+from queue_support import INFO, eventually
 
+from shared.connection import Redis
 from shared.jobs import JobState
 from shared.queue import Queue
 from shared.results import Usage
@@ -69,3 +70,27 @@ async def test_counts_tell_what_waits_and_what_ended(actor, enqueue, queue: Queu
         **dict.fromkeys((JobState.DONE, JobState.CANCELLED), 1),
         **dict.fromkeys((JobState.FAILED, JobState.EXPIRED, JobState.DEAD), 0),
     }
+
+
+async def test_counts_tell_which_jobs_went_back_and_how_many_workers_were_lost(
+    actor, enqueue, queue: Queue
+) -> None:
+    lost, calm = await actor("lost", lease_ms=1), await actor("calm")
+    for worker in (lost, calm):
+        await enqueue()
+        assert await worker.claim()
+
+    async def is_reaped() -> bool:
+        return (await queue.reap()).workers == 1
+
+    await eventually(is_reaped)
+    await queue.leave(calm.id)
+    counts = await queue.counts()
+    assert (counts.retried, counts.released, counts.workers_lost) == (1, 1, 1)
+
+
+async def test_memory_tells_what_redis_uses_and_may_use(redis: Redis, queue: Queue) -> None:
+    memory = await queue.memory()
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    assert memory.used > 0
+    assert memory.limit == int(limit)

@@ -162,6 +162,7 @@ def worker_info() -> WorkerInfo:
         kv_blocks=100,
         kv_blocks_free=90,
         tokens_total=7,
+        counters={"preemptions": 3},
     )
 
 
