@@ -12,8 +12,8 @@ from shared.ids import JobId
 from shared.jobs import Job
 
 
-async def issue_ticket(context: Context, request: GenerationRequest) -> Ticket:
-    """Admit `request`, and give it what makes it a job.
+async def issue_ticket(context: Context, tenant: str, request: GenerationRequest) -> Ticket:
+    """Admit the tenant's `request`, and give it what makes it a job.
 
     Raises:
         JobFailed: it isn't admitted.
@@ -22,6 +22,7 @@ async def issue_ticket(context: Context, request: GenerationRequest) -> Ticket:
     admission = await admit(context.registry, request.model)
     return Ticket(
         id=JobId(secrets.token_hex(16)),
+        tenant=tenant,
         version=admission.version,
         max_model_len=admission.max_model_len,
         reply_to=context.api_id,

@@ -15,10 +15,12 @@ from api.boundary import Boundary
 from api.cancels import Cancels
 from api.context import Context
 from api.errors import add_error_handlers
+from api.keys import KeyCheck
 from api.metrics import Metrics
 from api.openapi import describe
 from api.replies import Replies
 from api.routes import chat, completions, docs, health, jobs, metrics, models
+from shared.access import api_keys
 from shared.connection import Redis, connect
 from shared.ids import ApiId
 from shared.keys import Keys
@@ -29,8 +31,12 @@ from shared.streams import ReplyReader, shown
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The front end of one pool. It connects to Redis when it is started, and waits for it."""
-    app_metrics = Metrics()
+    """The front end of one pool. It connects to Redis when it is started, and waits for it.
+
+    Raises:
+        SettingsError: its API keys are malformed, or missing where the network could reach it.
+    """
+    keys, app_metrics = api_keys(settings), Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,9 +63,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     for routes in (chat, completions, models, jobs, health, metrics, docs):
         app.include_router(routes.router)
+    app.add_middleware(KeyCheck, keys=keys)
     app.add_middleware(Boundary, metrics=app_metrics)
     add_error_handlers(app)
-    app.state.openapi = describe(app)
+    app.state.openapi = describe(app, with_keys=bool(keys))
     return app
 
 

@@ -35,5 +35,12 @@ def _context(request: Request) -> Context:
     return context
 
 
+def _tenant(request: Request) -> str:
+    tenant: str = request.state.tenant
+    return tenant
+
+
+InTenant = Annotated[str, Depends(_tenant)]
+"""In whose name the request comes, as a parameter of a route that needs a key."""
 InContext = Annotated[Context, Depends(_context)]
 """The app's context, as a parameter of a route."""

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.keys import OPEN_PATHS, SCHEME
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.errors import ErrorBody
@@ -25,7 +26,7 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
+def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
     """The document without model names, to be made once."""
     document = get_openapi(
         title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
@@ -48,7 +49,19 @@ def describe(app: FastAPI) -> dict[str, Any]:
                     "description": "any error, in OpenAI's shape",
                     "content": {"application/json": {"schema": error}},
                 }
+    if with_keys:
+        _add_keys(document)
     return document
+
+
+def _add_keys(document: dict[str, Any]) -> None:
+    scheme = {"type": "http", "scheme": SCHEME}
+    document["components"]["securitySchemes"] = {"key": scheme}
+    for path, operations in document["paths"].items():
+        if path not in OPEN_PATHS:
+            for operation in operations.values():
+                operation["security"] = [{"key": []}]
+                operation["responses"]["401"] = {"description": "no API key, or an unknown one"}
 
 
 def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:

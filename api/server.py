@@ -25,16 +25,18 @@ def run_api(settings: ApiSettings) -> None:
 
     Raises:
         RedisUnavailable: Redis can't be reached.
-        SettingsError: the port can't be listened on, or there is no such Redis URL.
+        SettingsError: API keys are malformed or missing, the port can't be listened on, or there is
+            no such Redis URL.
     """
     asyncio.run(_serve(settings))
 
 
 async def _serve(settings: ApiSettings) -> None:
+    app = create_app(settings)
     await check_redis_at(settings.redis_url)
     listener = _listen(settings.host, settings.port)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         ws="none",

@@ -25,6 +25,7 @@ class Ticket:
     """What the front end adds to a request when it accepts it."""
 
     id: JobId
+    tenant: str
     version: AdapterVersion
     max_model_len: int
     reply_to: ApiId
@@ -109,6 +110,7 @@ def _job(
         deadline_ms=ticket.deadline_ms,
         cost=_cost(num_prompt_tokens, sampling, ticket.max_model_len),
         reply_to=ticket.reply_to,
+        tenant=ticket.tenant,
         messages=messages,
         prompt=prompt,
     )

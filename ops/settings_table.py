@@ -5,7 +5,7 @@ from typing import get_args
 
 from pydantic.fields import FieldInfo
 
-from shared.settings import ENV_PREFIX, ApiSettings, PoolSettings, WorkerSettings
+from shared.settings import ENV_PREFIX, ApiSettings, PoolSettings, WorkerSettings, flag_of
 
 README = Path(__file__).parents[1] / "README.md"
 _BEGIN, _END = "<!-- settings: made by `python -m ops.settings_table` -->\n", "<!-- /settings -->"
@@ -35,12 +35,11 @@ def with_table(readme: str) -> str:
 
 
 def _row(name: str, field: FieldInfo, process: str) -> str:
-    has_default = not field.is_required() and field.default not in (None, ())
+    has_default = not field.is_required() and field.default not in (None, (), False)
     default = f"`{field.default}`" if has_default else ""
     choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
     what = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
-    flag = f"`--{name.replace('_', '-')}`"
-    return f"| {flag} | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
+    return f"| `{flag_of(name)}` | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
 
 
 if __name__ == "__main__":

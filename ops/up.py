@@ -6,17 +6,18 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 import orjson
 
 from ops.embedded import EmbeddedRedis, start_redis
 from ops.supervisor import Child, Show, Supervisor
+from shared.access import ApiKey
 from shared.connection import check_redis_at
 from shared.errors import SettingsError
 from shared.settings import ENV_PREFIX
@@ -43,6 +44,7 @@ class Plan:
     worker: Sequence[str]
     control: Sequence[str]
     num_workers: int
+    api_keys: Sequence[ApiKey]
     redis_url: str | None
     """None: start a Redis that ends with us."""
     worker_drain_s: float
@@ -79,21 +81,26 @@ async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Annou
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop)
     watches = [redis.keep_running(show)] if redis else []
-    await supervisor.run(_announce_when_ready(plan.url, announce), *watches)
+    await supervisor.run(_announce_when_ready(plan.url, plan.api_keys, announce), *watches)
 
 
 def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
     # The front end ends first: running answers need the workers. Control hands on what they leave.
     env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
+    keys = [f"{key.tenant}:{key.secret}" for key in plan.api_keys]
+    env[f"{ENV_PREFIX}API_KEYS"] = ""
+    api_env = {**env, f"{ENV_PREFIX}API_KEYS": " ".join(keys)}
 
-    def child(name: str, words: Sequence[str], stop_timeout_s: float) -> Child:
+    def child(
+        name: str, words: Sequence[str], stop_timeout_s: float, env: Mapping[str, str] = env
+    ) -> Child:
         # -P: a folder called `ops` where the user stands is not ours.
         argv = [sys.executable, "-P", "-m", "ops.cli", *words]
         return Child(name=name, argv=argv, env=env, stop_timeout_s=stop_timeout_s, show=show)
 
     worker_stop_s = plan.worker_drain_s + WORKER_EXIT_S
     return [
-        [child("api", plan.api, API_DRAIN_S)],
+        [child("api", plan.api, API_DRAIN_S, api_env)],
         [child(name, plan.worker, worker_stop_s) for name in worker_names(plan.num_workers)],
         [child("control", plan.control, CONTROL_DRAIN_S)],
     ]
@@ -104,24 +111,26 @@ def worker_names(num_workers: int) -> list[str]:
     return [f"worker-{i}" for i in range(1, num_workers + 1)]
 
 
-async def _announce_when_ready(url: str, announce: Announce) -> None:
+async def _announce_when_ready(url: str, keys: Sequence[ApiKey], announce: Announce) -> None:
     names: list[str] = []
     while not names:
         await asyncio.sleep(POLL_S)
-        names = await asyncio.to_thread(_served_names, url)
+        names = await asyncio.to_thread(_served_names, url, keys)
     announce(names)
 
 
-def _served_names(url: str) -> list[str]:
+def _served_names(url: str, keys: Sequence[ApiKey]) -> list[str]:
     """What can be asked for; nothing before requests are served."""
-    models = _get(f"{url}/v1/models") if _get(f"{url}/ready") is not None else None
+    headers = {"Authorization": f"Bearer {keys[0].secret}"} if keys else {}
+    is_ready = _get(Request(f"{url}/ready")) is not None
+    models = _get(Request(f"{url}/v1/models", headers=headers)) if is_ready else None
     return [card["id"] for card in orjson.loads(models)["data"]] if models else []
 
 
-def _get(url: str) -> bytes | None:
+def _get(request: Request) -> bytes | None:
     """The body of a successful reply, else None."""
     try:
-        with _direct.open(url, timeout=POLL_TIMEOUT_S) as reply:
+        with _direct.open(request, timeout=POLL_TIMEOUT_S) as reply:
             body: bytes = reply.read()
             return body
     except (OSError, HTTPException):  # HTTP statuses are among the former

@@ -26,6 +26,8 @@ class ErrorCode(StrEnum):
     """A field is known to OpenAI's API, but isn't served."""
     UNKNOWN_PARAMETER = "unknown_parameter"
     """No such field exists."""
+    INVALID_API_KEY = "invalid_api_key"
+    """No API key was sent, or one that isn't known."""
     MODEL_NOT_FOUND = "model_not_found"
     """No base model or adapter has this name."""
     JOB_NOT_FOUND = "job_not_found"
@@ -56,6 +58,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INVALID_VALUE: 400,
     ErrorCode.UNSUPPORTED_PARAMETER: 400,
     ErrorCode.UNKNOWN_PARAMETER: 400,
+    ErrorCode.INVALID_API_KEY: 401,
     ErrorCode.MODEL_NOT_FOUND: 404,
     ErrorCode.JOB_NOT_FOUND: 404,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,

@@ -6,9 +6,10 @@ default here. Unknown `LORIKEET_` variables and bad values stop the start.
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SettingsError
@@ -51,6 +52,15 @@ class ApiSettings(PoolSettings):
     """The front end."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="key, or tenant:key, that clients must send; the variable takes several, "
+        "separated by commas or spaces",
+    )
+    api_key_file: Path | None = Field(None, description="file of such keys, one a line")
+    allow_anonymous: bool = Field(
+        False, description="serve all who reach --host, without keys; for closed networks"
+    )
     port: int = Field(23333, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     max_body_bytes: int = Field(
         4_000_000, ge=1024, le=MAX_NUMBER, description="largest request body"
@@ -168,10 +178,17 @@ def _is_of_service(name: str, value: str) -> bool:
 
 
 def _describe(error: Any) -> str:
-    flag = "--" + ".".join(str(part) for part in error["loc"]).replace("_", "-")
+    flag = flag_of(".".join(str(part) for part in error["loc"]))
     if error["type"] == "missing":
         return f"{flag} is required"
     return f"{flag}: {error['msg']} (got {error['input']!r})"
 
 
+def flag_of(name: str) -> str:
+    """The flag that gives the setting `name`."""
+    return "--" + _FLAG_NAMES.get(name, name).replace("_", "-")
+
+
+_FLAG_NAMES = {"api_keys": "api_key"}
+"""Flags that are given once for each value."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.accept import answer, issue_ticket
 from api.body import read_json_object
-from api.context import InContext
+from api.context import InContext, InTenant
 from api.openapi import takes
 from api.schema.chat import ChatCompletion, ChatCompletionRequest
 from api.translate import chat_job, parse_chat
@@ -18,11 +18,13 @@ router = APIRouter(tags=["inference"])
     responses={200: {"model": ChatCompletion}},
     openapi_extra=takes(ChatCompletionRequest),
 )
-async def create_chat_completion(request: Request, context: InContext) -> Response:
+async def create_chat_completion(
+    request: Request, context: InContext, tenant: InTenant
+) -> Response:
     """With `stream`, the answer comes as server-sent events of `chat.completion.chunk` objects.
 
     A field of OpenAI's API that isn't listed here may be sent with the value that asks for nothing;
     otherwise it is refused by name.
     """
     body = parse_chat(await read_json_object(request, context.settings.max_body_bytes))
-    return answer(context, body, chat_job(body, await issue_ticket(context, body)))
+    return answer(context, body, chat_job(body, await issue_ticket(context, tenant, body)))

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.accept import answer, issue_ticket
 from api.body import read_json_object
-from api.context import InContext
+from api.context import InContext, InTenant
 from api.openapi import takes
 from api.schema.completions import Completion, CompletionRequest
 from api.translate import completion_job, parse_completion
@@ -18,10 +18,10 @@ router = APIRouter(tags=["inference"])
     responses={200: {"model": Completion}},
     openapi_extra=takes(CompletionRequest),
 )
-async def create_completion(request: Request, context: InContext) -> Response:
+async def create_completion(request: Request, context: InContext, tenant: InTenant) -> Response:
     """The prompt goes to the model as it is, without a chat template.
 
     `max_tokens` is 16 by default, as in OpenAI's API.
     """
     body = parse_completion(await read_json_object(request, context.settings.max_body_bytes))
-    return answer(context, body, completion_job(body, await issue_ticket(context, body)))
+    return answer(context, body, completion_job(body, await issue_ticket(context, tenant, body)))

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from api.context import Context, InContext
+from api.context import Context, InContext, InTenant
 from api.errors import job_error_body
 from api.redis_guard import redis_guard
 from api.render import usage_body
@@ -19,39 +19,45 @@ router = APIRouter(tags=["jobs"])
 
 
 @router.get("/v1/jobs/{job_id}", summary="Look a request up")
-async def get_job(job_id: str, context: InContext) -> JobBody:
+async def get_job(job_id: str, context: InContext, tenant: InTenant) -> JobBody:
     """Where a request is, and its answers once it is done, for as long as they are kept.
 
     The id is the response's `X-Lorikeet-Job` header; the `id` of a completion works as well.
     """
-    job = job_id_of(job_id)
+    view = await _own_job(job_id, context, tenant)
     async with redis_guard():
-        view = await context.queue.job_view(job)
-        result = await context.queue.result(job) if view else None
-    if view is None:
-        raise JobFailed(_not_found(job_id))
+        result = await context.queue.result(view.id)
     return _body(view, result)
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a request")
-async def cancel_job(job_id: str, context: InContext) -> CancelledJob:
+async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
     """Its client gets the error `cancelled`. A job that has ended stays as it is."""
-    return await _cancel(job_id, context)
+    return await _cancel(job_id, context, tenant)
 
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel a request")
-async def delete_job(job_id: str, context: InContext) -> CancelledJob:
+async def delete_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
     """The same as POST .../cancel."""
-    return await _cancel(job_id, context)
+    return await _cancel(job_id, context, tenant)
 
 
-async def _cancel(job_id: str, context: Context) -> CancelledJob:
-    job = job_id_of(job_id)
+async def _cancel(job_id: str, context: Context, tenant: str) -> CancelledJob:
+    view = await _own_job(job_id, context, tenant)
     async with redis_guard():
-        state = await context.queue.cancel(job)
+        state = await context.queue.cancel(view.id)
     if state is None:
         raise JobFailed(_not_found(job_id))
-    return CancelledJob(id=job, state=state.value)
+    return CancelledJob(id=view.id, state=state.value)
+
+
+async def _own_job(job_id: str, context: Context, tenant: str) -> JobView:
+    """The tenant's job; another tenant's is as unknown to it as one that never was."""
+    async with redis_guard():
+        view = await context.queue.job_view(job_id_of(job_id))
+    if view is None or view.tenant != tenant:
+        raise JobFailed(_not_found(job_id))
+    return view
 
 
 def _not_found(job_id: str) -> JobError:

@@ -10,7 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from ops.commands.serve import is_loopback
+from shared.access import is_loopback
 from shared.errors import LorikeetError
 
 FIRST_BYTE_TIMEOUT_S = 600.0

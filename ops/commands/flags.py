@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from shared.errors import SettingsError
@@ -15,6 +16,7 @@ from shared.settings import (
     ControlSettings,
     PoolSettings,
     WorkerSettings,
+    flag_of,
     load_settings,
 )
 
@@ -106,8 +108,10 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
     for name in names:
         values = given.get(name)
         for value in values if isinstance(values, list | tuple) else [values]:
-            if value is not None:
-                words += [f"--{name.replace('_', '-')}", str(value)]
+            if isinstance(value, bool):
+                words += [flag_of(name)] * value
+            elif value is not None:
+                words += [flag_of(name), str(value)]
     return words
 
 
@@ -118,13 +122,13 @@ def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
 def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
     for name, field in cls.model_fields.items():
         option = typer.Option(
-            f"--{name.replace('_', '-')}",
+            flag_of(name),
             help=_help(field),
             metavar=_metavar(field),
             show_default=False,
             rich_help_panel=_PANELS[_owner(cls, name)],
         )
-        is_many = field.annotation == tuple[str, ...]
+        is_many = field.annotation in (tuple[str, ...], tuple[SecretStr, ...])
         kind: Any = list[str] if is_many else field.annotation
         yield inspect.Parameter(
             name,
@@ -141,13 +145,15 @@ def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:
 
 def _help(field: FieldInfo) -> str:
     choices = f" ({', '.join(get_args(field.annotation))})" if _is_choice(field) else ""
-    has_default = not field.is_required() and field.default not in (None, ())
+    has_default = not field.is_required() and field.default not in (None, (), False)
     default = f" [dim]\\[{field.default}][/dim]" if has_default else ""
     return f"{field.description}{choices}{default}"
 
 
-def _metavar(field: FieldInfo) -> str:
-    """Short, as the names of the flags need the room."""
+def _metavar(field: FieldInfo) -> str | None:
+    """Short, as the names of the flags need the room; None: the flag takes no value."""
+    if field.annotation is bool:
+        return None
     is_number = {int, float} & {field.annotation, *get_args(field.annotation)}
     return "N" if is_number else "NAME" if _is_choice(field) else "TEXT"
 

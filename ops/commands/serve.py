@@ -1,9 +1,6 @@
 """`lorikeet api | worker | control`: one process each. Torch and FastAPI are imported only here."""
 
-from ipaddress import ip_address
 from typing import Any
-
-from rich.console import Console
 
 from ops.commands.flags import ModelArgument, one_model, read_settings, settings_flags
 from shared.log import configure_logging
@@ -15,13 +12,6 @@ def api(**given: Any) -> None:
     """Serve the OpenAI-compatible API. Needs Redis; any number may run."""
     settings = read_settings(ApiSettings, given)
     configure_logging(settings.log_level, process="api")
-    if not is_loopback(settings.host):
-        Console(stderr=True).print(
-            f"[yellow]warning:[/] {settings.host} is open to the network, and there are no API "
-            "keys yet: let only those reach it who may use it",
-            highlight=False,
-            soft_wrap=True,
-        )
     from api.server import run_api
 
     run_api(settings)
@@ -45,11 +35,3 @@ def control(**given: Any) -> None:
     from worker.control import run_control
 
     run_control(settings)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -20,17 +20,18 @@ from ops.commands.flags import (
     settings_flags,
     to_argv,
 )
-from ops.commands.serve import is_loopback
 from ops.cores import usable_cores
 from ops.demo.model import demo_model
 from ops.lines import Lines
 from ops.up import Plan, run_plan, usable_port, worker_names
-from shared.errors import SettingsError
+from shared.access import api_keys
 from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 
 DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
+_SECRETS = {"redis_url", "api_keys", "api_key_file"}
+"""Go by the environment; everybody on the machine can read a process' command line."""
 
 
 @settings_flags(ApiSettings, WorkerSettings)
@@ -49,7 +50,8 @@ def up(
     Without a model it serves the demo: a small model with the adapters in ops/demo.
     It starts a Redis of its own unless --redis-url or REDIS_URL names one.
     """
-    api = _api_settings(given)
+    api = read_settings(ApiSettings, given)
+    keys = api_keys(api)
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
     given |= (
         _demo(given) if _serves_demo(base, given) else {"model": one_model(base, given["model"])}
@@ -62,22 +64,13 @@ def up(
         worker=["worker", *_child_flags(WorkerSettings, given)],
         control=["control", *_child_flags(ControlSettings, given)],
         num_workers=workers,
+        api_keys=keys,
         redis_url=given["redis_url"] or redis_from_environment(),
         worker_drain_s=worker.drain_s,
         url=_url(api.host, given["port"]),
     )
     lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(workers)])
-    run_plan(plan, lines.show, lambda names: _announce(plan.url, names))
-
-
-def _api_settings(given: Given) -> ApiSettings:
-    settings = read_settings(ApiSettings, given)
-    if not is_loopback(settings.host):
-        raise SettingsError(
-            f"--host: {settings.host} would open the server to the network, which needs API keys; "
-            "they come with a later version. Until then use 127.0.0.1"
-        )
-    return settings
+    run_plan(plan, lines.show, lambda names: _announce(plan.url, names, has_keys=bool(keys)))
 
 
 def _serves_demo(base: str | None, given: Given) -> bool:
@@ -95,15 +88,15 @@ def _demo(given: Given) -> dict[str, Any]:
 
 
 def _child_flags(cls: type[PoolSettings], given: Given) -> list[str]:
-    # The Redis URL may hold a password, and a command line can be read by everybody.
-    return to_argv(given, [name for name in cls.model_fields if name != "redis_url"])
+    return to_argv(given, [name for name in cls.model_fields if name not in _SECRETS])
 
 
 def _url(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _announce(url: str, names: Sequence[str]) -> None:
+def _announce(url: str, names: Sequence[str], *, has_keys: bool) -> None:
     model = next((name for name in names if name in DEMO_PROMPTS), names[-1])
     body = {
         "model": model,
@@ -112,10 +105,13 @@ def _announce(url: str, names: Sequence[str]) -> None:
     }
     more = len(names) - MAX_NAMES_SHOWN
     served = ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    headers = "-H 'Content-Type: application/json'"
+    if has_keys:
+        headers += " -H 'Authorization: Bearer KEY'"
     data = orjson.dumps(body).decode().replace("'", "'\\''")
     print(
         f"\nLorikeet is ready at {url} and serves {served}. Try:\n\n"
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{data}'\n\n"
+        f"curl {url}/v1/chat/completions {headers} -d '{data}'\n\n"
         f"API: {url}/docs    Stop: Ctrl-C\n",
         flush=True,
     )

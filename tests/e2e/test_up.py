@@ -66,6 +66,34 @@ def test_it_serves_recovers_and_leaves_nothing(up: Up) -> None:
     assert [child for child in children if child.is_running()] == []
 
 
+def test_keys_by_the_environment_open_it_to_the_network_and_stay_secret(
+    models: TinyModels, tmp_path: Path
+) -> None:
+    key, log = "secret-of-red-" + "r" * 20, tmp_path / "log"
+    words = ["up", *models.flags, "--host", "0.0.0.0", "--port", "0"]
+    process = start_lorikeet(words, log, LORIKEET_API_KEYS=f"red:{key}")
+    try:
+        url = Up(process, log).wait_for(r"^Lorikeet is ready at (\S+)")[1]
+        children = psutil.Process(process.pid).children()
+        shown_by_ps = [child.cmdline() for child in children]
+        assert [words for words in shown_by_ps if "api" in words]
+        assert key not in str(shown_by_ps)
+        [worker] = [child for child in children if "worker" in child.cmdline()]
+        assert key not in str(worker.environ())
+
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+        process.terminate()
+        assert process.wait(STOP_TIMEOUT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert key not in log.read_text()
+    assert "Authorization: Bearer KEY" in log.read_text()
+
+
 def test_a_model_that_is_refused_ends_it_with_the_reason(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = start_lorikeet(["up", str(tmp_path / "nothing"), "--port", "0"], log)

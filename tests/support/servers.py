@@ -130,12 +130,12 @@ def show_logs(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.Te
     return report
 
 
-def start_lorikeet(words: Sequence[str], log: Path) -> Process:
+def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process:
     """The command line in a process of its own, whose output goes to `log`."""
     with log.open("wb") as file:
         return subprocess.Popen(
             [str(LORIKEET), *words],
-            env=_environment(),
+            env={**_environment(), **variables},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -9,6 +9,7 @@ from shared.jobs import Endpoint, Job
 HI = [{"role": "user", "content": "hi"}]
 TICKET = Ticket(
     id=JobId("a" * 32),
+    tenant="t",
     version=AdapterVersion("m@1"),
     max_model_len=1000,
     reply_to=ApiId("api"),

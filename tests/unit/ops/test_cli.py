@@ -37,8 +37,10 @@ def test_version_is_printed(
         (["worker", "--model", "m", "--max-num-seqs", "0"], "--max-num-seqs"),
         (["worker"], "--model is required"),
         (["worker", "a", "--model", "b"], "two base models given"),
-        (["up", "--host", "0.0.0.0"], "needs API keys"),
-        (["up", "--host", "example.org"], "needs API keys"),
+        (["up", "--host", "0.0.0.0"], "needs API keys: give --api-key"),
+        (["up", "--host", "example.org"], "needs API keys: give --api-key"),
+        (["api", "--host", "0.0.0.0"], "needs API keys: give --api-key"),
+        (["api", "--api-key", "short"], "--api-key: key 1 is shorter than"),
         (["adapters", "--pool", "no spaces"], "--pool"),
         (["queue", "--redis-url", "localhost:6379"], "--redis-url"),
         (["worker", "--model", "m", "--adapters", "--threads", "1"], "--adapters"),
@@ -87,14 +89,17 @@ def test_redis_out_of_reach_ends_with_one_line_and_code_1(
     assert printed.count("\n") == 1
 
 
-def test_an_api_that_is_open_to_the_network_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("words", [["--api-key", "k" * 16], ["--allow-anonymous"]])
+@pytest.mark.parametrize("command", [["api"], ["up", "m"]])
+def test_the_network_is_served_with_a_key_or_when_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    words: list[str],
 ) -> None:
-    words = ["api", "--host", "0.0.0.0", "--redis-url", "redis://127.0.0.1:1"]
-    assert run(monkeypatch, *words) == 1
-    warning, error = capsys.readouterr().err.splitlines()
-    assert warning.startswith("warning: 0.0.0.0 is open to the network")
-    assert error.startswith("lorikeet: no Redis at")
+    network = ["--host", "0.0.0.0", "--port", "0", "--redis-url", "redis://127.0.0.1:1"]
+    assert run(monkeypatch, *command, *words, *network) == 1
+    assert capsys.readouterr().err.startswith("lorikeet: no Redis at")
 
 
 @pytest.mark.parametrize(

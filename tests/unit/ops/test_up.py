@@ -10,6 +10,7 @@ import pytest
 
 from ops import up
 from ops.commands import up as command
+from shared.access import ApiKey
 
 MODELS = b'{"data": [{"id": "base"}, {"id": "pirate"}]}'
 
@@ -21,6 +22,7 @@ class Starting(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.replies = [(200, MODELS)]
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self.sent_keys: list[str | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -29,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, body = 200, b"{}"
         if self.path == "/v1/models":
+            self.server.sent_keys.append(self.headers["Authorization"])
             replies = self.server.replies
             status, body = replies.pop(0) if len(replies) > 1 else replies[0]
         self.send_response(status)
@@ -50,10 +53,10 @@ def server() -> Iterator[Starting]:
         thread.join()
 
 
-async def announced(url: str) -> list[str]:
+async def announced(url: str, *keys: ApiKey) -> list[str]:
     names: list[str] = []
     async with asyncio.timeout(10):
-        await up._announce_when_ready(url, names.extend)
+        await up._announce_when_ready(url, keys, names.extend)
     return names
 
 
@@ -76,6 +79,16 @@ async def test_names_are_asked_for_until_there_are_some(
 ) -> None:
     server.replies.insert(0, first)
     assert await announced(server.url) == ["base", "pirate"]
+
+
+async def test_names_are_asked_for_with_a_key(server: Starting) -> None:
+    assert await announced(server.url, ApiKey("red", "r" * 16), ApiKey("blue", "b" * 16))
+    assert server.sent_keys == [f"Bearer {'r' * 16}"]
+
+
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
+def test_a_server_on_all_addresses_is_announced_at_one_that_answers(host: str, shown: str) -> None:
+    assert command._url(host, 80) == f"http://{shown}:80"
 
 
 def test_the_demo_serves_its_own_adapters_only_if_none_are_chosen(

@@ -1,0 +1,102 @@
+"""Who may use the API: keys, and the tenant that each stands for."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from shared.errors import SettingsError
+from shared.settings import ApiSettings
+
+MIN_KEY_CHARS = 16
+"""Shorter ones can be guessed, also from what names a tenant."""
+TENANT_HASH_CHARS = 12
+
+_SEPARATORS = re.compile(r"[\s,]+")
+_NAMED = re.compile(r"([A-Za-z0-9_-]{1,64}):(.*)")
+_SECRET = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What a client sends, and in whose name."""
+
+    tenant: str
+    """What jobs, limits, logs and metrics know of it."""
+    secret: str = field(repr=False)
+
+
+def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
+    """The keys that clients may send; empty when anybody on this machine may use the API.
+
+    Raises:
+        SettingsError: a key is malformed or stands for two tenants, its file can't be read, or
+            the network could reach the API without a key.
+    """
+    keys = parse_keys(word.get_secret_value() for word in settings.api_keys)
+    if settings.api_key_file is not None:
+        keys += parse_keys([_read(settings.api_key_file)])
+    _check_is_one_tenant_each(keys)
+    if keys and settings.allow_anonymous:
+        raise SettingsError("--allow-anonymous and --api-key contradict each other: give one")
+    if not (keys or settings.allow_anonymous or is_loopback(settings.host)):
+        raise SettingsError(
+            f"--host: {settings.host} can be reached from the network, which needs API keys: give "
+            "--api-key or LORIKEET_API_KEYS, or --allow-anonymous if all who reach it may use it"
+        )
+    return keys
+
+
+def parse_keys(texts: Iterable[str]) -> tuple[ApiKey, ...]:
+    """The keys in `texts`, as `key` or `tenant:key`, separated by commas or white space.
+
+    Raises:
+        SettingsError: one is malformed; the message doesn't show it.
+    """
+    words = [word for text in texts for word in _SEPARATORS.split(text) if word]
+    return tuple(_parse(word, number) for number, word in enumerate(words, 1))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _parse(word: str, number: int) -> ApiKey:
+    named = _NAMED.fullmatch(word)
+    secret = named[2] if named else word
+    if not _SECRET.fullmatch(secret) or (":" in word and not named):
+        raise SettingsError(
+            f"--api-key: key {number} isn't KEY or TENANT:KEY, with a tenant of letters, digits, "
+            "_ and -, and a key of printable ASCII characters"
+        )
+    if len(secret) < MIN_KEY_CHARS:
+        raise SettingsError(
+            f"--api-key: key {number} is shorter than {MIN_KEY_CHARS} characters; "
+            "`openssl rand -hex 24` makes a good one"
+        )
+    return ApiKey(named[1] if named else _tenant_of(secret), secret)
+
+
+def _tenant_of(secret: str) -> str:
+    return f"key-{hashlib.sha256(secret.encode()).hexdigest()[:TENANT_HASH_CHARS]}"
+
+
+def _check_is_one_tenant_each(keys: Iterable[ApiKey]) -> None:
+    tenants: dict[str, str] = {}
+    for key in keys:
+        other = tenants.setdefault(key.secret, key.tenant)
+        if other != key.tenant:
+            raise SettingsError(f"--api-key: tenants {other} and {key.tenant} have the same key")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--api-key-file: can't read {path}: {error}") from None

@@ -1,0 +1,189 @@
+"""API keys: who is let in, and what tenants see of each other."""
+
+import asyncio
+
+import httpx
+import openai
+import pytest
+from api_support import RunningApp, ScriptedWorker
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from shared.connection import Redis
+from shared.keys import Keys
+from shared.settings import ApiSettings
+
+RED, BLUE, NAMELESS = "red-" + "r" * 20, "blue-" + "b" * 20, "nameless-" + "n" * 20
+CHAT = "/v1/chat/completions"
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+ROUTES = [
+    ("POST", CHAT),
+    ("POST", "/v1/completions"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/extract"),
+    ("GET", "/v1/jobs/x"),
+    ("POST", "/v1/jobs/x/cancel"),
+    ("DELETE", "/v1/jobs/x"),
+    ("GET", "/metrics"),
+    ("GET", "/no/such/route"),
+    ("GET", "/health/"),
+    ("GET", "/docs/oauth2-redirect"),
+    ("GET", "//health"),
+]
+WRONG = [
+    *("Bearer", "Bearer wrong", f"Bearer {RED}x", f"Bearer {RED[:-1]}", f"Basic {RED}"),
+    *(RED, f"Bearer {RED} {BLUE}", f"Bearer {RED.upper()}", "Bearer \xe9"),
+]
+
+
+@pytest.fixture
+def settings(settings: ApiSettings) -> ApiSettings:
+    words = [f"red:{RED}", f"blue:{BLUE}", NAMELESS]
+    given = {"api_keys": tuple(map(SecretStr, words)), "max_waiting_tenant": 1}
+    return settings.model_copy(update=given)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_without_a_key_every_route_is_refused_in_openais_shape(
+    http: httpx.AsyncClient, method: str, path: str
+) -> None:
+    reply = await http.request(method, path)
+    assert reply.status_code == 401
+    assert reply.headers["www-authenticate"] == "Bearer"
+    assert reply.json() == {
+        "error": {
+            "message": "an API key is needed; send it in the header `Authorization: Bearer KEY`",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "invalid_api_key",
+        }
+    }
+
+
+@pytest.mark.parametrize("sent", WRONG)
+async def test_a_wrong_key_is_refused_and_not_repeated(http: httpx.AsyncClient, sent: str) -> None:
+    reply = await http.get("/v1/models", headers=[(b"authorization", sent.encode("latin-1"))])
+    assert reply.status_code == 401
+    assert reply.json()["error"]["message"].startswith("this API key isn't known here; ")
+    assert not [word for word in sent.split()[1:] if word in reply.text]
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+@pytest.mark.parametrize("key", [RED, BLUE, NAMELESS])
+async def test_every_key_is_let_in(http: httpx.AsyncClient, scheme: str, key: str) -> None:
+    headers = {"Authorization": f"{scheme} {key}"}
+    assert (await http.get("/v1/models", headers=headers)).status_code == 200
+    assert (await http.get("/metrics", headers=headers)).status_code == 200
+
+
+async def test_openais_client_sends_the_key_and_knows_the_refusal(server: RunningApp) -> None:
+    url = f"{server.url}/v1"
+    async with openai.AsyncOpenAI(api_key=RED, base_url=url, max_retries=0) as client:
+        assert len([model async for model in client.models.list()]) == 2
+    async with openai.AsyncOpenAI(api_key="wrong", base_url=url, max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError):
+            await client.models.list()
+
+
+async def test_health_is_told_to_everybody(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    assert (await http.get("/health")).status_code == 200
+    assert (await http.head("/health")).status_code == 200
+    assert (await http.get("/ready")).json() == {"status": "ready"}
+
+
+async def test_the_description_is_open_but_names_models_to_those_with_a_key_alone(
+    http: httpx.AsyncClient,
+) -> None:
+    assert (await http.get("/docs")).status_code == 200
+    stranger = (await http.get("/openapi.json")).json()
+    assert "extract" not in str(stranger["components"]["schemas"]["ChatCompletionRequest"])
+    assert "examples" not in str(stranger["paths"][CHAT]["post"]["requestBody"])
+    member = (await http.get("/openapi.json", headers=bearer(RED))).json()
+    assert "extract" in str(member["components"]["schemas"]["ChatCompletionRequest"])
+    assert stranger["components"]["securitySchemes"] == {
+        "key": {"type": "http", "scheme": "bearer"}
+    }
+    assert stranger["paths"][CHAT]["post"]["security"] == [{"key": []}]
+    assert "security" not in stranger["paths"]["/health"]["get"]
+
+
+async def test_a_refused_request_is_counted(http: httpx.AsyncClient) -> None:
+    await http.post(CHAT, json=BODY)
+    metrics = (await http.get("/metrics", headers=bearer(RED))).text
+    assert 'lorikeet_requests_total{endpoint="other",status="401"} 1.0' in metrics
+
+
+async def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED)))
+    job = await worker.take()
+    assert job.job.tenant == "red"
+    path = f"/v1/jobs/{job.job.id}"
+    never = (await http.get("/v1/jobs/never", headers=bearer(BLUE))).json()["error"]["message"]
+    for method, url in [("GET", path), ("POST", f"{path}/cancel"), ("DELETE", path)]:
+        reply = await http.request(method, url, headers=bearer(BLUE))
+        assert reply.status_code == 404
+        assert reply.json()["error"]["code"] == "job_not_found"
+        assert reply.json()["error"]["message"] == never.replace("never", job.job.id)
+    assert (await http.get(path, headers=bearer(RED))).json()["state"] == "running"
+    await worker.answer(job)
+    assert (await request).status_code == 200
+    assert (await http.get(path, headers=bearer(BLUE))).status_code == 404
+    assert (await http.get(path, headers=bearer(RED))).json()["choices"][0]["text"] == "hello"
+    reply = await http.post(f"{path}/cancel", headers=bearer(RED))
+    assert reply.json()["state"] == "done"
+
+
+async def test_a_tenants_limit_holds_for_it_alone(
+    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+) -> None:
+    first = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED)))
+    async with asyncio.timeout(10):
+        while not (await server.context.queue.counts()).waiting:
+            pass
+    refused = await http.post(CHAT, json=BODY, headers=bearer(RED))
+    assert refused.status_code == 429
+    assert "tenant" in refused.json()["error"]["message"]
+    other = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(BLUE)))
+    for _ in range(2):
+        await worker.answer(await worker.take())
+    assert (await first).status_code == (await other).status_code == 200
+
+
+async def test_keys_are_neither_in_redis_nor_in_metrics(
+    http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    for key in (RED, NAMELESS):
+        request = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(key)))
+        await worker.answer(await worker.take())
+        await request
+    kept = [await dump(redis, key) async for key in redis.scan_iter(match=f"{keys.prefix}*")]
+    metrics = (await http.get("/metrics", headers=bearer(RED))).text
+    assert list(text_string_to_metric_families(metrics))
+    assert len(kept) > 5
+    for secret in (RED, NAMELESS):
+        assert secret not in metrics
+        assert not [text for text in kept if secret in text]
+
+
+async def dump(redis: Redis, key: bytes) -> str:
+    """A key and its value, readable."""
+    match await redis.type(key):
+        case b"hash":
+            value = await redis.hgetall(key)  # type: ignore[misc]
+        case b"zset":
+            value = await redis.zrange(key, 0, -1)
+        case b"set":
+            value = await redis.smembers(key)  # type: ignore[misc]
+        case b"stream":
+            value = await redis.xrange(key)
+        case b"list":
+            value = await redis.lrange(key, 0, -1)  # type: ignore[misc]
+        case _:
+            value = await redis.get(key)
+    return f"{key!r} {value!r}"
