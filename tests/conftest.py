@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 import structlog
 
@@ -15,6 +16,10 @@ from ops.embedded import start_redis
 from shared.connection import Redis, connect
 from shared.keys import Keys
 from shared.queue import Queue
+
+# The machine may be busy with anything else: a slow example says nothing about the code.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 
 @pytest.fixture(autouse=True)

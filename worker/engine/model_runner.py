@@ -54,7 +54,4 @@ class ModelRunner:
         return logits
 
     def _sample(self, batch: StepBatch, logits: torch.Tensor) -> list[int]:
-        if not batch.sampled:
-            return []
-        rows = [request.sampling for request in batch.sampled]
-        return sample(logits, rows, [len(request.output_ids) for request in batch.sampled])
+        return sample(logits, batch.sampled) if batch.sampled else []

@@ -35,6 +35,13 @@ class RowSampling:
     top_k: int = 0
     """0 keeps all tokens."""
     min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """What is added to the logits of token ids."""
+    min_tokens: int = 0
+    """Output tokens before one of the request's stop ids may be drawn."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from worker.engine.request import RowSampling
+from worker.engine.logits import adjust, is_adjusted
+from worker.engine.request import Request, RowSampling
 
 _MASK = (1 << 64) - 1
 _NUM_CANDIDATES = 1024
@@ -29,31 +30,34 @@ def uniform(seed: int, choice: int, position: int) -> float:
     return (state >> 11) * 2.0**-53
 
 
-def sample(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]) -> list[int]:
-    """One token for each row.
+def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
+    """The next token of each request; `logits` are `[S, V]` of any floating dtype.
 
-    Args:
-        logits: `[S, V]`, any floating dtype.
-        rows: how each row draws.
-        positions: index of the token to draw among the row's output tokens.
-
-    Returns:
-        Token ids; -1 where the row has no finite logits.
+    -1 stands for the token of a row without finite logits.
     """
     best, tokens = logits.max(-1)
-    drawn = [i for i, row in enumerate(rows) if row.temperature > 0]
-    if drawn:
-        index = torch.tensor(drawn, device=logits.device)
-        chosen = _draw(
-            logits[index].float(), [rows[i] for i in drawn], [positions[i] for i in drawn]
-        )
-        tokens[index] = chosen
+    others = [i for i, r in enumerate(requests) if r.sampling.temperature > 0 or is_adjusted(r)]
+    if others:
+        index = torch.tensor(others, device=logits.device)
+        chosen = [requests[i] for i in others]
+        adjusted = logits[index].float()
+        adjust(adjusted, chosen)
+        tokens[index] = _choose(adjusted, chosen)
     # The maximum of a row is NaN if anything in it is.
     return tokens.masked_fill(~best.isfinite(), -1).tolist()
 
 
+def _choose(logits: Tensor, requests: Sequence[Request]) -> Tensor:
+    """The likeliest token `[S]` of rows with temperature 0, and a draw for the others."""
+    tokens = _draw(logits, [r.sampling for r in requests], [len(r.output_ids) for r in requests])
+    is_greedy = [r.sampling.temperature == 0 for r in requests]
+    if not any(is_greedy):
+        return tokens
+    return torch.where(torch.tensor(is_greedy, device=logits.device), logits.argmax(-1), tokens)
+
+
 def _draw(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]) -> Tensor:
-    temperature = _column([r.temperature for r in rows], logits.device)
+    temperature = _column([r.temperature or 1.0 for r in rows], logits.device)
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
     probs = _keep_likely(scaled.softmax(-1), rows)
     cdf = probs.cumsum(-1)

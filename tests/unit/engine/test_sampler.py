@@ -6,8 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worker.engine.request import RowSampling
+from worker.engine.request import Request, RequestId, RowSampling
 from worker.engine.sampler import sample, uniform
+
+
+def at(position: int, row: RowSampling) -> Request:
+    """A request that draws its token of this position."""
+    return Request(
+        id=RequestId("r"),
+        prompt_ids=[0],
+        version=None,
+        sampling=row,
+        max_tokens=10**6,
+        output_ids=[0] * position,
+    )
 
 
 def oracle(logits: Tensor, row: RowSampling, position: int) -> int:
@@ -48,14 +60,14 @@ def test_a_draw_equals_the_oracle(
         )
         for c in range(3)
     ]
-    drawn = sample(logits, rows, [0, 1, 2])
+    drawn = sample(logits, [at(i, row) for i, row in enumerate(rows)])
     assert drawn == [oracle(logits[i], rows[i], i) for i in range(3)]
 
 
 def test_a_nucleus_larger_than_the_sorted_candidates_is_exact() -> None:
     logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(0)) * 0.01
     row = RowSampling(seed=3, top_p=0.95)
-    assert [sample(logits, [row], [p])[0] for p in range(20)] == [
+    assert [sample(logits, [at(p, row)])[0] for p in range(20)] == [
         oracle(logits[0], row, p) for p in range(20)
     ]
 
@@ -63,19 +75,19 @@ def test_a_nucleus_larger_than_the_sorted_candidates_is_exact() -> None:
 def test_a_row_draws_alike_in_any_company() -> None:
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     rows = [RowSampling(seed=s, temperature=0.8 if s else 0.0, top_p=0.9) for s in range(4)]
-    together = sample(logits, rows, [5] * 4)
-    assert together == [sample(logits[i : i + 1], rows[i : i + 1], [5])[0] for i in range(4)]
+    together = sample(logits, [at(5, row) for row in rows])
+    assert together == [sample(logits[i : i + 1], [at(5, rows[i])])[0] for i in range(4)]
 
 
 def test_temperature_zero_takes_the_maximum() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.0]])
-    assert sample(logits, [RowSampling(seed=0, temperature=0.0)], [0]) == [1]
+    assert sample(logits, [at(0, RowSampling(seed=0, temperature=0.0))]) == [1]
 
 
 @pytest.mark.parametrize("temperature", [1e-12, 1e-300])
 def test_a_tiny_temperature_is_greedy_rather_than_an_overflow(temperature: float) -> None:
     logits = torch.tensor([[0.0, 3.0, 2.0]])
-    assert sample(logits, [RowSampling(seed=0, temperature=temperature)], [0]) == [1]
+    assert sample(logits, [at(0, RowSampling(seed=0, temperature=temperature))]) == [1]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -84,14 +96,13 @@ def test_a_row_that_is_not_finite_is_reported_and_leaves_the_others_alone(
     bad: float, temperature: float
 ) -> None:
     logits = torch.tensor([[0.0, bad, 2.0], [0.0, 9.0, -99.0]])
-    rows = [RowSampling(seed=0, temperature=temperature)] * 2
-    assert sample(logits, rows, [0, 0]) == [-1, 1]
+    rows = [at(0, RowSampling(seed=0, temperature=temperature))] * 2
+    assert sample(logits, rows) == [-1, 1]
 
 
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(1000, 3)
-    rows = [RowSampling(seed=s) for s in range(1000)]
-    drawn = sample(logits, rows, [0] * 1000)
+    drawn = sample(logits, [at(0, RowSampling(seed=s)) for s in range(1000)])
     shares = [drawn.count(t) / 1000 for t in range(3)]
     assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.05)
 

@@ -1,0 +1,132 @@
+"""Penalties, bias and the least length, against the formulas of their definitions."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import RepetitionPenaltyLogitsProcessor
+
+from worker.engine.logits import adjust, is_adjusted
+from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.sampler import sample
+
+VOCAB = 12
+TOKEN = st.integers(0, VOCAB - 1)
+SAMPLINGS = st.builds(
+    RowSampling,
+    seed=st.integers(0, 2**63 - 1),
+    temperature=st.sampled_from([0.0, 0.8]),
+    presence_penalty=st.sampled_from([0.0, -2.0, 0.7, 2.0]),
+    frequency_penalty=st.sampled_from([0.0, -1.5, 0.3, 2.0]),
+    repetition_penalty=st.sampled_from([1.0, 0.5, 1.3, 10.0]),
+    logit_bias=st.dictionaries(TOKEN, st.floats(-100, 100, width=32)).map(
+        lambda bias: tuple(bias.items())
+    ),
+    min_tokens=st.integers(0, 4),
+)
+REQUESTS = st.builds(
+    Request,
+    id=st.just(RequestId("r")),
+    prompt_ids=st.lists(TOKEN, min_size=1, max_size=6),
+    version=st.none(),
+    sampling=SAMPLINGS,
+    max_tokens=st.just(100),
+    stop_ids=st.frozensets(TOKEN, max_size=2),
+    output_ids=st.lists(TOKEN, max_size=6),
+)
+
+
+def reference(logits: Sequence[float], request: Request) -> list[float]:
+    """Each token's logit by the definitions, one token at a time."""
+    sampling, bias = request.sampling, dict(request.sampling.logit_bias)
+    adjusted = []
+    for token, logit in enumerate(logits):
+        logit += bias.get(token, 0.0)
+        if token in request.prompt_ids or token in request.output_ids:
+            penalty = sampling.repetition_penalty
+            logit = logit * penalty if logit < 0 else logit / penalty
+        count = request.output_ids.count(token)
+        logit -= sampling.frequency_penalty * count
+        logit -= sampling.presence_penalty * (count > 0)
+        may_end = len(request.output_ids) >= sampling.min_tokens
+        adjusted.append(logit if may_end or token not in request.stop_ids else -torch.inf)
+    return adjusted
+
+
+def random_logits(num_rows: int, seed: int) -> torch.Tensor:
+    return torch.randn(num_rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * 5
+
+
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=4), seed=st.integers(0, 1000))
+def test_each_row_equals_the_reference_whatever_the_others_ask_for(
+    requests: list[Request], seed: int
+) -> None:
+    logits = random_logits(len(requests), seed)
+    expected = [reference(row.tolist(), r) for row, r in zip(logits, requests, strict=True)]
+    adjust(logits, requests)
+    torch.testing.assert_close(logits, torch.tensor(expected), rtol=1e-5, atol=1e-4)
+
+
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=4), seed=st.integers(0, 1000))
+def test_tokens_are_drawn_from_the_adjusted_logits(requests: list[Request], seed: int) -> None:
+    logits = random_logits(len(requests), seed)
+    adjusted = logits.clone()
+    adjust(adjusted, requests)
+    plain = [_without_adjustments(request) for request in requests]
+    assert sample(logits, requests) == sample(adjusted, plain)
+
+
+def _without_adjustments(request: Request) -> Request:
+    sampling = request.sampling
+    return Request(
+        id=request.id,
+        prompt_ids=request.prompt_ids,
+        version=None,
+        sampling=RowSampling(seed=sampling.seed, temperature=sampling.temperature),
+        max_tokens=request.max_tokens,
+        output_ids=request.output_ids,
+    )
+
+
+@given(request=REQUESTS, seed=st.integers(0, 1000))
+def test_the_repetition_penalty_is_transformers(request: Request, seed: int) -> None:
+    penalty = request.sampling.repetition_penalty
+    request.sampling = RowSampling(seed=0, repetition_penalty=penalty)
+    logits = random_logits(1, seed)
+    ids = torch.tensor([request.prompt_ids + request.output_ids])
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())  # type: ignore[arg-type]
+    adjust(logits, [request])
+    torch.testing.assert_close(logits, expected)
+
+
+@given(request=REQUESTS)
+def test_sampling_leaves_the_models_logits_as_they_are(request: Request) -> None:
+    logits = random_logits(1, 0)
+    before = logits.clone()
+    sample(logits, [request])
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_small_penalty_counts_in_half_precision(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[100.0, 100.0]], dtype=dtype)
+    sampling = RowSampling(seed=0, temperature=0.0, presence_penalty=0.01)
+    request = Request(
+        id=RequestId("r"),
+        prompt_ids=[1],
+        version=None,
+        sampling=sampling,
+        max_tokens=9,
+        output_ids=[0],
+    )
+    assert sample(logits, [request]) == [1]
+
+
+def test_a_request_that_asks_for_nothing_is_not_adjusted() -> None:
+    sampling = RowSampling(seed=0, temperature=0.5, top_p=0.9, top_k=3, min_p=0.1)
+    request = Request(
+        id=RequestId("r"), prompt_ids=[1], version=None, sampling=sampling, max_tokens=9
+    )
+    assert not is_adjusted(request)
