@@ -120,12 +120,21 @@ def _sampling(
     request: GenerationRequest, max_tokens: int | None, random_seed: int
 ) -> SamplingParams:
     seed = random_seed if request.seed is None else request.seed
+    if max_tokens is not None and (request.min_tokens or 0) > max_tokens:
+        raise _invalid(
+            "min_tokens", f"is {request.min_tokens}, over the {max_tokens} of max_tokens"
+        )
     return SamplingParams(
         seed=seed % 2**63,  # negative ones are allowed to clients, but not to random generators
         temperature=_or(request.temperature, 1.0),
         top_p=_or(request.top_p, 1.0),
         top_k=max(0, _or(request.top_k, 0)),
         min_p=_or(request.min_p, 0.0),
+        presence_penalty=_or(request.presence_penalty, 0.0),
+        frequency_penalty=_or(request.frequency_penalty, 0.0),
+        repetition_penalty=_or(request.repetition_penalty, 1.0),
+        logit_bias=tuple(request.logit_bias.items()),
+        min_tokens=_or(request.min_tokens, 0),
         max_tokens=max_tokens,
         stop=tuple(request.stop),
         n=_or(request.n, 1),

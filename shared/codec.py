@@ -34,6 +34,7 @@ def decode_job(raw: bytes | str) -> Job:
     wire = _checked(raw)
     sampling = wire.pop("sampling")
     sampling["stop"] = tuple(sampling["stop"])
+    sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
     messages, prompt = wire.pop("messages"), wire.pop("prompt")
     return Job(
         **{**wire, "endpoint": Endpoint(wire["endpoint"])},

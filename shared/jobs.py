@@ -47,6 +47,13 @@ class SamplingParams:
     top_k: int = 0
     """0 keeps all tokens."""
     min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """What is added to the logits of token ids."""
+    min_tokens: int = 0
+    """Output tokens before an end-of-sequence token or a stop string may end the answer."""
     max_tokens: int | None = None
     """None: as many as the context holds."""
     stop: tuple[str, ...] = ()

@@ -73,7 +73,9 @@ class TextStream:
     text ends before the stop string that is complete first.
     """
 
-    def __init__(self, token_bytes: TokenBytes, stop: Sequence[str], *, opens: bool) -> None:
+    def __init__(
+        self, token_bytes: TokenBytes, stop: Sequence[str], *, opens: bool, min_tokens: int = 0
+    ) -> None:
         """Start with no text.
 
         Args:
@@ -81,10 +83,12 @@ class TextStream:
             stop: strings that end the text.
             opens: whether a new text begins here (a chat answer), rather than one that goes on
                 from its prompt, where a leading space counts.
+            min_tokens: the stop strings are looked for in the text of later tokens only.
         """
         self._token_bytes = token_bytes
         self._stop = tuple(s for s in stop if s)
         self._at_start = opens
+        self._num_unsearched = min_tokens
         self._decode: Callable[..., str] = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._held = ""
         self.is_stopped = False
@@ -92,7 +96,11 @@ class TextStream:
 
     def feed(self, token_id: int) -> str:
         """The text that this token makes visible, often none."""
-        return self._show(self._decode(self._bytes(token_id)))
+        new = self._decode(self._bytes(token_id))
+        if self._num_unsearched > 0:
+            self._num_unsearched -= 1
+            return new
+        return self._show(new)
 
     def replay(self, ids: Iterable[int]) -> str:
         """The text that these tokens make visible."""

@@ -28,6 +28,8 @@ class Tokenizer:
         Raises:
             JobFailed: the client's input can't be used; names the field.
         """
+        for token_id, _ in job.sampling.logit_bias:
+            self._check_id(token_id, f"logit_bias[{token_id}]")
         if job.endpoint is Endpoint.CHAT:
             return self.encode_chat(job.messages or ())
         return self.encode_prompt(job.prompt or "")
@@ -57,16 +59,19 @@ class Tokenizer:
         if isinstance(prompt, str):
             return self._encode(prompt, "prompt", add_special_tokens=True)
         for i, token_id in enumerate(prompt):
-            if not 0 <= token_id < self._vocab_size:
-                param = f"prompt[{i}]"
-                reason = f"token id {token_id} is outside of the vocabulary of {self._vocab_size}"
-                raise _invalid(f"{param}: {reason}", param)
+            self._check_id(token_id, f"prompt[{i}]")
         return _not_empty(list(prompt), "prompt")
 
     def stream(self, job: Job) -> TextStream:
         """A fresh text for one choice of the job."""
         opens = job.endpoint is Endpoint.CHAT
-        return TextStream(self._token_bytes, job.sampling.stop, opens=opens)
+        stop, min_tokens = job.sampling.stop, job.sampling.min_tokens
+        return TextStream(self._token_bytes, stop, opens=opens, min_tokens=min_tokens)
+
+    def _check_id(self, token_id: int, param: str) -> None:
+        if not 0 <= token_id < self._vocab_size:
+            reason = f"token id {token_id} is outside of the vocabulary of {self._vocab_size}"
+            raise _invalid(f"{param}: {reason}", param)
 
     def _encode(self, text: str, param: str, *, add_special_tokens: bool) -> list[int]:
         # Without `verbose` it warns about lengths, which are checked elsewhere.

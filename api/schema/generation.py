@@ -6,6 +6,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 MAX_STOPS = 16
 MAX_CHOICES = 16
+MAX_BIASES = 300
+MAX_TOKEN_ID = 2**31 - 1
 INT64 = 2**63
 
 
@@ -21,6 +23,21 @@ def as_stops(value: Any) -> Any:
     if "" in stops:
         raise ValueError("can't contain an empty string")
     return stops
+
+
+def as_logit_bias(value: Any) -> Any:
+    """`logit_bias` as a dict of token ids; in JSON they are strings."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(map(_is_token_id, value)):
+        raise ValueError("must be an object with token ids as its names")
+    if len(value) > MAX_BIASES:
+        raise ValueError(f"can have at most {MAX_BIASES} token ids, not {len(value)}")
+    return {int(token_id): bias for token_id, bias in value.items()}
+
+
+def _is_token_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= MAX_TOKEN_ID
 
 
 class StreamOptions(BaseModel):
@@ -50,8 +67,32 @@ class GenerationRequest(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="keep tokens at least this likely relative to the likeliest; by default 0"
     )
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
+        None, description="taken from the logits of tokens that the answer has; by default 0"
+    )
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
+        None, description="taken from a token's logit each time the answer has it; by default 0"
+    )
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
+        None,
+        description="makes tokens of prompt and answer less likely if over 1, as in transformers",
+    )
+    logit_bias: Annotated[
+        dict[int, Annotated[float, Field(ge=-100, le=100)]],
+        BeforeValidator(as_logit_bias),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+                "maxProperties": MAX_BIASES,
+            }
+        ),
+    ] = Field(default_factory=dict, description="added to the logits of these token ids")
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="most tokens of one answer"
+    )
+    min_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="tokens before an answer may end by itself; by default 0"
     )
     stop: Annotated[
         list[str],

@@ -13,16 +13,11 @@ Neutral = Mapping[str, tuple[Any, ...]]
 """Field name -> values that ask for nothing. None is always one of them."""
 
 COMMON: Neutral = {
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "metadata": ({},),
-    "min_tokens": (0,),
     "moderation": (),
-    "presence_penalty": (0,),
     "prompt_cache_key": (),
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
-    "repetition_penalty": (1,),
     "response_format": ({"type": "text"},),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),

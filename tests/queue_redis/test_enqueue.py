@@ -7,7 +7,7 @@ from queue_support import LIMITS, make_job
 from ops.embedded import EmbeddedRedis
 from shared.connection import connect
 from shared.errors import DuplicateJob, QueueFull
-from shared.jobs import JobState
+from shared.jobs import JobState, SamplingParams
 from shared.keys import Keys
 from shared.queue import Queue
 
@@ -20,7 +20,15 @@ async def test_returns_the_position_in_the_queue_of_its_version(queue: Queue) ->
 
 async def test_a_job_reaches_its_worker_as_it_was_sent(queue: Queue, actor) -> None:
     job = make_job(
-        n=3, messages=({"role": "user", "content": "grüß <b> 猫\u2028 \x00"},), prompt=(1, 2, 3)
+        sampling=SamplingParams(
+            seed=2**63 - 1,
+            n=3,
+            stop=("a", "\n"),
+            presence_penalty=0.5,
+            logit_bias=((5, -100.0), (7, 1.5)),
+        ),
+        messages=({"role": "user", "content": "grüß <b> 猫\u2028 \x00"},),
+        prompt=(1, 2, 3),
     )
     await queue.enqueue(job, LIMITS)
     (claimed,) = await (await actor()).claim()

@@ -48,7 +48,8 @@ def test_null_means_the_default() -> None:
         "max_tokens",
         "max_completion_tokens",
     )
-    names += ("stop", "seed", "n", "user", "ignore_eos", "stream", "stream_options")
+    names += ("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias")
+    names += ("min_tokens", "stop", "seed", "n", "user", "ignore_eos", "stream", "stream_options")
     assert chat(**dict.fromkeys(names)) == chat()
 
 
@@ -62,6 +63,20 @@ def test_options_reach_the_worker() -> None:
         0.1,
     )
     assert (sampling.max_tokens, sampling.n, sampling.seed, sampling.ignore_eos) == (9, 3, 1, True)
+
+
+def test_penalties_and_biases_reach_the_worker() -> None:
+    job = completion(
+        presence_penalty=0.5,
+        frequency_penalty=-1,
+        repetition_penalty=1.2,
+        logit_bias={"5": -100, "7": 1.5},
+        min_tokens=4,
+    )
+    sampling = job.sampling
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, -1)
+    assert (sampling.repetition_penalty, sampling.min_tokens) == (1.2, 4)
+    assert sampling.logit_bias == ((5, -100), (7, 1.5))
 
 
 def test_zero_is_a_seed() -> None:
@@ -111,9 +126,6 @@ def test_fields_that_are_not_served_may_be_sent_with_the_value_that_asks_for_not
         "parallel_tool_calls": True,
         "logprobs": False,
         "top_logprobs": None,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0,
-        "logit_bias": {},
         "response_format": {"type": "text"},
         "service_tier": "auto",
         "store": False,

@@ -150,6 +150,14 @@ def test_of_two_stop_strings_the_one_complete_first_ends_the_text() -> None:
     assert text.is_stopped
 
 
+def test_a_stop_string_in_the_least_text_is_shown_and_stops_nothing() -> None:
+    text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo", "r"], opens=True, min_tokens=4)
+    assert text.replay(spelled("hello wo")) == "hello wo"
+    assert not text.is_stopped
+    assert text.replay(spelled("rld")) == ""
+    assert text.is_stopped
+
+
 def test_the_tokenizer_is_asked_once_per_id(monkeypatch: pytest.MonkeyPatch) -> None:
     table, decode, asked = TokenBytes(BYTE_LEVEL), BYTE_LEVEL.decode, []
 

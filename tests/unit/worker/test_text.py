@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 
@@ -88,6 +90,14 @@ def test_a_token_id_outside_of_the_vocabulary_is_named(bad: int) -> None:
     error = failure(TOKENIZER.encode_prompt, (5, bad))
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "prompt[1]")
     assert error.message.startswith(f"prompt[1]: token id {bad} ")
+
+
+def test_a_bias_of_a_token_outside_of_the_vocabulary_is_named() -> None:
+    biased = dataclasses.replace(
+        job(), sampling=SamplingParams(seed=1, logit_bias=((499, 1.0), (500, 2.0)))
+    )
+    error = failure(TOKENIZER.encode, biased)
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "logit_bias[500]")
 
 
 @pytest.mark.parametrize("empty", ["", ()])

@@ -1,0 +1,118 @@
+"""Penalties and biases in the engine: what transformers + PEFT and the definitions give."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import engine_of, load, random_prompt, run
+from peft import PeftModel
+from reference import MAX_GAP
+from tiny import save_adapter, tiny_model
+
+from shared.ids import AdapterVersion
+from worker.engine.request import Request, RequestId, RowSampling
+
+NUM_TOKENS = 20
+EOS = 2
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "presence": {"presence_penalty": 2.0},
+    "frequency": {"frequency_penalty": 1.5},
+    "repetition": {"repetition_penalty": 1.8},
+    "bias": {"logit_bias": ((7, 100.0), (9, -100.0))},
+    "long": {"min_tokens": 12, "logit_bias": ((EOS, 100.0),)},
+    "all": {
+        "presence_penalty": -0.5,
+        "frequency_penalty": 0.9,
+        "repetition_penalty": 1.3,
+        "logit_bias": ((EOS, 50.0), (8, 6.0)),
+        "min_tokens": 5,
+    },
+}
+Models = Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        name: save_adapter(root / name, seed=seed, r=rank, target_modules="all-linear")
+        for seed, (name, rank) in enumerate({"one": 4, "two": 12}.items())
+    }
+
+
+@pytest.fixture(scope="module")
+def models(folders: dict[str, Path]) -> Models:
+    adapted = {
+        name: PeftModel.from_pretrained(tiny_model(), str(folder)).eval()
+        for name, folder in folders.items()
+    }
+    return {"base": tiny_model(), **adapted}
+
+
+def request_of(name: str, seed: int, version: AdapterVersion | None, **sampling: Any) -> Request:
+    return Request(
+        id=RequestId(name),
+        prompt_ids=random_prompt(seed, 5 + 9 * seed % 30),
+        version=version,
+        sampling=RowSampling(**{"seed": seed, "temperature": 0.0, **sampling}),
+        max_tokens=NUM_TOKENS,
+        stop_ids=frozenset({EOS}),
+    )
+
+
+def adjusted(logits: list[float], request: Request, output: list[int]) -> list[float]:
+    """The logits by the definitions, with the end forbidden while the answer is too short."""
+    sampling, bias = request.sampling, dict(request.sampling.logit_bias)
+    seen = {*request.prompt_ids, *output}
+    result = []
+    for token, logit in enumerate(logits):
+        value = logit + bias.get(token, 0.0)
+        if token in seen:
+            value *= sampling.repetition_penalty ** (-1 if value > 0 else 1)
+        value -= sampling.frequency_penalty * output.count(token)
+        value -= sampling.presence_penalty * (token in output)
+        too_short = len(output) < sampling.min_tokens and token in request.stop_ids
+        result.append(-torch.inf if too_short else value)
+    return result
+
+
+@torch.inference_mode()
+def check_greedy(model: Any, request: Request, tokens: list[int]) -> None:
+    """Each token is the best one by the reference, up to float32's noise."""
+    ids = torch.tensor([[*request.prompt_ids, *tokens]])
+    rows = model(input_ids=ids).logits[0, len(request.prompt_ids) - 1 : -1]
+    for position, token in enumerate(tokens):
+        scores = adjusted(rows[position].tolist(), request, tokens[:position])
+        assert max(scores) - scores[token] < MAX_GAP, f"{request.id}: token {position}"
+    assert tokens[-1] == EOS or len(tokens) == NUM_TOKENS
+    assert EOS not in tokens[:-1]
+
+
+def test_a_mixed_batch_follows_the_definitions_through_chunks_and_preemption(
+    folders: dict[str, Path], models: Models
+) -> None:
+    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=24, budget=23)
+    requests = {
+        (name, kind): request_of(f"{name}:{kind}", seed, versions.get(name), **sampling)
+        for name in models
+        for seed, (kind, sampling) in enumerate(SAMPLINGS.items())
+    }
+    tokens = run(engine, requests.values())
+    assert engine.stats().num_preemptions > 0
+    for (name, _), request in requests.items():
+        check_greedy(models[name], request, tokens[request.id])
+    lengths = {kind: len(tokens[requests["base", kind].id]) for kind in SAMPLINGS}
+    assert lengths["long"] == 13
+    assert len({tuple(tokens[requests["base", kind].id]) for kind in SAMPLINGS}) == len(SAMPLINGS)
+
+
+def test_a_moved_request_penalises_what_was_shown(folders: dict[str, Path]) -> None:
+    sampling = {**SAMPLINGS["all"], "temperature": 0.9, "min_tokens": NUM_TOKENS}
+    engine, versions = engine_of(load(tiny_model()), folders)
+    [undisturbed] = run(engine, [request_of("r", 3, versions["one"], **sampling)]).values()
+    moved = request_of("r", 3, versions["one"], **sampling)
+    moved.output_ids = undisturbed[:9]
+    assert run(engine_of(load(tiny_model()), folders)[0], [moved])["r"] == undisturbed[9:]
