@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands import chat, pool, serve, up
+from ops.commands import chat, health, pool, serve, up
 from ops.commands.flags import spread_adapters
 from ops.supervisor import EXIT_REFUSED, ChildRefused
 from shared.errors import AdapterRejected, LorikeetError, ModelRejected, SettingsError
@@ -31,6 +31,7 @@ app.command(rich_help_panel=_RUN)(serve.control)
 app.command(rich_help_panel=_LOOK)(chat.chat)
 app.command(rich_help_panel=_LOOK)(pool.adapters)
 app.command(rich_help_panel=_LOOK)(pool.queue)
+app.command(rich_help_panel=_LOOK)(health.health)
 app.add_typer(pool.jobs_app, name="jobs", rich_help_panel=_LOOK)
 
 

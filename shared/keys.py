@@ -102,6 +102,10 @@ class Keys:
         """
         return f"{self.prefix}tok:{job_id}"
 
+    def control(self, host: str) -> str:
+        """STRING: what a control process of this host has done; seconds after its last sign."""
+        return f"{self.prefix}control:{host}"
+
     @property
     def dead(self) -> str:
         """STREAM: dead letters with their jobs, the newest 10,000 or so."""

@@ -7,6 +7,7 @@ them may run: the cron job is unique, so each second one of them does it.
 import asyncio
 import contextlib
 import signal
+import socket
 from typing import Any
 
 import orjson
@@ -23,6 +24,8 @@ from shared.settings import ControlSettings
 
 RETRY_S = 1.0
 REAP_TIMEOUT_S = 10.0
+HEALTH_S = 5.0
+"""How often it tells Redis that it is alive."""
 
 log = structlog.get_logger()
 
@@ -91,6 +94,8 @@ def _arq_worker(settings: ControlSettings) -> Any:
         job_serializer=orjson.dumps,
         job_deserializer=orjson.loads,
         handle_signals=False,
+        health_check_key=keys.control(socket.gethostname()),
+        health_check_interval=HEALTH_S,
         ctx={"queue": Queue(redis, keys)},
     )
 

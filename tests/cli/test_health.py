@@ -1,0 +1,73 @@
+"""`lorikeet health` against a real Redis, as a container's health check runs it."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from queue_support import INFO, Actor, eventually
+
+from shared.connection import Redis
+from shared.keys import Keys
+from shared.queue import Queue
+
+Run = Callable[[], None]
+LORIKEET = Path(sys.executable).with_name("lorikeet")
+
+
+@pytest.fixture
+def pool_flags(redis_url: str, pool: str) -> list[str]:
+    return ["--redis-url", redis_url, "--pool", pool]
+
+
+@pytest.fixture
+def control(pool_flags: list[str]) -> Iterator[Run]:
+    """Starts the process when it is called."""
+    processes = []
+
+    def start() -> None:
+        command = [str(LORIKEET), "control", *pool_flags]
+        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+
+    yield start
+    for process in processes:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+async def health(process: str, pool_flags: list[str]) -> tuple[int, str]:
+    command = [str(LORIKEET), "health", process, *pool_flags]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+async def test_a_worker_is_healthy_while_it_holds_a_lease_under_this_host_name(
+    queue: Queue, redis: Redis, keys: Keys, pool_flags: list[str]
+) -> None:
+    host = socket.gethostname()
+    await Actor(queue, redis, keys, f"{host}2:1:a", []).register(lease_ms=60_000)
+    code, output = await health("worker", pool_flags)
+    assert (code, f"no worker of host {host} is alive" in output) == (1, True)
+    worker = await Actor(queue, redis, keys, f"{host}:1:a", []).register(lease_ms=60_000)
+    assert await health("worker", pool_flags) == (0, "alive\n")
+    await queue.beat(worker.id, lease_ms=0, info=INFO)
+    assert (await health("worker", pool_flags))[0] == 1
+
+
+async def test_control_is_healthy_as_soon_as_it_works(pool_flags: list[str], control: Run) -> None:
+    assert (await health("control", pool_flags))[0] == 1
+    control()
+
+    async def is_healthy() -> bool:
+        return await health("control", pool_flags) == (0, "alive\n")
+
+    await eventually(is_healthy, within_s=30)
+
+
+async def test_without_redis_nothing_is_healthy(pool: str) -> None:
+    away = ["--redis-url", "redis://127.0.0.1:1/0", "--pool", pool]
+    code, output = await health("worker", away)
+    assert (code, "Redis is out of reach" in output) == (1, True)
