@@ -100,7 +100,7 @@ class ApiSettings(PoolSettings):
 class WorkerSettings(PoolSettings):
     """One worker: one engine, one base model, any number of adapters."""
 
-    model: str = Field(description="base model: a folder or a hub id")
+    model: str = Field(description="base model: a folder, a hub id, or `demo`")
     served_name: str | None = Field(
         None, description="the base model's name; by default its folder's or hub id"
     )

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ops.commands.flags import ModelArgument, one_model, read_settings, settings_flags
+from ops.commands.base_model import base_model
+from ops.commands.flags import ModelArgument, read_settings, settings_flags
 from shared.log import configure_logging
 from shared.settings import ApiSettings, ControlSettings, WorkerSettings
 
@@ -20,7 +21,7 @@ def api(**given: Any) -> None:
 @settings_flags(WorkerSettings)
 def worker(base: ModelArgument = None, **given: Any) -> None:
     """Run one engine: a base model and its adapters. Needs Redis; any number may run."""
-    settings = read_settings(WorkerSettings, given, model=one_model(base, given["model"]))
+    settings = read_settings(WorkerSettings, {**given, **base_model(base, given)})
     configure_logging(settings.log_level, process="worker")
     from worker.service import run_worker
 

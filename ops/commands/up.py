@@ -1,33 +1,27 @@
 """`lorikeet up`: everything on one machine."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
 
+from ops.commands.base_model import DEMO, base_model
 from ops.commands.flags import (
     Given,
     ModelArgument,
-    one_model,
     read_settings,
     redis_from_environment,
     settings_flags,
     to_argv,
 )
 from ops.cores import usable_cores
-from ops.demo.model import demo_model
 from ops.lines import Lines
 from ops.up import Plan, run_plan, usable_port, worker_names
 from shared.access import api_keys
-from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, PoolSettings, WorkerSettings
+from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 
-DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
 _SECRETS = {"redis_url", "api_keys", "api_key_file"}
@@ -53,9 +47,7 @@ def up(
     api = read_settings(ApiSettings, given)
     keys = api_keys(api)
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
-    given |= (
-        _demo(given) if _serves_demo(base, given) else {"model": one_model(base, given["model"])}
-    )
+    given |= base_model(base, given, default=DEMO)
     worker = read_settings(WorkerSettings, given)
     given["threads"] = worker.threads or max(1, usable_cores() // workers)
 
@@ -71,20 +63,6 @@ def up(
     )
     lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(workers)])
     run_plan(plan, lines.show, lambda names: _announce(plan.url, names, has_keys=bool(keys)))
-
-
-def _serves_demo(base: str | None, given: Given) -> bool:
-    return not (base or given["model"] or f"{ENV_PREFIX}MODEL" in os.environ)
-
-
-def _demo(given: Given) -> dict[str, Any]:
-    """The demo model, and its adapters if none were given."""
-    # In a process of its own: the conversion's libraries would stay in this one's memory.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        model = pool.submit(demo_model).result()
-    shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]
-    is_chosen = given["adapters"] or f"{ENV_PREFIX}ADAPTERS" in os.environ
-    return {"model": str(model), "adapters": given["adapters"] if is_chosen else shipped}
 
 
 def _child_flags(cls: type[PoolSettings], given: Given) -> list[str]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.commands.up import DEMO_ADAPTERS
+from ops.commands.base_model import DEMO_ADAPTERS
 from ops.demo import extract, pirate
 from ops.demo.model import HUB_ID
 

@@ -1,9 +1,8 @@
-"""How `lorikeet up` waits for its server, and what it takes for the demo."""
+"""How `lorikeet up` waits for its server."""
 
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -89,26 +88,3 @@ async def test_names_are_asked_for_with_a_key(server: Starting) -> None:
 @pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
 def test_a_server_on_all_addresses_is_announced_at_one_that_answers(host: str, shown: str) -> None:
     assert command._url(host, 80) == f"http://{shown}:80"
-
-
-def test_the_demo_serves_its_own_adapters_only_if_none_are_chosen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(command, "ProcessPoolExecutor", NoProcess)
-    monkeypatch.delenv("LORIKEET_ADAPTERS", raising=False)
-    names = [given.partition("=")[0] for given in command._demo({"adapters": None})["adapters"]]
-    assert names == ["extract", "pirate"]
-    assert command._demo({"adapters": ["a=x"]})["adapters"] == ["a=x"]
-    monkeypatch.setenv("LORIKEET_ADAPTERS", "b=y")
-    assert command._demo({"adapters": None})["adapters"] is None  # left to the variable
-    assert command._demo({"adapters": ["a=x"]})["adapters"] == ["a=x"]
-
-
-class NoProcess(ThreadPoolExecutor):
-    """Makes no demo model."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        super().__init__(1)
-
-    def submit(self, *_: object) -> Future[str]:  # type: ignore[override]
-        return super().submit(str, "demo")
