@@ -77,12 +77,7 @@ def _context(settings: ApiSettings, redis: Redis, app_metrics: Metrics) -> Conte
     return Context(
         settings=settings,
         api_id=api_id,
-        limits=Limits(
-            max_waiting=settings.max_waiting,
-            max_waiting_adapter=settings.max_waiting_adapter,
-            max_waiting_tenant=settings.max_waiting_tenant,
-            retain_ms=int(settings.retain_s * 1000),
-        ),
+        limits=Limits.of(settings),
         queue=queue,
         registry=Registry(redis, keys),
         shown=partial(shown, redis, keys),

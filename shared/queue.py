@@ -21,7 +21,8 @@ from shared.keys import Keys
 from shared.outcomes import Claim, FinishOutcome, Mail, Reaped, Undecodable
 from shared.results import Result
 from shared.scripts import Arg, Scripts
-from shared.views import JobView, QueueCounts, RedisMemory, Views, WorkerView
+from shared.settings import ApiSettings
+from shared.views import Backlog, JobView, QueueCounts, RedisMemory, Views, WorkerView
 from shared.workers import WorkerInfo
 
 PRIORITY_STEP = 1000
@@ -36,6 +37,16 @@ class Limits:
     max_waiting_adapter: int
     max_waiting_tenant: int
     retain_ms: int
+
+    @classmethod
+    def of(cls, settings: ApiSettings) -> "Limits":
+        """Those that a front end has."""
+        return cls(
+            max_waiting=settings.max_waiting,
+            max_waiting_adapter=settings.max_waiting_adapter,
+            max_waiting_tenant=settings.max_waiting_tenant,
+            retain_ms=int(settings.retain_s * 1000),
+        )
 
 
 class Queue:
@@ -84,8 +95,10 @@ class Queue:
         if not await self._scripts.run("residents", wid, len(add), *add, *remove):
             raise _lease_lost(wid)
 
-    async def enqueue(self, job: Job, limits: Limits) -> int:
+    async def enqueue(self, job: Job, limits: Limits, *, is_suspect: bool = False) -> int:
         """Accept a job; returns its position in the queue of its version, from 1.
+
+        A suspect runs alone from the start: it has killed workers before.
 
         Raises:
             DuplicateJob: a job of this id is stored already; so a call that is repeated after
@@ -93,7 +106,7 @@ class Queue:
             QueueFull: a limit of `limits`, or of Redis' memory, is reached.
         """
         try:
-            reply = await self._scripts.run("enqueue", *_enqueue_args(job, limits))
+            reply = await self._scripts.run("enqueue", *_enqueue_args(job, limits), int(is_suspect))
         except OutOfMemory as error:
             raise QueueFull("memory", (await self.counts()).waiting) from error
         match reply:
@@ -198,6 +211,7 @@ class Queue:
             end.usage.prompt_tokens + end.usage.completion_tokens if end.usage else "",
             encode_events([end]),
             encode_result(result),
+            int(_is_fault_of_ours(end)),
         )
         return FinishOutcome(outcome.decode())
 
@@ -244,6 +258,10 @@ class Queue:
         """How much waits, and how much ended so far."""
         return await self._views.counts()
 
+    async def backlogs(self) -> list[Backlog]:
+        """Versions with at least one waiting job, the one whose next job waits longest first."""
+        return await self._views.backlogs()
+
     async def memory(self) -> RedisMemory:
         """How full Redis is, for whatever purpose."""
         return await self._views.memory()
@@ -257,6 +275,11 @@ def _enqueue_args(job: Job, limits: Limits) -> tuple[Arg, ...]:
         *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
         encode_job(job),
     )
+
+
+def _is_fault_of_ours(end: End) -> bool:
+    """Whether the same request may well be answered another time."""
+    return end.state is JobState.FAILED and end.error is not None and end.error.status >= 500
 
 
 def _claimed(entry: tuple[bytes, int, int, bytes]) -> ClaimedJob | Undecodable:

@@ -67,6 +67,16 @@ class QueueCounts:
     """Workers that were given up so far."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits for one version."""
+
+    version: AdapterVersion
+    waiting: int
+    next_waited_ms: int
+    """How long the job that is next has waited."""
+
+
 @dataclass(frozen=True, slots=True)
 class RedisMemory:
     """Bytes."""
@@ -143,6 +153,30 @@ class Views:
             released=int(counters.get(b"released", 0)),
             workers_lost=int(counters.get(b"workers_lost", 0)),
         )
+
+    async def backlogs(self) -> list[Backlog]:
+        """Versions with at least one waiting job, the one whose next job waits longest first."""
+        with redis_errors():
+            seconds, micros = await self._redis.time()
+            versions = [
+                AdapterVersion(raw.decode())
+                for raw in await self._redis.zrange(self._keys.ready, 0, -1)
+            ]
+            pipe = self._redis.pipeline(transaction=False)
+            for version in versions:
+                pipe.zcard(self._keys.queue(version))
+                pipe.zrange(self._keys.queue(version), 0, 0)
+            flat = await pipe.execute()
+            for head in flat[1::2]:
+                pipe.hget(self._keys.job(JobId(head[0].decode() if head else "")), "enq")
+            accepted = await pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        found = [
+            Backlog(version=version, waiting=size, next_waited_ms=max(0, now_ms - int(ms)))
+            for version, size, ms in zip(versions, flat[::2], accepted, strict=True)
+            if ms is not None
+        ]
+        return sorted(found, key=lambda backlog: -backlog.next_waited_ms)
 
     async def memory(self) -> RedisMemory:
         """How full Redis is."""

@@ -103,12 +103,14 @@ local function wake(version)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- The one way in which a job ends. Needs job.id, .try, .out and .retain; the last two arguments
--- are what a worker wrote, and are made here for a job that a script ends.
+-- The one way in which a job ends. Needs job.id, .try, .out and .retain; with .is_ours, a fault of
+-- ours ended it, and its body stays to be enqueued anew. The last two arguments are what a worker
+-- wrote, and are made here for a job that a script ends.
 local function end_job(job, state, now, usage, error, event, result)
   local key = P .. 'job:' .. job.id
   redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
-  redis.call('HDEL', key, 'body', 'owner', 'reserved')
+  redis.call('HDEL', key, 'owner', 'reserved')
+  if not job.is_ours then redis.call('HDEL', key, 'body') end
   redis.call('PEXPIRE', key, job.retain)
   redis.call('PEXPIRE', P .. 'tok:' .. job.id, CHECKPOINT_AFTER_END_MS)
   redis.call('HINCRBY', P .. 'cnt', state, 1)

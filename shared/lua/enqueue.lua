@@ -1,6 +1,6 @@
 #!lua
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
---       max_waiting max_waiting_adapter max_waiting_tenant body
+--       max_waiting max_waiting_adapter max_waiting_tenant body suspect
 -- Returns {'ok', position} | {'dup', state} | {'full', which, waiting}.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
@@ -48,6 +48,7 @@ redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', mode
   'tag', tag, 'score', score, 'cost', ARGV[6], 'sequences', ARGV[7], 'out', ARGV[8], 'enq', now,
   'deadline', now + tonumber(ARGV[9]), 'retain', ARGV[10], 'try', 0, 'body', ARGV[14])
 redis.call('ZADD', P .. 'q:' .. version, score, id)
+if ARGV[15] == '1' then redis.call('HSET', job_key, 'suspect', 1) end
 local rank = redis.call('ZRANK', P .. 'q:' .. version, id)
 if rank == 0 then reindex(version) end
 count_waiting(tenant, 1)

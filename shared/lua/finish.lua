@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ARGV: wid id try state usage error num_tokens event result. Returns 'ok' | 'again' | 'fenced'.
+-- ARGV: wid id try state usage error num_tokens event result is_ours. Returns 'ok' | 'again' | 'fenced'.
 local wid, id, try, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local RUN_MS_SHARE = 1 / 16
 local job = read_job(id, 'state', 'owner', 'by', 'try', 'out', 'retain', 'cancel', 'tenant', 'cost',
@@ -9,6 +9,7 @@ if job.state ~= 'running' or job.owner ~= wid or job.try ~= try then return 'fen
 local now = now_ms()
 redis.call('ZREM', P .. 'own:' .. wid, id)
 redis.call('HSET', P .. 'job:' .. id, 'by', wid)
+job.is_ours = ARGV[10] == '1'
 if state == 'cancelled' and job.cancel then
   end_job(job, state, now, ARGV[5], job.cancel) -- whoever cancelled it said why
 else

@@ -70,17 +70,21 @@ local function end_all_waiting(version, now)
   local error = error_json('adapter_unavailable', 'adapter ' .. version
     .. ' is quarantined: ' .. DEAD_JOBS_UNTIL_QUARANTINE .. ' of its jobs in a row killed their workers')
   for _, id in ipairs(redis.call('ZRANGE', P .. 'q:' .. version, 0, -1)) do
-    end_unrun(read_job(id, 'try', 'out', 'retain', 'tenant', 'cost'), 'failed', now, error)
+    local job = read_job(id, 'try', 'out', 'retain', 'tenant', 'cost')
+    job.is_ours = true
+    end_unrun(job, 'failed', now, error)
   end
   redis.call('DEL', P .. 'q:' .. version)
   reindex(version)
 end
 
 local function bury(job, wid, now)
+  local error = error_json('poison_job', 'the job killed its worker '
+    .. DEATHS_ALONE_UNTIL_DEAD .. ' times while it ran alone and will not be tried again')
   redis.call('XADD', P .. 'dead', 'MAXLEN', '~', MAX_DEAD_LETTERS, '*', 'id', job.id,
-    'version', job.version, 'tenant', job.tenant, 'try', job.try, 'worker', wid, 'body', job.body)
-  end_job(job, 'dead', now, 'null', error_json('poison_job', 'the job killed its worker '
-    .. DEATHS_ALONE_UNTIL_DEAD .. ' times while it ran alone and will not be tried again'))
+    'version', job.version, 'tenant', job.tenant, 'try', job.try, 'worker', wid, 'error', error,
+    'body', job.body)
+  end_job(job, 'dead', now, 'null', error)
   local adapter = adapter_key(job.version)
   if redis.call('HGET', adapter, 'version') ~= job.version then return end
   if redis.call('HINCRBY', adapter, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then

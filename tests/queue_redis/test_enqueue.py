@@ -132,3 +132,15 @@ async def test_a_redis_without_memory_is_a_full_queue(
     with pytest.raises(QueueFull) as error:
         await queue.enqueue(make_job(), LIMITS)
     assert (error.value.which, error.value.waiting) == ("memory", 1)
+
+
+async def test_a_suspect_runs_alone_from_its_first_try(actor, queue: Queue) -> None:
+    worker, job, other = await actor(), make_job(), make_job()
+    await queue.enqueue(job, LIMITS, is_suspect=True)
+    await queue.enqueue(other, LIMITS)
+    (claimed,) = await worker.claim()
+    assert (claimed.job.id, claimed.suspect) == (job.id, True)
+    assert await worker.claim(sequences=7) == []
+    await worker.finish(claimed)
+    (claimed,) = await worker.claim()
+    assert (claimed.job.id, claimed.suspect) == (other.id, False)

@@ -94,3 +94,16 @@ async def test_memory_tells_what_redis_uses_and_may_use(redis: Redis, queue: Que
     limit = (await redis.config_get("maxmemory"))["maxmemory"]
     assert memory.used > 0
     assert memory.limit == int(limit)
+
+
+async def test_backlogs_begin_with_the_longest_wait(enqueue, queue: Queue, redis, keys) -> None:
+    assert await queue.backlogs() == []
+    for version in ("a@1", "b@1", "b@1"):
+        job = await enqueue(version)
+    await redis.hincrby(keys.job((await enqueue("c@1")).id), "enq", -5000)
+    first, *others = await queue.backlogs()
+    assert (first.version, first.waiting) == ("c@1", 1)
+    assert 5000 <= first.next_waited_ms < 15_000
+    assert {other.version: other.waiting for other in others} == {"a@1": 1, "b@1": 2}
+    await queue.cancel(job.id)
+    assert {b.version: b.waiting for b in await queue.backlogs()}["b@1"] == 1

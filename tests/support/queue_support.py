@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shared.connection import Redis
+from shared.errors import ErrorCode, JobError
 from shared.events import End, Tokens
 from shared.ids import ApiId, JobId, WorkerId
 from shared.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
@@ -74,6 +75,12 @@ class Actor:
         usage = Usage(prompt_tokens=spent, completion_tokens=0)
         end = End(job=claimed.job.id, try_=claimed.try_, state=state, usage=usage)
         result = Result(job=claimed.job.id, state=state, usage=usage)
+        return await self.queue.finish(self.id, end, result)
+
+    async def fail(self, claimed: ClaimedJob, code: ErrorCode) -> FinishOutcome:
+        error = JobError(code=code, message="it failed")
+        end = End(job=claimed.job.id, try_=claimed.try_, state=JobState.FAILED, error=error)
+        result = Result(job=claimed.job.id, state=JobState.FAILED, error=error)
         return await self.queue.finish(self.id, end, result)
 
     async def die(self) -> None:

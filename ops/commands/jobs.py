@@ -1,0 +1,159 @@
+"""`lorikeet jobs`: looks single jobs up, cancels them, and enqueues lost ones anew."""
+
+import secrets
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ops.commands.flags import read_settings, settings_flags
+from ops.commands.pool import Pool, on_pool
+from shared.answer_ids import job_id_of
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.ids import ApiId, JobId
+from shared.jobs import Job, JobState
+from shared.letters import DeadLetter
+from shared.queue import Limits
+from shared.settings import ApiSettings, PoolSettings
+from shared.views import JobView
+
+NOBODY = ApiId("nobody")
+"""Reads no replies: who sent the request has been told that it failed."""
+
+jobs_app = typer.Typer(help="Look at jobs, cancel them, try them anew.", no_args_is_help=True)
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="the id of the answer")]
+
+
+@jobs_app.command("show")
+@settings_flags(PoolSettings)
+def show_job(job_id: JobArgument, **given: Any) -> None:
+    """Show the state of a job."""
+    Console().print(_job_table(on_pool(given, lambda pool: _view(pool, job_id))))
+
+
+@jobs_app.command("cancel")
+@settings_flags(PoolSettings)
+def cancel_job(job_id: JobArgument, **given: Any) -> None:
+    """Cancel a waiting job, or tell its worker to stop a running one."""
+
+    async def cancel(pool: Pool) -> str:
+        state = await pool.queue.cancel(job_id_of(job_id))
+        if state is None:
+            raise _no_such_job(job_id)
+        return "cancelling: its worker is told" if state == "running" else state.value
+
+    _say(f"{job_id}: {on_pool(given, cancel)}")
+
+
+@jobs_app.command("dead")
+@settings_flags(PoolSettings)
+def dead_jobs(
+    most: Annotated[int, typer.Option(min=1, metavar="N", help="how many, newest first")] = 20,
+    **given: Any,
+) -> None:
+    """List the jobs that were given up because they killed their workers, and why."""
+    letters = on_pool(given, lambda pool: pool.letters.dead(most))
+    if letters:
+        Console().print(_letter_table(letters))
+    else:
+        _say("no job was given up")
+
+
+@jobs_app.command("retry")
+@settings_flags(PoolSettings)
+def retry_job(job_id: JobArgument, **given: Any) -> None:
+    """Enqueue a dead or failed job anew, under a new id, for the weights that its model names now.
+
+    Of the failed ones that is those which a fault of the server ended. A dead one runs alone.
+    """
+    limits = Limits.of(read_settings(ApiSettings, given))
+    new_id, position = on_pool(given, lambda pool: _retry(pool, job_id, limits))
+    _say(f"{job_id}: enqueued as {new_id}, number {position} of its queue")
+
+
+async def _retry(pool: Pool, job_id: str, limits: Limits) -> tuple[JobId, int]:
+    old_id = job_id_of(job_id)
+    old = await pool.letters.find(old_id)
+    if old is None:
+        raise await _why_not(pool, job_id)
+    new = await _renewed(pool, old.job)
+    position = await pool.queue.enqueue(new, limits, is_suspect=old.is_dead)
+    await pool.letters.discard(old_id)
+    return new.id, position
+
+
+async def _renewed(pool: Pool, job: Job) -> Job:
+    """The job as its client would send it now."""
+    version = await pool.registry.resolve(job.model)
+    if version is None:
+        message = f"no model {job.model!r} is served any more"
+        raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
+    new_id = JobId(secrets.token_hex(16))
+    return replace(job, id=new_id, version=version, created_s=int(time.time()), reply_to=NOBODY)
+
+
+async def _why_not(pool: Pool, job_id: str) -> JobFailed:
+    """The reason why the job can't be tried anew."""
+    view = await _view(pool, job_id)
+    reason = "only dead and failed jobs can be tried anew"
+    if view.state in (JobState.DEAD, JobState.FAILED):
+        reason = "it was tried anew before, or would fail again"
+    message = f"job {job_id} is {view.state.value}: {reason}"
+    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
+
+
+async def _view(pool: Pool, job_id: str) -> JobView:
+    view = await pool.queue.job_view(job_id_of(job_id))
+    if view is None:
+        raise _no_such_job(job_id)
+    return view
+
+
+def _no_such_job(job_id: str) -> JobFailed:
+    message = f"no job {job_id}: it never was, or it is no longer kept"
+    return JobFailed(JobError(code=ErrorCode.JOB_NOT_FOUND, message=message))
+
+
+def _letter_table(letters: list[DeadLetter]) -> Table:
+    table = Table("died", "id", "adapter", "tenant", "tries", "last worker", "reason")
+    for letter in letters:
+        died = _time(letter.died_ms)
+        names = (letter.id, letter.version, letter.tenant, str(letter.tries), letter.worker)
+        table.add_row(died, *names, letter.reason)
+    return table
+
+
+def _job_table(view: JobView) -> Table:
+    table = Table(show_header=False)
+    rows = {
+        "id": view.id,
+        "state": view.state.value,
+        "model": view.model,
+        "version": view.version,
+        "tenant": view.tenant,
+        "position": view.position,
+        "tries": view.try_,
+        "worker": view.worker,
+        "accepted": _time(view.enqueued_ms),
+        "started": _time(view.started_ms),
+        "ended": _time(view.ended_ms),
+        "tokens": view.usage
+        and f"{view.usage.prompt_tokens} in, {view.usage.completion_tokens} out",
+        "error": view.error and f"{view.error.code}: {view.error.message}",
+    }
+    for name, value in rows.items():
+        if value not in (None, ""):
+            table.add_row(name, str(value))
+    return table
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
+
+
+def _say(line: str) -> None:
+    Console().print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,148 @@
+"""`lorikeet queue`: the workers, what they hold, what waits, and how fast it goes."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ops.commands.flags import settings_flags
+from ops.commands.pool import Pool, on_pool
+from shared.settings import PoolSettings
+from shared.views import Backlog, QueueCounts, WorkerView
+
+REFRESH_S = 1.0
+RATE_WINDOW_S = 10.0
+"""Rates are means over this long: workers tell their tokens once in two seconds."""
+MAX_NAMES = 8
+MAX_BACKLOGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The pool at one moment."""
+
+    at_s: float
+    """Monotonic."""
+    workers: Sequence[WorkerView]
+    counts: QueueCounts
+    backlogs: Sequence[Backlog]
+
+
+@settings_flags(PoolSettings)
+def queue(
+    watch: Annotated[bool, typer.Option("--watch", help="refresh until Ctrl-C")] = False,
+    **given: Any,
+) -> None:
+    """Show the workers, what they hold, what waits and, with --watch, how fast it goes."""
+
+    async def follow(pool: Pool) -> None:
+        with Live(screen=True, auto_refresh=False) as live:
+            async for view in views(pool):
+                live.update(view, refresh=True)
+
+    if watch:
+        with suppress(KeyboardInterrupt):
+            on_pool(given, follow)
+    else:
+        sample = on_pool(given, take_sample)
+        Console().print(render(sample, sample))
+
+
+async def views(pool: Pool) -> AsyncIterator[RenderableType]:
+    """The pool as it is now, again and again."""
+    samples: deque[Sample] = deque()
+    while True:
+        samples.append(await take_sample(pool))
+        while samples[-1].at_s - samples[0].at_s > RATE_WINDOW_S:
+            samples.popleft()
+        yield render(samples[0], samples[-1])
+        await asyncio.sleep(REFRESH_S)
+
+
+async def take_sample(pool: Pool) -> Sample:
+    """The pool as it is now."""
+    return Sample(
+        time.monotonic(),
+        await pool.queue.workers(),
+        await pool.queue.counts(),
+        await pool.queue.backlogs(),
+    )
+
+
+def render(before: Sample, now: Sample) -> RenderableType:
+    """The pool now; rates are those since `before`, or left out if that is now."""
+    parts: list[RenderableType] = [_summary(before, now), _workers(before, now)]
+    if now.backlogs:
+        parts.append(_backlogs(now))
+    return Group(*parts, _totals(now.counts))
+
+
+def _summary(before: Sample, now: Sample) -> Text:
+    words = [
+        "1 worker" if len(now.workers) == 1 else f"{len(now.workers)} workers",
+        f"{sum(worker.running for worker in now.workers)} running",
+        f"{now.counts.waiting} waiting",
+    ]
+    if now.backlogs:
+        words[-1] += f", up to {now.backlogs[0].next_waited_ms / 1000:.1f} s at a queue's head"
+    if (passed_s := now.at_s - before.at_s) > 0:
+        ended = sum(now.counts.totals.values()) - sum(before.counts.totals.values())
+        tokens = sum(_tokens_since(before, worker) for worker in now.workers)
+        words += [f"{tokens / passed_s:,.0f} tokens/s", f"{ended / passed_s:.1f} jobs/s"]
+    return Text(" · ".join(words), style="bold")
+
+
+def _workers(before: Sample, now: Sample) -> Table:
+    table = Table("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease", "holds")
+    for worker in now.workers:
+        info, passed_s = worker.info, now.at_s - before.at_s
+        used = info.kv_blocks - info.kv_blocks_free
+        table.add_row(
+            worker.id,
+            info.device,
+            f"{worker.running} of {info.max_num_seqs}",
+            f"{used / info.kv_blocks:.0%}" if info.kv_blocks else "-",
+            f"{_tokens_since(before, worker) / passed_s:,.0f}" if passed_s > 0 else "-",
+            f"{info.tokens_total:,}",
+            f"{worker.lease_left_ms / 1000:.1f} s" if worker.lease_left_ms > 0 else "[red]over[/]",
+            _few(worker.residents),
+        )
+    return table
+
+
+def _tokens_since(before: Sample, worker: WorkerView) -> int:
+    """How many it made; none if it wasn't there before."""
+    known = {old.id: old.info.tokens_total for old in before.workers}
+    return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
+
+
+def _backlogs(now: Sample) -> Table:
+    table = Table("adapter", "waiting", "the next for", "held by")
+    for backlog in now.backlogs[:MAX_BACKLOGS]:
+        holders = sum(backlog.version in worker.residents for worker in now.workers)
+        waited = f"{backlog.next_waited_ms / 1000:.1f} s"
+        held_by = f"{holders} of {len(now.workers)} workers"
+        table.add_row(backlog.version, str(backlog.waiting), waited, held_by)
+    if (more := len(now.backlogs) - MAX_BACKLOGS) > 0:
+        table.add_row(f"and {more} more")
+    return table
+
+
+def _totals(counts: QueueCounts) -> str:
+    ended = ", ".join(f"{number:,} {state.value}" for state, number in counts.totals.items())
+    return f"ended so far: {ended}; tried again: {counts.retried:,}"
+
+
+def _few(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = [f"and {len(shown) - MAX_NAMES} more"] if len(shown) > MAX_NAMES else []
+    return "\n".join([*shown[:MAX_NAMES], *more])

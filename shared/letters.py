@@ -1,0 +1,100 @@
+"""Jobs that ended without an answer, kept so that they can be enqueued anew."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from shared.codec import decode_job
+from shared.connection import Redis, redis_errors
+from shared.ids import AdapterVersion, JobId, WorkerId
+from shared.jobs import Job
+from shared.keys import Keys
+
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A job that was given up because it killed its workers."""
+
+    id: JobId
+    version: AdapterVersion
+    tenant: str
+    tries: int
+    worker: WorkerId
+    """The last that it killed."""
+    reason: str
+    died_ms: int
+    """Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A job that can be enqueued anew."""
+
+    job: Job
+    is_dead: bool
+    """It killed its workers; else a fault of ours ended it."""
+
+
+class Letters:
+    """The dead letters of a pool, and its failed jobs for as long as they are kept."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def dead(self, most: int) -> list[DeadLetter]:
+        """The newest `most` dead letters, newest first."""
+        with redis_errors():
+            entries = await self._redis.xrevrange(self._keys.dead, count=most)
+        return [_letter(entry, fields) for entry, fields in entries]
+
+    async def find(self, job_id: JobId) -> Unanswered | None:
+        """The job as it was accepted, if it is a dead letter or failed by a fault of ours.
+
+        Raises:
+            ProtocolMismatch: another protocol version wrote it.
+        """
+        entry, body = await self._find_dead(job_id)
+        if entry is None:
+            key = self._keys.job(job_id)
+            with redis_errors():
+                state, kept = await self._redis.hmget(key, ["state", "body"])  # type: ignore[misc]
+            body = kept if state == b"failed" else None
+        return Unanswered(decode_job(body), is_dead=entry is not None) if body else None
+
+    async def discard(self, job_id: JobId) -> None:
+        """Keep the job no longer."""
+        entry, _ = await self._find_dead(job_id)
+        with redis_errors():
+            if entry is not None:
+                await self._redis.xdel(self._keys.dead, entry)
+            else:
+                await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
+
+    async def _find_dead(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
+        """The job's entry among the dead letters, and its body."""
+        end = b"+"
+        while True:
+            with redis_errors():
+                page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)
+            for entry, fields in page:
+                if fields[b"id"] == job_id.encode():
+                    return entry, fields[b"body"]
+            if len(page) < PAGE:
+                return None, None
+            end = b"(" + page[-1][0]
+
+
+def _letter(entry: bytes, fields: dict[bytes, Any]) -> DeadLetter:
+    return DeadLetter(
+        id=JobId(fields[b"id"].decode()),
+        version=AdapterVersion(fields[b"version"].decode()),
+        tenant=fields[b"tenant"].decode(),
+        tries=int(fields[b"try"]),
+        worker=WorkerId(fields[b"worker"].decode()),
+        reason=orjson.loads(fields[b"error"])["message"],
+        died_ms=int(entry.partition(b"-")[0]),
+    )

@@ -1,0 +1,112 @@
+"""What is kept of jobs that ended without an answer."""
+
+import pytest
+
+from shared.connection import Redis
+from shared.errors import ErrorCode
+from shared.ids import JobId
+from shared.keys import Keys
+from shared.letters import Letters, Unanswered
+from shared.queue import Queue
+
+DEATHS = 3
+
+
+@pytest.fixture
+def letters(redis: Redis, keys: Keys) -> Letters:
+    return Letters(redis, keys)
+
+
+async def kill_with(worker, job, deaths: int = DEATHS) -> None:
+    """Let the worker die of the job until it is given up."""
+    for _ in range(deaths):
+        assert await worker.claim_ids() == [job.id]
+        await worker.die()
+        await worker.register()
+
+
+async def test_a_dead_letter_tells_who_died_of_it_and_why(actor, enqueue, letters) -> None:
+    worker, job = await actor("w1"), await enqueue(tenant="red")
+    await kill_with(worker, job)
+    (letter,) = await letters.dead(10)
+    assert (letter.id, letter.version, letter.tenant) == (job.id, "a@1", "red")
+    assert (letter.tries, letter.worker) == (DEATHS, "w1")
+    assert letter.reason.startswith("the job killed its worker 2 times while it ran alone")
+    assert letter.died_ms > 0
+
+
+async def test_the_newest_letters_come_first_and_any_is_found(actor, enqueue, letters) -> None:
+    worker, jobs = await actor(), []
+    for i in range(3):
+        jobs.append(await enqueue(f"{i}@1"))
+        worker.holds = [f"{i}@1"]
+        await kill_with(worker, jobs[-1])
+    assert [letter.id for letter in await letters.dead(2)] == [jobs[2].id, jobs[1].id]
+    for job in jobs:
+        assert await letters.find(job.id) == Unanswered(job, is_dead=True)
+
+
+async def test_a_letter_behind_many_others_is_found_and_discarded(
+    actor, enqueue, letters, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await kill_with(worker, job)
+    ((_, fields),) = await redis.xrange(keys.dead)
+    for i in range(250):
+        await redis.xadd(keys.dead, {**fields, b"id": f"{i}"})
+    assert await letters.find(job.id) == Unanswered(job, is_dead=True)
+    await letters.discard(job.id)
+    assert await letters.find(job.id) is None
+    assert len(await letters.dead(1000)) == 250
+
+
+@pytest.mark.parametrize(
+    ("code", "is_kept"),
+    [
+        (ErrorCode.INTERNAL, True),
+        (ErrorCode.ADAPTER_UNAVAILABLE, True),
+        (ErrorCode.INVALID_VALUE, False),
+        (ErrorCode.CONTEXT_LENGTH_EXCEEDED, False),
+    ],
+)
+async def test_a_failed_job_is_kept_if_the_same_request_may_succeed(
+    actor, enqueue, letters, code: ErrorCode, is_kept: bool
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, code)
+    assert await letters.find(job.id) == (Unanswered(job, is_dead=False) if is_kept else None)
+    await letters.discard(job.id)
+    assert await letters.find(job.id) is None
+
+
+async def test_jobs_of_a_quarantined_adapter_are_kept(
+    actor, enqueue, letters, redis: Redis, keys: Keys
+) -> None:
+    await redis.hset(keys.adapter("a"), "version", "a@1")  # type: ignore[misc]
+    worker = await actor()
+    killers = [await enqueue() for _ in range(DEATHS)]
+    waiting = await enqueue()
+    for killer in killers:
+        await kill_with_first(worker, killer.id)
+    assert await letters.find(waiting.id) == Unanswered(waiting, is_dead=False)
+
+
+async def kill_with_first(worker, job_id: JobId) -> None:
+    """Let the worker die of the job, running it alone."""
+    for _ in range(DEATHS):
+        assert await worker.claim_ids(sequences=1) == [job_id]
+        await worker.die()
+        await worker.register()
+
+
+async def test_answered_waiting_and_unknown_jobs_are_no_letters(
+    actor, enqueue, letters, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    worker, done = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    await worker.finish(claimed)
+    cancelled, waiting = await enqueue(), await enqueue()
+    await queue.cancel(cancelled.id)
+    for job_id in (done.id, cancelled.id, waiting.id, JobId("never")):
+        assert await letters.find(job_id) is None
