@@ -6,6 +6,7 @@ import time
 from api.admission import admit
 from api.answer import Answer
 from api.context import Context
+from api.ignored import warning
 from api.schema.generation import GenerationRequest
 from api.translate import Ticket
 from shared.ids import JobId
@@ -29,6 +30,7 @@ async def issue_ticket(context: Context, tenant: str, request: GenerationRequest
         created_s=int(time.time()),
         deadline_ms=int(context.settings.deadline_s * 1000),
         random_seed=secrets.randbits(63),
+        tool_form=admission.tool_form,
     )
 
 
@@ -40,4 +42,5 @@ def answer(context: Context, request: GenerationRequest, job: Job) -> Answer:
         job,
         stream=bool(request.stream),
         include_usage=options is not None and bool(options.include_usage),
+        warning=warning(request),
     )

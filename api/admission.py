@@ -6,6 +6,7 @@ from api.redis_guard import redis_guard
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.ids import AdapterVersion
 from shared.registry import Registry
+from shared.tools import ToolForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class Admission:
 
     version: AdapterVersion
     max_model_len: int
+    tool_form: ToolForm | None
 
 
 async def admit(registry: Registry, model: str) -> Admission:
@@ -31,7 +33,7 @@ async def admit(registry: Registry, model: str) -> Admission:
         version = await registry.resolve(model, base=base)
     if version is None:
         raise JobFailed(model_not_found(model))
-    return Admission(version, base.max_model_len)
+    return Admission(version, base.max_model_len, base.tool_form)
 
 
 def model_not_found(name: str) -> JobError:

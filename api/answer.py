@@ -1,7 +1,7 @@
 """Runs one job and answers its request with what comes of it, whole or as a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.context import Context
 from api.errors import JOB_HEADER, job_error_body, json_response
 from api.follow import Follower, Step
+from api.ignored import WARNING_HEADER
 from api.redis_guard import redis_guard
 from api.render import DONE, KEEP_ALIVE, StreamWriter, shape_of, sse, whole
 from api.replies import ClientGone, Inbox
@@ -33,12 +34,21 @@ class Answer(Response):
     When this process stops, the job goes on: it can still be looked up.
     """
 
-    def __init__(self, context: Context, job: Job, *, stream: bool, include_usage: bool) -> None:
+    def __init__(
+        self,
+        context: Context,
+        job: Job,
+        *,
+        stream: bool,
+        include_usage: bool,
+        warning: str | None = None,
+    ) -> None:
         super().__init__()
         self._context = context
         self._job = job
         self._is_stream = stream
-        self._shape = shape_of(job)
+        self._own_headers = {JOB_HEADER: job.id} | ({WARNING_HEADER: warning} if warning else {})
+        self._shape = shape_of(job, stream=stream)
         self._writer = StreamWriter(self._shape, job, include_usage=include_usage)
         self._is_opened = False
         self._timing = Timing(context.metrics)
@@ -76,11 +86,11 @@ class Answer(Response):
             await self._steps(follower)
         assert follower.usage is not None
         body = whole(self._shape, self._job, follower.transcript.choices, follower.usage)
-        return json_response(body, headers={JOB_HEADER: self._job.id})
+        return json_response(body, headers=self._own_headers)
 
     async def _stream(self, follower: Follower, send: Send) -> None:
         steps = await self._steps(follower)  # what is raised here becomes an HTTP status
-        await send(_stream_start(self._job))
+        await send(_stream_start(self._own_headers))
         try:
             while not follower.is_done:
                 await _write(send, self._events(steps) if steps else KEEP_ALIVE)
@@ -137,14 +147,14 @@ async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
         await asyncio.wait((task,))
 
 
-def _stream_start(job: Job) -> Message:
+def _stream_start(own: Mapping[str, str]) -> Message:
     headers = {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache",
         "x-accel-buffering": "no",  # nginx would hold the tokens back
-        JOB_HEADER.lower(): job.id,
+        **own,
     }
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     return {"type": "http.response.start", "status": 200, "headers": raw}
 
 

@@ -13,6 +13,8 @@ from shared.errors import ErrorCode, JobError, JobFailed
 
 M = TypeVar("M", bound=BaseModel)
 MAX_SHOWN_CHARS = 60
+_BY_ROLE = "messages"
+"""The list whose items are told apart by their role."""
 
 
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def _parse_with_nan(body: bytes, reason: str) -> Any:
 
 
 def _first_error(detail: ErrorDetails) -> JobError:
-    param = _dotted(detail["loc"])
+    param = _dotted(_path(detail))
     if detail["type"] == "extra_forbidden":
         return JobError(
             code=ErrorCode.UNKNOWN_PARAMETER, message=f"unknown field: {param}", param=param
@@ -89,8 +91,10 @@ def _first_error(detail: ErrorDetails) -> JobError:
 
 
 def _reason(detail: ErrorDetails) -> str:
-    if detail["type"] == "missing":
+    if detail["type"] in ("missing", "union_tag_not_found"):
         return "is required"
+    if detail["type"] == "union_tag_invalid":
+        return f"must be one of {detail['ctx']['expected_tags']}, not {detail['ctx']['tag']!r:.60}"
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     reason = detail["msg"].replace("Input should be", "must be")
@@ -102,6 +106,14 @@ def _reason(detail: ErrorDetails) -> str:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
+
+
+def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
+    """Where the fault is. Of models told apart by a field, pydantic puts that field's value in."""
+    loc = detail["loc"]
+    if detail["type"].startswith("union_tag_"):
+        return (*loc, detail["ctx"]["discriminator"].strip("'"))
+    return loc[:2] + loc[3:] if loc[0] == _BY_ROLE and len(loc) > 3 else loc
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

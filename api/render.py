@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from api.tool_answers import ToolAnswers
 from api.transcript import ChoiceTranscript, Delta
 from shared.answer_ids import CHAT_PREFIX, COMPLETION_PREFIX
 from shared.jobs import Endpoint, Job
@@ -37,17 +38,20 @@ class ChatShape:
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, stream: bool) -> None:
         self.id = f"{CHAT_PREFIX}{job.id}"
+        self._tools = ToolAnswers(job.id, job.tools, stream=stream) if job.tools else None
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """The whole message."""
-        message = {"role": "assistant", "content": choice.text, "tool_calls": None}
+        message: dict[str, Any] = {"content": choice.text, "tool_calls": None}
+        if self._tools:
+            message = self._tools.message(index, choice.text)
         return {
             "index": index,
-            "message": message,
+            "message": {"role": "assistant", **message},
             "logprobs": None,
-            "finish_reason": choice.finish,
+            "finish_reason": self._finish(index, choice.finish),
         }
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
@@ -56,13 +60,17 @@ class ChatShape:
         return [_chat_chunk(index, opening, None) for index in range(num_choices)]
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """The text; then the reason to finish, in a chunk of its own."""
-        choices = []
-        if delta.text:
-            choices.append(_chat_chunk(delta.choice, {"content": delta.text}, None))
+        """The text or what it calls; then the reason to finish, in a chunk of its own."""
+        added: list[dict[str, Any]] = [{"content": delta.text}] if delta.text else []
+        if self._tools:
+            added = self._tools.deltas(delta)
+        choices = [_chat_chunk(delta.choice, part, None) for part in added]
         if delta.finish:
-            choices.append(_chat_chunk(delta.choice, {}, delta.finish))
+            choices.append(_chat_chunk(delta.choice, {}, self._finish(delta.choice, delta.finish)))
         return choices
+
+    def _finish(self, index: int, finish: FinishReason | None) -> str | None:
+        return self._tools.finish(index, finish) if self._tools else finish
 
 
 class CompletionShape:
@@ -89,9 +97,10 @@ class CompletionShape:
         return [_text_choice(delta.choice, delta.text, delta.finish)]
 
 
-def shape_of(job: Job) -> Shape:
+def shape_of(job: Job, *, stream: bool) -> Shape:
     """How the answers to `job` are written."""
-    return ChatShape(job) if job.endpoint is Endpoint.CHAT else CompletionShape(job)
+    is_chat = job.endpoint is Endpoint.CHAT
+    return ChatShape(job, stream=stream) if is_chat else CompletionShape(job)
 
 
 def whole(
@@ -158,7 +167,7 @@ def _head(shape: Shape, job: Job, kind: str) -> dict[str, Any]:
     }
 
 
-def _chat_chunk(index: int, delta: dict[str, str], finish: FinishReason | None) -> dict[str, Any]:
+def _chat_chunk(index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 

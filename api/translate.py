@@ -1,10 +1,13 @@
 """From an OpenAI request to a `Job`. Pure: no network, no clock."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from api.body import validate
+from api.conversation import template_messages, tool_use
 from api.schema import neutral
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
@@ -12,6 +15,7 @@ from api.schema.generation import GenerationRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job, SamplingParams
+from shared.tools import HERMES_CLOSE, ToolForm, ToolUse
 
 CHARS_PER_TOKEN = 4
 ASSUMED_MAX_TOKENS = 256
@@ -33,6 +37,8 @@ class Ticket:
     deadline_ms: int
     random_seed: int
     """Used when the client sends no seed."""
+    tool_form: ToolForm | None = None
+    """How the model writes tool calls; None: it has none."""
 
 
 def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
@@ -68,17 +74,25 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
 
 
 def chat_job(request: ChatCompletionRequest, ticket: Ticket) -> Job:
-    """The job that answers `request`."""
-    messages = tuple(
-        # "developer" is what OpenAI's newer models call "system"; chat templates know only that.
-        {"role": "system" if m.role == "developer" else m.role, "content": m.content}
-        for m in request.messages
-    )
+    """The job that answers `request`.
+
+    Raises:
+        JobFailed: messages or tools don't make sense together, or the model can't call tools.
+    """
+    messages, tools = template_messages(request.messages), tool_use(request, ticket.tool_form)
     num_chars = sum(len(message["content"]) for message in messages)
+    num_chars += len(orjson.dumps(tools.tools)) if tools else 0
     max_tokens = request.max_completion_tokens or request.max_tokens
-    return _job(
-        request, ticket, Endpoint.CHAT, max_tokens, num_chars // CHARS_PER_TOKEN, messages=messages
-    )
+    num_tokens = num_chars // CHARS_PER_TOKEN
+    job = _job(request, ticket, Endpoint.CHAT, max_tokens, num_tokens, messages=messages)
+    return replace(job, tools=tools, sampling=_ended_by_tools(job.sampling, tools))
+
+
+def _ended_by_tools(sampling: SamplingParams, tools: ToolUse | None) -> SamplingParams:
+    """`sampling`, made to end an answer after its only call."""
+    if tools is None or tools.is_parallel or tools.form is not ToolForm.HERMES:
+        return sampling
+    return replace(sampling, stop=(*sampling.stop, HERMES_CLOSE))
 
 
 def completion_job(request: CompletionRequest, ticket: Ticket) -> Job:

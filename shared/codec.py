@@ -15,6 +15,7 @@ from shared.events import Admitted, End, Event, Retry, Tokens
 from shared.ids import JobId
 from shared.jobs import Endpoint, Job, JobState, SamplingParams
 from shared.results import Choice, FinishReason, Result, Usage
+from shared.tools import ToolChoice, ToolForm, ToolUse
 from shared.workers import WorkerInfo
 
 PROTOCOL_VERSION = 1
@@ -35,12 +36,13 @@ def decode_job(raw: bytes | str) -> Job:
     sampling = wire.pop("sampling")
     sampling["stop"] = tuple(sampling["stop"])
     sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
-    messages, prompt = wire.pop("messages"), wire.pop("prompt")
+    messages, prompt, tools = wire.pop("messages"), wire.pop("prompt"), wire.pop("tools", None)
     return Job(
         **{**wire, "endpoint": Endpoint(wire["endpoint"])},
         sampling=SamplingParams(**sampling),
         messages=tuple(messages) if messages is not None else None,
         prompt=tuple(prompt) if isinstance(prompt, list) else prompt,
+        tools=_tool_use(tools) if tools else None,
     )
 
 
@@ -143,6 +145,11 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
             )
         case other:
             raise ProtocolMismatch(f"unknown event type {other!r}")
+
+
+def _tool_use(wire: dict[str, Any]) -> ToolUse:
+    form, choice = ToolForm(wire["form"]), ToolChoice(wire["choice"])
+    return ToolUse(**{**wire, "form": form, "choice": choice, "tools": tuple(wire["tools"])})
 
 
 def _usage(wire: dict[str, int] | None) -> Usage | None:

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from shared.ids import AdapterVersion, ApiId, JobId
+from shared.tools import ToolUse
 
 
 class Endpoint(StrEnum):
@@ -83,9 +84,11 @@ class Job:
     priority: int = 0
     """Higher runs earlier; one step is worth 1,000 tokens of the fair tag."""
     messages: tuple[dict[str, Any], ...] | None = None
-    """Chat only, as sent."""
+    """Chat only, as chat templates take them: texts in one piece, arguments of tools as objects."""
     prompt: str | tuple[int, ...] | None = None
     """Completions only: text or token ids."""
+    tools: ToolUse | None = None
+    """Chat only: what the model may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
 from shared.ids import AdapterVersion
 from shared.keys import Keys
 from shared.scripts import Scripts
+from shared.tools import ToolForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,8 @@ class BaseModel:
     max_model_len: int
     source: str
     created_s: int
+    tool_form: ToolForm | None = None
+    """How it writes tool calls; None: its chat template has no place for tools."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,8 @@ class Registry:
         Raises:
             SettingsError: live workers of the pool serve another version.
         """
-        other = await self._scripts.run("set_base", base.version, *_pairs(asdict(base)))
+        fields = {**asdict(base), "tool_form": base.tool_form or ""}
+        other = await self._scripts.run("set_base", base.version, *_pairs(fields))
         if other:
             raise SettingsError(
                 f"pool {self._keys.pool} serves {other.decode()}, not {base.version}: "
@@ -73,6 +77,7 @@ class Registry:
             max_model_len=int(fields["max_model_len"]),
             source=fields["source"],
             created_s=int(fields["created_s"]),
+            tool_form=ToolForm(fields["tool_form"]) if fields.get("tool_form") else None,
         )
 
     async def add_adapter(self, adapter: Adapter) -> None:

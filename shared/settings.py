@@ -109,6 +109,9 @@ class WorkerSettings(PoolSettings):
         description="name=folder or name=org/repo; one bare path takes its folder's name; "
         "several are separated by spaces",
     )
+    tool_call_parser: Literal["auto", "hermes", "llama3_json", "none"] = Field(
+        "auto", description="how the model writes tool calls; auto asks its chat template"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights, activations and KV cache; auto is bfloat16"

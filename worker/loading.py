@@ -15,6 +15,7 @@ from worker.model.kv_cache import BLOCK_SIZE
 from worker.model.loader import LoadedModel, load_model
 from worker.served import ServedModel
 from worker.text import Tokenizer
+from worker.tool_form import tool_form
 
 log = structlog.get_logger()
 
@@ -26,7 +27,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
 
     Raises:
         ModelRejected: it can't be served exactly.
-        SettingsError: the budgets don't fit it.
+        SettingsError: the budgets don't fit it, or it can't call tools as it was told to.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -72,4 +73,5 @@ def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> 
         max_model_len=max_model_len,
         source=settings.model,
         created_s=int(time.time()),
+        tool_form=tool_form(loaded.tokenizer, settings.tool_call_parser),
     )

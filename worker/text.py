@@ -7,6 +7,7 @@ from jinja2 import TemplateError
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.jobs import Endpoint, Job
+from shared.tools import ToolUse
 from worker.detokenizer import TextStream, TokenBytes
 
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
@@ -31,11 +32,13 @@ class Tokenizer:
         for token_id, _ in job.sampling.logit_bias:
             self._check_id(token_id, f"logit_bias[{token_id}]")
         if job.endpoint is Endpoint.CHAT:
-            return self.encode_chat(job.messages or ())
+            return self.encode_chat(job.messages or (), job.tools)
         return self.encode_prompt(job.prompt or "")
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The chat template's rendering of `messages`, up to where the answer begins.
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], tools: ToolUse | None = None
+    ) -> list[int]:
+        """The chat template's rendering of `messages` and tools, up to where the answer begins.
 
         Raises:
             JobFailed: the model has no chat template, or it refuses the messages.
@@ -44,7 +47,12 @@ class Tokenizer:
             raise _invalid("this model has no chat template; use /v1/completions", None)
         plain = [_with_plain_content(i, message) for i, message in enumerate(messages)]
         try:  # transformers renders in jinja's sandbox
-            text = self._hf.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+            text = self._hf.apply_chat_template(
+                plain,
+                tools=list(tools.tools) if tools else None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
         except TEMPLATE_ERRORS as error:
             message = f"the model's chat template refuses the messages: {error}"
             raise _invalid(message, "messages") from None

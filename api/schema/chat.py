@@ -2,48 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, Field
 
-from api.schema.generation import GenerationRequest
+from api.schema.generation import NOT_USED, GenerationRequest
+from api.schema.messages import Message
+from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
 from api.schema.usage import UsageBody
-
-_TEXT_PART = {
-    "type": "object",
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-    "required": ["type", "text"],
-}
-
-
-def as_text(content: Any) -> Any:
-    """A message's content as one string; text parts are joined by line breaks."""
-    if isinstance(content, list) and content:
-        return "\n".join(_part_text(part) for part in content)
-    if not isinstance(content, str):
-        raise ValueError('must be a string or a list of {"type": "text", "text": ...} parts')
-    return content
-
-
-def _part_text(part: Any) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text":
-        raise ValueError('can only have parts of type "text"')
-    if part.keys() != {"type", "text"} or not isinstance(part["text"], str):
-        raise ValueError('has a part that isn\'t {"type": "text", "text": "..."}')
-    return part["text"]
-
-
-class Message(BaseModel):
-    """One turn of the conversation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    role: Literal["system", "developer", "user", "assistant"] = Field(
-        description="developer is another word for system"
-    )
-    content: Annotated[
-        str,
-        BeforeValidator(as_text),
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}]}),
-    ]
 
 
 class ChatCompletionRequest(GenerationRequest):
@@ -53,14 +17,27 @@ class ChatCompletionRequest(GenerationRequest):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="the newer name of max_tokens; by default, what the context holds"
     )
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description="what the model may call; needs a chat template that shows tools"
+    )
+    tool_choice: ToolChoiceField = Field(
+        None,
+        description="none (tools aren't shown to the model), auto (the default with tools), "
+        "required, or the one that must be called",
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="whether one answer may hold several calls; by default it may"
+    )
+    store: bool | None = Field(None, description=NOT_USED)
+    prediction: dict[str, Any] | None = Field(None, description=NOT_USED)
 
 
 class AnswerMessage(BaseModel):
     """The model's turn."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
-    tool_calls: None = None
+    content: str | None = Field(description="null when the model only calls tools")
+    tool_calls: list[ToolCall] | None
 
 
 class ChatChoice(BaseModel):
@@ -69,7 +46,7 @@ class ChatChoice(BaseModel):
     index: int
     message: AnswerMessage
     logprobs: None = None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(BaseModel):

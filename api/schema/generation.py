@@ -9,6 +9,7 @@ MAX_CHOICES = 16
 MAX_BIASES = 300
 MAX_TOKEN_ID = 2**31 - 1
 INT64 = 2**63
+NOT_USED = "accepted, and not used: the answer's header X-Lorikeet-Warning says so"
 
 
 def as_stops(value: Any) -> Any:
@@ -115,4 +116,9 @@ class GenerationRequest(BaseModel):
     ignore_eos: bool | None = Field(None, description="go on after the end-of-sequence token")
     stream: bool | None = Field(None, description="send the answer as it grows, as SSE")
     stream_options: StreamOptions | None = Field(None, description="only with stream")
-    user: str | None = Field(None, description="accepted, and not used")
+    user: str | None = Field(None, description=NOT_USED)
+    safety_identifier: str | None = Field(None, description=NOT_USED)
+    metadata: dict[str, str] | None = Field(None, description=NOT_USED)
+    service_tier: str | None = Field(None, description=NOT_USED)
+    prompt_cache_key: str | None = Field(None, description=NOT_USED)
+    prompt_cache_retention: str | None = Field(None, description=NOT_USED)

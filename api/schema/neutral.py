@@ -13,17 +13,11 @@ Neutral = Mapping[str, tuple[Any, ...]]
 """Field name -> values that ask for nothing. None is always one of them."""
 
 COMMON: Neutral = {
-    "metadata": ({},),
     "moderation": (),
-    "prompt_cache_key": (),
     "prompt_cache_options": (),
-    "prompt_cache_retention": (),
     "response_format": ({"type": "text"},),
-    "safety_identifier": (),
-    "service_tier": ("auto", "default"),
     "skip_special_tokens": (True,),
     "stop_token_ids": ([],),
-    "store": (False,),
 }
 
 CHAT: Neutral = {
@@ -33,11 +27,7 @@ CHAT: Neutral = {
     "functions": ([],),
     "logprobs": (False,),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),
-    "prediction": (),
     "reasoning_effort": ("none",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
@@ -55,10 +45,8 @@ MESSAGE: Neutral = {
     "annotations": ([],),
     "audio": (),
     "function_call": (),
-    "name": (),
     "reasoning_content": ("",),
     "refusal": (),
-    "tool_calls": ([],),
 }
 """What a client sends back when it repeats an answer of ours as a message."""
 

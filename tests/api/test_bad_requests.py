@@ -22,6 +22,7 @@ TEXT = "/v1/completions"
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
 INVALID, UNSUPPORTED, UNKNOWN = "invalid_value", "unsupported_parameter", "unknown_parameter"
 NAN = float("nan")
+CALL = {"id": "1", "type": "function", "function": {"name": "a", "arguments": "{}"}}
 
 
 @pytest.fixture
@@ -32,6 +33,18 @@ async def direct(settings: ApiSettings, registry: Registry) -> AsyncIterator[htt
 
 def user(content: Any) -> dict[str, Any]:
     return {"messages": [HI, {"role": "user", "content": content}]}
+
+
+def assistant(**fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "assistant", "content": None, **fields}]}
+
+
+def tools(*functions: dict[str, Any]) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": function} for function in functions]}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
 
 
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
@@ -87,27 +100,52 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"messages": ["hi"]}, "messages[0]", INVALID),
     (CHAT, {"messages": [{}]}, "messages[0].role", INVALID),
     (CHAT, {"messages": [{"role": "user"}]}, "messages[0].content", INVALID),
-    (CHAT, {"messages": [HI, {"role": "tool", "content": "x"}]}, "messages[1].role", INVALID),
+    (CHAT, {"messages": [HI, {"role": "king", "content": "x"}]}, "messages[1].role", INVALID),
+    (CHAT, {"messages": [HI, {"role": 3, "content": "x"}]}, "messages[1].role", INVALID),
+    (CHAT, {"messages": [{"role": "function", "content": "x"}]}, "messages[0].role", INVALID),
+    (CHAT, {"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", INVALID),
+    (CHAT, {"messages": [{**HI, "tool_call_id": "x"}]}, "messages[0].tool_call_id", UNKNOWN),
+    (CHAT, {"messages": [{**HI, "tool_calls": [CALL]}]}, "messages[0].tool_calls", UNKNOWN),
     (CHAT, {"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", INVALID),
     (CHAT, {"messages": [{**HI, "colour": 1}]}, "messages[0].colour", UNKNOWN),
-    (CHAT, {"messages": [{**HI, "name": "bob"}]}, "messages[0].name", UNSUPPORTED),
+    (CHAT, {"messages": [{**HI, "name": 5}]}, "messages[0].name", INVALID),
+    (CHAT, assistant(tool_calls=[]), "messages[0].content", INVALID),
+    (CHAT, assistant(tool_calls=5), "messages[0].tool_calls", INVALID),
+    (CHAT, assistant(tool_calls=[{"id": "1"}]), "messages[0].tool_calls[0].type", INVALID),
     (
-        CHAT,
-        {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]},
-        "messages[0].tool_calls",
-        UNSUPPORTED,
+        *(CHAT, assistant(tool_calls=[{**CALL, "function": {"name": "a", "arguments": {}}}])),
+        *("messages[0].tool_calls[0].function.arguments", INVALID),
     ),
+    (CHAT, assistant(function_call={"name": "a"}), "messages[0].function_call", UNSUPPORTED),
+    (CHAT, assistant(audio={"id": "a"}), "messages[0].audio", UNSUPPORTED),
     (CHAT, user(5), "messages[1].content", INVALID),
     (CHAT, user(NAN), "messages[1].content", INVALID),
     (CHAT, user([]), "messages[1].content", INVALID),
     (CHAT, user(["hi"]), "messages[1].content", INVALID),
     (CHAT, user([{"type": "text"}]), "messages[1].content", INVALID),
     (CHAT, user([{"type": "text", "text": 5}]), "messages[1].content", INVALID),
-    (CHAT, user([{"type": "image_url", "image_url": {}}]), "messages[1].content", INVALID),
+    (CHAT, user([{"type": "image_url", "image_url": {}}]), "messages[1].content", UNSUPPORTED),
+    (CHAT, user([{"type": "input_audio"}]), "messages[1].content", UNSUPPORTED),
+    (CHAT, user([{"type": "file"}]), "messages[1].content", UNSUPPORTED),
+    (CHAT, user([{"type": "hologram"}]), "messages[1].content", INVALID),
     (CHAT, {"temprature": 1}, "temprature", UNKNOWN),
     (CHAT, {"prompt": "x"}, "prompt", UNKNOWN),
-    (CHAT, {"tools": [{"type": "function"}]}, "tools", UNSUPPORTED),
-    (CHAT, {"tool_choice": "required"}, "tool_choice", UNSUPPORTED),
+    (CHAT, {"tools": {}}, "tools", INVALID),
+    (CHAT, {"tools": [{"type": "function"}]}, "tools[0].function", INVALID),
+    (CHAT, {"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type", INVALID),
+    (CHAT, tools({}), "tools[0].function.name", INVALID),
+    (CHAT, tools({"name": "with space"}), "tools[0].function.name", INVALID),
+    (CHAT, tools({"name": "a", "parameters": []}), "tools[0].function.parameters", INVALID),
+    (CHAT, tools({"name": "a", "strict": 1}), "tools[0].function.strict", INVALID),
+    (CHAT, tools({"name": "a", "colour": 1}), "tools[0].function.colour", UNKNOWN),
+    (CHAT, tools({"name": "a"}, {"name": "a"}), "tools", INVALID),
+    (CHAT, tools(*({"name": f"t{i}"} for i in range(129))), "tools", INVALID),
+    (CHAT, {"tool_choice": "required"}, "tool_choice", INVALID),
+    (CHAT, tools({"name": "a"}) | {"tool_choice": "always"}, "tool_choice", INVALID),
+    (CHAT, tools({"name": "a"}) | {"tool_choice": {"name": "a"}}, "tool_choice", INVALID),
+    (CHAT, tools({"name": "a"}) | {"tool_choice": named("b")}, "tool_choice", INVALID),
+    (CHAT, tools({"name": "a"}) | {"tool_choice": named("a")}, "tool_choice", UNSUPPORTED),
+    (CHAT, {"parallel_tool_calls": 1}, "parallel_tool_calls", INVALID),
     (CHAT, {"functions": [{}]}, "functions", UNSUPPORTED),
     (CHAT, {"logprobs": True}, "logprobs", UNSUPPORTED),
     (CHAT, {"top_logprobs": 3}, "top_logprobs", UNSUPPORTED),
@@ -128,10 +166,9 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"min_tokens": 6, "max_tokens": 5}, "min_tokens", INVALID),
     (TEXT, {"min_tokens": 17}, "min_tokens", INVALID),
     (CHAT, {"response_format": {"type": "json_object"}}, "response_format", UNSUPPORTED),
-    (CHAT, {"service_tier": "flex"}, "service_tier", UNSUPPORTED),
-    (CHAT, {"store": True}, "store", UNSUPPORTED),
-    (CHAT, {"metadata": {"a": "b"}}, "metadata", UNSUPPORTED),
-    (CHAT, {"metadata": {"a": NAN}}, "metadata", UNSUPPORTED),
+    (CHAT, {"metadata": {"a": NAN}}, "metadata.a", INVALID),
+    (CHAT, {"store": 1}, "store", INVALID),
+    (CHAT, {"service_tier": 1}, "service_tier", INVALID),
     (CHAT, {"modalities": ["audio"]}, "modalities", UNSUPPORTED),
     (CHAT, {"reasoning_effort": "high"}, "reasoning_effort", UNSUPPORTED),
     (CHAT, {"web_search_options": {}}, "web_search_options", UNSUPPORTED),

@@ -24,6 +24,7 @@ from shared.queue import Queue
 from shared.registry import Adapter, BaseModel, Registry
 from shared.results import Choice, FinishReason, Result, Usage
 from shared.settings import ApiSettings
+from shared.tools import ToolForm
 from shared.workers import WorkerInfo
 
 BASE = BaseModel(
@@ -32,6 +33,7 @@ BASE = BaseModel(
     max_model_len=1000,
     source="/models/base",
     created_s=1,
+    tool_form=ToolForm.HERMES,
 )
 ADAPTER = Adapter(
     name="extract",

@@ -24,7 +24,9 @@ def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
 
 
 def writer(endpoint: Endpoint = Endpoint.CHAT, *, include_usage: bool = False) -> StreamWriter:
-    return StreamWriter(shape_of(job(endpoint)), job(endpoint), include_usage=include_usage)
+    return StreamWriter(
+        shape_of(job(endpoint), stream=True), job(endpoint), include_usage=include_usage
+    )
 
 
 def events(raw: bytes) -> list[Any]:
@@ -32,7 +34,7 @@ def events(raw: bytes) -> list[Any]:
 
 
 def test_ids_tell_the_endpoint_and_the_job() -> None:
-    assert ChatShape(job()).id == "chatcmpl-a1"
+    assert ChatShape(job(), stream=True).id == "chatcmpl-a1"
     assert CompletionShape(job()).id == "cmpl-a1"
 
 

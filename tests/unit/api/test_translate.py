@@ -124,6 +124,8 @@ def test_fields_that_are_not_served_may_be_sent_with_the_value_that_asks_for_not
         "tools": [],
         "tool_choice": "auto",
         "parallel_tool_calls": True,
+        "functions": [],
+        "function_call": "none",
         "logprobs": False,
         "top_logprobs": None,
         "response_format": {"type": "text"},

@@ -1,0 +1,107 @@
+"""A chat from how clients send it to how chat templates take it. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from api.schema.chat import ChatCompletionRequest
+from api.schema.messages import AssistantMessage, Message, ToolMessage
+from api.schema.tools import NamedTool, ToolCall
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.tools import ToolChoice, ToolForm, ToolUse
+
+
+def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
+    """The messages, with texts in one piece and arguments of calls as objects.
+
+    Raises:
+        JobFailed: an assistant neither says nor calls anything.
+    """
+    plain = tuple(_template_message(i, message) for i, message in enumerate(messages))
+    names = {c["id"]: c["function"]["name"] for m in plain for c in m.get("tool_calls", ())}
+    for message in plain:
+        if name := names.get(message.get("tool_call_id")):
+            message.setdefault("name", name)  # some templates show which tool answers
+    return plain
+
+
+def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse | None:
+    """What the model may call; None when no call is wanted.
+
+    `form` is how the model writes calls; None: it can't.
+
+    Raises:
+        JobFailed: the tools or the choice among them don't fit together, or the model has no tools.
+    """
+    choice = request.tool_choice or "auto"
+    tools = tuple(tool.model_dump(exclude_unset=True) for tool in request.tools or ())
+    names = [tool["function"]["name"] for tool in tools]
+    _check_choice(choice, names)
+    if not tools or choice == "none":
+        return None
+    if form is None:
+        raise _no_tools()
+    if choice != "auto":
+        raise _unenforced()
+    return ToolUse(
+        tools=tools,
+        form=form,
+        choice=ToolChoice.AUTO if choice == "auto" else ToolChoice.REQUIRED,
+        name=choice.function.name if isinstance(choice, NamedTool) else None,
+        is_parallel=request.parallel_tool_calls is not False,
+    )
+
+
+def _template_message(index: int, message: Message) -> dict[str, Any]:
+    # "developer" is what OpenAI's newer models call "system"; chat templates know only that.
+    role = "system" if message.role == "developer" else message.role
+    plain: dict[str, Any] = {"role": role, "content": message.content or ""}
+    if message.name is not None:
+        plain["name"] = message.name
+    if isinstance(message, ToolMessage):
+        plain["tool_call_id"] = message.tool_call_id
+    if isinstance(message, AssistantMessage):
+        if message.tool_calls:
+            plain["tool_calls"] = [_template_call(call) for call in message.tool_calls]
+        elif message.content is None:
+            param = f"messages[{index}].content"
+            raise _invalid(f"{param}: is required where there are no tool_calls", param)
+    return plain
+
+
+def _template_call(call: ToolCall) -> dict[str, Any]:
+    """The call; arguments that aren't JSON, as a model may have written them, stay text."""
+    try:
+        arguments = orjson.loads(call.function.arguments or "{}")
+    except orjson.JSONDecodeError:
+        arguments = call.function.arguments
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _check_choice(choice: str | NamedTool, names: Sequence[str]) -> None:
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise _invalid(f"tools: there are two of the name {min(twice)!r}", "tools")
+    if not names and choice not in ("none", "auto"):
+        raise _invalid("tool_choice: is only allowed with tools", "tool_choice")
+    if isinstance(choice, NamedTool) and choice.function.name not in names:
+        message = f"tool_choice: there is no tool {choice.function.name[:100]!r} in tools"
+        raise _invalid(message, "tool_choice")
+
+
+def _no_tools() -> JobFailed:
+    message = "tools: this model's chat template can't show them; leave them out, or send "
+    message += 'tool_choice "none"'
+    code = ErrorCode.UNSUPPORTED_PARAMETER
+    return JobFailed(JobError(code=code, message=message, param="tools"))
+
+
+def _unenforced() -> JobFailed:
+    message = 'tool_choice: only "auto" and "none" are supported'
+    code = ErrorCode.UNSUPPORTED_PARAMETER
+    return JobFailed(JobError(code=code, message=message, param="tool_choice"))
+
+
+def _invalid(message: str, param: str) -> JobFailed:
+    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

@@ -1,0 +1,92 @@
+"""The turns of a conversation, by role."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from api.schema.tools import ToolCall
+from shared.errors import ErrorCode
+
+_TEXT_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+    "additionalProperties": False,
+}
+_OTHER_PARTS = ("image_url", "input_audio", "file", "refusal")
+
+
+def as_text(content: Any) -> Any:
+    """A message's content as one string; text parts are joined by line breaks."""
+    if isinstance(content, list) and content:
+        return "\n".join(_part_text(part) for part in content)
+    if not isinstance(content, str):
+        raise ValueError('must be a string or a list of {"type": "text", "text": ...} parts')
+    return content
+
+
+def _part_text(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _OTHER_PARTS:
+        raise PydanticCustomError(
+            ErrorCode.UNSUPPORTED_PARAMETER,
+            'has a part of type "{kind}", which isn\'t supported; send text',
+            {"kind": kind},
+        )
+    if kind != "text":
+        raise ValueError('can only have parts of type "text"')
+    if part.keys() != {"type", "text"} or not isinstance(part["text"], str):
+        raise ValueError('has a part that isn\'t {"type": "text", "text": "..."}')
+    return part["text"]
+
+
+Content = Annotated[
+    str,
+    BeforeValidator(as_text),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART, "minItems": 1}]}
+    ),
+]
+
+
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str | None = Field(None, description="who speaks; some chat templates show it")
+
+
+class SystemMessage(_Turn):
+    """What the model is to be; developer is another word for system."""
+
+    role: Literal["system", "developer"]
+    content: Content
+
+
+class UserMessage(_Turn):
+    """What the user says."""
+
+    role: Literal["user"]
+    content: Content
+
+
+class AssistantMessage(_Turn):
+    """What the model has said or called: at least one of both."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ToolMessage(_Turn):
+    """What a called tool came to."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str = Field(description="the id of the call")
+
+
+Message = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
+]
+"""One turn of the conversation."""

@@ -1,0 +1,65 @@
+"""Answers that may call tools, as OpenAI's clients read them. Pure."""
+
+import hashlib
+from collections import defaultdict
+from typing import Any
+
+from api.tool_calls import CallArguments, CallStart, Piece, Text, ToolCallParser
+from api.transcript import Delta
+from shared.ids import JobId
+from shared.results import FinishReason
+from shared.tools import ToolUse
+
+TOOL_CALLS = "tool_calls"
+"""OpenAI's reason to finish of an answer that calls."""
+
+
+class ToolAnswers:
+    """Splits the choices of one job into content and calls."""
+
+    def __init__(self, job_id: JobId, use: ToolUse, *, stream: bool) -> None:
+        self._job_id = job_id
+        self._parsers: defaultdict[int, ToolCallParser] = defaultdict(
+            lambda: ToolCallParser(use, shows_early=stream)
+        )
+
+    def message(self, choice: int, text: str) -> dict[str, Any]:
+        """The `content` and `tool_calls` of a whole answer."""
+        parser = self._parsers[choice]
+        content, calls = "", list[dict[str, Any]]()
+        for piece in parser.feed(text) + parser.close():
+            match piece:
+                case Text():
+                    content += piece.text
+                case CallStart():
+                    calls.append(self._start(choice, piece))
+                case CallArguments():
+                    calls[piece.index]["function"]["arguments"] += piece.text
+        return {"content": None if calls and not content else content, "tool_calls": calls or None}
+
+    def deltas(self, delta: Delta) -> list[dict[str, Any]]:
+        """What `delta` adds to a streamed answer."""
+        parser = self._parsers[delta.choice]
+        pieces = parser.feed(delta.text) + (parser.close() if delta.finish else [])
+        return [self._delta(delta.choice, piece) for piece in pieces]
+
+    def finish(self, choice: int, finish: FinishReason | None) -> str | None:
+        """The reason to finish of a choice whose text was given."""
+        has_called = self._parsers[choice].num_calls > 0
+        return TOOL_CALLS if has_called and finish is FinishReason.STOP else finish
+
+    def _delta(self, choice: int, piece: Piece) -> dict[str, Any]:
+        match piece:
+            case Text():
+                return {"content": piece.text}
+            case CallStart():
+                return {"tool_calls": [{"index": piece.index, **self._start(choice, piece)}]}
+            case CallArguments():
+                function = {"arguments": piece.text}
+                return {"tool_calls": [{"index": piece.index, "function": function}]}
+
+    def _start(self, choice: int, call: CallStart) -> dict[str, Any]:
+        # The same wherever and however often the answer is read.
+        digest = hashlib.sha256(f"{self._job_id}:{choice}:{call.index}".encode()).hexdigest()
+        function = {"name": call.name, "arguments": ""}
+        return {"id": f"call_{digest[:24]}", "type": "function", "function": function}

@@ -1,0 +1,239 @@
+"""What of a model's text is a call of a tool, and what stays text."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.tool_calls import CallArguments, CallStart, Piece, Text, ToolCallParser
+from shared.tools import ToolForm, ToolUse
+
+HERMES, LLAMA3 = ToolForm.HERMES, ToolForm.LLAMA3_JSON
+CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, {"c": "}"}]}}'
+ARGUMENTS = '{"a": 1, "b": [2, {"c": "}"}]}'
+Calls = list[tuple[str, str]]
+
+
+def use(form: ToolForm, *, name: str | None = None, is_parallel: bool = True) -> ToolUse:
+    functions = [{"name": name} for name in ("add", "no args", "say")]
+    tools = tuple({"type": "function", "function": function} for function in functions)
+    return ToolUse(tools=tools, form=form, name=name, is_parallel=is_parallel)
+
+
+def parse(use: ToolUse, *chunks: str, shows_early: bool = False) -> tuple[str, Calls]:
+    """The text and the calls (name, arguments) of an answer that comes in `chunks`."""
+    parser = ToolCallParser(use, shows_early=shows_early)
+    return joined([piece for chunk in chunks for piece in parser.feed(chunk)] + parser.close())
+
+
+def joined(pieces: list[Piece]) -> tuple[str, Calls]:
+    text, calls = "", []
+    for piece in pieces:
+        match piece:
+            case Text():
+                assert piece.text
+                text += piece.text
+            case CallStart():
+                assert piece.index == len(calls)
+                calls.append((piece.name, ""))
+            case CallArguments():
+                assert piece.index == len(calls) - 1
+                calls[-1] = (calls[-1][0], calls[-1][1] + piece.text)
+    return text, calls
+
+
+def hermes(*objects: str) -> str:
+    return "\n".join(f"<tool_call>\n{text}\n</tool_call>" for text in objects)
+
+
+GOOD: list[tuple[ToolForm, str, str, Calls]] = [
+    (HERMES, hermes(CALL), "", [("add", ARGUMENTS)]),
+    (HERMES, f"<tool_call>{CALL}</tool_call>", "", [("add", ARGUMENTS)]),
+    (HERMES, f"<tool_call>{CALL}", "", [("add", ARGUMENTS)]),  # ended by its eos or a stop string
+    (HERMES, f"Wait.\n\n{hermes(CALL)}\n", "Wait.", [("add", ARGUMENTS)]),
+    (HERMES, f"{hermes(CALL)}\nDone? <b>", "\nDone? <b>", [("add", ARGUMENTS)]),
+    (HERMES, hermes(CALL, CALL), "", [("add", ARGUMENTS)] * 2),
+    (HERMES, hermes('{"arguments": {"a": 1}, "name": "add"}'), "", [("add", '{"a":1}')]),
+    (HERMES, hermes('{"name": "no args"}'), "", [("no args", "{}")]),
+    (HERMES, hermes('{"name": "no args", "arguments": null}'), "", [("no args", "{}")]),
+    (HERMES, hermes('{"name": "add", "arguments": "{\\"a\\": 1}"}'), "", [("add", '{"a": 1}')]),
+    (
+        HERMES,
+        hermes('{"name": "say", "arguments": {"x": "</tool_call> \\" \\\\"}}'),
+        "",
+        [("say", '{"x": "</tool_call> \\" \\\\"}')],
+    ),
+    (LLAMA3, CALL, "", [("add", ARGUMENTS)]),
+    (LLAMA3, CALL.replace("arguments", "parameters"), "", [("add", ARGUMENTS)]),
+    (LLAMA3, f"\n {CALL} \n", "", [("add", ARGUMENTS)]),
+    (LLAMA3, f"{CALL}; {CALL}", "", [("add", ARGUMENTS)] * 2),
+    (
+        LLAMA3,
+        '{"type": "function", "name": "add", "parameters": {"a": "1"}}',
+        "",
+        [("add", '{"a": "1"}')],
+    ),
+]
+"""Form, answer, its text, its calls."""
+
+TEXTS: list[tuple[ToolForm, str]] = [
+    (HERMES, ""),
+    (HERMES, " plain text \n\n"),
+    (HERMES, "a <tool_call"),
+    (HERMES, "a <tool_call> b"),
+    (HERMES, "a <tool_call> \n"),
+    (HERMES, CALL),
+    (HERMES, " <tool_call>{oops}</tool_call> "),
+    (HERMES, "<tool_call>[1]</tool_call>"),
+    (HERMES, '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>'),
+    (HERMES, '<tool_call>{"name": 3, "arguments": {}}</tool_call>'),
+    (HERMES, '<tool_call>{"name": "say", "arguments": [1]}</tool_call>'),
+    (HERMES, '<tool_call>{"name": "say", "arguments": "hi"}</tool_call>'),
+    (HERMES, '<tool_call>{"arguments": {"a": 1}, "name": "add"'),
+    (HERMES, '<tool_call>{"name": "add"]'),
+    (HERMES, '<tool_call>{"name": "a\\x", "arguments": {}}</tool_call>'),
+    (LLAMA3, "hi"),
+    (LLAMA3, f"I call {CALL}"),
+    (LLAMA3, '{"name": "Ada", "parameters": {"born": 1815}}'),
+    (LLAMA3, '{"city": "Osaka"}'),
+    (LLAMA3, '  {"name": "add"'),
+    (LLAMA3, hermes(CALL)),
+]
+"""Form, and an answer that calls nothing."""
+
+LATE: list[str] = [
+    hermes('{"name": "add", "arguments": {"a": 1,,}}'),
+    hermes('{"name": "add", "arguments": {"a": 1]}'),
+    hermes('{"name": "add", "arguments": {"a": 1}'),
+    '<tool_call>{"name": "add", "arguments": {"a": "1',
+]
+"""Answers that turn out to be malformed when their arguments have begun."""
+
+
+@pytest.mark.parametrize("shows_early", [False, True])
+@pytest.mark.parametrize(("form", "answer", "text", "calls"), GOOD)
+def test_calls_are_told_apart_from_text(
+    form: ToolForm, answer: str, text: str, calls: Calls, shows_early: bool
+) -> None:
+    assert parse(use(form), answer, shows_early=shows_early) == (text, calls)
+    assert parse(use(form), *answer, shows_early=shows_early) == (text, calls)
+
+
+@pytest.mark.parametrize("shows_early", [False, True])
+@pytest.mark.parametrize(("form", "answer"), TEXTS)
+def test_what_only_looks_like_a_call_stays_text(
+    form: ToolForm, answer: str, shows_early: bool
+) -> None:
+    assert parse(use(form), answer, shows_early=shows_early) == (answer, [])
+    assert parse(use(form), *answer, shows_early=shows_early) == (answer, [])
+
+
+@pytest.mark.parametrize("answer", LATE)
+def test_a_malformed_call_is_text_where_nothing_of_it_was_shown(answer: str) -> None:
+    assert parse(use(HERMES), answer) == (answer, [])
+
+
+@pytest.mark.parametrize("answer", LATE)
+def test_a_call_that_has_begun_keeps_its_arguments_and_the_rest_is_text(answer: str) -> None:
+    text, calls = parse(use(HERMES), *answer, shows_early=True)
+    ((name, arguments),) = calls
+    assert name == "add"
+    assert arguments + text in answer or answer.endswith(text)
+    assert arguments.startswith('{"a": ')
+    assert arguments in answer
+
+
+def test_a_call_after_a_malformed_one_counts() -> None:
+    broken = "<tool_call>{oops}</tool_call>"
+    text, calls = parse(use(HERMES), f"{broken}\n{hermes(CALL)}")
+    assert (text, calls) == (broken, [("add", ARGUMENTS)])
+
+
+def test_arguments_are_shown_while_they_grow() -> None:
+    parser = ToolCallParser(use(HERMES), shows_early=True)
+    assert parser.feed('Ok <tool_call>{"name": "add", "argu') == [Text("Ok")]
+    assert parser.feed('ments": {"a"') == [CallStart(0, "add"), CallArguments(0, '{"a"')]
+    assert parser.feed(": 1") == [CallArguments(0, ": 1")]
+    assert parser.feed("}}</tool_call>") == [CallArguments(0, "}")]
+    assert parser.close() == []
+
+
+def test_text_is_shown_at_once_unless_it_may_begin_a_call() -> None:
+    parser = ToolCallParser(use(HERMES), shows_early=True)
+    assert parser.feed("a < b") == [Text("a < b")]
+    assert parser.feed(" <tool") == []
+    assert parser.feed("s>") == [Text(" <tools>")]
+
+
+@pytest.mark.parametrize(
+    ("form", "answer", "text"),
+    [
+        (HERMES, f"{hermes(CALL)}\n{hermes(CALL)}", f"\n{hermes(CALL)}"),
+        (LLAMA3, f"{CALL};{CALL}", f";{CALL}"),
+    ],
+)
+def test_without_parallel_calls_the_first_one_is_the_only_one(
+    form: ToolForm, answer: str, text: str
+) -> None:
+    wanted = (text, [("add", ARGUMENTS)])
+    assert parse(use(form, is_parallel=False), answer) == wanted
+    assert parse(use(form, is_parallel=False), *answer, shows_early=True) == wanted
+
+
+def test_only_the_named_tool_can_be_called() -> None:
+    answer = hermes(CALL, '{"name": "say", "arguments": {"x": 1}}')
+    text, calls = parse(use(HERMES, name="say"), answer)
+    assert calls == [("say", '{"x": 1}')]
+    assert text == hermes(CALL)
+
+
+MARKS = ("<tool_call>", "</tool_call>", *'{}"\\\n ;[],x<')
+PARTS = ('"name": "add"', '"arguments": ', '"parameters": ', '{"a": 1}', CALL)
+SCRAPS = st.sampled_from((*MARKS, *PARTS))
+
+
+@given(st.lists(SCRAPS, max_size=20), st.sampled_from(ToolForm), st.data())
+def test_chunks_make_no_difference(scraps: list[str], form: ToolForm, data: Any) -> None:
+    answer = "".join(scraps)
+    for shows_early in (False, True):
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=6)))
+        chunks = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
+        whole = parse(use(form), answer, shows_early=shows_early)
+        assert parse(use(form), *chunks, shows_early=shows_early) == whole
+
+
+@given(st.lists(SCRAPS, max_size=20), st.sampled_from(ToolForm))
+def test_without_a_call_the_text_is_what_the_model_wrote(scraps: list[str], form: ToolForm) -> None:
+    answer = "".join(scraps)
+    text, calls = parse(use(form), answer)
+    if not calls:
+        assert text == answer
+    for _, arguments in calls:
+        assert isinstance(json.loads(arguments), dict)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), JSON, max_size=4),
+    st.text("ab<>t{ \n", max_size=8),
+    st.sampled_from(ToolForm),
+    st.booleans(),
+)
+def test_any_arguments_arrive_as_the_model_wrote_them(
+    arguments: dict[str, Any], said: str, form: ToolForm, is_ascii: bool
+) -> None:
+    written = json.dumps(arguments, ensure_ascii=is_ascii)
+    call = f'{{"name": "say", "arguments": {written}}}'
+    answer = f"{said}\n{hermes(call)}" if form is HERMES else call
+    for shows_early in (False, True):
+        text, calls = parse(use(form), *answer, shows_early=shows_early)
+        assert calls == [("say", written)]
+        assert text == (said.rstrip() if form is HERMES else "")
