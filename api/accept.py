@@ -25,6 +25,7 @@ async def issue_ticket(context: Context, tenant: str, request: GenerationRequest
         id=JobId(secrets.token_hex(16)),
         tenant=tenant,
         version=admission.version,
+        fingerprint=admission.fingerprint,
         max_model_len=admission.max_model_len,
         reply_to=context.api_id,
         created_s=int(time.time()),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from api.redis_guard import redis_guard
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.ids import AdapterVersion
-from shared.registry import Registry
+from shared.registry import BaseModel, Registry
 from shared.tools import ToolForm
 
 
@@ -14,6 +14,7 @@ class Admission:
     """What an accepted request will run on."""
 
     version: AdapterVersion
+    fingerprint: str
     max_model_len: int
     tool_form: ToolForm | None
 
@@ -33,7 +34,12 @@ async def admit(registry: Registry, model: str) -> Admission:
         version = await registry.resolve(model, base=base)
     if version is None:
         raise JobFailed(model_not_found(model))
-    return Admission(version, base.max_model_len, base.tool_form)
+    return Admission(version, _fingerprint(base, version), base.max_model_len, base.tool_form)
+
+
+def _fingerprint(base: BaseModel, version: AdapterVersion) -> str:
+    versions = [base.version] if version == base.version else [base.version, version]
+    return "_".join(["fp", *(v.rpartition("@")[2] for v in versions)])
 
 
 def model_not_found(name: str) -> JobError:

@@ -80,6 +80,7 @@ class Answer(Response):
         except RedisUnavailable:
             self._context.cancels.add(self._job.id)  # it may have been queued all the same
             raise
+        log.info("job_accepted", job_id=self._job.id, version=self._job.version)
 
     async def _whole(self, follower: Follower) -> Response:
         while not follower.is_done:

@@ -1,4 +1,4 @@
-"""The outermost layer of a request: counts it, and answers what nobody else caught."""
+"""The outermost layer of a request: names it, counts it, and answers what nobody else caught."""
 
 import time
 
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
 from api.metrics import Metrics
+from api.request_id import request_id_of, with_request_id
 from shared.errors import ErrorCode, JobError
 
 CLIENT_LEFT = 499
@@ -18,7 +19,10 @@ log = structlog.get_logger()
 
 
 class Boundary:
-    """ASGI middleware; an unexpected exception becomes a log line and a 500 without internals."""
+    """ASGI middleware; an unexpected exception becomes a log line and a 500 without internals.
+
+    All that is logged on behalf of a request carries its id.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -29,13 +33,18 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        request_id = request_id_of(scope)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._handle(scope, receive, send, request_id)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         start_s = time.monotonic()
         status = CLIENT_LEFT
 
         async def noting_send(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
-            await send(message)
+            await send(with_request_id(message, request_id))
 
         try:
             await self._app(scope, receive, noting_send)

@@ -22,7 +22,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(JobFailed, _on_job_failed)
     app.add_exception_handler(QueueFull, _on_queue_full)
     app.add_exception_handler(RedisUnavailable, _on_redis_unavailable)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(404, _on_unknown_url)  # these two are the router's
+    app.add_exception_handler(405, _on_wrong_method)
 
 
 def error_body(
@@ -75,10 +76,26 @@ async def _on_redis_unavailable(request: Request, exc: Exception) -> Response:
     return error_response(request, error)
 
 
-async def _on_http_exception(request: Request, exc: Exception) -> Response:
-    """404 and 405 of the router."""
+async def _on_unknown_url(request: Request, exc: Exception) -> Response:
+    message = f"no such URL: {_where(request)}; GET /docs lists those that exist"
+    return error_response(request, JobError(code=ErrorCode.UNKNOWN_URL, message=message))
+
+
+async def _on_wrong_method(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    where = f"{request.method} {request.url.path}"
-    message = {404: f"no such URL: {where}", 405: f"method not allowed: {where}"}
-    body = error_body(message.get(exc.status_code, exc.detail), exc.status_code)
-    return json_response(body, exc.status_code, exc.headers)
+    allowed = _allowed_methods(request) or dict(exc.headers or {}).get("Allow", "")
+    message = f"method not allowed: {_where(request)}; this URL takes {allowed}"
+    error = JobError(code=ErrorCode.METHOD_NOT_ALLOWED, message=message)
+    response = error_response(request, error)
+    response.headers["Allow"] = allowed
+    return response
+
+
+def _where(request: Request) -> str:
+    return f"{request.method[:20]} {request.url.path[:200]}"
+
+
+def _allowed_methods(request: Request) -> str:
+    """All methods of the URL; the router names those of the first route that it tried."""
+    path = getattr(request.scope.get("route"), "path", "")
+    return ", ".join(method.upper() for method in request.app.state.openapi["paths"].get(path, ()))

@@ -163,7 +163,7 @@ def _head(shape: Shape, job: Job, kind: str) -> dict[str, Any]:
         "object": kind,
         "created": job.created_s,
         "model": job.model,
-        "system_fingerprint": job.version,
+        "system_fingerprint": job.fingerprint,
     }
 
 

@@ -31,6 +31,7 @@ class Ticket:
     id: JobId
     tenant: str
     version: AdapterVersion
+    fingerprint: str
     max_model_len: int
     reply_to: ApiId
     created_s: int
@@ -119,6 +120,7 @@ def _job(
         endpoint=endpoint,
         model=request.model,
         version=ticket.version,
+        fingerprint=ticket.fingerprint,
         sampling=sampling,
         created_s=ticket.created_s,
         deadline_ms=ticket.deadline_ms,

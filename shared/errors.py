@@ -34,6 +34,10 @@ class ErrorCode(StrEnum):
     """No job has this id, or it has expired."""
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     """The prompt, or prompt and answer, don't fit into the model's context."""
+    UNKNOWN_URL = "unknown_url"
+    """Nothing is served there."""
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    """The URL takes other methods."""
     REQUEST_TOO_LARGE = "request_too_large"
     """The request body is over the byte limit."""
     QUEUE_FULL = "queue_full"
@@ -62,6 +66,8 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.MODEL_NOT_FOUND: 404,
     ErrorCode.JOB_NOT_FOUND: 404,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
+    ErrorCode.UNKNOWN_URL: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.REQUEST_TOO_LARGE: 413,
     ErrorCode.QUEUE_FULL: 429,
     ErrorCode.DEADLINE_EXCEEDED: 504,

@@ -87,6 +87,8 @@ class Job:
     """Chat only, as chat templates take them: texts in one piece, arguments of tools as objects."""
     prompt: str | tuple[int, ...] | None = None
     """Completions only: text or token ids."""
+    fingerprint: str = ""
+    """Names base and adapter weights to clients, by their digests."""
     tools: ToolUse | None = None
     """Chat only: what the model may call."""
 

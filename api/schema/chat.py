@@ -56,6 +56,6 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    system_fingerprint: str = Field(description="version of the weights that answered")
+    system_fingerprint: str = Field(description="digests of the base and the adapter that answered")
     choices: list[ChatChoice]
     usage: UsageBody

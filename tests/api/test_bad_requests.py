@@ -275,10 +275,15 @@ async def test_urls_and_methods_that_are_not_served_are_told_in_the_same_shape(
 ) -> None:
     response = await direct.get("/v1/nothing")
     assert response.status_code == 404
-    assert response.json()["error"]["message"] == "no such URL: GET /v1/nothing"
+    error = response.json()["error"]
+    assert error["message"].startswith("no such URL: GET /v1/nothing; ")
+    assert (error["code"], error["type"]) == ("unknown_url", "invalid_request_error")
     response = await direct.get(CHAT)
     assert response.status_code == 405
     assert response.headers["allow"] == "POST"
+    response = await direct.put("/v1/jobs/x")
+    assert response.headers["allow"] == "GET, DELETE"
+    assert "takes GET, DELETE" in response.json()["error"]["message"]
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 

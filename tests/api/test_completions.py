@@ -2,7 +2,7 @@ import asyncio
 
 import httpx
 import openai
-from api_support import ADAPTER, ScriptedWorker
+from api_support import ScriptedWorker
 
 URL = "/v1/completions"
 
@@ -19,7 +19,7 @@ async def test_a_completion_has_openais_fields(
         "object": "text_completion",
         "created": job.job.created_s,
         "model": "extract",
-        "system_fingerprint": ADAPTER.version,
+        "system_fingerprint": "fp_000000000000_111111111111",
         "choices": [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2},
     }

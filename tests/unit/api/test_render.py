@@ -15,6 +15,7 @@ def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
         endpoint=endpoint,
         model="m",
         version=AdapterVersion("m@1"),
+        fingerprint="fp_1",
         sampling=SamplingParams(seed=1, n=n),
         created_s=5,
         deadline_ms=1,
@@ -45,7 +46,7 @@ def test_a_chat_chunk_carries_the_text() -> None:
             "object": "chat.completion.chunk",
             "created": 5,
             "model": "m",
-            "system_fingerprint": "m@1",
+            "system_fingerprint": "fp_1",
             "choices": [
                 {"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}
             ],

@@ -11,6 +11,7 @@ TICKET = Ticket(
     id=JobId("a" * 32),
     tenant="t",
     version=AdapterVersion("m@1"),
+    fingerprint="fp_1",
     max_model_len=1000,
     reply_to=ApiId("api"),
     created_s=5,

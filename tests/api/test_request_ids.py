@@ -1,0 +1,58 @@
+"""Every response names its request, and so does the log."""
+
+import asyncio
+
+import httpx
+import pytest
+import structlog
+from api_support import ScriptedWorker
+from structlog.testing import capture_logs
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+HEADER = "X-Request-Id"
+
+
+@pytest.mark.parametrize("sent", ["a", "trace-1/2:3_4.5+6=7@8", "x" * 128])
+async def test_a_clients_id_comes_back(http: httpx.AsyncClient, sent: str) -> None:
+    response = await http.get("/health", headers={HEADER: sent})
+    assert response.headers[HEADER] == sent
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 129, "a b", 'a"', "a;b", "<a>", b"\xc3\xa9"])
+async def test_an_id_that_is_long_or_odd_is_replaced(
+    http: httpx.AsyncClient, sent: str | bytes
+) -> None:
+    response = await http.get("/health", headers={HEADER: sent})  # type: ignore[dict-item]
+    assert response.headers[HEADER].startswith("req_")
+
+
+async def test_ids_are_made_anew_for_each_request(http: httpx.AsyncClient) -> None:
+    ids = {(await http.get("/health")).headers[HEADER] for _ in range(3)}
+    assert len(ids) == 3
+
+
+async def test_errors_have_ids_as_well(http: httpx.AsyncClient) -> None:
+    for response in (
+        await http.get("/nothing"),
+        await http.get(CHAT),
+        await http.post(CHAT, content=b"{"),
+        await http.post(CHAT, content=b"x" * 10_001),
+    ):
+        assert response.is_client_error
+        assert response.headers[HEADER].startswith("req_")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_has_one_and_the_log_says_which_job_it_became(
+    http: httpx.AsyncClient, worker: ScriptedWorker, stream: bool
+) -> None:
+    with capture_logs([structlog.contextvars.merge_contextvars]) as logs:
+        sending = http.post(CHAT, json={**BODY, "stream": stream}, headers={HEADER: "mine"})
+        request = asyncio.create_task(sending)
+        job = await worker.take()
+        await worker.answer(job)
+        response = await request
+    assert response.headers.get_list(HEADER) == ["mine"]
+    (accepted,) = [entry for entry in logs if entry["event"] == "job_accepted"]
+    assert (accepted["request_id"], accepted["job_id"]) == ("mine", job.job.id)
