@@ -5,7 +5,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 CODE := api worker shared ops tests
 
-.PHONY: setup up test check format bench
+CLIENTS := .venv-clients
+OPENAI_JS := openai@6.49.0
+
+.PHONY: setup up test check format bench clients
 .DEFAULT_GOAL := up
 
 up: $(READY)
@@ -24,6 +27,15 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+# Other projects' clients of the API, which `make test` tries if they are here. They bring Node.
+clients: $(CLIENTS)/.ready
+
+$(CLIENTS)/.ready: tests/clients/requirements.txt Makefile
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install -r tests/clients/requirements.txt
+	PATH=$(CURDIR)/$(CLIENTS)/bin:$$PATH npm install --prefix $(CLIENTS) --no-audit --no-fund $(OPENAI_JS)
+	@touch $@
 
 bench: $(READY)
 	$(BIN)/python -m ops.bench $(ARGS)

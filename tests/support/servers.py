@@ -37,6 +37,8 @@ class Server:
     redis: EmbeddedRedis
     redis_folder: Path | None
     """Where Redis keeps its data, if it does."""
+    api_key: str | None
+    """What it wants to be asked with."""
 
     @property
     def api_url(self) -> str:
@@ -49,7 +51,8 @@ class Server:
 
     def metric(self, name: str) -> float:
         """The value of a metric without labels."""
-        reply = httpx.get(f"{self.url}/metrics", timeout=30)
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        reply = httpx.get(f"{self.url}/metrics", headers=headers, timeout=30)
         families = text_string_to_metric_families(reply.text)
         found = [s.value for f in families for s in f.samples if s.name == name and not s.labels]
         assert len(found) == 1, f"{name}: {found}"
@@ -83,15 +86,19 @@ class Server:
 
 @contextmanager
 def lorikeet_up(
-    folder: Path, *flags: str, workers: int = 1, redis_folder: Path | None = None
+    folder: Path,
+    *flags: str,
+    workers: int = 1,
+    redis_folder: Path | None = None,
+    api_key: str | None = None,
 ) -> Iterator[Server]:
     """A server on a free port, its log in `folder`; afterwards it must end with exit code 0."""
     redis = start_redis(redis_folder)
     log = folder / "lorikeet.log"
     words = ["up", "--port", "0", "--workers", str(workers), "--redis-url", redis.url, *flags]
-    process = start_lorikeet(words, log)
+    process = start_lorikeet(words, log, LORIKEET_API_KEYS=api_key or "")
     try:
-        server = Server(_ready_url(process, log), process, log, redis, redis_folder)
+        server = Server(_ready_url(process, log), process, log, redis, redis_folder, api_key)
         server.wait_for_workers(workers)
         yield server
         server.stop()
