@@ -1,25 +1,26 @@
 """`lorikeet chat`: a conversation with a running server, streamed."""
 
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+import asyncio
+import readline  # noqa: F401 -- gives input() line editing and a history
+from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from shared.access import is_loopback
+from shared.access import parse_keys
 from shared.errors import LorikeetError
 
-FIRST_BYTE_TIMEOUT_S = 600.0
+if TYPE_CHECKING:
+    from ops.chat.client import Client
+    from ops.chat.conversation import Conversation
 
-Message = dict[str, str]
-
-
-class ServerError(LorikeetError):
-    """The server can't be reached, or refuses; the message is the server's own."""
+HELP = """\
+/model NAME     go on with another model
+/compare A B    from now on ask both, side by side; /model ends it
+/reset          forget the conversation
+/quit, Ctrl-D   end
+Ctrl-C          stop an answer"""
 
 
 def chat(
@@ -27,98 +28,72 @@ def chat(
         str | None,
         typer.Argument(help="base model or adapter; by default the server's base model"),
     ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="a second one, to answer side by side")
+    ] = None,
     url: Annotated[str, typer.Option(help="where the server is")] = "http://127.0.0.1:23333",
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="of the server, by default the first in LORIKEET_API_KEYS",
+            envvar="LORIKEET_API_KEYS",
+            show_envvar=False,
+        ),
+    ] = None,
 ) -> None:
-    """Talk to a model or an adapter; Ctrl-D or an empty line ends."""
+    """Talk to a model or an adapter, or compare two; /help lists the commands."""
+    from ops.chat.client import Client
+    from ops.chat.conversation import Conversation
+
+    keys = parse_keys([api_key or ""])
+    client = Client(url, keys[0].secret if keys else None)
+    names = asyncio.run(client.models())
+    chosen = [model or names[0], *([compare] if compare else [])]
+    conversation = Conversation(names, chosen)
     console = Console()
-    model = model or _first_model(url)
-    console.print(f"[dim]{model} at {url}; Ctrl-D or an empty line ends[/]", highlight=False)
-    history: list[Message] = []
-    while prompt := _read_line(console):
-        history.append({"role": "user", "content": prompt})
+    _note(console, f"{' and '.join(chosen)} at {client.url}; /help lists the commands, Ctrl-D ends")
+    while (line := _read_line(console)) is not None and line != "/quit":
         try:
-            answer = _print_answer(console, stream_chat(url, model, history))
-        except ServerError as error:
-            if len(history) == 1:
-                raise
-            console.print(f"[red]{error}[/]", highlight=False)
-            history.pop()
-            continue
-        history.append({"role": "assistant", "content": answer})
+            _take(console, client, conversation, line)
+        except KeyboardInterrupt:
+            _note(console, "(stopped)")
+        except LorikeetError as error:
+            console.print(Text(str(error), style="red"), soft_wrap=True)
 
 
-def stream_chat(url: str, model: str, messages: list[Message]) -> Iterator[str]:
-    """The answer, piece by piece.
+def _take(console: Console, client: "Client", conversation: "Conversation", line: str) -> None:
+    """Do what a line says."""
+    from ops.chat.conversation import CommandError
+    from ops.chat.screen import ask
 
-    Raises:
-        ServerError: the server can't be reached, or refuses, or breaks off with a reason.
-    """
-    body = orjson.dumps({"model": model, "messages": messages, "stream": True})
-    request = urllib.request.Request(
-        f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"}
-    )
-    for line in _lines(request):
-        if line.startswith(b"data: ") and line != b"data: [DONE]":
-            yield from _pieces(orjson.loads(line.removeprefix(b"data: ")))
-
-
-def _pieces(chunk: dict[str, Any]) -> Iterator[str]:
-    if "error" in chunk:
-        raise ServerError(chunk["error"]["message"])
-    for choice in chunk["choices"]:
-        if text := choice["delta"].get("content"):
-            yield text
-
-
-def _first_model(url: str) -> str:
-    reply = b"".join(_lines(urllib.request.Request(f"{url}/v1/models")))
-    models = orjson.loads(reply)["data"]
-    if not models:
-        raise ServerError(f"the server at {url} has no model yet")
-    name: str = models[0]["id"]
-    return name
+    match line.split():
+        case []:
+            pass
+        case ["/help"]:
+            _note(console, HELP)
+        case ["/reset"]:
+            conversation.reset()
+        case ["/model", name]:
+            conversation.turn_to([name])
+        case ["/compare", one, other]:
+            conversation.turn_to([one, other])
+        case [word, *_] if word.startswith("/"):
+            raise CommandError(f"there is no command {line}; /help lists them")
+        case _:
+            asyncio.run(ask(console, client, conversation, line))
 
 
-def _lines(request: urllib.request.Request) -> Iterator[bytes]:
+def _note(console: Console, text: str) -> None:
+    console.print(Text(text, style="dim"), soft_wrap=True)
+
+
+def _read_line(console: Console) -> str | None:
+    """The next line; None at the end of the input."""
     try:
-        with _opener(request).open(request, timeout=FIRST_BYTE_TIMEOUT_S) as reply:
-            for line in reply:
-                yield line.strip()
-    except urllib.error.HTTPError as error:
-        raise ServerError(_reason(error)) from None
-    except OSError as error:
-        raise ServerError(
-            f"no answer from {request.full_url}: {error}; `lorikeet up` starts a server"
-        ) from None
-
-
-def _opener(request: urllib.request.Request) -> urllib.request.OpenerDirector:
-    # A proxy of the environment would look for a loopback address on its own machine.
-    if is_loopback(urlsplit(request.full_url).hostname or ""):
-        return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return urllib.request.build_opener()
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    try:
-        message: str = orjson.loads(error.read())["error"]["message"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return f"the server answered {error.code} {error.reason}"
-    return message
-
-
-def _print_answer(console: Console, pieces: Iterator[str]) -> str:
-    answer = ""
-    for piece in pieces:
-        console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
-        answer += piece
-    console.print()
-    return answer
-
-
-def _read_line(console: Console) -> str:
-    try:
-        return console.input("[bold]> [/]").strip()
-    except EOFError:
+        return input("> ").strip()
+    except KeyboardInterrupt:
         console.print()
         return ""
+    except EOFError:
+        console.print()
+        return None

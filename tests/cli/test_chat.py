@@ -1,102 +1,171 @@
 """`lorikeet chat` against a scripted server."""
 
-import threading
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-import orjson
 import pytest
+from scripted_chat import ScriptedChat, scripted_chat
 from typer.testing import CliRunner
 
 from ops import cli
-from ops.commands.chat import ServerError
-
-
-class Scripted(ThreadingHTTPServer):
-    """Answers every message with `You said N messages`, and refuses the model `none`."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Scripted
-
-    def do_GET(self) -> None:
-        self.reply(200, orjson.dumps({"data": [{"id": "base"}, {"id": "pirate"}]}))
-
-    def do_POST(self) -> None:
-        request = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append(request)
-        if request["model"] == "none":
-            return self.reply(404, orjson.dumps({"error": {"message": "no model none"}}))
-        pieces = ["You said ", str(len(request["messages"])), " messages"]
-        chunks = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
-        chunks = [{"choices": [{"delta": {"role": "assistant"}}]}, *chunks, {"choices": []}]
-        lines = [b"data: " + orjson.dumps(chunk) for chunk in chunks]
-        return self.reply(200, b"\n\n".join([*lines, b": ping", b"data: [DONE]", b""]))
-
-    def reply(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+from ops.chat.client import ServerError
+from ops.chat.conversation import CommandError
 
 
 @pytest.fixture
-def server() -> Iterator[Scripted]:
-    with Scripted() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+def server() -> Iterator[ScriptedChat]:
+    with scripted_chat() as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
-def chat(*words: str, typed: str) -> str:
-    result = CliRunner().invoke(cli.app, ["chat", *words], input=typed)
+def chat(server: ScriptedChat, *words: str, typed: str, **env: str) -> str:
+    argv = ["chat", *words, "--url", server.url]
+    result = CliRunner().invoke(cli.app, argv, input=typed, env={"COLUMNS": "120", **env})
     if result.exception:
         raise result.exception
     return result.output
 
 
-def test_the_conversation_so_far_goes_along(server: Scripted) -> None:
-    shown = chat("pirate", "--url", server.url, typed="hi\nand now?\n")
-    assert "You said 1 messages" in shown
-    assert "You said 3 messages" in shown
+def test_the_conversation_so_far_goes_along(server: ScriptedChat) -> None:
+    shown = chat(server, "pirate", typed="hi\nand now?\n")
+    assert "pirate heard 1 messages\n" in shown
+    assert "pirate heard 3 messages\n" in shown
     assert [m["content"] for m in server.requests[1]["messages"]] == [
-        *("hi", "You said 1 messages", "and now?")
+        *("hi", "pirate heard 1 messages", "and now?")
     ]
-    assert server.requests[1]["model"] == "pirate"
+    assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
 
 
-def test_the_base_model_is_the_default(server: Scripted) -> None:
-    chat("--url", server.url, typed="hi\n\n")
-    assert server.requests[0]["model"] == "base"
+def test_the_base_model_is_the_default_and_empty_lines_are_passed_by(server: ScriptedChat) -> None:
+    chat(server, typed="\nhi\n\n")
+    assert [request["model"] for request in server.requests] == ["base"]
 
 
-def test_the_servers_reason_is_the_error(server: Scripted) -> None:
-    with pytest.raises(ServerError, match="no model none"):
-        chat("none", "--url", server.url, typed="hi\n")
+@pytest.mark.parametrize("end", ["/quit\nhi\n", ""])
+def test_quit_or_the_end_of_the_input_ends_it(server: ScriptedChat, end: str) -> None:
+    chat(server, typed=f"one\n{end}")
+    assert len(server.requests) == 1
 
 
-def test_no_server_is_one_clear_error(server: Scripted) -> None:
-    url = server.url
-    server.server_close()
-    with pytest.raises(ServerError, match=f"no answer from {url}.*`lorikeet up` starts a server"):
-        chat("--url", url, typed="hi\n")
+def test_another_model_goes_on_with_the_conversation(server: ScriptedChat) -> None:
+    shown = chat(server, typed="hi\n/model pirate\nand you?\n")
+    assert "base heard 1 messages" in shown
+    assert "pirate heard 3 messages" in shown
 
 
-def test_a_server_on_this_machine_is_reached_without_the_proxy(
-    server: Scripted, monkeypatch: pytest.MonkeyPatch
+def test_reset_forgets_the_conversation(server: ScriptedChat) -> None:
+    shown = chat(server, typed="hi\n/reset\nagain\n")
+    assert shown.count("base heard 1 messages") == 2
+
+
+@pytest.mark.parametrize("typed", ["/compare base pirate\nhi\n", None])
+def test_two_models_answer_side_by_side(server: ScriptedChat, typed: str | None) -> None:
+    flags = [] if typed else ["base", "--compare", "pirate"]
+    shown = chat(server, *flags, typed=typed or "hi\n")
+    (header,) = [line for line in shown.splitlines() if line.startswith("┃")]
+    assert [cell.strip() for cell in header.strip("┃").split("┃")] == ["base", "pirate"]
+    (row,) = [line for line in shown.splitlines() if line.startswith("│")]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["base heard 1 messages", "pirate heard 1 messages"]
+
+
+def test_each_of_two_keeps_its_own_answers(server: ScriptedChat) -> None:
+    chat(server, typed="hi\n/compare pirate base\nyou?\nso?\n/model base\nand you?\n")
+    last = server.requests[-1]
+    assert last["model"] == "base"
+    assert [message["content"] for message in last["messages"]] == [
+        *("hi", "base heard 1 messages", "you?", "base heard 3 messages"),
+        *("so?", "base heard 5 messages", "and you?"),
+    ]
+
+
+def test_one_of_two_may_fail_alone(server: ScriptedChat) -> None:
+    shown = chat(server, typed="/compare base pirate\nrefuse\nhi\n")
+    assert shown.count("the queue is full") == 2
+    assert "base heard 1 messages" in shown
+
+
+def test_help_names_every_command(server: ScriptedChat) -> None:
+    shown = chat(server, typed="/help\n")
+    for word in ("/model", "/compare", "/reset", "/quit", "Ctrl-C"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        ("/model nobody", "there is no model nobody, only base, pirate"),
+        ("/compare base nobody", "there is no model nobody, only base, pirate"),
+        ("/modle base", "there is no command /modle base; /help lists them"),
+        ("/model", "there is no command /model; /help lists them"),
+        ("refuse", "the queue is full"),
+        ("fail", "it was cancelled"),
+        ("break", "broke off in the middle of the answer"),
+        ("end", "broke off in the middle of the answer"),
+    ],
+)
+def test_an_error_is_shown_and_the_conversation_goes_on(
+    server: ScriptedChat, typed: str, reason: str
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    assert "You said 1 messages" in chat("--url", server.url, typed="hi\n")
+    shown = chat(server, typed=f"{typed}\nhi\n")
+    assert reason in shown
+    assert "base heard 1 messages" in shown
+
+
+def test_an_unknown_model_is_an_error_that_names_those_that_exist(server: ScriptedChat) -> None:
+    with pytest.raises(CommandError, match="no model nobody, only base, pirate"):
+        chat(server, "nobody", typed="hi\n")
+
+
+def test_no_server_is_one_clear_error(server: ScriptedChat) -> None:
+    server.server_close()
+    with pytest.raises(ServerError, match=f"no answer from {server.url}.*`lorikeet up` starts"):
+        chat(server, typed="hi\n")
+
+
+def test_what_is_no_url_is_one_clear_error() -> None:
+    for url in ("http://[bad", "127.0.0.1:80"):
+        result = CliRunner().invoke(cli.app, ["chat", "--url", url])
+        assert isinstance(result.exception, ServerError)
+
+
+def test_a_server_on_this_machine_is_reached_without_the_proxy(server: ScriptedChat) -> None:
+    shown = chat(server, typed="hi\n", http_proxy="http://127.0.0.1:1", no_proxy="", NO_PROXY="")
+    assert "base heard 1 messages" in shown
+
+
+@pytest.mark.parametrize("is_flag", [True, False])
+def test_the_key_comes_from_the_flag_or_is_the_first_of_the_variable(
+    server: ScriptedChat, is_flag: bool
+) -> None:
+    keys = f"red:{'r' * 16},blue:{'b' * 16}"
+    if is_flag:
+        chat(server, "--api-key", "r" * 16, typed="", LORIKEET_API_KEYS="b" * 16)
+    else:
+        chat(server, typed="", LORIKEET_API_KEYS=keys)
+    assert server.keys == [f"Bearer {'r' * 16}"]
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_program(server: ScriptedChat) -> None:
+    words = [sys.executable, "-m", "ops.cli", "chat", "--url", server.url]
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"hang\n")
+        process.stdin.flush()
+        shown = b""
+        while b"base " not in shown.partition(b"> ")[2]:
+            shown += process.stdout.read1()
+        process.send_signal(signal.SIGINT)
+        assert server.client_left.wait(10)
+        shown, _ = process.communicate(b"hi\n", timeout=30)
+        assert process.returncode == 0
+    assert b"(stopped)" in shown
+    assert b"base heard 3 messages" in shown  # what it had said counts
+    assert b"Traceback" not in shown

@@ -1,0 +1,109 @@
+"""The few calls of the API that `lorikeet chat` makes."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import orjson
+
+from shared.access import is_loopback
+from shared.errors import LorikeetError
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 600.0
+"""A busy server shows nothing for a while, but says within ten seconds that it is alive."""
+
+Message = Mapping[str, str]
+
+
+class ServerError(LorikeetError):
+    """The server can't be reached, refuses, or breaks off; the message is the server's own."""
+
+
+class Client:
+    """Talks to one server.
+
+    Raises:
+        ServerError: its URL is none.
+    """
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        self.url = url.rstrip("/")
+        # A proxy of the environment would look for a loopback address on its own machine.
+        self._uses_environment = not is_loopback(_host(url))
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def models(self) -> list[str]:
+        """What can be talked to, the base model first.
+
+        Raises:
+            ServerError: the server can't be reached, refuses, or has no model yet.
+        """
+        async with self._reply("GET", "/v1/models") as reply:
+            models = orjson.loads(await reply.aread())["data"]
+        if not models:
+            raise ServerError(f"the server at {self.url} has no model yet")
+        return [model["id"] for model in models]
+
+    async def answer(self, model: str, messages: Sequence[Message]) -> AsyncIterator[str]:
+        """The answer, piece by piece. Whoever stops reading stops the server's work, too.
+
+        Raises:
+            ServerError: the server can't be reached, refuses, or breaks off.
+        """
+        body = {"model": model, "messages": messages, "stream": True}
+        async with self._reply("POST", "/v1/chat/completions", body) as reply:
+            async for line in reply.aiter_lines():
+                if line == "data: [DONE]":
+                    return
+                if line.startswith("data: "):
+                    for piece in _pieces(orjson.loads(line.removeprefix("data: "))):
+                        yield piece
+        raise ServerError("the server broke off in the middle of the answer")
+
+    @asynccontextmanager
+    async def _reply(
+        self, method: str, path: str, body: Any = None
+    ) -> AsyncIterator[httpx.Response]:
+        """A successful reply, with its body still to be read."""
+        timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        is_answering = False
+        try:
+            async with (
+                httpx.AsyncClient(trust_env=self._uses_environment, timeout=timeout) as http,
+                http.stream(method, f"{self.url}{path}", json=body, headers=self._headers) as reply,
+            ):
+                is_answering = True
+                if not reply.is_success:
+                    raise ServerError(_reason(reply.status_code, await reply.aread()))
+                yield reply
+        except httpx.HTTPError as error:
+            raise ServerError(self._explain(error, is_answering)) from None
+
+    def _explain(self, error: httpx.HTTPError, is_answering: bool) -> str:
+        reason = str(error) or type(error).__name__
+        if is_answering:
+            return f"the connection to {self.url} broke off in the middle of the answer: {reason}"
+        return f"no answer from {self.url}: {reason}; `lorikeet up` starts a server"
+
+
+def _host(url: str) -> str:
+    try:
+        return httpx.URL(url).host
+    except httpx.InvalidURL as error:
+        raise ServerError(f"--url: {url} is no URL: {error}") from None
+
+
+def _pieces(chunk: dict[str, Any]) -> list[str]:
+    if "error" in chunk:
+        raise ServerError(chunk["error"]["message"])
+    return [text for c in chunk["choices"] if (text := c["delta"].get("content"))]
+
+
+def _reason(status: int, body: bytes) -> str:
+    try:
+        message: str = orjson.loads(body)["error"]["message"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return f"the server answered with status {status}"
+    return message
