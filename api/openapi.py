@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api.keys import OPEN_PATHS, SCHEME
+from api.request_id import REQUEST_ID_HEADER
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.errors import ErrorBody
@@ -16,6 +17,7 @@ from api.schema.models import ModelCard
 
 REF = "#/components/schemas/{model}"
 REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
+_REQUEST_ID = {"description": "the client's, or a new one", "schema": {"type": "string"}}
 DESCRIPTION = """Serves one base model and its LoRA adapters. The `model` field of a request names
 either; [/v1/models](/v1/models) lists the names."""
 
@@ -40,15 +42,11 @@ def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
     # FastAPI's own validation is never reached.
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    error = {"$ref": REF.format(model=ErrorBody.__name__)}
-    for path, operations in document["paths"].items():
+    for operations in document["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-            if path.startswith("/v1/"):
-                operation["responses"]["default"] = {
-                    "description": "any error, in OpenAI's shape",
-                    "content": {"application/json": {"schema": error}},
-                }
+            for response in operation["responses"].values():
+                response.setdefault("headers", {})[REQUEST_ID_HEADER] = _REQUEST_ID
     if with_keys:
         _add_keys(document)
     return document
@@ -56,12 +54,17 @@ def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
 
 def _add_keys(document: dict[str, Any]) -> None:
     scheme = {"type": "http", "scheme": SCHEME}
+    error = {"$ref": REF.format(model=ErrorBody.__name__)}
     document["components"]["securitySchemes"] = {"key": scheme}
     for path, operations in document["paths"].items():
         if path not in OPEN_PATHS:
             for operation in operations.values():
                 operation["security"] = [{"key": []}]
-                operation["responses"]["401"] = {"description": "no API key, or an unknown one"}
+                operation["responses"]["401"] = {
+                    "description": "no API key, or an unknown one",
+                    "content": {"application/json": {"schema": error}},
+                    "headers": {REQUEST_ID_HEADER: _REQUEST_ID},
+                }
 
 
 def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from api.accept import answer, issue_ticket
 from api.body import read_json_object
 from api.context import InContext, InTenant
 from api.openapi import takes
+from api.responses import inference
 from api.schema.chat import ChatCompletion, ChatCompletionRequest
 from api.translate import chat_job, parse_chat
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["inference"])
 @router.post(
     "/v1/chat/completions",
     summary="Answer a conversation",
-    responses={200: {"model": ChatCompletion}},
+    responses=inference(ChatCompletion),
     openapi_extra=takes(ChatCompletionRequest),
 )
 async def create_chat_completion(

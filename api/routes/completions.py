@@ -6,6 +6,7 @@ from api.accept import answer, issue_ticket
 from api.body import read_json_object
 from api.context import InContext, InTenant
 from api.openapi import takes
+from api.responses import inference
 from api.schema.completions import Completion, CompletionRequest
 from api.translate import completion_job, parse_completion
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["inference"])
 @router.post(
     "/v1/completions",
     summary="Continue a text",
-    responses={200: {"model": Completion}},
+    responses=inference(Completion),
     openapi_extra=takes(CompletionRequest),
 )
 async def create_completion(request: Request, context: InContext, tenant: InTenant) -> Response:

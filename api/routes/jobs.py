@@ -6,6 +6,7 @@ from api.context import Context, InContext, InTenant
 from api.errors import job_error_body
 from api.redis_guard import redis_guard
 from api.render import usage_body
+from api.responses import errors
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import CancelledJob, JobBody, JobChoice
 from api.schema.usage import UsageBody
@@ -16,9 +17,10 @@ from shared.results import Result
 from shared.views import JobView
 
 router = APIRouter(tags=["jobs"])
+ERRORS = errors(404, 503)
 
 
-@router.get("/v1/jobs/{job_id}", summary="Look a request up")
+@router.get("/v1/jobs/{job_id}", summary="Look a request up", responses=ERRORS)
 async def get_job(job_id: str, context: InContext, tenant: InTenant) -> JobBody:
     """Where a request is, and its answers once it is done, for as long as they are kept.
 
@@ -30,13 +32,13 @@ async def get_job(job_id: str, context: InContext, tenant: InTenant) -> JobBody:
     return _body(view, result)
 
 
-@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a request")
+@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a request", responses=ERRORS)
 async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
     """Its client gets the error `cancelled`. A job that has ended stays as it is."""
     return await _cancel(job_id, context, tenant)
 
 
-@router.delete("/v1/jobs/{job_id}", summary="Cancel a request")
+@router.delete("/v1/jobs/{job_id}", summary="Cancel a request", responses=ERRORS)
 async def delete_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
     """The same as POST .../cancel."""
     return await _cancel(job_id, context, tenant)

@@ -1,6 +1,7 @@
 """GET /metrics, for Prometheus."""
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.context import Context, InContext
@@ -11,7 +12,11 @@ from shared.errors import RedisUnavailable
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/metrics", summary="Metrics of this process and of its pool")
+@router.get(
+    "/metrics",
+    summary="Metrics of this process and of its pool",
+    response_class=PlainTextResponse,
+)
 async def metrics(context: InContext) -> Response:
     """Prometheus' text format. Pool figures are read from Redis at each scrape."""
     body = context.metrics.exposition(await _snapshot(context))

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from api.admission import model_not_found
 from api.context import Context, InContext
 from api.redis_guard import redis_guard
+from api.responses import errors
 from api.schema.models import ModelCard, ModelList
 from shared.errors import JobFailed
 from shared.registry import Adapter, BaseModel
@@ -14,13 +15,17 @@ from shared.registry import Adapter, BaseModel
 router = APIRouter(tags=["models"])
 
 
-@router.get("/v1/models", summary="List what is served")
+@router.get("/v1/models", summary="List what is served", responses=errors(503))
 async def list_models(context: InContext) -> ModelList:
     """The base model and every adapter; each name can be the `model` of a request."""
     return ModelList(data=await model_cards(context))
 
 
-@router.get("/v1/models/{model_id:path}", summary="Describe one model")
+@router.get(
+    "/v1/models/{model_id:path}",
+    summary="Describe one model",
+    responses=errors(404, 503),
+)
 async def get_model(model_id: str, context: InContext) -> ModelCard:
     """One entry of the list."""
     for card in await model_cards(context):

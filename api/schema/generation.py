@@ -101,8 +101,13 @@ class GenerationRequest(BaseModel):
         WithJsonSchema(
             {
                 "anyOf": [
-                    {"type": "string"},
-                    {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS},
+                    {"type": "string", "minLength": 1},
+                    {
+                        "type": "array",
+                        "items": {"type": "string", "minLength": 1},
+                        "maxItems": MAX_STOPS,
+                    },
+                    {"type": "null"},
                 ]
             }
         ),

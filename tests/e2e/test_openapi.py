@@ -1,0 +1,89 @@
+"""Requests made from the OpenAPI document, good and bad ones, against a live worker.
+
+They are the same ones each time: hypothesis draws from the test's own code.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+from served_tiny import TinyModels
+from servers import Server, lorikeet_up
+
+POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+CASES = [
+    # operation, whether its requests follow the document, how many
+    ("POST /v1/chat/completions", POSITIVE, 150),
+    ("POST /v1/chat/completions", NEGATIVE, 250),
+    ("POST /v1/completions", POSITIVE, 150),
+    ("POST /v1/completions", NEGATIVE, 200),
+    ("GET /v1/models", POSITIVE, 1),
+    ("GET /v1/models/{model_id}", POSITIVE, 4),
+    ("GET /v1/models/{model_id}", NEGATIVE, 60),
+    ("GET /v1/jobs/{job_id}", POSITIVE, 70),
+    ("DELETE /v1/jobs/{job_id}", POSITIVE, 70),
+    ("POST /v1/jobs/{job_id}/cancel", POSITIVE, 70),
+    ("GET /health", POSITIVE, 1),
+    ("GET /ready", POSITIVE, 1),
+    ("GET /metrics", POSITIVE, 1),
+]
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+]
+HANG_S = 60
+
+
+@pytest.fixture(scope="module")
+def server(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One of so short a context that no answer is long."""
+    folder = tmp_path_factory.mktemp("short")
+    with lorikeet_up(folder, *models.flags, "--max-model-len", "64") as server:
+        yield server
+        assert "Traceback" not in server.log_text()
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> Any:
+    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+
+def test_every_operation_is_tried_a_thousand_cases_in_all(document: Any) -> None:
+    labels = {result.ok().label for result in document.get_all_operations()}
+    assert labels == {label for label, _, _ in CASES}
+    assert sum(count for _, _, count in CASES) >= 1000
+
+
+@pytest.mark.parametrize(("label", "mode", "count"), CASES)
+def test_every_response_is_a_documented_one(
+    document: Any, label: str, mode: GenerationMode, count: int
+) -> None:
+    operation = document.find_operation_by_label(label)
+    statuses: list[int] = []
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def run(case: Any) -> None:
+        response = case.call(timeout=HANG_S)
+        case.validate_response(response, checks=CHECKS)
+        statuses.append(response.status_code)
+
+    run()
+    assert len(statuses) >= count
+    if mode is POSITIVE and "job_id" not in label:
+        assert 200 in statuses
