@@ -1,6 +1,7 @@
 """From the bytes of a request to a checked model of its fields."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -13,6 +14,8 @@ from shared.errors import ErrorCode, JobError, JobFailed
 
 M = TypeVar("M", bound=BaseModel)
 MAX_SHOWN_CHARS = 60
+_SUBJECT = re.compile(r"^\w+ should\b")
+"""What pydantic's messages begin with."""
 _BY_ROLE = "messages"
 """The list whose items are told apart by their role."""
 
@@ -97,7 +100,7 @@ def _reason(detail: ErrorDetails) -> str:
         return f"must be one of {detail['ctx']['expected_tags']}, not {detail['ctx']['tag']!r:.60}"
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
-    reason = detail["msg"].replace("Input should be", "must be")
+    reason = _SUBJECT.sub("must", detail["msg"])
     if isinstance(detail["input"], str | int | float | None):
         return f"{reason}, not {_short(detail['input'])}"
     return reason

@@ -1,4 +1,4 @@
-"""Requests that can't be served: each gets an error that names the field, and harms nobody."""
+"""Requests that can't be served: each gets an error that says what to do, and harms nobody."""
 
 import json
 from collections.abc import Iterator
@@ -13,69 +13,147 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 USER = {"role": "user", "content": "hi"}
 TOO_LONG = "a" * 200_000
 NAN, INF = float("nan"), float("inf")
+INVALID, UNKNOWN, UNSUPPORTED = "invalid_value", "unknown_parameter", "unsupported_parameter"
+LENGTH = "context_length_exceeded"
 
-BAD_CHATS: list[tuple[dict[str, Any], str, str]] = [
-    ({"messages": []}, "invalid_value", "messages"),
-    ({"messages": "hi"}, "invalid_value", "messages"),
-    ({"messages": None}, "invalid_value", "messages"),
-    ({"messages": [{"role": "user"}]}, "invalid_value", "messages[0].content"),
-    ({"messages": [USER, {"role": "king", "content": "hi"}]}, "invalid_value", "messages[1].role"),
-    ({"messages": [{"role": "user", "content": 3}]}, "invalid_value", "messages[0].content"),
-    ({"model": 3}, "invalid_value", "model"),
-    ({"model": ""}, "invalid_value", "model"),
-    ({"n": 0}, "invalid_value", "n"),
-    ({"n": -1}, "invalid_value", "n"),
-    ({"n": 10_000}, "invalid_value", "n"),
-    ({"n": 1.5}, "invalid_value", "n"),
-    ({"n": True}, "invalid_value", "n"),
-    ({"temperature": NAN}, "invalid_value", "temperature"),
-    ({"temperature": INF}, "invalid_value", "temperature"),
-    ({"temperature": -0.1}, "invalid_value", "temperature"),
-    ({"temperature": "hot"}, "invalid_value", "temperature"),
-    ({"top_p": 0}, "invalid_value", "top_p"),
-    ({"top_p": 1.1}, "invalid_value", "top_p"),
-    ({"top_k": -2}, "invalid_value", "top_k"),
-    ({"min_p": 2}, "invalid_value", "min_p"),
-    ({"max_tokens": 0}, "invalid_value", "max_tokens"),
-    ({"max_tokens": "many"}, "invalid_value", "max_tokens"),
-    ({"max_tokens": 2**70}, "invalid_value", "max_tokens"),
-    ({"max_tokens": 5, "max_completion_tokens": 5}, "invalid_value", "max_tokens"),
-    ({"seed": "x"}, "invalid_value", "seed"),
-    ({"seed": 2**63}, "invalid_value", "seed"),
-    ({"stop": [""]}, "invalid_value", "stop"),
-    ({"stop": 3}, "invalid_value", "stop"),
-    ({"stop": ["a"] * 17}, "invalid_value", "stop"),
-    ({"stream": "yes"}, "invalid_value", "stream"),
-    ({"stream": False, "stream_options": {}}, "invalid_value", "stream_options"),
-    ({"ignore_eos": 1}, "invalid_value", "ignore_eos"),
-    ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
-    ({"logprobs": True}, "unsupported_parameter", "logprobs"),
-    ({"temprature": 1}, "unknown_parameter", "temprature"),
-    ({"messages": [{"role": "user", "content": TOO_LONG}]}, "context_length_exceeded", "messages"),
+
+def messages(*items: Any) -> dict[str, Any]:
+    return {"messages": list(items)}
+
+
+def tool(**function: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": {"name": "f", **function}}]}
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+
+BAD_CHATS: list[tuple[dict[str, Any], str, str, str]] = [
+    # what differs from a good request, the code, the field, and a part of the message
+    (messages(), INVALID, "messages", "at least 1 item"),
+    ({"messages": "hi"}, INVALID, "messages", "must be a valid list"),
+    ({"messages": None}, INVALID, "messages", "must be a valid list"),
+    (messages("hi"), INVALID, "messages[0]", "must be"),
+    (messages({"role": "user"}), INVALID, "messages[0].content", "is required"),
+    (messages({"content": "hi"}), INVALID, "messages[0].role", "is required"),
+    (
+        *(messages(USER, {"role": "king", "content": "hi"}), INVALID, "messages[1].role"),
+        "must be one of 'system', 'developer', 'user', 'assistant', 'tool', not 'king'",
+    ),
+    (messages({**USER, "content": 3}), INVALID, "messages[0].content", "must be a string or a"),
+    (messages({**USER, "content": []}), INVALID, "messages[0].content", "must be a string or a"),
+    (messages({**USER, "content": [IMAGE]}), UNSUPPORTED, "messages[0].content", '"image_url"'),
+    (messages({**USER, "colour": 1}), UNKNOWN, "messages[0].colour", "unknown field"),
+    (messages({"role": "assistant"}), INVALID, "messages[0].content", "no tool_calls"),
+    (messages({"role": "tool", "content": "x"}), INVALID, "messages[0].tool_call_id", "required"),
+    (
+        *(messages({"role": "assistant", "tool_calls": [{**CALL, "type": "web"}]}), INVALID),
+        *("messages[0].tool_calls[0].type", "must be 'function'"),
+    ),
+    ({"model": 3}, INVALID, "model", "must be a valid string"),
+    ({"model": ""}, INVALID, "model", "at least 1 character"),
+    ({"n": 0}, INVALID, "n", "greater than or equal to 1, not 0"),
+    ({"n": -1}, INVALID, "n", "greater than or equal to 1, not -1"),
+    ({"n": 10_000}, INVALID, "n", "less than or equal to 16"),
+    ({"n": 1.5}, INVALID, "n", "must be a valid integer"),
+    ({"n": True}, INVALID, "n", "must be a valid integer"),
+    ({"temperature": NAN}, INVALID, "temperature", "must be a finite number"),
+    ({"temperature": INF}, INVALID, "temperature", "must be a finite number"),
+    ({"temperature": -0.1}, INVALID, "temperature", "greater than or equal to 0"),
+    ({"temperature": "hot"}, INVALID, "temperature", 'must be a valid number, not "hot"'),
+    ({"top_p": 0}, INVALID, "top_p", "greater than 0"),
+    ({"top_p": 1.1}, INVALID, "top_p", "less than or equal to 1"),
+    ({"top_k": -2}, INVALID, "top_k", "greater than or equal to -1"),
+    ({"min_p": 2}, INVALID, "min_p", "less than or equal to 1"),
+    ({"presence_penalty": 3}, INVALID, "presence_penalty", "less than or equal to 2"),
+    ({"frequency_penalty": "x"}, INVALID, "frequency_penalty", "must be a valid number"),
+    ({"max_tokens": 0}, INVALID, "max_tokens", "greater than or equal to 1"),
+    ({"max_tokens": "many"}, INVALID, "max_tokens", "must be a valid integer"),
+    ({"max_tokens": 2**70}, INVALID, "max_tokens", "must be"),
+    ({"max_tokens": 5, "max_completion_tokens": 5}, INVALID, "max_tokens", "send one"),
+    ({"seed": "x"}, INVALID, "seed", "must be a valid integer"),
+    ({"seed": 2**63}, INVALID, "seed", "must be"),
+    ({"stop": [""]}, INVALID, "stop", "can't contain an empty string"),
+    ({"stop": 3}, INVALID, "stop", "must be a string or a list of strings"),
+    ({"stop": ["a"] * 17}, INVALID, "stop", "at most 16 strings, not 17"),
+    ({"stream": "yes"}, INVALID, "stream", "must be a valid boolean"),
+    ({"stream": False, "stream_options": {}}, INVALID, "stream_options", "with stream: true"),
+    ({"ignore_eos": 1}, INVALID, "ignore_eos", "must be a valid boolean"),
+    ({"user": 5}, INVALID, "user", "must be a valid string"),
+    ({"store": "yes"}, INVALID, "store", "must be a valid boolean"),
+    ({"metadata": {"a": 1}}, INVALID, "metadata.a", "must be a valid string"),
+    ({"tools": [{"type": "function"}]}, INVALID, "tools[0].function", "is required"),
+    (tool(name="a b"), INVALID, "tools[0].function.name", "must match"),
+    (tool(parameters="x"), INVALID, "tools[0].function.parameters", "must be"),
+    (tool(), UNSUPPORTED, "tools", 'leave them out, or send tool_choice "none"'),
+    ({"tool_choice": "required"}, INVALID, "tool_choice", "only allowed with tools"),
+    ({**tool(), "tool_choice": "g"}, INVALID, "tool_choice", 'must be "none", "auto"'),
+    ({"parallel_tool_calls": "no"}, INVALID, "parallel_tool_calls", "must be a valid boolean"),
+    ({"functions": [{"name": "f"}]}, UNSUPPORTED, "functions", "isn't supported; leave it out"),
+    ({"function_call": {"name": "f"}}, UNSUPPORTED, "function_call", "isn't supported"),
+    ({"audio": {"voice": "x"}}, UNSUPPORTED, "audio", "isn't supported; leave it out"),
+    ({"modalities": ["audio"]}, UNSUPPORTED, "modalities", "isn't supported"),
+    ({"reasoning_effort": "high"}, UNSUPPORTED, "reasoning_effort", "isn't supported"),
+    ({"verbosity": "low"}, UNSUPPORTED, "verbosity", "isn't supported"),
+    ({"web_search_options": {}}, UNSUPPORTED, "web_search_options", "isn't supported"),
+    ({"temprature": 1}, UNKNOWN, "temprature", "unknown field: temprature"),
+    (messages({**USER, "content": TOO_LONG}), LENGTH, "messages", "reduce the length"),
 ]
-BAD_COMPLETIONS: list[tuple[dict[str, Any], str, str]] = [
-    ({"prompt": ""}, "invalid_value", "prompt"),
-    ({"prompt": []}, "invalid_value", "prompt"),
-    ({"prompt": None}, "invalid_value", "prompt"),
-    ({"prompt": ["a", "b"]}, "unsupported_parameter", "prompt"),
-    ({"prompt": [1, -1]}, "invalid_value", "prompt"),
-    ({"prompt": [7, 10_000]}, "invalid_value", "prompt[1]"),
-    ({"prompt": [7, 2.5]}, "invalid_value", "prompt"),
-    ({"prompt": TOO_LONG}, "context_length_exceeded", "prompt"),
-    ({"prompt": [7] * 200_000}, "context_length_exceeded", "prompt"),
-    ({"prompt": "abc", "max_tokens": 510}, "context_length_exceeded", "prompt"),
-    ({"suffix": "x"}, "unsupported_parameter", "suffix"),
+BAD_COMPLETIONS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"prompt": ""}, INVALID, "prompt", "can't be empty"),
+    ({"prompt": []}, INVALID, "prompt", "can't be empty"),
+    ({"prompt": None}, INVALID, "prompt", "list of token ids"),
+    ({"prompt": [1, -1]}, INVALID, "prompt", "list of token ids"),
+    ({"prompt": [7, 10_000]}, INVALID, "prompt[1]", "outside of the vocabulary"),
+    ({"prompt": [7, 2.5]}, INVALID, "prompt", "list of token ids"),
+    ({"prompt": TOO_LONG}, LENGTH, "prompt", "reduce the length"),
+    ({"prompt": [7] * 200_000}, LENGTH, "prompt", "reduce the length"),
+    ({"prompt": "abc", "max_tokens": 510}, LENGTH, "prompt", "reduce one of them"),
+    ({"messages": [USER]}, UNKNOWN, "messages", "unknown field"),
+    ({"suffix": "x"}, UNSUPPORTED, "suffix", "isn't supported; leave it out"),
 ]
-BAD_BODIES = [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b"{" * 100_000]
 GOOD_CHAT = {"model": BASE, "messages": [USER]}
 GOOD_COMPLETION = {"model": BASE, "prompt": "hi"}
-CASES = [
-    pytest.param(url, {**good, **patch}, code, param, id=str(patch)[:50])
+BAD_FIELDS = [
+    pytest.param(url, {**good, **patch}, code, param, says, id=str(patch)[:50])
     for url, good, cases in (
         (CHAT, GOOD_CHAT, BAD_CHATS),
         (COMPLETIONS, GOOD_COMPLETION, BAD_COMPLETIONS),
     )
-    for patch, code, param in cases
+    for patch, code, param, says in cases
+]
+
+NO_JSON, NO_MODEL = "the body isn't valid JSON", "GET /v1/models lists those that do"
+BAD_REQUESTS: list[tuple[str, str, bytes, int, str, str | None, str]] = [
+    # method, URL, body, status, code, field, and a part of the message
+    ("POST", CHAT, b"", 400, INVALID, None, NO_JSON),
+    ("POST", CHAT, b"{", 400, INVALID, None, NO_JSON),
+    ("POST", CHAT, b"[]", 400, INVALID, None, "the body must be a JSON object"),
+    ("POST", CHAT, b'"text"', 400, INVALID, None, "the body must be a JSON object"),
+    ("POST", CHAT, b"\xff\xfe", 400, INVALID, None, NO_JSON),
+    ("POST", CHAT, b"{" * 100_000, 400, INVALID, None, NO_JSON),
+    ("POST", COMPLETIONS, b"", 400, INVALID, None, NO_JSON),
+    ("POST", COMPLETIONS, b"null", 400, INVALID, None, "the body must be a JSON object"),
+    ("POST", CHAT, b'{"model": "tiny"}', 400, INVALID, "messages", "is required"),
+    ("POST", COMPLETIONS, b'{"prompt": "hi"}', 400, INVALID, "model", "is required"),
+    (
+        *("POST", CHAT, json.dumps({**GOOD_CHAT, "model": "no"}).encode()),
+        *(404, "model_not_found", "model", NO_MODEL),
+    ),
+    (
+        *("POST", COMPLETIONS, json.dumps({**GOOD_COMPLETION, "model": "no"}).encode()),
+        *(404, "model_not_found", "model", NO_MODEL),
+    ),
+    ("GET", "/v1/models/no", b"", 404, "model_not_found", "model", NO_MODEL),
+    ("GET", "/v1/jobs/no", b"", 404, "job_not_found", None, "no longer kept"),
+    ("DELETE", "/v1/jobs/no", b"", 404, "job_not_found", None, "no longer kept"),
+    ("POST", "/v1/jobs/no/cancel", b"", 404, "job_not_found", None, "no longer kept"),
+    ("GET", "/v1/nothing", b"", 404, "unknown_url", None, "GET /docs lists those that exist"),
+    ("POST", "/v1/embeddings", b"{}", 404, "unknown_url", None, "GET /docs lists those"),
+    ("GET", CHAT, b"", 405, "method_not_allowed", None, "this URL takes POST"),
+    ("DELETE", "/v1/models", b"", 405, "method_not_allowed", None, "this URL takes GET"),
+    ("PUT", "/v1/jobs/no", b"", 405, "method_not_allowed", None, "takes GET, DELETE"),
+    ("POST", CHAT, b"x" * 5_000_000, 413, "request_too_large", None, "larger than 4000000 bytes"),
 ]
 
 
@@ -89,50 +167,50 @@ def unharmed(server: Server) -> Iterator[None]:
     assert reply.status_code == 200
 
 
-@pytest.mark.parametrize(("url", "body", "code", "param"), CASES)
+def assert_error(reply: httpx.Response, code: str, param: str | None, says: str) -> None:
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.json().keys() == {"error"}
+    error = reply.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["code"], error["param"]) == (code, param), error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert says in error["message"]
+    assert len(error["message"]) < 500
+
+
+@pytest.mark.parametrize(("url", "body", "code", "param", "says"), BAD_FIELDS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_bad_field_is_named(
-    http: httpx.AsyncClient, url: str, body: dict[str, Any], code: str, param: str, stream: bool
+    http: httpx.AsyncClient,
+    url: str,
+    body: dict[str, Any],
+    code: str,
+    param: str,
+    says: str,
+    stream: bool,
 ) -> None:
     sent = json.dumps({"stream": stream, **body})  # writes NaN, as Python's clients do
     reply = await http.post(url, content=sent)
     assert reply.status_code == 400, reply.text
-    assert reply.headers["content-type"] == "application/json"
-    error = reply.json()["error"]
-    assert error["code"] == code
-    assert error["param"] == param
-    assert error["type"] == "invalid_request_error"
-    assert param.split("[")[0] in error["message"]
-    assert len(error["message"]) < 500
+    assert_error(reply, code, param, says)
+    assert param.split("[")[0] in reply.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: str(body[:10]))
-@pytest.mark.parametrize("url", [CHAT, COMPLETIONS])
-async def test_a_body_that_is_no_object_is_refused(
-    http: httpx.AsyncClient, url: str, body: bytes
-) -> None:
-    reply = await http.post(url, content=body)
-    assert reply.status_code == 400
-    assert reply.json()["error"]["code"] == "invalid_value"
-
-
-@pytest.mark.parametrize("field", ["model", "messages"])
-async def test_a_missing_field_is_named(http: httpx.AsyncClient, field: str) -> None:
-    body = {name: value for name, value in GOOD_CHAT.items() if name != field}
-    reply = await http.post(CHAT, json=body)
-    assert reply.status_code == 400
-    assert reply.json()["error"]["param"] == field
-
-
-async def test_a_body_over_the_limit_is_refused(http: httpx.AsyncClient) -> None:
-    reply = await http.post(CHAT, content=b"x" * 5_000_000)
-    assert reply.status_code == 413
-    assert reply.json()["error"]["code"] == "request_too_large"
-
-
-async def test_an_unknown_url_and_a_wrong_method_get_openais_shape(
+@pytest.mark.parametrize(
+    ("method", "url", "body", "status", "code", "param", "says"),
+    BAD_REQUESTS,
+    ids=[f"{method} {url} {body[:12]!r}" for method, url, body, *_ in BAD_REQUESTS],
+)
+async def test_a_bad_request_is_refused(
     http: httpx.AsyncClient,
+    method: str,
+    url: str,
+    body: bytes,
+    status: int,
+    code: str,
+    param: str | None,
+    says: str,
 ) -> None:
-    for reply, status in ((await http.get("/v1/nothing"), 404), (await http.get(CHAT), 405)):
-        assert reply.status_code == status
-        assert reply.json()["error"]["type"] == "invalid_request_error"
+    reply = await http.request(method, url, content=body)
+    assert reply.status_code == status, reply.text
+    assert_error(reply, code, param, says)
