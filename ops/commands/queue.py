@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
+from shared.ids import WorkerId
 from shared.settings import PoolSettings
 from shared.views import Backlog, QueueCounts, WorkerView
 
@@ -102,12 +104,14 @@ def _summary(before: Sample, now: Sample) -> Text:
 
 
 def _workers(before: Sample, now: Sample) -> Table:
-    table = Table("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease", "holds")
+    table = _table(
+        *("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease", "holds")
+    )
     for worker in now.workers:
         info, passed_s = worker.info, now.at_s - before.at_s
         used = info.kv_blocks - info.kv_blocks_free
         table.add_row(
-            worker.id,
+            _short(worker.id),
             info.device,
             f"{worker.running} of {info.max_num_seqs}",
             f"{used / info.kv_blocks:.0%}" if info.kv_blocks else "-",
@@ -126,7 +130,7 @@ def _tokens_since(before: Sample, worker: WorkerView) -> int:
 
 
 def _backlogs(now: Sample) -> Table:
-    table = Table("adapter", "waiting", "the next for", "held by")
+    table = _table("adapter", "waiting", "the next waits", "held by")
     for backlog in now.backlogs[:MAX_BACKLOGS]:
         holders = sum(backlog.version in worker.residents for worker in now.workers)
         waited = f"{backlog.next_waited_ms / 1000:.1f} s"
@@ -137,9 +141,22 @@ def _backlogs(now: Sample) -> Table:
     return table
 
 
-def _totals(counts: QueueCounts) -> str:
+def _totals(counts: QueueCounts) -> Text:
     ended = ", ".join(f"{number:,} {state.value}" for state, number in counts.totals.items())
-    return f"ended so far: {ended}; tried again: {counts.retried:,}"
+    return Text(f"ended so far: {ended}; tried again: {counts.retried:,}", style="dim")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="cyan")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _short(worker: WorkerId) -> str:
+    """Host and process, and enough of what tells its lives apart."""
+    host, _, boot = worker.rpartition(":")
+    return f"{host}:{boot[:6]}" if host else worker
 
 
 def _few(names: Iterable[str]) -> str:

@@ -74,9 +74,9 @@ async def test_the_queue_shows_workers_and_what_waits(
 
     assert "w1" in shown
     assert "c@2" in shown
-    backlog = [line.strip("│ ").split() for line in shown.splitlines() if "│ b@9" in line]
-    assert [words[:3] for words in backlog] == [["b@9", "│", "2"]]
-    assert backlog[0][-4:] == ["0", "of", "1", "workers"]
+    (backlog,) = [line.split() for line in shown.splitlines() if "b@9" in line]
+    assert backlog[:2] == ["b@9", "2"]
+    assert backlog[-4:] == ["0", "of", "1", "workers"]
     assert "1 worker · 0 running · 3 waiting, up to 0." in shown
     assert "jobs/s" not in shown  # a rate takes two looks
 

@@ -1,6 +1,7 @@
 """What `lorikeet queue` shows of two looks at a pool."""
 
 import io
+import re
 from dataclasses import replace
 
 from rich.console import Console
@@ -40,8 +41,8 @@ def shown(before: Sample, now: Sample) -> list[str]:
 
 
 def cells(lines: list[str], name: str) -> list[str]:
-    (row,) = [line for line in lines if line.startswith(f"│ {name}")]
-    return [cell.strip() for cell in row.strip("│").split("│")]
+    (row,) = [line for line in lines if line.strip().startswith(f"{name} ")]
+    return re.split(r"\s{2,}", row.strip())
 
 
 def test_rates_are_what_happened_between_two_looks() -> None:
@@ -50,7 +51,7 @@ def test_rates_are_what_happened_between_two_looks() -> None:
     now = Sample(104.0, [worker("w1", 1400), worker("w2", 9000)], later, [])
     lines = shown(before, now)
     assert lines[0].strip() == "2 workers · 4 running · 3 waiting · 100 tokens/s · 1.5 jobs/s"
-    assert cells(lines, "w1") == ["w1", "cpu", "2 of 8", "25%", "100", "1,400", "4.0 s", ""]
+    assert cells(lines, "w1") == ["w1", "cpu", "2 of 8", "25%", "100", "1,400", "4.0 s"]
     assert cells(lines, "w2")[4] == "0"  # it is new: what it did before isn't known
 
 
@@ -67,6 +68,13 @@ def test_a_backlog_shows_how_long_its_next_job_waits_and_who_holds_it() -> None:
     assert "3 waiting, up to 2.5 s at a queue's head" in lines[0]
     assert cells(lines, "a@1") == ["a@1", "3", "2.5 s", "1 of 2 workers"]
     assert cells(lines, "b@1") == ["b@1", "1", "0.0 s", "0 of 2 workers"]
+
+
+def test_workers_are_named_by_host_process_and_a_part_of_their_boot_id() -> None:
+    one, two = (worker(f"vm:17:{boot * 32}", 0) for boot in "ab")
+    lines = shown(*[Sample(1.0, [one, two], COUNTS, [])] * 2)
+    assert cells(lines, "vm:17:aaaaaa")[0] == "vm:17:aaaaaa"
+    assert cells(lines, "vm:17:bbbbbb")[0] == "vm:17:bbbbbb"
 
 
 def test_long_lists_are_cut() -> None:
