@@ -3,56 +3,74 @@
 import asyncio
 import socket
 from enum import StrEnum
+from http.client import HTTPException
 from typing import Annotated, Any
+from urllib.request import ProxyHandler, build_opener
 
 import typer
 
 from ops.commands.flags import read_settings, settings_flags
-from shared.connection import connect, redis_errors
+from shared.connection import Redis, connect, redis_errors
 from shared.errors import LorikeetError
 from shared.keys import Keys
 from shared.queue import Queue
-from shared.settings import PoolSettings
+from shared.settings import ApiSettings, PoolSettings
+
+TIMEOUT_S = 5.0
 
 
 class NotAlive(LorikeetError):
-    """The process hasn't told Redis of itself lately."""
+    """The process doesn't answer, or hasn't told Redis of itself lately."""
 
 
 class Process(StrEnum):
-    """What has no port to ask; a front end answers at /health."""
+    """What can be asked for."""
 
+    API = "api"
+    """Answers at /health, on this machine and LORIKEET_PORT."""
     WORKER = "worker"
+    """Holds a lease in the pool, under this machine's host name."""
     CONTROL = "control"
+    """Tells Redis every few seconds that it works, under this machine's host name."""
 
 
 @settings_flags(PoolSettings)
-def health(
-    process: Annotated[Process, typer.Argument(show_default=False)],
-    **given: Any,
-) -> None:
-    """Exit with 0 if a worker, or control, runs under this host name and tells Redis so."""
-    settings = read_settings(PoolSettings, given)
+def health(process: Annotated[Process, typer.Argument(show_default=False)], **given: Any) -> None:
+    """Exit with 0 if this machine's front end, worker or control process is alive.
+
+    For health checks of containers, which have a host name each.
+    """
+    settings = read_settings(ApiSettings, given)
     host = socket.gethostname()
-    is_alive = _worker_is_alive if process is Process.WORKER else _control_is_alive
-    if not asyncio.run(is_alive(settings, host)):
+    if process is Process.API:
+        is_alive = _api_is_alive(settings.port)
+    else:
+        is_alive = asyncio.run(_is_in_pool(process, settings, host))
+    if not is_alive:
         raise NotAlive(f"no {process} of host {host} is alive in pool {settings.pool}")
     print("alive")
 
 
-async def _worker_is_alive(settings: PoolSettings, host: str) -> bool:
-    redis = connect(settings.redis_url)
+def _api_is_alive(port: int) -> bool:
+    direct = build_opener(ProxyHandler({}))  # a proxy would look for it on its own machine
     try:
-        workers = await Queue(redis, Keys(settings.pool)).workers()
-    finally:
-        await redis.aclose()
-    return any(w.id.startswith(f"{host}:") and w.lease_left_ms > 0 for w in workers)
+        direct.open(f"http://127.0.0.1:{port}/health", timeout=TIMEOUT_S).close()
+    except (OSError, HTTPException):
+        return False
+    return True
 
 
-async def _control_is_alive(settings: PoolSettings, host: str) -> bool:
-    redis = connect(settings.redis_url)
+async def _is_in_pool(process: Process, settings: ApiSettings, host: str) -> bool:
+    redis, keys = connect(settings.redis_url), Keys(settings.pool)
     try:
+        if process is Process.WORKER:
+            return await _worker_is_alive(redis, keys, host)
         with redis_errors():
-            return bool(await redis.exists(Keys(settings.pool).control(host)))
+            return bool(await redis.exists(keys.control(host)))
     finally:
         await redis.aclose()
+
+
+async def _worker_is_alive(redis: Redis, keys: Keys, host: str) -> bool:
+    workers = await Queue(redis, keys).workers()
+    return any(w.id.startswith(f"{host}:") and w.lease_left_ms > 0 for w in workers)

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from api_support import running_app
 from queue_support import INFO, Actor, eventually
 
 from shared.connection import Redis
 from shared.keys import Keys
 from shared.queue import Queue
+from shared.settings import ApiSettings
 
 Run = Callable[[], None]
 LORIKEET = Path(sys.executable).with_name("lorikeet")
@@ -65,6 +67,15 @@ async def test_control_is_healthy_as_soon_as_it_works(pool_flags: list[str], con
         return await health("control", pool_flags) == (0, "alive\n")
 
     await eventually(is_healthy, within_s=30)
+
+
+async def test_a_front_end_is_healthy_while_it_answers(
+    redis_url: str, pool: str, pool_flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_app(ApiSettings(redis_url=redis_url, pool=pool)) as server:
+        monkeypatch.setenv("LORIKEET_PORT", server.url.rpartition(":")[2])
+        assert await health("api", pool_flags) == (0, "alive\n")
+    assert (await health("api", pool_flags))[0] == 1
 
 
 async def test_without_redis_nothing_is_healthy(pool: str) -> None:

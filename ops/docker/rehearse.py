@@ -1,0 +1,141 @@
+"""Builds what ops/docker/Dockerfile builds, in a folder: for machines without Docker, and for CI.
+
+    python -m ops.docker.rehearse worker FOLDER [TORCH_INDEX= ...]
+
+Runs the RUN lines of the image's build stage with this Python and pip, FOLDER standing for /, and
+tells how to start the result. What only containers need (users, ownership) is left out.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = Path(__file__).with_name("Dockerfile")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One `FROM`."""
+
+    base: str
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    """Instructions and what follows them."""
+
+    def last(self, instruction: str) -> list[str]:
+        """The words of the last ENTRYPOINT, CMD or the like; empty if there is none."""
+        found = [rest for word, rest in self.steps if word == instruction]
+        words: list[str] = json.loads(found[-1]) if found else []
+        return words
+
+
+def stages(dockerfile: Path = DOCKERFILE) -> dict[str, Stage]:
+    """The stages by name."""
+    found: dict[str, Stage] = {}
+    for line in _lines(dockerfile.read_text()):
+        word, _, rest = line.partition(" ")
+        if word == "FROM":
+            base, _, name = rest.split()
+            found[name] = stage = Stage(base)
+        elif found:  # an ARG in front of the first FROM is for FROM alone
+            stage.steps.append((word, rest))
+    return found
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Instructions, each on one line."""
+    without_comments = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
+    for line in without_comments.replace("\\\n", " ").splitlines():
+        if line.strip():
+            yield line.strip()
+
+
+def context_files(root: Path = ROOT) -> Iterator[Path]:
+    """What .dockerignore lets into an image, relative to `root`."""
+    rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
+    tops = [root / rule[1:] for rule in rules if rule.startswith("!")]
+    for top in tops:
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            relative = path.relative_to(root)
+            if path.is_file() and not _is_ignored(relative.as_posix(), rules):
+                yield relative
+
+
+def _is_ignored(path: str, rules: list[str]) -> bool:
+    """The last rule that fits decides."""
+    is_ignored = False
+    for rule in filter(None, rules):
+        pattern = rule.removeprefix("!")
+        prefix = r"(.*/)?" if pattern.startswith("**/") else ""
+        body = re.escape(pattern.removeprefix("**/")).replace(r"\*", "[^/]*")
+        if re.fullmatch(f"{prefix}{body}(/.*)?", path):
+            is_ignored = not rule.startswith("!")
+    return is_ignored
+
+
+class Rehearsal:
+    """Carries out build stages, with `folder` in the place of the file system's root."""
+
+    def __init__(self, folder: Path, args: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._args = args
+        self._cwd = folder
+        here = Path(sys.executable).parent
+        self._env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
+
+    def build(self, name: str) -> None:
+        """Carry out a stage, after those that it is made from.
+
+        Raises:
+            CalledProcessError: a RUN line failed.
+        """
+        stage = stages()[name]
+        if stage.base in stages():
+            self.build(stage.base)
+        for word, rest in stage.steps:
+            self._do(word, rest)
+
+    def _do(self, word: str, rest: str) -> None:
+        match word:
+            case "ARG":
+                name, _, default = rest.partition("=")
+                self._env[name] = self._args.get(name, default)
+            case "ENV":
+                self._env |= dict(each.split("=", 1) for each in rest.split())
+            case "WORKDIR":
+                self._cwd = self._folder / rest.lstrip("/")
+                self._cwd.mkdir(parents=True, exist_ok=True)
+            case "COPY":
+                self._copy(rest.split()[:-1])
+            case "RUN":
+                print(f"RUN {rest}", flush=True)
+                command = rest.replace(" /opt/", f" {self._folder}/opt/")
+                subprocess.run(["sh", "-ec", command], cwd=self._cwd, env=self._env, check=True)
+            case other:
+                raise ValueError(f"{other} isn't known in a build stage")
+
+    def _copy(self, sources: list[str]) -> None:
+        for path in context_files():
+            if sources == ["."] or str(path) in sources:
+                target = self._cwd / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / path, target)
+
+
+def main() -> None:
+    """Read the command line."""
+    image, folder = sys.argv[1], Path(sys.argv[2]).resolve()
+    args = dict(arg.split("=", 1) for arg in sys.argv[3:])
+    Rehearsal(folder, args).build(f"build-{image}")
+    words = stages()["runtime"].last("ENTRYPOINT") + stages()[image].last("CMD")
+    print(f"start it with: {folder}/opt/lorikeet/bin/{' '.join(words)}")
+
+
+if __name__ == "__main__":
+    main()

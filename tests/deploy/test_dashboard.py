@@ -1,0 +1,134 @@
+"""The dashboard and the alerts, against what a front end really shows, without Prometheus.
+
+`python -m ops.docker.dashboard` asks a real one.
+"""
+
+import asyncio
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import yaml
+from api_support import ScriptedWorker, register_models, running_app
+from prometheus_client.parser import text_string_to_metric_families
+from queue_support import eventually
+
+from ops.docker.dashboard import ALERTS, DASHBOARD, OPS, queries
+from shared.connection import Redis
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.registry import Registry
+from shared.settings import ApiSettings
+
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+FROM_PROMETHEUS = {"up": {"job", "instance"}}
+ADDED_BY_PROMETHEUS = {"job", "instance"}
+OURS = re.compile(r"\b(?:lorikeet_\w+|up)\b")
+GROUPED = re.compile(r"\bby \(([\w, ]*)\)")
+MATCHED = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
+
+COMPOSE = yaml.safe_load((OPS.parent / "docker-compose.yml").read_text())
+PROMETHEUS = yaml.safe_load((OPS / "prometheus/prometheus.yml").read_text())
+SOURCE = yaml.safe_load((OPS / "grafana/provisioning/datasources/prometheus.yml").read_text())
+PROVIDER = yaml.safe_load((OPS / "grafana/provisioning/dashboards/lorikeet.yml").read_text())
+
+
+def alert_expressions() -> Iterator[tuple[str, str]]:
+    for group in yaml.safe_load(ALERTS.read_text())["groups"]:
+        yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
+
+
+@pytest.fixture
+async def labels(
+    redis_url: str, pool: str, redis: Redis, keys: Keys, queue: Queue
+) -> dict[str, set[str]]:
+    """The labels of each metric, after one answered request and while another waits."""
+    await register_models(Registry(redis, keys))
+    worker = await ScriptedWorker.start(queue)
+    settings = ApiSettings(redis_url=redis_url, pool=pool)
+    async with (
+        running_app(settings) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+    ):
+        answered = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+        await worker.answer(await worker.take())
+        assert (await answered).status_code == 200
+        waits = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+
+        async def is_waiting() -> bool:
+            return bool((await queue.counts()).waiting)
+
+        await eventually(is_waiting)
+        text = (await client.get("/metrics")).text
+        await worker.answer(await worker.take())
+        await waits
+    found: dict[str, set[str]] = defaultdict(set, {k: set(v) for k, v in FROM_PROMETHEUS.items()})
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name] |= set(sample.labels)
+    return found
+
+
+async def test_every_expression_uses_metrics_and_labels_that_exist(
+    labels: dict[str, set[str]],
+) -> None:
+    found = [(query.panel, query.expr) for query in queries()]
+    for where, expr in [*found, *alert_expressions()]:
+        names = OURS.findall(re.sub(r'"[^"]*"', '""', expr))
+        assert names, where
+        assert not [name for name in names if name not in labels], where
+        grouped = {word for group in GROUPED.findall(expr) for word in re.findall(r"\w+", group)}
+        known = ADDED_BY_PROMETHEUS.union(*(labels[name] for name in names))
+        assert grouped | set(MATCHED.findall(expr)) <= known, where
+
+
+async def test_every_metric_stands_in_the_manual(labels: dict[str, set[str]]) -> None:
+    manual = (OPS / "docs/monitoring.md").read_text()
+    ours = [n for n in labels if n.startswith("lorikeet_") and not n.endswith("_created")]
+    names = {re.sub("_(bucket|sum|count)$", "", name) for name in ours}
+    assert not sorted(name for name in names if f"`{name}`" not in manual)
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells = [
+        (x, y)
+        for p in (panel["gridPos"] for panel in panels)
+        for x in range(p["x"], p["x"] + p["w"])
+        for y in range(p["y"], p["y"] + p["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+
+
+def test_grafana_finds_its_source_and_its_dashboard() -> None:
+    (source,) = SOURCE["datasources"]
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert {p["datasource"]["uid"] for p in panels if "datasource" in p} == {source["uid"]}
+    assert source["url"] == "http://prometheus:9090"
+    assert source["jsonData"]["timeInterval"] == PROMETHEUS["global"]["scrape_interval"]
+    grafana = COMPOSE["services"]["grafana"]
+    (provider,) = PROVIDER["providers"]
+    folder = provider["options"]["path"]
+    assert f"./ops/grafana/dashboards:{folder}:ro" in grafana["volumes"]
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{folder}/{DASHBOARD.name}"
+
+
+def test_prometheus_reaches_the_front_ends_with_its_key() -> None:
+    (scrape,) = PROMETHEUS["scrape_configs"]
+    assert scrape["job_name"] == "lorikeet"
+    api, prometheus = COMPOSE["services"]["api"], COMPOSE["services"]["prometheus"]
+    (target,) = scrape["dns_sd_configs"]
+    assert (target["names"], target["port"]) == (["api"], api["environment"]["LORIKEET_PORT"])
+    (secret,) = prometheus["secrets"]
+    assert scrape["authorization"]["credentials_file"] == f"/run/secrets/{secret}"
+    assert COMPOSE["secrets"][secret] == {"environment": "METRICS_KEY"}
+    assert api["environment"]["LORIKEET_API_KEYS"].endswith(
+        "},prometheus:${METRICS_KEY:?run ops/docker/init.sh, or see .env.example}"
+    )
+    assert PROMETHEUS["rule_files"] == [ALERTS.name]
