@@ -10,6 +10,7 @@ _IGNORED: dict[str, tuple[Any, ...]] = {
     "metadata": ({},),
     "prediction": (),
     "prompt_cache_key": (),
+    "prompt_cache_options": (),
     "prompt_cache_retention": (),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),

@@ -126,4 +126,5 @@ class GenerationRequest(BaseModel):
     metadata: dict[str, str] | None = Field(None, description=NOT_USED)
     service_tier: str | None = Field(None, description=NOT_USED)
     prompt_cache_key: str | None = Field(None, description=NOT_USED)
+    prompt_cache_options: dict[str, Any] | None = Field(None, description=NOT_USED)
     prompt_cache_retention: str | None = Field(None, description=NOT_USED)

@@ -14,7 +14,6 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 COMMON: Neutral = {
     "moderation": (),
-    "prompt_cache_options": (),
     "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
     "stop_token_ids": ([],),
