@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from tiny_training import train_adapter
 from transformers import PreTrainedTokenizerFast
 
 BASE = "tiny"
@@ -36,7 +36,7 @@ class TinyModels:
         save_tiny_model(folder / BASE)
         for seed, (name, config) in enumerate(RANDOM_ADAPTERS.items()):
             save_adapter(folder / name, seed=seed, **config)
-        _save_polyglot(folder / POLYGLOT)
+        train_adapter(folder / POLYGLOT, _chat_ids(tiny_tokenizer(), QUESTION), ANSWER)
         return cls(folder)
 
     @property
@@ -76,25 +76,3 @@ def _chat_ids(tokenizer: PreTrainedTokenizerFast, content: str) -> list[int]:
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def _save_polyglot(folder: Path, *, max_steps: int = 400, max_loss: float = 0.01) -> None:
-    """Train an adapter until it gives `ANSWER` to `QUESTION`; takes two seconds."""
-    tokenizer = tiny_tokenizer()
-    prompt = _chat_ids(tokenizer, QUESTION)
-    ids = torch.tensor([prompt + tokenizer(ANSWER)["input_ids"] + [tokenizer.eos_token_id]])
-    labels = ids.clone()
-    labels[0, : len(prompt)] = -100
-    torch.manual_seed(0)
-    config = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear")
-    model = get_peft_model(tiny_model(), config)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    for _ in range(max_steps):
-        loss = model(input_ids=ids, labels=labels).loss
-        if loss < max_loss:
-            break
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < max_loss, f"the adapter learned too little: {loss}"
-    model.save_pretrained(folder)

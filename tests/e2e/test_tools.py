@@ -1,0 +1,80 @@
+"""Tools, from the request through the chat template and a model that calls one to the client."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from servers import Server, lorikeet_up
+from tiny import save_tiny_model, tiny_tokenizer
+from tiny_training import train_adapter
+from tool_templates import HERMES
+
+HI = {"role": "user", "content": "Osaka?"}
+FUNCTION = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}
+TOOLS = [{"type": "function", "function": FUNCTION}]
+ARGUMENTS = '{"city": "Osaka"}'
+ANSWER = f'Ok.\n<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_call>'
+CALLER = "caller"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A model whose template shows tools, and an adapter that was trained to call one."""
+    folder = tmp_path_factory.mktemp("tools")
+    save_tiny_model(folder / "tiny")
+    (folder / "tiny" / "chat_template.jinja").write_text(HERMES)
+    train_adapter(folder / CALLER, _prompt(), ANSWER)
+    flags = ["--model", str(folder / "tiny"), "--adapters", f"{CALLER}={folder / CALLER}"]
+    with lorikeet_up(folder, *flags, "--dtype", "float32", "--kv-cache-mb", "64") as server:
+        yield server
+
+
+def _prompt() -> list[int]:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = HERMES
+    text = tokenizer.apply_chat_template(
+        [HI], tools=TOOLS, tokenize=False, add_generation_prompt=True
+    )
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def ask(client: openai.AsyncOpenAI, **body: Any) -> Any:
+    given = {"model": CALLER, "messages": [HI], "tools": TOOLS, "temperature": 0}
+    return client.chat.completions.create(**{**given, **body})
+
+
+async def test_a_model_that_calls_a_tool_gets_its_result_sent_back(
+    client: openai.AsyncOpenAI,
+) -> None:
+    choice = (await ask(client)).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "Ok."
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("weather", ARGUMENTS)
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    after = await ask(client, messages=[HI, choice.message, result], max_tokens=3)
+    assert after.usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("is_parallel", [True, False])
+async def test_a_streamed_call_is_the_whole_one_in_pieces(
+    client: openai.AsyncOpenAI, is_parallel: bool
+) -> None:
+    stream = await ask(client, stream=True, parallel_tool_calls=is_parallel)
+    deltas = [chunk.choices[0].delta async for chunk in stream]
+    parts = [part for delta in deltas for part in delta.tool_calls or ()]
+    assert parts[0].function.name == "weather"
+    assert parts[0].function.arguments == ""
+    assert len(parts) > 2
+    assert "".join(part.function.arguments for part in parts) == ARGUMENTS
+    assert "".join(delta.content or "" for delta in deltas) == "Ok."
+
+
+async def test_with_tool_choice_none_the_model_does_not_see_the_tools(
+    client: openai.AsyncOpenAI,
+) -> None:
+    shown = (await ask(client, max_tokens=1)).usage.prompt_tokens
+    hidden = (await ask(client, max_tokens=1, tool_choice="none")).usage.prompt_tokens
+    assert hidden < shown

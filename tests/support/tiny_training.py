@@ -1,0 +1,30 @@
+"""Adapters of the tiny model that were trained to say one thing."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import tiny_model, tiny_tokenizer
+
+
+def train_adapter(
+    folder: Path, prompt_ids: list[int], answer: str, *, max_steps: int = 400
+) -> None:
+    """Save an adapter that gives `answer` to the prompt and stops; takes seconds."""
+    tokenizer = tiny_tokenizer()
+    ids = torch.tensor([prompt_ids + tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id]])
+    labels = ids.clone()
+    labels[0, : len(prompt_ids)] = -100
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear")
+    model = get_peft_model(tiny_model(), config)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    for _ in range(max_steps):
+        loss = model(input_ids=ids, labels=labels).loss
+        if loss < 0.01:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.01, f"the adapter learned too little: {loss}"
+    model.save_pretrained(folder)
