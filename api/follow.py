@@ -32,7 +32,7 @@ class Follower:
     """One job as its client sees it; every token once, in order, whoever computed it."""
 
     def __init__(self, job: Job, inbox: Inbox, queue: Queue, shown: Shown) -> None:
-        self.transcript = Transcript(job.sampling.n)
+        self.transcript = Transcript(job.num_choices)
         self.usage: Usage | None = None
         """Set when the job is done."""
         self.is_ended = False

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from api.logprobs import chat_logprobs, text_logprobs
 from api.tool_answers import ToolAnswers
 from api.transcript import ChoiceTranscript, Delta
 from shared.answer_ids import CHAT_PREFIX, COMPLETION_PREFIX
@@ -40,6 +41,7 @@ class ChatShape:
 
     def __init__(self, job: Job, *, stream: bool) -> None:
         self.id = f"{CHAT_PREFIX}{job.id}"
+        self._tells_logprobs = job.sampling.logprobs is not None
         self._tools = ToolAnswers(job.id, job.tools, stream=stream) if job.tools else None
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
@@ -50,7 +52,7 @@ class ChatShape:
         return {
             "index": index,
             "message": {"role": "assistant", **message},
-            "logprobs": None,
+            "logprobs": chat_logprobs(choice.logprobs) if self._tells_logprobs else None,
             "finish_reason": self._finish(index, choice.finish),
         }
 
@@ -64,7 +66,11 @@ class ChatShape:
         added: list[dict[str, Any]] = [{"content": delta.text}] if delta.text else []
         if self._tools:
             added = self._tools.deltas(delta)
+        if delta.logprobs and not added:
+            added = [{"content": ""}]
         choices = [_chat_chunk(delta.choice, part, None) for part in added]
+        if delta.logprobs:
+            choices[0]["logprobs"] = chat_logprobs(delta.logprobs)
         if delta.finish:
             choices.append(_chat_chunk(delta.choice, {}, self._finish(delta.choice, delta.finish)))
         return choices
@@ -81,10 +87,12 @@ class CompletionShape:
 
     def __init__(self, job: Job) -> None:
         self.id = f"{COMPLETION_PREFIX}{job.id}"
+        self._tells_logprobs = job.sampling.logprobs is not None
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """The whole text."""
-        return _text_choice(index, choice.text, choice.finish)
+        logprobs = text_logprobs(choice.logprobs) if self._tells_logprobs else None
+        return _text_choice(index, choice.text, choice.finish, logprobs)
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
         """Nothing: a text has no role."""
@@ -92,9 +100,10 @@ class CompletionShape:
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
         """The text and the reason to finish."""
-        if not (delta.text or delta.finish):
+        if not (delta.text or delta.finish or delta.logprobs):
             return []
-        return [_text_choice(delta.choice, delta.text, delta.finish)]
+        logprobs = text_logprobs(delta.logprobs) if delta.logprobs else None
+        return [_text_choice(delta.choice, delta.text, delta.finish, logprobs)]
 
 
 def shape_of(job: Job, *, stream: bool) -> Shape:
@@ -119,7 +128,7 @@ class StreamWriter:
 
     def __init__(self, shape: Shape, job: Job, *, include_usage: bool) -> None:
         self._shape = shape
-        self._num_choices = job.sampling.n
+        self._num_choices = job.num_choices
         self._head = _head(shape, job, shape.chunk_object)
         self._include_usage = include_usage
         if include_usage:
@@ -148,12 +157,13 @@ def sse(body: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-def usage_body(usage: Usage) -> dict[str, int]:
+def usage_body(usage: Usage) -> dict[str, Any]:
     """Token counts, in OpenAI's words."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "completion_tokens": usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
 
 
@@ -171,5 +181,7 @@ def _chat_chunk(index: int, delta: dict[str, Any], finish: str | None) -> dict[s
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
-def _text_choice(index: int, text: str, finish: FinishReason | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+def _text_choice(
+    index: int, text: str, finish: FinishReason | None, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}

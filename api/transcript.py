@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from shared.events import Event, Retry, Tokens
+from shared.logprobs import PositionLogprobs
 from shared.results import FinishReason, Result
 
 
@@ -17,6 +18,8 @@ class Delta:
     choice: int
     text: str
     finish: FinishReason | None
+    logprobs: tuple[PositionLogprobs, ...] = ()
+    """Of an echoed prompt as well."""
 
 
 @dataclass(slots=True)
@@ -25,6 +28,8 @@ class ChoiceTranscript:
 
     ids: list[int] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
+    """Of an echoed prompt as well."""
     num_chars: int = 0
     finish: FinishReason | None = None
 
@@ -85,22 +90,36 @@ class Transcript:
             text = event.text
         else:
             text = ""
-        return self._add(event, text, event.ids[len(overlap) :])
+        return self._add(event, text, num_known=len(overlap))
 
-    def _add(self, event: Tokens, text: str, ids: tuple[int, ...]) -> Delta | None:
-        shown = self.choices[event.choice]
+    def _add(self, event: Tokens, text: str, *, num_known: int) -> Delta | None:
+        shown, ids = self.choices[event.choice], event.ids[num_known:]
         if shown.finish is not None or not (text or ids or event.finish):
             return None
+        logprobs = event.logprobs[num_known:]
+        if not shown.ids:
+            logprobs = event.prompt_logprobs + logprobs
         shown.ids += ids
+        shown.logprobs += logprobs
         shown.parts.append(text)
         shown.num_chars += len(text)
         shown.finish = event.finish
-        return Delta(event.choice, text, event.finish)
+        return Delta(event.choice, text, event.finish, logprobs)
 
 
 def whole_choices(result: Result) -> list[Tokens]:
     """A finished job's choices, each as one event from index 0."""
     return [
-        Tokens(job=result.job, try_=0, choice=i, index=0, ids=c.ids, text=c.text, finish=c.finish)
+        Tokens(
+            job=result.job,
+            try_=0,
+            choice=i,
+            index=0,
+            ids=c.ids,
+            text=c.text,
+            finish=c.finish,
+            logprobs=c.logprobs,
+            prompt_logprobs=c.prompt_logprobs,
+        )
         for i, c in enumerate(result.choices)
     ]

@@ -1,6 +1,6 @@
 """From an OpenAI request to a `Job`. Pure: no network, no clock."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ ASSUMED_MAX_TOKENS = 256
 """What an answer without `max_tokens` is taken to cost."""
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for /v1/completions."""
+MAX_ANSWERS = 128
+"""Of one request: prompts times n."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
     _check_stream_options(request)
     if None not in (request.max_tokens, request.max_completion_tokens):
         raise _invalid("max_tokens", "and max_completion_tokens are the same: send one")
+    if request.top_logprobs and not request.logprobs:
+        raise _invalid("top_logprobs", "is only allowed with logprobs: true")
     return request
 
 
@@ -71,6 +75,11 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     """
     request = validate(CompletionRequest, neutral.without_neutral(raw, neutral.COMPLETIONS))
     _check_stream_options(request)
+    num_answers = len(request.prompt) * (request.n or 1)
+    if num_answers > MAX_ANSWERS:
+        raise _invalid(
+            "prompt", f"and n ask for {num_answers} answers, over the {MAX_ANSWERS} of one request"
+        )
     return request
 
 
@@ -84,9 +93,12 @@ def chat_job(request: ChatCompletionRequest, ticket: Ticket) -> Job:
     num_chars = sum(len(message["content"]) for message in messages)
     num_chars += len(orjson.dumps(tools.tools)) if tools else 0
     max_tokens = request.max_completion_tokens or request.max_tokens
+    sampling = _ended_by_tools(_sampling(request, max_tokens, ticket.random_seed), tools)
+    if request.logprobs:
+        sampling = replace(sampling, logprobs=request.top_logprobs or 0)
     num_tokens = num_chars // CHARS_PER_TOKEN
-    job = _job(request, ticket, Endpoint.CHAT, max_tokens, num_tokens, messages=messages)
-    return replace(job, tools=tools, sampling=_ended_by_tools(job.sampling, tools))
+    job = _job(request, ticket, Endpoint.CHAT, sampling, num_tokens)
+    return replace(job, messages=messages, tools=tools)
 
 
 def _ended_by_tools(sampling: SamplingParams, tools: ToolUse | None) -> SamplingParams:
@@ -98,23 +110,22 @@ def _ended_by_tools(sampling: SamplingParams, tools: ToolUse | None) -> Sampling
 
 def completion_job(request: CompletionRequest, ticket: Ticket) -> Job:
     """The job that answers `request`."""
-    prompt = request.prompt if isinstance(request.prompt, str) else tuple(request.prompt)
-    num_tokens = len(prompt) if isinstance(prompt, tuple) else len(prompt) // CHARS_PER_TOKEN
-    max_tokens = request.max_tokens or COMPLETION_MAX_TOKENS
-    return _job(request, ticket, Endpoint.COMPLETIONS, max_tokens, num_tokens, prompt=prompt)
+    sampling = _sampling(request, request.max_tokens or COMPLETION_MAX_TOKENS, ticket.random_seed)
+    sampling = replace(sampling, logprobs=request.logprobs)
+    prompts = tuple(p if isinstance(p, str) else tuple(p) for p in request.prompt)
+    num_tokens = [len(p) // (CHARS_PER_TOKEN if isinstance(p, str) else 1) for p in prompts]
+    job = _job(request, ticket, Endpoint.COMPLETIONS, sampling, *num_tokens)
+    return replace(job, prompts=prompts, echo=bool(request.echo))
 
 
 def _job(
     request: GenerationRequest,
     ticket: Ticket,
     endpoint: Endpoint,
-    max_tokens: int | None,
-    num_prompt_tokens: int,
-    *,
-    messages: tuple[dict[str, Any], ...] | None = None,
-    prompt: str | tuple[int, ...] | None = None,
+    sampling: SamplingParams,
+    *num_prompt_tokens: int,
 ) -> Job:
-    sampling = _sampling(request, max_tokens, ticket.random_seed)
+    """The job without its prompts, whose lengths are estimated in `num_prompt_tokens`."""
     return Job(
         id=ticket.id,
         endpoint=endpoint,
@@ -127,8 +138,6 @@ def _job(
         cost=_cost(num_prompt_tokens, sampling, ticket.max_model_len),
         reply_to=ticket.reply_to,
         tenant=ticket.tenant,
-        messages=messages,
-        prompt=prompt,
     )
 
 
@@ -158,11 +167,10 @@ def _sampling(
     )
 
 
-def _cost(num_prompt_tokens: int, sampling: SamplingParams, max_model_len: int) -> int:
-    """Estimated tokens of prompt and answers; none is longer than the context."""
-    prompt = min(num_prompt_tokens, max_model_len)
+def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_len: int) -> int:
+    """Estimated tokens of prompts and answers; none is longer than the context."""
     answer = min(sampling.max_tokens or ASSUMED_MAX_TOKENS, max_model_len)
-    return max(1, prompt + sampling.n * answer)
+    return max(1, sum(min(n, max_model_len) + sampling.n * answer for n in num_prompt_tokens))
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -5,7 +5,7 @@ equal the attribute names, except for `try_`, which is `try` there.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -14,6 +14,7 @@ from shared.errors import ErrorCode, JobError, ProtocolMismatch
 from shared.events import Admitted, End, Event, Retry, Tokens
 from shared.ids import JobId
 from shared.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.logprobs import PositionLogprobs, TokenLogprob
 from shared.results import Choice, FinishReason, Result, Usage
 from shared.tools import ToolChoice, ToolForm, ToolUse
 from shared.workers import WorkerInfo
@@ -36,12 +37,12 @@ def decode_job(raw: bytes | str) -> Job:
     sampling = wire.pop("sampling")
     sampling["stop"] = tuple(sampling["stop"])
     sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
-    messages, prompt, tools = wire.pop("messages"), wire.pop("prompt"), wire.pop("tools", None)
+    messages, prompts, tools = wire.pop("messages"), wire.pop("prompts"), wire.pop("tools", None)
     return Job(
         **{**wire, "endpoint": Endpoint(wire["endpoint"])},
         sampling=SamplingParams(**sampling),
         messages=tuple(messages) if messages is not None else None,
-        prompt=tuple(prompt) if isinstance(prompt, list) else prompt,
+        prompts=tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
         tools=_tool_use(tools) if tools else None,
     )
 
@@ -63,7 +64,8 @@ def decode_events(raw: bytes | str) -> list[Event]:
 
 def encode_result(result: Result) -> bytes:
     """The finished job as JSON, with the protocol version."""
-    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(result)})
+    wire = {"v": PROTOCOL_VERSION, **asdict(replace(result, choices=()))}
+    return orjson.dumps(wire | {"choices": [_choice_to_wire(choice) for choice in result.choices]})
 
 
 def decode_result(raw: bytes | str) -> Result:
@@ -77,7 +79,12 @@ def decode_result(raw: bytes | str) -> Result:
         job=wire["job"],
         state=JobState(wire["state"]),
         choices=tuple(
-            Choice(text=c["text"], finish=FinishReason(c["finish"]), ids=tuple(c["ids"]))
+            Choice(
+                text=c["text"],
+                finish=FinishReason(c["finish"]),
+                ids=tuple(c["ids"]),
+                **_logprobs(c),
+            )
             for c in wire["choices"]
         ),
         usage=_usage(wire["usage"]),
@@ -110,6 +117,7 @@ def _event_to_wire(event: Event) -> dict[str, Any]:
         case Tokens():
             wire |= {"choice": event.choice, "index": event.index, "ids": event.ids}
             wire |= {"text": event.text, "finish": event.finish}
+            wire |= _logprobs_to_wire(event)
         case End():
             wire |= {"state": event.state, "usage": event.usage, "error": event.error}
         case Retry():
@@ -132,6 +140,7 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
                 ids=tuple(wire["ids"]),
                 text=wire["text"],
                 finish=FinishReason(finish) if finish else None,
+                **_logprobs(wire),
             )
         case "retry":
             return Retry(job=job, try_=try_)
@@ -150,6 +159,44 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
 def _tool_use(wire: dict[str, Any]) -> ToolUse:
     form, choice = ToolForm(wire["form"]), ToolChoice(wire["choice"])
     return ToolUse(**{**wire, "form": form, "choice": choice, "tools": tuple(wire["tools"])})
+
+
+_LOGPROBS = ("logprobs", "prompt_logprobs")
+
+
+def _choice_to_wire(choice: Choice) -> dict[str, Any]:
+    wire = {"text": choice.text, "finish": choice.finish, "ids": choice.ids}
+    return wire | _logprobs_to_wire(choice)
+
+
+def _logprobs_to_wire(told: Tokens | Choice) -> dict[str, Any]:
+    """What there is of logprobs; a position is its offset, the chosen token, and the likeliest."""
+    return {
+        name: [
+            [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]
+            for p in getattr(told, name)
+        ]
+        for name in _LOGPROBS
+        if getattr(told, name)
+    }
+
+
+def _logprobs(wire: dict[str, Any]) -> dict[str, tuple[PositionLogprobs, ...]]:
+    return {
+        name: tuple(
+            PositionLogprobs(
+                offset=offset, chosen=_token_logprob(chosen), top=tuple(map(_token_logprob, top))
+            )
+            for offset, chosen, *top in wire.get(name, ())
+        )
+        for name in _LOGPROBS
+    }
+
+
+def _token_logprob(wire: tuple[str, float | None, Iterable[int] | None]) -> TokenLogprob:
+    token, logprob, raw = wire
+    # A list without bytes comes as {} from Redis' scripts.
+    return TokenLogprob(token=token, logprob=logprob, bytes=None if raw is None else tuple(raw))
 
 
 def _usage(wire: dict[str, int] | None) -> Usage | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from shared.errors import JobError
 from shared.ids import JobId
 from shared.jobs import JobState
+from shared.logprobs import PositionLogprobs
 from shared.results import FinishReason, Usage
 
 
@@ -31,6 +32,10 @@ class Tokens:
     """May lag behind the ids: UTF-8 and possible stop strings are held back."""
     finish: FinishReason | None = None
     """Set on the choice's last event."""
+    logprobs: tuple[PositionLogprobs, ...] = ()
+    """Of `ids`, if the job asks for them; an end-of-sequence token that ends a choice has none."""
+    prompt_logprobs: tuple[PositionLogprobs, ...] = ()
+    """Of the prompt's tokens, on the event of index 0, if the job echoes it with logprobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,9 @@ from typing import Any
 from shared.ids import AdapterVersion, ApiId, JobId
 from shared.tools import ToolUse
 
+Prompt = str | tuple[int, ...]
+"""Text or token ids."""
+
 
 class Endpoint(StrEnum):
     """Which OpenAI endpoint a job came in through."""
@@ -14,7 +17,7 @@ class Endpoint(StrEnum):
     CHAT = "chat"
     """/v1/chat/completions: `messages` is set."""
     COMPLETIONS = "completions"
-    """/v1/completions: `prompt` is set."""
+    """/v1/completions: `prompts` is set."""
 
 
 class JobState(StrEnum):
@@ -60,6 +63,8 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     n: int = 1
     ignore_eos: bool = False
+    logprobs: int | None = None
+    """How many of the likeliest tokens are told with each token; None: nothing is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +90,19 @@ class Job:
     """Higher runs earlier; one step is worth 1,000 tokens of the fair tag."""
     messages: tuple[dict[str, Any], ...] | None = None
     """Chat only, as chat templates take them: texts in one piece, arguments of tools as objects."""
-    prompt: str | tuple[int, ...] | None = None
-    """Completions only: text or token ids."""
+    prompts: tuple[Prompt, ...] = ()
+    """Completions only."""
+    echo: bool = False
+    """Completions only: whether each choice's text begins with the prompt."""
     fingerprint: str = ""
     """Names base and adapter weights to clients, by their digests."""
     tools: ToolUse | None = None
     """Chat only: what the model may call."""
+
+    @property
+    def num_choices(self) -> int:
+        """Choices over all prompts; those of prompt i are `i * n` to `i * n + n - 1`."""
+        return self.sampling.n * max(1, len(self.prompts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

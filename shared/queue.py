@@ -270,7 +270,7 @@ class Queue:
 def _enqueue_args(job: Job, limits: Limits) -> tuple[Arg, ...]:
     return (
         *(job.id, job.version, job.model, job.tenant),
-        *(job.priority * PRIORITY_STEP, job.cost, job.sampling.n, job.reply_to),
+        *(job.priority * PRIORITY_STEP, job.cost, job.num_choices, job.reply_to),
         *(job.deadline_ms, limits.retain_ms),
         *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
         encode_job(job),

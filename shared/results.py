@@ -6,6 +6,7 @@ from enum import StrEnum
 from shared.errors import JobError
 from shared.ids import JobId
 from shared.jobs import JobState
+from shared.logprobs import PositionLogprobs
 
 
 class FinishReason(StrEnum):
@@ -32,6 +33,9 @@ class Choice:
     text: str
     finish: FinishReason
     ids: tuple[int, ...]
+    logprobs: tuple[PositionLogprobs, ...] = ()
+    prompt_logprobs: tuple[PositionLogprobs, ...] = ()
+    """Both as in `Tokens`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,4 +103,6 @@ def _append(have: Tokens, piece: Tokens) -> Tokens:
         ids=have.ids + piece.ids,
         text=have.text + piece.text,
         finish=piece.finish,
+        logprobs=have.logprobs + piece.logprobs,
+        prompt_logprobs=have.prompt_logprobs,
     )

@@ -22,14 +22,13 @@ from shared.outcomes import Undecodable
 from shared.queue import Queue
 from shared.results import Result
 from worker.adapters import Adapters, NoRoom
-from worker.engine.request import Request, RequestId, RowSampling
 from worker.engine_thread import EngineThread
 from worker.lease import Lease
+from worker.prepare import choices_of, request_of
 from worker.publisher import Publisher
 from worker.retry import until_redis_is_back
-from worker.running import RunningChoice, RunningJob, RunningJobs
+from worker.running import RunningJob, RunningJobs
 from worker.served import ServedModel
-from worker.text import output_limit
 
 log = structlog.get_logger()
 
@@ -170,66 +169,24 @@ class Consumer:
             self._publisher.end(job, JobState.FAILED, FAULT)
 
     async def _start(self, job: RunningJob) -> None:
-        prompt_ids = await asyncio.to_thread(self._served.tokenizer.encode, job.job)
-        max_tokens = output_limit(job.job, len(prompt_ids), self._served.max_model_len)
+        prompts = await asyncio.to_thread(self._served.tokenizer.encode, job.job)
         shown: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
             shown = await until_redis_is_back(lambda: self._recover(job.claimed))
-        choices = self._choices(job, max_tokens, {tokens.choice: tokens for tokens in shown})
+        choices = choices_of(job, prompts, shown, self._served)
         async with self._adapters.resident(job.job.version):
             if not self._is_wanted(job):
                 return
-            job.num_prompt_tokens = len(prompt_ids)
+            job.num_prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
             self._jobs.add_choices(job, choices)
             for choice in choices:
                 if choice.finish is None:
-                    self._engine.add(self._request(job, choice, prompt_ids, max_tokens))
+                    self._engine.add(request_of(job, choice, self._served))
             self._publisher.announce(job)
 
     def _is_wanted(self, job: RunningJob) -> bool:
         """False when it was cancelled, or isn't ours any more, while it was prepared."""
         return self._jobs.get(job.id) is job and job.end is None
-
-    def _choices(
-        self, job: RunningJob, max_tokens: int, shown: dict[int, Tokens]
-    ) -> list[RunningChoice]:
-        choices = []
-        for number in range(job.job.sampling.n):
-            # With the try in it, no late output of an earlier one can be taken for this one's.
-            request_id = RequestId(f"{job.id}:{job.claimed.try_}:{number}")
-            choice = RunningChoice(request_id, number, self._served.tokenizer.stream(job.job))
-            if number in shown:
-                choice.restore(shown[number])
-            if choice.finish is None and len(choice.ids) >= max_tokens:
-                choice.reach_limit()
-            choices.append(choice)
-        return choices
-
-    def _request(
-        self, job: RunningJob, choice: RunningChoice, prompt_ids: list[int], max_tokens: int
-    ) -> Request:
-        sampling, version = job.job.sampling, job.job.version
-        return Request(
-            id=choice.request_id,
-            prompt_ids=prompt_ids,
-            version=None if version == self._served.base.version else version,
-            sampling=RowSampling(
-                seed=sampling.seed,
-                choice=choice.choice,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-                min_p=sampling.min_p,
-                presence_penalty=sampling.presence_penalty,
-                frequency_penalty=sampling.frequency_penalty,
-                repetition_penalty=sampling.repetition_penalty,
-                logit_bias=sampling.logit_bias,
-                min_tokens=sampling.min_tokens,
-            ),
-            max_tokens=max_tokens,
-            stop_ids=frozenset() if sampling.ignore_eos else self._served.eos_ids,
-            output_ids=list(choice.ids),
-        )
 
     async def _wait_for_room(self, job: RunningJob, error: NoRoom) -> None:
         """Give the job back until one of ours ends; fail it if none can make room."""

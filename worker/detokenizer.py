@@ -31,6 +31,11 @@ class TokenBytes:
             self._inside[token_id] = self._look_up(self._context, token_id)
         return self._inside[token_id]
 
+    def name(self, token_id: int) -> str:
+        """What the tokenizer calls the token; empty for one that it doesn't know."""
+        name: str | None = self._hf.convert_ids_to_tokens(token_id)
+        return name or ""
+
     def at_start(self, token_id: int) -> bytes:
         """Its bytes as the first visible token: sentencepiece drops a leading space there."""
         if token_id not in self._at_start:
@@ -74,7 +79,13 @@ class TextStream:
     """
 
     def __init__(
-        self, token_bytes: TokenBytes, stop: Sequence[str], *, opens: bool, min_tokens: int = 0
+        self,
+        token_bytes: TokenBytes,
+        stop: Sequence[str],
+        *,
+        opens: bool,
+        min_tokens: int = 0,
+        echo: str = "",
     ) -> None:
         """Start with no text.
 
@@ -84,23 +95,36 @@ class TextStream:
             opens: whether a new text begins here (a chat answer), rather than one that goes on
                 from its prompt, where a leading space counts.
             min_tokens: the stop strings are looked for in the text of later tokens only.
+            echo: what is shown in front of the text.
         """
-        self._token_bytes = token_bytes
+        self.token_bytes = token_bytes
         self._stop = tuple(s for s in stop if s)
         self._at_start = opens
         self._num_unsearched = min_tokens
         self._decode: Callable[..., str] = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._held = ""
+        self._echo = echo
+        self.num_chars = len(echo)
+        """Length of the echo, and of the text of all tokens so far, be it shown or not."""
         self.is_stopped = False
         """Whether a stop string was found: nothing is shown any more."""
 
     def feed(self, token_id: int) -> str:
         """The text that this token makes visible, often none."""
         new = self._decode(self._bytes(token_id))
+        self.num_chars += len(new)
         if self._num_unsearched > 0:
             self._num_unsearched -= 1
-            return new
-        return self._show(new)
+            return self._take_echo() + new
+        return self._take_echo() + self._show(new)
+
+    def spelling(self, token_id: int) -> tuple[str, bytes | None]:
+        """The token's text and its bytes, if it came next; name and None of a special token."""
+        if not self.token_bytes.inside(token_id):
+            return self.token_bytes.name(token_id), None
+        at_start, inside = self.token_bytes.at_start, self.token_bytes.inside
+        raw = (at_start if self._at_start else inside)(token_id)
+        return raw.decode(errors="replace"), raw
 
     def replay(self, ids: Iterable[int]) -> str:
         """The text that these tokens make visible."""
@@ -110,13 +134,17 @@ class TextStream:
         """What was held back and is visible now that no token follows."""
         shown = self._show(self._decode(b"", final=True))
         rest, self._held = self._held, ""
-        return shown + rest
+        return self._take_echo() + shown + rest
+
+    def _take_echo(self) -> str:
+        echo, self._echo = self._echo, ""
+        return echo
 
     def _bytes(self, token_id: int) -> bytes:
-        raw = self._token_bytes.inside(token_id)
+        raw = self.token_bytes.inside(token_id)
         if raw and self._at_start:
             self._at_start = False
-            return self._token_bytes.at_start(token_id)
+            return self.token_bytes.at_start(token_id)
         return raw
 
     def _show(self, new: str) -> str:

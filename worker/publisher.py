@@ -125,7 +125,7 @@ class Publisher:
         if output.token_id is None:
             self.end(job, JobState.FAILED, output.error)
             return
-        choice.accept(output.token_id, output.finish)
+        choice.accept(output)
         if choice.finish and not output.finish:
             self._abort(choice.request_id)
         self._end_if_complete(job)

@@ -1,26 +1,30 @@
 """The jobs that this worker owns, and how far each of their choices has got."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.events import End, Tokens
 from shared.ids import JobId
 from shared.jobs import ClaimedJob, JobState
+from shared.logprobs import PositionLogprobs
 from shared.results import Choice, FinishReason, Result, Usage
 from worker.detokenizer import TextStream
-from worker.engine.request import RequestId
+from worker.engine.request import RequestId, StepOutput, TokenLogprobs
+from worker.logprobs import described, described_prompt
 
 
 class Delta:
     """What became of a choice since it was last told."""
 
-    __slots__ = ("finish", "ids", "index", "text")
+    __slots__ = ("finish", "ids", "index", "logprobs", "prompt_logprobs", "text")
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
         self.ids: list[int] = []
         self.text = ""
         self.finish: FinishReason | None = None
+        self.logprobs: tuple[PositionLogprobs, ...] = ()
+        self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.ids) or self.finish is not None
@@ -41,20 +45,36 @@ class Delta:
             ids=tuple(self.ids),
             text=self.text,
             finish=self.finish,
+            logprobs=self.logprobs,
+            prompt_logprobs=self.prompt_logprobs,
         )
         self.index += len(self.ids)
         self.ids, self.text, self.finish = [], "", None
+        self.logprobs = self.prompt_logprobs = ()
         return event
 
 
 class RunningChoice:
     """One answer in the making."""
 
-    def __init__(self, request_id: RequestId, choice: int, stream: TextStream) -> None:
+    def __init__(
+        self,
+        request_id: RequestId,
+        choice: int,
+        stream: TextStream,
+        *,
+        prompt_ids: list[int],
+        max_tokens: int,
+    ) -> None:
         self.request_id = request_id
         self.choice = choice
+        self.prompt_ids = prompt_ids
+        self.max_tokens = max_tokens
         self.ids: list[int] = []
         self.finish: FinishReason | None = None
+        self.logprobs: list[PositionLogprobs] = []
+        self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
+        """Both as in `Tokens`."""
         self.unpublished = Delta()
         self.unsaved = Delta()
         """Not in a checkpoint yet."""
@@ -68,16 +88,22 @@ class RunningChoice:
         """What is visible of the answer."""
         return "".join(self._text)
 
-    def accept(self, token_id: int, finish: FinishReason | None) -> None:
+    def accept(self, output: StepOutput) -> None:
         """Append a token that the engine drew, and its reason if it ended the answer there.
 
         A stop string ends the answer as well: then `finish` is set, and the engine doesn't know.
         """
+        token_id, finish = output.token_id, output.finish
+        assert token_id is not None
+        if output.prompt_logprobs:
+            self._tell_prompt(output.prompt_logprobs)
         if finish is FinishReason.STOP:  # the token that ends a sequence isn't text
-            text = self._stream.close()
-        else:
-            text = self._stream.feed(token_id)
-            text += self._stream.close() if finish else ""
+            self._advance([token_id], self._stream.close(), finish)
+            return
+        if output.logprobs:
+            self._tell(described(token_id, output.logprobs, self._stream))
+        text = self._stream.feed(token_id)
+        text += self._stream.close() if finish else ""
         self._advance([token_id], text, finish)
 
     def restore(self, shown: Tokens) -> None:
@@ -87,6 +113,7 @@ class RunningChoice:
             JobFailed: these tokens give another text here.
         """
         self.ids, self.finish = list(shown.ids), shown.finish
+        self.logprobs, self.prompt_logprobs = list(shown.logprobs), shown.prompt_logprobs
         if self.finish is None and self._stream.replay(shown.ids) != shown.text:
             message = "another worker showed a text that this one can't continue"
             raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
@@ -96,6 +123,17 @@ class RunningChoice:
     def reach_limit(self) -> None:
         """End an answer that was restored with all the tokens that it may have."""
         self._advance([], self._stream.close(), FinishReason.LENGTH)
+
+    def _tell(self, position: PositionLogprobs) -> None:
+        self.logprobs.append(position)
+        for delta in (self.unpublished, self.unsaved):
+            delta.logprobs += (position,)
+
+    def _tell_prompt(self, logprobs: Sequence[TokenLogprobs]) -> None:
+        stream = TextStream(self._stream.token_bytes, (), opens=True)
+        self.prompt_logprobs = described_prompt(self.prompt_ids, logprobs, stream)
+        for delta in (self.unpublished, self.unsaved):
+            delta.prompt_logprobs = self.prompt_logprobs
 
     def _advance(self, ids: list[int], text: str, finish: FinishReason | None) -> None:
         self.finish = FinishReason.STOP if self._stream.is_stopped else finish
@@ -130,7 +168,7 @@ class RunningJob:
     def num_open(self) -> int:
         """Choices that still take a sequence of the engine."""
         if not self.choices:
-            return self.job.sampling.n
+            return self.job.num_choices
         return sum(choice.finish is None for choice in self.choices)
 
     def conclude(self, state: JobState, error: JobError | None = None) -> None:
@@ -146,7 +184,13 @@ class RunningJob:
             job=self.id,
             state=self.end.state,
             choices=tuple(
-                Choice(text=c.text, finish=c.finish, ids=tuple(c.ids))
+                Choice(
+                    text=c.text,
+                    finish=c.finish,
+                    ids=tuple(c.ids),
+                    logprobs=tuple(c.logprobs),
+                    prompt_logprobs=c.prompt_logprobs,
+                )
                 for c in self.choices
                 if c.finish is not None
             ),

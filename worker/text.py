@@ -1,17 +1,27 @@
 """Messages and prompts to token ids, and what of the context is left for the answer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.jobs import Endpoint, Job
+from shared.jobs import Endpoint, Job, Prompt
 from shared.tools import ToolUse
 from worker.detokenizer import TextStream, TokenBytes
 
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 """What a chat template raises over messages that it wasn't written for."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the model reads it."""
+
+    ids: list[int]
+    echo: str
+    """What of it is shown in front of each answer; empty unless the job asks for it."""
 
 
 class Tokenizer:
@@ -23,8 +33,8 @@ class Tokenizer:
         self._vocab_size = vocab_size
         self._token_bytes = TokenBytes(hf_tokenizer)
 
-    def encode(self, job: Job) -> list[int]:
-        """The job's prompt as token ids. Takes seconds for megabytes of text.
+    def encode(self, job: Job) -> list[EncodedPrompt]:
+        """The job's prompts; a chat is one. Takes seconds for megabytes of text.
 
         Raises:
             JobFailed: the client's input can't be used; names the field.
@@ -32,8 +42,12 @@ class Tokenizer:
         for token_id, _ in job.sampling.logit_bias:
             self._check_id(token_id, f"logit_bias[{token_id}]")
         if job.endpoint is Endpoint.CHAT:
-            return self.encode_chat(job.messages or (), job.tools)
-        return self.encode_prompt(job.prompt or "")
+            return [EncodedPrompt(self.encode_chat(job.messages or (), job.tools), "")]
+        encoded = []
+        for i, prompt in enumerate(job.prompts):
+            ids = self.encode_prompt(prompt, f"prompt[{i}]" if len(job.prompts) > 1 else "prompt")
+            encoded.append(EncodedPrompt(ids, self._echo(prompt) if job.echo else ""))
+        return encoded
 
     def encode_chat(
         self, messages: Sequence[Mapping[str, Any]], tools: ToolUse | None = None
@@ -58,23 +72,33 @@ class Tokenizer:
             raise _invalid(message, "messages") from None
         return self._encode(text, "messages", add_special_tokens=False)
 
-    def encode_prompt(self, prompt: str | Sequence[int]) -> list[int]:
+    def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
         """The prompt's tokens, with what the tokenizer puts before a text; ids stay as they are.
 
         Raises:
-            JobFailed: it is empty, or an id isn't in the vocabulary.
+            JobFailed: it is empty, or an id isn't in the vocabulary; names it as `param`.
         """
         if isinstance(prompt, str):
-            return self._encode(prompt, "prompt", add_special_tokens=True)
+            return self._encode(prompt, param, add_special_tokens=True)
         for i, token_id in enumerate(prompt):
-            self._check_id(token_id, f"prompt[{i}]")
-        return _not_empty(list(prompt), "prompt")
+            self._check_id(token_id, f"{param}[{i}]")
+        return _not_empty(list(prompt), param)
 
-    def stream(self, job: Job) -> TextStream:
-        """A fresh text for one choice of the job."""
-        opens = job.endpoint is Endpoint.CHAT
-        stop, min_tokens = job.sampling.stop, job.sampling.min_tokens
-        return TextStream(self._token_bytes, stop, opens=opens, min_tokens=min_tokens)
+    def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
+        """A fresh text for one choice of the job's `prompt`."""
+        return TextStream(
+            self._token_bytes,
+            job.sampling.stop,
+            opens=job.endpoint is Endpoint.CHAT,
+            min_tokens=job.sampling.min_tokens,
+            echo=prompt.echo,
+        )
+
+    def _echo(self, prompt: Prompt) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        stream = TextStream(self._token_bytes, (), opens=True)
+        return stream.replay(prompt) + stream.close()
 
     def _check_id(self, token_id: int, param: str) -> None:
         if not 0 <= token_id < self._vocab_size:

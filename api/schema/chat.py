@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from api.schema.generation import NOT_USED, GenerationRequest
+from api.schema.logprobs import ChatLogprobs
 from api.schema.messages import Message
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
 from api.schema.usage import UsageBody
@@ -16,6 +17,12 @@ class ChatCompletionRequest(GenerationRequest):
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="the newer name of max_tokens; by default, what the context holds"
+    )
+    logprobs: bool | None = Field(
+        None, description="tell how likely each token of the answer was to the model"
+    )
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="tell as many of the likeliest tokens; only with logprobs"
     )
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
         None, description="what the model may call; needs a chat template that shows tools"
@@ -45,7 +52,7 @@ class ChatChoice(BaseModel):
 
     index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = Field(None, description="if the request asks for them")
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 

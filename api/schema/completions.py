@@ -2,32 +2,26 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from api.schema.generation import GenerationRequest
+from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
+from api.schema.logprobs import TextLogprobs
 from api.schema.usage import UsageBody
-from shared.errors import ErrorCode
 
-MAX_TOKEN_ID = 2**31 - 1
-_PROMPTS = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
+_PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
 
 
-def as_prompt(value: Any) -> Any:
-    """A prompt: text, or the token ids themselves; either may stand in a list of its own."""
-    if value and isinstance(value, list) and all(isinstance(item, str | list) for item in value):
-        if len(value) > 1:
-            raise PydanticCustomError(
-                ErrorCode.UNSUPPORTED_PARAMETER, "can only be one prompt; send a request for each"
-            )
-        value = value[0]
-    if value in ("", []):
-        raise ValueError("can't be empty")
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not all(map(_is_token_id, value)):
-        raise ValueError("must be a string or a list of token ids")
-    return value
+def as_prompts(value: Any) -> Any:
+    """A list of prompts, each a text or the token ids themselves; one may stand alone."""
+    is_several = bool(value) and isinstance(value, list) and isinstance(value[0], str | list)
+    prompts = value if is_several else [value]
+    for prompt in prompts:
+        if prompt in ("", []):
+            raise ValueError("can't be empty")
+        is_ids = isinstance(prompt, list) and all(map(_is_token_id, prompt))
+        if not isinstance(prompt, str) and not is_ids:
+            raise ValueError("must be a string, a list of token ids, or a list of such prompts")
+    return prompts
 
 
 def _is_token_id(value: Any) -> bool:
@@ -39,12 +33,16 @@ class CompletionRequest(GenerationRequest):
     """A text to go on with."""
 
     prompt: Annotated[
-        str | list[int],
-        BeforeValidator(as_prompt),
-        WithJsonSchema(
-            {"anyOf": [*_PROMPTS, {"type": "array", "items": {"anyOf": _PROMPTS}, "maxItems": 1}]}
-        ),
-    ]
+        list[str | list[int]],
+        BeforeValidator(as_prompts),
+        WithJsonSchema({"anyOf": [*_PROMPT, {"type": "array", "items": {"anyOf": _PROMPT}}]}),
+    ] = Field(description="text or token ids; several are answered in order, n times each")
+    echo: bool | None = Field(None, description="begin each answer with its prompt")
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None,
+        description="tell how likely each token was to the model, and as many likeliest tokens; "
+        "with echo of the prompt as well",
+    )
 
 
 class CompletionChoice(BaseModel):
@@ -52,7 +50,7 @@ class CompletionChoice(BaseModel):
 
     index: int
     text: str
-    logprobs: None = None
+    logprobs: TextLogprobs | None = Field(None, description="if the request asks for them")
     finish_reason: Literal["stop", "length"]
 
 

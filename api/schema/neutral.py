@@ -24,10 +24,8 @@ CHAT: Neutral = {
     "audio": (),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "reasoning_effort": ("none",),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -35,8 +33,6 @@ CHAT: Neutral = {
 COMPLETIONS: Neutral = {
     **COMMON,
     "best_of": (1,),
-    "echo": (False,),
-    "logprobs": (),
     "suffix": ("",),
 }
 

@@ -1,6 +1,12 @@
 """Token counts, as OpenAI's clients read them."""
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+
+class PromptTokensDetails(BaseModel):
+    """What is known of the prompt's tokens."""
+
+    cached_tokens: int = Field(description="always 0: prompts aren't cached")
 
 
 class UsageBody(BaseModel):
@@ -9,3 +15,4 @@ class UsageBody(BaseModel):
     prompt_tokens: int
     total_tokens: int
     completion_tokens: int
+    prompt_tokens_details: PromptTokensDetails

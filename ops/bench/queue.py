@@ -192,7 +192,7 @@ def _job() -> Job:
         deadline_ms=LEASE_MS,
         cost=129,
         reply_to=API,
-        prompt="word " * 128,
+        prompts=("word " * 128,),
     )
 
 

@@ -1,11 +1,14 @@
 -- Put behind common.lua in the scripts that take jobs from a worker.
 
 local function tokens_json(event)
-  local finish = event.finish
+  local finish, logprobs = event.finish, ''
+  for _, name in ipairs({ 'logprobs', 'prompt_logprobs' }) do
+    if event[name] then logprobs = logprobs .. ',"' .. name .. '":' .. cjson.encode(event[name]) end
+  end
   return '{"type":"tokens","job":"' .. event.job .. '","try":' .. event.try
     .. ',"choice":' .. event.choice .. ',"index":' .. event.index
     .. ',"ids":[' .. table.concat(event.ids, ',') .. '],"text":' .. cjson.encode(event.text)
-    .. ',"finish":' .. (finish == cjson.null and 'null' or '"' .. finish .. '"') .. '}'
+    .. ',"finish":' .. (finish == cjson.null and 'null' or '"' .. finish .. '"') .. logprobs .. '}'
 end
 
 -- From when on tokens of the job may be missing in its checkpoints: each choice has its own.

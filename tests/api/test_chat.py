@@ -3,7 +3,7 @@ import asyncio
 import httpx
 import openai
 import pytest
-from api_support import BASE, RunningApp, ScriptedWorker
+from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
 from openai.types.chat import ChatCompletionMessageParam
 
 from shared.results import Choice, FinishReason
@@ -36,7 +36,7 @@ async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_know(
                 "finish_reason": "stop",
             }
         ],
-        "usage": {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2},
+        "usage": USAGE_BODY,
     }
 
 

@@ -2,7 +2,7 @@ import asyncio
 
 import httpx
 import openai
-from api_support import ScriptedWorker
+from api_support import USAGE_BODY, ScriptedWorker
 
 URL = "/v1/completions"
 
@@ -12,7 +12,7 @@ async def test_a_completion_has_openais_fields(
 ) -> None:
     request = asyncio.create_task(http.post(URL, json={"model": "extract", "prompt": "once"}))
     job = await worker.take()
-    assert (job.job.prompt, job.job.messages) == ("once", None)
+    assert (job.job.prompts, job.job.messages) == (("once",), None)
     await worker.answer(job, " upon")
     assert (await request).json() == {
         "id": f"cmpl-{job.job.id}",
@@ -21,7 +21,7 @@ async def test_a_completion_has_openais_fields(
         "model": "extract",
         "system_fingerprint": "fp_000000000000_111111111111",
         "choices": [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2},
+        "usage": USAGE_BODY,
     }
 
 
@@ -30,7 +30,7 @@ async def test_token_ids_reach_the_worker_as_they_are(
 ) -> None:
     request = asyncio.create_task(client.completions.create(model="extract", prompt=[5, 6, 7]))
     job = await worker.take()
-    assert job.job.prompt == (5, 6, 7)
+    assert job.job.prompts == ((5, 6, 7),)
     await worker.answer(job)
     assert (await request).choices[0].text == "hello"
 

@@ -6,7 +6,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from api_support import ADAPTER, BASE, RunningApp, ScriptedWorker, client_of, running_app
+from api_support import (
+    ADAPTER,
+    BASE,
+    USAGE_BODY,
+    RunningApp,
+    ScriptedWorker,
+    client_of,
+    running_app,
+)
 
 from api.app import create_app
 from shared.errors import ErrorCode, JobError
@@ -81,7 +89,7 @@ async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
     body = (await http.get(f"/v1/jobs/{response.headers['x-lorikeet-job']}")).json()
     assert body["state"] == "done"
     assert body["choices"] == [{"index": 0, "text": "hello", "finish_reason": "stop"}]
-    assert body["usage"] == {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2}
+    assert body["usage"] == USAGE_BODY
     assert (await http.get(f"/v1/jobs/{response.json()['id']}")).json() == body
 
 

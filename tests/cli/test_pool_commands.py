@@ -142,7 +142,7 @@ async def test_a_job_that_failed_by_a_fault_of_ours_is_tried_anew(
     assert "enqueued as" in await run("jobs", "retry", job.id)
     worker = await Actor(queue, redis, keys, "w2", ["a@1"]).register()
     (claimed,) = await worker.claim()
-    assert (claimed.job.prompt, claimed.suspect) == (job.prompt, False)
+    assert (claimed.job.prompts, claimed.suspect) == (job.prompts, False)
 
 
 async def test_a_job_whose_model_is_gone_stays_a_dead_letter(

@@ -12,7 +12,7 @@ from reference import MAX_GAP
 from tiny import save_adapter, tiny_model
 
 from shared.ids import AdapterVersion
-from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.request import Request, RequestId, RowSampling, StepOutput, TokenLogprobs
 
 NUM_TOKENS = 20
 EOS = 2
@@ -116,3 +116,56 @@ def test_a_moved_request_penalises_what_was_shown(folders: dict[str, Path]) -> N
     moved = request_of("r", 3, versions["one"], **sampling)
     moved.output_ids = undisturbed[:9]
     assert run(engine_of(load(tiny_model()), folders)[0], [moved])["r"] == undisturbed[9:]
+
+
+@torch.inference_mode()
+def reference_logprobs(model: Any, ids: list[int]) -> torch.Tensor:
+    """`[len(ids), V]`: row p says how likely each token is behind position p."""
+    return model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+def check_logprobs(row: torch.Tensor, token: int, got: TokenLogprobs, num_top: int) -> None:
+    assert got.logprob == pytest.approx(float(row[token]), abs=1e-4)
+    best = row.topk(num_top)
+    assert [value for _, value in got.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert [float(row[i]) for i, _ in got.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_logprobs_are_transformers_log_softmax_whatever_the_sampling_and_the_batch(
+    folders: dict[str, Path], models: Models
+) -> None:
+    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=24, budget=23)
+    requests = []
+    for name in models:
+        for seed, (kind, sampling) in enumerate(SAMPLINGS.items()):
+            num_top = [None, 0, 3, 20][seed % 4]
+            sampling = {**sampling, "temperature": seed % 3 / 2, "logprobs": num_top}
+            request = request_of(f"{name}:{kind}", seed, versions.get(name), **sampling)
+            request.scores_prompt = num_top is not None and seed % 2 == 1
+            requests.append((name, request))
+            engine.add(request)
+    outputs: dict[RequestId, list[StepOutput]] = {r.id: [] for _, r in requests}
+    while engine.has_work:
+        for output in engine.step():
+            outputs[output.request_id].append(output)
+    assert engine.stats().num_preemptions > 0
+    for name, request in requests:
+        check_outputs(models[name], request, outputs[request.id])
+
+
+def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> None:
+    num_top, num_prompt = request.sampling.logprobs, len(request.prompt_ids)
+    if num_top is None:
+        assert all(output.logprobs is None for output in outputs)
+        assert outputs[0].prompt_logprobs == ()
+        return
+    rows = reference_logprobs(model, request.prompt_ids + request.output_ids)
+    for position, output in enumerate(outputs):
+        assert output.logprobs is not None
+        assert output.token_id is not None
+        row = rows[num_prompt + position - 1]
+        check_logprobs(row, output.token_id, output.logprobs, num_top)
+    assert len(outputs[0].prompt_logprobs) == (num_prompt - 1) * request.scores_prompt
+    for position, got in enumerate(outputs[0].prompt_logprobs):
+        check_logprobs(rows[position], request.prompt_ids[position + 1], got, num_top)
+    assert all(output.prompt_logprobs == () for output in outputs[1:])

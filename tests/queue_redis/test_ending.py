@@ -1,10 +1,13 @@
 """Every accepted job ends in exactly one final event, whoever ends it."""
 
+from dataclasses import replace
+
 from queue_support import API, INFO, NEVER_MS, tokens
 
 from shared.errors import ErrorCode, JobError
 from shared.events import End, Retry
 from shared.jobs import JobState
+from shared.logprobs import PositionLogprobs, TokenLogprob
 from shared.outcomes import FinishOutcome, Mail
 from shared.queue import Queue
 from shared.results import Choice, FinishReason, Result, Usage
@@ -16,8 +19,11 @@ async def test_finish_stores_the_result_and_sends_the_end(actor, enqueue, events
     (claimed,) = await worker.claim()
     usage = Usage(prompt_tokens=3, completion_tokens=2)
     end = End(job=job.id, try_=claimed.try_, state=JobState.DONE, usage=usage)
-    choice = Choice(text="ö/\n", finish=FinishReason.STOP, ids=(1, 2))
-    result = Result(job=job.id, state=JobState.DONE, choices=(choice,), usage=usage)
+    plain = Choice(text="ö/\n", finish=FinishReason.STOP, ids=(1, 2))
+    token = TokenLogprob(token="ö", logprob=-0.25, bytes=(195, 182))
+    position = PositionLogprobs(chosen=token, top=(token, token), offset=3)
+    told = replace(plain, logprobs=(position,), prompt_logprobs=(position, position))
+    result = Result(job=job.id, state=JobState.DONE, choices=(plain, told), usage=usage)
     assert await queue.finish(worker.id, end, result) == FinishOutcome.OK
     assert await queue.result(job.id) == result
     assert await events(job) == [end]

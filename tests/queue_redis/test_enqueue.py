@@ -28,7 +28,8 @@ async def test_a_job_reaches_its_worker_as_it_was_sent(queue: Queue, actor) -> N
             logit_bias=((5, -100.0), (7, 1.5)),
         ),
         messages=({"role": "user", "content": "grüß <b> 猫\u2028 \x00"},),
-        prompt=(1, 2, 3),
+        prompts=((1, 2, 3), "text"),
+        echo=True,
     )
     await queue.enqueue(job, LIMITS)
     (claimed,) = await (await actor()).claim()
@@ -113,7 +114,7 @@ async def test_enqueueing_stops_well_before_memory_is_used_up(
 
     async def fill() -> None:
         while True:
-            await queue.enqueue(make_job(prompt="x" * 100_000), LIMITS)
+            await queue.enqueue(make_job(prompts=("x" * 100_000,)), LIMITS)
             await redis.hdel(keys.counters, "memory_ms")
 
     with pytest.raises(QueueFull, match="memory"):

@@ -12,6 +12,7 @@ from shared.events import Admitted, Tokens
 from shared.ids import ApiId
 from shared.jobs import JobState
 from shared.keys import Keys
+from shared.logprobs import PositionLogprobs, TokenLogprob
 from shared.queue import Queue
 from shared.results import FinishReason
 from shared.streams import ReplyReader, merge, recover, shown
@@ -157,6 +158,37 @@ async def test_the_next_owner_recovers_exactly_what_was_shown(
     assert await recover(redis, keys, claimed) == (
         tokens(job, 0, [10, 11, 12, 13], 'a"\\/\né猫'),
         tokens(job, 0, [20, 21], "xyz", choice=1, finish=FinishReason.LENGTH),
+    )
+
+
+def told(token: str, logprob: float | None, *top: tuple[str, float]) -> PositionLogprobs:
+    """A position; the likeliest tokens are special ones, without bytes."""
+    return PositionLogprobs(
+        chosen=TokenLogprob(token=token, logprob=logprob, bytes=tuple(token.encode())),
+        top=tuple(TokenLogprob(token=t, logprob=p, bytes=None) for t, p in top),
+        offset=len(token),
+    )
+
+
+@pytest.mark.parametrize("end", [reap, release, leave])
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+async def test_logprobs_survive_the_worker_that_showed_them(
+    actor, enqueue, events, redis: Redis, keys: Keys, end: Crash, is_checkpointed: bool
+) -> None:
+    worker, job = await actor("w1"), await enqueue()
+    await worker.claim()
+    prompt = (told("<s>", None), told("h/\u00e9", -0.1))
+    parts = (told("", -1e-7, ("<|end|>", -9999.0)), told("\ufffd", -12.345678901234, ('"', -0.5)))
+    pieces = [
+        tokens(job, 0, [1], "a", logprobs=parts[:1], prompt_logprobs=prompt),
+        tokens(job, 1, [2], "b", logprobs=parts[1:]),
+    ]
+    await publish(worker, *pieces, checkpoints=(pieces[0],) if is_checkpointed else ())
+    assert await events(job) == pieces
+    await end(worker, job.id)
+    (claimed,) = await (await actor("w2")).claim()
+    assert await recover(redis, keys, claimed) == (
+        tokens(job, 0, [1, 2], "ab", logprobs=parts, prompt_logprobs=prompt),
     )
 
 

@@ -47,6 +47,12 @@ ADAPTER = Adapter(
 )
 LEASE_MS = 60_000
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
+USAGE_BODY = {
+    "prompt_tokens": 3,
+    "total_tokens": 5,
+    "completion_tokens": 2,
+    "prompt_tokens_details": {"cached_tokens": 0},
+}
 DEADLINE_S = 10.0
 
 

@@ -36,7 +36,7 @@ def make_job(version: str = "a@1", *, n: int = 1, **changes: Any) -> Job:
         "deadline_ms": 60_000,
         "cost": 10,
         "reply_to": API,
-        "prompt": "hello",
+        "prompts": ("hello",),
     }
     return Job(**{**fields, **changes})
 

@@ -91,7 +91,7 @@ class Client:
             "deadline_ms": 60_000,
             "cost": cost,
             "reply_to": self.api,
-            "prompt": prompt,
+            "prompts": () if "messages" in changes else (prompt,),
         }
         return Job(**{**fields, **changes})
 
@@ -189,8 +189,9 @@ def all_seamless(client: Client, jobs: Sequence[Job], *, may_repeat: bool = Fals
         sampling = job.sampling
         assert sampling.max_tokens is not None
         answers = {}
-        for choice in range(sampling.n):
-            ids = expected_ids(sampling.seed, choice, sampling.max_tokens, job.version)
+        for choice in range(job.num_choices):
+            number = choice % sampling.n
+            ids = expected_ids(sampling.seed, number, sampling.max_tokens, job.version)
             answers[choice] = (tuple(ids), expected_text(ids))
         assert client.seamless(job, may_repeat=may_repeat) == answers
 

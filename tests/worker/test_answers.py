@@ -72,9 +72,7 @@ async def test_a_chat_is_rendered_and_may_fill_the_context(
     engine.step_s = 0
     messages = ({"role": "user", "content": "hi"},)
     async with start(engine):
-        job = await client.send(
-            endpoint=Endpoint.CHAT, messages=messages, prompt=None, max_tokens=None
-        )
+        job = await client.send(endpoint=Endpoint.CHAT, messages=messages, max_tokens=None)
         end = await client.end_of(job)
     prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert end.usage is not None

@@ -112,7 +112,7 @@ async def test_a_chat_is_answered_and_a_too_long_prompt_refused(
 ) -> None:
     async with running_with(redis, settings, load_served(settings)):
         version = (await versions(redis, pool))["two"]
-        chat = {"endpoint": Endpoint.CHAT, "prompt": None, "version": version, "max_tokens": 8}
+        chat = {"endpoint": Endpoint.CHAT, "version": version, "max_tokens": 8}
         good = await client.send(messages=({"role": "user", "content": "hi"},), **chat)
         long = await client.send(messages=({"role": "user", "content": "x" * 600},), **chat)
         assert (await client.end_of(good)).state is JobState.DONE

@@ -25,9 +25,11 @@ class StepBatch:
     fresh_blocks: Tensor | None
     """`[N]` int64: blocks to be cleared before the step, as it doesn't fill them; None if none."""
     sampled: list[Request]
-    """The requests that get a token, in the order of `sampled_rows`."""
-    sampled_rows: Tensor
-    """`[S]` int64: the rows of T whose logits are needed."""
+    """The S requests that get a token."""
+    scored: list[tuple[Request, int]]
+    """Requests and positions of prompt tokens, P in all: how likely is the token behind each?"""
+    logits_rows: Tensor
+    """`[S + P]` int64: the rows of T whose logits are needed, for `sampled`, then for `scored`."""
     segments: list[tuple[AdapterVersion | None, int]]
     """(adapter version, number of tokens) of each chunk, from left to right."""
 
@@ -42,7 +44,12 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
     positions: list[int] = []
     slots: list[int] = []
     rows: list[int] = []
+    scored: list[tuple[Request, int]] = []
+    scored_rows: list[int] = []
     for chunk in ordered:
+        to_score = _positions_to_score(chunk)
+        scored += ((chunk.request, position) for position in to_score)
+        scored_rows += (len(ids) + position - chunk.start for position in to_score)
         ids += chunk.request.token_ids(chunk.start, chunk.end)
         positions += range(chunk.start, chunk.end)
         table = chunk.request.block_table
@@ -59,9 +66,22 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         attention=AttentionBatch(packed[2], list(_groups(ordered, packed[1]))),
         fresh_blocks=_fresh_blocks(ordered, device),
         sampled=[c.request for c in ordered if c.samples],
-        sampled_rows=torch.tensor(rows, dtype=torch.int64, device=device),
+        scored=scored,
+        logits_rows=torch.tensor(rows + scored_rows, dtype=torch.int64, device=device),
         segments=[(c.request.version, c.num_tokens) for c in ordered],
     )
+
+
+def _positions_to_score(chunk: Chunk) -> range:
+    """Positions in the chunk whose logits say how likely the prompt's next token was.
+
+    Those that were scored before, when the request was preempted, aren't scored again.
+    """
+    request = chunk.request
+    if not request.scores_prompt:
+        return range(0)
+    first = max(chunk.start, len(request.prompt_logprobs))
+    return range(first, min(chunk.end, len(request.prompt_ids) - 1))
 
 
 def _padded_blocks(chunk: Chunk) -> int:

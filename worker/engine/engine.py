@@ -9,9 +9,9 @@ from shared.errors import AdapterRejected, ErrorCode, JobError, ModelRejected, S
 from shared.ids import AdapterVersion
 from shared.results import FinishReason
 from worker.engine.block_manager import BlockManager
-from worker.engine.model_runner import ModelRunner
-from worker.engine.request import Request, RequestId, StepOutput
-from worker.engine.scheduler import Chunk, Scheduler
+from worker.engine.model_runner import Computed, ModelRunner
+from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.scheduler import Scheduler
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext, modules_not_called_once, wrap_modules
 from worker.lora.modules import base_modules
@@ -163,26 +163,33 @@ class Engine:
             num_tokens=self._num_tokens,
         )
 
-    def _update(self, results: Sequence[tuple[Chunk, int | None]]) -> list[StepOutput]:
+    def _update(self, results: Sequence[Computed]) -> list[StepOutput]:
         outputs = []
-        for chunk, token in results:
-            request = chunk.request
-            request.num_computed_tokens = chunk.end
+        for computed in results:
+            request = computed.chunk.request
+            request.num_computed_tokens = computed.chunk.end
             if request.version is not None:
                 self._last_used[request.version] = self._num_steps
-            if token is not None:
-                outputs.append(self._append(request, token))
+            if computed.token is not None:
+                outputs.append(self._append(request, computed.token, computed.logprobs))
         return outputs
 
-    def _append(self, request: Request, token: int) -> StepOutput:
+    def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
         if token < 0:
             return self._fail(request, _NOT_FINITE)
+        prompt_logprobs = () if request.output_ids else tuple(request.prompt_logprobs)
         request.output_ids.append(token)
         self._num_tokens += 1
         finish = self._finish_reason(request, token)
         if finish is not None:
             self._scheduler.finish(request)
-        return StepOutput(request_id=request.id, token_id=token, finish=finish)
+        return StepOutput(
+            request_id=request.id,
+            token_id=token,
+            finish=finish,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+        )
 
     def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
         if token in request.stop_ids:

@@ -1,10 +1,13 @@
 """Runs one step of the model: batch in, token ids out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from worker.engine.batch import StepBatch, build_step
+from worker.engine.logprobs import sampled_logprobs, score_prompts
+from worker.engine.request import TokenLogprobs
 from worker.engine.sampler import sample
 from worker.engine.scheduler import Chunk
 from worker.lora.batch import build_batch
@@ -13,6 +16,17 @@ from worker.lora.pool import LoRAPool
 from worker.model.attention import attention_step
 from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a step brought for one of its chunks."""
+
+    chunk: Chunk
+    token: int | None
+    """None if the chunk samples none; -1 if the model gave no finite logits for it."""
+    logprobs: TokenLogprobs | None
+    """None unless the request asks for them."""
 
 
 class ModelRunner:
@@ -28,16 +42,19 @@ class ModelRunner:
         self._lora = context
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
-        """Compute `chunks`; each comes back with its new token, or None if it samples none.
-
-        A token of -1 means that the model gave no finite logits for the row.
-        """
+    def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
+        """Compute `chunks`, and extend the `prompt_logprobs` of requests that ask for them."""
         batch = build_step(chunks, self._device)
         logits = self._forward(batch)
-        tokens = self._sample(batch, logits)
+        sampled, scored = logits[: len(batch.sampled)], logits[len(batch.sampled) :]
+        tokens = sample(sampled, batch.sampled) if batch.sampled else []
+        score_prompts(scored, batch.scored)
         token_of = dict(zip((r.id for r in batch.sampled), tokens, strict=True))
-        return [(chunk, token_of.get(chunk.request.id)) for chunk in chunks]
+        logprobs_of = sampled_logprobs(sampled, batch.sampled, tokens)
+        return [
+            Computed(chunk, token_of.get(chunk.request.id), logprobs_of.get(chunk.request.id))
+            for chunk in chunks
+        ]
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
         self._lora.batch = build_batch(self._pool, batch.segments)
@@ -48,10 +65,7 @@ class ModelRunner:
                 input_ids=batch.input_ids,
                 position_ids=batch.positions,
                 use_cache=False,
-                logits_to_keep=batch.sampled_rows,
+                logits_to_keep=batch.logits_rows,
             )
         logits: torch.Tensor = out.logits[0]
         return logits
-
-    def _sample(self, batch: StepBatch, logits: torch.Tensor) -> list[int]:
-        return sample(logits, batch.sampled) if batch.sampled else []

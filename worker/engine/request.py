@@ -42,6 +42,17 @@ class RowSampling:
     """What is added to the logits of token ids."""
     min_tokens: int = 0
     """Output tokens before one of the request's stop ids may be drawn."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are told with each token; None: nothing is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """How likely the model found a token, before bias, penalties and temperature."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    """(token id, logprob) of the likeliest tokens, best first."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,6 +74,10 @@ class Request:
     """Tokens that end the sequence; they are still output."""
     output_ids: list[int] = field(default_factory=list)
     """On resumption it starts with what was already shown."""
+    scores_prompt: bool = False
+    """Whether the logprobs of the prompt's tokens are told with the first output token."""
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of the prompt's tokens from the second on, as far as they are computed."""
     num_computed_tokens: int = 0
     """Tokens whose keys and values lie in the KV cache."""
     block_table: list[int] = field(default_factory=list)
@@ -94,4 +109,7 @@ class StepOutput:
     request_id: RequestId
     token_id: int | None = None
     finish: FinishReason | None = None
+    logprobs: TokenLogprobs | None = None
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """With the first token, if the request asks for them; of all prompt tokens but the first."""
     error: JobError | None = None

@@ -1,11 +1,13 @@
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from api.render import ChatShape, CompletionShape, StreamWriter, shape_of
-from api.transcript import Delta
+from api.transcript import ChoiceTranscript, Delta
 from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job, SamplingParams
+from shared.logprobs import PositionLogprobs, TokenLogprob
 from shared.results import FinishReason, Usage
 
 
@@ -73,6 +75,70 @@ def test_tokens_without_visible_text_write_nothing() -> None:
     assert writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None)) == b""
 
 
+TOP = (
+    TokenLogprob(token="x", logprob=-0.5, bytes=(120,)),
+    TokenLogprob(token="<|end|>", logprob=-1.5, bytes=None),
+)
+TOLD = PositionLogprobs(
+    chosen=TokenLogprob(token="\ufffd", logprob=-2.0, bytes=(195,)), top=TOP, offset=4
+)
+FIRST = PositionLogprobs(
+    chosen=TokenLogprob(token="p", logprob=None, bytes=(112,)), top=(), offset=0
+)
+CHAT_TOLD = {
+    "content": [
+        {
+            "token": "\ufffd",
+            "logprob": -2.0,
+            "bytes": [195],
+            "top_logprobs": [
+                {"token": "x", "logprob": -0.5, "bytes": [120]},
+                {"token": "<|end|>", "logprob": -1.5, "bytes": None},
+            ],
+        }
+    ],
+    "refusal": None,
+}
+
+
+def telling(endpoint: Endpoint) -> Job:
+    return replace(job(endpoint), sampling=SamplingParams(seed=1, logprobs=2))
+
+
+def test_logprobs_stand_with_the_text_that_they_are_of() -> None:
+    chunks = events(writer().delta(Delta(0, "x", FinishReason.STOP, (TOLD,))))
+    assert [chunk["choices"][0]["logprobs"] for chunk in chunks] == [CHAT_TOLD, None]
+
+
+def test_logprobs_of_a_token_without_visible_text_are_told() -> None:
+    (chunk,) = events(writer().delta(Delta(0, "", None, (TOLD,))))
+    assert chunk["choices"][0]["delta"] == {"content": ""}
+    assert chunk["choices"][0]["logprobs"] == CHAT_TOLD
+    (chunk,) = events(writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None, (TOLD,))))
+    assert chunk["choices"][0]["logprobs"]["tokens"] == ["\ufffd"]
+
+
+def test_a_whole_chat_tells_logprobs_if_asked_also_of_no_token() -> None:
+    told = ChoiceTranscript(parts=["x"], logprobs=[TOLD], finish=FinishReason.STOP)
+    shape = shape_of(telling(Endpoint.CHAT), stream=False)
+    assert orjson.loads(orjson.dumps(shape.choice(0, told)["logprobs"])) == CHAT_TOLD
+    none = shape.choice(0, ChoiceTranscript(finish=FinishReason.STOP))
+    assert none["logprobs"] == {"content": [], "refusal": None}
+    unasked = shape_of(job(), stream=False).choice(0, ChoiceTranscript(finish=FinishReason.STOP))
+    assert unasked["logprobs"] is None
+
+
+def test_a_completion_tells_logprobs_in_lists() -> None:
+    told = ChoiceTranscript(parts=["px"], logprobs=[FIRST, TOLD], finish=FinishReason.STOP)
+    choice = shape_of(telling(Endpoint.COMPLETIONS), stream=False).choice(0, told)
+    assert choice["logprobs"] == {
+        "tokens": ["p", "\ufffd"],
+        "token_logprobs": [None, -2.0],
+        "top_logprobs": [None, {"x": -0.5, "<|end|>": -1.5, "\ufffd": -2.0}],
+        "text_offset": [0, 4],
+    }
+
+
 def test_a_stream_ends_with_done() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=2)
     assert writer().closing(usage) == b"data: [DONE]\n\n"
@@ -85,7 +151,12 @@ def test_a_stream_with_usage_has_it_in_the_last_chunk_and_null_before() -> None:
     closing = with_usage.closing(Usage(prompt_tokens=1, completion_tokens=2))
     (last,) = events(closing.removesuffix(b"data: [DONE]\n\n"))
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 1, "total_tokens": 3, "completion_tokens": 2}
+    assert last["usage"] == {
+        "prompt_tokens": 1,
+        "total_tokens": 3,
+        "completion_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_text_of_any_language_stays_on_one_line_of_the_stream() -> None:

@@ -1,9 +1,12 @@
+from collections.abc import Sequence
+
 import pytest
 
 from api.transcript import Delta, Diverged, Transcript, whole_choices
 from shared.events import Retry, Tokens
 from shared.ids import JobId
 from shared.jobs import JobState
+from shared.logprobs import PositionLogprobs, TokenLogprob
 from shared.results import Choice, FinishReason, Result
 
 JOB = JobId("j")
@@ -28,6 +31,50 @@ def shown(*events: Tokens, num_choices: int = 1) -> Transcript:
         assert transcript.can_accept(event)
         transcript.accept(event)
     return transcript
+
+
+def position(token: str) -> PositionLogprobs:
+    chosen = TokenLogprob(token=token, logprob=-1.0, bytes=tuple(token.encode()))
+    return PositionLogprobs(chosen=chosen, top=(), offset=0)
+
+
+def told(index: int, text: str, finish: FinishReason | None = None) -> Tokens:
+    """Tokens of one letter each, with logprobs, behind the echo of the prompt `p`."""
+    return Tokens(
+        job=JOB,
+        try_=1,
+        choice=0,
+        index=index,
+        ids=tuple(text.encode()),
+        text=text,
+        finish=finish,
+        logprobs=tuple(map(position, text)),
+        prompt_logprobs=(position("p"),) if index == 0 else (),
+    )
+
+
+def letters(positions: Sequence[PositionLogprobs]) -> str:
+    return "".join(p.chosen.token for p in positions)
+
+
+def test_each_token_is_told_once_with_its_logprobs_behind_those_of_the_prompt() -> None:
+    transcript = Transcript(1)
+    events = [told(0, "ab"), told(2, "c"), told(1, "b"), told(0, "abcd"), told(4, "e", STOP)]
+    deltas = [transcript.accept(event) for event in events]
+    assert [letters(d.logprobs) if d else None for d in deltas] == ["pab", "c", None, "d", "e"]
+    assert letters(transcript.choices[0].logprobs) == "pabcde"
+
+
+def test_a_whole_choice_tells_its_logprobs() -> None:
+    choice = Choice(
+        text="ab",
+        finish=STOP,
+        ids=(97, 98),
+        logprobs=(position("a"), position("b")),
+        prompt_logprobs=(position("p"),),
+    )
+    result = Result(job=JOB, state=JobState.DONE, choices=(choice,))
+    assert letters(shown(*whole_choices(result)).choices[0].logprobs) == "pab"
 
 
 def test_tokens_in_order_are_shown_as_they_come() -> None:

@@ -32,7 +32,7 @@ def test_a_request_without_options_gets_openais_defaults() -> None:
     job = chat()
     assert job.endpoint is Endpoint.CHAT
     assert job.messages == ({"role": "user", "content": "hi"},)
-    assert job.prompt is None
+    assert job.prompts == ()
     sampling = job.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (1, 1, 0, 0)
     assert (sampling.max_tokens, sampling.stop, sampling.n) == (None, (), 1)
@@ -127,8 +127,6 @@ def test_fields_that_are_not_served_may_be_sent_with_the_value_that_asks_for_not
         "parallel_tool_calls": True,
         "functions": [],
         "function_call": "none",
-        "logprobs": False,
-        "top_logprobs": None,
         "response_format": {"type": "text"},
         "service_tier": "auto",
         "store": False,
@@ -138,21 +136,45 @@ def test_fields_that_are_not_served_may_be_sent_with_the_value_that_asks_for_not
         "user": "me",
     }
     assert chat(**neutral) == chat()
-    assert completion(best_of=1, echo=False, suffix=None, logprobs=None) == completion()
+    assert completion(best_of=1, suffix=None) == completion()
 
 
 def test_a_completion_is_sixteen_tokens_long_by_default_as_openais() -> None:
     job = completion()
-    assert (job.endpoint, job.prompt, job.sampling.max_tokens) == (Endpoint.COMPLETIONS, "hi", 16)
+    assert (job.endpoint, job.prompts) == (Endpoint.COMPLETIONS, ("hi",))
+    assert job.sampling.max_tokens == 16
 
 
 def test_a_prompt_may_be_token_ids() -> None:
-    assert completion(prompt=[1, 2, 3]).prompt == (1, 2, 3)
+    assert completion(prompt=[1, 2, 3]).prompts == ((1, 2, 3),)
 
 
-@pytest.mark.parametrize(("given", "prompt"), [(["hi"], "hi"), ([[1, 2, 3]], (1, 2, 3))])
-def test_a_prompt_may_stand_in_a_list_of_its_own(given: object, prompt: object) -> None:
-    assert completion(prompt=given).prompt == prompt
+@pytest.mark.parametrize(
+    ("given", "prompts"),
+    [
+        (["hi"], ("hi",)),
+        ([[1, 2, 3]], ((1, 2, 3),)),
+        (["a", "b"], ("a", "b")),
+        ([[1], [2, 3]], ((1,), (2, 3))),
+    ],
+)
+def test_several_prompts_stand_in_a_list(given: object, prompts: object) -> None:
+    job = completion(prompt=given, n=2)
+    assert job.prompts == prompts
+    assert job.num_choices == 2 * len(job.prompts)
+
+
+def test_logprobs_reach_the_worker_as_the_number_of_likeliest_tokens() -> None:
+    assert chat(logprobs=True).sampling.logprobs == 0
+    assert chat(logprobs=True, top_logprobs=7).sampling.logprobs == 7
+    assert chat(logprobs=False, top_logprobs=0).sampling.logprobs is None
+    assert completion(logprobs=0).sampling.logprobs == 0
+    assert completion(logprobs=5).sampling.logprobs == 5
+
+
+def test_a_prompt_may_be_echoed() -> None:
+    assert completion(echo=True).echo
+    assert not completion(echo=None).echo
 
 
 def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
@@ -160,6 +182,7 @@ def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
     assert chat(messages=long, max_tokens=50, n=2).cost == 100 + 2 * 50
     assert chat(messages=long).cost == 100 + 256
     assert completion(prompt=[1] * 30, max_tokens=10).cost == 40
+    assert completion(prompt=[[1] * 30, [1] * 20], max_tokens=10, n=2).cost == 50 + 4 * 10
 
 
 def test_no_cost_is_more_than_the_context_holds() -> None:

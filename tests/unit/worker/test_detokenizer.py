@@ -158,6 +158,36 @@ def test_a_stop_string_in_the_least_text_is_shown_and_stops_nothing() -> None:
     assert text.is_stopped
 
 
+@BOTH_KINDS
+@given(data=st.data())
+def test_spellings_add_up_to_the_text_and_offsets_point_into_it(
+    hf: PreTrainedTokenizerFast, data: st.DataObject
+) -> None:
+    ids, echo = data.draw(written_ids(hf)), data.draw(st.sampled_from(["", "echo "]))
+    text = TextStream(TABLES[id(hf)], (), opens=True, echo=echo)
+    shown, raw = "", echo.encode()
+    for token_id in ids:
+        _, spelled_bytes = text.spelling(token_id)
+        assert text.num_chars == len(raw.decode(errors="ignore"))
+        raw += spelled_bytes or b""
+        shown += text.feed(token_id)
+    assert (shown + text.close()).encode() == raw
+
+
+def test_a_special_token_is_spelled_by_its_name() -> None:
+    text = stream(BYTE_LEVEL)
+    assert text.spelling(BYTE_LEVEL.eos_token_id) == (BYTE_LEVEL.eos_token, None)
+    assert text.spelling(len(BYTE_LEVEL) + 5) == ("", None)
+
+
+def test_an_echo_is_shown_with_the_first_token_and_holds_no_stop_string() -> None:
+    text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo"], opens=False, echo="hello")
+    assert [text.feed(i) for i in spelled("ab")] == ["helloa", "b"]
+    assert not text.is_stopped
+    empty = TextStream(TABLES[id(BYTE_LEVEL)], (), opens=False, echo="hello")
+    assert empty.close() == "hello"
+
+
 def test_the_tokenizer_is_asked_once_per_id(monkeypatch: pytest.MonkeyPatch) -> None:
     table, decode, asked = TokenBytes(BYTE_LEVEL), BYTE_LEVEL.decode, []
 

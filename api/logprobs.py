@@ -1,0 +1,40 @@
+"""Log-probabilities as OpenAI's clients read them. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from shared.logprobs import PositionLogprobs, TokenLogprob
+
+
+def chat_logprobs(positions: Sequence[PositionLogprobs]) -> dict[str, Any]:
+    """The `logprobs` of a chat's choice."""
+    content = [
+        {**_chat_token(position.chosen), "top_logprobs": [_chat_token(t) for t in position.top]}
+        for position in positions
+    ]
+    return {"content": content, "refusal": None}
+
+
+def text_logprobs(positions: Sequence[PositionLogprobs]) -> dict[str, Any]:
+    """The `logprobs` of a completion's choice."""
+    return {
+        "tokens": [position.chosen.token for position in positions],
+        "token_logprobs": [position.chosen.logprob for position in positions],
+        "top_logprobs": [_text_top(position) for position in positions],
+        "text_offset": [position.offset for position in positions],
+    }
+
+
+def _chat_token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.token, "logprob": token.logprob, "bytes": token.bytes}
+
+
+def _text_top(position: PositionLogprobs) -> dict[str, float | None] | None:
+    """The likeliest tokens and the chosen one; null for the first of a prompt."""
+    if position.chosen.logprob is None:
+        return None
+    told: dict[str, float | None] = {}
+    for token in (*position.top, position.chosen):
+        # Tokens may have the same text, as parts of characters do: then the likeliest is told.
+        told.setdefault(token.token, token.logprob)
+    return told

@@ -1,0 +1,165 @@
+"""Logprobs through both endpoints: those of transformers' log-softmax, whole and streamed."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import openai
+import pytest
+import torch
+from served_tiny import BASE, NAMES, TinyModels
+
+from shared.ids import JobId
+from shared.queue import Queue
+
+PROMPT = "Once upon a time, 你好"
+CHAT = [{"role": "user", "content": PROMPT}]
+SAMPLED: dict[str, Any] = {
+    "temperature": 0.7,
+    "seed": 11,
+    "max_tokens": 24,
+    "presence_penalty": 1.5,
+    "logit_bias": {"70": 3},
+    "extra_body": {"ignore_eos": True, "repetition_penalty": 1.2},
+}
+
+
+@torch.inference_mode()
+def log_softmax(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tensor:
+    """Row p says how likely each token is behind position p."""
+    return models.references[name](torch.tensor([list(ids)])).logits[0].log_softmax(-1)
+
+
+async def output_ids(queue: Queue, answer: Any, choice: int = 0) -> list[int]:
+    """The tokens of an answer, which the API doesn't tell."""
+    result = await queue.result(JobId(answer.id.split("-")[1]))
+    assert result is not None
+    return list(result.choices[choice].ids)
+
+
+def check_top(row: torch.Tensor, logprobs: Sequence[float]) -> None:
+    best = row.topk(len(logprobs)).values.tolist()
+    assert sorted(logprobs, reverse=True) == pytest.approx(best, abs=1e-4)
+
+
+async def test_a_chat_in_a_mixed_batch_tells_the_models_own_logprobs(
+    client: openai.AsyncOpenAI, models: TinyModels, queue: Queue
+) -> None:
+    answers = await asyncio.gather(
+        *(
+            client.chat.completions.create(
+                model=name, messages=CHAT, logprobs=True, top_logprobs=20, **SAMPLED
+            )
+            for name in NAMES
+        )
+    )
+    prompt = models.chat_ids(PROMPT)
+    for name, answer in zip(NAMES, answers, strict=True):
+        ids = await output_ids(queue, answer)
+        rows = log_softmax(models, name, prompt + ids)[len(prompt) - 1 : -1]
+        content = answer.choices[0].logprobs.content
+        expected = rows.gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
+        assert [position.logprob for position in content] == pytest.approx(expected, abs=1e-4)
+        for row, position in zip(rows, content, strict=True):
+            check_top(row, [top.logprob for top in position.top_logprobs])
+
+
+async def test_the_bytes_of_all_tokens_are_the_answer(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        model="polyglot",
+        messages=[{"role": "user", "content": "你会说中文吗 🙂"}],
+        logprobs=True,
+        temperature=0,
+    )
+    [choice] = answer.choices
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    assert choice.finish_reason == "stop"
+    assert "🦜" in choice.message.content
+    raw = b"".join(bytes(token.bytes or []) for token in choice.logprobs.content)
+    assert raw.decode() == choice.message.content
+    assert all(token.top_logprobs == [] for token in choice.logprobs.content)
+    assert {token.token for token in choice.logprobs.content} >= {"\ufffd", "c"}
+
+
+async def test_a_chat_stream_tells_what_the_whole_answer_tells(client: openai.AsyncOpenAI) -> None:
+    body: dict[str, Any] = {"model": "wide", "messages": CHAT, "logprobs": True, "n": 2}
+    body |= {"top_logprobs": 3, "stop": ["\ufffd\ufffd"], **SAMPLED}
+    whole = await client.chat.completions.create(**body)
+    streamed: dict[int, list[Any]] = {0: [], 1: []}
+    async for chunk in await client.chat.completions.create(stream=True, **body):
+        for choice in chunk.choices:
+            if choice.logprobs:
+                streamed[choice.index] += choice.logprobs.content
+    for choice in whole.choices:
+        told = streamed[choice.index]
+        assert [t.token for t in told] == [t.token for t in choice.logprobs.content]
+        assert [t.logprob for t in told] == pytest.approx(
+            [t.logprob for t in choice.logprobs.content], abs=1e-4
+        )
+
+
+async def test_no_logprobs_are_told_unasked(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(model=BASE, messages=CHAT, max_tokens=3)
+    assert answer.choices[0].logprobs is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_completion_tells_logprobs_of_echoed_prompt_and_answer(
+    client: openai.AsyncOpenAI, models: TinyModels, queue: Queue, name: str
+) -> None:
+    answer = await client.completions.create(
+        model=name, prompt=PROMPT, echo=True, logprobs=3, **SAMPLED
+    )
+    [choice] = answer.choices
+    assert choice.text.startswith(PROMPT)
+    prompt, output = models.text_ids(PROMPT), await output_ids(queue, answer)
+    assert choice.text == PROMPT + models.text(output)
+    told = choice.logprobs
+    assert told.token_logprobs[0] is None
+    assert told.top_logprobs[0] is None
+    ids = prompt + output
+    rows = log_softmax(models, name, ids)
+    for position, row in enumerate(rows[:-1], start=1):
+        assert told.token_logprobs[position] == pytest.approx(float(row[ids[position]]), abs=1e-4)
+        top = told.top_logprobs[position]
+        assert 1 <= len(top) <= 4  # parts of characters look alike
+        assert max(top.values()) == pytest.approx(float(row.max()), abs=1e-4)
+    assert len(told.tokens) == len(told.text_offset) == len(ids)
+    for token, offset in zip(told.tokens, told.text_offset, strict=True):
+        if "\ufffd" not in token and token not in models.tokenizer.all_special_tokens:
+            # What is left of a broken character is shown with the token behind it.
+            assert choice.text[offset:].lstrip("\ufffd").startswith(token)
+
+
+async def test_a_completion_stream_echoes_and_tells_what_the_whole_answer_does(
+    client: openai.AsyncOpenAI,
+) -> None:
+    body = {"model": "narrow", "prompt": PROMPT, "echo": True, "logprobs": 2, **SAMPLED}
+    whole = (await client.completions.create(**body)).choices[0]
+    chunks = [c.choices[0] async for c in await client.completions.create(stream=True, **body)]
+    assert "".join(chunk.text for chunk in chunks) == whole.text
+    told = [chunk.logprobs for chunk in chunks if chunk.logprobs]
+    assert [token for one in told for token in one.tokens] == whole.logprobs.tokens
+    assert [offset for one in told for offset in one.text_offset] == whole.logprobs.text_offset
+    flat = [logprob for one in told for logprob in one.token_logprobs]
+    assert flat[1:] == pytest.approx(whole.logprobs.token_logprobs[1:], abs=1e-4)
+
+
+async def test_without_likeliest_tokens_a_completion_tells_the_chosen_ones(
+    client: openai.AsyncOpenAI,
+) -> None:
+    answer = await client.completions.create(
+        model=BASE, prompt=PROMPT, logprobs=0, max_tokens=4, temperature=0
+    )
+    told = answer.choices[0].logprobs
+    assert [list(top) for top in told.top_logprobs] == [[token] for token in told.tokens]
+    assert len(answer.choices[0].logprobs.tokens) == 4
+
+
+async def test_token_ids_are_echoed_as_text(client: openai.AsyncOpenAI, models: TinyModels) -> None:
+    body: dict[str, Any] = {"model": BASE, "echo": True, "max_tokens": 4, "temperature": 0}
+    by_ids = await client.completions.create(prompt=models.text_ids(PROMPT), **body)
+    by_text = await client.completions.create(prompt=PROMPT, **body)
+    assert by_ids.choices[0].text == by_text.choices[0].text
+    assert by_text.choices[0].text.startswith(PROMPT)

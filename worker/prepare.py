@@ -1,0 +1,69 @@
+"""From a claimed job's prompts to its choices, and to what the engine computes for them."""
+
+from collections.abc import Iterable, Sequence
+
+from shared.events import Tokens
+from worker.engine.request import Request, RequestId, RowSampling
+from worker.running import RunningChoice, RunningJob
+from worker.served import ServedModel
+from worker.text import EncodedPrompt, output_limit
+
+
+def choices_of(
+    job: RunningJob,
+    prompts: Sequence[EncodedPrompt],
+    shown: Iterable[Tokens],
+    served: ServedModel,
+) -> list[RunningChoice]:
+    """The job's choices, those of its first prompt first, going on behind what was `shown`.
+
+    Raises:
+        JobFailed: a prompt is too long, or the worker can't go on behind what was shown.
+    """
+    num_each, shown_of = job.job.sampling.n, {tokens.choice: tokens for tokens in shown}
+    choices = []
+    for number in range(job.job.num_choices):
+        prompt = prompts[number // num_each]
+        choice = RunningChoice(
+            # With the try in it, no late output of an earlier one can be taken for this one's.
+            RequestId(f"{job.id}:{job.claimed.try_}:{number}"),
+            number,
+            served.tokenizer.stream(job.job, prompt),
+            prompt_ids=prompt.ids,
+            max_tokens=output_limit(job.job, len(prompt.ids), served.max_model_len),
+        )
+        if number in shown_of:
+            choice.restore(shown_of[number])
+        if choice.finish is None and len(choice.ids) >= choice.max_tokens:
+            choice.reach_limit()
+        choices.append(choice)
+    return choices
+
+
+def request_of(job: RunningJob, choice: RunningChoice, served: ServedModel) -> Request:
+    """What the engine has to compute of a choice."""
+    sampling, version = job.job.sampling, job.job.version
+    return Request(
+        id=choice.request_id,
+        prompt_ids=choice.prompt_ids,
+        version=None if version == served.base.version else version,
+        sampling=RowSampling(
+            seed=sampling.seed,
+            # Counted for each prompt, so that it is answered as it would be alone.
+            choice=choice.choice % sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repetition_penalty=sampling.repetition_penalty,
+            logit_bias=sampling.logit_bias,
+            min_tokens=sampling.min_tokens,
+            logprobs=sampling.logprobs,
+        ),
+        max_tokens=choice.max_tokens,
+        stop_ids=frozenset() if sampling.ignore_eos else served.eos_ids,
+        output_ids=list(choice.ids),
+        scores_prompt=job.job.echo and sampling.logprobs is not None and not choice.ids,
+    )
