@@ -63,8 +63,8 @@ CHAT = (
     Row("messages", [USER, USER], WORKS),
     *COMMON,
     Row("max_completion_tokens", 5, WORKS),
-    Row("logprobs", True, REFUSED),
-    Row("top_logprobs", 3, REFUSED),
+    Row("logprobs", True, WORKS, "of the model's own distribution, before bias and penalties"),
+    Row("top_logprobs", 3, WORKS, "up to 20", {"logprobs": True}),
     Row("response_format", _SCHEMA, REFUSED),
     Row("tools", [TOOL], WORKS, "functions; a 400 if the chat template can't show them"),
     Row("tool_choice", "none", WORKS, "none hides the tools from the model", {"tools": [TOOL]}),
@@ -122,10 +122,15 @@ TOOLS = (
 """What a tool of a chat may have; the value is `tools`."""
 
 COMPLETIONS = (
-    Row("prompt", "other", WORKS, "a text or token ids"),
+    Row(
+        "prompt",
+        "other",
+        WORKS,
+        "text or token ids, or a list of prompts; up to 128 answers in all",
+    ),
     *COMMON,
-    Row("echo", True, REFUSED),
-    Row("logprobs", 3, REFUSED),
+    Row("echo", True, WORKS),
+    Row("logprobs", 3, WORKS, "up to 5; with echo of the prompt as well"),
     Row("best_of", 2, REFUSED, "1 asks for nothing"),
     Row("suffix", "x", REFUSED),
 )
@@ -135,7 +140,7 @@ EXTENSIONS = (
     Row("top_k", 5, WORKS),
     Row("min_p", 0.1, WORKS),
     Row("repetition_penalty", 1.2, WORKS),
-    Row("min_tokens", 3, WORKS),
+    Row("min_tokens", 3, WORKS, "before an end-of-sequence token or a stop string"),
     Row("ignore_eos", True, WORKS),
     Row("skip_special_tokens", False, REFUSED),
     Row("stop_token_ids", [5], REFUSED),
