@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from api.depth import is_deep
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage, Message, ToolMessage
 from api.schema.tools import NamedTool, ToolCall
@@ -71,10 +72,12 @@ def _template_message(index: int, message: Message) -> dict[str, Any]:
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
-    """The call; arguments that aren't JSON, as a model may have written them, stay text."""
+    """The call; arguments that can't be read, as a model may have written them, stay text."""
     try:
         arguments = orjson.loads(call.function.arguments or "{}")
     except orjson.JSONDecodeError:
+        arguments = call.function.arguments
+    if is_deep(arguments):
         arguments = call.function.arguments
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}

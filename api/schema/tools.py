@@ -2,7 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from api.depth import MAX_DEPTH, is_deep
 
 MAX_TOOLS = 128
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
@@ -13,12 +23,21 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def of_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of objects, as arguments have names."""
+    if schema.get("type", "object") != "object":
+        raise ValueError('must have the type "object": arguments have names')
+    if is_deep(schema):
+        raise ValueError(f"can't be nested in more than {MAX_DEPTH} levels")
+    return schema
+
+
 class FunctionDefinition(_Strict):
     """A function of the client's."""
 
     name: str = Field(pattern=NAME_PATTERN)
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(
+    parameters: Annotated[dict[str, Any], AfterValidator(of_an_object)] | None = Field(
         None, description="JSON Schema of the arguments, an object; by default there are none"
     )
     strict: bool | None = Field(

@@ -43,6 +43,10 @@ def tools(*functions: dict[str, Any]) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": function} for function in functions]}
 
 
+def nested(levels: int) -> dict[str, Any]:
+    return {"x": nested(levels - 1)} if levels else {}
+
+
 def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
@@ -136,6 +140,14 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, tools({}), "tools[0].function.name", INVALID),
     (CHAT, tools({"name": "with space"}), "tools[0].function.name", INVALID),
     (CHAT, tools({"name": "a", "parameters": []}), "tools[0].function.parameters", INVALID),
+    (
+        *(CHAT, tools({"name": "a", "parameters": {"type": "string"}})),
+        *("tools[0].function.parameters", INVALID),
+    ),
+    (
+        *(CHAT, tools({"name": "a", "parameters": nested(200)})),
+        *("tools[0].function.parameters", INVALID),
+    ),
     (CHAT, tools({"name": "a", "strict": 1}), "tools[0].function.strict", INVALID),
     (CHAT, tools({"name": "a", "colour": 1}), "tools[0].function.colour", UNKNOWN),
     (CHAT, tools({"name": "a"}, {"name": "a"}), "tools", INVALID),

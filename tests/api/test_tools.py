@@ -243,6 +243,17 @@ async def test_a_conversation_with_calls_reaches_the_worker_as_templates_take_it
     )
 
 
+async def test_arguments_that_are_nested_too_deeply_stay_text(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    deep = "[" * 900 + "]" * 900
+    calls = [{"id": "a", "type": "function", "function": {"name": "weather", "arguments": deep}}]
+    messages = [HI, {"role": "assistant", "content": None, "tool_calls": calls}]
+    job = await taken(http, worker, messages=messages)
+    assert job.messages is not None
+    assert job.messages[1]["tool_calls"] == calls
+
+
 async def test_an_answer_of_openais_client_can_be_sent_back(
     client: openai.AsyncOpenAI, http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:

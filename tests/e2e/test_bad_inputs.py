@@ -85,6 +85,10 @@ BAD_CHATS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"tools": [{"type": "function"}]}, INVALID, "tools[0].function", "is required"),
     (tool(name="a b"), INVALID, "tools[0].function.name", "must match"),
     (tool(parameters="x"), INVALID, "tools[0].function.parameters", "must be"),
+    (
+        *(tool(parameters={"type": "array"}), INVALID, "tools[0].function.parameters"),
+        'must have the type "object"',
+    ),
     (tool(), UNSUPPORTED, "tools", 'leave them out, or send tool_choice "none"'),
     ({"tool_choice": "required"}, INVALID, "tool_choice", "only allowed with tools"),
     ({**tool(), "tool_choice": "g"}, INVALID, "tool_choice", 'must be "none", "auto"'),
