@@ -8,7 +8,11 @@ import codecs
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from shared.tools import HERMES_CLOSE, HERMES_OPEN
+
 REPLACEMENT = "\ufffd"
+_SHOWN = (HERMES_OPEN, HERMES_CLOSE)
+"""Some models have these as special tokens, which aren't text: without them no call is found."""
 
 
 class TokenBytes:
@@ -26,7 +30,7 @@ class TokenBytes:
         self._at_start: dict[int, bytes] = {}
 
     def inside(self, token_id: int) -> bytes:
-        """Its bytes after other text; none for a special or unknown token."""
+        """Its bytes after other text; none for an unknown token, or a special one but tool tags."""
         if token_id not in self._inside:
             self._inside[token_id] = self._look_up(self._context, token_id)
         return self._inside[token_id]
@@ -43,6 +47,8 @@ class TokenBytes:
         return self._at_start[token_id]
 
     def _look_up(self, context: list[int], token_id: int) -> bytes:
+        if (name := self.name(token_id)) in _SHOWN:
+            return name.encode()
         before = self._decode(context)
         text = self._decode([*context, token_id])[len(before) :]
         return self._name_bytes(token_id) if REPLACEMENT in text else text.encode()

@@ -119,6 +119,15 @@ def test_special_tokens_are_not_text() -> None:
     assert "".join(deltas(stream(BYTE_LEVEL), ids)) == "hello world"
 
 
+def test_tags_of_tool_calls_are_text_even_where_they_are_special_tokens() -> None:
+    hf = byte_level_tokenizer()
+    hf.add_special_tokens({"additional_special_tokens": ["<tool_call>", "</tool_call>"]})
+    ids = ids_of(hf, "a<tool_call>{}</tool_call>")
+    assert hf.convert_tokens_to_ids("<tool_call>") in ids
+    stream = TextStream(TokenBytes(hf), (), opens=True)
+    assert stream.replay(ids) + stream.close() == "a<tool_call>{}</tool_call>"
+
+
 @pytest.mark.parametrize(("opens", "expected"), [(True, "the"), (False, " the")])
 def test_a_leading_space_is_kept_only_behind_a_prompt(opens: bool, expected: str) -> None:
     ids = SENTENCEPIECE.convert_tokens_to_ids(["▁the"])
