@@ -28,10 +28,11 @@ class Client:
         ServerError: its URL is none.
     """
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, temperature: float = 0) -> None:
         self.url = url.rstrip("/")
         # A proxy of the environment would look for a loopback address on its own machine.
         self._uses_environment = not is_loopback(_host(url))
+        self._temperature = temperature
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def models(self) -> list[str]:
@@ -52,7 +53,12 @@ class Client:
         Raises:
             ServerError: the server can't be reached, refuses, or breaks off.
         """
-        body = {"model": model, "messages": messages, "stream": True}
+        body = {
+            "model": model,
+            "messages": messages,
+            "temperature": self._temperature,
+            "stream": True,
+        }
         async with self._reply("POST", "/v1/chat/completions", body) as reply:
             async for line in reply.aiter_lines():
                 if line == "data: [DONE]":

@@ -31,6 +31,9 @@ def chat(
     compare: Annotated[
         str | None, typer.Option(metavar="MODEL", help="a second one, to answer side by side")
     ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, metavar="N", help="0 always takes the likeliest token")
+    ] = 0,
     url: Annotated[str, typer.Option(help="where the server is")] = "http://127.0.0.1:23333",
     api_key: Annotated[
         str | None,
@@ -46,7 +49,7 @@ def chat(
     from ops.chat.conversation import Conversation
 
     keys = parse_keys([api_key or ""])
-    client = Client(url, keys[0].secret if keys else None)
+    client = Client(url, keys[0].secret if keys else None, temperature)
     names = asyncio.run(client.models())
     chosen = [model or names[0], *([compare] if compare else [])]
     conversation = Conversation(names, chosen)

@@ -137,6 +137,14 @@ def test_a_server_on_this_machine_is_reached_without_the_proxy(server: ScriptedC
     assert "base heard 1 messages" in shown
 
 
+@pytest.mark.parametrize(("flags", "sent"), [([], 0), (["--temperature", "0.7"], 0.7)])
+def test_answers_are_the_likeliest_unless_a_temperature_is_given(
+    server: ScriptedChat, flags: list[str], sent: float
+) -> None:
+    chat(server, *flags, typed="hi\n")
+    assert server.requests[0]["temperature"] == sent
+
+
 @pytest.mark.parametrize("is_flag", [True, False])
 def test_the_key_comes_from_the_flag_or_is_the_first_of_the_variable(
     server: ScriptedChat, is_flag: bool
