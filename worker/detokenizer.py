@@ -26,13 +26,14 @@ class TokenBytes:
         self._hf = hf_tokenizer
         self._is_byte_level = _has_byte_level_decoder(hf_tokenizer)
         self._context = self._find_context()
+        self._context_text = self._decode(self._context)
         self._inside: dict[int, bytes] = {}
         self._at_start: dict[int, bytes] = {}
 
     def inside(self, token_id: int) -> bytes:
         """Its bytes after other text; none for an unknown token, or a special one but tool tags."""
         if token_id not in self._inside:
-            self._inside[token_id] = self._look_up(self._context, token_id)
+            self._inside[token_id] = self._look_up(self._context, self._context_text, token_id)
         return self._inside[token_id]
 
     def name(self, token_id: int) -> str:
@@ -43,18 +44,17 @@ class TokenBytes:
     def at_start(self, token_id: int) -> bytes:
         """Its bytes as the first visible token: sentencepiece drops a leading space there."""
         if token_id not in self._at_start:
-            self._at_start[token_id] = self._look_up([], token_id)
+            self._at_start[token_id] = self._look_up([], "", token_id)
         return self._at_start[token_id]
 
-    def _look_up(self, context: list[int], token_id: int) -> bytes:
+    def _look_up(self, context: list[int], before: str, token_id: int) -> bytes:
         if (name := self.name(token_id)) in _SHOWN:
             return name.encode()
-        before = self._decode(context)
         text = self._decode([*context, token_id])[len(before) :]
         return self._name_bytes(token_id) if REPLACEMENT in text else text.encode()
 
     def _name_bytes(self, token_id: int) -> bytes:
-        name: str = self._hf.convert_ids_to_tokens(token_id)
+        name = self.name(token_id)
         if self._is_byte_level and all(c in BYTE_OF_CHARACTER for c in name):
             return bytes(BYTE_OF_CHARACTER[c] for c in name)
         if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):

@@ -1,6 +1,9 @@
 """The whole worker over a real engine: a tiny random model with adapters."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from shared.errors import ErrorCode
 from shared.ids import AdapterVersion
 from shared.jobs import Endpoint, JobState, SamplingParams
 from shared.keys import Keys
+from shared.logprobs import PositionLogprobs
 from shared.registry import Registry
 from shared.settings import WorkerSettings
 from worker.loading import load_served
@@ -105,6 +109,54 @@ async def test_an_answer_that_moves_to_another_worker_is_the_same_answer(
     assert (end.state, end.try_) == (JobState.DONE, 2)
     answers = client.seamless(moved)
     assert {i: (c.ids, c.text) for i, c in enumerate(undisturbed.choices)} == answers
+
+
+async def test_penalties_echoes_and_logprobs_go_on_with_the_next_worker(
+    settings: WorkerSettings, client: Client, redis: Redis, pool: str
+) -> None:
+    sampling = replace(
+        sampled(0.8, n=2, num_tokens=300),
+        presence_penalty=0.6,
+        frequency_penalty=0.4,
+        repetition_penalty=1.3,
+        logit_bias=((40, 2.0),),
+        logprobs=2,
+    )
+    served = load_served(settings)
+    async with running_with(redis, settings, served):
+        version = (await versions(redis, pool))["two"]
+        job: dict[str, Any] = {"version": version, "sampling": sampling, "echo": True}
+        job["prompts"] = ("hello", tuple(tiny_tokenizer()("你好")["input_ids"]))
+        undisturbed = await client.result_of(await client.send(**job))
+        moved = await client.send(**job)
+        await client.until_shown(moved, 10)
+    assert await has_workers(client.queue, 0)
+    async with running_with(redis, settings, load_served(settings)):
+        result = await client.result_of(moved)
+    assert (await client.end_of(moved)).try_ == 2
+    assert len(result.choices) == 4
+    seen = client.seamless(moved)
+    for number, (ours, theirs) in enumerate(zip(result.choices, undisturbed.choices, strict=True)):
+        assert seen[number] == (ours.ids, ours.text) == (theirs.ids, theirs.text)
+        assert ours.text.startswith(("hello", "你好")[number // 2])
+        check_alike(ours.prompt_logprobs, theirs.prompt_logprobs)
+        check_alike(ours.logprobs, theirs.logprobs)
+        events = [event for event in client.tokens_of(moved) if event.choice == number]
+        check_alike([p for event in events for p in event.logprobs], theirs.logprobs)
+        told = [event.prompt_logprobs for event in events if event.prompt_logprobs]
+        assert told == [ours.prompt_logprobs]
+
+
+def check_alike(ours: Sequence[PositionLogprobs], theirs: Sequence[PositionLogprobs]) -> None:
+    """Logprobs differ by rounding only: the next worker computes what was shown in one go."""
+    assert [(p.chosen.token, p.chosen.bytes, p.offset) for p in ours] == [
+        (p.chosen.token, p.chosen.bytes, p.offset) for p in theirs
+    ]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.chosen.logprob == pytest.approx(other.chosen.logprob, abs=1e-4)
+        assert [t.logprob for t in mine.top] == pytest.approx(
+            [t.logprob for t in other.top], abs=1e-4
+        )
 
 
 async def test_a_chat_is_answered_and_a_too_long_prompt_refused(

@@ -207,4 +207,4 @@ def test_the_tokenizer_is_asked_once_per_id(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(BYTE_LEVEL, "decode", counted)
     ids = ids_of(BYTE_LEVEL, "hello")
     TextStream(table, (), opens=False).replay(ids * 50)
-    assert len(asked) == 2 * len(set(ids))
+    assert len(asked) == len(set(ids))
