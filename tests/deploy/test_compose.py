@@ -123,6 +123,18 @@ def test_compose_gives_workers_a_gpu_by_the_second_file(project: Path) -> None:
     assert worker["build"]["args"] == {"TORCH_INDEX": ""}
 
 
+def test_compose_takes_the_manuals_way_to_several_gpus(project: Path) -> None:
+    manual = (ROOT / "ops/docs/compose.md").read_text()
+    (more,) = re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL)
+    (project / "docker-compose.more.yml").write_text(more)
+    services = config(project, COMPOSE_FILE=":".join([*FILES, "docker-compose.more.yml"]))
+    workers = [services["worker"], services["worker-1"]]
+    devices = [w["deploy"]["resources"]["reservations"]["devices"][0] for w in workers]
+    assert [device["device_ids"] for device in devices] == [["0"], ["1"]]
+    del workers[0]["deploy"], workers[1]["deploy"]
+    assert workers[0] == workers[1]
+
+
 def test_the_first_command_fills_in_secrets_and_overwrites_nothing(project: Path) -> None:
     env = project / ".env"
     found = dict(re.findall(r"^([A-Z_]+)=(.*)$", env.read_text(), re.MULTILINE))
