@@ -64,6 +64,8 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
         raise _invalid("max_tokens", "and max_completion_tokens are the same: send one")
     if request.top_logprobs and not request.logprobs:
         raise _invalid("top_logprobs", "is only allowed with logprobs: true")
+    if _schema(request) is not None:
+        _check_may_be_json(request)
     return request
 
 
@@ -96,6 +98,7 @@ def chat_job(request: ChatCompletionRequest, ticket: Ticket) -> Job:
     sampling = _ended_by_tools(_sampling(request, max_tokens, ticket.random_seed), tools)
     if request.logprobs:
         sampling = replace(sampling, logprobs=request.top_logprobs or 0)
+    sampling = replace(sampling, json_schema=_schema(request))
     num_tokens = num_chars // CHARS_PER_TOKEN
     job = _job(request, ticket, Endpoint.CHAT, sampling, num_tokens)
     return replace(job, messages=messages, tools=tools)
@@ -175,6 +178,20 @@ def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
+
+
+def _schema(request: ChatCompletionRequest) -> str | None:
+    return request.response_format.schema_text if request.response_format else None
+
+
+def _check_may_be_json(request: ChatCompletionRequest) -> None:
+    """A JSON text ends where it ends, and is no tool call."""
+    if request.ignore_eos:
+        raise _invalid("ignore_eos", "can't be true with a JSON response_format")
+    if request.min_tokens:
+        raise _invalid("min_tokens", "can't be combined with a JSON response_format")
+    if request.tools and request.tool_choice != "none":
+        raise _invalid("tools", "can't be called with a JSON response_format: send one of both")
 
 
 def _check_stream_options(request: GenerationRequest) -> None:

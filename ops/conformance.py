@@ -65,7 +65,12 @@ CHAT = (
     Row("max_completion_tokens", 5, WORKS),
     Row("logprobs", True, WORKS, "of the model's own distribution, before bias and penalties"),
     Row("top_logprobs", 3, WORKS, "up to 20", {"logprobs": True}),
-    Row("response_format", _SCHEMA, REFUSED),
+    Row(
+        "response_format",
+        _SCHEMA,
+        WORKS,
+        "schemas in full or refused by keyword; `strict` is always on",
+    ),
     Row("tools", [TOOL], WORKS, "functions; a 400 if the chat template can't show them"),
     Row("tool_choice", "none", WORKS, "none hides the tools from the model", {"tools": [TOOL]}),
     Row("parallel_tool_calls", False, WORKS, more={"tools": [TOOL]}),

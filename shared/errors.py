@@ -10,6 +10,7 @@ LorikeetError
 ├── EngineBroken             a worker can't compute any more: it ends, its jobs run elsewhere
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; names the tensor or field
+├── GrammarRejected          a schema that an answer must follow can't be enforced
 └── JobFailed                ends one job with a `JobError`, which names its HTTP status
 """
 
@@ -141,6 +142,10 @@ class ModelRejected(LorikeetError):
 
 class AdapterRejected(LorikeetError):
     """The adapter can't be served exactly as PEFT would."""
+
+
+class GrammarRejected(LorikeetError):
+    """What an answer must follow can't be enforced; says which part of it."""
 
 
 class JobFailed(LorikeetError):

@@ -173,15 +173,20 @@ class Consumer:
         shown: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
             shown = await until_redis_is_back(lambda: self._recover(job.claimed))
+        grammar = await self._served.grammars.of(job.job)
         choices = choices_of(job, prompts, shown, self._served)
+        requests = [
+            request_of(job, choice, self._served, grammar)
+            for choice in choices
+            if choice.finish is None
+        ]
         async with self._adapters.resident(job.job.version):
             if not self._is_wanted(job):
                 return
             job.num_prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
             self._jobs.add_choices(job, choices)
-            for choice in choices:
-                if choice.finish is None:
-                    self._engine.add(request_of(job, choice, self._served))
+            for request in requests:
+                self._engine.add(request)
             self._publisher.announce(job)
 
     def _is_wanted(self, job: RunningJob) -> bool:

@@ -9,6 +9,8 @@ from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
 from worker.engine.engine import Engine, EngineConfig
+from worker.engine.grammar import GrammarCompiler
+from worker.grammars import Grammars
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.lora.source import template_files
 from worker.model.kv_cache import BLOCK_SIZE
@@ -43,8 +45,14 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         device=str(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
         num_threads=torch.get_num_threads(),
+        grammars=Grammars(_grammar_compiler(loaded)),
         read_adapter=lambda name, source: _read_adapter(name, source, loaded, engine),
     )
+
+
+def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
+    vocab_size = loaded.config.vocab_size
+    return GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
 
 
 def _read_adapter(name: str, source: str, loaded: LoadedModel, engine: Engine) -> LoRAAdapter:

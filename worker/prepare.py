@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from shared.events import Tokens
+from worker.engine.grammar import Grammar
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.running import RunningChoice, RunningJob
 from worker.served import ServedModel
@@ -40,8 +41,14 @@ def choices_of(
     return choices
 
 
-def request_of(job: RunningJob, choice: RunningChoice, served: ServedModel) -> Request:
-    """What the engine has to compute of a choice."""
+def request_of(
+    job: RunningJob, choice: RunningChoice, served: ServedModel, grammar: Grammar | None
+) -> Request:
+    """What the engine has to compute of a choice, which follows `grammar` if there is one.
+
+    Raises:
+        JobFailed: what was shown of it doesn't follow the grammar.
+    """
     sampling, version = job.job.sampling, job.job.version
     return Request(
         id=choice.request_id,
@@ -64,6 +71,7 @@ def request_of(job: RunningJob, choice: RunningChoice, served: ServedModel) -> R
         ),
         max_tokens=choice.max_tokens,
         stop_ids=frozenset() if sampling.ignore_eos else served.eos_ids,
+        grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),
         scores_prompt=job.job.echo and sampling.logprobs is not None and not choice.ids,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.registry import BaseModel
+from worker.grammars import Grammars
 from worker.text import Tokenizer
 
 if TYPE_CHECKING:  # they import torch
@@ -27,5 +28,6 @@ class ServedModel:
     dtype: str
     num_threads: int
     """CPU threads of the engine."""
+    grammars: Grammars
     read_adapter: Callable[[str, str], "LoRAAdapter"]
     """Reads and checks the adapter of a name and a source; blocks; raises AdapterRejected."""

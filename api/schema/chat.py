@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.schema.generation import NOT_USED, GenerationRequest
 from api.schema.logprobs import ChatLogprobs
 from api.schema.messages import Message
+from api.schema.response_format import ResponseFormat
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
 from api.schema.usage import UsageBody
 
@@ -23,6 +24,9 @@ class ChatCompletionRequest(GenerationRequest):
     )
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="tell as many of the likeliest tokens; only with logprobs"
+    )
+    response_format: ResponseFormat | None = Field(
+        None, description="whether answers must be JSON, and under which schema; by default text"
     )
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
         None, description="what the model may call; needs a chat template that shows tools"

@@ -14,7 +14,6 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 COMMON: Neutral = {
     "moderation": (),
-    "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
     "stop_token_ids": ([],),
 }
@@ -33,6 +32,7 @@ CHAT: Neutral = {
 COMPLETIONS: Neutral = {
     **COMMON,
     "best_of": (1,),
+    "response_format": ({"type": "text"},),
     "suffix": ("",),
 }
 

@@ -47,6 +47,13 @@ def nested(levels: int) -> dict[str, Any]:
     return {"x": nested(levels - 1)} if levels else {}
 
 
+def answer_format(**fields: Any) -> dict[str, Any]:
+    """A JSON response_format whose type, or fields of whose json_schema, are these."""
+    kind = fields.pop("type", "json_schema")
+    schema = {"name": "a", "schema": {"type": "object"}, **fields}
+    return {"response_format": {"type": kind, "json_schema": schema}}
+
+
 def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
@@ -180,7 +187,22 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"min_tokens": -1}, "min_tokens", INVALID),
     (CHAT, {"min_tokens": 6, "max_tokens": 5}, "min_tokens", INVALID),
     (TEXT, {"min_tokens": 17}, "min_tokens", INVALID),
-    (CHAT, {"response_format": {"type": "json_object"}}, "response_format", UNSUPPORTED),
+    (CHAT, {"response_format": "json_object"}, "response_format", INVALID),
+    (CHAT, {"response_format": {}}, "response_format.type", INVALID),
+    (CHAT, {"response_format": {"type": "regex"}}, "response_format.type", INVALID),
+    (CHAT, {"response_format": {"type": "json_schema"}}, "response_format", INVALID),
+    (CHAT, answer_format(type="json_object"), "response_format", INVALID),
+    (CHAT, answer_format(strict="yes"), "response_format.json_schema.strict", INVALID),
+    (CHAT, answer_format(name="a b"), "response_format.json_schema.name", INVALID),
+    (CHAT, answer_format(name=None), "response_format.json_schema.name", INVALID),
+    (CHAT, answer_format(colour=1), "response_format.json_schema.colour", UNKNOWN),
+    (CHAT, answer_format(schema=None), "response_format.json_schema.schema", INVALID),
+    (CHAT, answer_format(schema=[]), "response_format.json_schema.schema", INVALID),
+    (CHAT, answer_format(schema={"const": NAN}), "response_format.json_schema.schema", INVALID),
+    (CHAT, {**answer_format(), "ignore_eos": True}, "ignore_eos", INVALID),
+    (CHAT, {**answer_format(), "min_tokens": 1}, "min_tokens", INVALID),
+    (CHAT, {**answer_format(), **tools({"name": "a"})}, "tools", INVALID),
+    (TEXT, {"response_format": {"type": "json_object"}}, "response_format", UNSUPPORTED),
     (CHAT, {"metadata": {"a": NAN}}, "metadata.a", INVALID),
     (CHAT, {"store": 1}, "store", INVALID),
     (CHAT, {"service_tier": 1}, "service_tier", INVALID),

@@ -18,7 +18,9 @@ from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from shared.results import FinishReason
 from shared.settings import WorkerSettings
+from worker.engine.grammar import GrammarCompiler
 from worker.engine.request import Request, RequestId, StepOutput
+from worker.grammars import Grammars
 from worker.served import ServedModel
 from worker.service import run_with
 from worker.text import Tokenizer
@@ -187,6 +189,7 @@ def scripted_model(engine: ScriptedEngine) -> ServedModel:
         device="cpu",
         dtype="float32",
         num_threads=1,
+        grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         read_adapter=read_scripted_adapter,  # type: ignore[arg-type]
     )
 

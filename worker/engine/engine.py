@@ -9,6 +9,7 @@ from shared.errors import AdapterRejected, ErrorCode, JobError, ModelRejected, S
 from shared.ids import AdapterVersion
 from shared.results import FinishReason
 from worker.engine.block_manager import BlockManager
+from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.scheduler import Scheduler
@@ -176,9 +177,11 @@ class Engine:
 
     def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
         if token < 0:
-            return self._fail(request, _NOT_FINITE)
+            return self._fail(request, TOO_COMPLEX if request.grammar else _NOT_FINITE)
         prompt_logprobs = () if request.output_ids else tuple(request.prompt_logprobs)
         request.output_ids.append(token)
+        if request.grammar:
+            request.grammar.advance(token)
         self._num_tokens += 1
         finish = self._finish_reason(request, token)
         if finish is not None:

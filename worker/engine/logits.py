@@ -1,9 +1,10 @@
 """What requests ask to be changed about their logits before a token is drawn.
 
-vLLM's order: fewer than `min_tokens` forbid the end, then logit bias, repetition penalty (over
-prompt and output, as in Keskar et al.: CTRL, arXiv:1909.05858), frequency and presence penalty
-(over output, https://platform.openai.com/docs/api-reference/completions). All are functions of
-the request's tokens alone, so that a moved or recomputed request is treated alike.
+In vLLM's order: a grammar forbids what doesn't follow it, and fewer than `min_tokens` forbid the
+end; then logit bias, repetition penalty (over prompt and output, as in Keskar et al.: CTRL,
+arXiv:1909.05858), frequency and presence penalty (over output,
+https://platform.openai.com/docs/api-reference/completions). All are functions of the request's
+tokens alone, so that a moved or recomputed request is treated alike.
 """
 
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from worker.engine.request import Request
 
@@ -19,7 +21,8 @@ def is_adjusted(request: Request) -> bool:
     """Whether the request's next token is drawn from other logits than the model's."""
     sampling = request.sampling
     return bool(
-        sampling.logit_bias
+        request.grammar
+        or sampling.logit_bias
         or sampling.presence_penalty
         or sampling.frequency_penalty
         or sampling.repetition_penalty != 1
@@ -28,13 +31,34 @@ def is_adjusted(request: Request) -> bool:
 
 
 def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
-    """Change the rows of `logits`, `[S, V]` float32, in place as `requests` ask for."""
+    """Change the rows of `logits`, `[S, V]` float32, in place as `requests` ask for.
+
+    A row whose grammar allows nothing has no finite logit then.
+    """
+    _forbid_by_grammar(logits, requests)
     for row, request in zip(logits, requests, strict=True):
         if is_adjusted(request):
             _forbid_end(row, request)
             _add_bias(row, request.sampling.logit_bias)
             _penalise_repetition(row, request)
             _penalise_output(row, request)
+
+
+def _forbid_by_grammar(logits: Tensor, requests: Sequence[Request]) -> None:
+    masks = {i: r.grammar.allowed() for i, r in enumerate(requests) if r.grammar}
+    if masks:
+        packed = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.uint8)
+        bits = _unpack(packed.view(len(masks), -1).to(logits.device))
+        # As many bits as there are logits: either may be padded.
+        is_allowed = pad(bits, (0, logits.shape[1] - bits.shape[1]))
+        rows = _indices(masks, logits)
+        logits[rows] = logits[rows].masked_fill(~is_allowed, -torch.inf)
+
+
+def _unpack(packed: Tensor) -> Tensor:
+    """The bits of `[N, B]` uint8 as `[N, 8 * B]` bool, each byte's lowest first."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return ((packed[:, :, None] >> shifts) & 1).bool().flatten(1)
 
 
 def _forbid_end(row: Tensor, request: Request) -> None:
@@ -65,5 +89,5 @@ def _penalise_output(row: Tensor, request: Request) -> None:
     row[_indices(counts, row)] -= sampling.frequency_penalty * times + sampling.presence_penalty
 
 
-def _indices(ids: Iterable[int], row: Tensor) -> Tensor:
-    return torch.tensor([*ids], dtype=torch.int64, device=row.device)
+def _indices(ids: Iterable[int], like: Tensor) -> Tensor:
+    return torch.tensor([*ids], dtype=torch.int64, device=like.device)

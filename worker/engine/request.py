@@ -7,6 +7,7 @@ from typing import NewType
 from shared.errors import JobError
 from shared.ids import AdapterVersion
 from shared.results import FinishReason
+from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
 """`job:choice`: one choice of one job."""
@@ -72,6 +73,8 @@ class Request:
     """Limit of output tokens, those that `output_ids` starts with included."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence; they are still output."""
+    grammar: GrammarState | None = None
+    """What the output must follow, advanced by `output_ids`; None: any text."""
     output_ids: list[int] = field(default_factory=list)
     """On resumption it starts with what was already shown."""
     scores_prompt: bool = False

@@ -33,7 +33,7 @@ def uniform(seed: int, choice: int, position: int) -> float:
 def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
     """The next token of each request; `logits` are `[S, V]` of any floating dtype.
 
-    -1 stands for the token of a row without finite logits.
+    -1 stands for the token of a row without finite logits, or whose grammar allows none.
     """
     best, tokens = logits.max(-1)
     others = [i for i, r in enumerate(requests) if r.sampling.temperature > 0 or is_adjusted(r)]
@@ -42,6 +42,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
         chosen = [requests[i] for i in others]
         adjusted = logits[index].float()
         adjust(adjusted, chosen)
+        best[index] = adjusted.amax(-1).to(best.dtype)
         tokens[index] = _choose(adjusted, chosen)
     # The maximum of a row is NaN if anything in it is.
     return tokens.masked_fill(~best.isfinite(), -1).tolist()

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from api.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
+from shared.errors import JobFailed
 from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job
 
@@ -99,6 +100,29 @@ def test_max_completion_tokens_is_the_newer_name_of_max_tokens() -> None:
 @pytest.mark.parametrize(("stop", "stops"), [("x", ("x",)), (["a", "b"], ("a", "b"))])
 def test_stop_may_be_one_string_or_several(stop: Any, stops: tuple[str, ...]) -> None:
     assert chat(stop=stop).sampling.stop == stops
+
+
+def test_a_schema_keeps_the_order_in_which_its_properties_were_sent() -> None:
+    schema = {"type": "object", "properties": {"z": {"const": "é"}, "a": {"type": "null"}}}
+    format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    text = '{"type":"object","properties":{"z":{"const":"é"},"a":{"type":"null"}}}'
+    assert chat(response_format=format_).sampling.json_schema == text
+
+
+def test_json_object_asks_for_an_object() -> None:
+    format_ = {"type": "json_object"}
+    assert chat(response_format=format_).sampling.json_schema == '{"type":"object"}'
+
+
+def test_a_schema_that_is_too_large_or_nested_too_deeply_is_refused_by_name() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(2000):
+        deep = {"items": deep}
+    for schema, reason in ((deep, "nested too deeply"), ({"const": "é" * 70_000}, "131072 bytes")):
+        format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        with pytest.raises(JobFailed, match=reason) as failed:
+            chat(response_format=format_)
+        assert failed.value.error.param == "response_format.json_schema.schema"
 
 
 def test_developer_is_another_word_for_system() -> None:

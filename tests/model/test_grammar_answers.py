@@ -1,0 +1,161 @@
+"""Answers under a grammar, in batches with others, on the real engine over a tiny model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from engines import engine_of, load, random_prompt
+from json_schemas import Schema, is_valid, random_schema, too_many_choices_later
+from tiny import save_adapter, tiny_model, tiny_tokenizer
+
+from shared.ids import AdapterVersion
+from shared.results import FinishReason
+from worker.engine.engine import Engine
+from worker.engine.grammar import TOO_COMPLEX, GrammarCompiler, json_source
+from worker.engine.request import Request, RequestId, RowSampling
+
+NUM_SCHEMAS = 200
+MAX_TOKENS = 1500
+TOKENIZER = tiny_tokenizer()
+EOS_ID: int = TOKENIZER.eos_token_id
+COMPILER = GrammarCompiler(TOKENIZER, vocab_size=len(TOKENIZER), eos_ids={EOS_ID})
+ADAPTERS = {
+    "narrow": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
+    "wide": {"r": 8, "target_modules": "all-linear"},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        name: save_adapter(root / name, seed=seed, **config)
+        for seed, (name, config) in enumerate(ADAPTERS.items())
+    }
+
+
+def request_of(
+    seed: int,
+    schema: Schema | None,
+    version: AdapterVersion | None = None,
+    *,
+    shown: list[int] | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = MAX_TOKENS,
+) -> Request:
+    grammar = COMPILER.compile(json_source(json.dumps(schema))) if schema is not None else None
+    return Request(
+        id=RequestId(f"{seed}:{schema is not None}"),
+        prompt_ids=random_prompt(seed, 12),
+        version=version,
+        sampling=RowSampling(seed=seed, temperature=temperature),
+        max_tokens=max_tokens,
+        stop_ids=frozenset({EOS_ID}),
+        grammar=grammar.start(shown or []) if grammar else None,
+        output_ids=list(shown or []),
+    )
+
+
+@dataclass
+class Answer:
+    ids: list[int]
+    finish: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        text: str = TOKENIZER.decode(self.ids, skip_special_tokens=True)
+        return text
+
+
+def answers(engine: Engine, requests: list[Request]) -> dict[RequestId, Answer]:
+    found = {request.id: Answer([]) for request in requests}
+    for request in requests:
+        engine.add(request)
+    while engine.has_work:
+        for output in engine.step():
+            assert output.error is None, output
+            assert output.token_id is not None
+            found[output.request_id].ids.append(output.token_id)
+            found[output.request_id].finish = output.finish
+    return found
+
+
+def test_every_answer_is_valid_under_its_schema_in_a_mixed_batch(
+    folders: Mapping[str, Path],
+) -> None:
+    engine, versions = engine_of(
+        load(tiny_model(max_position_embeddings=2048)), folders, num_blocks=1000
+    )
+    of_row = [None, versions["narrow"], versions["wide"]]
+    schemas = {seed: random_schema(seed) for seed in range(NUM_SCHEMAS)}
+    under = [request_of(seed, schema, of_row[seed % 3]) for seed, schema in schemas.items()]
+    free = [request_of(seed, None, of_row[seed % 3], max_tokens=60) for seed in range(0, 200, 5)]
+    found = answers(engine, sorted(under + free, key=lambda r: int(r.id.split(":")[0])))
+    for request, (seed, schema) in zip(under, schemas.items(), strict=True):
+        answer = found[request.id]
+        assert answer.finish is FinishReason.STOP, (seed, schema, answer.text)
+        assert is_valid(schema, answer.text), (seed, schema, answer.text)
+    alone, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+    bases = [request for request in free if request.version is None]
+    apart = answers(
+        alone, [request_of(int(r.id.split(":")[0]), None, max_tokens=60) for r in bases]
+    )
+    assert apart == {request.id: found[request.id] for request in bases}
+
+
+def test_an_answer_is_the_same_alone_preempted_or_resumed() -> None:
+    schemas = {seed: random_schema(seed) for seed in range(300, 312)}
+
+    def requests() -> list[Request]:
+        return [request_of(seed, schema) for seed, schema in schemas.items()]
+
+    roomy, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+    expected = answers(roomy, requests())
+    tight, _ = engine_of(load(tiny_model(max_position_embeddings=2048)), num_blocks=30)
+    assert answers(tight, requests()) == expected
+    assert tight.stats().num_preemptions > 0
+    for seed, schema in schemas.items():
+        whole = expected[request_of(seed, schema).id]
+        half = whole.ids[: len(whole.ids) // 2]
+        resumed = request_of(seed, schema, shown=half)
+        rest = answers(roomy, [resumed])[resumed.id]
+        assert half + rest.ids == whole.ids
+
+
+def test_a_greedy_answer_follows_its_schema() -> None:
+    engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+    schemas = {seed: random_schema(seed) for seed in range(400, 420)}
+    requests = [request_of(seed, schema, temperature=0.0) for seed, schema in schemas.items()]
+    found = answers(engine, requests)
+    for request, schema in zip(requests, schemas.values(), strict=True):
+        assert found[request.id].finish is FinishReason.STOP
+        assert is_valid(schema, found[request.id].text)
+
+
+def test_bias_and_penalties_choose_only_among_what_the_grammar_allows() -> None:
+    engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+    schema = random_schema(7)
+    request = request_of(7, schema)
+    forbidden = TOKENIZER.convert_tokens_to_ids("~")
+    bias = ((forbidden, 100.0), (EOS_ID, 100.0))
+    request.sampling = replace(request.sampling, logit_bias=bias, repetition_penalty=5.0)
+    answer = answers(engine, [request])[request.id]
+    assert answer.finish is FinishReason.STOP
+    assert is_valid(schema, answer.text)
+
+
+def test_a_grammar_that_can_not_go_on_ends_its_row_with_an_error_and_no_other() -> None:
+    engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+    schema = too_many_choices_later()
+    doomed, other = request_of(1, schema), request_of(2, None, max_tokens=50)
+    errors, num_tokens = {}, 0
+    for request in (doomed, other):
+        engine.add(request)
+    while engine.has_work:
+        for output in engine.step():
+            errors[output.request_id] = output.error or errors.get(output.request_id)
+            num_tokens += output.request_id == other.id
+    assert errors == {doomed.id: TOO_COMPLEX, other.id: None}
+    assert num_tokens == 50

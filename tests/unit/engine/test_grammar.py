@@ -1,0 +1,186 @@
+"""Grammars token by token, with tokenizers of both kinds."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from json_schemas import too_many_choices_later
+from tiny import tiny_tokenizer
+from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from shared.errors import ErrorCode, GrammarRejected, JobFailed
+from worker.engine.grammar import Grammar, GrammarCompiler, GrammarState, json_source
+from worker.engine.logits import adjust
+from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.sampler import sample
+
+TOKENIZER = tiny_tokenizer()
+VOCAB = len(TOKENIZER)
+EOS_IDS = {2, 4}
+COMPILER = GrammarCompiler(TOKENIZER, vocab_size=VOCAB, eos_ids=EOS_IDS)
+
+
+def grammar(schema: dict[str, Any], compiler: GrammarCompiler = COMPILER) -> Grammar:
+    return compiler.compile(json_source(json.dumps(schema)))
+
+
+def ids_of(text: str) -> list[int]:
+    ids: list[int] = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def allowed(state: GrammarState) -> set[int]:
+    mask = state.allowed()
+    return {i for i in range(8 * len(mask)) if mask[i // 8] >> i % 8 & 1}
+
+
+def after(schema: dict[str, Any], text: str) -> set[int]:
+    return allowed(grammar(schema).start(ids_of(text)))
+
+
+def accepts(schema: dict[str, Any], text: str) -> bool:
+    try:
+        return after(schema, text) >= EOS_IDS
+    except JobFailed:
+        return False
+
+
+def test_only_the_end_is_allowed_where_the_grammar_ends_and_only_there() -> None:
+    schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
+    assert after(schema | {"additionalProperties": False}, '{"a":1}') == EOS_IDS
+    assert not after(schema, '{"a":1') & EOS_IDS
+
+
+def test_special_tokens_are_never_part_of_an_answer() -> None:
+    specials = set(TOKENIZER.all_special_ids)
+    assert len(specials) == 6
+    assert not after({"type": "string"}, '"') & specials
+
+
+@pytest.mark.parametrize("tokenizer", [byte_level_tokenizer(), sentencepiece_tokenizer()])
+def test_what_is_drawn_reads_as_the_grammar_has_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    schema = {"enum": [{"word": "lazy 好 é"}, {"word": "the quick 🦜"}]}
+    eos_id = tokenizer.eos_token_id
+    compiler = GrammarCompiler(tokenizer, vocab_size=len(tokenizer), eos_ids={eos_id})
+    state, ids = grammar(schema, compiler).start(), []
+    while (token := max(allowed(state))) != eos_id:
+        state.advance(token)
+        ids.append(token)
+    assert json.loads(tokenizer.decode(ids)) in schema["enum"]
+
+
+def test_ids_beyond_the_tokenizer_are_never_allowed() -> None:
+    compiler = GrammarCompiler(TOKENIZER, vocab_size=VOCAB + 100, eos_ids=EOS_IDS)
+    assert max(allowed(grammar({"type": "string"}, compiler).start(ids_of('"')))) < VOCAB
+
+
+@pytest.mark.parametrize("width", [VOCAB - 20, VOCAB, VOCAB + 300])
+def test_logits_may_be_wider_or_narrower_than_the_tokenizer(width: int) -> None:
+    """As embeddings are padded, and some tokenizers have more ids than their model."""
+    logits = torch.zeros(2, width)
+    free, bound = (
+        Request(
+            id=RequestId("r"),
+            prompt_ids=[7],
+            version=None,
+            sampling=RowSampling(seed=1),
+            max_tokens=9,
+            grammar=state,
+        )
+        for state in (None, grammar({"type": "boolean"}).start())
+    )
+    adjust(logits, [free, bound])
+    assert logits[0].isfinite().all()
+    assert set(logits[1].isfinite().nonzero().flatten().tolist()) == {*ids_of("t"), *ids_of("f")}
+
+
+def test_a_grammar_that_allows_nothing_gives_no_token() -> None:
+    state = grammar(too_many_choices_later()).start(ids_of("[1"))
+    assert allowed(state)
+    state.advance(ids_of(",")[0])
+    state.advance(ids_of("{")[0])
+    assert not allowed(state)
+    request = Request(
+        id=RequestId("r"),
+        prompt_ids=[7],
+        version=None,
+        sampling=RowSampling(seed=1),
+        max_tokens=9,
+        grammar=state,
+    )
+    assert sample(torch.zeros(1, VOCAB), [request]) == [-1]
+
+
+def test_an_answer_is_taken_up_where_it_was_left() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 50}}}
+    compiled, ids = grammar(schema), ids_of('{"n":4')
+    advanced = compiled.start()
+    for token_id in ids:
+        advanced.advance(token_id)
+    assert allowed(compiled.start(ids)) == allowed(advanced)
+
+
+def test_an_answer_that_does_not_follow_the_grammar_is_not_taken_up() -> None:
+    with pytest.raises(JobFailed) as failed:
+        grammar({"type": "boolean"}).start(ids_of("tr1"))
+    assert failed.value.error.code is ErrorCode.RESUME_DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"not": {"type": "string"}}, "not"),
+        ({"if": {}, "then": {}}, "then"),
+        ({"type": "object", "propertyNames": {"pattern": "^a"}}, "propertyNames"),
+        ({"type": "array", "contains": {}}, "contains"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
+        ({"type": "string", "format": "iri"}, "iri"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
+        ({"type": "string", "pattern": "("}, "unclosed group"),
+        ({"type": "text"}, "text"),
+        ({"$ref": "https://example.com/schema.json"}, "https://example.com/schema.json"),
+        ({"$ref": "#/$defs/absent"}, "/$defs/absent"),
+        ({"$ref": "#"}, "no text follows it"),
+        ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum (5) is greater"),
+        ({"enum": []}, "Unsatisfiable"),
+        ({"x-guidance": {"lenient": True}, "type": "array", "uniqueItems": True}, "uniqueItems"),
+    ],
+)
+def test_what_can_not_be_enforced_is_refused_by_name(schema: dict[str, Any], named: str) -> None:
+    with pytest.raises(GrammarRejected) as rejected:
+        grammar(schema)
+    assert named in str(rejected.value)
+
+
+def test_deep_nesting_is_refused_before_anything_recurses_over_it() -> None:
+    with pytest.raises(GrammarRejected, match="recursion limit"):
+        COMPILER.compile(json_source('{"items":' * 900 + "{}" + "}" * 900))
+
+
+def test_recursion_by_reference_is_followed() -> None:
+    schema = {"type": "object", "properties": {"next": {"$ref": "#"}}}
+    assert accepts({**schema, "additionalProperties": False}, '{"next":{"next":{}}}')
+
+
+def test_whitespace_is_bounded() -> None:
+    pretty = '{\n  "a": [\n    1\n  ]\n}'
+    assert accepts({"type": "object"}, pretty)
+    assert not accepts({"type": "object"}, "{" + "\n" * 2 + "}")
+    assert not accepts({"type": "object"}, "{" + " " * 2 + "}")
+
+
+def test_half_surrogate_pairs_can_not_be_written() -> None:
+    assert accepts({"type": "string"}, r'"\u0001"')
+    assert not accepts({"type": "string"}, r'"\ud800"')
+
+
+def test_a_tokenizer_that_can_not_be_read_is_named_when_a_grammar_is_asked_for() -> None:
+    for compiler, reason in (
+        (GrammarCompiler([], vocab_size=9, eos_ids={1}), "fast"),
+        (GrammarCompiler(TOKENIZER, vocab_size=VOCAB, eos_ids=()), "end-of-sequence"),
+    ):
+        with pytest.raises(GrammarRejected, match=reason):
+            compiler.compile(json_source("{}"))

@@ -1,0 +1,75 @@
+"""What the answers to a job must follow, compiled off the event loop and the engine thread."""
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
+from shared.jobs import Job
+from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, json_source
+
+MAX_COMPILED = 64
+"""Compiled grammars kept, and reasons why there is none."""
+TRIAL_TIMEOUT_S = 60.0
+"""The trial limits its own CPU time to far less: this is for a machine that stands still."""
+
+
+class Grammars:
+    """The compiled grammars of one worker. Use it on one event loop."""
+
+    def __init__(self, compiler: GrammarCompiler) -> None:
+        self._compiler = compiler
+        # One thread: the same schema isn't compiled twice, and bad ones can't take all cores.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammars")
+        self._compiled = lru_cache(MAX_COMPILED)(self._compile)
+
+    async def of(self, job: Job) -> Grammar | None:
+        """What each answer to the job must follow; None if it may be any text.
+
+        Raises:
+            JobFailed: that can't be enforced; names the field.
+        """
+        schema = job.sampling.json_schema
+        if schema is None:
+            return None
+        loop = asyncio.get_running_loop()
+        compiled = await loop.run_in_executor(self._thread, self._compiled, schema)
+        if isinstance(compiled, Grammar):
+            return compiled
+        param = "response_format"
+        message = f"{param}: the schema can't be enforced: {compiled}"
+        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+
+    def _compile(self, schema: str) -> Grammar | str:
+        """The grammar, or why there is none: both are worth keeping."""
+        try:
+            source = json_source(schema)
+            try_out(source)
+            return self._compiler.compile(source)
+        except GrammarRejected as error:
+            return str(error)
+
+
+def try_out(source: GrammarSource) -> None:
+    """Compile in another process, so that what takes too much doesn't take this one along.
+
+    Raises:
+        GrammarRejected: it can't be compiled, or takes too much.
+    """
+    command = [sys.executable, "-P", "-m", "worker.grammar_trial"]
+    try:
+        trial = subprocess.run(
+            command, input=source.encode(), capture_output=True, timeout=TRIAL_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise GrammarRejected(_TOO_LARGE) from None
+    if trial.returncode < 0:  # killed at one of its limits
+        raise GrammarRejected(_TOO_LARGE)
+    trial.check_returncode()
+    if reason := trial.stdout.decode():
+        raise GrammarRejected(reason)
+
+
+_TOO_LARGE = "it takes too much time or memory to compile"
