@@ -10,6 +10,7 @@ import pytest
 from ops import up
 from ops.commands import up as command
 from shared.access import ApiKey
+from shared.settings import ApiSettings
 
 MODELS = b'{"data": [{"id": "base"}, {"id": "pirate"}]}'
 
@@ -83,6 +84,11 @@ async def test_names_are_asked_for_until_there_are_some(
 async def test_names_are_asked_for_with_a_key(server: Starting) -> None:
     assert await announced(server.url, ApiKey("red", "r" * 16), ApiKey("blue", "b" * 16))
     assert server.sent_keys == [f"Bearer {'r' * 16}"]
+
+
+def test_no_secret_is_on_a_childs_command_line() -> None:
+    given = {"host": "::1", "redis_url": "redis://:pw@r", "api_keys": ["k" * 16]}
+    assert command._child_flags(ApiSettings, given) == ["--host", "::1"]
 
 
 @pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
