@@ -43,8 +43,6 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
         return None
     if form is None:
         raise _no_tools()
-    if choice != "auto":
-        raise _unenforced()
     return ToolUse(
         tools=tools,
         form=form,
@@ -98,12 +96,6 @@ def _no_tools() -> JobFailed:
     message += 'tool_choice "none"'
     code = ErrorCode.UNSUPPORTED_PARAMETER
     return JobFailed(JobError(code=code, message=message, param="tools"))
-
-
-def _unenforced() -> JobFailed:
-    message = 'tool_choice: only "auto" and "none" are supported'
-    code = ErrorCode.UNSUPPORTED_PARAMETER
-    return JobFailed(JobError(code=code, message=message, param="tool_choice"))
 
 
 def _invalid(message: str, param: str) -> JobFailed:

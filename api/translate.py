@@ -64,8 +64,7 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
         raise _invalid("max_tokens", "and max_completion_tokens are the same: send one")
     if request.top_logprobs and not request.logprobs:
         raise _invalid("top_logprobs", "is only allowed with logprobs: true")
-    if _schema(request) is not None:
-        _check_may_be_json(request)
+    _check_form(request)
     return request
 
 
@@ -184,14 +183,20 @@ def _schema(request: ChatCompletionRequest) -> str | None:
     return request.response_format.schema_text if request.response_format else None
 
 
-def _check_may_be_json(request: ChatCompletionRequest) -> None:
-    """A JSON text ends where it ends, and is no tool call."""
+def _check_form(request: ChatCompletionRequest) -> None:
+    """An answer whose form is enforced ends where that ends; JSON is no tool call."""
+    if _schema(request) is not None:
+        form = "a JSON response_format"
+        if request.tools and request.tool_choice != "none":
+            raise _invalid("tools", f"can't be called with {form}: send one of both")
+    elif request.tool_choice not in (None, "none", "auto"):
+        form = "a tool_choice that requires a call"
+    else:
+        return
     if request.ignore_eos:
-        raise _invalid("ignore_eos", "can't be true with a JSON response_format")
+        raise _invalid("ignore_eos", f"can't be true with {form}")
     if request.min_tokens:
-        raise _invalid("min_tokens", "can't be combined with a JSON response_format")
-    if request.tools and request.tool_choice != "none":
-        raise _invalid("tools", "can't be called with a JSON response_format: send one of both")
+        raise _invalid("min_tokens", f"can't be combined with {form}")
 
 
 def _check_stream_options(request: GenerationRequest) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 from shared.jobs import Job
+from shared.tools import ToolChoice
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, json_source
+from worker.tool_grammar import tool_source
 
 MAX_COMPILED = 64
 """Compiled grammars kept, and reasons why there is none."""
@@ -31,25 +34,38 @@ class Grammars:
         Raises:
             JobFailed: that can't be enforced; names the field.
         """
-        schema = job.sampling.json_schema
-        if schema is None:
+        make, param = _source_of(job)
+        if make is None:
             return None
         loop = asyncio.get_running_loop()
-        compiled = await loop.run_in_executor(self._thread, self._compiled, schema)
+        compiled = await loop.run_in_executor(self._thread, self._get, make)
         if isinstance(compiled, Grammar):
             return compiled
-        param = "response_format"
         message = f"{param}: the schema can't be enforced: {compiled}"
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
 
-    def _compile(self, schema: str) -> Grammar | str:
+    def _get(self, make: Callable[[], GrammarSource]) -> Grammar | str:
+        try:
+            return self._compiled(make())
+        except GrammarRejected as error:
+            return str(error)
+
+    def _compile(self, source: GrammarSource) -> Grammar | str:
         """The grammar, or why there is none: both are worth keeping."""
         try:
-            source = json_source(schema)
             try_out(source)
             return self._compiler.compile(source)
         except GrammarRejected as error:
             return str(error)
+
+
+def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
+    """What makes the job's grammar, if it has one, and the field that asks for it."""
+    if job.tools and job.tools.choice is ToolChoice.REQUIRED:
+        return partial(tool_source, job.tools), "tools"
+    if job.sampling.json_schema is not None:
+        return partial(json_source, job.sampling.json_schema), "response_format"
+    return None, ""
 
 
 def try_out(source: GrammarSource) -> None:

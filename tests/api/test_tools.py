@@ -205,6 +205,18 @@ async def test_with_tool_choice_none_no_tool_is_shown_and_nothing_is_a_call(
     assert (await taken(http, worker, tool_choice="none")).tools is None
 
 
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(("choice", "name"), [("required", None), (NAMED, "weather")])
+async def test_a_call_can_be_required_of_any_tool_or_of_one(
+    http: httpx.AsyncClient, worker: ScriptedWorker, choice: Any, name: str | None
+) -> None:
+    job = await taken(http, worker, tool_choice=choice)
+    assert job.tools is not None
+    assert (job.tools.choice, job.tools.name) == (ToolChoice.REQUIRED, name)
+
+
 async def test_without_parallel_calls_an_answer_ends_behind_the_first_one(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:

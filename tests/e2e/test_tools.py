@@ -1,5 +1,7 @@
 """Tools, from the request through the chat template and a model that calls one to the client."""
 
+import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +18,10 @@ TOOLS = [{"type": "function", "function": FUNCTION}]
 ARGUMENTS = '{"city": "Osaka"}'
 ANSWER = f'Ok.\n<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_call>'
 CALLER = "caller"
+WHERE = {"where": {"enum": ["left", "right"]}}
+SCHEMA = {"properties": WHERE, "required": ["where"], "additionalProperties": False}
+MOVE = {"name": "move", "parameters": {"type": "object", **SCHEMA}}
+MOVES = [{"type": "function", "function": function} for function in (MOVE, {"name": "stop"})]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +73,50 @@ async def test_a_streamed_call_is_the_whole_one_in_pieces(
     parts = [part for delta in deltas for part in delta.tool_calls or ()]
     assert parts[0].function.name == "weather"
     assert parts[0].function.arguments == ""
-    assert len(parts) > 2
     assert "".join(part.function.arguments for part in parts) == ARGUMENTS
     assert "".join(delta.content or "" for delta in deltas) == "Ok."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_required_call_follows_its_schema_whatever_the_model_would_say(
+    client: openai.AsyncOpenAI, stream: bool
+) -> None:
+    calls = await asyncio.gather(
+        *(required_call(client, stream, seed=seed, tool_choice="required") for seed in range(8))
+    )
+    moves = [("move", {"where": where}) for where in ("left", "right")]
+    assert all(call in (*moves, ("stop", {})) for call in calls)
+
+
+async def test_a_named_tool_is_the_one_that_is_called(client: openai.AsyncOpenAI) -> None:
+    choice = {"type": "function", "function": {"name": "stop"}}
+    calls = [await required_call(client, False, seed=seed, tool_choice=choice) for seed in range(4)]
+    assert calls == [("stop", {})] * 4
+
+
+async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -> Any:
+    """What a model of random weights calls first."""
+    body |= {"model": "tiny", "tools": MOVES, "temperature": 1.0, "max_tokens": 300}
+    body["parallel_tool_calls"] = False
+    if not stream:
+        choice = (await ask(client, **body)).choices[0]
+        assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+        (call,) = choice.message.tool_calls
+        return call.function.name, json.loads(call.function.arguments)
+    chunks = [chunk.choices[0] async for chunk in await ask(client, stream=True, **body)]
+    assert chunks[-1].finish_reason == "tool_calls"
+    functions = [part.function for chunk in chunks for part in chunk.delta.tool_calls or ()]
+    return functions[0].name, json.loads("".join(f.arguments for f in functions))
+
+
+async def test_a_schema_that_can_not_be_enforced_is_refused_by_name(
+    client: openai.AsyncOpenAI,
+) -> None:
+    function = {"name": "f", "parameters": {"properties": {"a": {"not": {"type": "string"}}}}}
+    tools = [{"type": "function", "function": function}]
+    with pytest.raises(openai.BadRequestError, match="can't be enforced") as refused:
+        await ask(client, tools=tools, tool_choice="required")
+    assert refused.value.param == "tools"
 
 
 async def test_with_tool_choice_none_the_model_does_not_see_the_tools(

@@ -15,7 +15,7 @@ GrammarSource = NewType("GrammarSource", str)
 """A grammar as text: llguidance's JSON form or its Lark dialect."""
 
 # All of them, as a client's schema could set each by a field "x-guidance" of its own.
-_JSON_OPTIONS: Any = {  # its TypedDict exists for type checkers only
+JSON_OPTIONS: Any = {  # its TypedDict exists for type checkers only
     "item_separator": ",",
     "key_separator": ":",
     "whitespace_flexible": True,
@@ -27,6 +27,7 @@ _JSON_OPTIONS: Any = {  # its TypedDict exists for type checkers only
     "json_allowed_escapes": 'nrbtf\\"u',
     "json_allow_general_unicode_escapes": False,
 }
+"""How JSON is written, under the key "x-guidance" of a schema."""
 _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
 """1-2 kB a state, for each running answer. A step's cost is bounded by llguidance's defaults."""
 
@@ -43,7 +44,7 @@ def json_source(schema: str) -> GrammarSource:
         GrammarRejected: it isn't an object, or nested too deeply to be read.
     """
     try:
-        return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS))
+        return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
     except ValueError as error:
         raise GrammarRejected(str(error)) from None
 

@@ -29,3 +29,4 @@ def test_a_request_of_which_all_is_used_gets_no_warning(fields: dict[str, Any]) 
 def test_strict_tools_are_named_where_the_model_may_write_any_arguments() -> None:
     assert warning_of(tools=[TOOL]) == "not used: tools[0].function.strict"
     assert warning_of(tools=[TOOL], tool_choice="none") is None
+    assert warning_of(tools=[TOOL], tool_choice="required") is None
