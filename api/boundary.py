@@ -15,6 +15,8 @@ from shared.errors import ErrorCode, JobError
 CLIENT_LEFT = 499
 """nginx's status for a client that closed its connection; seen only in the metrics."""
 
+_LOGGED = "an internal error; the log tells more under this response's X-Request-Id"
+
 log = structlog.get_logger()
 
 
@@ -60,7 +62,7 @@ class Boundary:
 
 
 def _internal_error(request: Request) -> Response:
-    error = JobError(code=ErrorCode.INTERNAL, message="an internal error; it has been logged")
+    error = JobError(code=ErrorCode.INTERNAL, message=_LOGGED)
     return error_response(request, error)
 
 

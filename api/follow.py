@@ -185,14 +185,16 @@ class Follower:
 def _deadline_exceeded(job: Job) -> JobError:
     return JobError(
         code=ErrorCode.DEADLINE_EXCEEDED,
-        message=f"no answer within {job.deadline_ms / 1000:g} s",
+        message=f"no answer within {job.deadline_ms / 1000:g} s; ask for fewer tokens, or try "
+        "again when less is waiting",
     )
 
 
 def _diverged() -> JobError:
     return JobError(
         code=ErrorCode.RESUME_DIVERGED,
-        message="the answer was moved to another worker, which contradicts what was already sent",
+        message="the answer was moved to another worker, which contradicts what was already sent; "
+        "send the request again",
     )
 
 

@@ -399,7 +399,7 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
     assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]
     assert response.status_code == 500
     assert response.json()["error"] == {
-        "message": "an internal error; it has been logged",
+        "message": "an internal error; the log tells more under this response's X-Request-Id",
         "type": "server_error",
         "param": None,
         "code": "internal_error",
