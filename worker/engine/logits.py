@@ -10,10 +10,11 @@ tokens alone, so that a moved or recomputed request is treated alike.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from worker.engine.grammar import GrammarState
 from worker.engine.request import Request
 
 
@@ -35,30 +36,21 @@ def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
 
     A row whose grammar allows nothing has no finite logit then.
     """
-    _forbid_by_grammar(logits, requests)
     for row, request in zip(logits, requests, strict=True):
         if is_adjusted(request):
+            if request.grammar:
+                _forbid_by_grammar(row, request.grammar)
             _forbid_end(row, request)
             _add_bias(row, request.sampling.logit_bias)
             _penalise_repetition(row, request)
             _penalise_output(row, request)
 
 
-def _forbid_by_grammar(logits: Tensor, requests: Sequence[Request]) -> None:
-    masks = {i: r.grammar.allowed() for i, r in enumerate(requests) if r.grammar}
-    if masks:
-        packed = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.uint8)
-        bits = _unpack(packed.view(len(masks), -1).to(logits.device))
-        # As many bits as there are logits: either may be padded.
-        is_allowed = pad(bits, (0, logits.shape[1] - bits.shape[1]))
-        rows = _indices(masks, logits)
-        logits[rows] = logits[rows].masked_fill(~is_allowed, -torch.inf)
-
-
-def _unpack(packed: Tensor) -> Tensor:
-    """The bits of `[N, B]` uint8 as `[N, 8 * B]` bool, each byte's lowest first."""
-    shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed[:, :, None] >> shifts) & 1).bool().flatten(1)
+def _forbid_by_grammar(row: Tensor, grammar: GrammarState) -> None:
+    packed = np.frombuffer(grammar.allowed(), np.uint8)
+    # As many bits as there are logits: either may be padded.
+    bits = np.unpackbits(packed, bitorder="little", count=row.shape[0])
+    row.masked_fill_(torch.from_numpy(bits == 0).to(row.device), -torch.inf)
 
 
 def _forbid_end(row: Tensor, request: Request) -> None:
@@ -89,5 +81,5 @@ def _penalise_output(row: Tensor, request: Request) -> None:
     row[_indices(counts, row)] -= sampling.frequency_penalty * times + sampling.presence_penalty
 
 
-def _indices(ids: Iterable[int], like: Tensor) -> Tensor:
-    return torch.tensor([*ids], dtype=torch.int64, device=like.device)
+def _indices(ids: Iterable[int], row: Tensor) -> Tensor:
+    return torch.tensor([*ids], dtype=torch.int64, device=row.device)
