@@ -1,5 +1,6 @@
 """The whole worker over a real engine: a tiny random model with adapters."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from json_schemas import is_valid
 from peft import PeftModel
 from reference import count_ties, greedy
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
@@ -19,6 +21,7 @@ from shared.jobs import Endpoint, JobState, SamplingParams
 from shared.keys import Keys
 from shared.logprobs import PositionLogprobs
 from shared.registry import Registry
+from shared.results import FinishReason
 from shared.settings import WorkerSettings
 from worker.loading import load_served
 
@@ -145,6 +148,26 @@ async def test_penalties_echoes_and_logprobs_go_on_with_the_next_worker(
         check_alike([p for event in events for p in event.logprobs], theirs.logprobs)
         told = [event.prompt_logprobs for event in events if event.prompt_logprobs]
         assert told == [ours.prompt_logprobs]
+
+
+async def test_an_answer_under_a_schema_goes_on_with_the_next_worker(
+    settings: WorkerSettings, client: Client, redis: Redis, pool: str
+) -> None:
+    item = {"type": "string", "minLength": 4, "maxLength": 8}
+    schema = {"type": "array", "items": item, "minItems": 20, "maxItems": 20}
+    sampling = SamplingParams(seed=5, n=2, max_tokens=450, json_schema=json.dumps(schema))
+    async with running_with(redis, settings, load_served(settings)):
+        version = (await versions(redis, pool))["two"]
+        undisturbed = await client.result_of(await client.send(version=version, sampling=sampling))
+        moved = await client.send(version=version, sampling=sampling)
+        await client.until_shown(moved, 10)
+    async with running_with(redis, settings, load_served(settings)):
+        result = await client.result_of(moved)
+    assert (await client.end_of(moved)).try_ == 2
+    assert [c.ids for c in result.choices] == [c.ids for c in undisturbed.choices]
+    for choice in result.choices:
+        assert choice.finish is FinishReason.STOP
+        assert is_valid(schema, choice.text)
 
 
 def check_alike(ours: Sequence[PositionLogprobs], theirs: Sequence[PositionLogprobs]) -> None:
