@@ -1,4 +1,4 @@
-"""`make bench`: the workload on Lorikeet and on transformers + PEFT, from nothing to a table."""
+"""`make bench`: the workload on Lorikeet and its peers, from nothing to a table."""
 
 import sys
 from pathlib import Path
@@ -7,44 +7,61 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers.utils.logging import disable_progress_bar
 
 from ops.bench.bench import Bench
-from ops.bench.report import queue_line, table, write_results
+from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
+from ops.bench.probes.commands import probes_app
+from ops.bench.progress import progress
+from ops.bench.report import lines, table, write_results
 from ops.bench.results import Results
+from ops.bench.servers import check_vllm
 from ops.demo.model import demo_model
+from shared.errors import LorikeetError
 
-RESULTS = Path(__file__).parent / "results"
-CLIENTS = (1, 8, 32)
-QUICK_CLIENTS = (32,)
+CLIENTS = "1,8,32"
+QUICK_CLIENTS = "32"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(probes_app)
 
 
-def main(
-    model: Annotated[
-        Path | None, typer.Option(help="folder of the base model; by default the demo's")
+@app.callback(invoke_without_command=True)
+def compare(
+    context: typer.Context,
+    model: Model = None,
+    vllm: Annotated[
+        Path | None,
+        typer.Option(help="the virtual environment of vLLM, to measure it as well", metavar="VENV"),
+    ] = None,
+    clients: Annotated[
+        str | None, typer.Option(help=f"numbers of clients; {CLIENTS} by default")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="one round, 32 clients only")] = False,
-    results: Annotated[Path, typer.Option(help="where the JSON file and the plot go")] = RESULTS,
+    results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure Lorikeet and PEFT on this machine, which should do nothing else meanwhile."""
+    """Measure Lorikeet and its peers on this machine, which should do nothing else meanwhile.
+
+    The commands measure one thing each.
+    """
+    if context.invoked_subcommand:
+        return
+    numbers = read_numbers("--clients", clients or (QUICK_CLIENTS if quick else CLIENTS))
+    if vllm:
+        check_vllm(vllm)
     console = Console()
     disable_progress_bar()
     folder = model or demo_model()
-    with TemporaryDirectory(prefix="lorikeet-bench-") as scratch, _progress(console) as bar:
-        bench = Bench(folder, QUICK_CLIENTS if quick else CLIENTS, Path(scratch), bar)
+    with TemporaryDirectory(prefix="lorikeet-bench-") as scratch, progress(console) as bar:
+        bench = Bench(folder, numbers, Path(scratch), bar, vllm_venv=vllm)
         found = bench.run(1 if quick else repeats)
     console.print(table(found))
-    console.print(queue_line(found), highlight=False)
+    for line in lines(found):
+        console.print(line, highlight=False, soft_wrap=True)
     for path in write_results(found, results):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
     sys.exit(_print_errors(found, console))
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=console)
 
 
 def _print_errors(found: Results, console: Console) -> int:
@@ -52,7 +69,7 @@ def _print_errors(found: Results, console: Console) -> int:
     errors = {
         error
         for repeat in found.repeats
-        for _, report in repeat.lorikeet
+        for _, report in (*repeat.lorikeet, *repeat.vllm)
         for error in report.errors
     }
     for error in sorted(errors):
@@ -61,4 +78,7 @@ def _print_errors(found: Results, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        app()
+    except LorikeetError as error:
+        sys.exit(f"bench: {error}")

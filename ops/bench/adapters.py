@@ -1,6 +1,7 @@
 """The workload's adapters: random ones, which cost as much as trained ones."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,21 @@ from transformers import AutoModelForCausalLM
 
 RANKS = (8, 16) * 4
 """Ranks of the adapters a0, a1, ..."""
+MAX_RANK = max(RANKS)
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 B_STD = 0.02
 """PEFT starts with B = 0, with which an adapter would change nothing and could be skipped."""
 
 
-def make_adapters(model: Path, target: Path) -> dict[str, Path]:
-    """Write bf16 PEFT adapters of `RANKS` for the model in folder `model`, the same every time.
+def make_adapters(model: Path, target: Path, ranks: Sequence[int] = RANKS) -> dict[str, Path]:
+    """Write bf16 PEFT adapters of `ranks` for the model in folder `model`, the same every time.
 
     Returns:
         Their folders below `target` by name.
     """
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     folders = {}
-    for index, rank in enumerate(RANKS):
+    for index, rank in enumerate(ranks):
         torch.manual_seed(index)
         folders[f"a{index}"] = target / f"a{index}"
         base = _make_adapter(base, rank, target / f"a{index}")

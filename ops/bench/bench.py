@@ -1,45 +1,50 @@
 """One benchmark run: each measurement in turn, with the machine for itself."""
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from rich.progress import Progress
 
 from ops.bench.adapters import make_adapters
+from ops.bench.arrivals import Closed
 from ops.bench.floor import Floor
-from ops.bench.load import Load, LoadReport, run_load
-from ops.bench.machine import ROOT, this_machine
+from ops.bench.lengths import Length
+from ops.bench.load import Load
+from ops.bench.load_report import LoadReport, run_load
+from ops.bench.machine import this_machine
+from ops.bench.modules import run_module
+from ops.bench.processes import Serving
 from ops.bench.queue import QueueReport, measure_queue
-from ops.bench.results import LABELS, Repeat, Results, Scenario
-from ops.bench.servers import BASE, lorikeet
+from ops.bench.results import LABELS, Loads, Repeat, Results, Scenario
+from ops.bench.servers import BASE, lorikeet, vllm
 from ops.embedded import start_redis
 
-WARM_UP_TOKENS = 8
+WARM_UP_TOKENS = Length(8, 8)
 NUM_REQUESTS_ALONE = 4
 """A single client sends so many requests; several send two each."""
-
-
-class MeasurementFailed(Exception):
-    """A measurement's process has ended with an error; has its last words."""
 
 
 class Bench:
     """The measurements of one model, with their progress on `bar`."""
 
-    def __init__(self, model: Path, clients: Sequence[int], scratch: Path, bar: Progress) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: Path,
+        clients: Sequence[int],
+        scratch: Path,
+        bar: Progress,
+        *,
+        vllm_venv: Path | None = None,
+    ) -> None:
+        self._model = model.absolute()
         self._clients = clients
         self._scratch = scratch
         self._bar = bar
+        self._vllm_venv = vllm_venv
         with self._stage("make the adapters"):
             self._adapters = make_adapters(model, scratch / "adapters")
         self._scenarios = [
@@ -48,17 +53,18 @@ class Bench:
         ]
 
     def run(self, num_repeats: int) -> Results:
-        """Measure everything; the peer and Lorikeet take turns.
+        """Measure everything; Lorikeet and its peers take turns.
 
         Raises:
-            MeasurementFailed: a peer's process ended with an error.
-            ServerFailed: Lorikeet didn't start.
+            MeasurementFailed: a measurement's process ended with an error.
+            ServerFailed: a server didn't start.
         """
         return Results(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=this_machine(),
+            machine=this_machine(self._vllm_venv),
             model=self._model.name,
             queue=self._queue(),
+            bandwidth_bytes_per_s=self._bandwidth(),
             floor=self._floor(),
             repeats=tuple(self._repeat(number) for number in range(num_repeats)),
         )
@@ -71,50 +77,73 @@ class Bench:
             finally:
                 redis.stop()
 
+    def _bandwidth(self) -> float:
+        with self._stage("memory bandwidth"):
+            return float(run_module("bandwidth"))
+
     def _floor(self) -> tuple[Floor, ...]:
         with self._stage("GEMM floor"):
             flags = [f"--batch={number}" for number in self._clients]
-            found = _run_module("floor", str(self._model), *flags)
+            found = run_module("floor", str(self._model), *flags)
             return tuple(Floor(**floor) for floor in found)
 
     def _repeat(self, number: int) -> Repeat:
-        return Repeat(peft=self._peft(number), lorikeet=tuple(self._lorikeet(number)))
+        return Repeat(
+            peft=self._peft(number),
+            lorikeet=self._server("Lorikeet", number, self._start_lorikeet),
+            vllm=self._server("vLLM", number, self._start_vllm) if self._vllm_venv else (),
+        )
 
     def _peft(self, number: int) -> dict[int, float]:
         with self._stage(f"PEFT, round {number + 1}"):
             flags = [f"--sequences={clients}" for clients in self._clients]
             seed = f"--seed={number}/adapters"
             adapters = str(self._scratch / "adapters")
-            found = _run_module("peft_peer", str(self._model), adapters, seed, *flags)
+            found = run_module("peft_peer", str(self._model), adapters, seed, *flags)
             return {int(size): speed for size, speed in found.items()}
 
-    def _lorikeet(self, number: int) -> list[tuple[Scenario, LoadReport]]:
+    def _start_lorikeet(self, scratch: Path) -> AbstractContextManager[Serving]:
+        return lorikeet(self._model, self._adapters, scratch)
+
+    def _start_vllm(self, scratch: Path) -> AbstractContextManager[Serving]:
+        assert self._vllm_venv is not None
+        return vllm(self._vllm_venv, self._model, self._adapters, scratch)
+
+    def _server(
+        self, name: str, number: int, start: Callable[[Path], AbstractContextManager[Serving]]
+    ) -> Loads:
+        """All scenarios on one server, alone on the machine."""
         with ExitStack() as stack:
-            with self._stage(f"start Lorikeet, round {number + 1}"):
+            with self._stage(f"start {name}, round {number + 1}"):
                 folder = stack.enter_context(TemporaryDirectory(dir=self._scratch))
-                served = lorikeet(self._model, self._adapters, Path(folder))
-                url = stack.enter_context(served)
+                url = stack.enter_context(start(Path(folder))).url
             self._warm_up(url)
-            return [(s, self._measure(url, s, number)) for s in self._scenarios]
+            title = f"{name}, round {number + 1}"
+            return tuple((s, self._measure(url, s, number, title)) for s in self._scenarios)
 
     def _warm_up(self, url: str) -> None:
         """Answer a few tokens of each model at full width, so that no start-up cost is measured."""
         models = (BASE, *self._adapters)
         clients = max(self._clients)
-        requests = max(clients, len(models))
-        load = Load(url=url, models=models, clients=clients, requests=requests, seed="warm-up")
-        self._load(replace(load, max_tokens=WARM_UP_TOKENS), "warm up")
+        load = Load(
+            url=url,
+            models=models,
+            arrivals=Closed(clients=clients),
+            requests=max(clients, len(models)),
+            output_tokens=WARM_UP_TOKENS,
+            seed="warm-up",
+        )
+        self._load(load, "warm up")
 
-    def _measure(self, url: str, scenario: Scenario, number: int) -> LoadReport:
+    def _measure(self, url: str, scenario: Scenario, number: int, title: str) -> LoadReport:
         load = Load(
             url=url,
             models=(BASE,) if scenario.kind == "base" else tuple(self._adapters),
-            clients=scenario.clients,
+            arrivals=Closed(clients=scenario.clients),
             requests=max(NUM_REQUESTS_ALONE, 2 * scenario.clients),
             seed=f"{number}/{scenario.kind}/{scenario.clients}",
         )
-        title = f"Lorikeet, round {number + 1}: {LABELS[scenario.kind]}, {scenario.clients} clients"
-        return self._load(load, title)
+        return self._load(load, f"{title}: {LABELS[scenario.kind]}, {scenario.clients} clients")
 
     def _load(self, load: Load, title: str) -> LoadReport:
         with self._stage(title, total=load.requests) as advance:
@@ -126,12 +155,3 @@ class Bench:
         task = self._bar.add_task(title, total=total)
         yield lambda: self._bar.advance(task)
         self._bar.update(task, total=total or 1, completed=total or 1)
-
-
-def _run_module(name: str, *arguments: str) -> Any:
-    """What `python -m ops.bench.<name>` prints in its last line, read as JSON."""
-    command = [sys.executable, "-m", f"ops.bench.{name}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MeasurementFailed(f"{name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])

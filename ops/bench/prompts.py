@@ -27,6 +27,11 @@ would write year yellow yes yet you young your
 """.split()  # noqa: SIM905 - a list literal would take a line a word
 
 
-def prompt(seed: str, index: int, num_words: int) -> str:
-    """The prompt of request `index` in a load of this seed; no two share a long prefix."""
-    return " ".join(random.Random(f"{seed}/{index}").choices(WORDS, k=num_words))
+def prompt(seed: str, index: int, num_words: int, *, shared_words: int = 0) -> str:
+    """The prompt of request `index` in a load of this seed.
+
+    All prompts of a seed begin with the same `shared_words`, and share no long prefix after them.
+    """
+    shared = random.Random(f"{seed}/shared").choices(WORDS, k=shared_words)
+    own = random.Random(f"{seed}/{index}").choices(WORDS, k=num_words)
+    return " ".join(shared + own)

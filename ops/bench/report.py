@@ -3,66 +3,102 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ops.bench.plot import write_plot
-from ops.bench.results import LABELS, Results, Row, Spread, summarise
+from ops.bench.results import LABELS, Peer, Results, Row, Spread, summarise
+from ops.bench.written import write_json
+
+CAPTION = "output tokens per second; PEFT: as many sequences as clients, in one batch"
 
 
 def table(results: Results) -> Table:
     """All scenarios: medians, with the spread below them where there are several rounds."""
-    machine = results.machine
+    rows = summarise(results)
+    with_vllm = any(row.vllm for row in rows)
     shown = Table(
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
-        title=f"{results.model} on {machine.cpu}, {machine.cores} cores, {machine.commit}",
-        caption="output tokens per second; PEFT: as many sequences as clients, in one batch",
+        title=f"{results.model} on {_machine(results)}",
+        caption=CAPTION,
     )
     shown.add_column("served", no_wrap=True)
-    for header in ("clients", "Lorikeet", "PEFT", "ratio", "GEMM\nfloor", "TTFT\np50", "ITL\np50"):
+    for header in ("clients", "Lorikeet", "PEFT", "ratio", *(["vLLM", "ratio"] * with_vllm)):
+        shown.add_column(header, justify="right", no_wrap=True)
+    for header in ("GEMM\nfloor", "TTFT\np50", "ITL\np50"):
         shown.add_column(header, justify="right", no_wrap=True)
     shown.add_column("errors", justify="right", style="red")
-    for row in summarise(results):
-        shown.add_row(*_cells(row))
+    for row in rows:
+        shown.add_row(*_cells(row, with_vllm=with_vllm))
     return shown
 
 
-def queue_line(results: Results) -> str:
-    """The queue bench in one sentence."""
+def lines(results: Results) -> list[str]:
+    """What stands below the table, a sentence each."""
+    rows = summarise(results)
     queue = results.queue
-    return (
+    return [
+        *(_tax_line(row) for row in rows if row.lora_tax),
+        *(_ttft_line(row) for row in rows if row.vllm),
+        f"memory: {results.bandwidth_bytes_per_s / 1e9:.1f} GB/s read by all cores",
         f"queue: enqueue to claim {queue.claim_p50_ms:.2f} ms at p50, {queue.claim_p99_ms:.2f} ms "
-        f"at p99; {queue.jobs_per_s:,.0f} jobs/s, {queue.redis_us_per_job:.0f} us of Redis a job"
-    )
+        f"at p99; {queue.jobs_per_s:,.0f} jobs/s, {queue.redis_us_per_job:.0f} us of Redis a job",
+    ]
 
 
 def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
     """Write the JSON file and the plot, named by date and commit; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     stem = f"{results.date[:10]}-{results.machine.commit}"
     rows = summarise(results)
-    body = {"summary": rows, **asdict(results)}
     data, plot = folder / f"{stem}.json", folder / f"{stem}.png"
-    data.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+    write_json({"summary": rows, **asdict(results)}, data)
     write_plot(rows, title=f"{results.model}, {results.machine.cpu}", path=plot)
     return data, plot
 
 
-def _cells(row: Row) -> list[str]:
+def _machine(results: Results) -> str:
+    machine = results.machine
+    return f"{machine.cpu}, {machine.cores} cores, {machine.commit}"
+
+
+def _cells(row: Row, *, with_vllm: bool) -> list[str]:
     return [
         LABELS[row.scenario.kind],
         str(row.scenario.clients),
         _number(row.tokens_per_s),
-        _number(row.peft_tokens_per_s) if row.peft_tokens_per_s else "",
-        _number(row.ratio, digits=2) if row.ratio else "",
+        *_peer(row.peft),
+        *(_peer(row.vllm) if with_vllm else []),
         f"{row.floor_tokens_per_s:.0f}",
         f"{row.ttft_p50_s.median:.2f} s",
         f"{1000 * row.itl_p50_s.median:.0f} ms",
         str(row.num_errors or ""),
     ]
+
+
+def _peer(peer: Peer | None) -> list[str]:
+    return [_number(peer.tokens_per_s), _number(peer.ratio, digits=2)] if peer else ["", ""]
+
+
+def _tax_line(row: Row) -> str:
+    assert row.lora_tax
+    tax = _number(_percent(row.lora_tax)).replace("\n", " %, ")
+    return f"LoRA tax of {LABELS[row.scenario.kind]} at {row.scenario.clients} clients: {tax} %"
+
+
+def _ttft_line(row: Row) -> str:
+    assert row.vllm
+    assert row.vllm.ttft_p50_s
+    assert row.vllm.ttft_ratio
+    return (
+        f"TTFT p50 of vLLM, {LABELS[row.scenario.kind]}, {row.scenario.clients} clients: "
+        f"{row.vllm.ttft_p50_s.median:.2f} s, {row.vllm.ttft_ratio.median:.1f} x ours"
+    )
+
+
+def _percent(share: Spread) -> Spread:
+    return Spread(median=100 * share.median, low=100 * share.low, high=100 * share.high)
 
 
 def _number(spread: Spread, *, digits: int = 0) -> str:

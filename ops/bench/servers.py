@@ -1,35 +1,43 @@
-"""Lorikeet as its users start it: Redis, `lorikeet worker` and `lorikeet api` as processes."""
+"""The servers that take turns: Lorikeet as its users start it, and vLLM for CPUs.
+
+Both serve the base model as `BASE`, use all cores, and cache no prefixes across requests unless
+that is measured. vLLM lives in a virtual environment of its own; `ops/docs/benchmarks.md` says how
+to make it.
+"""
 
 import os
-import socket
-import subprocess
 import sysconfig
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
-
+from ops.bench.adapters import MAX_RANK
+from ops.bench.processes import (
+    Serving,
+    clean_environment,
+    free_port,
+    process,
+    wait_until_serves,
+)
 from ops.embedded import start_redis
-from shared.settings import ENV_PREFIX
+from shared.errors import SettingsError
 
 BASE = "base"
 """What the base model is served as."""
 START_TIMEOUT_S = 180.0
-STOP_TIMEOUT_S = 30.0
-POLL_S = 0.2
-
-
-class ServerFailed(Exception):
-    """A server has ended, or didn't get ready; has its last words."""
+VLLM_START_TIMEOUT_S = 900.0
+"""It compiles for minutes at its first start."""
+VLLM_MAX_MODEL_LEN = "2048"
+VLLM_KV_CACHE_GIB = "4"
 
 
 @contextmanager
-def lorikeet(model: Path, adapters: Mapping[str, Path], scratch: Path) -> Iterator[str]:
-    """Serve the model as `BASE`, and its adapters by name, until the block ends.
+def lorikeet(
+    model: Path, adapters: Mapping[str, Path], scratch: Path, worker_flags: Sequence[str] = ()
+) -> Iterator[Serving]:
+    """Serve the model and its adapters by name until the block ends: Redis, worker and front end.
 
-    Gives the URL up to /v1. `scratch` takes the data of Redis and the logs.
+    `scratch` takes the data of Redis and the logs.
 
     Raises:
         ServerFailed: it didn't get ready.
@@ -38,74 +46,92 @@ def lorikeet(model: Path, adapters: Mapping[str, Path], scratch: Path) -> Iterat
         redis = start_redis(scratch / "redis")
         stack.callback(redis.stop)
         common = ["--redis-url", redis.url, "--log-level", "warning"]
-        named = [f"{name}={folder}" for name, folder in adapters.items()]
-        port = _free_port()
-        worker = ["--model", str(model), "--served-name", BASE, "--adapters", *named]
-        started = [
-            stack.enter_context(_process("worker", [*worker, *common], scratch)),
-            stack.enter_context(_process("api", ["--port", str(port), *common], scratch)),
-        ]
-        _wait_until_ready(f"http://127.0.0.1:{port}", {BASE, *adapters}, started, scratch)
-        yield f"http://127.0.0.1:{port}/v1"
+        program = str(Path(sysconfig.get_path("scripts")) / "lorikeet")
+        served = ["--model", str(model), "--served-name", BASE]
+        served += ["--adapters", *_named(adapters)] if adapters else []
+        port = free_port()
+        commands = {
+            "worker": [program, "worker", *served, *worker_flags, *common],
+            "api": [program, "api", "--port", str(port), *common],
+        }
+        started = {
+            name: stack.enter_context(process(name, command, scratch, clean_environment()))
+            for name, command in commands.items()
+        }
+        url = f"http://127.0.0.1:{port}"
+        wait_until_serves(
+            url,
+            ready="/ready",
+            names={BASE, *adapters},
+            started=list(started.values()),
+            timeout_s=START_TIMEOUT_S,
+            scratch=scratch,
+        )
+        pids = {name: one.pid for name, one in started.items()}
+        yield Serving(f"{url}/v1", {**pids, "redis": redis.pid})
 
 
 @contextmanager
-def _process(
-    command: str, flags: Sequence[str], scratch: Path
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """`lorikeet command`, stopped at the end of the block."""
-    program = Path(sysconfig.get_path("scripts")) / "lorikeet"
-    with (scratch / f"{command}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, command, *flags], stdout=log, stderr=log, env=_environment()
+def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -> Iterator[Serving]:
+    """Serve the same with the vLLM that is installed in `venv`, as fast as it goes on CPUs.
+
+    Raises:
+        ServerFailed: it didn't get ready.
+    """
+    port = free_port()
+    command = [
+        str(venv.absolute() / "bin" / "vllm"), "serve", str(model),
+        "--served-model-name", BASE, "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "bfloat16", "--max-model-len", VLLM_MAX_MODEL_LEN,
+        "--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(MAX_RANK),
+        "--lora-modules", *_named(adapters), "--no-enable-prefix-caching", "-O3",
+    ]  # fmt: skip
+    with process("vllm", command, scratch, _vllm_environment(venv)) as started:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_serves(
+            url,
+            ready="/health",
+            names={BASE, *adapters},
+            started=[started],
+            timeout_s=VLLM_START_TIMEOUT_S,
+            scratch=scratch,
         )
-    try:
-        yield process
-    finally:
-        _stop(process)
+        yield Serving(f"{url}/v1", {"vllm": started.pid})
 
 
-def _environment() -> dict[str, str]:
-    """Ours without settings of Lorikeet: what is measured are its defaults."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+def check_vllm(venv: Path) -> None:
+    """Find out early that a peer isn't there.
+
+    Raises:
+        SettingsError: `venv` has no vLLM, or no Intel OpenMP beside it.
+    """
+    for needed in (venv / "bin" / "vllm", _openmp(venv)):
+        if not needed.exists():
+            raise SettingsError(
+                f"--vllm {venv}: there is no {needed}; "
+                "ops/docs/benchmarks.md says how to install it"
+            )
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _vllm_environment(venv: Path) -> dict[str, str]:
+    """What its documentation recommends, with every core for its OpenMP threads."""
+    ours = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
+    cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+    return {
+        **ours,
+        # It calls programs of its own venv.
+        "PATH": f"{venv.absolute() / 'bin'}:{os.environ.get('PATH', '')}",
+        "LD_PRELOAD": str(_openmp(venv)),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": VLLM_KV_CACHE_GIB,
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+    }
 
 
-def _wait_until_ready(
-    url: str, names: set[str], started: Sequence["subprocess.Popen[bytes]"], scratch: Path
-) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not _serves(url, names):
-        if any(process.poll() is not None for process in started) or time.monotonic() > deadline:
-            raise ServerFailed("Lorikeet doesn't get ready:\n" + _last_words(scratch))
-        time.sleep(POLL_S)
+def _openmp(venv: Path) -> Path:
+    return venv.absolute() / "lib" / "libiomp5.so"
 
 
-def _serves(url: str, names: set[str]) -> bool:
-    try:
-        with httpx.Client(trust_env=False) as http:
-            ready = http.get(f"{url}/ready").status_code == 200
-            models = http.get(f"{url}/v1/models").json() if ready else {"data": []}
-    except httpx.HTTPError:
-        return False
-    return names <= {model["id"] for model in models["data"]}
-
-
-def _last_words(scratch: Path) -> str:
-    logs = {path.stem: path.read_text(errors="replace") for path in sorted(scratch.glob("*.log"))}
-    return "\n".join(f"{name}: {text.strip()[-2000:]}" for name, text in logs.items())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _named(adapters: Mapping[str, Path]) -> list[str]:
+    return [f"{name}={folder}" for name, folder in adapters.items()]

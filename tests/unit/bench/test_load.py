@@ -3,12 +3,16 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from ops.bench.load import Load, run_load
+from ops.bench.arrivals import Closed, Open, due_times_s
+from ops.bench.lengths import Length, fixed
+from ops.bench.load import Load, body_of, send_load
+from ops.bench.load_report import run_load
+from ops.bench.popularity import Popularity
 from ops.bench.prompts import prompt
 
 SEPARATORS = "\u2028 \u0085 \x0c"
@@ -25,11 +29,13 @@ class StandIn:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
+    heads: list[bytes] = field(default_factory=list)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         body = json.loads(await reader.readexactly(length))
+        self.heads.append(head)
         self.bodies.append(body)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -44,7 +50,12 @@ class StandIn:
         if body["model"] == "refuses":
             writer.write(b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\n\r\nfull")
             return
-        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n: hello\n\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")
+        if not body["stream"]:
+            usage = {"prompt_tokens": 3, "completion_tokens": body["max_tokens"]}
+            writer.write(json.dumps({"choices": [{"text": "all"}], "usage": usage}).encode())
+            return
+        writer.write(b": hello\n\n")
         if body["model"] == "breaks":
             send(writer, {"error": {"message": "the worker is gone"}})
             return
@@ -70,7 +81,13 @@ async def server() -> AsyncIterator[StandIn]:
 
 
 def load(server: StandIn, *models: str, clients: int = 3, requests: int = 9) -> Load:
-    return Load(url=server.url, models=models, clients=clients, requests=requests, max_tokens=5)
+    return Load(
+        url=server.url,
+        models=models,
+        arrivals=Closed(clients=clients),
+        requests=requests,
+        output_tokens=fixed(5),
+    )
 
 
 async def test_every_request_is_sent_and_answered_once(server: StandIn) -> None:
@@ -130,10 +147,58 @@ async def test_a_failed_request_is_counted_and_its_tokens_are_not(
 
 
 async def test_a_server_that_is_not_there_is_an_error_of_each_request() -> None:
-    nowhere = Load(url="http://127.0.0.1:1/v1", models=("good",), clients=2, requests=4)
+    nowhere = Load(
+        url="http://127.0.0.1:1/v1", models=("good",), arrivals=Closed(clients=2), requests=4
+    )
     report = await run_load(nowhere)
     assert len(report.errors) == 4
     assert report.tokens_per_s == 0
+
+
+async def test_an_open_loop_sends_whether_or_not_it_was_answered(server: StandIn) -> None:
+    # In a closed loop of fewer than 3 clients the barrier would never open.
+    open_loop = replace(load(server, "patient", requests=3), arrivals=Open(rate=1000.0))
+    report = await run_load(open_loop)
+    assert (report.answered, server.most_in_flight) == (3, 3)
+
+
+async def test_an_open_loop_keeps_to_its_times(server: StandIn) -> None:
+    open_loop = replace(load(server, "good", requests=20), arrivals=Open(rate=100.0))
+    answers = await send_load(open_loop)
+    sent = [answer.sent_s - answers[0].sent_s for answer in answers]
+    due = due_times_s(Open(rate=100.0), 20, "")
+    assert sent == pytest.approx([time - due[0] for time in due])
+
+
+async def test_whole_answers_are_timed_to_their_end(server: StandIn) -> None:
+    report = await run_load(replace(load(server, "good"), stream=False))
+    assert (report.answered, report.output_tokens, report.input_tokens) == (9, 45, 27)
+    assert 0 < report.e2e_s.p50 <= report.seconds
+
+
+async def test_the_api_key_is_sent(server: StandIn) -> None:
+    await send_load(load(server, "good", requests=1), api_key="secret")
+    assert b"authorization: bearer secret" in server.heads[0].lower()
+
+
+def test_lengths_are_drawn_for_each_request(server: StandIn) -> None:
+    ranges = replace(load(server, "a"), input_words=Length(2, 9), output_tokens=Length(1, 4))
+    bodies = [body_of(ranges, number) for number in range(50)]
+    assert {len(body["prompt"].split()) for body in bodies} == set(range(2, 10))
+    assert {body["max_tokens"] for body in bodies} == {1, 2, 3, 4}
+
+
+def test_shared_words_stand_in_front_of_different_prompts(server: StandIn) -> None:
+    shared = replace(load(server, "a"), shared_words=20, input_words=fixed(5))
+    prompts = [body_of(shared, number)["prompt"].split() for number in range(5)]
+    assert len({tuple(words[:20]) for words in prompts}) == 1
+    assert len({tuple(words[20:]) for words in prompts}) == 5
+
+
+def test_a_popular_model_is_asked_for_more_often(server: StandIn) -> None:
+    zipf = replace(load(server, "a", "b"), popularity=Popularity.ZIPF, zipf_s=3.0)
+    models = [body_of(zipf, number)["model"] for number in range(50)]
+    assert models.count("a") > 30
 
 
 async def test_progress_is_told_of_failed_requests_as_well(server: StandIn) -> None:

@@ -1,0 +1,111 @@
+"""`python -m ops.bench.probes.engine_process`: engine probes, in a process of their own.
+
+Each prints its rows as one line of JSON.
+"""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.share_cores import share_cores
+
+if TYPE_CHECKING:
+    from ops.bench.probes.engine import EngineProbe
+
+CONTEXT = 128
+STEPS = 20
+ROUNDS = 5
+"""Base and adapters take turns so often, as the machine's speed drifts."""
+
+Model = Annotated[Path, typer.Argument(help="folder of the base model")]
+Adapters = Annotated[Path, typer.Argument(help="folder with one folder for each adapter")]
+Sizes = Annotated[list[int], typer.Option("--size", help="may be given repeatedly")]
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Decode steps of `batch` sequences."""
+
+    batch: int
+    base_ms: float
+    adapters_ms: float
+    """With as many different adapters as there are, or sequences if those are fewer."""
+    lora_ms: float
+    """What the adapters added: the median of differences within a round."""
+    lora_bytes: int
+    """Weights of the adapters that took part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One sequence of `tokens`."""
+
+    tokens: int
+    prefill_ms_per_token: float
+    step_ms: float
+    """Of a decode step."""
+    kv_bytes: int
+    """Keys and values that the step reads."""
+
+
+@app.command()
+def steps(model: Model, adapters: Adapters, sizes: Sizes) -> None:
+    """Decode steps of each batch size, with the base model and with adapters in turn."""
+    probe = _probe(model, adapters, max_num_seqs=max(sizes))
+    print(json.dumps([asdict(_step(probe, batch)) for batch in sizes]))
+
+
+@app.command()
+def contexts(model: Model, sizes: Sizes) -> None:
+    """Prefill and decode steps of one sequence at each context length, in tokens."""
+    probe = _probe(model, None, max_num_seqs=1)
+    probe.prefill_s(CONTEXT)  # warm up
+    print(json.dumps([asdict(_context(probe, tokens)) for tokens in sizes]))
+
+
+def _probe(model: Path, adapters: Path | None, *, max_num_seqs: int) -> "EngineProbe":
+    share_cores()  # as the worker does, before torch is imported
+    from ops.bench.probes.engine import EngineProbe
+
+    folders = sorted(adapters.iterdir()) if adapters else []
+    return EngineProbe(model, {f.name: f for f in folders}, max_num_seqs=max_num_seqs)
+
+
+def _step(probe: "EngineProbe", batch: int) -> Step:
+    used = probe.adapters[:batch]
+    versions = [adapter.version for adapter in used]
+    rounds = [
+        (_decode_ms(probe, batch, [None]), _decode_ms(probe, batch, versions))
+        for _ in range(ROUNDS)
+    ]
+    return Step(
+        batch=batch,
+        base_ms=statistics.median(base for base, _ in rounds),
+        adapters_ms=statistics.median(adapters for _, adapters in rounds),
+        lora_ms=statistics.median(adapters - base for base, adapters in rounds),
+        lora_bytes=sum(adapter.num_bytes for adapter in used),
+    )
+
+
+def _decode_ms(probe: "EngineProbe", batch: int, versions: list[Any]) -> float:
+    return 1000 * statistics.median(probe.decode_s(batch, CONTEXT, versions, STEPS))
+
+
+def _context(probe: "EngineProbe", tokens: int) -> Context:
+    prefill_s = probe.prefill_s(tokens)
+    return Context(
+        tokens=tokens,
+        prefill_ms_per_token=1000 * prefill_s / tokens,
+        step_ms=1000 * statistics.median(probe.decode_s(1, tokens, [None], STEPS)),
+        kv_bytes=tokens * probe.kv_bytes_per_token,
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,64 @@
+"""What a probe found: its figures, what they say, and a plot of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ops.bench.machine import this_machine
+from ops.bench.written import write_json
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Points by what they are, over one pair of axes; y starts at 0."""
+
+    x: str
+    y: str
+    series: Mapping[str, Points]
+    joined: bool = True
+    """Whether lines go through the points."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One probe's result."""
+
+    name: str
+    figures: Any
+    """Dataclasses, as they go into the JSON file."""
+    says: tuple[str, ...]
+    """For the terminal, and the plot's title."""
+    chart: Chart
+
+
+def write_finding(finding: Finding, model: str, folder: Path) -> tuple[Path, Path]:
+    """Write the JSON file and the plot, named by date, commit and probe; returns their paths."""
+    machine, date = this_machine(), datetime.now(UTC).isoformat(timespec="seconds")
+    stem = f"{date[:10]}-{machine.commit}-{finding.name}"
+    data, plot = folder / f"{stem}.json", folder / f"{stem}.png"
+    head = {"date": date, "machine": asdict(machine), "model": model}
+    write_json({**head, "says": finding.says, "figures": finding.figures}, data)
+    write_chart(finding.chart, title="\n".join(finding.says), path=plot)
+    return data, plot
+
+
+def write_chart(chart: Chart, *, title: str, path: Path) -> None:
+    """Draw the chart into the PNG file `path`."""
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for label, points in chart.series.items():
+        x, y = [point[0] for point in points], [point[1] for point in points]
+        axes.plot(x, y, marker=".", linestyle="-" if chart.joined else "none", label=label)
+    axes.set_xlabel(chart.x)
+    axes.set_ylabel(chart.y)
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(title, fontsize=8)
+    figure.savefig(path)

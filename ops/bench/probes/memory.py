@@ -1,0 +1,76 @@
+"""Whether the processes grow with the number of requests that they answered."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from ops.bench.arrivals import Closed
+from ops.bench.lengths import Length
+from ops.bench.load import Load
+from ops.bench.load_report import run_load
+from ops.bench.modules import MeasurementFailed
+from ops.bench.probes.finding import Chart, Finding
+
+CLIENTS = 32
+NUM_SAMPLES = 10
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySample:
+    """Resident memory after `answered` requests."""
+
+    answered: int
+    rss_bytes: dict[str, int]
+    """By process."""
+
+
+def measure_memory(
+    url: str,
+    models: Sequence[str],
+    pids: Mapping[str, int],
+    requests: int,
+    on_done: Callable[[], None] = lambda: None,
+) -> list[MemorySample]:
+    """Send `requests` short ones of 8 tokens, and look at the processes in between.
+
+    The first sample is taken after a tenth of them, which isn't counted: until then caches fill.
+
+    Raises:
+        MeasurementFailed: a request failed.
+    """
+    portion = max(requests // NUM_SAMPLES, 1)
+    samples = []
+    for number in range(NUM_SAMPLES + 1):
+        load = Load(
+            url=url,
+            models=tuple(models),
+            arrivals=Closed(clients=CLIENTS),
+            requests=portion,
+            input_words=Length(16, 16),
+            output_tokens=Length(8, 8),
+            seed=f"memory/{number}",
+        )
+        if errors := asyncio.run(run_load(load, on_done)).errors:
+            raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
+        rss = {name: psutil.Process(pid).memory_info().rss for name, pid in pids.items()}
+        samples.append(MemorySample(answered=number * portion, rss_bytes=rss))
+    return samples
+
+
+def memory_finding(samples: Sequence[MemorySample]) -> Finding:
+    """First and last sample of each process in words, all in the plot."""
+    first, last = samples[0], samples[-1]
+    says = tuple(
+        f"{name}: {before / MIB:.1f} MiB, and after {last.answered:,} more requests "
+        f"{last.rss_bytes[name] / MIB:.1f} MiB"
+        for name, before in first.rss_bytes.items()
+    )
+    series = {
+        name: [(sample.answered, sample.rss_bytes[name] / MIB) for sample in samples]
+        for name in first.rss_bytes
+    }
+    chart = Chart(x="requests answered", y="resident memory, MiB", series=series)
+    return Finding(name="memory", figures={"samples": samples}, says=says, chart=chart)

@@ -1,0 +1,95 @@
+"""What decode steps cost: against the GEMM floor, by context, and for the bytes of adapters."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ops.bench.floor import Floor
+from ops.bench.modules import run_module
+from ops.bench.probes.engine_process import Context, Step
+from ops.bench.probes.finding import Chart, Finding
+
+ENGINE = "probes.engine_process"
+
+
+def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
+    """Decode steps of the base model and of its adapters beside the floor, by batch size."""
+    floors = [Floor(**f) for f in run_module("floor", str(model), *_flags("batch", batches))]
+    found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
+    return steps_finding([Step(**step) for step in found], floors)
+
+
+def measure_lora(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
+    """The LoRA part of a step beside the time that reading its weights takes."""
+    bandwidth = float(run_module("bandwidth"))
+    found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
+    return lora_finding([Step(**step) for step in found], bandwidth)
+
+
+def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
+    """A sequence's steps by its length, beside what reading the added keys and values takes."""
+    bandwidth = float(run_module("bandwidth"))
+    found = run_module(ENGINE, "contexts", str(model), *_flags("size", contexts))
+    return contexts_finding([Context(**context) for context in found], bandwidth)
+
+
+def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
+    """`floors` are of the same batch sizes."""
+    says = tuple(
+        f"C = {step.batch}: base {step.base_ms:.1f} ms ({step.base_ms / floor.ms:.2f} x the floor),"
+        f" adapters {step.adapters_ms:.1f} ms ({step.adapters_ms / floor.ms:.2f} x)"
+        for step, floor in zip(steps, floors, strict=True)
+    )
+    series = {
+        "base": [(step.batch, step.base_ms) for step in steps],
+        "adapters": [(step.batch, step.adapters_ms) for step in steps],
+        "GEMM floor": [(floor.batch, floor.ms) for floor in floors],
+    }
+    chart = Chart(x="sequences", y="ms of a decode step", series=series)
+    return Finding(name="steps", figures={"steps": steps, "floor": floors}, says=says, chart=chart)
+
+
+def lora_finding(steps: Sequence[Step], bandwidth: float) -> Finding:
+    """`bandwidth` in bytes per second."""
+    bytes_ms = [1000 * step.lora_bytes / bandwidth for step in steps]
+    says = tuple(
+        f"{step.batch} distinct adapters, a sequence each: {step.lora_ms:.2f} ms of a step for "
+        f"{step.lora_bytes / 1e6:.0f} MB, {step.lora_ms / floor:.2f} x what reading them takes"
+        for step, floor in zip(steps, bytes_ms, strict=True)
+    )
+    series = {
+        "LoRA part of a step": [(step.batch, step.lora_ms) for step in steps],
+        f"its bytes at {bandwidth / 1e9:.1f} GB/s": [
+            (step.batch, floor) for step, floor in zip(steps, bytes_ms, strict=True)
+        ],
+    }
+    figures = {"steps": steps, "bandwidth_bytes_per_s": bandwidth}
+    chart = Chart(x="distinct adapters, a sequence each", y="ms", series=series)
+    return Finding(name="lora", figures=figures, says=says, chart=chart)
+
+
+def contexts_finding(contexts: Sequence[Context], bandwidth: float) -> Finding:
+    """`bandwidth` in bytes per second; explained is the shortest context's step and the bytes."""
+    first = contexts[0]
+    explained = [
+        first.step_ms + 1000 * (context.kv_bytes - first.kv_bytes) / bandwidth
+        for context in contexts
+    ]
+    says = tuple(
+        f"{context.tokens} tokens: a decode step {context.step_ms:.1f} ms, of which its KV bytes "
+        f"explain {known:.1f} ms; prefill {context.prefill_ms_per_token:.2f} ms a token"
+        for context, known in zip(contexts, explained, strict=True)
+    )
+    tokens = [context.tokens for context in contexts]
+    series = {
+        "decode step": [(context.tokens, context.step_ms) for context in contexts],
+        f"explained by KV bytes at {bandwidth / 1e9:.1f} GB/s": list(
+            zip(tokens, explained, strict=True)
+        ),
+    }
+    figures = {"contexts": contexts, "bandwidth_bytes_per_s": bandwidth}
+    chart = Chart(x="tokens of context", y="ms", series=series)
+    return Finding(name="context", figures=figures, says=says, chart=chart)
+
+
+def _flags(name: str, numbers: Sequence[int]) -> list[str]:
+    return [f"--{name}={number}" for number in numbers]

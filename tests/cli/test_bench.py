@@ -1,0 +1,93 @@
+"""`lorikeet bench` against a server that is a few lines long."""
+
+import json
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from rich.text import Text
+from typer.testing import CliRunner
+
+from ops.bench.popularity import FORMULA
+from ops.cli import app
+from shared.errors import SettingsError
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        chunks = [{"choices": [{"text": "x"}]}] * body["max_tokens"]
+        usage = {"prompt_tokens": 2, "completion_tokens": len(chunks)}
+        self.send_response(200 if body["model"] != "gone" else 404)
+        self.end_headers()
+        for chunk in [*chunks, {"choices": [], "usage": usage}]:
+            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def bench(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
+    return result.output
+
+
+def test_it_prints_a_table_and_writes_figures_and_a_plot(url: str, tmp_path: Path) -> None:
+    figures, plot = tmp_path / "figures.json", tmp_path / "plot.png"
+    output = bench(
+        url, "a", "b", "--requests=6", "--output=2-4", "--rate=500", "--popularity=zipf",
+        "--slo-ttft-ms=60000", f"--json={figures}", f"--plot={plot}",
+    )  # fmt: skip
+    assert "time to first token" in output
+    assert "6 of 6 requests answered" in output
+    assert "goodput" in output
+    written = json.loads(figures.read_bytes())
+    assert written["load"]["arrivals"] == {"rate": 500.0, "burstiness": 1.0}
+    assert written["goodput_per_s"] == pytest.approx(written["requests_per_s"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_failed_requests_end_it_with_an_error(url: str) -> None:
+    with pytest.raises(Exception, match="3 of 3 failed:\nHTTP 404"):
+        bench(url, "gone", "--requests=3", "--output=1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--rate=1", "--clients=2"], "--clients is a closed loop and --rate an open one"),
+        (["--input=9-3"], "--input 9-3 is no length"),
+        (["--output=0"], "--output 0 is no length"),
+        (["--no-stream", "--slo-ttft-ms=5"], "need --stream"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_a_request(arguments: list[str], reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        bench("http://127.0.0.1:1", "a", *arguments)
+
+
+def test_the_help_states_the_formula_of_popularity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+    words = Text.from_ansi(bench("--help")).plain.replace("│", " ").split()
+    assert FORMULA in " ".join(words)
+
+
+def test_importing_the_command_line_brings_no_plotting() -> None:
+    import subprocess
+
+    code = "import sys, ops.cli; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
