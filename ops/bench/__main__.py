@@ -13,7 +13,7 @@ from ops.bench.bench import Bench
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
 from ops.bench.probes.commands import probes_app
 from ops.bench.progress import progress
-from ops.bench.report import lines, table, write_results
+from ops.bench.report import WIDTH, lines, table, write_results
 from ops.bench.results import Results
 from ops.bench.servers import check_vllm
 from ops.demo.model import demo_model
@@ -56,7 +56,8 @@ def compare(
     with TemporaryDirectory(prefix="lorikeet-bench-") as scratch, progress(console) as bar:
         bench = Bench(folder, numbers, Path(scratch), bar, vllm_venv=vllm)
         found = bench.run(1 if quick else repeats)
-    console.print(table(found))
+    # A narrow terminal wraps lines, which is better than figures cut short.
+    console.print(table(found), width=max(WIDTH, console.width), crop=False)
     for line in lines(found):
         console.print(line, highlight=False, soft_wrap=True)
     for path in write_results(found, results):

@@ -7,9 +7,10 @@ from typing import Any
 
 from ops.bench.machine import ROOT
 from ops.bench.processes import clean_environment
+from shared.errors import LorikeetError
 
 
-class MeasurementFailed(Exception):
+class MeasurementFailed(LorikeetError):
     """A measurement's process has ended with an error; has its last words."""
 
 

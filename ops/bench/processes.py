@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from shared.errors import LorikeetError
 from shared.settings import ENV_PREFIX
 
 STOP_TIMEOUT_S = 30.0
@@ -19,7 +20,7 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """What is measured may use all cores, whatever the shell says."""
 
 
-class ServerFailed(Exception):
+class ServerFailed(LorikeetError):
     """A server has ended, or didn't get ready; has its last words."""
 
 

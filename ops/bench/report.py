@@ -10,7 +10,9 @@ from ops.bench.plot import write_plot
 from ops.bench.results import LABELS, Peer, Results, Row, Spread, summarise
 from ops.bench.written import write_json
 
-CAPTION = "output tokens per second; PEFT: as many sequences as clients, in one batch"
+WIDTH = 110
+"""Columns that the table may need with every peer and three rounds."""
+CAPTION = "output tokens per second with C clients; PEFT: C sequences in one batch, offline"
 
 
 def table(results: Results) -> Table:
@@ -25,7 +27,7 @@ def table(results: Results) -> Table:
         caption=CAPTION,
     )
     shown.add_column("served", no_wrap=True)
-    for header in ("clients", "Lorikeet", "PEFT", "ratio", *(["vLLM", "ratio"] * with_vllm)):
+    for header in ("C", "Lorikeet", "PEFT", "ratio", *(["vLLM", "ratio"] * with_vllm)):
         shown.add_column(header, justify="right", no_wrap=True)
     for header in ("GEMM\nfloor", "TTFT\np50", "ITL\np50"):
         shown.add_column(header, justify="right", no_wrap=True)

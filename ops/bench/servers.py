@@ -1,8 +1,7 @@
 """The servers that take turns: Lorikeet as its users start it, and vLLM for CPUs.
 
-Both serve the base model as `BASE`, use all cores, and cache no prefixes across requests unless
-that is measured. vLLM lives in a virtual environment of its own; `ops/docs/benchmarks.md` says how
-to make it.
+Both serve the base model as `BASE` and use all cores. vLLM lives in a virtual environment of its
+own; `ops/docs/benchmarks.md` says how to make it.
 """
 
 import os

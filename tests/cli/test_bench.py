@@ -1,6 +1,7 @@
 """`lorikeet bench` against a server that is a few lines long."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -87,7 +88,5 @@ def test_the_help_states_the_formula_of_popularity(monkeypatch: pytest.MonkeyPat
 
 
 def test_importing_the_command_line_brings_no_plotting() -> None:
-    import subprocess
-
     code = "import sys, ops.cli; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

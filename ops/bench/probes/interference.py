@@ -60,7 +60,7 @@ async def disturb(streams: Load, prompt_words: int) -> Disturbance:
             tasks.create_task(ask(http, streams.url, body_of(streams, number), answer))
         await _until_settled(answers)
         long = await _send(http, long_load)
-        is_outlasted = all(len(a.text_s) < streams.output_tokens.low for a in answers)
+        is_outlasted = all(answer.output_tokens is None for answer in answers)
     errors = [answer.error for answer in (*answers, long) if answer.error]
     if errors or not is_outlasted:
         raise MeasurementFailed(errors[0] if errors else "streams ended before the long prompt")

@@ -16,7 +16,7 @@ from ops.bench.load_report import LoadReport
 from ops.bench.machine import Machine, this_machine
 from ops.bench.percentiles import percentiles
 from ops.bench.queue import QueueReport
-from ops.bench.report import lines, table, write_results
+from ops.bench.report import WIDTH, lines, table, write_results
 from ops.bench.results import Repeat, Results, Scenario, summarise
 
 BASE = Scenario(kind="base", clients=8)
@@ -155,11 +155,13 @@ def test_one_round_has_no_spread() -> None:
     assert "100-100" not in out.getvalue()
 
 
-def test_the_table_shows_vllm_beside_us() -> None:
+def test_the_table_has_room_for_vllm_and_its_spread() -> None:
+    rounds = results(repeat(1100, 880, 30, vllm=(150, 110)), repeat(1220, 990, 32, vllm=(250, 88)))
     out = StringIO()
-    Console(file=out, width=100).print(table(WITH_VLLM))
+    Console(file=out, width=WIDTH).print(table(rounds))
     assert "vLLM" in out.getvalue()
-    assert "8.00" in out.getvalue()
+    assert "8.00-11.25" in out.getvalue()
+    assert "…" not in out.getvalue()
 
 
 def test_below_the_table_stand_tax_waiting_memory_and_queue() -> None:
