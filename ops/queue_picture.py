@@ -14,7 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ops.bench.load import Load, run_load
+from ops.bench.arrivals import Closed
+from ops.bench.lengths import Length
+from ops.bench.load import Load, send_load
 from ops.chat.client import Client, ServerError
 from ops.commands.pool import Pool, on_pool
 from ops.commands.queue import views
@@ -57,12 +59,12 @@ async def _take(pool: Pool, url: str) -> None:
     load = Load(
         url=f"{url}/v1",
         models=tuple(names),
-        clients=CLIENTS,
+        arrivals=Closed(clients=CLIENTS),
         requests=10**6,
-        prompt_words=32,
-        max_tokens=32,
+        input_words=Length(32, 32),
+        output_tokens=Length(32, 32),
     )
-    task = asyncio.create_task(run_load(load))
+    task = asyncio.create_task(send_load(load))
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(SHOWN_AFTER_S):
