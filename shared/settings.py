@@ -126,6 +126,9 @@ class WorkerSettings(PoolSettings):
     kv_cache_mb: int = Field(
         2048, ge=1, le=MAX_NUMBER, description="memory for the KV cache, in MiB"
     )
+    prefix_cache: bool = Field(
+        True, description="share the KV cache of equal beginnings, per adapter and tenant"
+    )
     adapter_memory_mb: int = Field(
         1024, ge=1, le=MAX_NUMBER, description="memory for resident adapters, in MiB"
     )

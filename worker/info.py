@@ -27,7 +27,12 @@ def worker_info(
         kv_blocks_free=stats.kv_blocks_free,
         adapter_bytes=stats.adapter_bytes,
         tokens_total=stats.num_tokens,
-        counters={"steps": stats.num_steps, "preemptions": stats.num_preemptions, **counters},
+        counters={
+            "steps": stats.num_steps,
+            "preemptions": stats.num_preemptions,
+            "cached_tokens": stats.num_cached_tokens,
+            **counters,
+        },
     )
 
 
@@ -36,6 +41,7 @@ def budgets(settings: WorkerSettings, served: ServedModel) -> dict[str, str | in
     return {
         "device": served.device,
         "dtype": served.dtype,
+        "kernels": served.kernels,
         "threads": served.num_threads,
         "max_model_len": served.max_model_len,
         "max_num_seqs": settings.max_num_seqs,

@@ -17,6 +17,7 @@ from worker.model.kv_cache import BLOCK_SIZE
 from worker.model.loader import LoadedModel, load_model
 from worker.served import ServedModel
 from worker.text import Tokenizer
+from worker.threads import end_team, set_threads
 from worker.tool_form import tool_form
 
 log = structlog.get_logger()
@@ -35,6 +36,8 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
     engine = Engine(loaded, _engine_config(settings))
+    num_threads = torch.get_num_threads()
+    end_team()
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(loaded.tokenizer, vocab_size=loaded.config.vocab_size),
@@ -44,8 +47,10 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         eos_ids=loaded.eos_ids,
         device=str(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
-        num_threads=torch.get_num_threads(),
         grammars=Grammars(_grammar_compiler(loaded)),
+        kernels=loaded.kernels.name,
+        num_threads=num_threads,
+        take_cores=lambda: set_threads(num_threads),
         read_adapter=lambda name, source: _read_adapter(name, source, loaded, engine),
     )
 
@@ -56,6 +61,7 @@ def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
 
 
 def _read_adapter(name: str, source: str, loaded: LoadedModel, engine: Engine) -> LoRAAdapter:
+    set_threads(1)  # the cores are the engine's
     adapter = read_adapter(name, source, engine.base, dtype=loaded.dtype)
     if unused := [file.name for file in template_files(adapter.folder)]:
         # Prompts follow the base model's template; who trained with another must know.
@@ -69,6 +75,7 @@ def _engine_config(settings: WorkerSettings) -> EngineConfig:
         max_num_batched_tokens=settings.max_num_batched_tokens,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=settings.kv_cache_mb * MIB,
+        caches_prefixes=settings.prefix_cache,
         adapter_bytes=settings.adapter_memory_mb * MIB,
     )
 

@@ -71,6 +71,7 @@ def request_of(
         ),
         max_tokens=choice.max_tokens,
         stop_ids=frozenset() if sampling.ignore_eos else served.eos_ids,
+        tenant=job.job.tenant,
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),
         scores_prompt=job.job.echo and sampling.logprobs is not None and not choice.ids,

@@ -26,8 +26,11 @@ class ServedModel:
     eos_ids: frozenset[int]
     device: str
     dtype: str
+    kernels: str
     num_threads: int
     """CPU threads of the engine."""
     grammars: Grammars
+    take_cores: Callable[[], None]
+    """Lets the calling thread compute with that many; other threads have one."""
     read_adapter: Callable[[str, str], "LoRAAdapter"]
     """Reads and checks the adapter of a name and a source; blocks; raises AdapterRejected."""

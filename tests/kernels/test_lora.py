@@ -1,80 +1,231 @@
-"""The LoRA kernel against a loop over tokens."""
+"""Each token's LoRA term, against a loop over tokens in double precision."""
 
-import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_sets import NATIVE_DTYPES, SET_IDS, SETS, assert_near, kernels_of, native_kernels
+from kernel_sets import threads as with_threads
+from torch import Tensor
 
-from worker.kernels.reference_lora import LoRABlock, add_lora_
+from worker.kernels.interface import Kernels, LoRAPages, LoRAPlan, LoRASite, LoRASites
 
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
+PAGE_ROWS = 8
+NAN = float("nan")
 
-
-def problem(
-    ranks: list[int], owners: list[int], num_in: int, num_out: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, LoRABlock, torch.Tensor]:
-    """y, x, one block over all rows, and what y must become. Owner -1 is the base."""
-    generator = torch.Generator().manual_seed(len(ranks) + num_in)
-    x = torch.randn(len(owners), num_in, generator=generator).to(dtype)
-    y = torch.randn(len(owners), num_out, generator=generator).to(dtype)
-    a = (torch.randn(sum(ranks), num_in, generator=generator) / num_in**0.5).to(dtype)
-    b = torch.randn(sum(ranks), num_out, generator=generator).to(dtype)
-    ends = list(itertools.accumulate(ranks, initial=0))
-    foreign = torch.ones(len(owners), sum(ranks), dtype=torch.bool)
-    expected = y.double()
-    for token, owner in enumerate(owners):
-        if owner >= 0:
-            rows = slice(ends[owner], ends[owner + 1])
-            foreign[token, rows] = False
-            expected[token] += (x[token].double() @ a[rows].double().t()) @ b[rows].double()
-    return y, x, LoRABlock(0, len(owners), a, b, foreign), expected
+BASE = -1
+"""Owner of a token without an adapter."""
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(
-    ("ranks", "owners"),
-    [
-        ([8], [0]),
-        ([1], [0, -1, 0]),
-        ([16], [-1, -1, -1]),
-        ([8, 16], [0, 1, 0, 1, -1]),
-        ([3, 24, 48], [2, 2, 0, 1, 1, -1, 0]),
-        ([8] * 9, list(range(9)) * 3),
-    ],
-    ids=["one token", "rank 1", "base only", "two ranks", "odd ranks", "distinct"],
-)
-@pytest.mark.parametrize(("num_in", "num_out"), [(16, 40), (61, 7)], ids=["up", "odd sizes"])
+@dataclass(frozen=True)
+class Problem:
+    """Tokens of several adapters in linears that read the same input.
+
+    All storage that is no adapter's, and all of `y` between the linears' columns, is NaN.
+    """
+
+    x: Tensor
+    y: Tensor
+    sites: LoRASites
+    plan: LoRAPlan
+    owners: list[int]
+    weights: list[list[tuple[Tensor, Tensor] | None]]
+    """Of each site and adapter: a `[r, in]` and b `[r, out]`; None if it doesn't target it."""
+
+    def run(self, kernels: Kernels) -> Tensor:
+        """`y` with the terms."""
+        got = self.y.clone()
+        kernels.add_lora_(got, self.x, self.sites, self.plan)
+        return got
+
+    def expected(self, *, signs: bool = True) -> Tensor:
+        """What that must be, as doubles; or the sums of its terms without their signs."""
+        y = self.y.double() if signs else self.y.double().abs()
+        for token, owner in enumerate(self.owners):
+            for site, of_site in zip(self.sites.sites, self.weights, strict=True):
+                if owner != BASE and (pair := of_site[owner]) is not None:
+                    a, b = pair
+                    shrunk = (a.double() @ self.x[token].double()).to(a.dtype).double()
+                    columns = slice(site.offset, site.offset + b.shape[1])
+                    y[token, columns] += (
+                        shrunk @ b.double() if signs else shrunk.abs() @ b.double().abs()
+                    )
+        return y
+
+    def columns(self) -> Tensor:
+        """`[width]` bool: the columns of `y` that are some site's."""
+        inside = torch.zeros(self.y.shape[1], dtype=torch.bool)
+        for site in self.sites.sites:
+            inside[site.offset : site.offset + site.b.shape[1]] = True
+        return inside
+
+
+def made(
+    dtype: torch.dtype,
+    ranks: Sequence[Sequence[int]],
+    owners: list[int],
+    num_in: int = 32,
+    outs: Sequence[int] = (40,),
+    offsets: Sequence[int] = (0,),
+) -> Problem:
+    """A random problem; `ranks` are of each site and adapter, 0 where it has none."""
+    generator = torch.Generator().manual_seed(len(owners))
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    sites, pages, weights = [], [], []
+    for group, (of_site, out, offset) in enumerate(zip(ranks, outs, offsets, strict=True)):
+        sizes = [-(-rank // PAGE_ROWS) for rank in of_site]
+        numbers = torch.randperm(sum(sizes) + 2, generator=generator)
+        a = torch.full((len(numbers) * PAGE_ROWS, num_in), NAN, dtype=dtype)
+        b = torch.full((len(numbers) * PAGE_ROWS, out), NAN, dtype=dtype)
+        starts = [0, *accumulate(sizes)]
+        pairs: list[tuple[Tensor, Tensor] | None] = []
+        for rank, start, size in zip(of_site, starts, sizes, strict=False):
+            own = numbers[start : start + size, None] * PAGE_ROWS + torch.arange(PAGE_ROWS)
+            a[own], b[own] = 0.0, 0.0
+            rows = own.flatten()[:rank]
+            a[rows], b[rows] = rand(rank, num_in) / num_in**0.5, rand(rank, out)
+            pairs.append((a[rows], b[rows]) if rank else None)
+        sites.append(LoRASite(a, b, group, offset))
+        pages.append(LoRAPages(int32(starts), numbers[: sum(sizes)].int()))
+        weights.append(pairs)
+    tokens = [[t for t, o in enumerate(owners) if o == i] for i in range(len(ranks[0]))]
+    plan = LoRAPlan(
+        token_starts=int32([0, *accumulate(map(len, tokens))]),
+        tokens=int32([token for part in tokens for token in part]),
+        pages=pages,
+        page_rows=PAGE_ROWS,
+    )
+    width = max(offset + out for offset, out in zip(offsets, outs, strict=True)) + 3
+    y = torch.full((len(owners), width), NAN, dtype=dtype)
+    problem = Problem(rand(len(owners), num_in), y, LoRASites(sites), plan, owners, weights)
+    y[:, problem.columns()] = rand(len(owners), int(problem.columns().sum()))
+    return problem
+
+
+def int32(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
+def check(problem: Problem, kernels: Kernels) -> None:
+    inside = problem.columns()
+    got, expected = problem.run(kernels), problem.expected()
+    terms = problem.expected(signs=False)
+    assert_near(got[:, inside], expected[:, inside], terms[:, inside])
+    assert got[:, ~inside].isnan().all()
+    of_base = torch.tensor(problem.owners) == BASE
+    assert torch.equal(got[of_base][:, inside], problem.y[of_base][:, inside])
+
+
+POPULARITY = {
+    "one token": [0],
+    "all one adapter": [0] * 70,
+    "uniform": [i % 3 for i in range(30)],
+    "skewed": [0] * 20 + [1, 2, 0, 0],
+    "with base rows between": [0, BASE, 1, 1, BASE, 2, BASE, BASE, 0],
+    "base rows alone": [BASE] * 4,
+}
+
+
+@pytest.mark.parametrize("popularity", POPULARITY)
+@pytest.mark.parametrize("sizes", [(32, 40), (61, 7), (128, 400), (1, 1)], ids=str)
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 def test_each_token_gets_its_own_adapters_term(
-    ranks: list[int], owners: list[int], num_in: int, num_out: int, dtype: torch.dtype
+    name: str, dtype: torch.dtype, sizes: tuple[int, int], popularity: str
 ) -> None:
-    y, x, block, expected = problem(ranks, owners, num_in, num_out, dtype)
-    add_lora_(y, x, [block])
-    scale = expected.abs().max().item()
-    torch.testing.assert_close(y.double(), expected, rtol=0, atol=TOLERANCE[dtype] * scale)
+    ranks = [[8, 3, 24]]
+    problem = made(dtype, ranks, POPULARITY[popularity], sizes[0], sizes[1:])
+    check(problem, kernels_of(name, dtype))
 
 
-def test_blocks_touch_only_their_own_tokens() -> None:
-    y, x, whole, expected = problem([8, 8], [0, 0, -1, 1], 16, 16, torch.float32)
-    assert whole.foreign is not None
-    before = y.clone()
-    add_lora_(y, x, [LoRABlock(0, 2, whole.a[:8], whole.b[:8], None)])
-    assert torch.equal(y[2:], before[2:])
-    add_lora_(y, x, [whole._replace(start=3, stop=4, foreign=whole.foreign[3:])])
-    assert torch.equal(y[2], before[2])
-    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("rank", [1, 3, 8, 24, 48, 64, 256])
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_any_rank_is_computed_whole(name: str, dtype: torch.dtype, rank: int) -> None:
+    check(made(dtype, [[rank, 8]], [0, 1, 0, BASE, 0, 0, 0]), kernels_of(name, dtype))
 
 
-def test_an_adapter_that_overflows_never_reaches_its_batch_mates() -> None:
-    y, x, block, expected = problem([8, 8], [0, 1, -1], 16, 16, torch.float32)
-    block.a[8:] = 3e38
-    add_lora_(y, x, [block])
-    assert not y[1].isfinite().all()
-    torch.testing.assert_close(y[0].double(), expected[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(y[2].double(), expected[2], rtol=0, atol=0)
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_forty_distinct_adapters_share_a_batch(name: str, dtype: torch.dtype) -> None:
+    owners = [*range(40), BASE, *reversed(range(40))]
+    check(made(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels_of(name, dtype))
 
 
-def test_no_blocks_change_nothing() -> None:
-    y, x, _, _ = problem([8], [0], 16, 16, torch.float32)
-    before = y.clone()
-    add_lora_(y, x, [])
-    assert torch.equal(y, before)
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_siblings_get_their_terms_in_their_own_columns(name: str, dtype: torch.dtype) -> None:
+    ranks = [[8, 0, 16], [3, 24, 0], [0, 0, 8]]  # each adapter targets some of the siblings
+    owners = [0, 1, 2, BASE, 2, 1, 0, 1, 1, 1, 1, 1]
+    outs, offsets = (48, 16, 7), (0, 48, 70)
+    check(made(dtype, ranks, owners, 61, outs, offsets), kernels_of(name, dtype))
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_an_adapter_that_overflows_never_reaches_its_batch_mates(
+    name: str, dtype: torch.dtype
+) -> None:
+    kernels = kernels_of(name, dtype)
+    problem = made(dtype, [[8, 8, 8]], [0, 1, BASE, 1, 2, 0, 1])
+    expected = problem.run(kernels)
+    site, pages = problem.sites.sites[0], problem.plan.pages[0]
+    page = int(pages.pages[1])  # adapter 1 has a page
+    site.a[page * PAGE_ROWS : (page + 1) * PAGE_ROWS] = torch.finfo(dtype).max
+    got = problem.run(kernels)
+    inside, wild = problem.columns(), torch.tensor(problem.owners) == 1
+    assert not got[wild][:, inside].isfinite().all()
+    assert torch.equal(got[~wild][:, inside], expected[~wild][:, inside])
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_rows_may_lie_apart(name: str, dtype: torch.dtype) -> None:
+    kernels = kernels_of(name, dtype)
+    problem = made(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
+    wide = torch.full((5, 50), NAN, dtype=dtype)
+    wide[:, 5:37] = problem.x
+    got = problem.y.clone()
+    kernels.add_lora_(got, wide[:, 5:37], problem.sites, problem.plan)
+    assert torch.equal(got.nan_to_num(9.0), problem.run(kernels).nan_to_num(9.0))
+
+
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
+    kernels = native_kernels(dtype)
+    ranks = [[8, 16, 24], [8, 8, 8]]
+    problem = made(dtype, ranks, [i % 4 - 1 for i in range(150)], 64, (200, 30), (0, 200))
+    outputs = []
+    for number in (1, 2, 3):
+        with with_threads(number):
+            outputs.append(problem.run(kernels).nan_to_num(9.0))
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@settings(max_examples=30, derandomize=True)
+@given(st.data())
+def test_any_batch_equals_token_by_token(
+    name: str, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    num_adapters, num_sites = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
+    rank = st.sampled_from([0, 1, 3, 8, 9, 24])
+    of_site = st.lists(rank, min_size=num_adapters, max_size=num_adapters)
+    ranks = data.draw(st.lists(of_site, min_size=num_sites, max_size=num_sites))
+    owners = data.draw(st.lists(st.integers(BASE, num_adapters - 1), min_size=1, max_size=24))
+    outs = data.draw(st.lists(st.integers(1, 60), min_size=num_sites, max_size=num_sites))
+    gap = data.draw(st.integers(0, 3))
+    offsets = [0, *accumulate(out + gap for out in outs)][:-1]
+    num_in = data.draw(st.integers(1, 80))
+    check(made(dtype, ranks, owners, num_in, outs, offsets), kernels_of(name, dtype))
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_columns_of_the_input_may_lie_apart(name: str, dtype: torch.dtype) -> None:
+    kernels = kernels_of(name, dtype)
+    problem = made(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
+    got = problem.y.clone()
+    kernels.add_lora_(got, problem.x.t().contiguous().t(), problem.sites, problem.plan)
+    assert torch.equal(got.nan_to_num(9.0), problem.run(kernels).nan_to_num(9.0))

@@ -214,3 +214,38 @@ def test_what_an_overflowing_adapter_leaves_in_the_cache_spoils_nobody(
     assert all(output.error for output in last_outputs(engine).values())
     requests = [greedy_request(f"good{i}", random_prompt(i, 5 + 13 * i), 20) for i in range(8)]
     assert all(len(tokens) == 20 for tokens in run(engine, requests).values())
+
+
+def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(tmp_path: Path) -> None:
+    folders = {"a": save_adapter(tmp_path / "a", seed=1), "b": save_adapter(tmp_path / "b", seed=2)}
+    engine, versions = engine_of(load(tiny_model("llama")), folders)
+    prefix = random_prompt(0, 40)
+
+    def ask(round_: str) -> list[list[int]]:
+        requests = [
+            greedy_request(f"{round_}{name}{tail}", [*prefix, 10 + tail], 12, versions.get(name))
+            for name in ("base", *versions)
+            for tail in range(2)
+        ]
+        return list(run(engine, requests).values())
+
+    first = ask("cold")
+    num_cached = engine.stats().num_cached_tokens
+    assert ask("warm") == first
+    assert engine.stats().num_cached_tokens - num_cached == 6 * 32
+    assert len({tuple(answer) for answer in first}) > 3
+
+
+def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off() -> None:
+    prompt = random_prompt(0, 40)
+    for caches_prefixes, tenants, num_expected in (
+        (True, ("x", "x"), 32),
+        (True, ("x", "y"), 0),
+        (False, ("x", "x"), 0),
+    ):
+        engine, _ = engine_of(load(tiny_model("llama")), caches_prefixes=caches_prefixes)
+        for number, tenant in enumerate(tenants):
+            request = greedy_request(str(number), prompt, 4)
+            request.tenant = tenant
+            run(engine, [request])
+        assert engine.stats().num_cached_tokens == num_expected

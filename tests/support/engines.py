@@ -28,6 +28,7 @@ def engine_of(
     num_blocks: int = 400,
     max_num_seqs: int = 16,
     budget: int = 512,
+    caches_prefixes: bool = True,
 ) -> tuple[Engine, dict[str, AdapterVersion]]:
     """An engine with `adapters` resident, and the version of each name."""
     config = EngineConfig(
@@ -35,6 +36,7 @@ def engine_of(
         max_num_batched_tokens=budget,
         kv_cache_bytes=num_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
         adapter_bytes=64 << 20,
+        caches_prefixes=caches_prefixes,
     )
     engine = Engine(loaded, config)
     versions = {}

@@ -1,6 +1,6 @@
 """Pools, adapters and wrapped models for tests of LoRA, most of them without a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from shared.ids import AdapterVersion
+from worker.kernels.interface import Kernels
+from worker.kernels.reference import ReferenceKernels
 from worker.lora.adapter import LoRAAdapter, LoRAWeights, read_adapter
-from worker.lora.layers import LoRAContext, wrap_modules
+from worker.lora.layers import LoRAContext, Siblings, serve_linears
 from worker.lora.modules import BaseModules, ModuleShape, base_modules
 from worker.lora.pool import LoRAPool
 
@@ -85,7 +87,17 @@ class Wrapped:
 
 
 def wrapped(model: nn.Module) -> Wrapped:
-    """`model` with an empty pool of 64 MiB."""
+    """`model` with an empty pool of 64 MiB, each of its linears computed on its own."""
     base = base_modules(model)
     pool = made_pool(base, 64 << 20, next(model.parameters()).dtype)
-    return Wrapped(model, base, pool, wrap_modules(model, base, pool))
+    kernels = ReferenceKernels()
+    siblings = serve_linears(model, [[name] for name in base.linears], kernels)
+    return Wrapped(model, base, pool, attached(siblings, pool, kernels))
+
+
+def attached(siblings: Sequence[Siblings], pool: LoRAPool, kernels: Kernels) -> LoRAContext:
+    """The context of `siblings`, which have what is resident in `pool` from now on."""
+    context = LoRAContext(kernels)
+    for some in siblings:
+        some.attach(pool, context)
+    return context

@@ -188,8 +188,10 @@ def scripted_model(engine: ScriptedEngine) -> ServedModel:
         eos_ids=frozenset({EOS_ID}),
         device="cpu",
         dtype="float32",
+        kernels="scripted",
         num_threads=1,
         grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
+        take_cores=lambda: None,
         read_adapter=read_scripted_adapter,  # type: ignore[arg-type]
     )
 

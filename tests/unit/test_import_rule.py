@@ -26,7 +26,6 @@ POLICY_FILES = {
     "worker/engine/scheduler.py",
     "worker/lora/names.py",
     "worker/lora/pages.py",
-    "worker/lora/plan.py",
 }
 
 

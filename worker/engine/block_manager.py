@@ -1,36 +1,120 @@
-"""Who owns which block of the KV cache."""
+"""Who owns which block of the KV cache, and which blocks hold a prefix that others may share."""
+
+import hashlib
+from array import array
+from collections import Counter, OrderedDict
 
 from worker.engine.request import Request
 
 
 class BlockManager:
-    """Hands out fixed-size blocks of the KV cache and takes them back."""
+    """Hands out fixed-size blocks of the KV cache and takes them back.
+
+    A full block is known by a hash over everything that its contents depend on: the request's
+    cache key and all tokens up to the block's end. It may have several owners; without any, it
+    is kept until its memory is wanted, least recently used first.
+    """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         # Last in, first out: few requests then touch little of the cache's memory.
-        self._free = list(range(num_blocks - 1, -1, -1))
+        self._empty = list(range(num_blocks - 1, -1, -1))
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        """Blocks without an owner whose contents are known, least recently used first."""
+        self._owners: Counter[int] = Counter()
+        self._block_of: dict[bytes, int] = {}
+        self._hash_of: dict[int, bytes] = {}
 
     @property
     def num_free(self) -> int:
         """Blocks that nobody owns."""
-        return len(self._free)
+        return len(self._empty) + len(self._idle)
 
     def can_allocate(self, request: Request, num_tokens: int) -> bool:
         """Whether `request` can own blocks for its first `num_tokens` tokens."""
-        return self._missing(request, num_tokens) <= len(self._free)
+        return self._missing(request, num_tokens) <= self.num_free
 
     def allocate(self, request: Request, num_tokens: int) -> None:
         """Extend the request's block table to cover `num_tokens` tokens."""
         for _ in range(self._missing(request, num_tokens)):
-            request.block_table.append(self._free.pop())
+            block = self._empty.pop() if self._empty else self._forget_oldest()
+            self._owners[block] = 1
+            request.block_table.append(block)
+
+    def reuse(self, request: Request) -> int:
+        """Let `request` go on behind what others have computed of its next tokens.
+
+        Its last token always remains to be computed, as a new one is drawn from its logits.
+
+        Returns:
+            The number of tokens that needn't be computed.
+        """
+        num_before = request.num_computed_tokens
+        while (block := self._next_known(request)) is not None:
+            index = request.num_computed_tokens // self.block_size
+            self._idle.pop(block, None)
+            self._owners[block] += 1
+            if index < len(request.block_table):
+                self._release(request.block_table[index])
+                request.block_table[index] = block
+            else:
+                request.block_table.append(block)
+            request.num_computed_tokens += self.block_size
+        num_reused = request.num_computed_tokens - num_before
+        request.num_cached_tokens += num_reused
+        return num_reused
+
+    def remember(self, request: Request, start: int) -> None:
+        """Let others share the blocks that `request` has filled since its token `start`."""
+        if request.cache_key is None:
+            return
+        first, end = start // self.block_size, request.num_computed_tokens // self.block_size
+        for index in range(first, end):
+            block, hash_ = request.block_table[index], self._hash(request, index)
+            if hash_ not in self._block_of and block not in self._hash_of:
+                self._block_of[hash_] = block
+                self._hash_of[block] = hash_
 
     def free(self, request: Request) -> None:
         """Take all blocks back; the request's computed tokens are gone."""
-        self._free.extend(reversed(request.block_table))
+        for block in reversed(request.block_table):
+            self._release(block)
         request.block_table.clear()
-        request.num_computed_tokens = 0
+        request.num_computed_tokens = request.num_cached_tokens = 0
 
     def _missing(self, request: Request, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size) - len(request.block_table)
+
+    def _next_known(self, request: Request) -> int | None:
+        """A block that holds the next whole block of the request's uncomputed tokens."""
+        index, offset = divmod(request.num_computed_tokens, self.block_size)
+        is_last = (index + 1) * self.block_size >= request.num_tokens
+        if request.cache_key is None or offset or is_last:
+            return None
+        return self._block_of.get(self._hash(request, index))
+
+    def _release(self, block: int) -> None:
+        self._owners[block] -= 1
+        if self._owners[block] == 0:
+            del self._owners[block]
+            if block in self._hash_of:
+                self._idle[block] = None
+            else:
+                self._empty.append(block)
+
+    def _forget_oldest(self) -> int:
+        block, _ = self._idle.popitem(last=False)
+        del self._block_of[self._hash_of.pop(block)]
+        return block
+
+    def _hash(self, request: Request, index: int) -> bytes:
+        """SHA-256, chained from the cache key: equal only for equal beginnings."""
+        assert request.cache_key is not None
+        hashes = request.block_hashes
+        while len(hashes) <= index:
+            start = len(hashes) * self.block_size
+            tokens = array("q", request.token_ids(start, start + self.block_size)).tobytes()
+            parent = hashes[-1] if hashes else request.cache_key
+            hashes.append(hashlib.sha256(parent + tokens).digest())
+        return hashes[index]

@@ -1,11 +1,13 @@
 """The synchronous engine: schedule, forward, sample, update; one list of outputs per step."""
 
+import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from shared.errors import AdapterRejected, ErrorCode, JobError, ModelRejected, SettingsError
+from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError
 from shared.ids import AdapterVersion
 from shared.results import FinishReason
 from worker.engine.block_manager import BlockManager
@@ -14,10 +16,8 @@ from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.scheduler import Scheduler
 from worker.lora.adapter import LoRAAdapter
-from worker.lora.layers import LoRAContext, modules_not_called_once, wrap_modules
-from worker.lora.modules import base_modules
+from worker.lora.layers import LoRAContext
 from worker.lora.pool import LoRAPool
-from worker.model.attention import probe_layers
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
 from worker.model.loader import LoadedModel
 
@@ -34,6 +34,8 @@ class EngineConfig:
     """None: the model's, or what the KV cache holds if that is less."""
     kv_cache_bytes: int = 2 << 30
     adapter_bytes: int = 1 << 30
+    caches_prefixes: bool = True
+    """Whether requests share the KV blocks of equal beginnings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class EngineStats:
     adapter_bytes: int
     num_steps: int
     num_preemptions: int
+    num_cached_tokens: int
+    """Tokens that weren't computed, as another request had the same prefix, since the start."""
     num_tokens: int
     """Output tokens since the start."""
 
@@ -60,12 +64,14 @@ class Engine:
     def __init__(self, loaded: LoadedModel, config: EngineConfig) -> None:
         num_blocks = config.kv_cache_bytes // bytes_per_block(loaded.kv_shapes, loaded.dtype)
         self.max_model_len = _max_model_len(loaded.max_model_len, config, num_blocks)
-        self.base = base_modules(loaded.model)
+        self.base = loaded.base
         self._pool = LoRAPool(
             self.base, max_bytes=config.adapter_bytes, dtype=loaded.dtype, device=loaded.device
         )
-        context = wrap_modules(loaded.model, self.base, self._pool)
-        _refuse_uncalled_modules(loaded, self._pool, context)
+        context = LoRAContext(loaded.kernels)
+        for siblings in loaded.siblings:
+            if siblings.names[0] in self._pool.sites:  # the output head isn't
+                siblings.attach(self._pool, context)
         cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
         self._runner = ModelRunner(loaded, cache, self._pool, context)
         self._scheduler = Scheduler(
@@ -75,6 +81,9 @@ class Engine:
         )
         self._rejected: list[StepOutput] = []
         self._last_used: dict[AdapterVersion, int] = {}
+        self._weights: dict[AdapterVersion, str] = {}
+        """Digests of the resident adapters' weights."""
+        self._caches_prefixes = config.caches_prefixes
         self.num_failures_in_a_row = 0
         """Failed steps since the last good one: many mean that the device is broken."""
         self._num_steps = 0
@@ -89,6 +98,7 @@ class Engine:
         """Queue a request; one that can't run gets its error in the next step's outputs."""
         error = self._reason_to_reject(request)
         if error is None:
+            request.cache_key = self._cache_key(request)
             self._scheduler.add(request)
         else:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
@@ -125,6 +135,7 @@ class Engine:
         except RuntimeError as error:  # torch's own for a lack of memory, on any device
             raise AdapterRejected(f"adapter {adapter.version}: {error}") from error
         self._last_used[adapter.version] = self._num_steps
+        self._weights[adapter.version] = adapter.weights_digest
         return evicted
 
     def remove_adapter(self, version: AdapterVersion) -> None:
@@ -133,7 +144,7 @@ class Engine:
             self._scheduler.finish(request)
             self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
         self._pool.remove(version)
-        del self._last_used[version]
+        del self._last_used[version], self._weights[version]
 
     def step(self) -> list[StepOutput]:
         """Run one step and say what it brought; an error ends requests, never the engine."""
@@ -142,6 +153,7 @@ class Engine:
         if not chunks:
             return outputs
         self._num_steps += 1
+        started_s = time.perf_counter()
         try:
             results = self._runner.run(chunks)
         except Exception:  # caught per step: it becomes an event for each request in it
@@ -149,6 +161,8 @@ class Engine:
             log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
             return outputs + [self._fail(chunk.request, _STEP_FAILED) for chunk in chunks]
         self.num_failures_in_a_row = 0
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        self._scheduler.pace.observe(num_tokens, (time.perf_counter() - started_s) * 1000)
         return outputs + self._update(results)
 
     def stats(self) -> EngineStats:
@@ -161,6 +175,7 @@ class Engine:
             adapter_bytes=self._pool.num_bytes,
             num_steps=self._num_steps,
             num_preemptions=self._scheduler.num_preemptions,
+            num_cached_tokens=self._scheduler.num_cached_tokens,
             num_tokens=self._num_tokens,
         )
 
@@ -169,6 +184,7 @@ class Engine:
         for computed in results:
             request = computed.chunk.request
             request.num_computed_tokens = computed.chunk.end
+            self._scheduler.blocks.remember(request, computed.chunk.start)
             if request.version is not None:
                 self._last_used[request.version] = self._num_steps
             if computed.token is not None:
@@ -192,6 +208,7 @@ class Engine:
             finish=finish,
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
+            num_cached_tokens=request.num_cached_tokens,
         )
 
     def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
@@ -218,6 +235,16 @@ class Engine:
             )
         return None
 
+    def _cache_key(self, request: Request) -> bytes | None:
+        """Weights and tenant: what else is in a prefix are its tokens.
+
+        A request that wants its prompt's logprobs must compute all of it, and is left out.
+        """
+        if not self._caches_prefixes or request.scores_prompt:
+            return None
+        weights = "" if request.version is None else self._weights[request.version]
+        return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
+
     def _least_recently_used(self) -> AdapterVersion | None:
         in_use = {request.version for request in self._scheduler.requests}
         idle = [version for version in self._last_used if version not in in_use]
@@ -232,15 +259,6 @@ def _not_resident(request: Request) -> JobError:
     return JobError(
         code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
     )
-
-
-def _refuse_uncalled_modules(loaded: LoadedModel, pool: LoRAPool, context: LoRAContext) -> None:
-    missed = modules_not_called_once(pool, context, lambda: probe_layers(loaded.model))
-    if missed:
-        raise ModelRejected(
-            f"--model {loaded.name}: {', '.join(missed)} would compute adapters wrongly, as the "
-            "model doesn't call each of them once in a forward"
-        )
 
 
 def _max_model_len(of_model: int, config: EngineConfig, num_blocks: int) -> int:

@@ -13,7 +13,7 @@ from worker.engine.scheduler import Chunk
 from worker.lora.batch import build_batch
 from worker.lora.layers import LoRAContext
 from worker.lora.pool import LoRAPool
-from worker.model.attention import attention_step
+from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel
 
@@ -36,6 +36,7 @@ class ModelRunner:
         self, loaded: LoadedModel, cache: KVCache, pool: LoRAPool, context: LoRAContext
     ) -> None:
         self._model = loaded.model
+        self._kernels = loaded.kernels
         self._device = loaded.device
         self._cache = cache
         self._pool = pool
@@ -58,9 +59,7 @@ class ModelRunner:
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
         self._lora.batch = build_batch(self._pool, batch.segments)
-        if batch.fresh_blocks is not None:
-            self._cache.clear(batch.fresh_blocks)
-        with attention_step(self._cache, batch.attention):
+        with attention_step(AttentionStep(self._kernels, self._cache, batch.attention)):
             out = self._model(
                 input_ids=batch.input_ids,
                 position_ids=batch.positions,

@@ -75,6 +75,8 @@ class Request:
     """Tokens that end the sequence; they are still output."""
     grammar: GrammarState | None = None
     """What the output must follow, advanced by `output_ids`; None: any text."""
+    tenant: str = ""
+    """Requests of different tenants share no KV blocks."""
     output_ids: list[int] = field(default_factory=list)
     """On resumption it starts with what was already shown."""
     scores_prompt: bool = False
@@ -83,7 +85,13 @@ class Request:
     """Of the prompt's tokens from the second on, as far as they are computed."""
     num_computed_tokens: int = 0
     """Tokens whose keys and values lie in the KV cache."""
+    num_cached_tokens: int = 0
+    """Those of them that other requests had computed."""
     block_table: list[int] = field(default_factory=list)
+    cache_key: bytes | None = None
+    """What its keys and values depend on besides its tokens; None: its blocks aren't shared."""
+    block_hashes: list[bytes] = field(default_factory=list)
+    """Of its full blocks, as far as they were asked for."""
     status: RequestStatus = RequestStatus.WAITING
 
     @property
@@ -116,3 +124,5 @@ class StepOutput:
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """With the first token, if the request asks for them; of all prompt tokens but the first."""
     error: JobError | None = None
+    num_cached_tokens: int = 0
+    """Of the request's tokens, those that weren't computed since it was last started."""

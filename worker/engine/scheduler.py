@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worker.engine.block_manager import BlockManager
+from worker.engine.pace import Pace
 from worker.engine.request import Request, RequestId, RequestStatus
 
 
@@ -41,7 +42,10 @@ class Scheduler:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
+        self.pace = Pace()
         self.num_preemptions = 0
+        self.num_cached_tokens = 0
+        """Tokens that other requests had computed, since the start."""
 
     @property
     def requests(self) -> Iterator[Request]:
@@ -72,22 +76,24 @@ class Scheduler:
         Allocates their blocks; may preempt requests and start waiting ones.
         """
         num_preemptions = self.num_preemptions
-        chunks = self._schedule_running()
+        num_decodes = sum(r.num_tokens - r.num_computed_tokens == 1 for r in self.running)
+        budget = self.pace.max_tokens(num_decodes, self.max_num_batched_tokens)
+        chunks = self._schedule_running(budget)
         if self.num_preemptions > num_preemptions:
             return chunks  # starting one now would only preempt it again
-        budget = self.max_num_batched_tokens - sum(c.num_tokens for c in chunks)
+        budget -= sum(c.num_tokens for c in chunks)
         return chunks + self._schedule_waiting(budget)
 
-    def _schedule_running(self) -> list[Chunk]:
+    def _schedule_running(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
-        budget = self.max_num_batched_tokens
         # Stable sort: decodes (one token short) first, each kind in order of arrival.
         for request in sorted(self.running, key=lambda r: r.num_tokens - r.num_computed_tokens > 1):
             if budget == 0:
                 break
             if request.status is not RequestStatus.RUNNING:
                 continue  # preempted for an earlier one of this very loop
-            chunk = _next_chunk(request, budget)
+            self.num_cached_tokens += self.blocks.reuse(request)
+            chunk = self._next_chunk(request, budget)
             if self._make_room(request, chunk.end):
                 chunks.append(chunk)
                 budget -= chunk.num_tokens
@@ -115,20 +121,27 @@ class Scheduler:
         chunks: list[Chunk] = []
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             request = self.waiting[0]
+            num_cached = self.blocks.reuse(request)
             # Room for all its tokens, not just this chunk: else two long prompts could each
             # hold half of the cache and preempt each other for ever.
             if not self.blocks.can_allocate(request, request.num_tokens):
+                self.blocks.free(request)
                 break
             self.waiting.popleft()
             self.blocks.allocate(request, request.num_tokens)
+            self.num_cached_tokens += num_cached
             request.status = RequestStatus.RUNNING
             self.running.append(request)
-            chunk = _next_chunk(request, budget)
+            chunk = self._next_chunk(request, budget)
             chunks.append(chunk)
             budget -= chunk.num_tokens
         return chunks
 
-
-def _next_chunk(request: Request, budget: int) -> Chunk:
-    start, missing = request.num_computed_tokens, request.num_tokens - request.num_computed_tokens
-    return Chunk(request, start, min(missing, budget), samples=missing <= budget)
+    def _next_chunk(self, request: Request, budget: int) -> Chunk:
+        """As much as the budget allows; a prompt is cut between blocks, so that they are shared."""
+        start = request.num_computed_tokens
+        missing = request.num_tokens - start
+        if missing <= budget:
+            return Chunk(request, start, missing, samples=True)
+        cut = (start + budget) // self.blocks.block_size * self.blocks.block_size
+        return Chunk(request, start, cut - start if cut > start else budget, samples=False)

@@ -1,68 +1,127 @@
-"""Paged attention in plain torch: the oracle of every faster kernel, and the fallback.
+"""All kernels in plain torch: the oracle of every faster one, and the fallback."""
 
-Layout: a layer's cache is `[num_blocks, block_size, num_kv_heads, head_dim]`, keys and values
-apart; slot `s` is row `s % block_size` of block `s // block_size`. Query heads are grouped over
-key heads (GQA, arXiv 2305.13245).
-"""
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
-
-def store_kv(
-    key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
-) -> None:
-    """Write `key` and `value` `[T, num_kv_heads, head_dim]` into their slots `[T]` int64."""
-    key_cache.flatten(0, 1).index_copy_(0, slots, key)
-    value_cache.flatten(0, 1).index_copy_(0, slots, value)
+from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites
 
 
-def paged_attention(
-    query: Tensor,
-    key_cache: Tensor,
-    value_cache: Tensor,
-    block_tables: Tensor,
-    query_positions: Tensor,
-    *,
-    scaling: float,
-    sliding_window: int | None,
-    softcap: float | None,
-) -> Tensor:
-    """Causal attention of sequences with equally many query tokens over their cached tokens.
+class ReferenceKernels:
+    """Runs wherever torch does."""
 
-    `softmax(softcap(q k^T * scaling) + mask) v`; position p sees positions `<= p`, and with a
-    window only those `> p - sliding_window`.
+    name = "torch"
 
-    Args:
-        query: `[B, Q, num_heads, head_dim]`.
-        key_cache: one layer's keys.
-        value_cache: one layer's values.
-        block_tables: `[B, M]` int64; rows may be padded with any block of finite values.
-        query_positions: `[B, Q]` int64.
-        scaling: factor on the scores.
-        sliding_window: positions seen, own included; None sees all.
-        softcap: bound `c` of `c * tanh(score / c)`; None is unbounded.
+    def store_kv(
+        self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
+    ) -> None:
+        """As the interface says."""
+        key_cache.flatten(0, 1).index_copy_(0, slots, key)
+        value_cache.flatten(0, 1).index_copy_(0, slots, value)
 
-    Returns:
-        `[B, Q, num_heads, value_dim]`, contiguous, in the query's dtype.
-    """
-    key = _gather(key_cache, block_tables)  # [B, Hkv, L, D]
-    value = _gather(value_cache, block_tables)
-    mask = _visible(query_positions, key.shape[2], sliding_window)  # [B, 1, Q, L]
-    query = query.transpose(1, 2)
-    if softcap is None:
-        out = _grouped_sdpa(query, key, value, mask, scaling)
-    else:
-        out = _softcapped(query, key, value, mask, scaling, softcap)
-    return out.transpose(1, 2).contiguous()
+    def paged_attention(
+        self,
+        query: Tensor,
+        key_cache: Tensor,
+        value_cache: Tensor,
+        batch: AttentionBatch,
+        *,
+        scaling: float,
+        sliding_window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """As the interface says."""
+        groups = batch.prepared.get(self.name)
+        if groups is None:
+            groups = batch.prepared[self.name] = list(_groups(batch))
+        outs = []
+        for group in groups:
+            key = _gather(key_cache, group)  # [B, Hkv, L, D]
+            value = _gather(value_cache, group)
+            mask = _visible(group.positions, key.shape[2], sliding_window)  # [B, 1, Q, L]
+            q = _queries_of(group, query).transpose(1, 2)
+            if softcap is None:
+                out = _grouped_sdpa(q, key, value, mask, scaling)
+            else:
+                out = _softcapped(q, key, value, mask, scaling, softcap)
+            outs.append(out.transpose(1, 2).flatten(0, 1))
+        return torch.cat(outs)
+
+    def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+        """As the interface says."""
+        starts = plan.token_starts.tolist()
+        for adapter, (start, end) in enumerate(pairwise(starts)):
+            tokens = plan.tokens[start:end].long()
+            inputs = x.index_select(0, tokens)
+            for site in sites.sites:
+                rows = _rows(plan, site, adapter)
+                if len(rows):
+                    shrunk = F.linear(inputs, site.a.index_select(0, rows))
+                    term = shrunk @ site.b.index_select(0, rows)
+                    columns = y[:, site.offset : site.offset + site.b.shape[1]]
+                    columns.index_add_(0, tokens, term)
 
 
-def _gather(cache: Tensor, block_tables: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Neighbouring sequences with equally many query tokens and blocks."""
+
+    start: int
+    """First token in the flattened row."""
+    block_tables: Tensor
+    """`[B, M]` int64."""
+    positions: Tensor
+    """`[B, Q]` int64."""
+    num_cached: Tensor
+    """`[B]` int64."""
+
+
+def _groups(batch: AttentionBatch) -> Iterator[_Group]:
+    """The batch cut into groups: one long context must not pad all others."""
+    starts, lens = batch.query_starts.tolist(), batch.context_lens.tolist()
+    device, block_size = batch.slots.device, _BLOCK_STEP
+    shapes = [
+        (starts[i + 1] - starts[i], -(-length // block_size)) for i, length in enumerate(lens)
+    ]
+    first = 0
+    while first < len(lens):
+        last = first + 1
+        while last < len(lens) and shapes[last] == shapes[first]:
+            last += 1
+        num_queries = shapes[first][0]
+        cached = batch.context_lens[first:last].long()
+        yield _Group(
+            start=starts[first],
+            block_tables=batch.block_tables[first:last].long(),
+            positions=cached[:, None] + torch.arange(-num_queries, 0, device=device),
+            num_cached=cached,
+        )
+        first = last
+
+
+_BLOCK_STEP = 64
+"""Contexts are told apart in steps of so many tokens."""
+
+
+def _gather(cache: Tensor, group: _Group) -> Tensor:
+    num_blocks = -(-int(group.num_cached.max()) // cache.shape[1])
+    tables = group.block_tables[:, :num_blocks]
     # Whole blocks by index_select: on CPU several times faster than advanced indexing.
-    blocks = cache.flatten(1).index_select(0, block_tables.flatten())
-    batch, num_blocks = block_tables.shape
-    return blocks.view(batch, num_blocks * cache.shape[1], *cache.shape[2:]).transpose(1, 2)
+    blocks = cache.flatten(1).index_select(0, tables.flatten())
+    gathered = blocks.view(len(tables), num_blocks * cache.shape[1], *cache.shape[2:])
+    # What lies behind a context is masked, but a NaN would spoil even what is masked.
+    behind = torch.arange(gathered.shape[1], device=cache.device) >= group.num_cached[:, None]
+    return gathered.masked_fill_(behind[:, :, None, None], 0.0).transpose(1, 2)
+
+
+def _queries_of(group: _Group, query: Tensor) -> Tensor:
+    num_seqs, num_queries = group.positions.shape
+    part = query[group.start : group.start + num_seqs * num_queries]
+    return part.reshape(num_seqs, num_queries, *part.shape[1:])
 
 
 def _visible(positions: Tensor, length: int, sliding_window: int | None) -> Tensor:
@@ -94,3 +153,11 @@ def _softcapped(
     scores = (q @ k.transpose(-1, -2)).float() * scaling
     scores = torch.tanh(scores / softcap) * softcap
     return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
+
+
+def _rows(plan: LoRAPlan, site: LoRASite, adapter: int) -> Tensor:
+    """`[rows]` int64: the adapter's rows in the site's storage."""
+    of_group = plan.pages[site.group]
+    pages = of_group.pages[of_group.starts[adapter] : of_group.starts[adapter + 1]].long()
+    rows = pages[:, None] * plan.page_rows + torch.arange(plan.page_rows, device=pages.device)
+    return rows.flatten()

@@ -1,88 +1,78 @@
-"""Which adapter computes which tokens of a step, as the LoRA kernel wants it."""
+"""Which adapter computes which tokens of a step, as the LoRA kernels want it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
-import numpy as np
 import torch
 
 from shared.ids import AdapterVersion
-from worker.kernels.reference_lora import LoRABlock
+from worker.kernels.interface import LoRAPages, LoRAPlan, LoRASites
 from worker.lora.pages import PAGE_ROWS
-from worker.lora.plan import HALF, SINGLE, Block, Rows, Segment, plan_blocks, segments_of
-from worker.lora.pool import LoRAPool, PoolGroup, Site
+from worker.lora.pool import LoRAPool, PoolGroup, SiblingSites
 
-Pages = Mapping[AdapterVersion, tuple[int, ...]]
-Plan = list[tuple[Block, torch.Tensor | None]]
+Sequences = Sequence[tuple[AdapterVersion | None, int]]
+"""(resident adapter or None for the base, number of tokens), from left to right."""
 
 
 class LoRABatch:
-    """The blocks of one batch for every module; valid until the pool changes."""
+    """The plan of one batch for every module; valid until the pool changes."""
 
-    def __init__(self, pool: LoRAPool, segments: Sequence[Segment], num_tokens: int) -> None:
-        self.num_tokens = num_tokens
+    def __init__(self, pool: LoRAPool, sequences: Sequences) -> None:
+        self.num_tokens = sum(num_tokens for _, num_tokens in sequences)
         self._pool = pool
-        self._segments = segments
-        self._plans: dict[object, Plan] = {}
-        self._blocks: dict[Site, list[LoRABlock]] = {}
+        tokens = _tokens_of(sequences)
+        self._targeted = frozenset(
+            index
+            for index, group in enumerate(pool.groups)
+            if any(group.table.pages(version) for version in tokens)
+        )
+        self.plan = LoRAPlan(
+            token_starts=_starts([len(part) for part in tokens.values()], pool.device),
+            tokens=_int32([t for part in tokens.values() for t in part], pool.device),
+            pages=[_pages(group, tokens, pool.device) for group in pool.groups],
+            page_rows=PAGE_ROWS,
+        )
 
-    def blocks(self, site: Site) -> list[LoRABlock]:
-        """What the kernel needs for the module at `site`; empty if no adapter here targets it."""
-        blocks = self._blocks.get(site)
-        if blocks is None:
-            blocks = self._blocks[site] = self._build(site)
-        return blocks
-
-    def _build(self, site: Site) -> list[LoRABlock]:
-        group = self._pool.groups[site.group]
-        module = group.modules[site.layer]
-        blocks = []
-        for block, foreign in self._plan(group):
-            if any(module in self._pool.targets(s.version) for s in block.segments):
-                rows = slice(*block.rows)
-                a, b = group.a[site.layer, rows], group.b[site.layer, rows]
-                blocks.append(LoRABlock(block.start, block.stop, a, b, foreign))
-        return blocks
-
-    def _plan(self, group: PoolGroup) -> Plan:
-        """The group's blocks; groups of one width whose pages lie alike share them."""
-        pages = {s.version: group.table.pages(s.version) for s in self._segments}
-        num_features = group.shape.in_features + group.shape.out_features
-        key = num_features, tuple(pages.values())
-        if key not in self._plans:
-            rows = {
-                v: Rows(min(p) * PAGE_ROWS, (max(p) + 1) * PAGE_ROWS) for v, p in pages.items() if p
-            }
-            costs = HALF if group.a.itemsize == 2 else SINGLE
-            blocks = plan_blocks(self._segments, rows, costs, num_features)
-            self._plans[key] = [(b, _foreign(b, pages, group.a.device)) for b in blocks]
-        return self._plans[key]
+    def sites(self, siblings: SiblingSites) -> LoRASites | None:
+        """The storage of `siblings`; None if no adapter of the batch targets any of them."""
+        if self._targeted.isdisjoint(siblings.groups):
+            return None
+        return self._pool.storage_of(siblings)
 
 
-def build_batch(
-    pool: LoRAPool, sequences: Sequence[tuple[AdapterVersion | None, int]]
-) -> LoRABatch | None:
-    """The batch of `sequences`, given as (resident adapter or None for the base, num_tokens).
+def build_batch(pool: LoRAPool, sequences: Sequences) -> LoRABatch | None:
+    """The batch of `sequences`; None if all are the base's: there is no LoRA work then.
 
-    None if all are the base's: there is no LoRA work then. A batch like the last one is the last
-    one; a new one may move adapters within the pool, so that its rows lie together.
+    A batch like the last one is the last one.
     """
     key = tuple(sequences)
     batch: LoRABatch | None = pool.derived.get(key)
-    if batch is None and (segments := segments_of(sequences)):
-        pool.gather({s.version: None for s in segments})
-        batch = LoRABatch(pool, segments, sum(num_tokens for _, num_tokens in sequences))
+    if batch is None and any(version is not None for version, _ in sequences):
+        batch = LoRABatch(pool, sequences)
         pool.derived.clear()
         pool.derived[key] = batch
     return batch
 
 
-def _foreign(block: Block, pages: Pages, device: torch.device) -> torch.Tensor | None:
-    """The block's mask of rows that aren't a token's own; None if there are none."""
-    shape = block.stop - block.start, block.rows.stop - block.rows.start
-    foreign = np.ones(shape, dtype=np.bool_)
-    for segment in block.segments:
-        tokens = slice(segment.start - block.start, segment.stop - block.start)
-        for page in pages[segment.version]:
-            row = page * PAGE_ROWS - block.rows.start
-            foreign[tokens, row : row + PAGE_ROWS] = False
-    return torch.from_numpy(foreign).to(device) if foreign.any() else None
+def _tokens_of(sequences: Sequences) -> dict[AdapterVersion, list[int]]:
+    tokens: dict[AdapterVersion, list[int]] = {}
+    start = 0
+    for version, num_tokens in sequences:
+        if version is not None:
+            tokens.setdefault(version, []).extend(range(start, start + num_tokens))
+        start += num_tokens
+    return tokens
+
+
+def _pages(group: PoolGroup, versions: Iterable[AdapterVersion], device: torch.device) -> LoRAPages:
+    pages = [group.table.pages(version) for version in versions]
+    flat = [page for part in pages for page in part]
+    return LoRAPages(_starts([len(part) for part in pages], device), _int32(flat, device))
+
+
+def _starts(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    return _int32([0, *accumulate(lengths)], device)
+
+
+def _int32(values: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=device)

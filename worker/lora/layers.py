@@ -1,49 +1,93 @@
-"""Puts the LoRA term into a transformers model: wraps every linear that adapters may target."""
+"""The linears of a served model: computed with their siblings, with each token's LoRA term."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from worker.kernels.reference_lora import LoRABlock, add_lora_
+from worker.kernels.interface import Kernels
 from worker.lora.batch import LoRABatch
-from worker.lora.modules import BaseModules
-from worker.lora.pool import LoRAPool, Site
+from worker.lora.linear import BaseLinear, base_linear
+from worker.lora.pool import LoRAPool, SiblingSites
 
 
 @dataclass(slots=True)
 class LoRAContext:
-    """What the wrapped linears of one model share."""
+    """What the linears of one model share."""
 
-    batch: "LoRABatch | _CallCounter | None" = None
+    kernels: Kernels
+    batch: LoRABatch | None = None
     """Set before each forward, for exactly its tokens; None computes the base model."""
 
 
-class LoRALinear(nn.Module):
-    """A base linear that adds each token's own LoRA term. Reads like the base layer otherwise."""
+class Siblings:
+    """Linears that read the same input, as q, k and v do: one product serves all.
 
-    def __init__(self, base_layer: nn.Module, site: Site, context: LoRAContext) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self._site = site
+    The first that is called computes all, and the others hand out their part.
+    """
+
+    def __init__(
+        self, names: Sequence[str], linears: Sequence[nn.Module], kernels: Kernels
+    ) -> None:
+        self.names = tuple(names)
+        self._base: BaseLinear = base_linear(linears, kernels)
+        self.sizes = self._base.out_features
+        self._sites: SiblingSites | None = None
+        self._context: LoRAContext | None = None
+        self._input: Tensor | None = None
+        self._outputs: tuple[Tensor, ...] = ()
+        self._num_left = 0
+
+    def attach(self, pool: LoRAPool, context: LoRAContext) -> None:
+        """Add the LoRA terms of what is resident in `pool` from now on, as `context` says."""
+        offsets = [0, *accumulate(self.sizes)][:-1]
+        self._sites = pool.sibling_sites(self.names, offsets)
         self._context = context
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[..., in]` to `[..., out]`; the rows are the batch's tokens in order."""
-        y: torch.Tensor = self.base_layer(x)
-        batch = self._context.batch
-        if batch is not None and (blocks := batch.blocks(self._site)):
-            rows = x.reshape(-1, x.shape[-1])
-            if len(rows) != batch.num_tokens:
-                raise RuntimeError(
-                    f"{self.base_layer} got {len(rows)} rows in a batch of "
-                    f"{batch.num_tokens} tokens"
-                )
-            add_lora_(y.view(-1, y.shape[-1]), rows, blocks)
+    def part(self, index: int, x: Tensor) -> Tensor:
+        """The output of sibling `index` for `x` `[..., in]`: a view, contiguous in its rows."""
+        if x is not self._input:
+            self._outputs = torch.split(self.whole(x), self.sizes, dim=-1)
+            self._input, self._num_left = x, len(self.names)
+        output = self._outputs[index]
+        self._num_left -= 1
+        if self._num_left == 0:
+            self._input, self._outputs = None, ()
+        return output
+
+    def whole(self, x: Tensor) -> Tensor:
+        """All outputs side by side, `[..., sum of out]`; rows are the batch's tokens in order."""
+        y = self._base(x)
+        context = self._context
+        if context is not None and (batch := context.batch) is not None:
+            assert self._sites is not None
+            sites = batch.sites(self._sites)
+            if sites is not None:
+                rows = x.reshape(-1, x.shape[-1])
+                if len(rows) != batch.num_tokens:
+                    raise RuntimeError(
+                        f"{', '.join(self.names)} got {len(rows)} rows in a batch of "
+                        f"{batch.num_tokens} tokens"
+                    )
+                context.kernels.add_lora_(y.view(-1, y.shape[-1]), rows, sites, batch.plan)
         return y
+
+
+class ServedLinear(nn.Module):
+    """One of some siblings, in the place of the base model's linear. Reads like that one."""
+
+    def __init__(self, base_layer: nn.Module, siblings: Siblings, index: int) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.siblings = siblings
+        self._index = index
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in]` to `[..., out]`."""
+        return self.siblings.part(self._index, x)
 
     def __getattr__(self, name: str) -> Any:
         """Model code may ask for `weight`, `in_features` and the like."""
@@ -53,40 +97,16 @@ class LoRALinear(nn.Module):
             return getattr(super().__getattr__("base_layer"), name)
 
 
-def wrap_modules(model: nn.Module, base: BaseModules, pool: LoRAPool) -> LoRAContext:
-    """Replace each of the base's linears in `model` by a `LoRALinear`, under the same name."""
-    context = LoRAContext()
-    for name in base.linears:
-        wrapped = LoRALinear(model.get_submodule(name), pool.sites[name], context)
-        model.set_submodule(name, wrapped)
-    return context
-
-
-def modules_not_called_once(
-    pool: LoRAPool, context: LoRAContext, forward: Callable[[], object]
-) -> list[str]:
-    """The wrapped linears that one `forward` of the model doesn't call exactly once.
-
-    Adapters on these would be computed wrongly or not at all: some models multiply by a
-    module's weight without calling it.
-    """
-    counter = _CallCounter()
-    context.batch = counter
-    try:
-        forward()
-    finally:
-        context.batch = None
-    return [name for name, site in pool.sites.items() if counter.calls[site] != 1]
-
-
-class _CallCounter:
-    """Stands in for a batch, and computes nothing."""
-
-    num_tokens = 0
-
-    def __init__(self) -> None:
-        self.calls: Counter[Site] = Counter()
-
-    def blocks(self, site: Site) -> list[LoRABlock]:
-        self.calls[site] += 1
-        return []
+@torch.inference_mode()
+def serve_linears(
+    model: nn.Module, groups: Sequence[Sequence[str]], kernels: Kernels
+) -> list[Siblings]:
+    """Put a `ServedLinear` in the place of each linear named in `groups` of siblings."""
+    served = []
+    for names in groups:
+        linears = [model.get_submodule(name) for name in names]
+        siblings = Siblings(names, linears, kernels)
+        for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
+            model.set_submodule(name, ServedLinear(linear, siblings, index))
+        served.append(siblings)
+    return served

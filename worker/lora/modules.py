@@ -71,7 +71,7 @@ class BaseModules:
 
 
 def base_modules(model: nn.Module) -> BaseModules:
-    """The modules of a transformers model, before `wrap_modules` has changed it."""
+    """The modules of a transformers model, before `serve_linears` has changed it."""
     head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     linears: dict[str, ModuleShape] = {}
     others: dict[str, str] = {}

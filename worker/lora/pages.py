@@ -70,22 +70,6 @@ class PageTable:
         self._rename(moves)
         return moves
 
-    def gather(self, owners: Iterable[str]) -> list[Move]:
-        """Bring the owners' pages together at the front; what was there takes their places."""
-        ordered = sorted((self.pages(o) for o in owners if o in self._owned), key=min)
-        wanted = [page for pages in ordered for page in pages]
-        front = set(range(len(wanted)))
-        pushed = sorted(front.difference(wanted))
-        left = sorted(set(wanted) - front)
-        moves = list(zip(wanted, range(len(wanted)), strict=True))
-        moves += zip(pushed, left, strict=True)
-        was_free = self._free & set(pushed)
-        self._free.symmetric_difference_update(
-            page for move in moves if move[0] in was_free for page in move
-        )
-        self._rename(moves)
-        return [(s, t) for s, t in moves if s != t and s not in was_free]
-
     def _rename(self, moves: Iterable[Move]) -> None:
         target = dict(moves)
         for pages in self._owned.values():

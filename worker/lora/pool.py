@@ -1,11 +1,13 @@
 """Device memory for the weights of resident adapters, paged by rank."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
 from shared.ids import AdapterVersion
+from worker.kernels.interface import LoRASite, LoRASites
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.modules import BaseModules, ModuleShape
 from worker.lora.pages import PAGE_ROWS, Move, PageTable, pages_of_rank
@@ -17,6 +19,16 @@ class Site(NamedTuple):
     group: int
     layer: int
     """Index within the group's storage, not the model's number of the layer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiblingSites:
+    """Where linears that read the same input have their weights."""
+
+    sites: tuple[Site, ...]
+    offsets: tuple[int, ...]
+    """Where each one's columns begin in their common output."""
+    groups: frozenset[int]
 
 
 class PoolGroup:
@@ -84,8 +96,10 @@ class LoRAPool:
         self.groups: list[PoolGroup] = []
         self.derived: dict[object, Any] = {}
         """What others computed from the page tables; emptied whenever these change."""
+        self.device = device
         self._max_bytes = max_bytes
-        self._targets: dict[AdapterVersion, frozenset[str]] = {}
+        self._resident: set[AdapterVersion] = set()
+        self._storage: dict[SiblingSites, LoRASites] = {}
         self._build_groups(base, dtype, device)
 
     def _build_groups(self, base: BaseModules, dtype: torch.dtype, device: torch.device) -> None:
@@ -100,18 +114,32 @@ class LoRAPool:
             group.modules.append(name)
 
     @property
-    def versions(self) -> tuple[AdapterVersion, ...]:
-        """The resident adapters, oldest first."""
-        return tuple(self._targets)
-
-    @property
     def num_bytes(self) -> int:
         """Bytes of all storage, free pages included."""
         return sum(group.table.capacity * group.page_bytes for group in self.groups)
 
-    def targets(self, version: AdapterVersion) -> frozenset[str]:
-        """The modules that a resident adapter changes."""
-        return self._targets[version]
+    def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
+        """Where the linears `names` have their weights, given where their outputs begin."""
+        sites = tuple(self.sites[name] for name in names)
+        return SiblingSites(sites, tuple(offsets), frozenset(site.group for site in sites))
+
+    def storage_of(self, siblings: SiblingSites) -> LoRASites:
+        """The storage of `siblings`; valid until the pool changes."""
+        storage = self._storage.get(siblings)
+        if storage is None:
+            storage = self._storage[siblings] = LoRASites(
+                [
+                    LoRASite(
+                        a=self.groups[site.group].a[site.layer],
+                        b=self.groups[site.group].b[site.layer],
+                        group=site.group,
+                        offset=offset,
+                    )
+                    for site, offset in zip(siblings.sites, siblings.offsets, strict=True)
+                    if self.groups[site.group].table.capacity
+                ]
+            )
+        return storage
 
     def can_add(self, adapter: LoRAAdapter) -> bool:
         """Whether the adapter fits into the budget beside the resident ones."""
@@ -124,7 +152,7 @@ class LoRAPool:
 
     def add(self, adapter: LoRAAdapter) -> None:
         """Make the adapter resident: copy its weights to the device."""
-        assert adapter.version not in self._targets
+        assert adapter.version not in self._resident
         assert self.can_add(adapter)
         self.derived.clear()
         needed = self._pages_needed(adapter)
@@ -132,27 +160,14 @@ class LoRAPool:
         for index, num_pages in needed.items():
             group = self.groups[index]
             group.write(group.table.allocate(adapter.version, num_pages), adapter)
-        self._targets[adapter.version] = frozenset(adapter.modules)
+        self._resident.add(adapter.version)
 
     def remove(self, version: AdapterVersion) -> None:
         """Give the adapter's pages back; the storage stays for others."""
         self.derived.clear()
-        del self._targets[version]
+        self._resident.remove(version)
         for group in self.groups:
             group.table.release(version)
-
-    def gather(self, versions: Iterable[AdapterVersion]) -> None:
-        """Bring adapters that compute together side by side, in groups where they are scattered.
-
-        One multiplication then covers their rows and few others. Moving a row costs about what
-        multiplying by a needless one costs in a single step, so it pays from the first step on.
-        """
-        versions = list(versions)
-        for group in self.groups:
-            pages = [page for version in versions for page in group.table.pages(version)]
-            if pages and max(pages) - min(pages) + 1 > 2 * len(pages):
-                self.derived.clear()
-                group.move(group.table.gather(versions))
 
     def _pages_needed(self, adapter: LoRAAdapter) -> dict[int, int]:
         """Pages by group index."""
@@ -178,7 +193,7 @@ class LoRAPool:
                 short = roomy
         for index, capacity in short.items():
             # In this order a lack of memory leaves the table as it was.
-            self.groups[index].resize(capacity)
+            self._resize(self.groups[index], capacity)
             self.groups[index].table.grow(capacity)
 
     def _bytes_with(self, capacities: Mapping[int, int]) -> int:
@@ -191,7 +206,11 @@ class LoRAPool:
         for group in self.groups:
             if group.table.num_used < group.table.capacity:
                 group.move(group.table.shrink())
-                group.resize(group.table.capacity)
+                self._resize(group, group.table.capacity)
+
+    def _resize(self, group: PoolGroup, capacity: int) -> None:
+        self._storage.clear()
+        group.resize(capacity)
 
 
 def _place_in_layer(name: str) -> str:

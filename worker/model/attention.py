@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from worker.kernels.reference import paged_attention, store_kv
+from worker.kernels.interface import AttentionBatch, Kernels
 from worker.model.kv_cache import KVCache, KVShape
 
 PAGED_ATTENTION = "lorikeet_paged"
@@ -23,51 +23,44 @@ PAGED_ATTENTION = "lorikeet_paged"
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionGroup:
-    """Neighbouring sequences of a step that are computed by one kernel call.
+class AttentionParams:
+    """What a layer's attention is asked to do besides the plain."""
 
-    All have `num_queries` tokens in this step; their block tables are padded to one length.
-    """
-
-    start: int
-    """First token in the flattened row."""
-    num_queries: int
-    block_tables: Tensor
-    """`[B, M]` int64."""
-    query_positions: Tensor
-    """`[B, num_queries]` int64."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionBatch:
-    """How a step's flattened row `[T]` lies in the KV cache."""
-
-    slots: Tensor
-    """`[T]` int64: where each token's key and value go."""
-    groups: list[AttentionGroup]
-    """Cover the row from left to right."""
+    scaling: float
+    sliding_window: int | None
+    softcap: float | None
 
 
 @dataclass(slots=True)
-class ShapeProbe:
-    """Collects the layers' shapes during one forward whose values don't matter."""
+class LayerProbe:
+    """Collects what the layers ask for during one forward whose values don't matter."""
 
     shapes: dict[int, KVShape] = field(default_factory=dict)
+    params: dict[int, AttentionParams] = field(default_factory=dict)
     num_calls: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionStep:
+    """What the attention of one forward needs."""
+
+    kernels: Kernels
+    cache: KVCache
+    batch: AttentionBatch
+
+
 class _Current(threading.local):
-    step: tuple[KVCache, AttentionBatch] | None = None
-    probe: ShapeProbe | None = None
+    step: AttentionStep | None = None
+    probe: LayerProbe | None = None
 
 
 _current = _Current()
 
 
 @contextmanager
-def attention_step(cache: KVCache, batch: AttentionBatch) -> Iterator[None]:
-    """Run forwards inside against `cache`, laid out as `batch` says; for this thread only."""
-    _current.step = (cache, batch)
+def attention_step(step: AttentionStep) -> Iterator[None]:
+    """Run forwards inside as `step` says; for this thread only."""
+    _current.step = step
     try:
         yield
     finally:
@@ -75,13 +68,13 @@ def attention_step(cache: KVCache, batch: AttentionBatch) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def probe_layers(model: PreTrainedModel) -> ShapeProbe:
+def probe_layers(model: PreTrainedModel) -> LayerProbe:
     """Run one forward of a model with paged attention, to learn each layer's shape.
 
     Raises:
         NotImplementedError: the model asks for something that isn't implemented here.
     """
-    _current.probe = ShapeProbe()
+    _current.probe = LayerProbe()
     try:
         model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=model.device), use_cache=False)
         return _current.probe
@@ -125,29 +118,46 @@ def attend(
     _refuse_unknown(attention_mask, dropout, kwargs)
     layer = module.layer_idx
     assert isinstance(layer, int)
-    if _current.probe is not None:
-        _current.probe.num_calls += 1
-        _current.probe.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
+    params = AttentionParams(
+        scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap
+    )
+    if (probe := _current.probe) is not None:
+        probe.num_calls += 1
+        probe.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
+        probe.params[layer] = params
         return _meaningless(query, value), None
-    assert _current.step is not None, "a forward needs attention_step around it"
-    cache, batch = _current.step
-    keys, values = cache.layer(layer)
-    store_kv(key[0].transpose(0, 1), value[0].transpose(0, 1), keys, values, batch.slots)
-    rows = query[0].transpose(0, 1)  # [T, num_heads, head_dim]
-    outs = [
-        paged_attention(
-            _rows_of(group, rows),
-            keys,
-            values,
-            group.block_tables,
-            group.query_positions,
-            scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
-            sliding_window=sliding_window,
-            softcap=softcap,
-        ).flatten(0, 1)
-        for group in batch.groups
-    ]
-    return (outs[0] if len(outs) == 1 else torch.cat(outs))[None], None
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    return store_and_attend(layer, query, key, value, params)[None], None
+
+
+def store_and_attend(
+    layer: int, query: Tensor, key: Tensor, value: Tensor, params: AttentionParams
+) -> Tensor:
+    """Attention of one layer in the current step.
+
+    Args:
+        layer: the layer's index.
+        query: `[T, num_heads, head_dim]`.
+        key: `[T, num_kv_heads, head_dim]`.
+        value: `[T, num_kv_heads, value_dim]`.
+        params: of the layer.
+
+    Returns:
+        `[T, num_heads, value_dim]`.
+    """
+    step = _current.step
+    assert step is not None, "a forward needs attention_step around it"
+    keys, values = step.cache.layer(layer)
+    step.kernels.store_kv(key, value, keys, values, step.batch.slots)
+    return step.kernels.paged_attention(
+        query,
+        keys,
+        values,
+        step.batch,
+        scaling=params.scaling,
+        sliding_window=params.sliding_window,
+        softcap=params.softcap,
+    )
 
 
 AttentionInterface.register(PAGED_ATTENTION, attend)
@@ -175,12 +185,6 @@ def _refuse_unknown(mask: Tensor | None, dropout: float, kwargs: dict[str, Any])
         unknown.append("dropout")
     if unknown:
         raise NotImplementedError(f"attention with {', '.join(unknown)}")
-
-
-def _rows_of(group: AttentionGroup, rows: Tensor) -> Tensor:
-    num_seqs = group.block_tables.shape[0]
-    part = rows[group.start : group.start + num_seqs * group.num_queries]
-    return part.view(num_seqs, group.num_queries, *part.shape[1:])
 
 
 def _meaningless(query: Tensor, value: Tensor) -> Tensor:

@@ -56,12 +56,6 @@ class KVCache:
                 f"--kv-cache-mb: {num_bytes >> 20} MiB can't be allocated on {device}"
             ) from None
 
-    def clear(self, blocks: Tensor) -> None:
-        """Set all keys and values of `blocks` `[N]` int64 to 0."""
-        for arrays in self._layers:
-            for array in arrays:
-                array.index_fill_(0, blocks, 0)
-
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values `[num_blocks, BLOCK_SIZE, num_heads, dim]` of one layer."""
         return self._layers[index]

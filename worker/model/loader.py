@@ -2,21 +2,40 @@
 
 import hashlib
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from shared.cache import cache_folder
 from shared.errors import ModelRejected
-from worker.model.attention import PAGED_ATTENTION, probe_layers
+from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.interface import Kernels
+from worker.kernels.pick import pick_kernels
+from worker.lora.layers import Siblings, serve_linears
+from worker.lora.linear import can_join
+from worker.lora.modules import BaseModules, base_modules
+from worker.model.attention import (
+    PAGED_ATTENTION,
+    AttentionStep,
+    LayerProbe,
+    attention_step,
+    probe_layers,
+)
+from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
-from worker.model.verify import check_rope, verify_attention
+from worker.model.siblings import sibling_groups
+from worker.model.trace import Call, record_calls
+from worker.model.verify import Verifier, check_rope
+
+log = structlog.get_logger()
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -42,6 +61,11 @@ class LoadedModel:
     """Tokens that end an answer."""
     kv_shapes: list[KVShape]
     """One for each layer."""
+    kernels: Kernels
+    base: BaseModules
+    """What adapters may target."""
+    siblings: list[Siblings]
+    """The linears, in groups that are computed together."""
 
 
 def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> LoadedModel:
@@ -73,15 +97,28 @@ def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> L
 
 
 def prepare_model(
-    model: PreTrainedModel, tokenizer: Any, *, name: str, digest: str, source: str
+    model: PreTrainedModel,
+    tokenizer: Any,
+    *,
+    name: str,
+    digest: str,
+    source: str,
+    kernels: Kernels | None = None,
 ) -> LoadedModel:
-    """Switch a model that was loaded with eager attention to paged attention, and check it.
+    """Make a model that was loaded with eager attention ready to be served, and check it.
+
+    By default the kernels are the fastest that run here.
 
     Raises:
         ModelRejected: its results would differ.
     """
     config = model.config.get_text_config()
-    shapes = verify_attention(source, model, lambda: _switch_attention(source, model))
+    kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
+    base = base_modules(model)
+    verifier = Verifier(source, model)
+    probe = _switch_attention(source, model)
+    shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
+    siblings = _serve(source, model, base, kernels, probe, verifier, verifier.step(kernels, shapes))
     return LoadedModel(
         name=name,
         digest=digest,
@@ -93,6 +130,9 @@ def prepare_model(
         max_model_len=int(config.max_position_embeddings),
         eos_ids=_eos_ids(model, tokenizer),
         kv_shapes=shapes,
+        kernels=kernels,
+        base=base,
+        siblings=siblings,
     )
 
 
@@ -158,8 +198,7 @@ def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     return frozenset(ids if of_tokenizer is None else ids | {of_tokenizer})
 
 
-def _switch_attention(source: str, model: nn.Module) -> list[KVShape]:
-    assert isinstance(model, PreTrainedModel)
+def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:
@@ -172,4 +211,53 @@ def _switch_attention(source: str, model: nn.Module) -> list[KVShape]:
             f"layers through transformers' attention interface ({probe.num_calls} calls), so it "
             "can't be served exactly"
         )
-    return [probe.shapes[layer] for layer in range(num_layers)]
+    return probe
+
+
+def _serve(
+    source: str,
+    model: PreTrainedModel,
+    base: BaseModules,
+    kernels: Kernels,
+    probe: LayerProbe,
+    verifier: Verifier,
+    step: AttentionStep,
+) -> list[Siblings]:
+    """Replace the model's linears, and what the kernels compute in one go; check both."""
+    head = _head_name(model)
+    linears = [*base.linears, *head]
+    others = fusible(model) if isinstance(kernels, NativeKernels) else []
+    with record_calls(model, linears + others) as calls:
+        verifier.check(step)
+    of_linears = [call for call in calls if call.name in base.linears]
+    _refuse_uncalled(source, base, of_linears)
+    siblings = serve_linears(
+        model, [*sibling_groups(model, of_linears), *([head] if head else [])], kernels
+    )
+    if isinstance(kernels, NativeKernels):
+        with attention_step(step):
+            fused = fuse(
+                model, kernels, probe, [call for call in calls if call.name in set(others)]
+            )
+        log.info("modules_fused", fused=len(fused), found=len(others))
+    verifier.check(step)
+    return siblings
+
+
+def _refuse_uncalled(source: str, base: BaseModules, calls: list[Call]) -> None:
+    """Adapters on a linear that isn't called once would be computed wrongly or not at all.
+
+    Some models multiply by a module's weight without calling it.
+    """
+    counts = Counter(call.name for call in calls)
+    missed = [name for name in base.linears if counts[name] != 1]
+    if missed:
+        raise ModelRejected(
+            f"--model {source}: {', '.join(missed)} would compute adapters wrongly, as the "
+            "model doesn't call each of them once in a forward"
+        )
+
+
+def _head_name(model: PreTrainedModel) -> list[str]:
+    head = model.get_output_embeddings()
+    return [name for name, module in model.named_modules() if module is head and can_join(module)]

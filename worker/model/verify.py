@@ -4,15 +4,16 @@ Some architectures ignore transformers' attention interface, or keep state besid
 values, with no more than a warning: what they would answer is wrong, so they are refused.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from shared.errors import ModelRejected
-from worker.model.attention import AttentionBatch, AttentionGroup, attention_step
+from worker.kernels.interface import AttentionBatch, Kernels
+from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, KVShape
 
 _LENGTHS = [13, 5]
@@ -39,30 +40,57 @@ def check_rope(source: str, config: Any) -> None:
             )
 
 
-def verify_attention(
-    source: str, model: PreTrainedModel, switch: Callable[[], list[KVShape]]
-) -> list[KVShape]:
-    """Compare eager attention on each sequence alone with paged attention on both packed.
+class Verifier:
+    """What a model computes for two sequences, each alone; and the check of what serves it."""
 
-    `switch` changes the model from the one to the other and gives the layers' shapes.
+    def __init__(self, source: str, model: PreTrainedModel) -> None:
+        """Compute them; the model has eager attention still."""
+        self._source = source
+        self._model = model
+        vocab_size = int(model.config.get_text_config().vocab_size)
+        generator = torch.Generator().manual_seed(0)
+        self._sequences = [torch.randint(vocab_size, (n,), generator=generator) for n in _LENGTHS]
+        with torch.inference_mode():
+            self._alone = [_logits(model, ids.to(model.device)) for ids in self._sequences]
 
-    Raises:
-        ModelRejected: the logits differ by more than rounding.
-    """
-    vocab_size = int(model.config.get_text_config().vocab_size)
-    generator = torch.Generator().manual_seed(0)
-    sequences = [torch.randint(vocab_size, (n,), generator=generator) for n in _LENGTHS]
-    with torch.inference_mode():
-        alone = [_logits(model, ids.to(model.device)) for ids in sequences]
-        shapes = switch()
-        packed = torch.split(_packed_logits(model, sequences, shapes), _LENGTHS)
-    deviation = max(_deviation(a, b) for a, b in zip(alone, packed, strict=True))
-    if not deviation <= _TOLERANCE[model.dtype]:
-        raise ModelRejected(
-            f"--model {source}: {type(model).__name__} computes packed requests differently from "
-            f"each alone (logits off by {deviation:.2g} of their spread), so it can't be served"
+    def step(self, kernels: Kernels, shapes: list[KVShape]) -> AttentionStep:
+        """The attention step in which both are computed together."""
+        device = self._model.device
+        lens = torch.tensor(_LENGTHS, dtype=torch.int32, device=device)
+        blocks = torch.arange(len(_LENGTHS), dtype=torch.int32, device=device)
+        batch = AttentionBatch(
+            slots=torch.cat([_slots(block, n) for block, n in enumerate(_LENGTHS)]).to(device),
+            query_starts=F.pad(lens.cumsum(0, dtype=torch.int32), (1, 0)),
+            context_lens=lens,
+            block_tables=blocks[:, None],
         )
-    return shapes
+        cache = KVCache(shapes, len(blocks), dtype=self._model.dtype, device=device)
+        return AttentionStep(kernels, cache, batch)
+
+    @torch.inference_mode()
+    def check(self, step: AttentionStep) -> None:
+        """Compute both together, as the model is now.
+
+        Raises:
+            ModelRejected: the logits differ by more than rounding.
+        """
+        model = self._model
+        ids = torch.cat(self._sequences).to(model.device)
+        positions = torch.cat([torch.arange(n) for n in _LENGTHS]).to(model.device)
+        with attention_step(step):
+            logits = _logits(model, ids, position_ids=positions[None])
+        packed = torch.split(logits, _LENGTHS)
+        deviation = max(_deviation(a, b) for a, b in zip(self._alone, packed, strict=True))
+        if not deviation <= _TOLERANCE[model.dtype]:
+            raise ModelRejected(
+                f"--model {self._source}: {type(model).__name__} computes packed requests "
+                f"differently from each alone (logits off by {deviation:.2g} of their spread), "
+                "so it can't be served"
+            )
+
+
+def _slots(block: int, num_tokens: int) -> Tensor:
+    return block * BLOCK_SIZE + torch.arange(num_tokens)
 
 
 def _deviation(expected: Tensor, got: Tensor) -> float:
@@ -78,21 +106,3 @@ def _rope_dicts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
 def _logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:
     logits: Tensor = model(input_ids=ids[None], use_cache=False, **kwargs).logits[0]
     return logits.float()
-
-
-def _packed_logits(
-    model: PreTrainedModel, sequences: list[Tensor], shapes: list[KVShape]
-) -> Tensor:
-    device = model.device
-    cache = KVCache(shapes, len(sequences), dtype=model.dtype, device=device)
-    positions = [torch.arange(len(ids), device=device) for ids in sequences]
-    groups, start = [], 0
-    for block, part in enumerate(positions):
-        table = torch.tensor([[block]], device=device)
-        groups.append(AttentionGroup(start, len(part), table, part[None]))
-        start += len(part)
-    slots = torch.cat([block * BLOCK_SIZE + part for block, part in enumerate(positions)])
-    with attention_step(cache, AttentionBatch(slots, groups)):
-        return _logits(
-            model, torch.cat(sequences).to(device), position_ids=torch.cat(positions)[None]
-        )

@@ -2,30 +2,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernel_sets import native_kernels
 from lora import wrapped
 from tiny import save_adapter, tiny_model
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from worker.kernels.interface import Kernels
+from worker.kernels.reference import ReferenceKernels
 from worker.lora.batch import build_batch
-from worker.lora.layers import LoRALinear, modules_not_called_once
+from worker.lora.layers import ServedLinear, Siblings
 
 
 def ids(length: int = 7) -> torch.Tensor:
     return torch.arange(6, 6 + length)[None]
 
 
-def test_every_linear_of_the_base_is_wrapped_and_nothing_else() -> None:
+def test_every_linear_of_the_base_is_served_and_nothing_else() -> None:
     case = wrapped(tiny_model("llama"))
-    found = {n for n, m in case.model.named_modules() if isinstance(m, LoRALinear)}
+    found = {n for n, m in case.model.named_modules() if isinstance(m, ServedLinear)}
     assert found == set(case.base.linears)
 
 
-def test_a_wrapped_linear_reads_like_its_base() -> None:
-    case = wrapped(tiny_model("llama"))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_served_linear_reads_like_its_base(dtype: torch.dtype) -> None:
+    case = wrapped(tiny_model("llama").to(dtype))
     linear = case.model.get_submodule("model.layers.0.self_attn.k_proj")
     assert (linear.in_features, linear.out_features) == (64, 32)
-    assert linear.weight.shape == (32, 64)
+    assert (linear.weight.shape, linear.weight.dtype) == ((32, 64), dtype)
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = linear.no_such_thing
 
@@ -57,20 +60,48 @@ def test_a_batch_of_another_size_is_an_error(tmp_path: Path) -> None:
         case.model(ids(7))
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "mixtral", "gpt2", "opt", "phi3"])
-def test_served_models_call_each_linear_once(model_type: str) -> None:
-    case = wrapped(tiny_model(model_type))
-    with torch.no_grad():
-        assert modules_not_called_once(case.pool, case.context, lambda: case.model(ids())) == []
-    assert case.context.batch is None
+KERNELS = {"torch": lambda _: ReferenceKernels(), "native": native_kernels}
 
 
-def test_a_linear_whose_weight_is_used_without_a_call_is_found() -> None:
-    model = tiny_model("llama")
-    mlp = model.get_submodule("model.layers.1.mlp")
-    assert isinstance(mlp, nn.Module)
-    mlp.forward = lambda x: mlp.up_proj(x)[..., :64] + F.linear(x, mlp.gate_proj.weight)[..., :64]
-    case = wrapped(model)
-    with torch.no_grad():
-        missed = modules_not_called_once(case.pool, case.context, lambda: case.model(ids()))
-    assert missed == ["model.layers.1.mlp.gate_proj", "model.layers.1.mlp.down_proj"]
+@pytest.mark.parametrize("biases", [(False, False, False), (True, True, True), (True, False, True)])
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_siblings_give_what_each_linear_gave(
+    dtype: torch.dtype, kernels: str, biases: tuple[bool, ...]
+) -> None:
+    if kernels == "native" and dtype is torch.float16:
+        pytest.skip("the native kernels have no float16")
+    outs = (40, 7, 16)
+    linears = [nn.Linear(61, o, b).to(dtype) for o, b in zip(outs, biases, strict=True)]
+    x = torch.randn(2, 5, 61).to(dtype)
+    expected = [linear(x) for linear in linears]
+    some: Kernels = KERNELS[kernels](dtype)
+    siblings = Siblings(["q", "k", "v"], linears, some)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        again = x.clone()  # another tensor: another product
+        got = {index: siblings.part(index, again) for index in order}
+        for index, want in enumerate(expected):
+            tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype.itemsize == 2 else {}
+            torch.testing.assert_close(got[index], want, **tolerance)
+
+
+@torch.no_grad()
+def test_an_input_changed_in_place_is_computed_anew() -> None:
+    linears = [nn.Linear(8, 4), nn.Linear(8, 4)]
+    siblings = Siblings(["q", "k"], linears, ReferenceKernels())
+    x = torch.randn(3, 8)
+    for _ in range(2):
+        for index, linear in enumerate(linears):
+            torch.testing.assert_close(siblings.part(index, x), linear(x))
+        x.mul_(2)
+
+
+@torch.no_grad()
+def test_a_forward_that_broke_off_leaves_nothing_to_the_next() -> None:
+    linears = [nn.Linear(8, 4), nn.Linear(8, 4)]
+    siblings = Siblings(["q", "k"], linears, ReferenceKernels())
+    siblings.part(0, torch.zeros(3, 8))
+    x = torch.randn(3, 8)
+    for index, linear in enumerate(linears):
+        torch.testing.assert_close(siblings.part(index, x), linear(x))

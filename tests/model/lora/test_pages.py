@@ -40,24 +40,6 @@ def test_pages_are_taken_one_by_one_where_there_is_no_such_gap() -> None:
     assert table.allocate("e", 2) == (0, 2)
 
 
-def test_gathering_swaps_with_what_lay_at_the_front() -> None:
-    table = table_of(6)
-    for owner in "abcdef":
-        table.allocate(owner, 1)
-    table.release("b")
-    moves = table.gather(["f", "d"])
-    assert sorted(moves) == [(0, 3), (3, 0), (5, 1)]  # page 1 was nobody's, so nothing moves to 5
-    assert [table.pages(o) for o in "dfac"] == [(0,), (1,), (3,), (2,)]
-    assert table.allocate("g", 1) == (5,)
-
-
-def test_gathering_what_lies_at_the_front_moves_nothing() -> None:
-    table = table_of(4)
-    table.allocate("a", 2)
-    table.allocate("b", 1)
-    assert table.gather(["b", "a", "not here"]) == []
-
-
 class Pages(RuleBasedStateMachine):
     """`written` is what the pages hold: (owner, index among the owner's pages)."""
 
@@ -89,14 +71,6 @@ class Pages(RuleBasedStateMachine):
         owner = data.draw(st.sampled_from(sorted(self.sizes)))
         self.table.release(owner)
         del self.sizes[owner]
-
-    @precondition(lambda self: self.sizes)
-    @rule(data=st.data())
-    def gather(self, data: st.DataObject) -> None:
-        owners = data.draw(st.sets(st.sampled_from(sorted(self.sizes)), min_size=1))
-        self.carry_out(self.table.gather(owners))
-        pages = sorted(page for owner in owners for page in self.table.pages(owner))
-        assert pages == list(range(len(pages)))
 
     @rule()
     def shrink(self) -> None:

@@ -1,0 +1,256 @@
+"""Paged attention and the KV cache's writes, against dense attention in double precision."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_sets import (
+    NATIVE_DTYPES,
+    SET_IDS,
+    SETS,
+    assert_near,
+    kernels_of,
+    native_kernels,
+    threads,
+)
+from torch import Tensor
+
+from worker.kernels.interface import AttentionBatch, Kernels
+
+SCALING = 0.3
+NAN = float("nan")
+
+Sequences = list[tuple[int, int]]
+"""(tokens in the context, how many of the last ones are queries)."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Sizes of a model's attention."""
+
+    num_heads: int
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step in a cache in which everything that isn't in a context is NaN."""
+
+    query: Tensor
+    keys: Tensor
+    values: Tensor
+    batch: AttentionBatch
+    of_sequences: list[tuple[Tensor, Tensor, Tensor]]
+    """Query, keys and values of each sequence."""
+
+    def run(self, kernels: Kernels, window: int | None = None, cap: float | None = None) -> Tensor:
+        """The kernels' output."""
+        return kernels.paged_attention(
+            self.query,
+            self.keys,
+            self.values,
+            self.batch,
+            scaling=SCALING,
+            sliding_window=window,
+            softcap=cap,
+        )
+
+    def dense(self, window: int | None = None, cap: float | None = None) -> Tensor:
+        """What it must be."""
+        return torch.cat([dense(*parts, window, cap) for parts in self.of_sequences])
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None, cap: float | None) -> Tensor:
+    """One sequence in double precision: q `[Q, H, D]` are the last of k `[L, Hkv, D]`."""
+    group = q.shape[1] // k.shape[1]
+    k, v = (x.double().repeat_interleave(group, 1).transpose(0, 1) for x in (k, v))
+    scores = q.double().transpose(0, 1) @ k.transpose(-1, -2) * SCALING
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
+    length, num_queries = k.shape[1], q.shape[0]
+    own = torch.arange(length - num_queries, length)[:, None]
+    others = torch.arange(length)
+    hidden = others > own
+    if window is not None:
+        hidden |= others <= own - window
+    return (scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v).transpose(0, 1)
+
+
+def made(
+    kernels: Kernels, dtype: torch.dtype, heads: Heads, sequences: Sequences, block_size: int
+) -> Case:
+    """Random sequences, in blocks in random order; those depend on the sequences alone."""
+    generator = torch.Generator().manual_seed(len(sequences))
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    sizes = [-(-length // block_size) for length, _ in sequences]
+    num_blocks = sum(sizes) + 2
+    # The first two blocks are nobody's: tables are padded with the second.
+    free = (torch.randperm(num_blocks - 2, generator=generator) + 2).tolist()
+    shape = (num_blocks, block_size, heads.num_kv_heads)
+    keys = torch.full((*shape, heads.key_dim), NAN, dtype=dtype)
+    values = torch.full((*shape, heads.value_dim), NAN, dtype=dtype)
+    tables = torch.ones(len(sequences), max(sizes) + 3, dtype=torch.int32)
+    parts, slots = [], []
+    for table, size, (length, num_queries) in zip(tables, sizes, sequences, strict=True):
+        table[:size] = torch.tensor([free.pop() for _ in range(size)])
+        positions = torch.arange(length)
+        own = table[positions // block_size].long() * block_size + positions % block_size
+        key = rand(length, heads.num_kv_heads, heads.key_dim)
+        value = rand(length, heads.num_kv_heads, heads.value_dim)
+        kernels.store_kv(key, value, keys, values, own)
+        parts.append((rand(num_queries, heads.num_heads, heads.key_dim), key, value))
+        slots.append(own[length - num_queries :])
+    batch = AttentionBatch(
+        slots=torch.cat(slots),
+        query_starts=int32([0, *itertools.accumulate(n for _, n in sequences)]),
+        context_lens=int32([length for length, _ in sequences]),
+        block_tables=tables,
+    )
+    return Case(torch.cat([part[0] for part in parts]), keys, values, batch, parts)
+
+
+def int32(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
+SIZES = [
+    Heads(4, 4, 8, 8),
+    Heads(6, 2, 16, 16),
+    Heads(9, 3, 20, 24),
+    Heads(4, 2, 24, 20),
+    Heads(8, 1, 64, 64),
+    Heads(14, 2, 64, 64),
+    Heads(4, 4, 80, 80),
+    Heads(8, 2, 128, 128),
+    Heads(3, 1, 192, 128),
+]
+MIXES: dict[str, Sequences] = {
+    "one decode": [(700, 1)],
+    "one prompt": [(131, 131)],
+    "decodes": [(1, 1), (15, 1), (16, 1), (17, 1), (128, 1), (129, 1), (300, 1), (5, 1), (33, 1)],
+    "all kinds": [(1, 1), (80, 1), (2, 2), (40, 1), (37, 37), (19, 3), (641, 7), (260, 50), (9, 1)],
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("heads", SIZES, ids=str)
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
+    name: str, dtype: torch.dtype, heads: Heads, mix: str
+) -> None:
+    kernels = kernels_of(name, dtype)
+    case = made(kernels, dtype, heads, MIXES[mix], 16)
+    for window, cap in itertools.product((None, 1, 20, 200), (None, 5.0)):
+        got = case.run(kernels, window, cap)
+        assert got.dtype == dtype
+        assert got.is_contiguous()
+        assert_near(got, case.dense(window, cap))
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 7, 32, 256])
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_any_size_of_block_gives_the_same(name: str, dtype: torch.dtype, block_size: int) -> None:
+    kernels = kernels_of(name, dtype)
+    case = made(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], block_size)
+    for window in (None, 3):
+        assert_near(case.run(kernels, window), case.dense(window))
+
+
+SEQUENCES = st.lists(
+    st.integers(1, 150).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))),
+    min_size=1,
+    max_size=8,
+)
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@settings(max_examples=30, derandomize=True)
+@given(SEQUENCES, st.none() | st.integers(1, 160), st.none() | st.floats(0.5, 50.0))
+def test_any_step_gets_dense_attention(
+    name: str,
+    dtype: torch.dtype,
+    sequences: Sequences,
+    window: int | None,
+    cap: float | None,
+) -> None:
+    kernels = kernels_of(name, dtype)
+    case = made(kernels, dtype, Heads(6, 3, 12, 18), sequences, 8)
+    assert_near(case.run(kernels, window, cap), case.dense(window, cap))
+
+
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_high_scores_neither_overflow_nor_lose_the_others(dtype: torch.dtype) -> None:
+    kernels = native_kernels(dtype)
+    case = made(kernels, dtype, Heads(2, 2, 8, 8), [(400, 1), (300, 9)], 16)
+    for _, keys, _ in case.of_sequences:
+        assert keys.isfinite().all()
+    case.query.mul_(300)
+    parts = torch.split(case.query, [1, 9])
+    expected = [
+        dense(q, k, v, None, None) for q, (_, k, v) in zip(parts, case.of_sequences, strict=True)
+    ]
+    assert_near(case.run(kernels), torch.cat(expected))
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_queries_may_lie_between_keys_and_values_or_by_head(name: str, dtype: torch.dtype) -> None:
+    kernels = kernels_of(name, dtype)
+    case = made(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], 16)
+    joined = torch.full((len(case.query), 8, 16), NAN, dtype=dtype)
+    joined[:, 2:6] = case.query
+    for query in (joined[:, 2:6], case.query.transpose(0, 1).contiguous().transpose(0, 1)):
+        assert not query.is_contiguous()
+        assert_near(replace(case, query=query).run(kernels), case.dense())
+
+
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+@pytest.mark.parametrize("mix", MIXES)
+def test_the_number_of_threads_changes_no_bit(mix: str, dtype: torch.dtype) -> None:
+    kernels = native_kernels(dtype)
+    case = made(kernels, dtype, Heads(6, 2, 64, 64), MIXES[mix], 16)
+    outputs = []
+    for number in (1, 2, 3):
+        with threads(number):
+            outputs.append(case.run(kernels, 50))
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_one_layout_serves_layers_of_different_sizes(name: str, dtype: torch.dtype) -> None:
+    kernels = kernels_of(name, dtype)
+    sizes = [Heads(4, 2, 16, 16), Heads(6, 1, 24, 8)]
+    layers = [made(kernels, dtype, heads, MIXES["all kinds"], 16) for heads in sizes]
+    batch = layers[0].batch
+    assert torch.equal(batch.block_tables, layers[1].batch.block_tables)
+    for case, window in zip(layers * 2, (3, None, None, 3), strict=True):
+        assert_near(replace(case, batch=batch).run(kernels, window), case.dense(window))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "between others", "by head"])
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_keys_and_values_go_to_their_slots_and_nowhere_else(
+    name: str, dtype: torch.dtype, layout: str
+) -> None:
+    kernels = kernels_of(name, dtype)
+    joined = torch.randn(5, 9, 7).to(dtype)
+    key, value = joined[:, 1:4], joined[:, 4:7]
+    if layout == "contiguous":
+        key, value = key.contiguous(), value.contiguous()
+    elif layout == "by head":
+        key, value = (x.transpose(0, 1).contiguous().transpose(0, 1) for x in (key, value))
+    slots = torch.tensor([13, 2, 7, 0, 8])
+    caches = [torch.zeros(5, 3, 3, 7, dtype=dtype) for _ in range(2)]
+    kernels.store_kv(key, value, caches[0], caches[1], slots)
+    for cache, rows in zip(caches, (key, value), strict=True):
+        expected = torch.zeros(15, 3, 7, dtype=dtype)
+        expected[slots] = rows
+        assert torch.equal(cache.flatten(0, 1), expected)

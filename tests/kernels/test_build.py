@@ -1,0 +1,153 @@
+"""The native library: compiled once, by whoever comes first, or a reason why not."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from structlog.testing import capture_logs
+
+from worker.kernels.cpu import build
+from worker.kernels.cpu.build import NotCompiled, load_library
+from worker.kernels.pick import pick_kernels
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def compiler() -> str:
+    found = shutil.which("g++")
+    if found is None:
+        pytest.skip("needs a C++ compiler")
+    return found
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only source, which is compiled in no time."""
+    source = tmp_path / "src" / "answer.cpp"
+    source.parent.mkdir()
+    source.write_text('extern "C" int answer() { return 42; }\n')
+    monkeypatch.setattr(build, "SOURCES", source.parent)
+    return source
+
+
+@pytest.fixture
+def calls(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a line for each call of the compiler that isn't for its version."""
+    log = tmp_path / "calls"
+    log.touch()
+    put_compiler(
+        tmp_path / "bin",
+        f'[ "$1" = --version ] || echo "$@" >> {log}\nexec {compiler} "$@"\n',
+        monkeypatch,
+    )
+    return log
+
+
+def put_compiler(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `script` come before every other g++."""
+    folder.mkdir()
+    (folder / "g++").write_text(f"#!/bin/sh\n{script}")
+    (folder / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def libraries(cache: Path) -> list[Path]:
+    return list((cache / "kernels").iterdir())
+
+
+def test_without_a_compiler_torch_computes_and_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotCompiled, match=r"no C\+\+ compiler"):
+        load_library(tmp_path)
+    with capture_logs() as logs:
+        assert pick_kernels(CPU, torch.bfloat16, tmp_path).name == "torch"
+    assert [line["event"] for line in logs] == ["native_kernels_unavailable"]
+    assert "C++ compiler" in logs[0]["reason"]
+
+
+def test_tensors_without_native_kernels_are_nothing_to_speak_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with capture_logs() as logs:
+        assert pick_kernels(CPU, torch.float16, tmp_path).name == "torch"
+        assert pick_kernels(torch.device("meta"), torch.float32, tmp_path).name == "torch"
+    assert logs == []
+
+
+def test_a_compiled_library_is_used_again(tmp_path: Path, source: Path, calls: Path) -> None:
+    assert load_library(tmp_path / "cache").answer() == 42
+    compiled = calls.read_text()
+    assert "answer.cpp" in compiled
+    assert load_library(tmp_path / "cache").answer() == 42
+    assert calls.read_text() == compiled
+    assert len(libraries(tmp_path / "cache")) == 1
+
+
+def test_other_sources_make_another_library(tmp_path: Path, source: Path, compiler: str) -> None:
+    load_library(tmp_path)
+    source.write_text('extern "C" int answer() { return 43; }\n')
+    assert load_library(tmp_path).answer() == 43
+    assert len(libraries(tmp_path)) == 2
+
+
+def test_several_processes_at_once_get_one_library(
+    tmp_path: Path, source: Path, compiler: str
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from worker.kernels.cpu import build; "
+        f"build.SOURCES = Path({str(source.parent)!r}); sys.stdin.read(); "
+        f"print(build.load_library(Path({str(tmp_path)!r})).answer())"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
+    for process in processes:  # all wait for this, and go on together
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    assert [process.communicate()[0] for process in processes] == ["42\n"] * 4
+    assert [path.suffix for path in libraries(tmp_path)] == [".so"]
+
+
+def test_what_the_compiler_says_first_is_the_reason(
+    tmp_path: Path, source: Path, compiler: str
+) -> None:
+    source.write_text("#error not today\n#error nor tomorrow\n")
+    with pytest.raises(NotCompiled, match=r"g\+\+ failed: .*not today") as caught:
+        load_library(tmp_path)
+    assert "tomorrow" not in str(caught.value)
+    assert libraries(tmp_path) == []
+
+
+def test_a_compiler_that_does_not_even_say_why_is_named(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_compiler(tmp_path / "bin", "exit 3\n", monkeypatch)
+    with capture_logs() as logs:
+        assert pick_kernels(CPU, torch.float32, tmp_path).name == "torch"
+    assert [line["reason"] for line in logs] == [f"{tmp_path}/bin/g++ failed: no message"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, source: Path, compiler: str
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(NotCompiled, match=f"{tmp_path}/cache"):
+        load_library(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"not a library" * 1000], ids=len)
+def test_a_broken_library_is_made_anew(
+    tmp_path: Path, source: Path, compiler: str, content: bytes
+) -> None:
+    load_library(tmp_path)
+    (path,) = libraries(tmp_path)
+    path.unlink()  # the loaded one keeps its file
+    path.write_bytes(content)
+    assert load_library(tmp_path).answer() == 42

@@ -1,0 +1,82 @@
+"""The native product with a packed weight, against doubles."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_sets import assert_near, native_kernels, threads
+from torch import Tensor
+
+from worker.kernels.cpu.native import NativeKernels
+
+BF16 = torch.bfloat16
+
+
+@pytest.fixture(scope="module")
+def kernels() -> NativeKernels:
+    kernels = native_kernels(BF16)
+    if not kernels.can_pack(torch.zeros(4, 4, dtype=BF16)):
+        pytest.skip("needs a CPU with AVX-512 BF16 and without AMX")
+    return kernels
+
+
+def rand(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape))).to(BF16)
+
+
+def check(kernels: NativeKernels, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    got = kernels.linear(x, kernels.pack(weight), bias, len(weight))
+    rest = torch.zeros(len(weight)).double() if bias is None else bias.double()
+    expected = x.double() @ weight.double().t() + rest
+    terms = x.double().abs() @ weight.double().abs().t() + rest.abs()
+    assert (got.shape, got.dtype, got.is_contiguous()) == (expected.shape, BF16, True)
+    assert_near(got, expected, terms)
+
+
+@settings(max_examples=60, derandomize=True)
+@given(st.integers(1, 40), st.integers(1, 100), st.integers(1, 80), st.booleans())
+def test_any_sizes(
+    kernels: NativeKernels, num_rows: int, num_out: int, half_in: int, has_bias: bool
+) -> None:
+    bias = rand(num_out) if has_bias else None
+    check(kernels, rand(num_rows, 2 * half_in), rand(num_out, 2 * half_in), bias)
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 33, 130])
+def test_sizes_of_a_model(kernels: NativeKernels, num_rows: int) -> None:
+    check(kernels, rand(1, num_rows, 576), rand(960, 576), rand(960))
+
+
+def test_inputs_may_lie_apart(kernels: NativeKernels) -> None:
+    wide, weight = rand(9, 100), rand(24, 40)
+    check(kernels, wide[:, 13:53], weight, None)
+    check(kernels, wide[:, :40].t().contiguous().t(), weight, None)
+
+
+def test_a_weight_may_be_transposed(kernels: NativeKernels) -> None:
+    check(kernels, rand(5, 40), rand(40, 24).t(), None)
+
+
+def test_no_row_reaches_another(kernels: NativeKernels) -> None:
+    x, packed = rand(9, 40), kernels.pack(rand(24, 40))
+    expected = kernels.linear(x, packed, None, 24)
+    x[4] = float("nan")
+    got = kernels.linear(x, packed, None, 24)
+    assert got[4].isnan().all()
+    others = torch.arange(9) != 4
+    assert torch.equal(got[others], expected[others])
+
+
+def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels) -> None:
+    x, packed = rand(40, 576), kernels.pack(rand(960, 576))
+    outputs = []
+    for number in (1, 2, 3):
+        with threads(number):
+            outputs.append(kernels.linear(x, packed, None, 960))
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+def test_weights_that_it_does_not_serve_are_known(kernels: NativeKernels) -> None:
+    assert not kernels.can_pack(torch.zeros(4, 3, dtype=BF16))
+    assert not kernels.can_pack(torch.zeros(4, 4))

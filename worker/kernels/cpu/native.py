@@ -1,0 +1,290 @@
+"""The native kernels for CPUs: C++ with OpenMP, called through ctypes with tensors' addresses."""
+
+import ctypes
+from collections.abc import Callable
+from ctypes import c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.kernels.cpu.build import cpu_flags, load_library
+from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
+
+_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_PAGE_ROWS = 8
+"""PAGE_ROWS of lora.cpp."""
+
+
+class NativeKernels:
+    """Kernels of one dtype on the CPU. All tensors are on the CPU and of that dtype."""
+
+    name = "native"
+
+    def __init__(self, dtype: torch.dtype, cache_folder: Path) -> None:
+        """Compile them, or load what was compiled before into `cache_folder`.
+
+        Raises:
+            NotCompiled: that isn't possible here.
+        """
+        self._dtype = dtype
+        library = load_library(cache_folder)
+
+        def function(name: str, *arguments: Any) -> Callable[..., None]:
+            found = getattr(library, f"{name}_{_SUFFIX[dtype]}")
+            found.argtypes, found.restype = arguments, None
+            return found  # type: ignore[no-any-return]
+
+        self._attention = function("paged_attention", c_void_p)
+        self._add_lora = function("add_lora", c_void_p)
+        rows, size = c_int64, c_int64
+        self._store_rows = function("store_rows", c_void_p, c_int64, c_void_p, c_void_p, rows, size)
+        self._rms_norm = function(
+            "rms_norm", c_void_p, c_int64, c_void_p, c_void_p, rows, size, c_float, c_float, c_int32
+        )
+        self._silu_mul = function("silu_mul", c_void_p, c_void_p, c_int64, c_void_p, rows, size)
+        self._rope = function("rope", c_void_p, c_int64, c_void_p, c_void_p, rows, c_int64, c_int64)
+
+        self._linear = library.linear
+        self._linear.argtypes = [
+            *(c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64),
+            *(rows, size, c_int64),
+        ]
+        self._linear.restype = None
+        self._linear_pack = library.linear_pack
+        self._linear_pack.argtypes = [c_void_p, c_void_p, size, c_int64]
+        self._linear_pack.restype = None
+        self._linear_packed_size = library.linear_packed_size
+        self._linear_packed_size.argtypes = [size, c_int64]
+        self._linear_packed_size.restype = c_int64
+        self._can_multiply = bool(library.linear_supported()) and not _has_amx()
+
+    @staticmethod
+    def supports(device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether there are kernels for tensors like these."""
+        return device.type == "cpu" and dtype in _SUFFIX
+
+    def store_kv(
+        self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
+    ) -> None:
+        """As the interface says."""
+        for rows, cache in ((key, key_cache), (value, value_cache)):
+            rows = _with_whole_rows(rows)
+            width = rows.shape[1] * rows.shape[2]
+            self._store_rows(
+                rows.data_ptr(),
+                rows.stride(0),
+                cache.data_ptr(),
+                slots.data_ptr(),
+                len(slots),
+                width,
+            )
+
+    def paged_attention(
+        self,
+        query: Tensor,
+        key_cache: Tensor,
+        value_cache: Tensor,
+        batch: AttentionBatch,
+        *,
+        scaling: float,
+        sliding_window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """As the interface says."""
+        query = _with_whole_rows(query)
+        num_tokens, num_heads, key_dim = query.shape
+        value_dim = value_cache.shape[3]
+        out = query.new_empty(num_tokens, num_heads, value_dim)
+        args = batch.prepared.get(self.name)
+        if args is None:
+            args = batch.prepared[self.name] = _attention_args(batch)
+        args.query, args.out = query.data_ptr(), out.data_ptr()
+        args.keys, args.values = key_cache.data_ptr(), value_cache.data_ptr()
+        args.query_stride, args.num_heads = query.stride(0), num_heads
+        args.num_kv_heads, args.block_size = key_cache.shape[2], key_cache.shape[1]
+        args.key_dim, args.value_dim = key_dim, value_dim
+        args.window, args.scaling, args.softcap = sliding_window or 0, scaling, softcap or 0.0
+        self._attention(ctypes.addressof(args))
+        return out
+
+    def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+        """As the interface says; each row of `y` is contiguous."""
+        x = _rows(x)
+        assert plan.page_rows == _PAGE_ROWS
+        args = sites.prepared.get(self.name)
+        if args is None:
+            args = sites.prepared[self.name] = _lora_args(sites)
+        struct = args[0]
+        prepared = plan.prepared.get(self.name)
+        if prepared is None:
+            prepared = plan.prepared[self.name] = _lora_plan(plan)
+        struct.plan = prepared[1]
+        struct.x, struct.y = x.data_ptr(), y.data_ptr()
+        struct.in_features, struct.x_stride, struct.y_stride = x.shape[1], x.stride(0), y.stride(0)
+        self._add_lora(args[1])
+
+    def can_pack(self, weight: Tensor) -> bool:
+        """Whether `pack` and `linear` serve this weight better than what torch has."""
+        return self._can_multiply and weight.dtype is torch.bfloat16 and weight.shape[1] % 2 == 0
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """A weight `[out, in]` in the layout that `linear` reads."""
+        weight = weight.contiguous()
+        packed = torch.empty(self._linear_packed_size(*weight.shape), dtype=weight.dtype)
+        self._linear_pack(weight.data_ptr(), packed.data_ptr(), *weight.shape)
+        return packed
+
+    def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
+        """`x` `[..., in]` times a packed weight, plus a bias: `[..., out_features]`."""
+        rows = _rows(x)
+        y = x.new_empty(*x.shape[:-1], out_features)
+        self._linear(
+            rows.data_ptr(),
+            rows.stride(0),
+            packed.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            out_features,
+            rows.shape[0],
+            out_features,
+            rows.shape[1],
+        )
+        return y
+
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, epsilon: float, *, offset: float, round_first: bool
+    ) -> Tensor:
+        """`x / rms(x) * (offset + weight)` over the last dimension of `x`, as a new tensor.
+
+        `round_first` rounds to the dtype before the weight is applied.
+        """
+        rows = _rows(x)
+        out = torch.empty(x.shape, dtype=x.dtype)
+        self._rms_norm(
+            rows.data_ptr(),
+            rows.stride(0),
+            weight.data_ptr(),
+            out.data_ptr(),
+            rows.shape[0],
+            rows.shape[1],
+            epsilon,
+            offset,
+            round_first,
+        )
+        return out
+
+    def silu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
+        """`silu(gate) * up` of two `[T, N]` with one row stride, as a new contiguous tensor."""
+        assert gate.stride() == up.stride()
+        assert gate.stride(1) == 1
+        out = torch.empty(gate.shape, dtype=gate.dtype)
+        self._silu_mul(gate.data_ptr(), up.data_ptr(), gate.stride(0), out.data_ptr(), *gate.shape)
+        return out
+
+    def rope_(self, x: Tensor, cosine: Tensor, sine: Tensor) -> None:
+        """Rotate `x` `[T, num_heads, dim]` in place by `cosine` and `sine` `[T, dim]`."""
+        assert x.stride(2) == 1
+        assert x.stride(1) == x.shape[2]
+        assert cosine.is_contiguous()
+        assert sine.is_contiguous()
+        self._rope(x.data_ptr(), x.stride(0), cosine.data_ptr(), sine.data_ptr(), *x.shape)
+
+
+class _AttentionArgs(ctypes.Structure):
+    """AttentionArgs of attention.cpp."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("query", "out", "keys", "values")),
+        *((name, c_void_p) for name in ("block_tables", "query_starts", "context_lens")),
+        *((name, c_int64) for name in ("query_stride", "table_stride", "num_seqs")),
+        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "key_dim", "value_dim")),
+        *((name, c_int64) for name in ("block_size", "window")),
+        *((name, c_float) for name in ("scaling", "softcap")),
+    ]
+
+
+class _Site(ctypes.Structure):
+    """Site of lora.cpp."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("a", "b")),
+        *((name, c_int64) for name in ("out_features", "offset", "group")),
+    ]
+
+
+class _Pages(ctypes.Structure):
+    """Pages of lora.cpp."""
+
+    _fields_ = [(name, c_void_p) for name in ("starts", "pages")]
+
+
+class _Plan(ctypes.Structure):
+    """Plan of lora.cpp."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("token_starts", "tokens", "groups")),
+        ("num_adapters", c_int64),
+    ]
+
+
+class _LoRAArgs(ctypes.Structure):
+    """Args of lora.cpp."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("sites", "plan", "x", "y")),
+        *((name, c_int64) for name in ("num_sites", "in_features", "x_stride", "y_stride")),
+    ]
+
+
+def _attention_args(batch: AttentionBatch) -> _AttentionArgs:
+    """The part that all layers share; `batch` keeps the memory alive."""
+    return _AttentionArgs(
+        block_tables=batch.block_tables.data_ptr(),
+        table_stride=batch.block_tables.stride(0),
+        query_starts=batch.query_starts.data_ptr(),
+        context_lens=batch.context_lens.data_ptr(),
+        num_seqs=len(batch.context_lens),
+    )
+
+
+def _lora_args(sites: LoRASites) -> tuple[_LoRAArgs, int, Any]:
+    array = (_Site * len(sites.sites))(
+        *(
+            _Site(site.a.data_ptr(), site.b.data_ptr(), site.b.shape[1], site.offset, site.group)
+            for site in sites.sites
+        )
+    )
+    args = _LoRAArgs(sites=ctypes.addressof(array), num_sites=len(sites.sites))
+    return args, ctypes.addressof(args), array
+
+
+def _lora_plan(plan: LoRAPlan) -> tuple[_Plan, int, Any]:
+    array = (_Pages * len(plan.pages))(
+        *(_Pages(group.starts.data_ptr(), group.pages.data_ptr()) for group in plan.pages)
+    )
+    struct = _Plan(
+        token_starts=plan.token_starts.data_ptr(),
+        tokens=plan.tokens.data_ptr(),
+        groups=ctypes.addressof(array),
+        num_adapters=len(plan.token_starts) - 1,
+    )
+    return struct, ctypes.addressof(struct), array
+
+
+def _has_amx() -> bool:
+    """Whether this CPU multiplies tiles of bfloat16, which oneDNN uses and these kernels don't."""
+    return "amx_bf16" in cpu_flags().split()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`[..., dim]` as `[rows, dim]` in which each row is contiguous."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+def _with_whole_rows(rows: Tensor) -> Tensor:
+    """`[T, heads, dim]` in which each token's values are contiguous."""
+    is_whole = rows.stride(2) == 1 and rows.stride(1) == rows.shape[2]
+    return rows if is_whole else rows.contiguous()

@@ -1,0 +1,206 @@
+// Sixteen floats at a time, in GCC's vector extension: one source for AVX2, AVX-512 and NEON.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+typedef float Vec __attribute__((vector_size(64)));
+typedef int32_t IVec __attribute__((vector_size(64)));
+typedef uint16_t HVec __attribute__((vector_size(32)));
+
+constexpr int64_t LANES = 16;
+
+struct bf16 {
+    uint16_t bits;
+};
+
+static inline Vec splat(float x) { return Vec{} + x; }
+
+static inline Vec load(const float* p) {
+    Vec v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline Vec load(const bf16* p) {
+#if defined(__AVX512F__)  // GCC 12 makes six instructions of the lines below
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+    return (Vec)_mm512_slli_epi32(wide, 16);
+#else
+    HVec half;
+    std::memcpy(&half, p, sizeof half);
+    return (Vec)(__builtin_convertvector(half, IVec) << 16);
+#endif
+}
+
+static inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+static inline void store(bf16* p, Vec v) {
+#if defined(__AVX512BF16__)
+    __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+    std::memcpy(p, &half, sizeof half);
+#else
+    IVec bits = (IVec)v;
+    IVec rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    IVec is_nan = v != v;
+    rounded = is_nan ? (bits | 0x400000) : rounded;
+    HVec half = __builtin_convertvector((rounded >> 16) & 0xffff, HVec);
+    std::memcpy(p, &half, sizeof half);
+#endif
+}
+
+static inline float to_float(float x) { return x; }
+
+static inline float to_float(bf16 x) {
+    uint32_t bits = (uint32_t)x.bits << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline void from_float(float* p, float x) { *p = x; }
+
+static inline void from_float(bf16* p, float x) {
+    bf16 lanes[LANES];
+    store(lanes, splat(x));
+    *p = lanes[0];
+}
+
+// The value as it would be after a store and a load.
+static inline float rounded(float x, const float*) { return x; }
+
+static inline float rounded(float x, const bf16*) {
+    bf16 half;
+    from_float(&half, x);
+    return to_float(half);
+}
+
+// The first n lanes; the others are 0.
+template <class T>
+static inline Vec load_part(const T* p, int64_t n) {
+    float lanes[LANES] = {};
+    for (int64_t i = 0; i < n; i++) lanes[i] = to_float(p[i]);
+    return load(lanes);
+}
+
+template <class T>
+static inline void store_part(T* p, Vec v, int64_t n) {
+    T lanes[LANES];
+    store(lanes, v);
+    std::memcpy(p, lanes, n * sizeof(T));
+}
+
+static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+
+static inline float sum(Vec v) {
+    v += __builtin_shuffle(v, IVec{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+    v += __builtin_shuffle(v, IVec{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+    v += __builtin_shuffle(v, IVec{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    v += __builtin_shuffle(v, IVec{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+    return v[0];
+}
+
+static inline float maximum(Vec v) {
+    v = larger(v, __builtin_shuffle(v, IVec{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
+    v = larger(v, __builtin_shuffle(v, IVec{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
+    v = larger(v, __builtin_shuffle(v, IVec{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
+    v = larger(v, __builtin_shuffle(v, IVec{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
+    return v[0];
+}
+
+// e^x to 1e-7 relative for x <= 0; 0 below -87. Cephes' expf (Moshier): 2^n times a polynomial.
+static inline Vec exp_negative(Vec x) {
+    IVec is_zero = x < -87.0f;
+    x = is_zero ? splat(-87.0f) : x;
+    IVec n = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, IVec);
+    Vec f = __builtin_convertvector(n, Vec);
+    x -= f * 0.693359375f;
+    x += f * 2.12194440e-4f;
+    Vec p = splat(1.9875691500e-4f);
+    p = p * x + 1.3981999507e-3f;
+    p = p * x + 8.3334519073e-3f;
+    p = p * x + 4.1665795894e-2f;
+    p = p * x + 1.6666665459e-1f;
+    p = p * x + 5.0000001201e-1f;
+    p = p * x * x + x + 1.0f;
+    Vec power = (Vec)((n + 127) << 23);
+    return is_zero ? Vec{} : p * power;
+}
+
+// One step of a dot product, as wide as the machine multiplies the dtype.
+template <class T>
+struct Dot {
+    using V = Vec;
+    static constexpr int64_t WIDTH = LANES;
+    static V get(const T* p) { return load(p); }
+    static V get_part(const T* p, int64_t n) { return load_part(p, n); }
+    static void add(Vec& sum, V a, V b) { sum += a * b; }
+};
+
+#if defined(__AVX512BF16__)
+template <>
+struct Dot<bf16> {
+    using V = __m512bh;
+    static constexpr int64_t WIDTH = 32;
+    static V get(const bf16* p) {
+        V v;
+        std::memcpy(&v, p, sizeof v);
+        return v;
+    }
+    static V get_part(const bf16* p, int64_t n) {
+        bf16 lanes[WIDTH] = {};
+        std::memcpy(lanes, p, n * sizeof(bf16));
+        return get(lanes);
+    }
+    static void add(Vec& sum, V a, V b) { sum = (Vec)_mm512_dpbf16_ps((__m512)sum, a, b); }
+};
+#endif
+
+// How two vectors trade lanes: where lane & S, from the other one.
+template <int S>
+struct Trade {
+    static constexpr int low(int lane) { return lane & S ? LANES + lane - S : lane; }
+    static constexpr int high(int lane) { return lane & S ? LANES + lane : lane + S; }
+    static constexpr IVec LOW{low(0), low(1), low(2),  low(3),  low(4),  low(5),  low(6),  low(7),
+                              low(8), low(9), low(10), low(11), low(12), low(13), low(14), low(15)};
+    static constexpr IVec HIGH{high(0),  high(1),  high(2),  high(3), high(4),  high(5),
+                               high(6),  high(7),  high(8),  high(9), high(10), high(11),
+                               high(12), high(13), high(14), high(15)};
+};
+
+template <int S>
+static inline void sums_step(Vec v[LANES]) {
+    if constexpr (S > 0) {
+#pragma GCC unroll 8
+        for (int i = 0; i < S; i++)
+            v[i] = __builtin_shuffle(v[i], v[i + S], Trade<S>::LOW) +
+                   __builtin_shuffle(v[i], v[i + S], Trade<S>::HIGH);
+        sums_step<S / 2>(v);
+    }
+}
+
+// Lane i is the sum of v[i]'s lanes; overwrites v.
+static inline Vec sums(Vec v[LANES]) {
+    sums_step<LANES / 2>(v);
+    return v[0];
+}
+
+template <int S>
+static inline void transpose_step(Vec v[LANES]) {
+    if constexpr (S < LANES) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) {
+            if (i & S) continue;
+            Vec a = v[i], b = v[i | S];
+            v[i] = __builtin_shuffle(a, b, Trade<S>::LOW);
+            v[i | S] = __builtin_shuffle(a, b, Trade<S>::HIGH);
+        }
+        transpose_step<2 * S>(v);
+    }
+}
+
+// Afterwards lane a of v[b] is what lane b of v[a] was.
+static inline void transpose(Vec v[LANES]) { transpose_step<1>(v); }

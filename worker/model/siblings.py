@@ -1,0 +1,29 @@
+"""Finds the linears of a model that can be computed together."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from worker.lora.linear import can_join
+from worker.model.trace import Call
+
+
+def sibling_groups(model: nn.Module, calls: Sequence[Call]) -> list[list[str]]:
+    """The called linears in groups: neighbours in one module that got the very same tensor."""
+    groups: list[list[str]] = []
+    last: Call | None = None
+    for call in calls:
+        if last is not None and _are_siblings(model, last, call):
+            groups[-1].append(call.name)
+        else:
+            groups.append([call.name])
+        last = call
+    return groups
+
+
+def _are_siblings(model: nn.Module, first: Call, second: Call) -> bool:
+    return (
+        first.input is second.input
+        and first.name.rpartition(".")[0] == second.name.rpartition(".")[0]
+        and all(can_join(model.get_submodule(call.name)) for call in (first, second))
+    )

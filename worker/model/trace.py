@@ -1,0 +1,44 @@
+"""Records what modules of a model are called with in one forward."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a module."""
+
+    name: str
+    """As `named_modules` gives it."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+
+    @property
+    def input(self) -> Tensor:
+        """The first argument."""
+        first: Tensor = self.args[0] if self.args else next(iter(self.kwargs.values()))
+        return first
+
+
+@contextmanager
+def record_calls(model: nn.Module, names: Iterable[str]) -> Iterator[list[Call]]:
+    """The calls of the modules `names` while the context is open, in the order of their ends."""
+    calls: list[Call] = []
+    handles = [_record(calls, name, model.get_submodule(name)) for name in names]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _record(calls: list[Call], name: str, module: nn.Module) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        calls.append(Call(name, args, kwargs, output))
+
+    return module.register_forward_hook(hook, with_kwargs=True)
