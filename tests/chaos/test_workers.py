@@ -101,6 +101,7 @@ async def sample(client: openai.AsyncOpenAI, seed: int) -> Completion:
         seed=seed,
         n=3,
         max_tokens=200,
+        frequency_penalty=seed % 3 * 0.3,
         extra_body={"ignore_eos": True},
     )
 

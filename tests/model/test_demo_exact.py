@@ -7,7 +7,7 @@ import pytest
 import torch
 from engines import engine_of, greedy_request, run
 from peft import PeftModel
-from reference import count_ties_along
+from reference import count_ties_along, logits_along
 from transformers import AutoModelForCausalLM
 
 from ops.demo.model import demo_model
@@ -42,7 +42,7 @@ def count_ties_of(folder: Path, name: str, answers: list[tuple[list[int], list[i
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if name != BASE:
         model = PeftModel.from_pretrained(model, str(ADAPTERS / name)).eval()
-    return sum(count_ties_along(model, prompt, tokens) for prompt, tokens in answers)
+    return sum(count_ties_along(logits_along(model, p, tokens), tokens) for p, tokens in answers)
 
 
 def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(folder: Path) -> None:

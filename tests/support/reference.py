@@ -53,13 +53,28 @@ def count_ties(got: Sequence[int], expected: Reference) -> int:
 
 
 @torch.inference_mode()
-def count_ties_along(model: Any, prompt: Sequence[int], got: Sequence[int]) -> int:
-    """How many tokens of `got` are near ties with `model`'s choice behind the same tokens.
+def logits_along(model: Any, prompt: Sequence[int], got: Sequence[int]) -> torch.Tensor:
+    """`[len(got), V]`: the logits from which `model` would draw each token of `got`."""
+    logits: torch.Tensor = model(input_ids=torch.tensor([[*prompt, *got]])).logits[0]
+    return logits[len(prompt) - 1 : -1]
+
+
+def count_ties_along(logits: torch.Tensor, got: Sequence[int]) -> int:
+    """How many tokens of `got` are near ties with the reference's choice behind the same tokens.
 
     All others must be that choice, or the test fails: without ties, `got` is what `greedy` gives.
     One pass finds that out, where `greedy` takes one for each token.
     """
-    logits = model(input_ids=torch.tensor([[*prompt, *got]])).logits[0, len(prompt) - 1 : -1]
     gaps = logits.amax(-1) - logits.gather(-1, torch.tensor(got)[:, None])[:, 0]
     assert gaps.max() < MAX_GAP, f"token {int(gaps.argmax())} is {float(gaps.max())} behind"
     return int((gaps > 0).sum())
+
+
+def check_logprobs_along(
+    logits: torch.Tensor, got: Sequence[int], logprobs: Sequence[float]
+) -> None:
+    """Fail unless `logprobs` say how likely the reference finds the first tokens of `got`."""
+    ids = torch.tensor(got[: len(logprobs)], dtype=torch.int64)
+    expected = logits[: len(ids)].log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+    gaps = (expected - torch.tensor(logprobs)).abs()
+    assert len(ids) == 0 or gaps.max() < MAX_GAP, f"token {int(gaps.argmax())}: {gaps.max()}"

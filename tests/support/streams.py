@@ -4,11 +4,11 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import openai
 from engines import random_prompt
-from reference import count_ties_along
+from reference import check_logprobs_along, count_ties_along, logits_along
 from served_tiny import NAMES, TinyModels
 
 from shared.ids import JobId
@@ -28,7 +28,9 @@ class GreedyStream:
     num_tokens: int
     ignore_eos: bool
     """If not, the answer may be shorter."""
+    asks_logprobs: bool
     text: str = ""
+    logprobs: list[float] = field(default_factory=list)
     finish: str | None = None
     job: JobId | None = None
 
@@ -45,12 +47,15 @@ class GreedyStream:
             max_tokens=self.num_tokens,
             temperature=0,
             stream=True,
+            logprobs=0 if self.asks_logprobs else None,
             extra_body={"ignore_eos": self.ignore_eos},
         )
         async for chunk in stream:
             self.job = JobId(chunk.id.removeprefix("cmpl-"))
             assert self.finish is None
             self.text += chunk.choices[0].text
+            if chunk.choices[0].logprobs:
+                self.logprobs += chunk.choices[0].logprobs.token_logprobs
             self.finish = chunk.choices[0].finish_reason
 
 
@@ -59,7 +64,8 @@ def greedy_streams(
 ) -> list[GreedyStream]:
     """Requests to the base and to each adapter in turn, with random prompts and lengths.
 
-    With `may_stop`, every seventh ends at an end-of-sequence token, should one come.
+    With `may_stop`, every seventh ends at an end-of-sequence token, should one come. Every third
+    asks for logprobs.
     """
     draw = random.Random(seed)
     return [
@@ -68,6 +74,7 @@ def greedy_streams(
             prompt=random_prompt(1000 * seed + i, draw.randint(3, 60)),
             num_tokens=draw.randint(*lengths),
             ignore_eos=not may_stop or i % 7 > 0,
+            asks_logprobs=i % 3 == 0,
         )
         for i in range(count)
     ]
@@ -111,7 +118,12 @@ async def check_exact(streams: Sequence[GreedyStream], queue: Queue, models: Tin
         check_length(stream, choice, models.tokenizer.eos_token_id)
         assert stream.text == models.text(choice.ids)
         model = models.references[stream.model]
-        num_ties += count_ties_along(model, stream.prompt, choice.ids)
+        logits = logits_along(model, stream.prompt, choice.ids)
+        num_ties += count_ties_along(logits, choice.ids)
+        # The token that ends an answer isn't told.
+        num_told = len(choice.ids) - (choice.finish is FinishReason.STOP)
+        assert len(stream.logprobs) == (num_told if stream.asks_logprobs else 0)
+        check_logprobs_along(logits, choice.ids, stream.logprobs)
     num_tokens = sum(stream.num_tokens for stream in streams)
     assert num_ties <= max(1, num_tokens // TOKENS_PER_TIE), f"{num_ties} near ties"
 
