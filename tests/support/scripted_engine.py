@@ -70,6 +70,7 @@ class ScriptedStats:
     kv_blocks_free: int = 100
     adapter_bytes: int = 0
     num_preemptions: int = 0
+    num_cached_tokens: int = 0
     num_tokens: int = 0
 
 
