@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:23333"
 HELP = """\
-/model NAME     go on with another model
+/model NAME     go on with another model; without a name, lists them
 /compare A B    from now on ask both, side by side; /model ends it
 /reset          forget the conversation
 /quit, Ctrl-D   end
@@ -77,6 +77,8 @@ def _take(console: Console, client: "Client", conversation: "Conversation", line
             _note(console, HELP)
         case ["/reset"]:
             conversation.reset()
+        case ["/model"]:
+            _note(console, ", ".join(conversation.names))
         case ["/model", name]:
             conversation.turn_to([name])
         case ["/compare", one, other]:
