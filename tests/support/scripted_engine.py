@@ -190,6 +190,7 @@ def scripted_model(engine: ScriptedEngine) -> ServedModel:
         device="cpu",
         dtype="float32",
         kernels="scripted",
+        num_fused=0,
         num_threads=1,
         grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         take_cores=lambda: None,
