@@ -82,13 +82,13 @@ def _candidates(
         if siblings is not None and is_known:
             yield FusedAttention(module, kernels, siblings, probe.params[layer], shape.key_dim)
     elif _is_layer(module):
-        if (layer := fused_layer(module, kernels)) is not None:
-            yield layer
+        if (fused := fused_layer(module, kernels)) is not None:
+            yield fused
     elif len(call.args) != 1 or call.kwargs:
         return  # it computes something else besides
     elif _is_rms_norm(module):
         for offset, round_first in ((0.0, True), (0.0, False), (1.0, False)):
-            params = NormParams(module.weight.data, _epsilon(module), offset, round_first)  # type: ignore[operator,arg-type]
+            params = NormParams(module.weight.data, _epsilon(module), offset, round_first)  # type: ignore[arg-type]
             yield FusedRMSNorm(module, kernels, params)
     elif _is_gated_mlp(module) and (siblings := _common(module, "gate_proj", "up_proj")):
         yield FusedGatedMLP(module, kernels, siblings)
