@@ -25,6 +25,7 @@ from worker.adapters import Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
+from worker.huge_pages import use_huge_pages
 from worker.info import budgets, worker_info
 from worker.lease import Lease
 from worker.lora.names import parse_adapter_flags
@@ -280,6 +281,7 @@ def run_worker(settings: WorkerSettings) -> None:
 
 def _load(settings: WorkerSettings) -> ServedModel:
     share_cores()
+    use_huge_pages()
     # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
     from worker.loading import load_served
 

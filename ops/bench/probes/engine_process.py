@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.huge_pages import use_huge_pages
 from worker.share_cores import share_cores
 
 if TYPE_CHECKING:
