@@ -72,6 +72,7 @@ def contexts(model: Model, sizes: Sizes) -> None:
 
 def _probe(model: Path, adapters: Path | None, *, max_num_seqs: int) -> "EngineProbe":
     share_cores()  # as the worker does, before torch is imported
+    use_huge_pages()
     from ops.bench.probes.engine import EngineProbe
 
     folders = sorted(adapters.iterdir()) if adapters else []
