@@ -23,16 +23,20 @@ constexpr int64_t WIDE_TILE = 1536;   // where there are many with few tokens
 constexpr int64_t FEW_TOKENS = 8;
 
 struct Site {  // one linear
-    const void* a;  // [rows, in]
-    const void* b;  // [rows, out]
+    const void* a;  // page p is [PAGE_ROWS, in] from element p * a_stride on
+    const void* b;  // page p is [PAGE_ROWS, out] from element p * b_stride on
+    int64_t a_stride;
+    int64_t b_stride;
     int64_t out_features;
     int64_t offset;  // of its columns in y
     int64_t group;   // whose pages it uses
+    int64_t layer;   // its row among these
 };
 
 struct Pages {  // of each adapter in one pool group
     const int32_t* starts;  // [num_adapters + 1]
-    const int32_t* pages;
+    const int32_t* pages;   // [layers, row_length]
+    int64_t row_length;
 };
 
 struct Plan {
@@ -64,13 +68,23 @@ struct Task {
     int64_t width;  // columns of an expand task
 };
 
+template <class T>
+const T* a_of(const Task& task, int64_t page) {
+    return (const T*)task.site->a + task.pages[page] * task.site->a_stride;
+}
+
+template <class T>
+const T* b_of(const Task& task, int64_t page) {
+    return (const T*)task.site->b + task.pages[page] * task.site->b_stride;
+}
+
 template <class T, int TOKENS, int ROWS>
 void shrink_tile(const Task& task, const Args& args, int64_t token, int64_t row) {
     using D = Dot<T>;
     const T *x[TOKENS], *a[ROWS];
-    int64_t page_row = task.pages[task.first] * PAGE_ROWS + row;
+    const T* page = a_of<T>(task, task.first);
     for (int i = 0; i < TOKENS; i++) x[i] = (const T*)args.x + task.tokens[token + i] * args.x_stride;
-    for (int r = 0; r < ROWS; r++) a[r] = (const T*)task.site->a + (page_row + r) * args.in_features;
+    for (int r = 0; r < ROWS; r++) a[r] = page + (row + r) * args.in_features;
     Vec products[TOKENS][ROWS] = {};
     int64_t k = 0;
     for (; k + D::WIDTH <= args.in_features; k += D::WIDTH) {
@@ -117,7 +131,7 @@ void expand_tile(const Task& task, const Args& args, int64_t token, int64_t colu
     const float* shrunk = task.shrunk + token * num_rows;
     Vec sums[TOKENS][VECS] = {};
     for (int64_t page = 0; page < task.num_pages; page++) {
-        const T* b = (const T*)task.site->b + task.pages[page] * PAGE_ROWS * stride + column;
+        const T* b = b_of<T>(task, page) + column;
         for (int64_t r = 0; r < PAGE_ROWS; r++, b += stride) {
             Vec weights[VECS];
             for (int v = 0; v < VECS; v++)
@@ -162,8 +176,7 @@ void expand_streaming(const Task& task, const Args& args, int64_t& token) {
         alignas(64) float sums[TOKENS][WIDE_TILE] = {};
         const float* shrunk = task.shrunk + token * num_rows;
         for (int64_t row = 0; row < num_rows; row += ROWS) {
-            int64_t page_row = task.pages[row / PAGE_ROWS] * PAGE_ROWS + row % PAGE_ROWS;
-            const T* b = (const T*)task.site->b + page_row * stride + task.first;
+            const T* b = b_of<T>(task, row / PAGE_ROWS) + row % PAGE_ROWS * stride + task.first;
             for (int64_t c = 0; c < whole; c += LANES)
                 for (int i = 0; i < TOKENS; i++) {
                     const float* factor = shrunk + i * num_rows + row;
@@ -216,7 +229,8 @@ void add_tasks(const Args& args, std::vector<float>& buffer, std::vector<Task>& 
                 float* shrunk = buffer.data() + size;
                 size += num_tokens * num_pages * PAGE_ROWS;
                 if (!pass || !num_pages) continue;
-                Task task{site, plan.tokens + plan.token_starts[i], pages.pages + pages.starts[i],
+                const int32_t* numbers = pages.pages + site->layer * pages.row_length;
+                Task task{site, plan.tokens + plan.token_starts[i], numbers + pages.starts[i],
                           shrunk, num_tokens, num_pages, 0, many && num_tokens < FEW_TOKENS ? WIDE_TILE : COLUMN_TILE};
                 for (int64_t c = 0; c < site->out_features; c += task.width) {
                     task.first = c;
