@@ -5,6 +5,7 @@ from typing import get_args
 
 from pydantic.fields import FieldInfo
 
+from ops.commands.flags import default_text
 from shared.settings import ENV_PREFIX, ApiSettings, PoolSettings, WorkerSettings, flag_of
 
 README = Path(__file__).parents[1] / "README.md"
@@ -35,11 +36,11 @@ def with_table(readme: str) -> str:
 
 
 def _row(name: str, field: FieldInfo, process: str) -> str:
-    has_default = not field.is_required() and field.default not in (None, (), False)
-    default = f"`{field.default}`" if has_default else ""
+    default = f"`{text}`" if (text := default_text(field)) else ""
+    flag = flag_of(name).replace("--", "--[no-]", 1) if field.default is True else flag_of(name)
     choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
     what = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
-    return f"| `{flag_of(name)}` | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
+    return f"| `{flag}` | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
 
 
 if __name__ == "__main__":

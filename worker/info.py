@@ -49,6 +49,7 @@ def budgets(settings: WorkerSettings, served: ServedModel) -> dict[str, str | in
         "device": served.device,
         "dtype": served.dtype,
         "kernels": served.kernels,
+        "fused": served.num_fused,
         "threads": served.num_threads,
         "max_model_len": served.max_model_len,
         "max_num_seqs": settings.max_num_seqs,

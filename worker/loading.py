@@ -51,6 +51,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         dtype=str(loaded.dtype).removeprefix("torch."),
         grammars=Grammars(_grammar_compiler(loaded)),
         kernels=loaded.kernels.name,
+        num_fused=len(loaded.fused),
         num_threads=num_threads,
         take_cores=lambda: set_threads(num_threads),
         spare_cores=lambda: set_threads(1),

@@ -28,6 +28,8 @@ class ServedModel:
     device: str
     dtype: str
     kernels: str
+    num_fused: int
+    """Modules of the base model that native operations replace."""
     num_threads: int
     """CPU threads of the engine."""
     grammars: Grammars

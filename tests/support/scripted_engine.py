@@ -70,6 +70,7 @@ class ScriptedStats:
     kv_blocks_free: int = 100
     adapter_bytes: int = 0
     num_preemptions: int = 0
+    num_cached_tokens: int = 0
     num_tokens: int = 0
 
 
@@ -255,6 +256,7 @@ def scripted_model(
         device="cpu",
         dtype="float32",
         kernels="scripted",
+        num_fused=0,
         num_threads=1,
         grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         take_cores=lambda: None,
