@@ -268,7 +268,7 @@ class Adapters:
             self._num_evictions += len(placing.evicted)
         if placing.reserved is None:
             await self._tell_pool()
-            raise NoRoom(f"adapters in use leave no room for {image.version}")
+            raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
         log.info("adapter_placed", version=image.version, evicted=placing.evicted)
         return placing.reserved
 

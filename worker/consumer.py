@@ -58,7 +58,7 @@ class Consumer:
         served: ServedModel,
         max_num_seqs: int,
         recover: Recover,
-        on_left_waiting: Callable[[], None],
+        on_room: Callable[[bool], None],
     ) -> None:
         """Wire it up.
 
@@ -72,7 +72,7 @@ class Consumer:
             served: the base model.
             max_num_seqs: most of them at a time, in choices.
             recover: gives what earlier tries of a job have shown.
-            on_left_waiting: called when jobs may have been left waiting for want of room.
+            on_room: told at each claim whether there is room for more jobs.
         """
         self._queue = queue
         self._lease = lease
@@ -83,7 +83,7 @@ class Consumer:
         self._served = served
         self._max_num_seqs = max_num_seqs
         self._recover = recover
-        self._on_left_waiting = on_left_waiting
+        self._on_room = on_room
         adapters.on_loaded = self.wake
         self._is_open = True
         self._may_claim = asyncio.Event()
@@ -150,8 +150,7 @@ class Consumer:
             self._take(claimed, admissions)
         if sequences and max_cold and all(c.job.version in held for c in claim.jobs):
             room.claimed_no_cold()
-        if self._is_open and not (sequences and tokens):
-            self._on_left_waiting()
+        self._on_room(not self._is_open or (sequences > 0 and tokens > 0))
         for unread in claim.undecodable:
             admissions.create_task(self._fail_undecodable(wid, unread))
         if (claim.jobs or claim.undecodable) and sequences:

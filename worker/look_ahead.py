@@ -12,6 +12,7 @@ from worker.adapters import Adapters
 
 log = structlog.get_logger()
 
+LOOK_S = 0.25
 MAX_HEADS = 16
 """So many versions ahead, by the order of their jobs."""
 TRIED_S = 30.0
@@ -19,31 +20,34 @@ TRIED_S = 30.0
 
 
 class LookAhead:
-    """Looks at what the claims leave behind, and stages it, one version at a time."""
+    """Looks at what claims leave behind for want of room, and stages it, a version at a time."""
 
     def __init__(self, queue: Queue, adapters: Adapters) -> None:
         self._queue = queue
         self._adapters = adapters
-        self._has_cause = asyncio.Event()
+        self._is_full = asyncio.Event()
         self._tried_s: dict[AdapterVersion, float] = {}
 
-    def wake(self) -> None:
-        """Look: jobs may have been left waiting."""
-        self._has_cause.set()
+    def note_room(self, has_room: bool) -> None:
+        """Note whether there is room for more jobs; while there is, claims take what there is."""
+        if has_room:
+            self._is_full.clear()
+        else:
+            self._is_full.set()
 
     async def run(self) -> None:
         """Stage until cancelled."""
         while True:
-            await self._has_cause.wait()
-            self._has_cause.clear()
+            await self._is_full.wait()
             try:
                 heads = await self._queue.cold_heads(MAX_HEADS)
             except RedisUnavailable as error:
                 log.warning("look_ahead_failed", error=str(error))
-                continue
+                heads = []
             for version in heads:
                 if self._adapters.can_stage(version) and self._is_new(version):
                     await self._adapters.stage(version)
+            await asyncio.sleep(LOOK_S)
 
     def _is_new(self, version: AdapterVersion) -> bool:
         now_s = time.monotonic()

@@ -99,7 +99,7 @@ class Worker:
             served=served,
             max_num_seqs=settings.max_num_seqs,
             recover=self._recover,
-            on_left_waiting=self._look_ahead.wake,
+            on_room=self._look_ahead.note_room,
         )
         self._listed: list[Adapter] = []
         self._num_mismatches = 0

@@ -167,7 +167,9 @@ class Engine:
         image = self._pool.layout.image(adapter)
         placing = self.place(image)
         if placing.reserved is None:
-            raise AdapterRejected(f"adapters in use leave no room for {adapter.version}")
+            raise AdapterRejected(
+                f"--adapter-memory-mb has no room for {adapter.version} beside the adapters in use"
+            )
         self.write_adapter(placing.reserved, image)
         self.activate_adapter(placing.reserved, image)
         return placing.evicted

@@ -21,7 +21,7 @@ from worker.lora.source import (
     adapter_folder,
     template_files,
 )
-from worker.lora.tensor_file import FLOATS, TensorInfo, read_header, read_tensors
+from worker.lora.tensor_file import FLOATS, TensorInfo, is_finite, read_header, read_tensors
 
 # `base_model.model.<module>.lora_A.weight`; some writers put the adapter's name before `weight`.
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.[^.]+)?\.weight")
@@ -161,12 +161,12 @@ def _weights(
 ) -> LoRAWeights:
     """Scaling goes into B before the cast; in float32 that differs from PEFT's order by an ulp."""
     for name in names:
-        if not tensors[name].isfinite().all():
+        if not is_finite(tensors[name]):
             raise AdapterRejected(f"tensor {name} holds NaN or Inf")
     a = tensors[names[0]].to(dtype).contiguous()
     b = (tensors[names[1]].double().t() * scaling).to(dtype).contiguous().t()
     for name, tensor in zip(names, (a, b), strict=True):
-        if not tensor.isfinite().all():
+        if not is_finite(tensor):
             raise AdapterRejected(f"tensor {name} overflows {dtype} (scaling {scaling})")
     return LoRAWeights(a, b, scaling)
 
