@@ -49,6 +49,11 @@ class EngineThread:
         self.stats = engine.stats()
         """As of the last step."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has requests to compute."""
+        return bool(self._in_flight)
+
     def start(self) -> None:
         """Start the thread; call it once."""
         self._thread.start()

@@ -8,20 +8,33 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from worker.lora.pauses import take_pauses
+
 T = TypeVar("T")
 
-NICENESS = 10
-"""Of 19. A core that both want is the engine's for nine tenths of the time."""
+SHARE = 0.3
+"""Of a core, while the engine steps."""
+NICENESS = 5
+"""Of 19. A core that both want is the engine's for three quarters of the time."""
 
 
 class LoaderThreads:
     """Runs what takes long, away from the event loop and the engine."""
 
-    def __init__(self, number: int, spare_cores: Callable[[], None]) -> None:
-        """Start none yet; each calls `spare_cores` first, which leaves it one core at most."""
+    def __init__(
+        self, number: int, *, spare_cores: Callable[[], None], is_engine_busy: Callable[[], bool]
+    ) -> None:
+        """Start none yet.
+
+        Args:
+            number: how many there are at most.
+            spare_cores: each calls it first; leaves it one core.
+            is_engine_busy: whether to go slowly, for the engine's sake.
+        """
 
         def begin() -> None:
             spare_cores()
+            take_pauses(SHARE, is_engine_busy)
             _step_back()
 
         self._executor = ThreadPoolExecutor(number, "loader", initializer=begin)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from collections.abc import Callable
@@ -77,7 +78,11 @@ class Worker:
             abort=self._engine.abort,
             on_job_gone=self._on_job_gone,
         )
-        self._loader_threads = LoaderThreads(MAX_LOADING, served.spare_cores)
+        self._loader_threads = LoaderThreads(
+            MAX_LOADING,
+            spare_cores=served.spare_cores,
+            is_engine_busy=lambda: self._engine.is_busy,
+        )
         self._adapters = Adapters(
             self._queue,
             self._registry,
@@ -301,7 +306,12 @@ def _load(settings: WorkerSettings) -> ServedModel:
     # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
     from worker.loading import load_served
 
-    return load_served(settings)
+    served = load_served(settings)
+    # What is here stays: to look through all of it for garbage again and again takes tenths of a
+    # second each time, in which no thread computes.
+    gc.collect()
+    gc.freeze()
+    return served
 
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:

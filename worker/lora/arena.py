@@ -7,6 +7,7 @@ from torch import Tensor
 
 from shared.errors import SettingsError
 from worker.lora.pages import UNIT_BYTES, Run, Units
+from worker.lora.pauses import pause
 
 
 class Arena:
@@ -54,13 +55,18 @@ class Arena:
         ]
 
 
+CHUNK = 1 << 19
+"""Elements copied between two pauses."""
+
+
 def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
     """Copy flat tensors to others that are cut in other places; each has as much in all."""
     left = list(reversed(sources))
     for target in targets:
         while len(target):
+            pause()
             source = left.pop()
-            size = min(len(source), len(target))
+            size = min(len(source), len(target), CHUNK)
             target[:size].copy_(source[:size], non_blocking=True)
             target = target[size:]
             if size < len(source):

@@ -19,6 +19,7 @@ from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.modules import BaseModules, ModuleShape
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Blocks, pages_of_rank, units_of
+from worker.lora.pauses import pause
 
 
 class Site(NamedTuple):
@@ -128,18 +129,31 @@ class PoolLayout:
 
     def _fill(self, part: Part, data: Tensor, adapter: LoRAAdapter) -> None:
         group = self.groups[part.group]
-        layers = data.view(group.num_layers, part.num_pages, group.page_units * self.unit)
-        for pages, module in zip(layers, group.modules, strict=True):
-            if (weights := adapter.modules.get(module)) is not None:
-                _put(pages, 0, weights.a)
-                _put(pages, group.b_start, weights.b.t())
+        found = [adapter.modules.get(module) for module in group.modules]
+        pages = data.view(group.num_layers, part.num_pages, group.page_units * self.unit)
+        a, b = [w.a if w else None for w in found], [w.b.t() if w else None for w in found]
+        _put(pages, 0, group.shape.in_features, a)
+        _put(pages, group.b_start, group.shape.out_features, b)
 
 
-def _put(pages: Tensor, start: int, rows: Tensor) -> None:
-    """Write `rows` `[r, width]` into `pages` `[num_pages, page]`, from element `start` of each."""
-    if (missing := len(pages) * PAGE_ROWS - len(rows)) > 0:
-        rows = F.pad(rows, (0, 0, 0, missing))
-    pages[:, start : start + PAGE_ROWS * rows.shape[1]] = rows.reshape(len(pages), -1)
+def _put(pages: Tensor, start: int, width: int, layers: Sequence[Tensor | None]) -> None:
+    """Write each layer's rows `[r, width]` into its `pages`, from element `start` of each on.
+
+    All layers in one operation: many small ones would take the interpreter from the engine.
+    """
+    pause()
+    num_layers, num_pages, _ = pages.shape
+    rows = torch.stack([_padded(rows, num_pages * PAGE_ROWS, width, pages) for rows in layers])
+    size = PAGE_ROWS * width
+    pages[:, :, start : start + size] = rows.view(num_layers, num_pages, size)
+
+
+def _padded(rows: Tensor | None, num_rows: int, width: int, like: Tensor) -> Tensor:
+    """`rows`, filled up with zeros to `num_rows`."""
+    if rows is None:
+        return like.new_zeros(num_rows, width)
+    missing = num_rows - len(rows)
+    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def _place_in_layer(name: str) -> str:

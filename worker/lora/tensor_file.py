@@ -12,14 +12,20 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shared.errors import AdapterRejected
+from worker.lora.pauses import pause
 
 MAX_HEADER_BYTES = 16 << 20
+CHUNK_BYTES = 1 << 20
+"""Read between two pauses."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -27,6 +33,7 @@ _DTYPES = {
     "BF16": torch.bfloat16,
 }
 FLOATS = tuple(_DTYPES)
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +63,44 @@ def read_tensors(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, torc
     The file is read whole rather than mapped: one that shrinks meanwhile would kill the process.
 
     Raises:
-        AdapterRejected: the file can't be read, or isn't the one that `header` is from.
+        AdapterRejected: the file can't be read, isn't the one that `header` is from, or holds NaN
+            or Inf.
     """
-    data = torch.empty(max((info.stop for info in header.values()), default=0), dtype=torch.uint8)
+    data = np.empty(max((info.stop for info in header.values()), default=0), np.uint8)
     with path.open("rb") as file:
         infos, start = _infos(path, file)
         file.seek(start)
-        if infos != header or file.readinto(data.numpy().data) != len(data):
+        if infos != header or not _fills(data, file):
             raise AdapterRejected(f"{path} was changed while it was read")
-    return {name: _tensor(path, name, info, data) for name, info in header.items()}
+    tensors = {name: _tensor(path, name, info, data) for name, info in header.items()}
+    _check_finite(tensors, data)
+    return tensors
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether it holds neither NaN nor Inf; several times as fast as `isfinite`."""
-    return all(bool(end.isfinite()) for end in torch.aminmax(tensor))  # NaN is both ends then
+    """Whether it holds neither NaN nor Inf; ten times as fast as `isfinite`."""
+    pause()
+    return not tensor.numel() or all(math.isfinite(end) for end in torch.aminmax(tensor))
+
+
+def _fills(data: Bytes, file: BufferedReader) -> bool:
+    """Whether the rest of the file is as long as `data`, which holds it then."""
+    chunks = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+    for chunk in chunks:
+        pause()
+        if file.readinto(chunk.data) != len(chunk):
+            return False
+    return True
+
+
+def _check_finite(tensors: Mapping[str, torch.Tensor], data: Bytes) -> None:
+    """Look at all of `data` at once, if that is one array, before looking for who is to blame."""
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) == 1 and is_finite(torch.frombuffer(data, dtype=dtypes.pop())):
+        return
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise AdapterRejected(f"tensor {name} holds NaN or Inf")
 
 
 def _infos(path: Path, file: BinaryIO) -> tuple[dict[str, TensorInfo], int]:
@@ -84,13 +115,17 @@ def _infos(path: Path, file: BinaryIO) -> tuple[dict[str, TensorInfo], int]:
     return infos, start
 
 
-def _tensor(path: Path, name: str, info: TensorInfo, data: torch.Tensor) -> torch.Tensor:
-    part, dtype = data[info.start : info.stop], _DTYPES[info.dtype]
-    if math.prod(info.shape) * dtype.itemsize != len(part):
-        raise AdapterRejected(f"{path} can't be read: tensor {name!r} has {len(part)} bytes")
+def _tensor(path: Path, name: str, info: TensorInfo, data: Bytes) -> torch.Tensor:
+    pause()
+    dtype, size = _DTYPES[info.dtype], info.stop - info.start
+    if math.prod(info.shape) * dtype.itemsize != size:
+        raise AdapterRejected(f"{path} can't be read: tensor {name!r} has {size} bytes")
+    if size == 0:
+        return torch.empty(info.shape, dtype=dtype)
+    part = data[info.start : info.stop]
     if info.start % dtype.itemsize:
-        part = part.clone()
-    return part.view(dtype).view(info.shape)
+        part = part.copy()
+    return torch.frombuffer(part, dtype=dtype).view(info.shape)
 
 
 def _checked_end(path: Path, infos: Mapping[str, TensorInfo]) -> int:
