@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worker.kernels.cpu.build import cpu_flags, load_library
 from worker.kernels.cpu.layer import LayerStep, NativeLayer
-from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
+from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
@@ -262,14 +262,15 @@ class _Site(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("a", "b")),
-        *((name, c_int64) for name in ("out_features", "offset", "group")),
+        *((name, c_int64) for name in ("a_stride", "b_stride")),
+        *((name, c_int64) for name in ("out_features", "offset", "group", "layer")),
     ]
 
 
 class _Pages(ctypes.Structure):
     """Pages of lora.cpp."""
 
-    _fields_ = [(name, c_void_p) for name in ("starts", "pages")]
+    _fields_ = [*((name, c_void_p) for name in ("starts", "pages")), ("row_length", c_int64)]
 
 
 class _Plan(ctypes.Structure):
@@ -302,19 +303,30 @@ def _attention_args(batch: AttentionBatch) -> _AttentionArgs:
 
 
 def _lora_args(sites: LoRASites) -> tuple[_LoRAArgs, int, Any]:
-    array = (_Site * len(sites.sites))(
-        *(
-            _Site(site.a.data_ptr(), site.b.data_ptr(), site.b.shape[1], site.offset, site.group)
-            for site in sites.sites
-        )
-    )
+    array = (_Site * len(sites.sites))(*map(_lora_site, sites.sites))
     args = _LoRAArgs(sites=ctypes.addressof(array), num_sites=len(sites.sites))
     return args, ctypes.addressof(args), array
 
 
+def _lora_site(site: LoRASite) -> _Site:
+    return _Site(
+        a=site.a.data_ptr(),
+        b=site.b.data_ptr(),
+        a_stride=site.a.stride(0),
+        b_stride=site.b.stride(0),
+        out_features=site.b.shape[2],
+        offset=site.offset,
+        group=site.group,
+        layer=site.layer,
+    )
+
+
 def _lora_plan(plan: LoRAPlan) -> tuple[_Plan, int, Any]:
     array = (_Pages * len(plan.pages))(
-        *(_Pages(group.starts.data_ptr(), group.pages.data_ptr()) for group in plan.pages)
+        *(
+            _Pages(of_group.starts.data_ptr(), of_group.pages.data_ptr(), of_group.pages.shape[1])
+            for of_group in plan.pages
+        )
     )
     struct = _Plan(
         token_starts=plan.token_starts.data_ptr(),

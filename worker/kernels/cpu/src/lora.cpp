@@ -34,13 +34,23 @@ struct Task {
     int64_t width;  // columns of an expand task
 };
 
+template <class T>
+const T* a_of(const Task& task, int64_t page) {
+    return (const T*)task.site->a + task.pages[page] * task.site->a_stride;
+}
+
+template <class T>
+const T* b_of(const Task& task, int64_t page) {
+    return (const T*)task.site->b + task.pages[page] * task.site->b_stride;
+}
+
 template <class T, int TOKENS, int ROWS>
 void shrink_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t row) {
     using D = Dot<T>;
     const T *x[TOKENS], *a[ROWS];
-    int64_t page_row = task.pages[task.first] * PAGE_ROWS + row;
+    const T* page = a_of<T>(task, task.first);
     for (int i = 0; i < TOKENS; i++) x[i] = (const T*)args.x + task.tokens[token + i] * args.x_stride;
-    for (int r = 0; r < ROWS; r++) a[r] = (const T*)task.site->a + (page_row + r) * args.in_features;
+    for (int r = 0; r < ROWS; r++) a[r] = page + (row + r) * args.in_features;
     Vec products[TOKENS][ROWS] = {};
     int64_t k = 0;
     for (; k + D::WIDTH <= args.in_features; k += D::WIDTH) {
@@ -87,7 +97,7 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
     const float* shrunk = task.shrunk + token * num_rows;
     Vec sums[TOKENS][VECS] = {};
     for (int64_t page = 0; page < task.num_pages; page++) {
-        const T* b = (const T*)task.site->b + task.pages[page] * PAGE_ROWS * stride + column;
+        const T* b = b_of<T>(task, page) + column;
         for (int64_t r = 0; r < PAGE_ROWS; r++, b += stride) {
             Vec weights[VECS];
             for (int v = 0; v < VECS; v++)
@@ -132,8 +142,7 @@ void expand_streaming(const Task& task, const LoRAArgs& args, int64_t& token) {
         alignas(64) float sums[TOKENS][WIDE_TILE] = {};
         const float* shrunk = task.shrunk + token * num_rows;
         for (int64_t row = 0; row < num_rows; row += ROWS) {
-            int64_t page_row = task.pages[row / PAGE_ROWS] * PAGE_ROWS + row % PAGE_ROWS;
-            const T* b = (const T*)task.site->b + page_row * stride + task.first;
+            const T* b = b_of<T>(task, row / PAGE_ROWS) + row % PAGE_ROWS * stride + task.first;
             for (int64_t c = 0; c < whole; c += LANES)
                 for (int i = 0; i < TOKENS; i++) {
                     const float* factor = shrunk + i * num_rows + row;
@@ -186,7 +195,8 @@ void add_tasks(const LoRAArgs& args, std::vector<float>& buffer, std::vector<Tas
                 float* shrunk = buffer.data() + size;
                 size += num_tokens * num_pages * PAGE_ROWS;
                 if (!pass || !num_pages) continue;
-                Task task{site, plan.tokens + plan.token_starts[i], pages.pages + pages.starts[i],
+                const int32_t* numbers = pages.pages + site->layer * pages.row_length;
+                Task task{site, plan.tokens + plan.token_starts[i], numbers + pages.starts[i],
                           shrunk, num_tokens, num_pages, 0, many && num_tokens < FEW_TOKENS ? WIDE_TILE : COLUMN_TILE};
                 for (int64_t c = 0; c < site->out_features; c += task.width) {
                     task.first = c;

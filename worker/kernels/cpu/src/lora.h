@@ -4,16 +4,20 @@
 #include <cstdint>
 
 struct Site {  // one linear
-    const void* a;  // [rows, in]
-    const void* b;  // [rows, out]
+    const void* a;  // page p is [PAGE_ROWS, in] from element p * a_stride on
+    const void* b;  // page p is [PAGE_ROWS, out] from element p * b_stride on
+    int64_t a_stride;
+    int64_t b_stride;
     int64_t out_features;
     int64_t offset;  // of its columns in y
     int64_t group;   // whose pages it uses
+    int64_t layer;   // its row among these
 };
 
 struct Pages {  // of each adapter in one pool group
     const int32_t* starts;  // [num_adapters + 1]
-    const int32_t* pages;
+    const int32_t* pages;   // [layers, row_length]
+    int64_t row_length;
 };
 
 struct Plan {
