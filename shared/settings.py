@@ -132,6 +132,12 @@ class WorkerSettings(PoolSettings):
     adapter_memory_mb: int = Field(
         1024, ge=1, le=MAX_NUMBER, description="memory for resident adapters, in MiB"
     )
+    adapter_host_mb: int = Field(
+        1024,
+        ge=0,
+        le=MAX_NUMBER,
+        description="host memory for copies of adapters that are quickly resident again, in MiB",
+    )
     threads: int | None = Field(
         None, ge=1, le=MAX_THREADS, description="CPU threads of the engine; by default all"
     )

@@ -1,10 +1,11 @@
 """The jobs that this worker owns, and how far each of their choices has got."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.events import End, Tokens
-from shared.ids import JobId
+from shared.ids import AdapterVersion, JobId
 from shared.jobs import ClaimedJob, JobState
 from shared.logprobs import PositionLogprobs
 from shared.results import Choice, FinishReason, Result, Usage
@@ -257,6 +258,11 @@ class RunningJobs:
         """Let go of everything."""
         self._jobs.clear()
         self._choices.clear()
+
+    @property
+    def num_by_version(self) -> Mapping[AdapterVersion, int]:
+        """How many jobs of each version the engine has."""
+        return Counter(job.job.version for job in self._jobs.values() if job.choices)
 
     @property
     def num_open(self) -> int:

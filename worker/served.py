@@ -11,6 +11,7 @@ from worker.text import Tokenizer
 if TYPE_CHECKING:  # they import torch
     from worker.engine.engine import Engine
     from worker.lora.adapter import LoRAAdapter
+    from worker.lora.host import HostTier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,5 +35,13 @@ class ServedModel:
     grammars: Grammars
     take_cores: Callable[[], None]
     """Lets the calling thread compute with that many; other threads have one."""
+    spare_cores: Callable[[], None]
+    """Leaves the calling thread one."""
     read_adapter: Callable[[str, str], "LoRAAdapter"]
     """Reads and checks the adapter of a name and a source; blocks; raises AdapterRejected."""
+    host: "HostTier"
+    """Adapters that were read and are ready for the engine."""
+    weight_bytes: int
+    """Of the base model."""
+    kv_bytes: int
+    """Of the KV cache."""

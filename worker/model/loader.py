@@ -61,6 +61,8 @@ class LoadedModel:
     kernels: Kernels
     base: BaseModules
     """What adapters may target."""
+    weight_bytes: int
+    """Of all parameters and buffers."""
     siblings: list[Siblings]
     """The linears, in groups that are computed together."""
     fused: list[str]
@@ -114,6 +116,7 @@ def prepare_model(
     config = model.config.get_text_config()
     kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
     base = base_modules(model)
+    weight_bytes = int(model.get_memory_footprint())
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
@@ -133,6 +136,7 @@ def prepare_model(
         kv_shapes=shapes,
         kernels=kernels,
         base=base,
+        weight_bytes=weight_bytes,
         siblings=siblings,
         fused=fused,
     )
