@@ -29,7 +29,7 @@ async def admit(registry: Registry, model: str) -> Admission:
     async with redis_guard():
         base = await registry.base()
         if base is None:
-            message = "no model is registered yet; try again"
+            message = "no worker has registered a model yet: start one, or try again soon"
             raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
         version = await registry.resolve(model, base=base)
     if version is None:

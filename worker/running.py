@@ -71,6 +71,8 @@ class RunningChoice:
         self.choice = choice
         self.prompt_ids = prompt_ids
         self.max_tokens = max_tokens
+        self.num_cached_tokens = 0
+        """Of the prompt's, those that were in the KV cache before."""
         self.ids: list[int] = []
         self.finish: FinishReason | None = None
         self.logprobs: list[PositionLogprobs] = []
@@ -96,7 +98,9 @@ class RunningChoice:
         """
         token_id, finish = output.token_id, output.finish
         assert token_id is not None
-        if output.prompt_logprobs:
+        if not self.ids:
+            self.num_cached_tokens = min(output.num_cached_tokens, len(self.prompt_ids))
+        if output.prompt_logprobs is not None:
             self._tell_prompt(output.prompt_logprobs)
         if finish is FinishReason.STOP:  # the token that ends a sequence isn't text
             self._advance([token_id], self._stream.close(), finish)
@@ -203,7 +207,13 @@ class RunningJob:
         if not self.choices:
             return None
         num_tokens = sum(len(choice.ids) for choice in self.choices)
-        return Usage(prompt_tokens=self.num_prompt_tokens, completion_tokens=num_tokens)
+        # The other choices of a prompt find what the first has computed.
+        firsts = self.choices[:: self.job.sampling.n]
+        return Usage(
+            prompt_tokens=self.num_prompt_tokens,
+            completion_tokens=num_tokens,
+            cached_tokens=sum(choice.num_cached_tokens for choice in firsts),
+        )
 
 
 class RunningJobs:

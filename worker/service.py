@@ -27,6 +27,7 @@ from worker.adapters import MAX_LOADING, Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
+from worker.huge_pages import use_huge_pages
 from worker.info import budgets, worker_info
 from worker.lease import Lease
 from worker.loader_threads import LoaderThreads
@@ -303,6 +304,7 @@ def run_worker(settings: WorkerSettings) -> None:
 
 def _load(settings: WorkerSettings) -> ServedModel:
     share_cores()
+    use_huge_pages()
     # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
     from worker.loading import load_served
 

@@ -23,7 +23,10 @@ def adapters(**given: Any) -> None:
 
 
 def _table(found: list[Adapter], workers: list[WorkerView]) -> Table:
-    table = Table("name", "version", "rank", "MB", "source", "state", "on workers")
+    table = Table("name")
+    table.add_column("version", no_wrap=True)
+    for column in ("rank", "MB", "source", "state", "on workers"):
+        table.add_column(column, overflow="fold")
     for adapter in found:
         holders = sum(adapter.version in worker.residents for worker in workers)
         table.add_row(

@@ -27,7 +27,7 @@ Given = Mapping[str, Any]
 
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", show_default=False, help="the same as --model"),
+    typer.Argument(metavar="MODEL", show_default=False, help="the same as --model"),
 ]
 """The base model as LMDeploy takes it, in front of `--adapters`."""
 

@@ -63,6 +63,20 @@ async def test_adapters_are_listed_with_the_workers_that_hold_them(
     assert cells == ["sql", "sql@0123456789ab", "8", "1.8", "org/sql", "ready", "1 of 2"]
 
 
+async def test_names_and_versions_are_told_in_full_in_a_narrow_terminal(
+    run: Run, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    registry = Registry(redis, keys)
+    await registry.set_base(
+        BaseModel(name="b", version=AdapterVersion("b@0"), max_model_len=8, source="b", created_s=0)
+    )
+    await registry.add_adapter(replace(SQL, source="/srv/adapters/of/one/customer/sql"))
+    shown = await run("adapters")
+    assert "…" not in shown
+    assert "sql@0123456789ab" in shown
+
+
 async def test_the_queue_shows_workers_and_what_waits(
     run: Run, queue: Queue, redis: Redis, keys: Keys
 ) -> None:

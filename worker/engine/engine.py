@@ -231,7 +231,7 @@ class Engine:
     def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
         if token < 0:
             return self._fail(request, TOO_COMPLEX if request.grammar else _NOT_FINITE)
-        prompt_logprobs = () if request.output_ids else tuple(request.prompt_logprobs)
+        tells_prompt = request.scores_prompt and not request.output_ids
         request.output_ids.append(token)
         if request.grammar:
             request.grammar.advance(token)
@@ -244,7 +244,7 @@ class Engine:
             token_id=token,
             finish=finish,
             logprobs=logprobs,
-            prompt_logprobs=prompt_logprobs,
+            prompt_logprobs=tuple(request.prompt_logprobs) if tells_prompt else None,
             num_cached_tokens=request.num_cached_tokens,
         )
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "lora.h"
 #include "vec.h"
 
 namespace {
@@ -21,41 +22,6 @@ constexpr int64_t TOKEN_TILE = 64;    // of a shrink task
 constexpr int64_t COLUMN_TILE = 192;  // of an expand task, where each has many tokens or there are few
 constexpr int64_t WIDE_TILE = 1536;   // where there are many with few tokens
 constexpr int64_t FEW_TOKENS = 8;
-
-struct Site {  // one linear
-    const void* a;  // page p is [PAGE_ROWS, in] from element p * a_stride on
-    const void* b;  // page p is [PAGE_ROWS, out] from element p * b_stride on
-    int64_t a_stride;
-    int64_t b_stride;
-    int64_t out_features;
-    int64_t offset;  // of its columns in y
-    int64_t group;   // whose pages it uses
-    int64_t layer;   // its row among these
-};
-
-struct Pages {  // of each adapter in one pool group
-    const int32_t* starts;  // [num_adapters + 1]
-    const int32_t* pages;   // [layers, row_length]
-    int64_t row_length;
-};
-
-struct Plan {
-    const int32_t* token_starts;  // [num_adapters + 1]
-    const int32_t* tokens;        // rows of x and y
-    const Pages* groups;
-    int64_t num_adapters;
-};
-
-struct Args {
-    const Site* sites;
-    const Plan* plan;
-    const void* x;  // [T, in_features]
-    void* y;        // [T, y_stride]
-    int64_t num_sites;
-    int64_t in_features;
-    int64_t x_stride;
-    int64_t y_stride;
-};
 
 struct Task {
     const Site* site;
@@ -79,7 +45,7 @@ const T* b_of(const Task& task, int64_t page) {
 }
 
 template <class T, int TOKENS, int ROWS>
-void shrink_tile(const Task& task, const Args& args, int64_t token, int64_t row) {
+void shrink_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t row) {
     using D = Dot<T>;
     const T *x[TOKENS], *a[ROWS];
     const T* page = a_of<T>(task, task.first);
@@ -117,7 +83,7 @@ void shrink_tile(const Task& task, const Args& args, int64_t token, int64_t row)
 }
 
 template <class T>
-void shrink(const Task& task, const Args& args) {
+void shrink(const Task& task, const LoRAArgs& args) {
     for (int64_t row = 0; row < PAGE_ROWS; row += 4) {
         int64_t token = 0;
         for (; token + 4 <= task.num_tokens; token += 4) shrink_tile<T, 4, 4>(task, args, token, row);
@@ -126,7 +92,7 @@ void shrink(const Task& task, const Args& args) {
 }
 
 template <class T, int TOKENS, int VECS>
-void expand_tile(const Task& task, const Args& args, int64_t token, int64_t column, int64_t width) {
+void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t column, int64_t width) {
     int64_t num_rows = task.num_pages * PAGE_ROWS, stride = task.site->out_features;
     const float* shrunk = task.shrunk + token * num_rows;
     Vec sums[TOKENS][VECS] = {};
@@ -154,7 +120,7 @@ void expand_tile(const Task& task, const Args& args, int64_t token, int64_t colu
 
 // As many tokens at once as leave registers for `VECS` vectors of each.
 template <class T, int TOKENS, int VECS>
-void expand_tokens(const Task& task, const Args& args, int64_t& token) {
+void expand_tokens(const Task& task, const LoRAArgs& args, int64_t& token) {
     int64_t end = std::min(task.first + task.width, task.site->out_features);
     for (; token + TOKENS <= task.num_tokens; token += TOKENS) {
         int64_t column = task.first;
@@ -168,7 +134,7 @@ void expand_tokens(const Task& task, const Args& args, int64_t& token) {
 // For few tokens, where reading b is what takes time: four of its rows at once from left to right,
 // which is the order that memory likes, with the sums in L1.
 template <class T, int TOKENS>
-void expand_streaming(const Task& task, const Args& args, int64_t& token) {
+void expand_streaming(const Task& task, const LoRAArgs& args, int64_t& token) {
     constexpr int ROWS = 4;
     int64_t num_rows = task.num_pages * PAGE_ROWS, stride = task.site->out_features;
     int64_t width = std::min(task.width, stride - task.first), whole = width / LANES * LANES;
@@ -200,7 +166,7 @@ void expand_streaming(const Task& task, const Args& args, int64_t& token) {
 }
 
 template <class T>
-void expand(const Task& task, const Args& args) {
+void expand(const Task& task, const LoRAArgs& args) {
     int64_t token = 0;
     if (task.num_tokens < FEW_TOKENS) {
         expand_streaming<T, 4>(task, args, token);
@@ -213,7 +179,7 @@ void expand(const Task& task, const Args& args) {
     }
 }
 
-void add_tasks(const Args& args, std::vector<float>& buffer, std::vector<Task>& shrinks,
+void add_tasks(const LoRAArgs& args, std::vector<float>& buffer, std::vector<Task>& shrinks,
                std::vector<Task>& expands) {
     const Plan& plan = *args.plan;
     bool many = args.num_sites * plan.num_adapters >= 4 * omp_get_max_threads();
@@ -251,7 +217,7 @@ void add_tasks(const Args& args, std::vector<float>& buffer, std::vector<Task>& 
 }
 
 template <class T>
-void add_lora(const Args& args) {
+void add_lora(const LoRAArgs& args) {
     static thread_local std::vector<float> buffer;
     static thread_local std::vector<Task> shrinks, expands;
     shrinks.clear();
@@ -269,5 +235,5 @@ void add_lora(const Args& args) {
 
 }  // namespace
 
-extern "C" void add_lora_f32(const Args* args) { add_lora<float>(*args); }
-extern "C" void add_lora_bf16(const Args* args) { add_lora<bf16>(*args); }
+extern "C" void add_lora_f32(const LoRAArgs* args) { add_lora<float>(*args); }
+extern "C" void add_lora_bf16(const LoRAArgs* args) { add_lora<bf16>(*args); }
