@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -46,9 +46,9 @@ class Adapters:
         engine: EngineThread,
         *,
         base: AdapterVersion,
-        read: Callable[[str, str], "LoRAAdapter"],
+        read: Callable[[Adapter], "LoRAAdapter"],
     ) -> None:
-        """Start with the base alone; `read` takes a name and a source, checks all, and blocks."""
+        """Start with the base alone; `read` takes a registry's entry, checks all, and blocks."""
         self._queue = queue
         self._registry = registry
         self._lease = lease
@@ -135,6 +135,19 @@ class Adapters:
                 self._loading.discard(version)
         await self._tell_pool()
 
+    async def drop(self, versions: Sequence[AdapterVersion]) -> None:
+        """Let go of versions that no job will ask for any more; one in use stays for now."""
+        async with self._engine_turn:
+            removed = self._engine.call(lambda engine: engine.remove_idle_adapters(versions))
+            dropped = await asyncio.wrap_future(removed)
+            self._residents.difference_update(dropped)
+        for version in dropped:
+            log.info("adapter_dropped", version=version)
+            self._refused_until_s.pop(version, None)
+            if not self._one_load_each[version].locked():
+                del self._one_load_each[version]
+        await self._tell_pool()
+
     async def let_others_load(self, version: AdapterVersion) -> bool:
         """Take back that this worker loads `version`; whether another one holds it."""
         await self._set_residents([], [version])
@@ -156,7 +169,7 @@ class Adapters:
 
     def _read_timed(self, entry: Adapter) -> tuple["LoRAAdapter", float]:
         started_s = time.monotonic()
-        adapter = self._read(entry.name, entry.source)
+        adapter = self._read(entry)
         return adapter, (time.monotonic() - started_s) * 1000
 
     async def _tell_pool(self) -> None:

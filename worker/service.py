@@ -3,29 +3,34 @@
 import asyncio
 import contextlib
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
+from shared.adapter_views import AdapterViews
 from shared.connection import Redis, check_redis, connect
 from shared.errors import EngineBroken, RedisUnavailable, SettingsError
 from shared.events import Tokens
 from shared.ids import WorkerId
+from shared.inspections import Inspections
 from shared.jobs import ClaimedJob
 from shared.keys import Keys
+from shared.outcomes import Mail
 from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from shared.settings import WorkerSettings
 from shared.streams import recover
 from shared.tasks import cancel_tasks
 from shared.workers import WorkerInfo
+from worker.adapter_entry import entry_of
+from worker.adapter_keeper import AdapterKeeper
 from worker.adapters import Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
 from worker.info import budgets, worker_info
+from worker.inspector import Inspector
 from worker.lease import Lease
 from worker.lora.names import parse_adapter_flags
 from worker.publisher import Publisher
@@ -77,7 +82,15 @@ class Worker:
             self._lease,
             self._engine,
             base=served.base.version,
-            read=served.read_adapter,
+            read=served.read_version,
+        )
+        self._inspector = Inspector(Inspections(redis, self._keys), served.inspect)
+        self._keeper = AdapterKeeper(
+            self._registry,
+            AdapterViews(redis, self._keys),
+            self._adapters,
+            served.store,
+            base=served.base.version,
         )
         self._consumer = Consumer(
             self._queue,
@@ -91,6 +104,8 @@ class Worker:
             recover=self._recover,
         )
         self._listed: list[Adapter] = []
+        self._epoch: str | None = None
+        """The registry's, when it last knew all of the listed."""
         self._num_mismatches = 0
         self._engine_is_broken = asyncio.Event()
         self._is_draining = asyncio.Event()
@@ -122,18 +137,7 @@ class Worker:
                 raise SettingsError(f"--adapters: {name} is the base model's name")
             adapter = await asyncio.to_thread(self._served.read_adapter, name, source)
             await self._adapters.add(adapter)
-            self._listed.append(
-                Adapter(
-                    name=name,
-                    version=adapter.version,
-                    digest=adapter.digest,
-                    weights_digest=adapter.weights_digest,
-                    source=_for_all_workers(source),
-                    rank=adapter.rank,
-                    num_bytes=adapter.num_bytes,
-                    created_s=int(time.time()),
-                )
-            )
+            self._listed.append(entry_of(adapter, _for_all_workers(source)))
         await self._lease.take()
         log.info(
             "worker_ready",
@@ -149,6 +153,8 @@ class Worker:
                 group.create_task(self._consumer.run()),
                 group.create_task(self._read_mail()),
                 group.create_task(self._watch_engine()),
+                group.create_task(self._inspector.run()),
+                group.create_task(self._keeper.run()),
             ]
             winds_up = [group.create_task(self._publisher.run()), group.create_task(self._reap())]
             await self._is_draining.wait()
@@ -187,9 +193,7 @@ class Worker:
 
     async def _register(self, wid: WorkerId) -> None:
         """Enter the pool, with all that it would have to know if Redis had lost everything."""
-        await self._registry.set_base(self._served.base)
-        for adapter in self._listed:
-            await self._registry.add_adapter(adapter)
+        await self._register_adapters(await self._registry.set_base(self._served.base))
         await self._queue.register(
             wid,
             lease_ms=self._settings.lease_ms,
@@ -197,6 +201,16 @@ class Worker:
             residents=self._adapters.for_registration(),
         )
         self._consumer.wake()
+
+    async def _register_adapters(self, epoch: str) -> None:
+        """Tell the registry what this worker was started with, once in each of its epochs."""
+        if epoch == self._epoch:
+            return
+        for adapter in self._listed:
+            version = await self._registry.add_adapter(adapter)
+            if version != adapter.version:
+                log.warning("adapter_superseded", version=adapter.version, served=version)
+        self._epoch = epoch
 
     async def _beat(self, wid: WorkerId) -> None:
         lease_ms = self._settings.lease_ms
@@ -215,11 +229,20 @@ class Worker:
             except RedisUnavailable:
                 await asyncio.sleep(MAX_DELAY_S)
                 continue
-            if mail and mail.kind == "job":
+            if mail:
+                self._heed(mail)
+
+    def _heed(self, mail: Mail) -> None:
+        match mail:
+            case Mail(kind="job"):
                 self._consumer.wake()
-            elif mail and mail.kind == "cancel" and mail.job:
-                self._consumer.cancel(mail.job)
-            elif mail and mail.kind == "drain":
+            case Mail(kind="cancel", job=job) if job:
+                self._consumer.cancel(job)
+            case Mail(kind="inspect", inspection=inspection) if inspection:
+                self._inspector.accept(inspection)
+            case Mail(kind="tidy"):
+                self._keeper.tidy()
+            case Mail(kind="drain"):
                 self._is_draining.set()
 
     async def _reap(self) -> None:

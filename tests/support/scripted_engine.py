@@ -15,9 +15,11 @@ from tiny_tokenizers import byte_level_tokenizer
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.ids import AdapterVersion
-from shared.registry import BaseModel
+from shared.inspections import Findings, Inspection
+from shared.registry import Adapter, BaseModel
 from shared.results import FinishReason
 from shared.settings import WorkerSettings
+from worker.adapter_entry import entry_of
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.grammars import Grammars
@@ -70,6 +72,7 @@ class ScriptedStats:
     kv_blocks_free: int = 100
     adapter_bytes: int = 0
     num_preemptions: int = 0
+    num_cached_tokens: int = 0
     num_tokens: int = 0
 
 
@@ -134,6 +137,12 @@ class ScriptedEngine:
         self.adapters = [v for v in self.adapters if v not in evicted] + [adapter.version]
         return evicted
 
+    def remove_idle_adapters(self, versions: Sequence[AdapterVersion]) -> list[AdapterVersion]:
+        in_use = {request.version for request in self.requests.values()}
+        removed = [v for v in versions if v in self.adapters and v not in in_use]
+        self.adapters = [version for version in self.adapters if version not in removed]
+        return removed
+
     def stats(self) -> ScriptedStats:
         return ScriptedStats(num_running=len(self.requests), num_steps=self._num_steps)
 
@@ -178,6 +187,20 @@ def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
     )
 
 
+def read_scripted_version(entry: Adapter) -> ScriptedAdapter:
+    return read_scripted_adapter(entry.name, entry.source)
+
+
+def inspect_scripted_adapter(asked: Inspection) -> Findings:
+    """What a front end hears of the adapter."""
+    try:
+        adapter = read_scripted_adapter(asked.name, asked.source)
+    except AdapterRejected as error:
+        code = ErrorCode.ADAPTER_REJECTED
+        return Findings(error=JobError(code=code, message=str(error), param="lora_path"))
+    return Findings(adapter=entry_of(adapter, asked.source))  # type: ignore[arg-type]
+
+
 def scripted_model(engine: ScriptedEngine) -> ServedModel:
     return ServedModel(
         engine=engine,  # type: ignore[arg-type]  # has all that the worker uses
@@ -193,6 +216,9 @@ def scripted_model(engine: ScriptedEngine) -> ServedModel:
         grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         take_cores=lambda: None,
         read_adapter=read_scripted_adapter,  # type: ignore[arg-type]
+        read_version=read_scripted_version,  # type: ignore[arg-type]
+        inspect=inspect_scripted_adapter,
+        store=None,
     )
 
 

@@ -146,6 +146,18 @@ class Engine:
         self._pool.remove(version)
         del self._last_used[version], self._weights[version]
 
+    def remove_idle_adapters(self, versions: Sequence[AdapterVersion]) -> list[AdapterVersion]:
+        """Free the memory of those of `versions` that are resident and that no request uses.
+
+        Returns:
+            The versions that were removed.
+        """
+        in_use = {request.version for request in self._scheduler.requests}
+        idle = [v for v in versions if v in self._last_used and v not in in_use]
+        for version in idle:
+            self.remove_adapter(version)
+        return idle
+
     def step(self) -> list[StepOutput]:
         """Run one step and say what it brought; an error ends requests, never the engine."""
         outputs, self._rejected = self._rejected, []
