@@ -42,12 +42,13 @@ class AdapterRoots:
         Raises:
             JobFailed: it isn't allowed, whether it exists or not; or it is, and isn't a folder.
         """
+        is_allowed = is_folder = False
         try:
             folder = Path(source).resolve()
             is_allowed = self._holds(folder) and self._holds(link_root(folder))
             is_folder = is_allowed and bool(source) and folder.is_dir()
         except (OSError, RuntimeError, ValueError):  # links in a circle, names that can't be
-            is_allowed = is_folder = False
+            is_folder = False
         if is_folder:
             return str(folder)
         if is_hub_id(source) and source.partition("/")[0] in self._organisations:
@@ -66,7 +67,7 @@ class AdapterRoots:
 
 def _root(given: str) -> Path:
     folder = Path(given).expanduser()
-    if not folder.is_dir():
+    if not (given and folder.is_dir()):
         raise SettingsError(f"--adapter-root: {given!r} is no folder here")
     return folder.resolve()
 

@@ -11,6 +11,7 @@ import openai
 import pytest
 from api_support import ADAPTER, BASE, ScriptedWorker, running_app, until, worker_info
 from pydantic import SecretStr
+from queue_support import eventually
 
 from api import inspection
 from shared.connection import Redis
@@ -266,8 +267,7 @@ async def test_requests_that_run_or_wait_when_their_adapter_is_unloaded_are_answ
     requests = [asyncio.create_task(http.post("/v1/chat/completions", json=body))]
     job = await worker.take()
     requests.append(asyncio.create_task(http.post("/v1/chat/completions", json=body)))
-    while not (await queue.counts()).waiting:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: waiting(queue))
     assert (await http.delete("/v1/adapters/extract")).status_code == 200
     listed = (await http.get("/v1/adapters")).json()
     assert listed["data"] == []
@@ -276,6 +276,10 @@ async def test_requests_that_run_or_wait_when_their_adapter_is_unloaded_are_answ
     await worker.answer(job)
     await worker.answer(await worker.take())
     assert [(await request).status_code for request in requests] == [200, 200]
+
+
+async def waiting(queue: Queue) -> int:
+    return (await queue.counts()).waiting
 
 
 async def test_the_list_tells_versions_uses_and_where_they_are(

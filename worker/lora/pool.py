@@ -115,8 +115,8 @@ class LoRAPool:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all storage, free pages included."""
-        return sum(group.table.capacity * group.page_bytes for group in self.groups)
+        """Bytes of the resident adapters."""
+        return sum(group.table.num_used * group.page_bytes for group in self.groups)
 
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
         """Where the linears `names` have their weights, given where their outputs begin."""
