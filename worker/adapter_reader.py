@@ -67,7 +67,10 @@ class AdapterReader:
         """
         folder = adapter_folder(source)
         before = _stamps(folder)
-        check_size(folder, dtype=self._dtype, max_bytes=self._max_bytes)
+        try:
+            check_size(folder, dtype=self._dtype, max_bytes=self._max_bytes)
+        except AdapterRejected as error:
+            raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
         adapter = self._read(name, str(folder))
         files = [adapter_file(folder, CONFIG_FILE), adapter_file(folder, WEIGHTS_FILE)]
         self._store.keep(adapter.digest, [*files, *template_files(folder)])
@@ -119,6 +122,8 @@ class AdapterReader:
             ) from None
         try:
             adapter = entry_of(self.read(asked.name, place), place)
+        except StoreFailed:
+            raise
         except (AdapterRejected, OSError) as error:
             return self._findings(folder, error=_rejected(str(error)))
         return self._findings(folder, adapter=adapter)
