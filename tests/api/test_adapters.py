@@ -3,26 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from api_support import ADAPTER, BASE, ScriptedWorker, running_app, until, worker_info
+from adapter_readers import Reader, adapter, reading
+from api_support import ADAPTER, BASE, ScriptedWorker, running_app, until
 from pydantic import SecretStr
 from queue_support import eventually
 
 from api import inspection
 from shared.connection import Redis
 from shared.errors import ErrorCode, JobError
-from shared.ids import AdapterVersion
-from shared.inspections import Findings, Inspection, Inspections
+from shared.inspections import Findings, Inspection
 from shared.keys import Keys
 from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.registry import Registry
 from shared.settings import ApiSettings
-from shared.tasks import cancel_tasks
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 VALIDATE = "/v1/adapters/validate"
@@ -30,65 +28,10 @@ SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
 
-def adapter(name: str, digest: str = "3") -> Adapter:
-    version = AdapterVersion(f"{name}@{digest * 12}")
-    return replace(ADAPTER, name=name, version=version, digest=digest * 64, source="/adapters/x")
-
-
-def finds(asked: Inspection) -> Findings:
-    """Each folder holds other weights: its last character is their digest."""
-    return Findings(
-        adapter=adapter(asked.name, asked.source[-1]),
-        source=asked.source,
-        num_tensors=3,
-        matched=("a", "b", "c"),
-        ranks=((8, 3),),
-        trained_on="org/base",
-    )
-
-
-@dataclass
-class Reader:
-    """A worker that answers inspections."""
-
-    worker: ScriptedWorker
-    inspections: Inspections
-    find: Callable[[Inspection], Findings] = finds
-    dies: bool = False
-    """Once it has taken one."""
-    is_deaf: bool = False
-    asked: list[Inspection] = field(default_factory=list)
-
-    async def run(self) -> None:
-        while True:
-            mail = await self.worker.queue.wait(self.worker.id, timeout_s=0.5)
-            if mail and mail.inspection and not self.is_deaf:
-                await self.answer(mail.inspection)
-
-    async def answer(self, inspection_id: Any) -> None:
-        if (asked := await self.inspections.take(inspection_id)) is None:
-            return
-        self.asked.append(asked)
-        if self.dies:
-            queue, wid = self.worker.queue, self.worker.id
-            await queue.beat(wid, lease_ms=0, info=worker_info())
-            await queue.reap()
-        else:
-            await self.inspections.answer(inspection_id, self.find(asked))
-
-
 @pytest.fixture
-async def readers(redis: Redis, keys: Keys, queue: Queue) -> AsyncIterator[Callable[..., Any]]:
-    """Starts workers: `await readers(dies=True)`."""
-    tasks = []
-
-    async def start(**how: Any) -> Reader:
-        reader = Reader(await ScriptedWorker.start(queue), Inspections(redis, keys), **how)
-        tasks.append(asyncio.create_task(reader.run()))
-        return reader
-
-    yield start
-    await cancel_tasks(*tasks)
+async def readers(redis: Redis, keys: Keys) -> AsyncIterator[Callable[..., Any]]:
+    async with reading(redis, keys) as start:
+        yield start
 
 
 @pytest.fixture
