@@ -29,7 +29,7 @@ async def admit(registry: Registry, model: str) -> Admission:
     async with redis_guard():
         base, version = await registry.find(model)
     if base is None:
-        message = "no model is registered yet; try again"
+        message = "no worker has registered a model yet: start one, or try again soon"
         raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
     if version is None:
         raise JobFailed(model_not_found(model))

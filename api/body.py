@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
 import orjson
@@ -53,7 +54,8 @@ def validate(model: type[M], raw: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise JobFailed(_first_error(error.errors(include_url=False)[0])) from None
+        detail = error.errors(include_url=False)[0]
+        raise JobFailed(_first_error(detail, model.model_fields)) from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -82,12 +84,14 @@ def _parse_with_nan(body: bytes, reason: str) -> Any:
     return value
 
 
-def _first_error(detail: ErrorDetails) -> JobError:
+def _first_error(detail: ErrorDetails, fields: Collection[str]) -> JobError:
     param = _dotted(_path(detail))
     if detail["type"] == "extra_forbidden":
-        return JobError(
-            code=ErrorCode.UNKNOWN_PARAMETER, message=f"unknown field: {param}", param=param
-        )
+        is_nested = len(detail["loc"]) > 1
+        close = get_close_matches(param, () if is_nested else fields, n=1)
+        hint = f"did you mean {close[0]}?" if close else "leave it out; GET /docs lists the fields"
+        message = f"unknown field: {param}; {hint}"
+        return JobError(code=ErrorCode.UNKNOWN_PARAMETER, message=message, param=param)
     is_unsupported = detail["type"] == ErrorCode.UNSUPPORTED_PARAMETER
     code = ErrorCode.UNSUPPORTED_PARAMETER if is_unsupported else ErrorCode.INVALID_VALUE
     return JobError(code=code, message=f"{param}: {_reason(detail)}", param=param)
@@ -100,7 +104,7 @@ def _reason(detail: ErrorDetails) -> str:
         return f"must be one of {detail['ctx']['expected_tags']}, not {detail['ctx']['tag']!r:.60}"
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
-    reason = _SUBJECT.sub("must", detail["msg"])
+    reason = _SUBJECT.sub("must", detail["msg"]).replace(" after validation", "")
     if isinstance(detail["input"], str | int | float | None):
         return f"{reason}, not {_short(detail['input'])}"
     return reason
@@ -130,5 +134,6 @@ def _reject(message: str) -> NoReturn:
 
 
 def _reject_size(max_bytes: int) -> NoReturn:
-    message = f"the body is larger than {max_bytes} bytes"
+    message = f"the body is larger than {max_bytes} bytes: shorten it, or have the server's "
+    message += "--max-body-bytes raised"
     raise JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message))

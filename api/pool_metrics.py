@@ -113,7 +113,12 @@ _GAUGES: _Table = (
     ("sequences_waiting", "Sequences waiting for memory", lambda w: w.info.num_waiting),
     ("kv_blocks", "KV cache blocks", lambda w: w.info.kv_blocks),
     ("kv_blocks_free", "KV cache blocks that are free", lambda w: w.info.kv_blocks_free),
+    ("weight_bytes", "Memory of the base model", lambda w: w.info.weight_bytes),
+    ("kv_bytes", "Memory of the KV cache", lambda w: w.info.kv_bytes),
     ("adapter_bytes", "Memory of resident adapters", lambda w: w.info.adapter_bytes),
+    ("adapter_bytes_max", "Most of it", lambda w: w.info.adapter_bytes_max),
+    ("host_adapter_bytes", "Copies in the host's memory", lambda w: w.info.host_adapter_bytes),
+    ("host_adapter_bytes_max", "Most of them", lambda w: w.info.host_adapter_bytes_max),
     ("adapters_resident", "Resident versions", lambda w: len(w.residents)),
 )
 _COUNTERS: _Table = (
@@ -121,5 +126,8 @@ _COUNTERS: _Table = (
     ("steps", "Engine steps", _total("steps")),
     ("preemptions", "Sequences put back for lack of KV cache blocks", _total("preemptions")),
     ("adapter_loads", "Adapters made resident", _total("loads")),
+    ("adapter_load_seconds", "Time that took", lambda w: w.info.counters.get("load_ms", 0) / 1000),
+    ("adapter_reads", "Adapters read and checked for that", _total("reads")),
+    ("adapter_evictions", "Adapters that made room", _total("evictions")),
     ("lease_losses", "Times that a worker was given up and came back", _total("lease_losses")),
 )

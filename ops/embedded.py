@@ -153,7 +153,7 @@ def _command(program: Path, directory: Path | None, port: int) -> list[str]:
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[bytes]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not _answers(port):
+    while not _answers(port, process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
             log.seek(0)
             words = log.read().decode(errors="replace").strip()[-500:]
@@ -161,14 +161,15 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[byt
         time.sleep(0.01)
 
 
-def _answers(port: int) -> bool:
-    """Whether a server on this port is up and has loaded its data."""
+def _answers(port: int, pid: int) -> bool:
+    """Whether the server on this port is the process `pid`, and has loaded its data."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
+        connection.makefile("rb") as reply,
     ):
-        connection.sendall(b"PING\r\n")
-        return connection.recv(16).startswith(b"+PONG")
+        connection.sendall(b"PING\r\nINFO server\r\nQUIT\r\n")
+        return reply.readline() == b"+PONG\r\n" and b"process_id:%d\r\n" % pid in reply.readlines()
     return False
 
 

@@ -1,14 +1,24 @@
-"""The table of settings in README.md: `python -m ops.settings_table` writes it anew."""
+"""The page of settings in ops/docs: `python -m ops.settings_table` writes it anew."""
 
 from pathlib import Path
 from typing import get_args
 
 from pydantic.fields import FieldInfo
 
+from ops.commands.flags import default_text
 from shared.settings import ENV_PREFIX, ApiSettings, PoolSettings, WorkerSettings, flag_of
 
-README = Path(__file__).parents[1] / "README.md"
-_BEGIN, _END = "<!-- settings: made by `python -m ops.settings_table` -->\n", "<!-- /settings -->"
+PAGE = Path(__file__).parent / "docs" / "settings.md"
+_HEAD = """# Settings
+
+Each setting is a flag of `lorikeet up` and of the processes that it is of, and a variable. A flag
+wins over its variable, a variable over the default. `REDIS_URL` is read too, behind
+`LORIKEET_REDIS_URL`. Unknown `LORIKEET_` variables and bad values stop the start. The variable of a
+switch is `true` or `false`. `lorikeet COMMAND --help` says the same.
+
+`python -m ops.settings_table` makes this page.
+
+"""
 _PROCESSES: dict[type[PoolSettings], str] = {
     PoolSettings: "all",
     ApiSettings: "api",
@@ -16,7 +26,7 @@ _PROCESSES: dict[type[PoolSettings], str] = {
 }
 
 
-def settings_table() -> str:
+def page() -> str:
     """Every setting once, as Markdown."""
     rows = ["| flag | variable | default | of | what |", "| --- | --- | --- | --- | --- |"]
     seen: set[str] = set()
@@ -24,23 +34,16 @@ def settings_table() -> str:
         new = [(name, field) for name, field in cls.model_fields.items() if name not in seen]
         rows += [_row(name, field, process) for name, field in new]
         seen |= {name for name, _ in new}
-    return "\n".join(rows) + "\n"
-
-
-def with_table(readme: str) -> str:
-    """`readme` with the table as it is now."""
-    before, rest = readme.split(_BEGIN)
-    _, after = rest.split(_END)
-    return f"{before}{_BEGIN}{settings_table()}{_END}{after}"
+    return _HEAD + "\n".join(rows) + "\n"
 
 
 def _row(name: str, field: FieldInfo, process: str) -> str:
-    has_default = not field.is_required() and field.default not in (None, (), False)
-    default = f"`{field.default}`" if has_default else ""
+    default = f"`{text}`" if (text := default_text(field)) else ""
+    flag = flag_of(name).replace("--", "--[no-]", 1) if field.default is True else flag_of(name)
     choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
     what = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
-    return f"| `{flag_of(name)}` | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
+    return f"| `{flag}` | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text()))
+    PAGE.write_text(page())

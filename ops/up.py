@@ -7,10 +7,11 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import orjson
@@ -20,7 +21,7 @@ from ops.supervisor import Child, Show, Supervisor
 from shared.access import ApiKey
 from shared.connection import check_redis_at
 from shared.errors import SettingsError
-from shared.settings import ENV_PREFIX
+from shared.settings import ENV_PREFIX, PoolSettings
 
 API_DRAIN_S = 35.0
 """A little longer than the front end itself gives to running answers."""
@@ -30,6 +31,8 @@ WORKER_EXIT_S = 10.0
 POLL_S = 0.2
 POLL_TIMEOUT_S = 5.0
 REDIS_CHECK_S = 0.5
+USUAL_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
+"""Where the other commands look for Redis if nobody tells them."""
 
 # A proxy of the environment would look for a loopback address on its own machine.
 _direct = build_opener(ProxyHandler({}))
@@ -52,8 +55,11 @@ class Plan:
     """Where the front end will answer."""
 
 
-Announce = Callable[[list[str]], None]
-"""Takes the names that can be asked for, the base model's first, once requests are served."""
+Announce = Callable[[list[str], str | None], None]
+"""Takes what can be asked for, the base model first, and where our own Redis is, if there is one.
+
+Called once requests are served.
+"""
 
 
 def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
@@ -81,7 +87,10 @@ async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Annou
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop)
     watches = [redis.keep_running(show)] if redis else []
-    await supervisor.run(_announce_when_ready(plan.url, plan.api_keys, announce), *watches)
+    ready = _announce_when_ready(
+        plan.url, plan.api_keys, lambda names: announce(names, redis.url if redis else None)
+    )
+    await supervisor.run(ready, *watches)
 
 
 def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
@@ -111,7 +120,9 @@ def worker_names(num_workers: int) -> list[str]:
     return [f"worker-{i}" for i in range(1, num_workers + 1)]
 
 
-async def _announce_when_ready(url: str, keys: Sequence[ApiKey], announce: Announce) -> None:
+async def _announce_when_ready(
+    url: str, keys: Sequence[ApiKey], announce: Callable[[list[str]], None]
+) -> None:
     names: list[str] = []
     while not names:
         await asyncio.sleep(POLL_S)
@@ -142,7 +153,7 @@ class OwnRedis:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._server: EmbeddedRedis = start_redis(directory)
+        self._server = _start_near(USUAL_REDIS_URL, directory)
         self.url = self._server.url
 
     async def keep_running(self, show: Show) -> None:
@@ -160,6 +171,17 @@ class OwnRedis:
     def stop(self) -> None:
         """End it."""
         self._server.stop()
+
+
+def _start_near(url: str, directory: Path) -> EmbeddedRedis:
+    """A server at `url` if its port is free, else at another one.
+
+    Raises:
+        SettingsError: no server program was found, or it doesn't start.
+    """
+    with suppress(SettingsError):
+        return start_redis(directory, port=urlsplit(url).port)
+    return start_redis(directory)
 
 
 @contextmanager

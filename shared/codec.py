@@ -5,7 +5,7 @@ equal the attribute names, except for `try_`, which is `try` there.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import orjson
@@ -103,7 +103,8 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
     Raises:
         ProtocolMismatch: another protocol version wrote it.
     """
-    return WorkerInfo(**_checked(raw))
+    wire = _checked(raw)
+    return WorkerInfo(**{f.name: wire[f.name] for f in fields(WorkerInfo) if f.name in wire})
 
 
 _TYPE_NAMES = {Admitted: "admitted", Tokens: "tokens", Retry: "retry", End: "end"}

@@ -102,7 +102,7 @@ async def check_redis(client: Redis, url: str) -> None:
             server, memory = await client.info("server"), await client.info("memory")
         except REDIS_DOWN as error:
             raise RedisUnavailable(
-                f"no Redis at {shown}: {error}; start one or set --redis-url"
+                f"no Redis at {shown}: {str(error).rstrip('.')}; start one or set --redis-url"
             ) from None
     _check_version(server, shown)
     policy = memory.get("maxmemory_policy", "noeviction")

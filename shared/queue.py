@@ -77,13 +77,24 @@ class Queue:
         """Make a new worker known, with what it holds. A worker id is never used again."""
         await self._scripts.run("register", wid, lease_ms, encode_worker_info(info), *residents)
 
-    async def beat(self, wid: WorkerId, *, lease_ms: int, info: WorkerInfo) -> int:
+    async def beat(
+        self,
+        wid: WorkerId,
+        *,
+        lease_ms: int,
+        info: WorkerInfo,
+        loading: Sequence[AdapterVersion] = (),
+    ) -> int:
         """Renew the lease; returns the number of jobs that are booked on the worker.
+
+        What it is `loading` is left to it for a while longer.
 
         Raises:
             LeaseLost: the worker was given up and must stop what it runs.
         """
-        booked: int = await self._scripts.run("beat", wid, lease_ms, encode_worker_info(info))
+        booked: int = await self._scripts.run(
+            "beat", wid, lease_ms, encode_worker_info(info), *loading
+        )
         if booked < 0:
             raise _lease_lost(wid)
         return booked
@@ -102,6 +113,17 @@ class Queue:
         """
         if not await self._scripts.run("residents", wid, len(add), *add, *remove):
             raise _lease_lost(wid)
+
+    async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
+        """Be the one worker that loads a version which waits and nobody holds; False: it isn't.
+
+        Until `set_residents` says what came of it, others claim none of its jobs.
+        """
+        return bool(await self._scripts.run("load", wid, version))
+
+    async def cold_heads(self, limit: int) -> list[AdapterVersion]:
+        """Versions that wait and nobody holds, by the order of their first jobs."""
+        return await self._views.cold_heads(limit)
 
     async def enqueue(self, job: Job, limits: Limits, *, is_suspect: bool = False) -> int:
         """Accept a job; returns its position in the queue of its version, from 1.
@@ -139,6 +161,7 @@ class Queue:
         max_cold: int,
         residents: Sequence[AdapterVersion],
         refused: Sequence[AdapterVersion] = (),
+        load_ms: int = 0,
     ) -> Claim:
         """Take jobs, best first: overdue ones, those of `residents`, then others.
 
@@ -154,11 +177,13 @@ class Queue:
             max_cold: how many versions outside of `residents` it would load now.
             residents: what it holds or is loading.
             refused: what it can't load.
+            load_ms: how long a job of an adapter that nobody holds waits behind those of
+                `residents` although it is its turn: as long as its load will take.
 
         Raises:
             LeaseLost: the worker was given up.
         """
-        args: list[Arg] = [sequences, tokens, steal_ms, max_cold]
+        args: list[Arg] = [sequences, tokens, steal_ms, max_cold, load_ms]
         args += [len(residents), *residents, *refused]
         match await self._scripts.run("claim", wid, *args):
             case [b"ok", next_steal_ms, *taken]:

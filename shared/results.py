@@ -24,6 +24,8 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Of the prompts', those that needn't be computed, as an earlier request had them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,12 @@ class WorkerSettings(PoolSettings):
     adapter_memory_mb: int = Field(
         1024, ge=1, le=MAX_NUMBER, description="memory for resident adapters, in MiB"
     )
+    adapter_host_mb: int = Field(
+        1024,
+        ge=0,
+        le=MAX_NUMBER,
+        description="host memory for copies of adapters that are quickly resident again, in MiB",
+    )
     adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
         description="folder whose adapters clients may load at run time, or hub:ORG for those of "

@@ -154,6 +154,12 @@ class Views:
             workers_lost=int(counters.get(b"workers_lost", 0)),
         )
 
+    async def cold_heads(self, limit: int) -> list[AdapterVersion]:
+        """Versions that wait and nobody holds, by the order of their first jobs."""
+        with redis_errors():
+            names = await self._redis.zrange(self._keys.cold, 0, limit - 1)
+        return [AdapterVersion(raw.decode()) for raw in names]
+
     async def backlogs(self) -> list[Backlog]:
         """Versions with at least one waiting job, the one whose next job waits longest first."""
         with redis_errors():

@@ -18,8 +18,18 @@ class WorkerInfo:
     num_waiting: int = 0
     kv_blocks: int = 0
     kv_blocks_free: int = 0
+    weight_bytes: int = 0
+    """The base model's, on the device."""
+    kv_bytes: int = 0
+    """The KV cache, on the device."""
     adapter_bytes: int = 0
-    """Adapter weights resident on the device."""
+    """Adapter weights on the device."""
+    adapter_bytes_max: int = 0
+    """Most of them."""
+    host_adapter_bytes: int = 0
+    """Copies of adapters in the host's memory."""
+    host_adapter_bytes_max: int = 0
+    """Most of them."""
     tokens_total: int = 0
     """Output tokens since the worker's start."""
     counters: Mapping[str, int] = field(default_factory=dict)

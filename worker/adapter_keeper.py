@@ -62,9 +62,10 @@ class AdapterKeeper:
                     await self._trim_store()
 
     async def _drop_forgotten(self) -> None:
-        held = [version for version in self._adapters.held if version != self._base]
-        if forgotten := await self._registry.forgotten(held):
-            await self._adapters.drop(forgotten)
+        known = [version for version in self._adapters.known if version != self._base]
+        for version in await self._registry.forgotten(known):
+            await self._adapters.evict(version)
+            log.info("adapter_evicted", version=version, reason="nothing refers to it")
 
     async def _trim_store(self) -> None:
         store = self._store

@@ -1,11 +1,15 @@
-"""The adapters that this worker holds, and how it loads those that it doesn't."""
+"""The adapters that this worker holds, and how it loads those that it doesn't.
+
+They are in tiers: on the device, in the host's memory ready to be copied there, and where the
+registry says. Reading, checking and copying run in threads of their own, while the engine steps.
+"""
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -15,12 +19,19 @@ from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from worker.engine_thread import EngineThread
 from worker.lease import Lease
+from worker.loader_threads import LoaderThreads
 from worker.retry import until_redis_is_back
+from worker.room import Room
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
+    from worker.engine.engine import Engine
     from worker.lora.adapter import LoRAAdapter
+    from worker.lora.host import HostTier
+    from worker.lora.layout import AdapterImage
+    from worker.lora.pool import Reserved
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 MIN_STEAL_MS = 250.0
 STEAL_PER_LOAD = 1.5
@@ -28,7 +39,7 @@ LOAD_MS_SHARE = 0.25
 """Weight of the newest load in the mean load time."""
 REFUSED_S = 30.0
 MAX_LOADING = 2
-"""Adapters read at a time: more would only make each of them later."""
+"""Adapters loaded at a time: more would only make each of them later."""
 
 
 class NoRoom(AdapterRejected):
@@ -47,30 +58,60 @@ class Adapters:
         *,
         base: AdapterVersion,
         read: Callable[[Adapter], "LoRAAdapter"],
+        host: "HostTier",
+        threads: LoaderThreads,
     ) -> None:
         """Start with the base alone; `read` takes a registry's entry, checks all, and blocks."""
+        self.room = Room()
+        self.on_loaded: Callable[[], None] = lambda: None
+        """Called after each load: the next one may begin."""
+        self._num_reads = 0
+        self._num_loads = 0
+        self._num_evictions = 0
+        self._load_s = 0.0
+        """Seconds that the loads took, whatever tier they began at."""
         self._queue = queue
         self._registry = registry
         self._lease = lease
         self._engine = engine
         self._read = read
+        self._host = host
+        self._threads = threads
         self._residents = {base}
         self._told: set[AdapterVersion] = set()
         self._loading: set[AdapterVersion] = set()
+        self._staging: set[AdapterVersion] = set()
         self._mean_load_ms = 0.0
-        self.num_loads = 0
-        self._one_load_each: defaultdict[AdapterVersion, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
         # Whoever holds it may be sure that nothing is evicted meanwhile.
         self._engine_turn = asyncio.Lock()
         self._telling = asyncio.Lock()
         self._refused_until_s: dict[AdapterVersion, float] = {}
-        self.crowded_out: set[AdapterVersion] = set()
-        """What found no room in the adapter memory since a job last ended."""
 
     @property
     def held(self) -> list[AdapterVersion]:
         """What the engine holds or will hold soon, the base included."""
         return sorted(self._residents | self._loading)
+
+    @property
+    def known(self) -> list[AdapterVersion]:
+        """What is in any tier here, the base included."""
+        return sorted(self._residents.union(self._host.versions))
+
+    @property
+    def loading(self) -> list[AdapterVersion]:
+        """What this worker reads for the whole pool: others leave it to this one."""
+        return sorted(self._loading | self._staging)
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """What was done since the start, by name."""
+        return {
+            "reads": self._num_reads,
+            "loads": self._num_loads,
+            "load_ms": int(1000 * self._load_s),
+            "evictions": self._num_evictions,
+        }
 
     @property
     def refused(self) -> set[AdapterVersion]:
@@ -88,6 +129,11 @@ class Adapters:
         return max(0, MAX_LOADING - len(self._loading))
 
     @property
+    def load_ms(self) -> int:
+        """How long a load takes here, as far as is known."""
+        return int(self._mean_load_ms)
+
+    @property
     def steal_ms(self) -> int:
         """How long a job waits for the workers that hold its adapter before others load it."""
         return int(max(MIN_STEAL_MS, STEAL_PER_LOAD * self._mean_load_ms))
@@ -98,20 +144,31 @@ class Adapters:
         return sorted(self._told)
 
     async def add(self, adapter: "LoRAAdapter") -> None:
-        """Put an adapter that was read into the engine, without telling the pool.
+        """Keep an adapter that was read: on the device if there is room, without telling the pool.
 
         Raises:
-            NoRoom: those in use leave no room for it.
+            AdapterRejected: it is larger than all of the adapter memory.
         """
-        added = self._engine.call(lambda engine: engine.add_adapter(adapter))
-        try:
-            evicted = await asyncio.wrap_future(added)
-        except AdapterRejected as error:
-            raise NoRoom(str(error)) from error
-        self.num_loads += 1
-        self._residents.add(adapter.version)
-        self._residents.difference_update(evicted)
-        log.info("adapter_loaded", version=adapter.version, evicted=evicted)
+        async with self._lock(adapter.version):
+            image = await self._threads.run(lambda: self._host.put(adapter))
+            try:
+                placing = await self._call(lambda engine: engine.place(image, may_evict=False))
+                if placing.reserved is not None:
+                    await self._write(placing.reserved, image)
+                    self._activate(placing.reserved, image)
+            finally:
+                self._host.release(image)
+
+    async def evict(self, version: AdapterVersion) -> None:
+        """Let go of a version in every tier; requests that want it still end with an error."""
+        async with self._lock(version), self._engine_turn:
+            self._host.drop(version)
+            if version in self._residents:
+                await self._call(lambda engine: engine.remove_adapter(version))
+                self._residents.discard(version)
+                self.room.memory_freed()
+                self._num_evictions += 1
+        await self._tell_pool()
 
     @asynccontextmanager
     async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
@@ -120,32 +177,24 @@ class Adapters:
         Raises:
             AdapterRejected: it can't be loaded; NoRoom if only for now.
         """
-        adapter = None
-        async with self._one_load_each[version]:
-            try:
+        self._host.touch(version)
+        if version not in self._residents:
+            self._loading.add(version)
+        loaded = None
+        try:
+            async with self._lock(version):
                 while True:
                     async with self._engine_turn:
-                        if adapter and version not in self._residents:
-                            await self.add(adapter)
+                        if loaded:
+                            self._activate(*loaded)
                         if version in self._residents:
                             yield
                             break
-                    adapter = await self._fetch(version)
-            finally:
+                    loaded = await self._load(version)
+        finally:
+            if version in self._loading:
                 self._loading.discard(version)
-        await self._tell_pool()
-
-    async def drop(self, versions: Sequence[AdapterVersion]) -> None:
-        """Let go of versions that no job will ask for any more; one in use stays for now."""
-        async with self._engine_turn:
-            removed = self._engine.call(lambda engine: engine.remove_idle_adapters(versions))
-            dropped = await asyncio.wrap_future(removed)
-            self._residents.difference_update(dropped)
-        for version in dropped:
-            log.info("adapter_dropped", version=version)
-            self._refused_until_s.pop(version, None)
-            if not self._one_load_each[version].locked():
-                del self._one_load_each[version]
+                self.on_loaded()
         await self._tell_pool()
 
     async def let_others_load(self, version: AdapterVersion) -> bool:
@@ -154,23 +203,107 @@ class Adapters:
         workers = await until_redis_is_back(self._queue.workers)
         return any(version in w.residents for w in workers if w.id != self._lease.wid)
 
-    async def _fetch(self, version: AdapterVersion) -> "LoRAAdapter":
-        """Read the version from where the registry says that it is."""
+    def can_stage(self, version: AdapterVersion) -> bool:
+        """Whether `stage` would bring `version` closer, and nothing else is loaded for it."""
+        is_free = not self._staging and len(self._loading) < MAX_LOADING
+        is_here = version in self._residents or version in self._loading or version in self._host
+        return is_free and not is_here and version not in self.refused
+
+    async def stage(self, version: AdapterVersion) -> None:
+        """Read a version whose jobs wait into the host's memory, unless another worker does."""
+        self._staging.add(version)
+        try:
+            if await until_redis_is_back(lambda: self._queue.start_load(self._lease.wid, version)):
+                await self._stage_alone(version)
+        except AdapterRejected as error:  # whoever claims its jobs will tell them
+            log.warning("adapter_not_staged", version=version, error=str(error))
+        finally:
+            self._staging.discard(version)
+
+    async def _stage_alone(self, version: AdapterVersion) -> None:
+        try:
+            entry = await self._entry(version)
+            async with self._lock(version):
+                if version not in self._host and entry.num_bytes <= self._host.max_bytes:
+                    self._host.release(await self._read_to_host(entry))
+        finally:
+            if version not in self._loading:
+                await self._set_residents([], [version])
+
+    async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
+        """Bring a version to the device; it isn't resident yet."""
         self._loading.add(version)
+        started_s = time.monotonic()
+        image = self._host.take(version)
+        if image is None:
+            image = await self._read_to_host(await self._entry(version))
+        try:
+            reserved = await self._place(image)
+            await self._write(reserved, image)
+        finally:
+            self._host.release(image)
+        self._note_load(time.monotonic() - started_s)
+        return reserved, image
+
+    async def _entry(self, version: AdapterVersion) -> Adapter:
+        """Where the registry says that the version is."""
         entry = await until_redis_is_back(lambda: self._registry.adapter_by_version(version))
         if entry is None:
             raise AdapterRejected(f"adapter version {version} is no longer registered")
-        adapter, load_ms = await asyncio.to_thread(self._read_timed, entry)
-        if adapter.version != version:
-            raise AdapterRejected(f"{entry.source} holds {adapter.version} by now, not {version}")
-        share = LOAD_MS_SHARE if self._mean_load_ms else 1.0
-        self._mean_load_ms += (load_ms - self._mean_load_ms) * share
-        return adapter
+        return entry
 
-    def _read_timed(self, entry: Adapter) -> tuple["LoRAAdapter", float]:
-        started_s = time.monotonic()
-        adapter = self._read(entry)
-        return adapter, (time.monotonic() - started_s) * 1000
+    async def _read_to_host(self, entry: Adapter) -> "AdapterImage":
+        def read() -> "AdapterImage":
+            adapter = self._read(entry)
+            if adapter.version != entry.version:
+                raise AdapterRejected(
+                    f"{entry.source} holds {adapter.version} by now, not {entry.version}"
+                )
+            return self._host.put(adapter)
+
+        image = await self._threads.run(read)
+        self._num_reads += 1
+        return image
+
+    async def _place(self, image: "AdapterImage") -> "Reserved":
+        """Memory on the device, for which others may have to go."""
+        async with self._engine_turn:
+            placing = await self._call(lambda engine: engine.place(image))
+            self._residents.difference_update(placing.evicted)
+            self._num_evictions += len(placing.evicted)
+        if placing.reserved is None:
+            await self._tell_pool()
+            raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
+        log.info("adapter_placed", version=image.version, evicted=placing.evicted)
+        return placing.reserved
+
+    async def _write(self, reserved: "Reserved", image: "AdapterImage") -> None:
+        try:
+            await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
+        except RuntimeError as error:  # torch's own, of the device
+            await self._call(lambda engine: engine.remove_adapter(image.version))
+            self.room.memory_freed()
+            raise AdapterRejected(f"adapter {image.version}: {error}") from error
+
+    def _activate(self, reserved: "Reserved", image: "AdapterImage") -> None:
+        """Make a version resident; requests that the engine is given from here on find it."""
+        self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
+        self._residents.add(image.version)
+        self.room.loaded()
+        self._num_loads += 1
+        log.info("adapter_loaded", version=image.version)
+
+    def _note_load(self, seconds: float) -> None:
+        self._load_s += seconds
+        share = LOAD_MS_SHARE if self._mean_load_ms else 1.0
+        self._mean_load_ms += (1000 * seconds - self._mean_load_ms) * share
+
+    async def _call(self, function: Callable[["Engine"], T]) -> T:
+        return await asyncio.wrap_future(self._engine.call(function))
+
+    def _lock(self, version: AdapterVersion) -> asyncio.Lock:
+        """Held by who changes where the version is."""
+        return self._locks.setdefault(version, asyncio.Lock())
 
     async def _tell_pool(self) -> None:
         async with self._telling:

@@ -58,8 +58,22 @@ class Consumer:
         served: ServedModel,
         max_num_seqs: int,
         recover: Recover,
+        on_room: Callable[[bool], None],
     ) -> None:
-        """Wire it up; `recover` gives what earlier tries of a job have shown."""
+        """Wire it up.
+
+        Args:
+            queue: where jobs come from.
+            lease: the id under which they are claimed.
+            jobs: gets those that are.
+            engine: computes them.
+            adapters: what they need.
+            publisher: tells how they go on.
+            served: the base model.
+            max_num_seqs: most of them at a time, in choices.
+            recover: gives what earlier tries of a job have shown.
+            on_room: told at each claim whether there is room for more jobs.
+        """
         self._queue = queue
         self._lease = lease
         self._jobs = jobs
@@ -69,6 +83,8 @@ class Consumer:
         self._served = served
         self._max_num_seqs = max_num_seqs
         self._recover = recover
+        self._on_room = on_room
+        adapters.on_loaded = self.wake
         self._is_open = True
         self._may_claim = asyncio.Event()
         self._early_cancels: deque[JobId] = deque(maxlen=EARLY_CANCELS)
@@ -90,7 +106,7 @@ class Consumer:
 
     def job_gone(self) -> None:
         """A job has ended: look for others, adapters that had no room included."""
-        self._adapters.crowded_out.clear()
+        self._adapters.room.job_gone(self._jobs.num_by_version)
         self.wake()
 
     def close(self) -> None:
@@ -108,16 +124,19 @@ class Consumer:
     async def _claim(self, admissions: asyncio.TaskGroup) -> float:
         """Claim once and admit what came; seconds until the next try."""
         sequences = max(0, self._max_num_seqs - self._jobs.num_open) if self._is_open else 0
-        wid, adapters = self._lease.wid, self._adapters
+        tokens = max(0, self._served.kv_tokens - self._jobs.num_tokens)
+        wid, adapters, room = self._lease.wid, self._adapters, self._adapters.room
+        max_cold, held = adapters.max_cold, adapters.held
         try:
             claim = await self._queue.claim(
                 wid,
                 sequences=sequences,
-                tokens=max(0, self._served.kv_tokens - self._jobs.num_tokens),
+                tokens=tokens,
                 steal_ms=adapters.steal_ms,
-                max_cold=adapters.max_cold,
-                residents=adapters.held,
-                refused=sorted(adapters.refused | adapters.crowded_out),
+                max_cold=max_cold,
+                residents=[version for version in held if version not in room.yielding],
+                refused=sorted(adapters.refused | room.crowded_out | room.yielding),
+                load_ms=adapters.load_ms,
             )
         except LeaseLost:
             self._lease.lose(wid)
@@ -129,6 +148,9 @@ class Consumer:
             return 0
         for claimed in claim.jobs:
             self._take(claimed, admissions)
+        if sequences and max_cold and all(c.job.version in held for c in claim.jobs):
+            room.claimed_no_cold()
+        self._on_room(not self._is_open or (sequences > 0 and tokens > 0))
         for unread in claim.undecodable:
             admissions.create_task(self._fail_undecodable(wid, unread))
         if (claim.jobs or claim.undecodable) and sequences:
@@ -160,8 +182,8 @@ class Consumer:
             await self._start(job)
         except JobFailed as failed:
             self._publisher.end(job, JobState.FAILED, failed.error)
-        except NoRoom as error:
-            await self._wait_for_room(job, error)
+        except NoRoom:
+            await self._wait_for_room(job)
         except AdapterRejected as error:
             await self._do_without_adapter(job, error)
         except Exception:  # per job: it becomes the job's error
@@ -193,13 +215,11 @@ class Consumer:
         """False when it was cancelled, or isn't ours any more, while it was prepared."""
         return self._jobs.get(job.id) is job and job.end is None
 
-    async def _wait_for_room(self, job: RunningJob, error: NoRoom) -> None:
-        """Give the job back until one of ours ends; fail it if none can make room."""
-        version = job.job.version
-        if all(other.job.version in (version, self._served.base.version) for other in self._jobs):
-            await self._do_without_adapter(job, error)
-            return
-        self._adapters.crowded_out.add(version)
+    async def _wait_for_room(self, job: RunningJob) -> None:
+        """Give the job back until adapters in use have made room for its own."""
+        version, base = job.job.version, self._served.base.version
+        jobs = {v: number for v, number in self._jobs.num_by_version.items() if v != base}
+        self._adapters.room.crowd_out(version, jobs)
         await self._adapters.let_others_load(version)
         await self._release(job)
 

@@ -13,6 +13,8 @@ from worker.engine.request import Request, RequestId, StepOutput
 
 if TYPE_CHECKING:  # it imports torch
     from worker.engine.engine import Engine
+    from worker.lora.layout import AdapterImage
+    from worker.lora.pool import Reserved
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -23,7 +25,7 @@ ENGINE_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine failed; se
 
 
 class EngineThread:
-    """Runs an engine. Every method returns at once, and may be called on any thread."""
+    """Runs an engine. Any thread may call any method, and all but two return at once."""
 
     def __init__(
         self,
@@ -46,6 +48,11 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.stats = engine.stats()
         """As of the last step."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has requests to compute."""
+        return bool(self._in_flight)
 
     def start(self) -> None:
         """Start the thread; call it once."""
@@ -77,6 +84,10 @@ class EngineThread:
 
         self._inbox.put(run)
         return future
+
+    def write_adapter(self, reserved: "Reserved", image: "AdapterImage") -> None:
+        """Copy an adapter to memory that the engine has reserved; blocks, while steps go on."""
+        self._engine.write_adapter(reserved, image)
 
     def _run(self) -> None:
         try:

@@ -10,6 +10,8 @@ from worker.served import ServedModel
 if TYPE_CHECKING:  # it imports torch
     from worker.engine.engine import EngineStats
 
+MIB = 1 << 20
+
 
 def worker_info(
     settings: WorkerSettings, served: ServedModel, stats: "EngineStats", counters: dict[str, int]
@@ -25,7 +27,12 @@ def worker_info(
         num_waiting=stats.num_waiting,
         kv_blocks=stats.kv_blocks,
         kv_blocks_free=stats.kv_blocks_free,
+        weight_bytes=served.weight_bytes,
+        kv_bytes=served.kv_bytes,
         adapter_bytes=stats.adapter_bytes,
+        adapter_bytes_max=settings.adapter_memory_mb * MIB,
+        host_adapter_bytes=served.host.num_bytes,
+        host_adapter_bytes_max=settings.adapter_host_mb * MIB,
         tokens_total=stats.num_tokens,
         counters={
             "steps": stats.num_steps,
@@ -42,6 +49,7 @@ def budgets(settings: WorkerSettings, served: ServedModel) -> dict[str, str | in
         "device": served.device,
         "dtype": served.dtype,
         "kernels": served.kernels,
+        "fused": served.num_fused,
         "threads": served.num_threads,
         "max_model_len": served.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
@@ -49,4 +57,6 @@ def budgets(settings: WorkerSettings, served: ServedModel) -> dict[str, str | in
         "kv_tokens": served.kv_tokens,
         "kv_cache_mb": settings.kv_cache_mb,
         "adapter_memory_mb": settings.adapter_memory_mb,
+        "adapter_host_mb": settings.adapter_host_mb,
+        "weights_mb": served.weight_bytes // MIB,
     }

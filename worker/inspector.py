@@ -8,6 +8,7 @@ import structlog
 from shared.errors import RedisUnavailable
 from shared.ids import InspectionId
 from shared.inspections import Findings, Inspection, Inspections
+from worker.loader_threads import LoaderThreads
 from worker.retry import until_redis_is_back
 
 log = structlog.get_logger()
@@ -16,12 +17,17 @@ log = structlog.get_logger()
 class Inspector:
     """Answers inspections, one at a time and off the event loop."""
 
-    def __init__(self, inspections: Inspections, inspect: Callable[[Inspection], Findings]) -> None:
-        """Answer with what `inspect` finds; it blocks, and runs on a thread of its own."""
+    def __init__(
+        self,
+        inspections: Inspections,
+        inspect: Callable[[Inspection], Findings],
+        thread: LoaderThreads,
+    ) -> None:
+        """Answer with what `inspect` finds, which blocks; `thread` is one, for nothing else."""
         self._inspections = inspections
         self._inspect = inspect
+        self._thread = thread
         self._asked: asyncio.Queue[InspectionId] = asyncio.Queue()
-        self._one_at_a_time = asyncio.Lock()
 
     def accept(self, inspection_id: InspectionId) -> None:
         """Take an inspection that the mailbox named."""
@@ -40,8 +46,7 @@ class Inspector:
             return
         if asked is None:
             return
-        async with self._one_at_a_time:
-            findings = await asyncio.to_thread(self._inspect, asked)
+        findings = await self._thread.run(lambda: self._inspect(asked))
         reason = findings.error.message if findings.error else None
         log.info("adapter_inspected", source=asked.source, refused=reason)
         await until_redis_is_back(lambda: self._inspections.answer(inspection_id, findings))

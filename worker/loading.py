@@ -16,9 +16,10 @@ from worker.engine.engine import Engine, EngineConfig
 from worker.engine.grammar import GrammarCompiler
 from worker.grammars import Grammars
 from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.host import HostTier
 from worker.lora.names import parse_adapter_flags
 from worker.lora.source import template_files
-from worker.model.kv_cache import BLOCK_SIZE
+from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
 from worker.served import ServedModel
 from worker.text import Tokenizer
@@ -41,6 +42,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
     engine = Engine(loaded, _engine_config(settings))
+    host = HostTier(engine.layout, settings.adapter_host_mb * MIB, loaded.device)
     num_threads = torch.get_num_threads()
     end_team()
     store = _adapter_store(settings)
@@ -56,12 +58,17 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         dtype=str(loaded.dtype).removeprefix("torch."),
         grammars=Grammars(_grammar_compiler(loaded)),
         kernels=loaded.kernels.name,
+        num_fused=len(loaded.fused),
         num_threads=num_threads,
         take_cores=lambda: set_threads(num_threads),
+        spare_cores=lambda: set_threads(1),
         read_adapter=reader.read,
         read_version=reader.read_version,
         inspect=reader.inspect,
         store=store,
+        host=host,
+        weight_bytes=loaded.weight_bytes,
+        kv_bytes=engine.stats().kv_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
     )
 
 
@@ -93,7 +100,6 @@ def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
 
 
 def _read_adapter(name: str, source: str, loaded: LoadedModel, engine: Engine) -> LoRAAdapter:
-    set_threads(1)  # the cores are the engine's
     adapter = read_adapter(name, source, engine.base, dtype=loaded.dtype)
     if unused := [file.name for file in template_files(adapter.folder)]:
         # Prompts follow the base model's template; who trained with another must know.

@@ -1,10 +1,11 @@
 """The jobs that this worker owns, and how far each of their choices has got."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.events import End, Tokens
-from shared.ids import JobId
+from shared.ids import AdapterVersion, JobId
 from shared.jobs import ClaimedJob, JobState
 from shared.logprobs import PositionLogprobs
 from shared.results import Choice, FinishReason, Result, Usage
@@ -70,6 +71,8 @@ class RunningChoice:
         self.choice = choice
         self.prompt_ids = prompt_ids
         self.max_tokens = max_tokens
+        self.num_cached_tokens = 0
+        """Of the prompt's, those that were in the KV cache before."""
         self.ids: list[int] = []
         self.finish: FinishReason | None = None
         self.logprobs: list[PositionLogprobs] = []
@@ -95,7 +98,9 @@ class RunningChoice:
         """
         token_id, finish = output.token_id, output.finish
         assert token_id is not None
-        if output.prompt_logprobs:
+        if not self.ids:
+            self.num_cached_tokens = min(output.num_cached_tokens, len(self.prompt_ids))
+        if output.prompt_logprobs is not None:
             self._tell_prompt(output.prompt_logprobs)
         if finish is FinishReason.STOP:  # the token that ends a sequence isn't text
             self._advance([token_id], self._stream.close(), finish)
@@ -202,7 +207,13 @@ class RunningJob:
         if not self.choices:
             return None
         num_tokens = sum(len(choice.ids) for choice in self.choices)
-        return Usage(prompt_tokens=self.num_prompt_tokens, completion_tokens=num_tokens)
+        # The other choices of a prompt find what the first has computed.
+        firsts = self.choices[:: self.job.sampling.n]
+        return Usage(
+            prompt_tokens=self.num_prompt_tokens,
+            completion_tokens=num_tokens,
+            cached_tokens=sum(choice.num_cached_tokens for choice in firsts),
+        )
 
 
 class RunningJobs:
@@ -247,6 +258,11 @@ class RunningJobs:
         """Let go of everything."""
         self._jobs.clear()
         self._choices.clear()
+
+    @property
+    def num_by_version(self) -> Mapping[AdapterVersion, int]:
+        """How many jobs of each version the engine has."""
+        return Counter(job.job.version for job in self._jobs.values() if job.choices)
 
     @property
     def num_open(self) -> int:

@@ -13,6 +13,7 @@ from worker.text import Tokenizer
 if TYPE_CHECKING:  # they import torch
     from worker.engine.engine import Engine
     from worker.lora.adapter import LoRAAdapter
+    from worker.lora.host import HostTier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +30,15 @@ class ServedModel:
     device: str
     dtype: str
     kernels: str
+    num_fused: int
+    """Modules of the base model that native operations replace."""
     num_threads: int
     """CPU threads of the engine."""
     grammars: Grammars
     take_cores: Callable[[], None]
     """Lets the calling thread compute with that many; other threads have one."""
+    spare_cores: Callable[[], None]
+    """Leaves the calling thread one."""
     read_adapter: Callable[[str, str], "LoRAAdapter"]
     """Reads and checks the adapter of a name and a source; blocks; raises AdapterRejected."""
     read_version: Callable[[Adapter], "LoRAAdapter"]
@@ -42,3 +47,9 @@ class ServedModel:
     """Reads an adapter for a front end; blocks; never raises."""
     store: AdapterStore | None
     """Where copies of adapters' files are, if any are kept."""
+    host: "HostTier"
+    """Adapters that were read and are ready for the engine."""
+    weight_bytes: int
+    """Of the base model."""
+    kv_bytes: int
+    """Of the KV cache."""

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -25,19 +27,25 @@ from shared.tasks import cancel_tasks
 from shared.workers import WorkerInfo
 from worker.adapter_entry import entry_of
 from worker.adapter_keeper import AdapterKeeper
-from worker.adapters import Adapters
+from worker.adapters import MAX_LOADING, Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
+from worker.huge_pages import use_huge_pages
 from worker.info import budgets, worker_info
 from worker.inspector import Inspector
 from worker.lease import Lease
+from worker.loader_threads import LoaderThreads
+from worker.look_ahead import LookAhead
 from worker.lora.names import parse_adapter_flags
 from worker.publisher import Publisher
 from worker.retry import MAX_DELAY_S
 from worker.running import RunningJobs
 from worker.served import ServedModel
 from worker.share_cores import share_cores
+
+if TYPE_CHECKING:  # it imports torch
+    from worker.lora.adapter import LoRAAdapter
 
 log = structlog.get_logger()
 
@@ -76,6 +84,8 @@ class Worker:
             abort=self._engine.abort,
             on_job_gone=self._on_job_gone,
         )
+        self._loader_threads = self._threads(MAX_LOADING)
+        self._inspector_thread = self._threads(1)
         self._adapters = Adapters(
             self._queue,
             self._registry,
@@ -83,8 +93,12 @@ class Worker:
             self._engine,
             base=served.base.version,
             read=served.read_version,
+            host=served.host,
+            threads=self._loader_threads,
         )
-        self._inspector = Inspector(Inspections(redis, self._keys), served.inspect)
+        self._inspector = Inspector(
+            Inspections(redis, self._keys), served.inspect, self._inspector_thread
+        )
         self._keeper = AdapterKeeper(
             self._registry,
             AdapterViews(redis, self._keys),
@@ -92,6 +106,7 @@ class Worker:
             served.store,
             base=served.base.version,
         )
+        self._look_ahead = LookAhead(self._queue, self._adapters)
         self._consumer = Consumer(
             self._queue,
             self._lease,
@@ -102,6 +117,7 @@ class Worker:
             served=served,
             max_num_seqs=settings.max_num_seqs,
             recover=self._recover,
+            on_room=self._look_ahead.note_room,
         )
         self._listed: list[Adapter] = []
         self._epoch: str | None = None
@@ -110,6 +126,13 @@ class Worker:
         self._engine_is_broken = asyncio.Event()
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
+
+    def _threads(self, number: int) -> LoaderThreads:
+        return LoaderThreads(
+            number,
+            spare_cores=self._served.spare_cores,
+            is_engine_busy=lambda: self._engine.is_busy,
+        )
 
     def stop(self) -> None:
         """Drain; told twice, hand running jobs on at once."""
@@ -129,13 +152,15 @@ class Worker:
             await self._start_up()
             await self._serve()
         finally:
+            self._loader_threads.close()
+            self._inspector_thread.close()
             await asyncio.to_thread(self._engine.stop)
 
     async def _start_up(self) -> None:
         for name, source in parse_adapter_flags(self._settings.adapters).items():
             if name == self._served.base.name:
                 raise SettingsError(f"--adapters: {name} is the base model's name")
-            adapter = await asyncio.to_thread(self._served.read_adapter, name, source)
+            adapter = await self._read_adapter(name, source)
             await self._adapters.add(adapter)
             self._listed.append(entry_of(adapter, _for_all_workers(source)))
         await self._lease.take()
@@ -146,11 +171,15 @@ class Worker:
             **budgets(self._settings, self._served),
         )
 
+    async def _read_adapter(self, name: str, source: str) -> "LoRAAdapter":
+        return await self._loader_threads.run(lambda: self._served.read_adapter(name, source))
+
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
             takes_on = [
                 group.create_task(self._lease.run()),
                 group.create_task(self._consumer.run()),
+                group.create_task(self._look_ahead.run()),
                 group.create_task(self._read_mail()),
                 group.create_task(self._watch_engine()),
                 group.create_task(self._inspector.run()),
@@ -214,7 +243,9 @@ class Worker:
 
     async def _beat(self, wid: WorkerId) -> None:
         lease_ms = self._settings.lease_ms
-        num_booked = await self._queue.beat(wid, lease_ms=lease_ms, info=self._info())
+        num_booked = await self._queue.beat(
+            wid, lease_ms=lease_ms, info=self._info(), loading=self._adapters.loading
+        )
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = [job.id for job in self._jobs]
@@ -282,7 +313,7 @@ class Worker:
         self._on_job_gone()
 
     def _info(self) -> WorkerInfo:
-        counters = {"lease_losses": self._lease.num_losses, "loads": self._adapters.num_loads}
+        counters = {"lease_losses": self._lease.num_losses, **self._adapters.totals}
         return worker_info(self._settings, self._served, self._engine.stats, counters)
 
 
@@ -303,10 +334,16 @@ def run_worker(settings: WorkerSettings) -> None:
 
 def _load(settings: WorkerSettings) -> ServedModel:
     share_cores()
+    use_huge_pages()
     # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
     from worker.loading import load_served
 
-    return load_served(settings)
+    served = load_served(settings)
+    # What is here stays: to look through all of it for garbage again and again takes tenths of a
+    # second each time, in which no thread computes.
+    gc.collect()
+    gc.freeze()
+    return served
 
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:

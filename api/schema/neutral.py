@@ -4,6 +4,7 @@ A client may send each of them with the value that asks for nothing; any other v
 name, because an answer that ignores what was asked for is worse than none.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,7 @@ def _asks_for_nothing(value: Any, neutral: tuple[Any, ...]) -> bool:
 
 
 def _unsupported(param: str, neutral: tuple[Any, ...]) -> JobError:
-    allowed = " or ".join(["null", *(repr(value) for value in neutral)])
+    allowed = " or ".join(["null", *(json.dumps(value) for value in neutral)])
     return JobError(
         code=ErrorCode.UNSUPPORTED_PARAMETER,
         message=f"{param} isn't supported; leave it out, or send {allowed}",

@@ -6,7 +6,9 @@ from pydantic import BaseModel, Field
 class PromptTokensDetails(BaseModel):
     """What is known of the prompt's tokens."""
 
-    cached_tokens: int = Field(description="always 0: prompts aren't cached")
+    cached_tokens: int = Field(
+        description="those that an earlier request of the same adapter and tenant began with"
+    )
 
 
 class UsageBody(BaseModel):

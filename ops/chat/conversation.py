@@ -47,7 +47,7 @@ class Conversation:
     """With one model, or with several side by side that are asked the same."""
 
     def __init__(self, names: Sequence[str], models: Sequence[str]) -> None:
-        self._names = names
+        self.names = names
         self.talks: list[Talk] = []
         self.turn_to(models)
 
@@ -58,8 +58,8 @@ class Conversation:
             CommandError: the server has no such model.
         """
         for model in models:
-            if model not in self._names:
-                raise CommandError(f"there is no model {model}, only {', '.join(self._names)}")
+            if model not in self.names:
+                raise CommandError(f"there is no model {model}, only {', '.join(self.names)}")
         known = {talk.model: talk.history for talk in self.talks}
         first = self.talks[0].history if self.talks else []
         self.talks = [Talk(model, [*known.get(model, first)]) for model in models]

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ops.chat.client import Client
     from ops.chat.conversation import Conversation
 
+DEFAULT_URL = "http://127.0.0.1:23333"
 HELP = """\
-/model NAME     go on with another model
+/model NAME     go on with another model; without a name, lists them
 /compare A B    from now on ask both, side by side; /model ends it
 /reset          forget the conversation
 /quit, Ctrl-D   end
@@ -34,7 +35,7 @@ def chat(
     temperature: Annotated[
         float, typer.Option(min=0, max=2, metavar="N", help="0 always takes the likeliest token")
     ] = 0,
-    url: Annotated[str, typer.Option(help="where the server is")] = "http://127.0.0.1:23333",
+    url: Annotated[str, typer.Option(help="where the server is")] = DEFAULT_URL,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +77,8 @@ def _take(console: Console, client: "Client", conversation: "Conversation", line
             _note(console, HELP)
         case ["/reset"]:
             conversation.reset()
+        case ["/model"]:
+            _note(console, ", ".join(conversation.names))
         case ["/model", name]:
             conversation.turn_to([name])
         case ["/compare", one, other]:

@@ -27,7 +27,7 @@ Given = Mapping[str, Any]
 
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", show_default=False, help="the same as --model"),
+    typer.Argument(metavar="MODEL", show_default=False, help="the same as --model"),
 ]
 """The base model as LMDeploy takes it, in front of `--adapters`."""
 
@@ -109,10 +109,17 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
         values = given.get(name)
         for value in values if isinstance(values, list | tuple) else [values]:
             if isinstance(value, bool):
-                words += [flag_of(name)] * value
+                words.append(flag_of(name) if value else _no_flag_of(name))
             elif value is not None:
                 words += [flag_of(name), str(value)]
     return words
+
+
+def default_text(field: FieldInfo) -> str:
+    """A setting's default as its variable would have it; empty if there is none."""
+    if field.is_required() or field.default in (None, (), False):
+        return ""
+    return "true" if field.default is True else str(field.default)
 
 
 def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
@@ -122,7 +129,8 @@ def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
 def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
     for name, field in cls.model_fields.items():
         option = typer.Option(
-            flag_of(name),
+            # Typer's form for a flag and its opposite.
+            f"{flag_of(name)}/{_no_flag_of(name)}" if field.default is True else flag_of(name),
             help=_help(field),
             metavar=_metavar(field),
             show_default=False,
@@ -145,8 +153,7 @@ def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:
 
 def _help(field: FieldInfo) -> str:
     choices = f" ({', '.join(get_args(field.annotation))})" if _is_choice(field) else ""
-    has_default = not field.is_required() and field.default not in (None, (), False)
-    default = f" [dim]\\[{field.default}][/dim]" if has_default else ""
+    default = f" [dim]\\[{text}][/dim]" if (text := default_text(field)) else ""
     return f"{field.description}{choices}{default}"
 
 
@@ -156,6 +163,11 @@ def _metavar(field: FieldInfo) -> str | None:
         return None
     is_number = {int, float} & {field.annotation, *get_args(field.annotation)}
     return "N" if is_number else "NAME" if _is_choice(field) else "TEXT"
+
+
+def _no_flag_of(name: str) -> str:
+    """The flag that switches off a setting that is on by default."""
+    return flag_of(name).replace("--", "--no-", 1)
 
 
 def _is_choice(field: FieldInfo) -> bool:

@@ -82,7 +82,7 @@ async def take_sample(pool: Pool) -> Sample:
 
 def render(before: Sample, now: Sample) -> RenderableType:
     """The pool now; rates are those since `before`, or left out if that is now."""
-    parts: list[RenderableType] = [_summary(before, now), _workers(before, now)]
+    parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _held(now)]
     if now.backlogs:
         parts.append(_backlogs(now))
     return Group(*parts, _totals(now.counts))
@@ -104,9 +104,7 @@ def _summary(before: Sample, now: Sample) -> Text:
 
 
 def _workers(before: Sample, now: Sample) -> Table:
-    table = _table(
-        *("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease", "holds")
-    )
+    table = _table("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease")
     for worker in now.workers:
         info, passed_s = worker.info, now.at_s - before.at_s
         used = info.kv_blocks - info.kv_blocks_free
@@ -118,8 +116,14 @@ def _workers(before: Sample, now: Sample) -> Table:
             f"{_tokens_since(before, worker) / passed_s:,.0f}" if passed_s > 0 else "-",
             f"{info.tokens_total:,}",
             f"{worker.lease_left_ms / 1000:.1f} s" if worker.lease_left_ms > 0 else "[red]over[/]",
-            _few(worker.residents),
         )
+    return table
+
+
+def _held(now: Sample) -> Table:
+    table = _table("worker", "holds")
+    for worker in now.workers:
+        table.add_row(_short(worker.id), _few(worker.residents))
     return table
 
 
@@ -162,4 +166,4 @@ def _short(worker: WorkerId) -> str:
 def _few(names: Iterable[str]) -> str:
     shown = list(names)
     more = [f"and {len(shown) - MAX_NAMES} more"] if len(shown) > MAX_NAMES else []
-    return "\n".join([*shown[:MAX_NAMES], *more])
+    return " ".join([*shown[:MAX_NAMES], *more])

@@ -1,6 +1,9 @@
 """`lorikeet up`: everything on one machine."""
 
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -8,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ops.commands.base_model import DEMO, base_model
+from ops.commands.chat import DEFAULT_URL
 from ops.commands.flags import (
     Given,
     ModelArgument,
@@ -18,7 +22,7 @@ from ops.commands.flags import (
 )
 from ops.cores import usable_cores
 from ops.lines import Lines
-from ops.up import Plan, run_plan, usable_port, worker_names
+from ops.up import USUAL_REDIS_URL, Plan, run_plan, usable_port, worker_names
 from shared.access import api_keys
 from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 
@@ -62,7 +66,11 @@ def up(
         url=_url(api.host, given["port"]),
     )
     lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(workers)])
-    run_plan(plan, lines.show, lambda names: _announce(plan.url, names, has_keys=bool(keys)))
+
+    def announce(names: Sequence[str], redis_url: str | None) -> None:
+        _announce(plan.url, names, redis_url, has_keys=bool(keys))
+
+    run_plan(plan, lines.show, announce)
 
 
 def _child_flags(cls: type[PoolSettings], given: Given) -> list[str]:
@@ -74,7 +82,7 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _announce(url: str, names: Sequence[str], *, has_keys: bool) -> None:
+def _announce(url: str, names: Sequence[str], redis_url: str | None, *, has_keys: bool) -> None:
     model = next((name for name in names if name in DEMO_PROMPTS), names[-1])
     body = {
         "model": model,
@@ -90,6 +98,23 @@ def _announce(url: str, names: Sequence[str], *, has_keys: bool) -> None:
     print(
         f"\nLorikeet is ready at {url} and serves {served}. Try:\n\n"
         f"curl {url}/v1/chat/completions {headers} -d '{data}'\n\n"
-        f"API: {url}/docs    Stop: Ctrl-C\n",
+        "From another terminal:\n\n"
+        + "".join(f"{_program()} {line}\n" for line in _next_commands(url, model, redis_url))
+        + f"\nAPI: {url}/docs    Stop: Ctrl-C\n",
         flush=True,
     )
+
+
+def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
+    """What one would like to type now. Who named a Redis knows how to look into it."""
+    chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
+    if redis_url is None:
+        return [chat]
+    queue = "queue --watch"
+    return [chat, queue if redis_url == USUAL_REDIS_URL else f"{queue} --redis-url {redis_url}"]
+
+
+def _program() -> str:
+    """Us, as one calls us in this folder."""
+    name = Path(sys.argv[0]).name
+    return name if shutil.which(name) == sys.argv[0] else sys.argv[0]

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- ARGV: wid sequences tokens steal_ms max_cold num_residents resident... refused...
+-- ARGV: wid sequences tokens steal_ms max_cold load_ms num_residents resident... refused...
 -- Returns {'lost'} | {'ok', ms until the next steal or -1, {id, try, suspect, body}...}.
 local wid = ARGV[1]
 local room = { sequences = tonumber(ARGV[2]), tokens = tonumber(ARGV[3]), cold = tonumber(ARGV[5]) }
-local steal_ms = tonumber(ARGV[4])
+local steal_ms, load_ms = tonumber(ARGV[4]), tonumber(ARGV[6])
 local OVERDUE = 8 -- times steal_ms: a foreign head that waits longer goes before own heads
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
 local PAGE = 64
@@ -19,10 +19,10 @@ local taken, touched, num_taken_of = {}, {}, {} -- the last by tenant
 local virtual_time, examined, next_steal = 0, 0, -1
 -- Nothing more is taken once a job must not be overtaken, or has to run alone.
 local is_closed = room.sequences <= 0
-local num_residents = tonumber(ARGV[6])
+local num_residents = tonumber(ARGV[7])
 local is_resident, is_refused = {}, {}
-for i = 7, 6 + num_residents do is_resident[ARGV[i]] = true end
-for i = 7 + num_residents, #ARGV do is_refused[ARGV[i]] = true end
+for i = 8, 7 + num_residents do is_resident[ARGV[i]] = true end
+for i = 8 + num_residents, #ARGV do is_refused[ARGV[i]] = true end
 
 local function runs_suspect()
   if num_owned ~= 1 then return false end
@@ -115,7 +115,7 @@ end
 
 local function own_sources()
   local sources, names = {}, {}
-  for i = 1, num_residents do names[i] = ARGV[6 + i] end
+  for i = 1, num_residents do names[i] = ARGV[7 + i] end
   if #names == 0 then return sources end
   local scores = redis.call('ZMSCORE', P .. 'ready', unpack(names))
   for i, name in ipairs(names) do
@@ -159,7 +159,8 @@ local function start_load(version)
   room.cold = room.cold - 1
 end
 
--- Fairness over adapters: nobody's head waits for ever behind the own heads of a busy worker.
+-- Fairness over adapters: nobody's head waits for ever behind the own heads of a busy worker. One
+-- that others hold may be served by them; one that nobody holds waits as long as its load takes.
 local function serve_overdue(own_score)
   local heads = redis.call('ZRANGE', P .. 'ready', '-inf', string.format('(%.17g', own_score),
     'BYSCORE', 'LIMIT', 0, PAGE)
@@ -167,7 +168,8 @@ local function serve_overdue(own_score)
   for _, version in ipairs(heads) do
     if is_foreign(version) and looks < MAX_LOOKS and not another_loads(version) then
       looks = looks + 1
-      if waited_ms(version) > OVERDUE * steal_ms then
+      local is_cold = redis.call('EXISTS', P .. 'on:' .. version) == 0
+      if waited_ms(version) > (is_cold and load_ms or OVERDUE * steal_ms) then
         if serve_from(open(version), 1) then start_load(version) end
         return
       end

@@ -88,6 +88,10 @@ def test_one_of_two_may_fail_alone(server: ScriptedChat) -> None:
     assert "base heard 1 messages" in shown
 
 
+def test_model_alone_lists_what_there_is(server: ScriptedChat) -> None:
+    assert "> base, pirate\n" in chat(server, typed="/model\n")
+
+
 def test_help_names_every_command(server: ScriptedChat) -> None:
     shown = chat(server, typed="/help\n")
     for word in ("/model", "/compare", "/reset", "/quit", "Ctrl-C"):
@@ -100,7 +104,7 @@ def test_help_names_every_command(server: ScriptedChat) -> None:
         ("/model nobody", "there is no model nobody, only base, pirate"),
         ("/compare base nobody", "there is no model nobody, only base, pirate"),
         ("/modle base", "there is no command /modle base; /help lists them"),
-        ("/model", "there is no command /model; /help lists them"),
+        ("/compare base", "there is no command /compare base; /help lists them"),
         ("refuse", "the queue is full"),
         ("fail", "it was cancelled"),
         ("break", "broke off in the middle of the answer"),

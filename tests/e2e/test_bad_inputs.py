@@ -30,7 +30,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"
 
 BAD_CHATS: list[tuple[dict[str, Any], str, str, str]] = [
     # what differs from a good request, the code, the field, and a part of the message
-    (messages(), INVALID, "messages", "at least 1 item"),
+    (messages(), INVALID, "messages", "must have at least 1 item, not 0"),
     ({"messages": "hi"}, INVALID, "messages", "must be a valid list"),
     ({"messages": None}, INVALID, "messages", "must be a valid list"),
     (messages("hi"), INVALID, "messages[0]", "must be"),
@@ -43,7 +43,7 @@ BAD_CHATS: list[tuple[dict[str, Any], str, str, str]] = [
     (messages({**USER, "content": 3}), INVALID, "messages[0].content", "must be a string or a"),
     (messages({**USER, "content": []}), INVALID, "messages[0].content", "must be a string or a"),
     (messages({**USER, "content": [IMAGE]}), UNSUPPORTED, "messages[0].content", '"image_url"'),
-    (messages({**USER, "colour": 1}), UNKNOWN, "messages[0].colour", "unknown field"),
+    (messages({**USER, "colour": 1}), UNKNOWN, "messages[0].colour", "leave it out"),
     (messages({"role": "assistant"}), INVALID, "messages[0].content", "no tool_calls"),
     (messages({"role": "tool", "content": "x"}), INVALID, "messages[0].tool_call_id", "required"),
     (
@@ -100,7 +100,10 @@ BAD_CHATS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"reasoning_effort": "high"}, UNSUPPORTED, "reasoning_effort", "isn't supported"),
     ({"verbosity": "low"}, UNSUPPORTED, "verbosity", "isn't supported"),
     ({"web_search_options": {}}, UNSUPPORTED, "web_search_options", "isn't supported"),
-    ({"temprature": 1}, UNKNOWN, "temprature", "unknown field: temprature"),
+    ({"temprature": 1}, UNKNOWN, "temprature", "temprature; did you mean temperature?"),
+    ({"guided_regex": "x"}, UNKNOWN, "guided_regex", "leave it out; GET /docs lists the fields"),
+    ({"skip_special_tokens": False}, UNSUPPORTED, "skip_special_tokens", "send null or true"),
+    ({"modalities": ["audio"]}, UNSUPPORTED, "modalities", 'send null or ["text"]'),
     (messages({**USER, "content": TOO_LONG}), LENGTH, "messages", "reduce the length"),
 ]
 BAD_COMPLETIONS: list[tuple[dict[str, Any], str, str, str]] = [
@@ -157,7 +160,7 @@ BAD_REQUESTS: list[tuple[str, str, bytes, int, str, str | None, str]] = [
     ("GET", CHAT, b"", 405, "method_not_allowed", None, "this URL takes POST"),
     ("DELETE", "/v1/models", b"", 405, "method_not_allowed", None, "this URL takes GET"),
     ("PUT", "/v1/jobs/no", b"", 405, "method_not_allowed", None, "takes GET, DELETE"),
-    ("POST", CHAT, b"x" * 5_000_000, 413, "request_too_large", None, "larger than 4000000 bytes"),
+    ("POST", CHAT, b"x" * 5_000_000, 413, "request_too_large", None, "shorten it, or have"),
 ]
 
 

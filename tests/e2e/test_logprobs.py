@@ -132,6 +132,19 @@ async def test_a_completion_tells_logprobs_of_echoed_prompt_and_answer(
             assert choice.text[offset:].lstrip("\ufffd").startswith(token)
 
 
+async def test_a_prompt_of_one_token_is_told_as_well(
+    client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
+    [token] = ids = models.text_ids(PROMPT)[:1]
+    answer = await client.completions.create(
+        model=BASE, prompt=ids, echo=True, logprobs=1, max_tokens=2, temperature=0
+    )
+    told = answer.choices[0].logprobs
+    assert told.tokens[0] == models.text([token])
+    assert told.token_logprobs[0] is None
+    assert len(told.tokens) == 3
+
+
 async def test_a_completion_stream_echoes_and_tells_what_the_whole_answer_does(
     client: openai.AsyncOpenAI,
 ) -> None:

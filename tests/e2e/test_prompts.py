@@ -9,6 +9,8 @@ from served_tiny import BASE, TinyModels
 from shared.ids import JobId
 from shared.queue import Queue
 
+BLOCK_SIZE = 16
+"""Tokens of the KV cache that are shared or not."""
 PROMPTS = ["one", "a second prompt", "3"]
 SAMPLED: dict[str, Any] = {
     "temperature": 0.9, "seed": 5, "max_tokens": 12, "extra_body": {"ignore_eos": True}
@@ -110,3 +112,17 @@ async def test_an_answer_does_not_end_before_its_least_length(
     longer = await client.completions.create(**body, extra_body={"min_tokens": 7})
     assert longer.usage.completion_tokens == 8
     assert longer.choices[0].finish_reason == "stop"
+
+
+async def test_usage_tells_how_much_of_the_prompts_was_cached(
+    client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
+    texts = [f"{first} is what this prompt begins with, and no other one does" for first in "QZ"]
+    body: dict[str, Any] = {"model": BASE, "prompt": texts, "n": 2, "max_tokens": 3}
+    num_shared = sum((len(models.text_ids(text)) - 1) // BLOCK_SIZE * BLOCK_SIZE for text in texts)
+    for num_cached in (0, num_shared):
+        usage = (await client.completions.create(**body)).usage
+        assert usage is not None
+        assert usage.prompt_tokens_details is not None
+        assert usage.prompt_tokens_details.cached_tokens == num_cached
+    assert num_shared > 0

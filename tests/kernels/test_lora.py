@@ -60,7 +60,7 @@ class Problem:
         """`[width]` bool: the columns of `y` that are some site's."""
         inside = torch.zeros(self.y.shape[1], dtype=torch.bool)
         for site in self.sites.sites:
-            inside[site.offset : site.offset + site.b.shape[1]] = True
+            inside[site.offset : site.offset + site.b.shape[2]] = True
         return inside
 
 
@@ -92,8 +92,11 @@ def made(
             rows = own.flatten()[:rank]
             a[rows], b[rows] = rand(rank, num_in) / num_in**0.5, rand(rank, out)
             pairs.append((a[rows], b[rows]) if rank else None)
-        sites.append(LoRASite(a, b, group, offset))
-        pages.append(LoRAPages(int32(starts), numbers[: sum(sizes)].int()))
+        a, b = (rows.view(len(numbers), PAGE_ROWS, -1) for rows in (a, b))
+        sites.append(LoRASite(a, b, group, layer=1, offset=offset))
+        # The linear's row lies between those of others, whose pages aren't its own.
+        table = torch.stack([numbers.flip(0), numbers, numbers.flip(0)])[:, : sum(sizes)]
+        pages.append(LoRAPages(int32(starts), table.int().contiguous()))
         weights.append(pairs)
     tokens = [[t for t, o in enumerate(owners) if o == i] for i in range(len(ranks[0]))]
     plan = LoRAPlan(
@@ -172,8 +175,8 @@ def test_an_adapter_that_overflows_never_reaches_its_batch_mates(
     problem = made(dtype, [[8, 8, 8]], [0, 1, BASE, 1, 2, 0, 1])
     expected = problem.run(kernels)
     site, pages = problem.sites.sites[0], problem.plan.pages[0]
-    page = int(pages.pages[1])  # adapter 1 has a page
-    site.a[page * PAGE_ROWS : (page + 1) * PAGE_ROWS] = torch.finfo(dtype).max
+    page = int(pages.pages[site.layer, 1])  # adapter 1 has a page
+    site.a[page] = torch.finfo(dtype).max
     got = problem.run(kernels)
     inside, wild = problem.columns(), torch.tensor(problem.owners) == 1
     assert not got[wild][:, inside].isfinite().all()

@@ -1,6 +1,9 @@
 """What the engine does besides answering exactly: errors, limits, aborts, adapter memory."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from shared.ids import AdapterVersion
 from shared.results import FinishReason
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.request import RequestId, StepOutput
+from worker.lora import pool
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel
@@ -148,9 +152,39 @@ def test_removing_an_adapter_ends_its_requests_with_an_error(
     assert error is not None
     assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
     assert_empty(engine)
-    before = engine.stats().adapter_bytes
-    engine.add_adapter(adapter)
-    assert engine.stats().adapter_bytes == before
+    assert engine.stats().adapter_bytes == 0
+
+
+def test_steps_go_on_while_an_adapter_is_written(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = engine_of(loaded)
+    old, new = adapters(engine, tmp_path, 2)
+    engine.add_adapter(old)
+    alone = run(engine, [greedy_request("alone", random_prompt(1, 9), 20, old.version)])
+    may_write, copy = Event(), pool.copy_pieces
+
+    def wait_and_copy(*pieces: Sequence[torch.Tensor]) -> None:
+        assert may_write.wait(60)
+        copy(*pieces)
+
+    monkeypatch.setattr(pool, "copy_pieces", wait_and_copy)
+    image = engine.layout.image(new)
+    reserved = engine.place(image).reserved
+    assert reserved is not None
+    with ThreadPoolExecutor() as threads:
+        written = threads.submit(lambda: engine.write_adapter(reserved, image))
+        beside = run(engine, [greedy_request("beside", random_prompt(1, 9), 20, old.version)])
+        assert not written.done()
+        may_write.set()
+        written.result()
+    assert beside[RequestId("beside")] == alone[RequestId("alone")]
+    engine.activate_adapter(reserved, image)
+    answer = run(engine, [greedy_request("new", random_prompt(1, 9), 20, new.version)])
+    fresh, _ = engine_of(load(tiny_model()))
+    fresh.add_adapter(new)
+    expected = run(fresh, [greedy_request("new", random_prompt(1, 9), 20, new.version)])
+    assert answer == expected
 
 
 def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> Engine:
@@ -179,10 +213,34 @@ def test_adapters_in_use_are_not_evicted(loaded: LoadedModel, tmp_path: Path) ->
     first, second = adapters(engine, tmp_path, 2)
     engine.add_adapter(first)
     engine.add(greedy_request("a", random_prompt(1, 9), 50, first.version))
-    with pytest.raises(AdapterRejected, match="--adapter-memory-mb"):
+    with pytest.raises(AdapterRejected, match="--adapter-memory-mb has no room for a1@"):
         engine.add_adapter(second)
     assert last_outputs(engine)[RequestId("a")].finish is FinishReason.LENGTH
     assert engine.add_adapter(second) == [first.version]
+
+
+def test_nobody_is_evicted_for_an_adapter_that_still_has_no_room(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine = small_engine(loaded, tmp_path, 2)
+    idle, used = adapters(engine, tmp_path, 2)
+    (large,) = adapters(engine, tmp_path / "large", 1, rank=16)
+    engine.add_adapter(idle)
+    engine.add_adapter(used)
+    engine.add(greedy_request("a", random_prompt(1, 9), 50, used.version))
+    placing = engine.place(engine.layout.image(large))
+    assert (placing.reserved, placing.evicted) == (None, [])
+    last_outputs(engine)
+    assert engine.place(engine.layout.image(large)).evicted == [idle.version, used.version]
+
+
+def test_an_adapter_larger_than_all_adapter_memory_is_refused(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine = small_engine(loaded, tmp_path, 1)
+    (large,) = adapters(engine, tmp_path, 1, rank=9)
+    with pytest.raises(AdapterRejected, match=r"takes 36864 bytes, and all of --adapter-memory-mb"):
+        engine.add_adapter(large)
 
 
 def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: LoadedModel) -> None:

@@ -65,7 +65,7 @@ def test_gemmas_norm_adds_one_to_its_weight() -> None:
     loaded = prepared(model)
     norms = [m for m in loaded.model.modules() if isinstance(m, FusedRMSNorm)]
     assert len(norms) == 9
-    assert {norm._offset for norm in norms} == {1.0}
+    assert {norm.params.offset for norm in norms} == {1.0}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -157,7 +157,7 @@ def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> No
     num_top, num_prompt = request.sampling.logprobs, len(request.prompt_ids)
     if num_top is None:
         assert all(output.logprobs is None for output in outputs)
-        assert outputs[0].prompt_logprobs == ()
+        assert outputs[0].prompt_logprobs is None
         return
     rows = reference_logprobs(model, request.prompt_ids + request.output_ids)
     for position, output in enumerate(outputs):
@@ -165,7 +165,9 @@ def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> No
         assert output.token_id is not None
         row = rows[num_prompt + position - 1]
         check_logprobs(row, output.token_id, output.logprobs, num_top)
-    assert len(outputs[0].prompt_logprobs) == (num_prompt - 1) * request.scores_prompt
-    for position, got in enumerate(outputs[0].prompt_logprobs):
+    told = outputs[0].prompt_logprobs
+    assert (told is not None) is request.scores_prompt
+    assert len(told or ()) == (num_prompt - 1) * request.scores_prompt
+    for position, got in enumerate(told or ()):
         check_logprobs(rows[position], request.prompt_ids[position + 1], got, num_top)
-    assert all(output.prompt_logprobs == () for output in outputs[1:])
+    assert all(output.prompt_logprobs is None for output in outputs[1:])

@@ -155,14 +155,16 @@ async def test_an_overdue_foreign_head_goes_before_own_jobs(
     assert order == [foreign[0].id, own[0].id]
 
 
-async def test_an_overdue_cold_head_goes_before_own_jobs(
+async def test_a_cold_head_whose_turn_it_is_waits_no_longer_than_its_load_takes(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     worker = await actor(holds=["a@1"])
-    cold, own = await enqueue("c@1"), await enqueue("a@1")
-    await age(redis, keys, cold, ms=8 * 250 + 1)
-    assert await worker.claim_ids(sequences=1, max_cold=1, steal_ms=250) == [cold.id]
-    assert await worker.claim_ids(sequences=1, max_cold=1, steal_ms=250) == [own.id]
+    cold, *own = [await enqueue(version) for version in ("c@1", "a@1", "a@1")]
+    one = {"sequences": 1, "max_cold": 1, "load_ms": 5000}
+    assert await worker.claim_ids(**one) == [own[0].id]
+    await age(redis, keys, cold, ms=5001)
+    assert await worker.claim_ids(**one) == [cold.id]
+    assert await worker.claim_ids(**one) == [own[1].id]
 
 
 async def test_a_foreign_head_behind_the_own_heads_is_not_overdue(

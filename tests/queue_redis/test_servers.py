@@ -87,6 +87,12 @@ def test_a_taken_port_is_named(start_server) -> None:
             start_server(None, port=port)
 
 
+def test_another_server_on_its_port_is_not_taken_for_its_own(start_server) -> None:
+    port = start_server().port
+    with pytest.raises(SettingsError, match=rf"(?s)port {port} doesn't start: .*in use"):
+        start_server(None, port=port)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
 async def test_no_server_outlives_a_killed_parent() -> None:
     code = (

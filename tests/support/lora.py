@@ -80,9 +80,8 @@ class Wrapped:
 
     def load(self, folder: Path, name: str = "a") -> AdapterVersion:
         """Make the adapter in `folder` resident."""
-        dtype = self.pool.groups[0].a.dtype
-        adapter = read_adapter(name, str(folder), self.base, dtype=dtype)
-        self.pool.add(adapter)
+        adapter = read_adapter(name, str(folder), self.base, dtype=self.pool.layout.dtype)
+        assert self.pool.add(adapter)
         return adapter.version
 
 

@@ -60,6 +60,7 @@ class Actor:
 
     async def try_claim(self, **changes: Any) -> Any:
         room = {"sequences": 8, "tokens": 10_000, "steal_ms": NEVER_MS, "max_cold": 0}
+        room["load_ms"] = NEVER_MS
         return await self.queue.claim(self.id, **{**room, "residents": self.holds, **changes})
 
     async def claim(self, **changes: Any) -> list[ClaimedJob]:

@@ -6,7 +6,7 @@ Run as a program it is such a worker: `scripted_engine.py '{"redis_url": ..., "p
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -16,7 +16,7 @@ from tiny_tokenizers import byte_level_tokenizer
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.ids import AdapterVersion
 from shared.inspections import Findings, Inspection
-from shared.registry import Adapter, BaseModel
+from shared.registry import BaseModel
 from shared.results import FinishReason
 from shared.settings import WorkerSettings
 from worker.adapter_entry import entry_of
@@ -89,6 +89,50 @@ class ScriptedAdapter:
     num_bytes: int = 1024
 
 
+@dataclass(frozen=True)
+class ScriptedPlacing:
+    """As the engine's; what is reserved is the adapter."""
+
+    reserved: ScriptedAdapter | None
+    evicted: list[AdapterVersion]
+
+
+class ScriptedHost:
+    """Copies of adapters, which are the adapters themselves; it holds so many bytes."""
+
+    def __init__(self, max_bytes: int = 1 << 20) -> None:
+        self.max_bytes = max_bytes
+        self.copies: dict[AdapterVersion, ScriptedAdapter] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(adapter.num_bytes for adapter in self.copies.values())
+
+    @property
+    def versions(self) -> list[AdapterVersion]:
+        return list(self.copies)
+
+    def __contains__(self, version: AdapterVersion) -> bool:
+        return version in self.copies
+
+    def put(self, adapter: ScriptedAdapter) -> ScriptedAdapter:
+        if self.num_bytes + adapter.num_bytes <= self.max_bytes:
+            self.copies[adapter.version] = adapter
+        return adapter
+
+    def take(self, version: AdapterVersion) -> ScriptedAdapter | None:
+        return self.copies.get(version)
+
+    def release(self, adapter: ScriptedAdapter) -> None:
+        pass
+
+    def touch(self, version: AdapterVersion) -> None:
+        pass
+
+    def drop(self, version: AdapterVersion) -> None:
+        self.copies.pop(version, None)
+
+
 class ScriptedEngine:
     """Has the interface of the real one; a step gives every request one token."""
 
@@ -97,6 +141,11 @@ class ScriptedEngine:
         self.max_adapters = max_adapters
         self.requests: dict[RequestId, Request] = {}
         self.adapters: list[AdapterVersion] = []
+        self.placed: list[AdapterVersion] = []
+        """Neither resident nor free."""
+        self.wrote_on: list[str] = []
+        """Names of the threads that wrote adapters."""
+        self.fails_to_write = False
         self.seen: list[RequestId] = []
         self.says: list[int] | None = None
         """What all answers are, in place of the expected ids."""
@@ -128,20 +177,31 @@ class ScriptedEngine:
             raise RuntimeError("scripted to break")
         return [self._advance(request) for request in list(self.requests.values())]
 
-    def add_adapter(self, adapter: ScriptedAdapter) -> list[AdapterVersion]:
+    def place(self, adapter: ScriptedAdapter, *, may_evict: bool = True) -> ScriptedPlacing:
+        if self.max_adapters == 0:
+            raise AdapterRejected("scripted to be too large")
+        evicted = []
         in_use = {request.version for request in self.requests.values()}
         idle = [version for version in self.adapters if version not in in_use]
-        evicted = idle[:1] if len(self.adapters) >= self.max_adapters else []
-        if len(self.adapters) - len(evicted) >= self.max_adapters:
-            raise AdapterRejected("no room")
-        self.adapters = [v for v in self.adapters if v not in evicted] + [adapter.version]
-        return evicted
+        if len(self.adapters) + len(self.placed) >= self.max_adapters and may_evict and idle:
+            evicted = idle[:1]
+            self.remove_adapter(idle[0])
+        if len(self.adapters) + len(self.placed) >= self.max_adapters:
+            return ScriptedPlacing(None, evicted)
+        self.placed.append(adapter.version)
+        return ScriptedPlacing(adapter, evicted)
 
-    def remove_idle_adapters(self, versions: Sequence[AdapterVersion]) -> list[AdapterVersion]:
-        in_use = {request.version for request in self.requests.values()}
-        removed = [v for v in versions if v in self.adapters and v not in in_use]
-        self.adapters = [version for version in self.adapters if version not in removed]
-        return removed
+    def write_adapter(self, reserved: ScriptedAdapter, _: ScriptedAdapter) -> None:
+        self.wrote_on.append(threading.current_thread().name)
+        if self.fails_to_write:
+            raise RuntimeError("scripted to fail")
+
+    def activate_adapter(self, reserved: ScriptedAdapter, _: ScriptedAdapter) -> None:
+        self.placed.remove(reserved.version)
+        self.adapters.append(reserved.version)
+
+    def remove_adapter(self, version: AdapterVersion) -> None:
+        (self.adapters if version in self.adapters else self.placed).remove(version)
 
     def stats(self) -> ScriptedStats:
         return ScriptedStats(num_running=len(self.requests), num_steps=self._num_steps)
@@ -187,10 +247,6 @@ def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
     )
 
 
-def read_scripted_version(entry: Adapter) -> ScriptedAdapter:
-    return read_scripted_adapter(entry.name, entry.source)
-
-
 def inspect_scripted_adapter(asked: Inspection) -> Findings:
     """What a front end hears of the adapter."""
     try:
@@ -201,7 +257,11 @@ def inspect_scripted_adapter(asked: Inspection) -> Findings:
     return Findings(adapter=entry_of(adapter, asked.source))  # type: ignore[arg-type]
 
 
-def scripted_model(engine: ScriptedEngine) -> ServedModel:
+def scripted_model(
+    engine: ScriptedEngine,
+    read_adapter: Callable[[str, str], ScriptedAdapter] = read_scripted_adapter,
+    host: ScriptedHost | None = None,
+) -> ServedModel:
     return ServedModel(
         engine=engine,  # type: ignore[arg-type]  # has all that the worker uses
         tokenizer=Tokenizer(HF, vocab_size=len(HF)),
@@ -212,13 +272,18 @@ def scripted_model(engine: ScriptedEngine) -> ServedModel:
         device="cpu",
         dtype="float32",
         kernels="scripted",
+        num_fused=0,
         num_threads=1,
         grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         take_cores=lambda: None,
-        read_adapter=read_scripted_adapter,  # type: ignore[arg-type]
-        read_version=read_scripted_version,  # type: ignore[arg-type]
+        spare_cores=lambda: None,
+        read_adapter=read_adapter,  # type: ignore[arg-type]
+        read_version=lambda entry: read_adapter(entry.name, entry.source),  # type: ignore[arg-type]
         inspect=inspect_scripted_adapter,
         store=None,
+        host=host or ScriptedHost(),  # type: ignore[arg-type]
+        weight_bytes=0,
+        kv_bytes=0,
     )
 
 

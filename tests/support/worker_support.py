@@ -21,6 +21,7 @@ from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job, SamplingParams
 from shared.keys import Keys
 from shared.queue import Limits, Queue
+from shared.registry import Adapter, Registry
 from shared.results import Result
 from shared.settings import WorkerSettings
 from shared.streams import ReplyReader
@@ -48,6 +49,28 @@ async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) ->
 async def has_workers(queue: Queue, count: int) -> bool:
     """Whether so many workers are registered."""
     return len(await queue.workers()) == count
+
+
+async def register(registry: Registry, version: AdapterVersion, source: str | None = None) -> None:
+    """Register a scripted adapter, as another worker would."""
+    name, digest = version.split("@")
+    await registry.add_adapter(
+        Adapter(
+            name=name,
+            version=version,
+            digest=digest,
+            weights_digest=digest,
+            source=source or digest,
+            rank=8,
+            num_bytes=1,
+            created_s=int(time.time()) + 1,  # as a worker that started after all here
+        )
+    )
+
+
+async def residents(queue: Queue) -> set[AdapterVersion]:
+    """What any worker holds."""
+    return {version for worker in await queue.workers() for version in worker.residents}
 
 
 class Client:

@@ -1,13 +1,12 @@
 """Loading what isn't resident, and doing without what can't be loaded."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
-from worker_support import Client, until
+from worker_support import Client, register, residents, until
 
 from shared.connection import Redis
 from shared.errors import AdapterRejected, ErrorCode
@@ -15,7 +14,7 @@ from shared.ids import AdapterVersion
 from shared.jobs import JobState
 from shared.keys import Keys
 from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.registry import Registry
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -25,26 +24,6 @@ ONE, TWO = AdapterVersion("one@v1"), AdapterVersion("two@v1")
 @pytest.fixture
 def registry(redis: Redis, keys: Keys) -> Registry:
     return Registry(redis, keys)
-
-
-async def register(registry: Registry, version: AdapterVersion, source: str | None = None) -> None:
-    name, digest = version.split("@")
-    await registry.add_adapter(
-        Adapter(
-            name=name,
-            version=version,
-            digest=digest,
-            weights_digest=digest,
-            source=source or digest,
-            rank=8,
-            num_bytes=1,
-            created_s=int(time.time()) + 1,  # as a worker that started after all here
-        )
-    )
-
-
-async def residents(queue: Queue) -> set[AdapterVersion]:
-    return {version for worker in await queue.workers() for version in worker.residents}
 
 
 async def test_adapters_given_at_start_are_registered_and_resident(

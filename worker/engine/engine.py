@@ -17,7 +17,8 @@ from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.scheduler import Scheduler
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
-from worker.lora.pool import LoRAPool
+from worker.lora.layout import AdapterImage, PoolLayout
+from worker.lora.pool import LoRAPool, Reserved
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
 from worker.model.loader import LoadedModel
 
@@ -47,12 +48,22 @@ class EngineStats:
     kv_blocks: int
     kv_blocks_free: int
     adapter_bytes: int
+    """Of adapters that are resident, or on their way to it."""
     num_steps: int
     num_preemptions: int
     num_cached_tokens: int
     """Tokens that weren't computed, as another request had the same prefix, since the start."""
     num_tokens: int
     """Output tokens since the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """What came of asking for adapter memory."""
+
+    reserved: Reserved | None
+    """None: adapters in use leave no room."""
+    evicted: list[AdapterVersion]
 
 
 class Engine:
@@ -90,6 +101,11 @@ class Engine:
         self._num_tokens = 0
 
     @property
+    def layout(self) -> PoolLayout:
+        """How adapters lie in its memory."""
+        return self._pool.layout
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return bool(self._scheduler.running or self._scheduler.waiting or self._rejected)
@@ -109,8 +125,36 @@ class Engine:
         if request is not None:
             self._scheduler.finish(request)
 
+    def place(self, image: AdapterImage, *, may_evict: bool = True) -> Placing:
+        """Reserve memory for an adapter, evicting the least recently used idle ones if need be.
+
+        What follows is `write_adapter`, then `activate_adapter`; or `remove_adapter`.
+
+        Raises:
+            AdapterRejected: it is larger than all of the adapter memory.
+        """
+        self._check_size(image)
+        evicted: list[AdapterVersion] = []
+        while (reserved := self._pool.reserve(image)) is None:
+            victim = self._victim(image) if may_evict else None
+            if victim is None:
+                break
+            self.remove_adapter(victim)
+            evicted.append(victim)
+        return Placing(reserved, evicted)
+
+    def write_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
+        """Copy an adapter into its memory: the one method for any thread, as steps go on."""
+        self._pool.write(reserved, image)
+
+    def activate_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
+        """Make an adapter resident that is written."""
+        self._pool.activate(reserved)
+        self._last_used[image.version] = self._num_steps
+        self._weights[image.version] = image.weights_digest
+
     def add_adapter(self, adapter: LoRAAdapter) -> list[AdapterVersion]:
-        """Make an adapter resident, evicting the least recently used idle ones if it needs room.
+        """Make an adapter resident at once; for who has no steps to run meanwhile.
 
         Returns:
             The versions that were evicted.
@@ -118,45 +162,26 @@ class Engine:
         Raises:
             AdapterRejected: it doesn't fit into the adapter memory beside those in use.
         """
-        evicted: list[AdapterVersion] = []
         if adapter.version in self._last_used:
-            return evicted
-        while not self._pool.can_add(adapter):
-            victim = self._least_recently_used()
-            if victim is None:
-                raise AdapterRejected(
-                    f"adapter {adapter.version} ({adapter.num_bytes} bytes) doesn't fit into "
-                    f"--adapter-memory-mb beside the adapters in use"
-                )
-            self.remove_adapter(victim)
-            evicted.append(victim)
-        try:
-            self._pool.add(adapter)
-        except RuntimeError as error:  # torch's own for a lack of memory, on any device
-            raise AdapterRejected(f"adapter {adapter.version}: {error}") from error
-        self._last_used[adapter.version] = self._num_steps
-        self._weights[adapter.version] = adapter.weights_digest
-        return evicted
+            return []
+        image = self._pool.layout.image(adapter)
+        placing = self.place(image)
+        if placing.reserved is None:
+            raise AdapterRejected(
+                f"--adapter-memory-mb has no room for {adapter.version} beside the adapters in use"
+            )
+        self.write_adapter(placing.reserved, image)
+        self.activate_adapter(placing.reserved, image)
+        return placing.evicted
 
     def remove_adapter(self, version: AdapterVersion) -> None:
-        """Free a resident adapter's memory; requests that still want it end with an error."""
+        """Free an adapter's memory, resident or reserved; its requests end with an error."""
         for request in [r for r in self._scheduler.requests if r.version == version]:
             self._scheduler.finish(request)
             self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
         self._pool.remove(version)
-        del self._last_used[version], self._weights[version]
-
-    def remove_idle_adapters(self, versions: Sequence[AdapterVersion]) -> list[AdapterVersion]:
-        """Free the memory of those of `versions` that are resident and that no request uses.
-
-        Returns:
-            The versions that were removed.
-        """
-        in_use = {request.version for request in self._scheduler.requests}
-        idle = [v for v in versions if v in self._last_used and v not in in_use]
-        for version in idle:
-            self.remove_adapter(version)
-        return idle
+        self._last_used.pop(version, None)
+        self._weights.pop(version, None)
 
     def step(self) -> list[StepOutput]:
         """Run one step and say what it brought; an error ends requests, never the engine."""
@@ -206,7 +231,7 @@ class Engine:
     def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
         if token < 0:
             return self._fail(request, TOO_COMPLEX if request.grammar else _NOT_FINITE)
-        prompt_logprobs = () if request.output_ids else tuple(request.prompt_logprobs)
+        tells_prompt = request.scores_prompt and not request.output_ids
         request.output_ids.append(token)
         if request.grammar:
             request.grammar.advance(token)
@@ -219,7 +244,7 @@ class Engine:
             token_id=token,
             finish=finish,
             logprobs=logprobs,
-            prompt_logprobs=prompt_logprobs,
+            prompt_logprobs=tuple(request.prompt_logprobs) if tells_prompt else None,
             num_cached_tokens=request.num_cached_tokens,
         )
 
@@ -257,9 +282,20 @@ class Engine:
         weights = "" if request.version is None else self._weights[request.version]
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
 
-    def _least_recently_used(self) -> AdapterVersion | None:
+    def _check_size(self, image: AdapterImage) -> None:
+        if image.num_bytes > self._pool.max_bytes:
+            raise AdapterRejected(
+                f"adapter {image.version} takes {image.num_bytes} bytes, and all of "
+                f"--adapter-memory-mb is {self._pool.max_bytes}"
+            )
+
+    def _victim(self, image: AdapterImage) -> AdapterVersion | None:
+        """The least recently used idle adapter; None if all of them wouldn't make room."""
         in_use = {request.version for request in self._scheduler.requests}
         idle = [version for version in self._last_used if version not in in_use]
+        free = self._pool.max_bytes - self._pool.num_bytes
+        if free + sum(map(self._pool.bytes_of, idle)) < image.num_bytes:
+            return None
         return min(idle, key=self._last_used.__getitem__, default=None)
 
 

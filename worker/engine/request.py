@@ -121,7 +121,7 @@ class StepOutput:
     token_id: int | None = None
     finish: FinishReason | None = None
     logprobs: TokenLogprobs | None = None
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     """With the first token, if the request asks for them; of all prompt tokens but the first."""
     error: JobError | None = None
     num_cached_tokens: int = 0

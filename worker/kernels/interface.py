@@ -28,21 +28,28 @@ class AttentionBatch:
 
 @dataclass(frozen=True, slots=True)
 class LoRASite:
-    """The pool's storage for one linear."""
+    """The pool's memory for one linear, as its pages lie in it.
+
+    Page `p` is the matrices `a[p]` and `b[p]`. All linears share the memory, and pages may start
+    anywhere in it, so that `a` overlaps itself: only pages of the plan are to be read. Offsets in
+    elements exceed 32 bits.
+    """
 
     a: Tensor
-    """`[rows, in]`"""
+    """`[starts, page_rows, in]`, contiguous but for its first stride."""
     b: Tensor
-    """`[rows, out]`, scaled."""
+    """`[starts, page_rows, out]`, scaled; likewise."""
     group: int
     """Index into `LoRAPlan.pages`."""
+    layer: int = 0
+    """Its row in `LoRAPages.pages`."""
     offset: int = 0
     """Where its columns begin in the output that it shares with its siblings."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoRASites:
-    """Linears that read the same input; valid until the pool's storage moves."""
+    """Linears that read the same input; as long as the pool is."""
 
     sites: Sequence[LoRASite]
     prepared: dict[str, Any] = field(default_factory=dict)
@@ -50,12 +57,12 @@ class LoRASites:
 
 @dataclass(frozen=True, slots=True)
 class LoRAPages:
-    """The pages of each of N adapters in one pool group."""
+    """The pages of each of N adapters in one pool group, whose linears have a row each."""
 
     starts: Tensor
-    """`[N + 1]` int32: adapter n's pages are those from `starts[n]` on."""
+    """`[N + 1]` int32: adapter n's pages are the columns from `starts[n]` on."""
     pages: Tensor
-    """int32: numbers of pages, in the order of their rows."""
+    """`[layers, P]` int32, contiguous: where pages start, in the order of their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class LoRAPlan:
     pages: Sequence[LoRAPages]
     """By pool group."""
     page_rows: int
-    """Rows of a page."""
+    """Rows of a page; an adapter's last one is filled up with zeros."""
     prepared: dict[str, Any] = field(default_factory=dict)
 
 

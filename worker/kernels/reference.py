@@ -58,11 +58,11 @@ class ReferenceKernels:
             tokens = plan.tokens[start:end].long()
             inputs = x.index_select(0, tokens)
             for site in sites.sites:
-                rows = _rows(plan, site, adapter)
-                if len(rows):
-                    shrunk = F.linear(inputs, site.a.index_select(0, rows))
-                    term = shrunk @ site.b.index_select(0, rows)
-                    columns = y[:, site.offset : site.offset + site.b.shape[1]]
+                pages = _pages(plan, site, adapter)
+                if len(pages):
+                    shrunk = F.linear(inputs, site.a.index_select(0, pages).flatten(0, 1))
+                    term = shrunk @ site.b.index_select(0, pages).flatten(0, 1)
+                    columns = y[:, site.offset : site.offset + site.b.shape[2]]
                     columns.index_add_(0, tokens, term)
 
 
@@ -155,9 +155,8 @@ def _softcapped(
     return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
 
 
-def _rows(plan: LoRAPlan, site: LoRASite, adapter: int) -> Tensor:
-    """`[rows]` int64: the adapter's rows in the site's storage."""
+def _pages(plan: LoRAPlan, site: LoRASite, adapter: int) -> Tensor:
+    """`[pages]` int64: where the adapter's pages of the site start."""
     of_group = plan.pages[site.group]
-    pages = of_group.pages[of_group.starts[adapter] : of_group.starts[adapter + 1]].long()
-    rows = pages[:, None] * plan.page_rows + torch.arange(plan.page_rows, device=pages.device)
-    return rows.flatten()
+    first, last = of_group.starts[adapter], of_group.starts[adapter + 1]
+    return of_group.pages[site.layer, first:last].long()

@@ -14,6 +14,7 @@ from shared.ids import AdapterVersion
 from shared.names import NAME_RULE, is_valid_name
 from worker.lora.config import AdapterConfig, read_config
 from worker.lora.modules import BaseModules
+from worker.lora.pauses import pause
 from worker.lora.source import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -21,7 +22,7 @@ from worker.lora.source import (
     adapter_folder,
     template_files,
 )
-from worker.lora.tensor_file import FLOATS, TensorInfo, read_header, read_tensors
+from worker.lora.tensor_file import FLOATS, TensorInfo, is_finite, read_header, read_tensors
 
 # `base_model.model.<module>.lora_A.weight`; some writers put the adapter's name before `weight`.
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.[^.]+)?\.weight")
@@ -160,13 +161,10 @@ def _weights(
     dtype: torch.dtype,
 ) -> LoRAWeights:
     """Scaling goes into B before the cast; in float32 that differs from PEFT's order by an ulp."""
-    for name in names:
-        if not tensors[name].isfinite().all():
-            raise AdapterRejected(f"tensor {name} holds NaN or Inf")
     a = tensors[names[0]].to(dtype).contiguous()
     b = (tensors[names[1]].double().t() * scaling).to(dtype).contiguous().t()
     for name, tensor in zip(names, (a, b), strict=True):
-        if not tensor.isfinite().all():
+        if tensor is not tensors[name] and not is_finite(tensor):
             raise AdapterRejected(f"tensor {name} overflows {dtype} (scaling {scaling})")
     return LoRAWeights(a, b, scaling)
 
@@ -179,6 +177,7 @@ def _weights_digest(
     """SHA-256 over what each module computes: its name, scaling, and tensors as in the file."""
     sha = hashlib.sha256()
     for module in sorted(modules):
+        pause()
         pair = [tensors[name] for name in names[module]]
         facts = [module, modules[module].scaling.hex()]
         facts += [f"{t.dtype}{list(t.shape)}" for t in pair]

@@ -1,43 +1,39 @@
 """Which adapter computes which tokens of a step, as the LoRA kernels want it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shared.ids import AdapterVersion
 from worker.kernels.interface import LoRAPages, LoRAPlan, LoRASites
 from worker.lora.pages import PAGE_ROWS
-from worker.lora.pool import LoRAPool, PoolGroup, SiblingSites
+from worker.lora.pool import LoRAPool, PageNumbers, SiblingSites
 
 Sequences = Sequence[tuple[AdapterVersion | None, int]]
 """(resident adapter or None for the base, number of tokens), from left to right."""
 
 
 class LoRABatch:
-    """The plan of one batch for every module; valid until the pool changes."""
+    """The plan of one batch for every module; valid until the pool gives adapters up."""
 
     def __init__(self, pool: LoRAPool, sequences: Sequences) -> None:
         self.num_tokens = sum(num_tokens for _, num_tokens in sequences)
-        self._pool = pool
         tokens = _tokens_of(sequences)
+        pages = [
+            [pool.pages(version, group) for version in tokens] for group in range(len(pool.groups))
+        ]
         self._targeted = frozenset(
-            index
-            for index, group in enumerate(pool.groups)
-            if any(group.table.pages(version) for version in tokens)
+            group for group, found in enumerate(pages) if any(part.size for part in found)
         )
-        self.plan = LoRAPlan(
-            token_starts=_starts([len(part) for part in tokens.values()], pool.device),
-            tokens=_int32([t for part in tokens.values() for t in part], pool.device),
-            pages=[_pages(group, tokens, pool.device) for group in pool.groups],
-            page_rows=PAGE_ROWS,
-        )
+        self.plan = _plan(list(tokens.values()), pages, pool.device)
 
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
         """The storage of `siblings`; None if no adapter of the batch targets any of them."""
-        if self._targeted.isdisjoint(siblings.groups):
-            return None
-        return self._pool.storage_of(siblings)
+        return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
 
 
 def build_batch(pool: LoRAPool, sequences: Sequences) -> LoRABatch | None:
@@ -64,15 +60,32 @@ def _tokens_of(sequences: Sequences) -> dict[AdapterVersion, list[int]]:
     return tokens
 
 
-def _pages(group: PoolGroup, versions: Iterable[AdapterVersion], device: torch.device) -> LoRAPages:
-    pages = [group.table.pages(version) for version in versions]
-    flat = [page for part in pages for page in part]
-    return LoRAPages(_starts([len(part) for part in pages], device), _int32(flat, device))
+def _plan(
+    tokens: Sequence[Sequence[int]],
+    pages: Sequence[Sequence[PageNumbers]],
+    device: torch.device,
+) -> LoRAPlan:
+    """`tokens` by adapter, `pages` by group and adapter."""
+    tables = [_starts([len(part) for part in tokens]), np.concatenate(tokens)]
+    for found in pages:
+        tables.append(_starts([part.shape[1] for part in found]))
+        tables.append(np.concatenate(found, axis=1))
+    token_starts, flat, *of_groups = _on_device(tables, device)
+    return LoRAPlan(
+        token_starts=token_starts,
+        tokens=flat,
+        pages=[LoRAPages(*pair) for pair in zip(of_groups[::2], of_groups[1::2], strict=True)],
+        page_rows=PAGE_ROWS,
+    )
 
 
-def _starts(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-    return _int32([0, *accumulate(lengths)], device)
+def _starts(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return np.array([0, *accumulate(lengths)])
 
 
-def _int32(values: Sequence[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int32, device=device)
+def _on_device(tables: Sequence[NDArray[Any]], device: torch.device) -> list[torch.Tensor]:
+    """All of them as int32, in one transfer."""
+    flat = np.concatenate([table.ravel() for table in tables]).astype(np.int32)
+    sizes = [table.size for table in tables]
+    parts = torch.split(torch.from_numpy(flat).to(device), sizes)
+    return [part.view(table.shape) for part, table in zip(parts, tables, strict=True)]

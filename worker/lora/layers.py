@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker.kernels.interface import Kernels
+from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.lora.batch import LoRABatch
 from worker.lora.linear import BaseLinear, base_linear
 from worker.lora.pool import LoRAPool, SiblingSites
@@ -33,8 +33,8 @@ class Siblings:
         self, names: Sequence[str], linears: Sequence[nn.Module], kernels: Kernels
     ) -> None:
         self.names = tuple(names)
-        self._base: BaseLinear = base_linear(linears, kernels)
-        self.sizes = self._base.out_features
+        self.base: BaseLinear = base_linear(linears, kernels)
+        self.sizes = self.base.out_features
         self._sites: SiblingSites | None = None
         self._context: LoRAContext | None = None
         self._input: Tensor | None = None
@@ -60,20 +60,28 @@ class Siblings:
 
     def whole(self, x: Tensor) -> Tensor:
         """All outputs side by side, `[..., sum of out]`; rows are the batch's tokens in order."""
-        y = self._base(x)
-        context = self._context
-        if context is not None and (batch := context.batch) is not None:
-            assert self._sites is not None
-            sites = batch.sites(self._sites)
-            if sites is not None:
-                rows = x.reshape(-1, x.shape[-1])
-                if len(rows) != batch.num_tokens:
-                    raise RuntimeError(
-                        f"{', '.join(self.names)} got {len(rows)} rows in a batch of "
-                        f"{batch.num_tokens} tokens"
-                    )
-                context.kernels.add_lora_(y.view(-1, y.shape[-1]), rows, sites, batch.plan)
+        y = self.base(x)
+        lora = self.lora(y.numel() // y.shape[-1])
+        if lora is not None:
+            assert self._context is not None
+            rows = x.reshape(-1, x.shape[-1])
+            self._context.kernels.add_lora_(y.view(-1, y.shape[-1]), rows, *lora)
         return y
+
+    def lora(self, num_rows: int) -> tuple[LoRASites, LoRAPlan] | None:
+        """What adapters add to the outputs of so many rows; None if they add nothing."""
+        if self._context is None or (batch := self._context.batch) is None:
+            return None
+        assert self._sites is not None
+        sites = batch.sites(self._sites)
+        if sites is None:
+            return None
+        if num_rows != batch.num_tokens:
+            raise RuntimeError(
+                f"{', '.join(self.names)} got {num_rows} rows in a batch of "
+                f"{batch.num_tokens} tokens"
+            )
+        return sites, batch.plan
 
 
 class ServedLinear(nn.Module):

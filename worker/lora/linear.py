@@ -37,7 +37,7 @@ def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
         assert len(linears) == 1
         return _Called(linears[0])
     if isinstance(kernels, NativeKernels) and kernels.can_pack(plain[0].weight):
-        return _NativePacked(plain, kernels)
+        return NativePacked(plain, kernels)
     if _onednn_can_pack(plain[0].weight):
         return _OneDNNPacked(plain)
     return _Joined(plain)
@@ -73,18 +73,20 @@ class _Joined:
         return F.linear(x, self._weight, self._bias)
 
 
-class _NativePacked:
+class NativePacked:
     """The same in the layout of the native kernels."""
 
     def __init__(self, linears: Sequence[nn.Linear], kernels: NativeKernels) -> None:
         self.out_features = [linear.out_features for linear in linears]
+        self.in_features = linears[0].in_features
         self._kernels = kernels
-        self._bias = _joined_bias(linears)
-        self._weight = kernels.pack(_joined_weight(linears))
+        self.bias = _joined_bias(linears)
+        self.weight = kernels.pack(_joined_weight(linears))
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._kernels.linear(x, self._weight, self._bias, sum(self.out_features))
+        """`[..., in]` to `[..., sum of out]`."""
+        return self._kernels.linear(x, self.weight, self.bias, sum(self.out_features))
 
 
 class _OneDNNPacked:

@@ -1,15 +1,31 @@
-"""Which pages of the pool belong to whom. Policy only: no torch, no weights.
+"""Which memory belongs to whom. Policy only: no torch, no weights.
 
-A page is PAGE_ROWS rows of one module group's storage. Methods that move pages return the moves
-as (source, target) pairs, which the owner of the weights must carry out at once: all sources are
-read before any target is written.
+Memory is counted in units of UNIT_BYTES. A page is a block of units side by side: PAGE_ROWS rows
+of one linear, A and B. Pages of different linears differ in size, so that what is free may be cut
+up; but a page is small beside what an adapter needs, and fills the gaps that others leave.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 PAGE_ROWS = 8
+UNIT_BYTES = 512
+"""A page's size is rounded up to it: pages of real models lose nothing by that."""
 
-Move = tuple[int, int]
+
+class Blocks(NamedTuple):
+    """Blocks of one size. Each lies in one piece, but they may lie apart."""
+
+    number: int
+    units: int
+    """Of each."""
+
+
+class Run(NamedTuple):
+    """Units side by side; where they hold blocks, whole ones."""
+
+    start: int
+    units: int
 
 
 def pages_of_rank(rank: int) -> int:
@@ -17,68 +33,80 @@ def pages_of_rank(rank: int) -> int:
     return -(-rank // PAGE_ROWS)
 
 
-class PageTable:
-    """The pages of one module group: `capacity` of them, each free or owned by one adapter."""
+def units_of(num_bytes: int) -> int:
+    """How many units hold `num_bytes`."""
+    return -(-num_bytes // UNIT_BYTES)
 
-    def __init__(self) -> None:
-        self._owned: dict[str, list[int]] = {}
-        self._free: set[int] = set()
 
-    @property
-    def capacity(self) -> int:
-        """Pages in the storage."""
-        return self.num_used + len(self._free)
+class Units:
+    """So many units of memory, each free or given to somebody."""
+
+    def __init__(self, num_units: int) -> None:
+        self.num_units = num_units
+        self._free = [Run(0, num_units)]
+        """In order; no two touch."""
+        self._num_free = num_units
 
     @property
     def num_used(self) -> int:
-        """Pages that are owned."""
-        return sum(len(pages) for pages in self._owned.values())
+        """Units that were given away."""
+        return self.num_units - self._num_free
 
-    def pages(self, owner: str) -> tuple[int, ...]:
-        """The owner's pages, in the order of its rows; empty if it has none."""
-        return tuple(self._owned.get(owner, ()))
+    def allocate(self, wanted: Sequence[Blocks]) -> list[list[Run]] | None:
+        """Runs for each of `wanted`, in order; None if the free units don't do.
 
-    def can_allocate(self, num_pages: int) -> bool:
-        """Whether as many pages are free."""
-        return num_pages <= len(self._free)
+        All in one piece where there is such a gap, the smallest one that does; else wherever
+        there are gaps.
+        """
+        num_units = sum(blocks.number * blocks.units for blocks in wanted)
+        if num_units > self._num_free:
+            return None
+        whole = min((gap for gap in self._free if gap.units >= num_units),
+                    key=lambda gap: gap.units, default=None)  # fmt: skip
+        cut = _cut([whole] if whole else self._free, wanted)
+        if cut is None:
+            return None
+        runs, left = cut
+        others = [gap for gap in self._free if gap is not whole] if whole else []
+        self._free = sorted([*others, *left])
+        self._num_free -= num_units
+        return runs
 
-    def allocate(self, owner: str, num_pages: int) -> tuple[int, ...]:
-        """Give `owner`, who has none, its pages: side by side if there is such a gap."""
-        assert owner not in self._owned
-        assert self.can_allocate(num_pages)
-        free = sorted(self._free)
-        pages = _first_run(free, num_pages) or free[:num_pages]
-        self._free.difference_update(pages)
-        self._owned[owner] = pages
-        return tuple(pages)
-
-    def release(self, owner: str) -> None:
-        """Take back the owner's pages, if it has any."""
-        self._free.update(self._owned.pop(owner, ()))
-
-    def grow(self, capacity: int) -> None:
-        """Add free pages at the end, up to `capacity`."""
-        self._free.update(range(self.capacity, capacity))
-
-    def shrink(self) -> list[Move]:
-        """Drop all free pages; pages behind the new end move into the gaps."""
-        size = self.num_used
-        gaps = sorted(page for page in self._free if page < size)
-        behind = sorted(p for pages in self._owned.values() for p in pages if p >= size)
-        moves = list(zip(behind, gaps, strict=True))
-        self._free.clear()
-        self._rename(moves)
-        return moves
-
-    def _rename(self, moves: Iterable[Move]) -> None:
-        target = dict(moves)
-        for pages in self._owned.values():
-            pages[:] = [target.get(page, page) for page in pages]
+    def release(self, runs: Iterable[Run]) -> None:
+        """Take runs back."""
+        runs = list(runs)
+        self._free = _joined(sorted([*self._free, *runs]))
+        self._num_free += sum(run.units for run in runs)
 
 
-def _first_run(free: list[int], length: int) -> list[int]:
-    """The first `length` neighbours among the sorted `free`; empty if there are none."""
-    for start in range(len(free) - length + 1):
-        if free[start + length - 1] - free[start] == length - 1:
-            return free[start : start + length]
-    return []
+def _cut(gaps: list[Run], wanted: Sequence[Blocks]) -> tuple[list[list[Run]], list[Run]] | None:
+    """Runs for each of `wanted`, and what is left of `gaps`; None if they don't do.
+
+    The largest blocks come first, as smaller ones fit into what these leave.
+    """
+    runs: list[list[Run]] = [[] for _ in wanted]
+    for index in sorted(range(len(wanted)), key=lambda i: -wanted[i].units):
+        missing, size = wanted[index]
+        left = []
+        for start, units in gaps:
+            taken = min(missing, units // size) * size
+            if taken:
+                runs[index].append(Run(start, taken))
+                missing -= taken // size
+            if taken < units:
+                left.append(Run(start + taken, units - taken))
+        if missing:
+            return None
+        gaps = left
+    return runs, gaps
+
+
+def _joined(runs: Sequence[Run]) -> list[Run]:
+    """Sorted `runs` with those that touch in one; none may overlap."""
+    joined: list[Run] = []
+    for run in runs:
+        if joined and joined[-1].start + joined[-1].units == run.start:
+            run = Run(joined[-1].start, joined.pop().units + run.units)
+        assert not joined or joined[-1].start + joined[-1].units <= run.start
+        joined.append(run)
+    return joined

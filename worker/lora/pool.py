@@ -1,227 +1,183 @@
 """Device memory for the weights of resident adapters, paged by rank."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shared.ids import AdapterVersion
 from worker.kernels.interface import LoRASite, LoRASites
 from worker.lora.adapter import LoRAAdapter
-from worker.lora.modules import BaseModules, ModuleShape
-from worker.lora.pages import PAGE_ROWS, Move, PageTable, pages_of_rank
+from worker.lora.arena import Arena, copy_pieces
+from worker.lora.layout import AdapterImage, Part, PoolGroup, PoolLayout, Site
+from worker.lora.modules import BaseModules
+from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Run
 
-
-class Site(NamedTuple):
-    """Where a module's weights are in the pool."""
-
-    group: int
-    layer: int
-    """Index within the group's storage, not the model's number of the layer."""
+PageNumbers = NDArray[np.int32]
+"""`[layers, pages]`: the unit that each page of an adapter begins at, by layer of a group."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiblingSites:
     """Where linears that read the same input have their weights."""
 
-    sites: tuple[Site, ...]
-    offsets: tuple[int, ...]
-    """Where each one's columns begin in their common output."""
+    storage: LoRASites
     groups: frozenset[int]
 
 
-class PoolGroup:
-    """Storage of one module group: linears of the same shape, at the same place in each layer.
+@dataclass(frozen=True, slots=True, eq=False)
+class Reserved:
+    """Memory for an adapter that isn't resident yet."""
 
-    `a` is `[layers, rows, in]`, `b` is `[layers, rows, out]`, so that a run of rows of one layer
-    is one contiguous matrix in both. Rows of nobody hold leftovers, but never NaN or Inf.
-    """
-
-    def __init__(self, shape: ModuleShape, dtype: torch.dtype, device: torch.device) -> None:
-        self.shape = shape
-        self.modules: list[str] = []
-        self.table = PageTable()
-        self.a = torch.zeros(0, 0, shape.in_features, dtype=dtype, device=device)
-        self.b = torch.zeros(0, 0, shape.out_features, dtype=dtype, device=device)
+    version: AdapterVersion
+    parts: tuple[Part, ...]
+    runs: list[list[Run]]
+    """Of each part."""
 
     @property
-    def page_bytes(self) -> int:
-        """Bytes of one page over all layers."""
-        width = self.shape.in_features + self.shape.out_features
-        return len(self.modules) * PAGE_ROWS * width * self.a.itemsize
-
-    def resize(self, capacity: int) -> None:
-        """Reallocate to `capacity` pages; fewer than now only if no page behind is in use."""
-        self.a = _resized(self.a, len(self.modules), capacity * PAGE_ROWS)
-        self.b = _resized(self.b, len(self.modules), capacity * PAGE_ROWS)
-
-    def move(self, moves: list[Move]) -> None:
-        """Copy pages from each source to its target."""
-        if not moves:
-            return
-        index = torch.tensor(moves, device=self.a.device).t()
-        for storage in (self.a, self.b):
-            pages = storage.view(len(self.modules), -1, PAGE_ROWS, storage.shape[2])
-            pages.index_copy_(1, index[1], pages.index_select(1, index[0]))
-
-    def write(self, pages: Iterable[int], adapter: LoRAAdapter) -> None:
-        """Fill `pages` with the adapter's weights; what it doesn't have becomes zero."""
-        rows = [page * PAGE_ROWS + i for page in pages for i in range(PAGE_ROWS)]
-        size, dtype = (len(self.modules), len(rows)), self.a.dtype
-        new_a = torch.zeros(*size, self.shape.in_features, dtype=dtype)
-        new_b = torch.zeros(*size, self.shape.out_features, dtype=dtype)
-        for layer, module in enumerate(self.modules):
-            if (weights := adapter.modules.get(module)) is not None:
-                new_a[layer, : len(weights.a)] = weights.a
-                new_b[layer, : len(weights.a)] = weights.b.t()
-        index = torch.tensor(rows, device=self.a.device)
-        for storage, new in (self.a, new_a), (self.b, new_b):
-            storage.index_copy_(1, index, new.to(storage.device))
+    def all_runs(self) -> list[Run]:
+        """In the order of the adapter's image."""
+        return [run for of_part in self.runs for run in of_part]
 
 
 class LoRAPool:
     """The resident adapters' weights, within a budget of bytes.
 
-    An adapter takes pages only of the groups that it targets, as many as its largest rank there
-    needs. Storage grows as adapters come; while a group is reallocated, its old and its new
-    storage exist side by side, so that for a moment more than `max_bytes` may be in use.
+    All memory is taken at once and nothing in it moves, so that an adapter is written on any
+    thread while others are computed: `reserve`, then `write`, then `activate` it. All but `write`
+    belong to the thread that computes.
     """
 
     def __init__(
         self, base: BaseModules, *, max_bytes: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.sites: dict[str, Site] = {}
-        """Where each linear of the base has its weights, by module name."""
-        self.groups: list[PoolGroup] = []
-        self.derived: dict[object, Any] = {}
-        """What others computed from the page tables; emptied whenever these change."""
-        self.device = device
-        self._max_bytes = max_bytes
-        self._resident: set[AdapterVersion] = set()
-        self._storage: dict[SiblingSites, LoRASites] = {}
-        self._build_groups(base, dtype, device)
+        """Allocate it.
 
-    def _build_groups(self, base: BaseModules, dtype: torch.dtype, device: torch.device) -> None:
-        index: dict[tuple[str, ModuleShape], int] = {}
-        for name, shape in base.linears.items():
-            key = _place_in_layer(name), shape
-            if key not in index:
-                index[key] = len(self.groups)
-                self.groups.append(PoolGroup(shape, dtype, device))
-            group = self.groups[index[key]]
-            self.sites[name] = Site(index[key], len(group.modules))
-            group.modules.append(name)
+        Raises:
+            SettingsError: the device hasn't so much memory.
+        """
+        self.layout = PoolLayout(base, dtype)
+        self.derived: dict[object, Any] = {}
+        """What others computed from pages of resident adapters; emptied when some are given up."""
+        self.device = device
+        self._arena = Arena(max_bytes, dtype=dtype, device=device, setting="--adapter-memory-mb")
+        self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
+        self._runs: dict[AdapterVersion, list[Run]] = {}
+        """Of the resident adapters, and of those that are written."""
+        self._stream = _side_stream(device)
+
+    @property
+    def groups(self) -> tuple[PoolGroup, ...]:
+        """The groups of linears that adapters may target."""
+        return self.layout.groups
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Where each linear of the base has its weights, by module name."""
+        return self.layout.sites
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the resident adapters."""
-        return sum(group.table.num_used * group.page_bytes for group in self.groups)
+        """Bytes of the resident adapters, and of those that are written."""
+        return self._arena.num_bytes_used
+
+    @property
+    def max_bytes(self) -> int:
+        """The budget, in whole units."""
+        return self._arena.num_bytes
+
+    def bytes_of(self, version: AdapterVersion) -> int:
+        """Bytes of an adapter that is resident, or written."""
+        return sum(run.units for run in self._runs[version]) * UNIT_BYTES
+
+    def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
+        """A resident adapter's pages in a group, in the order of its rows; it may have none."""
+        pages = self._pages[version].get(group)
+        return np.empty((self.groups[group].num_layers, 0), np.int32) if pages is None else pages
 
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
         """Where the linears `names` have their weights, given where their outputs begin."""
-        sites = tuple(self.sites[name] for name in names)
-        return SiblingSites(sites, tuple(offsets), frozenset(site.group for site in sites))
+        sites = [self.sites[name] for name in names]
+        storage = [self._storage(site, offset) for site, offset in zip(sites, offsets, strict=True)]
+        return SiblingSites(LoRASites(storage), frozenset(site.group for site in sites))
 
-    def storage_of(self, siblings: SiblingSites) -> LoRASites:
-        """The storage of `siblings`; valid until the pool changes."""
-        storage = self._storage.get(siblings)
-        if storage is None:
-            storage = self._storage[siblings] = LoRASites(
-                [
-                    LoRASite(
-                        a=self.groups[site.group].a[site.layer],
-                        b=self.groups[site.group].b[site.layer],
-                        group=site.group,
-                        offset=offset,
-                    )
-                    for site, offset in zip(siblings.sites, siblings.offsets, strict=True)
-                    if self.groups[site.group].table.capacity
-                ]
-            )
-        return storage
+    def reserve(self, image: AdapterImage) -> Reserved | None:
+        """Memory for an adapter that isn't resident; None if there isn't enough."""
+        assert image.version not in self._runs
+        runs = self._arena.units.allocate([self.layout.blocks(part) for part in image.parts])
+        if runs is None:
+            return None
+        reserved = Reserved(image.version, image.parts, runs)
+        self._runs[image.version] = reserved.all_runs
+        return reserved
 
-    def can_add(self, adapter: LoRAAdapter) -> bool:
-        """Whether the adapter fits into the budget beside the resident ones."""
-        needed = self._pages_needed(adapter)
-        used = sum(
-            (group.table.num_used + needed.get(index, 0)) * group.page_bytes
-            for index, group in enumerate(self.groups)
-        )
-        return used <= self._max_bytes
+    def write(self, reserved: Reserved, image: AdapterImage) -> None:
+        """Copy an adapter's weights to its memory. Any thread may, and waits for it to be done."""
+        targets = self._arena.pieces(reserved.all_runs)
+        with self._copying():
+            copy_pieces(image.pieces, targets)
+        if self._stream is not None:
+            self._stream.synchronize()
 
-    def add(self, adapter: LoRAAdapter) -> None:
-        """Make the adapter resident: copy its weights to the device."""
-        assert adapter.version not in self._resident
-        assert self.can_add(adapter)
-        self.derived.clear()
-        needed = self._pages_needed(adapter)
-        self._make_room(needed)
-        for index, num_pages in needed.items():
-            group = self.groups[index]
-            group.write(group.table.allocate(adapter.version, num_pages), adapter)
-        self._resident.add(adapter.version)
+    def activate(self, reserved: Reserved) -> None:
+        """Make an adapter resident that is written."""
+        self._pages[reserved.version] = {
+            part.group: self._page_numbers(part, runs)
+            for part, runs in zip(reserved.parts, reserved.runs, strict=True)
+        }
 
     def remove(self, version: AdapterVersion) -> None:
-        """Give the adapter's pages back; the storage stays for others."""
-        self.derived.clear()
-        self._resident.remove(version)
-        for group in self.groups:
-            group.table.release(version)
+        """Give an adapter's memory back; also that of one which was never activated."""
+        if self._pages.pop(version, None) is not None:
+            self.derived.clear()
+        self._arena.units.release(self._runs.pop(version))
 
-    def _pages_needed(self, adapter: LoRAAdapter) -> dict[int, int]:
-        """Pages by group index."""
-        needed: dict[int, int] = {}
-        for module, weights in adapter.modules.items():
-            group = self.sites[module].group
-            needed[group] = max(needed.get(group, 0), pages_of_rank(len(weights.a)))
-        return needed
+    def add(self, adapter: LoRAAdapter) -> bool:
+        """Make an adapter resident at once; False if there isn't enough memory."""
+        image = self.layout.image(adapter)
+        reserved = self.reserve(image)
+        if reserved is None:
+            return False
+        self.write(reserved, image)
+        self.activate(reserved)
+        return True
 
-    def _make_room(self, needed: Mapping[int, int]) -> None:
-        """Let every group have its free pages; slack of the others goes if the budget asks."""
-        short = {
-            index: group.table.num_used + needed[index]
-            for index, group in enumerate(self.groups)
-            if not group.table.can_allocate(needed.get(index, 0))
-        }
-        if self._bytes_with(short) > self._max_bytes:
-            self._drop_slack()
-            short = {index: self.groups[index].table.num_used + n for index, n in needed.items()}
-        for index, capacity in list(short.items()):
-            roomy = short | {index: capacity + capacity // 2}
-            if self._bytes_with(roomy) <= self._max_bytes:
-                short = roomy
-        for index, capacity in short.items():
-            # In this order a lack of memory leaves the table as it was.
-            self._resize(self.groups[index], capacity)
-            self.groups[index].table.grow(capacity)
+    def _page_numbers(self, part: Part, runs: Sequence[Run]) -> PageNumbers:
+        group = self.groups[part.group]
+        starts = [np.arange(r.start, r.start + r.units, group.page_units) for r in runs]
+        return np.concatenate(starts).astype(np.int32).reshape(group.num_layers, part.num_pages)
 
-    def _bytes_with(self, capacities: Mapping[int, int]) -> int:
-        return sum(
-            capacities.get(index, group.table.capacity) * group.page_bytes
-            for index, group in enumerate(self.groups)
+    def _storage(self, site: Site, offset: int) -> LoRASite:
+        group = self.groups[site.group]
+        shape, data, unit = group.shape, self._arena.data, self.layout.unit
+        num_starts = max(0, self._arena.units.num_units - group.page_units + 1)
+
+        def rows(width: int, start: int) -> torch.Tensor:
+            size, stride = (num_starts, PAGE_ROWS, width), (unit, width, 1)
+            return data.as_strided(size, stride, start if num_starts else 0)
+
+        return LoRASite(
+            a=rows(shape.in_features, 0),
+            b=rows(shape.out_features, group.b_start),
+            group=site.group,
+            layer=site.layer,
+            offset=offset,
         )
 
-    def _drop_slack(self) -> None:
-        for group in self.groups:
-            if group.table.num_used < group.table.capacity:
-                group.move(group.table.shrink())
-                self._resize(group, group.table.capacity)
-
-    def _resize(self, group: PoolGroup, capacity: int) -> None:
-        self._storage.clear()
-        group.resize(capacity)
+    def _copying(self) -> AbstractContextManager[Any]:
+        if self._stream is None:
+            return nullcontext()
+        # Kernels that read these pages for their last owner may be on their way still.
+        self._stream.wait_stream(torch.cuda.default_stream(self.device))
+        return torch.cuda.stream(self._stream)
 
 
-def _place_in_layer(name: str) -> str:
-    """The part of a module's name below its layer; the whole name outside of layers."""
-    parts = name.split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[numbers[0] + 1 :]) if numbers else name
-
-
-def _resized(storage: torch.Tensor, num_layers: int, num_rows: int) -> torch.Tensor:
-    new = storage.new_zeros(num_layers, num_rows, storage.shape[2])
-    kept = min(num_rows, storage.shape[1])
-    new[: storage.shape[0], :kept] = storage[:, :kept]
-    return new
+def _side_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """For transfers beside the kernels; None: the device has no streams."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

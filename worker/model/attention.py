@@ -67,6 +67,12 @@ def attention_step(step: AttentionStep) -> Iterator[None]:
         _current.step = None
 
 
+def current_step() -> AttentionStep:
+    """What the forward that this thread is in runs with."""
+    assert _current.step is not None, "a forward needs attention_step around it"
+    return _current.step
+
+
 @torch.inference_mode()
 def probe_layers(model: PreTrainedModel) -> LayerProbe:
     """Run one forward of a model with paged attention, to learn each layer's shape.
@@ -145,8 +151,7 @@ def store_and_attend(
     Returns:
         `[T, num_heads, value_dim]`.
     """
-    step = _current.step
-    assert step is not None, "a forward needs attention_step around it"
+    step = current_step()
     keys, values = step.cache.layer(layer)
     step.kernels.store_kv(key, value, keys, values, step.batch.slots)
     return step.kernels.paged_attention(

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.kernels.cpu.layer import NormParams
 from worker.kernels.cpu.native import NativeKernels
 from worker.lora.layers import ServedLinear, Siblings
-from worker.model.attention import AttentionParams, LayerProbe, store_and_attend
+from worker.model.attention import LayerProbe
+from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
+from worker.model.fused_layer import fused_layer
 from worker.model.kv_cache import KVShape
 from worker.model.trace import Call
 
@@ -30,6 +33,7 @@ _OF_ATTENTION |= {"ALL_ATTENTION_FUNCTIONS", "get_interface", "eager_attention_f
 _OF_ATTENTION |= {"config", "_attn_implementation", "training", "attention_dropout", "getattr"}
 _OF_ATTENTION |= {"sliding_window", "attn_logit_softcapping"}  # arguments of the attention function
 _OF_GATED_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+_OF_LAYER = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
 def fusible(model: nn.Module) -> list[str]:
@@ -37,7 +41,10 @@ def fusible(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if _is_rms_norm(module) or _is_gated_mlp(module) or _is_attention(module)
+        if _is_rms_norm(module)
+        or _is_gated_mlp(module)
+        or _is_attention(module)
+        or _is_layer(module)
     ]
 
 
@@ -64,83 +71,6 @@ def fuse(
     return fused
 
 
-class FusedRMSNorm(nn.Module):
-    """Root-mean-square norm in one pass."""
-
-    def __init__(
-        self, original: Any, kernels: NativeKernels, *, offset: float, round_first: bool
-    ) -> None:
-        super().__init__()
-        self.weight = original.weight
-        self._epsilon = _epsilon(original)
-        self._kernels = kernels
-        self._offset = offset
-        self._round_first = round_first
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., dim]` to the same."""
-        return self._kernels.rms_norm(
-            x, self.weight, self._epsilon, offset=self._offset, round_first=self._round_first
-        )
-
-
-class FusedGatedMLP(nn.Module):
-    """`down(silu(gate(x)) * up(x))`, gate and up in one product."""
-
-    def __init__(self, original: Any, kernels: NativeKernels, siblings: Siblings) -> None:
-        super().__init__()
-        self.gate_proj = original.gate_proj
-        self.up_proj = original.up_proj
-        self.down_proj = original.down_proj
-        self._kernels = kernels
-        self._siblings = siblings
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., hidden]` to the same."""
-        gate, up = self._siblings.whole(x).chunk(2, dim=-1)
-        hidden = self._kernels.silu_mul(gate.flatten(0, -2), up.flatten(0, -2))
-        out: Tensor = self.down_proj(hidden.view(*x.shape[:-1], -1))
-        return out
-
-
-class FusedAttention(nn.Module):
-    """Attention with rotated queries and keys, as Llama's."""
-
-    def __init__(
-        self,
-        original: Any,
-        kernels: NativeKernels,
-        siblings: Siblings,
-        params: AttentionParams,
-        head_dim: int,
-    ) -> None:
-        super().__init__()
-        self.q_proj = original.q_proj
-        self.k_proj = original.k_proj
-        self.v_proj = original.v_proj
-        self.o_proj = original.o_proj
-        self.layer_idx = original.layer_idx
-        self._kernels = kernels
-        self._siblings = siblings
-        self._params = params
-        self._head_dim = head_dim
-        self._num_heads = [size // head_dim for size in siblings.sizes]
-
-    def forward(
-        self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
-    ) -> tuple[Tensor, None]:
-        """`[1, T, hidden]` to the same; the tokens are those of the current attention step."""
-        rows = self._siblings.whole(hidden_states)[0]
-        heads = rows.view(len(rows), -1, self._head_dim)
-        rotated = heads[:, : self._num_heads[0] + self._num_heads[1]]
-        cosine, sine = position_embeddings
-        self._kernels.rope_(rotated, cosine[0], sine[0])
-        query, key, value = torch.split(heads, self._num_heads, dim=1)
-        out = store_and_attend(self.layer_idx, query, key, value, self._params)
-        projected: Tensor = self.o_proj(out.view(1, len(rows), -1))
-        return projected, None
-
-
 def _candidates(
     module: nn.Module, kernels: NativeKernels, probe: LayerProbe, call: Call
 ) -> Iterator[nn.Module]:
@@ -151,11 +81,15 @@ def _candidates(
         is_known = shape.key_dim == shape.value_dim and _rotates(kernels, module, call, shape)
         if siblings is not None and is_known:
             yield FusedAttention(module, kernels, siblings, probe.params[layer], shape.key_dim)
+    elif _is_layer(module):
+        if (fused := fused_layer(module, kernels)) is not None:
+            yield fused
     elif len(call.args) != 1 or call.kwargs:
         return  # it computes something else besides
     elif _is_rms_norm(module):
         for offset, round_first in ((0.0, True), (0.0, False), (1.0, False)):
-            yield FusedRMSNorm(module, kernels, offset=offset, round_first=round_first)
+            params = NormParams(module.weight.data, _epsilon(module), offset, round_first)  # type: ignore[arg-type]
+            yield FusedRMSNorm(module, kernels, params)
     elif _is_gated_mlp(module) and (siblings := _common(module, "gate_proj", "up_proj")):
         yield FusedGatedMLP(module, kernels, siblings)
 
@@ -213,6 +147,10 @@ def _epsilon(module: Any) -> float:
 def _is_gated_mlp(module: nn.Module) -> bool:
     has_silu = "SiLU" in type(getattr(module, "act_fn", None)).__name__
     return has_silu and _names_in(module) == _OF_GATED_MLP
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return _names_in(module) == _OF_LAYER
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import structlog
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -34,8 +33,6 @@ from worker.model.kv_cache import KVShape
 from worker.model.siblings import sibling_groups
 from worker.model.trace import Call, record_calls
 from worker.model.verify import Verifier, check_rope
-
-log = structlog.get_logger()
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -64,8 +61,12 @@ class LoadedModel:
     kernels: Kernels
     base: BaseModules
     """What adapters may target."""
+    weight_bytes: int
+    """Of all parameters and buffers."""
     siblings: list[Siblings]
     """The linears, in groups that are computed together."""
+    fused: list[str]
+    """Modules that native operations replace."""
 
 
 def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> LoadedModel:
@@ -115,10 +116,13 @@ def prepare_model(
     config = model.config.get_text_config()
     kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
     base = base_modules(model)
+    weight_bytes = int(model.get_memory_footprint())
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
-    siblings = _serve(source, model, base, kernels, probe, verifier, verifier.step(kernels, shapes))
+    siblings, fused = _serve(
+        source, model, base, kernels, probe, verifier, verifier.step(kernels, shapes)
+    )
     return LoadedModel(
         name=name,
         digest=digest,
@@ -132,7 +136,9 @@ def prepare_model(
         kv_shapes=shapes,
         kernels=kernels,
         base=base,
+        weight_bytes=weight_bytes,
         siblings=siblings,
+        fused=fused,
     )
 
 
@@ -222,7 +228,7 @@ def _serve(
     probe: LayerProbe,
     verifier: Verifier,
     step: AttentionStep,
-) -> list[Siblings]:
+) -> tuple[list[Siblings], list[str]]:
     """Replace the model's linears, and what the kernels compute in one go; check both."""
     head = _head_name(model)
     linears = [*base.linears, *head]
@@ -234,14 +240,14 @@ def _serve(
     siblings = serve_linears(
         model, [*sibling_groups(model, of_linears), *([head] if head else [])], kernels
     )
+    fused = []
     if isinstance(kernels, NativeKernels):
         with attention_step(step):
             fused = fuse(
                 model, kernels, probe, [call for call in calls if call.name in set(others)]
             )
-        log.info("modules_fused", fused=len(fused), found=len(others))
     verifier.check(step)
-    return siblings
+    return siblings, fused
 
 
 def _refuse_uncalled(source: str, base: BaseModules, calls: list[Call]) -> None:

@@ -70,16 +70,8 @@ class EngineProbe:
         return requests
 
     def _request(self, context: int, version: AdapterVersion | None) -> Request:
-        """One that ends by `abort` alone, with a prompt that no other begins with."""
         self._num_requests += 1
-        draw = random.Random(self._num_requests)
-        return Request(
-            id=RequestId(f"probe-{self._num_requests}:0"),
-            prompt_ids=[draw.randrange(self._vocab_size) for _ in range(context)],
-            version=version,
-            sampling=RowSampling(seed=0, temperature=0.0),
-            max_tokens=UNBOUNDED,
-        )
+        return endless_request(self._num_requests, context, self._vocab_size, version)
 
     def _step_until_decoding(self, requests: Sequence[Request]) -> None:
         while not all(request.output_ids for request in requests):
@@ -98,3 +90,17 @@ class EngineProbe:
         for output in outputs:
             if error := getattr(output, "error", None):
                 raise MeasurementFailed(f"the engine says: {error.message}")
+
+
+def endless_request(
+    number: int, context: int, vocab_size: int, version: AdapterVersion | None
+) -> Request:
+    """One that ends by `abort` alone, with a prompt that no other number's begins with."""
+    draw = random.Random(number)
+    return Request(
+        id=RequestId(f"probe-{number}:0"),
+        prompt_ids=[draw.randrange(vocab_size) for _ in range(context)],
+        version=version,
+        sampling=RowSampling(seed=0, temperature=0.0),
+        max_tokens=UNBOUNDED,
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.huge_pages import use_huge_pages
 from worker.share_cores import share_cores
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def contexts(model: Model, sizes: Sizes) -> None:
 
 def _probe(model: Path, adapters: Path | None, *, max_num_seqs: int) -> "EngineProbe":
     share_cores()  # as the worker does, before torch is imported
+    use_huge_pages()
     from ops.bench.probes.engine import EngineProbe
 
     folders = sorted(adapters.iterdir()) if adapters else []

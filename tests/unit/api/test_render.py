@@ -148,14 +148,15 @@ def test_a_stream_with_usage_has_it_in_the_last_chunk_and_null_before() -> None:
     with_usage = writer(include_usage=True)
     (chunk,) = events(with_usage.delta(Delta(0, "x", None)))
     assert chunk["usage"] is None
-    closing = with_usage.closing(Usage(prompt_tokens=1, completion_tokens=2))
+    usage = Usage(prompt_tokens=32, completion_tokens=2, cached_tokens=16)
+    closing = with_usage.closing(usage)
     (last,) = events(closing.removesuffix(b"data: [DONE]\n\n"))
     assert last["choices"] == []
     assert last["usage"] == {
-        "prompt_tokens": 1,
-        "total_tokens": 3,
+        "prompt_tokens": 32,
+        "total_tokens": 34,
         "completion_tokens": 2,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 16},
     }
 
 

@@ -59,6 +59,22 @@ def test_every_setting_is_a_flag_and_left_out_means_the_default() -> None:
     assert settings.lease_ms == WorkerSettings.model_fields["lease_ms"].default
 
 
+@pytest.mark.parametrize(("words", "is_on"), [([], True), (["--no-prefix-cache"], False)])
+def test_what_is_on_by_default_is_switched_off_by_a_no(words: list[str], is_on: bool) -> None:
+    app, seen = typer.Typer(), []
+
+    @app.command()
+    @settings_flags(WorkerSettings)
+    def run(**given: object) -> None:
+        seen.append(given)
+
+    result = CliRunner().invoke(app, ["--model", "m", *words])
+
+    assert result.exit_code == 0, result.output
+    assert read_settings(WorkerSettings, seen[0]).prefix_cache is is_on
+    assert to_argv(seen[0], ["prefix_cache"]) == words
+
+
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORIKEET_PORT", "1111")
     assert read_settings(ApiSettings, {"port": None}).port == 1111

@@ -33,15 +33,16 @@ def backlog(version: str, waiting: int = 1, waited_ms: int = 0) -> Backlog:
     return Backlog(version=AdapterVersion(version), waiting=waiting, next_waited_ms=waited_ms)
 
 
-def shown(before: Sample, now: Sample) -> list[str]:
-    console = Console(file=io.StringIO(), width=160)
+def shown(before: Sample, now: Sample, width: int = 160) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
     console.print(render(before, now))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
 
 def cells(lines: list[str], name: str) -> list[str]:
-    (row,) = [line for line in lines if line.strip().startswith(f"{name} ")]
+    """Its row in the table of workers, or of what waits."""
+    row = next(line for line in lines if line.strip().startswith(f"{name} "))
     return re.split(r"\s{2,}", row.strip())
 
 
@@ -75,6 +76,14 @@ def test_workers_are_named_by_host_process_and_a_part_of_their_boot_id() -> None
     lines = shown(*[Sample(1.0, [one, two], COUNTS, [])] * 2)
     assert cells(lines, "vm:17:aaaaaa")[0] == "vm:17:aaaaaa"
     assert cells(lines, "vm:17:bbbbbb")[0] == "vm:17:bbbbbb"
+
+
+def test_a_usual_terminal_shows_every_name_and_number_in_one_piece() -> None:
+    names = ["extract@893dfec50ca8", "pirate@b13716a93689", "smollm2-135m-instruct@de08613913d4"]
+    one = worker(f"vm:17:{'a' * 32}", 123_456_789, *names)
+    text = "\n".join(shown(*[Sample(1.0, [one], COUNTS, [backlog(names[2], 5000)])] * 2, width=80))
+    for piece in ("vm:17:aaaaaa", "2 of 8", "123,456,789", "1 of 1 workers", *names):
+        assert piece in text
 
 
 def test_long_lists_are_cut() -> None:

@@ -1,6 +1,5 @@
-from ops.settings_table import README, with_table
+from ops.settings_table import PAGE, page
 
 
-def test_the_readmes_table_of_settings_is_current() -> None:
-    readme = README.read_text()
-    assert readme == with_table(readme), "run `python -m ops.settings_table`"
+def test_the_page_of_settings_is_current() -> None:
+    assert PAGE.read_text() == page(), "run `python -m ops.settings_table`"

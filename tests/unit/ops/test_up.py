@@ -1,14 +1,18 @@
 """How `lorikeet up` waits for its server."""
 
 import asyncio
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from ops import up
 from ops.commands import up as command
+from ops.commands.chat import DEFAULT_URL
 from shared.access import ApiKey
 from shared.settings import ApiSettings
 
@@ -84,6 +88,64 @@ async def test_names_are_asked_for_until_there_are_some(
 async def test_names_are_asked_for_with_a_key(server: Starting) -> None:
     assert await announced(server.url, ApiKey("red", "r" * 16), ApiKey("blue", "b" * 16))
     assert server.sent_keys == [f"Bearer {'r' * 16}"]
+
+
+def test_its_redis_takes_the_usual_port_if_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        usual = free.getsockname()[1]
+    monkeypatch.setattr(up, "USUAL_REDIS_URL", f"redis://127.0.0.1:{usual}/0")
+    first = up.OwnRedis(tmp_path / "first")
+    try:
+        assert first.url == up.USUAL_REDIS_URL
+        second = up.OwnRedis(tmp_path / "second")
+        second.stop()
+        assert second.url != first.url
+    finally:
+        first.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "redis_url", "expected"),
+    [
+        (DEFAULT_URL, up.USUAL_REDIS_URL, ["lorikeet chat pirate", "lorikeet queue --watch"]),
+        (DEFAULT_URL, None, ["lorikeet chat pirate"]),
+        (
+            "http://127.0.0.1:1",
+            "redis://127.0.0.1:2/0",
+            [
+                "lorikeet chat pirate --url http://127.0.0.1:1",
+                "lorikeet queue --watch --redis-url redis://127.0.0.1:2/0",
+            ],
+        ),
+    ],
+)
+def test_what_is_printed_when_it_is_ready_can_be_pasted(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    redis_url: str | None,
+    expected: list[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/no/virtual/environment/lorikeet", "up"])
+    command._announce(url, ["base", "pirate"], redis_url, has_keys=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "/lorikeet " in line] == [
+        f"/no/virtual/environment/{line}" for line in expected
+    ]
+
+
+def test_a_program_on_the_path_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "lorikeet"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [str(program), "up"])
+    assert command._program() == "lorikeet"
+    monkeypatch.setenv("PATH", "")
+    assert command._program() == str(program)
 
 
 def test_no_secret_is_on_a_childs_command_line() -> None:

@@ -1,7 +1,9 @@
 """The native kernels for CPUs: C++ with OpenMP, called through ctypes with tensors' addresses."""
 
+from __future__ import annotations
+
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import torch
 from torch import Tensor
 
 from worker.kernels.cpu.build import cpu_flags, load_library
-from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
+from worker.kernels.cpu.layer import LayerStep, NativeLayer
+from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
@@ -46,6 +49,9 @@ class NativeKernels:
         self._silu_mul = function("silu_mul", c_void_p, c_void_p, c_int64, c_void_p, rows, size)
         self._rope = function("rope", c_void_p, c_int64, c_void_p, c_void_p, rows, c_int64, c_int64)
 
+        self._decoder_layer = library.decoder_layer
+        self._decoder_layer.argtypes = [c_void_p, c_void_p]
+        self._decoder_layer.restype = None
         self._linear = library.linear
         self._linear.argtypes = [
             *(c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64),
@@ -97,9 +103,7 @@ class NativeKernels:
         num_tokens, num_heads, key_dim = query.shape
         value_dim = value_cache.shape[3]
         out = query.new_empty(num_tokens, num_heads, value_dim)
-        args = batch.prepared.get(self.name)
-        if args is None:
-            args = batch.prepared[self.name] = _attention_args(batch)
+        args = self._attention_of(batch)
         args.query, args.out = query.data_ptr(), out.data_ptr()
         args.keys, args.values = key_cache.data_ptr(), value_cache.data_ptr()
         args.query_stride, args.num_heads = query.stride(0), num_heads
@@ -112,18 +116,66 @@ class NativeKernels:
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
         """As the interface says; each row of `y` is contiguous."""
         x = _rows(x)
+        struct, address = self._lora(sites, plan)
+        struct.x, struct.y = x.data_ptr(), y.data_ptr()
+        struct.in_features, struct.x_stride, struct.y_stride = x.shape[1], x.stride(0), y.stride(0)
+        self._add_lora(address)
+
+    def decoder_layer(
+        self,
+        layer: NativeLayer,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        cache: tuple[Tensor, Tensor],
+        batch: AttentionBatch,
+        lora: Sequence[tuple[LoRASites, LoRAPlan] | None],
+    ) -> Tensor:
+        """All of `layer` in one call: `x` `[T, hidden]` to a new tensor like it.
+
+        Args:
+            layer: of bfloat16.
+            x: contiguous.
+            rotation: cosines and sines of the tokens' positions, `[T, head_dim]` each.
+            cache: the layer's keys and values.
+            batch: where the tokens' keys and values are.
+            lora: the terms of its q/k/v, o, gate/up and down projections.
+        """
+        y = torch.empty_like(x)
+        attention = self._attention_of(batch)
+        attention.block_size = cache[0].shape[1]
+        terms = [None if pair is None else self._lora(*pair)[1] for pair in lora]
+        step = LayerStep(
+            x=x.data_ptr(),
+            y=y.data_ptr(),
+            cosine=rotation[0].data_ptr(),
+            sine=rotation[1].data_ptr(),
+            slots=batch.slots.data_ptr(),
+            keys=cache[0].data_ptr(),
+            values=cache[1].data_ptr(),
+            attention=ctypes.addressof(attention),
+            lora=(c_void_p * 4)(*terms),
+            num_tokens=len(x),
+        )
+        self._decoder_layer(layer.address, ctypes.addressof(step))
+        return y
+
+    def _attention_of(self, batch: AttentionBatch) -> _AttentionArgs:
+        args: _AttentionArgs | None = batch.prepared.get(self.name)
+        if args is None:
+            args = batch.prepared[self.name] = _attention_args(batch)
+        return args
+
+    def _lora(self, sites: LoRASites, plan: LoRAPlan) -> tuple[_LoRAArgs, int]:
+        """The arguments of `sites` for a batch, and their address."""
         assert plan.page_rows == _PAGE_ROWS
         args = sites.prepared.get(self.name)
         if args is None:
             args = sites.prepared[self.name] = _lora_args(sites)
-        struct = args[0]
         prepared = plan.prepared.get(self.name)
         if prepared is None:
             prepared = plan.prepared[self.name] = _lora_plan(plan)
-        struct.plan = prepared[1]
-        struct.x, struct.y = x.data_ptr(), y.data_ptr()
-        struct.in_features, struct.x_stride, struct.y_stride = x.shape[1], x.stride(0), y.stride(0)
-        self._add_lora(args[1])
+        args[0].plan = prepared[1]
+        return args[0], args[1]
 
     def can_pack(self, weight: Tensor) -> bool:
         """Whether `pack` and `linear` serve this weight better than what torch has."""
@@ -210,14 +262,15 @@ class _Site(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("a", "b")),
-        *((name, c_int64) for name in ("out_features", "offset", "group")),
+        *((name, c_int64) for name in ("a_stride", "b_stride")),
+        *((name, c_int64) for name in ("out_features", "offset", "group", "layer")),
     ]
 
 
 class _Pages(ctypes.Structure):
     """Pages of lora.cpp."""
 
-    _fields_ = [(name, c_void_p) for name in ("starts", "pages")]
+    _fields_ = [*((name, c_void_p) for name in ("starts", "pages")), ("row_length", c_int64)]
 
 
 class _Plan(ctypes.Structure):
@@ -250,19 +303,30 @@ def _attention_args(batch: AttentionBatch) -> _AttentionArgs:
 
 
 def _lora_args(sites: LoRASites) -> tuple[_LoRAArgs, int, Any]:
-    array = (_Site * len(sites.sites))(
-        *(
-            _Site(site.a.data_ptr(), site.b.data_ptr(), site.b.shape[1], site.offset, site.group)
-            for site in sites.sites
-        )
-    )
+    array = (_Site * len(sites.sites))(*map(_lora_site, sites.sites))
     args = _LoRAArgs(sites=ctypes.addressof(array), num_sites=len(sites.sites))
     return args, ctypes.addressof(args), array
 
 
+def _lora_site(site: LoRASite) -> _Site:
+    return _Site(
+        a=site.a.data_ptr(),
+        b=site.b.data_ptr(),
+        a_stride=site.a.stride(0),
+        b_stride=site.b.stride(0),
+        out_features=site.b.shape[2],
+        offset=site.offset,
+        group=site.group,
+        layer=site.layer,
+    )
+
+
 def _lora_plan(plan: LoRAPlan) -> tuple[_Plan, int, Any]:
     array = (_Pages * len(plan.pages))(
-        *(_Pages(group.starts.data_ptr(), group.pages.data_ptr()) for group in plan.pages)
+        *(
+            _Pages(of_group.starts.data_ptr(), of_group.pages.data_ptr(), of_group.pages.shape[1])
+            for of_group in plan.pages
+        )
     )
     struct = _Plan(
         token_starts=plan.token_starts.data_ptr(),

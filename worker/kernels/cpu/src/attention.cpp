@@ -7,10 +7,12 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "attention.h"
 #include "vec.h"
 
 namespace {
@@ -19,33 +21,38 @@ constexpr int64_t CHUNK = 128;    // keys between two rescalings
 constexpr int64_t MAX_ROWS = 96;  // query rows of a tile: their buffers stay in L2
 constexpr int64_t FEW_ROWS = 8;   // up to here keys are read where they lie, beyond transposed
 
-struct AttentionArgs {
-    const void* query;  // [T, num_heads, key_dim]
-    void* out;          // [T, num_heads, value_dim], contiguous
-    const void* keys;   // [num_blocks, block_size, num_kv_heads, key_dim]
-    const void* values;
-    const int32_t* block_tables;  // [num_seqs, table_stride]
-    const int32_t* query_starts;  // [num_seqs + 1]
-    const int32_t* context_lens;  // [num_seqs]
-    int64_t query_stride;         // elements between tokens
-    int64_t table_stride;
-    int64_t num_seqs;
-    int64_t num_heads;
-    int64_t num_kv_heads;
-    int64_t key_dim;
-    int64_t value_dim;
-    int64_t block_size;
-    int64_t window;  // 0: none
-    float scaling;
-    float softcap;  // 0: none
-};
-
 struct Tile {
     int32_t seq;
     int32_t first;  // first token in the flattened row
     int32_t num_tokens;
     int32_t first_head;  // of the key heads
     int32_t num_heads;
+};
+
+// Asks memory for rows that are needed soon, a few lines at a time: in bursts it would stall.
+struct Ahead {
+    const char* const* rows = nullptr;
+    const char* line = nullptr;
+    int64_t lines_of_row = 0;
+    int64_t left_of_row = 0;
+    int64_t left = 0;
+    int64_t lines_each = 0;  // each time
+
+    // Lines of `num_rows` rows, to be asked for in so many times.
+    void start(const void* const* first, int64_t num_rows, int64_t row_bytes, int64_t times) {
+        rows = (const char* const*)first, line = num_rows ? rows[0] : nullptr;
+        lines_of_row = left_of_row = (row_bytes + 63) / 64;
+        left = num_rows * lines_of_row;
+        lines_each = (left + times - 1) / times;
+    }
+
+    void ask() {
+        for (int64_t i = 0; i < lines_each && left; i++) {
+            __builtin_prefetch(line, 0, 2);
+            line += 64, left--;
+            if (--left_of_row == 0 && left) line = *++rows, left_of_row = lines_of_row;
+        }
+    }
 };
 
 struct Scratch {
@@ -62,65 +69,128 @@ struct Scratch {
     }
 };
 
+// Up to CHUNK keys of a tile and their values.
+template <class T>
+struct Chunk {
+    const Tile* tile = nullptr;  // none: there is no further one
+    int64_t first;
+    int64_t num_keys;
+    const T* keys[CHUNK];  // of the tile's first key head
+    const T* values[CHUNK];
+};
+
+// The tiles that one thread computes, one chunk after another, the next one being brought meanwhile.
 template <class T>
 struct Attention {
     const AttentionArgs& args;
-    const Tile& tile;
+    const std::vector<Tile>& tiles;
+    std::atomic<size_t>& next_tile;  // shared by all threads
     Scratch& scratch;
+    Chunk<T> chunks[2];
+    Chunk<T>*now = &chunks[0], *next = &chunks[1];
+    Ahead next_keys, next_values;
 
-    Attention(const AttentionArgs& args, const Tile& tile, Scratch& scratch)
-        : args(args), tile(tile), scratch(scratch) {}
+    Attention(const AttentionArgs& args, const std::vector<Tile>& tiles,
+              std::atomic<size_t>& next_tile, Scratch& scratch)
+        : args(args), tiles(tiles), next_tile(next_tile), scratch(scratch) {}
 
     int64_t group = args.num_heads / args.num_kv_heads;
-    int64_t num_rows = tile.num_tokens * group;  // of one key head
-    int64_t head = 0;                            // the current one of the tile's key heads
-    const T* keys[CHUNK];                        // of the current chunk and the first head
-    const T* values[CHUNK];
-
-    // Position of a row's token; rows are the tile's tokens, and for each its heads.
-    int64_t position(int64_t row) const {
-        int64_t end = args.query_starts[tile.seq + 1];
-        return args.context_lens[tile.seq] - end + tile.first + row / group;
-    }
-
-    // Where some keys or values lie, up to whole vectors of them.
-    void locate(const void* cache, int64_t dim, int64_t first, int64_t num_keys, const T** rows) {
-        const int32_t* table = args.block_tables + tile.seq * args.table_stride;
-        int64_t block = first / args.block_size, slot = first % args.block_size;
-        for (int64_t k = 0; k < num_keys; k++) {
-            int64_t row = table[block] * args.block_size + slot;
-            rows[k] = (const T*)cache + (row * args.num_kv_heads + tile.first_head) * dim;
-            if (++slot == args.block_size) block++, slot = 0;
-        }
-        for (int64_t k = num_keys; k % LANES; k++) rows[k] = rows[num_keys - 1];
-    }
-
-    // Asks for the row of all the tile's heads.
-    void prefetch(const T* row, int64_t dim) const {
-        const char* from = (const char*)row;
-        for (int64_t i = 0; i < tile.num_heads * dim * (int64_t)sizeof(T); i += 64)
-            __builtin_prefetch(from + i, 0, 2);
-    }
+    Tile tile{};           // the current one
+    int64_t num_rows = 0;  // of one of its key heads
+    int64_t head = 0;      // the current one of its key heads
+    const T* const* keys = nullptr;    // of the current chunk
+    const T* const* values = nullptr;
 
     void run() {
+        take_tile(*now);
+        for (; now->tile; std::swap(now, next)) {
+            follow(*next);
+            if (now->first == first_key(*now->tile)) begin();
+            keys = now->keys, values = now->values;
+            attend();
+            if (next->tile != now->tile)
+                for (head = 0; head < tile.num_heads; head++) write();
+        }
+    }
+
+    // Position of a row's token; rows are a tile's tokens, and for each its heads.
+    int64_t position(const Tile& of, int64_t row) const {
+        int64_t end = args.query_starts[of.seq + 1];
+        return args.context_lens[of.seq] - end + of.first + row / group;
+    }
+
+    int64_t first_key(const Tile& of) const {
+        return args.window ? std::max<int64_t>(0, position(of, 0) - args.window + 1) : 0;
+    }
+
+    int64_t end_key(const Tile& of) const { return position(of, of.num_tokens * group - 1) + 1; }
+
+    // What comes after the current chunk.
+    void follow(Chunk<T>& chunk) {
+        int64_t first = now->first + now->num_keys;
+        if (first < end_key(*now->tile))
+            locate(chunk, now->tile, first);
+        else
+            take_tile(chunk);
+    }
+
+    void take_tile(Chunk<T>& chunk) {
+        size_t i = next_tile++;
+        if (i < tiles.size())
+            locate(chunk, &tiles[i], first_key(tiles[i]));
+        else
+            chunk.tile = nullptr;
+    }
+
+    void locate(Chunk<T>& chunk, const Tile* of, int64_t first) {
+        chunk.tile = of;
+        chunk.first = first;
+        chunk.num_keys = std::min(CHUNK, end_key(*of) - first);
+        locate_rows(chunk, args.keys, args.key_dim, chunk.keys);
+        locate_rows(chunk, args.values, args.value_dim, chunk.values);
+    }
+
+    // Where a chunk's keys or values lie, up to whole vectors of them.
+    void locate_rows(const Chunk<T>& chunk, const void* cache, int64_t dim, const T** rows) {
+        const int32_t* table = args.block_tables + chunk.tile->seq * args.table_stride;
+        int64_t block = chunk.first / args.block_size, slot = chunk.first % args.block_size;
+        for (int64_t k = 0; k < chunk.num_keys; k++) {
+            int64_t row = table[block] * args.block_size + slot;
+            rows[k] = (const T*)cache + (row * args.num_kv_heads + chunk.tile->first_head) * dim;
+            if (++slot == args.block_size) block++, slot = 0;
+        }
+        for (int64_t k = chunk.num_keys; k % LANES; k++) rows[k] = rows[chunk.num_keys - 1];
+    }
+
+    void begin() {
+        tile = *now->tile;
+        num_rows = tile.num_tokens * group;
+        head = 0;
         scratch.fit(num_rows, tile.num_heads, args.key_dim, args.value_dim);
         if (num_rows > FEW_ROWS) load_query();
-        int64_t end = position(num_rows - 1) + 1;
-        int64_t start = args.window ? std::max<int64_t>(0, position(0) - args.window + 1) : 0;
-        for (int64_t key = start; key < end; key += CHUNK) {
-            int64_t num_keys = std::min(CHUNK, end - key);
-            locate(args.keys, args.key_dim, key, num_keys, keys);
-            locate(args.values, args.value_dim, key, num_keys, values);
-            for (head = 0; head < tile.num_heads; head++) {
-                if (num_rows <= FEW_ROWS)
-                    score_in_place(num_keys);
-                else
-                    score_transposed(num_keys);
-                for (int64_t row = 0; row < num_rows; row++) normalise(row, key, num_keys);
-                add_values(num_keys);
-            }
+    }
+
+    void attend() {
+        int64_t num_keys = now->num_keys;
+        look_ahead();
+        for (head = 0; head < tile.num_heads; head++) {
+            if (num_rows <= FEW_ROWS)
+                score_in_place(num_keys);
+            else
+                score_transposed(num_keys);
+            for (int64_t row = 0; row < num_rows; row++) normalise(row, now->first, num_keys);
+            add_values(num_keys);
         }
-        for (head = 0; head < tile.num_heads; head++) write();
+    }
+
+    // Spreads the next chunk's lines over the reading of this one.
+    void look_ahead() {
+        int64_t num_rows_ahead = next->tile ? next->num_keys : 0;
+        int64_t width = next->tile ? next->tile->num_heads * (int64_t)sizeof(T) : 0;
+        int64_t times = now->num_keys * tile.num_heads;
+        next_keys.start((const void* const*)next->keys, num_rows_ahead, width * args.key_dim,
+                        num_rows <= FEW_ROWS ? times * num_rows : times);
+        next_values.start((const void* const*)next->values, num_rows_ahead, width * args.value_dim, times);
     }
 
     int64_t query_head(int64_t row) const { return (tile.first_head + head) * group + row % group; }
@@ -141,30 +211,46 @@ struct Attention {
     // The cache is read once and scattered, so that only asking ahead keeps memory busy.
     void score_in_place(int64_t num_keys) {
         for (int64_t k = 0; k < num_keys; k += LANES) {
-            for (int64_t i = k; i < k + LANES && head == 0; i++) {
-                if (i + LANES < num_keys) prefetch(keys[i + LANES], args.key_dim);
-                prefetch(values[i], args.value_dim);
-            }
             for (int64_t row = 0; row < num_rows; row++) {
                 Vec products[LANES];
-                const T* query = query_of(row);
-                for (int64_t i = 0; i < LANES; i++)
-                    products[i] = multiply(query, keys[k + i] + head * args.key_dim);
+                switch (args.key_dim) {
+                    case 2 * Dot<T>::WIDTH: multiply<2>(products, row, k); break;
+                    case 4 * Dot<T>::WIDTH: multiply<4>(products, row, k); break;
+                    default: multiply(products, row, k);
+                }
                 store(&scratch.scores[row * CHUNK + k], sums(products) * args.scaling);
             }
         }
     }
 
-    // To be summed over the lanes.
-    Vec multiply(const T* query, const T* key) const {
+    // A row's query with LANES keys from the k-th on; each product is to be summed over its lanes.
+    template <int WORDS>
+    void multiply(Vec* products, int64_t row, int64_t k) {
         using D = Dot<T>;
-        Vec products{};
-        int64_t d = 0;
-        for (; d + D::WIDTH <= args.key_dim; d += D::WIDTH)
-            D::add(products, D::get(query + d), D::get(key + d));
-        if (int64_t left = args.key_dim - d)
-            D::add(products, D::get_part(query + d, left), D::get_part(key + d, left));
-        return products;
+        typename D::V query[WORDS];
+        for (int i = 0; i < WORDS; i++) query[i] = D::get(query_of(row) + i * D::WIDTH);
+        for (int64_t i = 0; i < LANES; i++) {
+            const T* key = keys[k + i] + head * WORDS * D::WIDTH;
+            products[i] = Vec{};
+            for (int w = 0; w < WORDS; w++) D::add(products[i], query[w], D::get(key + w * D::WIDTH));
+            next_keys.ask();
+        }
+    }
+
+    // The same for any size.
+    void multiply(Vec* products, int64_t row, int64_t k) {
+        using D = Dot<T>;
+        const T* query = query_of(row);
+        for (int64_t i = 0; i < LANES; i++) {
+            const T* key = keys[k + i] + head * args.key_dim;
+            products[i] = Vec{};
+            int64_t d = 0;
+            for (; d + D::WIDTH <= args.key_dim; d += D::WIDTH)
+                D::add(products[i], D::get(query + d), D::get(key + d));
+            if (int64_t left = args.key_dim - d)
+                D::add(products[i], D::get_part(query + d, left), D::get_part(key + d, left));
+            next_keys.ask();
+        }
     }
 
     void score_transposed(int64_t num_keys) {
@@ -184,6 +270,7 @@ struct Attention {
             for (int64_t k = 0; k < LANES; k++) {
                 const T* row = rows[k] + head * args.key_dim + d;
                 v[k] = num_dims == LANES ? load(row) : load_part(row, num_dims);
+                if (d == 0) next_keys.ask();
             }
             transpose(v);
             for (int64_t i = 0; i < LANES; i++) store(&scratch.transposed[(d + i) * LANES], v[i]);
@@ -209,7 +296,7 @@ struct Attention {
         if (args.softcap > 0)
             for (int64_t k = 0; k < num_keys; k++)
                 scores[k] = args.softcap * std::tanh(scores[k] / args.softcap);
-        int64_t last = position(row) - first;
+        int64_t last = position(tile, row) - first;
         for (int64_t k = std::max<int64_t>(0, last + 1); k < num_keys; k++) scores[k] = NONE;
         if (args.window)
             for (int64_t k = 0; k <= std::min(last - args.window, num_keys - 1); k++) scores[k] = NONE;
@@ -265,10 +352,12 @@ struct Attention {
         int64_t from = head * args.value_dim + d;
         float* out = out_of(row) + d;
         const float* weights = &scratch.scores[row * CHUNK];
+        const bool asks = row == 0 && d == 0;
         for (int i = 0; i < ROWS; i++)
             for (int v = 0; v < VECS; v++) sums[i][v] = load(out + i * args.value_dim + v * LANES);
         for (int64_t k = 0; k < num_keys; k++) {
             Vec value[VECS];
+            if (asks) next_values.ask();
             for (int v = 0; v < VECS; v++) value[v] = load(values[k] + from + v * LANES);
             for (int i = 0; i < ROWS; i++)
                 for (int v = 0; v < VECS; v++) sums[i][v] += weights[i * CHUNK + k] * value[v];
@@ -311,11 +400,11 @@ std::vector<Tile> cut_into_tiles(const AttentionArgs& args, int num_threads) {
 template <class T>
 void attend(const AttentionArgs& args) {
     std::vector<Tile> tiles = cut_into_tiles(args, omp_get_max_threads());
+    std::atomic<size_t> next_tile{0};
 #pragma omp parallel
     {
         static thread_local Scratch scratch;
-#pragma omp for schedule(dynamic, 1)
-        for (size_t i = 0; i < tiles.size(); i++) Attention<T>(args, tiles[i], scratch).run();
+        Attention<T>(args, tiles, next_tile, scratch).run();
     }
 }
 

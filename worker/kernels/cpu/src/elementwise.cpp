@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int64_t WORTH_THREADS = 1 << 16;  // elements
+constexpr int64_t WORTH_THREADS = 1 << 14;  // elements
 
 // y = x / rms(x) * (offset + weight). `round_first` rounds before the weight is applied, as
 // Llama's norm does; Gemma's doesn't.

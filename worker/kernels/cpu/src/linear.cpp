@@ -16,9 +16,11 @@ constexpr int64_t ROWS = 8;  // times VECS sums: most of the registers
 
 #if defined(__AVX512BF16__)
 
+// `ahead` is what a later tile will read: `ahead_step` bytes of it are asked for with every pair.
 template <int R>
 void tile(const bf16* x, int64_t x_stride, const bf16* w, const bf16* bias, bf16* y,
-          int64_t y_stride, int64_t num_columns, int64_t k) {
+          int64_t y_stride, int64_t num_columns, int64_t k, const char* ahead,
+          int64_t ahead_step) {
     __m512 sums[R][VECS];
     for (int v = 0; v < VECS; v++) {
         int64_t n = std::clamp<int64_t>(num_columns - v * LANES, 0, LANES);
@@ -26,7 +28,8 @@ void tile(const bf16* x, int64_t x_stride, const bf16* w, const bf16* bias, bf16
         for (int r = 0; r < R; r++) sums[r][v] = start;
     }
     const char* weights = (const char*)w;
-    for (int64_t i = 0; i < k; i += 2, weights += COLUMNS * 4) {
+    for (int64_t i = 0; i < k; i += 2, weights += COLUMNS * 4, ahead += ahead_step) {
+        for (int64_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 2);
         __m512bh columns[VECS];
         for (int v = 0; v < VECS; v++) {
             columns[v] = (__m512bh)_mm512_loadu_si512(weights + v * 64);
@@ -50,11 +53,16 @@ void tile(const bf16* x, int64_t x_stride, const bf16* w, const bf16* bias, bf16
         }
 }
 
+// While a block that lies in L2 is multiplied by further rows, memory brings the next one.
 void rows_of_block(int64_t rows, const bf16* x, int64_t x_stride, const bf16* w, const bf16* bias,
-                   bf16* y, int64_t y_stride, int64_t num_columns, int64_t k) {
+                   bf16* y, int64_t y_stride, int64_t num_columns, int64_t k, bool has_next) {
+    const char* next = (const char*)(w + COLUMNS * k);
+    int64_t step = has_next && rows >= 2 * ROWS ? COLUMNS * 4 * ROWS / rows : 0;
     auto run = [&](auto tile_of, int64_t height) {
-        for (; rows >= height; rows -= height, x += height * x_stride, y += height * y_stride)
-            tile_of(x, x_stride, w, bias, y, y_stride, num_columns, k);
+        for (; rows >= height; rows -= height, x += height * x_stride, y += height * y_stride) {
+            tile_of(x, x_stride, w, bias, y, y_stride, num_columns, k, next, step);
+            next += step * k / 2;
+        }
     };
     run(tile<ROWS>, ROWS);
     run(tile<4>, 4);
@@ -95,7 +103,7 @@ extern "C" void linear(const bf16* x, int64_t x_stride, const bf16* packed, cons
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < n; block += COLUMNS)
         rows_of_block(rows, x, x_stride, packed + block * k, bias ? bias + block : nullptr,
-                      y + block, y_stride, std::min(COLUMNS, n - block), k);
+                      y + block, y_stride, std::min(COLUMNS, n - block), k, block + COLUMNS < n);
 #else
     (void)x, (void)x_stride, (void)packed, (void)bias, (void)y, (void)y_stride;
     (void)rows, (void)n, (void)k;

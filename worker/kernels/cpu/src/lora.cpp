@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "lora.h"
 #include "vec.h"
 
 namespace {
@@ -21,37 +22,6 @@ constexpr int64_t TOKEN_TILE = 64;    // of a shrink task
 constexpr int64_t COLUMN_TILE = 192;  // of an expand task, where each has many tokens or there are few
 constexpr int64_t WIDE_TILE = 1536;   // where there are many with few tokens
 constexpr int64_t FEW_TOKENS = 8;
-
-struct Site {  // one linear
-    const void* a;  // [rows, in]
-    const void* b;  // [rows, out]
-    int64_t out_features;
-    int64_t offset;  // of its columns in y
-    int64_t group;   // whose pages it uses
-};
-
-struct Pages {  // of each adapter in one pool group
-    const int32_t* starts;  // [num_adapters + 1]
-    const int32_t* pages;
-};
-
-struct Plan {
-    const int32_t* token_starts;  // [num_adapters + 1]
-    const int32_t* tokens;        // rows of x and y
-    const Pages* groups;
-    int64_t num_adapters;
-};
-
-struct Args {
-    const Site* sites;
-    const Plan* plan;
-    const void* x;  // [T, in_features]
-    void* y;        // [T, y_stride]
-    int64_t num_sites;
-    int64_t in_features;
-    int64_t x_stride;
-    int64_t y_stride;
-};
 
 struct Task {
     const Site* site;
@@ -64,13 +34,23 @@ struct Task {
     int64_t width;  // columns of an expand task
 };
 
+template <class T>
+const T* a_of(const Task& task, int64_t page) {
+    return (const T*)task.site->a + task.pages[page] * task.site->a_stride;
+}
+
+template <class T>
+const T* b_of(const Task& task, int64_t page) {
+    return (const T*)task.site->b + task.pages[page] * task.site->b_stride;
+}
+
 template <class T, int TOKENS, int ROWS>
-void shrink_tile(const Task& task, const Args& args, int64_t token, int64_t row) {
+void shrink_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t row) {
     using D = Dot<T>;
     const T *x[TOKENS], *a[ROWS];
-    int64_t page_row = task.pages[task.first] * PAGE_ROWS + row;
+    const T* page = a_of<T>(task, task.first);
     for (int i = 0; i < TOKENS; i++) x[i] = (const T*)args.x + task.tokens[token + i] * args.x_stride;
-    for (int r = 0; r < ROWS; r++) a[r] = (const T*)task.site->a + (page_row + r) * args.in_features;
+    for (int r = 0; r < ROWS; r++) a[r] = page + (row + r) * args.in_features;
     Vec products[TOKENS][ROWS] = {};
     int64_t k = 0;
     for (; k + D::WIDTH <= args.in_features; k += D::WIDTH) {
@@ -103,7 +83,7 @@ void shrink_tile(const Task& task, const Args& args, int64_t token, int64_t row)
 }
 
 template <class T>
-void shrink(const Task& task, const Args& args) {
+void shrink(const Task& task, const LoRAArgs& args) {
     for (int64_t row = 0; row < PAGE_ROWS; row += 4) {
         int64_t token = 0;
         for (; token + 4 <= task.num_tokens; token += 4) shrink_tile<T, 4, 4>(task, args, token, row);
@@ -112,12 +92,12 @@ void shrink(const Task& task, const Args& args) {
 }
 
 template <class T, int TOKENS, int VECS>
-void expand_tile(const Task& task, const Args& args, int64_t token, int64_t column, int64_t width) {
+void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t column, int64_t width) {
     int64_t num_rows = task.num_pages * PAGE_ROWS, stride = task.site->out_features;
     const float* shrunk = task.shrunk + token * num_rows;
     Vec sums[TOKENS][VECS] = {};
     for (int64_t page = 0; page < task.num_pages; page++) {
-        const T* b = (const T*)task.site->b + task.pages[page] * PAGE_ROWS * stride + column;
+        const T* b = b_of<T>(task, page) + column;
         for (int64_t r = 0; r < PAGE_ROWS; r++, b += stride) {
             Vec weights[VECS];
             for (int v = 0; v < VECS; v++)
@@ -140,7 +120,7 @@ void expand_tile(const Task& task, const Args& args, int64_t token, int64_t colu
 
 // As many tokens at once as leave registers for `VECS` vectors of each.
 template <class T, int TOKENS, int VECS>
-void expand_tokens(const Task& task, const Args& args, int64_t& token) {
+void expand_tokens(const Task& task, const LoRAArgs& args, int64_t& token) {
     int64_t end = std::min(task.first + task.width, task.site->out_features);
     for (; token + TOKENS <= task.num_tokens; token += TOKENS) {
         int64_t column = task.first;
@@ -154,7 +134,7 @@ void expand_tokens(const Task& task, const Args& args, int64_t& token) {
 // For few tokens, where reading b is what takes time: four of its rows at once from left to right,
 // which is the order that memory likes, with the sums in L1.
 template <class T, int TOKENS>
-void expand_streaming(const Task& task, const Args& args, int64_t& token) {
+void expand_streaming(const Task& task, const LoRAArgs& args, int64_t& token) {
     constexpr int ROWS = 4;
     int64_t num_rows = task.num_pages * PAGE_ROWS, stride = task.site->out_features;
     int64_t width = std::min(task.width, stride - task.first), whole = width / LANES * LANES;
@@ -162,8 +142,7 @@ void expand_streaming(const Task& task, const Args& args, int64_t& token) {
         alignas(64) float sums[TOKENS][WIDE_TILE] = {};
         const float* shrunk = task.shrunk + token * num_rows;
         for (int64_t row = 0; row < num_rows; row += ROWS) {
-            int64_t page_row = task.pages[row / PAGE_ROWS] * PAGE_ROWS + row % PAGE_ROWS;
-            const T* b = (const T*)task.site->b + page_row * stride + task.first;
+            const T* b = b_of<T>(task, row / PAGE_ROWS) + row % PAGE_ROWS * stride + task.first;
             for (int64_t c = 0; c < whole; c += LANES)
                 for (int i = 0; i < TOKENS; i++) {
                     const float* factor = shrunk + i * num_rows + row;
@@ -187,7 +166,7 @@ void expand_streaming(const Task& task, const Args& args, int64_t& token) {
 }
 
 template <class T>
-void expand(const Task& task, const Args& args) {
+void expand(const Task& task, const LoRAArgs& args) {
     int64_t token = 0;
     if (task.num_tokens < FEW_TOKENS) {
         expand_streaming<T, 4>(task, args, token);
@@ -200,7 +179,7 @@ void expand(const Task& task, const Args& args) {
     }
 }
 
-void add_tasks(const Args& args, std::vector<float>& buffer, std::vector<Task>& shrinks,
+void add_tasks(const LoRAArgs& args, std::vector<float>& buffer, std::vector<Task>& shrinks,
                std::vector<Task>& expands) {
     const Plan& plan = *args.plan;
     bool many = args.num_sites * plan.num_adapters >= 4 * omp_get_max_threads();
@@ -216,7 +195,8 @@ void add_tasks(const Args& args, std::vector<float>& buffer, std::vector<Task>& 
                 float* shrunk = buffer.data() + size;
                 size += num_tokens * num_pages * PAGE_ROWS;
                 if (!pass || !num_pages) continue;
-                Task task{site, plan.tokens + plan.token_starts[i], pages.pages + pages.starts[i],
+                const int32_t* numbers = pages.pages + site->layer * pages.row_length;
+                Task task{site, plan.tokens + plan.token_starts[i], numbers + pages.starts[i],
                           shrunk, num_tokens, num_pages, 0, many && num_tokens < FEW_TOKENS ? WIDE_TILE : COLUMN_TILE};
                 for (int64_t c = 0; c < site->out_features; c += task.width) {
                     task.first = c;
@@ -237,7 +217,7 @@ void add_tasks(const Args& args, std::vector<float>& buffer, std::vector<Task>& 
 }
 
 template <class T>
-void add_lora(const Args& args) {
+void add_lora(const LoRAArgs& args) {
     static thread_local std::vector<float> buffer;
     static thread_local std::vector<Task> shrinks, expands;
     shrinks.clear();
@@ -255,5 +235,5 @@ void add_lora(const Args& args) {
 
 }  // namespace
 
-extern "C" void add_lora_f32(const Args* args) { add_lora<float>(*args); }
-extern "C" void add_lora_bf16(const Args* args) { add_lora<bf16>(*args); }
+extern "C" void add_lora_f32(const LoRAArgs* args) { add_lora<float>(*args); }
+extern "C" void add_lora_bf16(const LoRAArgs* args) { add_lora<bf16>(*args); }

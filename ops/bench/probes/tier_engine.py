@@ -1,0 +1,126 @@
+"""An engine that steps in a thread of its own, in this process, and the tiers that feed it."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from ops.bench.modules import MeasurementFailed
+from ops.bench.probes.engine import endless_request
+from shared.ids import AdapterVersion
+from worker.engine.engine import Engine, EngineConfig
+from worker.engine.request import StepOutput
+from worker.engine_thread import EngineThread
+from worker.loader_threads import LoaderThreads
+from worker.lora.adapter import read_adapter
+from worker.lora.host import HostTier
+from worker.lora.layout import AdapterImage
+from worker.model.loader import load_model
+from worker.threads import end_team, set_threads
+
+T = TypeVar("T")
+
+CONTEXT = 128
+POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An adapter that was brought to the device; seconds of `time.perf_counter`."""
+
+    version: AdapterVersion
+    start_s: float
+    end_s: float
+    evicted: tuple[AdapterVersion, ...]
+
+
+class TierEngine:
+    """As in a worker: loads run beside the steps, on threads of their own."""
+
+    def __init__(self, model: Path, *, device_bytes: int, host_bytes: int, num_seqs: int) -> None:
+        loaded = load_model(str(model), dtype="bfloat16", device="cpu")
+        config = EngineConfig(max_num_seqs=num_seqs, adapter_bytes=device_bytes)
+        self._engine = Engine(loaded, config)
+        self._dtype = loaded.dtype
+        self._vocab_size: int = loaded.config.vocab_size
+        self._host = HostTier(self._engine.layout, host_bytes, loaded.device)
+        self._errors: list[str] = []
+        self.step_ends_s: list[float] = []
+        """When each step ended that gave tokens."""
+        num_threads = torch.get_num_threads()
+        end_team()
+        self._thread = EngineThread(self._engine, self._on_outputs, lambda: None)
+        self._thread.start()
+        self._thread.call(lambda _: set_threads(num_threads))
+        self._threads = LoaderThreads(
+            1, spare_cores=lambda: set_threads(1), is_engine_busy=lambda: self._thread.is_busy
+        )
+        gc.collect()
+        gc.freeze()
+
+    @property
+    def used_bytes(self) -> tuple[int, int]:
+        """What adapters take on the device, and copies of them in the host's memory."""
+        return self._thread.stats.adapter_bytes, self._host.num_bytes
+
+    async def load(self, name: str, folder: Path) -> Loaded:
+        """Bring an adapter from its files to the device.
+
+        Raises:
+            MeasurementFailed: there is no room for it.
+        """
+        start_s = time.perf_counter()
+        image = await self._threads.run(lambda: self._read(name, folder))
+        placing = await self._call(lambda engine: engine.place(image))
+        if placing.reserved is None:
+            raise MeasurementFailed(f"no room for {name} of {image.num_bytes} bytes")
+        reserved = placing.reserved
+        await self._threads.run(lambda: self._thread.write_adapter(reserved, image))
+        await self._call(lambda engine: engine.activate_adapter(reserved, image))
+        self._host.release(image)
+        return Loaded(image.version, start_s, time.perf_counter(), tuple(placing.evicted))
+
+    async def unload(self, version: AdapterVersion) -> None:
+        """Drop an adapter from the device and from the host."""
+        await self._call(lambda engine: engine.remove_adapter(version))
+        self._host.drop(version)
+
+    async def decode(self, number: int, versions: Sequence[AdapterVersion | None]) -> None:
+        """Start as many sequences, with `versions` in turn; they go on until `stop`."""
+        for n in range(number):
+            version = versions[n % len(versions)]
+            self._thread.add(endless_request(n, CONTEXT, self._vocab_size, version))
+        await self.steps(number)
+
+    async def steps(self, number: int) -> None:
+        """Wait for so many steps.
+
+        Raises:
+            MeasurementFailed: a sequence ended with an error.
+        """
+        end = len(self.step_ends_s) + number
+        while len(self.step_ends_s) < end:
+            if self._errors:
+                raise MeasurementFailed(f"the engine says: {self._errors[0]}")
+            await asyncio.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._threads.close()
+        self._thread.stop()
+
+    def _read(self, name: str, folder: Path) -> AdapterImage:
+        base = self._engine.base
+        return self._host.put(read_adapter(name, str(folder), base, dtype=self._dtype))
+
+    def _on_outputs(self, outputs: list[StepOutput]) -> None:
+        self.step_ends_s.append(time.perf_counter())
+        self._errors += [output.error.message for output in outputs if output.error]
+
+    async def _call(self, function: Callable[[Engine], T]) -> T:
+        return await asyncio.wrap_future(self._thread.call(function))

@@ -1,0 +1,180 @@
+"""The host tier: copies within a budget, the least recently used going first."""
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from lora import CPU, made_adapter, made_base, made_pool
+
+from shared.errors import SettingsError
+from worker.lora.adapter import LoRAAdapter
+from worker.lora.host import HostTier
+from worker.lora.layout import AdapterImage, PoolLayout
+
+BASE = made_base()
+LAYOUT = PoolLayout(BASE, torch.float32)
+Q = {"layers.0.q": 8, "layers.1.q": 8}
+BYTES = 2 * 8 * (16 + 16) * 4
+"""Of an adapter of rank 8 on q."""
+
+
+def tier(num_bytes: int) -> HostTier:
+    return HostTier(LAYOUT, num_bytes, CPU)
+
+
+def adapter(number: int, rank: int = 8) -> LoRAAdapter:
+    return made_adapter(BASE, "a", dict.fromkeys(Q, rank), seed=number)
+
+
+def put(host: HostTier, *adapters: LoRAAdapter) -> None:
+    for each in adapters:
+        host.release(host.put(each))
+
+
+def check(image: AdapterImage, of: LoRAAdapter) -> None:
+    """The copy is the adapter: what the pool makes of it says so."""
+    pool = made_pool(BASE)
+    reserved = pool.reserve(image)
+    assert reserved is not None
+    pool.write(reserved, image)
+    expected = LAYOUT.image(of)
+    assert (image.version, image.weights_digest) == (of.version, of.weights_digest)
+    assert image.parts == expected.parts
+    assert torch.equal(torch.cat(list(image.pieces)), torch.cat(list(expected.pieces)))
+
+
+def test_what_was_put_is_there_to_be_taken() -> None:
+    host = tier(4 * BYTES)
+    put(host, adapter(1))
+    assert adapter(1).version in host
+    assert host.num_bytes == BYTES
+    image = host.take(adapter(1).version)
+    assert image is not None
+    check(image, adapter(1))
+    assert host.take(adapter(2).version) is None
+
+
+def test_the_least_recently_used_copy_makes_room() -> None:
+    host = tier(3 * BYTES)
+    put(host, adapter(1), adapter(2), adapter(3))
+    image = host.take(adapter(1).version)
+    assert image is not None
+    host.release(image)
+    host.touch(adapter(2).version)
+    put(host, adapter(4))
+    assert [adapter(n).version in host for n in (1, 2, 3, 4)] == [True, True, False, True]
+    assert host.num_bytes == 3 * BYTES
+
+
+def test_a_copy_that_is_read_stays() -> None:
+    host = tier(2 * BYTES)
+    first = host.put(adapter(1))
+    put(host, adapter(2), adapter(3))
+    assert [adapter(n).version in host for n in (1, 2, 3)] == [True, False, True]
+    check(first, adapter(1))
+    host.release(first)
+    put(host, adapter(4), adapter(5))
+    assert adapter(1).version not in host
+
+
+def test_what_does_not_fit_is_given_all_the_same_and_drives_nobody_out() -> None:
+    host = tier(2 * BYTES)
+    put(host, adapter(1))
+    image = host.put(adapter(2, rank=24))
+    check(image, adapter(2, rank=24))
+    host.release(image)
+    assert [adapter(n).version in host for n in (1, 2)] == [True, False]
+    kept = host.take(adapter(1).version)
+    check(host.put(adapter(3, rank=16)), adapter(3, rank=16))
+    assert kept is not None
+    check(kept, adapter(1))
+
+
+def test_a_tier_without_memory_keeps_nothing() -> None:
+    host = tier(0)
+    check(host.put(adapter(1)), adapter(1))
+    assert adapter(1).version not in host
+    assert host.num_bytes == 0
+
+
+def test_a_copy_that_is_dropped_is_gone_once_nobody_reads_it() -> None:
+    host = tier(2 * BYTES)
+    put(host, adapter(1), adapter(2))
+    image = host.take(adapter(1).version)
+    assert image is not None
+    for number in (1, 2, 3):
+        host.drop(adapter(number).version)
+    assert adapter(1).version not in host
+    assert host.take(adapter(1).version) is None
+    assert host.num_bytes == BYTES
+    check(image, adapter(1))
+    host.release(image)
+    assert host.num_bytes == 0
+
+
+def test_a_copy_that_is_there_is_not_made_twice() -> None:
+    host = tier(4 * BYTES)
+    first, second = host.put(adapter(1)), host.put(adapter(1))
+    assert host.num_bytes == BYTES
+    check(second, adapter(1))
+    host.release(second)
+    put(host, *(adapter(n) for n in range(2, 9)))
+    check(first, adapter(1))
+
+
+def test_a_budget_that_cannot_be_allocated_names_its_setting() -> None:
+    with pytest.raises(SettingsError, match=r"--adapter-host-mb: \d+ MiB can't be allocated"):
+        tier(1 << 60)
+
+
+class Accounts(RuleBasedStateMachine):
+    """Adapters of some sizes are put, taken, released and dropped in any order."""
+
+    LIMIT = 7 * BYTES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = tier(self.LIMIT)
+        self.adapters = [adapter(number, rank) for number, rank in enumerate((8, 9, 16, 24, 64))]
+        self.read: list[tuple[AdapterImage, LoRAAdapter]] = []
+
+    @rule(number=st.integers(0, 4))
+    def put(self, number: int) -> None:
+        self.read.append((self.host.put(self.adapters[number]), self.adapters[number]))
+
+    @rule(number=st.integers(0, 4))
+    def take(self, number: int) -> None:
+        is_there = self.adapters[number].version in self.host
+        image = self.host.take(self.adapters[number].version)
+        assert (image is not None) == is_there
+        if image is not None:
+            self.read.append((image, self.adapters[number]))
+
+    @precondition(lambda self: self.read)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.read) - 1))
+        self.host.release(self.read.pop(index)[0])
+
+    @rule(number=st.integers(0, 4))
+    def drop(self, number: int) -> None:
+        self.host.drop(self.adapters[number].version)
+
+    @invariant()
+    def the_budget_is_kept(self) -> None:
+        kept = {image.version: image for image, _ in self.read}
+        assert self.host.num_bytes <= self.LIMIT
+        there = [a for a in self.adapters if a.version in self.host]
+        assert sum(LAYOUT.image(a).num_bytes for a in there) <= self.host.num_bytes
+        if not kept:
+            assert sum(LAYOUT.image(a).num_bytes for a in there) == self.host.num_bytes
+
+    @invariant()
+    def what_is_read_stays_what_it_is(self) -> None:
+        for image, of in self.read:
+            check(image, of)
+
+
+TestAccounts = Accounts.TestCase
+TestAccounts.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)

@@ -1,0 +1,68 @@
+"""A decoder layer in one native call gives what its modules give, to the bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import engine_of, greedy_request, random_prompt, run
+from kernel_sets import native_kernels
+from tiny import save_adapter, tiny_model
+from torch import Tensor
+
+from worker.engine.request import RequestId
+from worker.model.fused_layer import FusedLayer
+from worker.model.loader import LoadedModel, prepare_model
+
+LAYERS = {"llama": 2, "qwen2": 2, "qwen3": 0, "gemma2": 0, "mixtral": 0, "gpt_neox": 0}
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "all": {"r": 24, "target_modules": LINEARS},
+    "some": {"r": 5, "target_modules": ["k_proj", "down_proj"], "layers_to_transform": [1]},
+}
+
+
+def loaded(model_type: str) -> LoadedModel:
+    model = tiny_model(model_type, initializer_range=0.02).to(torch.bfloat16)
+    kernels = native_kernels(torch.bfloat16)
+    return prepare_model(model, None, name="t", digest="0" * 64, source="t", kernels=kernels)
+
+
+def fused_layers(of: LoadedModel) -> list[FusedLayer]:
+    return [module for module in of.model.modules() if isinstance(module, FusedLayer)]
+
+
+def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[int]]:
+    """Of base and adapters together, in chunks of few tokens."""
+    engine, versions = engine_of(of, folders, budget=13)
+    names = ["base", *ADAPTERS]
+    requests = [
+        greedy_request(str(n), random_prompt(n, 3 + 9 * n), 12, versions.get(names[n % 3]))
+        for n in range(6)
+    ]
+    return run(engine, requests)
+
+
+@pytest.mark.parametrize("model_type", LAYERS)
+def test_layers_of_the_known_kind_are_found_and_no_others(model_type: str) -> None:
+    of = loaded(model_type)
+    can_be = native_kernels(torch.bfloat16).can_pack(torch.empty(16, 16, dtype=torch.bfloat16))
+    assert len(fused_layers(of)) == (LAYERS[model_type] if can_be else 0)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+def test_a_layer_in_one_call_gives_what_its_modules_give(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {
+        name: save_adapter(tmp_path / name, model_type, seed=seed, **config)
+        for seed, (name, config) in enumerate(ADAPTERS.items())
+    }
+    of = loaded(model_type)
+    at_once = answers(of, folders)
+
+    def forward(layer: FusedLayer, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        return layer.by_modules(hidden_states, **kwargs)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(FusedLayer, "forward", forward)
+    assert answers(of, folders) == at_once

@@ -1,0 +1,62 @@
+from shared.ids import AdapterVersion
+from worker.room import Room
+
+A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
+
+
+def test_the_adapter_with_fewest_jobs_makes_room() -> None:
+    room = Room()
+    room.crowd_out(C, {A: 3, B: 2})
+    assert (room.crowded_out, room.yielding) == ({C}, {B})
+
+
+def test_each_that_finds_no_room_has_another_one_make_room() -> None:
+    room = Room()
+    room.crowd_out(C, {A: 3, B: 2})
+    room.crowd_out(C, {A: 3, B: 2})
+    room.crowd_out(C, {A: 3, B: 2})
+    assert room.yielding == {A, B}
+
+
+def test_who_was_crowded_out_may_be_claimed_when_the_last_job_of_another_has_ended() -> None:
+    room = Room()
+    room.crowd_out(C, {A: 3, B: 2})
+    room.job_gone({A: 2, B: 2})
+    room.job_gone({A: 2, B: 1})
+    assert room.crowded_out
+    room.job_gone({A: 2})
+    assert not room.crowded_out
+    assert room.yielding == {B}, "not to be claimed before the one that it makes room for"
+
+
+def test_without_anybody_to_make_room_any_end_may_help() -> None:
+    room = Room()
+    room.crowd_out(C, {C: 1, A: 0})
+    assert not room.yielding
+    room.job_gone({})
+    assert not room.crowded_out
+
+
+def test_whoever_made_room_is_claimed_again_once_somebody_is_in_its_place() -> None:
+    room = Room()
+    room.crowd_out(C, {A: 1})
+    room.loaded()
+    assert not room.crowded_out
+    assert not room.yielding
+
+
+def test_whoever_made_room_is_claimed_again_if_nobody_wants_it_any_more() -> None:
+    room = Room()
+    room.crowd_out(C, {A: 1})
+    room.claimed_no_cold()
+    assert room.yielding == {A}, "it isn't free yet"
+    room.job_gone({})
+    room.claimed_no_cold()
+    assert not room.yielding
+
+
+def test_memory_that_was_freed_otherwise_may_do() -> None:
+    room = Room()
+    room.crowd_out(C, {A: 1})
+    room.memory_freed()
+    assert not room.crowded_out

@@ -1,0 +1,163 @@
+"""How an adapter's weights lie in memory: in the pool, and in copies that wait for it.
+
+A page holds PAGE_ROWS rows of one linear: its A `[PAGE_ROWS, in]`, then its B, transposed and
+scaled, `[PAGE_ROWS, out]`. Linears of the same shape, at the same place in each layer, are a
+group. An adapter has pages of the groups that it targets, as many as its largest rank there needs,
+and of each layer; rows that it doesn't use are zero.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
+from torch import Tensor
+
+from shared.ids import AdapterVersion
+from worker.lora.adapter import LoRAAdapter
+from worker.lora.modules import BaseModules, ModuleShape
+from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Blocks, pages_of_rank, units_of
+from worker.lora.pauses import pause
+
+
+class Site(NamedTuple):
+    """Where a module's weights are in the pool."""
+
+    group: int
+    layer: int
+    """Index within the group, not the model's number of the layer."""
+
+
+class Part(NamedTuple):
+    """What an adapter has of one group."""
+
+    group: int
+    num_pages: int
+    """Of each layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGroup:
+    """Linears of one shape at the same place in each layer."""
+
+    shape: ModuleShape
+    modules: tuple[str, ...]
+    page_units: int
+
+    @property
+    def num_layers(self) -> int:
+        """How many linears there are."""
+        return len(self.modules)
+
+    @property
+    def b_start(self) -> int:
+        """Where B begins in a page, in elements."""
+        return PAGE_ROWS * self.shape.in_features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AdapterImage:
+    """An adapter's weights as they lie in memory: by part, then layer, then page."""
+
+    version: AdapterVersion
+    weights_digest: str
+    parts: tuple[Part, ...]
+    pieces: Sequence[Tensor]
+    """Flat tensors, one behind the other."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all pages."""
+        return sum(piece.nbytes for piece in self.pieces)
+
+
+class PoolLayout:
+    """Which linears a base has, and what their pages are like in one dtype."""
+
+    def __init__(self, base: BaseModules, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.unit = UNIT_BYTES // dtype.itemsize
+        """Elements of a unit."""
+        places: dict[tuple[str, ModuleShape], list[str]] = {}
+        for name, shape in base.linears.items():
+            places.setdefault((_place_in_layer(name), shape), []).append(name)
+        self.groups = tuple(
+            PoolGroup(shape, tuple(names), self._page_units(shape))
+            for (_, shape), names in places.items()
+        )
+
+    @cached_property
+    def sites(self) -> dict[str, Site]:
+        """Where each linear of the base has its weights, by module name."""
+        return {
+            name: Site(index, layer)
+            for index, group in enumerate(self.groups)
+            for layer, name in enumerate(group.modules)
+        }
+
+    def blocks(self, part: Part) -> Blocks:
+        """What memory a part takes."""
+        group = self.groups[part.group]
+        return Blocks(group.num_layers * part.num_pages, group.page_units)
+
+    def image(self, adapter: LoRAAdapter) -> AdapterImage:
+        """The adapter's weights as they lie in memory, in memory of their own on the CPU."""
+        parts = self._parts(adapter)
+        sizes = [self.unit * number * units for number, units in map(self.blocks, parts)]
+        data = torch.zeros(sum(sizes), dtype=self.dtype)
+        for part, pages in zip(parts, torch.split(data, sizes), strict=True):
+            self._fill(part, pages, adapter)
+        return AdapterImage(
+            version=adapter.version,
+            weights_digest=adapter.weights_digest,
+            parts=parts,
+            pieces=(data,),
+        )
+
+    def _page_units(self, shape: ModuleShape) -> int:
+        width = shape.in_features + shape.out_features
+        return units_of(PAGE_ROWS * width * self.dtype.itemsize)
+
+    def _parts(self, adapter: LoRAAdapter) -> tuple[Part, ...]:
+        num_pages: dict[int, int] = {}
+        for module, weights in adapter.modules.items():
+            group = self.sites[module].group
+            num_pages[group] = max(num_pages.get(group, 0), pages_of_rank(len(weights.a)))
+        return tuple(Part(group, num_pages[group]) for group in sorted(num_pages))
+
+    def _fill(self, part: Part, data: Tensor, adapter: LoRAAdapter) -> None:
+        group = self.groups[part.group]
+        found = [adapter.modules.get(module) for module in group.modules]
+        pages = data.view(group.num_layers, part.num_pages, group.page_units * self.unit)
+        a, b = [w.a if w else None for w in found], [w.b.t() if w else None for w in found]
+        _put(pages, 0, group.shape.in_features, a)
+        _put(pages, group.b_start, group.shape.out_features, b)
+
+
+def _put(pages: Tensor, start: int, width: int, layers: Sequence[Tensor | None]) -> None:
+    """Write each layer's rows `[r, width]` into its `pages`, from element `start` of each on.
+
+    All layers in one operation: many small ones would take the interpreter from the engine.
+    """
+    pause()
+    num_layers, num_pages, _ = pages.shape
+    rows = torch.stack([_padded(rows, num_pages * PAGE_ROWS, width, pages) for rows in layers])
+    size = PAGE_ROWS * width
+    pages[:, :, start : start + size] = rows.view(num_layers, num_pages, size)
+
+
+def _padded(rows: Tensor | None, num_rows: int, width: int, like: Tensor) -> Tensor:
+    """`rows`, filled up with zeros to `num_rows`."""
+    if rows is None:
+        return like.new_zeros(num_rows, width)
+    missing = num_rows - len(rows)
+    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
+
+
+def _place_in_layer(name: str) -> str:
+    """The part of a module's name below its layer; the whole name outside of layers."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[numbers[0] + 1 :]) if numbers else name

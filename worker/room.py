@@ -1,0 +1,47 @@
+"""Who waits for adapter memory, and who makes room for them. Policy only."""
+
+from collections.abc import Mapping
+
+from shared.ids import AdapterVersion
+
+
+class Room:
+    """Adapters that found no room beside those in use, and those that take no more jobs for them.
+
+    Adapters that always have jobs would never give their memory up. So for each one that is
+    crowded out, one of them gets no new jobs until its last one has ended and somebody else is in
+    its place.
+    """
+
+    def __init__(self) -> None:
+        self.crowded_out: set[AdapterVersion] = set()
+        """Not to be claimed: there is no room yet."""
+        self.yielding: set[AdapterVersion] = set()
+        """Resident, but not to be claimed either."""
+
+    def crowd_out(self, version: AdapterVersion, jobs: Mapping[AdapterVersion, int]) -> None:
+        """Note that `version` found no room; `jobs` are how many each resident one has."""
+        self.crowded_out.add(version)
+        in_use = [other for other, number in jobs.items() if number and other != version]
+        in_use = [other for other in in_use if other not in self.yielding]
+        if in_use:
+            self.yielding.add(min(in_use, key=jobs.__getitem__))
+
+    def job_gone(self, jobs: Mapping[AdapterVersion, int]) -> None:
+        """Note that a job has ended; `jobs` are those that are left."""
+        if not self.yielding or any(not jobs.get(version) for version in self.yielding):
+            self.crowded_out.clear()
+
+    def loaded(self) -> None:
+        """Note that an adapter got memory: everything may be claimed again."""
+        self.crowded_out.clear()
+        self.yielding.clear()
+
+    def memory_freed(self) -> None:
+        """Note that memory was given up otherwise: it may do."""
+        self.crowded_out.clear()
+
+    def claimed_no_cold(self) -> None:
+        """Note that nobody else wants to be loaded: who made room for others need not any more."""
+        if not self.crowded_out:
+            self.yielding.clear()
