@@ -57,11 +57,11 @@ class Adapters:
         engine: EngineThread,
         *,
         base: AdapterVersion,
-        read: Callable[[str, str], "LoRAAdapter"],
+        read: Callable[[Adapter], "LoRAAdapter"],
         host: "HostTier",
         threads: LoaderThreads,
     ) -> None:
-        """Start with the base alone; `read` takes a name and a source, checks all, and blocks."""
+        """Start with the base alone; `read` takes a registry's entry, checks all, and blocks."""
         self.room = Room()
         self.on_loaded: Callable[[], None] = lambda: None
         """Called after each load: the next one may begin."""
@@ -92,6 +92,11 @@ class Adapters:
     def held(self) -> list[AdapterVersion]:
         """What the engine holds or will hold soon, the base included."""
         return sorted(self._residents | self._loading)
+
+    @property
+    def known(self) -> list[AdapterVersion]:
+        """What is in any tier here, the base included."""
+        return sorted(self._residents.union(self._host.versions))
 
     @property
     def loading(self) -> list[AdapterVersion]:
@@ -250,7 +255,7 @@ class Adapters:
 
     async def _read_to_host(self, entry: Adapter) -> "AdapterImage":
         def read() -> "AdapterImage":
-            adapter = self._read(entry.name, entry.source)
+            adapter = self._read(entry)
             if adapter.version != entry.version:
                 raise AdapterRejected(
                     f"{entry.source} holds {adapter.version} by now, not {entry.version}"

@@ -59,6 +59,12 @@ class HostTier:
         """The budget, in whole units."""
         return self._arena.num_bytes
 
+    @property
+    def versions(self) -> list[AdapterVersion]:
+        """What there are copies of."""
+        with self._lock:
+            return list(self._copies)
+
     def __contains__(self, version: AdapterVersion) -> bool:
         """Whether `take` would give a copy of the version."""
         copy = self._copies.get(version)
