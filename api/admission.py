@@ -27,11 +27,10 @@ async def admit(registry: Registry, model: str) -> Admission:
         RedisUnavailable: the registry can't be read.
     """
     async with redis_guard():
-        base = await registry.base()
-        if base is None:
-            message = "no worker has registered a model yet: start one, or try again soon"
-            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
-        version = await registry.resolve(model, base=base)
+        base, version = await registry.find(model)
+    if base is None:
+        message = "no worker has registered a model yet: start one, or try again soon"
+        raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
     if version is None:
         raise JobFailed(model_not_found(model))
     return Admission(version, _fingerprint(base, version), base.max_model_len, base.tool_form)

@@ -19,15 +19,20 @@ from api.keys import KeyCheck
 from api.metrics import Metrics
 from api.openapi import describe
 from api.replies import Replies
-from api.routes import chat, completions, docs, health, jobs, metrics, models
+from api.routes import adapters, chat, completions, docs, health, jobs, metrics, models
 from shared.access import api_keys
+from shared.adapter_views import AdapterViews
 from shared.connection import Redis, connect
 from shared.ids import ApiId
+from shared.inspections import Inspections
 from shared.keys import Keys
 from shared.queue import Limits, Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings
 from shared.streams import ReplyReader, shown
+
+MAX_INSPECTIONS = 8
+"""Adapters that workers are asked to read at a time; others wait for their turn."""
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -41,7 +46,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url)
-        context = _context(settings, redis, app_metrics)
+        context = _context(settings, redis, app_metrics, has_keys=bool(keys))
         app.state.context = context
         try:
             async with asyncio.TaskGroup() as loops:
@@ -61,7 +66,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
         openapi_url=None,  # routes/docs.py fills in the served names
     )
-    for routes in (chat, completions, models, jobs, health, metrics, docs):
+    for routes in (chat, completions, models, adapters, jobs, health, metrics, docs):
         app.include_router(routes.router)
     app.add_middleware(KeyCheck, keys=keys)
     app.add_middleware(Boundary, metrics=app_metrics)
@@ -70,7 +75,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     return app
 
 
-def _context(settings: ApiSettings, redis: Redis, app_metrics: Metrics) -> Context:
+def _context(
+    settings: ApiSettings, redis: Redis, app_metrics: Metrics, *, has_keys: bool
+) -> Context:
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
     queue = Queue(redis, keys)
@@ -84,4 +91,8 @@ def _context(settings: ApiSettings, redis: Redis, app_metrics: Metrics) -> Conte
         replies=Replies(ReplyReader(redis, keys, api_id)),
         cancels=Cancels(queue),
         metrics=app_metrics,
+        adapter_views=AdapterViews(redis, keys),
+        inspections=Inspections(redis, keys),
+        inspecting=asyncio.Semaphore(MAX_INSPECTIONS),
+        has_keys=has_keys,
     )

@@ -1,5 +1,6 @@
 """What one API process holds; routes get it as a dependency."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +10,9 @@ from api.cancels import Cancels
 from api.follow import Shown
 from api.metrics import Metrics
 from api.replies import Replies
+from shared.adapter_views import AdapterViews
 from shared.ids import ApiId
+from shared.inspections import Inspections
 from shared.queue import Limits, Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings
@@ -28,6 +31,12 @@ class Context:
     replies: Replies
     cancels: Cancels
     metrics: Metrics
+    adapter_views: AdapterViews
+    inspections: Inspections
+    inspecting: asyncio.Semaphore
+    """Bounds how many connections wait for workers to read adapters."""
+    has_keys: bool
+    """Whether clients need API keys."""
 
 
 def _context(request: Request) -> Context:

@@ -13,7 +13,13 @@ JOB_HEADER = "X-Lorikeet-Job"
 """Names the job that a request became, so that it can be looked up and cancelled."""
 
 RETRY_AFTER_S = {429: 1, 503: 2}
-_FINAL = {ErrorCode.CANCELLED, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.POISON_JOB}
+_FINAL = {
+    ErrorCode.CANCELLED,
+    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.POISON_JOB,
+    ErrorCode.ADAPTER_EXISTS,
+    ErrorCode.ADAPTER_CONFLICT,
+}
 """OpenAI's clients repeat a request after 409 and 5xx; after these they shouldn't."""
 
 

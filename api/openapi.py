@@ -1,7 +1,7 @@
 """The OpenAPI document: fields from the schema, model names from the registry."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,6 +10,11 @@ from pydantic import BaseModel
 
 from api.keys import OPEN_PATHS, SCHEME
 from api.request_id import REQUEST_ID_HEADER
+from api.schema.adapters import (
+    LoadAdapterRequest,
+    UnloadAdapterRequest,
+    ValidateAdapterRequest,
+)
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.errors import ErrorBody
@@ -17,15 +22,17 @@ from api.schema.models import ModelCard
 
 REF = "#/components/schemas/{model}"
 REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
+MANAGEMENT_REQUESTS = (LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest)
 _REQUEST_ID = {"description": "the client's, or a new one", "schema": {"type": "string"}}
 DESCRIPTION = """Serves one base model and its LoRA adapters. The `model` field of a request names
 either; [/v1/models](/v1/models) lists the names."""
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
+def takes(model: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Documents that a route takes `model` as its JSON body."""
-    schema = {"$ref": REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"schema": {"$ref": REF.format(model=model.__name__)}}
+    content |= {"examples": dict(examples)} if examples else {}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
@@ -34,7 +41,7 @@ def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
         title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
     )
     schemas = document["components"]["schemas"]
-    documented: tuple[type[BaseModel], ...] = (*REQUESTS, ErrorBody)
+    documented: tuple[type[BaseModel], ...] = (*REQUESTS, *MANAGEMENT_REQUESTS, ErrorBody)
     for model in documented:
         schema = model.model_json_schema(ref_template=REF)
         schemas |= schema.pop("$defs", {})

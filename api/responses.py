@@ -1,5 +1,6 @@
 """What routes can answer beside what they are asked for, for the OpenAPI document."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,12 +24,12 @@ _MEANINGS = {
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
 
 
-def errors(*statuses: int) -> Responses:
+def errors(*statuses: int, meanings: Mapping[int, str] = _MEANINGS) -> Responses:
     """The document's entries of these statuses, in OpenAI's shape."""
     return {
         status: {
             "model": ErrorBody,
-            "description": _MEANINGS[status],
+            "description": meanings[status],
             **({"headers": _header("Retry-After", "seconds")} if status in RETRY_AFTER_S else {}),
         }
         for status in statuses

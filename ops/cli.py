@@ -29,10 +29,10 @@ app.command(rich_help_panel=_RUN)(serve.api)
 app.command(rich_help_panel=_RUN)(serve.worker)
 app.command(rich_help_panel=_RUN)(serve.control)
 app.command(rich_help_panel=_LOOK)(chat.chat)
-app.command(rich_help_panel=_LOOK)(adapters.adapters)
 app.command(rich_help_panel=_LOOK)(queue.queue)
 app.command(rich_help_panel=_LOOK)(health.health)
 app.command(rich_help_panel=_LOOK)(bench.bench)
+app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_LOOK)
 app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_LOOK)
 
 

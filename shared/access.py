@@ -13,6 +13,8 @@ from shared.settings import ApiSettings
 MIN_KEY_CHARS = 16
 """Shorter ones can be guessed, also from what names a tenant."""
 TENANT_HASH_CHARS = 12
+ADMIN = "admin"
+"""The tenant whose keys may change what is served."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,64}):(.*)")

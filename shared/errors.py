@@ -10,6 +10,7 @@ LorikeetError
 ├── EngineBroken             a worker can't compute any more: it ends, its jobs run elsewhere
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; names the tensor or field
+│   └── StoreFailed          its files can't be copied to the worker's store: HTTP 503
 ├── GrammarRejected          a schema that an answer must follow can't be enforced
 └── JobFailed                ends one job with a `JobError`, which names its HTTP status
 """
@@ -29,8 +30,20 @@ class ErrorCode(StrEnum):
     """No such field exists."""
     INVALID_API_KEY = "invalid_api_key"
     """No API key was sent, or one that isn't known."""
+    PERMISSION_DENIED = "permission_denied"
+    """The API key is good, but not for this."""
     MODEL_NOT_FOUND = "model_not_found"
     """No base model or adapter has this name."""
+    ADAPTER_EXISTS = "adapter_exists"
+    """An adapter of this name is loaded, and wasn't to be replaced."""
+    ADAPTER_CONFLICT = "adapter_conflict"
+    """The adapter isn't in a state for this."""
+    ADAPTER_REJECTED = "adapter_rejected"
+    """The adapter's files can't be served exactly as PEFT would."""
+    SOURCE_NOT_FOUND = "source_not_found"
+    """There is no such folder of an adapter, or the hub doesn't give it."""
+    SOURCE_NOT_ALLOWED = "source_not_allowed"
+    """The adapter lies outside of what may be loaded at run time."""
     JOB_NOT_FOUND = "job_not_found"
     """No job has this id, or it has expired."""
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
@@ -64,7 +77,13 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.UNSUPPORTED_PARAMETER: 400,
     ErrorCode.UNKNOWN_PARAMETER: 400,
     ErrorCode.INVALID_API_KEY: 401,
+    ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.MODEL_NOT_FOUND: 404,
+    ErrorCode.ADAPTER_EXISTS: 409,
+    ErrorCode.ADAPTER_CONFLICT: 409,
+    ErrorCode.ADAPTER_REJECTED: 400,
+    ErrorCode.SOURCE_NOT_FOUND: 404,
+    ErrorCode.SOURCE_NOT_ALLOWED: 403,
     ErrorCode.JOB_NOT_FOUND: 404,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
     ErrorCode.UNKNOWN_URL: 404,
@@ -142,6 +161,10 @@ class ModelRejected(LorikeetError):
 
 class AdapterRejected(LorikeetError):
     """The adapter can't be served exactly as PEFT would."""
+
+
+class StoreFailed(AdapterRejected):
+    """The worker's store can't take an adapter's files, such as on a full disk."""
 
 
 class GrammarRejected(LorikeetError):

@@ -6,7 +6,7 @@ in one Redis Cluster slot and the scripts may touch any of them.
 
 from dataclasses import dataclass
 
-from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Keys:
         return f"{self.prefix}idle"
 
     def mailbox(self, worker: WorkerId) -> str:
-        """LIST: messages to the actor (`job`, `cancel <id>`, `drain`); a minute after the last."""
+        """LIST: messages to the actor, as `Mail` lists them; a minute after the last."""
         return f"{self.prefix}wake:{worker}"
 
     def loading(self, version: AdapterVersion) -> str:
@@ -117,10 +117,46 @@ class Keys:
         return f"{self.prefix}adapters"
 
     def adapter(self, name: str) -> str:
-        """HASH: version, digests, source, rank, ... of a name; until the base model changes."""
+        """HASH: the version that the name has now, and who decided so; until the base changes.
+
+        Of a name that was unloaded the version is empty: for an hour, or for ever if a worker was
+        started with the name, which must not come back by itself.
+        """
         return f"{self.prefix}adapter:{name}"
+
+    def previous(self, name: str) -> str:
+        """LIST: versions that the name had before, in the order in which rollbacks reach them."""
+        return f"{self.prefix}previous:{name}"
+
+    def version(self, version: AdapterVersion) -> str:
+        """HASH: digests, source, rank, ... of a version, its state and what it was used for.
+
+        For as long as its name refers to it, or a job that waits or runs.
+        """
+        return f"{self.prefix}version:{version}"
+
+    @property
+    def retired(self) -> str:
+        """ZSET: versions that no name refers to any more -> since when in ms."""
+        return f"{self.prefix}retired"
+
+    @property
+    def swept(self) -> str:
+        """STRING: retired versions were looked through less than a second ago; expires."""
+        return f"{self.prefix}swept"
+
+    def inspection(self, inspection: InspectionId) -> str:
+        """STRING: what a worker is asked to read; until one takes it, a minute at most."""
+        return f"{self.prefix}inspect:{inspection}"
+
+    def findings(self, inspection: InspectionId) -> str:
+        """LIST: the worker that took it, then what it found; a minute after the last."""
+        return f"{self.prefix}found:{inspection}"
 
     @property
     def base(self) -> str:
-        """HASH: name, version, context length of the pool's base model; for ever."""
+        """HASH: name, version, context length of the pool's base model; for ever.
+
+        Its `epoch` is drawn anew whenever the registry begins without adapters.
+        """
         return f"{self.prefix}base"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from shared.ids import JobId
+from shared.ids import InspectionId, JobId
 from shared.jobs import ClaimedJob
 
 
@@ -53,6 +53,9 @@ class FinishOutcome(StrEnum):
 class Mail:
     """A message to a worker."""
 
-    kind: Literal["job", "cancel", "drain"]
+    kind: Literal["job", "cancel", "drain", "inspect", "tidy"]
+    """`tidy`: the registry has forgotten versions, which may be resident."""
     job: JobId | None = None
     """What to cancel."""
+    inspection: InspectionId | None = None
+    """What to take and answer."""

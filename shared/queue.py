@@ -13,9 +13,17 @@ import orjson
 
 from shared.codec import decode_job, encode_events, encode_job, encode_result, encode_worker_info
 from shared.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
-from shared.errors import DuplicateJob, ErrorCode, JobError, LeaseLost, ProtocolMismatch, QueueFull
+from shared.errors import (
+    DuplicateJob,
+    ErrorCode,
+    JobError,
+    JobFailed,
+    LeaseLost,
+    ProtocolMismatch,
+    QueueFull,
+)
 from shared.events import End, Event, Tokens
-from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
 from shared.outcomes import Claim, FinishOutcome, Mail, Reaped, Undecodable
@@ -126,6 +134,7 @@ class Queue:
             DuplicateJob: a job of this id is stored already; so a call that is repeated after
                 `RedisUnavailable` says that the first one was carried out.
             QueueFull: a limit of `limits`, or of Redis' memory, is reached.
+            JobFailed: its adapter was unloaded since the job was made.
         """
         try:
             reply = await self._scripts.run("enqueue", *_enqueue_args(job, limits), int(is_suspect))
@@ -136,6 +145,8 @@ class Queue:
                 return cast(int, position)
             case [b"dup", state]:
                 raise DuplicateJob(job.id, state.decode())
+            case [b"gone"]:
+                raise JobFailed(_unloaded(job))
             case [_, which, waiting]:
                 raise QueueFull(which.decode(), waiting)
         raise AssertionError(f"enqueue returned {reply!r}")
@@ -196,8 +207,10 @@ class Queue:
             )
         if reply is None:
             return None
-        kind, _, job = reply[1].decode().partition(" ")
-        return Mail(kind=kind, job=JobId(job) if job else None)
+        kind, _, subject = reply[1].decode().partition(" ")
+        if kind == "inspect":
+            return Mail(kind=kind, inspection=InspectionId(subject))
+        return Mail(kind=kind, job=JobId(subject) if subject else None)
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
         """Give jobs back, at their old places and without blame; returns how many it owned."""
@@ -314,6 +327,11 @@ def _claimed(entry: tuple[bytes, int, int, bytes]) -> ClaimedJob | Undecodable:
     except (ProtocolMismatch, AttributeError, TypeError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, ProtocolMismatch) else repr(error)
         return Undecodable(id=JobId(raw_id.decode()), try_=try_, reason=reason)
+
+
+def _unloaded(job: Job) -> JobError:
+    message = f"the model {job.model!r} was unloaded; GET /v1/models lists what is served"
+    return JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message, param="model")
 
 
 def _lease_lost(wid: WorkerId) -> LeaseLost:

@@ -7,8 +7,11 @@ from shared.codec import PROTOCOL_VERSION
 from shared.connection import Redis, redis_errors
 from shared.keys import Keys
 
-GIVES_BACK = {"release", "reconcile", "leave", "reap"}
-"""Scripts that take jobs from a worker and need `give_back.lua`."""
+PARTS = {
+    "give_back": {"release", "reconcile", "leave", "reap"},
+    "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
+}
+"""Files that some scripts share, beside `common.lua` in front of all."""
 
 Arg = str | bytes | int
 """One ARGV of a script."""
@@ -24,7 +27,7 @@ class Scripts:
         self._scripts = {
             name: redis.register_script(source(name))
             for name in names
-            if name not in {"common", "give_back"}
+            if name not in {"common", *PARTS}
         }
 
     async def run(self, name: str, *args: Arg) -> Any:
@@ -40,7 +43,8 @@ class Scripts:
 def source(name: str) -> str:
     """The whole text of a script: its shebang, the shared parts, its own lines."""
     shebang, _, body = _read(name).partition("\n")
-    shared = _read("common") + (_read("give_back") if name in GIVES_BACK else "")
+    parts = ["common", *(part for part, scripts in PARTS.items() if name in scripts)]
+    shared = "".join(_read(part) for part in parts)
     return f"{shebang}\nlocal PROTOCOL_VERSION = {PROTOCOL_VERSION}\n{shared}{body}"
 
 

@@ -138,6 +138,20 @@ class WorkerSettings(PoolSettings):
         le=MAX_NUMBER,
         description="host memory for copies of adapters that are quickly resident again, in MiB",
     )
+    adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="folder whose adapters clients may load at run time, or hub:ORG for those of "
+        "an organisation of the Hugging Face hub; by default the parents of the folders in "
+        "--adapters",
+    )
+    adapter_store: Path | None = Field(
+        None,
+        description="folder for copies of adapters' files, so that a version outlives its source; "
+        "by default in ~/.cache/lorikeet",
+    )
+    adapter_store_mb: int = Field(
+        10_240, ge=1, le=MAX_NUMBER, description="disk space for these copies, in MiB"
+    )
     threads: int | None = Field(
         None, ge=1, le=MAX_THREADS, description="CPU threads of the engine; by default all"
     )
@@ -201,6 +215,6 @@ def flag_of(name: str) -> str:
     return "--" + _FLAG_NAMES.get(name, name).replace("_", "-")
 
 
-_FLAG_NAMES = {"api_keys": "api_key"}
+_FLAG_NAMES = {"api_keys": "api_key", "adapter_roots": "adapter_root"}
 """Flags that are given once for each value."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)

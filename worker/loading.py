@@ -5,14 +5,19 @@ import time
 import structlog
 import torch
 
+from shared.cache import cache_folder
 from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
+from worker.adapter_reader import AdapterReader
+from worker.adapter_roots import AdapterRoots
+from worker.adapter_store import AdapterStore
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.grammar import GrammarCompiler
 from worker.grammars import Grammars
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.lora.host import HostTier
+from worker.lora.names import parse_adapter_flags
 from worker.lora.source import template_files
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
@@ -40,6 +45,8 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     host = HostTier(engine.layout, settings.adapter_host_mb * MIB, loaded.device)
     num_threads = torch.get_num_threads()
     end_team()
+    store = _adapter_store(settings)
+    reader = _adapter_reader(settings, loaded, engine, store)
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(loaded.tokenizer, vocab_size=loaded.config.vocab_size),
@@ -55,10 +62,35 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         num_threads=num_threads,
         take_cores=lambda: set_threads(num_threads),
         spare_cores=lambda: set_threads(1),
-        read_adapter=lambda name, source: _read_adapter(name, source, loaded, engine),
+        read_adapter=reader.read,
+        read_version=reader.read_version,
+        inspect=reader.inspect,
+        store=store,
         host=host,
         weight_bytes=loaded.weight_bytes,
         kv_bytes=engine.stats().kv_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
+    )
+
+
+def _adapter_store(settings: WorkerSettings) -> AdapterStore:
+    folder = settings.adapter_store or cache_folder() / "adapters"
+    # A folder for each pool: one would throw away what it doesn't know of the others.
+    return AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)
+
+
+def _adapter_reader(
+    settings: WorkerSettings, loaded: LoadedModel, engine: Engine, store: AdapterStore
+) -> AdapterReader:
+    at_start = parse_adapter_flags(settings.adapters).values()
+    roots = AdapterRoots(settings.adapter_roots, at_start)
+    log.info("adapter_roots", folders=str(roots))
+    return AdapterReader(
+        lambda name, source: _read_adapter(name, source, loaded, engine),
+        base=engine.base,
+        store=store,
+        roots=roots,
+        dtype=loaded.dtype,
+        max_bytes=settings.adapter_memory_mb * MIB,
     )
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.registry import BaseModel
+from shared.inspections import Findings, Inspection
+from shared.registry import Adapter, BaseModel
+from worker.adapter_store import AdapterStore
 from worker.grammars import Grammars
 from worker.text import Tokenizer
 
@@ -39,6 +41,12 @@ class ServedModel:
     """Leaves the calling thread one."""
     read_adapter: Callable[[str, str], "LoRAAdapter"]
     """Reads and checks the adapter of a name and a source; blocks; raises AdapterRejected."""
+    read_version: Callable[[Adapter], "LoRAAdapter"]
+    """Reads one exact version, from its source or a copy; as `read_adapter` otherwise."""
+    inspect: Callable[[Inspection], Findings]
+    """Reads an adapter for a front end; blocks; never raises."""
+    store: AdapterStore | None
+    """Where copies of adapters' files are, if any are kept."""
     host: "HostTier"
     """Adapters that were read and are ready for the engine."""
     weight_bytes: int

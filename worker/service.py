@@ -4,31 +4,36 @@ import asyncio
 import contextlib
 import gc
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from shared.adapter_views import AdapterViews
 from shared.connection import Redis, check_redis, connect
 from shared.errors import EngineBroken, RedisUnavailable, SettingsError
 from shared.events import Tokens
 from shared.ids import WorkerId
+from shared.inspections import Inspections
 from shared.jobs import ClaimedJob
 from shared.keys import Keys
+from shared.outcomes import Mail
 from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from shared.settings import WorkerSettings
 from shared.streams import recover
 from shared.tasks import cancel_tasks
 from shared.workers import WorkerInfo
+from worker.adapter_entry import entry_of
+from worker.adapter_keeper import AdapterKeeper
 from worker.adapters import MAX_LOADING, Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
 from worker.huge_pages import use_huge_pages
 from worker.info import budgets, worker_info
+from worker.inspector import Inspector
 from worker.lease import Lease
 from worker.loader_threads import LoaderThreads
 from worker.look_ahead import LookAhead
@@ -79,20 +84,27 @@ class Worker:
             abort=self._engine.abort,
             on_job_gone=self._on_job_gone,
         )
-        self._loader_threads = LoaderThreads(
-            MAX_LOADING,
-            spare_cores=served.spare_cores,
-            is_engine_busy=lambda: self._engine.is_busy,
-        )
+        self._loader_threads = self._threads(MAX_LOADING)
+        self._inspector_thread = self._threads(1)
         self._adapters = Adapters(
             self._queue,
             self._registry,
             self._lease,
             self._engine,
             base=served.base.version,
-            read=served.read_adapter,
+            read=served.read_version,
             host=served.host,
             threads=self._loader_threads,
+        )
+        self._inspector = Inspector(
+            Inspections(redis, self._keys), served.inspect, self._inspector_thread
+        )
+        self._keeper = AdapterKeeper(
+            self._registry,
+            AdapterViews(redis, self._keys),
+            self._adapters,
+            served.store,
+            base=served.base.version,
         )
         self._look_ahead = LookAhead(self._queue, self._adapters)
         self._consumer = Consumer(
@@ -108,10 +120,19 @@ class Worker:
             on_room=self._look_ahead.note_room,
         )
         self._listed: list[Adapter] = []
+        self._epoch: str | None = None
+        """The registry's, when it last knew all of the listed."""
         self._num_mismatches = 0
         self._engine_is_broken = asyncio.Event()
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
+
+    def _threads(self, number: int) -> LoaderThreads:
+        return LoaderThreads(
+            number,
+            spare_cores=self._served.spare_cores,
+            is_engine_busy=lambda: self._engine.is_busy,
+        )
 
     def stop(self) -> None:
         """Drain; told twice, hand running jobs on at once."""
@@ -132,6 +153,7 @@ class Worker:
             await self._serve()
         finally:
             self._loader_threads.close()
+            self._inspector_thread.close()
             await asyncio.to_thread(self._engine.stop)
 
     async def _start_up(self) -> None:
@@ -140,18 +162,7 @@ class Worker:
                 raise SettingsError(f"--adapters: {name} is the base model's name")
             adapter = await self._read_adapter(name, source)
             await self._adapters.add(adapter)
-            self._listed.append(
-                Adapter(
-                    name=name,
-                    version=adapter.version,
-                    digest=adapter.digest,
-                    weights_digest=adapter.weights_digest,
-                    source=_for_all_workers(source),
-                    rank=adapter.rank,
-                    num_bytes=adapter.num_bytes,
-                    created_s=int(time.time()),
-                )
-            )
+            self._listed.append(entry_of(adapter, _for_all_workers(source)))
         await self._lease.take()
         log.info(
             "worker_ready",
@@ -171,6 +182,8 @@ class Worker:
                 group.create_task(self._look_ahead.run()),
                 group.create_task(self._read_mail()),
                 group.create_task(self._watch_engine()),
+                group.create_task(self._inspector.run()),
+                group.create_task(self._keeper.run()),
             ]
             winds_up = [group.create_task(self._publisher.run()), group.create_task(self._reap())]
             await self._is_draining.wait()
@@ -209,9 +222,7 @@ class Worker:
 
     async def _register(self, wid: WorkerId) -> None:
         """Enter the pool, with all that it would have to know if Redis had lost everything."""
-        await self._registry.set_base(self._served.base)
-        for adapter in self._listed:
-            await self._registry.add_adapter(adapter)
+        await self._register_adapters(await self._registry.set_base(self._served.base))
         await self._queue.register(
             wid,
             lease_ms=self._settings.lease_ms,
@@ -219,6 +230,16 @@ class Worker:
             residents=self._adapters.for_registration(),
         )
         self._consumer.wake()
+
+    async def _register_adapters(self, epoch: str) -> None:
+        """Tell the registry what this worker was started with, once in each of its epochs."""
+        if epoch == self._epoch:
+            return
+        for adapter in self._listed:
+            version = await self._registry.add_adapter(adapter)
+            if version != adapter.version:
+                log.warning("adapter_superseded", version=adapter.version, served=version)
+        self._epoch = epoch
 
     async def _beat(self, wid: WorkerId) -> None:
         lease_ms = self._settings.lease_ms
@@ -239,11 +260,20 @@ class Worker:
             except RedisUnavailable:
                 await asyncio.sleep(MAX_DELAY_S)
                 continue
-            if mail and mail.kind == "job":
+            if mail:
+                self._heed(mail)
+
+    def _heed(self, mail: Mail) -> None:
+        match mail:
+            case Mail(kind="job"):
                 self._consumer.wake()
-            elif mail and mail.kind == "cancel" and mail.job:
-                self._consumer.cancel(mail.job)
-            elif mail and mail.kind == "drain":
+            case Mail(kind="cancel", job=job) if job:
+                self._consumer.cancel(job)
+            case Mail(kind="inspect", inspection=inspection) if inspection:
+                self._inspector.accept(inspection)
+            case Mail(kind="tidy"):
+                self._keeper.tidy()
+            case Mail(kind="drain"):
                 self._is_draining.set()
 
     async def _reap(self) -> None:

@@ -30,8 +30,7 @@ class Client:
 
     def __init__(self, url: str, api_key: str | None, temperature: float = 0) -> None:
         self.url = url.rstrip("/")
-        # A proxy of the environment would look for a loopback address on its own machine.
-        self._uses_environment = not is_loopback(_host(url))
+        self._uses_environment = uses_environment(url)
         self._temperature = temperature
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
@@ -82,7 +81,7 @@ class Client:
             ):
                 is_answering = True
                 if not reply.is_success:
-                    raise ServerError(_reason(reply.status_code, await reply.aread()))
+                    raise ServerError(reason_of(reply.status_code, await reply.aread()))
                 yield reply
         except httpx.HTTPError as error:
             raise ServerError(self._explain(error, is_answering)) from None
@@ -94,9 +93,14 @@ class Client:
         return f"no answer from {self.url}: {reason}; `lorikeet up` starts a server"
 
 
-def _host(url: str) -> str:
+def uses_environment(url: str) -> bool:
+    """Whether the environment's proxy counts; it would look for a loopback address at its own side.
+
+    Raises:
+        ServerError: `url` is none.
+    """
     try:
-        return httpx.URL(url).host
+        return not is_loopback(httpx.URL(url).host)
     except httpx.InvalidURL as error:
         raise ServerError(f"--url: {url} is no URL: {error}") from None
 
@@ -107,7 +111,8 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
     return [text for c in chunk["choices"] if (text := c["delta"].get("content"))]
 
 
-def _reason(status: int, body: bytes) -> str:
+def reason_of(status: int, body: bytes) -> str:
+    """What the body of an error says."""
     try:
         message: str = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -1,13 +1,34 @@
 #!lua flags=allow-oom
--- ARGV: name version created_s field value... Workers register their adapters again after a restart
--- and after a lost lease: that must neither lift the quarantine of the same weights, nor flip a name
--- back that a younger worker has flipped.
-local name, version, created_s = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local key = P .. 'adapter:' .. name
-local old = redis.call('HMGET', key, 'version', 'state', 'created_s')
-if old[3] and tonumber(old[3]) > created_s then return end
-local stays_quarantined = old[1] == version and old[2] == 'quarantined'
-redis.call('HSET', key, unpack(ARGV, 4))
-if stays_quarantined then redis.call('HSET', key, 'state', 'quarantined') end
-if old[1] ~= version then redis.call('HDEL', key, 'dead_jobs') end
-redis.call('SADD', P .. 'adapters', name)
+-- ARGV: how name version created_s field value...
+-- how: 'start', a worker was started with it; 'load', a client loads a new name; 'replace', or gives
+-- it other weights. Returns {'ok', version that the name has now or ''} | {'exists', version} |
+-- {'quarantined', version}.
+local how, name, version, created_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local key, current = P .. 'adapter:' .. name, current_of(name)
+local by, since_s = unpack(redis.call('HMGET', key, 'by', 'created_s'))
+local is_quarantined = redis.call('HGET', version_key(version), 'state') == 'quarantined'
+
+-- What a client decided holds over restarts of workers, unless they bring weights that are new to
+-- the name; and of two workers that register again, the younger one is right.
+local function is_outdated()
+  if by == 'client' then
+    return version == current or redis.call('LPOS', P .. 'previous:' .. name, version) ~= false
+  end
+  return since_s and tonumber(since_s) > created_s
+end
+
+if how == 'start' then
+  redis.call('HSET', key, 'at_start', 1)
+  redis.call('PERSIST', key)
+  redis.call('PERSIST', P .. 'previous:' .. name)
+  if is_outdated() then return { 'ok', current or '' } end
+elseif how == 'load' and current then
+  return { 'exists', current }
+elseif is_quarantined then
+  return { 'quarantined', version }
+end
+redis.call('HSET', version_key(version), unpack(ARGV, 5))
+if is_quarantined then redis.call('HSET', version_key(version), 'state', 'quarantined') end
+flip(name, version, how == 'start' and 'start' or 'client')
+redis.call('HSET', key, 'created_s', created_s)
+return { 'ok', version }

@@ -29,10 +29,8 @@ local function read_job(id, ...)
   return job
 end
 
--- The registry's hash of the adapter that the version `name@digest` belongs to.
-local function adapter_key(version)
-  return P .. 'adapter:' .. (string.match(version, '^(.*)@') or version)
-end
+-- The registry's hash of a version; there is none of the base.
+local function version_key(version) return P .. 'version:' .. version end
 
 local function is_worker(wid)
   return redis.call('ZSCORE', P .. 'workers', wid) ~= false

@@ -1,7 +1,7 @@
 #!lua
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect
--- Returns {'ok', position} | {'dup', state} | {'full', which, waiting}.
+-- Returns {'ok', position} | {'dup', state} | {'full', which, waiting} | {'gone'}.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
@@ -36,6 +36,15 @@ local function limit_reached()
   if memory_is_high() then return { 'full', 'memory', of_pool } end
 end
 
+-- Whether the adapter was unloaded since the request was admitted.
+local function is_gone()
+  local entry_state = redis.call('HGET', version_key(version), 'state')
+  if entry_state then return entry_state == 'unloaded' end
+  local name = string.match(version, '^(.*)@')
+  return name and redis.call('EXISTS', P .. 'adapter:' .. name) == 1
+end
+
+if is_gone() then return { 'gone' } end
 local refusal = limit_reached()
 if refusal then return refusal end
 

@@ -16,8 +16,14 @@ else
   end_job(job, state, now, ARGV[5], ARGV[6], ARGV[8], ARGV[9])
 end
 if ARGV[7] ~= '' then charge(job.tenant, ARGV[7] - job.cost) end
+local entry = version_key(job.version)
+if redis.call('EXISTS', entry) == 1 then
+  redis.call('HINCRBY', entry, 'requests', 1)
+  redis.call('HINCRBY', entry, 'tokens', ARGV[7] ~= '' and ARGV[7] or 0)
+  redis.call('HSET', entry, 'used_ms', now)
+end
 if state == 'done' then
-  redis.call('HDEL', adapter_key(job.version), 'dead_jobs')
+  redis.call('HDEL', entry, 'dead_jobs')
   local mean = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or now - job.claim)
   redis.call('HSET', P .. 'cnt', 'run_ms', mean + (now - job.claim - mean) * RUN_MS_SHARE)
 end

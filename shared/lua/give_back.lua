@@ -88,10 +88,11 @@ local function bury(job, wid, now)
     'version', job.version, 'tenant', job.tenant, 'try', job.try, 'worker', wid, 'error', error,
     'body', job.body)
   end_job(job, 'dead', now, 'null', error)
-  local adapter = adapter_key(job.version)
-  if redis.call('HGET', adapter, 'version') ~= job.version then return end
-  if redis.call('HINCRBY', adapter, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then
-    redis.call('HSET', adapter, 'state', 'quarantined')
+  local entry = version_key(job.version)
+  local state = redis.call('HGET', entry, 'state')
+  if not state then return end -- the base's
+  if redis.call('HINCRBY', entry, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then
+    if state == 'ready' then redis.call('HSET', entry, 'state', 'quarantined') end
     end_all_waiting(job.version, now)
   end
 end

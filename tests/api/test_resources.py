@@ -69,10 +69,11 @@ async def test_the_root_of_an_adapter_is_its_hub_id_or_the_name_of_its_folder(
 ) -> None:
     fields = {name: getattr(ADAPTER, name) for name in ADAPTER.__slots__}
     for name, source in [("a", "org/repo"), ("b", "./local"), ("c", "/")]:
-        await registry.add_adapter(type(ADAPTER)(**{**fields, "name": name, "source": source}))
+        changes = {"name": name, "version": f"{name}@1", "source": source}
+        await registry.add_adapter(type(ADAPTER)(**{**fields, **changes}))
     cards = (await http.get("/v1/models")).json()["data"]
     roots = {card["id"]: card["root"] for card in cards}
-    assert (roots["a"], roots["b"], roots["c"]) == ("org/repo", "local", ADAPTER.version)
+    assert (roots["a"], roots["b"], roots["c"]) == ("org/repo", "local", "c@1")
 
 
 async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
@@ -209,7 +210,16 @@ async def test_metrics_tell_requests_queue_and_workers(
         f'lorikeet_worker_kv_blocks_free{{worker="{worker.id}"}} 90.0',
         f'lorikeet_worker_tokens_total{{worker="{worker.id}"}} 7.0',
         f'lorikeet_worker_preemptions_total{{worker="{worker.id}"}} 3.0',
-        f'lorikeet_worker_adapter_loads_total{{worker="{worker.id}"}} 0.0',
+        f'lorikeet_worker_adapter_loads_total{{worker="{worker.id}"}} 4.0',
+        f'lorikeet_worker_adapter_load_seconds_total{{worker="{worker.id}"}} 1.5',
+        f'lorikeet_worker_adapter_reads_total{{worker="{worker.id}"}} 0.0',
+        f'lorikeet_worker_adapter_evictions_total{{worker="{worker.id}"}} 2.0',
+        f'lorikeet_worker_weight_bytes{{worker="{worker.id}"}} 270.0',
+        f'lorikeet_worker_kv_bytes{{worker="{worker.id}"}} 200.0',
+        f'lorikeet_worker_adapter_bytes{{worker="{worker.id}"}} 30.0',
+        f'lorikeet_worker_adapter_bytes_max{{worker="{worker.id}"}} 40.0',
+        f'lorikeet_worker_host_adapter_bytes{{worker="{worker.id}"}} 50.0',
+        f'lorikeet_worker_host_adapter_bytes_max{{worker="{worker.id}"}} 60.0',
         'lorikeet_jobs_requeued_total{reason="worker_lost"} 0.0',
         "lorikeet_workers_lost_total 0.0",
     ):

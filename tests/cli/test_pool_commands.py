@@ -1,4 +1,4 @@
-"""`lorikeet adapters | queue | jobs` against a real Redis."""
+"""`lorikeet queue | jobs` against a real Redis."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from shared.ids import AdapterVersion
 from shared.jobs import Job, JobState
 from shared.keys import Keys
 from shared.queue import Queue
-from shared.registry import Adapter, BaseModel, Registry
+from shared.registry import Adapter, Registry
 
 Run = Callable[..., Awaitable[str]]
 SQL = Adapter(
@@ -44,37 +44,6 @@ def run(redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch) -> Run:
         return result.output
 
     return invoke
-
-
-async def test_adapters_are_listed_with_the_workers_that_hold_them(
-    run: Run, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    registry = Registry(redis, keys)
-    await registry.set_base(
-        BaseModel(name="b", version=AdapterVersion("b@0"), max_model_len=8, source="b", created_s=0)
-    )
-    await registry.add_adapter(SQL)
-    await Actor(queue, redis, keys, "w1", ["b@0", "sql@0123456789ab"]).register()
-    await Actor(queue, redis, keys, "w2", ["b@0"]).register()
-
-    rows = [line for line in (await run("adapters")).splitlines() if "sql" in line]
-
-    cells = [cell.strip() for cell in rows[0].strip("│").split("│")]
-    assert cells == ["sql", "sql@0123456789ab", "8", "1.8", "org/sql", "ready", "1 of 2"]
-
-
-async def test_names_and_versions_are_told_in_full_in_a_narrow_terminal(
-    run: Run, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    registry = Registry(redis, keys)
-    await registry.set_base(
-        BaseModel(name="b", version=AdapterVersion("b@0"), max_model_len=8, source="b", created_s=0)
-    )
-    await registry.add_adapter(replace(SQL, source="/srv/adapters/of/one/customer/sql"))
-    shown = await run("adapters")
-    assert "…" not in shown
-    assert "sql@0123456789ab" in shown
 
 
 async def test_the_queue_shows_workers_and_what_waits(

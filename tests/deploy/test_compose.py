@@ -19,7 +19,13 @@ from worker.service import HAND_OVER_S
 
 ROOT = Path(__file__).parents[2]
 FILES = ["docker-compose.yml", "docker-compose.gpu.yml"]
-SECRETS = {"REDIS_PASSWORD", "LORIKEET_API_KEYS", "METRICS_KEY", "GRAFANA_PASSWORD"}
+SECRETS = {
+    "REDIS_PASSWORD",
+    "LORIKEET_API_KEYS",
+    "ADMIN_KEY",
+    "METRICS_KEY",
+    "GRAFANA_PASSWORD",
+}
 OURS = ("api", "control", "worker")
 SETTINGS: dict[str, type[PoolSettings]] = {
     "api": ApiSettings,
@@ -28,7 +34,13 @@ SETTINGS: dict[str, type[PoolSettings]] = {
 }
 NOT_IN_CONTAINERS = {"LORIKEET_API_KEY_FILE", "LORIKEET_ALLOW_ANONYMOUS"}
 """Keys come by LORIKEET_API_KEYS, which is required."""
-FIXED = {"LORIKEET_REDIS_URL", "LORIKEET_HOST", "LORIKEET_PORT", "LORIKEET_DEVICE"}
+FIXED = {
+    "LORIKEET_REDIS_URL",
+    "LORIKEET_HOST",
+    "LORIKEET_PORT",
+    "LORIKEET_DEVICE",
+    "LORIKEET_ADAPTER_STORE",
+}
 """What the files themselves decide."""
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from shared.connection import Redis
 from shared.errors import ErrorCode
-from shared.ids import JobId
+from shared.ids import AdapterVersion, JobId
 from shared.keys import Keys
 from shared.letters import Letters, Unanswered
 from shared.queue import Queue
@@ -83,7 +83,7 @@ async def test_a_failed_job_is_kept_if_the_same_request_may_succeed(
 async def test_jobs_of_a_quarantined_adapter_are_kept(
     actor, enqueue, letters, redis: Redis, keys: Keys
 ) -> None:
-    await redis.hset(keys.adapter("a"), "version", "a@1")  # type: ignore[misc]
+    await redis.hset(keys.version(AdapterVersion("a@1")), "state", "ready")  # type: ignore[misc]
     worker = await actor()
     killers = [await enqueue() for _ in range(DEATHS)]
     waiting = await enqueue()

@@ -38,7 +38,11 @@ async def test_names_resolve_to_versions(registry: Registry) -> None:
     assert await registry.base() == BASE
     assert await registry.resolve("base") == "base@1"
     assert await registry.resolve("org/sql") == "org/sql@abc"
-    assert await registry.resolve("org/sql@abc") is None
+    for named in ("org/sql@abc", "base:org/sql", "base:org/sql@abc"):
+        assert await registry.resolve(named) == "org/sql@abc"
+    assert await registry.resolve("base@1") == "base@1"
+    for unknown in ("org/sql@def", "other:org/sql", "base:", "base:base", "sql", "org/sql@", ""):
+        assert await registry.resolve(unknown) is None
 
 
 async def test_adapters_are_listed_by_name(registry: Registry) -> None:
@@ -55,7 +59,7 @@ async def test_a_name_can_be_flipped_to_new_weights(registry: Registry) -> None:
     assert await registry.adapter("org/sql") == new
     assert await registry.resolve("org/sql") == "org/sql@new"
     assert await registry.adapter_by_version("org/sql@new") == new
-    assert await registry.adapter_by_version("org/sql@abc") is None
+    assert await registry.adapter_by_version("org/sql@abc") == ADAPTER
     assert await registry.adapters() == [new]
 
 
@@ -63,11 +67,12 @@ async def test_a_quarantined_adapter_is_refused_until_its_weights_change(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     await registry.add_adapter(ADAPTER)
-    await redis.hset(keys.adapter(ADAPTER.name), "state", "quarantined")
+    await redis.hset(keys.version(ADAPTER.version), "state", "quarantined")
     await registry.add_adapter(ADAPTER)  # as a restarted worker does
-    with pytest.raises(JobFailed, match="quarantined") as refusal:
-        await registry.resolve(ADAPTER.name)
-    assert refusal.value.error.code == ErrorCode.ADAPTER_UNAVAILABLE
+    for name in (ADAPTER.name, ADAPTER.version):
+        with pytest.raises(JobFailed, match="quarantined") as refusal:
+            await registry.resolve(name)
+        assert refusal.value.error.code == ErrorCode.ADAPTER_UNAVAILABLE
     await registry.add_adapter(replace(ADAPTER, version="org/sql@new"))
     assert await registry.resolve(ADAPTER.name) == "org/sql@new"
 
@@ -91,12 +96,14 @@ async def test_another_base_unregisters_the_adapters_of_the_old_one(
 ) -> None:
     await registry.set_base(BASE)
     await registry.add_adapter(ADAPTER)
-    await registry.set_base(replace(BASE, source="moved"))
+    epoch = await registry.set_base(replace(BASE, source="moved"))
     assert await registry.adapters() == [ADAPTER]
-    await registry.set_base(replace(BASE, version="base@2"))
+    assert await registry.set_base(replace(BASE, version="base@2")) != epoch
     assert await registry.adapters() == []
     assert await registry.resolve(ADAPTER.name) is None
-    assert not await redis.exists(keys.adapter(ADAPTER.name))
+    assert not await redis.exists(
+        keys.adapter(ADAPTER.name), keys.previous(ADAPTER.name), keys.version(ADAPTER.version)
+    )
 
 
 async def test_an_older_worker_that_registers_again_does_not_flip_a_name_back(

@@ -15,9 +15,11 @@ from tiny_tokenizers import byte_level_tokenizer
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.ids import AdapterVersion
+from shared.inspections import Findings, Inspection
 from shared.registry import BaseModel
 from shared.results import FinishReason
 from shared.settings import WorkerSettings
+from worker.adapter_entry import entry_of
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.grammars import Grammars
@@ -106,10 +108,14 @@ class ScriptedHost:
     def num_bytes(self) -> int:
         return sum(adapter.num_bytes for adapter in self.copies.values())
 
+    @property
+    def versions(self) -> list[AdapterVersion]:
+        return list(self.copies)
+
     def __contains__(self, version: AdapterVersion) -> bool:
         return version in self.copies
 
-    def put(self, adapter: ScriptedAdapter) -> ScriptedAdapter:
+    def put(self, adapter: ScriptedAdapter, *, may_evict: bool = True) -> ScriptedAdapter:
         if self.num_bytes + adapter.num_bytes <= self.max_bytes:
             self.copies[adapter.version] = adapter
         return adapter
@@ -241,6 +247,16 @@ def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
     )
 
 
+def inspect_scripted_adapter(asked: Inspection) -> Findings:
+    """What a front end hears of the adapter."""
+    try:
+        adapter = read_scripted_adapter(asked.name, asked.source)
+    except AdapterRejected as error:
+        code = ErrorCode.ADAPTER_REJECTED
+        return Findings(error=JobError(code=code, message=str(error), param="lora_path"))
+    return Findings(adapter=entry_of(adapter, asked.source))  # type: ignore[arg-type]
+
+
 def scripted_model(
     engine: ScriptedEngine,
     read_adapter: Callable[[str, str], ScriptedAdapter] = read_scripted_adapter,
@@ -262,6 +278,9 @@ def scripted_model(
         take_cores=lambda: None,
         spare_cores=lambda: None,
         read_adapter=read_adapter,  # type: ignore[arg-type]
+        read_version=lambda entry: read_adapter(entry.name, entry.source),  # type: ignore[arg-type]
+        inspect=inspect_scripted_adapter,
+        store=None,
         host=host or ScriptedHost(),  # type: ignore[arg-type]
         weight_bytes=0,
         kv_bytes=0,

@@ -45,7 +45,8 @@ class TinyModels:
         adapters = [f"{name}={self.folder / name}" for name in NAMES[1:]]
         budgets = ["--kv-cache-mb", "64", "--adapter-memory-mb", "64"]
         model = ["--model", str(self.folder / BASE), "--dtype", "float32"]
-        return [*model, "--adapters", *adapters, *budgets]
+        store = ["--adapter-store", str(self.folder / "store")]
+        return [*model, "--adapters", *adapters, *budgets, *store]
 
     @cached_property
     def references(self) -> dict[str, Any]:

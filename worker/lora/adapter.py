@@ -11,9 +11,9 @@ import torch
 
 from shared.errors import AdapterRejected
 from shared.ids import AdapterVersion
+from shared.names import NAME_RULE, is_valid_name
 from worker.lora.config import AdapterConfig, read_config
 from worker.lora.modules import BaseModules
-from worker.lora.names import NAME_RULE, is_valid_name
 from worker.lora.pauses import pause
 from worker.lora.source import (
     CONFIG_FILE,

@@ -1,18 +1,10 @@
-"""Names of adapters, and the flags that give them."""
+"""The flags that name adapters."""
 
 import os
-import re
 from collections.abc import Sequence
 
 from shared.errors import SettingsError
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-NAME_RULE = "letters, digits and . _ / -, at most 128, a letter or digit first, no '..'"
-
-
-def is_valid_name(name: str) -> bool:
-    """Whether an adapter may be called `name`: it becomes a model name and part of Redis keys."""
-    return _NAME.fullmatch(name) is not None and ".." not in name
+from shared.names import NAME_RULE, is_valid_name
 
 
 def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:

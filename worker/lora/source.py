@@ -30,7 +30,7 @@ def adapter_folder(source: str) -> Path:
     path = Path(source).expanduser()
     if source and path.is_dir():
         return path
-    if path.exists() or not _HUB_ID.fullmatch(source):
+    if path.exists() or not is_hub_id(source):
         raise AdapterRejected(f"{source!r} is neither a folder nor a hub id (org/name)")
     try:
         folder = snapshot_download(
@@ -43,6 +43,11 @@ def adapter_folder(source: str) -> Path:
     return Path(folder)
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether `source` looks like `org/name`."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
 def adapter_file(folder: Path, name: str) -> Path:
     """The file `name` of an adapter's folder.
 
@@ -53,7 +58,7 @@ def adapter_file(folder: Path, name: str) -> Path:
     if not path.is_file():
         hint = f" ({_PICKLED})" if name == WEIGHTS_FILE else ""
         raise AdapterRejected(f"{path} is missing{hint}")
-    if not path.resolve().is_relative_to(_root(folder)):
+    if not path.resolve().is_relative_to(link_root(folder)):
         raise AdapterRejected(f"{path} is a link out of its folder")
     return path
 
@@ -68,7 +73,7 @@ def template_files(folder: Path) -> list[Path]:
     return [adapter_file(folder, name) for name in sorted(names)]
 
 
-def _root(folder: Path) -> Path:
-    """What links may point into: the folder, or in the hub's cache all of its repository."""
+def link_root(folder: Path) -> Path:
+    """What links in `folder` may point into: it, or in the hub's cache all of its repository."""
     resolved = folder.resolve()
     return resolved.parents[1] if resolved.parent.name == "snapshots" else resolved

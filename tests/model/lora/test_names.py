@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from worker.lora.names import is_valid_name, parse_adapter_flags
+from shared.names import is_valid_name
+from worker.lora.names import parse_adapter_flags
 
 
 def test_named_sources_keep_their_order() -> None:

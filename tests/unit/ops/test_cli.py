@@ -41,7 +41,7 @@ def test_version_is_printed(
         (["up", "--host", "example.org"], "needs API keys: give --api-key"),
         (["api", "--host", "0.0.0.0"], "needs API keys: give --api-key"),
         (["api", "--api-key", "short"], "--api-key: key 1 is shorter than"),
-        (["adapters", "--pool", "no spaces"], "--pool"),
+        (["queue", "--pool", "no spaces"], "--pool"),
         (["queue", "--redis-url", "localhost:6379"], "--redis-url"),
         (["worker", "--model", "m", "--adapters", "--threads", "1"], "--adapters"),
         (["worker", "--model", "m", "--adapters", "a=x", "a=y"], "'a' is given twice"),
@@ -64,7 +64,7 @@ def test_an_unknown_variable_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LORIKEET_PROT", "1")
-    assert run(monkeypatch, "adapters") == 2
+    assert run(monkeypatch, "queue") == 2
     assert "unknown environment variable LORIKEET_PROT" in capsys.readouterr().err
 
 

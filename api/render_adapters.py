@@ -1,0 +1,49 @@
+"""From what the registry knows of adapters to the bodies of responses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from api.schema.adapters import AdapterBody, Holder, VersionBody
+from shared.adapter_views import AdapterView, VersionView
+from shared.registry import BaseModel
+from shared.views import WorkerView
+
+
+def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:
+    """A name with all its versions."""
+    return AdapterBody(
+        id=view.current.adapter.name,
+        parent=base.name,
+        previous=[version_body(version, workers) for version in view.previous],
+        **_fields(view.current, workers),
+    )
+
+
+def version_body(view: VersionView, workers: Sequence[WorkerView]) -> VersionBody:
+    """One version."""
+    return VersionBody(**_fields(view, workers))
+
+
+def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:
+    adapter = view.adapter
+    return {
+        "version": adapter.version,
+        "state": adapter.state,
+        "source": adapter.source,
+        "rank": adapter.rank,
+        "bytes": adapter.num_bytes,
+        "created": adapter.created_s,
+        "requests": view.requests,
+        "tokens": view.tokens,
+        "last_used_ms": view.used_ms,
+        "waiting": view.waiting,
+        "workers": _holders(view, workers),
+    }
+
+
+def _holders(view: VersionView, workers: Sequence[WorkerView]) -> list[Holder]:
+    version = view.adapter.version
+    holders = [Holder(worker=w.id, tier="device") for w in workers if version in w.residents]
+    if view.loader and view.loader not in {holder.worker for holder in holders}:
+        holders.append(Holder(worker=view.loader, tier="loading"))
+    return holders

@@ -1,0 +1,110 @@
+"""What operators see of adapters: versions, what they were used for, and where they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.connection import Redis, redis_errors
+from shared.ids import AdapterVersion, WorkerId
+from shared.keys import Keys
+from shared.registry import Adapter, read_adapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionView:
+    """One version, and what it was used for since it was registered."""
+
+    adapter: Adapter
+    requests: int
+    tokens: int
+    """Prompts and answers."""
+    used_ms: int | None
+    """Unix time of the last request's end."""
+    waiting: int
+    """Jobs in its queue."""
+    loader: WorkerId | None
+    """Who reads it right now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterView:
+    """One name: its current version, and the previous ones in the order of rollbacks."""
+
+    current: VersionView
+    previous: tuple[VersionView, ...]
+
+
+class AdapterViews:
+    """Reads the registry of one pool; a few round trips, however many adapters there are."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def adapters(self) -> list[AdapterView]:
+        """Every adapter that has a name, by name."""
+        with redis_errors():
+            raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
+        return await self._views(sorted(name.decode() for name in raw))
+
+    async def adapter(self, name: str) -> AdapterView | None:
+        """The adapter of this name."""
+        return next(iter(await self._views([name])), None)
+
+    async def retired(self) -> list[VersionView]:
+        """Versions that no name refers to, and that wait for their last jobs to end."""
+        with redis_errors():
+            raw = await self._redis.zrange(self._keys.retired, 0, -1)
+        versions = [AdapterVersion(version.decode()) for version in raw]
+        found = await self._versions(versions)
+        return [found[version] for version in versions if version in found]
+
+    async def _views(self, names: Sequence[str]) -> list[AdapterView]:
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hget(self._keys.adapter(name), "version")
+                pipe.lrange(self._keys.previous(name), 0, -1)
+            flat = await pipe.execute()
+        listed = [
+            [AdapterVersion(raw.decode()) for raw in (current, *previous)]
+            for current, previous in zip(flat[::2], flat[1::2], strict=True)
+            if current
+        ]
+        found = await self._versions([version for versions in listed for version in versions])
+        return [
+            AdapterView(
+                current=found[versions[0]],
+                previous=tuple(found[version] for version in versions[1:] if version in found),
+            )
+            for versions in listed
+            if versions[0] in found
+        ]
+
+    async def _versions(
+        self, versions: Sequence[AdapterVersion]
+    ) -> Mapping[AdapterVersion, VersionView]:
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for version in versions:
+                pipe.hgetall(self._keys.version(version))
+                pipe.zcard(self._keys.queue(version))
+                pipe.get(self._keys.loading(version))
+            flat = await pipe.execute()
+        rows = zip(versions, flat[::3], flat[1::3], flat[2::3], strict=True)
+        return {
+            version: _view(fields, waiting, loader)
+            for version, fields, waiting, loader in rows
+            if fields
+        }
+
+
+def _view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:
+    used_ms = fields.get(b"used_ms")
+    return VersionView(
+        adapter=read_adapter(fields),
+        requests=int(fields.get(b"requests", 0)),
+        tokens=int(fields.get(b"tokens", 0)),
+        used_ms=int(used_ms) if used_ms else None,
+        waiting=waiting,
+        loader=WorkerId(loader.decode()) if loader else None,
+    )

@@ -1,0 +1,4 @@
+#!lua flags=allow-oom
+-- ARGV: id report ttl_ms
+redis.call('RPUSH', P .. 'found:' .. ARGV[1], ARGV[2])
+redis.call('PEXPIRE', P .. 'found:' .. ARGV[1], ARGV[3])

@@ -1,0 +1,8 @@
+#!lua flags=allow-oom
+-- ARGV: id ttl_ms. Returns what is to be read, and tells that it was taken; false when nobody waits.
+local id = ARGV[1]
+local body = redis.call('GETDEL', P .. 'inspect:' .. id)
+if not body then return false end
+redis.call('RPUSH', P .. 'found:' .. id, 'taken')
+redis.call('PEXPIRE', P .. 'found:' .. id, ARGV[2])
+return body

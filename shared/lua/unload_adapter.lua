@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- ARGV: name. No new job comes in for any version of the name; those that wait or run end normally.
+-- Returns 1, 0 when the name was unloaded before, or -1 when there was never such a name.
+local name = ARGV[1]
+local key, previous, current = P .. 'adapter:' .. name, P .. 'previous:' .. name, current_of(name)
+local REMEMBERED_MS = 3600000
+if not current then return redis.call('EXISTS', key) - 1 end
+redis.call('LPUSH', previous, current)
+for _, version in ipairs(redis.call('LRANGE', previous, 0, -1)) do retire(version, 'unloaded') end
+redis.call('HSET', key, 'version', '', 'by', 'client')
+redis.call('SREM', P .. 'adapters', name)
+if not redis.call('HGET', key, 'at_start') then
+  redis.call('PEXPIRE', key, REMEMBERED_MS)
+  redis.call('PEXPIRE', previous, REMEMBERED_MS)
+end
+return 1

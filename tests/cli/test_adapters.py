@@ -1,0 +1,151 @@
+"""`lorikeet adapters` against a real front end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from adapter_readers import finds, reading
+from api_support import ADAPTER, BASE, RunningApp, register_models, running_app
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from ops import cli
+from ops.chat.client import ServerError
+from shared.connection import Redis
+from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.inspections import Findings, Inspection
+from shared.keys import Keys
+from shared.registry import Registry
+from shared.settings import ApiSettings
+
+Run = Callable[..., Awaitable[str]]
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture
+def settings(redis_url: str, pool: str) -> ApiSettings:
+    return ApiSettings(redis_url=redis_url, pool=pool)
+
+
+@pytest.fixture
+async def app(settings: ApiSettings, redis: Redis, keys: Keys) -> AsyncIterator[RunningApp]:
+    """A front end with two models, and a worker that reads whatever it is shown."""
+    await register_models(Registry(redis, keys))
+
+    def find(asked: Inspection) -> Findings:
+        if "bad" not in asked.source:
+            return finds(asked)
+        error = JobError(code=ErrorCode.ADAPTER_REJECTED, message="tensor x belongs to no module")
+        return Findings(error=error, source="/x", num_tensors=2, num_unmatched=1, unmatched=("x",))
+
+    async with reading(redis, keys) as start, running_app(settings) as app:
+        await start(find=find)
+        yield app
+
+
+async def invoke(*words: str) -> str:
+    result = await asyncio.to_thread(CliRunner().invoke, cli.app, ["adapters", *words])
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+@pytest.fixture
+def run(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """What `lorikeet adapters WORDS` prints."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("LORIKEET_API_KEYS", raising=False)
+
+    async def run_one(*words: str) -> str:
+        return await invoke(*words, "--url", app.url)
+
+    return run_one
+
+
+def rows(shown: str) -> list[list[str]]:
+    return [line.split() for line in shown.splitlines() if "@" in line]
+
+
+async def test_adapters_are_listed_with_their_versions(run: Run) -> None:
+    assert rows(await run()) == [
+        ["extract", ADAPTER.version, "ready", "8", "0.0", "0", "-", "1", "/adapters/extract-v1"]
+    ]
+    await run("load", "extract", "/adapters/2", "--replace")
+    assert [row[:2] for row in rows(await run())] == [
+        ["extract", "extract@222222222222"],
+        [ADAPTER.version, "previous"],
+    ]
+
+
+async def test_versions_are_told_in_full_in_a_narrow_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = await run()
+    assert "…" not in shown
+    assert ADAPTER.version in shown
+
+
+async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) -> None:
+    assert await run("load", "org/sql", "/a/1") == (
+        "org/sql is org/sql@111111111111 now, of rank 8, 0.0 MB\n"
+    )
+    with pytest.raises(ServerError, match="is loaded already, as org/sql@111111111111"):
+        await run("load", "org/sql", "/a/2")
+    await run("load", "org/sql", "/a/2", "--replace")
+    assert await run("rollback", "org/sql") == "org/sql is org/sql@111111111111 again\n"
+    assert "org/sql is unloaded" in await run("unload", "org/sql")
+    assert [row[:2] for row in rows(await run())] == [
+        ["extract", ADAPTER.version],
+        ["org/sql@111111111111", "draining"],
+        ["org/sql@222222222222", "draining"],
+    ]
+    with pytest.raises(ServerError, match="the model 'org/sql' doesn't exist"):
+        await run("rollback", "org/sql")
+
+
+async def test_when_nothing_is_loaded_the_list_says_what_to_do(
+    run: Run, redis: Redis, keys: Keys
+) -> None:
+    await run("unload", "extract")
+    assert await Registry(redis, keys).sweep() == [ADAPTER.version]
+    assert await run() == "no adapter is loaded; `lorikeet adapters load NAME PATH` loads one\n"
+
+
+async def test_an_adapter_that_fits_is_described(run: Run) -> None:
+    shown = await run("validate", "/a/4")
+    for word in ("/a/4", f"yes, {BASE.version}", "org/base", "4" * 64, "8 (3 modules)", "3, 0 of"):
+        assert word in shown
+
+
+async def test_an_adapter_that_does_not_fit_ends_the_command_with_the_reason(run: Run) -> None:
+    with pytest.raises(AdapterRejected, match="tensor x belongs to no module"):
+        await run("validate", "/a/bad")
+    with pytest.raises(ServerError, match="tensor x belongs to no module"):
+        await run("load", "sql", "/a/bad")
+
+
+async def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
+    with pytest.raises(ServerError, match=r"no answer from http://127\.0\.0\.1:1: .*lorikeet up"):
+        await invoke("--url", "http://127.0.0.1:1")
+    with pytest.raises(ServerError, match="is no URL"):
+        await invoke("unload", "a", "--url", "http://a:b")
+
+
+async def test_of_several_keys_the_admins_is_sent(
+    app: RunningApp, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (f"red:{KEY}red", f"admin:{KEY}admin")
+    keyed = settings.model_copy(update={"api_keys": tuple(map(SecretStr, words))})
+    async with running_app(keyed) as guarded:
+        monkeypatch.setenv("LORIKEET_API_KEYS", " ".join(words))
+        assert "extract" in await invoke("--url", guarded.url)
+        monkeypatch.setenv("LORIKEET_API_KEYS", words[0])
+        with pytest.raises(ServerError, match="a key of the tenant admin"):
+            await invoke("unload", "extract", "--url", guarded.url)
+        shown = await invoke("--url", guarded.url, "--api-key", words[1])
+        assert "extract" in shown
+        given: list[Any] = ["--url", guarded.url, "--api-key", words[1], "rollback", "extract"]
+        with pytest.raises(ServerError, match="no previous version"):
+            await invoke(*given)

@@ -1,0 +1,246 @@
+"""Reading for clients and from copies: what is refused, and which version is read."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from bad_adapters import BAD, Bad, save_bad, save_good
+from safetensors.torch import load_file, save_file
+from tiny import save_adapter, tiny_model
+
+from shared.errors import AdapterRejected, ErrorCode, StoreFailed
+from shared.inspections import Findings, Inspection
+from shared.registry import Adapter
+from worker.adapter_entry import entry_of
+from worker.adapter_reader import AdapterReader
+from worker.adapter_roots import AdapterRoots
+from worker.adapter_store import AdapterStore
+from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.modules import BaseModules, base_modules
+from worker.lora.source import WEIGHTS_FILE
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseModules:
+    return base_modules(tiny_model("llama"))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_good(tmp_path_factory.mktemp("good") / "good")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AdapterStore:
+    return AdapterStore(tmp_path / "store", max_bytes=64 * MIB)
+
+
+Make = Callable[..., AdapterReader]
+
+
+@pytest.fixture
+def make(base: BaseModules, root: Path, store: AdapterStore) -> Make:
+    def read(name: str, source: str) -> LoRAAdapter:
+        return read_adapter(name, source, base, dtype=torch.float32)
+
+    def make_one(read: Callable[[str, str], LoRAAdapter] = read) -> AdapterReader:
+        return AdapterReader(
+            read,
+            base=base,
+            store=store,
+            roots=AdapterRoots([str(root)], []),
+            dtype=torch.float32,
+            max_bytes=64 * MIB,
+        )
+
+    return make_one
+
+
+@pytest.fixture
+def reader(make: Make) -> AdapterReader:
+    return make()
+
+
+def inspect(reader: AdapterReader, folder: Path, name: str = "a") -> Findings:
+    return reader.inspect(Inspection(name=name, source=str(folder)))
+
+
+def found(reader: AdapterReader, folder: Path) -> Adapter:
+    adapter = inspect(reader, folder).adapter
+    assert adapter is not None
+    return adapter
+
+
+def write_over(folder: Path, other: Path) -> None:
+    """As people swap adapters: file by file, in place."""
+    for file in other.iterdir():
+        shutil.copyfile(file, folder / file.name)
+
+
+def test_a_good_adapter_is_described_in_full(reader: AdapterReader, root: Path) -> None:
+    config = {"r": 4, "rank_pattern": {"v_proj": 12}, "target_modules": ["q_proj", "v_proj"]}
+    folder = save_adapter(root / "a", **config)
+    findings = inspect(reader, folder, "org/sql")
+    adapter = findings.adapter
+    assert adapter is not None
+    assert findings.error is None
+    assert (adapter.name, adapter.rank, adapter.source) == ("org/sql", 12, str(folder))
+    assert adapter.version == f"org/sql@{adapter.digest[:12]}"
+    assert (findings.num_tensors, findings.num_unmatched, findings.unmatched) == (8, 0, ())
+    assert len(findings.matched) == 8
+    assert findings.ranks == ((4, 2), (12, 2))
+
+
+def test_there_are_a_hundred_bad_adapters() -> None:
+    assert len({bad.name for bad in BAD}) == len(BAD) >= 100
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_a_bad_adapter_is_refused_with_its_reason_and_leaves_no_copy(
+    reader: AdapterReader, good: Path, root: Path, store: AdapterStore, bad: Bad
+) -> None:
+    findings = inspect(reader, save_bad(good, root / "bad", bad))
+    assert findings.adapter is None
+    assert findings.error is not None
+    assert findings.error.code is ErrorCode.ADAPTER_REJECTED
+    with pytest.raises(AssertionError, match=bad.reason):
+        raise AssertionError(findings.error.message)
+    assert store.copies() == []
+
+
+def test_tensors_of_no_module_are_told_by_name(
+    reader: AdapterReader, good: Path, root: Path
+) -> None:
+    (bad,) = [bad for bad in BAD if bad.name == "another layer"]
+    findings = inspect(reader, save_bad(good, root / "bad", bad))
+    assert findings.num_tensors == 9
+    assert findings.num_unmatched == 1
+    assert ".layers.9." in findings.unmatched[0]
+    assert findings.source == str(root / "bad")
+
+
+def test_a_fault_that_nobody_thought_of_is_the_adapters_and_not_the_workers(
+    make: Make, good: Path, root: Path
+) -> None:
+    def read(name: str, source: str) -> LoRAAdapter:
+        raise ZeroDivisionError("of all things")
+
+    shutil.copytree(good, root / "a")
+    error = inspect(make(read), root / "a").error
+    assert error is not None
+    assert error.code is ErrorCode.ADAPTER_REJECTED
+    assert "of all things" in error.message
+
+
+def test_a_version_is_read_after_its_folder_was_written_over(
+    reader: AdapterReader, good: Path, root: Path
+) -> None:
+    folder = Path(shutil.copytree(good, root / "a"))
+    old = found(reader, folder)
+    write_over(folder, save_adapter(root / "b", seed=9, r=2, target_modules=["q_proj"]))
+    new = found(reader, folder)
+    assert old.version != new.version
+    assert old.source == new.source
+    for entry, rank in ((old, 4), (new, 2)):
+        adapter = reader.read_version(entry)
+        assert (adapter.version, adapter.rank, adapter.source) == (entry.version, rank, str(folder))
+
+
+def test_a_version_is_read_when_its_folder_is_gone(
+    reader: AdapterReader, good: Path, root: Path
+) -> None:
+    folder = Path(shutil.copytree(good, root / "a"))
+    entry = found(reader, folder)
+    shutil.rmtree(folder)
+    assert reader.read_version(entry).version == entry.version
+
+
+def test_another_machine_reads_the_source_if_it_still_holds_the_version(
+    reader: AdapterReader, good: Path, root: Path, store: AdapterStore
+) -> None:
+    folder = Path(shutil.copytree(good, root / "a"))
+    entry = found(reader, folder)
+    store.discard(entry.digest)
+    assert reader.read_version(entry).version == entry.version
+    assert [copy.digest for copy in store.copies()] == [entry.digest]
+
+
+def test_another_machine_says_so_if_the_source_holds_another_version(
+    reader: AdapterReader, good: Path, root: Path, store: AdapterStore
+) -> None:
+    folder = Path(shutil.copytree(good, root / "a"))
+    entry = found(reader, folder)
+    store.discard(entry.digest)
+    write_over(folder, save_adapter(root / "b", seed=9, r=4, target_modules=["q_proj", "v_proj"]))
+    with pytest.raises(AdapterRejected, match=f"not {entry.version}, and this worker has no copy"):
+        reader.read_version(entry)
+    shutil.rmtree(folder)
+    with pytest.raises(AdapterRejected, match="neither a folder nor a hub id"):
+        reader.read_version(entry)
+
+
+def test_a_copy_that_was_tampered_with_is_not_used(
+    reader: AdapterReader, good: Path, root: Path, store: AdapterStore
+) -> None:
+    folder = Path(shutil.copytree(good, root / "a"))
+    entry = found(reader, folder)
+    copy = store.folder_of(entry.digest)
+    assert copy is not None
+    tensors = load_file(copy / WEIGHTS_FILE)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, copy / WEIGHTS_FILE)
+    adapter = reader.read_version(entry)
+    assert adapter.version == entry.version
+    assert reader.read_version(entry).version == entry.version  # from a fresh copy
+    (copy / WEIGHTS_FILE).write_bytes(b"")
+    shutil.rmtree(folder)
+    with pytest.raises(AdapterRejected, match="neither a folder"):
+        reader.read_version(entry)
+
+
+def test_an_adapter_that_changes_while_it_is_read_is_refused(
+    make: Make, base: BaseModules, good: Path, root: Path
+) -> None:
+    other = save_adapter(root / "b", seed=9, r=4, target_modules=["q_proj", "v_proj"])
+
+    def read(name: str, source: str) -> LoRAAdapter:
+        adapter = read_adapter(name, source, base, dtype=torch.float32)
+        write_over(Path(source), other)
+        return adapter
+
+    error = inspect(make(read), Path(shutil.copytree(good, root / "a"))).error
+    assert error is not None
+    assert "was changed while it was read" in error.message
+
+
+def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
+    reader: AdapterReader,
+    good: Path,
+    root: Path,
+    store: AdapterStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(shutil.copytree(good, root / "a"))
+    entry = entry_of(reader.read("a", str(folder)), str(folder))
+    store.discard(entry.digest)
+
+    def fail(*_: object) -> None:
+        raise StoreFailed("--adapter-store: No space left on device")
+
+    monkeypatch.setattr(store, "keep", fail)
+    error = inspect(reader, folder).error
+    assert error is not None
+    assert (error.code, error.message) == (
+        ErrorCode.UNAVAILABLE,
+        "--adapter-store: No space left on device",
+    )
+    assert reader.read_version(entry).version == entry.version

@@ -1,0 +1,257 @@
+"""Names that clients load, replace, roll back and unload, and the jobs that ran meanwhile."""
+
+from dataclasses import replace
+
+import pytest
+from queue_support import LIMITS, eventually, make_job
+
+from shared.connection import Redis
+from shared.errors import ErrorCode, JobFailed
+from shared.ids import AdapterVersion
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.registry import Adapter, BaseModel, Registry
+
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
+)
+
+
+def version_of(digest: str, *, name: str = "a", created_s: int = 10) -> Adapter:
+    return Adapter(
+        name=name,
+        version=AdapterVersion(f"{name}@{digest}"),
+        digest=digest,
+        weights_digest=digest,
+        source=f"/adapters/{digest}",
+        rank=8,
+        num_bytes=100,
+        created_s=created_s,
+    )
+
+
+ONE, TWO, THREE = (version_of(digest) for digest in ("1", "2", "3"))
+
+
+@pytest.fixture
+async def registry(redis: Redis, keys: Keys) -> Registry:
+    registry = Registry(redis, keys)
+    await registry.set_base(BASE)
+    return registry
+
+
+async def load(registry: Registry, *adapters: Adapter) -> None:
+    for adapter in adapters:
+        await registry.load_adapter(adapter, replace=True)
+
+
+async def test_a_name_is_loaded_once_unless_it_is_to_be_replaced(registry: Registry) -> None:
+    await registry.load_adapter(ONE, replace=False)
+    with pytest.raises(JobFailed, match="loaded already, as a@1") as refusal:
+        await registry.load_adapter(TWO, replace=False)
+    assert refusal.value.error.code is ErrorCode.ADAPTER_EXISTS
+    assert await registry.resolve("a") == "a@1"
+    await registry.load_adapter(TWO, replace=True)
+    assert await registry.resolve("a") == "a@2"
+
+
+async def test_rollbacks_go_back_through_all_versions_and_around(registry: Registry) -> None:
+    await load(registry, ONE, TWO, THREE)
+    reached = [await registry.roll_back_adapter("a") for _ in range(4)]
+    assert reached == ["a@2", "a@1", "a@3", "a@2"]
+    assert await registry.resolve("a") == "a@2"
+    await load(registry, version_of("4"))
+    assert await registry.roll_back_adapter("a") == "a@2"
+
+
+async def test_a_rollback_needs_a_name_and_a_previous_version(registry: Registry) -> None:
+    assert await registry.roll_back_adapter("a") is None
+    await load(registry, ONE)
+    with pytest.raises(JobFailed, match="no previous version") as refusal:
+        await registry.roll_back_adapter("a")
+    assert refusal.value.error.code is ErrorCode.ADAPTER_CONFLICT
+
+
+async def test_a_quarantined_version_comes_back_neither_by_rollback_nor_by_loading(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, ONE, TWO)
+    await redis.hset(keys.version(ONE.version), "state", "quarantined")  # type: ignore[misc]
+    with pytest.raises(JobFailed, match="a@1 is quarantined"):
+        await registry.roll_back_adapter("a")
+    with pytest.raises(JobFailed, match="a@1 is quarantined"):
+        await registry.load_adapter(ONE, replace=True)
+    assert await registry.resolve("a") == "a@2"
+
+
+async def test_previous_versions_are_served_by_their_full_name(registry: Registry) -> None:
+    await load(registry, ONE, TWO)
+    assert await registry.resolve("a@1") == "a@1"
+    assert await registry.resolve("base:a@1") == "a@1"
+
+
+async def test_versions_beyond_the_previous_four_are_retired_and_forgotten_in_time(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, *(version_of(str(n)) for n in range(6)))
+    assert await registry.resolve("a@0") is None
+    assert await registry.resolve("a@1") == "a@1"
+    assert await registry.sweep() == []  # a request may be on its way to the queue
+    await redis.zadd(keys.retired, {"a@0": 0})
+    assert await swept(registry) == ["a@0"]
+    assert await registry.adapter_by_version(AdapterVersion("a@0")) is None
+
+
+async def swept(registry: Registry) -> list[AdapterVersion]:
+    """What a sweep forgets, once there is something; they are bounded to one a second."""
+    forgotten: list[AdapterVersion] = await eventually(registry.sweep)
+    return forgotten
+
+
+async def test_an_unloaded_name_takes_no_new_jobs_at_once(registry: Registry, queue: Queue) -> None:
+    await load(registry, ONE, TWO)
+    admitted = [make_job("a@1"), make_job("a@2")]  # and not yet queued
+    assert await registry.unload_adapter("a")
+    for name in ("a", "a@1", "a@2", "base:a"):
+        assert await registry.resolve(name) is None
+    assert await registry.adapters() == []
+    for job in admitted:
+        with pytest.raises(JobFailed, match="'a' was unloaded") as refusal:
+            await queue.enqueue(job, LIMITS)
+        assert refusal.value.error.code is ErrorCode.MODEL_NOT_FOUND
+
+
+async def test_a_job_that_comes_after_all_was_forgotten_is_refused_too(
+    registry: Registry, queue: Queue
+) -> None:
+    await load(registry, ONE)
+    await registry.unload_adapter("a")
+    assert await swept(registry) == ["a@1"]
+    with pytest.raises(JobFailed, match="was unloaded"):
+        await queue.enqueue(make_job("a@1"), LIMITS)
+
+
+async def test_unloading_may_be_repeated_but_not_of_a_name_that_never_was(
+    registry: Registry,
+) -> None:
+    await load(registry, ONE)
+    assert [await registry.unload_adapter(name) for name in ("a", "a", "b")] == [True, True, False]
+    await swept(registry)
+    assert await registry.unload_adapter("a")
+
+
+async def test_an_unloaded_version_stays_until_its_last_job_has_ended(
+    registry: Registry, queue: Queue, actor
+) -> None:
+    await load(registry, ONE)
+    jobs = [make_job("a@1"), make_job("a@1")]
+    for job in jobs:
+        await queue.enqueue(job, LIMITS)
+    worker = await actor(holds=["a@1"])
+    (running,) = await worker.claim(sequences=1)
+    await registry.unload_adapter("a")
+    assert await registry.sweep() == []
+    await worker.finish(running)
+    (waiting,) = await worker.claim()
+    assert (running.job, waiting.job) == tuple(jobs)
+    await eventually(lambda: sweeps_nothing(registry))
+    assert await registry.adapter_by_version(ONE.version)
+    await worker.finish(waiting)
+    assert await swept(registry) == ["a@1"]
+    assert (await queue.wait(worker.id, timeout_s=1)).kind == "tidy"
+
+
+async def sweeps_nothing(registry: Registry) -> bool:
+    return await registry.sweep() == []
+
+
+async def test_a_job_that_a_dead_worker_leaves_keeps_its_unloaded_version(
+    registry: Registry, queue: Queue, actor
+) -> None:
+    await load(registry, ONE)
+    await queue.enqueue(make_job("a@1"), LIMITS)
+    worker = await actor(holds=["a@1"])
+    assert len(await worker.claim()) == 1
+    await registry.unload_adapter("a")
+    await worker.die()
+    assert await registry.sweep() == []
+    other = await actor("w2", holds=["a@1"])
+    (claimed,) = await other.claim()
+    await other.finish(claimed)
+    assert await swept(registry) == ["a@1"]
+
+
+async def test_a_name_can_be_loaded_again_while_it_drains(
+    registry: Registry, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, TWO, ONE)
+    await queue.enqueue(make_job("a@1"), LIMITS)
+    await registry.unload_adapter("a")
+    await registry.load_adapter(ONE, replace=False)
+    assert await registry.resolve("a") == "a@1"
+    await queue.enqueue(make_job("a@1"), LIMITS)
+    with pytest.raises(JobFailed, match="no previous version"):
+        await registry.roll_back_adapter("a")
+    assert await swept(registry) == ["a@2"]
+    assert await redis.ttl(keys.adapter("a")) == -1
+
+
+async def test_a_restarted_worker_changes_nothing_that_clients_decided(
+    registry: Registry,
+) -> None:
+    assert await registry.add_adapter(ONE) == "a@1"
+    await load(registry, TWO)
+    assert await registry.add_adapter(replace(ONE, created_s=99)) == "a@2"
+    await registry.roll_back_adapter("a")
+    assert await registry.add_adapter(replace(TWO, created_s=99)) == "a@1"
+    await registry.unload_adapter("a")
+    assert await registry.add_adapter(replace(ONE, created_s=99)) is None
+    assert await registry.add_adapter(replace(TWO, created_s=99)) is None
+    assert await registry.resolve("a") is None
+
+
+async def test_a_worker_that_starts_with_weights_new_to_the_name_is_followed(
+    registry: Registry,
+) -> None:
+    await registry.add_adapter(ONE)
+    await load(registry, TWO)
+    assert await registry.add_adapter(THREE) == "a@3"
+    await registry.unload_adapter("a")
+    assert await registry.add_adapter(version_of("4")) == "a@4"
+    assert await registry.resolve("a") == "a@4"
+
+
+async def test_what_a_worker_was_started_with_is_remembered_as_unloaded_for_ever(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, ONE)
+    await registry.add_adapter(version_of("5", name="b"))
+    for name in ("a", "b"):
+        await registry.unload_adapter(name)
+    assert await redis.ttl(keys.adapter("a")) > 3000
+    assert await redis.ttl(keys.adapter("b")) == -1
+    await load(registry, ONE)
+    assert await redis.ttl(keys.adapter("a")) == -1
+
+
+async def test_the_epoch_changes_when_redis_has_forgotten_the_registry(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    epoch = await registry.set_base(BASE)
+    assert await registry.set_base(replace(BASE, created_s=2)) == epoch
+    await redis.delete(keys.base)
+    assert await registry.set_base(BASE) != epoch
+
+
+async def test_uses_are_counted_by_version(
+    registry: Registry, queue: Queue, redis: Redis, keys: Keys, actor
+) -> None:
+    await load(registry, ONE)
+    worker = await actor(holds=["a@1", "base@1"])
+    for version in ("a@1", "a@1", "base@1"):
+        await queue.enqueue(make_job(version), LIMITS)
+    for claimed in await worker.claim():
+        await worker.finish(claimed, used=30)
+    uses = await redis.hmget(keys.version(ONE.version), ["requests", "tokens"])  # type: ignore[misc]
+    assert uses == [b"2", b"60"]
+    assert not await redis.exists(keys.version(BASE.version))

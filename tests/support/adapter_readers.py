@@ -1,0 +1,78 @@
+"""A worker that answers inspections as it is told, and runs nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from api_support import ADAPTER, ScriptedWorker, worker_info
+
+from shared.connection import Redis
+from shared.ids import AdapterVersion
+from shared.inspections import Findings, Inspection, Inspections
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.registry import Adapter
+from shared.tasks import cancel_tasks
+
+
+def adapter(name: str, digest: str = "3") -> Adapter:
+    version = AdapterVersion(f"{name}@{digest * 12}")
+    return replace(ADAPTER, name=name, version=version, digest=digest * 64, source="/adapters/x")
+
+
+def finds(asked: Inspection) -> Findings:
+    """Each folder holds other weights: its last character is their digest."""
+    return Findings(
+        adapter=adapter(asked.name, asked.source[-1]),
+        source=asked.source,
+        num_tensors=3,
+        matched=("a", "b", "c"),
+        ranks=((8, 3),),
+        trained_on="org/base",
+    )
+
+
+@dataclass
+class Reader:
+    """A worker that answers inspections."""
+
+    worker: ScriptedWorker
+    inspections: Inspections
+    find: Callable[[Inspection], Findings] = finds
+    dies: bool = False
+    """Once it has taken one."""
+    is_deaf: bool = False
+    asked: list[Inspection] = field(default_factory=list)
+
+    async def run(self) -> None:
+        while True:
+            mail = await self.worker.queue.wait(self.worker.id, timeout_s=0.5)
+            if mail and mail.inspection and not self.is_deaf:
+                await self.answer(mail.inspection)
+
+    async def answer(self, inspection_id: Any) -> None:
+        if (asked := await self.inspections.take(inspection_id)) is None:
+            return
+        self.asked.append(asked)
+        if self.dies:
+            queue, wid = self.worker.queue, self.worker.id
+            await queue.beat(wid, lease_ms=0, info=worker_info())
+            await queue.reap()
+        else:
+            await self.inspections.answer(inspection_id, self.find(asked))
+
+
+@asynccontextmanager
+async def reading(redis: Redis, keys: Keys) -> AsyncIterator[Callable[..., Any]]:
+    """Starts such workers: `await start(dies=True)`."""
+    tasks, queue = [], Queue(redis, keys)
+
+    async def start(**how: Any) -> Reader:
+        reader = Reader(await ScriptedWorker.start(queue), Inspections(redis, keys), **how)
+        tasks.append(asyncio.create_task(reader.run()))
+        return reader
+
+    yield start
+    await cancel_tasks(*tasks)

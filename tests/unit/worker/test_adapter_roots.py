@@ -1,0 +1,112 @@
+"""Which folders a request may name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ErrorCode, JobFailed, SettingsError
+from worker.adapter_roots import AdapterRoots
+
+Refused = Callable[[AdapterRoots, str], ErrorCode]
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> Path:
+    """A root with a folder, a file and links; beside it a folder that isn't allowed."""
+    root = tmp_path / "adapters"
+    for folder in (root / "sql", root / "deep" / "er", tmp_path / "private"):
+        folder.mkdir(parents=True)
+    (root / "file").touch()
+    (root / "out").symlink_to(tmp_path / "private")
+    (root / "in").symlink_to(root / "sql")
+    (root / "circle").symlink_to(root / "circle")
+    return root
+
+
+def code_of(roots: AdapterRoots, source: str) -> ErrorCode:
+    with pytest.raises(JobFailed) as refusal:
+        roots.locate(source)
+    assert refusal.value.error.param == "lora_path"
+    return refusal.value.error.code
+
+
+def test_a_folder_under_a_root_is_allowed_by_its_full_path(adapters: Path) -> None:
+    roots = AdapterRoots([str(adapters)], [])
+    for given in ("sql", "deep/er", "deep/../sql", "in", "sql/", "./sql"):
+        assert Path(roots.locate(f"{adapters}/{given}")).parent.is_relative_to(adapters)
+    assert roots.locate(f"{adapters}/in") == str(adapters / "sql")
+
+
+def test_a_relative_path_counts_from_where_the_worker_was_started(
+    adapters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(adapters.parent)
+    assert AdapterRoots(["adapters"], []).locate("adapters/sql") == str(adapters / "sql")
+    monkeypatch.chdir(adapters)
+    assert AdapterRoots(["."], []).locate("sql") == str(adapters / "sql")
+
+
+def test_what_lies_outside_is_refused_be_it_there_or_not(adapters: Path) -> None:
+    roots = AdapterRoots([str(adapters)], [])
+    outside = ["../private", "out", "../no-such", "sql/../../private", "circle"]
+    for given in [
+        *(f"{adapters}/{path}" for path in outside),
+        "/",
+        "",
+        "/etc",
+        "~",
+        "~root",
+        "a\0b",
+    ]:
+        assert code_of(roots, given) is ErrorCode.SOURCE_NOT_ALLOWED, given
+
+
+def test_what_is_no_folder_under_a_root_is_not_found(adapters: Path) -> None:
+    roots = AdapterRoots([str(adapters)], [])
+    for given in ("file", "no-such", "sql/file", "x" * 300):
+        assert code_of(roots, f"{adapters}/{given}") is ErrorCode.SOURCE_NOT_FOUND
+
+
+def test_a_root_that_is_a_link_stands_for_what_it_points_to(adapters: Path) -> None:
+    link = adapters.parent / "link"
+    link.symlink_to(adapters)
+    roots = AdapterRoots([str(link)], [])
+    assert roots.locate(f"{link}/sql") == roots.locate(f"{adapters}/sql") == str(adapters / "sql")
+
+
+def test_by_default_the_neighbours_of_the_folders_at_start_are_allowed(adapters: Path) -> None:
+    roots = AdapterRoots([], [str(adapters / "sql"), "org/repo"])
+    assert roots.locate(str(adapters / "deep")) == str(adapters / "deep")
+    assert code_of(roots, str(adapters.parent / "private")) is ErrorCode.SOURCE_NOT_ALLOWED
+    assert code_of(roots, "org/other") is ErrorCode.SOURCE_NOT_ALLOWED
+
+
+def test_without_folders_at_start_nothing_is_allowed(adapters: Path) -> None:
+    for at_start in ([], ["org/repo"], ["/"], ["/tmp"]):
+        roots = AdapterRoots([], at_start)
+        assert code_of(roots, str(adapters / "sql")) is ErrorCode.SOURCE_NOT_ALLOWED
+
+
+def test_hub_ids_are_allowed_by_organisation(adapters: Path) -> None:
+    roots = AdapterRoots(["hub:acme"], [])
+    assert roots.locate("acme/sql-lora") == "acme/sql-lora"
+    for given in ("other/sql-lora", "acme", "acme/a/b", "acme/..", "../acme/x", "acme2/x"):
+        assert code_of(roots, given) is ErrorCode.SOURCE_NOT_ALLOWED, given
+
+
+def test_in_the_hubs_cache_links_reach_the_blobs_of_the_same_repository_only(
+    tmp_path: Path,
+) -> None:
+    snapshots = tmp_path / "models--acme--sql" / "snapshots"
+    for name in ("1", "2"):
+        (snapshots / name).mkdir(parents=True)
+    assert AdapterRoots([], [str(snapshots / "1")]).locate(str(snapshots / "2"))
+    fenced = AdapterRoots([str(snapshots)], [])  # links in its folders would lead out of it
+    assert code_of(fenced, str(snapshots / "1")) is ErrorCode.SOURCE_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("root", ["/no/such/folder", "hub:", "hub:a/b", "hub:..", ""])
+def test_a_root_that_cannot_be_stops_the_start(root: str) -> None:
+    with pytest.raises(SettingsError, match="--adapter-root"):
+        AdapterRoots([root], [])

@@ -1,0 +1,104 @@
+"""Copies of adapters' files."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from shared.errors import SettingsError, StoreFailed
+from worker import adapter_store
+from worker.adapter_store import AdapterStore
+
+ONE, TWO, THREE = (digit * 64 for digit in "123")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    file = tmp_path / "weights"
+    file.write_bytes(b"x" * 100)
+    return file
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AdapterStore:
+    return AdapterStore(tmp_path / "a" / "store", max_bytes=250)
+
+
+def test_a_copy_outlives_its_source(store: AdapterStore, source: Path) -> None:
+    assert store.folder_of(ONE) is None
+    store.keep(ONE, [source])
+    source.write_bytes(b"y")
+    folder = store.folder_of(ONE)
+    assert folder is not None
+    assert (folder / "weights").read_bytes() == b"x" * 100
+    store.keep(ONE, [source])
+    assert (folder / "weights").read_bytes() == b"x" * 100
+
+
+def test_the_folder_is_private(store: AdapterStore, tmp_path: Path) -> None:
+    assert (tmp_path / "a" / "store").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_copy_that_fails_leaves_nothing(store: AdapterStore, source: Path) -> None:
+    with pytest.raises(StoreFailed, match="--adapter-store"):
+        store.keep(ONE, [source, source.parent / "missing"])
+    assert store.folder_of(ONE) is None
+    assert store.copies() == []
+    assert list((source.parent / "a" / "store").iterdir()) == []
+
+
+def test_many_at_a_time_make_one_copy(store: AdapterStore, source: Path) -> None:
+    threads = [threading.Thread(target=store.keep, args=(ONE, [source])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(copy.digest, copy.num_bytes) for copy in store.copies()] == [(ONE, 100)]
+
+
+def test_the_least_worthy_go_first_and_of_equals_the_longest_unused(
+    store: AdapterStore, source: Path, tmp_path: Path
+) -> None:
+    for age, digest in enumerate((ONE, TWO, THREE)):
+        store.keep(digest, [source])
+        os.utime(tmp_path / "a" / "store" / digest, (age, age))
+    assert store.is_too_large
+    assert store.trim(lambda digest: digest == ONE) == [TWO]
+    assert not store.is_too_large
+    assert store.trim(lambda _: 0) == []
+    store.keep(TWO, [source])
+    assert store.folder_of(ONE)  # it is used just now
+    os.utime(tmp_path / "a" / "store" / TWO, (9, 9))
+    assert store.trim(lambda _: 0) == [THREE]
+
+
+def test_a_digest_never_becomes_another_path(store: AdapterStore) -> None:
+    for name in ("..", "../store", ".", "", "x" * 64, ONE + "/"):
+        assert store.folder_of(name) is None
+
+
+def test_discarding_what_is_not_there_is_no_fault(store: AdapterStore, source: Path) -> None:
+    store.keep(ONE, [source])
+    for _ in range(2):
+        store.discard(ONE)
+    assert store.copies() == []
+
+
+def test_what_a_killed_process_left_is_removed_in_time(store: AdapterStore, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "store"
+    old, new = folder / ".new-old", folder / ".new-new"
+    for unfinished in (old, new):
+        unfinished.mkdir()
+        (unfinished / "weights").touch()
+    os.utime(old, (0, 0))
+    AdapterStore(folder, max_bytes=1)
+    assert not old.exists()
+    assert new.exists()
+    assert adapter_store.UNFINISHED_S >= 600
+
+
+def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="--adapter-store: can't write"):
+        AdapterStore(tmp_path / "file" / "store", max_bytes=1)

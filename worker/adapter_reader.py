@@ -1,0 +1,175 @@
+"""Reads adapters for the engine, from where they lie or from the copies of this machine."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+import torch
+
+from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed, StoreFailed
+from shared.inspections import Findings, Inspection
+from shared.registry import Adapter
+from worker.adapter_entry import entry_of
+from worker.adapter_roots import AdapterRoots
+from worker.adapter_store import AdapterStore
+from worker.lora.adapter import LoRAAdapter
+from worker.lora.description import check_size, describe
+from worker.lora.modules import BaseModules
+from worker.lora.source import (
+    CONFIG_FILE,
+    TEMPLATE_FILES,
+    WEIGHTS_FILE,
+    adapter_file,
+    adapter_folder,
+    template_files,
+)
+
+log = structlog.get_logger()
+
+MAX_NAMES = 500
+"""Of tensors, in each list of what was found."""
+
+Read = Callable[[str, str], LoRAAdapter]
+"""Reads and checks the adapter of a name and a source."""
+Stamp = tuple[str, int, int, int, int]
+"""What changes when a file is written to or replaced."""
+
+
+class AdapterReader:
+    """Everything blocks, and may be called on any thread but the engine's."""
+
+    def __init__(
+        self,
+        read: Read,
+        *,
+        base: BaseModules,
+        store: AdapterStore,
+        roots: AdapterRoots,
+        dtype: torch.dtype,
+        max_bytes: int,
+    ) -> None:
+        """Read with `read`, for a pool of `dtype` that holds `max_bytes`."""
+        self._read = read
+        self._base = base
+        self._store = store
+        self._roots = roots
+        self._dtype = dtype
+        self._max_bytes = max_bytes
+
+    def read(self, name: str, source: str) -> LoRAAdapter:
+        """The adapter at `source`, of whose files a copy is kept.
+
+        Raises:
+            AdapterRejected: it can't be served exactly, or is being written to.
+            StoreFailed: no copy can be kept.
+        """
+        folder = adapter_folder(source)
+        before = _stamps(folder)
+        try:
+            check_size(folder, dtype=self._dtype, max_bytes=self._max_bytes)
+        except AdapterRejected as error:
+            raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
+        adapter = self._read(name, str(folder))
+        files = [adapter_file(folder, CONFIG_FILE), adapter_file(folder, WEIGHTS_FILE)]
+        self._store.keep(adapter.digest, [*files, *template_files(folder)])
+        if _stamps(folder) != before:
+            # Should the copy be half of either, its digest gives that away when it is read.
+            raise AdapterRejected(f"adapter {name} from {source} was changed while it was read")
+        return replace(adapter, source=source)
+
+    def read_version(self, entry: Adapter) -> LoRAAdapter:
+        """Exactly this version: from its copy, or from its source if that still holds it.
+
+        Raises:
+            AdapterRejected: neither has it.
+        """
+        copy = self._store.folder_of(entry.digest)
+        if copy is not None and (adapter := self._read_copy(entry, copy)):
+            return adapter
+        try:
+            adapter = self.read(entry.name, entry.source)
+        except StoreFailed as error:
+            log.warning("adapter_not_copied", version=entry.version, error=str(error))
+            adapter = self._read(entry.name, entry.source)
+        if adapter.digest != entry.digest:
+            raise AdapterRejected(
+                f"{entry.source} holds {adapter.version} by now, not {entry.version}, and this "
+                "worker has no copy of it; load the adapter again"
+            )
+        return adapter
+
+    def inspect(self, asked: Inspection) -> Findings:
+        """What a client would load, and whether it may; never raises."""
+        try:
+            return self._inspect(asked)
+        except JobFailed as failed:
+            return Findings(error=failed.error)
+        except StoreFailed as error:
+            return Findings(error=JobError(code=ErrorCode.UNAVAILABLE, message=str(error)))
+        except Exception as error:  # per inspection: files may be wrong in ways nobody thought of
+            log.exception("inspection_failed", source=asked.source)
+            return Findings(error=_rejected(f"{asked.source!r} can't be read: {error!r}"))
+
+    def _inspect(self, asked: Inspection) -> Findings:
+        place = self._roots.locate(asked.source)
+        try:
+            folder = adapter_folder(place)
+        except AdapterRejected as error:  # of a hub id
+            raise JobFailed(
+                JobError(code=ErrorCode.SOURCE_NOT_FOUND, message=str(error), param="lora_path")
+            ) from None
+        try:
+            adapter = entry_of(self.read(asked.name, place), place)
+        except StoreFailed:
+            raise
+        except (AdapterRejected, OSError) as error:
+            return self._findings(folder, error=_rejected(str(error)))
+        return self._findings(folder, adapter=adapter)
+
+    def _read_copy(self, entry: Adapter, copy: Path) -> LoRAAdapter | None:
+        try:
+            adapter = self._read(entry.name, str(copy))
+        except AdapterRejected as error:
+            log.warning("adapter_copy_unreadable", version=entry.version, error=str(error))
+            self._store.discard(entry.digest)
+            return None
+        if adapter.digest != entry.digest:
+            log.warning("adapter_copy_differs", version=entry.version, holds=adapter.digest)
+            self._store.discard(entry.digest)
+            return None
+        return replace(adapter, source=entry.source)
+
+    def _findings(
+        self, folder: Path, *, adapter: Adapter | None = None, error: JobError | None = None
+    ) -> Findings:
+        found = describe(folder, self._base)
+        return Findings(
+            adapter=adapter,
+            error=error,
+            source=str(folder),
+            num_tensors=len(found.matched) + len(found.unmatched),
+            matched=found.matched[:MAX_NAMES],
+            unmatched=found.unmatched[:MAX_NAMES],
+            num_unmatched=len(found.unmatched),
+            ranks=found.ranks,
+            trained_on=found.trained_on,
+        )
+
+
+def _stamps(folder: Path) -> list[Stamp]:
+    """Of the files that make the adapter; of those that are there."""
+    names = {CONFIG_FILE, WEIGHTS_FILE}
+    names |= {path.name for pattern in TEMPLATE_FILES for path in folder.glob(pattern)}
+    stamps = []
+    for name in sorted(names):
+        with suppress(OSError):
+            status = (folder / name).stat()
+            times = status.st_mtime_ns, status.st_ctime_ns
+            stamps.append((name, status.st_ino, status.st_size, *times))
+    return stamps
+
+
+def _rejected(reason: str) -> JobError:
+    return JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")
