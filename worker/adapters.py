@@ -144,13 +144,13 @@ class Adapters:
         return sorted(self._told)
 
     async def add(self, adapter: "LoRAAdapter") -> None:
-        """Keep an adapter that was read: on the device if there is room, without telling the pool.
+        """Keep an adapter that was read wherever there is room, without telling the pool.
 
         Raises:
             AdapterRejected: it is larger than all of the adapter memory.
         """
         async with self._lock(adapter.version):
-            image = await self._threads.run(lambda: self._host.put(adapter))
+            image = await self._threads.run(lambda: self._host.put(adapter, may_evict=False))
             try:
                 placing = await self._call(lambda engine: engine.place(image, may_evict=False))
                 if placing.reserved is not None:
@@ -215,8 +215,6 @@ class Adapters:
         try:
             if await until_redis_is_back(lambda: self._queue.start_load(self._lease.wid, version)):
                 await self._stage_alone(version)
-        except AdapterRejected as error:  # whoever claims its jobs will tell them
-            log.warning("adapter_not_staged", version=version, error=str(error))
         finally:
             self._staging.discard(version)
 
@@ -226,9 +224,12 @@ class Adapters:
             async with self._lock(version):
                 if version not in self._host and entry.num_bytes <= self._host.max_bytes:
                     self._host.release(await self._read_to_host(entry))
-        finally:
-            if version not in self._loading:
-                await self._set_residents([], [version])
+        except AdapterRejected as error:  # whoever claims its jobs will tell them
+            log.warning("adapter_not_staged", version=version, error=str(error))
+        except Exception:  # per adapter: the worker goes on
+            log.exception("staging_failed", version=version)
+        if version not in self._loading:
+            await self._set_residents([], [version])
 
     async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
         """Bring a version to the device; it isn't resident yet."""
@@ -271,8 +272,9 @@ class Adapters:
             placing = await self._call(lambda engine: engine.place(image))
             self._residents.difference_update(placing.evicted)
             self._num_evictions += len(placing.evicted)
-        if placing.reserved is None:
+        if placing.evicted:
             await self._tell_pool()
+        if placing.reserved is None:
             raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
         log.info("adapter_placed", version=image.version, evicted=placing.evicted)
         return placing.reserved
@@ -280,7 +282,7 @@ class Adapters:
     async def _write(self, reserved: "Reserved", image: "AdapterImage") -> None:
         try:
             await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
-        except RuntimeError as error:  # torch's own, of the device
+        except Exception as error:  # most likely torch's own, of the device
             await self._call(lambda engine: engine.remove_adapter(image.version))
             self.room.memory_freed()
             raise AdapterRejected(f"adapter {image.version}: {error}") from error

@@ -18,8 +18,15 @@ B_STD = 0.02
 """PEFT starts with B = 0, with which an adapter would change nothing and could be skipped."""
 
 
-def make_adapters(model: Path, target: Path, ranks: Sequence[int] = RANKS) -> dict[str, Path]:
+def make_adapters(
+    model: Path,
+    target: Path,
+    ranks: Sequence[int] = RANKS,
+    modules: Sequence[str] = TARGETS,
+) -> dict[str, Path]:
     """Write bf16 PEFT adapters of `ranks` for the model in folder `model`, the same every time.
+
+    They target the linears `modules` of every layer.
 
     Returns:
         Their folders below `target` by name.
@@ -29,13 +36,13 @@ def make_adapters(model: Path, target: Path, ranks: Sequence[int] = RANKS) -> di
     for index, rank in enumerate(ranks):
         torch.manual_seed(index)
         folders[f"a{index}"] = target / f"a{index}"
-        base = _make_adapter(base, rank, target / f"a{index}")
+        base = _make_adapter(base, rank, list(modules), target / f"a{index}")
     return folders
 
 
-def _make_adapter(base: Any, rank: int, folder: Path) -> Any:
+def _make_adapter(base: Any, rank: int, modules: list[str], folder: Path) -> Any:
     """Write one adapter, and give the base model back without it."""
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGETS)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules)
     with warnings.catch_warnings():
         # PEFT reads an attribute that transformers is about to rename.
         warnings.simplefilter("ignore", FutureWarning)

@@ -117,4 +117,4 @@ def reason_of(status: int, body: bytes) -> str:
         message: str = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return f"the server answered with status {status}"
-    return message
+    return f"{message}; give it by --api-key or LORIKEET_API_KEYS" if status == 401 else message

@@ -161,6 +161,12 @@ def test_the_key_comes_from_the_flag_or_is_the_first_of_the_variable(
     assert server.keys == [f"Bearer {'r' * 16}"]
 
 
+def test_a_missing_key_is_asked_for_by_its_flag(server: ScriptedChat) -> None:
+    server.wants_key = True
+    with pytest.raises(ServerError, match=r"an API key is needed; give it by --api-key or LORIK"):
+        chat(server, typed="hi\n")
+
+
 def test_ctrl_c_stops_an_answer_and_not_the_program(server: ScriptedChat) -> None:
     words = [sys.executable, "-m", "ops.cli", "chat", "--url", server.url]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}

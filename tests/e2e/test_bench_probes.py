@@ -9,10 +9,12 @@ import tiny
 
 from ops.bench.adapters import make_adapters
 from ops.bench.load import send_load
+from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_steps
+from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
 from ops.bench.processes import Serving
 from ops.bench.servers import lorikeet
 
@@ -75,6 +77,32 @@ def test_a_shared_prefix_is_sent_and_timed(serving: Serving) -> None:
     answers = asyncio.run(send_load(shared_prefix(serving.url, "a0", 6, 20)))
     assert [answer.error for answer in answers] == [None] * 6
     assert prefix_finding(answers, answers, 20).figures["cached_s"].p50 > 0
+
+
+def test_steps_beside_a_load_are_told_from_the_others(model: Path, adapters: Path) -> None:
+    found = measure_loading(model, [adapters / "a0", adapters / "a1"], adapters / "a2", 2, rounds=2)
+    steps = found.figures["steps"]
+    assert len(steps.load_s) == 2
+    assert len(steps.usual_ms) == 2 * 19
+    assert len(steps.loading_ms) >= 2
+
+
+def test_memory_is_looked_at_while_adapters_take_turns(model: Path, adapters: Path) -> None:
+    found = measure_turnover(
+        model, sorted(adapters.iterdir()), loads=30, budgets=Budgets(device_mb=1, host_mb=1)
+    )
+    samples = found.figures["samples"]
+    assert [sample.loads for sample in samples] == list(range(1, 31))
+    assert all(0 < sample.device_bytes <= 1 << 20 for sample in samples)
+    assert samples[-1].host_bytes <= 1 << 20
+
+
+def test_many_adapters_go_through_the_tiers(model: Path, adapters: Path, tmp_path: Path) -> None:
+    shape = ChurnShape(registered=12, device=4, host=6, requests=20, share=0.5)
+    churn, resident, tiered = measure_churn(model, sorted(adapters.iterdir()), tmp_path, shape)
+    assert len(resident) == len(tiered) == 20
+    assert churn.tiered_ttft_s.p99 > 0
+    assert "x the" in churn_finding(churn, resident, tiered).says[0]
 
 
 def test_memory_of_every_process_is_looked_at(serving: Serving) -> None:

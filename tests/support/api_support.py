@@ -169,8 +169,14 @@ def worker_info() -> WorkerInfo:
         max_num_seqs=64,
         kv_blocks=100,
         kv_blocks_free=90,
+        weight_bytes=270,
+        kv_bytes=200,
+        adapter_bytes=30,
+        adapter_bytes_max=40,
+        host_adapter_bytes=50,
+        host_adapter_bytes_max=60,
         tokens_total=7,
-        counters={"preemptions": 3},
+        counters={"preemptions": 3, "loads": 4, "load_ms": 1500, "evictions": 2},
     )
 
 

@@ -24,6 +24,7 @@ class ScriptedChat(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.wants_key = False
         self.client_left = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -46,6 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.keys.append(self.headers["Authorization"])
+        if self.server.wants_key:
+            self._reply(401, orjson.dumps({"error": {"message": "an API key is needed"}}))
+            return
         self._reply(200, orjson.dumps({"data": [{"id": name} for name in MODELS]}))
 
     def do_POST(self) -> None:

@@ -115,7 +115,7 @@ class ScriptedHost:
     def __contains__(self, version: AdapterVersion) -> bool:
         return version in self.copies
 
-    def put(self, adapter: ScriptedAdapter) -> ScriptedAdapter:
+    def put(self, adapter: ScriptedAdapter, *, may_evict: bool = True) -> ScriptedAdapter:
         if self.num_bytes + adapter.num_bytes <= self.max_bytes:
             self.copies[adapter.version] = adapter
         return adapter

@@ -38,7 +38,10 @@ LOAD_S = 0.4
 
 
 class Files:
-    """Reads scripted adapters, and remembers which and where; `slow` ones take LOAD_S."""
+    """Reads scripted adapters, and remembers which and where.
+
+    `slow` ones take LOAD_S, and `faulty` is a fault of ours.
+    """
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -52,6 +55,8 @@ class Files:
         niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         self.threads.append((threading.current_thread().name, niceness))
         assert self.may_read.wait(60)
+        if name == "faulty":
+            raise RuntimeError("scripted to fail")
         if name in self.slow:
             time.sleep(LOAD_S)
         return read_scripted_adapter(name, source)
@@ -196,6 +201,23 @@ async def test_an_adapter_whose_job_waits_for_a_busy_worker_is_read_meanwhile(
         result = await client.result_of(waiting)
     assert result.choices[0].ids == tuple(expected_ids(1, 0, 5, ONE))
     assert files.read == ["one"]
+
+
+@pytest.mark.parametrize("name", ["broken", "faulty"])
+async def test_an_adapter_that_cannot_be_read_ahead_fails_its_job_when_that_is_its_turn(
+    client: Client, serve: Serve, registry: Registry, files: Files, name: str
+) -> None:
+    async with serve(max_num_seqs=1):
+        version = AdapterVersion(f"{name}@broken")
+        await register(registry, version)
+        running = await client.send(max_tokens=900)
+        await client.until_shown(running, 1)
+        waiting = await client.send(version=version)
+        await until(lambda: files.read == [name])
+        assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
+        await client.queue.cancel(running.id)
+        assert (await client.end_of(waiting)).state is JobState.FAILED
+        assert (await client.end_of(await client.send())).state is JobState.DONE
 
 
 async def test_what_another_worker_reads_ahead_is_read_by_it_alone(

@@ -70,15 +70,18 @@ class HostTier:
         copy = self._copies.get(version)
         return copy is not None and copy.is_wanted
 
-    def put(self, adapter: LoRAAdapter) -> AdapterImage:
+    def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> AdapterImage:
         """Keep a copy of the adapter, if it fits beside those that are read. Takes long.
+
+        Without `may_evict` it has to fit beside all others.
 
         Returns:
             The copy, or an image that nobody keeps.
         """
         made = self._layout.image(adapter)
         with self._lock:
-            runs = None if made.version in self._copies else self._allocate(made.num_bytes)
+            is_new = made.version not in self._copies
+            runs = self._allocate(made.num_bytes, may_evict=may_evict) if is_new else None
         if runs is None:
             return made
         pieces = self._arena.pieces(runs)
@@ -129,10 +132,10 @@ class HostTier:
                 copy.is_wanted = False
                 self._drop_unused(copy)
 
-    def _allocate(self, num_bytes: int) -> list[Run] | None:
-        """Memory, after others have made room; None if those that are read leave too little."""
+    def _allocate(self, num_bytes: int, *, may_evict: bool) -> list[Run] | None:
+        """Memory, after others have made room; None if those that stay leave too little."""
         num_units = units_of(num_bytes)
-        idle = [copy for copy in self._copies.values() if copy.num_users == 0]
+        idle = [copy for copy in self._copies.values() if may_evict and copy.num_users == 0]
         units = self._arena.units
         free = units.num_units - units.num_used
         if free + sum(run.units for copy in idle for run in copy.runs) < num_units:

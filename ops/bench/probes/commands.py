@@ -11,21 +11,25 @@ import typer
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from ops.bench.adapters import make_adapters
+from ops.bench.adapters import MAX_RANK, RANKS, TARGETS, make_adapters
 from ops.bench.answers import Answer
 from ops.bench.load import send_load
 from ops.bench.modules import MeasurementFailed
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
+from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.finding import Finding, write_finding
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_steps
+from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
 from ops.bench.servers import lorikeet
 from ops.demo.model import demo_model
 
 NO_PREFIX_CACHE = "--no-prefix-cache"
 LORA_RANK = 16
+ATTENTION, MLP = TARGETS[:2], TARGETS[4:]
+TURNOVER_RANKS = (4, 8, 16, 24, 32, 64)
 
 probes_app = typer.Typer()
 Numbers = Annotated[str, typer.Option(help="numbers, separated by commas")]
@@ -120,6 +124,76 @@ def memory(
         with lorikeet(folder, adapters, scratch) as serving:
             samples = measure_memory(serving.url, list(adapters), serving.pids, requests)
         _show(memory_finding(samples), folder, results)
+
+
+@probes_app.command()
+def loading(
+    megabytes: Annotated[int, typer.Option(min=1, help="size of the adapter that loads")] = 100,
+    clients: Annotated[int, typer.Option(min=1, help="sequences that decode")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="loads")] = 10,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure decode steps while a large adapter loads, against those without."""
+    with _scratch(model) as (folder, scratch):
+        adapters = make_adapters(folder, scratch / "adapters")
+        rank = max(
+            1, round(MAX_RANK * 1e6 * megabytes / _bytes(adapters[f"a{RANKS.index(MAX_RANK)}"]))
+        )
+        (large,) = make_adapters(folder, scratch / "large", (rank,)).values()
+        found = measure_loading(folder, list(adapters.values()), large, clients, rounds)
+        _show(found, folder, results)
+
+
+@probes_app.command()
+def turnover(
+    loads: Annotated[int, typer.Option(min=1, help="adapters, one after another")] = 1000,
+    device: Annotated[int, typer.Option(min=1, help="of rank 16 that the device holds")] = 16,
+    host: Annotated[int, typer.Option(min=0, help="of rank 16 that the host holds")] = 64,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure memory while adapters of several ranks and modules load and evict each other."""
+    with _scratch(model) as (folder, scratch):
+        adapters = [
+            made
+            for number, modules in enumerate((TARGETS, ATTENTION, MLP))
+            for made in make_adapters(
+                folder, scratch / str(number), TURNOVER_RANKS, modules
+            ).values()
+        ]
+        size = _bytes(adapters[TURNOVER_RANKS.index(LORA_RANK)])
+        budgets = Budgets(device_mb=_mib(device * size), host_mb=_mib(host * size))
+        _show(measure_turnover(folder, adapters, loads, budgets), folder, results)
+
+
+@probes_app.command()
+def churn(
+    registered: Annotated[int, typer.Option(min=1, help="adapters of rank 16")] = 1000,
+    device: Annotated[int, typer.Option(min=1, help="that the device holds")] = 16,
+    host: Annotated[int, typer.Option(min=0, help="that the host holds")] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="of 16 tokens, by Zipf's law")] = 1000,
+    share: Annotated[float, typer.Option(help="of the capacity, in an open loop")] = 0.6,
+    folders: Annotated[int, typer.Option(min=1, help="on disk, which names share")] = 64,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure the time to the first token with many more adapters than fit into memory."""
+    shape = ChurnShape(
+        registered=registered, device=device, host=host, requests=requests, share=share
+    )
+    with _scratch(model) as (folder, scratch):
+        ranks = (LORA_RANK,) * min(folders, registered)
+        made = list(make_adapters(folder, scratch / "adapters", ranks).values())
+        _show(churn_finding(*measure_churn(folder, made, scratch, shape)), folder, results)
+
+
+def _bytes(folder: Path) -> int:
+    return (folder / "adapter_model.safetensors").stat().st_size
+
+
+def _mib(num_bytes: int) -> int:
+    return -(-num_bytes >> 20)
 
 
 def _send_prefix(url: str, adapter: str, requests: int, words: int) -> list[Answer]:

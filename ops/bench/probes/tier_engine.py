@@ -63,10 +63,10 @@ class TierEngine:
         gc.collect()
         gc.freeze()
 
-    @property
-    def used_bytes(self) -> tuple[int, int]:
+    async def used_bytes(self) -> tuple[int, int]:
         """What adapters take on the device, and copies of them in the host's memory."""
-        return self._thread.stats.adapter_bytes, self._host.num_bytes
+        stats = await self._call(lambda engine: engine.stats())
+        return stats.adapter_bytes, self._host.num_bytes
 
     async def load(self, name: str, folder: Path) -> Loaded:
         """Bring an adapter from its files to the device.

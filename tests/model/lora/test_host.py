@@ -91,6 +91,15 @@ def test_what_does_not_fit_is_given_all_the_same_and_drives_nobody_out() -> None
     check(kept, adapter(1))
 
 
+def test_an_adapter_may_be_put_for_which_nobody_has_to_go() -> None:
+    host = tier(2 * BYTES)
+    for number in (1, 2, 3):
+        image = host.put(adapter(number), may_evict=False)
+        check(image, adapter(number))
+        host.release(image)
+    assert [adapter(n).version in host for n in (1, 2, 3)] == [True, True, False]
+
+
 def test_a_tier_without_memory_keeps_nothing() -> None:
     host = tier(0)
     check(host.put(adapter(1)), adapter(1))

@@ -1,0 +1,202 @@
+"""What it costs to serve far more adapters than fit into memory: the tiers under Zipf's law."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from ops.bench.answers import Answer
+from ops.bench.arrivals import Closed, Open
+from ops.bench.lengths import Length
+from ops.bench.load import Load, body_of, send_load
+from ops.bench.modules import MeasurementFailed
+from ops.bench.percentiles import Percentiles, percentiles
+from ops.bench.popularity import Popularity
+from ops.bench.probes.finding import Chart, Finding
+from ops.bench.processes import Serving
+from ops.bench.servers import lorikeet
+
+MIB = 1 << 20
+CLIENTS = 32
+"""Of the closed loop that finds the capacity."""
+BEAT_S = 3.0
+"""Workers tell their totals at least this often."""
+_TOTALS = ("adapter_loads", "adapter_reads", "adapter_evictions", "adapter_load_seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChurnShape:
+    """How much of what."""
+
+    registered: int
+    device: int
+    """Adapters that the device has memory for."""
+    host: int
+    """Adapters that the host has memory for."""
+    requests: int
+    share: float
+    """Of the capacity with all adapters resident."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Churn:
+    """What came of it."""
+
+    shape: ChurnShape
+    adapter_bytes: int
+    asked_for: int
+    """Different adapters."""
+    capacity_per_s: float
+    """Requests, all adapters resident."""
+    resident_ttft_s: Percentiles
+    tiered_ttft_s: Percentiles
+    totals: Mapping[str, float]
+    """What the worker did with adapters in the tiered run."""
+
+
+def measure_churn(
+    model: Path, folders: Sequence[Path], scratch: Path, shape: ChurnShape
+) -> tuple[Churn, list[Answer], list[Answer]]:
+    """The same load with all of its adapters resident, then through the tiers.
+
+    Names share `folders` if there are fewer of these, but no memory.
+
+    Raises:
+        MeasurementFailed: a request failed.
+    """
+    named = {f"a{n}": folders[n % len(folders)] for n in range(shape.registered)}
+    num_bytes = (folders[0] / "adapter_model.safetensors").stat().st_size
+    load = _load(tuple(named), shape.requests)
+    asked_for = _asked_for(load)
+    with _served(model, {name: named[name] for name in asked_for}, scratch,
+                 device_mb=_mib(len(asked_for), num_bytes), host_mb=0) as serving:  # fmt: skip
+        capacity = _capacity(replace(load, url=serving.url, models=asked_for))
+        load = replace(load, arrivals=Open(rate=shape.share * capacity))
+        resident = _send(replace(load, url=serving.url))
+    with _served(model, named, scratch, device_mb=_mib(shape.device, num_bytes),
+                 host_mb=_mib(shape.host, num_bytes)) as serving:  # fmt: skip
+        _warm_up(replace(load, url=serving.url))
+        tiered, totals = _send_and_count(replace(load, url=serving.url))
+    churn = Churn(
+        shape=shape,
+        adapter_bytes=num_bytes,
+        asked_for=len(asked_for),
+        capacity_per_s=capacity,
+        resident_ttft_s=percentiles(_ttfts(resident)),
+        tiered_ttft_s=percentiles(_ttfts(tiered)),
+        totals=totals,
+    )
+    return churn, resident, tiered
+
+
+def churn_finding(churn: Churn, resident: Sequence[Answer], tiered: Sequence[Answer]) -> Finding:
+    """Times to the first token, of answers that all came in full."""
+    shape, ours, other = churn.shape, churn.tiered_ttft_s, churn.resident_ttft_s
+    says = (
+        f"{shape.registered} adapters of {churn.adapter_bytes / 1e6:.1f} MB, memory for "
+        f"{shape.device} on the device and {shape.host} in the host: TTFT p99 "
+        f"{1000 * ours.p99:.0f} ms at {shape.share:.0%} of capacity, {ours.p99 / other.p99:.2f} x "
+        f"the {1000 * other.p99:.0f} ms with all resident (p50 {1000 * ours.p50:.0f} and "
+        f"{1000 * other.p50:.0f} ms)",
+        f"{shape.requests} requests for {churn.asked_for} adapters: "
+        f"{churn.totals['adapter_loads']:.0f} loads, {churn.totals['adapter_reads']:.0f} of them "
+        f"from files",
+    )
+    series = {"tiers": _sorted_ms(_ttfts(tiered)), "all resident": _sorted_ms(_ttfts(resident))}
+    chart = Chart(x="share of requests", y="time to first token within, ms", series=series)
+    figures = {
+        "churn": churn,
+        "tiered_ttft_s": _ttfts(tiered),
+        "resident_ttft_s": _ttfts(resident),
+    }
+    return Finding(name="churn", figures=figures, says=says, chart=chart)
+
+
+def _load(models: tuple[str, ...], requests: int) -> Load:
+    return Load(
+        url="",
+        models=models,
+        popularity=Popularity.ZIPF,
+        arrivals=Closed(clients=CLIENTS),
+        requests=requests,
+        output_tokens=Length(16, 16),
+        seed="churn",
+    )
+
+
+def _asked_for(load: Load) -> tuple[str, ...]:
+    """The models that some request names, the most popular one first."""
+    named = {body_of(load, number)["model"] for number in range(load.requests)}
+    return tuple(name for name in load.models if name in named)
+
+
+@contextmanager
+def _served(
+    model: Path, adapters: Mapping[str, Path], scratch: Path, *, device_mb: int, host_mb: int
+) -> Iterator[Serving]:
+    flags = ("--adapter-memory-mb", str(device_mb), "--adapter-host-mb", str(host_mb))
+    with (
+        TemporaryDirectory(dir=scratch) as logs,
+        lorikeet(model, adapters, Path(logs), flags) as serving,
+    ):
+        yield serving
+
+
+def _mib(number: int, num_bytes: int) -> int:
+    """Memory for so many adapters."""
+    return -(-number * num_bytes // MIB)
+
+
+def _warm_up(load: Load) -> None:
+    closed = Closed(clients=CLIENTS)
+    _send(replace(load, arrivals=closed, requests=2 * CLIENTS, seed="churn/warm-up"))
+
+
+def _capacity(load: Load) -> float:
+    """Requests per second of a closed loop."""
+    _warm_up(load)
+    answers = _send(replace(load, seed="churn/capacity"))
+    start, end = min(a.sent_s for a in answers), max(a.end_s for a in answers)
+    return len(answers) / (end - start)
+
+
+def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
+    """The answers, and what the worker did meanwhile."""
+    time.sleep(BEAT_S)
+    before = _totals(load.url)
+    answers = _send(load)
+    time.sleep(BEAT_S)
+    return answers, {name: value - before[name] for name, value in _totals(load.url).items()}
+
+
+def _send(load: Load) -> list[Answer]:
+    answers = asyncio.run(send_load(load))
+    if errors := [answer.error for answer in answers if answer.error]:
+        raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
+    return answers
+
+
+def _totals(url: str) -> dict[str, float]:
+    """What the worker has done so far, by name."""
+    text = httpx.get(f"{url.removesuffix('/v1')}/metrics", timeout=10).text
+    return {
+        name: sum(
+            float(value)
+            for value in re.findall(rf"^lorikeet_worker_{name}_total{{[^}}]*}} (\S+)$", text, re.M)
+        )
+        for name in _TOTALS
+    }
+
+
+def _ttfts(answers: Sequence[Answer]) -> list[float]:
+    return [answer.text_s[0] - answer.sent_s for answer in answers]
+
+
+def _sorted_ms(seconds: Sequence[float]) -> list[tuple[float, float]]:
+    return [((n + 1) / len(seconds), 1000 * value) for n, value in enumerate(sorted(seconds))]

@@ -1,0 +1,144 @@
+"""`python -m ops.bench.probes.tier_process`: probes of loading, in a process of their own.
+
+Each prints its figures as one line of JSON.
+"""
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import psutil
+import typer
+
+from worker.share_cores import share_cores
+
+if TYPE_CHECKING:
+    from ops.bench.probes.tier_engine import TierEngine
+
+STEPS_BETWEEN = 20
+"""Steps between two loads: the usual ones, as the machine's speed drifts."""
+SAMPLES = 100
+MIB = 1 << 20
+
+Model = Annotated[Path, typer.Argument(help="folder of the base model")]
+Adapters = Annotated[list[Path], typer.Argument(help="folders of adapters")]
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadingSteps:
+    """Decode steps between loads of one adapter, and those that a load overlaps."""
+
+    adapter_bytes: int
+    load_s: list[float]
+    usual_ms: list[float]
+    loading_ms: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turnover:
+    """Memory after so many loads."""
+
+    loads: int
+    rss_bytes: int
+    """Of the process, since before the first load."""
+    device_bytes: int
+    host_bytes: int
+
+
+@app.command()
+def loading(
+    model: Model,
+    large: Annotated[Path, typer.Argument(help="folder of the adapter to load")],
+    adapters: Adapters,
+    clients: Annotated[int, typer.Option(help="sequences that decode")],
+    rounds: Annotated[int, typer.Option(help="loads")],
+) -> None:
+    """Steps of sequences of some adapters while another one is loaded, from its files each time."""
+    share_cores()  # as the worker does, before torch is imported
+    print(json.dumps(asdict(asyncio.run(_loading(model, large, adapters, clients, rounds)))))
+
+
+@app.command()
+def turnover(
+    model: Model,
+    adapters: Adapters,
+    loads: Annotated[int, typer.Option(help="adapters that are loaded in turn")],
+    device_mb: Annotated[int, typer.Option(help="device memory for adapters")],
+    host_mb: Annotated[int, typer.Option(help="host memory for adapters")],
+) -> None:
+    """Memory while adapters take turns in it."""
+    share_cores()
+    samples = asyncio.run(_turnover(model, adapters, loads, device_mb, host_mb))
+    print(json.dumps([asdict(sample) for sample in samples]))
+
+
+async def _loading(
+    model: Path, large: Path, adapters: list[Path], clients: int, rounds: int
+) -> LoadingSteps:
+    size = 2 * sum(map(_bytes, (*adapters, large))) // MIB + 1
+    engine = _engine(model, size, size, clients)
+    versions = [(await engine.load(folder.name, folder)).version for folder in adapters]
+    await engine.decode(clients, versions)
+    found = LoadingSteps(adapter_bytes=_bytes(large), load_s=[], usual_ms=[], loading_ms=[])
+    for _ in range(rounds):
+        first = len(engine.step_ends_s)
+        await engine.steps(STEPS_BETWEEN)
+        found.usual_ms.extend(_gaps_ms(engine.step_ends_s[first:]))
+        loaded = await engine.load(large.name, large)
+        await engine.steps(2)
+        found.load_s.append(loaded.end_s - loaded.start_s)
+        overlapping = [end for end in engine.step_ends_s[first:] if end > loaded.start_s]
+        found.loading_ms.extend(
+            _gaps_ms([e for e in overlapping if e < loaded.end_s] + overlapping[-1:])
+        )
+        await engine.unload(loaded.version)
+    engine.stop()
+    return found
+
+
+async def _turnover(
+    model: Path, adapters: list[Path], loads: int, device_mb: int, host_mb: int
+) -> list[Turnover]:
+    engine = _engine(model, device_mb, host_mb, 1)
+    process = psutil.Process()
+    start = process.memory_info().rss
+    samples = []
+    for number in range(loads):
+        await engine.load(f"t{number}", adapters[number % len(adapters)])
+        if number % max(1, loads // SAMPLES) == 0 or number == loads - 1:
+            device_bytes, host_bytes = await engine.used_bytes()
+            samples.append(
+                Turnover(
+                    loads=number + 1,
+                    rss_bytes=process.memory_info().rss - start,
+                    device_bytes=device_bytes,
+                    host_bytes=host_bytes,
+                )
+            )
+    engine.stop()
+    return samples
+
+
+def _engine(model: Path, device_mb: int, host_mb: int, num_seqs: int) -> "TierEngine":
+    from ops.bench.probes.tier_engine import TierEngine
+
+    return TierEngine(
+        model, device_bytes=device_mb * MIB, host_bytes=host_mb * MIB, num_seqs=num_seqs
+    )
+
+
+def _bytes(folder: Path) -> int:
+    return (folder / "adapter_model.safetensors").stat().st_size
+
+
+def _gaps_ms(ends_s: list[float]) -> list[float]:
+    return [1000 * (after - before) for before, after in pairwise(ends_s)]
+
+
+if __name__ == "__main__":
+    app()
