@@ -54,7 +54,7 @@ class AdapterReader:
         self._read = read
         self._base = base
         self._store = store
-        self._roots = roots
+        self.roots = roots
         self._dtype = dtype
         self._max_bytes = max_bytes
 
@@ -113,7 +113,7 @@ class AdapterReader:
             return Findings(error=_rejected(f"{asked.source!r} can't be read: {error!r}"))
 
     def _inspect(self, asked: Inspection) -> Findings:
-        place = self._roots.locate(asked.source)
+        place = self.roots.locate(asked.source)
         try:
             folder = adapter_folder(place)
         except AdapterRejected as error:  # of a hub id

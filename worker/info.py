@@ -51,6 +51,7 @@ def budgets(settings: WorkerSettings, served: ServedModel) -> dict[str, str | in
         "kernels": served.kernels,
         "fused": served.num_fused,
         "threads": served.num_threads,
+        "adapter_roots": served.adapter_roots,
         "max_model_len": served.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,

@@ -65,6 +65,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         read_adapter=reader.read,
         read_version=reader.read_version,
         inspect=reader.inspect,
+        adapter_roots=str(reader.roots),
         store=store,
         host=host,
         weight_bytes=loaded.weight_bytes,
@@ -83,7 +84,6 @@ def _adapter_reader(
 ) -> AdapterReader:
     at_start = parse_adapter_flags(settings.adapters).values()
     roots = AdapterRoots(settings.adapter_roots, at_start)
-    log.info("adapter_roots", folders=str(roots))
     return AdapterReader(
         lambda name, source: _read_adapter(name, source, loaded, engine),
         base=engine.base,

@@ -32,6 +32,8 @@ class ServedModel:
     kernels: str
     num_fused: int
     """Modules of the base model that native operations replace."""
+    adapter_roots: str
+    """Where adapters may be loaded from at run time, for the log."""
     num_threads: int
     """CPU threads of the engine."""
     grammars: Grammars

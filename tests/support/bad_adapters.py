@@ -168,12 +168,11 @@ def _wide(folder: Path) -> None:
 def _hollow(folder: Path) -> None:
     """A file of many GB that takes no room on the disk."""
 
-    def stretch(header: dict[str, Any]) -> None:
-        """Let the last tensor be that long."""
-        last = max((e for e in header.values() if "dtype" in e), key=lambda e: e["data_offsets"])
-        last["data_offsets"][1] = 40 << 30
+    def grow(header: dict[str, Any]) -> None:
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        max(entries, key=lambda entry: entry["data_offsets"])["data_offsets"][1] = 40 << 30
 
-    _header(stretch)(folder)
+    _header(grow)(folder)
     (length,) = struct.unpack("<Q", (folder / WEIGHTS).read_bytes()[:8])
     os.truncate(folder / WEIGHTS, 8 + length + (40 << 30))
 

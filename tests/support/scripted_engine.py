@@ -273,6 +273,7 @@ def scripted_model(
         dtype="float32",
         kernels="scripted",
         num_fused=0,
+        adapter_roots="",
         num_threads=1,
         grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         take_cores=lambda: None,
