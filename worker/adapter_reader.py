@@ -65,9 +65,9 @@ class AdapterReader:
             AdapterRejected: it can't be served exactly, or is being written to.
             StoreFailed: no copy can be kept.
         """
-        folder = adapter_folder(source)
-        before = _stamps(folder)
         try:
+            folder = adapter_folder(source)
+            before = _stamps(folder)
             check_size(folder, dtype=self._dtype, max_bytes=self._max_bytes)
         except AdapterRejected as error:
             raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
