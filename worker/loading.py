@@ -5,6 +5,7 @@ import time
 import structlog
 import torch
 
+from shared.errors import AdapterRejected
 from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
@@ -12,10 +13,11 @@ from worker.engine.engine import Engine, EngineConfig
 from worker.engine.grammar import GrammarCompiler
 from worker.grammars import Grammars
 from worker.lora.adapter import LoRAAdapter, read_adapter
-from worker.lora.source import template_files
 from worker.model.kv_cache import BLOCK_SIZE
 from worker.model.loader import LoadedModel, load_model
+from worker.read_style import style_of
 from worker.served import ServedModel
+from worker.style import OF_BASE
 from worker.text import Tokenizer
 from worker.threads import end_team, set_threads
 from worker.tool_form import tool_form
@@ -38,10 +40,12 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     engine = Engine(loaded, _engine_config(settings))
     num_threads = torch.get_num_threads()
     end_team()
+    base = _base(settings, loaded, engine.max_model_len)
+    reader = _AdapterReader(settings, loaded, engine, base.version)
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(loaded.tokenizer, vocab_size=loaded.config.vocab_size),
-        base=_base(settings, loaded, engine.max_model_len),
+        base=base,
         max_model_len=engine.max_model_len,
         kv_tokens=engine.stats().kv_blocks * BLOCK_SIZE,
         eos_ids=loaded.eos_ids,
@@ -51,7 +55,8 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         kernels=loaded.kernels.name,
         num_threads=num_threads,
         take_cores=lambda: set_threads(num_threads),
-        read_adapter=lambda name, source: _read_adapter(name, source, loaded, engine),
+        read_adapter=reader.read,
+        style_of=reader.styles.get,
     )
 
 
@@ -60,13 +65,35 @@ def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
     return GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
 
 
-def _read_adapter(name: str, source: str, loaded: LoadedModel, engine: Engine) -> LoRAAdapter:
-    set_threads(1)  # the cores are the engine's
-    adapter = read_adapter(name, source, engine.base, dtype=loaded.dtype)
-    if unused := [file.name for file in template_files(adapter.folder)]:
-        # Prompts follow the base model's template; who trained with another must know.
-        log.warning("adapter_files_not_used", version=adapter.version, files=unused)
-    return adapter
+class _AdapterReader:
+    """Reads adapters on any thread, and remembers how their prompts are made."""
+
+    def __init__(
+        self, settings: WorkerSettings, loaded: LoadedModel, engine: Engine, base: AdapterVersion
+    ) -> None:
+        self.styles = {base: OF_BASE}
+        """By version. They stay: an adapter's is a template at most, and often the base's."""
+        self._settings = settings
+        self._loaded = loaded
+        self._modules = engine.base
+
+    def read(self, name: str, source: str) -> LoRAAdapter:
+        """As `ServedModel.read_adapter` says."""
+        set_threads(1)  # the cores are the engine's
+        adapter = read_adapter(name, source, self._modules, dtype=self._loaded.dtype)
+        try:
+            self.styles[adapter.version] = style_of(
+                adapter.prompting,
+                self._loaded.tokenizer,
+                vocab_size=self._loaded.config.vocab_size,
+                tool_setting=self._settings.tool_call_parser,
+            )
+        except AdapterRejected as error:
+            raise AdapterRejected(f"adapter {name} from {source}: {error}") from error
+        if adapter.prompting.unused:
+            files = adapter.prompting.unused
+            log.warning("adapter_files_not_used", version=adapter.version, files=files)
+        return adapter
 
 
 def _engine_config(settings: WorkerSettings) -> EngineConfig:

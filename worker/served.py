@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from worker.grammars import Grammars
+from worker.style import OF_BASE, Style
 from worker.text import Tokenizer
 
 if TYPE_CHECKING:  # they import torch
@@ -34,3 +36,5 @@ class ServedModel:
     """Lets the calling thread compute with that many; other threads have one."""
     read_adapter: Callable[[str, str], "LoRAAdapter"]
     """Reads and checks the adapter of a name and a source; blocks; raises AdapterRejected."""
+    style_of: Callable[[AdapterVersion], Style | None] = lambda _: OF_BASE
+    """How a version's prompts are made; None as long as it wasn't read here."""

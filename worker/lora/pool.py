@@ -11,6 +11,7 @@ from worker.kernels.interface import LoRASite, LoRASites
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.modules import BaseModules, ModuleShape
 from worker.lora.pages import PAGE_ROWS, Move, PageTable, pages_of_rank
+from worker.lora.side_store import SideStore
 
 
 class Site(NamedTuple):
@@ -97,6 +98,8 @@ class LoRAPool:
         self.derived: dict[object, Any] = {}
         """What others computed from the page tables; emptied whenever these change."""
         self.device = device
+        self.side = SideStore(device)
+        """What adapters have besides pages, within the same budget."""
         self._max_bytes = max_bytes
         self._resident: set[AdapterVersion] = set()
         self._storage: dict[SiblingSites, LoRASites] = {}
@@ -116,7 +119,8 @@ class LoRAPool:
     @property
     def num_bytes(self) -> int:
         """Bytes of all storage, free pages included."""
-        return sum(group.table.capacity * group.page_bytes for group in self.groups)
+        pages = sum(group.table.capacity * group.page_bytes for group in self.groups)
+        return pages + self.side.num_bytes
 
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
         """Where the linears `names` have their weights, given where their outputs begin."""
@@ -148,7 +152,7 @@ class LoRAPool:
             (group.table.num_used + needed.get(index, 0)) * group.page_bytes
             for index, group in enumerate(self.groups)
         )
-        return used <= self._max_bytes
+        return used + self.side.num_bytes + adapter.side.num_bytes <= self._max_bytes
 
     def add(self, adapter: LoRAAdapter) -> None:
         """Make the adapter resident: copy its weights to the device."""
@@ -156,7 +160,12 @@ class LoRAPool:
         assert self.can_add(adapter)
         self.derived.clear()
         needed = self._pages_needed(adapter)
-        self._make_room(needed)
+        self.side.add(adapter.version, adapter.side)
+        try:
+            self._make_room(needed)
+        except RuntimeError:  # torch's own for a lack of memory
+            self.side.remove(adapter.version)
+            raise
         for index, num_pages in needed.items():
             group = self.groups[index]
             group.write(group.table.allocate(adapter.version, num_pages), adapter)
@@ -166,6 +175,7 @@ class LoRAPool:
         """Give the adapter's pages back; the storage stays for others."""
         self.derived.clear()
         self._resident.remove(version)
+        self.side.remove(version)
         for group in self.groups:
             group.table.release(version)
 
@@ -197,7 +207,7 @@ class LoRAPool:
             self.groups[index].table.grow(capacity)
 
     def _bytes_with(self, capacities: Mapping[int, int]) -> int:
-        return sum(
+        return self.side.num_bytes + sum(
             capacities.get(index, group.table.capacity) * group.page_bytes
             for index, group in enumerate(self.groups)
         )

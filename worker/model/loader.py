@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,7 @@ from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
-from worker.lora.layers import Siblings, serve_linears
-from worker.lora.linear import can_join
+from worker.lora.layers import Siblings, serve_linears, weights_of
 from worker.lora.modules import BaseModules, base_modules
 from worker.model.attention import (
     PAGED_ATTENTION,
@@ -29,6 +28,7 @@ from worker.model.attention import (
     attention_step,
     probe_layers,
 )
+from worker.model.called import changeable, without_uncalled
 from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
 from worker.model.siblings import sibling_groups
@@ -118,7 +118,8 @@ def prepare_model(
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
-    siblings = _serve(source, model, base, kernels, probe, verifier, verifier.step(kernels, shapes))
+    step = verifier.step(kernels, shapes)
+    base, siblings = _serve(source, model, base, kernels, probe, verifier, step)
     return LoadedModel(
         name=name,
         digest=digest,
@@ -222,18 +223,16 @@ def _serve(
     probe: LayerProbe,
     verifier: Verifier,
     step: AttentionStep,
-) -> list[Siblings]:
+) -> tuple[BaseModules, list[Siblings]]:
     """Replace the model's linears, and what the kernels compute in one go; check both."""
-    head = _head_name(model)
-    linears = [*base.linears, *head]
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
-    with record_calls(model, linears + others) as calls:
+    with record_calls(model, {*changeable(base), *others}) as calls:
         verifier.check(step)
-    of_linears = [call for call in calls if call.name in base.linears]
-    _refuse_uncalled(source, base, of_linears)
-    siblings = serve_linears(
-        model, [*sibling_groups(model, of_linears), *([head] if head else [])], kernels
-    )
+    base = without_uncalled(base, calls)
+    inside = [call for call in calls if call.name in base.linears and call.name != base.head]
+    _refuse_uncalled(source, base, inside)
+    heads = [[base.head]] if base.head else []
+    siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels)
     if isinstance(kernels, NativeKernels):
         with attention_step(step):
             fused = fuse(
@@ -241,7 +240,7 @@ def _serve(
             )
         log.info("modules_fused", fused=len(fused), found=len(others))
     verifier.check(step)
-    return siblings
+    return replace(base, weights=weights_of(siblings, base.linears)), siblings
 
 
 def _refuse_uncalled(source: str, base: BaseModules, calls: list[Call]) -> None:
@@ -250,14 +249,9 @@ def _refuse_uncalled(source: str, base: BaseModules, calls: list[Call]) -> None:
     Some models multiply by a module's weight without calling it.
     """
     counts = Counter(call.name for call in calls)
-    missed = [name for name in base.linears if counts[name] != 1]
+    missed = [name for name in base.linears if name != base.head and counts[name] != 1]
     if missed:
         raise ModelRejected(
             f"--model {source}: {', '.join(missed)} would compute adapters wrongly, as the "
             "model doesn't call each of them once in a forward"
         )
-
-
-def _head_name(model: PreTrainedModel) -> list[str]:
-    head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if module is head and can_join(module)]
