@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from ops.bench.adapters import make_adapters
+from ops.bench.gpu import peft_on
 from ops.bench.load import send_load
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
@@ -60,6 +62,10 @@ def test_contexts_are_measured_with_the_bytes_of_their_keys_and_values(model: Pa
     assert long.kv_bytes == 2 * short.kv_bytes
     assert short.step_ms > 0
     assert short.prefill_ms_per_token > 0
+
+
+def test_peft_is_measured_beside_a_gpu_on_its_device(model: Path, adapters: Path) -> None:
+    assert peft_on(model, torch.device("cpu"))(adapters, 2, 3) > 0
 
 
 def test_a_long_prompt_arrives_among_running_streams(serving: Serving) -> None:

@@ -26,6 +26,8 @@ from ops.demo.model import demo_model
 
 NO_PREFIX_CACHE = "--no-prefix-cache"
 LORA_RANK = 16
+GPU_STEPS = 32
+"""Decode steps for each figure of `gpu`."""
 
 probes_app = typer.Typer()
 Numbers = Annotated[str, typer.Option(help="numbers, separated by commas")]
@@ -122,6 +124,37 @@ def memory(
         _show(memory_finding(samples), folder, results)
 
 
+@probes_app.command()
+def gpu(
+    adapters: Numbers = "1,8,64",
+    batch: Annotated[int, typer.Option(min=1, help="sequences that decode together")] = 64,
+    context: Annotated[int, typer.Option(min=1, help="tokens before each")] = 1024,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure kernels and decode steps on a GPU against their bytes, and PEFT beside them."""
+    # Here, as they bring the engine, which no other probe has in this process.
+    from ops.bench.gpu import NEW_TOKENS, find_gpu, load_on_gpu, measure_gpu, peft_on
+    from ops.bench.probes.gpu_clock import Clock
+    from ops.bench.probes.gpu_trials import Sizes
+
+    device, numbers = find_gpu(), read_numbers("--adapters", adapters)
+    sizes = Sizes(batch=batch, context=context, adapters=tuple(numbers))
+    with _scratch(model) as (folder, scratch):
+        finding = measure_gpu(
+            load_on_gpu(folder, device),
+            folder,
+            scratch,
+            peft_on(folder, device),
+            sizes=sizes,
+            clock=Clock(device),
+            steps=GPU_STEPS,
+            new_tokens=NEW_TOKENS,
+            tell=lambda line: print(line, flush=True),
+        )
+        _write(finding, folder, results)
+
+
 def _send_prefix(url: str, adapter: str, requests: int, words: int) -> list[Answer]:
     answers = asyncio.run(send_load(shared_prefix(url, adapter, requests, words)))
     if errors := [answer.error for answer in answers if answer.error]:
@@ -141,5 +174,10 @@ def _show(finding: Finding, model: Path, results: Path) -> None:
     console = Console()
     for line in finding.says:
         console.print(line, highlight=False, soft_wrap=True)
+    _write(finding, model, results)
+
+
+def _write(finding: Finding, model: Path, results: Path) -> None:
+    console = Console()
     for path in write_finding(finding, model.name, results):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
