@@ -167,7 +167,12 @@ def _wide(folder: Path) -> None:
 
 def _hollow(folder: Path) -> None:
     """A file of many GB that takes no room on the disk."""
-    _header(lambda header: header[max(header)].update(data_offsets=[0, 40 << 30]))(folder)
+
+    def grow(header: dict[str, Any]) -> None:
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        max(entries, key=lambda entry: entry["data_offsets"])["data_offsets"][1] = 40 << 30
+
+    _header(grow)(folder)
     (length,) = struct.unpack("<Q", (folder / WEIGHTS).read_bytes()[:8])
     os.truncate(folder / WEIGHTS, 8 + length + (40 << 30))
 

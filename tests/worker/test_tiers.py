@@ -221,10 +221,18 @@ async def test_an_adapter_that_cannot_be_read_ahead_fails_its_job_when_that_is_i
 
 
 async def test_what_another_worker_reads_ahead_is_read_by_it_alone(
-    client: Client, serve: Serve, registry: Registry, files: Files, keys: Keys, redis: Redis
+    client: Client,
+    serve: Serve,
+    registry: Registry,
+    files: Files,
+    keys: Keys,
+    redis: Redis,
+    pool: str,
 ) -> None:
     files.may_read.clear()
-    async with serve(max_num_seqs=1), serve(max_num_seqs=1):
+    other = WorkerSettings(model="scripted", pool=pool, max_num_seqs=1)
+    served = scripted_model(ScriptedEngine(step_s=0.002), files, ScriptedHost())
+    async with serve(max_num_seqs=1), running_with(redis, other, served):
         await register(registry, ONE)
         busy = [await client.send(max_tokens=900) for _ in range(2)]
         for job in busy:
@@ -232,8 +240,8 @@ async def test_what_another_worker_reads_ahead_is_read_by_it_alone(
         waiting = await client.send(version=ONE)
         await until(lambda: files.read == ["one"])
         owner = await redis.get(keys.loading(ONE))
-        other = next(w for w in await client.queue.workers() if w.id.encode() != owner)
-        assert not await client.queue.start_load(other.id, ONE)
+        second = next(w for w in await client.queue.workers() if w.id.encode() != owner)
+        assert not await client.queue.start_load(second.id, ONE)
         files.may_read.set()
         for job in busy:
             await client.queue.cancel(job.id)
