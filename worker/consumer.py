@@ -127,6 +127,7 @@ class Consumer:
         tokens = max(0, self._served.kv_tokens - self._jobs.num_tokens)
         wid, adapters, room = self._lease.wid, self._adapters, self._adapters.room
         max_cold, held = adapters.max_cold, adapters.held
+        room.claim_begins()
         try:
             claim = await self._queue.claim(
                 wid,
@@ -219,9 +220,13 @@ class Consumer:
         """Give the job back until adapters in use have made room for its own."""
         version, base = job.job.version, self._served.base.version
         jobs = {v: number for v, number in self._jobs.num_by_version.items() if v != base}
-        self._adapters.room.crowd_out(version, jobs)
-        await self._adapters.let_others_load(version)
-        await self._release(job)
+        room = self._adapters.room
+        room.crowd_out(version, jobs)
+        try:
+            await self._adapters.let_others_load(version)
+            await self._release(job)
+        finally:
+            room.returned()
 
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
         """Leave the job to a worker that holds its adapter; without one it fails."""

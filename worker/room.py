@@ -18,14 +18,27 @@ class Room:
         """Not to be claimed: there is no room yet."""
         self.yielding: set[AdapterVersion] = set()
         """Resident, but not to be claimed either."""
+        self._num_returning = 0
+        """Jobs that found no room, and that no claim can see until they are back in the queue."""
+        self._sees_all = False
+        """Whether the present claim is offered whatever wants to be loaded."""
 
     def crowd_out(self, version: AdapterVersion, jobs: Mapping[AdapterVersion, int]) -> None:
-        """Note that `version` found no room; `jobs` are how many each resident one has."""
+        """Note that a job of `version` found no room; `jobs` are how many each resident one has.
+
+        What follows is `returned`.
+        """
         self.crowded_out.add(version)
+        self._num_returning += 1
+        self._sees_all = False
         in_use = [other for other, number in jobs.items() if number and other != version]
         in_use = [other for other in in_use if other not in self.yielding]
         if in_use:
             self.yielding.add(min(in_use, key=jobs.__getitem__))
+
+    def returned(self) -> None:
+        """Note that a job that found no room can be claimed again, here or elsewhere."""
+        self._num_returning -= 1
 
     def job_gone(self, jobs: Mapping[AdapterVersion, int]) -> None:
         """Note that a job has ended; `jobs` are those that are left."""
@@ -41,7 +54,11 @@ class Room:
         """Note that memory was given up otherwise: it may do."""
         self.crowded_out.clear()
 
+    def claim_begins(self) -> None:
+        """Note that jobs are asked for."""
+        self._sees_all = not self.crowded_out and not self._num_returning
+
     def claimed_no_cold(self) -> None:
-        """Note that nobody else wants to be loaded: who made room for others need not any more."""
-        if not self.crowded_out:
+        """Note that the claim brought nothing to load: if nothing waits, nobody makes room."""
+        if self._sees_all:
             self.yielding.clear()

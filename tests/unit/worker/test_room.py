@@ -48,11 +48,33 @@ def test_whoever_made_room_is_claimed_again_once_somebody_is_in_its_place() -> N
 def test_whoever_made_room_is_claimed_again_if_nobody_wants_it_any_more() -> None:
     room = Room()
     room.crowd_out(C, {A: 1})
+    room.returned()
+    room.claim_begins()
     room.claimed_no_cold()
     assert room.yielding == {A}, "it isn't free yet"
     room.job_gone({})
+    room.claim_begins()
     room.claimed_no_cold()
     assert not room.yielding
+
+
+def test_a_claim_that_could_not_see_who_was_crowded_out_tells_nothing() -> None:
+    room = Room()
+    room.claim_begins()
+    room.crowd_out(C, {A: 1})  # while the claim is on its way
+    room.job_gone({})
+    room.claimed_no_cold()
+    assert room.yielding == {A}
+    room.claim_begins()  # its job isn't back in the queue yet
+    room.returned()
+    room.claimed_no_cold()
+    assert room.yielding == {A}
+    room.crowd_out(C, {A: 1})
+    room.returned()
+    room.claim_begins()  # it is refused in this one
+    room.job_gone({})
+    room.claimed_no_cold()
+    assert room.yielding == {A}
 
 
 def test_memory_that_was_freed_otherwise_may_do() -> None:
