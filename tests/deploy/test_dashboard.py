@@ -128,6 +128,8 @@ def test_prometheus_reaches_the_front_ends_with_its_key() -> None:
     (secret,) = prometheus["secrets"]
     assert scrape["authorization"]["credentials_file"] == f"/run/secrets/{secret}"
     assert COMPOSE["secrets"][secret] == {"environment": "METRICS_KEY"}
-    key = "},prometheus:${METRICS_KEY:?run ops/docker/init.sh, or see .env.example}"
-    assert key in api["environment"]["LORIKEET_API_KEYS"]
+    assert api["environment"]["LORIKEET_API_KEYS"].endswith(
+        "},prometheus:${METRICS_KEY:?run ops/docker/init.sh, or see .env.example}"
+        "${ADMIN_KEY:+,admin:}${ADMIN_KEY:-}"
+    )
     assert PROMETHEUS["rule_files"] == [ALERTS.name]
