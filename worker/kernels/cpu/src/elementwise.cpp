@@ -6,8 +6,6 @@
 
 namespace {
 
-constexpr int64_t WORTH_THREADS = 1 << 14;  // elements
-
 // y = x / rms(x) * (offset + weight). `round_first` rounds before the weight is applied, as
 // Llama's norm does; Gemma's doesn't.
 template <class T>

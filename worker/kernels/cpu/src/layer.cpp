@@ -86,7 +86,7 @@ void project(const Linear& by, LoRAArgs* lora, const bf16* x, bf16* y, int64_t r
 // sum = x + term
 void add(const bf16* x, const bf16* term, bf16* sum, int64_t size) {
     int64_t whole = size / LANES * LANES;
-#pragma omp parallel for if (size > (1 << 14))
+#pragma omp parallel for if (size > WORTH_THREADS)
     for (int64_t i = 0; i < whole; i += LANES) store(sum + i, load(x + i) + load(term + i));
     for (int64_t i = whole; i < size; i++) from_float(sum + i, to_float(x[i]) + to_float(term[i]));
 }

@@ -12,6 +12,7 @@ typedef int32_t IVec __attribute__((vector_size(64)));
 typedef uint16_t HVec __attribute__((vector_size(32)));
 
 constexpr int64_t LANES = 16;
+constexpr int64_t WORTH_THREADS = 1 << 14;  // elements of a pass over memory
 
 struct bf16 {
     uint16_t bits;
