@@ -83,7 +83,7 @@ def test_steps_beside_a_load_are_told_from_the_others(model: Path, adapters: Pat
     found = measure_loading(model, [adapters / "a0", adapters / "a1"], adapters / "a2", 2, rounds=2)
     steps = found.figures["steps"]
     assert len(steps.load_s) == 2
-    assert len(steps.usual_ms) == 2 * 19
+    assert len(steps.usual_ms) >= 2 * 19
     assert len(steps.loading_ms) >= 2
 
 

@@ -20,6 +20,7 @@ from worker.lora.adapter import LoRAAdapter
 from worker.lora.modules import BaseModules, ModuleShape
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Blocks, pages_of_rank, units_of
 from worker.lora.pauses import pause
+from worker.lora.scratch import scratch
 
 
 class Site(NamedTuple):
@@ -106,7 +107,7 @@ class PoolLayout:
         """The adapter's weights as they lie in memory, in memory of their own on the CPU."""
         parts = self._parts(adapter)
         sizes = [self.unit * number * units for number, units in map(self.blocks, parts)]
-        data = torch.zeros(sum(sizes), dtype=self.dtype)
+        data = torch.frombuffer(scratch(sum(sizes) * self.dtype.itemsize), dtype=self.dtype)
         for part, pages in zip(parts, torch.split(data, sizes), strict=True):
             self._fill(part, pages, adapter)
         return AdapterImage(

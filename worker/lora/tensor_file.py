@@ -16,12 +16,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from shared.errors import AdapterRejected
 from worker.lora.pauses import pause
+from worker.lora.scratch import Bytes, scratch
 
 MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
@@ -33,7 +32,6 @@ _DTYPES = {
     "BF16": torch.bfloat16,
 }
 FLOATS = tuple(_DTYPES)
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def read_tensors(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, torc
         AdapterRejected: the file can't be read, isn't the one that `header` is from, or holds NaN
             or Inf.
     """
-    data = np.empty(max((info.stop for info in header.values()), default=0), np.uint8)
+    data = scratch(max((info.stop for info in header.values()), default=0))
     with path.open("rb") as file:
         infos, start = _infos(path, file)
         file.seek(start)
