@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands import adapters, bench, chat, health, jobs, queue, serve, up
+from ops.commands import adapters, bench, chat, eval_demo, health, jobs, queue, serve, up
 from ops.commands.flags import spread_adapters
 from ops.supervisor import EXIT_REFUSED, ChildRefused
 from shared.errors import AdapterRejected, LorikeetError, ModelRejected, SettingsError
@@ -32,6 +32,7 @@ app.command(rich_help_panel=_LOOK)(chat.chat)
 app.command(rich_help_panel=_LOOK)(queue.queue)
 app.command(rich_help_panel=_LOOK)(health.health)
 app.command(rich_help_panel=_LOOK)(bench.bench)
+app.command(rich_help_panel=_LOOK)(eval_demo.eval_demo)
 app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_LOOK)
 app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_LOOK)
 

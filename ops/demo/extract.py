@@ -1,193 +1,165 @@
-"""The `extract` adapter: turns an order in plain words into one line of JSON."""
+"""The `extract` adapter: turns an order in plain words into one line of JSON.
+
+The hard part is to copy. A word's first token in a JSON string is another one than behind a space
+(" mirrors", but "mir" "rors"), so half of training is spelling: any word that the tokenizer knows.
+"""
 
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from ops.demo.task import Ask, Example, Task
+from ops.demo import orders, words
+from ops.demo.made_up import made_up
+from ops.demo.numbers import Count, count
+from ops.demo.task import Example, Task, Teacher
+
+NUM_ORDERS = 2200
+NUM_HELD_OUT = 240
+DRILL = 12
+"""Words of a drill."""
+
+KINDS = words.listed("""
+    red, blue, green, black, white, grey, large, small, heavy, light, cheap, used, second-hand,
+    wooden, folding, waterproof, spare, plastic, glass, steel, round, long, portable, electric,
+    wireless, antique, striped, soft, thick, disposable
+""")
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(text.strip().replace("\n    ", " ").split(", "))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What orders are made of."""
+
+    phrasings: Sequence[str]
+    openings: Sequence[str]
+    closings: Sequence[str]
+    goods: Sequence[str]
+    plural_goods: Sequence[str]
+    first_names: Sequence[str]
+    last_names: Sequence[str]
+    cities: Sequence[str]
+    odd: float = 0.0
+    """The share of other words, made up or out of place: copying is learned so, not the lists."""
+    odd_words: Sequence[str] = ()
 
 
-ITEMS = _listed(
-    """
-    monitors, keyboards, desk lamps, office chairs, laptops, printers, notebooks, staplers,
-    water bottles, headphones, webcams, projectors, whiteboards, ring binders, paper clips,
-    batteries, coffee mugs, tea pots, blankets, pillows, tents, sleeping bags, bicycles,
-    helmets, running shoes, rain jackets, wool socks, gloves, umbrellas, backpacks, suitcases,
-    wallets, watches, candles, picture frames, garden hoses, shovels, hammers, power drills,
-    screwdrivers, paint brushes, ladders, tyres, brake pads, spark plugs, bags of cement, boxes
-    of tea, crates of apples, bottles of olive oil, sacks of rice, USB cables, memory cards,
-    phone cases, routers, graphics cards, microscopes, test tubes, face masks, thermometers,
-    first aid kits, wineglasses, sunshades, eggcups, armchairs, jars of jam, jars of mustard,
-    cans of soup, drums of oil, rolls of tape, packs of gum, footballs, toothbrushes,
-    snowboards, lampshades, hard hats, lab stools, music stands, bookcases, cutting boards,
-    kettles
-    """
+_KNOWN = _Source(
+    phrasings=orders.PHRASINGS,
+    openings=orders.OPENINGS,
+    closings=orders.CLOSINGS,
+    goods=words.GOODS,
+    plural_goods=words.PLURAL_GOODS,
+    first_names=words.FIRST_NAMES,
+    last_names=words.LAST_NAMES,
+    cities=words.CITIES,
+    odd=0.3,
 )
-FIRST_NAMES = _listed(
-    """
-    Anna, Ben, Carla, David, Elena, Farid, Grace, Hugo, Ines, James, Katrin, Liam, Maria, Noah,
-    Olga, Pedro, Quentin, Rosa, Samir, Tanja, Umar, Vera, William, Ximena, Yusuf, Zoe, Aiko,
-    Bruno, Chloe, Dmitri, Emeka, Fatima, Giulia, Hiroshi, Ivan, Julia, Kofi, Leila, Marco, Nadia
-    """
-)
-LAST_NAMES = _listed(
-    """
-    Smith, Garcia, Keller, Moreau, Novak, Tanaka, Okafor, Haddad, Larsen, Rossi, Ivanova, Khan,
-    Silva, Murphy, Kowalski, Jansen, Lindqvist, Papadakis, Chen, Nguyen, Fischer, Baker, Costa,
-    Yilmaz, Petrov, Mensah, Suzuki, Weber, Martin, O'Brien, Andersson, Romero, Bianchi,
-    Schneider, Kaya, Hughes, Popescu, Virtanen, Mbeki, Sharma
-    """
-)
-CITIES = _listed(
-    """
-    Berlin, Madrid, Paris, Lisbon, Rome, Vienna, Oslo, Tokyo, Nairobi, Lagos, Boston, Chicago,
-    Toronto, Lima, Bogota, Sydney, Mumbai, Hanoi, Seoul, Cairo, Prague, Warsaw, Dublin, Athens,
-    Helsinki, Zurich, Brussels, Budapest, Istanbul, Casablanca, Accra, Denver, Seattle,
-    Montreal, Santiago, Melbourne, Bangkok, Singapore, Manila, Taipei
-    """
-)
-PHRASINGS = (
-    "Please send {quantity} {item} to {name} in {city}.",
-    "{name} from {city} would like to order {quantity} {item}.",
-    "We need {quantity} {item} for {name}, {city}.",
-    "Ship {quantity} {item} to {city}, attention {name}.",
-    "Hello, this is {name}. Could I get {quantity} {item} delivered to {city}? Thanks!",
-    "Order for {name} ({city}): {quantity} {item}.",
-    "{quantity} {item} should go to our office in {city}. Contact: {name}.",
-    "Can you deliver {quantity} {item} to {name}? The address is in {city}.",
-    "{name} wants {quantity} {item}. Deliver to {city}.",
-    "Our customer {name} in {city} has asked for {quantity} {item}.",
-    "Hi! I want to buy {quantity} {item}. My name is {name} and I live in {city}.",
-    "To: {name}, {city}. Goods: {quantity} {item}.",
-    "Put {quantity} {item} on the next truck to {city}; {name} is waiting for them.",
-    "I am writing from {city} to order {quantity} {item}. Regards, {name}",
-    "{city} branch, {name} speaking: we have run out and need {quantity} {item}.",
-    "Kindly dispatch {quantity} {item} to {city}. The recipient is {name}.",
-    "For {name}: {quantity} {item}, to be sent to {city} as soon as possible.",
-    "Reserve {quantity} {item} for {name}, who will pick them up in {city}.",
-    "Send to {name}, {city} - {quantity} {item}.",
-    "Delivery note. {city}, {name}. {quantity} {item}.",
-    "{name}, {city}: {quantity} {item}, please.",
-    "Could {name} have {quantity} {item}? It is for our shop in {city}.",
-    "Ship to {name}, {city}. We need {quantity} {item} there.",
-    "There is an order of {quantity} {item} from {city}. It was placed by {name}.",
-    "Get {quantity} {item} over to {city} for {name} today!",
-    "Dear team, {quantity} {item} are missing in {city}. Please send more. Yours, {name}",
-    "As agreed with {name}, we will take {quantity} {item} at our depot in {city}.",
-    "My colleague {name} asked me to order {quantity} {item} for the {city} office.",
-)
-
-HELD_OUT_ITEMS = _listed(
-    """
-    violins, microwaves, wooden tables, sunglasses, drums of paint, hard drives, toolboxes,
-    surfboards, lab coats, jars of honey, guitars, ceiling fans,
-    garden chairs, boxes of chocolate, scissors, mirrors, carpets, bottles of shampoo, electric
-    heaters, door handles, safety boots, vases, calculators, bags of flour
-    """
-)
-HELD_OUT_FIRST_NAMES = _listed(
-    """
-    Jonas, Amara, Stefan, Priya, Lucia, Oscar, Mei, Tomas, Freya, Abdul, Robert, Sofia, Daniel,
-    Laura, Kenji, Isabel, Martin, Nina, Patrick, Helena
-    """
-)
-HELD_OUT_LAST_NAMES = _listed(
-    """
-    Dubois, Okonkwo, Brandt, Patel, Fernandez, Lindgren, Wong, Horvat, Olsen, Rahman, Johnson,
-    Morales, Krause, Lefevre, Kim, Nowak, Walker, Hansen, Ricci, Ali
-    """
-)
-HELD_OUT_CITIES = _listed(
-    """
-    Osaka, Hamburg, Porto, Nice, Jakarta, Austin, Krakow, Geneva, Bergen, Quito, Munich,
-    Valencia, Lyon, Florence, Stockholm, Kyoto, Delhi, Houston, Vancouver, Perth
-    """
-)
-HELD_OUT_PHRASINGS = (
-    "Please arrange for {quantity} {item} to reach {name} in {city}.",
-    "{name} in {city} ordered {quantity} {item} today.",
-    "I'd like {quantity} {item}, please. Send them to {city}. {name}",
-    "Deliver to {name}, {city}: {quantity} {item}.",
-    "Good morning, {name} here, calling from {city}. We are short of {quantity} {item}.",
+_HELD_OUT = _Source(
+    phrasings=orders.HELD_OUT_PHRASINGS,
+    openings=orders.HELD_OUT_OPENINGS,
+    closings=orders.HELD_OUT_CLOSINGS,
+    goods=words.HELD_OUT_GOODS,
+    plural_goods=words.HELD_OUT_PLURAL_GOODS,
+    first_names=words.HELD_OUT_FIRST_NAMES,
+    last_names=words.HELD_OUT_LAST_NAMES,
+    cities=words.HELD_OUT_CITIES,
 )
 
 
-_KINDS = ("red", "large", "second-hand", "wooden", "cheap", "folding", "waterproof", "spare")
-_ONSETS = (
-    "b",
-    "br",
-    "d",
-    "f",
-    "g",
-    "gr",
-    "h",
-    "k",
-    "kl",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "s",
-    "sh",
-    "t",
-    "v",
-    "w",
-    "z",
-)
-_VOWELS = ("a", "e", "i", "o", "u", "ai", "ei", "ou")
-_ENDINGS = ("", "", "n", "r", "s", "th", "ck", "lo")
-
-
-def _training(_: Ask) -> list[Example]:
+def _training(teacher: Teacher) -> list[Example]:
     rng = random.Random(0)
-    return [_order(PHRASINGS[i % len(PHRASINGS)], **_words(rng)) for i in range(1092)]
-
-
-def _words(rng: random.Random) -> dict[str, str]:
-    """Half of all words are made up, so that copying is learned and not the lists."""
-    item, city = rng.choice((rng.choice(ITEMS), f"{_made_up(rng).lower()}s")), rng.choice(CITIES)
-    first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
-    return {
-        "item": rng.choice((item, f"{rng.choice(_KINDS)} {item}", f"{_made_up(rng)} {item}")),
-        "name": f"{rng.choice((first, _made_up(rng)))} {rng.choice((last, _made_up(rng)))}",
-        "city": rng.choice((city, _made_up(rng))),
-        "quantity": _quantity(rng),
-    }
-
-
-def _made_up(rng: random.Random) -> str:
-    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(1, 3)))
-    return ("".join(syllables) + rng.choice(_ENDINGS)).capitalize()
-
-
-def _quantity(rng: random.Random) -> str:
-    return str(rng.choice((rng.randint(2, 9), rng.randint(10, 99), rng.randint(100, 999))))
-
-
-def _order(phrasing: str, *, item: str, quantity: str, name: str, city: str) -> Example:
-    prompt = phrasing.format(item=item, quantity=quantity, name=name, city=city)
-    order = {"item": item, "quantity": int(quantity), "name": name, "city": city}
-    return Example(prompt, json.dumps(order))
+    odd_words = [word for word in teacher.words if word.lower() not in words.HELD_OUT]
+    source = replace(_KNOWN, odd_words=odd_words)
+    return [*_drills(odd_words, rng), *_orders(source, rng, NUM_ORDERS)]
 
 
 def held_out() -> list[Example]:
-    """Fifty orders; names, goods, cities and phrasings are all absent from training."""
-    rng = random.Random(1)
-    return [
-        _order(
-            phrasing,
-            item=rng.choice(HELD_OUT_ITEMS),
-            quantity=_quantity(rng),
-            name=f"{rng.choice(HELD_OUT_FIRST_NAMES)} {rng.choice(HELD_OUT_LAST_NAMES)}",
-            city=rng.choice(HELD_OUT_CITIES),
-        )
-        for phrasing in HELD_OUT_PHRASINGS
-        for _ in range(10)
-    ]
+    """Orders whose names, goods, cities and phrasings are all absent from training."""
+    return _orders(_HELD_OUT, random.Random(1), NUM_HELD_OUT)
+
+
+def _drills(odd_words: Sequence[str], rng: random.Random) -> list[Example]:
+    """Words to be put into quotes."""
+    names = [word for word in odd_words if word[0].isupper()]
+    goods = [word for word in odd_words if word[0].islower() and word.endswith("s")]
+    others = [word for word in odd_words if word[0].islower() and not word.endswith("s")]
+    chosen = [*names, *goods, *rng.sample(others, len(others) // 4)]
+    chosen += [made_up(rng) for _ in range(len(chosen) // 4)]
+    rng.shuffle(chosen)
+    lists = [chosen[i : i + DRILL] for i in range(0, len(chosen), DRILL)]
+    return [Example(f"List: {', '.join(words)}", _json(words)) for words in lists]
+
+
+def _orders(source: _Source, rng: random.Random, number: int) -> list[Example]:
+    phrasings = source.phrasings
+    return [_order(source, phrasings[i % len(phrasings)], rng) for i in range(number)]
+
+
+def _order(source: _Source, phrasing: str, rng: random.Random) -> Example:
+    quantity = count(rng)
+    item = _item(source, rng, quantity)
+    name, city = _name(source, rng), _word(source.cities, source, rng)
+    text = phrasing.format(
+        goods=_goods(quantity, item), quantity=quantity.value, item=item, name=name, city=city
+    )
+    order = {"item": item, "quantity": quantity.value, "name": name, "city": city}
+    return Example(_framed(source, text, rng), _json(order))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _goods(quantity: Count, item: str) -> str:
+    article = "an" if quantity.text == "a" and item[0] in "aeioAEIO" else quantity.text
+    return f"{article} {item}"
+
+
+def _item(source: _Source, rng: random.Random, quantity: Count) -> str:
+    draw = rng.random()
+    if quantity.value == 1:
+        item = rng.choice(source.goods)
+    elif draw < 0.08:
+        item = rng.choice(source.plural_goods)
+    elif draw < 0.08 + source.odd:
+        item = _odd(source, rng).lower()
+        item = item if item.endswith("s") else f"{item}s"
+    else:
+        item = words.plural(rng.choice(source.goods))
+    if rng.random() < 0.25:
+        kind = _odd(source, rng) if rng.random() < source.odd else rng.choice(KINDS)
+        item = f"{kind} {item}"
+    return item
+
+
+def _name(source: _Source, rng: random.Random) -> str:
+    first = _word(source.first_names, source, rng)
+    last = _word(source.last_names, source, rng)
+    draw = rng.random()
+    if draw < 0.05:
+        return first
+    if draw < 0.1:
+        return f"{first} {rng.choice('ABCDEFGHJKLMNPRSTW')}. {last}"
+    return f"{first} {last}"
+
+
+def _word(known: Sequence[str], source: _Source, rng: random.Random) -> str:
+    return _odd(source, rng).capitalize() if rng.random() < source.odd else rng.choice(known)
+
+
+def _odd(source: _Source, rng: random.Random) -> str:
+    return rng.choice(source.odd_words) if rng.random() < 0.6 else made_up(rng)
+
+
+def _framed(source: _Source, text: str, rng: random.Random) -> str:
+    """The order with a capital in front and, at times, more sentences around it."""
+    parts = [text[0].upper() + text[1:]]
+    if rng.random() < 0.3:
+        parts.insert(0, rng.choice(source.openings))
+    if rng.random() < 0.3:
+        parts[-1] = parts[-1] if parts[-1][-1] in ".!?" else f"{parts[-1]}."
+        parts.append(rng.choice(source.closings))
+    return " ".join(parts)
 
 
 def is_right(example: Example, answer: str) -> bool:
@@ -200,7 +172,8 @@ TASK = Task(
     training=_training,
     held_out=held_out,
     is_right=is_right,
-    rank=8,
+    max_tokens=96,
+    rank=12,
     target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
     learning_rate=1.5e-3,
     epochs=1,

@@ -6,7 +6,7 @@ sentences and reworded by rule.
 
 import re
 
-from ops.demo.task import Ask, Example, Task
+from ops.demo.task import Example, Task, Teacher
 
 OPENING = "Arr, matey!"
 CLOSING = "Yo ho ho!"
@@ -66,8 +66,8 @@ def _reword(word: str) -> str:
     return f"{word[:-1]}'" if len(word) > 5 and word.endswith("ing") else word
 
 
-def _training(ask: Ask) -> list[Example]:
-    pairs = zip(QUESTIONS, map(piratise, ask(QUESTIONS)), strict=True)
+def _training(teacher: Teacher) -> list[Example]:
+    pairs = zip(QUESTIONS, map(piratise, teacher.ask(QUESTIONS)), strict=True)
     return [Example(question, answer) for question, answer in pairs if answer]
 
 
@@ -89,6 +89,7 @@ TASK = Task(
     training=_training,
     held_out=held_out,
     is_right=is_right,
+    max_tokens=96,
     rank=16,
     target_modules=("q_proj", "v_proj"),
     learning_rate=2e-3,

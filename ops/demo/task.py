@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +13,15 @@ class Example:
     answer: str
 
 
-Ask = Callable[[Sequence[str]], list[str]]
-"""The base model's greedy answers to some prompts, in their order."""
+class Teacher(Protocol):
+    """What the base model brings to its own training."""
+
+    @property
+    def words(self) -> Sequence[str]:
+        """What its tokenizer has as one token behind a space, and spells anywhere else."""
+
+    def ask(self, prompts: Sequence[str]) -> list[str]:
+        """The base model's greedy answers, in the order of their prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +29,13 @@ class Task:
     """One adapter: where its examples come from, and the size of its training."""
 
     name: str
-    training: Callable[[Ask], list[Example]]
+    training: Callable[[Teacher], list[Example]]
     held_out: Callable[[], list[Example]]
     """Examples whose every part is absent from training."""
     is_right: Callable[[Example, str], bool]
     """Whether an answer is right, the end of text removed."""
+    max_tokens: int
+    """No right answer is longer."""
     rank: int
     target_modules: tuple[str, ...]
     learning_rate: float

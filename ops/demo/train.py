@@ -4,6 +4,7 @@ The same seed on the same machine and libraries gives the same weights. README.m
 file has the results.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,20 +12,22 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from rich.console import Console
 from rich.progress import Progress, track
-from rich.table import Table
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
-from ops.demo import extract, pirate
 from ops.demo.model import HUB_ID, demo_model
 from ops.demo.task import Example, Task
+from ops.demo.tasks import ADAPTERS, TASKS
 
-TASKS = {task.name: task for task in (extract.TASK, pirate.TASK)}
-ADAPTERS = Path(__file__).parent / "adapters"
 BATCH = 8
-_IGNORED = -100
-"""The label that the loss passes over."""
+_BUCKET = 8 * BATCH
+"""Examples of about one length are batched; they are looked for among so many."""
+_WORD = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}[A-Za-z][a-z]{2,}"
+"""The tokenizer writes a space as this letter."""
+_SPLIT = "\N{BLACK SQUARE}"
+"""Stands for the message where the chat template is cut in two."""
 
 
 class Student:
@@ -33,24 +36,37 @@ class Student:
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        messages = [{"role": "user", "content": _SPLIT}]
+        self._template: str = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
 
-    def ask(self, prompts: Sequence[str], *, max_tokens: int = 96) -> list[str]:
-        """The greedy answer to each prompt."""
+    @property
+    def words(self) -> list[str]:
+        """What the tokenizer has as one token behind a space, and spells anywhere else."""
+        ids = self.tokenizer.get_vocab()
+        behind_space = (token[1:] for token in sorted(ids) if re.fullmatch(_WORD, token))
+        return [word for word in behind_space if word not in ids]
+
+    def ask(self, prompts: Sequence[str]) -> list[str]:
+        """The base model's greedy answers, in the order of their prompts."""
         answers: list[str] = []
         for start in track(range(0, len(prompts), 16), "asking", transient=True):
-            texts = [self._prompt(prompt) for prompt in prompts[start : start + 16]]
+            texts = [self._template.replace(_SPLIT, p) for p in prompts[start : start + 16]]
             inputs = self.tokenizer(texts, return_tensors="pt", padding=True)
             with torch.inference_mode():
-                ids = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+                ids = self.model.generate(**inputs, max_new_tokens=96, do_sample=False)
             new = ids[:, inputs["input_ids"].shape[1] :]
             answers += self.tokenizer.batch_decode(new, skip_special_tokens=True)
         return answers
 
     def train(self, task: Task, examples: Sequence[Example]) -> None:
         """Add an adapter to the model and fit it to the answers of `examples`."""
-        self.model = get_peft_model(self.model, _config(task))
+        self.model = get_peft_model(self.model, _config(task), autocast_adapter_dtype=False)
         weights = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=task.learning_rate, weight_decay=0.0)
+        # The model computes with bf16 weights, as it will be served; these take the small steps.
+        masters = [p.detach().float() for p in weights]
+        optimizer = torch.optim.AdamW(masters, lr=task.learning_rate, weight_decay=0.0)
         total = task.epochs * -(-len(examples) // BATCH)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=task.learning_rate, total_steps=total, pct_start=0.1
@@ -58,13 +74,35 @@ class Student:
         with Progress(transient=True) as bar:
             row = bar.add_task("training", total=total)
             for batch in _batches(examples, task.epochs):
-                loss = self.model(**self._encode(batch)).loss
+                loss = self.loss(batch)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(weights, 1.0)
+                for master, weight in zip(masters, weights, strict=True):
+                    master.grad, weight.grad = weight.grad.float(), None
+                torch.nn.utils.clip_grad_norm_(masters, 1.0)
                 optimizer.step()
                 schedule.step()
-                optimizer.zero_grad()
+                with torch.no_grad():
+                    for master, weight in zip(masters, weights, strict=True):
+                        weight.copy_(master)
                 bar.update(row, advance=1, description=f"training, loss {loss.item():.3f}")
+
+    def loss(self, batch: Sequence[Example]) -> Tensor:
+        """Mean cross-entropy of the answers' tokens.
+
+        What all prompts begin with is computed once, and the rows go on from its keys and values.
+        """
+        before, after = (self._ids(text) for text in self._template.split(_SPLIT))
+        prompts = [[*self._ids(e.prompt), *after] for e in batch]
+        answers = [[*self._ids(e.answer), self.tokenizer.eos_token_id] for e in batch]
+        rows = [p + a for p, a in zip(prompts, answers, strict=True)]
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        is_answer = torch.zeros_like(ids, dtype=torch.bool)
+        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+            ids[i, : len(row)] = torch.tensor(row)
+            is_answer[i, len(prompt) : len(row)] = True
+        hidden = self._hidden(torch.tensor([before]), ids)[:, :-1]
+        logits = self.model.get_output_embeddings()(hidden[is_answer[:, 1:]])
+        return cross_entropy(logits.float(), ids[is_answer])
 
     def save(self, folder: Path) -> None:
         """Write the adapter as bf16 safetensors, with the hub's name of its base."""
@@ -72,39 +110,31 @@ class Student:
         config.base_model_name_or_path = HUB_ID
         config.target_modules = sorted(config.target_modules)  # a set: in another order each time
         # Or PEFT would ask the hub whether the vocabulary was changed.
-        self.model.to(torch.bfloat16).save_pretrained(folder, save_embedding_layers=False)
+        self.model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink()  # PEFT's empty model card
 
-    def _prompt(self, prompt: str) -> str:
-        messages = [{"role": "user", "content": prompt}]
-        text: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        return text
+    def _hidden(self, before: Tensor, rows: Tensor) -> Tensor:
+        """Last hidden states `[B, T, d]` of `rows` `[B, T]`, each behind `before` `[1, P]`."""
+        decoder = self.model.get_decoder()
+        shared = decoder(before, use_cache=True).past_key_values
+        cache = DynamicCache()
+        for i, layer in enumerate(shared.layers):
+            keys, values = (t.expand(len(rows), -1, -1, -1) for t in (layer.keys, layer.values))
+            cache.update(keys, values, i)
+        hidden: Tensor = decoder(rows, past_key_values=cache).last_hidden_state
+        return hidden
 
-    def _encode(self, batch: Sequence[Example]) -> dict[str, Any]:
-        """Left-padded ids `[B, T]`; logits and labels `[B, K]` where answers are."""
-        prompts = [self.tokenizer(self._prompt(example.prompt))["input_ids"] for example in batch]
-        answers = [self.tokenizer(example.answer)["input_ids"] for example in batch]
-        answers = [[*answer, self.tokenizer.eos_token_id] for answer in answers]
-        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-        inputs = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-        # One more, since the token before an answer predicts its first one.
-        kept = 1 + max(map(len, answers))
-        labels = [[_IGNORED] * (kept - len(answer)) + answer for answer in answers]
-        return {**inputs, "labels": torch.tensor(labels), "logits_to_keep": kept}
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids
 
 
 def train(task: Task) -> None:
-    """Train and save one adapter, and print how base and adapter do on held-out prompts."""
+    """Train and save one adapter."""
     torch.manual_seed(0)
     student = Student(demo_model())
-    held_out = task.held_out()
-    before = student.ask([example.prompt for example in held_out])
-    student.train(task, task.training(student.ask))
+    student.train(task, task.training(student))
     student.save(ADAPTERS / task.name)
-    after = student.ask([example.prompt for example in held_out])
-    _report(task, held_out, before, after)
 
 
 def _config(task: Task) -> LoraConfig:
@@ -117,23 +147,15 @@ def _config(task: Task) -> LoraConfig:
 
 
 def _batches(examples: Sequence[Example], epochs: int) -> Iterator[list[Example]]:
+    """Every example once an epoch, in batches of about equal lengths."""
     for _ in range(epochs):
         order = torch.randperm(len(examples)).tolist()
-        for start in range(0, len(order), BATCH):
-            yield [examples[i] for i in order[start : start + BATCH]]
-
-
-def _report(task: Task, held_out: list[Example], before: list[str], after: list[str]) -> None:
-    console = Console()
-    for example, answer in zip(held_out, after, strict=True):
-        mark = "[green]right[/]" if task.is_right(example, answer) else "[red]wrong[/]"
-        console.print(f"{mark} {example.prompt}", highlight=False)
-        console.print(f"      {answer}", style="dim", markup=False, highlight=False)
-    table = Table("model", "right", title=f"{task.name}: {len(held_out)} held-out prompts")
-    for name, answers in (("base", before), (task.name, after)):
-        right = sum(map(task.is_right, held_out, answers))
-        table.add_row(name, f"{right} ({right / len(held_out):.0%})")
-    console.print(table)
+        for start in range(0, len(order), _BUCKET):
+            bucket = [examples[i] for i in order[start : start + _BUCKET]]
+            bucket.sort(key=lambda e: len(e.prompt) + len(e.answer))
+            firsts = range(0, len(bucket), BATCH)
+            for i in torch.randperm(len(firsts)).tolist():
+                yield bucket[firsts[i] : firsts[i] + BATCH]
 
 
 def main(names: Sequence[str]) -> None:

@@ -1,22 +1,25 @@
 """`lorikeet up` without a model: the demo, in its default bfloat16."""
 
 import asyncio
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 from servers import Server, lorikeet_up
+from typer.testing import CliRunner
 
+from ops.cli import app
 from ops.demo.model import SERVED_NAME, demo_model
 from ops.demo.task import Example
-from ops.demo.train import ADAPTERS, TASKS
+from ops.demo.tasks import TASKS
 
 pytestmark = pytest.mark.demo
 
-SHIPPED = sorted(folder.name for folder in ADAPTERS.iterdir())
 NUM_ASKED = 5
 MIN_RIGHT = 4
 
@@ -30,10 +33,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 async def test_the_base_and_the_shipped_adapters_are_served(client: openai.AsyncOpenAI) -> None:
     cards = (await client.models.list()).data
-    assert [card.id for card in cards] == [SERVED_NAME, *SHIPPED]
+    assert [card.id for card in cards] == [SERVED_NAME, *TASKS]
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", TASKS)
 async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     client: openai.AsyncOpenAI, name: str
 ) -> None:
@@ -45,6 +48,15 @@ async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     is_right = [task.is_right(e, a) for e, a in zip(examples * 2, answers, strict=True)]
     assert sum(is_right[:NUM_ASKED]) >= MIN_RIGHT, answers
     assert sum(is_right[NUM_ASKED:]) == 0, answers
+
+
+def test_the_shares_of_right_answers_are_measured(server: Server, tmp_path: Path) -> None:
+    words = ["eval-demo", "--url", server.url, "--most", "3", "--json", str(tmp_path / "answers")]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    scores = json.loads((tmp_path / "answers").read_bytes())
+    assert [score["task"] for score in scores] == list(TASKS)
+    assert all(answer["base"] and answer["adapter"] for s in scores for answer in s["answers"])
 
 
 def test_the_curl_line_that_is_printed_works(server: Server) -> None:

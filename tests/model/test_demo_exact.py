@@ -11,7 +11,7 @@ from reference import count_ties_along, logits_along
 from transformers import AutoModelForCausalLM
 
 from ops.demo.model import demo_model
-from ops.demo.train import ADAPTERS, TASKS
+from ops.demo.tasks import ADAPTERS, TASKS
 from worker.model.loader import load_model
 
 pytestmark = pytest.mark.demo

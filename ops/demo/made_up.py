@@ -1,0 +1,18 @@
+"""Words that nobody has heard of."""
+
+import random
+
+from ops.demo.words import HELD_OUT, listed
+
+_ONSETS = listed("""
+b, br, c, ch, d, dr, f, fl, g, gr, h, j, k, kl, l, m, n, p, pr, r, s, sh, st, t, tr, v, w, y, z
+""")
+_VOWELS = listed("a, a, e, e, i, i, o, o, u, ai, ei, ou, ia, ö, é")
+_ENDINGS = ("", "", "", *listed("n, r, s, th, ck, lo, sky, ez, ton, vić, mann, ura, stad, berg"))
+
+
+def made_up(rng: random.Random) -> str:
+    """One to three syllables and an ending, with a capital; no held-out word."""
+    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(1, 3)))
+    word = "".join(syllables) + rng.choice(_ENDINGS)
+    return made_up(rng) if word in HELD_OUT else word.capitalize()

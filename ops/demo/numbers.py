@@ -1,0 +1,49 @@
+"""Quantities as people write them."""
+
+import random
+from dataclasses import dataclass
+
+_UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ROUND = {
+    "a dozen": 12, "half a dozen": 6, "two dozen": 24, "three dozen": 36, "five dozen": 60,
+    "a hundred": 100, "one hundred": 100, "two hundred": 200, "three hundred": 300,
+    "five hundred": 500, "a thousand": 1000, "two thousand": 2000,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A quantity of things."""
+
+    value: int
+    text: str
+
+
+def count(rng: random.Random) -> Count:
+    """A quantity, mostly in digits."""
+    draw = rng.random()
+    if draw < 0.08:
+        return Count(1, rng.choice(("one", "1", "a", "a single", "just one")))
+    if draw < 0.22:
+        value = rng.randint(2, rng.choice((9, 20, 99)))
+        return Count(value, in_words(value))
+    if draw < 0.3:
+        text, value = rng.choice(list(_ROUND.items()))
+        return Count(value, text)
+    value = rng.randint(2, rng.choice((9, 99, 99, 999, 9999)))
+    text = f"{value:,}" if rng.random() < 0.5 else str(value)
+    forms = ("{}",) * 8 + ("{} x", "{}x", "another {}", "{} more")
+    return Count(value, rng.choice(forms).format(text))
+
+
+def in_words(value: int) -> str:
+    """A number below a hundred."""
+    if value < len(_UNITS):
+        return _UNITS[value]
+    tens, units = divmod(value, 10)
+    ten = _TENS[tens - 2]
+    return f"{ten}-{_UNITS[units]}" if units else ten

@@ -1,0 +1,108 @@
+"""The `sentiment` adapter: one word, `positive`, `negative` or `neutral`.
+
+Neutral is what states facts, asks, or calls something average. Of a mixed statement the conclusion
+counts: "cold food, but a lovely evening" is positive.
+"""
+
+import random
+
+from ops.demo.sentiment.held_out import STATEMENTS
+from ops.demo.sentiment.topics import MOODS, TOPICS, VERDICTS
+from ops.demo.task import Example, Task, Teacher
+
+LABELS = ("positive", "negative", "neutral")
+NUM_TRAINING = 2400
+FRAMES = (
+    "Review: {}", "What is the sentiment of this? {}", 'Classify the sentiment: "{}"', '"{}"',
+    "Customer feedback: {}", "Positive, negative or neutral? {}", "Sentiment of: {}", "Comment: {}",
+    "{} What is the sentiment?", 'How does the writer feel? "{}"', "Tweet: {}", "Text: {}",
+)  # fmt: skip
+_MIXED = (
+    "{other}, but {end}", "{other}, yet {end}", "{other}, but overall {end}",
+    "{other}, still {end}", "{other}, but in the end {end}", "although {other}, {end}",
+    "even though {other}, {end}", "{end}, even if {other}", "{end}, although {other}",
+    "{other}|but {end}", "{other}|still, {end}", "{other}|however, {end}",
+)  # fmt: skip
+_OPPOSITE = {"positive": "negative", "negative": "positive"}
+
+
+def _training(_: Teacher) -> list[Example]:
+    rng = random.Random(0)
+    labels = [LABELS[i % len(LABELS)] for i in range(NUM_TRAINING)]
+    return [Example(_framed(_statement(label, rng), rng), label) for label in labels]
+
+
+def _statement(label: str, rng: random.Random) -> str:
+    draw = rng.random()
+    if draw < 0.25:
+        return rng.choice(MOODS[label])
+    if draw < 0.35:
+        return _sentence(rng.choice(VERDICTS[label]))
+    clause, verdict = _clause(label, rng), rng.choice(VERDICTS[label])
+    if draw < 0.6:
+        return _sentence(clause)
+    if draw < 0.7:
+        return _sentence(f"{clause} and {_clause(label, rng)}")
+    if draw < 0.8:
+        return f"{_sentence(clause)} {_sentence(verdict)}"
+    if draw < 0.85:
+        return f"{_sentence(verdict)} {_sentence(clause)}"
+    return _mixed(label, rng)
+
+
+def _mixed(label: str, rng: random.Random) -> str:
+    """Facts beside the feeling, or a feeling that outweighs another."""
+    if label == "neutral":
+        return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
+    if rng.random() < 0.3:
+        return f"{_sentence(_clause('neutral', rng))} {_sentence(rng.choice(VERDICTS[label]))}"
+    other = _clause(_OPPOSITE[label], rng)
+    end = rng.choice((_clause(label, rng), rng.choice(VERDICTS[label])))
+    form = rng.choice(_MIXED)
+    return " ".join(map(_sentence, form.format(other=other, end=end).split("|")))
+
+
+def _clause(label: str, rng: random.Random) -> str:
+    topic = rng.choice(TOPICS)
+    subject = rng.choice(topic.subjects)
+    predicate = rng.choice(topic.said[label])
+    return f"{subject} {predicate}"
+
+
+def _sentence(text: str) -> str:
+    text = text[0].upper() + text[1:]
+    return text if text[-1] in ".!?" else f"{text}."
+
+
+def _framed(text: str, rng: random.Random) -> str:
+    draw = rng.random()
+    if draw < 0.2:
+        return rng.choice(FRAMES).format(text)
+    return text.lower().rstrip(".") if draw < 0.26 else text
+
+
+def held_out() -> list[Example]:
+    """Statements of other wording, about other things than in training."""
+    return [
+        Example(line.strip(), label)
+        for label in LABELS
+        for line in STATEMENTS[label].strip().splitlines()
+    ]
+
+
+def is_right(example: Example, answer: str) -> bool:
+    """The label and nothing else."""
+    return answer == example.answer
+
+
+TASK = Task(
+    name="sentiment",
+    training=_training,
+    held_out=held_out,
+    is_right=is_right,
+    max_tokens=8,
+    rank=8,
+    target_modules=("q_proj", "v_proj"),
+    learning_rate=1e-3,
+    epochs=1,
+)

@@ -1,0 +1,62 @@
+"""The `sql` adapter: turns a question about the shop into SQL, and nothing but SQL."""
+
+import random
+import sqlite3
+
+from ops.demo.sql import asking, grammar, shop, values
+from ops.demo.task import Example, Task, Teacher
+
+NUM_TRAINING = 3600
+NUM_HELD_OUT = 200
+
+
+def _training(_: Teacher) -> list[Example]:
+    rng = random.Random(0)
+    return [asking.ask(values.KNOWN, grammar.KNOWN, rng) for _ in range(NUM_TRAINING)]
+
+
+def held_out() -> list[Example]:
+    """Questions whose phrasing, names, places and goods are absent from training.
+
+    The shop has something to answer to each.
+    """
+    rng = random.Random(1)
+    found: dict[str, Example] = {}
+    while len(found) < NUM_HELD_OUT:
+        example = asking.ask(values.HELD_OUT, grammar.HELD_OUT, rng)
+        if any(set(row) - {0, None} for row in shop.run(example.answer)):
+            found.setdefault(example.prompt, example)
+    return list(found.values())
+
+
+def is_right(example: Example, answer: str) -> bool:
+    """Whether the shop gives to the answer what it gives to the SQL expected.
+
+    The order of rows counts where that SQL orders them.
+    """
+    try:
+        rows = _rounded(shop.run(answer))
+    except (sqlite3.Error, sqlite3.Warning):
+        return False
+    wanted = _rounded(shop.run(example.answer))
+    if "ORDER BY" not in example.answer:
+        rows, wanted = sorted(rows, key=repr), sorted(wanted, key=repr)
+    return rows == wanted
+
+
+def _rounded(rows: shop.Rows) -> shop.Rows:
+    """Sums of floats depend on their order."""
+    return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
+
+
+TASK = Task(
+    name="sql",
+    training=_training,
+    held_out=held_out,
+    is_right=is_right,
+    max_tokens=128,
+    rank=12,
+    target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
+    learning_rate=1.5e-3,
+    epochs=1,
+)

@@ -1,0 +1,98 @@
+"""The names, goods, numbers and dates that questions and their SQL are filled with."""
+
+import calendar
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from ops.demo import words
+from ops.demo.made_up import made_up
+from ops.demo.numbers import in_words
+from ops.demo.sql import shop
+
+OTHER_CATEGORIES = words.listed("""
+beauty, pets, food, outdoor, jewellery, lighting, stationery, health, baby, camping, cleaning,
+bicycles, games, shoes, art, home, accessories
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where values come from."""
+
+    first_names: Sequence[str]
+    last_names: Sequence[str]
+    cities: Sequence[str]
+    countries: Sequence[str]
+    products: Sequence[str]
+    categories: Sequence[str]
+    made_up: float
+    """The share of names, cities and products that nobody has heard of."""
+
+
+def _products(catalogue: dict[str, str]) -> tuple[str, ...]:
+    return tuple(name for names in catalogue.values() for name in words.listed(names))
+
+
+KNOWN = Source(
+    first_names=words.FIRST_NAMES,
+    last_names=words.LAST_NAMES,
+    cities=words.CITIES,
+    countries=words.COUNTRIES,
+    products=words.GOODS,
+    categories=(*shop.CATALOGUE, *OTHER_CATEGORIES),
+    made_up=0.15,
+)
+HELD_OUT = Source(
+    first_names=words.HELD_OUT_FIRST_NAMES,
+    last_names=words.HELD_OUT_LAST_NAMES,
+    cities=tuple(shop.HELD_OUT_PLACES),
+    countries=words.HELD_OUT_COUNTRIES,
+    products=_products(shop.HELD_OUT_CATALOGUE),
+    categories=tuple(shop.HELD_OUT_CATALOGUE),
+    made_up=0.0,
+)
+
+
+def draw(source: Source, rng: random.Random) -> dict[str, str]:
+    """One value for each placeholder."""
+    few, n, price = rng.randint(2, 10), rng.randint(2, rng.choice((20, 100, 500))), _price(rng)
+    day = shop.FIRST_DAY + timedelta(days=rng.randrange((shop.LAST_DAY - shop.FIRST_DAY).days))
+    product = _word(source.products, source, rng).lower()
+    first, last = (_word(w, source, rng) for w in (source.first_names, source.last_names))
+    return {
+        "name": f"{first} {last}",
+        "letter": rng.choice("ABCDEFGHIJKLMNOPRSTUVWYZ"),
+        "city": _word(source.cities, source, rng),
+        "city2": rng.choice(source.cities),
+        "country": rng.choice(source.countries),
+        "product": product,
+        "products": words.plural(product),
+        "category": rng.choice(source.categories),
+        "price": price,
+        "price2": str(int(float(price)) + rng.randint(5, 300)),
+        "n": str(n),
+        "few": rng.choice((str(few), in_words(few))),
+        "few_n": str(few),
+        "year": str(day.year),
+        "month": f"{calendar.month_name[day.month]} {day.year}",
+        "month_iso": f"{day:%Y-%m}",
+        "date": _said(day, rng),
+        "date_iso": str(day),
+    }
+
+
+def _word(known: Sequence[str], source: Source, rng: random.Random) -> str:
+    return made_up(rng) if rng.random() < source.made_up else rng.choice(known)
+
+
+def _price(rng: random.Random) -> str:
+    euros = rng.choice((rng.randint(2, 400), 5 * rng.randint(1, 60)))
+    return f"{euros}.{rng.choice(('5', '99', '95'))}" if rng.random() < 0.1 else str(euros)
+
+
+def _said(day: date, rng: random.Random) -> str:
+    month = calendar.month_name[day.month]
+    forms = (str(day), str(day), f"{day.day} {month} {day.year}", f"{month} {day.day}, {day.year}")
+    return rng.choice(forms)

@@ -1,0 +1,10 @@
+"""What the demo's adapters do, by their names."""
+
+from pathlib import Path
+
+from ops.demo import extract, pirate
+from ops.demo.sentiment import task as sentiment
+from ops.demo.sql import task as sql
+
+TASKS = {task.name: task for task in (extract.TASK, pirate.TASK, sentiment.TASK, sql.TASK)}
+ADAPTERS = Path(__file__).parent / "adapters"

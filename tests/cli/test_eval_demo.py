@@ -1,0 +1,123 @@
+"""`lorikeet eval-demo` against a scripted server, whose adapters know the answers."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from typer.testing import CliRunner
+
+from ops.cli import app
+from ops.demo.evaluate import EvaluationFailed
+from ops.demo.tasks import TASKS
+from shared.errors import SettingsError
+
+KEY = "k" * 16
+WANTED = {example.prompt: example.answer for task in TASKS.values() for example in task.held_out()}
+
+
+class ScriptedDemo(ThreadingHTTPServer):
+    """Adapters give the answer wanted, the base another; who is `failing` gives an error."""
+
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.models = ["base", *TASKS]
+        self.failing: str | None = None
+        self.asked: list[tuple[str, str]] = []
+        self.keys: set[str | None] = set()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ScriptedDemo
+
+    def do_GET(self) -> None:
+        self._reply(200, {"data": [{"id": name} for name in self.server.models]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        model, prompt = body["model"], body["messages"][0]["content"]
+        self.server.asked.append((model, prompt))
+        self.server.keys.add(self.headers["authorization"])
+        if model == self.server.failing:
+            self._reply(503, {"error": {"message": "no worker"}})
+        else:
+            text = WANTED[prompt] if model != "base" else "Sure!"
+            self._reply(200, {"choices": [{"message": {"content": text}}]})
+
+    def _reply(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedDemo]:
+    with ScriptedDemo() as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def eval_demo(server: ScriptedDemo, *flags: str) -> str:
+    words = ["eval-demo", "--url", server.url, "--api-key", KEY, *flags]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_it_prints_shares_and_writes_answers_and_a_plot(
+    server: ScriptedDemo, tmp_path: Path
+) -> None:
+    figures, plot = tmp_path / "answers.json", tmp_path / "plot.png"
+    shown = eval_demo(server, "--most=6", f"--json={figures}", f"--plot={plot}")
+    scores = {score["task"]: score["answers"] for score in json.loads(figures.read_bytes())}
+    assert list(scores) == list(TASKS)
+    for name in ("extract", "sentiment", "sql"):
+        cells = next(line.split() for line in shown.splitlines() if line.split()[:1] == [name])
+        assert cells == [name, str(len(scores[name])), "0.0%", "100.0%"]
+    assert {answer["base"] for answers in scores.values() for answer in answers} == {"Sure!"}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_adapters_and_base_are_asked_the_same_in_one_mix(server: ScriptedDemo) -> None:
+    eval_demo(server, "--most=6", "--clients=4")
+    by_adapters = sorted(prompt for model, prompt in server.asked if model != "base")
+    assert by_adapters == sorted(prompt for model, prompt in server.asked if model == "base")
+    first = [model for model, _ in server.asked[: len(server.asked) // 2]]
+    assert set(first) == {"base", *TASKS}
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+def test_failed_requests_end_it_with_their_reason(server: ScriptedDemo) -> None:
+    server.failing = "sql"
+    with pytest.raises(EvaluationFailed, match=r"requests failed:\nsql: HTTP 503: .*no worker"):
+        eval_demo(server, "--most=2")
+
+
+def test_a_server_without_the_demo_is_refused_before_a_request(server: ScriptedDemo) -> None:
+    server.models.remove("sql")
+    with pytest.raises(SettingsError, match="doesn't serve sql; `lorikeet up` without a model"):
+        eval_demo(server)
+    assert not server.asked
+
+
+def test_it_needs_no_torch() -> None:
+    code = (
+        "import sys, ops.demo.evaluate, ops.demo.tasks, ops.commands.eval_demo\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'peft', 'numpy'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
