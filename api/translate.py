@@ -22,6 +22,8 @@ ASSUMED_MAX_TOKENS = 256
 """What an answer without `max_tokens` is taken to cost."""
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for /v1/completions."""
+ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Fields for which an adapter's generation_config.json may have values of its own."""
 MAX_ANSWERS = 128
 """Of one request: prompts times n."""
 
@@ -166,6 +168,7 @@ def _sampling(
         stop=tuple(request.stop),
         n=_or(request.n, 1),
         ignore_eos=bool(request.ignore_eos),
+        left_out=tuple(name for name in ADAPTERS_MAY_SET if getattr(request, name) is None),
     )
 
 

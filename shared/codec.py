@@ -36,6 +36,7 @@ def decode_job(raw: bytes | str) -> Job:
     wire = _checked(raw)
     sampling = wire.pop("sampling")
     sampling["stop"] = tuple(sampling["stop"])
+    sampling["left_out"] = tuple(sampling.get("left_out", ()))
     sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
     messages, prompts, tools = wire.pop("messages"), wire.pop("prompts"), wire.pop("tools", None)
     return Job(

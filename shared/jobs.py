@@ -65,6 +65,8 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     """How many of the likeliest tokens are told with each token; None: nothing is told."""
+    left_out: tuple[str, ...] = ()
+    """Fields that the client didn't send: an adapter may have values of its own for them."""
     json_schema: str | None = None
     """JSON Schema, as JSON text, that each answer must be valid under; None: any text."""
 

@@ -29,6 +29,7 @@ from worker.publisher import Publisher
 from worker.retry import until_redis_is_back
 from worker.running import RunningJob, RunningJobs
 from worker.served import ServedModel
+from worker.style import Style
 
 log = structlog.get_logger()
 
@@ -192,14 +193,15 @@ class Consumer:
             self._publisher.end(job, JobState.FAILED, FAULT)
 
     async def _start(self, job: RunningJob) -> None:
-        prompts = await asyncio.to_thread(self._served.tokenizer.encode, job.job)
+        style = await self._style_of(job)
+        prompts = await asyncio.to_thread(self._served.tokenizer.encode, job.job, style)
         shown: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
             shown = await until_redis_is_back(lambda: self._recover(job.claimed))
         grammar = await self._served.grammars.of(job.job)
         choices = choices_of(job, prompts, shown, self._served)
         requests = [
-            request_of(job, choice, self._served, grammar)
+            request_of(job, choice, self._served, grammar, style)
             for choice in choices
             if choice.finish is None
         ]
@@ -211,6 +213,15 @@ class Consumer:
             for request in requests:
                 self._engine.add(request)
             self._publisher.announce(job)
+
+    async def _style_of(self, job: RunningJob) -> Style:
+        """How the job's prompts are made; its adapter is loaded if that isn't known yet."""
+        version = job.job.version
+        if (style := self._served.style_of(version)) is None:
+            async with self._adapters.resident(version):
+                style = self._served.style_of(version)
+        assert style is not None
+        return style
 
     def _is_wanted(self, job: RunningJob) -> bool:
         """False when it was cancelled, or isn't ours any more, while it was prepared."""

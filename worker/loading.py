@@ -6,6 +6,7 @@ import structlog
 import torch
 
 from shared.cache import cache_folder
+from shared.errors import AdapterRejected
 from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
@@ -18,10 +19,11 @@ from worker.grammars import Grammars
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.lora.host import HostTier
 from worker.lora.names import parse_adapter_flags
-from worker.lora.source import template_files
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
+from worker.read_style import style_of
 from worker.served import ServedModel
+from worker.style import OF_BASE
 from worker.text import Tokenizer
 from worker.threads import end_team, set_threads
 from worker.tool_form import tool_form
@@ -45,12 +47,14 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     host = HostTier(engine.layout, settings.adapter_host_mb * MIB, loaded.device)
     num_threads = torch.get_num_threads()
     end_team()
+    base = _base(settings, loaded, engine.max_model_len)
     store = _adapter_store(settings)
-    reader = _adapter_reader(settings, loaded, engine, store)
+    styled = _StyledReader(settings, loaded, engine, base.version)
+    reader = _adapter_reader(settings, loaded, engine, store, styled)
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(loaded.tokenizer, vocab_size=loaded.config.vocab_size),
-        base=_base(settings, loaded, engine.max_model_len),
+        base=base,
         max_model_len=engine.max_model_len,
         kv_tokens=engine.stats().kv_blocks * BLOCK_SIZE,
         eos_ids=loaded.eos_ids,
@@ -61,6 +65,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         num_fused=len(loaded.fused),
         num_threads=num_threads,
         take_cores=lambda: set_threads(num_threads),
+        style_of=styled.styles.get,
         spare_cores=lambda: set_threads(1),
         read_adapter=reader.read,
         read_version=reader.read_version,
@@ -80,12 +85,16 @@ def _adapter_store(settings: WorkerSettings) -> AdapterStore:
 
 
 def _adapter_reader(
-    settings: WorkerSettings, loaded: LoadedModel, engine: Engine, store: AdapterStore
+    settings: WorkerSettings,
+    loaded: LoadedModel,
+    engine: Engine,
+    store: AdapterStore,
+    styled: "_StyledReader",
 ) -> AdapterReader:
     at_start = parse_adapter_flags(settings.adapters).values()
     roots = AdapterRoots(settings.adapter_roots, at_start)
     return AdapterReader(
-        lambda name, source: _read_adapter(name, source, loaded, engine),
+        styled.read,
         base=engine.base,
         store=store,
         roots=roots,
@@ -99,12 +108,38 @@ def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
     return GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
 
 
-def _read_adapter(name: str, source: str, loaded: LoadedModel, engine: Engine) -> LoRAAdapter:
-    adapter = read_adapter(name, source, engine.base, dtype=loaded.dtype)
-    if unused := [file.name for file in template_files(adapter.folder)]:
-        # Prompts follow the base model's template; who trained with another must know.
-        log.warning("adapter_files_not_used", version=adapter.version, files=unused)
-    return adapter
+class _StyledReader:
+    """Reads adapters on any thread, and remembers how their prompts are made."""
+
+    def __init__(
+        self, settings: WorkerSettings, loaded: LoadedModel, engine: Engine, base: AdapterVersion
+    ) -> None:
+        self.styles = {base: OF_BASE}
+        """By version. They stay: an adapter's is a template at most, and often the base's."""
+        self._settings = settings
+        self._loaded = loaded
+        self._modules = engine.base
+
+    def read(self, name: str, source: str) -> LoRAAdapter:
+        """The adapter in a folder.
+
+        Raises:
+            AdapterRejected: it can't be served exactly, or its prompts can't be written.
+        """
+        adapter = read_adapter(name, source, self._modules, dtype=self._loaded.dtype)
+        try:
+            self.styles[adapter.version] = style_of(
+                adapter.prompting,
+                self._loaded.tokenizer,
+                vocab_size=self._loaded.config.vocab_size,
+                tool_setting=self._settings.tool_call_parser,
+            )
+        except AdapterRejected as error:
+            raise AdapterRejected(f"adapter {name} from {source}: {error}") from error
+        if adapter.prompting.unused:
+            files = adapter.prompting.unused
+            log.warning("adapter_files_not_used", version=adapter.version, files=files)
+        return adapter
 
 
 def _engine_config(settings: WorkerSettings) -> EngineConfig:

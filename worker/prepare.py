@@ -1,12 +1,14 @@
 """From a claimed job's prompts to its choices, and to what the engine computes for them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from shared.events import Tokens
 from worker.engine.grammar import Grammar
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.running import RunningChoice, RunningJob
 from worker.served import ServedModel
+from worker.style import OF_BASE, Style
 from worker.text import EncodedPrompt, output_limit
 
 
@@ -42,14 +44,22 @@ def choices_of(
 
 
 def request_of(
-    job: RunningJob, choice: RunningChoice, served: ServedModel, grammar: Grammar | None
+    job: RunningJob,
+    choice: RunningChoice,
+    served: ServedModel,
+    grammar: Grammar | None,
+    style: Style = OF_BASE,
 ) -> Request:
     """What the engine has to compute of a choice, which follows `grammar` if there is one.
+
+    What the client left out is as the model's `style` says.
 
     Raises:
         JobFailed: what was shown of it doesn't follow the grammar.
     """
-    sampling, version = job.job.sampling, job.job.version
+    version, left_out = job.job.version, job.job.sampling.left_out
+    defaults = {name: value for name, value in style.sampling.items() if name in left_out}
+    sampling = replace(job.job.sampling, **defaults)  # type: ignore[arg-type]  # all are numbers
     return Request(
         id=choice.request_id,
         prompt_ids=choice.prompt_ids,
@@ -70,7 +80,7 @@ def request_of(
             logprobs=sampling.logprobs,
         ),
         max_tokens=choice.max_tokens,
-        stop_ids=frozenset() if sampling.ignore_eos else served.eos_ids,
+        stop_ids=frozenset() if sampling.ignore_eos else served.eos_ids | style.eos_ids,
         tenant=job.job.tenant,
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shared.ids import AdapterVersion
 from shared.inspections import Findings, Inspection
 from shared.registry import Adapter, BaseModel
 from worker.adapter_store import AdapterStore
 from worker.grammars import Grammars
+from worker.style import OF_BASE, Style
 from worker.text import Tokenizer
 
 if TYPE_CHECKING:  # they import torch
@@ -55,3 +57,5 @@ class ServedModel:
     """Of the base model."""
     kv_bytes: int
     """Of the KV cache."""
+    style_of: Callable[[AdapterVersion], Style | None] = lambda _: OF_BASE
+    """How a version's prompts are made; None as long as it wasn't read here."""

@@ -10,6 +10,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.jobs import Endpoint, Job, Prompt
 from shared.tools import ToolUse
 from worker.detokenizer import TextStream, TokenBytes
+from worker.style import OF_BASE, Style
 
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 """What a chat template raises over messages that it wasn't written for."""
@@ -33,8 +34,10 @@ class Tokenizer:
         self._vocab_size = vocab_size
         self._token_bytes = TokenBytes(hf_tokenizer)
 
-    def encode(self, job: Job) -> list[EncodedPrompt]:
-        """The job's prompts; a chat is one. Takes seconds for megabytes of text.
+    def encode(self, job: Job, style: Style = OF_BASE) -> list[EncodedPrompt]:
+        """The job's prompts in the style of its model; a chat is one.
+
+        Takes seconds for megabytes of text.
 
         Raises:
             JobFailed: the client's input can't be used; names the field.
@@ -42,7 +45,7 @@ class Tokenizer:
         for token_id, _ in job.sampling.logit_bias:
             self._check_id(token_id, f"logit_bias[{token_id}]")
         if job.endpoint is Endpoint.CHAT:
-            return [EncodedPrompt(self.encode_chat(job.messages or (), job.tools), "")]
+            return [EncodedPrompt(self.encode_chat(job.messages or (), job.tools, style), "")]
         encoded = []
         for i, prompt in enumerate(job.prompts):
             ids = self.encode_prompt(prompt, f"prompt[{i}]" if len(job.prompts) > 1 else "prompt")
@@ -50,22 +53,32 @@ class Tokenizer:
         return encoded
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], tools: ToolUse | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: ToolUse | None = None,
+        style: Style = OF_BASE,
     ) -> list[int]:
         """The chat template's rendering of `messages` and tools, up to where the answer begins.
 
         Raises:
             JobFailed: the model has no chat template, or it refuses the messages.
         """
-        if not self._hf.chat_template:
+        template = style.template(has_tools=tools is not None)
+        if template is None and not self._hf.chat_template:
             raise _invalid("this model has no chat template; use /v1/completions", None)
+        if template is not None and tools and style.tool_form is not tools.form:
+            raise _invalid(
+                "this adapter's chat template doesn't offer tools as the base's", "tools"
+            )
         plain = [_with_plain_content(i, message) for i, message in enumerate(messages)]
         try:  # transformers renders in jinja's sandbox
             text = self._hf.apply_chat_template(
                 plain,
                 tools=list(tools.tools) if tools else None,
+                chat_template=template,
                 tokenize=False,
                 add_generation_prompt=True,
+                **style.special_tokens,
             )
         except TEMPLATE_ERRORS as error:
             message = f"the model's chat template refuses the messages: {error}"

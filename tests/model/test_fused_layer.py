@@ -35,9 +35,11 @@ def fused_layers(of: LoadedModel) -> list[FusedLayer]:
 def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[int]]:
     """Of base and adapters together, in chunks of few tokens."""
     engine, versions = engine_of(of, folders, budget=13)
-    names = ["base", *ADAPTERS]
+    names = ["base", *folders]
     requests = [
-        greedy_request(str(n), random_prompt(n, 3 + 9 * n), 12, versions.get(names[n % 3]))
+        greedy_request(
+            str(n), random_prompt(n, 3 + 9 * n), 12 - n, versions.get(names[n % len(names)])
+        )
         for n in range(6)
     ]
     return run(engine, requests)
@@ -50,13 +52,28 @@ def test_layers_of_the_known_kind_are_found_and_no_others(model_type: str) -> No
     assert len(fused_layers(of)) == (LAYERS[model_type] if can_be else 0)
 
 
+WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
+    "dora": {"r": 8, "target_modules": LINEARS, "use_dora": True},
+    "norms": {"r": 8, "target_modules": LINEARS, "modules_to_save": ["norm"]},
+}
+
+
+@pytest.mark.parametrize("others", [{}, WITH_SIDE_WEIGHTS], ids=["plain", "with side weights"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 def test_a_layer_in_one_call_gives_what_its_modules_give(
-    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_type: str,
+    others: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folders = {
-        name: save_adapter(tmp_path / name, model_type, seed=seed, **config)
-        for seed, (name, config) in enumerate(ADAPTERS.items())
+        name: save_adapter(
+            tmp_path / name,
+            base=tiny_model(model_type, initializer_range=0.02),
+            seed=seed,
+            **config,
+        )
+        for seed, (name, config) in enumerate({**ADAPTERS, **others}.items())
     }
     of = loaded(model_type)
     at_once = answers(of, folders)

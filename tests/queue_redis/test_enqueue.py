@@ -26,6 +26,7 @@ async def test_a_job_reaches_its_worker_as_it_was_sent(queue: Queue, actor) -> N
             stop=("a", "\n"),
             presence_penalty=0.5,
             logit_bias=((5, -100.0), (7, 1.5)),
+            left_out=("top_p", "min_p"),
         ),
         messages=({"role": "user", "content": "grüß <b> 猫\u2028 \x00"},),
         prompts=((1, 2, 3), "text"),

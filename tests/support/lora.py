@@ -1,7 +1,7 @@
 """Pools, adapters and wrapped models for tests of LoRA, most of them without a model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from shared.ids import AdapterVersion
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.adapter import LoRAAdapter, LoRAWeights, read_adapter
-from worker.lora.layers import LoRAContext, Siblings, serve_linears
+from worker.lora.layers import LoRAContext, Siblings, serve_linears, weights_of
 from worker.lora.modules import BaseModules, ModuleShape, base_modules
 from worker.lora.pool import LoRAPool
 
@@ -91,7 +91,10 @@ def wrapped(model: nn.Module) -> Wrapped:
     pool = made_pool(base, 64 << 20, next(model.parameters()).dtype)
     kernels = ReferenceKernels()
     siblings = serve_linears(model, [[name] for name in base.linears], kernels)
-    return Wrapped(model, base, pool, attached(siblings, pool, kernels))
+    base = replace(base, weights=weights_of(siblings, base.linears))
+    context = attached(siblings, pool, kernels)
+    pool.side.attach(model, context.hook_of)
+    return Wrapped(model, base, pool, context)
 
 
 def attached(siblings: Sequence[Siblings], pool: LoRAPool, kernels: Kernels) -> LoRAContext:

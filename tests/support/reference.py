@@ -1,10 +1,13 @@
 """What transformers + PEFT answer, one request at a time, and the rule of equality in float32."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig
 
 MAX_GAP = 1e-3
@@ -17,6 +20,13 @@ class Reference:
 
     tokens: list[int]
     gaps: list[float]
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """`model`, which is changed, with the adapter in `folder` active."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's advice to who trains
+        return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
 @torch.inference_mode()

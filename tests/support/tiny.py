@@ -1,5 +1,6 @@
 """Tiny random models, tokenizers and adapters, made in the test that needs them."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _COMMON = {
 }
 _OF_TYPE: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 16, "sliding_window": 8},
+    "glm4": {"head_dim": 16},
     "qwen3": {"head_dim": 16},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
@@ -82,15 +84,41 @@ def save_tiny_model(
     return folder
 
 
-def save_adapter(
-    folder: Path, model_type: str = "llama", *, seed: int = 1, scale: float = 0.3, **config: Any
-) -> Path:
-    """A folder that `--adapters` takes: a random adapter that changes the answers."""
-    wrapped = get_peft_model(tiny_model(model_type), LoraConfig(task_type="CAUSAL_LM", **config))
+def roughen(model: PreTrainedModel, *, seed: int = 7) -> PreTrainedModel:
+    """`model` with random biases and norms, which a fresh one has at 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+def save_adapter(
+    folder: Path,
+    model_type: str = "llama",
+    *,
+    base: PreTrainedModel | None = None,
+    seed: int = 1,
+    scale: float = 0.3,
+    **config: Any,
+) -> Path:
+    """A folder that `--adapters` takes: a random adapter that changes the answers.
+
+    It is one of `base`, or else of `tiny_model(model_type)`; what it trains is moved by `scale`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # PEFT's advice to who trains
+        base = base if base is not None else tiny_model(model_type)
+        wrapped = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **config))
         for name, parameter in wrapped.named_parameters():
-            if "lora_" in name:
+            noise = torch.empty_like(parameter)
+            if "lora_magnitude" in name:
+                parameter.mul_(1 + noise.normal_(std=scale, generator=generator))
+            elif "lora_" in name:
                 parameter.normal_(std=scale, generator=generator)
-    wrapped.save_pretrained(folder)
+            elif parameter.requires_grad:
+                parameter.add_(noise.normal_(std=scale, generator=generator))
+        wrapped.save_pretrained(folder)
     return folder

@@ -1,6 +1,7 @@
 """The whole worker over a real engine: a tiny random model with adapters."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from json_schemas import is_valid
 from peft import PeftModel
-from reference import count_ties, greedy
+from reference import count_ties, greedy, with_adapter
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from worker_support import Client, has_workers, running_with
 
@@ -180,6 +181,84 @@ def check_alike(ours: Sequence[PositionLogprobs], theirs: Sequence[PositionLogpr
         assert [t.logprob for t in mine.top] == pytest.approx(
             [t.logprob for t in other.top], abs=1e-4
         )
+
+
+async def test_a_glm_4_answers_in_chinese_with_adapters_on_its_fused_modules(
+    settings: WorkerSettings, client: Client, redis: Redis, pool: str, tmp_path: Path
+) -> None:
+    targets = ["q_proj", "k_proj", "v_proj", "gate_up_proj"]
+    configs: dict[str, dict[str, Any]] = {
+        "guodegang": {"r": 8, "target_modules": targets},
+        "dora": {"r": 4, "target_modules": [*targets, "lm_head"], "use_dora": True},
+    }
+    glm = {name: save_adapter(tmp_path / name, "glm4", **c) for name, c in configs.items()}
+    model = str(save_tiny_model(tmp_path / "glm", "glm4"))
+    adapters = tuple(f"{name}={folder}" for name, folder in glm.items())
+    settings = settings.model_copy(update={"model": model, "adapters": adapters})
+    text = "郭德纲：您好哪，今天吃了吗？"  # noqa: RUF001
+    ids = tiny_tokenizer()(text)["input_ids"]
+    async with running_with(redis, settings, load_served(settings)):
+        known = await versions(redis, pool)
+        jobs = {
+            name: await client.send(text, version=known[name], sampling=sampled(0))
+            for name in ("base", *glm)
+        }
+        results = {name: await client.result_of(job) for name, job in jobs.items()}
+    for name, result in results.items():
+        model_of = tiny_model("glm4")
+        expected = greedy(
+            with_adapter(model_of, glm[name]) if name in glm else model_of, ids, NUM_TOKENS
+        )
+        (choice,) = result.choices
+        assert count_ties(choice.ids, expected) == 0
+        assert choice.text == tiny_tokenizer().decode(choice.ids, skip_special_tokens=True)
+    assert len({result.choices[0].ids for result in results.values()}) == 3
+
+
+OWN_TEMPLATE = "{{ bos_token }}Q: {{ messages[0].content }} A:"
+LEFT_OUT = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+async def test_an_adapter_with_a_template_and_defaults_of_its_own_is_served_by_them(
+    settings: WorkerSettings,
+    folders: dict[str, Path],
+    client: Client,
+    redis: Redis,
+    pool: str,
+    tmp_path: Path,
+) -> None:
+    ids = tiny_tokenizer()("<bos>Q: 你好 A:")["input_ids"]
+    expected = greedy(reference(folders, "one"), ids, 40).tokens
+    end = expected[20]
+    folder = Path(shutil.copytree(folders["one"], tmp_path / "own"))
+    (folder / "chat_template.jinja").write_text(OWN_TEMPLATE)
+    defaults = {"do_sample": False, "top_p": 0.5, "eos_token_id": [end]}
+    (folder / "generation_config.json").write_text(json.dumps(defaults))
+    settings = settings.model_copy(update={"adapters": (*settings.adapters, f"own={folder}")})
+    sampling = SamplingParams(seed=5, max_tokens=40, left_out=LEFT_OUT)
+    chat: dict[str, Any] = {
+        "endpoint": Endpoint.CHAT,
+        "messages": ({"role": "user", "content": "你好"},),
+    }
+    async with running_with(redis, settings, load_served(settings)):
+        version = (await versions(redis, pool))["own"]
+        here = await client.result_of(await client.send(version=version, sampling=sampling, **chat))
+    assert await has_workers(client.queue, 0)
+    # A worker that has never read the adapter must know its template before it tokenises.
+    settings = settings.model_copy(update={"adapters": ()})
+    async with running_with(redis, settings, load_served(settings)):
+        there = await client.result_of(
+            await client.send(version=version, sampling=sampling, **chat)
+        )
+        sent = replace(sampling, temperature=1.5, left_out=LEFT_OUT[1:])
+        drawn = await client.result_of(await client.send(version=version, sampling=sent, **chat))
+    for result in (here, there):
+        (choice,) = result.choices
+        assert result.usage is not None
+        assert result.usage.prompt_tokens == len(ids)
+        assert list(choice.ids) == expected[: expected.index(end) + 1]
+        assert choice.finish is FinishReason.STOP
+    assert drawn.choices[0].ids != here.choices[0].ids
 
 
 async def test_a_chat_is_answered_and_a_too_long_prompt_refused(

@@ -32,6 +32,11 @@ class StepBatch:
     segments: list[tuple[AdapterVersion | None, int]]
     """(adapter version, number of tokens) of each chunk, from left to right."""
 
+    def logits_segments(self) -> list[tuple[AdapterVersion | None, int]]:
+        """The same of `logits_rows`, each for itself."""
+        requests = self.sampled + [request for request, _ in self.scored]
+        return [(request.version, 1) for request in requests]
+
 
 def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
     """The batch of `chunks`: decodes first, by context length, then prefill chunks.

@@ -81,8 +81,8 @@ class Engine:
         )
         context = LoRAContext(loaded.kernels)
         for siblings in loaded.siblings:
-            if siblings.names[0] in self._pool.sites:  # the output head isn't
-                siblings.attach(self._pool, context)
+            siblings.attach(self._pool, context, is_head=siblings.names == (self.base.head,))
+        self._pool.side.attach(loaded.model, context.hook_of)
         cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
         self._runner = ModelRunner(loaded, cache, self._pool, context)
         self._scheduler = Scheduler(

@@ -10,7 +10,6 @@ from worker.engine.logprobs import sampled_logprobs, score_prompts
 from worker.engine.request import TokenLogprobs
 from worker.engine.sampler import sample
 from worker.engine.scheduler import Chunk
-from worker.lora.batch import build_batch
 from worker.lora.layers import LoRAContext
 from worker.lora.pool import LoRAPool
 from worker.model.attention import AttentionStep, attention_step
@@ -58,7 +57,7 @@ class ModelRunner:
         ]
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
-        self._lora.batch = build_batch(self._pool, batch.segments)
+        self._lora.set_batch(self._pool, batch.segments, batch.logits_segments)
         with attention_step(AttentionStep(self._kernels, self._cache, batch.attention)):
             out = self._model(
                 input_ids=batch.input_ids,

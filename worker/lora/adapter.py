@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,8 +12,13 @@ from shared.errors import AdapterRejected
 from shared.ids import AdapterVersion
 from shared.names import NAME_RULE, is_valid_name
 from worker.lora.config import AdapterConfig, read_config
+from worker.lora.copies import check_copies
+from worker.lora.expected import Expected, expected_tensors, match_tensors
 from worker.lora.modules import BaseModules
 from worker.lora.pauses import pause
+from worker.lora.prompting import Prompting, read_prompting
+from worker.lora.side import SideWeights
+from worker.lora.side_reader import SideReader
 from worker.lora.source import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -22,10 +26,10 @@ from worker.lora.source import (
     adapter_folder,
     template_files,
 )
-from worker.lora.tensor_file import FLOATS, TensorInfo, is_finite, read_header, read_tensors
-
-# `base_model.model.<module>.lora_A.weight`; some writers put the adapter's name before `weight`.
-_TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.[^.]+)?\.weight")
+from worker.lora.tensor_file import read_header, read_tensors
+from worker.lora.tensor_names import Part, TensorKey
+from worker.lora.tensors import AdapterTensors
+from worker.lora.trained import trained_modules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +64,10 @@ class LoRAAdapter:
     """Of all its weights in the pool's dtype."""
     modules: Mapping[str, LoRAWeights]
     """By module name, in the model's order."""
+    side: SideWeights = field(default_factory=SideWeights)
+    """What else it changes."""
+    prompting: Prompting = field(default_factory=Prompting)
+    """How its prompts are made and its answers drawn."""
 
 
 def read_adapter(name: str, source: str, base: BaseModules, *, dtype: torch.dtype) -> LoRAAdapter:
@@ -82,18 +90,17 @@ def read_adapter(name: str, source: str, base: BaseModules, *, dtype: torch.dtyp
 def _read(name: str, source: str, base: BaseModules, dtype: torch.dtype) -> LoRAAdapter:
     folder = adapter_folder(source)
     config = read_config(adapter_file(folder, CONFIG_FILE))
-    targets = base.targets(config.targeting)
-    _check_layout(config, base, targets)
-    file = adapter_file(folder, WEIGHTS_FILE)
-    header = read_header(file)
-    names = _match(header, base, targets, config)
-    tensors = read_tensors(file, header)
-    modules = {
-        module: _weights(tensors, names[module], config.scaling(module), dtype)
-        for module in targets
-    }
-    weights_digest = _weights_digest(tensors, names, modules)
-    digest = _version_digest(weights_digest, template_files(folder))
+    trained = trained_modules(config, base)
+    linears = [module for module in trained.targets if module in base.linears]
+    _check_layout(config, base, linears)
+    tensors = _tensors(folder, expected_tensors(config, base, trained))
+    check_copies(tensors, base, trained)
+    modules = {module: _weights(tensors, module, config, dtype) for module in linears}
+    low_rank = {module: (w.a, w.b, w.scaling) for module, w in modules.items()}
+    side = SideReader(tensors, config, base, trained, dtype).read(low_rank)
+    weights_digest = _weights_digest(tensors, config, modules)
+    files = {file.name: file.read_bytes() for file in template_files(folder)}
+    digest = _version_digest(weights_digest, files)
     return LoRAAdapter(
         name=name,
         version=AdapterVersion(f"{name}@{digest[:12]}"),
@@ -101,94 +108,61 @@ def _read(name: str, source: str, base: BaseModules, dtype: torch.dtype) -> LoRA
         weights_digest=weights_digest,
         source=source,
         folder=folder,
-        rank=max(config.rank(module) for module in targets),
-        num_bytes=sum(w.a.nbytes + w.b.nbytes for w in modules.values()),
+        rank=max(config.rank(module) for module in trained.targets),
+        num_bytes=sum(w.a.nbytes + w.b.nbytes for w in modules.values()) + side.num_bytes,
         modules=modules,
+        side=side,
+        prompting=read_prompting(files),
     )
 
 
-def _check_layout(config: AdapterConfig, base: BaseModules, targets: list[str]) -> None:
+def _tensors(folder: Path, expected: Mapping[TensorKey, Expected]) -> AdapterTensors:
+    """What the adapter's file holds; its header alone decides if the rest is read."""
+    file = adapter_file(folder, WEIGHTS_FILE)
+    header = read_header(file)
+    names = match_tensors(header, expected)
+    return AdapterTensors(read_tensors(file, header), names)
+
+
+def _check_layout(config: AdapterConfig, base: BaseModules, linears: list[str]) -> None:
     """PEFT sets fan_in_fan_out by what it meets, so another value is from another model."""
-    if config.fan_in_fan_out not in {module in base.conv1d for module in targets}:
+    if linears and config.fan_in_fan_out not in {module in base.conv1d for module in linears}:
         raise AdapterRejected(
-            f"fan_in_fan_out={config.fan_in_fan_out} doesn't fit the base model's {targets[0]}"
+            f"fan_in_fan_out={config.fan_in_fan_out} doesn't fit the base model's {linears[0]}"
         )
-
-
-def _match(
-    header: Mapping[str, TensorInfo], base: BaseModules, targets: list[str], config: AdapterConfig
-) -> dict[str, tuple[str, str]]:
-    """The names of each target's two tensors, A and B; checks the shape and dtype of each."""
-    found: dict[tuple[str, str], str] = {}
-    wanted = set(targets)
-    for name in header:
-        match = _TENSOR.fullmatch(name)
-        if match is None or match["module"] not in wanted:
-            raise AdapterRejected(f"tensor {name} belongs to no targeted module")
-        key = match["module"], match["side"]
-        if key in found:
-            raise AdapterRejected(f"tensors {found[key]} and {name} are for the same module")
-        found[key] = name
-    for module in targets:
-        shape, rank = base.linears[module], config.rank(module)
-        for side, expected in ("A", (rank, shape.in_features)), ("B", (shape.out_features, rank)):
-            _check_tensor(header, found.get((module, side)), module, side, expected)
-    return {module: (found[module, "A"], found[module, "B"]) for module in targets}
-
-
-def _check_tensor(
-    header: Mapping[str, TensorInfo],
-    name: str | None,
-    module: str,
-    side: str,
-    expected: tuple[int, int],
-) -> None:
-    if name is None:
-        raise AdapterRejected(f"tensor base_model.model.{module}.lora_{side}.weight is missing")
-    info = header[name]
-    if info.shape != expected:
-        raise AdapterRejected(
-            f"tensor {name} has shape {list(info.shape)}, expected {list(expected)}"
-        )
-    if info.dtype not in FLOATS:
-        raise AdapterRejected(f"tensor {name} has dtype {info.dtype}, expected {'/'.join(FLOATS)}")
 
 
 def _weights(
-    tensors: Mapping[str, torch.Tensor],
-    names: tuple[str, str],
-    scaling: float,
-    dtype: torch.dtype,
+    tensors: AdapterTensors, module: str, config: AdapterConfig, dtype: torch.dtype
 ) -> LoRAWeights:
     """Scaling goes into B before the cast; in float32 that differs from PEFT's order by an ulp."""
-    a = tensors[names[0]].to(dtype).contiguous()
-    b = (tensors[names[1]].double().t() * scaling).to(dtype).contiguous().t()
-    for name, tensor in zip(names, (a, b), strict=True):
-        if tensor is not tensors[name] and not is_finite(tensor):
-            raise AdapterRejected(f"tensor {name} overflows {dtype} (scaling {scaling})")
-    return LoRAWeights(a, b, scaling)
+    scaling = config.scaling(module)
+    a = tensors.cast(TensorKey(module, Part.LORA_A), dtype)
+    b = tensors.cast(TensorKey(module, Part.LORA_B), dtype, scaling)
+    return LoRAWeights(a, b.t().contiguous().t(), scaling)
 
 
 def _weights_digest(
-    tensors: Mapping[str, torch.Tensor],
-    names: Mapping[str, tuple[str, str]],
-    modules: Mapping[str, LoRAWeights],
+    tensors: AdapterTensors, config: AdapterConfig, modules: Mapping[str, LoRAWeights]
 ) -> str:
     """SHA-256 over what each module computes: its name, scaling, and tensors as in the file."""
     sha = hashlib.sha256()
+    low_rank = []
     for module in sorted(modules):
         pause()
-        pair = [tensors[name] for name in names[module]]
-        facts = [module, modules[module].scaling.hex()]
-        facts += [f"{t.dtype}{list(t.shape)}" for t in pair]
-        sha.update(json.dumps(facts).encode())
-        for tensor in pair:
-            sha.update(tensor.contiguous().view(torch.uint8).numpy().data)
+        pair = [TensorKey(module, part) for part in (Part.LORA_A, Part.LORA_B)]
+        tensors.hash_into(sha, [module, modules[module].scaling.hex()], pair)
+        low_rank += pair
+    for key in tensors.others(low_rank):
+        pause()
+        tensors.hash_into(sha, [str(key), config.scaling(key.module).hex()], [key])
+    if config.token_indices:
+        sha.update(json.dumps(list(config.token_indices.items())).encode())
     return sha.hexdigest()
 
 
-def _version_digest(weights_digest: str, files: list[Path]) -> str:
+def _version_digest(weights_digest: str, files: Mapping[str, bytes]) -> str:
     sha = hashlib.sha256(weights_digest.encode())
-    for file in files:
-        sha.update(json.dumps([file.name, hashlib.sha256(file.read_bytes()).hexdigest()]).encode())
+    for name, content in files.items():
+        sha.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
     return sha.hexdigest()

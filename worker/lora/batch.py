@@ -12,6 +12,7 @@ from shared.ids import AdapterVersion
 from worker.kernels.interface import LoRAPages, LoRAPlan, LoRASites
 from worker.lora.pages import PAGE_ROWS
 from worker.lora.pool import LoRAPool, PageNumbers, SiblingSites
+from worker.lora.side_batch import side_batch
 
 Sequences = Sequence[tuple[AdapterVersion | None, int]]
 """(resident adapter or None for the base, number of tokens), from left to right."""
@@ -30,22 +31,37 @@ class LoRABatch:
             group for group, found in enumerate(pages) if any(part.size for part in found)
         )
         self.plan = _plan(list(tokens.values()), pages, pool.device)
+        self.side = side_batch(pool.side, tokens)
+        """None if no adapter of the batch has side weights."""
+
+    def check_size(self, names: Sequence[str], num_rows: int) -> None:
+        """Raise if modules get other rows than the batch's tokens: they would be mixed up."""
+        if num_rows != self.num_tokens:
+            raise RuntimeError(
+                f"{', '.join(names)} got {num_rows} rows in a batch of {self.num_tokens} tokens"
+            )
 
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
         """The storage of `siblings`; None if no adapter of the batch targets any of them."""
         return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
 
+    def changes(self, names: tuple[str, ...]) -> bool:
+        """Whether side weights of the batch change the linears `names`."""
+        return self.side is not None and self.side.changes(names)
+
 
 def build_batch(pool: LoRAPool, sequences: Sequences) -> LoRABatch | None:
     """The batch of `sequences`; None if all are the base's: there is no LoRA work then.
 
-    A batch like the last one is the last one.
+    A batch like one of the last two is that one: a step has up to two, of all its tokens and of
+    those whose logits are wanted.
     """
     key = tuple(sequences)
     batch: LoRABatch | None = pool.derived.get(key)
     if batch is None and any(version is not None for version, _ in sequences):
         batch = LoRABatch(pool, sequences)
-        pool.derived.clear()
+        if len(pool.derived) > 1:
+            del pool.derived[next(iter(pool.derived))]
         pool.derived[key] = batch
     return batch
 

@@ -17,11 +17,13 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
 from shared.errors import AdapterRejected
+from worker.lora.unserved import WHY_NOT
 
 MAX_CONFIG_BYTES = 1 << 20
 
 _TARGETING = (
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "ensure_weight_tying", "modules_to_save",
 )  # fmt: skip
 _READ = frozenset(
     (
@@ -32,6 +34,9 @@ _READ = frozenset(
         "rank_pattern",
         "alpha_pattern",
         "fan_in_fan_out",
+        "use_dora",
+        "lora_bias",
+        "trainable_token_indices",
     )
 )
 _WITHOUT_EFFECT = frozenset(
@@ -45,22 +50,16 @@ _WITHOUT_EFFECT = frozenset(
         "peft_version",
         "qalora_group_size",  # used with use_qalora alone
         "revision",
+        "runtime_config",  # where training keeps what
     )
 )
 _SERVED_VALUES: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "task_type": (None, "CAUSAL_LM"),
-    "bias": ("none",),
+    "bias": ("none", "all", "lora_only"),  # whichever were trained are in the file
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
-_WHY_NOT = {
-    "init_lora_weights": (
-        "this initialisation changes the base model; save the adapter with "
-        "path_initial_model_for_weight_conversion, which makes it a plain LoRA"
-    ),
-    "modules_to_save": "whole modules trained beside the adapter can't be shared with others",
-    "use_dora": "DoRA rescales the base weights",
-}
+_KINDS: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
 
 T = TypeVar("T")
 
@@ -76,6 +75,13 @@ class AdapterConfig:
     alpha_pattern: Mapping[str, float]
     fan_in_fan_out: bool
     """Whether the targeted weights are stored as `[in, out]`, as GPT-2's are."""
+    use_dora: bool
+    lora_bias: bool
+    """Whether B has a bias."""
+    modules_to_save: tuple[str, ...]
+    """Ends of names of modules that are trained whole."""
+    token_indices: Mapping[str | None, tuple[int, ...]]
+    """Tokens whose rows are trained, by the end of a module's name; None: the embedding's."""
     targeting: Any
     """A `peft.LoraConfig` with the fields that choose modules, for `BaseModules.targets`."""
 
@@ -99,6 +105,7 @@ def read_config(path: Path) -> AdapterConfig:
     """
     fields = _read_object(path)
     _check_fields(fields)
+    _check_combinations(fields)
     return AdapterConfig(
         r=_rank("r", fields.get("r", 8)),
         alpha=_number("lora_alpha", fields.get("lora_alpha", 8)),
@@ -106,6 +113,10 @@ def read_config(path: Path) -> AdapterConfig:
         rank_pattern=_pattern("rank_pattern", fields, _rank),
         alpha_pattern=_pattern("alpha_pattern", fields, _number),
         fan_in_fan_out=_flag("fan_in_fan_out", fields.get("fan_in_fan_out", False)),
+        use_dora=_flag("use_dora", fields.get("use_dora", False)),
+        lora_bias=_flag("lora_bias", fields.get("lora_bias", False)),
+        modules_to_save=tuple(_strings("modules_to_save", fields)),
+        token_indices=_token_indices(fields),
         targeting=_targeting(fields),
     )
 
@@ -131,15 +142,23 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
         else:
             is_served = name in _WITHOUT_EFFECT or name in _READ or not value
         if not is_served:
-            raise _refusal(name, value, _WHY_NOT.get(name))
+            raise _refusal(name, value, WHY_NOT.get(name))
+
+
+def _check_combinations(fields: Mapping[str, Any]) -> None:
+    """What PEFT doesn't have together, though it has each alone."""
+    if fields.get("use_dora") and fields.get("lora_bias"):
+        raise AdapterRejected("use_dora and lora_bias aren't served together: PEFT has no such")
+    if fields.get("use_dora") and fields.get("init_lora_weights") == "mica":
+        raise AdapterRejected("use_dora isn't served with init_lora_weights='mica'")
 
 
 def _targeting(fields: Mapping[str, Any]) -> Any:
     chosen = {name: fields[name] for name in _TARGETING if fields.get(name) is not None}
     for name, value in chosen.items():
-        kind = int if name == "layers_to_transform" else str
+        kind = _KINDS.get(name, str)
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, kind) and not isinstance(v, bool) for v in values):
+        if not all(type(v) is kind for v in values):
             raise _refusal(name, value, f"expected {kind.__name__} or a list of them")
     for name in ("target_modules", "exclude_modules"):
         if isinstance(chosen.get(name), str):
@@ -159,6 +178,26 @@ def _pattern(name: str, fields: Mapping[str, Any], read: Callable[[str, Any], T]
     for key in pattern:
         _check_regex(name, key)
     return {key: read(f"{name}[{key!r}]", value) for key, value in pattern.items()}
+
+
+def _strings(name: str, fields: Mapping[str, Any]) -> list[str]:
+    values = fields.get(name) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise _refusal(name, values, "expected a list of names")
+    return values
+
+
+def _token_indices(fields: Mapping[str, Any]) -> dict[str | None, tuple[int, ...]]:
+    name = "trainable_token_indices"
+    value = fields.get(name)
+    of_modules: dict[str | None, Any] = value if isinstance(value, dict) else {None: value}
+    found: dict[str | None, tuple[int, ...]] = {}
+    for module, ids in of_modules.items():
+        if ids is not None:
+            if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
+                raise _refusal(name, value, "expected lists of token ids")
+            found[module] = tuple(ids)
+    return found
 
 
 def _check_regex(name: str, pattern: str) -> None:

@@ -14,6 +14,7 @@ from worker.lora.config import MAX_CONFIG_BYTES
 from worker.lora.modules import BaseModules
 from worker.lora.source import CONFIG_FILE, WEIGHTS_FILE, adapter_file, template_files
 from worker.lora.tensor_file import MAX_HEADER_BYTES, TensorInfo, read_header
+from worker.lora.tensor_names import parse_name
 
 PREFIX = "base_model.model."
 MAX_TEMPLATE_BYTES = 64 << 20
@@ -84,10 +85,9 @@ def _trained_on(folder: Path) -> str | None:
 
 
 def _is_of_base(tensor: str, base: BaseModules) -> bool:
-    module = tensor.removeprefix(PREFIX).partition(".lora_")[0]
-    if ".lora_" not in tensor:
-        module = module.rpartition(".")[0]
-    return module in base.linears or module in base.others
+    key = parse_name(tensor)
+    module = key.module if key else tensor.removeprefix(PREFIX).partition(".lora_")[0]
+    return module in base.linears or module in base.others or module in base.tables
 
 
 def _ranks(header: Mapping[str, TensorInfo]) -> tuple[tuple[int, int], ...]:

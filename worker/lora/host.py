@@ -1,7 +1,7 @@
 """Checked adapters in the host's memory, ready to be copied to the device."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import torch
@@ -86,12 +86,7 @@ class HostTier:
             return made
         pieces = self._arena.pieces(runs)
         copy_pieces(made.pieces, pieces)
-        image = AdapterImage(
-            version=made.version,
-            weights_digest=made.weights_digest,
-            parts=made.parts,
-            pieces=pieces,
-        )
+        image = replace(made, pieces=pieces)
         with self._lock:
             if image.version in self._copies:  # somebody was faster
                 self._arena.units.release(runs)

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
+from worker.lora.arena import copy_pieces
 from worker.lora.modules import BaseModules, ModuleShape
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Blocks, pages_of_rank, units_of
 from worker.lora.pauses import pause
 from worker.lora.scratch import scratch
+from worker.lora.side import SideWeights, packed_bytes, unpacked
 
 
 class Site(NamedTuple):
@@ -65,12 +67,14 @@ class AdapterImage:
     version: AdapterVersion
     weights_digest: str
     parts: tuple[Part, ...]
+    side: SideWeights
+    """What it has besides, as tensors without memory."""
     pieces: Sequence[Tensor]
-    """Flat tensors, one behind the other."""
+    """Flat tensors, one behind the other: first the pages, then the side weights."""
 
     @property
     def num_bytes(self) -> int:
-        """Of all pages."""
+        """Of all pages and side weights."""
         return sum(piece.nbytes for piece in self.pieces)
 
 
@@ -106,14 +110,19 @@ class PoolLayout:
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
         """The adapter's weights as they lie in memory, in memory of their own on the CPU."""
         parts = self._parts(adapter)
-        sizes = [self.unit * number * units for number, units in map(self.blocks, parts)]
+        blocks = [*map(self.blocks, parts), *side_blocks(adapter.side)]
+        sizes = [self.unit * number * units for number, units in blocks]
         data = torch.frombuffer(scratch(sum(sizes) * self.dtype.itemsize), dtype=self.dtype)
-        for part, pages in zip(parts, torch.split(data, sizes), strict=True):
-            self._fill(part, pages, adapter)
+        pages = torch.split(data, sizes)
+        for part, of_part in zip(parts, pages, strict=False):
+            self._fill(part, of_part, adapter)
+        if len(pages) > len(parts):
+            _fill_side(pages[-1], adapter.side)
         return AdapterImage(
             version=adapter.version,
             weights_digest=adapter.weights_digest,
             parts=parts,
+            side=adapter.side.map(lambda tensor: torch.empty_like(tensor, device="meta")),
             pieces=(data,),
         )
 
@@ -135,6 +144,18 @@ class PoolLayout:
         a, b = [w.a if w else None for w in found], [w.b.t() if w else None for w in found]
         _put(pages, 0, group.shape.in_features, a)
         _put(pages, group.b_start, group.shape.out_features, b)
+
+
+def side_blocks(side: SideWeights) -> list[Blocks]:
+    """What memory side weights take: one block, or none."""
+    num_bytes = packed_bytes(side)
+    return [Blocks(1, units_of(num_bytes))] if num_bytes else []
+
+
+def _fill_side(data: Tensor, side: SideWeights) -> None:
+    targets = unpacked(side, data.view(torch.uint8))
+    for source, target in zip(side.tensors, targets.tensors, strict=True):
+        copy_pieces([source.flatten()], [target.flatten()])
 
 
 def _put(pages: Tensor, start: int, width: int, layers: Sequence[Tensor | None]) -> None:

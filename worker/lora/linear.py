@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
+from worker.lora.base_weight import weight_of
 
 PACKED_ROWS = 32
 """Rows that oneDNN's layout of a packed weight is chosen for; others are computed as well."""
@@ -22,6 +23,10 @@ class BaseLinear(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """The outputs side by side, in memory of their own."""
+        ...
+
+    def product(self, x: Tensor) -> Tensor:
+        """The same without the biases."""
         ...
 
 
@@ -55,6 +60,11 @@ class _Called:
         y: Tensor = self._linear(x)
         return y
 
+    def product(self, x: Tensor) -> Tensor:
+        weight = weight_of(self._linear)
+        assert weight is not None, "a quantised weight has no product"
+        return F.linear(x, weight)
+
 
 class _Joined:
     """Linears whose weights lie one below the other in one matrix."""
@@ -72,6 +82,9 @@ class _Joined:
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self._weight, self._bias)
 
+    def product(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight)
+
 
 class NativePacked:
     """The same in the layout of the native kernels."""
@@ -88,6 +101,10 @@ class NativePacked:
         """`[..., in]` to `[..., sum of out]`."""
         return self._kernels.linear(x, self.weight, self.bias, sum(self.out_features))
 
+    def product(self, x: Tensor) -> Tensor:
+        """The same without the biases."""
+        return self._kernels.linear(x, self.weight, None, sum(self.out_features))
+
 
 class _OneDNNPacked:
     """The same in oneDNN's layout: on a CPU up to twice as fast for some tens of rows."""
@@ -99,7 +116,13 @@ class _OneDNNPacked:
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return self._times(x, self._bias)
+
+    def product(self, x: Tensor) -> Tensor:
+        return self._times(x, None)
+
+    def _times(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, bias, "none", [], "")
         return y
 
 

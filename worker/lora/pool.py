@@ -13,9 +13,11 @@ from shared.ids import AdapterVersion
 from worker.kernels.interface import LoRASite, LoRASites
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.arena import Arena, copy_pieces
-from worker.lora.layout import AdapterImage, Part, PoolGroup, PoolLayout, Site
+from worker.lora.layout import AdapterImage, Part, PoolGroup, PoolLayout, Site, side_blocks
 from worker.lora.modules import BaseModules
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Run
+from worker.lora.side import SideWeights, unpacked
+from worker.lora.side_store import SideStore
 
 PageNumbers = NDArray[np.int32]
 """`[layers, pages]`: the unit that each page of an adapter begins at, by layer of a group."""
@@ -35,8 +37,10 @@ class Reserved:
 
     version: AdapterVersion
     parts: tuple[Part, ...]
+    side: SideWeights
+    """Without memory: its shapes alone."""
     runs: list[list[Run]]
-    """Of each part."""
+    """Of each part, and then of the side weights if there are any."""
 
     @property
     def all_runs(self) -> list[Run]:
@@ -69,6 +73,8 @@ class LoRAPool:
         self._runs: dict[AdapterVersion, list[Run]] = {}
         """Of the resident adapters, and of those that are written."""
         self._stream = _side_stream(device)
+        self.side = SideStore(device)
+        """What resident adapters have besides pages, in the same memory."""
 
     @property
     def groups(self) -> tuple[PoolGroup, ...]:
@@ -108,10 +114,11 @@ class LoRAPool:
     def reserve(self, image: AdapterImage) -> Reserved | None:
         """Memory for an adapter that isn't resident; None if there isn't enough."""
         assert image.version not in self._runs
-        runs = self._arena.units.allocate([self.layout.blocks(part) for part in image.parts])
+        blocks = [self.layout.blocks(part) for part in image.parts]
+        runs = self._arena.units.allocate([*blocks, *side_blocks(image.side)])
         if runs is None:
             return None
-        reserved = Reserved(image.version, image.parts, runs)
+        reserved = Reserved(image.version, image.parts, image.side, runs)
         self._runs[image.version] = reserved.all_runs
         return reserved
 
@@ -127,13 +134,18 @@ class LoRAPool:
         """Make an adapter resident that is written."""
         self._pages[reserved.version] = {
             part.group: self._page_numbers(part, runs)
-            for part, runs in zip(reserved.parts, reserved.runs, strict=True)
+            for part, runs in zip(reserved.parts, reserved.runs, strict=False)
         }
+        if len(reserved.runs) > len(reserved.parts):
+            (memory,) = self._arena.pieces(reserved.runs[-1])
+            side = unpacked(reserved.side, memory.view(torch.uint8))
+            self.side.add(reserved.version, side)
 
     def remove(self, version: AdapterVersion) -> None:
         """Give an adapter's memory back; also that of one which was never activated."""
         if self._pages.pop(version, None) is not None:
             self.derived.clear()
+            self.side.remove(version)
         self._arena.units.release(self._runs.pop(version))
 
     def add(self, adapter: LoRAAdapter) -> bool:

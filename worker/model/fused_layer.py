@@ -37,9 +37,14 @@ class FusedLayer(nn.Module):
         self._layer = layer
 
     def forward(
-        self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
+        self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
     ) -> Tensor:
         """`[1, T, hidden]` to the same; the tokens are those of the current attention step."""
+        if self._siblings[0].is_changed:  # its norms, too, may have to be called
+            out: Tensor = self.by_modules(
+                hidden_states, position_embeddings=position_embeddings, **kwargs
+            )
+            return out
         step = current_step()
         x = hidden_states[0].contiguous()
         cosine, sine = position_embeddings

@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,7 @@ from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
-from worker.lora.layers import Siblings, serve_linears
-from worker.lora.linear import can_join
+from worker.lora.layers import Siblings, serve_linears, weights_of
 from worker.lora.modules import BaseModules, base_modules
 from worker.model.attention import (
     PAGED_ATTENTION,
@@ -28,6 +27,7 @@ from worker.model.attention import (
     attention_step,
     probe_layers,
 )
+from worker.model.called import changeable, without_uncalled
 from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
 from worker.model.siblings import sibling_groups
@@ -120,9 +120,8 @@ def prepare_model(
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
-    siblings, fused = _serve(
-        source, model, base, kernels, probe, verifier, verifier.step(kernels, shapes)
-    )
+    step = verifier.step(kernels, shapes)
+    base, siblings, fused = _serve(source, model, base, kernels, probe, verifier, step)
     return LoadedModel(
         name=name,
         digest=digest,
@@ -228,18 +227,16 @@ def _serve(
     probe: LayerProbe,
     verifier: Verifier,
     step: AttentionStep,
-) -> tuple[list[Siblings], list[str]]:
+) -> tuple[BaseModules, list[Siblings], list[str]]:
     """Replace the model's linears, and what the kernels compute in one go; check both."""
-    head = _head_name(model)
-    linears = [*base.linears, *head]
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
-    with record_calls(model, linears + others) as calls:
+    with record_calls(model, {*changeable(base), *others}) as calls:
         verifier.check(step)
-    of_linears = [call for call in calls if call.name in base.linears]
-    _refuse_uncalled(source, base, of_linears)
-    siblings = serve_linears(
-        model, [*sibling_groups(model, of_linears), *([head] if head else [])], kernels
-    )
+    base = without_uncalled(base, calls)
+    inside = [call for call in calls if call.name in base.linears and call.name != base.head]
+    _refuse_uncalled(source, base, inside)
+    heads = [[base.head]] if base.head else []
+    siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels)
     fused = []
     if isinstance(kernels, NativeKernels):
         with attention_step(step):
@@ -247,7 +244,7 @@ def _serve(
                 model, kernels, probe, [call for call in calls if call.name in set(others)]
             )
     verifier.check(step)
-    return siblings, fused
+    return replace(base, weights=weights_of(siblings, base.linears)), siblings, fused
 
 
 def _refuse_uncalled(source: str, base: BaseModules, calls: list[Call]) -> None:
@@ -256,14 +253,9 @@ def _refuse_uncalled(source: str, base: BaseModules, calls: list[Call]) -> None:
     Some models multiply by a module's weight without calling it.
     """
     counts = Counter(call.name for call in calls)
-    missed = [name for name in base.linears if counts[name] != 1]
+    missed = [name for name in base.linears if name != base.head and counts[name] != 1]
     if missed:
         raise ModelRejected(
             f"--model {source}: {', '.join(missed)} would compute adapters wrongly, as the "
             "model doesn't call each of them once in a forward"
         )
-
-
-def _head_name(model: PreTrainedModel) -> list[str]:
-    head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if module is head and can_join(module)]

@@ -24,16 +24,19 @@ def test_linears_are_those_of_the_decoder_with_their_shapes() -> None:
     base = base_modules(tiny_model("llama"))
     assert base.linears["model.layers.0.self_attn.k_proj"] == ModuleShape(64, 32)
     assert base.linears["model.layers.1.mlp.down_proj"] == ModuleShape(96, 64)
-    assert len(base.linears) == 14
-    assert base.others["lm_head"] == "Linear"
-    assert base.others["model.embed_tokens"] == "Embedding"
+    assert len(base.linears) == 15
+    assert base.head == list(base.linears)[-1] == "lm_head"
+    assert base.embedding is not None
+    assert (base.embedding.name, base.embedding.scale) == ("model.embed_tokens", 1.0)
+    assert base.others["model.norm"] == "LlamaRMSNorm"
+    assert base.norms["model.norm"] == {"weight": 64}
     assert base.model_type == "llama"
 
 
 def test_gpt_2_has_linears_of_its_own_kind() -> None:
     base = base_modules(tiny_model("gpt2"))
     assert base.linears["transformer.h.0.attn.c_attn"] == ModuleShape(64, 192)
-    assert base.conv1d == set(base.linears)
+    assert base.conv1d == set(base.linears) - {"lm_head"}
 
 
 class Experts(nn.Module):
@@ -50,6 +53,9 @@ class Experts(nn.Module):
     def get_output_embeddings(self) -> None:
         return None
 
+    def get_input_embeddings(self) -> None:
+        return None
+
 
 def test_experts_that_see_some_of_the_tokens_cannot_be_targeted() -> None:
     base = base_modules(Experts())
@@ -61,8 +67,7 @@ def test_experts_that_see_some_of_the_tokens_cannot_be_targeted() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"target_modules": ["embed_tokens"]}, r"model\.embed_tokens \(Embedding\)"),
-        ({"target_modules": ["q_proj", "lm_head"]}, r"lm_head \(Linear\)"),
+        ({"target_modules": ["q_proj", "norm"]}, r"model\.norm \(LlamaRMSNorm\)"),
         ({"target_modules": ["self_attn"]}, r"model\.layers\.0\.self_attn \(LlamaAttention\)"),
         ({"target_modules": ["nothing"]}, "target_modules matches no module"),
         ({"target_modules": []}, "target_modules matches no module"),

@@ -23,7 +23,14 @@ ATTENTION = {
     "phi3": ["qkv_proj", "o_proj"],
 }
 QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
-MODEL_TYPES = (*ARCHITECTURES, "gpt2", "phi3")
+FUSED = {
+    "gpt_neox": ["query_key_value"],
+    "gpt2": ["c_attn"],
+    "phi3": ["qkv_proj", "gate_up_proj"],
+    "glm4": ["gate_up_proj"],
+}
+"""Modules that are several linears in one, as models name them."""
+MODEL_TYPES = (*ARCHITECTURES, "gpt2", "phi3", "glm4")
 NUM_ROWS, LENGTH = 3, 11
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -74,6 +81,9 @@ KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
         t, target_modules="all-linear", exclude_modules=attention(t)
     ),
     "excluded by regex": lambda t: config(t, exclude_modules=r".*\.0\..*"),
+    "fused modules alone": lambda t: config(t, r=24, target_modules=FUSED[t]),
+    "keys alone": lambda t: config(t, target_modules=["k_proj"]),
+    "values alone": lambda t: config(t, target_modules=["v_proj"]),
     "one module": lambda t: config(t, target_modules=attention(t)[-1:]),
     "PEFT's default targets": lambda t: config(t, target_modules=None),
 }
@@ -108,9 +118,12 @@ CANNOT_HAVE = {
     # PEFT counts the experts among the linears, and they are no modules.
     ("mixtral", "all-linear"),
     ("mixtral", "all-linear but attention"),
-    # PEFT has no default for one, and loses the other's.
+    # PEFT has no default for these, and loses the last one's.
     ("mixtral", "PEFT's default targets"),
+    ("glm4", "PEFT's default targets"),
     ("phi3", "PEFT's default targets"),
+    *((t, "fused modules alone") for t in MODEL_TYPES if t not in FUSED),
+    *((t, kind) for t in ATTENTION for kind in ("keys alone", "values alone")),
 }
 CASES = [(t, kind) for t in MODEL_TYPES for kind in KINDS if (t, kind) not in CANNOT_HAVE]
 

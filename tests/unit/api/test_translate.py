@@ -55,6 +55,17 @@ def test_null_means_the_default() -> None:
     assert chat(**dict.fromkeys(names)) == chat()
 
 
+def test_what_an_adapter_may_set_is_named_where_the_client_leaves_it_out() -> None:
+    may_set = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    assert chat().sampling.left_out == completion().sampling.left_out == may_set
+    assert chat(temperature=1, top_k=-1).sampling.left_out == (
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+    )
+    assert chat(**dict.fromkeys(may_set, 1)).sampling.left_out == ()
+
+
 def test_options_reach_the_worker() -> None:
     job = chat(
         temperature=0, top_p=0.5, top_k=4, min_p=0.1, max_tokens=9, n=3, seed=1, ignore_eos=True

@@ -1,0 +1,258 @@
+"""What of each kind of adapter can't be served as PEFT would is refused by name."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kinds import tied_kinds
+from lora import wrapped
+from safetensors.torch import load_file, save_file
+from tiny import roughen, save_adapter, tiny_model
+from transformers import PreTrainedModel
+
+from shared.errors import AdapterRejected
+from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.modules import BaseModules
+
+P = "base_model.model."
+Q0 = f"{P}model.layers.0.self_attn.q_proj"
+EMBEDDING, HEAD = f"{P}model.embed_tokens", f"{P}lm_head"
+Tensors = dict[str, torch.Tensor]
+
+
+def tied() -> PreTrainedModel:
+    return roughen(tiny_model(tie_word_embeddings=True))
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseModules:
+    return wrapped(roughen(tiny_model())).base
+
+
+@pytest.fixture(scope="module")
+def qwen2() -> BaseModules:
+    return wrapped(roughen(tiny_model("qwen2"))).base
+
+
+def read(base: BaseModules, folder: Path) -> LoRAAdapter:
+    return read_adapter("a", str(folder), base, dtype=torch.float32)
+
+
+def refused(base: BaseModules, folder: Path, message: str) -> None:
+    with pytest.raises(AdapterRejected, match=message):
+        read(base, folder)
+
+
+def spoil(folder: Path, change: Callable[[Tensors], Any]) -> None:
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+def set_field(folder: Path, **fields: Any) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def drop(name: str) -> Callable[[Tensors], Any]:
+    return lambda tensors: tensors.pop(name)
+
+
+def put(name: str, tensor: torch.Tensor) -> Callable[[Tensors], Any]:
+    return lambda tensors: tensors.update({name: tensor})
+
+
+def fill(name: str, value: float) -> Callable[[Tensors], Any]:
+    return lambda tensors: tensors[name].fill_(value)
+
+
+NORM = {"target_modules": ["q_proj"], "modules_to_save": ["model.norm"]}
+TOKENS = {"target_modules": ["q_proj"], "trainable_token_indices": [7, 3]}
+DORA = {"target_modules": ["q_proj"], "use_dora": True}
+TABLES = {"target_modules": ["embed_tokens", "lm_head"]}
+MAGNITUDE = f"{Q0}.lora_magnitude_vector"
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        (DORA, drop(MAGNITUDE), f"tensor {MAGNITUDE} is missing"),
+        (DORA, put(MAGNITUDE, torch.ones(1, 64)), rf"tensor {MAGNITUDE} has shape \[1, 64\]"),
+        (DORA, fill(MAGNITUDE, float("nan")), f"tensor {MAGNITUDE} holds NaN or Inf"),
+        (
+            {"target_modules": ["q_proj"], "lora_bias": True},
+            drop(f"{Q0}.lora_B.bias"),
+            rf"tensor {Q0}\.lora_B\.bias is missing",
+        ),
+        (
+            TABLES,
+            fill(f"{EMBEDDING}.base_layer.weight", 0.1),
+            rf"tensor {EMBEDDING}\.base_layer\.weight isn't what the base model has",
+        ),
+        (
+            TABLES,
+            fill(f"{HEAD}.base_layer.weight", 0.1),
+            rf"tensor {HEAD}\.base_layer\.weight isn't what the base model has",
+        ),
+        (NORM, drop(f"{P}model.norm.weight"), rf"tensor {P}model\.norm\.weight is missing"),
+        (
+            NORM,
+            put(f"{P}model.norm.weight", torch.ones(1, 64)),
+            r"norm\.weight has shape \[1, 64\]",
+        ),
+        (
+            NORM | {"modules_to_save": ["lm_head"]},
+            put(f"{HEAD}.weight", torch.ones(270, 64)),
+            r"lm_head\.weight has shape \[270, 64\], expected \[262, 64\]",
+        ),
+        (
+            TOKENS,
+            put(f"{EMBEDDING}.token_adapter.trainable_tokens_delta", torch.ones(3, 64)),
+            r"trainable_tokens_delta has shape \[3, 64\], expected \[2, 64\]",
+        ),
+        (
+            TOKENS,
+            drop(f"{EMBEDDING}.token_adapter.trainable_tokens_delta"),
+            r"trainable_tokens_delta is missing",
+        ),
+        (
+            {"target_modules": ["q_proj"]},
+            put(f"{HEAD}.weight", torch.ones(262, 64)),
+            rf"tensor {HEAD}\.weight isn't what the base model has",
+        ),
+        (
+            TABLES,
+            put(f"{EMBEDDING}.lora_embedding_A", torch.ones(8, 270)),
+            r"lora_embedding_A has shape \[8, 270\], expected \[8, 262\]",
+        ),
+        (
+            TABLES,
+            put(f"{HEAD}.lora_B.weight", torch.ones(270, 8)),
+            r"lm_head\.lora_B\.weight has shape \[270, 8\], expected \[262, 8\]",
+        ),
+        (
+            {"target_modules": ["lm_head"]},
+            put(f"{EMBEDDING}.lora_embedding_A", torch.ones(8, 262)),
+            r"embed_tokens\.lora_embedding_A belongs to no module",
+        ),
+        (
+            {"target_modules": ["q_proj"]},
+            put(f"{Q0}.base_layer.bias", torch.ones(64)),
+            r"q_proj\.base_layer\.bias belongs to no module",
+        ),
+    ],
+    ids=str,
+)
+def test_a_tensor_that_does_not_fit(
+    base: BaseModules,
+    tmp_path: Path,
+    config: dict[str, Any],
+    change: Callable[[Tensors], Any],
+    message: str,
+) -> None:
+    folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
+    assert read(base, folder).num_bytes
+    spoil(folder, change)
+    refused(base, folder, message)
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "message"),
+    [
+        (DORA, {"lora_bias": True}, "use_dora and lora_bias aren't served together"),
+        (DORA, {"init_lora_weights": "mica"}, "use_dora isn't served with init_lora_weights"),
+        (TABLES, {"lora_bias": True}, r"lora_bias=True isn't served on model\.embed_tokens"),
+        (DORA, {"use_dora": "yes"}, "use_dora='yes' isn't served"),
+        (DORA, {"lora_bias": 1, "use_dora": False}, "lora_bias=1 isn't served"),
+        (DORA, {"use_dora": False}, "lora_magnitude_vector belongs to no module"),
+        (DORA, {"modules_to_save": ["proj"]}, "modules_to_save and target_modules both match"),
+        (
+            TABLES,
+            {"trainable_token_indices": [1]},
+            r"trainable_token_indices and target_modules both match model\.embed_tokens",
+        ),
+        (
+            DORA,
+            {"trainable_token_indices": [1], "modules_to_save": ["embed_tokens"]},
+            r"trainable_token_indices and modules_to_save both match model\.embed_tokens",
+        ),
+        (
+            DORA,
+            {"modules_to_save": ["mlp"]},
+            r"modules_to_save matches model\.layers\.0\.mlp \(LlamaMLP\)",
+        ),
+        (DORA, {"trainable_token_indices": {"norm": [1]}}, "trainable_token_indices='norm' isn't"),
+    ],
+    ids=str,
+)
+def test_fields_that_do_not_go_together(
+    base: BaseModules, tmp_path: Path, config: dict[str, Any], fields: dict[str, Any], message: str
+) -> None:
+    folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
+    set_field(folder, **fields)
+    refused(base, folder, message)
+
+
+def test_a_bias_of_another_width_than_the_bases(qwen2: BaseModules, tmp_path: Path) -> None:
+    folder = save_adapter(
+        tmp_path, base=roughen(tiny_model("qwen2")), target_modules=["v_proj"], bias="all"
+    )
+    assert read(qwen2, folder).side.shifts
+    spoil(folder, put(f"{Q0}.bias", torch.ones(32)))
+    refused(qwen2, folder, rf"tensor {Q0}\.bias has shape \[32\], expected \[64\]")
+
+
+def test_saved_modules_beside_all_biases_which_peft_saves_three_times(tmp_path: Path) -> None:
+    config = {"target_modules": ["query_key_value"], "modules_to_save": ["dense"], "bias": "all"}
+    folder = save_adapter(tmp_path, base=roughen(tiny_model("gpt_neox")), **config)
+    base = wrapped(roughen(tiny_model("gpt_neox"))).base
+    refused(base, folder, r"dense\.(modules_to_save|original_module)\.bias belongs to no module")
+
+
+def test_a_row_that_dora_cannot_scale(base: BaseModules, tmp_path: Path) -> None:
+    def model() -> PreTrainedModel:
+        model = tiny_model()
+        model.get_submodule("model.layers.0.self_attn.q_proj").weight.data[3] = 0
+        return model
+
+    folder = save_adapter(tmp_path, base=model(), **DORA)
+    spoil(folder, lambda tensors: tensors[f"{Q0}.lora_B.weight"][3].zero_())
+    refused(wrapped(model()).base, folder, f"tensor {MAGNITUDE} scales a row of length 0")
+
+
+@pytest.mark.parametrize("field", ["use_dora", "lora_bias"])
+def test_what_asks_for_a_quantised_weight(base: BaseModules, tmp_path: Path, field: str) -> None:
+    config = {"target_modules": ["q_proj"], field: True}
+    folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
+    quantised = replace(base, weights={})
+    refused(quantised, folder, rf"{field}=True isn't served on .*q_proj: .* quantised")
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("a tied head", "lora_A.weight"), ("a saved pair", "weight")]
+)
+def test_a_tie_that_does_not_hold(tmp_path: Path, kind: str, part: str) -> None:
+    folder = save_adapter(tmp_path, base=tied(), **tied_kinds("llama")[kind])
+    base = wrapped(tied()).base
+    assert read(base, folder).side.num_bytes
+    spoil(folder, lambda tensors: tensors[f"{HEAD}.{part}"][0].add_(1))
+    refused(base, folder, rf"tensor {HEAD}\.{part} differs from the embedding's")
+
+
+def test_a_tie_between_different_tokens(tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path, base=tied(), **TOKENS)
+    indices = {"embed_tokens": [7, 3], "lm_head": [3]}
+    set_field(folder, trainable_token_indices=indices, ensure_weight_tying=True)
+    refused(wrapped(tied()).base, folder, "trainable_token_indices differ between modules")
+
+
+def test_tokens_of_a_head_with_a_bias_which_peft_loses(tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path, "phi", **TOKENS)
+    set_field(folder, trainable_token_indices={"lm_head": [7, 3]})
+    message = "trainable_token_indices isn't served on lm_head, which has a bias"
+    refused(wrapped(tiny_model("phi")).base, folder, message)

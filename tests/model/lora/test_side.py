@@ -1,0 +1,180 @@
+"""Side weights: in the adapter memory with the pages, and out of the way of who has none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from kinds import kinds
+from lora import CPU, made_adapter, made_base, made_pool, wrapped
+from tiny import roughen, save_adapter, tiny_model
+
+from worker.lora.adapter import LoRAAdapter
+from worker.lora.batch import build_batch
+from worker.lora.host import HostTier
+from worker.lora.pages import UNIT_BYTES, units_of
+from worker.lora.pool import LoRAPool
+from worker.lora.side import SideWeights, packed_bytes, unpacked
+from worker.lora.side_terms import LowRankVectors, TokenLogits, TokenVectors, WholeLinear
+
+BASE = made_base()
+Q = {"layers.0.q": 8, "layers.1.q": 8}
+PAGE_Q = 2 * 8 * (16 + 16) * 4
+
+
+def side(seed: int) -> SideWeights:
+    """Some of everything, in several dtypes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return SideWeights(
+        scales={"layers.0.q": draw(16), "layers.1.q": draw(16).double()},
+        shifts={"layers.1.q": draw(16)},
+        linears={
+            "layers.0.up": WholeLinear(draw(2, 16), None),
+            "layers.1.up": WholeLinear(draw(2, 16).bfloat16(), draw(2)),
+            "head": TokenLogits(torch.tensor([3, 1]), draw(2, 5)),
+        },
+        embeddings={
+            "embedding": LowRankVectors(draw(9, 2), draw(2, 5), draw(5)),
+            "tokens": TokenVectors(torch.tensor([1, 3]), draw(2, 5)),
+        },
+        parameters={"norm": {"weight": draw(5), "bias": draw(0)}},
+    )
+
+
+SIDE = units_of(packed_bytes(replace(side(0), parameters={}))) * UNIT_BYTES
+"""What `with_side` has besides its page."""
+
+
+def with_side(name: str, *, seed: int = 0) -> LoRAAdapter:
+    """An adapter of one page of each layer, and of `SIDE` bytes beside it."""
+    some = replace(side(seed), parameters={})  # without a model there are no norms
+    return replace(made_adapter(BASE, name, Q, seed=seed), side=some)
+
+
+def check(pool: LoRAPool, adapter: LoRAAdapter) -> None:
+    """The pool holds the adapter's side weights, in its own memory."""
+    found = pool.side[adapter.version].weights
+    for ours, theirs in zip(found.tensors, adapter.side.tensors, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+
+
+def test_what_is_packed_is_unpacked_as_it_was() -> None:
+    weights = side(1)
+    memory = torch.full((packed_bytes(weights) + 7,), 255, dtype=torch.uint8)
+    views = unpacked(weights.map(lambda tensor: tensor.to("meta")), memory)
+    for view, tensor in zip(views.tensors, weights.tensors, strict=True):
+        view.copy_(tensor)
+    for view, tensor in zip(views.tensors, weights.tensors, strict=True):
+        assert torch.equal(view, tensor)
+    assert {view.untyped_storage().data_ptr() for view in views.tensors} == {memory.data_ptr()}
+
+
+def test_side_weights_take_adapter_memory_and_give_it_back() -> None:
+    pool = made_pool(BASE, max_bytes=PAGE_Q + SIDE)
+    first, second = with_side("a"), with_side("b", seed=1)
+    assert pool.add(first)
+    assert pool.num_bytes == pool.bytes_of(first.version) == PAGE_Q + SIDE
+    check(pool, first)
+    assert not pool.add(second)
+    pool.remove(first.version)
+    assert pool.num_bytes == 0
+    assert first.version not in pool.side
+    assert pool.add(second)
+    check(pool, second)
+    small = made_pool(BASE, max_bytes=PAGE_Q + SIDE - UNIT_BYTES)
+    assert not small.add(first)
+
+
+def test_side_weights_that_were_never_activated_are_given_back_too() -> None:
+    pool = made_pool(BASE)
+    reserved = pool.reserve(pool.layout.image(with_side("a")))
+    assert reserved is not None
+    pool.remove(with_side("a").version)
+    assert pool.num_bytes == 0
+
+
+def test_an_adapter_with_nothing_but_side_weights_is_resident_too() -> None:
+    pool = made_pool(BASE)
+    adapter = replace(with_side("a"), modules={})
+    assert pool.add(adapter)
+    check(pool, adapter)
+    batch = build_batch(pool, [(adapter.version, 3)])
+    assert batch is not None
+    assert batch.changes(("layers.0.q",))
+
+
+def test_side_weights_go_through_the_host_tier_in_pieces() -> None:
+    pool = made_pool(BASE)
+    host = HostTier(pool.layout, 3 * (PAGE_Q + SIDE), CPU)
+    for seed, name in enumerate("abc"):
+        host.release(host.put(with_side(name, seed=seed)))
+    assert host.num_bytes == 3 * (PAGE_Q + SIDE)
+    for name, seed in (("a", 0), ("c", 2)):
+        host.drop(with_side(name, seed=seed).version)
+    wide = made_adapter(BASE, "d", dict.fromkeys(Q, 16), seed=3)
+    cut = replace(wide, side=with_side("d", seed=3).side)
+    host.release(host.put(cut))
+    image = host.take(cut.version)
+    assert image is not None
+    assert len(image.pieces) > 1
+    reserved = pool.reserve(image)
+    assert reserved is not None
+    pool.write(reserved, image)
+    pool.activate(reserved)
+    check(pool, cut)
+
+
+def test_a_batch_without_side_weights_is_computed_as_ever() -> None:
+    pool = made_pool(BASE)
+    plain, other = made_adapter(BASE, "plain", Q), with_side("other", seed=1)
+    pool.add(plain)
+    pool.add(other)
+    batch = build_batch(pool, [(plain.version, 3), (None, 2)])
+    assert batch is not None
+    assert batch.side is None
+    mixed = build_batch(pool, [(plain.version, 3), (other.version, 2)])
+    assert mixed is not None
+    assert mixed.changes(("layers.0.q",))
+    assert not mixed.changes(("project_in",))
+
+
+def test_modules_are_hooked_only_while_an_adapter_needs_it(tmp_path: Path) -> None:
+    case = wrapped(roughen(tiny_model("gpt_neox")))
+    configs = [kinds("gpt_neox")[name] for name in ("all biases", "embedding", "all biases")]
+    folders = [
+        save_adapter(tmp_path / str(i), base=roughen(tiny_model("gpt_neox")), seed=i, **config)
+        for i, config in enumerate(configs)
+    ]
+
+    def hooked() -> set[str]:
+        return {name for name, module in case.model.named_modules() if module._forward_hooks}
+
+    assert hooked() == set()
+    first, second, third = (case.load(folder, f"a{i}") for i, folder in enumerate(folders))
+    norms = set(case.base.norms)
+    assert hooked() == norms | {"gpt_neox.embed_in"}
+    case.pool.remove(first)
+    case.pool.remove(second)
+    assert hooked() == norms
+    case.pool.remove(third)
+    assert hooked() == set()
+    assert case.pool.num_bytes == 0
+
+
+@pytest.mark.parametrize("kind", ["DoRA and biases", "saved embedding and head", "tokens"])
+@torch.no_grad()
+def test_base_rows_beside_side_weights_are_left_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    case = wrapped(roughen(tiny_model("qwen2")))
+    config = kinds("qwen2")[kind]
+    version = case.load(save_adapter(tmp_path, base=roughen(tiny_model("qwen2")), **config))
+    ids = torch.arange(40, 47).repeat(2, 1)
+    plain = case.model(ids).logits
+    case.context.batch = build_batch(case.pool, [(None, 7), (version, 7)])
+    mixed = case.model(ids).logits
+    assert torch.equal(mixed[0], plain[0])
+    assert not torch.allclose(mixed[1], plain[1], atol=0.1)

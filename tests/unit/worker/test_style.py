@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import pytest
+from tiny import CHAT_TEMPLATE, tiny_tokenizer
+from tool_templates import HERMES, LLAMA3
+
+from shared.errors import AdapterRejected, JobFailed
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job, SamplingParams
+from shared.tools import ToolForm, ToolUse
+from worker.lora.prompting import Prompting
+from worker.read_style import style_of
+from worker.style import OF_BASE, Style
+from worker.text import Tokenizer
+
+HF = tiny_tokenizer()
+TOKENIZER = Tokenizer(HF, vocab_size=len(HF))
+OWN = (
+    "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+)
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def style(prompting: Prompting) -> Style:
+    return style_of(prompting, HF, vocab_size=len(HF), tool_setting="auto")
+
+
+def chat(tools: ToolUse | None = None) -> Job:
+    return Job(
+        id=JobId("0" * 32),
+        endpoint=Endpoint.CHAT,
+        model="a",
+        version=AdapterVersion("a@0"),
+        sampling=SamplingParams(seed=1),
+        created_s=0,
+        deadline_ms=1000,
+        cost=10,
+        reply_to=ApiId("api"),
+        messages=({"role": "user", "content": "你好"},),
+        tools=tools,
+    )
+
+
+def text_of(job: Job, own: Style) -> str:
+    (prompt,) = TOKENIZER.encode(job, own)
+    text: str = HF.decode(prompt.ids)
+    return text
+
+
+def test_prompts_of_an_adapter_follow_its_template_and_its_special_tokens() -> None:
+    own = style(Prompting(templates={"default": OWN}, special_tokens={"eos_token": "<|user|>"}))
+    assert text_of(chat(), own) == "<bos>user: 你好<|user|>"
+    assert text_of(chat(), OF_BASE) == text_of(chat(), style(Prompting()))
+
+
+def test_special_tokens_alone_leave_the_bases_template_as_it_is() -> None:
+    own = style(Prompting(special_tokens={"bos_token": "x"}))
+    assert own.special_tokens == {}
+
+
+def test_end_tokens_are_those_of_the_generation_config_and_of_the_tokenizer() -> None:
+    user = HF.convert_tokens_to_ids("<|user|>")
+    assert style(Prompting(eos_ids=(7,), special_tokens={"eos_token": "<|user|>"})).eos_ids == {
+        7,
+        user,
+    }
+    assert style(Prompting(special_tokens={"eos_token": "<|unheard of|>"})).eos_ids == set()
+
+
+@pytest.mark.parametrize(
+    ("prompting", "message"),
+    [
+        (
+            Prompting(templates={"default": "<|im_start|>"}, token_ids={"<|im_start|>": 300}),
+            r"needs the token '<\|im_start\|>' \(300\)",
+        ),
+        (Prompting(templates={"default": "{% if %}"}), "the chat template is broken"),
+        (Prompting(eos_ids=(262,)), "eos_token_id 262 is outside of the vocabulary"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_the_bases_tokenizer_is_refused(
+    prompting: Prompting, message: str
+) -> None:
+    with pytest.raises(AdapterRejected, match=message):
+        style(prompting)
+
+
+@pytest.mark.parametrize(
+    ("templates", "form"),
+    [
+        ({"default": HERMES}, ToolForm.HERMES),
+        ({"default": LLAMA3}, ToolForm.LLAMA3_JSON),
+        ({"default": OWN, "tool_use": HERMES}, ToolForm.HERMES),
+        ({"default": OWN}, None),
+        ({"default": CHAT_TEMPLATE}, None),
+    ],
+    ids=str,
+)
+def test_tools_are_offered_only_in_the_form_that_answers_are_read_in(
+    templates: dict[str, str], form: ToolForm | None
+) -> None:
+    own = style(Prompting(templates=templates))
+    assert own.tool_form is form
+    job = chat(ToolUse(tools=(TOOL,), form=ToolForm.HERMES))
+    if form is ToolForm.HERMES:
+        assert '"f"' in text_of(job, own)
+    else:
+        with pytest.raises(JobFailed) as caught:
+            TOKENIZER.encode(job, own)
+        assert caught.value.error.param == "tools"
+    assert text_of(replace(job, tools=None), own)
