@@ -20,7 +20,7 @@ PROMPT_WORDS = 128
 WARM_UP_TOKENS = 4
 
 
-def load_peer(model: Path, adapters: Path) -> tuple[Any, Any, list[str]]:
+def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[str]]:
     """The model with every adapter below `adapters`, its tokenizer, and the adapters' names."""
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -35,21 +35,25 @@ def load_peer(model: Path, adapters: Path) -> tuple[Any, Any, list[str]]:
             peer = PeftModel.from_pretrained(
                 peer, adapters / name, name, autocast_adapter_dtype=False
             )
-    return peer.eval(), tokenizer, names
+    return peer.to(device).eval(), tokenizer, names
+
+
+def prompts(seed: str, sequences: int) -> list[str]:
+    """The texts of one batch."""
+    return [prompt(f"{seed}/{sequences}", index, PROMPT_WORDS) for index in range(sequences)]
 
 
 def generate(
     peer: Any, tokenizer: Any, adapters: list[str], *, sequences: int, new_tokens: int, seed: str
 ) -> float:
     """Output tokens per second of one batch, its prefill included."""
-    texts = [prompt(f"{seed}/{sequences}", index, PROMPT_WORDS) for index in range(sequences)]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+    inputs = tokenizer(prompts(seed, sequences), return_tensors="pt", padding=True).to(peer.device)
     names = [adapters[index % len(adapters)] for index in range(sequences)]
     start = time.perf_counter()
     with torch.inference_mode():
         output = peer.generate(
             **inputs, adapter_names=names, max_new_tokens=new_tokens, do_sample=False
-        )
+        ).cpu()
     seconds = time.perf_counter() - start
     produced = output.shape[1] - inputs["input_ids"].shape[1]
     if produced != new_tokens:
@@ -63,9 +67,10 @@ def main(
     sequences: Annotated[list[int], typer.Option(help="batch size; may be given repeatedly")],
     new_tokens: Annotated[int, typer.Option(help="tokens of each answer")] = 128,
     seed: Annotated[str, typer.Option(help="what picks the prompts, with the batch size")] = "",
+    device: Annotated[str, typer.Option(help="torch's name for it")] = "cpu",
 ) -> None:
     """Print output tokens per second by batch size, as one line of JSON."""
-    peer, tokenizer, names = load_peer(model, adapters)
+    peer, tokenizer, names = load_peer(model, adapters, device)
     speeds = {}
     for size in sequences:
         generate(peer, tokenizer, names, sequences=size, new_tokens=WARM_UP_TOKENS, seed=seed)

@@ -1,13 +1,18 @@
 """The probes, whole, on a tiny model: their figures mean nothing, but they run."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from ops.bench.adapters import make_adapters
+from ops.bench.gpu import peft_on
 from ops.bench.load import send_load
 from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
@@ -62,6 +67,24 @@ def test_contexts_are_measured_with_the_bytes_of_their_keys_and_values(model: Pa
     assert long.kv_bytes == 2 * short.kv_bytes
     assert short.step_ms > 0
     assert short.prefill_ms_per_token > 0
+
+
+def test_without_a_gpu_one_line_says_that_nothing_is_measured() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ops.bench", "gpu"],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line == "bench: gpu: there is no GPU that torch can use here, nothing is measured"
+
+
+def test_peft_is_measured_beside_a_gpu_on_its_device(model: Path, adapters: Path) -> None:
+    assert peft_on(model, torch.device("cpu"))(adapters, 2, 3) > 0
 
 
 def test_a_long_prompt_arrives_among_running_streams(serving: Serving) -> None:

@@ -14,11 +14,32 @@ log = structlog.get_logger()
 
 
 def pick_kernels(device: torch.device, dtype: torch.dtype, cache_folder: Path) -> Kernels:
-    """The fastest kernels that run here; a line in the log says if those aren't native ones."""
-    if not NativeKernels.supports(device, dtype):
-        return ReferenceKernels()
+    """The fastest kernels that run here; a line in the log says if torch computes instead."""
+    if device.type == "cuda":
+        return _triton_kernels(device, dtype)
+    if NativeKernels.supports(device, dtype):
+        return _native_kernels(dtype, cache_folder)
+    return ReferenceKernels()
+
+
+def _native_kernels(dtype: torch.dtype, cache_folder: Path) -> Kernels:
     try:
         return NativeKernels(dtype, cache_folder)
     except NotCompiled as error:
-        log.warning("native_kernels_unavailable", reason=str(error), instead="torch, slower")
-        return ReferenceKernels()
+        return _torch_instead("native_kernels_unavailable", error)
+
+
+def _triton_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
+    try:
+        from worker.kernels.triton.check import NotUsable, usable_kernels
+    except ImportError as error:  # torch's own wheels for CUDA bring Triton, others may not
+        return _torch_instead("triton_kernels_unavailable", error)
+    try:
+        return usable_kernels(device, dtype)
+    except NotUsable as error:
+        return _torch_instead("triton_kernels_unavailable", error)
+
+
+def _torch_instead(event: str, error: Exception) -> Kernels:
+    log.warning(event, reason=str(error), instead="torch, slower")
+    return ReferenceKernels()

@@ -28,6 +28,8 @@ from ops.demo.model import demo_model
 
 NO_PREFIX_CACHE = "--no-prefix-cache"
 LORA_RANK = 16
+GPU_STEPS = 32
+"""Decode steps for each figure of `gpu`."""
 ATTENTION, MLP = TARGETS[:2], TARGETS[4:]
 TURNOVER_RANKS = (4, 8, 16, 24, 32, 64)
 
@@ -127,6 +129,37 @@ def memory(
 
 
 @probes_app.command()
+def gpu(
+    adapters: Numbers = "1,8,64",
+    batch: Annotated[int, typer.Option(min=1, help="sequences that decode together")] = 64,
+    context: Annotated[int, typer.Option(min=1, help="tokens before each")] = 1024,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure kernels and decode steps on a GPU against their bytes, and PEFT beside them."""
+    # Here, as they bring the engine, which no other probe has in this process.
+    from ops.bench.gpu import NEW_TOKENS, find_gpu, load_on_gpu, measure_gpu, peft_on
+    from ops.bench.probes.gpu_clock import Clock
+    from ops.bench.probes.gpu_trials import Sizes
+
+    device, numbers = find_gpu(), read_numbers("--adapters", adapters)
+    sizes = Sizes(batch=batch, context=context, adapters=tuple(numbers))
+    with _scratch(model) as (folder, scratch):
+        finding = measure_gpu(
+            load_on_gpu(folder, device),
+            folder,
+            scratch,
+            peft_on(folder, device),
+            sizes=sizes,
+            clock=Clock(device),
+            steps=GPU_STEPS,
+            new_tokens=NEW_TOKENS,
+            tell=lambda line: print(line, flush=True),
+        )
+        _write(finding, folder, results)
+
+
+@probes_app.command()
 def loading(
     megabytes: Annotated[int, typer.Option(min=1, help="size of the adapter that loads")] = 100,
     clients: Annotated[int, typer.Option(min=1, help="sequences that decode")] = 8,
@@ -215,5 +248,10 @@ def _show(finding: Finding, model: Path, results: Path) -> None:
     console = Console()
     for line in finding.says:
         console.print(line, highlight=False, soft_wrap=True)
+    _write(finding, model, results)
+
+
+def _write(finding: Finding, model: Path, results: Path) -> None:
+    console = Console()
     for path in write_finding(finding, model.name, results):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)

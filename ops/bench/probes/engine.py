@@ -2,35 +2,56 @@
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
 
 from ops.bench.modules import MeasurementFailed
 from shared.ids import AdapterVersion
+from worker.engine.batch import build_step
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
-from worker.model.loader import load_model
+from worker.model.loader import LoadedModel
 
 UNBOUNDED = 1 << 30
+DEFAULTS = EngineConfig()
 WARM_UP_STEPS = 3
 
 
 class EngineProbe:
     """One engine with all its adapters resident. Every call has the engine for itself."""
 
-    def __init__(self, model: Path, adapters: Mapping[str, Path], *, max_num_seqs: int) -> None:
-        loaded = load_model(str(model), dtype="bfloat16", device="cpu")
-        self._engine = Engine(loaded, EngineConfig(max_num_seqs=max_num_seqs))
-        self._vocab_size: int = loaded.config.vocab_size
-        self._num_requests = 0
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        adapters: Mapping[str, Path],
+        *,
+        max_num_seqs: int,
+        max_tokens: int | None = None,
+    ) -> None:
+        """`max_tokens` are what the KV cache holds; by default what the engine's has room for."""
         self.kv_bytes_per_token = bytes_per_block(loaded.kv_shapes, loaded.dtype) // BLOCK_SIZE
-        self.adapters: list[LoRAAdapter] = []
-        for name, folder in adapters.items():
-            adapter = read_adapter(name, str(folder), self._engine.base, dtype=loaded.dtype)
+        self.weight_bytes = _bytes_of_linears(loaded.model)
+        self.adapters: list[LoRAAdapter] = [
+            read_adapter(name, str(folder), loaded.base, dtype=loaded.dtype)
+            for name, folder in adapters.items()
+        ]
+        config = EngineConfig(
+            max_num_seqs=max_num_seqs,
+            adapter_bytes=max(DEFAULTS.adapter_bytes, 2 * sum(a.num_bytes for a in self.adapters)),
+            kv_cache_bytes=(
+                max_tokens * self.kv_bytes_per_token if max_tokens else DEFAULTS.kv_cache_bytes
+            ),
+        )
+        self._engine = Engine(loaded, config)
+        self._loaded = loaded
+        self._num_requests = 0
+        for adapter in self.adapters:
             self._engine.add_adapter(adapter)
-            self.adapters.append(adapter)
 
     def prefill_s(self, context: int) -> float:
         """Seconds from adding one prompt of `context` tokens to its first token."""
@@ -61,6 +82,49 @@ class EngineProbe:
             raise MeasurementFailed(f"{batch} x {context} tokens don't fit into the KV cache")
         return seconds[WARM_UP_STEPS:]
 
+    def generate_s(
+        self,
+        prompts: Sequence[str],
+        versions: Sequence[AdapterVersion | None],
+        new_tokens: int,
+    ) -> float:
+        """Seconds until each of `prompts`, all added at once, has its `new_tokens` tokens."""
+        ids = [self._loaded.tokenizer(text)["input_ids"] for text in prompts]
+        start = time.perf_counter()
+        for index, prompt_ids in enumerate(ids):
+            self._num_requests += 1
+            self._engine.add(
+                Request(
+                    id=RequestId(f"probe-{self._num_requests}:0"),
+                    prompt_ids=prompt_ids,
+                    version=versions[index % len(versions)],
+                    sampling=RowSampling(seed=0, temperature=0.0),
+                    max_tokens=new_tokens,
+                )
+            )
+        while self._engine.has_work:
+            self._check(self._engine.step())
+        return time.perf_counter() - start
+
+    def decode_forward(
+        self, batch: int, context: int, versions: Sequence[AdapterVersion | None]
+    ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
+        """The model's part of one decode step, as often as it is called, and what ends it.
+
+        It is the same step each time, with the same tensors in the same places.
+        """
+        requests = self._add(batch, context, versions)
+        self._step_until_decoding(requests)
+        # The engine's own parts: what comes before and after the model isn't wanted here.
+        chunks, runner = self._engine._scheduler.schedule(), self._engine._runner
+        step = build_step(chunks, self._loaded.device)
+
+        def end() -> None:
+            for request in requests:
+                self._engine.abort(request.id)
+
+        return torch.inference_mode()(lambda: runner._forward(step)), end
+
     def _add(
         self, batch: int, context: int, versions: Sequence[AdapterVersion | None]
     ) -> list[Request]:
@@ -71,7 +135,7 @@ class EngineProbe:
 
     def _request(self, context: int, version: AdapterVersion | None) -> Request:
         self._num_requests += 1
-        return endless_request(self._num_requests, context, self._vocab_size, version)
+        return endless_request(self._num_requests, context, self._loaded.config.vocab_size, version)
 
     def _step_until_decoding(self, requests: Sequence[Request]) -> None:
         while not all(request.output_ids for request in requests):
@@ -104,3 +168,9 @@ def endless_request(
         sampling=RowSampling(seed=0, temperature=0.0),
         max_tokens=UNBOUNDED,
     )
+
+
+def _bytes_of_linears(model: nn.Module) -> int:
+    """Weights that every decode step reads. Packed ones have their shape still."""
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return sum(linear.weight.numel() * linear.weight.itemsize for linear in linears)

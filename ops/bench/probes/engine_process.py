@@ -74,9 +74,11 @@ def _probe(model: Path, adapters: Path | None, *, max_num_seqs: int) -> "EngineP
     share_cores()  # as the worker does, before torch is imported
     use_huge_pages()
     from ops.bench.probes.engine import EngineProbe
+    from worker.model.loader import load_model
 
     folders = sorted(adapters.iterdir()) if adapters else []
-    return EngineProbe(model, {f.name: f for f in folders}, max_num_seqs=max_num_seqs)
+    loaded = load_model(str(model), dtype="bfloat16", device="cpu")
+    return EngineProbe(loaded, {f.name: f for f in folders}, max_num_seqs=max_num_seqs)
 
 
 def _step(probe: "EngineProbe", batch: int) -> Step:

@@ -1,0 +1,200 @@
+"""Work for each kernel, of the sizes of a model of 8 billion parameters, on random numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from worker.kernels.interface import (
+    AttentionBatch,
+    Kernels,
+    LoRAPages,
+    LoRAPlan,
+    LoRASite,
+    LoRASites,
+)
+from worker.model.kv_cache import BLOCK_SIZE
+
+PAGE_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Of one layer, and of what is asked of it."""
+
+    hidden: int = 4096
+    num_heads: int = 32
+    num_kv_heads: int = 8
+    head_dim: int = 128
+    rank: int = 16
+    batch: int = 64
+    """Sequences that decode."""
+    context: int = 1024
+    """Tokens before each."""
+    prefill: int = 512
+    """Tokens of a chunk of a prompt."""
+    adapters: tuple[int, ...] = (1, 8, 64)
+    """How many different ones a batch has."""
+
+
+class Trial(Protocol):
+    """One call of a kernel."""
+
+    name: str
+    num_bytes: int
+    """That it must read and write at least once, in a dtype of 2 bytes."""
+
+    def inputs(self, dtype: torch.dtype) -> Any:
+        """What it takes: the same numbers in every dtype, rounded to bfloat16."""
+        ...
+
+    def run(self, kernels: Kernels, inputs: Any) -> Tensor:
+        """Call it; its result."""
+        ...
+
+
+def trials(sizes: Sizes, device: torch.device) -> list[Trial]:
+    """One or more for each kernel."""
+    decode, chunk = [(sizes.context, 1)] * sizes.batch, [(sizes.context, sizes.prefill)]
+    return [
+        StoreKV(sizes, device),
+        Attention("attention, decode", sizes, decode, device),
+        Attention("attention, prefill", sizes, chunk, device),
+        *(
+            LoRA(f"LoRA, decode, {number} adapters", sizes, sizes.batch, number, device)
+            for number in sizes.adapters
+        ),
+        LoRA("LoRA, prefill, 1 adapters", sizes, sizes.prefill, 1, device),
+    ]
+
+
+class _Random:
+    """Random tensors on a device, rounded to bfloat16, the same each time that it is made."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self._generator = torch.Generator(device).manual_seed(0)
+
+    def __call__(self, *shape: int) -> Tensor:
+        numbers = torch.randn(*shape, generator=self._generator, device=self._device)
+        return numbers.to(torch.bfloat16).to(self._dtype)
+
+
+class StoreKV:
+    """The keys and values of a chunk go into the cache."""
+
+    def __init__(self, sizes: Sizes, device: torch.device) -> None:
+        self.name = "KV store"
+        self._shape = (sizes.prefill, sizes.num_kv_heads, sizes.head_dim)
+        self._device = device
+        elements = sizes.prefill * sizes.num_kv_heads * sizes.head_dim
+        self.num_bytes = 2 * 2 * 2 * elements  # read and written, keys and values, of 2 bytes
+
+    def inputs(self, dtype: torch.dtype) -> Any:
+        """Keys, values, their caches, and the slots."""
+        random = _Random(self._device, dtype)
+        key, value = random(*self._shape), random(*self._shape)
+        num_blocks = -(-len(key) // BLOCK_SIZE)
+        cache = key.new_zeros(2, num_blocks, BLOCK_SIZE, *self._shape[1:])
+        slots = torch.randperm(len(key), generator=torch.Generator().manual_seed(0))
+        return key, value, cache[0], cache[1], slots.to(self._device)
+
+    def run(self, kernels: Kernels, inputs: Any) -> Tensor:
+        """Both caches, one behind the other."""
+        kernels.store_kv(*inputs)
+        return torch.stack(inputs[2:4])
+
+
+class Attention:
+    """Sequences as (tokens in the context, how many of the last ones are queries)."""
+
+    def __init__(
+        self, name: str, sizes: Sizes, sequences: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
+        self.name = name
+        self._sizes, self._sequences, self._device = sizes, sequences, device
+        num_queries = sum(n for _, n in sequences)
+        contexts = 2 * sum(length for length, _ in sequences) * sizes.num_kv_heads
+        in_and_out = 2 * num_queries * sizes.num_heads
+        self.num_bytes = 2 * (contexts + in_and_out) * sizes.head_dim
+
+    def inputs(self, dtype: torch.dtype) -> Any:
+        """Queries, the caches, and where in them each sequence is."""
+        random, sizes = _Random(self._device, dtype), self._sizes
+        num_blocks = [-(-length // BLOCK_SIZE) for length, _ in self._sequences]
+        query = random(sum(n for _, n in self._sequences), sizes.num_heads, sizes.head_dim)
+        shape = (sum(num_blocks), BLOCK_SIZE, sizes.num_kv_heads, sizes.head_dim)
+        keys, values = random(*shape), random(*shape)
+        return query, keys, values, self._batch(num_blocks)
+
+    def _batch(self, num_blocks: Sequence[int]) -> AttentionBatch:
+        free = torch.randperm(sum(num_blocks), generator=torch.Generator().manual_seed(0)).int()
+        tables = torch.zeros(len(num_blocks), max(num_blocks), dtype=torch.int32)
+        for table, own in zip(tables, torch.split(free, list(num_blocks)), strict=True):
+            table[: len(own)] = own
+        lengths = [length for length, _ in self._sequences]
+        starts = [0, *accumulate(n for _, n in self._sequences)]
+        return AttentionBatch(
+            slots=torch.zeros(starts[-1], dtype=torch.int64, device=self._device),
+            query_starts=_int32(starts, self._device),
+            context_lens=_int32(lengths, self._device),
+            block_tables=tables.to(self._device),
+        )
+
+    def run(self, kernels: Kernels, inputs: Any) -> Tensor:
+        """Its output."""
+        scaling = self._sizes.head_dim**-0.5
+        return kernels.paged_attention(*inputs, scaling=scaling, sliding_window=None, softcap=None)
+
+
+class LoRA:
+    """The terms of three siblings, as q, k and v are, of adapters that take tokens in turn."""
+
+    def __init__(
+        self, name: str, sizes: Sizes, num_tokens: int, num_adapters: int, device: torch.device
+    ) -> None:
+        self.name = name
+        self._num_in, self._rank, self._device = sizes.hidden, sizes.rank, device
+        self._num_tokens, self._num_adapters = num_tokens, min(num_adapters, num_tokens)
+        narrow = sizes.num_kv_heads * sizes.head_dim
+        self._outs = (sizes.num_heads * sizes.head_dim, narrow, narrow)
+        weights = self._num_adapters * sizes.rank * (3 * sizes.hidden + sum(self._outs))
+        # Inputs are read, outputs read and written.
+        self.num_bytes = 2 * (weights + num_tokens * (sizes.hidden + 2 * sum(self._outs)))
+
+    def inputs(self, dtype: torch.dtype) -> Any:
+        """Outputs to add to, inputs, weights, and whose tokens they are."""
+        random = _Random(self._device, dtype)
+        num_pages = -(-self._rank // PAGE_ROWS)
+        shape = (self._num_adapters * num_pages, PAGE_ROWS)
+        sites, offset = [], 0
+        for group, out in enumerate(self._outs):
+            a, b = random(*shape, self._num_in) / self._num_in**0.5, random(*shape, out)
+            sites.append(LoRASite(a, b, group, offset=offset))
+            offset += out
+        tokens = [range(n, self._num_tokens, self._num_adapters) for n in range(self._num_adapters)]
+        starts = range(0, self._num_adapters * num_pages + 1, num_pages)
+        pages = LoRAPages(
+            _int32(starts, self._device), _int32(range(starts[-1]), self._device)[None]
+        )
+        plan = LoRAPlan(
+            token_starts=_int32([0, *accumulate(map(len, tokens))], self._device),
+            tokens=_int32([token for own in tokens for token in own], self._device),
+            pages=[pages] * len(sites),
+            page_rows=PAGE_ROWS,
+        )
+        y, x = random(self._num_tokens, offset), random(self._num_tokens, self._num_in)
+        return y, x, LoRASites(sites), plan
+
+    def run(self, kernels: Kernels, inputs: Any) -> Tensor:
+        """The outputs, to which each call adds."""
+        kernels.add_lora_(*inputs)
+        y: Tensor = inputs[0]
+        return y
+
+
+def _int32(values: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=device)

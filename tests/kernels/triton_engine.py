@@ -1,0 +1,80 @@
+"""An engine whose kernels are Triton's. Run by `test_triton.py`, under the interpreter."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from engines import engine_of, greedy_request, random_prompt, run
+from peft import PeftModel
+from reference import count_ties, greedy
+from tiny import save_adapter, tiny_model, tiny_tokenizer
+
+from worker.engine.engine import Engine
+from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
+from worker.kernels.triton.check import NotUsable, usable_kernels
+from worker.kernels.triton.kernels import TritonKernels
+from worker.model.loader import prepare_model
+
+NUM_TOKENS = 6
+CPU = torch.device("cpu")
+ADAPTERS = {
+    "plain": {"r": 3, "target_modules": ["q_proj", "v_proj", "down_proj"]},
+    "rslora": {"r": 24, "use_rslora": True, "target_modules": "all-linear"},
+}
+PROMPTS = {"base": 20, "plain": 7, "rslora": 33}
+"""Tokens of the prompt of each."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        name: save_adapter(root / name, "gemma2", seed=seed, **config)
+        for seed, (name, config) in enumerate(ADAPTERS.items())
+    }
+
+
+def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[Engine, dict[str, str]]:
+    loaded = prepare_model(
+        tiny_model("gemma2"),
+        tiny_tokenizer(),
+        name="tiny",
+        digest="0" * 64,
+        source="tiny",
+        kernels=kernels,
+    )
+    assert loaded.kernels is kernels
+    return engine_of(loaded, folders, budget=23)
+
+
+def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(folders: dict[str, Path]) -> None:
+    served, versions = engine(folders, TritonKernels())
+    prompts = {name: random_prompt(seed, n) for seed, (name, n) in enumerate(PROMPTS.items())}
+    requests = [
+        greedy_request(name, prompt, NUM_TOKENS, versions.get(name))
+        for name, prompt in prompts.items()
+    ]
+    tokens = run(served, requests)
+    for name, prompt in prompts.items():
+        model = tiny_model("gemma2")
+        if name in folders:
+            model = PeftModel.from_pretrained(model, str(folders[name])).eval()
+        assert count_ties(tokens[name], greedy(model, prompt, NUM_TOKENS)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_kernels_that_compute_what_torch_does_are_usable(dtype: torch.dtype) -> None:
+    assert usable_kernels(CPU, dtype).name == "triton"
+
+
+class WrongLoRA(TritonKernels):
+    """Adds nothing."""
+
+    def add_lora_(self, y: torch.Tensor, x: torch.Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+        """Leaves `y` as it is."""
+
+
+def test_kernels_that_compute_something_else_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.kernels.triton.check.TritonKernels", WrongLoRA)
+    with pytest.raises(NotUsable, match=r"LoRA, 3 x 64, in torch.float32, is off by"):
+        usable_kernels(CPU, torch.float32)

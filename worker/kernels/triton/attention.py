@@ -1,0 +1,212 @@
+"""Launches the attention kernels."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from worker.kernels.interface import AttentionBatch
+from worker.kernels.triton.device.attention import attention_kernel, merge_spans_kernel
+
+SPAN = 256
+"""Tokens of context that one program reads for a decoding sequence."""
+BLOCK_SPANS = 16
+MIN_BLOCK = 16
+"""The least side of a block that a matrix unit takes."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What the layers of a step share."""
+
+    blocks: dict[int, Tensor] = field(default_factory=dict)
+    """By queries in a block: `[I, 2]` int32, its sequence and its first query there."""
+    spans: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    """Memory for outputs, maxima and sums of spans, by heads, spans and value dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSizes:
+    """What a program holds at once, within the registers and shared memory of common GPUs."""
+
+    max_rows: int
+    max_keys: int
+    row_elements: int
+    """Of all rows together: longer heads come in fewer rows."""
+    key_elements: int
+
+    def rows(self, group: int, width: int, *, is_decode: bool) -> int:
+        """Rows of a program, a power of two that holds at least one query's heads."""
+        wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
+        return max(wanted, _padded(group))
+
+    def keys(self, width: int) -> int:
+        """Keys that a program takes at once, a power of two."""
+        return max(MIN_BLOCK, min(self.max_keys, self.key_elements // width))
+
+    def num_warps(self, rows: int, width: int) -> int:
+        """Warps that have the registers for so many rows."""
+        return 4 if rows * width <= self.row_elements // 2 else 8
+
+
+HALF = BlockSizes(max_rows=64, max_keys=64, row_elements=1 << 14, key_elements=1 << 13)
+SINGLE = BlockSizes(max_rows=32, max_keys=32, row_elements=1 << 12, key_elements=1 << 12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Attention of one layer; the query's last dimension and the caches are contiguous."""
+
+    query: Tensor
+    key_cache: Tensor
+    value_cache: Tensor
+    batch: AttentionBatch
+    prepared: Prepared
+    scaling: float
+    sliding_window: int | None
+    softcap: float | None
+
+    def __call__(self) -> Tensor:
+        """What the interface's `paged_attention` returns."""
+        num_tokens, num_heads, _ = self.query.shape
+        num_sequences = len(self.batch.context_lens)
+        out = self.query.new_empty(num_tokens, num_heads, self._value_dim)
+        # Told without asking the device: one token each, all tokens to one, or some of both.
+        if num_tokens > num_sequences:
+            self._prefill(out)
+        if num_tokens == 1 or num_sequences > 1:
+            self._decode(out)
+        return out
+
+    @property
+    def _value_dim(self) -> int:
+        return self.value_cache.shape[3]
+
+    @property
+    def _group(self) -> int:
+        """Query heads of a key head."""
+        return self.query.shape[1] // self.key_cache.shape[2]
+
+    def _prefill(self, out: Tensor) -> None:
+        constants = self._constants(is_decode=False)
+        num_queries = constants["BLOCK_ROWS"] // self._group
+        blocks = self.prepared.blocks.get(num_queries)
+        if blocks is None:
+            blocks = self.prepared.blocks[num_queries] = query_blocks(self.batch, num_queries)
+        grid = (len(blocks), self.key_cache.shape[2], 1)
+        # There are no spans, and what stands in their place is never written to.
+        self._launch(grid, out, (out, out, out), blocks, HAS_SPANS=False, **constants)
+
+    def _decode(self, out: Tensor) -> None:
+        batch = self.batch
+        num_sequences, num_blocks = batch.block_tables.shape
+        num_spans = triton.cdiv(num_blocks * self.key_cache.shape[1], SPAN)
+        has_spans = num_spans > 1
+        spans = self._span_memory(num_spans) if has_spans else (out, out, out)
+        grid = (num_sequences, self.key_cache.shape[2], num_spans)
+        constants = self._constants(is_decode=True)
+        self._launch(grid, out, spans, batch.query_starts, HAS_SPANS=has_spans, **constants)
+        if has_spans:
+            merge_spans_kernel[num_sequences, self.query.shape[1]](
+                out,
+                *spans,
+                batch.query_starts,
+                batch.context_lens,
+                num_spans,
+                WINDOW=constants["WINDOW"],
+                NUM_HEADS=self.query.shape[1],
+                VALUE_DIM=self._value_dim,
+                SPAN=SPAN,
+                BLOCK_SPANS=BLOCK_SPANS,
+                BLOCK_VALUE_DIM=constants["BLOCK_VALUE_DIM"],
+                num_warps=4,
+                num_stages=1,
+                enable_fp_fusion=True,
+            )
+
+    def _launch(
+        self,
+        grid: tuple[int, int, int],
+        out: Tensor,
+        spans: tuple[Tensor, Tensor, Tensor],
+        blocks: Tensor,
+        **constants: Any,
+    ) -> None:
+        attention_kernel[grid](
+            self.query,
+            self.key_cache,
+            self.value_cache,
+            out,
+            *spans,
+            blocks,
+            self.batch.query_starts,
+            self.batch.context_lens,
+            self.batch.block_tables,
+            self.query.stride(0),
+            self.query.stride(1),
+            self.batch.block_tables.stride(0),
+            grid[2],
+            self.scaling,
+            self.softcap or 0.0,
+            num_stages=2,
+            enable_fp_fusion=True,
+            **constants,
+        )
+
+    def _constants(self, *, is_decode: bool) -> dict[str, Any]:
+        """What the kernel is compiled for."""
+        key_dim, group = self.query.shape[2], self._group
+        sizes = SINGLE if self.query.dtype == torch.float32 else HALF
+        width = max(_padded(key_dim), _padded(self._value_dim))
+        rows = sizes.rows(group, width, is_decode=is_decode)
+        return {
+            "IS_DECODE": is_decode,
+            "HAS_SOFTCAP": self.softcap is not None,
+            "WINDOW": self.sliding_window or 0,
+            "NUM_KV_HEADS": self.key_cache.shape[2],
+            "GROUP": group,
+            "KEY_DIM": key_dim,
+            "VALUE_DIM": self._value_dim,
+            "BLOCK_SIZE": self.key_cache.shape[1],
+            "SPAN": SPAN,
+            "BLOCK_ROWS": rows,
+            "BLOCK_KEYS": sizes.keys(width),
+            "BLOCK_KEY_DIM": _padded(key_dim),
+            "BLOCK_VALUE_DIM": _padded(self._value_dim),
+            "num_warps": sizes.num_warps(rows, width),
+        }
+
+    def _span_memory(self, num_spans: int) -> tuple[Tensor, Tensor, Tensor]:
+        shape = (len(self.batch.context_lens), self.query.shape[1], num_spans)
+        key = (*shape[1:], self._value_dim)
+        memory = self.prepared.spans.get(key)
+        if memory is None:
+            memory = self.prepared.spans[key] = (
+                self.query.new_empty(*shape, self._value_dim, dtype=torch.float32),
+                self.query.new_empty(shape, dtype=torch.float32),
+                self.query.new_empty(shape, dtype=torch.float32),
+            )
+        return memory
+
+
+def query_blocks(batch: AttentionBatch, num_queries: int) -> Tensor:
+    """Blocks of up to `num_queries` queries of one sequence each, made without asking the device.
+
+    Returns:
+        `[I, 2]` int32: the sequence, and the block's first query there. A sequence gets at most
+        one block more than it fills; that one begins behind its last query.
+    """
+    num_sequences, device = len(batch.context_lens), batch.context_lens.device
+    first = batch.query_starts[:-1] // num_queries
+    first = first + torch.arange(num_sequences, dtype=torch.int32, device=device)
+    num_blocks = len(batch.slots) // num_queries + num_sequences
+    block = torch.arange(num_blocks, dtype=torch.int32, device=device)
+    sequence = torch.searchsorted(first, block, right=True, out_int32=True) - 1
+    return torch.stack([sequence, (block - first[sequence]) * num_queries], dim=1)
+
+
+def _padded(dim: int) -> int:
+    """The next power of two that a matrix unit takes."""
+    return max(MIN_BLOCK, 1 << (dim - 1).bit_length())

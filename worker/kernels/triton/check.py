@@ -1,0 +1,131 @@
+"""Tries the kernels on a device before they are relied on, which also compiles most of them."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.kernels.interface import (
+    AttentionBatch,
+    Kernels,
+    LoRAPages,
+    LoRAPlan,
+    LoRASite,
+    LoRASites,
+)
+from worker.kernels.reference import ReferenceKernels
+from worker.kernels.triton.kernels import TritonKernels
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Deviation from torch's result, relative to its largest value."""
+
+_BLOCK_SIZE = 16
+_SEQUENCES = ((1, 1), (300, 1), (40, 40), (90, 5))
+"""(tokens in the context, how many of the last ones are queries): each way through attention."""
+_WINDOW = 70
+_PAGE_ROWS = 8
+_LORA_SIZES = ((3, 64), (3, 2048), (80, 64), (80, 2048))
+"""(tokens, input features): each way through the LoRA term."""
+
+
+class NotUsable(Exception):
+    """The kernels don't run here, or compute something else than torch; the message says why."""
+
+
+def usable_kernels(device: torch.device, dtype: torch.dtype) -> TritonKernels:
+    """The kernels, compared with torch's on a few random numbers.
+
+    Raises:
+        NotUsable: they can't be compiled or launched here, or a result differs by more than
+            rounding.
+    """
+    kernels = TritonKernels()
+    try:
+        check_kernels(kernels, device, dtype)
+    except Exception as error:  # Triton and the compilers that it runs raise anything
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise NotUsable(reason[0]) from error
+    return kernels
+
+
+@torch.inference_mode()
+def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
+    """Compare each of them with torch's.
+
+    Raises:
+        NotUsable: a result differs by more than rounding.
+    """
+    trials = {f"attention, window {w}": partial(_attention, w) for w in (None, _WINDOW)}
+    trials |= {f"LoRA, {t} x {n}": partial(_lora, t, n) for t, n in _LORA_SIZES}
+    for name, trial in trials.items():
+        expected = trial(ReferenceKernels(), _Random(device, dtype)).float()
+        got = trial(kernels, _Random(device, dtype)).float()
+        deviation = float((got - expected).abs().max() / expected.abs().max())
+        if not deviation <= TOLERANCE[dtype]:
+            raise NotUsable(f"{name}, in {dtype}, is off by {deviation:.2g} of its largest value")
+
+
+class _Random:
+    """The same numbers each time that it is made."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self._dtype = dtype
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self._generator).to(self.device, self._dtype)
+
+
+def _attention(window: int | None, kernels: Kernels, random: _Random) -> Tensor:
+    batch, slots, num_blocks = _attention_batch(random.device)
+    key, value = random(len(slots), 2, 64), random(len(slots), 2, 64)
+    keys, values = (key.new_zeros(num_blocks, _BLOCK_SIZE, 2, 64) for _ in range(2))
+    kernels.store_kv(key, value, keys, values, slots)
+    query = random(len(batch.slots), 4, 64)
+    return kernels.paged_attention(
+        query, keys, values, batch, scaling=0.125, sliding_window=window, softcap=None
+    )
+
+
+def _attention_batch(device: torch.device) -> tuple[AttentionBatch, Tensor, int]:
+    """The batch of `_SEQUENCES`, the slots of all their tokens, and the blocks needed."""
+    sizes = [-(-length // _BLOCK_SIZE) for length, _ in _SEQUENCES]
+    firsts = [0, *accumulate(sizes)]
+    tables = torch.zeros(len(sizes), max(sizes), dtype=torch.int32)
+    slots, own = [], []
+    for number, (length, num_queries) in enumerate(_SEQUENCES):
+        tables[number, : sizes[number]] = torch.arange(firsts[number], firsts[number + 1])
+        slots.append(firsts[number] * _BLOCK_SIZE + torch.arange(length))
+        own.append(slots[-1][length - num_queries :])
+    batch = AttentionBatch(
+        slots=torch.cat(own).to(device),
+        query_starts=_int32([0, *accumulate(n for _, n in _SEQUENCES)], device),
+        context_lens=_int32([length for length, _ in _SEQUENCES], device),
+        block_tables=tables.to(device),
+    )
+    return batch, torch.cat(slots).to(device), firsts[-1]
+
+
+def _lora(num_tokens: int, num_in: int, kernels: Kernels, random: _Random) -> Tensor:
+    """Two adapters, of 2 and 4 pages; the last token is the base's."""
+    # The linear's pages are the second layer's.
+    numbers = _int32([[0] * 6, [3, 1, 0, 2, 5, 4]], random.device)
+    pages = LoRAPages(_int32([0, 2, 6], random.device), numbers)
+    plan = LoRAPlan(
+        token_starts=_int32([0, 1, num_tokens - 1], random.device),
+        tokens=_int32(range(num_tokens - 1), random.device),
+        pages=[pages],
+        page_rows=_PAGE_ROWS,
+    )
+    site = LoRASite(random(6, _PAGE_ROWS, num_in), random(6, _PAGE_ROWS, 48), 0, layer=1)
+    y = random(num_tokens, 48)
+    kernels.add_lora_(y, random(num_tokens, num_in), LoRASites([site]), plan)
+    return y
+
+
+def _int32(values: Sequence[Any], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=device)

@@ -1,0 +1,221 @@
+"""Paged attention with an online softmax, as in Dao: FlashAttention-2 (arXiv 2307.08691).
+
+Sequences with one query token (decode) are computed in spans of the context, so that one long
+context keeps more than a few programs busy. Spans have a fixed length, so that a sequence's result
+doesn't depend on its batch-mates. Sequences with several (prefill) are computed in blocks of
+queries.
+"""
+
+import triton
+import triton.language as tl
+
+from worker.kernels.triton.device.precision import FLOAT32
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def softcapped(scores, softcap):
+    """`softcap * tanh(scores / softcap)`, without overflow: by `exp(-2 |scores / softcap|)`."""
+    decay = tl.exp(-2.0 * tl.abs(scores) / softcap)
+    bounded = softcap * (1.0 - decay) / (1.0 + decay)
+    return tl.where(scores < 0.0, -bounded, bounded)
+
+
+@triton.jit
+def positions_seen(
+    first_position,
+    end,
+    span,
+    HAS_SPANS: tl.constexpr,
+    SPAN: tl.constexpr,
+    WINDOW: tl.constexpr,
+):
+    """The positions `[begin, end)` that queries from `first_position` up to `end` see in a span."""
+    begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
+    if HAS_SPANS:
+        begin = tl.maximum(begin, span * SPAN)
+        end = tl.minimum(end, (span + 1) * SPAN)
+    return begin, end
+
+
+@triton.jit(do_not_specialize=["table_stride", "num_spans"])
+def attention_kernel(
+    query,
+    key_cache,
+    value_cache,
+    out,
+    span_outs,
+    span_maxima,
+    span_sums,
+    blocks,
+    query_starts,
+    context_lens,
+    block_tables,
+    query_stride_token,
+    query_stride_head,
+    table_stride,
+    num_spans,
+    scaling,
+    softcap,
+    IS_DECODE: tl.constexpr,
+    HAS_SPANS: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    WINDOW: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    KEY_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    SPAN: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    BLOCK_KEY_DIM: tl.constexpr,
+    BLOCK_VALUE_DIM: tl.constexpr,
+):
+    """`softmax(softcap(q k^T * scaling) + mask) v` of a block of queries and one key head.
+
+    Rows of a program are its queries times the GROUP of query heads that share the key head.
+    Grid: sequences or blocks of queries, key heads, spans.
+    """
+    QUERIES: tl.constexpr = 1 if IS_DECODE else BLOCK_ROWS // GROUP
+    sequence = tl.program_id(0) if IS_DECODE else tl.load(blocks + 2 * tl.program_id(0))
+    first_query = 0 if IS_DECODE else tl.load(blocks + 2 * tl.program_id(0) + 1)
+    start = tl.load(query_starts + sequence)
+    num_queries = tl.load(query_starts + sequence + 1) - start
+    is_others = num_queries > 1 if IS_DECODE else num_queries == 1
+    if is_others | (first_query >= num_queries):
+        return
+
+    context_len = tl.load(context_lens + sequence)
+    first_position = context_len - num_queries + first_query
+    span = tl.program_id(2)
+    end = tl.minimum(first_position + QUERIES, context_len)
+    begin, end = positions_seen(first_position, end, span, HAS_SPANS, SPAN, WINDOW)
+    if begin >= end:
+        return
+    begin = begin // BLOCK_KEYS * BLOCK_KEYS
+
+    row = tl.arange(0, BLOCK_ROWS)
+    kv_head = tl.program_id(1)
+    head = kv_head * GROUP + row % GROUP
+    is_row = (row < QUERIES * GROUP) & (first_query + row // GROUP < num_queries)
+    position = first_position + row // GROUP
+    token = (start + first_query + row // GROUP).to(tl.int64)
+    key_dim = tl.arange(0, BLOCK_KEY_DIM)
+    value_dim = tl.arange(0, BLOCK_VALUE_DIM)
+    q = tl.load(
+        query
+        + token[:, None] * query_stride_token
+        + head[:, None] * query_stride_head
+        + key_dim[None, :],
+        mask=is_row[:, None] & (key_dim < KEY_DIM)[None, :],
+        other=0.0,
+    )
+    table = block_tables + sequence.to(tl.int64) * table_stride
+
+    maxima = tl.full((BLOCK_ROWS,), float("-inf"), dtype=tl.float32)
+    sums = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    outs = tl.zeros((BLOCK_ROWS, BLOCK_VALUE_DIM), dtype=tl.float32)
+    for first in range(begin, end, BLOCK_KEYS):
+        other = first + tl.arange(0, BLOCK_KEYS)
+        is_other = other < end
+        block = tl.load(table + other // BLOCK_SIZE, mask=is_other, other=0).to(tl.int64)
+        place = (block * BLOCK_SIZE + other % BLOCK_SIZE) * NUM_KV_HEADS + kv_head
+        k = tl.load(
+            key_cache + place[None, :] * KEY_DIM + key_dim[:, None],
+            mask=is_other[None, :] & (key_dim < KEY_DIM)[:, None],
+            other=0.0,
+        )
+        scores = tl.dot(q, k, input_precision=FLOAT32) * scaling
+        if HAS_SOFTCAP:
+            scores = softcapped(scores, softcap)
+        is_visible = is_other[None, :] & (other[None, :] <= position[:, None])
+        if WINDOW > 0:
+            is_visible = is_visible & (other[None, :] > position[:, None] - WINDOW)
+        scores = tl.where(is_visible, scores * LOG2_E, float("-inf"))
+
+        new_maxima = tl.maximum(maxima, tl.max(scores, 1))
+        # A row that has seen nothing yet has no maximum, and -inf - -inf is NaN.
+        shift = tl.where(new_maxima == float("-inf"), 0.0, new_maxima)
+        weights = tl.exp2(scores - shift[:, None])
+        decay_of_old = tl.exp2(maxima - shift)
+        sums = sums * decay_of_old + tl.sum(weights, 1)
+        maxima = new_maxima
+        v = tl.load(
+            value_cache + place[:, None] * VALUE_DIM + value_dim[None, :],
+            mask=is_other[:, None] & (value_dim < VALUE_DIM)[None, :],
+            other=0.0,
+        )
+        outs = outs * decay_of_old[:, None]
+        outs = tl.dot(weights.to(v.dtype), v, acc=outs, input_precision=FLOAT32)
+
+    is_out = is_row[:, None] & (value_dim < VALUE_DIM)[None, :]
+    if HAS_SPANS:
+        place = (sequence.to(tl.int64) * NUM_KV_HEADS * GROUP + head) * num_spans + span
+        tl.store(span_maxima + place, maxima, mask=is_row)
+        tl.store(span_sums + place, sums, mask=is_row)
+        tl.store(span_outs + place[:, None] * VALUE_DIM + value_dim[None, :], outs, mask=is_out)
+    else:
+        place = token * (NUM_KV_HEADS * GROUP) + head
+        sums = tl.where(is_row, sums, 1.0)
+        tl.store(
+            out + place[:, None] * VALUE_DIM + value_dim[None, :],
+            (outs / sums[:, None]).to(out.dtype.element_ty),
+            mask=is_out,
+        )
+
+
+@triton.jit(do_not_specialize=["num_spans"])
+def merge_spans_kernel(
+    out,
+    span_outs,
+    span_maxima,
+    span_sums,
+    query_starts,
+    context_lens,
+    num_spans,
+    WINDOW: tl.constexpr,
+    NUM_HEADS: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    SPAN: tl.constexpr,
+    BLOCK_SPANS: tl.constexpr,
+    BLOCK_VALUE_DIM: tl.constexpr,
+):
+    """Puts together what the spans of each decoding sequence gave. Grid: sequences, heads."""
+    sequence = tl.program_id(0)
+    start = tl.load(query_starts + sequence)
+    if tl.load(query_starts + sequence + 1) - start != 1:
+        return
+    context_len = tl.load(context_lens + sequence)
+    first_span = 0
+    if WINDOW > 0:
+        first_span = tl.maximum(context_len - WINDOW, 0) // SPAN
+    end_span = (context_len + SPAN - 1) // SPAN
+
+    value_dim = tl.arange(0, BLOCK_VALUE_DIM)
+    is_value = value_dim < VALUE_DIM
+    head = tl.program_id(1)
+    row = (sequence.to(tl.int64) * NUM_HEADS + head) * num_spans
+    maximum = tl.full((1,), float("-inf"), dtype=tl.float32)
+    total = tl.zeros((1,), dtype=tl.float32)
+    merged = tl.zeros((BLOCK_VALUE_DIM,), dtype=tl.float32)
+    for first in range(first_span // BLOCK_SPANS * BLOCK_SPANS, end_span, BLOCK_SPANS):
+        span = first + tl.arange(0, BLOCK_SPANS)
+        is_span = (span >= first_span) & (span < end_span)
+        maxima = tl.load(span_maxima + row + span, mask=is_span, other=float("-inf"))
+        sums = tl.load(span_sums + row + span, mask=is_span, other=0.0)
+        outs = tl.load(
+            span_outs + (row + span)[:, None] * VALUE_DIM + value_dim[None, :],
+            mask=is_span[:, None] & is_value[None, :],
+            other=0.0,
+        )
+        new_maximum = tl.maximum(maximum, tl.max(maxima, 0))
+        decay_of_old = tl.exp2(maximum - new_maximum)
+        weights = tl.exp2(maxima - new_maximum)
+        total = total * decay_of_old + tl.sum(sums * weights, 0)
+        merged = merged * decay_of_old + tl.sum(outs * weights[:, None], 0)
+        maximum = new_maximum
+
+    place = (start.to(tl.int64) * NUM_HEADS + head) * VALUE_DIM
+    tl.store(out + place + value_dim, (merged / total).to(out.dtype.element_ty), mask=is_value)

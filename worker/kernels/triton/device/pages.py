@@ -1,0 +1,56 @@
+"""How kernels find an adapter's rows in the pool: all that they know of its storage.
+
+`site_table` of `../sites.py` fills the other side of it.
+"""
+
+import triton
+import triton.language as tl
+
+SITE_A = tl.constexpr(0)
+SITE_B = tl.constexpr(1)
+SITE_A_STRIDE = tl.constexpr(2)
+SITE_B_STRIDE = tl.constexpr(3)
+SITE_OUT = tl.constexpr(4)
+SITE_OFFSET = tl.constexpr(5)
+SITE_LAYER = tl.constexpr(6)
+SITE_FIELDS = tl.constexpr(7)
+
+
+@triton.jit
+def row_pointers(
+    sites,
+    site,
+    ADDRESS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    like,
+    width,
+    pages,
+    first_page,
+    pages_of_layer,
+    rows,
+    is_row,
+    PAGE_ROWS: tl.constexpr,
+):
+    """Where rows of an adapter begin in a site's `a` or `b`.
+
+    Args:
+        sites: the site table, `[S, SITE_FIELDS]` int64.
+        site: the row in it.
+        ADDRESS: SITE_A or SITE_B.
+        STRIDE: SITE_A_STRIDE or SITE_B_STRIDE.
+        like: a pointer to elements of the storage's dtype.
+        width: elements of a row.
+        pages: where pages start, by group, layer and adapter.
+        first_page: the adapter's first in `pages`, of its group's first layer.
+        pages_of_layer: how many the group has of each layer.
+        rows: `[R]`, counted within the adapter.
+        is_row: `[R]`, whether the adapter has it; the pointers of others are never to be read.
+        PAGE_ROWS: rows of a page.
+    """
+    place = sites + site * SITE_FIELDS
+    storage = tl.load(place + ADDRESS).to(tl.pointer_type(like.dtype.element_ty))
+    storage = tl.multiple_of(storage, 16)  # bytes, so that rows are read in vectors
+    first_page += tl.load(place + SITE_LAYER) * pages_of_layer
+    page = tl.load(pages + first_page + rows // PAGE_ROWS, mask=is_row, other=0)
+    page = tl.multiple_of(page.to(tl.int64) * tl.load(place + STRIDE), 8)  # elements, for the same
+    return storage + page + rows % PAGE_ROWS * width

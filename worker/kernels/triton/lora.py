@@ -1,0 +1,189 @@
+"""Launches the LoRA kernels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from worker.kernels.interface import LoRAPlan, LoRASites
+from worker.kernels.triton.device.lora import expand_kernel, shrink_kernel
+from worker.kernels.triton.sites import SiteTable, site_table
+
+BLOCK_ROWS = 32
+DECODE_TOKENS = 16
+"""Tokens of a tile where no adapter has more: the least that a matrix unit takes."""
+PREFILL_TOKENS = 64
+NUM_SPLITS = 8
+"""Of the inputs in shrink: a few tokens of long rows would keep few programs busy."""
+MIN_SPLIT_FEATURES = 1024
+"""Inputs that are split; shorter ones are read in a few steps."""
+MAX_SPLIT_TOKENS = 1024
+"""Tokens of a plan up to which inputs are split: more keep everything busy without."""
+
+
+class _Tile(NamedTuple):
+    """Tokens of one adapter at one site; the fields of the device's TILE_ constants."""
+
+    site: int
+    first_token: int
+    num_tokens: int
+    first_page: int
+    num_pages: int
+    pages_of_layer: int
+    partials: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A plan's tiles at sibling sites."""
+
+    tiles: Tensor
+    """`[I, 7]` int64."""
+    pages: Tensor
+    """int32: the pages of all sites' groups, one group behind the other, layers within it."""
+    max_pages: int
+    split_size: int
+    """Partial sums of each split."""
+
+
+@dataclass(slots=True)
+class _PlanWork:
+    """What a plan's launches share."""
+
+    token_starts: list[int]
+    page_starts: list[list[int]]
+    """By pool group."""
+    block_tokens: int
+    works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
+    """By the pool groups of the sites; None where the plan's adapters target none of them."""
+    partials: Tensor | None = None
+    """Memory for the largest of them; launches follow each other, so that one serves all."""
+
+
+def add_lora_(name: str, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+    """As the interface says; each row of `x` and of `y` is contiguous.
+
+    `name` is where the kernels keep what they prepare.
+    """
+    if not sites.sites:
+        return
+    of_plan = plan.prepared.get(name)
+    if of_plan is None:
+        of_plan = plan.prepared[name] = _plan_work(plan)
+    groups = tuple(site.group for site in sites.sites)
+    if groups not in of_plan.works:
+        of_plan.works[groups] = _work(of_plan, plan, groups)
+    work = of_plan.works[groups]
+    if work is None:
+        return
+    of_sites = sites.prepared.get(name)
+    if of_sites is None:
+        of_sites = sites.prepared[name] = site_table(sites)
+    _launch(y, x, of_sites, plan, of_plan, work)
+
+
+def _launch(
+    y: Tensor, x: Tensor, sites: SiteTable, plan: LoRAPlan, of_plan: _PlanWork, work: _Work
+) -> None:
+    in_features, num_tiles = x.shape[1], len(work.tiles)
+    num_splits = _num_splits(in_features, len(plan.tokens))
+    partials = _partials(of_plan, num_splits * work.split_size, x.device)
+    block_tokens = of_plan.block_tokens
+    shrink_kernel[num_tiles, triton.cdiv(work.max_pages * plan.page_rows, BLOCK_ROWS), num_splits](
+        x,
+        x.stride(0),
+        in_features,
+        plan.tokens,
+        work.pages,
+        work.tiles,
+        sites.table,
+        partials,
+        work.split_size,
+        NUM_SPLITS=num_splits,
+        PAGE_ROWS=plan.page_rows,
+        BLOCK_TOKENS=block_tokens,
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_IN=128 if block_tokens == DECODE_TOKENS else 64,
+        num_warps=4,
+        num_stages=3,
+        enable_fp_fusion=True,
+    )
+    block_out = 64 if y.itemsize == 4 else 128  # within the registers
+    expand_kernel[num_tiles, triton.cdiv(sites.max_out_features, block_out)](
+        y,
+        y.stride(0),
+        plan.tokens,
+        work.pages,
+        work.tiles,
+        sites.table,
+        partials,
+        work.split_size,
+        NUM_SPLITS=num_splits,
+        PAGE_ROWS=plan.page_rows,
+        BLOCK_TOKENS=block_tokens,
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_OUT=block_out,
+        IS_ALIGNED=sites.is_aligned,
+        num_warps=4,
+        num_stages=2,
+        enable_fp_fusion=True,
+    )
+
+
+def _plan_work(plan: LoRAPlan) -> _PlanWork:
+    starts = [plan.token_starts, *(of_group.starts for of_group in plan.pages)]
+    # All in one copy from the device, once for a plan: each would wait for it.
+    host = torch.stack(starts).tolist()
+    most = max((stop - start for start, stop in pairwise(host[0])), default=0)
+    block_tokens = DECODE_TOKENS if most <= DECODE_TOKENS else PREFILL_TOKENS
+    return _PlanWork(token_starts=host[0], page_starts=host[1:], block_tokens=block_tokens)
+
+
+def _work(of_plan: _PlanWork, plan: LoRAPlan, groups: Sequence[int]) -> _Work | None:
+    tables = [plan.pages[group].pages.flatten() for group in groups]
+    tiles: list[_Tile] = []
+    first_page = split_size = 0
+    for site, group in enumerate(groups):
+        for tile in _tiles(of_plan, of_plan.page_starts[group]):
+            tiles.append(
+                tile._replace(
+                    site=site, first_page=first_page + tile.first_page, partials=split_size
+                )
+            )
+            split_size += tile.num_tokens * tile.num_pages * plan.page_rows
+        first_page += len(tables[site])
+    if not tiles:
+        return None
+    return _Work(
+        tiles=torch.tensor(tiles, dtype=torch.int64, device=plan.tokens.device),
+        pages=torch.cat(tables),
+        max_pages=max(tile.num_pages for tile in tiles),
+        split_size=split_size,
+    )
+
+
+def _tiles(of_plan: _PlanWork, page_starts: Sequence[int]) -> Iterator[_Tile]:
+    """The tiles of one site, as if there were no other."""
+    spans = zip(pairwise(of_plan.token_starts), pairwise(page_starts), strict=True)
+    for (start, stop), (first_page, end_page) in spans:
+        if first_page == end_page:
+            continue
+        for first in range(start, stop, of_plan.block_tokens):
+            num_tokens = min(of_plan.block_tokens, stop - first)
+            num_pages = end_page - first_page
+            yield _Tile(0, first, num_tokens, first_page, num_pages, page_starts[-1], 0)
+
+
+def _partials(of_plan: _PlanWork, size: int, device: torch.device) -> Tensor:
+    if of_plan.partials is None or len(of_plan.partials) < size:
+        of_plan.partials = torch.empty(size, dtype=torch.float32, device=device)
+    return of_plan.partials
+
+
+def _num_splits(in_features: int, num_tokens: int) -> int:
+    is_split = in_features > MIN_SPLIT_FEATURES and num_tokens <= MAX_SPLIT_TOKENS
+    return NUM_SPLITS if is_split else 1
