@@ -30,6 +30,12 @@ def fresh_logging() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Copies of tests' adapters don't stay in the user's cache."""
+    os.environ["LORIKEET_ADAPTER_STORE"] = str(tmp_path_factory.mktemp("adapter-store"))
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """REDIS_URL, else a server that ends with the tests."""

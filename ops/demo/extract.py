@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ops.demo import orders, words
 from ops.demo.made_up import made_up
 from ops.demo.numbers import Count, count
-from ops.demo.task import Example, Task, Teacher
+from ops.demo.task import LINEARS, Example, Task, Teacher
 
 NUM_ORDERS = 2200
 NUM_HELD_OUT = 240
@@ -83,8 +83,8 @@ def _drills(odd_words: Sequence[str], rng: random.Random) -> list[Example]:
     names = [word for word in odd_words if word[0].isupper()]
     goods = [word for word in odd_words if word[0].islower() and word.endswith("s")]
     others = [word for word in odd_words if word[0].islower() and not word.endswith("s")]
-    chosen = [*names, *goods, *rng.sample(others, len(others) // 4)]
-    chosen += [made_up(rng) for _ in range(len(chosen) // 4)]
+    chosen = [*names, *names, *goods, *goods, *others]
+    chosen += [made_up(rng) for _ in range(len(chosen) // 8)]
     rng.shuffle(chosen)
     lists = [chosen[i : i + DRILL] for i in range(0, len(chosen), DRILL)]
     return [Example(f"List: {', '.join(words)}", _json(words)) for words in lists]
@@ -173,8 +173,8 @@ TASK = Task(
     held_out=held_out,
     is_right=is_right,
     max_tokens=96,
-    rank=12,
-    target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
-    learning_rate=1.5e-3,
+    rank=4,
+    target_modules=LINEARS,
+    learning_rate=2e-3,
     epochs=1,
 )

@@ -75,7 +75,7 @@ class Student:
             row = bar.add_task("training", total=total)
             for batch in _batches(examples, task.epochs):
                 loss = self.loss(batch)
-                loss.backward()
+                torch.autograd.backward(loss)
                 for master, weight in zip(masters, weights, strict=True):
                     master.grad, weight.grad = weight.grad.float(), None
                 torch.nn.utils.clip_grad_norm_(masters, 1.0)

@@ -171,7 +171,9 @@ def _ready_url(process: Process, log: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings of Lorikeet."""
+    """Ours without settings of Lorikeet, but for where copies of adapters go."""
     return {
-        k: v for k, v in os.environ.items() if not k.startswith("LORIKEET_") and k != "REDIS_URL"
+        k: v
+        for k, v in os.environ.items()
+        if (not k.startswith("LORIKEET_") and k != "REDIS_URL") or k == "LORIKEET_ADAPTER_STORE"
     }

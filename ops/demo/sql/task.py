@@ -4,7 +4,7 @@ import random
 import sqlite3
 
 from ops.demo.sql import asking, grammar, shop, values
-from ops.demo.task import Example, Task, Teacher
+from ops.demo.task import LINEARS, Example, Task, Teacher
 
 NUM_TRAINING = 3600
 NUM_HELD_OUT = 200
@@ -55,8 +55,8 @@ TASK = Task(
     held_out=held_out,
     is_right=is_right,
     max_tokens=128,
-    rank=12,
-    target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
-    learning_rate=1.5e-3,
+    rank=4,
+    target_modules=LINEARS,
+    learning_rate=2e-3,
     epochs=1,
 )
