@@ -2,12 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_sets import native_kernels
+from kernel_sets import SET_IDS, SETS, kernels_of
 from lora import wrapped
 from tiny import save_adapter, tiny_model
 from torch import nn
 
-from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.batch import build_batch
 from worker.lora.layers import ServedLinear, Siblings
@@ -60,24 +59,17 @@ def test_a_batch_of_another_size_is_an_error(tmp_path: Path) -> None:
         case.model(ids(7))
 
 
-KERNELS = {"torch": lambda _: ReferenceKernels(), "native": native_kernels}
-
-
 @pytest.mark.parametrize("biases", [(False, False, False), (True, True, True), (True, False, True)])
-@pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kernels", "dtype"), SETS, ids=SET_IDS)
 @torch.no_grad()
 def test_siblings_give_what_each_linear_gave(
-    dtype: torch.dtype, kernels: str, biases: tuple[bool, ...]
+    kernels: str, dtype: torch.dtype, biases: tuple[bool, ...]
 ) -> None:
-    if kernels == "native" and dtype is torch.float16:
-        pytest.skip("the native kernels have no float16")
     outs = (40, 7, 16)
     linears = [nn.Linear(61, o, b).to(dtype) for o, b in zip(outs, biases, strict=True)]
     x = torch.randn(2, 5, 61).to(dtype)
     expected = [linear(x) for linear in linears]
-    some: Kernels = KERNELS[kernels](dtype)
-    siblings = Siblings(["q", "k", "v"], linears, some)
+    siblings = Siblings(["q", "k", "v"], linears, kernels_of(kernels, dtype))
     for order in ([0, 1, 2], [2, 0, 1]):
         again = x.clone()  # another tensor: another product
         got = {index: siblings.part(index, again) for index in order}
