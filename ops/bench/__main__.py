@@ -11,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ops.bench.bench import Bench
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
+from ops.bench.probes.adapter_commands import adapters_app
 from ops.bench.probes.commands import probes_app
 from ops.bench.progress import progress
 from ops.bench.report import WIDTH, lines, table, write_results
@@ -24,6 +25,7 @@ QUICK_CLIENTS = "32"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(probes_app)
+app.add_typer(adapters_app)
 
 
 @app.callback(invoke_without_command=True)

@@ -66,8 +66,8 @@ async def measure_queue(
 
 
 async def _claim_delays_ms(url: str, num_jobs: int) -> list[float]:
-    pool = _new_pool()
-    async with _queue(url, pool) as (queue, _), _parked_worker(url, pool) as worker:
+    pool = new_pool()
+    async with own_pool(url, pool) as (queue, _), _parked_worker(url, pool) as worker:
         delays = []
         for _ in range(num_jobs):
             await _line(worker, "parked")
@@ -101,7 +101,7 @@ async def _line(worker: Process, start: str) -> str:
 
 async def _run_worker(url: str, pool: str) -> None:
     """Claim and finish for ever, and tell standard output about it."""
-    async with _queue(url, pool) as (queue, _):
+    async with own_pool(url, pool) as (queue, _):
         await _register(queue)
         while True:
             jobs = await _claim(queue)
@@ -116,7 +116,7 @@ async def _run_worker(url: str, pool: str) -> None:
 
 async def _pass_jobs(url: str, num_jobs: int) -> tuple[float, float]:
     """Jobs per second and Redis' CPU microseconds per job."""
-    async with _queue(url, _new_pool()) as (queue, redis):
+    async with own_pool(url, new_pool()) as (queue, redis):
         await _register(queue)
         cpu, start = await _redis_cpu_s(redis), time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
@@ -147,7 +147,8 @@ async def _work(queue: Queue, num_jobs: int) -> None:
 
 
 @asynccontextmanager
-async def _queue(url: str, pool: str) -> AsyncIterator[tuple[Queue, Redis]]:
+async def own_pool(url: str, pool: str) -> AsyncIterator[tuple[Queue, Redis]]:
+    """The queue of a pool that is gone after the block."""
     redis, keys = connect(url, max_connections=2 * ENQUEUERS), Keys(pool)
     try:
         yield Queue(redis, keys), redis
@@ -200,7 +201,8 @@ def _token(claimed: ClaimedJob) -> Tokens:
     return Tokens(job=claimed.job.id, try_=claimed.try_, choice=0, index=0, ids=(1,), text=" word")
 
 
-def _new_pool() -> str:
+def new_pool() -> str:
+    """A name that no other pool has."""
     return f"bench-{uuid.uuid4().hex[:12]}"
 
 

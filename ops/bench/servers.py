@@ -36,7 +36,7 @@ def lorikeet(
 ) -> Iterator[Serving]:
     """Serve the model and its adapters by name until the block ends: Redis, worker and front end.
 
-    `scratch` takes the data of Redis and the logs.
+    `scratch` takes the data of Redis, copies of adapters and the logs.
 
     Raises:
         ServerFailed: it didn't get ready.
@@ -48,9 +48,10 @@ def lorikeet(
         program = str(Path(sysconfig.get_path("scripts")) / "lorikeet")
         served = ["--model", str(model), "--served-name", BASE]
         served += ["--adapters", *_named(adapters)] if adapters else []
+        stored = ["--adapter-store", str(scratch / "adapter-store")]
         port = free_port()
         commands = {
-            "worker": [program, "worker", *served, *worker_flags, *common],
+            "worker": [program, "worker", *served, *stored, *worker_flags, *common],
             "api": [program, "api", "--port", str(port), *common],
         }
         started = {

@@ -18,6 +18,13 @@ from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
+from ops.bench.probes.registered import (
+    Registered,
+    measure_claims,
+    measure_served,
+    registered_finding,
+)
+from ops.bench.probes.schema import measure_schema
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_steps
 from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
 from ops.bench.processes import Serving
@@ -67,6 +74,29 @@ def test_contexts_are_measured_with_the_bytes_of_their_keys_and_values(model: Pa
     assert long.kv_bytes == 2 * short.kv_bytes
     assert short.step_ms > 0
     assert short.prefill_ms_per_token > 0
+
+
+def test_rows_under_a_schema_are_measured_beside_free_ones(model: Path) -> None:
+    cost = measure_schema(model, 3).figures["cost"]
+    assert len(cost.free_ms) == len(cost.bound_ms) > 1
+    assert all(ms > 0 for ms in (*cost.free_ms, *cost.bound_ms))
+
+
+def test_claims_are_measured_by_how_many_adapters_are_registered(redis_url: str) -> None:
+    few, many = measure_claims(redis_url, [2, 20], 2, 2)
+    assert len(few) == len(many) == 2
+    assert all(us > 0 for us in (*few, *many))
+
+
+def test_servers_are_measured_in_turn_and_compared_round_by_round(serving: Serving) -> None:
+    one, other = measure_served([serving.url, serving.url], ["a0", "a1"], 2)
+    sizes = [
+        Registered(adapters=size, claim_us=[50.0, 60.0], tokens_per_s=rates)
+        for size, rates in ((10, one), (10_000, [2 * rate for rate in one]))
+    ]
+    assert len(other) == 2
+    assert "10,000 adapters" in registered_finding(sizes, 2).says[1]
+    assert "(2.000 x)" in registered_finding(sizes, 2).says[1]
 
 
 def test_without_a_gpu_one_line_says_that_nothing_is_measured() -> None:

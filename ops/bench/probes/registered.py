@@ -1,0 +1,173 @@
+"""What adapters cost that are registered and not asked for."""
+
+import asyncio
+import statistics
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ops.bench.answers import Answer
+from ops.bench.arrivals import Closed
+from ops.bench.lengths import Length
+from ops.bench.load import Load, send_load
+from ops.bench.modules import MeasurementFailed
+from ops.bench.probes.finding import Chart, Finding
+from ops.bench.queue import LEASE_MS, LIMITS, new_pool, own_pool
+from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.jobs import Endpoint, Job, SamplingParams
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.registry import Adapter, Registry
+from shared.workers import WorkerInfo
+
+CLIENTS = 8
+REQUESTS = 64
+"""Of one round."""
+CLAIMED_AT_ONCE = 8
+JOBS = 2000
+"""Claimed in one round, by a worker without an engine."""
+WORKER = WorkerId("bench:1:0")
+INFO = WorkerInfo(model="bench", device="cpu", dtype="none", version="0", max_num_seqs=JOBS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """Rounds with so many adapters registered, and the same ones asked for."""
+
+    adapters: int
+    claim_us: list[float]
+    """Redis' time for a claim, by its own commandstats."""
+    tokens_per_s: list[float]
+    """Served through worker and front end."""
+
+
+def measure_claims(url: str, sizes: Sequence[int], active: int, rounds: int) -> list[list[float]]:
+    """Microseconds of a claim in the Redis at `url`, which nobody else uses, by size and round."""
+    return asyncio.run(_measure_claims(url, sizes, active, rounds))
+
+
+def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> list[list[float]]:
+    """Output tokens per second of the servers in turn, by server and round."""
+    for url in urls:
+        _tokens_per_s(url, models, "warm-up")
+    found: list[list[float]] = [[] for _ in urls]
+    for number in range(rounds):
+        for index, url in enumerate(urls):
+            found[index].append(_tokens_per_s(url, models, str(number)))
+    return found
+
+
+def registered_finding(sizes: Sequence[Registered], active: int) -> Finding:
+    """Ratios are medians over rounds of one size to the first."""
+    first = sizes[0]
+    says = tuple(
+        f"{one.adapters:,} adapters registered, {active} of them asked for: a claim takes Redis "
+        f"{statistics.median(one.claim_us):.0f} us ({_ratio(one.claim_us, first.claim_us):.3f} x), "
+        f"{statistics.median(one.tokens_per_s):.0f} tokens/s "
+        f"({_ratio(one.tokens_per_s, first.tokens_per_s):.3f} x)"
+        for one in sizes
+    )
+    series = {
+        f"{one.adapters:,} registered": [(n + 1, value) for n, value in enumerate(one.tokens_per_s)]
+        for one in sizes
+    }
+    chart = Chart(x="round", y="output tokens per second", series=series)
+    return Finding(name="registered", figures={"sizes": sizes}, says=says, chart=chart)
+
+
+def _ratio(some: Sequence[float], other: Sequence[float]) -> float:
+    return statistics.median(one / another for one, another in zip(some, other, strict=True))
+
+
+def _tokens_per_s(url: str, models: Sequence[str], seed: str) -> float:
+    load = Load(
+        url=url,
+        models=tuple(models),
+        arrivals=Closed(clients=CLIENTS),
+        requests=REQUESTS,
+        input_words=Length(32, 32),
+        output_tokens=Length(32, 32),
+        seed=f"registered/{seed}",
+    )
+    answers: list[Answer] = asyncio.run(send_load(load))
+    if errors := [answer.error for answer in answers if answer.error]:
+        raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
+    seconds = max(a.end_s for a in answers) - min(a.sent_s for a in answers)
+    return 32 * len(answers) / seconds
+
+
+async def _measure_claims(
+    url: str, sizes: Sequence[int], active: int, rounds: int
+) -> list[list[float]]:
+    found: list[list[float]] = [[] for _ in sizes]
+    for _ in range(rounds):
+        for index, size in enumerate(sizes):
+            found[index].append(await _claim_us(url, size, active))
+    return found
+
+
+async def _claim_us(url: str, size: int, active: int) -> float:
+    """The mean over enough claims for all jobs."""
+    pool = new_pool()
+    async with own_pool(url, pool) as (queue, redis):
+        registry = Registry(redis, Keys(pool))
+        for number in range(size):
+            await registry.add_adapter(_adapter(number))
+        await queue.register(WORKER, lease_ms=LEASE_MS, info=INFO, residents=_versions(active))
+        for number in range(JOBS):
+            await queue.enqueue(_job(_version(number % active)), LIMITS)
+        await redis.config_resetstat()
+        await _claim_all(queue, _versions(active))
+        stats = await redis.info("commandstats")
+    return float(stats["cmdstat_evalsha"]["usec_per_call"])
+
+
+async def _claim_all(queue: Queue, residents: Sequence[AdapterVersion]) -> None:
+    num_claimed = 0
+    while num_claimed < JOBS:
+        claim = await queue.claim(
+            WORKER,
+            sequences=CLAIMED_AT_ONCE,
+            tokens=10**6,
+            steal_ms=1000,
+            max_cold=0,
+            residents=residents,
+        )
+        num_claimed += len(claim.jobs)
+
+
+def _adapter(number: int) -> Adapter:
+    return Adapter(
+        name=f"a{number}",
+        version=_version(number),
+        digest=f"{number:064x}",
+        weights_digest=f"{number:064x}",
+        source=f"/adapters/a{number}",
+        rank=16,
+        num_bytes=10_000_000,
+        created_s=int(time.time()),
+    )
+
+
+def _version(number: int) -> AdapterVersion:
+    return AdapterVersion(f"a{number}@{number:012x}")
+
+
+def _versions(active: int) -> list[AdapterVersion]:
+    return [_version(number) for number in range(active)]
+
+
+def _job(version: AdapterVersion) -> Job:
+    return Job(
+        id=JobId(uuid.uuid4().hex),
+        endpoint=Endpoint.COMPLETIONS,
+        model=version,
+        version=version,
+        sampling=SamplingParams(seed=0, max_tokens=1),
+        created_s=int(time.time()),
+        deadline_ms=LEASE_MS,
+        cost=129,
+        reply_to=ApiId("bench"),
+        prompts=("word " * 128,),
+    )
