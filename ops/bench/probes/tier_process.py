@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
+from worker.huge_pages import use_huge_pages
 from worker.share_cores import share_cores
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def loading(
     rounds: Annotated[int, typer.Option(help="loads")],
 ) -> None:
     """Steps of sequences of some adapters while another one is loaded, from its files each time."""
-    share_cores()  # as the worker does, before torch is imported
+    _prepare()
     print(json.dumps(asdict(asyncio.run(_loading(model, large, adapters, clients, rounds)))))
 
 
@@ -72,9 +73,14 @@ def turnover(
     host_mb: Annotated[int, typer.Option(help="host memory for adapters")],
 ) -> None:
     """Memory while adapters take turns in it."""
-    share_cores()
+    _prepare()
     samples = asyncio.run(_turnover(model, adapters, loads, device_mb, host_mb))
     print(json.dumps([asdict(sample) for sample in samples]))
+
+
+def _prepare() -> None:
+    share_cores()  # as the worker does, before torch is imported
+    use_huge_pages()
 
 
 async def _loading(

@@ -50,11 +50,13 @@ def to_sql(table: str, question: Question, conditions: Sequence[Condition]) -> s
     """The query, its values still to be filled in."""
     wheres = [where for where in (question.where, *(c.where for c in conditions)) if where]
     behind = (f" WHERE {' AND '.join(wheres)}" if wheres else "") + f" {question.tail}".rstrip()
+    if table != "orders":
+        return _TABLE.sub("", f"SELECT {question.select} FROM {table}{behind}")
     used = set(_TABLE.findall(question.select + behind))
-    joins = "".join(_JOINS[name] for name in "cp" if name in used) if table == "orders" else ""
-    if joins:
-        return f"SELECT {question.select} FROM orders o{joins}{behind}"
-    return _TABLE.sub("", f"SELECT {question.select} FROM {table}{behind}")
+    joins = "".join(_JOINS[name] for name in "cp" if name in used)
+    # Columns are named with their table, joined or not: a model that writes `SELECT o.quantity`
+    # can't know yet which conditions will follow.
+    return f"SELECT {question.select} FROM orders o{joins}{behind}"
 
 
 def _variety(phrase: str) -> int:

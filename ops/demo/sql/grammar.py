@@ -11,7 +11,7 @@ KNOWN, HELD_OUT = 0, 1
 class Condition:
     """A filter: its SQL, and how it is said behind a noun and as a verb.
 
-    In SQL c, p and o are the tables; a table that is alone in a query is not named in it.
+    In SQL c, p and o are the tables; only beside orders they are named in a query.
     """
 
     where: str
