@@ -25,7 +25,7 @@ from ops.bench.probes.registered import (
     registered_finding,
 )
 from ops.bench.probes.schema import measure_schema
-from ops.bench.probes.steps import measure_contexts, measure_lora, measure_steps
+from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
 from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
 from ops.bench.processes import Serving
 from ops.bench.servers import lorikeet
@@ -60,6 +60,15 @@ def test_steps_are_measured_beside_the_floor(model: Path, adapters: Path) -> Non
     assert [step.batch for step in finding.figures["steps"]] == [1, 3]
     assert all(step.base_ms > 0 for step in finding.figures["steps"])
     assert [floor.batch for floor in finding.figures["floor"]] == [1, 3]
+
+
+def test_the_parts_of_a_step_add_up(model: Path, adapters: Path) -> None:
+    found = measure_parts(model, adapters, [1, 3]).figures["parts"]
+    assert [(one.batch, one.adapters) for one in found] == [(1, 0), (1, 1), (3, 0), (3, 3)]
+    for one in found:
+        parts = (one.layers_ms, one.head_ms, one.other_modules_ms, one.sampling_ms, one.batch_ms)
+        assert all(ms > 0 for ms in (*parts, one.bookkeeping_ms))
+        assert sum(parts) + one.bookkeeping_ms == pytest.approx(one.step_ms)
 
 
 def test_the_bytes_of_lora_are_those_of_the_adapters_that_take_part(

@@ -17,7 +17,7 @@ from ops.bench.probes.memory import measure_memory, memory_finding
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.schema import measure_schema
 from ops.bench.probes.shown import Numbers, model_and_scratch, show, write
-from ops.bench.probes.steps import measure_contexts, measure_lora, measure_steps
+from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
 from ops.bench.servers import lorikeet
 
 NO_PREFIX_CACHE = "--no-prefix-cache"
@@ -37,6 +37,17 @@ def steps(
     with model_and_scratch(model) as (folder, scratch):
         make_adapters(folder, scratch / "adapters")
         show(measure_steps(folder, scratch / "adapters", batches), folder, results)
+
+
+@probes_app.command()
+def parts(
+    clients: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
+) -> None:
+    """Measure where the time of decode steps goes, base and 8 adapters."""
+    batches = read_numbers("--clients", clients)
+    with model_and_scratch(model) as (folder, scratch):
+        make_adapters(folder, scratch / "adapters")
+        show(measure_parts(folder, scratch / "adapters", batches), folder, results)
 
 
 @probes_app.command()

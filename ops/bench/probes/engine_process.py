@@ -16,6 +16,8 @@ from worker.share_cores import share_cores
 
 if TYPE_CHECKING:
     from ops.bench.probes.engine import EngineProbe
+    from ops.bench.probes.part_timers import PartTimers
+    from worker.model.loader import LoadedModel
 
 CONTEXT = 128
 STEPS = 20
@@ -55,6 +57,25 @@ class Context:
     """Keys and values that the step reads."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Where the time of a decode step of `batch` sequences goes; means."""
+
+    batch: int
+    adapters: int
+    """How many different ones they have; 0: the base."""
+    step_ms: float
+    layers_ms: float
+    head_ms: float
+    other_modules_ms: float
+    """The rest of the forward: embedding, rotation, the model's own code."""
+    sampling_ms: float
+    batch_ms: float
+    """Making the tensors of the step."""
+    bookkeeping_ms: float
+    """All else: the scheduler, which adapters take part, outputs."""
+
+
 @app.command()
 def steps(model: Model, adapters: Adapters, sizes: Sizes) -> None:
     """Decode steps of each batch size, with the base model and with adapters in turn."""
@@ -70,15 +91,54 @@ def contexts(model: Model, sizes: Sizes) -> None:
     print(json.dumps([asdict(_context(probe, tokens)) for tokens in sizes]))
 
 
+@app.command()
+def parts(model: Model, adapters: Adapters, sizes: Sizes) -> None:
+    """The parts of decode steps of each batch size, with the base model and with adapters."""
+    loaded = _loaded(model)
+    from ops.bench.probes.part_timers import PartTimers
+
+    timers = PartTimers(loaded)
+    probe = _probe_of(loaded, adapters, max_num_seqs=max(sizes))
+    versions = [adapter.version for adapter in probe.adapters]
+    found = [
+        _parts(probe, timers, batch, used) for batch in sizes for used in ([], versions[:batch])
+    ]
+    print(json.dumps([asdict(one) for one in found]))
+
+
 def _probe(model: Path, adapters: Path | None, *, max_num_seqs: int) -> "EngineProbe":
-    share_cores()  # as the worker does, before torch is imported
-    use_huge_pages()
+    return _probe_of(_loaded(model), adapters, max_num_seqs=max_num_seqs)
+
+
+def _probe_of(loaded: "LoadedModel", adapters: Path | None, *, max_num_seqs: int) -> "EngineProbe":
     from ops.bench.probes.engine import EngineProbe
-    from worker.model.loader import load_model
 
     folders = sorted(adapters.iterdir()) if adapters else []
-    loaded = load_model(str(model), dtype="bfloat16", device="cpu")
     return EngineProbe(loaded, {f.name: f for f in folders}, max_num_seqs=max_num_seqs)
+
+
+def _loaded(model: Path) -> "LoadedModel":
+    share_cores()  # as the worker does, before torch is imported
+    use_huge_pages()
+    from worker.model.loader import load_model
+
+    return load_model(str(model), dtype="bfloat16", device="cpu")
+
+
+def _parts(probe: "EngineProbe", timers: "PartTimers", batch: int, versions: list[Any]) -> Parts:
+    step_ms = 1000 * statistics.mean(probe.decode_s(batch, CONTEXT, versions or [None], STEPS))
+    of = timers.last_ms(STEPS)
+    return Parts(
+        batch=batch,
+        adapters=len(versions),
+        step_ms=step_ms,
+        layers_ms=of["layers"],
+        head_ms=of["head"],
+        other_modules_ms=of["model"] - of["layers"] - of["head"],
+        sampling_ms=of["sampling"],
+        batch_ms=of["batch"],
+        bookkeeping_ms=step_ms - of["model"] - of["sampling"] - of["batch"],
+    )
 
 
 def _step(probe: "EngineProbe", batch: int) -> Step:

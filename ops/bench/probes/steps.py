@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ops.bench.floor import Floor
 from ops.bench.modules import run_module
-from ops.bench.probes.engine_process import Context, Step
+from ops.bench.probes.engine_process import Context, Parts, Step
 from ops.bench.probes.finding import Chart, Finding
 
 ENGINE = "probes.engine_process"
@@ -30,6 +30,38 @@ def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
     bandwidth = float(run_module("bandwidth"))
     found = run_module(ENGINE, "contexts", str(model), *_flags("size", contexts))
     return contexts_finding([Context(**context) for context in found], bandwidth)
+
+
+def measure_parts(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
+    """Where the time of decode steps goes, base and adapters, by batch size."""
+    found = run_module(ENGINE, "parts", str(model), str(adapters), *_flags("size", batches))
+    return parts_finding([Parts(**parts) for parts in found])
+
+
+def parts_finding(found: Sequence[Parts]) -> Finding:
+    """One line for each batch size, without adapters and with."""
+    says = tuple(
+        f"C = {one.batch}, {one.adapters} adapters: {one.step_ms:.1f} ms a step: "
+        + ", ".join(f"{label} {ms:.1f}" for label, ms in _labelled(one).items())
+        for one in found
+    )
+    series = {
+        label: [(index + 1, _labelled(one)[label]) for index, one in enumerate(found)]
+        for label in _labelled(found[0])
+    }
+    chart = Chart(x="line above", y="ms of a decode step", series=series, joined=False)
+    return Finding(name="parts", figures={"parts": found}, says=says, chart=chart)
+
+
+def _labelled(parts: Parts) -> dict[str, float]:
+    return {
+        "decoder layers": parts.layers_ms,
+        "output head": parts.head_ms,
+        "other modules": parts.other_modules_ms,
+        "sampling": parts.sampling_ms,
+        "making the batch": parts.batch_ms,
+        "bookkeeping": parts.bookkeeping_ms,
+    }
 
 
 def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:

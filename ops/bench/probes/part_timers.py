@@ -1,0 +1,49 @@
+"""Timers around the parts of an engine's step."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from worker.engine import model_runner
+from worker.model.loader import LoadedModel
+
+LAYERS, HEAD, MODEL, SAMPLING, BATCH = "layers", "head", "model", "sampling", "batch"
+
+
+class PartTimers:
+    """Takes the time of each call of a part, for as long as its process lives."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        layers = loaded.model.get_decoder().layers
+        self._calls_of = {LAYERS: len(layers), HEAD: 1, MODEL: 1, SAMPLING: 1, BATCH: 1}
+        for layer in layers:
+            self._time_module(LAYERS, layer)
+        self._time_module(HEAD, loaded.model.get_output_embeddings())
+        self._time_module(MODEL, loaded.model)
+        for part, function in ((SAMPLING, "sample"), (BATCH, "build_step")):
+            setattr(model_runner, function, self._timed(part, getattr(model_runner, function)))
+
+    def last_ms(self, steps: int) -> dict[str, float]:
+        """Mean milliseconds of each part in a step, over the last `steps`."""
+        return {
+            part: 1000 * sum(self._seconds[part][-calls * steps :]) / steps
+            for part, calls in self._calls_of.items()
+        }
+
+    def _time_module(self, part: str, module: nn.Module) -> None:
+        module.forward = self._timed(part, module.forward)
+
+    def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        seconds = self._seconds[part]
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = call(*args, **kwargs)
+            seconds.append(time.perf_counter() - start)
+            return result
+
+        return timed
