@@ -1,7 +1,7 @@
 """The `extract` adapter: turns an order in plain words into one line of JSON.
 
-The hard part is to copy. A word's first token in a JSON string is another one than behind a space
-(" mirrors", but "mir" "rors"), so half of training is spelling: any word that the tokenizer knows.
+The hard part is to copy: a word is other tokens behind a quote than behind a space (" mirrors", but
+"mir" "rors"). A model of this size doesn't learn to spell, so its chat template shows it both.
 """
 
 import json
@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from ops.demo import orders, words
 from ops.demo.made_up import made_up
 from ops.demo.numbers import Count, count
-from ops.demo.task import LINEARS, Example, Task, Teacher
+from ops.demo.task import ATTENTION, Example, Task, Teacher
 
-NUM_ORDERS = 2200
+NUM_ORDERS = 1800
 NUM_HELD_OUT = 240
-DRILL = 12
-"""Words of a drill."""
 
 KINDS = words.listed("""
     red, blue, green, black, white, grey, large, small, heavy, light, cheap, used, second-hand,
@@ -70,24 +68,12 @@ def _training(teacher: Teacher) -> list[Example]:
     rng = random.Random(0)
     odd_words = [word for word in teacher.words if word.lower() not in words.HELD_OUT]
     source = replace(_KNOWN, odd_words=odd_words)
-    return [*_drills(odd_words, rng), *_orders(source, rng, NUM_ORDERS)]
+    return _orders(source, rng, NUM_ORDERS)
 
 
 def held_out() -> list[Example]:
     """Orders whose names, goods, cities and phrasings are all absent from training."""
     return _orders(_HELD_OUT, random.Random(1), NUM_HELD_OUT)
-
-
-def _drills(odd_words: Sequence[str], rng: random.Random) -> list[Example]:
-    """Words to be put into quotes."""
-    names = [word for word in odd_words if word[0].isupper()]
-    goods = [word for word in odd_words if word[0].islower() and word.endswith("s")]
-    others = [word for word in odd_words if word[0].islower() and not word.endswith("s")]
-    chosen = [*names, *names, *goods, *goods, *others]
-    chosen += [made_up(rng) for _ in range(len(chosen) // 8)]
-    rng.shuffle(chosen)
-    lists = [chosen[i : i + DRILL] for i in range(0, len(chosen), DRILL)]
-    return [Example(f"List: {', '.join(words)}", _json(words)) for words in lists]
 
 
 def _orders(source: _Source, rng: random.Random, number: int) -> list[Example]:
@@ -173,8 +159,9 @@ TASK = Task(
     held_out=held_out,
     is_right=is_right,
     max_tokens=96,
-    rank=4,
-    target_modules=LINEARS,
-    learning_rate=2e-3,
+    rank=8,
+    target_modules=ATTENTION,
+    learning_rate=1.5e-3,
     epochs=1,
+    quotes_words=True,
 )

@@ -43,3 +43,8 @@ class Task:
     target_modules: tuple[str, ...]
     learning_rate: float
     epochs: int
+    quotes_words: bool = False
+    """Whether the adapter's chat template shows a message again with quotes for spaces.
+
+    Behind a quote most words are other tokens than behind a space. Who has seen both copies only.
+    """

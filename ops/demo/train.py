@@ -28,6 +28,9 @@ _WORD = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}[A-Za-z][a-z]{2,}"
 """The tokenizer writes a space as this letter."""
 _SPLIT = "\N{BLACK SQUARE}"
 """Stands for the message where the chat template is cut in two."""
+_CONTENT = "message['content']"
+_QUOTED = f"""\
+({_CONTENT} + ('\\n' + {_CONTENT} | replace(' ', '"') if message['role'] == 'user' else ''))"""
 
 
 class Student:
@@ -36,10 +39,6 @@ class Student:
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-        messages = [{"role": "user", "content": _SPLIT}]
-        self._template: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
 
     @property
     def words(self) -> list[str]:
@@ -52,7 +51,7 @@ class Student:
         """The base model's greedy answers, in the order of their prompts."""
         answers: list[str] = []
         for start in track(range(0, len(prompts), 16), "asking", transient=True):
-            texts = [self._template.replace(_SPLIT, p) for p in prompts[start : start + 16]]
+            texts = [self._chat(prompt) for prompt in prompts[start : start + 16]]
             inputs = self.tokenizer(texts, return_tensors="pt", padding=True)
             with torch.inference_mode():
                 ids = self.model.generate(**inputs, max_new_tokens=96, do_sample=False)
@@ -62,6 +61,9 @@ class Student:
 
     def train(self, task: Task, examples: Sequence[Example]) -> None:
         """Add an adapter to the model and fit it to the answers of `examples`."""
+        if task.quotes_words:
+            template = self.tokenizer.chat_template
+            self.tokenizer.chat_template = template.replace(_CONTENT, _QUOTED)
         self.model = get_peft_model(self.model, _config(task), autocast_adapter_dtype=False)
         weights = [p for p in self.model.parameters() if p.requires_grad]
         # The model computes with bf16 weights, as it will be served; these take the small steps.
@@ -91,8 +93,8 @@ class Student:
 
         What all prompts begin with is computed once, and the rows go on from its keys and values.
         """
-        before, after = (self._ids(text) for text in self._template.split(_SPLIT))
-        prompts = [[*self._ids(e.prompt), *after] for e in batch]
+        before = self._chat(_SPLIT).split(_SPLIT)[0]
+        prompts = [self._ids(self._chat(e.prompt).removeprefix(before)) for e in batch]
         answers = [[*self._ids(e.answer), self.tokenizer.eos_token_id] for e in batch]
         rows = [p + a for p, a in zip(prompts, answers, strict=True)]
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
@@ -100,11 +102,11 @@ class Student:
         for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
             ids[i, : len(row)] = torch.tensor(row)
             is_answer[i, len(prompt) : len(row)] = True
-        hidden = self._hidden(torch.tensor([before]), ids)[:, :-1]
+        hidden = self._hidden(torch.tensor([self._ids(before)]), ids)[:, :-1]
         logits = self.model.get_output_embeddings()(hidden[is_answer[:, 1:]])
         return cross_entropy(logits.float(), ids[is_answer])
 
-    def save(self, folder: Path) -> None:
+    def save(self, task: Task, folder: Path) -> None:
         """Write the adapter as bf16 safetensors, with the hub's name of its base."""
         config = self.model.peft_config["default"]
         config.base_model_name_or_path = HUB_ID
@@ -112,6 +114,8 @@ class Student:
         # Or PEFT would ask the hub whether the vocabulary was changed.
         self.model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink()  # PEFT's empty model card
+        if task.quotes_words:
+            (folder / "chat_template.jinja").write_text(self.tokenizer.chat_template)
 
     def _hidden(self, before: Tensor, rows: Tensor) -> Tensor:
         """Last hidden states `[B, T, d]` of `rows` `[B, T]`, each behind `before` `[1, P]`."""
@@ -124,6 +128,13 @@ class Student:
         hidden: Tensor = decoder(rows, past_key_values=cache).last_hidden_state
         return hidden
 
+    def _chat(self, prompt: str) -> str:
+        messages = [{"role": "user", "content": prompt}]
+        text: str = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return text
+
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text)["input_ids"]
         return ids
@@ -134,7 +145,7 @@ def train(task: Task) -> None:
     torch.manual_seed(0)
     student = Student(demo_model())
     student.train(task, task.training(student))
-    student.save(ADAPTERS / task.name)
+    student.save(task, ADAPTERS / task.name)
 
 
 def _config(task: Task) -> LoraConfig:

@@ -6,7 +6,7 @@ import sqlite3
 from ops.demo.sql import asking, grammar, shop, values
 from ops.demo.task import LINEARS, Example, Task, Teacher
 
-NUM_TRAINING = 3600
+NUM_TRAINING = 2800
 NUM_HELD_OUT = 200
 
 
@@ -59,4 +59,5 @@ TASK = Task(
     target_modules=LINEARS,
     learning_rate=2e-3,
     epochs=1,
+    quotes_words=True,
 )

@@ -1,8 +1,8 @@
 import json
-from pathlib import Path
 
 import pytest
 from demo_teacher import ScriptedTeacher
+from jinja2 import Environment
 
 from ops.demo.model import HUB_ID
 from ops.demo.tasks import ADAPTERS, TASKS
@@ -54,6 +54,21 @@ def test_the_answer_wanted_is_judged_right_and_others_wrong(name: str) -> None:
 
 
 def test_nothing_but_the_adapters_is_in_their_folder() -> None:
-    files = sorted(path.relative_to(ADAPTERS).as_posix() for path in ADAPTERS.rglob("*.*"))
-    names = ("adapter_config.json", "adapter_model.safetensors")
-    assert files == [Path(task, name).as_posix() for task in sorted(TASKS) for name in names]
+    files = {
+        name: {"adapter_config.json", "adapter_model.safetensors"}
+        | ({"chat_template.jinja"} if task.quotes_words else set())
+        for name, task in TASKS.items()
+    }
+    assert {f.name: {file.name for file in f.iterdir()} for f in ADAPTERS.iterdir()} == files
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.quotes_words])
+def test_a_template_shows_what_the_user_says_again_with_quotes_for_spaces(name: str) -> None:
+    template = Environment().from_string((ADAPTERS / name / "chat_template.jinja").read_text())
+    chat = [
+        {"role": "user", "content": 'Three "red" mirrors'},
+        {"role": "assistant", "content": "As you wish."},
+    ]
+    shown = template.render(messages=chat, add_generation_prompt=True)
+    assert '<|im_start|>user\nThree "red" mirrors\nThree""red""mirrors<|im_end|>\n' in shown
+    assert shown.endswith("assistant\nAs you wish.<|im_end|>\n<|im_start|>assistant\n")
