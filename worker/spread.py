@@ -41,6 +41,7 @@ class Spread:
     def came(self, versions: Iterable[AdapterVersion]) -> None:
         """Note that others hold these as well, which this worker holds from now on."""
         for version in versions:
+            self.surplus.discard(version)
             self._surplus_since_ms[version] = None
             self.num_spread += 1
 
