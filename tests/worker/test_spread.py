@@ -39,16 +39,22 @@ async def registry(redis: Redis, keys: Keys) -> Registry:
     return Registry(redis, keys)
 
 
-def read_slowly(name: str, source: str) -> ScriptedAdapter:
-    time.sleep(LOAD_S)
-    return read_scripted_adapter(name, source)
-
-
 @asynccontextmanager
 async def workers(
-    redis: Redis, pool: str, number: int, *, max_adapters: int = 8, max_num_seqs: int = 2
+    redis: Redis,
+    pool: str,
+    number: int,
+    *,
+    max_adapters: int = 8,
+    max_num_seqs: int = 2,
+    load_s: float = LOAD_S,
 ) -> AsyncIterator[list[Worker]]:
     """So many workers that hold no adapter."""
+
+    def read_slowly(name: str, source: str) -> ScriptedAdapter:
+        time.sleep(load_s)
+        return read_scripted_adapter(name, source)
+
     settings = WorkerSettings(model="scripted", pool=pool, max_num_seqs=max_num_seqs)
     async with AsyncExitStack() as stack:
         started = []
@@ -117,7 +123,7 @@ async def test_it_goes_back_to_one_worker_while_it_is_used_a_little(
 async def test_an_adapter_that_one_worker_can_serve_stays_there(
     client: Client, redis: Redis, pool: str, registry: Registry
 ) -> None:
-    async with workers(redis, pool, 3, max_num_seqs=4) as started:
+    async with workers(redis, pool, 3, max_num_seqs=4, load_s=1.0) as started:
         await register(registry, HOT)
         await ask_in_turn(client, HOT, 1)
         async with flood(client, HOT, 4) as sent:
