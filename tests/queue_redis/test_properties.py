@@ -196,11 +196,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.queue.set_residents(actor.id, add=sorted(add), remove=drop))
         actor.holds = sorted(add)
 
-    @precondition(lambda self: any(actor.holds for actor in self.actors.values()))
+    @precondition(lambda self: sum(bool(actor.holds) for actor in self.actors.values()) > 1)
     @rule(data=st.data(), steal_ms=st.sampled_from((0, NEVER_MS)))
     def shrink(self, data: st.DataObject, steal_ms: int) -> None:
-        actor = data.draw(st.sampled_from([a for a in self.actors.values() if a.holds]))
-        version = data.draw(st.sampled_from(actor.holds))
+        copies = [(actor, version) for actor in self.actors.values() for version in actor.holds]
+        actor, version = data.draw(st.sampled_from(copies))
         call = self.queue.shrink(actor.id, {version: 0}, due=[version], steal_ms=steal_ms)
         copy = self.run(call)[version]
         others = [a for a in self.actors.values() if a is not actor and version in a.holds]
