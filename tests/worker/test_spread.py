@@ -48,14 +48,17 @@ async def workers(
     max_adapters: int = 8,
     max_num_seqs: int = 2,
     load_s: float = LOAD_S,
+    adapters: tuple[str, ...] = (),
 ) -> AsyncIterator[list[Worker]]:
-    """So many workers that hold no adapter."""
+    """So many workers that hold nothing but the `adapters` that they are started with."""
 
     def read_slowly(name: str, source: str) -> ScriptedAdapter:
         time.sleep(load_s)
         return read_scripted_adapter(name, source)
 
-    settings = WorkerSettings(model="scripted", pool=pool, max_num_seqs=max_num_seqs)
+    settings = WorkerSettings(
+        model="scripted", pool=pool, max_num_seqs=max_num_seqs, adapters=adapters
+    )
     async with AsyncExitStack() as stack:
         started = []
         for _ in range(number):
@@ -148,20 +151,18 @@ async def test_a_copy_that_was_given_up_serves_again_without_a_load(
 async def test_a_copy_that_was_given_up_makes_room_before_adapters_used_longer_ago(
     client: Client, redis: Redis, pool: str, registry: Registry
 ) -> None:
-    async with workers(redis, pool, 2, max_adapters=2) as started:
-        for version in (COLD, HOT, THIRD):
+    async with workers(redis, pool, 1, max_adapters=2) as (helper,):
+        for version in (COLD, THIRD):
             await register(registry, version)
-        async with flood(client, HOT, 30):
-            await until(lambda: hold(client.queue, HOT, 2))
-            helper = next(w for w in started if w._adapters.spread.copies)
-        await until(lambda: hold(client.queue, HOT, 1))
-        other = next(w for w in started if w is not helper)
-        other._consumer.close()
         await ask_in_turn(client, COLD, 1)
-        await ask_in_turn(client, THIRD, 1)
-        engine = helper._served.engine
-        assert sorted(engine.adapters) == [COLD, THIRD]
-        assert await holders(client.queue, HOT) == 1
+        async with workers(redis, pool, 1, adapters=("hot=v1",)) as (home,):
+            async with flood(client, HOT, 30):
+                await until(lambda: hold(client.queue, HOT, 2))
+            await until(lambda: hold(client.queue, HOT, 1))
+            assert HOT in home._adapters.held
+            home._consumer.close()
+            await ask_in_turn(client, THIRD, 1)
+            assert sorted(helper._served.engine.adapters) == [COLD, THIRD]
 
 
 async def test_the_last_copy_stays_when_its_other_holder_leaves(
