@@ -11,7 +11,7 @@ from shared.ids import AdapterVersion
 from shared.views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
-"""Adapters with the most waiting jobs that are told apart; there may be thousands."""
+"""Those with the most waiting jobs, or workers, are told apart; there may be thousands."""
 OTHER_ADAPTERS = "(other)"
 
 
@@ -76,10 +76,22 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
     yield _gauge("workers_alive", "Workers with a valid lease", alive)
     running = sum(worker.running for worker in workers)
     yield _gauge("jobs_running", "Jobs that workers hold", running)
+    yield _labelled(
+        GaugeMetricFamily,
+        *("adapter_workers", "Workers that hold one adapter or the base model", "adapter"),
+        _workers_by_adapter(workers),
+    )
     for family, table in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
         for name, text, value in table:
             by_worker = {str(worker.id): value(worker) for worker in workers}
             yield _labelled(family, f"worker_{name}", text, "worker", by_worker)
+
+
+def _workers_by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
+    """By name, in whichever versions; those that most workers hold."""
+    held = ({version.rpartition("@")[0] for version in w.residents} for w in workers)
+    numbers = Counter(name for names in held for name in names)
+    return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:MAX_ADAPTERS])
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
@@ -129,5 +141,7 @@ _COUNTERS: _Table = (
     ("adapter_load_seconds", "Time that took", lambda w: w.info.counters.get("load_ms", 0) / 1000),
     ("adapter_reads", "Adapters read and checked for that", _total("reads")),
     ("adapter_evictions", "Adapters that made room", _total("evictions")),
+    ("adapter_spreads", "Adapters made resident beside another worker", _total("spreads")),
+    ("adapter_shrinks", "Those that were given up again", _total("shrinks")),
     ("lease_losses", "Times that a worker was given up and came back", _total("lease_losses")),
 )

@@ -52,7 +52,7 @@ class Keys:
         return f"{self.prefix}workers"
 
     def worker(self, worker: WorkerId) -> str:
-        """HASH: info (JSON), beat and lease (ms); a minute after the last beat."""
+        """HASH: info (JSON), its most sequences, beat and lease (ms); a minute after the last."""
         return f"{self.prefix}w:{worker}"
 
     def residents(self, worker: WorkerId) -> str:
@@ -73,7 +73,7 @@ class Keys:
         return f"{self.prefix}wake:{worker}"
 
     def loading(self, version: AdapterVersion) -> str:
-        """STRING: the one worker that loads this cold version; expires by itself."""
+        """STRING: the one worker that loads this version for all; expires by itself."""
         return f"{self.prefix}load:{version}"
 
     def tenant(self, tenant: str) -> str:

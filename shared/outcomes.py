@@ -49,6 +49,19 @@ class FinishOutcome(StrEnum):
     """The job belongs to another worker or try by now; nothing was written."""
 
 
+class Copy(StrEnum):
+    """How the copy of an adapter stands that its worker loaded although others held it."""
+
+    NEEDED = "needed"
+    """The others would hardly do without it."""
+    SURPLUS = "surplus"
+    """They would."""
+    GONE = "gone"
+    """The worker isn't among the holders any more."""
+    SOLE = "sole"
+    """There are no others any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
     """A message to a worker."""

@@ -5,7 +5,7 @@ reap and reconcile may be repeated; a claim or a publication may not: a lost cla
 `reconcile`, and readers drop events that they have seen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -26,7 +26,7 @@ from shared.events import End, Event, Tokens
 from shared.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
-from shared.outcomes import Claim, FinishOutcome, Mail, Reaped, Undecodable
+from shared.outcomes import Claim, Copy, FinishOutcome, Mail, Reaped, Undecodable
 from shared.results import Result
 from shared.scripts import Arg, Scripts
 from shared.settings import ApiSettings
@@ -105,14 +105,48 @@ class Queue:
         *,
         add: Sequence[AdapterVersion] = (),
         remove: Sequence[AdapterVersion] = (),
-    ) -> None:
+    ) -> list[AdapterVersion]:
         """Tell what the worker has loaded, dropped, or failed to load.
+
+        Returns those of `add` that other workers hold as well.
 
         Raises:
             LeaseLost: the worker was given up.
         """
-        if not await self._scripts.run("residents", wid, len(add), *add, *remove):
+        shared = await self._scripts.run("residents", wid, len(add), *add, *remove)
+        if shared == 0:
             raise _lease_lost(wid)
+        return [AdapterVersion(version.decode()) for version in shared]
+
+    async def shrink(
+        self,
+        wid: WorkerId,
+        copies: Mapping[AdapterVersion, int],
+        *,
+        due: Collection[AdapterVersion],
+        steal_ms: int,
+    ) -> dict[AdapterVersion, Copy]:
+        """How copies stand beside those of other workers; takes back that the worker holds them.
+
+        It does so with those that are `due` if they are surplus, never with the last holder's.
+        May be repeated.
+
+        Args:
+            wid: the worker.
+            copies: versions that it holds -> how many of their jobs it runs.
+            due: those that were surplus for long enough.
+            steal_ms: a job that waits for longer shows that a copy is needed.
+
+        Raises:
+            LeaseLost: the worker was given up.
+        """
+        args: list[Arg] = [steal_ms]
+        for version, running in copies.items():
+            args += (version, running, int(version in due))
+        found = await self._scripts.run("shrink", wid, *args)
+        if found == 0:
+            raise _lease_lost(wid)
+        return dict(zip(copies, (Copy(raw.decode()) for raw in found), strict=True))
 
     async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
         """Be the one worker that loads a version which waits and nobody holds; False: it isn't.

@@ -8,6 +8,7 @@ from shared.connection import Redis, redis_errors
 from shared.keys import Keys
 
 PARTS = {
+    "spread": {"claim", "shrink"},
     "give_back": {"release", "reconcile", "leave", "reap"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }

@@ -1,4 +1,7 @@
-"""Lets go of adapter versions that nobody refers to any more: in Redis, in memory and on disk."""
+"""Lets go of adapter versions that nobody refers to any more: in Redis, in memory and on disk.
+
+And of copies in memory that other workers can do without.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +14,7 @@ from shared.ids import AdapterVersion
 from shared.registry import Registry
 from worker.adapter_store import AdapterStore
 from worker.adapters import Adapters
+from worker.running import RunningJobs
 
 log = structlog.get_logger()
 
@@ -30,6 +34,7 @@ class AdapterKeeper:
         views: AdapterViews,
         adapters: Adapters,
         store: AdapterStore | None,
+        jobs: RunningJobs,
         *,
         base: AdapterVersion,
     ) -> None:
@@ -37,6 +42,7 @@ class AdapterKeeper:
         self._views = views
         self._adapters = adapters
         self._store = store
+        self._jobs = jobs
         self._base = base
         self._has_mail = asyncio.Event()
 
@@ -53,6 +59,7 @@ class AdapterKeeper:
                 async with asyncio.timeout(SWEEP_S):
                     await self._has_mail.wait()
             with contextlib.suppress(RedisUnavailable):
+                await self._adapters.shrink(self._jobs.num_by_version)
                 if forgotten := await self._registry.sweep():
                     log.info("adapters_forgotten", versions=forgotten)
                 if self._has_mail.is_set() or loop.time() - tidied_s > TIDY_S:

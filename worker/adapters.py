@@ -6,7 +6,7 @@ registry says. Reading, checking and copying run in threads of their own, while 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
@@ -22,6 +22,7 @@ from worker.lease import Lease
 from worker.loader_threads import LoaderThreads
 from worker.retry import until_redis_is_back
 from worker.room import Room
+from worker.spread import Spread
 
 if TYPE_CHECKING:  # they import torch
     from worker.engine.engine import Engine
@@ -63,6 +64,7 @@ class Adapters:
     ) -> None:
         """Start with the base alone; `read` takes a registry's entry, checks all, and blocks."""
         self.room = Room()
+        self.spread = Spread()
         self.on_loaded: Callable[[], None] = lambda: None
         """Called after each load: the next one may begin."""
         self._num_reads = 0
@@ -90,8 +92,8 @@ class Adapters:
 
     @property
     def held(self) -> list[AdapterVersion]:
-        """What the engine holds or will hold soon, the base included."""
-        return sorted(self._residents | self._loading)
+        """What jobs are claimed for first: it is here or will be soon. The base is included."""
+        return sorted(self._offered | self._loading)
 
     @property
     def known(self) -> list[AdapterVersion]:
@@ -111,6 +113,8 @@ class Adapters:
             "loads": self._num_loads,
             "load_ms": int(1000 * self._load_s),
             "evictions": self._num_evictions,
+            "spreads": self.spread.num_spread,
+            "shrinks": self.spread.num_given_up,
         }
 
     @property
@@ -139,8 +143,8 @@ class Adapters:
         return int(max(MIN_STEAL_MS, STEAL_PER_LOAD * self._mean_load_ms))
 
     def for_registration(self) -> list[AdapterVersion]:
-        """What the engine holds; the pool is told of changes from here on."""
-        self._told = set(self._residents)
+        """What the pool is to know of; it is told of changes from here on."""
+        self._told = self._offered
         return sorted(self._told)
 
     async def add(self, adapter: "LoRAAdapter") -> None:
@@ -165,10 +169,30 @@ class Adapters:
             self._host.drop(version)
             if version in self._residents:
                 await self._call(lambda engine: engine.remove_adapter(version))
-                self._residents.discard(version)
+                self._forget([version])
                 self.room.memory_freed()
-                self._num_evictions += 1
         await self._tell_pool()
+
+    async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
+        """Give up copies that others can do without for long; `running` jobs there are of each."""
+        spread, wid, steal_ms = self.spread, self._lease.wid, self.steal_ms
+        if not spread.copies:
+            return
+        async with self._telling:
+            now_ms = time.monotonic() * 1000
+            copies = {version: running.get(version, 0) for version in spread.copies}
+            due = spread.due(now_ms, steal_ms)
+            try:
+                standing = await self._queue.shrink(wid, copies, due=due, steal_ms=steal_ms)
+            except LeaseLost:
+                self._lease.lose(wid)
+                return
+            if wid != self._lease.wid:  # the next id is registered with all of them
+                return
+            given_up = spread.note(standing, now_ms)
+            self._told -= given_up
+        if given_up:
+            log.info("adapter_copies_given_up", versions=sorted(given_up))
 
     @asynccontextmanager
     async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
@@ -178,6 +202,7 @@ class Adapters:
             AdapterRejected: it can't be loaded; NoRoom if only for now.
         """
         self._host.touch(version)
+        self.spread.used(version)
         if version not in self._residents:
             self._loading.add(version)
         loaded = None
@@ -269,9 +294,9 @@ class Adapters:
     async def _place(self, image: "AdapterImage") -> "Reserved":
         """Memory on the device, for which others may have to go."""
         async with self._engine_turn:
-            placing = await self._call(lambda engine: engine.place(image))
-            self._residents.difference_update(placing.evicted)
-            self._num_evictions += len(placing.evicted)
+            surplus = frozenset(self.spread.surplus)
+            placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
+            self._forget(placing.evicted)
         if placing.evicted:
             await self._tell_pool()
         if placing.reserved is None:
@@ -300,6 +325,15 @@ class Adapters:
         share = LOAD_MS_SHARE if self._mean_load_ms else 1.0
         self._mean_load_ms += (1000 * seconds - self._mean_load_ms) * share
 
+    @property
+    def _offered(self) -> set[AdapterVersion]:
+        return self._residents - self.spread.surplus
+
+    def _forget(self, evicted: Sequence[AdapterVersion]) -> None:
+        self._residents.difference_update(evicted)
+        self.spread.left(evicted)
+        self._num_evictions += len(evicted)
+
     async def _call(self, function: Callable[["Engine"], T]) -> T:
         return await asyncio.wrap_future(self._engine.call(function))
 
@@ -309,16 +343,20 @@ class Adapters:
 
     async def _tell_pool(self) -> None:
         async with self._telling:
-            now, told = set(self._residents), self._told
+            now, told = self._offered, self._told
             if now != told:
                 self._told = now
-                await self._set_residents(sorted(now - told), sorted(told - now))
+                shared = await self._set_residents(sorted(now - told), sorted(told - now))
+                self.spread.came(now.intersection(shared))
 
-    async def _set_residents(self, add: list[AdapterVersion], remove: list[AdapterVersion]) -> None:
+    async def _set_residents(
+        self, add: list[AdapterVersion], remove: list[AdapterVersion]
+    ) -> list[AdapterVersion]:
         wid = self._lease.wid
         try:
-            await until_redis_is_back(
+            return await until_redis_is_back(
                 lambda: self._queue.set_residents(wid, add=add, remove=remove)
             )
         except LeaseLost:
             self._lease.lose(wid)
+            return []

@@ -104,6 +104,7 @@ class Worker:
             AdapterViews(redis, self._keys),
             self._adapters,
             served.store,
+            self._jobs,
             base=served.base.version,
         )
         self._look_ahead = LookAhead(self._queue, self._adapters)

@@ -142,11 +142,6 @@ local function serve_merged(sources)
   end
 end
 
-local function waited_ms(version)
-  local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
-  return now - tonumber(head and redis.call('HGET', P .. 'job:' .. head, 'enq') or now)
-end
-
 local function another_loads(version)
   local loader = redis.call('GET', P .. 'load:' .. version)
   return loader and loader ~= wid
@@ -169,7 +164,7 @@ local function serve_overdue(own_score)
     if is_foreign(version) and looks < MAX_LOOKS and not another_loads(version) then
       looks = looks + 1
       local is_cold = redis.call('EXISTS', P .. 'on:' .. version) == 0
-      if waited_ms(version) > (is_cold and load_ms or OVERDUE * steal_ms) then
+      if waited_ms(version, now) > (is_cold and load_ms or OVERDUE * steal_ms) then
         if serve_from(open(version), 1) then start_load(version) end
         return
       end
@@ -177,22 +172,23 @@ local function serve_overdue(own_score)
   end
 end
 
--- How long the queue of this version takes its holders, by the mean time of a job.
-local function wait_there_ms(version)
+-- Whether all that hold the version are full, for so long that this worker had better help. Here
+-- its jobs would wait for the load, and where others run as well, for about the time of a job.
+local function is_backlog(version)
   local running = 0
   for _, holder in ipairs(redis.call('SMEMBERS', P .. 'on:' .. version)) do
-    if redis.call('ZSCORE', P .. 'idle', holder) then return 0 end
-    running = running + redis.call('ZCARD', P .. 'own:' .. holder)
+    if load_of(holder).free > 0 then return false end
+    running = running + load_of(holder).owned
   end
   local run_ms = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or 0)
-  return running > 0 and redis.call('ZCARD', P .. 'q:' .. version) * run_ms / running or 0
+  return needs_holder(redis.call('ZCARD', P .. 'q:' .. version), running, run_ms,
+    steal_ms / LOAD_SHARE, is_empty() and 0 or run_ms)
 end
 
 -- Whether this worker may take jobs of a version that others hold; else notes when it may.
 local function may_steal(version)
-  local left = steal_ms - waited_ms(version)
-  if left < 0 then return true end
-  if is_empty() and wait_there_ms(version) > steal_ms / LOAD_SHARE then return true end
+  local left = steal_ms - waited_ms(version, now)
+  if left < 0 or is_backlog(version) then return true end
   if next_steal < 0 or left + 1 < next_steal then next_steal = left + 1 end
   return false
 end
@@ -206,12 +202,12 @@ local function serve_foreign()
     for i, version in ipairs(heads) do
       if is_closed or room.cold <= 0 then return end
       local may_take = is_foreign(version)
-      if may_take and cold[i] then
-        may_take = not another_loads(version)
-      elseif may_take then
+      if may_take and not cold[i] then
         looks = looks + 1
         may_take = looks <= MAX_LOOKS and may_steal(version)
       end
+      -- One more holder at a time: it may be all that is needed.
+      may_take = may_take and not another_loads(version)
       if may_take and serve_from(open(version), math.huge) then start_load(version) end
     end
   end

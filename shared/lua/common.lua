@@ -36,6 +36,15 @@ local function is_worker(wid)
   return redis.call('ZSCORE', P .. 'workers', wid) ~= false
 end
 
+-- Renew a worker's lease, with what it tells of itself.
+local function note_worker(wid, lease_ms, info, now)
+  local key = P .. 'w:' .. wid
+  redis.call('ZADD', P .. 'workers', now + lease_ms, wid)
+  redis.call('HSET', key, 'info', info, 'seqs', cjson.decode(info).max_num_seqs, 'beat', now,
+    'lease', lease_ms)
+  redis.call('PEXPIRE', key, WORKER_TTL_MS)
+end
+
 -- Bring `ready` and `cold` in line with the head of the version's queue and with its holders.
 local function reindex(version)
   local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0, 'WITHSCORES')

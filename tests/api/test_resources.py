@@ -194,6 +194,7 @@ async def test_metrics_tell_requests_queue_and_workers(
     await waiting_job(server)
     waiting = (await http.get("/metrics")).text
     assert "lorikeet_jobs_waiting 1.0" in waiting
+    assert f'lorikeet_adapter_workers{{adapter="{ADAPTER.name}"}} 1.0' in waiting
     assert f'lorikeet_adapter_jobs_waiting{{adapter="{ADAPTER.name}"}} 1.0' in waiting
     job = await worker.take()
     assert "lorikeet_jobs_running 1.0" in (await http.get("/metrics")).text
@@ -214,6 +215,8 @@ async def test_metrics_tell_requests_queue_and_workers(
         f'lorikeet_worker_adapter_load_seconds_total{{worker="{worker.id}"}} 1.5',
         f'lorikeet_worker_adapter_reads_total{{worker="{worker.id}"}} 0.0',
         f'lorikeet_worker_adapter_evictions_total{{worker="{worker.id}"}} 2.0',
+        f'lorikeet_worker_adapter_spreads_total{{worker="{worker.id}"}} 5.0',
+        f'lorikeet_worker_adapter_shrinks_total{{worker="{worker.id}"}} 0.0',
         f'lorikeet_worker_weight_bytes{{worker="{worker.id}"}} 270.0',
         f'lorikeet_worker_kv_bytes{{worker="{worker.id}"}} 200.0',
         f'lorikeet_worker_adapter_bytes{{worker="{worker.id}"}} 30.0',

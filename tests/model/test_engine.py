@@ -219,6 +219,24 @@ def test_adapters_in_use_are_not_evicted(loaded: LoadedModel, tmp_path: Path) ->
     assert engine.add_adapter(second) == [first.version]
 
 
+def test_surplus_copies_make_room_before_all_others_but_not_while_they_are_used(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    engine = small_engine(loaded, tmp_path, 3)
+    oldest, surplus, used, new = adapters(engine, tmp_path, 4)
+    for adapter in (oldest, surplus, used):
+        engine.add_adapter(adapter)
+    run(engine, [greedy_request("a", random_prompt(1, 9), 3, surplus.version)])
+    engine.add(greedy_request("b", random_prompt(1, 9), 50, used.version))
+    given_up = {surplus.version, used.version}
+    placing = engine.place(engine.layout.image(new), surplus=given_up)
+    assert placing.evicted == [surplus.version]
+    engine.remove_adapter(new.version)
+    engine.add_adapter(surplus)
+    placing = engine.place(engine.layout.image(new), surplus=given_up - {surplus.version})
+    assert placing.evicted == [oldest.version]
+
+
 def test_nobody_is_evicted_for_an_adapter_that_still_has_no_room(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:

@@ -180,8 +180,9 @@ async def test_an_idle_worker_helps_at_once_where_the_wait_is_longer_than_a_load
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     busy, idle = await actor("w1", holds=["b@1"]), await actor("w2", holds=[])
-    await enqueue("b@1")
-    await busy.claim(sequences=1)
+    for _ in range(8):
+        await enqueue("b@1")
+    assert len(await busy.claim(sequences=8)) == 8
     job = await enqueue("b@1")
     await redis.hset(keys.counters, "run_ms", 100)
     assert await idle.claim(max_cold=1, steal_ms=3000) == []
@@ -189,16 +190,14 @@ async def test_an_idle_worker_helps_at_once_where_the_wait_is_longer_than_a_load
     assert await idle.claim_ids(max_cold=1, steal_ms=3000) == [job.id]
 
 
-async def test_an_idle_worker_leaves_a_job_to_a_parked_holder(
+async def test_an_idle_worker_leaves_a_job_to_a_holder_with_room(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     holder, idle = await actor("w1", holds=["b@1"]), await actor("w2", holds=[])
     await redis.hset(keys.counters, "run_ms", 10**6)
-    await enqueue("b@1")
-    await holder.claim(sequences=1)
-    await holder.claim()
-    await enqueue("b@1")  # wakes the holder
-    await redis.zadd(keys.idle, {holder.id: 7})
+    for _ in range(8):
+        await enqueue("b@1")
+    await holder.claim(sequences=7)  # it was woken, and comes for the last one in a moment
     assert await idle.claim(max_cold=1, steal_ms=3000) == []
 
 

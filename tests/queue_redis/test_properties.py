@@ -28,7 +28,7 @@ from shared.errors import LeaseLost
 from shared.events import End, Retry
 from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
-from shared.outcomes import FinishOutcome
+from shared.outcomes import Copy, FinishOutcome
 from shared.queue import Queue
 
 T = TypeVar("T")
@@ -195,6 +195,18 @@ class QueueMachine(RuleBasedStateMachine):
         drop = sorted(set(actor.holds) - add)
         self.run(self.queue.set_residents(actor.id, add=sorted(add), remove=drop))
         actor.holds = sorted(add)
+
+    @precondition(lambda self: sum(bool(actor.holds) for actor in self.actors.values()) > 1)
+    @rule(data=st.data(), steal_ms=st.sampled_from((0, NEVER_MS)))
+    def shrink(self, data: st.DataObject, steal_ms: int) -> None:
+        copies = [(actor, version) for actor in self.actors.values() for version in actor.holds]
+        actor, version = data.draw(st.sampled_from(copies))
+        call = self.queue.shrink(actor.id, {version: 0}, due=[version], steal_ms=steal_ms)
+        copy = self.run(call)[version]
+        others = [a for a in self.actors.values() if a is not actor and version in a.holds]
+        assert (copy is Copy.SOLE) == (not others)
+        if copy is Copy.GONE:
+            actor.holds = [held for held in actor.holds if held != version]
 
     @precondition(lambda self: self.actors)
     @rule(data=st.data())

@@ -176,7 +176,7 @@ def worker_info() -> WorkerInfo:
         host_adapter_bytes=50,
         host_adapter_bytes_max=60,
         tokens_total=7,
-        counters={"preemptions": 3, "loads": 4, "load_ms": 1500, "evictions": 2},
+        counters={"preemptions": 3, "loads": 4, "load_ms": 1500, "evictions": 2, "spreads": 5},
     )
 
 

@@ -6,7 +6,7 @@ Run as a program it is such a worker: `scripted_engine.py '{"redis_url": ..., "p
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -177,12 +177,19 @@ class ScriptedEngine:
             raise RuntimeError("scripted to break")
         return [self._advance(request) for request in list(self.requests.values())]
 
-    def place(self, adapter: ScriptedAdapter, *, may_evict: bool = True) -> ScriptedPlacing:
+    def place(
+        self,
+        adapter: ScriptedAdapter,
+        *,
+        may_evict: bool = True,
+        surplus: Collection[AdapterVersion] = (),
+    ) -> ScriptedPlacing:
         if self.max_adapters == 0:
             raise AdapterRejected("scripted to be too large")
         evicted = []
         in_use = {request.version for request in self.requests.values()}
         idle = [version for version in self.adapters if version not in in_use]
+        idle.sort(key=lambda version: version not in surplus)
         if len(self.adapters) + len(self.placed) >= self.max_adapters and may_evict and idle:
             evicted = idle[:1]
             self.remove_adapter(idle[0])

@@ -18,13 +18,14 @@ from shared.connection import Redis
 from shared.errors import RedisUnavailable
 from shared.events import End, Event, Retry, Tokens
 from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job, SamplingParams
+from shared.jobs import Endpoint, Job, JobState, SamplingParams
 from shared.keys import Keys
 from shared.queue import Limits, Queue
 from shared.registry import Adapter, Registry
 from shared.results import Result
 from shared.settings import WorkerSettings
 from shared.streams import ReplyReader
+from shared.tasks import cancel_tasks
 from worker.served import ServedModel
 from worker.service import Worker
 
@@ -174,6 +175,24 @@ class Client:
 
     def _find_end(self, job: Job) -> End | None:
         return next((e for e in self.events[job.id] if isinstance(e, End)), None)
+
+
+@asynccontextmanager
+async def flood(client: Client, version: AdapterVersion, number: int) -> AsyncIterator[list[Job]]:
+    """So many jobs of one version at any time, all of one tenant; gives those sent so far."""
+    sent: list[Job] = []
+
+    async def keep_sending() -> None:
+        while True:
+            job = await client.send(version=version, tenant="flood", seed=len(sent), max_tokens=10)
+            sent.append(job)
+            assert (await client.end_of(job)).state is JobState.DONE
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(keep_sending()) for _ in range(number)]
+        await until(lambda: len(sent) > number)
+        yield sent
+        await cancel_tasks(*tasks)
 
 
 @asynccontextmanager

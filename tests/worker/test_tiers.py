@@ -1,12 +1,11 @@
 """Adapters between their files, the host's memory and the engine, while jobs run."""
 
-import asyncio
 import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import (
@@ -18,7 +17,7 @@ from scripted_engine import (
     read_scripted_adapter,
     scripted_model,
 )
-from worker_support import Client, register, residents, running_with, until
+from worker_support import Client, flood, register, residents, running_with, until
 
 from shared.connection import Redis
 from shared.errors import ErrorCode
@@ -28,7 +27,6 @@ from shared.jobs import Job, JobState
 from shared.keys import Keys
 from shared.registry import Registry
 from shared.settings import WorkerSettings
-from shared.tasks import cancel_tasks
 from worker import consumer
 from worker.loader_threads import NICENESS
 from worker.service import Worker
@@ -89,24 +87,6 @@ def serve(
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Worker]]
-
-
-@asynccontextmanager
-async def flood(client: Client, version: AdapterVersion, number: int) -> AsyncIterator[list[Job]]:
-    """So many jobs of one version at any time, all of one tenant; gives those sent so far."""
-    sent: list[Job] = []
-
-    async def keep_sending() -> None:
-        while True:
-            job = await client.send(version=version, tenant="flood", seed=len(sent), max_tokens=10)
-            sent.append(job)
-            assert (await client.end_of(job)).state is JobState.DONE
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(keep_sending()) for _ in range(number)]
-        await until(lambda: len(sent) > number)
-        yield sent
-        await cancel_tasks(*tasks)
 
 
 async def first_token_s(client: Client, job: Job) -> float:

@@ -13,7 +13,7 @@ from json_schemas import is_valid
 from peft import PeftModel
 from reference import count_ties, greedy, with_adapter
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
-from worker_support import Client, has_workers, running_with
+from worker_support import Client, has_workers, running_with, until
 
 from shared.connection import Redis
 from shared.errors import ErrorCode
@@ -24,6 +24,7 @@ from shared.logprobs import PositionLogprobs
 from shared.registry import Registry
 from shared.results import FinishReason
 from shared.settings import WorkerSettings
+from worker import adapter_keeper, spread
 from worker.loading import load_served
 
 NUM_TOKENS = 24
@@ -113,6 +114,38 @@ async def test_an_answer_that_moves_to_another_worker_is_the_same_answer(
     assert (end.state, end.try_) == (JobState.DONE, 2)
     answers = client.seamless(moved)
     assert {i: (c.ids, c.text) for i, c in enumerate(undisturbed.choices)} == answers
+
+
+async def test_a_hot_adapter_is_served_by_a_second_worker_as_by_the_first_and_goes_back_to_it(
+    settings: WorkerSettings,
+    client: Client,
+    redis: Redis,
+    pool: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapter_keeper, "SWEEP_S", 0.05)
+    monkeypatch.setattr(spread, "KEPT_STEALS", 1)
+    settings = settings.model_copy(update={"max_num_seqs": 2})
+    other = settings.model_copy(update={"adapters": ()})
+    request: dict[str, Any] = {"sampling": sampled(0.8, num_tokens=100)}
+    async with (
+        running_with(redis, settings, load_served(settings)) as home,
+        running_with(redis, other, load_served(other)) as helper,
+    ):
+        hot = request["version"] = (await versions(redis, pool))["one"]
+        alone = await client.result_of(await client.send(**request))
+        jobs = [await client.send(**request) for _ in range(40)]
+        await until(lambda: hot in helper._adapters.held)
+        results = [await client.result_of(job, deadline_s=60) for job in jobs]
+        await until(lambda: hot not in helper._adapters.held)
+        assert hot in home._adapters.held
+        assert home._adapters.totals["shrinks"] == 0, "it was named at its start"
+        assert helper._adapters.totals["loads"] == 1
+        held = [worker for worker in await client.queue.workers() if hot in worker.residents]
+        assert [worker.id for worker in held] == [home._lease.wid]
+    owners = {await redis.hget(Keys(pool).job(job.id), "by") for job in jobs}
+    assert len(owners) == 2
+    assert {result.choices[0].ids for result in results} == {alone.choices[0].ids}
 
 
 async def test_penalties_echoes_and_logprobs_go_on_with_the_next_worker(

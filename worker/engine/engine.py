@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -125,10 +125,17 @@ class Engine:
         if request is not None:
             self._scheduler.finish(request)
 
-    def place(self, image: AdapterImage, *, may_evict: bool = True) -> Placing:
+    def place(
+        self,
+        image: AdapterImage,
+        *,
+        may_evict: bool = True,
+        surplus: Collection[AdapterVersion] = (),
+    ) -> Placing:
         """Reserve memory for an adapter, evicting the least recently used idle ones if need be.
 
-        What follows is `write_adapter`, then `activate_adapter`; or `remove_adapter`.
+        Those that are `surplus` go before all others. What follows is `write_adapter`, then
+        `activate_adapter`; or `remove_adapter`.
 
         Raises:
             AdapterRejected: it is larger than all of the adapter memory.
@@ -136,7 +143,7 @@ class Engine:
         self._check_size(image)
         evicted: list[AdapterVersion] = []
         while (reserved := self._pool.reserve(image)) is None:
-            victim = self._victim(image) if may_evict else None
+            victim = self._victim(image, surplus) if may_evict else None
             if victim is None:
                 break
             self.remove_adapter(victim)
@@ -289,14 +296,16 @@ class Engine:
                 f"--adapter-memory-mb is {self._pool.max_bytes}"
             )
 
-    def _victim(self, image: AdapterImage) -> AdapterVersion | None:
+    def _victim(
+        self, image: AdapterImage, surplus: Collection[AdapterVersion]
+    ) -> AdapterVersion | None:
         """The least recently used idle adapter; None if all of them wouldn't make room."""
         in_use = {request.version for request in self._scheduler.requests}
         idle = [version for version in self._last_used if version not in in_use]
         free = self._pool.max_bytes - self._pool.num_bytes
         if free + sum(map(self._pool.bytes_of, idle)) < image.num_bytes:
             return None
-        return min(idle, key=self._last_used.__getitem__, default=None)
+        return min(idle, key=lambda v: (v not in surplus, self._last_used[v]), default=None)
 
 
 _STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")

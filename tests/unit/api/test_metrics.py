@@ -1,5 +1,7 @@
 """What a scrape shows of answers and of a large pool."""
 
+from collections.abc import Sequence
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import timing
@@ -8,9 +10,10 @@ from api.pool_metrics import MAX_ADAPTERS, OTHER_ADAPTERS, PoolSnapshot
 from api.timing import Timing
 from api.transcript import Delta
 from shared.events import Admitted
-from shared.ids import AdapterVersion, JobId
+from shared.ids import AdapterVersion, JobId, WorkerId
 from shared.results import Usage
-from shared.views import QueueCounts, RedisMemory
+from shared.views import QueueCounts, RedisMemory, WorkerView
+from shared.workers import WorkerInfo
 
 ADMITTED = Admitted(job=JobId("j"), try_=1, prompt_tokens=3)
 
@@ -76,7 +79,24 @@ def test_the_adapters_with_most_waiting_jobs_are_told_apart() -> None:
     assert shown[OTHER_ADAPTERS] == 1 + 2
 
 
-def pool(waiting: dict[AdapterVersion, int]) -> PoolSnapshot:
+def test_the_adapters_that_most_workers_hold_are_told_whatever_their_versions() -> None:
+    hot = [AdapterVersion(f"hot@{'0' * 12}"), AdapterVersion(f"hot@{'1' * 12}")]
+    others = [AdapterVersion(f"a{n}@{'0' * 12}") for n in range(MAX_ADAPTERS)]
+    workers = [holder("w1", hot[0], *others), holder("w2", *hot), holder("w3")]
+    found = samples(Metrics(), pool({}, workers))
+    shown = {n[1]: v for n, v in found.items() if n[0] == "lorikeet_adapter_workers"}
+    assert len(shown) == MAX_ADAPTERS
+    assert shown["hot"] == 2
+    assert shown["a0"] == 1
+
+
+def holder(name: str, *residents: AdapterVersion) -> WorkerView:
+    info = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+    wid = WorkerId(name)
+    return WorkerView(id=wid, lease_left_ms=1, info=info, residents=residents, running=0)
+
+
+def pool(waiting: dict[AdapterVersion, int], workers: Sequence[WorkerView] = ()) -> PoolSnapshot:
     counts = QueueCounts(
         waiting=sum(waiting.values()),
         totals={},
@@ -85,4 +105,4 @@ def pool(waiting: dict[AdapterVersion, int]) -> PoolSnapshot:
         released=0,
         workers_lost=0,
     )
-    return PoolSnapshot(counts, (), RedisMemory(1, 2))
+    return PoolSnapshot(counts, workers, RedisMemory(1, 2))

@@ -1,0 +1,183 @@
+"""A hot adapter becomes resident on more workers, and on fewer when it is hot no more."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from scripted_engine import (
+    ScriptedAdapter,
+    ScriptedEngine,
+    read_scripted_adapter,
+    scripted_model,
+)
+from worker_support import Client, all_seamless, flood, has_workers, register, running_with, until
+
+from shared.connection import Redis
+from shared.ids import AdapterVersion
+from shared.jobs import JobState
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.registry import Registry
+from shared.settings import WorkerSettings
+from worker import adapter_keeper, spread
+from worker.service import Worker
+
+HOT, COLD, THIRD = (AdapterVersion(f"{name}@v1") for name in ("hot", "cold", "third"))
+LOAD_S = 0.2
+STEAL_S = 1.5 * LOAD_S
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter_keeper, "SWEEP_S", 0.05)
+    monkeypatch.setattr(spread, "KEPT_STEALS", 1)
+
+
+@pytest.fixture
+async def registry(redis: Redis, keys: Keys) -> Registry:
+    return Registry(redis, keys)
+
+
+@asynccontextmanager
+async def workers(
+    redis: Redis,
+    pool: str,
+    number: int,
+    *,
+    max_adapters: int = 8,
+    max_num_seqs: int = 2,
+    load_s: float = LOAD_S,
+    adapters: tuple[str, ...] = (),
+) -> AsyncIterator[list[Worker]]:
+    """So many workers that hold nothing but the `adapters` that they are started with."""
+
+    def read_slowly(name: str, source: str) -> ScriptedAdapter:
+        time.sleep(load_s)
+        return read_scripted_adapter(name, source)
+
+    settings = WorkerSettings(
+        model="scripted", pool=pool, max_num_seqs=max_num_seqs, adapters=adapters
+    )
+    async with AsyncExitStack() as stack:
+        started = []
+        for _ in range(number):
+            engine = ScriptedEngine(step_s=0.002, max_adapters=max_adapters)
+            served = scripted_model(engine, read_slowly)
+            started.append(await stack.enter_async_context(running_with(redis, settings, served)))
+        yield started
+
+
+async def holders(queue: Queue, version: AdapterVersion) -> int:
+    return sum(version in worker.residents for worker in await queue.workers())
+
+
+async def hold(queue: Queue, version: AdapterVersion, number: int) -> bool:
+    return await holders(queue, version) == number
+
+
+def total(started: list[Worker], name: str) -> int:
+    return sum(worker._adapters.totals[name] for worker in started)
+
+
+async def ask_in_turn(client: Client, version: AdapterVersion, number: int) -> None:
+    """So many jobs, one after the other."""
+    for seed in range(number):
+        job = await client.send(version=version, seed=seed, max_tokens=3)
+        assert (await client.end_of(job)).state is JobState.DONE
+
+
+async def test_a_hot_adapter_has_a_second_holder_within_a_load_and_a_turn_and_one_again_after(
+    client: Client, redis: Redis, pool: str, registry: Registry
+) -> None:
+    async with workers(redis, pool, 2) as started:
+        await register(registry, HOT)
+        await ask_in_turn(client, HOT, 3)
+        assert await holders(client.queue, HOT) == 1
+        async with flood(client, HOT, 30) as sent:
+            first = sent[-1]
+            start = time.monotonic()
+            await until(lambda: hold(client.queue, HOT, 2))
+            spread_s = time.monotonic() - start
+            await client.end_of(first)
+            turn_s = time.monotonic() - start  # of the last in the queue
+            await until(lambda: len(sent) > 200)
+            assert await holders(client.queue, HOT) == 2, "it stays as long as it is needed"
+        assert spread_s < STEAL_S + 2 * LOAD_S + turn_s
+        await until(lambda: hold(client.queue, HOT, 1))
+        await ask_in_turn(client, HOT, 20)
+        assert await holders(client.queue, HOT) == 1
+        assert total(started, "loads") == 2
+        assert (total(started, "spreads"), total(started, "shrinks")) == (1, 1)
+    all_seamless(client, sent[:200])
+
+
+async def test_it_goes_back_to_one_worker_while_it_is_used_a_little(
+    client: Client, redis: Redis, pool: str, registry: Registry
+) -> None:
+    async with workers(redis, pool, 2, max_num_seqs=4):
+        await register(registry, HOT)
+        async with flood(client, HOT, 40):
+            await until(lambda: hold(client.queue, HOT, 2))
+        async with flood(client, HOT, 1):
+            await until(lambda: hold(client.queue, HOT, 1))
+
+
+async def test_an_adapter_that_one_worker_can_serve_stays_there(
+    client: Client, redis: Redis, pool: str, registry: Registry
+) -> None:
+    async with workers(redis, pool, 3, max_num_seqs=4, load_s=1.0) as started:
+        await register(registry, HOT)
+        await ask_in_turn(client, HOT, 1)
+        async with flood(client, HOT, 4) as sent:
+            await until(lambda: len(sent) > 200)
+        assert await holders(client.queue, HOT) == 1
+        assert total(started, "loads") == 1
+
+
+async def test_a_copy_that_was_given_up_serves_again_without_a_load(
+    client: Client, redis: Redis, pool: str, registry: Registry
+) -> None:
+    async with workers(redis, pool, 2) as started:
+        await register(registry, HOT)
+        for _ in range(3):
+            async with flood(client, HOT, 30):
+                await until(lambda: hold(client.queue, HOT, 2))
+            await until(lambda: hold(client.queue, HOT, 1))
+        assert total(started, "loads") == 2
+        assert total(started, "shrinks") == 3
+
+
+async def test_a_copy_that_was_given_up_makes_room_before_adapters_used_longer_ago(
+    client: Client, redis: Redis, pool: str, registry: Registry
+) -> None:
+    async with workers(redis, pool, 1, max_adapters=2) as (helper,):
+        for version in (COLD, THIRD):
+            await register(registry, version)
+        await ask_in_turn(client, COLD, 1)
+        async with workers(redis, pool, 1, adapters=("hot=v1",)) as (home,):
+            async with flood(client, HOT, 30):
+                await until(lambda: hold(client.queue, HOT, 2))
+            await until(lambda: hold(client.queue, HOT, 1))
+            assert HOT in home._adapters.held
+            home._consumer.close()
+            await ask_in_turn(client, THIRD, 1)
+            assert sorted(helper._served.engine.adapters) == [COLD, THIRD]
+
+
+async def test_the_last_copy_stays_when_its_other_holder_leaves(
+    client: Client, redis: Redis, pool: str, registry: Registry
+) -> None:
+    async with workers(redis, pool, 2) as started:
+        await register(registry, HOT)
+        async with flood(client, HOT, 30) as sent:
+            await until(lambda: hold(client.queue, HOT, 2))
+            home, helper = sorted(started, key=lambda worker: len(worker._adapters.spread.copies))
+            home.stop()
+            await until(lambda: has_workers(client.queue, 1))
+            seen = len(sent)
+            await until(lambda: len(sent) > seen + 50)
+        await until(lambda: not helper._adapters.spread.copies)
+        await ask_in_turn(client, HOT, 3)
+        assert await holders(client.queue, HOT) == 1
+        assert total([helper], "shrinks") == 0
