@@ -13,16 +13,17 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from shared.errors import AdapterRejected, LeaseLost
+from shared.errors import AdapterRejected
 from shared.ids import AdapterVersion
 from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from worker.engine_thread import EngineThread
+from worker.holding import Holding
 from worker.lease import Lease
+from worker.load_times import LoadTimes
 from worker.loader_threads import LoaderThreads
 from worker.retry import until_redis_is_back
 from worker.room import Room
-from worker.spread import Spread
 
 if TYPE_CHECKING:  # they import torch
     from worker.engine.engine import Engine
@@ -34,10 +35,6 @@ if TYPE_CHECKING:  # they import torch
 log = structlog.get_logger()
 T = TypeVar("T")
 
-MIN_STEAL_MS = 250.0
-STEAL_PER_LOAD = 1.5
-LOAD_MS_SHARE = 0.25
-"""Weight of the newest load in the mean load time."""
 REFUSED_S = 30.0
 MAX_LOADING = 2
 """Adapters loaded at a time: more would only make each of them later."""
@@ -48,7 +45,7 @@ class NoRoom(AdapterRejected):
 
 
 class Adapters:
-    """Which versions are resident in the engine; tells the pool of each change."""
+    """Which versions are resident in the engine, and how others come there."""
 
     def __init__(
         self,
@@ -64,14 +61,9 @@ class Adapters:
     ) -> None:
         """Start with the base alone; `read` takes a registry's entry, checks all, and blocks."""
         self.room = Room()
-        self.spread = Spread()
         self.on_loaded: Callable[[], None] = lambda: None
         """Called after each load: the next one may begin."""
-        self._num_reads = 0
-        self._num_loads = 0
-        self._num_evictions = 0
-        self._load_s = 0.0
-        """Seconds that the loads took, whatever tier they began at."""
+        self.times = LoadTimes()
         self._queue = queue
         self._registry = registry
         self._lease = lease
@@ -80,20 +72,18 @@ class Adapters:
         self._host = host
         self._threads = threads
         self._residents = {base}
-        self._told: set[AdapterVersion] = set()
+        self.holding = Holding(queue, lease, self._residents)
         self._loading: set[AdapterVersion] = set()
         self._staging: set[AdapterVersion] = set()
-        self._mean_load_ms = 0.0
         self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
         # Whoever holds it may be sure that nothing is evicted meanwhile.
         self._engine_turn = asyncio.Lock()
-        self._telling = asyncio.Lock()
         self._refused_until_s: dict[AdapterVersion, float] = {}
 
     @property
     def held(self) -> list[AdapterVersion]:
         """What jobs are claimed for first: it is here or will be soon. The base is included."""
-        return sorted(self._offered | self._loading)
+        return sorted(self.holding.versions | self._loading)
 
     @property
     def known(self) -> list[AdapterVersion]:
@@ -109,12 +99,12 @@ class Adapters:
     def totals(self) -> dict[str, int]:
         """What was done since the start, by name."""
         return {
-            "reads": self._num_reads,
-            "loads": self._num_loads,
-            "load_ms": int(1000 * self._load_s),
-            "evictions": self._num_evictions,
-            "spreads": self.spread.num_spread,
-            "shrinks": self.spread.num_given_up,
+            "reads": self.times.num_reads,
+            "loads": self.times.num_loads,
+            "load_ms": int(1000 * self.times.total_s),
+            "evictions": self.times.num_evictions,
+            "spreads": self.holding.spread.num_spread,
+            "shrinks": self.holding.spread.num_given_up,
         }
 
     @property
@@ -131,21 +121,6 @@ class Adapters:
     def max_cold(self) -> int:
         """How many more versions may be loaded now."""
         return max(0, MAX_LOADING - len(self._loading))
-
-    @property
-    def load_ms(self) -> int:
-        """How long a load takes here, as far as is known."""
-        return int(self._mean_load_ms)
-
-    @property
-    def steal_ms(self) -> int:
-        """How long a job waits for the workers that hold its adapter before others load it."""
-        return int(max(MIN_STEAL_MS, STEAL_PER_LOAD * self._mean_load_ms))
-
-    def for_registration(self) -> list[AdapterVersion]:
-        """What the pool is to know of; it is told of changes from here on."""
-        self._told = self._offered
-        return sorted(self._told)
 
     async def add(self, adapter: "LoRAAdapter") -> None:
         """Keep an adapter that was read wherever there is room, without telling the pool.
@@ -171,28 +146,11 @@ class Adapters:
                 await self._call(lambda engine: engine.remove_adapter(version))
                 self._forget([version])
                 self.room.memory_freed()
-        await self._tell_pool()
+        await self.holding.tell()
 
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
         """Give up copies that others can do without for long; `running` jobs there are of each."""
-        spread, wid, steal_ms = self.spread, self._lease.wid, self.steal_ms
-        if not spread.copies:
-            return
-        async with self._telling:
-            now_ms = time.monotonic() * 1000
-            copies = {version: running.get(version, 0) for version in spread.copies}
-            due = spread.due(now_ms, steal_ms)
-            try:
-                standing = await self._queue.shrink(wid, copies, due=due, steal_ms=steal_ms)
-            except LeaseLost:
-                self._lease.lose(wid)
-                return
-            if wid != self._lease.wid:  # the next id is registered with all of them
-                return
-            given_up = spread.note(standing, now_ms)
-            self._told -= given_up
-        if given_up:
-            log.info("adapter_copies_given_up", versions=sorted(given_up))
+        await self.holding.shrink(running, self.times.steal_ms)
 
     @asynccontextmanager
     async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
@@ -202,7 +160,7 @@ class Adapters:
             AdapterRejected: it can't be loaded; NoRoom if only for now.
         """
         self._host.touch(version)
-        self.spread.used(version)
+        self.holding.spread.used(version)
         if version not in self._residents:
             self._loading.add(version)
         loaded = None
@@ -220,13 +178,12 @@ class Adapters:
             if version in self._loading:
                 self._loading.discard(version)
                 self.on_loaded()
-        await self._tell_pool()
+        await self.holding.tell()
 
     async def let_others_load(self, version: AdapterVersion) -> bool:
         """Take back that this worker loads `version`; whether another one holds it."""
-        await self._set_residents([], [version])
-        workers = await until_redis_is_back(self._queue.workers)
-        return any(version in w.residents for w in workers if w.id != self._lease.wid)
+        await self.holding.renounce(version)
+        return await self.holding.is_elsewhere(version)
 
     def can_stage(self, version: AdapterVersion) -> bool:
         """Whether `stage` would bring `version` closer, and nothing else is loaded for it."""
@@ -254,7 +211,7 @@ class Adapters:
         except Exception:  # per adapter: the worker goes on
             log.exception("staging_failed", version=version)
         if version not in self._loading:
-            await self._set_residents([], [version])
+            await self.holding.renounce(version)
 
     async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
         """Bring a version to the device; it isn't resident yet."""
@@ -268,7 +225,7 @@ class Adapters:
             await self._write(reserved, image)
         finally:
             self._host.release(image)
-        self._note_load(time.monotonic() - started_s)
+        self.times.took(time.monotonic() - started_s)
         return reserved, image
 
     async def _entry(self, version: AdapterVersion) -> Adapter:
@@ -288,17 +245,17 @@ class Adapters:
             return self._host.put(adapter)
 
         image = await self._threads.run(read)
-        self._num_reads += 1
+        self.times.num_reads += 1
         return image
 
     async def _place(self, image: "AdapterImage") -> "Reserved":
         """Memory on the device, for which others may have to go."""
         async with self._engine_turn:
-            surplus = frozenset(self.spread.surplus)
+            surplus = frozenset(self.holding.spread.surplus)
             placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
             self._forget(placing.evicted)
         if placing.evicted:
-            await self._tell_pool()
+            await self.holding.tell()
         if placing.reserved is None:
             raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
         log.info("adapter_placed", version=image.version, evicted=placing.evicted)
@@ -317,22 +274,13 @@ class Adapters:
         self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
         self._residents.add(image.version)
         self.room.loaded()
-        self._num_loads += 1
+        self.times.num_loads += 1
         log.info("adapter_loaded", version=image.version)
-
-    def _note_load(self, seconds: float) -> None:
-        self._load_s += seconds
-        share = LOAD_MS_SHARE if self._mean_load_ms else 1.0
-        self._mean_load_ms += (1000 * seconds - self._mean_load_ms) * share
-
-    @property
-    def _offered(self) -> set[AdapterVersion]:
-        return self._residents - self.spread.surplus
 
     def _forget(self, evicted: Sequence[AdapterVersion]) -> None:
         self._residents.difference_update(evicted)
-        self.spread.left(evicted)
-        self._num_evictions += len(evicted)
+        self.holding.spread.left(evicted)
+        self.times.num_evictions += len(evicted)
 
     async def _call(self, function: Callable[["Engine"], T]) -> T:
         return await asyncio.wrap_future(self._engine.call(function))
@@ -340,23 +288,3 @@ class Adapters:
     def _lock(self, version: AdapterVersion) -> asyncio.Lock:
         """Held by who changes where the version is."""
         return self._locks.setdefault(version, asyncio.Lock())
-
-    async def _tell_pool(self) -> None:
-        async with self._telling:
-            now, told = self._offered, self._told
-            if now != told:
-                self._told = now
-                shared = await self._set_residents(sorted(now - told), sorted(told - now))
-                self.spread.came(now.intersection(shared))
-
-    async def _set_residents(
-        self, add: list[AdapterVersion], remove: list[AdapterVersion]
-    ) -> list[AdapterVersion]:
-        wid = self._lease.wid
-        try:
-            return await until_redis_is_back(
-                lambda: self._queue.set_residents(wid, add=add, remove=remove)
-            )
-        except LeaseLost:
-            self._lease.lose(wid)
-            return []

@@ -134,11 +134,11 @@ class Consumer:
                 wid,
                 sequences=sequences,
                 tokens=tokens,
-                steal_ms=adapters.steal_ms,
+                steal_ms=adapters.times.steal_ms,
                 max_cold=max_cold,
                 residents=[version for version in held if version not in room.yielding],
                 refused=sorted(adapters.refused | room.crowded_out | room.yielding),
-                load_ms=adapters.load_ms,
+                load_ms=adapters.times.load_ms,
             )
         except LeaseLost:
             self._lease.lose(wid)

@@ -228,7 +228,7 @@ class Worker:
             wid,
             lease_ms=self._settings.lease_ms,
             info=self._info(),
-            residents=self._adapters.for_registration(),
+            residents=self._adapters.holding.for_registration(),
         )
         self._consumer.wake()
 

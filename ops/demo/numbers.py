@@ -8,8 +8,10 @@ _UNITS = (
     "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_DOZENS = ("two", "three", "four", "five", "six", "eight", "ten")
 _ROUND = {
-    "a dozen": 12, "half a dozen": 6, "two dozen": 24, "three dozen": 36, "five dozen": 60,
+    "a dozen": 12, "half a dozen": 6, "one dozen": 12,
+    **{f"{word} dozen": 12 * _UNITS.index(word) for word in _DOZENS},
     "a hundred": 100, "one hundred": 100, "two hundred": 200, "three hundred": 300,
     "five hundred": 500, "a thousand": 1000, "two thousand": 2000,
 }  # fmt: skip
@@ -28,10 +30,10 @@ def count(rng: random.Random) -> Count:
     draw = rng.random()
     if draw < 0.08:
         return Count(1, rng.choice(("one", "1", "a", "a single", "just one")))
-    if draw < 0.22:
+    if draw < 0.26:
         value = rng.randint(2, rng.choice((9, 20, 99)))
         return Count(value, in_words(value))
-    if draw < 0.3:
+    if draw < 0.38:
         text, value = rng.choice(list(_ROUND.items()))
         return Count(value, text)
     value = rng.randint(2, rng.choice((9, 99, 99, 999, 9999)))

@@ -172,12 +172,14 @@ async def test_the_last_copy_stays_when_its_other_holder_leaves(
         await register(registry, HOT)
         async with flood(client, HOT, 30) as sent:
             await until(lambda: hold(client.queue, HOT, 2))
-            home, helper = sorted(started, key=lambda worker: len(worker._adapters.spread.copies))
+            home, helper = sorted(
+                started, key=lambda worker: len(worker._adapters.holding.spread.copies)
+            )
             home.stop()
             await until(lambda: has_workers(client.queue, 1))
             seen = len(sent)
             await until(lambda: len(sent) > seen + 50)
-        await until(lambda: not helper._adapters.spread.copies)
+        await until(lambda: not helper._adapters.holding.spread.copies)
         await ask_in_turn(client, HOT, 3)
         assert await holders(client.queue, HOT) == 1
         assert total([helper], "shrinks") == 0
