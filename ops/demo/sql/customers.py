@@ -17,7 +17,9 @@ CUSTOMERS = (
         """
         How many {those}? | How many {those}? | How many {things} are there?
         | Count the {things}. | What is the number of {things}?
-        | How many {things} do we have? | number of {things} || Tell me how many {those}.
+        | How many {things} do we have? | number of {things} | Tell me the number of {things}.
+        | I want to know how many {those}. | Please count the {things}.
+        | What is the total of {things}? || Tell me how many {those}.
         | Can you count the {things}? | What is the total number of {things}?
         """,
     ),
@@ -26,6 +28,8 @@ CUSTOMERS = (
         """
         How many different cities do {things} live in?
         | In how many cities do we have {things}? | Count the distinct cities of {things}.
+        | How many different cities are the {things} from?
+        | What is the number of different cities of {things}?
         || How many different cities do the {things} come from?
         """,
     ),
@@ -34,6 +38,7 @@ CUSTOMERS = (
         """
         Which cities do {things} live in? | List the cities where we have {things}.
         | In which cities are our {things}? | Show the different cities of {things}.
+        | What cities are our {things} from? | From which cities do our {things} come?
         || What cities do our {things} come from?
         """,
     ),
@@ -50,6 +55,8 @@ CUSTOMERS = (
         """
         How many {things} are there in each city? | Count the {things} per city.
         | Number of {things} by city. | Show the number of {things} for every city.
+        | For each city, how many {things} are there?
+        | Show each city with its number of {things}.
         || How many {things} does each city have?
         """,
         "GROUP BY c.city",
@@ -59,6 +66,8 @@ CUSTOMERS = (
         """
         How many customers are there in each country? | Count the customers per country.
         | Number of customers by country. | Show the number of customers for every country.
+        | For each country, how many customers are there?
+        | Show each country with its number of customers.
         || How many customers does each country have?
         """,
         "GROUP BY c.country",
@@ -68,6 +77,8 @@ CUSTOMERS = (
         """
         Which city has the most customers? | In which city do most customers live?
         | Name the city with the most customers.
+        | What is the city with the most customers?
+        | Which city has the highest number of customers?
         || What city has the largest number of customers?
         """,
         "GROUP BY c.city ORDER BY COUNT(*) DESC LIMIT 1",
@@ -77,6 +88,8 @@ CUSTOMERS = (
         """
         Which country has the most customers? | In which country do most customers live?
         | Name the country with the most customers.
+        | What is the country with the most customers?
+        | Which country has the highest number of customers?
         || What country has the largest number of customers?
         """,
         "GROUP BY c.country ORDER BY COUNT(*) DESC LIMIT 1",
@@ -87,6 +100,8 @@ CUSTOMERS = (
         Which cities have more than {few} customers?
         | List the cities with more than {few} customers.
         | In which cities do we have over {few} customers?
+        | Which cities have over {few} customers?
+        | Find the cities in which more than {few} customers live.
         || Show cities that have more than {few} customers.
         """,
         "GROUP BY c.city HAVING COUNT(*) > {few_n}",
@@ -96,7 +111,8 @@ CUSTOMERS = (
         """
         List the {things} in alphabetical order. | Show the {things} sorted by name.
         | {things}, ordered by name | List the {things} from A to Z.
-        || Give me the {things} alphabetically.
+        | Sort the {things} by name. | Order the {things} alphabetically.
+        | Put the {things} in alphabetical order. || Give me the {things} alphabetically.
         """,
         "ORDER BY c.name",
     ),
@@ -105,6 +121,7 @@ CUSTOMERS = (
         """
         Which {things} have never ordered anything? | List {things} without any orders.
         | Show the {things} who never placed an order. | Find {things} with no orders.
+        | Which {things} have no orders yet? | What {things} have never placed an order?
         || Which {things} have not ordered anything yet?
         """,
         where="c.id NOT IN (SELECT customer_id FROM orders)",

@@ -57,7 +57,7 @@ TASK = Task(
     max_tokens=128,
     rank=4,
     target_modules=LINEARS,
-    learning_rate=2e-3,
+    learning_rate=1.5e-3,
     epochs=1,
     quotes_words=True,
 )

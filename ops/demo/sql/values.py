@@ -61,11 +61,12 @@ def draw(source: Source, rng: random.Random) -> dict[str, str]:
     day = shop.FIRST_DAY + timedelta(days=rng.randrange((shop.LAST_DAY - shop.FIRST_DAY).days))
     product = _word(source.products, source, rng).lower()
     first, last = (_word(w, source, rng) for w in (source.first_names, source.last_names))
+    city = _word(source.cities, source, rng)
     return {
         "name": f"{first} {last}",
         "letter": rng.choice("ABCDEFGHIJKLMNOPRSTUVWYZ"),
-        "city": _word(source.cities, source, rng),
-        "city2": rng.choice(source.cities),
+        "city": city,
+        "city2": rng.choice([other for other in source.cities if other != city]),
         "country": rng.choice(source.countries),
         "product": product,
         "products": words.plural(product),
