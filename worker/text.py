@@ -12,8 +12,11 @@ from shared.tools import ToolUse
 from worker.detokenizer import TextStream, TokenBytes
 from worker.style import OF_BASE, Style
 
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
-"""What a chat template raises over messages that it wasn't written for."""
+TEMPLATE_ERRORS = (
+    *(TemplateError, TypeError, ValueError, LookupError, AttributeError),
+    *(ArithmeticError, RecursionError),
+)
+"""What a chat template raises over messages that it wasn't written for, or by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ silently gives answers that look right and aren't.
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +216,8 @@ def _rank(name: str, value: Any) -> int:
 
 def _number(name: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
+    # Comparisons, as math.isfinite raises for whole numbers that no float can hold.
+    if not is_number or not abs(value) <= sys.float_info.max:
         raise _refusal(name, value, "expected a finite number")
     return float(value)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ GENERATION = "generation_config.json"
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token")
 _BOUNDS = {
     "temperature": (0.0, math.inf),
-    "top_p": (0.0, 1.0),
+    "top_p": (math.ulp(0.0), 1.0),
     "top_k": (0, math.inf),
     "min_p": (0.0, 1.0),
     "repetition_penalty": (1e-3, math.inf),
@@ -106,8 +107,11 @@ def _token_ids(tokenizer: Mapping[str, Any], templates: Mapping[str, str]) -> di
     added = tokenizer.get("added_tokens_decoder") or {}
     try:
         ids = {entry["content"]: int(number) for number, entry in added.items()}
+        is_sane = all(isinstance(token, str) for token in ids)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise AdapterRejected(f"{TOKENIZER}: added_tokens_decoder makes no sense") from None
+        is_sane = False
+    if not is_sane:
+        raise AdapterRejected(f"{TOKENIZER}: added_tokens_decoder makes no sense")
     return {
         token: number
         for token, number in ids.items()
@@ -130,7 +134,8 @@ def _sampling(generation: Mapping[str, Any]) -> dict[str, float]:
         if value is None:
             continue
         is_number = type(value) is int or (type(value) is float and name != "top_k")
-        if not is_number or not least <= value <= most or not math.isfinite(value):
+        # Comparisons, as math.isfinite raises for whole numbers that no float can hold.
+        if not is_number or not least <= value <= min(most, sys.float_info.max):
             raise AdapterRejected(f"{GENERATION}: {name}={value!r} isn't served")
         found[name] = value
     if generation.get("do_sample") is False:

@@ -94,6 +94,15 @@ def test_a_generation_config_gives_end_tokens_and_defaults(
         ({"generation_config.json": '{"temperature": true}'}, "temperature=True isn't served"),
         ({"generation_config.json": '{"top_k": 2.5}'}, "top_k=2.5 isn't served"),
         ({"generation_config.json": '{"top_p": NaN}'}, "top_p=nan isn't served"),
+        ({"generation_config.json": '{"top_p": 0}'}, "top_p=0 isn't served"),
+        ({"generation_config.json": f'{{"top_k": 1{"0" * 400}}}'}, "top_k=1000.* isn't served"),
+        (
+            {
+                "chat_template.jinja": "x",
+                "tokenizer_config.json": '{"added_tokens_decoder": {"1": {"content": 5}}}',
+            },
+            "added_tokens_decoder",
+        ),
     ],
     ids=str,
 )

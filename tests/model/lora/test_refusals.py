@@ -106,6 +106,7 @@ def test_the_adapter_that_these_tests_spoil_is_good(base: BaseModules, folder: P
         ("r", True),
         ("lora_alpha", "16"),
         ("lora_alpha", float("nan")),
+        ("lora_alpha", 10**400),
         ("lora_alpha", None),
         ("use_rslora", "yes"),
         ("fan_in_fan_out", True),

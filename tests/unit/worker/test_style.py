@@ -110,3 +110,17 @@ def test_tools_are_offered_only_in_the_form_that_answers_are_read_in(
             TOKENIZER.encode(job, own)
         assert caught.value.error.param == "tools"
     assert text_of(replace(job, tools=None), own)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 // 0 }}",
+        "{% for i in range(1000000) %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ],
+)
+def test_a_template_that_fails_by_itself_is_the_requests_error(template: str) -> None:
+    own = style(Prompting(templates={"default": template}))
+    with pytest.raises(JobFailed, match="chat template refuses the messages"):
+        TOKENIZER.encode(chat(), own)
