@@ -14,7 +14,7 @@ from ops.demo.made_up import made_up
 from ops.demo.numbers import Count, count
 from ops.demo.task import ATTENTION, Example, Task, Teacher
 
-NUM_ORDERS = 2000
+NUM_ORDERS = 2400
 NUM_HELD_OUT = 240
 
 KINDS = words.listed("""

@@ -8,7 +8,7 @@ _UNITS = (
     "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_DOZENS = ("two", "three", "four", "five", "six", "eight", "ten")
+_DOZENS = ("two", "three", "four", "five", "six")
 _ROUND = {
     "a dozen": 12, "half a dozen": 6, "one dozen": 12,
     **{f"{word} dozen": 12 * _UNITS.index(word) for word in _DOZENS},
