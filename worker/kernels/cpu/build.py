@@ -15,7 +15,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp"]
-FLAGS += ["-fno-math-errno", "-ffp-contract=fast", "-Wall", "-Wextra"]
+FLAGS += ["-fno-math-errno", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi"]
 TIMEOUT_S = 120
 
 
