@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t CHUNK = 128;    // keys between two rescalings
 constexpr int64_t MAX_ROWS = 96;  // query rows of a tile: their buffers stay in L2
 constexpr int64_t FEW_ROWS = 8;   // up to here keys are read where they lie, beyond transposed
+constexpr int STRIP = REGISTERS / 8;  // vectors of a value that are summed at once, for four rows
 
 struct Tile {
     int32_t seq;
@@ -57,6 +58,7 @@ struct Ahead {
 
 struct Scratch {
     std::vector<float> query, scores, out, transposed, highest, total;
+    Vec products[FEW_ROWS][LANES];
 
     // `rows` for each of `heads` key heads; scores and query are of one head at a time.
     void fit(int64_t rows, int64_t heads, int64_t key_dim, int64_t value_dim) {
@@ -94,6 +96,8 @@ struct Attention {
               std::atomic<size_t>& next_tile, Scratch& scratch)
         : args(args), tiles(tiles), next_tile(next_tile), scratch(scratch) {}
 
+    // Whether products are of fp32, to which other dtypes are widened.
+    static constexpr bool IS_WIDENED = Dot<T>::WIDTH == LANES;
     int64_t group = args.num_heads / args.num_kv_heads;
     Tile tile{};           // the current one
     int64_t num_rows = 0;  // of one of its key heads
@@ -167,7 +171,7 @@ struct Attention {
         num_rows = tile.num_tokens * group;
         head = 0;
         scratch.fit(num_rows, tile.num_heads, args.key_dim, args.value_dim);
-        if (num_rows > FEW_ROWS) load_query();
+        if (IS_WIDENED || num_rows > FEW_ROWS) load_query();
     }
 
     void attend() {
@@ -211,14 +215,43 @@ struct Attention {
     // The cache is read once and scattered, so that only asking ahead keeps memory busy.
     void score_in_place(int64_t num_keys) {
         for (int64_t k = 0; k < num_keys; k += LANES) {
+            if constexpr (IS_WIDENED) widen_and_multiply(k);
             for (int64_t row = 0; row < num_rows; row++) {
-                Vec products[LANES];
-                switch (args.key_dim) {
+                Vec* products = scratch.products[row];
+                if constexpr (!IS_WIDENED) switch (args.key_dim) {
                     case 2 * Dot<T>::WIDTH: multiply<2>(products, row, k); break;
                     case 4 * Dot<T>::WIDTH: multiply<4>(products, row, k); break;
                     default: multiply(products, row, k);
                 }
                 store(&scratch.scores[row * CHUNK + k], sums(products) * args.scaling);
+            }
+        }
+    }
+
+    // LANES keys from the k-th on with all rows' queries, as each key is widened once for all of them.
+    void widen_and_multiply(int64_t k) {
+        constexpr int WORDS = 64 / LANES;
+        std::fill_n(scratch.products[0], FEW_ROWS * LANES, Vec{});
+        int64_t d = 0;
+        for (; d + WORDS * LANES <= args.key_dim; d += WORDS * LANES) add_products<WORDS>(k, d);
+        for (; d < args.key_dim; d += LANES) add_products<1>(k, d);
+    }
+
+    template <int WORDS>
+    void add_products(int64_t k, int64_t d) {
+        for (int64_t i = 0; i < LANES; i++) {
+            const T* from = keys[k + i] + head * args.key_dim + d;
+            int64_t left = args.key_dim - d;
+            Vec key[WORDS];
+            for (int w = 0; w < WORDS; w++)
+                key[w] = left < LANES ? load_part(from, left) : load(from + w * LANES);
+            for (int64_t row = 0; row < num_rows; row++) {
+                const float* query = &scratch.query[row * args.key_dim + d];
+                Vec product = scratch.products[row][i];
+                for (int w = 0; w < WORDS; w++)
+                    product += key[w] * (left < LANES ? load_part(query, left) : load(query + w * LANES));
+                scratch.products[row][i] = product;
+                if (d == 0) next_keys.ask();
             }
         }
     }
@@ -329,7 +362,7 @@ struct Attention {
 
     void add_values(int64_t num_keys) {
         int64_t d = 0;
-        for (; d + 4 * LANES <= args.value_dim; d += 4 * LANES) add_strip<4>(num_keys, d);
+        for (; d + STRIP * LANES <= args.value_dim; d += STRIP * LANES) add_strip<STRIP>(num_keys, d);
         for (; d + LANES <= args.value_dim; d += LANES) add_strip<1>(num_keys, d);
         for (; d < args.value_dim; d++)
             for (int64_t row = 0; row < num_rows; row++)

@@ -89,8 +89,12 @@ const Input* inputs(const bf16* x, int64_t& stride, int64_t rows, int64_t k) {
     if ((int64_t)buffer.size() < rows * k) buffer.resize(rows * k);
     Input* wide = buffer.data();
 #pragma omp parallel for if (rows * k > WORTH_THREADS)
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < k; i++) wide[row * k + i] = to_float(x[row * stride + i]);
+    for (int64_t row = 0; row < rows; row++) {
+        const bf16* from = x + row * stride;
+        int64_t i = 0;
+        for (; i + LANES <= k; i += LANES) store(wide + row * k + i, load(from + i));
+        for (; i < k; i++) wide[row * k + i] = to_float(from[i]);
+    }
     stride = k;
     return wide;
 }

@@ -23,6 +23,11 @@ constexpr int64_t COLUMN_TILE = 192;  // of an expand task, where each has many 
 constexpr int64_t WIDE_TILE = 1536;   // where there are many with few tokens
 constexpr int64_t FEW_TOKENS = 8;
 
+// Tiles whose sums fill the registers, but for what is multiplied.
+constexpr int SHRINK_ROWS = LANES / 4;  // by 4 tokens: a vector of sums
+constexpr int EXPAND_TOKENS = REGISTERS / 4;
+constexpr int EXPAND_SUMS = REGISTERS == 32 ? 24 : 8;
+
 struct Task {
     const Site* site;
     const int32_t* tokens;
@@ -84,10 +89,12 @@ void shrink_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
 
 template <class T>
 void shrink(const Task& task, const LoRAArgs& args) {
-    for (int64_t row = 0; row < PAGE_ROWS; row += 4) {
+    constexpr int ROWS = SHRINK_ROWS;
+    for (int64_t row = 0; row < PAGE_ROWS; row += ROWS) {
         int64_t token = 0;
-        for (; token + 4 <= task.num_tokens; token += 4) shrink_tile<T, 4, 4>(task, args, token, row);
-        for (; token < task.num_tokens; token++) shrink_tile<T, 1, 4>(task, args, token, row);
+        for (; token + 4 <= task.num_tokens; token += 4)
+            shrink_tile<T, 4, ROWS>(task, args, token, row);
+        for (; token < task.num_tokens; token++) shrink_tile<T, 1, ROWS>(task, args, token, row);
     }
 }
 
@@ -173,9 +180,9 @@ void expand(const Task& task, const LoRAArgs& args) {
         expand_streaming<T, 2>(task, args, token);
         expand_streaming<T, 1>(task, args, token);
     } else {
-        expand_tokens<T, 8, 3>(task, args, token);
-        expand_tokens<T, 4, 6>(task, args, token);
-        expand_tokens<T, 1, 12>(task, args, token);
+        expand_tokens<T, EXPAND_TOKENS, EXPAND_SUMS / EXPAND_TOKENS>(task, args, token);
+        expand_tokens<T, EXPAND_TOKENS / 2, 2 * EXPAND_SUMS / EXPAND_TOKENS>(task, args, token);
+        expand_tokens<T, 1, EXPAND_SUMS / 2>(task, args, token);
     }
 }
 

@@ -1,24 +1,33 @@
-// Sixteen floats at a time, in GCC's vector extension: one source for AVX2, AVX-512 and NEON.
+// A vector of floats, in GCC's vector extension: one source for AVX2, AVX-512 and NEON.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
+#include <utility>
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-typedef float Vec __attribute__((vector_size(64)));
-typedef int32_t IVec __attribute__((vector_size(64)));
-typedef uint16_t HVec __attribute__((vector_size(32)));
-
+// As wide as the machine's registers: GCC would keep wider ones in memory.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr int64_t LANES = 8;
+constexpr int64_t REGISTERS = 16;
+#else
 constexpr int64_t LANES = 16;
+constexpr int64_t REGISTERS = 32;
+#endif
+
+typedef float Vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t IVec __attribute__((vector_size(4 * LANES)));
+typedef uint16_t HVec __attribute__((vector_size(2 * LANES)));
+
 constexpr int64_t WORTH_THREADS = 1 << 14;  // elements of a pass over memory
 
 struct bf16 {
     uint16_t bits;
 };
 
-static inline Vec splat(float x) { return Vec{} + x; }
+static inline Vec splat(float x) { return x - Vec{}; }  // + would change -0
 
 static inline Vec load(const float* p) {
     Vec v;
@@ -30,6 +39,9 @@ static inline Vec load(const bf16* p) {
 #if defined(__AVX512F__)  // GCC 12 makes six instructions of the lines below
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
     return (Vec)_mm512_slli_epi32(wide, 16);
+#elif defined(__AVX2__)
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+    return (Vec)_mm256_slli_epi32(wide, 16);
 #else
     HVec half;
     std::memcpy(&half, p, sizeof half);
@@ -48,7 +60,13 @@ static inline void store(bf16* p, Vec v) {
     IVec rounded = bits + 0x7fff + ((bits >> 16) & 1);
     IVec is_nan = v != v;
     rounded = is_nan ? (bits | 0x400000) : rounded;
-    HVec half = __builtin_convertvector((rounded >> 16) & 0xffff, HVec);
+    rounded = (rounded >> 16) & 0xffff;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    __m256i wide = (__m256i)rounded;
+    __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+#else
+    HVec half = __builtin_convertvector(rounded, HVec);
+#endif
     std::memcpy(p, &half, sizeof half);
 #endif
 }
@@ -96,19 +114,43 @@ static inline void store_part(T* p, Vec v, int64_t n) {
 
 static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
+// How two vectors trade lanes: where lane & S, from the other one.
+template <int S>
+struct Trade {
+    static constexpr int low(int lane) { return lane & S ? (int)LANES + lane - S : lane; }
+    static constexpr int high(int lane) { return lane & S ? (int)LANES + lane : lane + S; }
+
+    template <int... I>
+    static constexpr IVec lows(std::integer_sequence<int, I...>) {
+        return IVec{low(I)...};
+    }
+
+    template <int... I>
+    static constexpr IVec highs(std::integer_sequence<int, I...>) {
+        return IVec{high(I)...};
+    }
+
+    template <int... I>
+    static constexpr IVec swaps(std::integer_sequence<int, I...>) {
+        return IVec{(I ^ S)...};
+    }
+
+    using Lanes = std::make_integer_sequence<int, (int)LANES>;
+    static constexpr IVec LOW = lows(Lanes{}), HIGH = highs(Lanes{}), SWAP = swaps(Lanes{});
+};
+
+// Of all lanes, each step of half as many.
+template <int S = LANES / 2>
 static inline float sum(Vec v) {
-    v += __builtin_shuffle(v, IVec{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
-    v += __builtin_shuffle(v, IVec{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
-    v += __builtin_shuffle(v, IVec{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
-    v += __builtin_shuffle(v, IVec{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+    v += __builtin_shuffle(v, Trade<S>::SWAP);
+    if constexpr (S > 1) return sum<S / 2>(v);
     return v[0];
 }
 
+template <int S = LANES / 2>
 static inline float maximum(Vec v) {
-    v = larger(v, __builtin_shuffle(v, IVec{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
-    v = larger(v, __builtin_shuffle(v, IVec{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
-    v = larger(v, __builtin_shuffle(v, IVec{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
-    v = larger(v, __builtin_shuffle(v, IVec{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
+    v = larger(v, __builtin_shuffle(v, Trade<S>::SWAP));
+    if constexpr (S > 1) return maximum<S / 2>(v);
     return v[0];
 }
 
@@ -159,18 +201,6 @@ struct Dot<bf16> {
     static void add(Vec& sum, V a, V b) { sum = (Vec)_mm512_dpbf16_ps((__m512)sum, a, b); }
 };
 #endif
-
-// How two vectors trade lanes: where lane & S, from the other one.
-template <int S>
-struct Trade {
-    static constexpr int low(int lane) { return lane & S ? LANES + lane - S : lane; }
-    static constexpr int high(int lane) { return lane & S ? LANES + lane : lane + S; }
-    static constexpr IVec LOW{low(0), low(1), low(2),  low(3),  low(4),  low(5),  low(6),  low(7),
-                              low(8), low(9), low(10), low(11), low(12), low(13), low(14), low(15)};
-    static constexpr IVec HIGH{high(0),  high(1),  high(2),  high(3), high(4),  high(5),
-                               high(6),  high(7),  high(8),  high(9), high(10), high(11),
-                               high(12), high(13), high(14), high(15)};
-};
 
 template <int S>
 static inline void sums_step(Vec v[LANES]) {
