@@ -171,13 +171,13 @@ struct Attention {
         num_rows = tile.num_tokens * group;
         head = 0;
         scratch.fit(num_rows, tile.num_heads, args.key_dim, args.value_dim);
-        if (IS_WIDENED || num_rows > FEW_ROWS) load_query();
     }
 
     void attend() {
         int64_t num_keys = now->num_keys;
         look_ahead();
         for (head = 0; head < tile.num_heads; head++) {
+            if (IS_WIDENED || num_rows > FEW_ROWS) load_query();
             if (num_rows <= FEW_ROWS)
                 score_in_place(num_keys);
             else
