@@ -150,8 +150,9 @@ void rows_of(const Input* x, int64_t x_stride, const bf16* w, const bf16* bias, 
         ahead += k / 2 * ahead_step;
     }
     for (int r = 0; r < R; r++) {
-        for (int64_t n = 0; n < COLUMNS; n += LANES) store(out + n, load(sums[r] + n));
-        std::memcpy(y + r * y_stride, out, num_columns * sizeof(bf16));
+        bf16* to = num_columns == COLUMNS ? y + r * y_stride : out;
+        for (int64_t n = 0; n < COLUMNS; n += LANES) store(to + n, load(sums[r] + n));
+        if (to == out) std::memcpy(y + r * y_stride, out, num_columns * sizeof(bf16));
     }
 }
 
