@@ -12,7 +12,7 @@ from worker.lora.pauses import take_pauses
 
 T = TypeVar("T")
 
-SHARE = 0.3
+SHARE = 0.2
 """Of a core, while the engine steps."""
 NICENESS = 5
 """Of 19. A core that both want is the engine's for three quarters of the time."""

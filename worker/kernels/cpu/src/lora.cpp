@@ -25,6 +25,7 @@ constexpr int64_t FEW_TOKENS = 8;
 
 // Tiles whose sums fill the registers, but for what is multiplied.
 constexpr int SHRINK_ROWS = LANES / 4;  // by 4 tokens: a vector of sums
+constexpr int SHRINK_ROWS_ALONE = REGISTERS == 32 ? 4 : 8;  // by one token
 constexpr int EXPAND_TOKENS = REGISTERS / 4;
 constexpr int EXPAND_SUMS = REGISTERS == 32 ? 24 : 8;
 
@@ -89,13 +90,13 @@ void shrink_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
 
 template <class T>
 void shrink(const Task& task, const LoRAArgs& args) {
-    constexpr int ROWS = SHRINK_ROWS;
-    for (int64_t row = 0; row < PAGE_ROWS; row += ROWS) {
-        int64_t token = 0;
-        for (; token + 4 <= task.num_tokens; token += 4)
-            shrink_tile<T, 4, ROWS>(task, args, token, row);
-        for (; token < task.num_tokens; token++) shrink_tile<T, 1, ROWS>(task, args, token, row);
-    }
+    int64_t token = 0;
+    for (; token + 4 <= task.num_tokens; token += 4)
+        for (int64_t row = 0; row < PAGE_ROWS; row += SHRINK_ROWS)
+            shrink_tile<T, 4, SHRINK_ROWS>(task, args, token, row);
+    for (; token < task.num_tokens; token++)
+        for (int64_t row = 0; row < PAGE_ROWS; row += SHRINK_ROWS_ALONE)
+            shrink_tile<T, 1, SHRINK_ROWS_ALONE>(task, args, token, row);
 }
 
 template <class T, int TOKENS, int VECS>
