@@ -1,10 +1,12 @@
 """What a load found: latencies, throughput, and goodput at a service level."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ops.bench.answers import Answer
 from ops.bench.load import Load, OnDone, send_load
+from ops.bench.modules import MeasurementFailed
 from ops.bench.percentiles import Percentiles, percentiles
 
 
@@ -46,6 +48,18 @@ class LoadReport:
     slo: Slo | None = None
     goodput_per_s: float | None = None
     """Requests per second that kept to the SLO."""
+
+
+def answers_of(load: Load, on_done: OnDone = lambda: None) -> list[Answer]:
+    """Send the load, of which no request may fail.
+
+    Raises:
+        MeasurementFailed: one did.
+    """
+    answers = asyncio.run(send_load(load, on_done))
+    if errors := [answer.error for answer in answers if answer.error]:
+        raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
+    return answers
 
 
 async def run_load(load: Load, on_done: OnDone = lambda: None) -> LoadReport:

@@ -20,8 +20,9 @@ from ops.demo.tasks import TASKS
 
 pytestmark = pytest.mark.demo
 
-NUM_ASKED = 20
-MIN_RIGHT = 14
+NUM_ASKED = 50
+"""Of each task, or all that it has."""
+MIN_SHARE = 0.8
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,12 @@ async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
 ) -> None:
     task = TASKS[name]
     held_out = task.held_out()
-    examples = held_out[:: len(held_out) // NUM_ASKED][:NUM_ASKED]
+    examples = held_out[:: max(1, len(held_out) // NUM_ASKED)][:NUM_ASKED]
     asked = [answer_of(client, model, e) for model in (name, SERVED_NAME) for e in examples]
     answers = await asyncio.gather(*asked)
     is_right = [task.is_right(e, a) for e, a in zip(examples * 2, answers, strict=True)]
-    assert sum(is_right[:NUM_ASKED]) >= MIN_RIGHT, answers
-    assert sum(is_right[NUM_ASKED:]) == 0, answers
+    assert sum(is_right[: len(examples)]) >= MIN_SHARE * len(examples), answers
+    assert sum(is_right[len(examples) :]) == 0, answers
 
 
 def test_the_shares_of_right_answers_are_measured(server: Server, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What it costs to serve far more adapters than fit into memory: the tiers under Zipf's law."""
 
-import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,8 @@ import httpx
 from ops.bench.answers import Answer
 from ops.bench.arrivals import Closed, Open
 from ops.bench.lengths import Length
-from ops.bench.load import Load, body_of, send_load
-from ops.bench.modules import MeasurementFailed
+from ops.bench.load import Load, body_of
+from ops.bench.load_report import answers_of
 from ops.bench.percentiles import Percentiles, percentiles
 from ops.bench.popularity import Popularity
 from ops.bench.probes.finding import Chart, Finding
@@ -78,7 +77,7 @@ def measure_churn(
                  device_mb=_mib(len(asked_for), num_bytes), host_mb=0) as serving:  # fmt: skip
         capacity = _capacity(replace(load, url=serving.url, models=asked_for))
         load = replace(load, arrivals=Open(rate=shape.share * capacity))
-        resident = _send(replace(load, url=serving.url))
+        resident = answers_of(replace(load, url=serving.url))
     with _served(model, named, scratch, device_mb=_mib(shape.device, num_bytes),
                  host_mb=_mib(shape.host, num_bytes)) as serving:  # fmt: skip
         _warm_up(replace(load, url=serving.url))
@@ -155,13 +154,13 @@ def _mib(number: int, num_bytes: int) -> int:
 
 def _warm_up(load: Load) -> None:
     closed = Closed(clients=CLIENTS)
-    _send(replace(load, arrivals=closed, requests=2 * CLIENTS, seed="churn/warm-up"))
+    answers_of(replace(load, arrivals=closed, requests=2 * CLIENTS, seed="churn/warm-up"))
 
 
 def _capacity(load: Load) -> float:
     """Requests per second of a closed loop."""
     _warm_up(load)
-    answers = _send(replace(load, seed="churn/capacity"))
+    answers = answers_of(replace(load, seed="churn/capacity"))
     start, end = min(a.sent_s for a in answers), max(a.end_s for a in answers)
     return len(answers) / (end - start)
 
@@ -170,16 +169,9 @@ def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
     """The answers, and what the worker did meanwhile."""
     time.sleep(BEAT_S)
     before = _totals(load.url)
-    answers = _send(load)
+    answers = answers_of(load)
     time.sleep(BEAT_S)
     return answers, {name: value - before[name] for name, value in _totals(load.url).items()}
-
-
-def _send(load: Load) -> list[Answer]:
-    answers = asyncio.run(send_load(load))
-    if errors := [answer.error for answer in answers if answer.error]:
-        raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
-    return answers
 
 
 def _totals(url: str) -> dict[str, float]:

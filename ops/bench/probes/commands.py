@@ -9,8 +9,7 @@ import typer
 
 from ops.bench.adapters import make_adapters
 from ops.bench.answers import Answer
-from ops.bench.load import send_load
-from ops.bench.modules import MeasurementFailed
+from ops.bench.load_report import answers_of
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
@@ -109,8 +108,9 @@ def prefix(
                 TemporaryDirectory(dir=scratch) as logs,
                 lorikeet(folder, adapters, Path(logs), flags) as serving,
             ):
-                _send_prefix(serving.url, "a1", requests, words)  # warms up, with another adapter
-                return _send_prefix(serving.url, "a0", requests, words)
+                # The first warms up, with another adapter.
+                answers_of(shared_prefix(serving.url, "a1", requests, words))
+                return answers_of(shared_prefix(serving.url, "a0", requests, words))
 
         finding = prefix_finding(answers(), answers(NO_PREFIX_CACHE), words)
         show(finding, folder, results)
@@ -170,10 +170,3 @@ def gpu(
             tell=lambda line: print(line, flush=True),
         )
         write(finding, folder, results)
-
-
-def _send_prefix(url: str, adapter: str, requests: int, words: int) -> list[Answer]:
-    answers = asyncio.run(send_load(shared_prefix(url, adapter, requests, words)))
-    if errors := [answer.error for answer in answers if answer.error]:
-        raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
-    return answers

@@ -1,6 +1,5 @@
 """Whether the processes grow with the number of requests that they answered."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +8,7 @@ import psutil
 from ops.bench.arrivals import Closed
 from ops.bench.lengths import Length
 from ops.bench.load import Load
-from ops.bench.load_report import run_load
-from ops.bench.modules import MeasurementFailed
+from ops.bench.load_report import answers_of
 from ops.bench.probes.finding import Chart, Finding
 
 CLIENTS = 32
@@ -53,8 +51,7 @@ def measure_memory(
             output_tokens=Length(8, 8),
             seed=f"memory/{number}",
         )
-        if errors := asyncio.run(run_load(load, on_done)).errors:
-            raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
+        answers_of(load, on_done)
         rss = {name: psutil.Process(pid).memory_info().rss for name, pid in pids.items()}
         samples.append(MemorySample(answered=number * portion, rss_bytes=rss))
     return samples

@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ops.bench.answers import Answer
 from ops.bench.arrivals import Closed
 from ops.bench.lengths import Length
-from ops.bench.load import Load, send_load
-from ops.bench.modules import MeasurementFailed
+from ops.bench.load import Load
+from ops.bench.load_report import answers_of, report
 from ops.bench.probes.finding import Chart, Finding
 from ops.bench.queue import LEASE_MS, LIMITS, new_pool, own_pool
 from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
@@ -90,11 +89,7 @@ def _tokens_per_s(url: str, models: Sequence[str], seed: str) -> float:
         output_tokens=Length(32, 32),
         seed=f"registered/{seed}",
     )
-    answers: list[Answer] = asyncio.run(send_load(load))
-    if errors := [answer.error for answer in answers if answer.error]:
-        raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
-    seconds = max(a.end_s for a in answers) - min(a.sent_s for a in answers)
-    return 32 * len(answers) / seconds
+    return report(load, answers_of(load)).tokens_per_s
 
 
 async def _measure_claims(

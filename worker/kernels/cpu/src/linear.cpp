@@ -11,7 +11,6 @@
 #include "vec.h"
 
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
-#include <immintrin.h>
 #define HAS_LINEAR 1
 #else
 #define HAS_LINEAR 0
@@ -22,23 +21,18 @@
 namespace {
 
 #if defined(__AVX512F__)
-typedef float Sums __attribute__((vector_size(64)));
-typedef int32_t Pairs __attribute__((vector_size(64)));
 constexpr int64_t VECS = 3;
 constexpr int64_t ROWS = 8;
 // Vectors of columns that a tile of so many rows has: their product is most of the 32 registers.
 constexpr int64_t vecs_by(int64_t) { return VECS; }
 #else
-typedef float Sums __attribute__((vector_size(32)));
-typedef int32_t Pairs __attribute__((vector_size(32)));
 constexpr int64_t VECS = 4;
 constexpr int64_t ROWS = 6;
 // Of 16 registers, two columns and a factor leave 12; with fewer sums, each would wait for itself.
 constexpr int64_t vecs_by(int64_t rows) { return rows > 2 ? 2 : 4; }
 #endif
 
-constexpr int64_t WIDTH = sizeof(Sums) / sizeof(float);
-constexpr int64_t COLUMNS = VECS * WIDTH;
+constexpr int64_t COLUMNS = VECS * LANES;
 
 #if defined(__AVX512BF16__)
 
@@ -46,19 +40,19 @@ typedef bf16 Input;
 constexpr int STEPS = 1;  // to multiply by a pair
 
 template <int>
-Pairs columns_of(Pairs pairs) {
+IVec columns_of(IVec pairs) {
     return pairs;
 }
 
 template <int>
-Pairs factor_of(const Input* x) {
+IVec factor_of(const Input* x) {
     int32_t pair;
     std::memcpy(&pair, x, sizeof pair);
-    return Pairs{} + pair;
+    return IVec{} + pair;
 }
 
-Sums add(Sums sums, Pairs columns, Pairs factor) {
-    return (Sums)_mm512_dpbf16_ps((__m512)sums, (__m512bh)columns, (__m512bh)factor);
+Vec add(Vec sums, IVec columns, IVec factor) {
+    return (Vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)columns, (__m512bh)factor);
 }
 
 const Input* inputs(const bf16* x, int64_t& stride, int64_t, int64_t) {
@@ -72,16 +66,16 @@ typedef float Input;
 constexpr int STEPS = 2;
 
 template <int STEP>
-Sums columns_of(Pairs pairs) {
-    return (Sums)(STEP ? pairs & (int32_t)0xffff0000 : pairs << 16);
+Vec columns_of(IVec pairs) {
+    return (Vec)(STEP ? pairs & (int32_t)0xffff0000 : pairs << 16);
 }
 
 template <int STEP>
-Sums factor_of(const Input* x) {
-    return x[STEP] - Sums{};
+Vec factor_of(const Input* x) {
+    return splat(x[STEP]);
 }
 
-Sums add(Sums sums, Sums columns, Sums factor) { return sums + columns * factor; }
+Vec add(Vec sums, Vec columns, Vec factor) { return sums + columns * factor; }
 
 // The rows widened: each is read once for every block of columns.
 const Input* inputs(const bf16* x, int64_t& stride, int64_t rows, int64_t k) {
@@ -102,7 +96,7 @@ const Input* inputs(const bf16* x, int64_t& stride, int64_t rows, int64_t k) {
 #endif
 
 template <int R, int V, int STEP = 0>
-void add_pair(Sums (&sums)[R][V], const Pairs (&pairs)[V], const Input* x, int64_t x_stride) {
+void add_pair(Vec (&sums)[R][V], const IVec (&pairs)[V], const Input* x, int64_t x_stride) {
     decltype(columns_of<STEP>(pairs[0])) columns[V];
     for (int v = 0; v < V; v++) columns[v] = columns_of<STEP>(pairs[v]);
     for (int r = 0; r < R; r++) {
@@ -112,27 +106,26 @@ void add_pair(Sums (&sums)[R][V], const Pairs (&pairs)[V], const Input* x, int64
     if constexpr (STEP + 1 < STEPS) add_pair<R, V, STEP + 1>(sums, pairs, x, x_stride);
 }
 
-// R rows by V vectors of columns, from `first` on. `ahead` is what a later tile will read:
+// R rows by V vectors of columns. `ahead` is what a later tile will read:
 // `ahead_step` bytes of it are asked for with every pair.
 template <int R, int V>
 void tile(const Input* x, int64_t x_stride, const bf16* w, int64_t k, const float* start, float* out,
           const char* ahead, int64_t ahead_step) {
-    Sums sums[R][V];
+    Vec sums[R][V];
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) std::memcpy(&sums[r][v], start + v * WIDTH, sizeof(Sums));
+        for (int v = 0; v < V; v++) sums[r][v] = load(start + v * LANES);
     const char* weights = (const char*)w;
     for (int64_t i = 0; i < k; i += 2, weights += COLUMNS * 4, ahead += ahead_step) {
         for (int64_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 2);
-        Pairs pairs[V];
+        IVec pairs[V];
         for (int v = 0; v < V; v++) {
-            std::memcpy(&pairs[v], weights + v * sizeof(Pairs), sizeof(Pairs));
-            __builtin_prefetch(weights + 4096 + v * sizeof(Pairs));
+            std::memcpy(&pairs[v], weights + v * sizeof(IVec), sizeof(IVec));
+            __builtin_prefetch(weights + 4096 + v * sizeof(IVec));
         }
         add_pair<R, V>(sums, pairs, x + i, x_stride);
     }
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++)
-            std::memcpy(out + r * COLUMNS + v * WIDTH, &sums[r][v], sizeof(Sums));
+        for (int v = 0; v < V; v++) store(out + r * COLUMNS + v * LANES, sums[r][v]);
 }
 
 // R rows of a block.
@@ -145,7 +138,7 @@ void rows_of(const Input* x, int64_t x_stride, const bf16* w, const bf16* bias, 
     bf16 out[COLUMNS];
     for (int64_t n = 0; bias && n < num_columns; n++) start[n] = to_float(bias[n]);
     for (int64_t v = 0; v < VECS; v += V) {
-        int64_t column = v * WIDTH;
+        int64_t column = v * LANES;
         tile<R, V>(x, x_stride, w + 2 * column, k, start + column, sums[0] + column, ahead, ahead_step);
         ahead += k / 2 * ahead_step;
     }
