@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_sets import assert_near, native_kernels, threads
+from kernel_sets import NATIVE_NAMES, assert_near, native_kernels, threads
 from torch import Tensor
 
 from worker.kernels.cpu.native import NativeKernels
@@ -12,11 +12,11 @@ from worker.kernels.cpu.native import NativeKernels
 BF16 = torch.bfloat16
 
 
-@pytest.fixture(scope="module")
-def kernels() -> NativeKernels:
-    kernels = native_kernels(BF16)
+@pytest.fixture(scope="module", params=NATIVE_NAMES)
+def kernels(request: pytest.FixtureRequest) -> NativeKernels:
+    kernels = native_kernels(BF16, request.param)
     if not kernels.can_pack(torch.zeros(4, 4, dtype=BF16)):
-        pytest.skip("needs an x86 CPU with AVX2 and without AMX")
+        pytest.skip("needs an x86 CPU with AVX2")
     return kernels
 
 
@@ -75,6 +75,20 @@ def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels) -> None:
             outputs.append(kernels.linear(x, packed, None, 960))
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
+
+
+def test_a_row_is_the_same_among_any_others(kernels: NativeKernels) -> None:
+    x, packed = rand(70, 576), kernels.pack(rand(100, 576))
+    together = kernels.linear(x, packed, None, 100)
+    for num_rows in (1, 3, 16, 17, 33):
+        assert torch.equal(kernels.linear(x[:num_rows], packed, None, 100), together[:num_rows])
+
+
+def test_torch_multiplies_as_before_next_to_it(kernels: NativeKernels) -> None:
+    x, weight = rand(40, 576), rand(96, 576)
+    before = x @ weight.t()
+    kernels.linear(x, kernels.pack(weight), None, 96)
+    assert torch.equal(x @ weight.t(), before)
 
 
 def test_weights_that_it_does_not_serve_are_known(kernels: NativeKernels) -> None:

@@ -6,10 +6,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unittest import mock
+
 import pytest
 import torch
 
 from shared.cache import cache_folder
+from worker.kernels.cpu import build
+from worker.kernels.cpu.build import cpu_flags
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
@@ -22,9 +26,21 @@ Their interpreter has no bfloat16, and is so slow that sizes must be small.
 
 NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 TRITON_DTYPES = (torch.float32, torch.float16)
+
+NARROWER = {
+    "native without AMX": ("amx_bf16", "-mno-amx-bf16"),
+    "native without AVX512_BF16": ("avx512_bf16", "-mno-amx-bf16", "-mno-avx512bf16"),
+    "native without AVX512": ("avx512f", "-mno-amx-bf16", "-mno-avx512f"),
+}
+"""What this CPU can do more than others, and how to compile without it."""
+
+NATIVE_NAMES = [
+    "native",
+    *(name for name, (flag, *_) in NARROWER.items() if flag in cpu_flags().split()),
+]
 SETS = [
     *(("torch", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
-    *(("native", dtype) for dtype in NATIVE_DTYPES),
+    *((name, dtype) for name in NATIVE_NAMES for dtype in NATIVE_DTYPES),
 ]
 if IS_INTERPRETED:
     SETS = [("triton", dtype) for dtype in TRITON_DTYPES]
@@ -35,11 +51,12 @@ EPS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
 @functools.cache
-def native_kernels(dtype: torch.dtype) -> NativeKernels:
-    """The native kernels; without a compiler the test is skipped."""
+def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
+    """The native kernels `name`; without a compiler the test is skipped."""
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    return NativeKernels(dtype, cache_folder())
+    with mock.patch.object(build, "FLAGS", [*build.FLAGS, *NARROWER.get(name, ())[1:]]):
+        return NativeKernels(dtype, cache_folder())
 
 
 def kernels_of(name: str, dtype: torch.dtype) -> Kernels:
@@ -48,7 +65,7 @@ def kernels_of(name: str, dtype: torch.dtype) -> Kernels:
         from worker.kernels.triton.kernels import TritonKernels
 
         return TritonKernels()
-    return native_kernels(dtype) if name == "native" else ReferenceKernels()
+    return ReferenceKernels() if name == "torch" else native_kernels(dtype, name)
 
 
 def assert_near(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.kernels.cpu.build import cpu_flags, load_library
+from worker.kernels.cpu.build import load_library
 from worker.kernels.cpu.layer import LayerStep, NativeLayer
 from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites
 
@@ -64,7 +64,7 @@ class NativeKernels:
         self._linear_packed_size = library.linear_packed_size
         self._linear_packed_size.argtypes = [size, c_int64]
         self._linear_packed_size.restype = c_int64
-        self._can_multiply = bool(library.linear_supported()) and not _has_amx()
+        self._can_multiply = bool(library.linear_supported())
 
     @staticmethod
     def supports(device: torch.device, dtype: torch.dtype) -> bool:
@@ -335,11 +335,6 @@ def _lora_plan(plan: LoRAPlan) -> tuple[_Plan, int, Any]:
         num_adapters=len(plan.token_starts) - 1,
     )
     return struct, ctypes.addressof(struct), array
-
-
-def _has_amx() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16, which oneDNN uses and these kernels don't."""
-    return "amx_bf16" in cpu_flags().split()
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,198 +1,57 @@
 // y = x w^T + bias in bfloat16 with fp32 sums, for weights that were packed once.
 //
-// Packed: [N / COLUMNS][K / 2][COLUMNS][2], so that a vector has two neighbours of each of its
-// columns, and memory is read in the order in which it lies. The last columns are padded with
-// zeros. CPUs that multiply bfloat16 (AVX512_BF16) take both neighbours at once. Others widen them
-// one after the other, which costs a shift or a mask: a bfloat16 is the upper half of a float.
+// Packed: [N / COLUMNS][K / DEPTH][COLUMNS / WIDTH][DEPTH / 2][WIDTH][2], so that a vector has two
+// neighbours of each of its columns, and memory is read in the order in which it lies. The last
+// columns and inputs are padded with zeros.
 
 #include <algorithm>
-#include <vector>
 
-#include "vec.h"
-
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#if defined(__AMX_BF16__) && defined(__AVX512F__) && defined(__linux__)
+#include "linear_tiles.h"
+#define HAS_LINEAR 1
+#elif defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#include "linear_vectors.h"
 #define HAS_LINEAR 1
 #else
+#include "vec.h"
 #define HAS_LINEAR 0
 #endif
 
 #if HAS_LINEAR
 
-namespace {
-
-#if defined(__AVX512F__)
-constexpr int64_t VECS = 3;
-constexpr int64_t ROWS = 8;
-// Vectors of columns that a tile of so many rows has: their product is most of the 32 registers.
-constexpr int64_t vecs_by(int64_t) { return VECS; }
-#else
-constexpr int64_t VECS = 4;
-constexpr int64_t ROWS = 6;
-// Of 16 registers, two columns and a factor leave 12; with fewer sums, each would wait for itself.
-constexpr int64_t vecs_by(int64_t rows) { return rows > 2 ? 2 : 4; }
-#endif
-
-constexpr int64_t COLUMNS = VECS * LANES;
-
-#if defined(__AVX512BF16__)
-
-typedef bf16 Input;
-constexpr int STEPS = 1;  // to multiply by a pair
-
-template <int>
-IVec columns_of(IVec pairs) {
-    return pairs;
-}
-
-template <int>
-IVec factor_of(const Input* x) {
-    int32_t pair;
-    std::memcpy(&pair, x, sizeof pair);
-    return IVec{} + pair;
-}
-
-Vec add(Vec sums, IVec columns, IVec factor) {
-    return (Vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)columns, (__m512bh)factor);
-}
-
-const Input* inputs(const bf16* x, int64_t& stride, int64_t, int64_t) {
-    (void)stride;
-    return x;
-}
-
-#else
-
-typedef float Input;
-constexpr int STEPS = 2;
-
-template <int STEP>
-Vec columns_of(IVec pairs) {
-    return (Vec)(STEP ? pairs & (int32_t)0xffff0000 : pairs << 16);
-}
-
-template <int STEP>
-Vec factor_of(const Input* x) {
-    return splat(x[STEP]);
-}
-
-Vec add(Vec sums, Vec columns, Vec factor) { return sums + columns * factor; }
-
-// The rows widened: each is read once for every block of columns.
-const Input* inputs(const bf16* x, int64_t& stride, int64_t rows, int64_t k) {
-    static thread_local std::vector<Input> buffer;
-    if ((int64_t)buffer.size() < rows * k) buffer.resize(rows * k);
-    Input* wide = buffer.data();
-#pragma omp parallel for if (rows * k > WORTH_THREADS)
-    for (int64_t row = 0; row < rows; row++) {
-        const bf16* from = x + row * stride;
-        int64_t i = 0;
-        for (; i + LANES <= k; i += LANES) store(wide + row * k + i, load(from + i));
-        for (; i < k; i++) wide[row * k + i] = to_float(from[i]);
-    }
-    stride = k;
-    return wide;
-}
-
-#endif
-
-template <int R, int V, int STEP = 0>
-void add_pair(Vec (&sums)[R][V], const IVec (&pairs)[V], const Input* x, int64_t x_stride) {
-    decltype(columns_of<STEP>(pairs[0])) columns[V];
-    for (int v = 0; v < V; v++) columns[v] = columns_of<STEP>(pairs[v]);
-    for (int r = 0; r < R; r++) {
-        auto factor = factor_of<STEP>(x + r * x_stride);
-        for (int v = 0; v < V; v++) sums[r][v] = add(sums[r][v], columns[v], factor);
-    }
-    if constexpr (STEP + 1 < STEPS) add_pair<R, V, STEP + 1>(sums, pairs, x, x_stride);
-}
-
-// R rows by V vectors of columns. `ahead` is what a later tile will read:
-// `ahead_step` bytes of it are asked for with every pair.
-template <int R, int V>
-void tile(const Input* x, int64_t x_stride, const bf16* w, int64_t k, const float* start, float* out,
-          const char* ahead, int64_t ahead_step) {
-    Vec sums[R][V];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) sums[r][v] = load(start + v * LANES);
-    const char* weights = (const char*)w;
-    for (int64_t i = 0; i < k; i += 2, weights += COLUMNS * 4, ahead += ahead_step) {
-        for (int64_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 2);
-        IVec pairs[V];
-        for (int v = 0; v < V; v++) {
-            std::memcpy(&pairs[v], weights + v * sizeof(IVec), sizeof(IVec));
-            __builtin_prefetch(weights + 4096 + v * sizeof(IVec));
-        }
-        add_pair<R, V>(sums, pairs, x + i, x_stride);
-    }
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) store(out + r * COLUMNS + v * LANES, sums[r][v]);
-}
-
-// R rows of a block.
-template <int R>
-void rows_of(const Input* x, int64_t x_stride, const bf16* w, const bf16* bias, bf16* y,
-             int64_t y_stride, int64_t num_columns, int64_t k, const char* ahead,
-             int64_t ahead_step) {
-    constexpr int V = vecs_by(R);
-    float start[COLUMNS] = {}, sums[R][COLUMNS];
-    bf16 out[COLUMNS];
-    for (int64_t n = 0; bias && n < num_columns; n++) start[n] = to_float(bias[n]);
-    for (int64_t v = 0; v < VECS; v += V) {
-        int64_t column = v * LANES;
-        tile<R, V>(x, x_stride, w + 2 * column, k, start + column, sums[0] + column, ahead, ahead_step);
-        ahead += k / 2 * ahead_step;
-    }
-    for (int r = 0; r < R; r++) {
-        bf16* to = num_columns == COLUMNS ? y + r * y_stride : out;
-        for (int64_t n = 0; n < COLUMNS; n += LANES) store(to + n, load(sums[r] + n));
-        if (to == out) std::memcpy(y + r * y_stride, out, num_columns * sizeof(bf16));
-    }
-}
-
-// While a block that lies in L2 is multiplied by further rows, memory brings the next one.
-void rows_of_block(int64_t rows, const Input* x, int64_t x_stride, const bf16* w, const bf16* bias,
-                   bf16* y, int64_t y_stride, int64_t num_columns, int64_t k, bool has_next) {
-    constexpr int64_t TILES = VECS / vecs_by(ROWS);
-    const char* next = (const char*)(w + COLUMNS * k);
-    int64_t step = has_next && rows >= 2 * ROWS ? COLUMNS * 4 * ROWS / rows / TILES : 0;
-    auto run = [&](auto rows_of, int64_t height) {
-        for (; rows >= height; rows -= height, x += height * x_stride, y += height * y_stride) {
-            rows_of(x, x_stride, w, bias, y, y_stride, num_columns, k, next, step);
-            next += TILES * step * k / 2;
-        }
-    };
-    run(rows_of<ROWS>, ROWS);
-    run(rows_of<4>, 4);
-    run(rows_of<2>, 2);
-    run(rows_of<1>, 1);
-}
-
-}  // namespace
-
-extern "C" int linear_supported() { return 1; }
+extern "C" int linear_supported() { return is_allowed(); }
 
 extern "C" int64_t linear_packed_size(int64_t n, int64_t k) {
-    return (n + COLUMNS - 1) / COLUMNS * COLUMNS * k;
+    return round_up(n, COLUMNS) * round_up(k, DEPTH);
 }
 
 extern "C" void linear_pack(const bf16* w, bf16* packed, int64_t n, int64_t k) {
+    int64_t depth = round_up(k, DEPTH);
 #pragma omp parallel for
     for (int64_t block = 0; block < n; block += COLUMNS) {
-        bf16* to = packed + block * k;
-        for (int64_t i = 0; i < k; i += 2)
-            for (int64_t column = block; column < block + COLUMNS; column++)
-                for (int64_t j = i; j < i + 2; j++)
-                    *to++ = column < n ? w[column * k + j] : bf16{0};
+        bf16* to = packed + block * depth;
+        for (int64_t i = 0; i < depth; i += DEPTH)
+            for (int64_t group = block; group < block + COLUMNS; group += WIDTH)
+                for (int64_t pair = i; pair < i + DEPTH; pair += 2)
+                    for (int64_t column = group; column < group + WIDTH; column++)
+                        for (int64_t j = pair; j < pair + 2; j++)
+                            *to++ = column < n && j < k ? w[column * k + j] : bf16{0};
     }
 }
 
 extern "C" void linear(const bf16* x, int64_t x_stride, const bf16* packed, const bf16* bias,
                        bf16* y, int64_t y_stride, int64_t rows, int64_t n, int64_t k) {
     const Input* all = inputs(x, x_stride, rows, k);
-#pragma omp parallel for schedule(static)
-    for (int64_t block = 0; block < n; block += COLUMNS)
-        rows_of_block(rows, all, x_stride, packed + block * k, bias ? bias + block : nullptr,
-                      y + block, y_stride, std::min(COLUMNS, n - block), k, block + COLUMNS < n);
+    int64_t depth = round_up(k, DEPTH);
+#pragma omp parallel
+    {
+        [[maybe_unused]] Unit unit;
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < n; block += COLUMNS)
+            rows_of_block(rows, all, x_stride, packed + block * depth, bias ? bias + block : nullptr,
+                          y + block, y_stride, std::min(COLUMNS, n - block), depth,
+                          block + COLUMNS < n);
+    }
 }
 
 #else

@@ -23,6 +23,8 @@ typedef uint16_t HVec __attribute__((vector_size(2 * LANES)));
 
 constexpr int64_t WORTH_THREADS = 1 << 14;  // elements of a pass over memory
 
+static inline int64_t round_up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+
 struct bf16 {
     uint16_t bits;
 };

@@ -1,0 +1,135 @@
+// The packed product on tiles of 16 rows by 64 bytes (AMX), which a CPU multiplies at once.
+#pragma once
+
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "linear_edges.h"
+#include "vec.h"
+
+namespace {
+
+constexpr int64_t VECS = 3;  // tiles of columns, for whose sums and two of rows there are 8 tiles
+constexpr int64_t HEIGHT = 16;  // rows of a tile
+constexpr int64_t COLUMNS = VECS * LANES;
+constexpr int64_t WIDTH = LANES;  // columns of a tile
+constexpr int64_t DEPTH = 32;     // inputs of a tile
+constexpr int64_t TILE = 512;     // elements of bfloat16
+constexpr int64_t AHEAD = 8192;   // bytes of the weight to ask memory for
+
+typedef bf16 Input;
+
+// Linux asks every process whether it wants the tiles' state to be kept.
+bool is_allowed() {
+    constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
+
+// GCC doesn't know that its intrinsics for tiles read memory.
+void store_before_tiles() { __asm__ volatile("" ::: "memory"); }
+
+// A thread's tiles, for as long as it multiplies.
+struct Unit {
+    Unit() {
+        struct alignas(64) Config {
+            uint8_t palette = 1, start = 0, reserved[14] = {};
+            uint16_t row_bytes[16] = {};
+            uint8_t rows[16] = {};
+        } config;
+        for (int i = 0; i < 8; i++) config.row_bytes[i] = 64, config.rows[i] = HEIGHT;
+        store_before_tiles();
+        _tile_loadconfig(&config);
+    }
+    ~Unit() { _tile_release(); }
+};
+
+// The rows as tiles: [rows / HEIGHT][k / DEPTH][HEIGHT][DEPTH], padded with zeros.
+const Input* inputs(const bf16* x, int64_t stride, int64_t rows, int64_t k) {
+    struct alignas(64) Row {  // else each would lie in two lines of the cache
+        Input x[DEPTH];
+    };
+    static thread_local std::vector<Row> buffer;
+    int64_t depth = round_up(k, DEPTH), height = round_up(rows, HEIGHT);
+    if ((int64_t)buffer.size() * DEPTH < height * depth) buffer.resize(height * depth / DEPTH);
+    Input* tiles = buffer[0].x;
+#pragma omp parallel for if (rows * k > WORTH_THREADS)
+    for (int64_t row = 0; row < height; row++) {
+        Input* to = tiles + row / HEIGHT * HEIGHT * depth + row % HEIGHT * DEPTH;
+        for (int64_t i = 0; i < depth; i += DEPTH, to += TILE) {
+            const bf16* from = x + row * stride + i;
+            if (row < rows && i + DEPTH <= k) {
+                std::memcpy(to, from, sizeof(Row));
+            } else {
+                int64_t size = row < rows ? k - i : 0;
+                std::fill(std::copy(from, from + size, to), to + DEPTH, Input{0});
+            }
+        }
+    }
+    return tiles;
+}
+
+// One or two tiles of rows (NUM_ROWS) times a block of columns. Tiles 0 to 5 have sums, 6 rows and
+// 7 columns: the two are renamed with every load, as vectors are.
+template <int NUM_ROWS>
+void multiply(const Input* x, const bf16* w, int64_t k, const float* start, float* out) {
+    const Input* second = x + HEIGHT * k;
+    store_before_tiles();
+    _tile_loadd(0, start, 0);  // the same line for each row
+    _tile_loadd(1, start + WIDTH, 0);
+    _tile_loadd(2, start + 2 * WIDTH, 0);
+    if (NUM_ROWS > 1) {
+        _tile_loadd(3, start, 0);
+        _tile_loadd(4, start + WIDTH, 0);
+        _tile_loadd(5, start + 2 * WIDTH, 0);
+    }
+    for (int64_t i = 0; i < k; i += DEPTH, w += VECS * TILE, x += TILE, second += TILE) {
+        for (int64_t line = 0; line < VECS * TILE * 2; line += 64)
+            __builtin_prefetch((const char*)w + AHEAD + line);
+        _tile_loadd(6, x, 64);
+        _tile_loadd(7, w, 64);
+        _tile_dpbf16ps(0, 6, 7);
+        if (NUM_ROWS > 1) {
+            _tile_loadd(6, second, 64);
+            _tile_dpbf16ps(3, 6, 7);
+            _tile_loadd(7, w + TILE, 64);
+            _tile_dpbf16ps(4, 6, 7);
+            _tile_loadd(6, x, 64);
+        } else {
+            _tile_loadd(7, w + TILE, 64);
+        }
+        _tile_dpbf16ps(1, 6, 7);
+        _tile_loadd(7, w + 2 * TILE, 64);
+        _tile_dpbf16ps(2, 6, 7);
+        if (NUM_ROWS > 1) {
+            _tile_loadd(6, second, 64);
+            _tile_dpbf16ps(5, 6, 7);
+        }
+    }
+    constexpr int64_t STRIDE = COLUMNS * sizeof(float);
+    _tile_stored(0, out, STRIDE);
+    _tile_stored(1, out + WIDTH, STRIDE);
+    _tile_stored(2, out + 2 * WIDTH, STRIDE);
+    if (NUM_ROWS == 1) return;
+    out += HEIGHT * COLUMNS;
+    _tile_stored(3, out, STRIDE);
+    _tile_stored(4, out + WIDTH, STRIDE);
+    _tile_stored(5, out + 2 * WIDTH, STRIDE);
+}
+
+void rows_of_block(int64_t rows, const Input* x, int64_t, const bf16* w, const bf16* bias, bf16* y,
+                   int64_t y_stride, int64_t num_columns, int64_t k, bool) {
+    Start<COLUMNS> start(bias, num_columns);
+    alignas(64) float sums[2 * HEIGHT][COLUMNS];
+    for (int64_t row = 0; row < rows; row += 2 * HEIGHT, x += 2 * HEIGHT * k) {
+        int64_t height = std::min(2 * HEIGHT, rows - row);
+        (height > HEIGHT ? multiply<2> : multiply<1>)(x, w, k, start.sums, sums[0]);
+        for (int64_t r = 0; r < height; r++)
+            store_columns<COLUMNS>(sums[r], y + (row + r) * y_stride, num_columns);
+    }
+}
+
+}  // namespace
