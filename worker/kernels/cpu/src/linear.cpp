@@ -6,7 +6,9 @@
 
 #include <algorithm>
 
-#if defined(__AMX_BF16__) && defined(__AVX512F__) && defined(__linux__)
+#include "tiles.h"
+
+#if HAS_TILES
 #include "linear_tiles.h"
 #define HAS_LINEAR 1
 #elif defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))

@@ -1,14 +1,11 @@
-// The packed product on tiles of 16 rows by 64 bytes (AMX), which a CPU multiplies at once.
+// The packed product on tiles.
 #pragma once
-
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "linear_edges.h"
+#include "tiles.h"
 #include "vec.h"
 
 namespace {
@@ -23,28 +20,11 @@ constexpr int64_t AHEAD = 8192;   // bytes of the weight to ask memory for
 
 typedef bf16 Input;
 
-// Linux asks every process whether it wants the tiles' state to be kept.
-bool is_allowed() {
-    constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18;
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
-}
+bool is_allowed() { return may_use_tiles(); }
 
-// GCC doesn't know that its intrinsics for tiles read memory.
-void store_before_tiles() { __asm__ volatile("" ::: "memory"); }
-
-// A thread's tiles, for as long as it multiplies.
 struct Unit {
-    Unit() {
-        struct alignas(64) Config {
-            uint8_t palette = 1, start = 0, reserved[14] = {};
-            uint16_t row_bytes[16] = {};
-            uint8_t rows[16] = {};
-        } config;
-        for (int i = 0; i < 8; i++) config.row_bytes[i] = 64, config.rows[i] = HEIGHT;
-        store_before_tiles();
-        _tile_loadconfig(&config);
-    }
-    ~Unit() { _tile_release(); }
+    Unit() { sizes.use(); }
+    TileSizes sizes;
 };
 
 // The rows as tiles: [rows / HEIGHT][k / DEPTH][HEIGHT][DEPTH], padded with zeros.

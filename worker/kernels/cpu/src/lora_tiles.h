@@ -1,0 +1,188 @@
+// LoRA terms of bfloat16 on tiles, for adapters with some tokens in the batch.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "lora_task.h"
+#include "tiles.h"
+
+#if HAS_TILES
+
+namespace {
+
+constexpr int64_t WORTH_TILES = 4;  // tokens
+constexpr int64_t TOKENS = 16;      // of a tile
+constexpr int64_t INPUTS = 32;      // of a tile of a shrink
+constexpr int64_t RANKS = 16;       // rows of b in a tile of an expand
+
+// What a thread multiplies with tiles. Tiles 0 and 1 have sums of a shrink, 2 rows of a, 3 tokens;
+// 4 and 5 have sums of an expand, 6 tokens, 7 rows of b.
+class LoRATiles {
+public:
+    explicit LoRATiles(const LoRAArgs& args) : args(args) {
+        sizes.set(6, TOKENS, RANKS * sizeof(bf16));
+        sizes.set(7, RANKS / 2, 64);
+    }
+
+    void shrink(const Task& task, const bf16* ahead) {
+        if (task.tokens != packed_tokens) pack(task);
+        const bf16 *a = a_of<bf16>(task, task.first), *x = packed().data();
+        int64_t stride = args.in_features, width = task.row_stride;
+        store_before_tiles();
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int64_t k = 0; k < stride; k += INPUTS, x += INPUTS * width) {
+            for (int64_t r = 0; r < PAGE_ROWS; r++) __builtin_prefetch(ahead + r * stride + k, 0, 2);
+            _tile_loadd(2, a + k, stride * sizeof(bf16));
+            _tile_loadd(3, x, width * 2 * sizeof(bf16));
+            if (k / INPUTS % 2)  // two sums, as each takes its time
+                _tile_dpbf16ps(1, 2, 3);
+            else
+                _tile_dpbf16ps(0, 2, 3);
+        }
+        alignas(64) float odd[PAGE_ROWS * TOKENS];
+        float* out = task.shrunk + task.first * PAGE_ROWS * width;
+        _tile_stored(0, out, width * sizeof(float));
+        _tile_stored(1, odd, width * sizeof(float));
+        for (int64_t i = 0; i < PAGE_ROWS * width; i += LANES) {
+            bf16 rounded[LANES];
+            store(rounded, load(out + i) + load(odd + i));
+            store(out + i, load(rounded));
+        }
+    }
+
+    void expand(const Task& task) {
+        int64_t steps = (task.num_pages * PAGE_ROWS + RANKS - 1) / RANKS;
+        int64_t num_columns = std::min(task.width, task.site->out_features - task.first);
+        if (!is_used) set_width(TOKENS);
+        take_shrunk(task, steps);
+        pair_rows(task, steps, num_columns);
+        for (int64_t token = 0; token < task.num_tokens; token += TOKENS)
+            for (int64_t column = 0; column < num_columns; column += 2 * LANES)
+                add_product(task, token, column, std::min(2 * LANES, num_columns - column), steps);
+    }
+
+private:
+    const LoRAArgs& args;
+    TileSizes sizes;
+    bool is_used = false;
+    int64_t width = 0;  // tokens of a tile of a shrink
+    const int32_t* packed_tokens = nullptr;
+
+    static std::vector<bf16>& packed() {
+        static thread_local std::vector<bf16> buffer;
+        return buffer;
+    }
+    static std::vector<bf16>& tokens() {
+        static thread_local std::vector<bf16> buffer;
+        return buffer;
+    }
+    static std::vector<bf16>& columns() {
+        static thread_local std::vector<bf16> buffer;
+        return buffer;
+    }
+
+    void set_width(int64_t wanted) {
+        width = wanted, is_used = true;
+        for (int tile : {0, 1}) sizes.set(tile, PAGE_ROWS, width * sizeof(float));
+        sizes.set(2, PAGE_ROWS, 64);
+        sizes.set(3, INPUTS / 2, width * 2 * sizeof(bf16));
+        sizes.use();
+    }
+
+    // The inputs of a task's tokens as [in / 32][16 pairs][width][2], with width a multiple of 4.
+    void pack(const Task& task) {
+        packed_tokens = task.tokens;
+        if (task.row_stride != width) set_width(task.row_stride);
+        packed().resize(args.in_features * width);
+        for (int64_t first = 0; first < width; first += 4) {
+            const bf16* x[4];
+            for (int64_t i = 0; i < 4; i++) {  // beyond the last: any
+                int32_t token = task.tokens[std::min(first + i, task.num_tokens - 1)];
+                x[i] = (const bf16*)args.x + token * args.x_stride;
+            }
+            bf16* to = packed().data() + first * 2;
+            for (int64_t k = 0; k < args.in_features; k += 8, to += 4 * width * 2) pack_pairs(x, k, to);
+        }
+    }
+
+    // Four pairs of four tokens, token by token, to pair by pair.
+    void pack_pairs(const bf16* const* x, int64_t k, bf16* to) {
+        __m128i from[4];
+        for (int i = 0; i < 4; i++) from[i] = _mm_loadu_si128((const __m128i*)(x[i] + k));
+        __m128i low01 = _mm_unpacklo_epi32(from[0], from[1]), low23 = _mm_unpacklo_epi32(from[2], from[3]);
+        __m128i high01 = _mm_unpackhi_epi32(from[0], from[1]), high23 = _mm_unpackhi_epi32(from[2], from[3]);
+        __m128i pairs[4] = {_mm_unpacklo_epi64(low01, low23), _mm_unpackhi_epi64(low01, low23),
+                            _mm_unpacklo_epi64(high01, high23), _mm_unpackhi_epi64(high01, high23)};
+        for (int i = 0; i < 4; i++) _mm_storeu_si128((__m128i*)(to + i * width * 2), pairs[i]);
+    }
+
+    // The sums of a task's shrinks as [tokens / 16][steps][16 tokens][16 rows].
+    void take_shrunk(const Task& task, int64_t steps) {
+        int64_t num_rows = task.num_pages * PAGE_ROWS;
+        tokens().resize(round_up(task.num_tokens, TOKENS) * steps * RANKS);
+        bf16* to = tokens().data();
+        for (int64_t token = 0; token < task.num_tokens; token += TOKENS) {
+            int64_t stride = std::min(TOKENS, round_up(task.num_tokens - token, 4));
+            const float* from = task.shrunk + token * num_rows;
+            for (int64_t row = 0; row < steps * RANKS; row++, from += stride)
+                for (int64_t i = 0; i < TOKENS; i++)
+                    from_float(to + row / RANKS * TOKENS * RANKS + i * RANKS + row % RANKS,
+                               row < num_rows && i < stride ? from[i] : 0.0f);
+            to += steps * TOKENS * RANKS;
+        }
+    }
+
+    // Rows of b as [columns / 16][steps][8 pairs][16 columns][2], with an even number of tiles.
+    void pair_rows(const Task& task, int64_t steps, int64_t num_columns) {
+        int64_t padded = round_up(num_columns, 2 * LANES), stride = task.site->out_features;
+        columns().resize(padded * steps * RANKS);
+        bf16* to = columns().data();
+        for (int64_t column = 0; column < padded; column += LANES) {
+            int64_t width = std::clamp<int64_t>(num_columns - column, 0, LANES);
+            __mmask16 mask = (__mmask16)((1 << width) - 1);
+            for (int64_t row = 0; row < steps * RANKS; row += 2, to += 2 * LANES) {
+                __m512i pairs{};
+                if (row < task.num_pages * PAGE_ROWS) {
+                    const bf16* b = b_of<bf16>(task, row / PAGE_ROWS) + row % PAGE_ROWS * stride + column;
+                    __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, b));
+                    __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, b + stride));
+                    pairs = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+                }
+                std::memcpy(to, &pairs, sizeof pairs);
+            }
+        }
+    }
+
+    void add_product(const Task& task, int64_t token, int64_t column, int64_t num_columns, int64_t steps) {
+        constexpr int64_t TILE = RANKS * LANES;
+        alignas(64) float sums[TOKENS][2 * LANES];
+        const bf16* shrunk = tokens().data() + token * steps * RANKS;
+        const bf16* b = columns().data() + column * steps * RANKS;
+        store_before_tiles();
+        _tile_zero(4);
+        _tile_zero(5);
+        for (int64_t step = 0; step < steps; step++, shrunk += TOKENS * RANKS, b += TILE) {
+            _tile_loadd(6, shrunk, RANKS * sizeof(bf16));
+            _tile_loadd(7, b, 64);
+            _tile_dpbf16ps(4, 6, 7);
+            _tile_loadd(7, b + steps * TILE, 64);
+            _tile_dpbf16ps(5, 6, 7);
+        }
+        _tile_stored(4, sums[0], sizeof sums[0]);
+        _tile_stored(5, sums[0] + LANES, sizeof sums[0]);
+        for (int64_t i = 0; i < std::min(TOKENS, task.num_tokens - token); i++) {
+            bf16* y = (bf16*)args.y + task.tokens[token + i] * args.y_stride + task.site->offset +
+                      task.first + column;
+            int64_t n = 0;
+            for (; n + LANES <= num_columns; n += LANES) store(y + n, load(y + n) + load(sums[i] + n));
+            if (int64_t left = num_columns - n)
+                store_part(y + n, load_part(y + n, left) + load(sums[i] + n), left);
+        }
+    }
+};
+
+}  // namespace
+
+#endif

@@ -1,0 +1,161 @@
+// LoRA terms on vectors.
+#pragma once
+
+#include <algorithm>
+
+#include "lora_task.h"
+
+namespace {
+
+constexpr int64_t WIDE_TILE = 1536;  // columns at once, where there are few tokens
+
+// Tiles whose sums fill the registers, but for what is multiplied.
+constexpr int SHRINK_ROWS = LANES / 4;  // by 4 tokens: a vector of sums
+constexpr int SHRINK_ROWS_ALONE = REGISTERS == 32 ? 4 : 8;  // by one token
+constexpr int EXPAND_TOKENS = REGISTERS / 4;
+constexpr int EXPAND_SUMS = REGISTERS == 32 ? 24 : 8;
+
+template <class T, int TOKENS, int ROWS>
+void shrink_tile(const Task& task, const LoRAArgs& args, const T* ahead, int64_t token, int64_t row) {
+    using D = Dot<T>;
+    const T *x[TOKENS], *a[ROWS];
+    const T* page = a_of<T>(task, task.first);
+    for (int i = 0; i < TOKENS; i++) x[i] = (const T*)args.x + task.tokens[token + i] * args.x_stride;
+    for (int r = 0; r < ROWS; r++) a[r] = page + (row + r) * args.in_features;
+    Vec products[TOKENS][ROWS] = {};
+    int64_t k = 0;
+    for (; k + D::WIDTH <= args.in_features; k += D::WIDTH) {
+        typename D::V rows[ROWS];
+        for (int r = 0; r < ROWS; r++) {
+            rows[r] = D::get(a[r] + k);
+            if (token == 0) __builtin_prefetch(ahead + (row + r) * args.in_features + k, 0, 2);
+        }
+        for (int i = 0; i < TOKENS; i++) {
+            typename D::V values = D::get(x[i] + k);
+            for (int r = 0; r < ROWS; r++) D::add(products[i][r], values, rows[r]);
+        }
+    }
+    if (int64_t left = args.in_features - k)
+        for (int i = 0; i < TOKENS; i++)
+            for (int r = 0; r < ROWS; r++)
+                D::add(products[i][r], D::get_part(x[i] + k, left), D::get_part(a[r] + k, left));
+    int64_t stride = task.token_stride;
+    float* out = task.shrunk + token * stride + task.first * PAGE_ROWS + row;
+    if constexpr (TOKENS * ROWS == LANES) {
+        float flat[LANES];
+        store(flat, sums(&products[0][0]));
+        for (int i = 0; i < LANES; i++)
+            out[i / ROWS * stride + i % ROWS] = rounded(flat[i], (const T*)nullptr);
+    } else {
+        for (int i = 0; i < TOKENS; i++)
+            for (int r = 0; r < ROWS; r++)
+                out[i * stride + r] = rounded(sum(products[i][r]), (const T*)nullptr);
+    }
+}
+
+template <class T>
+void shrink(const Task& task, const LoRAArgs& args, const T* ahead) {
+    int64_t token = 0;
+    for (; token + 4 <= task.num_tokens; token += 4)
+        for (int64_t row = 0; row < PAGE_ROWS; row += SHRINK_ROWS)
+            shrink_tile<T, 4, SHRINK_ROWS>(task, args, ahead, token, row);
+    for (; token < task.num_tokens; token++)
+        for (int64_t row = 0; row < PAGE_ROWS; row += SHRINK_ROWS_ALONE)
+            shrink_tile<T, 1, SHRINK_ROWS_ALONE>(task, args, ahead, token, row);
+}
+
+template <class T, int TOKENS, int VECS>
+void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t column, int64_t width) {
+    int64_t stride = task.site->out_features;
+    const float* shrunk = task.shrunk + token * task.token_stride;
+    Vec sums[TOKENS][VECS] = {};
+    for (int64_t page = 0; page < task.num_pages; page++) {
+        const T* b = b_of<T>(task, page) + column - task.first;
+        for (int64_t r = 0; r < PAGE_ROWS; r++, b += stride) {
+            Vec weights[VECS];
+            for (int v = 0; v < VECS; v++)
+                weights[v] = width < LANES ? load_part(b, width) : load(b + v * LANES);
+            for (int i = 0; i < TOKENS; i++)
+                for (int v = 0; v < VECS; v++)
+                    sums[i][v] += shrunk[i * task.token_stride + page * PAGE_ROWS + r] * weights[v];
+        }
+    }
+    for (int i = 0; i < TOKENS; i++) {
+        T* y = (T*)args.y + task.tokens[token + i] * args.y_stride + task.site->offset + column;
+        for (int v = 0; v < VECS; v++) {
+            if (width < LANES)
+                store_part(y, load_part(y, width) + sums[i][v], width);
+            else
+                store(y + v * LANES, load(y + v * LANES) + sums[i][v]);
+        }
+    }
+}
+
+// As many tokens at once as leave registers for `VECS` vectors of each.
+template <class T, int TOKENS, int VECS>
+void expand_tokens(const Task& task, const LoRAArgs& args, int64_t& token) {
+    int64_t end = std::min(task.first + task.width, task.site->out_features);
+    for (; token + TOKENS <= task.num_tokens; token += TOKENS) {
+        int64_t column = task.first;
+        for (; column + VECS * LANES <= end; column += VECS * LANES)
+            expand_tile<T, TOKENS, VECS>(task, args, token, column, VECS * LANES);
+        for (; column < end; column += LANES)
+            expand_tile<T, TOKENS, 1>(task, args, token, column, std::min(LANES, end - column));
+    }
+}
+
+// For few tokens, where reading b is what takes time: four of its rows at once from left to right,
+// which is the order that memory likes, with the sums in L1. Meanwhile the next page is asked for.
+template <class T, int TOKENS>
+void expand_streaming(const Task& task, const LoRAArgs& args, const T* ahead, int64_t& token) {
+    constexpr int ROWS = 4;
+    int64_t stride = task.site->out_features;
+    int64_t width = std::min(task.width, stride - task.first), whole = width / LANES * LANES;
+    for (; token + TOKENS <= task.num_tokens; token += TOKENS) {
+        alignas(64) float sums[TOKENS][WIDE_TILE] = {};
+        for (int64_t row = 0; row < task.num_pages * PAGE_ROWS; row += ROWS) {
+            int64_t page = row / PAGE_ROWS, skipped = row % PAGE_ROWS * stride;
+            const T* b = b_of<T>(task, page) + skipped;
+            const T* next = (page + 1 < task.num_pages ? b_of<T>(task, page + 1) : ahead) + skipped;
+            float factors[TOKENS][ROWS];
+            for (int i = 0; i < TOKENS; i++)
+                for (int r = 0; r < ROWS; r++)
+                    factors[i][r] = task.shrunk[(token + i) * task.token_stride + (row + r) * task.row_stride];
+            for (int64_t c = 0; c < whole; c += LANES) {
+                for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * stride + c, 0, 2);
+                for (int i = 0; i < TOKENS; i++) {
+                    Vec sum = load(&sums[i][c]);
+                    for (int r = 0; r < ROWS; r++) sum += factors[i][r] * load(b + r * stride + c);
+                    store(&sums[i][c], sum);
+                }
+            }
+            for (int64_t c = whole; c < width; c++)
+                for (int i = 0; i < TOKENS; i++)
+                    for (int r = 0; r < ROWS; r++)
+                        sums[i][c] += factors[i][r] * to_float(b[r * stride + c]);
+        }
+        for (int i = 0; i < TOKENS; i++) {
+            T* y = (T*)args.y + task.tokens[token + i] * args.y_stride + task.site->offset +
+                   task.first;
+            for (int64_t c = 0; c < whole; c += LANES)
+                store(y + c, load(y + c) + load(&sums[i][c]));
+            for (int64_t c = whole; c < width; c++) from_float(y + c, to_float(y[c]) + sums[i][c]);
+        }
+    }
+}
+
+template <class T>
+void expand(const Task& task, const LoRAArgs& args, const T* ahead) {
+    int64_t token = 0;
+    if (task.num_tokens < FEW_TOKENS) {
+        expand_streaming<T, 4>(task, args, ahead, token);
+        expand_streaming<T, 2>(task, args, ahead, token);
+        expand_streaming<T, 1>(task, args, ahead, token);
+    } else {
+        expand_tokens<T, EXPAND_TOKENS, EXPAND_SUMS / EXPAND_TOKENS>(task, args, token);
+        expand_tokens<T, EXPAND_TOKENS / 2, 2 * EXPAND_SUMS / EXPAND_TOKENS>(task, args, token);
+        expand_tokens<T, 1, EXPAND_SUMS / 2>(task, args, token);
+    }
+}
+
+}  // namespace
