@@ -14,7 +14,7 @@ from worker.engine.block_manager import BlockManager
 from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
-from worker.engine.scheduler import Scheduler
+from worker.engine.scheduler import Scheduler, step_size
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
 from worker.lora.layout import AdapterImage, PoolLayout
@@ -205,8 +205,7 @@ class Engine:
             log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
             return outputs + [self._fail(chunk.request, _STEP_FAILED) for chunk in chunks]
         self.num_failures_in_a_row = 0
-        num_tokens = sum(chunk.num_tokens for chunk in chunks)
-        self._scheduler.pace.observe(num_tokens, (time.perf_counter() - started_s) * 1000)
+        self._scheduler.pace.observe(step_size(chunks), (time.perf_counter() - started_s) * 1000)
         return outputs + self._update(results)
 
     def stats(self) -> EngineStats:

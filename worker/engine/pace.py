@@ -1,46 +1,104 @@
 """How large a step may be so that running streams don't stall. Policy only: no torch, no clock."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
-STRETCH = 2.5
-"""A step that also computes prompts takes at most so many times one that only decodes."""
+STRETCH = 2.0
+"""A step that also computes a prompt takes about so many times one that only decodes.
+
+More where as many prompts wait as streams run: those wait for it, too.
+"""
 MIN_PROMPT_TOKENS = 32
 """Of a step, whatever that does to its time: prompts must get on."""
+MAX_GROWTH = 2
+"""A step has at most so many times the prompt tokens that any had before: its cost is a guess."""
 _NEWEST_SHARE = 0.3
+_CONTEXT_DOUBT = 16.0
+"""Contexts that differ by less, in tokens, say nothing about what context costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSize:
+    """What a step computes."""
+
+    num_decodes: int
+    """Streams that got one token each."""
+    num_prompt_tokens: int
+    context: float
+    """Tokens that a prompt token has before it, at the mean."""
 
 
 @dataclass(slots=True)
-class _Seen:
-    """Steps of about one size: moving averages."""
+class _TokenCost:
+    """What a prompt token costs: a line over its context, by moving averages."""
 
-    tokens: float
+    context: float
     ms: float
+    variance: float = 0.0
+    """Of contexts."""
+    covariance: float = 0.0
+    """Of contexts and ms."""
+
+    def observe(self, context: float, ms: float) -> None:
+        off, off_ms = context - self.context, ms - self.ms
+        self.context += _NEWEST_SHARE * off
+        self.ms += _NEWEST_SHARE * off_ms
+        rest = 1 - _NEWEST_SHARE
+        self.variance = rest * (self.variance + _NEWEST_SHARE * off * off)
+        self.covariance = rest * (self.covariance + _NEWEST_SHARE * off * off_ms)
+
+    @property
+    def slope(self) -> float:
+        """Milliseconds that a further token of context costs, never less than nothing."""
+        return max(0.0, self.covariance / (self.variance + _CONTEXT_DOUBT**2))
+
+    def at(self, context: float) -> float:
+        """Milliseconds of a token; half of what others cost at the least, as a line may mislead."""
+        return max(self.ms + self.slope * (context - self.context), self.ms / 2)
 
 
+@dataclass(slots=True)
 class Pace:
-    """Learns from the steps that were run how long one of so many tokens takes."""
+    """Learns from the steps that were run how long the next one takes."""
 
-    def __init__(self) -> None:
-        self._seen: dict[int, _Seen] = {}
-        """By the number of bits of the step's tokens."""
+    _decode_ms: dict[int, float] = field(default_factory=dict)
+    """Of steps without prompts, by the number of bits of their decodes: moving averages."""
+    _token: _TokenCost | None = None
+    _most_prompt_tokens: int = 0
 
-    def observe(self, num_tokens: int, ms: float) -> None:
+    def observe(self, step: StepSize, ms: float) -> None:
         """Take note of a step."""
-        seen = self._seen.setdefault(num_tokens.bit_length(), _Seen(num_tokens, ms))
-        seen.tokens += (num_tokens - seen.tokens) * _NEWEST_SHARE
-        seen.ms += (ms - seen.ms) * _NEWEST_SHARE
+        kind = step.num_decodes.bit_length()
+        if step.num_prompt_tokens == 0:
+            before = self._decode_ms.get(kind, ms)
+            self._decode_ms[kind] = before + (ms - before) * _NEWEST_SHARE
+            return
+        self._most_prompt_tokens = max(self._most_prompt_tokens, step.num_prompt_tokens)
+        token_ms = max(0.0, ms - self._decode_ms.get(kind, 0.0)) / step.num_prompt_tokens
+        if self._token is None:
+            self._token = _TokenCost(step.context, token_ms)
+        else:
+            self._token.observe(step.context, token_ms)
 
-    def max_tokens(self, num_decodes: int, limit: int) -> int:
-        """Tokens of a step with `num_decodes` streams in it, at most `limit`."""
-        decode = self._seen.get(num_decodes.bit_length())
-        if num_decodes == 0 or decode is None:
+    def max_tokens(self, num_decodes: int, num_prompts: int, context: int, limit: int) -> int:
+        """Tokens of a step with `num_decodes` streams in it, at most `limit`.
+
+        `num_prompts` wait for it or are computed in part; the first one's tokens come after
+        `context` others.
+        """
+        decode_ms = self._decode_ms.get(num_decodes.bit_length())
+        if num_decodes == 0 or decode_ms is None:
             return limit
-        allowed_ms = STRETCH * decode.ms
-        # A step costs something and then so much a token. So a larger one never takes longer
-        # than in proportion, and what a step allows is also allowed in proportion.
-        allowed = max(
-            seen.tokens * allowed_ms / seen.ms
-            for seen in self._seen.values()
-            if seen.ms <= allowed_ms
+        prompt_ms = (STRETCH - 1) * decode_ms * (1 + num_prompts / num_decodes)
+        allowed = min(
+            self._prompt_tokens_in(prompt_ms, context),
+            MAX_GROWTH * self._most_prompt_tokens,
         )
-        return min(max(int(allowed), num_decodes + MIN_PROMPT_TOKENS), limit)
+        return min(num_decodes + max(int(allowed), MIN_PROMPT_TOKENS), limit)
+
+    def _prompt_tokens_in(self, ms: float, context: int) -> float:
+        if self._token is None or self._token.ms == 0:
+            return math.inf
+        # n tokens have n / 2 of themselves before them at the mean: n * (first + slope * n / 2).
+        first, slope = self._token.at(context), self._token.slope
+        return 2 * ms / (first + math.sqrt(first * first + 2 * slope * ms))

@@ -7,11 +7,11 @@ never preempted, so there is always progress.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from worker.engine.block_manager import BlockManager
-from worker.engine.pace import Pace
+from worker.engine.pace import Pace, StepSize
 from worker.engine.request import Request, RequestId, RequestStatus
 
 
@@ -29,6 +29,18 @@ class Chunk:
     def end(self) -> int:
         """Computed tokens of the request once the step is done."""
         return self.start + self.num_tokens
+
+
+def step_size(chunks: Sequence[Chunk]) -> StepSize:
+    """What a step of `chunks` computes."""
+    prompts = [chunk for chunk in chunks if chunk.num_tokens > 1]
+    num_prompt_tokens = sum(chunk.num_tokens for chunk in prompts)
+    pairs = sum(chunk.num_tokens * (chunk.start + chunk.num_tokens / 2) for chunk in prompts)
+    return StepSize(
+        num_decodes=len(chunks) - len(prompts),
+        num_prompt_tokens=num_prompt_tokens,
+        context=pairs / max(1, num_prompt_tokens),
+    )
 
 
 class Scheduler:
@@ -76,13 +88,24 @@ class Scheduler:
         Allocates their blocks; may preempt requests and start waiting ones.
         """
         num_preemptions = self.num_preemptions
-        num_decodes = sum(r.num_tokens - r.num_computed_tokens == 1 for r in self.running)
-        budget = self.pace.max_tokens(num_decodes, self.max_num_batched_tokens)
+        budget = self._budget()
         chunks = self._schedule_running(budget)
         if self.num_preemptions > num_preemptions:
             return chunks  # starting one now would only preempt it again
         budget -= sum(c.num_tokens for c in chunks)
         return chunks + self._schedule_waiting(budget)
+
+    def _budget(self) -> int:
+        """Tokens of the next step."""
+        prompts = [r for r in self.running if r.num_tokens - r.num_computed_tokens > 1]
+        num_decodes = len(self.running) - len(prompts)
+        num_startable = min(len(self.waiting), self.max_num_seqs - len(self.running))
+        return self.pace.max_tokens(
+            num_decodes,
+            num_prompts=len(prompts) + num_startable,
+            context=prompts[0].num_computed_tokens if prompts else 0,
+            limit=self.max_num_batched_tokens,
+        )
 
     def _schedule_running(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
