@@ -24,6 +24,8 @@ from shared.errors import SettingsError
 BASE = "base"
 """What the base model is served as."""
 START_TIMEOUT_S = 180.0
+START_TIMEOUT_PER_ADAPTER_S = 0.1
+"""Each is read and checked before the worker serves."""
 VLLM_START_TIMEOUT_S = 900.0
 """It compiles for minutes at its first start."""
 VLLM_MAX_MODEL_LEN = "2048"
@@ -64,7 +66,7 @@ def lorikeet(
             ready="/ready",
             names={BASE, *adapters},
             started=list(started.values()),
-            timeout_s=START_TIMEOUT_S,
+            timeout_s=START_TIMEOUT_S + START_TIMEOUT_PER_ADAPTER_S * len(adapters),
             scratch=scratch,
         )
         pids = {name: one.pid for name, one in started.items()}
