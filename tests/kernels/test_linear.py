@@ -47,6 +47,10 @@ def test_sizes_of_a_model(kernels: NativeKernels, num_rows: int) -> None:
     check(kernels, rand(1, num_rows, 576), rand(960, 576), rand(960))
 
 
+def test_there_may_be_no_rows(kernels: NativeKernels) -> None:
+    assert kernels.linear(rand(0, 40), kernels.pack(rand(24, 40)), None, 24).shape == (0, 24)
+
+
 def test_inputs_may_lie_apart(kernels: NativeKernels) -> None:
     wide, weight = rand(9, 100), rand(24, 40)
     check(kernels, wide[:, 13:53], weight, None)

@@ -159,12 +159,25 @@ def test_forty_distinct_adapters_share_a_batch(name: str, dtype: torch.dtype) ->
     check(made(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels_of(name, dtype))
 
 
+@pytest.mark.parametrize("num_in", [61, 64])
+@pytest.mark.parametrize("num_tokens", [(2, 7, 2), (1, 5, 22), (9, 4, 16)], ids=str)
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_siblings_get_their_terms_in_their_own_columns(name: str, dtype: torch.dtype) -> None:
+def test_siblings_get_their_terms_in_their_own_columns(
+    name: str, dtype: torch.dtype, num_tokens: tuple[int, ...], num_in: int
+) -> None:
     ranks = [[8, 0, 16], [3, 24, 0], [0, 0, 8]]  # each adapter targets some of the siblings
-    owners = [0, 1, 2, BASE, 2, 1, 0, 1, 1, 1, 1, 1]
+    owners = [BASE, *(i for i, number in enumerate(num_tokens) for _ in range(number))]
     outs, offsets = (48, 16, 7), (0, 48, 70)
-    check(made(dtype, ranks, owners, 61, outs, offsets), kernels_of(name, dtype))
+    check(
+        made(dtype, ranks, owners[1::2] + owners[::2], num_in, outs, offsets),
+        kernels_of(name, dtype),
+    )
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+def test_many_adapters_share_a_wide_linear(name: str, dtype: torch.dtype) -> None:
+    owners = [i for i in range(16) for _ in range(1 + i % 3)]
+    check(made(dtype, [[8] * 16], owners, 16, (1700,)), kernels_of(name, dtype))
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
@@ -221,7 +234,7 @@ def test_any_batch_equals_token_by_token(
     outs = data.draw(st.lists(st.integers(1, 60), min_size=num_sites, max_size=num_sites))
     gap = data.draw(st.integers(0, 3))
     offsets = [0, *accumulate(out + gap for out in outs)][:-1]
-    num_in = data.draw(st.integers(1, 80))
+    num_in = data.draw(st.integers(1, 80) | st.sampled_from([32, 64, 96]))
     check(made(dtype, ranks, owners, num_in, outs, offsets), kernels_of(name, dtype))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 STRETCH = 2.0
 """A step that also computes a prompt takes about so many times one that only decodes.
 
-More where as many prompts wait as streams run: those wait for it, too.
+More where further prompts wait: those wait for it, too.
 """
 MIN_PROMPT_TOKENS = 32
 """Of a step, whatever that does to its time: prompts must get on."""
@@ -39,13 +39,13 @@ class _TokenCost:
     covariance: float = 0.0
     """Of contexts and ms."""
 
-    def observe(self, context: float, ms: float) -> None:
+    def observe(self, context: float, ms: float, share: float) -> None:
+        """Move the averages by `share` of what is new."""
         off, off_ms = context - self.context, ms - self.ms
-        self.context += _NEWEST_SHARE * off
-        self.ms += _NEWEST_SHARE * off_ms
-        rest = 1 - _NEWEST_SHARE
-        self.variance = rest * (self.variance + _NEWEST_SHARE * off * off)
-        self.covariance = rest * (self.covariance + _NEWEST_SHARE * off * off_ms)
+        self.context += share * off
+        self.ms += share * off_ms
+        self.variance = (1 - share) * (self.variance + share * off * off)
+        self.covariance = (1 - share) * (self.covariance + share * off * off_ms)
 
     @property
     def slope(self) -> float:
@@ -68,17 +68,27 @@ class Pace:
 
     def observe(self, step: StepSize, ms: float) -> None:
         """Take note of a step."""
-        kind = step.num_decodes.bit_length()
         if step.num_prompt_tokens == 0:
+            kind = step.num_decodes.bit_length()
             before = self._decode_ms.get(kind, ms)
             self._decode_ms[kind] = before + (ms - before) * _NEWEST_SHARE
             return
         self._most_prompt_tokens = max(self._most_prompt_tokens, step.num_prompt_tokens)
-        token_ms = max(0.0, ms - self._decode_ms.get(kind, 0.0)) / step.num_prompt_tokens
+        decode_ms = self._decode_ms_of(step.num_decodes) or 0.0
+        token_ms = (ms - decode_ms) / step.num_prompt_tokens
         if self._token is None:
             self._token = _TokenCost(step.context, token_ms)
-        else:
-            self._token.observe(step.context, token_ms)
+            return
+        # What is left of a prompt may be a few tokens, and their time mere chance.
+        share = _NEWEST_SHARE * min(1.0, step.num_prompt_tokens / MIN_PROMPT_TOKENS)
+        self._token.observe(step.context, token_ms, share)
+
+    def _decode_ms_of(self, num_decodes: int) -> float | None:
+        """Of a step with as many decodes, or else the next fewer, or else the next more."""
+        kind = num_decodes.bit_length()
+        fewer = [known for known in self._decode_ms if known <= kind]
+        nearest = max(fewer) if fewer else min(self._decode_ms, default=None)
+        return None if nearest is None else self._decode_ms[nearest]
 
     def max_tokens(self, num_decodes: int, num_prompts: int, context: int, limit: int) -> int:
         """Tokens of a step with `num_decodes` streams in it, at most `limit`.
@@ -86,10 +96,10 @@ class Pace:
         `num_prompts` wait for it or are computed in part; the first one's tokens come after
         `context` others.
         """
-        decode_ms = self._decode_ms.get(num_decodes.bit_length())
+        decode_ms = self._decode_ms_of(num_decodes)
         if num_decodes == 0 or decode_ms is None:
             return limit
-        prompt_ms = (STRETCH - 1) * decode_ms * (1 + num_prompts / num_decodes)
+        prompt_ms = (STRETCH - 1) * decode_ms * (1 + max(0, num_prompts - 1) / num_decodes)
         allowed = min(
             self._prompt_tokens_in(prompt_ms, context),
             MAX_GROWTH * self._most_prompt_tokens,
@@ -97,7 +107,7 @@ class Pace:
         return min(num_decodes + max(int(allowed), MIN_PROMPT_TOKENS), limit)
 
     def _prompt_tokens_in(self, ms: float, context: int) -> float:
-        if self._token is None or self._token.ms == 0:
+        if self._token is None or self._token.ms <= 0:
             return math.inf
         # n tokens have n / 2 of themselves before them at the mean: n * (first + slope * n / 2).
         first, slope = self._token.at(context), self._token.slope

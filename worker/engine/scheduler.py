@@ -99,13 +99,20 @@ class Scheduler:
         """Tokens of the next step."""
         prompts = [r for r in self.running if r.num_tokens - r.num_computed_tokens > 1]
         num_decodes = len(self.running) - len(prompts)
-        num_startable = min(len(self.waiting), self.max_num_seqs - len(self.running))
         return self.pace.max_tokens(
             num_decodes,
-            num_prompts=len(prompts) + num_startable,
+            num_prompts=len(prompts) + self._num_startable(),
             context=prompts[0].num_computed_tokens if prompts else 0,
             limit=self.max_num_batched_tokens,
         )
+
+    def _num_startable(self) -> int:
+        """How many of the waiting requests are held up by the step's size alone, about."""
+        if not self.waiting or not self.blocks.can_allocate(
+            self.waiting[0], self.waiting[0].num_tokens
+        ):
+            return 0
+        return min(len(self.waiting), self.max_num_seqs - len(self.running))
 
     def _schedule_running(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.engine.block_manager import BlockManager
+from worker.engine.pace import StepSize
 from worker.engine.request import Request, RequestId, RequestStatus, RowSampling
-from worker.engine.scheduler import Chunk, Scheduler
+from worker.engine.scheduler import Chunk, Scheduler, step_size
 
 BLOCK = 4
 
@@ -172,3 +173,52 @@ def test_token_ids_run_over_prompt_and_output(start: int, end: int, expected: li
     r = request("a")
     r.prompt_ids, r.output_ids = [10, 11, 12], [20, 21]
     assert r.token_ids(start, end) == expected
+
+
+def test_a_steps_size_is_its_decodes_and_its_prompts_tokens_with_what_is_before_them() -> None:
+    decode = Chunk(request("a"), start=9, num_tokens=1, samples=True)
+    last = Chunk(request("b"), start=30, num_tokens=1, samples=True)
+    first = Chunk(request("c"), start=0, num_tokens=10, samples=False)
+    later = Chunk(request("d"), start=100, num_tokens=30, samples=True)
+    assert step_size([decode, last]) == StepSize(2, 0, 0.0)
+    # 10 tokens with 5 before them at the mean, 30 with 115.
+    assert step_size([decode, first, later]) == StepSize(1, 40, (10 * 5 + 30 * 115) / 40)
+
+
+def paced(num_blocks: int = 1000, max_num_seqs: int = 100) -> Scheduler:
+    """With a stream, for which 40 prompt tokens double a step's time."""
+    s = scheduler(num_blocks, max_num_seqs=max_num_seqs, budget=1000)
+    s.add(request("stream"))
+    compute(s.schedule())
+    for _ in range(20):
+        s.pace.observe(StepSize(1, 0, 0.0), 40.0)
+        s.pace.observe(StepSize(1, 200, 100.0), 240.0)
+    return s
+
+
+def prompt_tokens(chunks: list[Chunk]) -> int:
+    return sum(c.num_tokens for c in chunks if c.num_tokens > 1)
+
+
+def test_beside_a_stream_a_prompt_gets_what_the_pace_allows() -> None:
+    s = paced()
+    s.add(request("long", 900))
+    assert prompt_tokens(s.schedule()) == 40
+
+
+def test_prompts_that_wait_for_the_step_make_it_larger() -> None:
+    s = paced()
+    for name in "abcd":
+        s.add(request(name, 900))
+    assert prompt_tokens(s.schedule()) == 4 * 40
+
+
+def test_prompts_that_wait_for_something_else_dont() -> None:
+    no_sequence_free = paced(max_num_seqs=2)
+    no_block_free = paced(num_blocks=300)
+    for s in (no_sequence_free, no_block_free):
+        s.add(request("long", 900))
+        compute(s.schedule())
+        for name in "abcd":
+            s.add(request(name, 900))
+        assert prompt_tokens(s.schedule()) == 40

@@ -17,7 +17,7 @@ from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASit
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
-"""PAGE_ROWS of lora.cpp."""
+"""PAGE_ROWS of lora_task.h."""
 
 
 class NativeKernels:
@@ -258,7 +258,7 @@ class _AttentionArgs(ctypes.Structure):
 
 
 class _Site(ctypes.Structure):
-    """Site of lora.cpp."""
+    """Site of lora.h."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("a", "b")),
@@ -268,13 +268,13 @@ class _Site(ctypes.Structure):
 
 
 class _Pages(ctypes.Structure):
-    """Pages of lora.cpp."""
+    """Pages of lora.h."""
 
     _fields_ = [*((name, c_void_p) for name in ("starts", "pages")), ("row_length", c_int64)]
 
 
 class _Plan(ctypes.Structure):
-    """Plan of lora.cpp."""
+    """Plan of lora.h."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("token_starts", "tokens", "groups")),
@@ -283,7 +283,7 @@ class _Plan(ctypes.Structure):
 
 
 class _LoRAArgs(ctypes.Structure):
-    """Args of lora.cpp."""
+    """LoRAArgs of lora.h."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("sites", "plan", "x", "y")),

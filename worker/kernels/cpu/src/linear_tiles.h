@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "linear_edges.h"
 #include "tiles.h"
@@ -10,7 +9,7 @@
 
 namespace {
 
-constexpr int64_t VECS = 3;  // tiles of columns, for whose sums and two of rows there are 8 tiles
+constexpr int64_t VECS = 3;     // tiles of columns in a block: 6 of the 8 tiles have their sums
 constexpr int64_t HEIGHT = 16;  // rows of a tile
 constexpr int64_t COLUMNS = VECS * LANES;
 constexpr int64_t WIDTH = LANES;  // columns of a tile
@@ -29,20 +28,16 @@ struct Unit {
 
 // The rows as tiles: [rows / HEIGHT][k / DEPTH][HEIGHT][DEPTH], padded with zeros.
 const Input* inputs(const bf16* x, int64_t stride, int64_t rows, int64_t k) {
-    struct alignas(64) Row {  // else each would lie in two lines of the cache
-        Input x[DEPTH];
-    };
-    static thread_local std::vector<Row> buffer;
+    static thread_local TileBuffer buffer;
     int64_t depth = round_up(k, DEPTH), height = round_up(rows, HEIGHT);
-    if ((int64_t)buffer.size() * DEPTH < height * depth) buffer.resize(height * depth / DEPTH);
-    Input* tiles = buffer[0].x;
+    Input* tiles = buffer.fit(height * depth);
 #pragma omp parallel for if (rows * k > WORTH_THREADS)
     for (int64_t row = 0; row < height; row++) {
         Input* to = tiles + row / HEIGHT * HEIGHT * depth + row % HEIGHT * DEPTH;
         for (int64_t i = 0; i < depth; i += DEPTH, to += TILE) {
             const bf16* from = x + row * stride + i;
             if (row < rows && i + DEPTH <= k) {
-                std::memcpy(to, from, sizeof(Row));
+                std::memcpy(to, from, DEPTH * sizeof(Input));
             } else {
                 int64_t size = row < rows ? k - i : 0;
                 std::fill(std::copy(from, from + size, to), to + DEPTH, Input{0});

@@ -22,7 +22,7 @@
 namespace {
 
 constexpr int64_t TOKEN_TILE = 64;    // of a shrink task
-constexpr int64_t COLUMN_TILE = 192;  // of an expand task, where each has many tokens or there are few
+constexpr int64_t COLUMN_TILE = 192;  // of an expand task, where it has many tokens or there are few tasks
 
 struct Tasks {
     std::vector<Task> shrinks, expands;
@@ -34,7 +34,7 @@ struct Way {
     bool by_tiles;
     int64_t token_tile;  // of a shrink task
     int64_t width;       // columns of an expand task
-    int64_t size;        // sums of a row, padded
+    int64_t num_padded;  // tokens that there are sums for
 };
 
 template <class T>
@@ -51,6 +51,7 @@ Way way_of(const LoRAArgs& args, int64_t num_tokens) {
 
 void add_tasks(Tasks& tasks, Task task, const Way& way, float* shrunk) {
     int64_t num_rows = task.num_pages * PAGE_ROWS, num_tokens = task.num_tokens;
+    task.by_tiles = way.by_tiles;
     const int32_t* tokens = task.tokens;
     for (int64_t first = 0; first < num_tokens; first += way.token_tile) {
         task.tokens = tokens + first;
@@ -72,8 +73,7 @@ void cut_into_tasks(const LoRAArgs& args, Tasks& tasks) {
     tasks.shrinks.clear(), tasks.expands.clear();
     int64_t size = 0;
     for (int pass = 0; pass < 2; pass++) {  // the first one measures the buffer
-        int64_t padded = size + LANES;      // whole vectors are read
-        if (pass && (int64_t)tasks.shrunk.size() < padded) tasks.shrunk.resize(padded);
+        if (pass && (int64_t)tasks.shrunk.size() < size) tasks.shrunk.resize(size);
         size = 0;
         for (int64_t i = 0; i < plan.num_adapters; i++) {
             int64_t num_tokens = plan.token_starts[i + 1] - plan.token_starts[i];
@@ -88,7 +88,7 @@ void cut_into_tasks(const LoRAArgs& args, Tasks& tasks) {
                     task.pages = pages.pages + site->layer * pages.row_length + pages.starts[i];
                     add_tasks(tasks, task, way, tasks.shrunk.data() + size);
                 }
-                size += way.size * num_pages * PAGE_ROWS;
+                size += way.num_padded * num_pages * PAGE_ROWS;
             }
         }
     }
@@ -115,7 +115,7 @@ struct Thread {
     void run_shrink(const Task& task, const T* ahead) {
 #if HAS_TILES
         if constexpr (std::is_same_v<T, bf16>)
-            if (task.row_stride > 1) return tiles.shrink(task, ahead);
+            if (task.by_tiles) return tiles.shrink(task, ahead);
 #endif
         shrink<T>(task, args, ahead);
     }
@@ -123,7 +123,8 @@ struct Thread {
     void run_expand(const Task& task, const T* ahead) {
 #if HAS_TILES
         if constexpr (std::is_same_v<T, bf16>)
-            if (task.row_stride > 1 && task.num_tokens >= FEW_TOKENS) return tiles.expand(task);
+            if (task.by_tiles && task.num_tokens >= FEW_TOKENS) return tiles.expand(task);
+        static_assert(FEW_TOKENS <= TOKENS, "else vectors would find sums in several groups");
 #endif
         expand<T>(task, args, ahead);
     }

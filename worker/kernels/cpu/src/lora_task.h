@@ -13,7 +13,10 @@ struct Task {
     const Site* site;
     const int32_t* tokens;
     const int32_t* pages;
-    float* shrunk;  // sum of row r for token t, at t * token_stride + r * row_stride
+    // Sum of row r for token t, at t * token_stride + r * row_stride; by tiles, 16 tokens (and the
+    // rest, padded to 4) lie behind each other with all their rows.
+    float* shrunk;
+    bool by_tiles;
     int64_t num_tokens;
     int64_t num_pages;
     int64_t token_stride;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "lora_task.h"
 #include "tiles.h"
@@ -55,8 +54,8 @@ public:
     void expand(const Task& task) {
         int64_t steps = (task.num_pages * PAGE_ROWS + RANKS - 1) / RANKS;
         int64_t num_columns = std::min(task.width, task.site->out_features - task.first);
-        if (!is_used) set_width(TOKENS);
-        take_shrunk(task, steps);
+        if (!width) set_width(TOKENS);
+        if (task.shrunk != taken_shrunk) take_shrunk(task, steps);
         pair_rows(task, steps, num_columns);
         for (int64_t token = 0; token < task.num_tokens; token += TOKENS)
             for (int64_t column = 0; column < num_columns; column += 2 * LANES)
@@ -66,25 +65,25 @@ public:
 private:
     const LoRAArgs& args;
     TileSizes sizes;
-    bool is_used = false;
-    int64_t width = 0;  // tokens of a tile of a shrink
-    const int32_t* packed_tokens = nullptr;
+    int64_t width = 0;  // tokens of a tile of a shrink; 0: no sizes were set
+    const int32_t* packed_tokens = nullptr;  // those that `packed` has
+    const float* taken_shrunk = nullptr;     // those that `tokens` has
 
-    static std::vector<bf16>& packed() {
-        static thread_local std::vector<bf16> buffer;
+    static TileBuffer& packed() {
+        static thread_local TileBuffer buffer;
         return buffer;
     }
-    static std::vector<bf16>& tokens() {
-        static thread_local std::vector<bf16> buffer;
+    static TileBuffer& tokens() {
+        static thread_local TileBuffer buffer;
         return buffer;
     }
-    static std::vector<bf16>& columns() {
-        static thread_local std::vector<bf16> buffer;
+    static TileBuffer& columns() {
+        static thread_local TileBuffer buffer;
         return buffer;
     }
 
     void set_width(int64_t wanted) {
-        width = wanted, is_used = true;
+        width = wanted;
         for (int tile : {0, 1}) sizes.set(tile, PAGE_ROWS, width * sizeof(float));
         sizes.set(2, PAGE_ROWS, 64);
         sizes.set(3, INPUTS / 2, width * 2 * sizeof(bf16));
@@ -95,14 +94,14 @@ private:
     void pack(const Task& task) {
         packed_tokens = task.tokens;
         if (task.row_stride != width) set_width(task.row_stride);
-        packed().resize(args.in_features * width);
+        bf16* start = packed().fit(args.in_features * width);
         for (int64_t first = 0; first < width; first += 4) {
             const bf16* x[4];
             for (int64_t i = 0; i < 4; i++) {  // beyond the last: any
                 int32_t token = task.tokens[std::min(first + i, task.num_tokens - 1)];
                 x[i] = (const bf16*)args.x + token * args.x_stride;
             }
-            bf16* to = packed().data() + first * 2;
+            bf16* to = start + first * 2;
             for (int64_t k = 0; k < args.in_features; k += 8, to += 4 * width * 2) pack_pairs(x, k, to);
         }
     }
@@ -120,9 +119,9 @@ private:
 
     // The sums of a task's shrinks as [tokens / 16][steps][16 tokens][16 rows].
     void take_shrunk(const Task& task, int64_t steps) {
+        taken_shrunk = task.shrunk;
         int64_t num_rows = task.num_pages * PAGE_ROWS;
-        tokens().resize(round_up(task.num_tokens, TOKENS) * steps * RANKS);
-        bf16* to = tokens().data();
+        bf16* to = tokens().fit(round_up(task.num_tokens, TOKENS) * steps * RANKS);
         for (int64_t token = 0; token < task.num_tokens; token += TOKENS) {
             int64_t stride = std::min(TOKENS, round_up(task.num_tokens - token, 4));
             const float* from = task.shrunk + token * num_rows;
@@ -137,8 +136,7 @@ private:
     // Rows of b as [columns / 16][steps][8 pairs][16 columns][2], with an even number of tiles.
     void pair_rows(const Task& task, int64_t steps, int64_t num_columns) {
         int64_t padded = round_up(num_columns, 2 * LANES), stride = task.site->out_features;
-        columns().resize(padded * steps * RANKS);
-        bf16* to = columns().data();
+        bf16* to = columns().fit(padded * steps * RANKS);
         for (int64_t column = 0; column < padded; column += LANES) {
             int64_t width = std::clamp<int64_t>(num_columns - column, 0, LANES);
             __mmask16 mask = (__mmask16)((1 << width) - 1);

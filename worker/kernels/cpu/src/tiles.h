@@ -8,8 +8,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstdint>
-#include <cstring>
+#include <algorithm>
+#include <vector>
+
+#include "vec.h"
 
 // Whether Linux keeps the tiles' state for this process, which it asks for.
 static inline bool may_use_tiles() {
@@ -44,6 +46,25 @@ private:
         uint16_t row_bytes[16] = {};
         uint8_t rows[16] = {};
     } config;
+};
+
+// Memory for tiles, which grows as it must. Their rows fill lines of the cache.
+class TileBuffer {
+public:
+    bf16* fit(int64_t size) {
+        int64_t num_lines = std::max<int64_t>(1, round_up(size, LINE) / LINE);
+        if ((int64_t)lines.size() < num_lines) lines.resize(num_lines);
+        return lines[0].x;
+    }
+
+    bf16* data() { return lines[0].x; }
+
+private:
+    static constexpr int64_t LINE = 32;
+    struct alignas(64) Line {
+        bf16 x[LINE];
+    };
+    std::vector<Line> lines;
 };
 
 #else
