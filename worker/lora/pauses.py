@@ -16,17 +16,16 @@ SLICE_S = 0.0005
 
 @dataclass(slots=True)
 class _Pace:
-    share: float
-    is_wanted: Callable[[], bool]
+    share: Callable[[], float]
     worked_s: float
 
 
 _own = threading.local()
 
 
-def take_pauses(share: float, is_wanted: Callable[[], bool]) -> None:
-    """Keep the calling thread to a share of a core's time, at its pauses, while that is wanted."""
-    _own.pace = _Pace(share, is_wanted, time.thread_time())
+def take_pauses(share: Callable[[], float]) -> None:
+    """Keep the calling thread to what `share` says of a core's time, at its pauses."""
+    _own.pace = _Pace(share, time.thread_time())
 
 
 def pause() -> None:
@@ -37,6 +36,6 @@ def pause() -> None:
     worked_s = time.thread_time() - pace.worked_s
     if worked_s < SLICE_S:
         return
-    if pace.is_wanted():
-        time.sleep(worked_s * (1 / pace.share - 1))
+    if (share := pace.share()) < 1:
+        time.sleep(worked_s * (1 / share - 1))
     pace.worked_s = time.thread_time()
