@@ -333,7 +333,7 @@ struct Attention {
         for (int64_t k = std::max<int64_t>(0, last + 1); k < num_keys; k++) scores[k] = NONE;
         if (args.window)
             for (int64_t k = 0; k <= std::min(last - args.window, num_keys - 1); k++) scores[k] = NONE;
-        int64_t padded = (num_keys + LANES - 1) / LANES * LANES;
+        int64_t padded = round_up(num_keys, LANES);
         for (int64_t k = num_keys; k < padded; k++) scores[k] = NONE;
         Vec most = splat(highest_so_far);
         for (int64_t k = 0; k < padded; k += LANES) most = larger(load(scores + k), most);

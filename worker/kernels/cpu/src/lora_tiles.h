@@ -26,7 +26,7 @@ public:
 
     void shrink(const Task& task, const bf16* ahead) {
         if (task.tokens != packed_tokens) pack(task);
-        const bf16 *a = a_of<bf16>(task, task.first), *x = packed().data();
+        const bf16 *a = a_of<bf16>(task, task.first), *x = buffers.packed.data();
         int64_t stride = args.in_features, width = task.row_stride;
         store_before_tiles();
         _tile_zero(0);
@@ -52,7 +52,7 @@ public:
     }
 
     void expand(const Task& task) {
-        int64_t steps = (task.num_pages * PAGE_ROWS + RANKS - 1) / RANKS;
+        int64_t steps = round_up(task.num_pages * PAGE_ROWS, RANKS) / RANKS;
         int64_t num_columns = std::min(task.width, task.site->out_features - task.first);
         if (!width) set_width(TOKENS);
         if (task.shrunk != taken_shrunk) take_shrunk(task, steps);
@@ -63,24 +63,21 @@ public:
     }
 
 private:
+    struct Buffers {
+        TileBuffer packed, tokens, columns;
+    };
+
+    static Buffers& of_thread() {
+        static thread_local Buffers buffers;
+        return buffers;
+    }
+
     const LoRAArgs& args;
+    Buffers& buffers = of_thread();
     TileSizes sizes;
     int64_t width = 0;  // tokens of a tile of a shrink; 0: no sizes were set
     const int32_t* packed_tokens = nullptr;  // those that `packed` has
     const float* taken_shrunk = nullptr;     // those that `tokens` has
-
-    static TileBuffer& packed() {
-        static thread_local TileBuffer buffer;
-        return buffer;
-    }
-    static TileBuffer& tokens() {
-        static thread_local TileBuffer buffer;
-        return buffer;
-    }
-    static TileBuffer& columns() {
-        static thread_local TileBuffer buffer;
-        return buffer;
-    }
 
     void set_width(int64_t wanted) {
         width = wanted;
@@ -94,7 +91,7 @@ private:
     void pack(const Task& task) {
         packed_tokens = task.tokens;
         if (task.row_stride != width) set_width(task.row_stride);
-        bf16* start = packed().fit(args.in_features * width);
+        bf16* start = buffers.packed.fit(args.in_features * width);
         for (int64_t first = 0; first < width; first += 4) {
             const bf16* x[4];
             for (int64_t i = 0; i < 4; i++) {  // beyond the last: any
@@ -121,7 +118,7 @@ private:
     void take_shrunk(const Task& task, int64_t steps) {
         taken_shrunk = task.shrunk;
         int64_t num_rows = task.num_pages * PAGE_ROWS;
-        bf16* to = tokens().fit(round_up(task.num_tokens, TOKENS) * steps * RANKS);
+        bf16* to = buffers.tokens.fit(round_up(task.num_tokens, TOKENS) * steps * RANKS);
         for (int64_t token = 0; token < task.num_tokens; token += TOKENS) {
             int64_t stride = std::min(TOKENS, round_up(task.num_tokens - token, 4));
             const float* from = task.shrunk + token * num_rows;
@@ -136,7 +133,7 @@ private:
     // Rows of b as [columns / 16][steps][8 pairs][16 columns][2], with an even number of tiles.
     void pair_rows(const Task& task, int64_t steps, int64_t num_columns) {
         int64_t padded = round_up(num_columns, 2 * LANES), stride = task.site->out_features;
-        bf16* to = columns().fit(padded * steps * RANKS);
+        bf16* to = buffers.columns.fit(padded * steps * RANKS);
         for (int64_t column = 0; column < padded; column += LANES) {
             int64_t width = std::clamp<int64_t>(num_columns - column, 0, LANES);
             __mmask16 mask = (__mmask16)((1 << width) - 1);
@@ -156,8 +153,8 @@ private:
     void add_product(const Task& task, int64_t token, int64_t column, int64_t num_columns, int64_t steps) {
         constexpr int64_t TILE = RANKS * LANES;
         alignas(64) float sums[TOKENS][2 * LANES];
-        const bf16* shrunk = tokens().data() + token * steps * RANKS;
-        const bf16* b = columns().data() + column * steps * RANKS;
+        const bf16* shrunk = buffers.tokens.data() + token * steps * RANKS;
+        const bf16* b = buffers.columns.data() + column * steps * RANKS;
         store_before_tiles();
         _tile_zero(4);
         _tile_zero(5);
