@@ -100,6 +100,11 @@ class Request:
         return len(self.prompt_ids) + len(self.output_ids)
 
     @property
+    def is_prefilling(self) -> bool:
+        """Whether more than the last token is still to be computed."""
+        return self.num_tokens - self.num_computed_tokens > 1
+
+    @property
     def is_finished(self) -> bool:
         """Whether it takes part in no further step."""
         return self.status >= RequestStatus.FINISHED

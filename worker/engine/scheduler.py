@@ -97,7 +97,7 @@ class Scheduler:
 
     def _budget(self) -> int:
         """Tokens of the next step."""
-        prompts = [r for r in self.running if r.num_tokens - r.num_computed_tokens > 1]
+        prompts = [r for r in self.running if r.is_prefilling]
         num_decodes = len(self.running) - len(prompts)
         return self.pace.max_tokens(
             num_decodes,
@@ -117,7 +117,7 @@ class Scheduler:
     def _schedule_running(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
         # Stable sort: decodes (one token short) first, each kind in order of arrival.
-        for request in sorted(self.running, key=lambda r: r.num_tokens - r.num_computed_tokens > 1):
+        for request in sorted(self.running, key=lambda r: r.is_prefilling):
             if budget == 0:
                 break
             if request.status is not RequestStatus.RUNNING:
