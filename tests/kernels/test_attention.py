@@ -233,6 +233,27 @@ def test_the_number_of_threads_changes_no_bit(mix: str, dtype: torch.dtype) -> N
     assert torch.equal(outputs[0], outputs[2])
 
 
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+@pytest.mark.parametrize("window", [None, 300])
+def test_a_sequence_gets_the_same_bits_alone_as_among_others(
+    window: int | None, dtype: torch.dtype
+) -> None:
+    """Alone, parts of its context are computed apart and added."""
+    kernels = native_kernels(dtype)
+    case = made(kernels, dtype, Heads(6, 2, 64, 64), [(700, 1), (600, 200), (513, 2)] * 20, 16)
+    together = case.run(kernels, window)
+    for i in range(3):
+        start, end = case.batch.query_starts[i : i + 2].tolist()
+        batch = AttentionBatch(
+            slots=case.batch.slots[start:end],
+            query_starts=int32([0, end - start]),
+            context_lens=case.batch.context_lens[i : i + 1],
+            block_tables=case.batch.block_tables[i : i + 1],
+        )
+        alone = replace(case, query=case.query[start:end], batch=batch).run(kernels, window)
+        assert torch.equal(alone, together[start:end])
+
+
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 def test_one_layout_serves_layers_of_different_sizes(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)

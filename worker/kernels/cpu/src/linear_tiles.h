@@ -9,13 +9,13 @@
 
 namespace {
 
-constexpr int64_t VECS = 3;     // tiles of columns in a block: 6 of the 8 tiles have their sums
-constexpr int64_t HEIGHT = 16;  // rows of a tile
+constexpr int64_t VECS = 3;  // tiles of columns in a block: 6 of the 8 tiles have their sums
 constexpr int64_t COLUMNS = VECS * LANES;
-constexpr int64_t WIDTH = LANES;  // columns of a tile
-constexpr int64_t DEPTH = 32;     // inputs of a tile
-constexpr int64_t TILE = 512;     // elements of bfloat16
-constexpr int64_t AHEAD = 8192;   // bytes of the weight to ask memory for
+constexpr int64_t AHEAD = 8192;  // bytes of the weight to ask memory for
+using tile::DEPTH;
+using tile::HEIGHT;
+using tile::TILE;
+using tile::WIDTH;
 
 typedef bf16 Input;
 

@@ -13,6 +13,15 @@
 
 #include "vec.h"
 
+namespace tile {
+
+constexpr int64_t HEIGHT = 16;  // rows
+constexpr int64_t WIDTH = 16;   // columns of sums
+constexpr int64_t DEPTH = 32;   // inputs that are summed
+constexpr int64_t TILE = 512;   // elements of bfloat16
+
+}  // namespace tile
+
 // Whether Linux keeps the tiles' state for this process, which it asks for.
 static inline bool may_use_tiles() {
     constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18;

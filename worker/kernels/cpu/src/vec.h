@@ -158,21 +158,30 @@ static inline float maximum(Vec v) {
 
 // e^x to 1e-7 relative for x <= 0; 0 below -87. Cephes' expf (Moshier): 2^n times a polynomial.
 static inline Vec exp_negative(Vec x) {
+#if defined(__AVX512F__)  // that powers of two have instructions here saves half of the time
+    __mmask16 is_seen = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_GE_OQ);
+    Vec n = (Vec)_mm512_roundscale_ps((__m512)(x * 1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT);
+#else
     IVec is_zero = x < -87.0f;
     x = is_zero ? splat(-87.0f) : x;
-    IVec n = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, IVec);
-    Vec f = __builtin_convertvector(n, Vec);
-    x -= f * 0.693359375f;
-    x += f * 2.12194440e-4f;
+    IVec power = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, IVec);
+    Vec n = __builtin_convertvector(power, Vec);
+#endif
+    x -= n * 0.693359375f;
+    x += n * 2.12194440e-4f;
     Vec p = splat(1.9875691500e-4f);
     p = p * x + 1.3981999507e-3f;
     p = p * x + 8.3334519073e-3f;
     p = p * x + 4.1665795894e-2f;
     p = p * x + 1.6666665459e-1f;
     p = p * x + 5.0000001201e-1f;
-    p = p * x * x + x + 1.0f;
-    Vec power = (Vec)((n + 127) << 23);
-    return is_zero ? Vec{} : p * power;
+    p = p * x + 1.0f;
+    p = p * x + 1.0f;
+#if defined(__AVX512F__)
+    return (Vec)_mm512_maskz_scalef_ps(is_seen, (__m512)p, (__m512)n);
+#else
+    return is_zero ? Vec{} : p * (Vec)((power + 127) << 23);
+#endif
 }
 
 // One step of a dot product, as wide as the machine multiplies the dtype.

@@ -1,0 +1,133 @@
+// The parts that a step's attention is cut into.
+#pragma once
+
+#include <algorithm>
+
+#include "ahead.h"
+#include "attention.h"
+#include "vec.h"
+
+namespace {
+
+constexpr int64_t CHUNK = 128;    // keys between two rescalings
+constexpr int64_t SPAN = 256;     // keys that are summed by themselves, as threads may share a context
+constexpr int64_t MAX_ROWS = 96;  // query rows of a task: their buffers stay in L2
+constexpr int64_t FEW_ROWS = 8;   // up to here a task has all key heads
+constexpr int64_t HEIGHT = 16;    // rows of a tile
+constexpr int64_t WHOLE = 32;     // chunks, and outputs, are padded to a multiple of it
+
+// Some query tokens of a sequence, with all query heads of some key heads, over some of its keys.
+struct Task {
+    int32_t seq;
+    int32_t first;  // first token in the flattened row
+    int32_t num_tokens;
+    int32_t first_head;  // of the key heads
+    int32_t num_heads;
+    int64_t first_key;
+    int64_t end_key;
+    float* part;  // where its sums are left, to be added to those of other keys; none: these are all
+};
+
+// A task's rows are its tokens, and for each the query heads of one key head.
+struct Rows {
+    const AttentionArgs* args = nullptr;
+    Task task{};
+    int64_t group = 0;  // query heads of a key head
+    int64_t count = 0;
+
+    Rows() = default;
+    Rows(const AttentionArgs& args, const Task& task)
+        : args(&args),
+          task(task),
+          group(args.num_heads / args.num_kv_heads),
+          count(task.num_tokens * group) {}
+
+    int64_t position(int64_t row) const {
+        int64_t end = args->query_starts[task.seq + 1];
+        return args->context_lens[task.seq] - end + task.first + row / group;
+    }
+
+    int64_t first_key() const {
+        return args->window ? std::max<int64_t>(0, position(0) - args->window + 1) : 0;
+    }
+
+    int64_t end_key() const { return position(count - 1) + 1; }
+
+    bool are_few() const { return count <= FEW_ROWS; }
+
+    // Memory for a head's rows: whole tiles of them, where they fill one.
+    int64_t padded() const { return count > HEIGHT ? round_up(count, HEIGHT) : count; }
+
+    // Memory for the rows of all heads, head by head.
+    int64_t num_padded() const { return task.num_heads * padded(); }
+
+    int64_t token(int64_t row) const { return task.first + row / group; }
+
+    int64_t query_head(int64_t head, int64_t row) const {
+        return (task.first_head + head) * group + row % group;
+    }
+
+    template <class T>
+    const T* query(int64_t head, int64_t row) const {
+        return (const T*)args->query + token(row) * args->query_stride +
+               query_head(head, row) * args->key_dim;
+    }
+
+    template <class T>
+    T* out(int64_t head, int64_t row) const {
+        return (T*)args->out + (token(row) * args->num_heads + query_head(head, row)) * args->value_dim;
+    }
+};
+
+// Up to CHUNK keys of a task and their values.
+template <class T>
+struct Chunk {
+    const Task* task = nullptr;  // none: there is no further one
+    int64_t first;
+    int64_t num_keys;
+    const T* keys[CHUNK];  // of the task's first key head; padded with the last one
+    const T* values[CHUNK];
+
+    void locate(const AttentionArgs& args, const Task* of, int64_t first_key) {
+        task = of, first = first_key;
+        num_keys = std::min({CHUNK, SPAN - first % SPAN, of->end_key - first});
+        locate_rows(args, args.keys, args.key_dim, keys);
+        locate_rows(args, args.values, args.value_dim, values);
+    }
+
+    bool starts_task() const { return first == task->first_key; }
+    bool starts_span() const { return starts_task() || first % SPAN == 0; }
+    bool ends_span() const { return ends_task() || (first + num_keys) % SPAN == 0; }
+    bool ends_task() const { return first + num_keys == task->end_key; }
+
+private:
+    void locate_rows(const AttentionArgs& args, const void* cache, int64_t dim, const T** rows) const {
+        const int32_t* table = args.block_tables + task->seq * args.table_stride;
+        int64_t block = first / args.block_size, slot = first % args.block_size;
+        const int64_t stride = args.num_kv_heads * dim;
+        for (int64_t k = 0; k < num_keys; block++, slot = 0) {
+            int64_t first_row = table[block] * args.block_size * args.num_kv_heads;
+            const T* row = (const T*)cache + (first_row + task->first_head) * dim;
+            int64_t n = std::min(args.block_size - slot, num_keys - k);
+            for (int64_t i = 0; i < n; i++) rows[k + i] = row + (slot + i) * stride;
+            k += n;
+        }
+        std::fill(rows + num_keys, rows + round_up(num_keys, WHOLE), rows[num_keys - 1]);
+    }
+};
+
+// What products are made of: a task's rows, and a chunk.
+template <class T>
+struct Operands {
+    Rows rows;
+    const Chunk<T>* chunk;
+    Ahead next;  // the next chunk, asked for while this one is read
+
+    int64_t num_keys() const { return chunk->num_keys; }
+    const T* key(int64_t head, int64_t k) const { return chunk->keys[k] + head * rows.args->key_dim; }
+    const T* value(int64_t head, int64_t k) const {
+        return chunk->values[k] + head * rows.args->value_dim;
+    }
+};
+
+}  // namespace

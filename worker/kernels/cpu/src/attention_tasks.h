@@ -1,0 +1,92 @@
+// Cutting a step's attention into tasks, and putting them together.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "attention_sums.h"
+#include "attention_task.h"
+
+namespace {
+
+constexpr int64_t FEW_TASKS = 8;  // for each thread: up to here they are cut into parts
+
+// Tasks of one kind, which threads take one by one.
+class Tasks {
+public:
+    std::vector<Task> whole;
+
+    void clear() { whole.clear(), parts.clear(), starts.clear(), next = 0; }
+
+    // Into parts of a span each, so that there are more.
+    void cut(const AttentionArgs& args) {
+        int64_t size = 0;
+        for (Task task : whole) {
+            size = std::max(size, SumsShape{{args, task}}.size());
+            starts.push_back(parts.size());
+            for (int64_t key = task.first_key, end = task.end_key; key < end; key = task.end_key) {
+                task.first_key = key, task.end_key = std::min(end, key - key % SPAN + SPAN);
+                parts.push_back(task);
+            }
+        }
+        starts.push_back(parts.size());
+        if (sums.size() < parts.size() * size) sums.resize(parts.size() * size);
+        for (size_t i = 0; i < parts.size(); i++) parts[i].part = sums.data() + i * size;
+    }
+
+    const Task* take() {
+        const std::vector<Task>& all = parts.empty() ? whole : parts;
+        size_t i = next++;
+        return i < all.size() ? &all[i] : nullptr;
+    }
+
+    // Adds a whole task's parts, which are all computed.
+    template <class T>
+    void write_whole(const AttentionArgs& args, size_t i) const {
+        Rows rows{args, whole[i]};
+        SumsShape shape{rows};
+        Sums all = shape.in(parts[starts[i]].part);
+        for (size_t part = starts[i] + 1; part < starts[i + 1]; part++)
+            all.add(shape.in(parts[part].part));
+        write<T>(rows, all);
+    }
+
+private:
+    std::vector<Task> parts;
+    std::vector<size_t> starts;  // of each whole task's parts, and their end
+    std::vector<float> sums;     // of the parts
+    std::atomic<size_t> next{0};
+};
+
+// A step's tasks, of few and of many rows.
+struct TasksOfKinds {
+    Tasks few, many;
+    bool are_parts = false;
+
+    // A task of few rows has all key heads, and so reads the cache as it lies; one of many rows has
+    // one of them, as its buffers would leave L2.
+    void cut(const AttentionArgs& args) {
+        few.clear(), many.clear();
+        const int32_t group = (int32_t)(args.num_heads / args.num_kv_heads);
+        int32_t size = (int32_t)std::max<int64_t>(1, MAX_ROWS / group);
+        for (int32_t seq = 0; seq < args.num_seqs; seq++) {
+            int32_t start = args.query_starts[seq], end = args.query_starts[seq + 1];
+            bool are_few = (end - start) * group <= FEW_ROWS;
+            int32_t num_heads = are_few ? (int32_t)args.num_kv_heads : 1;
+            for (int32_t first = start; first < end; first += size)
+                for (int32_t head = 0; head < args.num_kv_heads; head += num_heads) {
+                    Task task{seq, first, std::min(size, end - first), head, num_heads, 0, 0, nullptr};
+                    Rows rows{args, task};
+                    task.first_key = rows.first_key(), task.end_key = rows.end_key();
+                    (are_few ? few : many).whole.push_back(task);
+                }
+        }
+        are_parts = few.whole.size() + many.whole.size() < (size_t)(FEW_TASKS * omp_get_max_threads());
+        if (are_parts) few.cut(args), many.cut(args);
+    }
+};
+
+}  // namespace
