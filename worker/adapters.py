@@ -122,8 +122,11 @@ class Adapters:
         """How many more versions may be loaded now."""
         return max(0, MAX_LOADING - len(self._loading))
 
-    async def add(self, adapter: "LoRAAdapter") -> None:
+    async def add(self, adapter: "LoRAAdapter") -> bool:
         """Keep an adapter that was read wherever there is room, without telling the pool.
+
+        Returns:
+            Whether there was any.
 
         Raises:
             AdapterRejected: it is larger than all of the adapter memory.
@@ -137,6 +140,7 @@ class Adapters:
                     self._activate(placing.reserved, image)
             finally:
                 self._host.release(image)
+        return adapter.version in self._residents or adapter.version in self._host
 
     async def evict(self, version: AdapterVersion) -> None:
         """Let go of a version in every tier; requests that want it still end with an error."""

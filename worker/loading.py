@@ -68,6 +68,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         style_of=styled.styles.get,
         spare_cores=lambda: set_threads(1),
         read_adapter=reader.read,
+        named=styled.named,
         read_version=reader.read_version,
         inspect=reader.inspect,
         adapter_roots=str(reader.roots),
@@ -140,6 +141,12 @@ class _StyledReader:
             files = adapter.prompting.unused
             log.warning("adapter_files_not_used", version=adapter.version, files=files)
         return adapter
+
+    def named(self, adapter: LoRAAdapter, name: str) -> LoRAAdapter:
+        """An adapter that was read here, under another name."""
+        same = adapter.named(name)
+        self.styles[same.version] = self.styles[adapter.version]
+        return same
 
 
 def _engine_config(settings: WorkerSettings) -> EngineConfig:

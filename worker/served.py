@@ -45,6 +45,8 @@ class ServedModel:
     """Leaves the calling thread one."""
     read_adapter: Callable[[str, str], "LoRAAdapter"]
     """Reads and checks the adapter of a name and a source; blocks; raises AdapterRejected."""
+    named: Callable[["LoRAAdapter", str], "LoRAAdapter"]
+    """An adapter that was read, under another name."""
     read_version: Callable[[Adapter], "LoRAAdapter"]
     """Reads one exact version, from its source or a copy; as `read_adapter` otherwise."""
     inspect: Callable[[Inspection], Findings]

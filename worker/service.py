@@ -39,6 +39,7 @@ from worker.loader_threads import LoaderThreads
 from worker.look_ahead import LookAhead
 from worker.lora.names import parse_adapter_flags
 from worker.publisher import Publisher
+from worker.read_each import read_each
 from worker.retry import MAX_DELAY_S
 from worker.running import RunningJobs
 from worker.served import ServedModel
@@ -158,12 +159,14 @@ class Worker:
             await asyncio.to_thread(self._engine.stop)
 
     async def _start_up(self) -> None:
-        for name, source in parse_adapter_flags(self._settings.adapters).items():
-            if name == self._served.base.name:
-                raise SettingsError(f"--adapters: {name} is the base model's name")
-            adapter = await self._read_adapter(name, source)
-            await self._adapters.add(adapter)
-            self._listed.append(entry_of(adapter, _for_all_workers(source)))
+        sources = parse_adapter_flags(self._settings.adapters)
+        if self._served.base.name in sources:
+            raise SettingsError(f"--adapters: {self._served.base.name} is the base model's name")
+        has_room = True
+        async for adapter in read_each(sources, self._read_adapter, self._served.named):
+            has_room = has_room and await self._adapters.add(adapter)
+            source = _for_all_workers(sources[adapter.name])
+            self._listed.append(entry_of(adapter, source))
         await self._lease.take()
         log.info(
             "worker_ready",

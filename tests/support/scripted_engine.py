@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 import structlog
@@ -254,6 +254,10 @@ def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
     )
 
 
+def named_scripted_adapter(adapter: ScriptedAdapter, name: str) -> ScriptedAdapter:
+    return replace(adapter, name=name, version=AdapterVersion(f"{name}@{adapter.source}"))
+
+
 def inspect_scripted_adapter(asked: Inspection) -> Findings:
     """What a front end hears of the adapter."""
     try:
@@ -286,6 +290,7 @@ def scripted_model(
         take_cores=lambda: None,
         spare_cores=lambda: None,
         read_adapter=read_adapter,  # type: ignore[arg-type]
+        named=named_scripted_adapter,  # type: ignore[arg-type]
         read_version=lambda entry: read_adapter(entry.name, entry.source),  # type: ignore[arg-type]
         inspect=inspect_scripted_adapter,
         store=None,

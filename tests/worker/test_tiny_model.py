@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -267,15 +268,17 @@ async def test_an_adapter_with_a_template_and_defaults_of_its_own_is_served_by_t
     (folder / "chat_template.jinja").write_text(OWN_TEMPLATE)
     defaults = {"do_sample": False, "top_p": 0.5, "eos_token_id": [end]}
     (folder / "generation_config.json").write_text(json.dumps(defaults))
-    settings = settings.model_copy(update={"adapters": (*settings.adapters, f"own={folder}")})
+    named = (*settings.adapters, f"own={folder}", f"again={folder}")
+    settings = settings.model_copy(update={"adapters": named})
     sampling = SamplingParams(seed=5, max_tokens=40, left_out=LEFT_OUT)
     chat: dict[str, Any] = {
         "endpoint": Endpoint.CHAT,
         "messages": ({"role": "user", "content": "你好"},),
     }
     async with running_with(redis, settings, load_served(settings)):
-        version = (await versions(redis, pool))["own"]
+        version, again = itemgetter("own", "again")(await versions(redis, pool))
         here = await client.result_of(await client.send(version=version, sampling=sampling, **chat))
+        same = await client.result_of(await client.send(version=again, sampling=sampling, **chat))
     assert await has_workers(client.queue, 0)
     # A worker that has never read the adapter must know its template before it tokenises.
     settings = settings.model_copy(update={"adapters": ()})
@@ -285,7 +288,7 @@ async def test_an_adapter_with_a_template_and_defaults_of_its_own_is_served_by_t
         )
         sent = replace(sampling, temperature=1.5, left_out=LEFT_OUT[1:])
         drawn = await client.result_of(await client.send(version=version, sampling=sent, **chat))
-    for result in (here, there):
+    for result in (here, same, there):
         (choice,) = result.choices
         assert result.usage is not None
         assert result.usage.prompt_tokens == len(ids)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,9 @@ import torch
 from shared.errors import AdapterRejected
 from shared.ids import AdapterVersion
 from shared.names import NAME_RULE, is_valid_name
-from worker.lora.config import AdapterConfig, read_config
+from worker.lora.config import AdapterConfig, parse_config, read_config
+from worker.lora.contents import Contents, contents_of
 from worker.lora.copies import check_copies
-from worker.lora.expected import Expected, expected_tensors, match_tensors
 from worker.lora.modules import BaseModules
 from worker.lora.pauses import pause
 from worker.lora.prompting import Prompting, read_prompting
@@ -27,9 +27,7 @@ from worker.lora.source import (
     template_files,
 )
 from worker.lora.tensor_file import read_header, read_tensors
-from worker.lora.tensor_names import Part, TensorKey
 from worker.lora.tensors import AdapterTensors
-from worker.lora.trained import trained_modules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +67,15 @@ class LoRAAdapter:
     prompting: Prompting = field(default_factory=Prompting)
     """How its prompts are made and its answers drawn."""
 
+    def named(self, name: str) -> "LoRAAdapter":
+        """The same under another name."""
+        return replace(self, name=name, version=version_of(name, self.digest))
+
+
+def version_of(name: str, digest: str) -> AdapterVersion:
+    """What an adapter of this name and digest is called."""
+    return AdapterVersion(f"{name}@{digest[:12]}")
+
 
 def read_adapter(name: str, source: str, base: BaseModules, *, dtype: torch.dtype) -> LoRAAdapter:
     """The adapter at `source`, a folder or a hub id, with weights of `dtype` on the CPU.
@@ -89,26 +96,26 @@ def read_adapter(name: str, source: str, base: BaseModules, *, dtype: torch.dtyp
 
 def _read(name: str, source: str, base: BaseModules, dtype: torch.dtype) -> LoRAAdapter:
     folder = adapter_folder(source)
-    config = read_config(adapter_file(folder, CONFIG_FILE))
-    trained = trained_modules(config, base)
-    linears = [module for module in trained.targets if module in base.linears]
-    _check_layout(config, base, linears)
-    tensors = _tensors(folder, expected_tensors(config, base, trained))
-    check_copies(tensors, base, trained)
-    modules = {module: _weights(tensors, module, config, dtype) for module in linears}
+    config = parse_config(read_config(adapter_file(folder, CONFIG_FILE)))
+    file = adapter_file(folder, WEIGHTS_FILE)
+    header = read_header(file)
+    contents = contents_of(config, header, base)  # decides if the rest is read
+    tensors = AdapterTensors(read_tensors(file, header), contents.names)
+    check_copies(tensors, base, contents.trained)
+    modules = _weights(tensors, contents, dtype)
     low_rank = {module: (w.a, w.b, w.scaling) for module, w in modules.items()}
-    side = SideReader(tensors, config, base, trained, dtype).read(low_rank)
-    weights_digest = _weights_digest(tensors, config, modules)
+    side = SideReader(tensors, config, base, contents.trained, dtype).read(low_rank)
+    weights_digest = _weights_digest(tensors, config, contents)
     files = {file.name: file.read_bytes() for file in template_files(folder)}
     digest = _version_digest(weights_digest, files)
     return LoRAAdapter(
         name=name,
-        version=AdapterVersion(f"{name}@{digest[:12]}"),
+        version=version_of(name, digest),
         digest=digest,
         weights_digest=weights_digest,
         source=source,
         folder=folder,
-        rank=max(config.rank(module) for module in trained.targets),
+        rank=contents.rank,
         num_bytes=sum(w.a.nbytes + w.b.nbytes for w in modules.values()) + side.num_bytes,
         modules=modules,
         side=side,
@@ -116,46 +123,33 @@ def _read(name: str, source: str, base: BaseModules, dtype: torch.dtype) -> LoRA
     )
 
 
-def _tensors(folder: Path, expected: Mapping[TensorKey, Expected]) -> AdapterTensors:
-    """What the adapter's file holds; its header alone decides if the rest is read."""
-    file = adapter_file(folder, WEIGHTS_FILE)
-    header = read_header(file)
-    names = match_tensors(header, expected)
-    return AdapterTensors(read_tensors(file, header), names)
-
-
-def _check_layout(config: AdapterConfig, base: BaseModules, linears: list[str]) -> None:
-    """PEFT sets fan_in_fan_out by what it meets, so another value is from another model."""
-    if linears and config.fan_in_fan_out not in {module in base.conv1d for module in linears}:
-        raise AdapterRejected(
-            f"fan_in_fan_out={config.fan_in_fan_out} doesn't fit the base model's {linears[0]}"
-        )
-
-
 def _weights(
-    tensors: AdapterTensors, module: str, config: AdapterConfig, dtype: torch.dtype
-) -> LoRAWeights:
+    tensors: AdapterTensors, contents: Contents, dtype: torch.dtype
+) -> dict[str, LoRAWeights]:
     """Scaling goes into B before the cast; in float32 that differs from PEFT's order by an ulp."""
-    scaling = config.scaling(module)
-    a = tensors.cast(TensorKey(module, Part.LORA_A), dtype)
-    b = tensors.cast(TensorKey(module, Part.LORA_B), dtype, scaling)
-    return LoRAWeights(a, b.t().contiguous().t(), scaling)
+    found: dict[str, LoRAWeights] = {}
+    for batch in contents.batches:
+        scaling = batch[0].scaling
+        a = tensors.cast_all([pair.a for pair in batch], dtype)
+        b = tensors.cast_all([pair.b for pair in batch], dtype, scaling)
+        rows = torch.stack([of_one.t() for of_one in b]).unbind()
+        for pair, own_a, own_rows in zip(batch, a, rows, strict=True):
+            found[pair.module] = LoRAWeights(own_a, own_rows.t(), scaling)
+    return {pair.module: found[pair.module] for pair in contents.pairs}
 
 
-def _weights_digest(
-    tensors: AdapterTensors, config: AdapterConfig, modules: Mapping[str, LoRAWeights]
-) -> str:
+def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, contents: Contents) -> str:
     """SHA-256 over what each module computes: its name, scaling, and tensors as in the file."""
     sha = hashlib.sha256()
-    low_rank = []
-    for module in sorted(modules):
+    for pair in sorted(contents.pairs, key=lambda pair: pair.module):
         pause()
-        pair = [TensorKey(module, part) for part in (Part.LORA_A, Part.LORA_B)]
-        tensors.hash_into(sha, [module, modules[module].scaling.hex()], pair)
-        low_rank += pair
+        sha.update(pair.facts)
+        tensors.hash_into(sha, pair.a, pair.b)
+    low_rank = [key for pair in contents.pairs for key in (pair.a, pair.b)]
     for key in tensors.others(low_rank):
         pause()
-        tensors.hash_into(sha, [str(key), config.scaling(key.module).hex()], [key])
+        sha.update(tensors.facts(key, config.scaling(key.module)))
+        tensors.hash_into(sha, key)
     if config.token_indices:
         sha.update(json.dumps(list(config.token_indices.items())).encode())
     return sha.hexdigest()

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from shared.errors import AdapterRejected
 from worker.lora.unserved import WHY_NOT
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_KEPT = 64
+"""Configurations: fine-tunes of one recipe have the same."""
 
 _TARGETING = (
     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
@@ -65,7 +68,7 @@ _KINDS: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying":
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdapterConfig:
     """What of an adapter_config.json says how the adapter computes."""
 
@@ -97,14 +100,26 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
-def read_config(path: Path) -> AdapterConfig:
-    """The configuration in the file `path`.
+def read_config(path: Path) -> bytes:
+    """The text of the file `path`.
+
+    Raises:
+        AdapterRejected: it is far too long.
+    """
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise AdapterRejected(f"{path} has more than {MAX_CONFIG_BYTES} bytes")
+    return path.read_bytes()
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def parse_config(text: bytes) -> AdapterConfig:
+    """The configuration in the text of an adapter_config.json.
 
     Raises:
         AdapterRejected: it is unreadable, or asks for what isn't served; the message names the
             field and its value.
     """
-    fields = _read_object(path)
+    fields = _object(text)
     _check_fields(fields)
     _check_combinations(fields)
     return AdapterConfig(
@@ -122,15 +137,13 @@ def read_config(path: Path) -> AdapterConfig:
     )
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise AdapterRejected(f"{path} has more than {MAX_CONFIG_BYTES} bytes")
+def _object(text: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterRejected(f"{path} isn't JSON: {error}") from None
+        raise AdapterRejected(f"adapter_config.json isn't JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise AdapterRejected(f"{path} isn't a JSON object")
+        raise AdapterRejected("adapter_config.json isn't a JSON object")
     return fields
 
 

@@ -39,7 +39,7 @@ def describe(folder: Path, base: BaseModules) -> Description:
     """Describe the adapter in `folder` as far as its files can be read."""
     trained_on = _trained_on(folder)
     try:
-        header = read_header(adapter_file(folder, WEIGHTS_FILE))
+        header = read_header(adapter_file(folder, WEIGHTS_FILE)).tensors
     except (AdapterRejected, OSError):
         return Description(trained_on=trained_on)
     names = [str(name) for name in header]
@@ -60,7 +60,7 @@ def check_size(folder: Path, *, dtype: torch.dtype, max_bytes: int) -> None:
             is larger than what it says that it holds.
     """
     file = adapter_file(folder, WEIGHTS_FILE)
-    num_elements = sum(prod(info.shape) for info in read_header(file).values())
+    num_elements = sum(prod(info.shape) for info in read_header(file).tensors.values())
     if num_elements * dtype.itemsize > max_bytes:
         raise AdapterRejected(
             f"its {num_elements} weights take {num_elements * dtype.itemsize} bytes in "

@@ -44,7 +44,7 @@ class BaseEmbedding:
         return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BaseModules:
     """The modules of one base model by name, as `named_modules` gives them."""
 

@@ -10,8 +10,9 @@ engine needs meanwhile.
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,8 @@ _DTYPES = {
     "BF16": torch.bfloat16,
 }
 FLOATS = tuple(_DTYPES)
+MAX_KEPT = 64
+"""Headers: fine-tunes of one recipe have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,85 @@ class TensorInfo:
     stop: int
     """Its bytes, counted from the end of the header."""
 
+    @property
+    def kind(self) -> str:
+        """Dtype and shape, as torch writes them."""
+        return f"{_DTYPES[self.dtype]}{list(self.shape)}"
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors in the file `path`, by name.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Header:
+    """What a file says that it holds."""
+
+    text: bytes
+    tensors: Mapping[str, TensorInfo]
+    """By name."""
+    num_bytes: int
+    """Of all tensors."""
+
+    @property
+    def start(self) -> int:
+        """Where the tensors' bytes start in the file."""
+        return 8 + len(self.text)
+
+
+class FileTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a file by name, floats all of them, each in its own dtype, on the CPU."""
+
+    def __init__(self, data: Bytes, infos: Mapping[str, TensorInfo]) -> None:
+        """`data` are the bytes behind the header."""
+        self._data = data
+        self.infos = infos
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        info = self.infos[name]
+        dtype = _DTYPES[info.dtype]
+        if info.start == info.stop:
+            return torch.empty(info.shape, dtype=dtype)
+        part = self._data[info.start : info.stop]
+        if info.start % dtype.itemsize:
+            part = part.copy()
+        return torch.frombuffer(part, dtype=dtype).view(info.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def bytes_of(self, name: str) -> memoryview:
+        """A tensor as it lies in the file."""
+        info = self.infos[name]
+        return self._data[info.start : info.stop].data
+
+    def check_finite(self) -> None:
+        """Look at all bytes at once, if they are one array, before looking for who is to blame.
+
+        Raises:
+            AdapterRejected: a tensor holds NaN or Inf.
+        """
+        dtypes = {info.dtype for info in self.infos.values()}
+        if len(dtypes) == 1:
+            whole = torch.frombuffer(self._data, dtype=_DTYPES[dtypes.pop()])
+            if is_finite(whole):
+                return
+        for name in self:
+            if not is_finite(self[name]):
+                raise AdapterRejected(f"tensor {name} holds NaN or Inf")
+
+
+def read_header(path: Path) -> Header:
+    """What the file `path` says that it holds.
 
     Raises:
         AdapterRejected: the file is truncated, too long, or its header makes no sense.
     """
     with path.open("rb") as file:
-        return _infos(path, file)[0]
+        return _header(path, file)
 
 
-def read_tensors(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, torch.Tensor]:
-    """The tensors themselves, floats all of them, each in its own dtype, on the CPU.
+def read_tensors(path: Path, header: Header) -> FileTensors:
+    """The tensors themselves.
 
     The file is read whole rather than mapped: one that shrinks meanwhile would kill the process.
 
@@ -64,14 +133,13 @@ def read_tensors(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, torc
         AdapterRejected: the file can't be read, isn't the one that `header` is from, or holds NaN
             or Inf.
     """
-    data = scratch(max((info.stop for info in header.values()), default=0))
+    _check_shapes(path, header)
+    data = scratch(header.num_bytes)
     with path.open("rb") as file:
-        infos, start = _infos(path, file)
-        file.seek(start)
-        if infos != header or not _fills(data, file):
+        if _header(path, file).text != header.text or not _fills(data, file):
             raise AdapterRejected(f"{path} was changed while it was read")
-    tensors = {name: _tensor(path, name, info, data) for name, info in header.items()}
-    _check_finite(tensors, data)
+    tensors = FileTensors(data, header.tensors)
+    tensors.check_finite()
     return tensors
 
 
@@ -79,6 +147,13 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Whether it holds neither NaN nor Inf; ten times as fast as `isfinite`."""
     pause()
     return not tensor.numel() or all(math.isfinite(end) for end in torch.aminmax(tensor))
+
+
+def _check_shapes(path: Path, header: Header) -> None:
+    for name, info in header.tensors.items():
+        size = info.stop - info.start
+        if math.prod(info.shape) * _DTYPES[info.dtype].itemsize != size:
+            raise AdapterRejected(f"{path} can't be read: tensor {name!r} has {size} bytes")
 
 
 def _fills(data: Bytes, file: BufferedReader) -> bool:
@@ -91,55 +166,22 @@ def _fills(data: Bytes, file: BufferedReader) -> bool:
     return True
 
 
-def _check_finite(tensors: Mapping[str, torch.Tensor], data: Bytes) -> None:
-    """Look at all of `data` at once, if that is one array, before looking for who is to blame."""
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    if len(dtypes) == 1 and is_finite(torch.frombuffer(data, dtype=dtypes.pop())):
-        return
-    for name, tensor in tensors.items():
-        if not is_finite(tensor):
-            raise AdapterRejected(f"tensor {name} holds NaN or Inf")
-
-
-def _infos(path: Path, file: BinaryIO) -> tuple[dict[str, TensorInfo], int]:
-    """The tensors that the header names, and where their bytes start."""
+def _header(path: Path, file: BinaryIO) -> Header:
+    """The header, behind which `file` stands then."""
     size = path.stat().st_size
-    header, start = _header(path, file, size)
-    infos = {name: _info(path, name, e) for name, e in header.items() if name != "__metadata__"}
-    expected = start + _checked_end(path, infos)
+    text = _header_text(path, file, size)
+    try:
+        header = _parsed(text)
+    except AdapterRejected as error:
+        raise AdapterRejected(f"{path}: {error}") from None
+    expected = header.start + header.num_bytes
     if size != expected:
         what = "truncated" if size < expected else "too long"
         raise AdapterRejected(f"{path} is {what}: it has {size} bytes, its header says {expected}")
-    return infos, start
+    return header
 
 
-def _tensor(path: Path, name: str, info: TensorInfo, data: Bytes) -> torch.Tensor:
-    pause()
-    dtype, size = _DTYPES[info.dtype], info.stop - info.start
-    if math.prod(info.shape) * dtype.itemsize != size:
-        raise AdapterRejected(f"{path} can't be read: tensor {name!r} has {size} bytes")
-    if size == 0:
-        return torch.empty(info.shape, dtype=dtype)
-    part = data[info.start : info.stop]
-    if info.start % dtype.itemsize:
-        part = part.copy()
-    return torch.frombuffer(part, dtype=dtype).view(info.shape)
-
-
-def _checked_end(path: Path, infos: Mapping[str, TensorInfo]) -> int:
-    """Where the last tensor ends; they lie one behind the other."""
-    end = 0
-    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
-        if info.start != end:
-            raise AdapterRejected(
-                f"{path} can't be read: tensor {name!r} starts at {info.start}, not at {end}"
-            )
-        end = info.stop
-    return end
-
-
-def _header(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """The parsed header and where the tensors start."""
+def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:
     if size < 8:
         raise AdapterRejected(f"{path} is truncated: it has {size} bytes, not even a header")
     (length,) = struct.unpack("<Q", file.read(8))
@@ -147,16 +189,34 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]
         raise AdapterRejected(f"{path}: its header has {length} bytes, over {MAX_HEADER_BYTES}")
     if 8 + length > size:
         raise AdapterRejected(f"{path} is truncated within its header of {length} bytes")
+    return file.read(length)
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _parsed(text: bytes) -> Header:
     try:
-        header = json.loads(file.read(length))
+        entries = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterRejected(f"{path}: its header isn't JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise AdapterRejected(f"{path}: its header isn't a JSON object")
-    return header, 8 + length
+        raise AdapterRejected(f"its header isn't JSON: {error}") from None
+    if not isinstance(entries, dict):
+        raise AdapterRejected("its header isn't a JSON object")
+    infos = {name: _info(name, e) for name, e in entries.items() if name != "__metadata__"}
+    return Header(text, infos, _checked_end(infos))
 
 
-def _info(path: Path, name: str, entry: Any) -> TensorInfo:
+def _checked_end(infos: Mapping[str, TensorInfo]) -> int:
+    """Where the last tensor ends; they lie one behind the other."""
+    end = 0
+    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if info.start != end:
+            raise AdapterRejected(
+                f"can't be read: tensor {name!r} starts at {info.start}, not at {end}"
+            )
+        end = info.stop
+    return end
+
+
+def _info(name: str, entry: Any) -> TensorInfo:
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         sizes = (*shape, start, stop, stop - start)
@@ -164,5 +224,5 @@ def _info(path: Path, name: str, entry: Any) -> TensorInfo:
     except (KeyError, TypeError, ValueError):
         is_sane = False
     if not is_sane:
-        raise AdapterRejected(f"{path}: its header makes no sense at tensor {name!r}")
+        raise AdapterRejected(f"its header makes no sense at tensor {name!r}")
     return TensorInfo(dtype, shape, start, stop)

@@ -1,35 +1,36 @@
 """The tensors of an adapter by what they are, checked to be numbers."""
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from shared.errors import AdapterRejected
-from worker.lora.tensor_file import is_finite
+from worker.lora.tensor_file import FileTensors, is_finite
 from worker.lora.tensor_names import TensorKey
 
 
 class AdapterTensors:
     """What an adapter's file holds, each tensor in its own dtype, on the CPU; all are finite."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[TensorKey, str]) -> None:
-        """Take those of `tensors` that `names` names."""
-        self._names = names
-        self._tensors = {key: tensors[name] for key, name in names.items()}
+    def __init__(self, file: FileTensors, names: Mapping[TensorKey, str]) -> None:
+        """Take those tensors of `file` that `names` names."""
+        self._file = file
+        self._names = dict(names)
 
     def __getitem__(self, key: TensorKey) -> Tensor:
-        return self._tensors[key]
+        return self._file[self._names[key]]
 
     def drop(self, key: TensorKey) -> None:
         """Forget a tensor."""
-        del self._tensors[key]
+        del self._names[key]
 
     def find(self, *keys: TensorKey) -> TensorKey | None:
         """The first of `keys` that is there."""
-        return next((key for key in keys if key in self._tensors), None)
+        return next((key for key in keys if key in self._names), None)
 
     def cast(self, key: TensorKey, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
         """The tensor times `scaling`, rounded once.
@@ -37,11 +38,28 @@ class AdapterTensors:
         Raises:
             AdapterRejected: `dtype` can't hold it.
         """
-        tensor = self._tensors[key]
-        made = (tensor if scaling == 1.0 else tensor.double() * scaling).to(dtype)
+        tensor = self[key]
+        made = _cast(tensor, dtype, scaling)
         if made is not tensor and not is_finite(made):
             raise AdapterRejected(f"tensor {self._names[key]} overflows {dtype} ({scaling=})")
-        return made.contiguous()
+        return made
+
+    def cast_all(
+        self, keys: Sequence[TensorKey], dtype: torch.dtype, scaling: float = 1.0
+    ) -> Sequence[Tensor]:
+        """Tensors of one shape and dtype, cast like one.
+
+        Raises:
+            AdapterRejected: `dtype` can't hold one of them.
+        """
+        tensors = [self[key] for key in keys]
+        if scaling == 1.0 and tensors[0].dtype == dtype:
+            return tensors
+        made = _cast(torch.stack(tensors), dtype, scaling)
+        if not is_finite(made):
+            for key in keys:
+                self.cast(key, dtype, scaling)
+        return made.unbind()
 
     def refusal(self, key: TensorKey, why: str) -> AdapterRejected:
         """The error that names a tensor."""
@@ -49,12 +67,24 @@ class AdapterTensors:
 
     def others(self, keys: Iterable[TensorKey]) -> list[TensorKey]:
         """Every tensor but `keys`, sorted."""
-        return sorted(self._tensors.keys() - set(keys))
+        return sorted(self._names.keys() - set(keys))
 
-    def hash_into(self, sha: Any, facts: list[str], keys: Iterable[TensorKey]) -> None:
-        """Let a digest cover `facts` and, of `keys`, dtypes, shapes and all bytes."""
-        tensors = [self._tensors[key] for key in keys]
-        facts = facts + [f"{t.dtype}{list(t.shape)}" for t in tensors]
-        sha.update(json.dumps(facts).encode())
-        for tensor in tensors:
-            sha.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    def facts(self, key: TensorKey, scaling: float) -> bytes:
+        """What a digest covers of a tensor besides its bytes."""
+        kind = self._file.infos[self._names[key]].kind
+        return json.dumps([str(key), scaling.hex(), kind]).encode()
+
+    def hash_into(self, sha: Any, *keys: TensorKey) -> None:
+        """Let a digest cover all bytes of tensors, as they are in the file."""
+        for key in keys:
+            sha.update(self._file.bytes_of(self._names[key]))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
+    """The tensor times `scaling`, rounded once."""
+    is_power_of_two = math.frexp(scaling)[0] == 0.5
+    if scaling != 1.0:
+        # Such a product has the same digits, so that it needn't be computed in more of them.
+        is_exact = is_power_of_two and tensor.dtype == dtype
+        tensor = (tensor if is_exact else tensor.double()) * scaling
+    return tensor.to(dtype)

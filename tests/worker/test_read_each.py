@@ -1,0 +1,46 @@
+"""Reading many adapters at the start, of which some share a folder."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from scripted_engine import ScriptedAdapter, named_scripted_adapter, read_scripted_adapter
+
+from shared.errors import AdapterRejected
+from worker.read_each import MAX_SHARED, read_each
+
+
+def read_all(sources: Mapping[str, str]) -> tuple[list[ScriptedAdapter], list[str]]:
+    """The adapters, and the folders in the order in which they were read."""
+    folders: list[str] = []
+
+    async def read(name: str, source: str) -> ScriptedAdapter:
+        folders.append(source)
+        return read_scripted_adapter(name, source)
+
+    async def collect() -> list[ScriptedAdapter]:
+        each = read_each(sources, read, named_scripted_adapter)  # type: ignore[arg-type]
+        return [adapter async for adapter in each]  # type: ignore[misc]
+
+    return asyncio.run(collect()), folders
+
+
+def test_names_of_one_folder_are_read_once_and_come_in_the_order_given() -> None:
+    sources = {"a": "one", "b": "two", "c": "one", "d": "three", "e": "one"}
+    adapters, folders = read_all(sources)
+    assert [(adapter.name, adapter.source) for adapter in adapters] == list(sources.items())
+    assert [adapter.version for adapter in adapters] == [f"{n}@{s}" for n, s in sources.items()]
+    assert folders == ["one", "two", "three"]
+
+
+def test_no_more_folders_are_remembered_than_fit_into_memory() -> None:
+    many = 3 * MAX_SHARED
+    sources = {f"a{n}": f"folder-{n % many}" for n in range(2 * many)}
+    adapters, folders = read_all(sources)
+    assert [adapter.source for adapter in adapters] == list(sources.values())
+    assert len(folders) == 2 * many - MAX_SHARED
+
+
+def test_one_that_cannot_be_served_ends_it() -> None:
+    with pytest.raises(AdapterRejected, match="adapter b from broken"):
+        read_all({"a": "one", "b": "broken", "c": "two"})
