@@ -1,9 +1,9 @@
 """Reads adapters for the engine, from where they lie or from the copies of this machine."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 import torch
@@ -14,7 +14,7 @@ from shared.registry import Adapter
 from worker.adapter_entry import entry_of
 from worker.adapter_roots import AdapterRoots
 from worker.adapter_store import AdapterStore
-from worker.lora.adapter import LoRAAdapter
+from worker.lora.adapter import Digests, LoRAAdapter
 from worker.lora.description import check_size, describe
 from worker.lora.modules import BaseModules
 from worker.lora.source import (
@@ -31,10 +31,16 @@ log = structlog.get_logger()
 MAX_NAMES = 500
 """Of tensors, in each list of what was found."""
 
-Read = Callable[[str, str], LoRAAdapter]
-"""Reads and checks the adapter of a name and a source."""
 Stamp = tuple[str, int, int, int, int]
 """What changes when a file is written to or replaced."""
+
+
+class Read(Protocol):
+    """As `worker.lora.adapter.read_adapter`, for one base and dtype."""
+
+    def __call__(self, name: str, source: str, *, checked: Digests | None = None) -> LoRAAdapter:
+        """The adapter of this name at `source`."""
+        ...
 
 
 class AdapterReader:
@@ -57,6 +63,8 @@ class AdapterReader:
         self.roots = roots
         self._dtype = dtype
         self._max_bytes = max_bytes
+        self._checked: dict[str, list[Stamp]] = {}
+        """By digest: its copy's files, when they were known to be what the digest says."""
 
     def read(self, name: str, source: str) -> LoRAAdapter:
         """The adapter at `source`, of whose files a copy is kept.
@@ -73,10 +81,12 @@ class AdapterReader:
             raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
         adapter = self._read(name, str(folder))
         files = [adapter_file(folder, CONFIG_FILE), adapter_file(folder, WEIGHTS_FILE)]
-        self._store.keep(adapter.digest, [*files, *template_files(folder)])
+        copy = self._store.keep(adapter.digest, [*files, *template_files(folder)])
         if _stamps(folder) != before:
             # Should the copy be half of either, its digest gives that away when it is read.
             raise AdapterRejected(f"adapter {name} from {source} was changed while it was read")
+        if copy is not None:
+            self._checked[adapter.digest] = _stamps(copy)
         return replace(adapter, source=source)
 
     def read_version(self, entry: Adapter) -> LoRAAdapter:
@@ -129,8 +139,13 @@ class AdapterReader:
         return self._findings(folder, adapter=adapter)
 
     def _read_copy(self, entry: Adapter, copy: Path) -> LoRAAdapter | None:
+        stamps = _stamps(copy)
+        is_checked = self._checked.get(entry.digest) == stamps
+        checked = Digests(entry.digest, entry.weights_digest) if is_checked else None
         try:
-            adapter = self._read(entry.name, str(copy))
+            adapter = self._read(entry.name, str(copy), checked=checked)
+            if _stamps(copy) != stamps:
+                raise AdapterRejected(f"{copy} was changed while it was read")
         except AdapterRejected as error:
             log.warning("adapter_copy_unreadable", version=entry.version, error=str(error))
             self._store.discard(entry.digest)
@@ -139,6 +154,7 @@ class AdapterReader:
             log.warning("adapter_copy_differs", version=entry.version, holds=adapter.digest)
             self._store.discard(entry.digest)
             return None
+        self._checked[entry.digest] = stamps
         return replace(adapter, source=entry.source)
 
     def _findings(

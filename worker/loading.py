@@ -16,7 +16,7 @@ from worker.adapter_store import AdapterStore
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.grammar import GrammarCompiler
 from worker.grammars import Grammars
-from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.adapter import Digests, LoRAAdapter, read_adapter
 from worker.lora.host import HostTier
 from worker.lora.names import parse_adapter_flags
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
@@ -121,13 +121,15 @@ class _StyledReader:
         self._loaded = loaded
         self._modules = engine.base
 
-    def read(self, name: str, source: str) -> LoRAAdapter:
-        """The adapter in a folder.
+    def read(self, name: str, source: str, *, checked: Digests | None = None) -> LoRAAdapter:
+        """The adapter in a folder; `checked` as `read_adapter` says.
 
         Raises:
             AdapterRejected: it can't be served exactly, or its prompts can't be written.
         """
-        adapter = read_adapter(name, source, self._modules, dtype=self._loaded.dtype)
+        adapter = read_adapter(
+            name, source, self._modules, dtype=self._loaded.dtype, checked=checked
+        )
         try:
             self.styles[adapter.version] = style_of(
                 adapter.prompting,

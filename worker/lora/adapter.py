@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -42,6 +43,15 @@ class LoRAWeights:
     """What PEFT multiplies by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 
 
+class Digests(NamedTuple):
+    """What tells a version from all others; 64 hex digits each."""
+
+    version: str
+    """Of the weights and of the files that shape prompts and sampling."""
+    weights: str
+    """Of the weights alone: what KV blocks depend on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoRAAdapter:
     """An adapter that is checked and ready for the pool."""
@@ -49,9 +59,9 @@ class LoRAAdapter:
     name: str
     version: AdapterVersion
     digest: str
-    """Of the weights and of the files that shape prompts and sampling; 64 hex digits."""
+    """`Digests.version`."""
     weights_digest: str
-    """Of the weights alone: what KV blocks depend on; 64 hex digits."""
+    """`Digests.weights`."""
     source: str
     """As given: a folder or a hub id."""
     folder: Path
@@ -77,8 +87,18 @@ def version_of(name: str, digest: str) -> AdapterVersion:
     return AdapterVersion(f"{name}@{digest[:12]}")
 
 
-def read_adapter(name: str, source: str, base: BaseModules, *, dtype: torch.dtype) -> LoRAAdapter:
+def read_adapter(
+    name: str,
+    source: str,
+    base: BaseModules,
+    *,
+    dtype: torch.dtype,
+    checked: Digests | None = None,
+) -> LoRAAdapter:
     """The adapter at `source`, a folder or a hub id, with weights of `dtype` on the CPU.
+
+    `checked` are the digests of these very files, if they were read before and nobody has touched
+    them since: then all numbers needn't be looked at again.
 
     Raises:
         AdapterRejected: it can't be served exactly as PEFT would; the message names the tensor,
@@ -87,32 +107,35 @@ def read_adapter(name: str, source: str, base: BaseModules, *, dtype: torch.dtyp
     if not is_valid_name(name):
         raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
     try:
-        return _read(name, source, base, dtype)
+        return _read(name, source, base, dtype, checked)
     except AdapterRejected as error:
         raise AdapterRejected(f"adapter {name} from {source}: {error}") from error
     except OSError as error:
         raise AdapterRejected(f"adapter {name} from {source} can't be read: {error}") from error
 
 
-def _read(name: str, source: str, base: BaseModules, dtype: torch.dtype) -> LoRAAdapter:
+def _read(
+    name: str, source: str, base: BaseModules, dtype: torch.dtype, checked: Digests | None
+) -> LoRAAdapter:
     folder = adapter_folder(source)
     config = parse_config(read_config(adapter_file(folder, CONFIG_FILE)))
     file = adapter_file(folder, WEIGHTS_FILE)
     header = read_header(file)
     contents = contents_of(config, header, base)  # decides if the rest is read
     tensors = AdapterTensors(read_tensors(file, header), contents.names)
+    if checked is None:
+        tensors.check_finite()
     check_copies(tensors, base, contents.trained)
     modules = _weights(tensors, contents, dtype)
     low_rank = {module: (w.a, w.b, w.scaling) for module, w in modules.items()}
     side = SideReader(tensors, config, base, contents.trained, dtype).read(low_rank)
-    weights_digest = _weights_digest(tensors, config, contents)
     files = {file.name: file.read_bytes() for file in template_files(folder)}
-    digest = _version_digest(weights_digest, files)
+    digests = checked or _digests(tensors, config, contents, files)
     return LoRAAdapter(
         name=name,
-        version=version_of(name, digest),
-        digest=digest,
-        weights_digest=weights_digest,
+        version=version_of(name, digests.version),
+        digest=digests.version,
+        weights_digest=digests.weights,
         source=source,
         folder=folder,
         rank=contents.rank,
@@ -136,6 +159,16 @@ def _weights(
         for pair, own_a, own_rows in zip(batch, a, rows, strict=True):
             found[pair.module] = LoRAWeights(own_a, own_rows.t(), scaling)
     return {pair.module: found[pair.module] for pair in contents.pairs}
+
+
+def _digests(
+    tensors: AdapterTensors,
+    config: AdapterConfig,
+    contents: Contents,
+    files: Mapping[str, bytes],
+) -> Digests:
+    weights = _weights_digest(tensors, config, contents)
+    return Digests(_version_digest(weights, files), weights)
 
 
 def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, contents: Contents) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 import torch
+from torch import Tensor
 
 from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
@@ -78,21 +79,35 @@ class HostTier:
         Returns:
             The copy, or an image that nobody keeps.
         """
-        made = self._layout.image(adapter)
+        num_bytes = self._layout.num_bytes(adapter)
         with self._lock:
-            is_new = made.version not in self._copies
-            runs = self._allocate(made.num_bytes, may_evict=may_evict) if is_new else None
+            is_new = adapter.version not in self._copies
+            runs = self._allocate(num_bytes, may_evict=may_evict) if is_new else None
         if runs is None:
-            return made
-        pieces = self._arena.pieces(runs)
-        copy_pieces(made.pieces, pieces)
-        image = replace(made, pieces=pieces)
+            return self._layout.image(adapter)
+        try:
+            image = self._write(adapter, self._arena.pieces(runs))
+        except BaseException:
+            self._release(runs)
+            raise
         with self._lock:
-            if image.version in self._copies:  # somebody was faster
-                self._arena.units.release(runs)
-                return made
-            self._copies[image.version] = _Copy(image, runs, num_users=1)
-            return image
+            if image.version not in self._copies:
+                self._copies[image.version] = _Copy(image, runs, num_users=1)
+                return image
+        self._release(runs)  # somebody was faster
+        return self._layout.image(adapter)
+
+    def _write(self, adapter: LoRAAdapter, pieces: list[Tensor]) -> AdapterImage:
+        """Its image in the memory of `pieces`."""
+        if len(pieces) == 1:
+            return self._layout.image(adapter, pieces[0])
+        made = self._layout.image(adapter)
+        copy_pieces(made.pieces, pieces)
+        return replace(made, pieces=pieces)
+
+    def _release(self, runs: list[Run]) -> None:
+        with self._lock:
+            self._arena.units.release(runs)
 
     def take(self, version: AdapterVersion) -> AdapterImage | None:
         """The copy of a version, which is used most recently then; None if there is none."""

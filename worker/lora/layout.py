@@ -107,13 +107,23 @@ class PoolLayout:
         group = self.groups[part.group]
         return Blocks(group.num_layers * part.num_pages, group.page_units)
 
-    def image(self, adapter: LoRAAdapter) -> AdapterImage:
-        """The adapter's weights as they lie in memory, in memory of their own on the CPU."""
-        parts = self._parts(adapter)
-        blocks = [*map(self.blocks, parts), *side_blocks(adapter.side)]
-        sizes = [self.unit * number * units for number, units in blocks]
-        data = torch.frombuffer(scratch(sum(sizes) * self.dtype.itemsize), dtype=self.dtype)
-        pages = torch.split(data, sizes)
+    def num_bytes(self, adapter: LoRAAdapter) -> int:
+        """Of the adapter's image."""
+        return sum(self._sizes(adapter)) * self.dtype.itemsize
+
+    def image(self, adapter: LoRAAdapter, memory: Tensor | None = None) -> AdapterImage:
+        """The adapter's weights as they lie in memory, in memory of their own on the CPU.
+
+        Args:
+            adapter: fits the base.
+            memory: takes them, if it is given: flat, and as large as the image.
+        """
+        parts, sizes = self._parts(adapter), self._sizes(adapter)
+        if memory is None:
+            memory = torch.frombuffer(
+                scratch(sum(sizes) * self.dtype.itemsize), dtype=self.dtype, count=sum(sizes)
+            )
+        pages = torch.split(memory, sizes)
         for part, of_part in zip(parts, pages, strict=False):
             self._fill(part, of_part, adapter)
         if len(pages) > len(parts):
@@ -123,8 +133,13 @@ class PoolLayout:
             weights_digest=adapter.weights_digest,
             parts=parts,
             side=adapter.side.map(lambda tensor: torch.empty_like(tensor, device="meta")),
-            pieces=(data,),
+            pieces=(memory,),
         )
+
+    def _sizes(self, adapter: LoRAAdapter) -> list[int]:
+        """Elements of each part, and of the side weights if there are any."""
+        blocks = [*map(self.blocks, self._parts(adapter)), *side_blocks(adapter.side)]
+        return [self.unit * number * units for number, units in blocks]
 
     def _page_units(self, shape: ModuleShape) -> int:
         width = shape.in_features + shape.out_features
@@ -164,10 +179,13 @@ def _put(pages: Tensor, start: int, width: int, layers: Sequence[Tensor | None])
     All layers in one operation: many small ones would take the interpreter from the engine.
     """
     pause()
-    num_layers, num_pages, _ = pages.shape
-    rows = torch.stack([_padded(rows, num_pages * PAGE_ROWS, width, pages) for rows in layers])
+    _, num_pages, _ = pages.shape
     size = PAGE_ROWS * width
-    pages[:, :, start : start + size] = rows.view(num_layers, num_pages, size)
+    whole = [_padded(rows, num_pages * PAGE_ROWS, width, pages) for rows in layers]
+    torch.stack(
+        [rows.reshape(num_pages, size) for rows in whole],
+        out=pages[:, :, start : start + size],
+    )
 
 
 def _padded(rows: Tensor | None, num_rows: int, width: int, like: Tensor) -> Tensor:

@@ -14,12 +14,20 @@ from worker.lora.tensor_names import TensorKey
 
 
 class AdapterTensors:
-    """What an adapter's file holds, each tensor in its own dtype, on the CPU; all are finite."""
+    """What an adapter's file holds, each tensor in its own dtype, on the CPU."""
 
     def __init__(self, file: FileTensors, names: Mapping[TensorKey, str]) -> None:
         """Take those tensors of `file` that `names` names."""
         self._file = file
         self._names = dict(names)
+
+    def check_finite(self) -> None:
+        """Make sure that all are numbers.
+
+        Raises:
+            AdapterRejected: a tensor holds NaN or Inf.
+        """
+        self._file.check_finite()
 
     def __getitem__(self, key: TensorKey) -> Tensor:
         return self._file[self._names[key]]

@@ -14,10 +14,10 @@ from shared.errors import AdapterRejected, ErrorCode, StoreFailed
 from shared.inspections import Findings, Inspection
 from shared.registry import Adapter
 from worker.adapter_entry import entry_of
-from worker.adapter_reader import AdapterReader
+from worker.adapter_reader import AdapterReader, Read
 from worker.adapter_roots import AdapterRoots
 from worker.adapter_store import AdapterStore
-from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.adapter import Digests, LoRAAdapter, read_adapter
 from worker.lora.modules import BaseModules, base_modules
 from worker.lora.source import WEIGHTS_FILE
 
@@ -50,10 +50,10 @@ Make = Callable[..., AdapterReader]
 
 @pytest.fixture
 def make(base: BaseModules, root: Path, store: AdapterStore) -> Make:
-    def read(name: str, source: str) -> LoRAAdapter:
-        return read_adapter(name, source, base, dtype=torch.float32)
+    def read(name: str, source: str, *, checked: Digests | None = None) -> LoRAAdapter:
+        return read_adapter(name, source, base, dtype=torch.float32, checked=checked)
 
-    def make_one(read: Callable[[str, str], LoRAAdapter] = read) -> AdapterReader:
+    def make_one(read: Read = read) -> AdapterReader:
         return AdapterReader(
             read,
             base=base,
@@ -205,6 +205,34 @@ def test_a_copy_that_was_tampered_with_is_not_used(
     shutil.rmtree(folder)
     with pytest.raises(AdapterRejected, match="neither a folder"):
         reader.read_version(entry)
+
+
+def test_only_a_copy_that_nobody_has_touched_since_is_taken_for_checked(
+    make: Make, base: BaseModules, good: Path, root: Path, store: AdapterStore
+) -> None:
+    given: list[Digests | None] = []
+
+    def read(name: str, source: str, *, checked: Digests | None = None) -> LoRAAdapter:
+        given.append(checked)
+        return read_adapter(name, source, base, dtype=torch.float32, checked=checked)
+
+    reader = make(read)
+    entry = found(reader, Path(shutil.copytree(good, root / "a")))
+    copy = store.folder_of(entry.digest)
+    assert copy is not None
+    digests = Digests(entry.digest, entry.weights_digest)
+    first, again = reader.read_version(entry), reader.read_version(entry)
+    assert given == [None, digests, digests]
+    for adapter in (first, again):
+        assert Digests(adapter.digest, adapter.weights_digest) == digests
+        assert adapter.version == entry.version
+    content = (copy / WEIGHTS_FILE).read_bytes()
+    (copy / WEIGHTS_FILE).write_bytes(content)
+    reader.read_version(entry)
+    reader.read_version(entry)
+    assert given[3:] == [None, digests]
+    make(read).read_version(entry)  # another process
+    assert given[5:] == [None]
 
 
 def test_an_adapter_that_changes_while_it_is_read_is_refused(
