@@ -18,6 +18,8 @@ class Room:
         """Not to be claimed: there is no room yet."""
         self.yielding: set[AdapterVersion] = set()
         """Resident, but not to be claimed either."""
+        self._in_use: set[AdapterVersion] = set()
+        """What had jobs when there was no room; any of them may go after its last one."""
         self._num_returning = 0
         """Jobs that found no room, and that no claim can see until they are back in the queue."""
         self._sees_all = False
@@ -31,10 +33,9 @@ class Room:
         self.crowded_out.add(version)
         self._num_returning += 1
         self._sees_all = False
-        in_use = [other for other, number in jobs.items() if number and other != version]
-        in_use = [other for other in in_use if other not in self.yielding]
-        if in_use:
-            self.yielding.add(min(in_use, key=jobs.__getitem__))
+        self._in_use = {other for other, number in jobs.items() if number and other != version}
+        if may_yield := [other for other in jobs if other in self._in_use - self.yielding]:
+            self.yielding.add(min(may_yield, key=jobs.__getitem__))
 
     def returned(self) -> None:
         """Note that a job that found no room can be claimed again, here or elsewhere."""
@@ -42,7 +43,7 @@ class Room:
 
     def job_gone(self, jobs: Mapping[AdapterVersion, int]) -> None:
         """Note that a job has ended; `jobs` are those that are left."""
-        if not self.yielding or any(not jobs.get(version) for version in self.yielding):
+        if not self._in_use or any(not jobs.get(version) for version in self._in_use):
             self.crowded_out.clear()
 
     def loaded(self) -> None:

@@ -52,7 +52,7 @@ class SideReader:
         """
         scales: dict[str, Tensor] = {}
         shifts: dict[str, Tensor] = {}
-        for module, weight in self._base.weights.items():
+        for module, weight in self._base.weights.items() if self._has_vectors() else ():
             pause()
             if module in low_rank and self._config.use_dora:
                 scales[module] = self._scale(module, weight, low_rank[module])
@@ -66,6 +66,11 @@ class SideReader:
             embeddings=self._embeddings(),
             parameters=self._parameters(),
         )
+
+    def _has_vectors(self) -> bool:
+        """Whether it may change a linear's output by more than the low-rank term."""
+        parts = {Part.BASE_BIAS, Part.BIAS, Part.LORA_B_BIAS}
+        return self._config.use_dora or not parts.isdisjoint(self._tensors.parts)
 
     def _scale(self, module: str, base: BaseWeight, low_rank: LowRank) -> Tensor:
         key = TensorKey(module, Part.MAGNITUDE)

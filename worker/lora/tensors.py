@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shared.errors import AdapterRejected
 from worker.lora.tensor_file import FileTensors, is_finite
-from worker.lora.tensor_names import TensorKey
+from worker.lora.tensor_names import Part, TensorKey
 
 
 class AdapterTensors:
@@ -31,6 +31,11 @@ class AdapterTensors:
 
     def __getitem__(self, key: TensorKey) -> Tensor:
         return self._file[self._names[key]]
+
+    @property
+    def parts(self) -> set[Part]:
+        """What there are tensors of."""
+        return {key.part for key in self._names}
 
     def drop(self, key: TensorKey) -> None:
         """Forget a tensor."""

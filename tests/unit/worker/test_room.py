@@ -29,6 +29,14 @@ def test_who_was_crowded_out_may_be_claimed_when_the_last_job_of_another_has_end
     assert room.yielding == {B}, "not to be claimed before the one that it makes room for"
 
 
+def test_it_needs_not_be_the_one_that_was_to_make_room() -> None:
+    room = Room()
+    room.crowd_out(C, {A: 3, B: 2})
+    room.job_gone({B: 2})
+    assert not room.crowded_out
+    assert room.yielding == {B}
+
+
 def test_without_anybody_to_make_room_any_end_may_help() -> None:
     room = Room()
     room.crowd_out(C, {C: 1, A: 0})
