@@ -63,8 +63,8 @@ class AdapterReader:
         self.roots = roots
         self._dtype = dtype
         self._max_bytes = max_bytes
-        self._checked: dict[str, list[Stamp]] = {}
-        """By digest: its copy's files, when they were known to be what the digest says."""
+        self._checked: dict[str, tuple[list[Stamp], Digests]] = {}
+        """Copies that were read whole, by digest: their files then, and what those gave."""
 
     def read(self, name: str, source: str) -> LoRAAdapter:
         """The adapter at `source`, of whose files a copy is kept.
@@ -81,12 +81,10 @@ class AdapterReader:
             raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
         adapter = self._read(name, str(folder))
         files = [adapter_file(folder, CONFIG_FILE), adapter_file(folder, WEIGHTS_FILE)]
-        copy = self._store.keep(adapter.digest, [*files, *template_files(folder)])
+        self._store.keep(adapter.digest, [*files, *template_files(folder)])
         if _stamps(folder) != before:
             # Should the copy be half of either, its digest gives that away when it is read.
             raise AdapterRejected(f"adapter {name} from {source} was changed while it was read")
-        if copy is not None:
-            self._checked[adapter.digest] = _stamps(copy)
         return replace(adapter, source=source)
 
     def read_version(self, entry: Adapter) -> LoRAAdapter:
@@ -139,23 +137,36 @@ class AdapterReader:
         return self._findings(folder, adapter=adapter)
 
     def _read_copy(self, entry: Adapter, copy: Path) -> LoRAAdapter | None:
-        stamps = _stamps(copy)
-        is_checked = self._checked.get(entry.digest) == stamps
-        checked = Digests(entry.digest, entry.weights_digest) if is_checked else None
         try:
-            adapter = self._read(entry.name, str(copy), checked=checked)
-            if _stamps(copy) != stamps:
-                raise AdapterRejected(f"{copy} was changed while it was read")
+            adapter = self._read_untouched(entry, copy) or self._read_whole(entry, copy)
         except AdapterRejected as error:
             log.warning("adapter_copy_unreadable", version=entry.version, error=str(error))
-            self._store.discard(entry.digest)
+            self._discard(entry)
             return None
         if adapter.digest != entry.digest:
             log.warning("adapter_copy_differs", version=entry.version, holds=adapter.digest)
-            self._store.discard(entry.digest)
+            self._discard(entry)
             return None
-        self._checked[entry.digest] = stamps
         return replace(adapter, source=entry.source)
+
+    def _read_whole(self, entry: Adapter, copy: Path) -> LoRAAdapter:
+        before = _stamps(copy)
+        adapter = self._read(entry.name, str(copy))
+        if adapter.digest == entry.digest and _stamps(copy) == before:
+            self._checked[entry.digest] = before, Digests(adapter.digest, adapter.weights_digest)
+        return adapter
+
+    def _read_untouched(self, entry: Adapter, copy: Path) -> LoRAAdapter | None:
+        """The copy, if nobody has touched it since it was read whole."""
+        stamps, digests = self._checked.get(entry.digest, (None, None))
+        if stamps != _stamps(copy):
+            return None
+        adapter = self._read(entry.name, str(copy), checked=digests)
+        return adapter if _stamps(copy) == stamps else None
+
+    def _discard(self, entry: Adapter) -> None:
+        self._checked.pop(entry.digest, None)
+        self._store.discard(entry.digest)
 
     def _findings(
         self, folder: Path, *, adapter: Adapter | None = None, error: JobError | None = None

@@ -122,25 +122,24 @@ class Adapters:
         """How many more versions may be loaded now."""
         return max(0, MAX_LOADING - len(self._loading))
 
-    async def add(self, adapter: "LoRAAdapter") -> bool:
+    async def add(self, adapter: "LoRAAdapter") -> None:
         """Keep an adapter that was read wherever there is room, without telling the pool.
-
-        Returns:
-            Whether there was any.
 
         Raises:
             AdapterRejected: it is larger than all of the adapter memory.
         """
+        outline = self._host.outline(adapter)
         async with self._lock(adapter.version):
+            placing = await self._call(lambda engine: engine.place(outline, may_evict=False))
+            if placing.reserved is None and not self._host.has_room(outline.num_bytes):
+                return
             image = await self._threads.run(lambda: self._host.put(adapter, may_evict=False))
             try:
-                placing = await self._call(lambda engine: engine.place(image, may_evict=False))
                 if placing.reserved is not None:
                     await self._write(placing.reserved, image)
                     self._activate(placing.reserved, image)
             finally:
                 self._host.release(image)
-        return adapter.version in self._residents or adapter.version in self._host
 
     async def evict(self, version: AdapterVersion) -> None:
         """Let go of a version in every tier; requests that want it still end with an error."""

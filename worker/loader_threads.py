@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,21 +14,17 @@ T = TypeVar("T")
 
 SHARE = 0.2
 """Of a core, for one load while the engine steps."""
-URGENT_SHARE = 0.5
-"""For each of several, as more adapters are cold than one load at a time can serve; and for one
-that has only begun, as most are done before a step is over."""
-BEGINNING_S = 0.02
-"""Of a core's time."""
+CROWDED_SHARE = 0.5
+"""For each of several: more adapters are cold than one load at a time can serve."""
 NICENESS = 5
 """Of 19. A core that both want is the engine's for three quarters of the time."""
 
 
-def share_of_core(num_running: int, worked_s: float, *, is_engine_busy: bool) -> float:
-    """What each of so many working threads may take of a core's time, by what it has taken."""
+def share_of_core(num_running: int, *, is_engine_busy: bool) -> float:
+    """What each of so many working threads may take of a core's time."""
     if not is_engine_busy:
         return 1.0
-    is_urgent = num_running > 1 or worked_s < BEGINNING_S
-    return URGENT_SHARE if is_urgent else SHARE
+    return SHARE if num_running <= 1 else CROWDED_SHARE
 
 
 class LoaderThreads:
@@ -53,25 +48,18 @@ class LoaderThreads:
 
         self._is_engine_busy = is_engine_busy
         self._num_running = 0
-        self._own = threading.local()
         self._executor = ThreadPoolExecutor(number, "loader", initializer=begin)
 
     async def run(self, function: Callable[[], T]) -> T:
         """What `function` returns."""
         self._num_running += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, self._run, function)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function)
         finally:
             self._num_running -= 1
 
-    def _run(self, function: Callable[[], T]) -> T:
-        self._own.began_s = time.thread_time()
-        return function()
-
     def _share(self) -> float:
-        worked_s = time.thread_time() - self._own.began_s
-        return share_of_core(self._num_running, worked_s, is_engine_busy=self._is_engine_busy())
+        return share_of_core(self._num_running, is_engine_busy=self._is_engine_busy())
 
     def close(self) -> None:
         """Take no more work; what runs still ends by itself."""

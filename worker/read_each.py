@@ -14,8 +14,8 @@ log = structlog.get_logger()
 
 PROGRESS_S = 5.0
 """Between two lines of the log that say how far it is."""
-MAX_SHARED = 16
-"""Adapters that are kept in memory for their folders' next names."""
+MAX_SHARED_BYTES = 256 << 20
+"""Of adapters that are kept in memory for their folders' next names."""
 
 
 async def read_each(
@@ -40,6 +40,6 @@ async def read_each(
         num_left[source] -= 1
         if not num_left[source]:
             shared.pop(source, None)
-        elif len(shared) < MAX_SHARED:
+        elif sum(a.num_bytes for a in shared.values()) + adapter.num_bytes <= MAX_SHARED_BYTES:
             shared[source] = adapter
         yield adapter

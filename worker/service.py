@@ -162,9 +162,8 @@ class Worker:
         sources = parse_adapter_flags(self._settings.adapters)
         if self._served.base.name in sources:
             raise SettingsError(f"--adapters: {self._served.base.name} is the base model's name")
-        has_room = True
         async for adapter in read_each(sources, self._read_adapter, self._served.named):
-            has_room = has_room and await self._adapters.add(adapter)
+            await self._adapters.add(adapter)
             source = _for_all_workers(sources[adapter.name])
             self._listed.append(entry_of(adapter, source))
         await self._lease.take()

@@ -209,6 +209,16 @@ def test_high_scores_neither_overflow_nor_lose_the_others(dtype: torch.dtype) ->
     assert_near(case.run(kernels), torch.cat(expected))
 
 
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_a_key_that_is_no_number_shows_in_every_row_that_sees_it(dtype: torch.dtype) -> None:
+    kernels = native_kernels(dtype)
+    case = made(kernels, dtype, Heads(2, 2, 32, 32), [(40, 1), (40, 40)], 16)
+    for table in case.batch.block_tables:
+        case.keys[table[0], 5] = NAN
+    is_number = case.run(kernels).isfinite().flatten(1).all(dim=1)
+    assert is_number.tolist() == [False, *[True] * 5, *[False] * 35]
+
+
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 def test_queries_may_lie_between_keys_and_values_or_by_head(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
@@ -241,7 +251,8 @@ def test_a_sequence_gets_the_same_bits_alone_as_among_others(
     """Alone, parts of its context are computed apart and added."""
     kernels = native_kernels(dtype)
     case = made(kernels, dtype, Heads(6, 2, 64, 64), [(700, 1), (600, 200), (513, 2)] * 20, 16)
-    together = case.run(kernels, window)
+    with threads(1):
+        together = case.run(kernels, window)
     for i in range(3):
         start, end = case.batch.query_starts[i : i + 2].tolist()
         batch = AttentionBatch(
@@ -250,7 +261,8 @@ def test_a_sequence_gets_the_same_bits_alone_as_among_others(
             context_lens=case.batch.context_lens[i : i + 1],
             block_tables=case.batch.block_tables[i : i + 1],
         )
-        alone = replace(case, query=case.query[start:end], batch=batch).run(kernels, window)
+        with threads(3):
+            alone = replace(case, query=case.query[start:end], batch=batch).run(kernels, window)
         assert torch.equal(alone, together[start:end])
 
 

@@ -115,6 +115,12 @@ class ScriptedHost:
     def __contains__(self, version: AdapterVersion) -> bool:
         return version in self.copies
 
+    def outline(self, adapter: ScriptedAdapter) -> ScriptedAdapter:
+        return adapter
+
+    def has_room(self, num_bytes: int) -> bool:
+        return self.num_bytes + num_bytes <= self.max_bytes
+
     def put(self, adapter: ScriptedAdapter, *, may_evict: bool = True) -> ScriptedAdapter:
         if self.num_bytes + adapter.num_bytes <= self.max_bytes:
             self.copies[adapter.version] = adapter

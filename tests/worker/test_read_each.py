@@ -7,7 +7,7 @@ import pytest
 from scripted_engine import ScriptedAdapter, named_scripted_adapter, read_scripted_adapter
 
 from shared.errors import AdapterRejected
-from worker.read_each import MAX_SHARED, read_each
+from worker.read_each import read_each
 
 
 def read_all(sources: Mapping[str, str]) -> tuple[list[ScriptedAdapter], list[str]]:
@@ -33,12 +33,15 @@ def test_names_of_one_folder_are_read_once_and_come_in_the_order_given() -> None
     assert folders == ["one", "two", "three"]
 
 
-def test_no_more_folders_are_remembered_than_fit_into_memory() -> None:
-    many = 3 * MAX_SHARED
-    sources = {f"a{n}": f"folder-{n % many}" for n in range(2 * many)}
+def test_no_more_folders_are_remembered_than_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = read_scripted_adapter("a", "folder").num_bytes
+    monkeypatch.setattr("worker.read_each.MAX_SHARED_BYTES", 4 * size)
+    sources = {f"a{n}": f"folder-{n % 12}" for n in range(24)}
     adapters, folders = read_all(sources)
     assert [adapter.source for adapter in adapters] == list(sources.values())
-    assert len(folders) == 2 * many - MAX_SHARED
+    assert len(folders) == 24 - 4
 
 
 def test_one_that_cannot_be_served_ends_it() -> None:

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +18,10 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
 from shared.errors import AdapterRejected
+from worker.lora.kept import kept
 from worker.lora.unserved import WHY_NOT
 
 MAX_CONFIG_BYTES = 1 << 20
-MAX_KEPT = 64
-"""Configurations: fine-tunes of one recipe have the same."""
 
 _TARGETING = (
     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
@@ -111,7 +109,7 @@ def read_config(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@lru_cache(maxsize=MAX_KEPT)
+@kept
 def parse_config(text: bytes) -> AdapterConfig:
     """The configuration in the text of an adapter_config.json.
 

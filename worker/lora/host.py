@@ -71,6 +71,15 @@ class HostTier:
         copy = self._copies.get(version)
         return copy is not None and copy.is_wanted
 
+    def outline(self, adapter: LoRAAdapter) -> AdapterImage:
+        """The adapter's image without its numbers."""
+        return self._layout.outline(adapter)
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Whether an image of so many bytes fits beside all copies."""
+        units = self._arena.units
+        return units_of(num_bytes) <= units.num_units - units.num_used
+
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> AdapterImage:
         """Keep a copy of the adapter, if it fits beside those that are read. Takes long.
 
@@ -79,7 +88,7 @@ class HostTier:
         Returns:
             The copy, or an image that nobody keeps.
         """
-        num_bytes = self._layout.num_bytes(adapter)
+        num_bytes = self.outline(adapter).num_bytes
         with self._lock:
             is_new = adapter.version not in self._copies
             runs = self._allocate(num_bytes, may_evict=may_evict) if is_new else None

@@ -7,7 +7,7 @@ and of each layer; rows that it doesn't use are zero.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -107,34 +107,36 @@ class PoolLayout:
         group = self.groups[part.group]
         return Blocks(group.num_layers * part.num_pages, group.page_units)
 
-    def num_bytes(self, adapter: LoRAAdapter) -> int:
-        """Of the adapter's image."""
-        return sum(self._sizes(adapter)) * self.dtype.itemsize
+    def outline(self, adapter: LoRAAdapter) -> AdapterImage:
+        """The adapter's image without its numbers: what memory it takes."""
+        parts = self._parts(adapter)
+        return AdapterImage(
+            version=adapter.version,
+            weights_digest=adapter.weights_digest,
+            parts=parts,
+            side=adapter.side.map(lambda tensor: torch.empty_like(tensor, device="meta")),
+            pieces=(torch.empty(sum(self._sizes(adapter)), dtype=self.dtype, device="meta"),),
+        )
 
     def image(self, adapter: LoRAAdapter, memory: Tensor | None = None) -> AdapterImage:
         """The adapter's weights as they lie in memory, in memory of their own on the CPU.
 
         Args:
             adapter: fits the base.
-            memory: takes them, if it is given: flat, and as large as the image.
+            memory: takes them, if it is given: flat, and as large as the image. What no weight
+                lies on stays as it was.
         """
-        parts, sizes = self._parts(adapter), self._sizes(adapter)
+        outline, sizes = self.outline(adapter), self._sizes(adapter)
         if memory is None:
             memory = torch.frombuffer(
                 scratch(sum(sizes) * self.dtype.itemsize), dtype=self.dtype, count=sum(sizes)
             )
         pages = torch.split(memory, sizes)
-        for part, of_part in zip(parts, pages, strict=False):
+        for part, of_part in zip(outline.parts, pages, strict=False):
             self._fill(part, of_part, adapter)
-        if len(pages) > len(parts):
+        if len(pages) > len(outline.parts):
             _fill_side(pages[-1], adapter.side)
-        return AdapterImage(
-            version=adapter.version,
-            weights_digest=adapter.weights_digest,
-            parts=parts,
-            side=adapter.side.map(lambda tensor: torch.empty_like(tensor, device="meta")),
-            pieces=(memory,),
-        )
+        return replace(outline, pieces=(memory,))
 
     def _sizes(self, adapter: LoRAAdapter) -> list[int]:
         """Elements of each part, and of the side weights if there are any."""

@@ -12,7 +12,6 @@ import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 import torch
 
 from shared.errors import AdapterRejected
+from worker.lora.kept import kept
 from worker.lora.pauses import pause
 from worker.lora.scratch import Bytes, scratch
 
@@ -33,8 +33,6 @@ _DTYPES = {
     "BF16": torch.bfloat16,
 }
 FLOATS = tuple(_DTYPES)
-MAX_KEPT = 64
-"""Headers: fine-tunes of one recipe have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +187,7 @@ def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:
     return file.read(length)
 
 
-@lru_cache(maxsize=MAX_KEPT)
+@kept
 def _parsed(text: bytes) -> Header:
     try:
         entries = json.loads(text)

@@ -95,9 +95,9 @@ class AdapterTensors:
 
 def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
     """The tensor times `scaling`, rounded once."""
-    is_power_of_two = math.frexp(scaling)[0] == 0.5
+    digits, exponent = math.frexp(scaling)
     if scaling != 1.0:
         # Such a product has the same digits, so that it needn't be computed in more of them.
-        is_exact = is_power_of_two and tensor.dtype == dtype
+        is_exact = digits == 0.5 and abs(exponent) < 100 and tensor.dtype == dtype
         tensor = (tensor if is_exact else tensor.double()) * scaling
     return tensor.to(dtype)

@@ -222,7 +222,7 @@ def test_only_a_copy_that_nobody_has_touched_since_is_taken_for_checked(
     assert copy is not None
     digests = Digests(entry.digest, entry.weights_digest)
     first, again = reader.read_version(entry), reader.read_version(entry)
-    assert given == [None, digests, digests]
+    assert given == [None, None, digests], "of the source, of its copy, of the copy again"
     for adapter in (first, again):
         assert Digests(adapter.digest, adapter.weights_digest) == digests
         assert adapter.version == entry.version

@@ -100,6 +100,19 @@ def test_an_adapter_may_be_put_for_which_nobody_has_to_go() -> None:
     assert [adapter(n).version in host for n in (1, 2, 3)] == [True, True, False]
 
 
+def test_memory_of_a_copy_that_could_not_be_made_is_free_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = tier(2 * BYTES)
+    with monkeypatch.context() as patched:
+        patched.setattr(PoolLayout, "image", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            host.put(adapter(1))
+    assert host.num_bytes == 0
+    put(host, adapter(1), adapter(2))
+    assert host.num_bytes == 2 * BYTES
+
+
 def test_a_tier_without_memory_keeps_nothing() -> None:
     host = tier(0)
     check(host.put(adapter(1)), adapter(1))

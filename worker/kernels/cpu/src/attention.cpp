@@ -160,13 +160,12 @@ void attend(const AttentionArgs& args) {
     {
         run<T, ManyProducts>(args, tasks.many);
         run<T, VectorProducts<T>>(args, tasks.few);
-        if (tasks.are_parts) {
+        for (const Tasks* kind : {&tasks.many, &tasks.few})
+            if (kind->are_cut()) {
 #pragma omp barrier
 #pragma omp for nowait
-            for (size_t i = 0; i < tasks.many.whole.size(); i++) tasks.many.write_whole<T>(args, i);
-#pragma omp for nowait
-            for (size_t i = 0; i < tasks.few.whole.size(); i++) tasks.few.write_whole<T>(args, i);
-        }
+                for (size_t i = 0; i < kind->whole.size(); i++) kind->write_whole<T>(args, i);
+            }
     }
 }
 

@@ -12,7 +12,8 @@
 
 namespace {
 
-constexpr int64_t FEW_TASKS = 8;  // for each thread: up to here they are cut into parts
+constexpr int64_t FEW_TASKS = 8;        // for each thread: up to here they are cut into parts
+constexpr int64_t MAX_PARTS = 8 << 20;    // floats of their sums
 
 // Tasks of one kind, which threads take one by one.
 class Tasks {
@@ -21,11 +22,15 @@ public:
 
     void clear() { whole.clear(), parts.clear(), starts.clear(), next = 0; }
 
-    // Into parts of a span each, so that there are more.
+    // Into parts of a span each, so that there are more; unless their sums take too much memory.
     void cut(const AttentionArgs& args) {
-        int64_t size = 0;
-        for (Task task : whole) {
+        int64_t size = 0, num_parts = 0;
+        for (const Task& task : whole) {
             size = std::max(size, SumsShape{{args, task}}.size());
+            num_parts += task.end_key / SPAN - task.first_key / SPAN + 1;
+        }
+        if (num_parts * size > MAX_PARTS) return;
+        for (Task task : whole) {
             starts.push_back(parts.size());
             for (int64_t key = task.first_key, end = task.end_key; key < end; key = task.end_key) {
                 task.first_key = key, task.end_key = std::min(end, key - key % SPAN + SPAN);
@@ -42,6 +47,8 @@ public:
         size_t i = next++;
         return i < all.size() ? &all[i] : nullptr;
     }
+
+    bool are_cut() const { return !parts.empty(); }
 
     // Adds a whole task's parts, which are all computed.
     template <class T>
@@ -64,7 +71,6 @@ private:
 // A step's tasks, of few and of many rows.
 struct TasksOfKinds {
     Tasks few, many;
-    bool are_parts = false;
 
     // A task of few rows has all key heads, and so reads the cache as it lies; one of many rows has
     // one of them, as its buffers would leave L2.
@@ -84,8 +90,8 @@ struct TasksOfKinds {
                     (are_few ? few : many).whole.push_back(task);
                 }
         }
-        are_parts = few.whole.size() + many.whole.size() < (size_t)(FEW_TASKS * omp_get_max_threads());
-        if (are_parts) few.cut(args), many.cut(args);
+        const int64_t num_tasks = few.whole.size() + many.whole.size(), num_threads = omp_get_max_threads();
+        if (num_threads > 1 && num_tasks < FEW_TASKS * num_threads) few.cut(args), many.cut(args);
     }
 };
 

@@ -159,7 +159,7 @@ static inline float maximum(Vec v) {
 // e^x to 1e-7 relative for x <= 0; 0 below -87. Cephes' expf (Moshier): 2^n times a polynomial.
 static inline Vec exp_negative(Vec x) {
 #if defined(__AVX512F__)  // that powers of two have instructions here saves half of the time
-    __mmask16 is_seen = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_GE_OQ);
+    __mmask16 is_seen = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
     Vec n = (Vec)_mm512_roundscale_ps((__m512)(x * 1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT);
 #else
     IVec is_zero = x < -87.0f;
