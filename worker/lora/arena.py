@@ -7,7 +7,7 @@ from torch import Tensor
 
 from shared.errors import SettingsError
 from worker.lora.pages import UNIT_BYTES, Run, Units
-from worker.lora.pauses import pause
+from worker.lora.pauses import AT_ONCE, pause
 
 
 class Arena:
@@ -55,10 +55,6 @@ class Arena:
         ]
 
 
-CHUNK = 1 << 19
-"""Elements copied between two pauses."""
-
-
 def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
     """Copy flat tensors to others that are cut in other places; each has as much in all."""
     left = list(reversed(sources))
@@ -66,7 +62,7 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         while len(target):
             pause()
             source = left.pop()
-            size = min(len(source), len(target), CHUNK)
+            size = min(len(source), len(target), AT_ONCE)
             target[:size].copy_(source[:size], non_blocking=True)
             target = target[size:]
             if size < len(source):

@@ -15,12 +15,10 @@ from worker.lora.config import AdapterConfig
 from worker.lora.expected import expected_tensors, match_tensors
 from worker.lora.kept import MAX_BYTES, MAX_KEPT
 from worker.lora.modules import BaseModules
+from worker.lora.pauses import AT_ONCE
 from worker.lora.tensor_file import Header
 from worker.lora.tensor_names import Part, TensorKey
 from worker.lora.trained import Trained, trained_modules
-
-BATCH_ELEMENTS = 1 << 18
-"""Of all A or all B of a batch: what is computed at once takes about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +109,5 @@ def _batches(
         alike.setdefault((a.kind, b.kind, pair.scaling), []).append(pair)
     for batch in alike.values():
         shapes = [header.tensors[names[key]].shape for key in (batch[0].a, batch[0].b)]
-        size = max(1, BATCH_ELEMENTS // max(1, *map(prod, shapes)))
+        size = max(1, AT_ONCE // max(1, *map(prod, shapes)))
         yield from (tuple(batch[first : first + size]) for first in range(0, len(batch), size))

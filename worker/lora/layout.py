@@ -20,7 +20,7 @@ from worker.lora.adapter import LoRAAdapter
 from worker.lora.arena import copy_pieces
 from worker.lora.modules import BaseModules, ModuleShape
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Blocks, pages_of_rank, units_of
-from worker.lora.pauses import pause
+from worker.lora.pauses import AT_ONCE, pause
 from worker.lora.scratch import scratch
 from worker.lora.side import SideWeights, packed_bytes, unpacked
 
@@ -178,16 +178,19 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
 def _put(pages: Tensor, start: int, width: int, layers: Sequence[Tensor | None]) -> None:
     """Write each layer's rows `[r, width]` into its `pages`, from element `start` of each on.
 
-    All layers in one operation: many small ones would take the interpreter from the engine.
+    Many layers in one operation: many small ones would take the interpreter from the engine.
     """
-    pause()
-    _, num_pages, _ = pages.shape
+    num_layers, num_pages, _ = pages.shape
     size = PAGE_ROWS * width
-    whole = [_padded(rows, num_pages * PAGE_ROWS, width, pages) for rows in layers]
-    torch.stack(
-        [rows.reshape(num_pages, size) for rows in whole],
-        out=pages[:, :, start : start + size],
-    )
+    at_once = max(1, AT_ONCE // (num_pages * size))
+    for first in range(0, num_layers, at_once):
+        pause()
+        some = layers[first : first + at_once]
+        whole = [_padded(rows, num_pages * PAGE_ROWS, width, pages) for rows in some]
+        torch.stack(
+            [rows.reshape(num_pages, size) for rows in whole],
+            out=pages[first : first + at_once, :, start : start + size],
+        )
 
 
 def _padded(rows: Tensor | None, num_rows: int, width: int, like: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 SLICE_S = 0.0005
 """Work between two pauses; then as much rest as keeps to the share."""
+AT_ONCE = 1 << 18
+"""Elements that one operation goes over between two pauses."""
 
 
 @dataclass(slots=True)

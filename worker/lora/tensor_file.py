@@ -20,7 +20,7 @@ import torch
 
 from shared.errors import AdapterRejected
 from worker.lora.kept import kept
-from worker.lora.pauses import pause
+from worker.lora.pauses import AT_ONCE, pause
 from worker.lora.scratch import Bytes, scratch
 
 MAX_HEADER_BYTES = 16 << 20
@@ -140,8 +140,11 @@ def read_tensors(path: Path, header: Header) -> FileTensors:
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether it holds neither NaN nor Inf; ten times as fast as `isfinite`."""
-    pause()
-    return not tensor.numel() or all(math.isfinite(end) for end in torch.aminmax(tensor))
+    for part in torch.split(tensor.reshape(-1), AT_ONCE):
+        pause()
+        if part.numel() and not all(math.isfinite(end) for end in torch.aminmax(part)):
+            return False
+    return True
 
 
 def _check_shapes(path: Path, header: Header) -> None:
