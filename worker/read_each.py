@@ -30,6 +30,7 @@ async def read_each(
     """
     num_left = Counter(sources.values())
     shared: dict[str, LoRAAdapter] = {}
+    num_bytes = 0
     told_s = time.monotonic()
     for number, (name, source) in enumerate(sources.items()):
         if time.monotonic() - told_s > PROGRESS_S:
@@ -38,8 +39,9 @@ async def read_each(
         first = shared.get(source)
         adapter = named(first, name) if first else await read(name, source)
         num_left[source] -= 1
-        if not num_left[source]:
-            shared.pop(source, None)
-        elif sum(a.num_bytes for a in shared.values()) + adapter.num_bytes <= MAX_SHARED_BYTES:
+        if first and not num_left[source]:
+            num_bytes -= shared.pop(source).num_bytes
+        elif not first and num_left[source] and num_bytes + adapter.num_bytes <= MAX_SHARED_BYTES:
             shared[source] = adapter
+            num_bytes += adapter.num_bytes
         yield adapter

@@ -5,7 +5,6 @@ others must hold what means "not used", or the adapter is refused: a setting tha
 silently gives answers that look right and aren't.
 """
 
-import json
 import math
 import re
 import sys
@@ -18,6 +17,7 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
 from shared.errors import AdapterRejected
+from worker.lora.json_object import json_object
 from worker.lora.kept import kept
 from worker.lora.unserved import WHY_NOT
 
@@ -117,7 +117,7 @@ def parse_config(text: bytes) -> AdapterConfig:
         AdapterRejected: it is unreadable, or asks for what isn't served; the message names the
             field and its value.
     """
-    fields = _object(text)
+    fields = json_object(text, "adapter_config.json")
     _check_fields(fields)
     _check_combinations(fields)
     return AdapterConfig(
@@ -133,16 +133,6 @@ def parse_config(text: bytes) -> AdapterConfig:
         token_indices=_token_indices(fields),
         targeting=_targeting(fields),
     )
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AdapterRejected(f"adapter_config.json isn't JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise AdapterRejected("adapter_config.json isn't a JSON object")
-    return fields
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:

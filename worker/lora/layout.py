@@ -110,12 +110,13 @@ class PoolLayout:
     def outline(self, adapter: LoRAAdapter) -> AdapterImage:
         """The adapter's image without its numbers: what memory it takes."""
         parts = self._parts(adapter)
+        sizes = self._sizes(parts, adapter.side)
         return AdapterImage(
             version=adapter.version,
             weights_digest=adapter.weights_digest,
             parts=parts,
             side=adapter.side.map(lambda tensor: torch.empty_like(tensor, device="meta")),
-            pieces=(torch.empty(sum(self._sizes(adapter)), dtype=self.dtype, device="meta"),),
+            pieces=(torch.empty(sum(sizes), dtype=self.dtype, device="meta"),),
         )
 
     def image(self, adapter: LoRAAdapter, memory: Tensor | None = None) -> AdapterImage:
@@ -126,7 +127,8 @@ class PoolLayout:
             memory: takes them, if it is given: flat, and as large as the image. What no weight
                 lies on stays as it was.
         """
-        outline, sizes = self.outline(adapter), self._sizes(adapter)
+        outline = self.outline(adapter)
+        sizes = self._sizes(outline.parts, adapter.side)
         if memory is None:
             memory = torch.frombuffer(
                 scratch(sum(sizes) * self.dtype.itemsize), dtype=self.dtype, count=sum(sizes)
@@ -138,9 +140,9 @@ class PoolLayout:
             _fill_side(pages[-1], adapter.side)
         return replace(outline, pieces=(memory,))
 
-    def _sizes(self, adapter: LoRAAdapter) -> list[int]:
+    def _sizes(self, parts: Sequence[Part], side: SideWeights) -> list[int]:
         """Elements of each part, and of the side weights if there are any."""
-        blocks = [*map(self.blocks, self._parts(adapter)), *side_blocks(adapter.side)]
+        blocks = [*map(self.blocks, parts), *side_blocks(side)]
         return [self.unit * number * units for number, units in blocks]
 
     def _page_units(self, shape: ModuleShape) -> int:

@@ -1,6 +1,5 @@
 """What else of an adapter's folder shapes its answers: chat template, end tokens, sampling."""
 
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import AdapterRejected
+from worker.lora.json_object import json_object
 
 TEMPLATE = "chat_template.jinja"
 TOKENIZER = "tokenizer_config.json"
@@ -63,13 +63,7 @@ def read_prompting(files: Mapping[str, bytes]) -> Prompting:
 def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if name not in files:
         return {}
-    try:
-        fields = json.loads(files[name])
-    except (ValueError, RecursionError) as error:
-        raise AdapterRejected(f"{name} isn't JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise AdapterRejected(f"{name} isn't a JSON object")
-    return fields
+    return json_object(files[name], name)
 
 
 def _templates(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> dict[str, str]:

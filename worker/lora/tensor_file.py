@@ -7,7 +7,6 @@ bytes are read straight into a tensor: nothing here holds the interpreter for lo
 engine needs meanwhile.
 """
 
-import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import torch
 
 from shared.errors import AdapterRejected
+from worker.lora.json_object import json_object
 from worker.lora.kept import kept
 from worker.lora.pauses import AT_ONCE, pause
 from worker.lora.scratch import Bytes, scratch
@@ -192,12 +192,7 @@ def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:
 
 @kept
 def _parsed(text: bytes) -> Header:
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AdapterRejected(f"its header isn't JSON: {error}") from None
-    if not isinstance(entries, dict):
-        raise AdapterRejected("its header isn't a JSON object")
+    entries = json_object(text, "its header")
     infos = {name: _info(name, e) for name, e in entries.items() if name != "__metadata__"}
     return Header(text, infos, _checked_end(infos))
 
