@@ -10,8 +10,9 @@ from torch import nn
 from shared.ids import AdapterVersion
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
-from worker.lora.adapter import LoRAAdapter, LoRAWeights, read_adapter
+from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.lora.layers import LoRAContext, Siblings, serve_linears, weights_of
+from worker.lora.low_rank import LowRank, LowRankStack
 from worker.lora.modules import BaseModules, ModuleShape, base_modules
 from worker.lora.pool import LoRAPool
 
@@ -43,12 +44,14 @@ def made_adapter(
 ) -> LoRAAdapter:
     """A random adapter with the given rank for each module."""
     generator = torch.Generator().manual_seed(seed)
-    modules = {}
+    stacks = []
     for module, rank in ranks.items():
         shape = base.linears[module]
         a = torch.randn(rank, shape.in_features, generator=generator)
         b = torch.randn(rank, shape.out_features, generator=generator)
-        modules[module] = LoRAWeights(a.to(dtype), b.to(dtype).t(), 1.0)
+        matrices = a.to(dtype)[None], b.to(dtype).t()[None]
+        stacks.append(LowRankStack([module], *matrices, 1.0))
+    modules = LowRank(stacks, list(ranks))
     return LoRAAdapter(
         name=name,
         version=AdapterVersion(f"{name}@{seed:012d}"),
@@ -57,7 +60,7 @@ def made_adapter(
         source="",
         folder=Path(),
         rank=max(ranks.values()),
-        num_bytes=sum(w.a.nbytes + w.b.nbytes for w in modules.values()),
+        num_bytes=modules.num_bytes,
         modules=modules,
     )
 

@@ -15,6 +15,7 @@ from shared.names import NAME_RULE, is_valid_name
 from worker.lora.config import AdapterConfig, parse_config, read_config
 from worker.lora.contents import Contents, contents_of
 from worker.lora.copies import check_copies
+from worker.lora.low_rank import LowRank, LowRankStack
 from worker.lora.modules import BaseModules
 from worker.lora.pauses import pause
 from worker.lora.prompting import Prompting, read_prompting
@@ -29,18 +30,6 @@ from worker.lora.source import (
 )
 from worker.lora.tensor_file import read_header, read_tensors
 from worker.lora.tensors import AdapterTensors
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoRAWeights:
-    """One targeted module: its output changes by `b @ (a @ x)`."""
-
-    a: torch.Tensor
-    """`[r, in]`"""
-    b: torch.Tensor
-    """`[out, r]`, `scaling` multiplied in; its transpose is contiguous, as the pool stores it."""
-    scaling: float
-    """What PEFT multiplies by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 
 
 class Digests(NamedTuple):
@@ -70,8 +59,8 @@ class LoRAAdapter:
     """The largest of its modules'."""
     num_bytes: int
     """Of all its weights in the pool's dtype."""
-    modules: Mapping[str, LoRAWeights]
-    """By module name, in the model's order."""
+    modules: LowRank
+    """What the targeted linears have."""
     side: SideWeights = field(default_factory=SideWeights)
     """What else it changes."""
     prompting: Prompting = field(default_factory=Prompting)
@@ -127,8 +116,7 @@ def _read(
         tensors.check_finite()
     check_copies(tensors, base, contents.trained)
     modules = _weights(tensors, contents, dtype)
-    low_rank = {module: (w.a, w.b, w.scaling) for module, w in modules.items()}
-    side = SideReader(tensors, config, base, contents.trained, dtype).read(low_rank)
+    side = SideReader(tensors, config, base, contents.trained, dtype).read(modules)
     files = {file.name: file.read_bytes() for file in template_files(folder)}
     digests = checked or _digests(tensors, config, contents, files)
     return LoRAAdapter(
@@ -139,26 +127,23 @@ def _read(
         source=source,
         folder=folder,
         rank=contents.rank,
-        num_bytes=sum(w.a.nbytes + w.b.nbytes for w in modules.values()) + side.num_bytes,
+        num_bytes=modules.num_bytes + side.num_bytes,
         modules=modules,
         side=side,
         prompting=read_prompting(files),
     )
 
 
-def _weights(
-    tensors: AdapterTensors, contents: Contents, dtype: torch.dtype
-) -> dict[str, LoRAWeights]:
+def _weights(tensors: AdapterTensors, contents: Contents, dtype: torch.dtype) -> LowRank:
     """Scaling goes into B before the cast; in float32 that differs from PEFT's order by an ulp."""
-    found: dict[str, LoRAWeights] = {}
-    for batch in contents.batches:
-        scaling = batch[0].scaling
-        a = tensors.cast_all([pair.a for pair in batch], dtype)
-        b = tensors.cast_all([pair.b for pair in batch], dtype, scaling)
-        rows = torch.stack([of_one.t() for of_one in b]).unbind()
-        for pair, own_a, own_rows in zip(batch, a, rows, strict=True):
-            found[pair.module] = LoRAWeights(own_a, own_rows.t(), scaling)
-    return {pair.module: found[pair.module] for pair in contents.pairs}
+    stacks = []
+    for pairs in contents.batches:
+        pause()
+        scaling = pairs[0].scaling
+        a = tensors.cast_all([pair.a for pair in pairs], dtype)
+        b = tensors.cast_all([pair.b for pair in pairs], dtype, scaling)
+        stacks.append(LowRankStack([pair.module for pair in pairs], a, b, scaling))
+    return LowRank(stacks, [pair.module for pair in contents.pairs])
 
 
 def _digests(

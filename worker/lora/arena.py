@@ -67,3 +67,10 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
             target = target[size:]
             if size < len(source):
                 left.append(source[size:])
+
+
+def fill_zeros(target: Tensor) -> None:
+    """Clear a flat tensor."""
+    for part in torch.split(target, AT_ONCE):
+        pause()
+        part.zero_()

@@ -14,15 +14,15 @@ from shared.errors import AdapterRejected
 from worker.lora.config import AdapterConfig
 from worker.lora.expected import expected_tensors, match_tensors
 from worker.lora.kept import MAX_BYTES, MAX_KEPT
-from worker.lora.modules import BaseModules
+from worker.lora.modules import BaseModules, place_in_layer
 from worker.lora.pauses import AT_ONCE
-from worker.lora.tensor_file import Header
+from worker.lora.tensor_file import Header, distance
 from worker.lora.tensor_names import Part, TensorKey
 from worker.lora.trained import Trained, trained_modules
 
 
 @dataclass(frozen=True, slots=True)
-class LowRank:
+class LowRankPair:
     """A targeted linear's pair of matrices."""
 
     module: str
@@ -48,10 +48,11 @@ class Contents:
     trained: Trained
     names: Mapping[TensorKey, str]
     """Of the tensors in the file."""
-    pairs: tuple[LowRank, ...]
+    pairs: tuple[LowRankPair, ...]
     """Of the targeted linears, in the model's order."""
-    batches: tuple[tuple[LowRank, ...], ...]
-    """The same, those together that are alike but for their numbers."""
+    batches: tuple[tuple[LowRankPair, ...], ...]
+    """The same; together those that are alike but for their numbers, and equally far apart in the
+    file."""
     rank: int
     """The largest."""
 
@@ -93,21 +94,35 @@ def _check_layout(config: AdapterConfig, base: BaseModules, linears: list[str]) 
 
 def _pair(
     module: str, config: AdapterConfig, names: Mapping[TensorKey, str], header: Header
-) -> LowRank:
+) -> LowRankPair:
     scaling = config.scaling(module)
     keys = [TensorKey(module, part) for part in (Part.LORA_A, Part.LORA_B)]
     kinds = [header.tensors[names[key]].kind for key in keys]
-    return LowRank(module, scaling, json.dumps([module, scaling.hex(), *kinds]).encode())
+    return LowRankPair(module, scaling, json.dumps([module, scaling.hex(), *kinds]).encode())
 
 
 def _batches(
-    pairs: Sequence[LowRank], names: Mapping[TensorKey, str], header: Header
-) -> Iterator[tuple[LowRank, ...]]:
-    alike: dict[tuple[str, str, float], list[LowRank]] = {}
+    pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
+) -> Iterator[tuple[LowRankPair, ...]]:
+    alike: dict[tuple[str, str, str, float], list[LowRankPair]] = {}
     for pair in pairs:
         a, b = (header.tensors[names[key]] for key in (pair.a, pair.b))
-        alike.setdefault((a.kind, b.kind, pair.scaling), []).append(pair)
-    for batch in alike.values():
-        shapes = [header.tensors[names[key]].shape for key in (batch[0].a, batch[0].b)]
-        size = max(1, AT_ONCE // max(1, *map(prod, shapes)))
-        yield from (tuple(batch[first : first + size]) for first in range(0, len(batch), size))
+        kind = (place_in_layer(pair.module), a.kind, b.kind, pair.scaling)
+        alike.setdefault(kind, []).append(pair)
+    for some in alike.values():
+        run: list[LowRankPair] = []
+        for pair in some:
+            if run and not _are_one([*run, pair], names, header):
+                yield tuple(run)
+                run = []
+            run.append(pair)
+        yield tuple(run)
+
+
+def _are_one(pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header) -> bool:
+    """Whether one operation may go over all A of alike pairs, and one over all B."""
+    matrices = ([pair.a for pair in pairs], [pair.b for pair in pairs])
+    infos = [[header.tensors[names[key]] for key in keys] for keys in matrices]
+    return all(
+        distance(some) is not None and len(some) * prod(some[0].shape) <= AT_ONCE for some in infos
+    )

@@ -6,21 +6,21 @@ group. An adapter has pages of the groups that it targets, as many as its larges
 and of each layer; rows that it doesn't use are zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
 from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
-from worker.lora.arena import copy_pieces
-from worker.lora.modules import BaseModules, ModuleShape
+from worker.lora.arena import copy_pieces, fill_zeros
+from worker.lora.low_rank import LowRankStack
+from worker.lora.modules import BaseModules, ModuleShape, place_in_layer
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Blocks, pages_of_rank, units_of
-from worker.lora.pauses import AT_ONCE, pause
+from worker.lora.pauses import pause
 from worker.lora.scratch import scratch
 from worker.lora.side import SideWeights, packed_bytes, unpacked
 
@@ -87,7 +87,7 @@ class PoolLayout:
         """Elements of a unit."""
         places: dict[tuple[str, ModuleShape], list[str]] = {}
         for name, shape in base.linears.items():
-            places.setdefault((_place_in_layer(name), shape), []).append(name)
+            places.setdefault((place_in_layer(name), shape), []).append(name)
         self.groups = tuple(
             PoolGroup(shape, tuple(names), self._page_units(shape))
             for (_, shape), names in places.items()
@@ -151,18 +151,27 @@ class PoolLayout:
 
     def _parts(self, adapter: LoRAAdapter) -> tuple[Part, ...]:
         num_pages: dict[int, int] = {}
-        for module, weights in adapter.modules.items():
-            group = self.sites[module].group
-            num_pages[group] = max(num_pages.get(group, 0), pages_of_rank(len(weights.a)))
+        for stack in adapter.modules.stacks:
+            group = self._group_of(stack)
+            num_pages[group] = max(num_pages.get(group, 0), pages_of_rank(stack.rank))
         return tuple(Part(group, num_pages[group]) for group in sorted(num_pages))
+
+    def _group_of(self, stack: LowRankStack) -> int:
+        return self.sites[stack.modules[0]].group
 
     def _fill(self, part: Part, data: Tensor, adapter: LoRAAdapter) -> None:
         group = self.groups[part.group]
-        found = [adapter.modules.get(module) for module in group.modules]
+        stacks = [s for s in adapter.modules.stacks if self._group_of(s) == part.group]
+        rows = sum(len(stack.modules) * stack.rank for stack in stacks)
+        if rows < group.num_layers * part.num_pages * PAGE_ROWS:
+            fill_zeros(data)
         pages = data.view(group.num_layers, part.num_pages, group.page_units * self.unit)
-        a, b = [w.a if w else None for w in found], [w.b.t() if w else None for w in found]
-        _put(pages, 0, group.shape.in_features, a)
-        _put(pages, group.b_start, group.shape.out_features, b)
+        for stack in stacks:
+            layers = [self.sites[module].layer for module in stack.modules]
+            for some, at in _runs(layers):
+                a, b = stack.a[at], stack.b[at].transpose(1, 2)
+                _put(pages[some], 0, group.shape.in_features, a)
+                _put(pages[some], group.b_start, group.shape.out_features, b)
 
 
 def side_blocks(side: SideWeights) -> list[Blocks]:
@@ -177,34 +186,26 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
         copy_pieces([source.flatten()], [target.flatten()])
 
 
-def _put(pages: Tensor, start: int, width: int, layers: Sequence[Tensor | None]) -> None:
-    """Write each layer's rows `[r, width]` into its `pages`, from element `start` of each on.
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Which ascending `numbers` follow each other, as slices of what they count and of them."""
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            yield slice(numbers[start], numbers[end - 1] + 1), slice(start, end)
+            start = end
+
+
+def _put(pages: Tensor, start: int, width: int, rows: Tensor) -> None:
+    """Write each layer's `rows` `[layers, r, width]` to its pages, from element `start` of each on.
 
     Many layers in one operation: many small ones would take the interpreter from the engine.
     """
-    num_layers, num_pages, _ = pages.shape
-    size = PAGE_ROWS * width
-    at_once = max(1, AT_ONCE // (num_pages * size))
-    for first in range(0, num_layers, at_once):
-        pause()
-        some = layers[first : first + at_once]
-        whole = [_padded(rows, num_pages * PAGE_ROWS, width, pages) for rows in some]
-        torch.stack(
-            [rows.reshape(num_pages, size) for rows in whole],
-            out=pages[first : first + at_once, :, start : start + size],
-        )
-
-
-def _padded(rows: Tensor | None, num_rows: int, width: int, like: Tensor) -> Tensor:
-    """`rows`, filled up with zeros to `num_rows`."""
-    if rows is None:
-        return like.new_zeros(num_rows, width)
-    missing = num_rows - len(rows)
-    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
-
-
-def _place_in_layer(name: str) -> str:
-    """The part of a module's name below its layer; the whole name outside of layers."""
-    parts = name.split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[numbers[0] + 1 :]) if numbers else name
+    pause()
+    layers, rank, _ = rows.shape
+    end = start + PAGE_ROWS * width
+    places = pages[:, :, start:end].view(layers, -1, PAGE_ROWS, width)
+    num_full, rest = divmod(rank, PAGE_ROWS)
+    full = rows[:, : rank - rest].view(layers, num_full, PAGE_ROWS, width)
+    places[:, :num_full].copy_(full)
+    if rest:
+        places[:, num_full, :rest].copy_(rows[:, rank - rest :])

@@ -128,6 +128,13 @@ def is_table(name: str) -> bool:
     return name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES
 
 
+def place_in_layer(name: str) -> str:
+    """The part of a module's name below its layer; the whole name outside of layers."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[numbers[0] + 1 :]) if numbers else name
+
+
 def base_modules(model: nn.Module) -> BaseModules:
     """The modules of a transformers model, before `serve_linears` has changed it."""
     head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it

@@ -8,6 +8,7 @@ from torch import Tensor
 from worker.lora.base_weight import BaseWeight, wide_dtype
 from worker.lora.config import AdapterConfig
 from worker.lora.dora import dora_scale
+from worker.lora.low_rank import LoRAWeights
 from worker.lora.modules import BaseModules
 from worker.lora.pauses import pause
 from worker.lora.side import SideWeights
@@ -21,9 +22,6 @@ from worker.lora.side_terms import (
 from worker.lora.tensor_names import Part, TensorKey
 from worker.lora.tensors import AdapterTensors
 from worker.lora.trained import TokenSource, Trained
-
-LowRank = tuple[Tensor, Tensor, float]
-"""A, B with the scaling in it, and that scaling."""
 
 
 class SideReader:
@@ -44,7 +42,7 @@ class SideReader:
         self._trained = trained
         self._dtype = dtype
 
-    def read(self, low_rank: Mapping[str, LowRank]) -> SideWeights:
+    def read(self, low_rank: Mapping[str, LoRAWeights]) -> SideWeights:
         """The side weights beside the low-rank terms of the targeted linears.
 
         Raises:
@@ -72,16 +70,15 @@ class SideReader:
         parts = {Part.BASE_BIAS, Part.BIAS, Part.LORA_B_BIAS}
         return self._config.use_dora or not parts.isdisjoint(self._tensors.parts)
 
-    def _scale(self, module: str, base: BaseWeight, low_rank: LowRank) -> Tensor:
+    def _scale(self, module: str, base: BaseWeight, low_rank: LoRAWeights) -> Tensor:
         key = TensorKey(module, Part.MAGNITUDE)
-        a, b, _ = low_rank
-        scale = dora_scale(self._tensors[key], a, b, base)
+        scale = dora_scale(self._tensors[key], low_rank.a, low_rank.b, base)
         if not scale.isfinite().all():
             raise self._tensors.refusal(key, "scales a row of length 0")
         return scale
 
     def _shift(
-        self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LowRank | None
+        self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LoRAWeights | None
     ) -> Tensor | None:
         """What is added to the scaled output, which has the base's bias in it; None for nothing."""
         tensors, dtype = self._tensors, wide_dtype(self._dtype)
@@ -96,7 +93,7 @@ class SideReader:
             shift -= old if scale is None else old * scale
         if of_b is not None:
             assert low_rank is not None
-            shift += tensors.cast(of_b, dtype, low_rank[2])
+            shift += tensors.cast(of_b, dtype, low_rank.scaling)
         return shift
 
     def _linears(self) -> dict[str, SideTerm]:
@@ -130,12 +127,11 @@ class SideReader:
             return {}
         key_a, key_b = TensorKey(name, Part.EMBEDDING_A), TensorKey(name, Part.EMBEDDING_B)
         scaling = self._config.scaling(name)
-        a, b = (
-            self._tensors.cast(key_a, self._dtype),
-            self._tensors.cast(key_b, self._dtype, scaling),
-        )
-        is_dora = self._config.use_dora
-        scale = self._scale(name, embedding.as_linear(), (a, b, scaling)) if is_dora else None
+        a = self._tensors.cast(key_a, self._dtype)
+        scale = None
+        if self._config.use_dora:
+            b = self._tensors.cast(key_b, self._dtype, scaling)
+            scale = self._scale(name, embedding.as_linear(), LoRAWeights(a, b, scaling))
         factors = scaling * embedding.scale
         b = self._tensors.cast(key_b, self._dtype, factors).t().contiguous()
         return {name: LowRankVectors(a.t().contiguous(), b, scale)}

@@ -9,9 +9,10 @@ engine needs meanwhile.
 
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,6 +86,16 @@ class FileTensors(Mapping[str, torch.Tensor]):
             part = part.copy()
         return torch.frombuffer(part, dtype=dtype).view(info.shape)
 
+    def stacked(self, names: Sequence[str]) -> torch.Tensor:
+        """Tensors of one shape and dtype as one, in place if they are equally far apart."""
+        infos = [self.infos[name] for name in names]
+        first, step = self[names[0]], distance(infos)
+        size = first.dtype.itemsize
+        if not step or infos[0].start % size or step % size:
+            return torch.stack([self[name] for name in names])
+        flat = torch.frombuffer(self._data[infos[0].start : infos[-1].stop], dtype=first.dtype)
+        return flat.as_strided((len(names), *first.shape), (step // size, *first.stride()))
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
 
@@ -110,6 +121,13 @@ class FileTensors(Mapping[str, torch.Tensor]):
         for name in self:
             if not is_finite(self[name]):
                 raise AdapterRejected(f"tensor {name} holds NaN or Inf")
+
+
+def distance(infos: Sequence[TensorInfo]) -> int | None:
+    """Bytes from one tensor to the next, each behind the last one; None if they differ."""
+    steps = {after.start - before.start for before, after in pairwise(infos)}
+    step = steps.pop() if steps else infos[0].stop - infos[0].start
+    return step if not steps and step >= 0 else None
 
 
 def read_header(path: Path) -> Header:

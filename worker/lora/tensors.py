@@ -59,20 +59,18 @@ class AdapterTensors:
 
     def cast_all(
         self, keys: Sequence[TensorKey], dtype: torch.dtype, scaling: float = 1.0
-    ) -> Sequence[Tensor]:
-        """Tensors of one shape and dtype, cast like one.
+    ) -> Tensor:
+        """Tensors of one shape and dtype, cast like one; the first dimension tells them apart.
 
         Raises:
             AdapterRejected: `dtype` can't hold one of them.
         """
-        tensors = [self[key] for key in keys]
-        if scaling == 1.0 and tensors[0].dtype == dtype:
-            return tensors
-        made = _cast(torch.stack(tensors), dtype, scaling)
-        if not is_finite(made):
+        tensors = self._file.stacked([self._names[key] for key in keys])
+        made = _cast(tensors, dtype, scaling)
+        if made is not tensors and not is_finite(made):
             for key in keys:
                 self.cast(key, dtype, scaling)
-        return made.unbind()
+        return made
 
     def refusal(self, key: TensorKey, why: str) -> AdapterRejected:
         """The error that names a tensor."""

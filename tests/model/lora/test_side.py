@@ -12,6 +12,7 @@ from tiny import roughen, save_adapter, tiny_model
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.batch import build_batch
 from worker.lora.host import HostTier
+from worker.lora.low_rank import LowRank
 from worker.lora.pages import UNIT_BYTES, units_of
 from worker.lora.pool import LoRAPool
 from worker.lora.side import SideWeights, packed_bytes, unpacked
@@ -100,7 +101,7 @@ def test_side_weights_that_were_never_activated_are_given_back_too() -> None:
 
 def test_an_adapter_with_nothing_but_side_weights_is_resident_too() -> None:
     pool = made_pool(BASE)
-    adapter = replace(with_side("a"), modules={})
+    adapter = replace(with_side("a"), modules=LowRank((), ()))
     assert pool.add(adapter)
     check(pool, adapter)
     batch = build_batch(pool, [(adapter.version, 3)])
