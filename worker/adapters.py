@@ -20,6 +20,7 @@ from shared.registry import Adapter, Registry
 from worker.engine_thread import EngineThread
 from worker.holding import Holding
 from worker.lease import Lease
+from worker.line import Line
 from worker.load_times import LoadTimes
 from worker.loader_threads import LoaderThreads
 from worker.retry import until_redis_is_back
@@ -37,7 +38,8 @@ T = TypeVar("T")
 
 REFUSED_S = 30.0
 MAX_LOADING = 2
-"""Adapters loaded at a time: more would only make each of them later."""
+"""Adapters loaded at a time: more would only make each of them later. So many wait for memory
+besides."""
 
 
 class NoRoom(AdapterRejected):
@@ -58,11 +60,24 @@ class Adapters:
         read: Callable[[Adapter], "LoRAAdapter"],
         host: "HostTier",
         threads: LoaderThreads,
+        num_jobs: Callable[[], Mapping[AdapterVersion, int]],
     ) -> None:
-        """Start with the base alone; `read` takes a registry's entry, checks all, and blocks."""
+        """Start with the base alone.
+
+        Args:
+            queue: the pool's.
+            registry: knows where adapters are.
+            lease: this worker's part in the pool.
+            engine: has the adapters that are on the device.
+            base: the base model's version.
+            read: takes a registry's entry, checks all, and blocks.
+            host: has those in the host's memory.
+            threads: load them.
+            num_jobs: how many jobs the engine has of each version.
+        """
         self.room = Room()
         self.on_loaded: Callable[[], None] = lambda: None
-        """Called after each load: the next one may begin."""
+        """Called after each load, and when one waits for memory: the next one may begin."""
         self.times = LoadTimes()
         self._queue = queue
         self._registry = registry
@@ -71,6 +86,11 @@ class Adapters:
         self._read = read
         self._host = host
         self._threads = threads
+        self._line = Line(
+            self.room,
+            num_jobs=lambda: {v: number for v, number in num_jobs().items() if v != base},
+            on_wait=lambda: self.on_loaded(),
+        )
         self._residents = {base}
         self.holding = Holding(queue, lease, self._residents)
         self._loading: set[AdapterVersion] = set()
@@ -120,7 +140,14 @@ class Adapters:
     @property
     def max_cold(self) -> int:
         """How many more versions may be loaded now."""
-        return max(0, MAX_LOADING - len(self._loading))
+        waiting = self._line.versions
+        if len(waiting) >= MAX_LOADING:
+            return 0
+        return max(0, MAX_LOADING - len(self._loading - waiting))
+
+    def job_gone(self) -> None:
+        """Note that a job has ended: its adapter may make room for others."""
+        self._line.job_gone()
 
     async def add(self, adapter: "LoRAAdapter") -> None:
         """Keep an adapter that was read wherever there is room, without telling the pool.
@@ -148,7 +175,7 @@ class Adapters:
             if version in self._residents:
                 await self._call(lambda engine: engine.remove_adapter(version))
                 self._forget([version])
-                self.room.memory_freed()
+                self._line.memory_freed()
         await self.holding.tell()
 
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
@@ -224,11 +251,13 @@ class Adapters:
         if image is None:
             image = await self._read_to_host(await self._entry(version))
         try:
+            read_s = time.monotonic()
             reserved = await self._place(image)
+            waited_s = time.monotonic() - read_s
             await self._write(reserved, image)
         finally:
             self._host.release(image)
-        self.times.took(time.monotonic() - started_s)
+        self.times.took(time.monotonic() - started_s - waited_s)
         return reserved, image
 
     async def _entry(self, version: AdapterVersion) -> Adapter:
@@ -253,15 +282,22 @@ class Adapters:
 
     async def _place(self, image: "AdapterImage") -> "Reserved":
         """Memory on the device, for which others may have to go."""
+        has_waited = image.version in self.room.crowded_out
+        patience_s = 0 if has_waited else self.times.steal_ms / 1000
+        reserved = await self._line.place(image.version, lambda: self._place_now(image), patience_s)
+        if reserved is None:
+            raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
+        return reserved
+
+    async def _place_now(self, image: "AdapterImage") -> "Reserved | None":
         async with self._engine_turn:
             surplus = frozenset(self.holding.spread.surplus)
             placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
             self._forget(placing.evicted)
         if placing.evicted:
             await self.holding.tell()
-        if placing.reserved is None:
-            raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
-        log.info("adapter_placed", version=image.version, evicted=placing.evicted)
+        if placing.reserved is not None:
+            log.info("adapter_placed", version=image.version, evicted=placing.evicted)
         return placing.reserved
 
     async def _write(self, reserved: "Reserved", image: "AdapterImage") -> None:
@@ -269,14 +305,14 @@ class Adapters:
             await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
         except Exception as error:  # most likely torch's own, of the device
             await self._call(lambda engine: engine.remove_adapter(image.version))
-            self.room.memory_freed()
+            self._line.memory_freed()
             raise AdapterRejected(f"adapter {image.version}: {error}") from error
 
     def _activate(self, reserved: "Reserved", image: "AdapterImage") -> None:
         """Make a version resident; requests that the engine is given from here on find it."""
         self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
         self._residents.add(image.version)
-        self.room.loaded()
+        self.room.loaded(image.version)
         self.times.num_loads += 1
         log.info("adapter_loaded", version=image.version)
 

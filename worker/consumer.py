@@ -107,7 +107,7 @@ class Consumer:
 
     def job_gone(self) -> None:
         """A job has ended: look for others, adapters that had no room included."""
-        self._adapters.room.job_gone(self._jobs.num_by_version)
+        self._adapters.job_gone()
         self.wake()
 
     def close(self) -> None:
@@ -229,10 +229,8 @@ class Consumer:
 
     async def _wait_for_room(self, job: RunningJob) -> None:
         """Give the job back until adapters in use have made room for its own."""
-        version, base = job.job.version, self._served.base.version
-        jobs = {v: number for v, number in self._jobs.num_by_version.items() if v != base}
-        room = self._adapters.room
-        room.crowd_out(version, jobs)
+        version, room = job.job.version, self._adapters.room
+        room.crowd_out(version)
         try:
             await self._adapters.let_others_load(version)
             await self._release(job)

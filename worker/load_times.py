@@ -15,12 +15,12 @@ class LoadTimes:
         self.num_loads = 0
         self.num_evictions = 0
         self.total_s = 0.0
-        """Seconds that the loads took, whatever tier they began at."""
+        """Seconds that the loads took, whatever tier they began at; not waiting for memory."""
         self._mean_ms = 0.0
 
     @property
     def load_ms(self) -> int:
-        """How long a load takes here, as far as is known."""
+        """How long a load takes here once there is memory, as far as is known."""
         return int(self._mean_ms)
 
     @property

@@ -96,6 +96,7 @@ class Worker:
             read=served.read_version,
             host=served.host,
             threads=self._loader_threads,
+            num_jobs=lambda: self._jobs.num_by_version,
         )
         self._inspector = Inspector(
             Inspections(redis, self._keys), served.inspect, self._inspector_thread

@@ -4,23 +4,29 @@ from worker.room import Room
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 
 
+def crowd_out(room: Room, version: AdapterVersion, jobs: dict[AdapterVersion, int]) -> None:
+    """A job of `version` finds no room, and waits no longer."""
+    room.want(version, jobs)
+    room.crowd_out(version)
+
+
 def test_the_adapter_with_fewest_jobs_makes_room() -> None:
     room = Room()
-    room.crowd_out(C, {A: 3, B: 2})
+    crowd_out(room, C, {A: 3, B: 2})
     assert (room.crowded_out, room.yielding) == ({C}, {B})
 
 
 def test_each_that_finds_no_room_has_another_one_make_room() -> None:
     room = Room()
-    room.crowd_out(C, {A: 3, B: 2})
-    room.crowd_out(C, {A: 3, B: 2})
-    room.crowd_out(C, {A: 3, B: 2})
+    crowd_out(room, C, {A: 3, B: 2})
+    crowd_out(room, C, {A: 3, B: 2})
+    crowd_out(room, C, {A: 3, B: 2})
     assert room.yielding == {A, B}
 
 
 def test_who_was_crowded_out_may_be_claimed_when_the_last_job_of_another_has_ended() -> None:
     room = Room()
-    room.crowd_out(C, {A: 3, B: 2})
+    crowd_out(room, C, {A: 3, B: 2})
     room.job_gone({A: 2, B: 2})
     room.job_gone({A: 2, B: 1})
     assert room.crowded_out
@@ -31,7 +37,7 @@ def test_who_was_crowded_out_may_be_claimed_when_the_last_job_of_another_has_end
 
 def test_it_needs_not_be_the_one_that_was_to_make_room() -> None:
     room = Room()
-    room.crowd_out(C, {A: 3, B: 2})
+    crowd_out(room, C, {A: 3, B: 2})
     room.job_gone({B: 2})
     assert not room.crowded_out
     assert room.yielding == {B}
@@ -39,7 +45,7 @@ def test_it_needs_not_be_the_one_that_was_to_make_room() -> None:
 
 def test_without_anybody_to_make_room_any_end_may_help() -> None:
     room = Room()
-    room.crowd_out(C, {C: 1, A: 0})
+    crowd_out(room, C, {C: 1, A: 0})
     assert not room.yielding
     room.job_gone({})
     assert not room.crowded_out
@@ -47,15 +53,15 @@ def test_without_anybody_to_make_room_any_end_may_help() -> None:
 
 def test_whoever_made_room_is_claimed_again_once_somebody_is_in_its_place() -> None:
     room = Room()
-    room.crowd_out(C, {A: 1})
-    room.loaded()
+    crowd_out(room, C, {A: 1})
+    room.loaded(C)
     assert not room.crowded_out
     assert not room.yielding
 
 
 def test_whoever_made_room_is_claimed_again_if_nobody_wants_it_any_more() -> None:
     room = Room()
-    room.crowd_out(C, {A: 1})
+    crowd_out(room, C, {A: 1})
     room.returned()
     room.claim_begins()
     room.claimed_no_cold()
@@ -69,7 +75,7 @@ def test_whoever_made_room_is_claimed_again_if_nobody_wants_it_any_more() -> Non
 def test_a_claim_that_could_not_see_who_was_crowded_out_tells_nothing() -> None:
     room = Room()
     room.claim_begins()
-    room.crowd_out(C, {A: 1})  # while the claim is on its way
+    crowd_out(room, C, {A: 1})  # while the claim is on its way
     room.job_gone({})
     room.claimed_no_cold()
     assert room.yielding == {A}
@@ -77,7 +83,7 @@ def test_a_claim_that_could_not_see_who_was_crowded_out_tells_nothing() -> None:
     room.returned()
     room.claimed_no_cold()
     assert room.yielding == {A}
-    room.crowd_out(C, {A: 1})
+    crowd_out(room, C, {A: 1})
     room.returned()
     room.claim_begins()  # it is refused in this one
     room.job_gone({})
@@ -87,6 +93,26 @@ def test_a_claim_that_could_not_see_who_was_crowded_out_tells_nothing() -> None:
 
 def test_memory_that_was_freed_otherwise_may_do() -> None:
     room = Room()
-    room.crowd_out(C, {A: 1})
+    crowd_out(room, C, {A: 1})
     room.memory_freed()
     assert not room.crowded_out
+
+
+def test_nobody_stops_making_room_while_somebody_waits_for_it() -> None:
+    room = Room()
+    room.claim_begins()
+    room.want(C, {A: 1})
+    room.claimed_no_cold()
+    assert room.yielding == {A}
+    room.claim_begins()
+    room.claimed_no_cold()
+    assert room.yielding == {A}
+    room.loaded(C)
+    assert not room.yielding
+
+
+def test_only_an_end_that_leaves_an_adapter_without_jobs_may_make_room() -> None:
+    room = Room()
+    room.want(C, {A: 2, B: 1})
+    assert not room.job_gone({A: 1, B: 1})
+    assert room.job_gone({A: 1})

@@ -1,0 +1,93 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from worker_support import until
+
+from shared.ids import AdapterVersion
+from worker.line import Line
+from worker.room import Room
+
+A, B, C, D = (AdapterVersion(f"{name}@1") for name in "abcd")
+LONG_S, NOT_S = 60.0, 0.0
+
+
+class Memory:
+    """Memory for a few adapters, those in use."""
+
+    def __init__(self, *in_use: AdapterVersion) -> None:
+        self.jobs = dict.fromkeys(in_use, 1)
+        self.num_free = 0
+        self.num_waits = 0
+        self.given: list[AdapterVersion] = []
+        self.line = Line(Room(), num_jobs=lambda: self.jobs, on_wait=self._count_wait)
+
+    def end(self, version: AdapterVersion) -> None:
+        """The last job of one of them ends."""
+        del self.jobs[version]
+        self.num_free += 1
+        self.line.job_gone()
+
+    async def place(self, version: AdapterVersion, patience_s: float = LONG_S) -> bool:
+        """Whether `version` got memory."""
+        return await self.line.place(version, self._placer(version), patience_s) is not None
+
+    def _placer(self, version: AdapterVersion) -> Callable[[], Awaitable[bool | None]]:
+        async def place() -> bool | None:
+            await asyncio.sleep(0)
+            if not self.num_free:
+                return None
+            self.num_free -= 1
+            self.given.append(version)
+            return True
+
+        return place
+
+    def _count_wait(self) -> None:
+        self.num_waits += 1
+
+
+async def test_who_finds_memory_does_not_wait() -> None:
+    memory = Memory(A)
+    memory.num_free = 1
+    assert await memory.place(B, NOT_S)
+    assert not memory.num_waits
+    assert not memory.line.versions
+
+
+async def test_who_came_first_gets_what_is_freed_first() -> None:
+    memory = Memory(A, B)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(memory.place(C))
+        await until(lambda: memory.num_waits == 1)
+        second = tasks.create_task(memory.place(D))
+        await until(lambda: memory.line.versions == {C, D})
+        memory.end(A)
+        await until(first.done)
+        assert not second.done()
+        memory.end(B)
+    assert memory.given == [C, D]
+    assert not memory.line.versions
+
+
+async def test_what_is_freed_while_it_is_asked_for_is_not_missed() -> None:
+    memory = Memory(A)
+
+    async def place() -> bool | None:
+        if not memory.jobs:
+            return True
+        memory.end(A)  # after it was seen in use
+        return None
+
+    async with asyncio.timeout(5):
+        assert await memory.line.place(C, place, LONG_S)
+
+
+async def test_without_patience_the_next_one_has_its_turn() -> None:
+    memory = Memory(A)
+    assert not await memory.place(C, NOT_S)
+    assert not memory.line.versions
+    waiting = asyncio.create_task(memory.place(D))
+    await until(lambda: memory.num_waits == 2)
+    memory.num_free = 1
+    memory.line.memory_freed()
+    assert await waiting
