@@ -155,10 +155,10 @@ class Adapters:
         Raises:
             AdapterRejected: it is larger than all of the adapter memory.
         """
-        outline = self._host.outline(adapter)
+        image = self._host.image(adapter)
         async with self._lock(adapter.version):
-            placing = await self._call(lambda engine: engine.place(outline, may_evict=False))
-            if placing.reserved is None and not self._host.has_room(outline.num_bytes):
+            placing = await self._call(lambda engine: engine.place(image, may_evict=False))
+            if placing.reserved is None and not self._host.has_room(image.num_bytes):
                 return
             image = await self._threads.run(lambda: self._host.put(adapter, may_evict=False))
             try:
@@ -222,7 +222,7 @@ class Adapters:
         return is_free and not is_here and version not in self.refused
 
     async def stage(self, version: AdapterVersion) -> None:
-        """Read a version whose jobs wait into the host's memory, unless another worker does."""
+        """Read a version whose jobs wait, unless another worker does."""
         self._staging.add(version)
         try:
             if await until_redis_is_back(lambda: self._queue.start_load(self._lease.wid, version)):
@@ -234,14 +234,29 @@ class Adapters:
         try:
             entry = await self._entry(version)
             async with self._lock(version):
-                if version not in self._host and entry.num_bytes <= self._host.max_bytes:
+                if not self._host.max_bytes:
+                    await self._stage_on_device(entry)
+                elif version not in self._host and entry.num_bytes <= self._host.max_bytes:
                     self._host.release(await self._read_to_host(entry))
         except AdapterRejected as error:  # whoever claims its jobs will tell them
             log.warning("adapter_not_staged", version=version, error=str(error))
         except Exception:  # per adapter: the worker goes on
             log.exception("staging_failed", version=version)
-        if version not in self._loading:
+        if version in self._residents:
+            await self.holding.tell()
+        elif version not in self._loading:
             await self.holding.renounce(version)
+
+    async def _stage_on_device(self, entry: Adapter) -> None:
+        """Without memory for copies, a version is read ahead to where it will be computed."""
+        if entry.version in self._residents:
+            return
+        image = await self._read_to_host(entry)
+        reserved = await self._place_now(image)
+        if reserved is not None:
+            await self._write(reserved, image)
+            async with self._engine_turn:
+                self._activate(reserved, image)
 
     async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
         """Bring a version to the device; it isn't resident yet."""

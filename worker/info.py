@@ -17,6 +17,9 @@ def worker_info(
     settings: WorkerSettings, served: ServedModel, stats: "EngineStats", counters: dict[str, int]
 ) -> WorkerInfo:
     """The worker as operators see it; `counters` are totals beside the engine's."""
+    device_bytes, host_bytes = served.adapter_budgets.used(
+        stats.adapter_bytes, served.host.num_bytes
+    )
     return WorkerInfo(
         model=served.base.name,
         device=served.device,
@@ -29,10 +32,10 @@ def worker_info(
         kv_blocks_free=stats.kv_blocks_free,
         weight_bytes=served.weight_bytes,
         kv_bytes=served.kv_bytes,
-        adapter_bytes=stats.adapter_bytes,
-        adapter_bytes_max=settings.adapter_memory_mb * MIB,
-        host_adapter_bytes=served.host.num_bytes,
-        host_adapter_bytes_max=settings.adapter_host_mb * MIB,
+        adapter_bytes=device_bytes,
+        adapter_bytes_max=served.adapter_budgets.device,
+        host_adapter_bytes=host_bytes,
+        host_adapter_bytes_max=served.adapter_budgets.host,
         tokens_total=stats.num_tokens,
         counters={
             "steps": stats.num_steps,

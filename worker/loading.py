@@ -10,6 +10,7 @@ from shared.errors import AdapterRejected
 from shared.ids import AdapterVersion
 from shared.registry import BaseModel
 from shared.settings import WorkerSettings
+from worker.adapter_budgets import AdapterBudgets
 from worker.adapter_reader import AdapterReader
 from worker.adapter_roots import AdapterRoots
 from worker.adapter_store import AdapterStore
@@ -43,8 +44,13 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
-    engine = Engine(loaded, _engine_config(settings))
-    host = HostTier(engine.layout, settings.adapter_host_mb * MIB, loaded.device)
+    budgets = AdapterBudgets(
+        device=settings.adapter_memory_mb * MIB,
+        host=settings.adapter_host_mb * MIB,
+        is_one_memory=loaded.device.type == "cpu",
+    )
+    engine = Engine(loaded, _engine_config(settings, budgets.pool))
+    host = HostTier(engine.layout, budgets.copies, loaded.device)
     num_threads = torch.get_num_threads()
     end_team()
     base = _base(settings, loaded, engine.max_model_len)
@@ -74,6 +80,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         adapter_roots=str(reader.roots),
         store=store,
         host=host,
+        adapter_budgets=budgets,
         weight_bytes=loaded.weight_bytes,
         kv_bytes=engine.stats().kv_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
     )
@@ -151,14 +158,14 @@ class _StyledReader:
         return same
 
 
-def _engine_config(settings: WorkerSettings) -> EngineConfig:
+def _engine_config(settings: WorkerSettings, adapter_bytes: int) -> EngineConfig:
     return EngineConfig(
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=settings.kv_cache_mb * MIB,
         caches_prefixes=settings.prefix_cache,
-        adapter_bytes=settings.adapter_memory_mb * MIB,
+        adapter_bytes=adapter_bytes,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from shared.ids import AdapterVersion
 from shared.inspections import Findings, Inspection
 from shared.registry import Adapter, BaseModel
+from worker.adapter_budgets import AdapterBudgets
 from worker.adapter_store import AdapterStore
 from worker.grammars import Grammars
 from worker.style import OF_BASE, Style
@@ -55,6 +56,8 @@ class ServedModel:
     """Where copies of adapters' files are, if any are kept."""
     host: "HostTier"
     """Adapters that were read and are ready for the engine."""
+    adapter_budgets: AdapterBudgets
+    """Of the engine's adapters and these."""
     weight_bytes: int
     """Of the base model."""
     kv_bytes: int

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -15,7 +16,6 @@ from shared.ids import AdapterVersion
 from shared.results import FinishReason
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.request import RequestId, StepOutput
-from worker.lora import pool
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel
@@ -155,21 +155,18 @@ def test_removing_an_adapter_ends_its_requests_with_an_error(
     assert engine.stats().adapter_bytes == 0
 
 
-def test_steps_go_on_while_an_adapter_is_written(
-    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_go_on_while_an_adapter_is_written(loaded: LoadedModel, tmp_path: Path) -> None:
     engine, _ = engine_of(loaded)
     old, new = adapters(engine, tmp_path, 2)
     engine.add_adapter(old)
     alone = run(engine, [greedy_request("alone", random_prompt(1, 9), 20, old.version)])
-    may_write, copy = Event(), pool.copy_pieces
+    may_write, made = Event(), engine.layout.image(new)
 
-    def wait_and_copy(*pieces: Sequence[torch.Tensor]) -> None:
+    def wait_and_copy(targets: Sequence[torch.Tensor]) -> None:
         assert may_write.wait(60)
-        copy(*pieces)
+        made.copy_to(targets)
 
-    monkeypatch.setattr(pool, "copy_pieces", wait_and_copy)
-    image = engine.layout.image(new)
+    image = replace(made, copy_to=wait_and_copy)
     reserved = engine.place(image).reserved
     assert reserved is not None
     with ThreadPoolExecutor() as threads:

@@ -12,6 +12,7 @@ from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.lora.layers import LoRAContext, Siblings, serve_linears, weights_of
+from worker.lora.layout import AdapterImage
 from worker.lora.low_rank import LowRank, LowRankStack
 from worker.lora.modules import BaseModules, ModuleShape, base_modules
 from worker.lora.pool import LoRAPool
@@ -106,3 +107,10 @@ def attached(siblings: Sequence[Siblings], pool: LoRAPool, kernels: Kernels) -> 
     for some in siblings:
         some.attach(pool, context)
     return context
+
+
+def made(image: AdapterImage) -> torch.Tensor:
+    """What an image of fp32 says, as a flat tensor."""
+    memory = torch.zeros(image.num_bytes // 4)
+    image.copy_to([memory])
+    return memory

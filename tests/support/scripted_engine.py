@@ -19,6 +19,7 @@ from shared.inspections import Findings, Inspection
 from shared.registry import BaseModel
 from shared.results import FinishReason
 from shared.settings import WorkerSettings
+from worker.adapter_budgets import AdapterBudgets
 from worker.adapter_entry import entry_of
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.request import Request, RequestId, StepOutput
@@ -115,7 +116,7 @@ class ScriptedHost:
     def __contains__(self, version: AdapterVersion) -> bool:
         return version in self.copies
 
-    def outline(self, adapter: ScriptedAdapter) -> ScriptedAdapter:
+    def image(self, adapter: ScriptedAdapter) -> ScriptedAdapter:
         return adapter
 
     def has_room(self, num_bytes: int) -> bool:
@@ -301,6 +302,7 @@ def scripted_model(
         inspect=inspect_scripted_adapter,
         store=None,
         host=host or ScriptedHost(),  # type: ignore[arg-type]
+        adapter_budgets=AdapterBudgets(device=1 << 20, host=1 << 20, is_one_memory=False),
         weight_bytes=0,
         kv_bytes=0,
     )

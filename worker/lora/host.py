@@ -2,10 +2,10 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 
 import torch
-from torch import Tensor
 
 from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
@@ -71,9 +71,9 @@ class HostTier:
         copy = self._copies.get(version)
         return copy is not None and copy.is_wanted
 
-    def outline(self, adapter: LoRAAdapter) -> AdapterImage:
-        """The adapter's image without its numbers."""
-        return self._layout.outline(adapter)
+    def image(self, adapter: LoRAAdapter) -> AdapterImage:
+        """The adapter's image, which isn't kept."""
+        return self._layout.image(adapter)
 
     def has_room(self, num_bytes: int) -> bool:
         """Whether an image of so many bytes fits beside all copies."""
@@ -88,31 +88,25 @@ class HostTier:
         Returns:
             The copy, or an image that nobody keeps.
         """
-        num_bytes = self.outline(adapter).num_bytes
+        made = self._layout.image(adapter)
         with self._lock:
             is_new = adapter.version not in self._copies
-            runs = self._allocate(num_bytes, may_evict=may_evict) if is_new else None
+            runs = self._allocate(made.num_bytes, may_evict=may_evict) if is_new else None
         if runs is None:
-            return self._layout.image(adapter)
+            return made
         try:
-            image = self._write(adapter, self._arena.pieces(runs))
+            pieces = self._arena.pieces(runs)
+            made.copy_to(pieces)
         except BaseException:
             self._release(runs)
             raise
+        copy = replace(made, copy_to=partial(copy_pieces, pieces))
         with self._lock:
-            if image.version not in self._copies:
-                self._copies[image.version] = _Copy(image, runs, num_users=1)
-                return image
+            if copy.version not in self._copies:
+                self._copies[copy.version] = _Copy(copy, runs, num_users=1)
+                return copy
         self._release(runs)  # somebody was faster
-        return self._layout.image(adapter)
-
-    def _write(self, adapter: LoRAAdapter, pieces: list[Tensor]) -> AdapterImage:
-        """Its image in the memory of `pieces`."""
-        if len(pieces) == 1:
-            return self._layout.image(adapter, pieces[0])
-        made = self._layout.image(adapter)
-        copy_pieces(made.pieces, pieces)
-        return replace(made, pieces=pieces)
+        return made
 
     def _release(self, runs: list[Run]) -> None:
         with self._lock:

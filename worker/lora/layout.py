@@ -6,9 +6,9 @@ group. An adapter has pages of the groups that it targets, as many as its larges
 and of each layer; rows that it doesn't use are zero.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -69,13 +69,10 @@ class AdapterImage:
     parts: tuple[Part, ...]
     side: SideWeights
     """What it has besides, as tensors without memory."""
-    pieces: Sequence[Tensor]
-    """Flat tensors, one behind the other: first the pages, then the side weights."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Of all pages and side weights."""
-        return sum(piece.nbytes for piece in self.pieces)
+    num_bytes: int
+    """Of all pages and side weights."""
+    copy_to: Callable[[Sequence[Tensor]], None]
+    """Writes first the pages, then the side weights to flat tensors, one behind the other."""
 
 
 class PoolLayout:
@@ -107,38 +104,35 @@ class PoolLayout:
         group = self.groups[part.group]
         return Blocks(group.num_layers * part.num_pages, group.page_units)
 
-    def outline(self, adapter: LoRAAdapter) -> AdapterImage:
-        """The adapter's image without its numbers: what memory it takes."""
+    def image(self, adapter: LoRAAdapter) -> AdapterImage:
+        """An adapter's image, which is made when it is copied; the adapter fits the base."""
         parts = self._parts(adapter)
-        sizes = self._sizes(parts, adapter.side)
         return AdapterImage(
             version=adapter.version,
             weights_digest=adapter.weights_digest,
             parts=parts,
             side=adapter.side.map(lambda tensor: torch.empty_like(tensor, device="meta")),
-            pieces=(torch.empty(sum(sizes), dtype=self.dtype, device="meta"),),
+            num_bytes=sum(self._sizes(parts, adapter.side)) * self.dtype.itemsize,
+            copy_to=partial(self._make, adapter, parts),
         )
 
-    def image(self, adapter: LoRAAdapter, memory: Tensor | None = None) -> AdapterImage:
-        """The adapter's weights as they lie in memory, in memory of their own on the CPU.
+    def _make(self, adapter: LoRAAdapter, parts: Sequence[Part], targets: Sequence[Tensor]) -> None:
+        """Write an image, right where it is wanted if that is one piece of the host's memory."""
+        if len(targets) == 1 and targets[0].device.type == "cpu":
+            self._write(adapter, parts, targets[0])
+        else:
+            num_bytes = sum(target.nbytes for target in targets)
+            made = torch.frombuffer(scratch(num_bytes), dtype=self.dtype)
+            self._write(adapter, parts, made)
+            copy_pieces([made], targets)
 
-        Args:
-            adapter: fits the base.
-            memory: takes them, if it is given: flat, and as large as the image. What no weight
-                lies on stays as it was.
-        """
-        outline = self.outline(adapter)
-        sizes = self._sizes(outline.parts, adapter.side)
-        if memory is None:
-            memory = torch.frombuffer(
-                scratch(sum(sizes) * self.dtype.itemsize), dtype=self.dtype, count=sum(sizes)
-            )
-        pages = torch.split(memory, sizes)
-        for part, of_part in zip(outline.parts, pages, strict=False):
+    def _write(self, adapter: LoRAAdapter, parts: Sequence[Part], memory: Tensor) -> None:
+        """Fill memory, as large as the image; what no weight lies on stays as it was."""
+        pages = torch.split(memory, self._sizes(parts, adapter.side))
+        for part, of_part in zip(parts, pages, strict=False):
             self._fill(part, of_part, adapter)
-        if len(pages) > len(outline.parts):
+        if len(pages) > len(parts):
             _fill_side(pages[-1], adapter.side)
-        return replace(outline, pieces=(memory,))
 
     def _sizes(self, parts: Sequence[Part], side: SideWeights) -> list[int]:
         """Elements of each part, and of the side weights if there are any."""

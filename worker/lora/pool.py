@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shared.ids import AdapterVersion
 from worker.kernels.interface import LoRASite, LoRASites
 from worker.lora.adapter import LoRAAdapter
-from worker.lora.arena import Arena, copy_pieces
+from worker.lora.arena import Arena
 from worker.lora.layout import AdapterImage, Part, PoolGroup, PoolLayout, Site, side_blocks
 from worker.lora.modules import BaseModules
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Run
@@ -126,7 +126,7 @@ class LoRAPool:
         """Copy an adapter's weights to its memory. Any thread may, and waits for it to be done."""
         targets = self._arena.pieces(reserved.all_runs)
         with self._copying():
-            copy_pieces(image.pieces, targets)
+            image.copy_to(targets)
         if self._stream is not None:
             self._stream.synchronize()
 

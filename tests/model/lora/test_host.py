@@ -5,7 +5,7 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from lora import CPU, made_adapter, made_base, made_pool
+from lora import CPU, made, made_adapter, made_base, made_pool
 
 from shared.errors import SettingsError
 from worker.lora.adapter import LoRAAdapter
@@ -41,7 +41,7 @@ def check(image: AdapterImage, of: LoRAAdapter) -> None:
     expected = LAYOUT.image(of)
     assert (image.version, image.weights_digest) == (of.version, of.weights_digest)
     assert image.parts == expected.parts
-    assert torch.equal(torch.cat(list(image.pieces)), torch.cat(list(expected.pieces)))
+    assert torch.equal(made(image), made(expected))
 
 
 def test_what_was_put_is_there_to_be_taken() -> None:
