@@ -51,7 +51,7 @@ def made_adapter(
         a = torch.randn(rank, shape.in_features, generator=generator)
         b = torch.randn(rank, shape.out_features, generator=generator)
         matrices = a.to(dtype)[None], b.to(dtype).t()[None]
-        stacks.append(LowRankStack([module], *matrices, 1.0))
+        stacks.append(LowRankStack([module], *matrices, 1.0, 1.0))
     modules = LowRank(stacks, list(ranks))
     return LoRAAdapter(
         name=name,

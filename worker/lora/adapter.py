@@ -111,9 +111,10 @@ def _read(
     file = adapter_file(folder, WEIGHTS_FILE)
     header = read_header(file)
     contents = contents_of(config, header, base)  # decides if the rest is read
-    tensors = AdapterTensors(read_tensors(file, header), contents.names)
-    if checked is None:
-        tensors.check_finite()
+    tensors = AdapterTensors(
+        read_tensors(file, header), contents.names, are_checked=checked is not None
+    )
+    tensors.check_finite()
     check_copies(tensors, base, contents.trained)
     modules = _weights(tensors, contents, dtype)
     side = SideReader(tensors, config, base, contents.trained, dtype).read(modules)
@@ -140,9 +141,10 @@ def _weights(tensors: AdapterTensors, contents: Contents, dtype: torch.dtype) ->
     for pairs in contents.batches:
         pause()
         scaling = pairs[0].scaling
-        a = tensors.cast_all([pair.a for pair in pairs], dtype)
-        b = tensors.cast_all([pair.b for pair in pairs], dtype, scaling)
-        stacks.append(LowRankStack([pair.module for pair in pairs], a, b, scaling))
+        modules = [pair.module for pair in pairs]
+        a, _ = tensors.cast_all([pair.a for pair in pairs], dtype)
+        b, factor = tensors.cast_all([pair.b for pair in pairs], dtype, scaling)
+        stacks.append(LowRankStack(modules, a, b, factor, scaling))
     return LowRank(stacks, [pair.module for pair in contents.pairs])
 
 

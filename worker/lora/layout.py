@@ -164,8 +164,8 @@ class PoolLayout:
             layers = [self.sites[module].layer for module in stack.modules]
             for some, at in _runs(layers):
                 a, b = stack.a[at], stack.b[at].transpose(1, 2)
-                _put(pages[some], 0, group.shape.in_features, a)
-                _put(pages[some], group.b_start, group.shape.out_features, b)
+                _put(pages[some], 0, group.shape.in_features, a, 1.0)
+                _put(pages[some], group.b_start, group.shape.out_features, b, stack.factor)
 
 
 def side_blocks(side: SideWeights) -> list[Blocks]:
@@ -189,10 +189,11 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
             start = end
 
 
-def _put(pages: Tensor, start: int, width: int, rows: Tensor) -> None:
-    """Write each layer's `rows` `[layers, r, width]` to its pages, from element `start` of each on.
+def _put(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
+    """Write `factor` times each layer's `rows` `[layers, r, width]` to its pages.
 
-    Many layers in one operation: many small ones would take the interpreter from the engine.
+    They begin at element `start` of each page. Many layers in one operation: many small ones would
+    take the interpreter from the engine.
     """
     pause()
     layers, rank, _ = rows.shape
@@ -200,6 +201,12 @@ def _put(pages: Tensor, start: int, width: int, rows: Tensor) -> None:
     places = pages[:, :, start:end].view(layers, -1, PAGE_ROWS, width)
     num_full, rest = divmod(rank, PAGE_ROWS)
     full = rows[:, : rank - rest].view(layers, num_full, PAGE_ROWS, width)
-    places[:, :num_full].copy_(full)
+    _multiply(full, factor, places[:, :num_full])
     if rest:
-        places[:, num_full, :rest].copy_(rows[:, rank - rest :])
+        _multiply(rows[:, rank - rest :], factor, places[:, num_full, :rest])
+
+
+def _multiply(source: Tensor, factor: float, target: Tensor) -> None:
+    target.copy_(source)
+    if factor != 1:
+        target.mul_(factor)  # in one operation with the copy, it would go over source's order

@@ -27,7 +27,9 @@ class LowRankStack:
     a: Tensor
     """`[modules, r, in]`"""
     b: Tensor
-    """`[modules, out, r]`, `scaling` multiplied in."""
+    """`[modules, out, r]`"""
+    factor: float
+    """B is to be multiplied by it, which is exact: `scaling`, or 1 if that is in B."""
     scaling: float
 
     @property
@@ -50,7 +52,7 @@ class LowRank(Mapping[str, LoRAWeights]):
 
     def __getitem__(self, module: str) -> LoRAWeights:
         stack, index = self._places[module]
-        return LoRAWeights(stack.a[index], stack.b[index], stack.scaling)
+        return LoRAWeights(stack.a[index], stack.b[index] * stack.factor, stack.scaling)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._order)

@@ -16,9 +16,15 @@ from worker.lora.tensor_names import Part, TensorKey
 class AdapterTensors:
     """What an adapter's file holds, each tensor in its own dtype, on the CPU."""
 
-    def __init__(self, file: FileTensors, names: Mapping[TensorKey, str]) -> None:
-        """Take those tensors of `file` that `names` names."""
+    def __init__(
+        self, file: FileTensors, names: Mapping[TensorKey, str], *, are_checked: bool = False
+    ) -> None:
+        """Take those tensors of `file` that `names` names.
+
+        `are_checked` says that all were cast before, so that they needn't be looked at.
+        """
         self._file = file
+        self._are_checked = are_checked
         self._names = dict(names)
 
     def check_finite(self) -> None:
@@ -27,7 +33,8 @@ class AdapterTensors:
         Raises:
             AdapterRejected: a tensor holds NaN or Inf.
         """
-        self._file.check_finite()
+        if not self._are_checked:
+            self._file.check_finite()
 
     def __getitem__(self, key: TensorKey) -> Tensor:
         return self._file[self._names[key]]
@@ -53,24 +60,33 @@ class AdapterTensors:
         """
         tensor = self[key]
         made = _cast(tensor, dtype, scaling)
-        if made is not tensor and not is_finite(made):
+        if made is not tensor and not self._are_numbers(made):
             raise AdapterRejected(f"tensor {self._names[key]} overflows {dtype} ({scaling=})")
         return made
 
     def cast_all(
         self, keys: Sequence[TensorKey], dtype: torch.dtype, scaling: float = 1.0
-    ) -> Tensor:
+    ) -> tuple[Tensor, float]:
         """Tensors of one shape and dtype, cast like one; the first dimension tells them apart.
+
+        Returns:
+            They, and what is left to multiply them by: `scaling`, if that is exact, or 1.
 
         Raises:
             AdapterRejected: `dtype` can't hold one of them.
         """
         tensors = self._file.stacked([self._names[key] for key in keys])
+        is_left = tensors.dtype == dtype and _is_exact(scaling)
+        if is_left and (scaling == 1 or self._are_checked):
+            return tensors, scaling
         made = _cast(tensors, dtype, scaling)
-        if made is not tensors and not is_finite(made):
+        if not self._are_numbers(made):
             for key in keys:
                 self.cast(key, dtype, scaling)
-        return made
+        return (tensors, scaling) if is_left else (made, 1.0)
+
+    def _are_numbers(self, made: Tensor) -> bool:
+        return self._are_checked or is_finite(made)
 
     def refusal(self, key: TensorKey, why: str) -> AdapterRejected:
         """The error that names a tensor."""
@@ -93,9 +109,13 @@ class AdapterTensors:
 
 def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
     """The tensor times `scaling`, rounded once."""
-    digits, exponent = math.frexp(scaling)
     if scaling != 1.0:
-        # Such a product has the same digits, so that it needn't be computed in more of them.
-        is_exact = digits == 0.5 and abs(exponent) < 100 and tensor.dtype == dtype
+        is_exact = tensor.dtype == dtype and _is_exact(scaling)
         tensor = (tensor if is_exact else tensor.double()) * scaling
     return tensor.to(dtype)
+
+
+def _is_exact(scaling: float) -> bool:
+    """Whether a product has the same digits, so that it needn't be computed in more of them."""
+    digits, exponent = math.frexp(scaling)
+    return digits == 0.5 and abs(exponent) < 100
