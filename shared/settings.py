@@ -136,7 +136,8 @@ class WorkerSettings(PoolSettings):
         1024,
         ge=0,
         le=MAX_NUMBER,
-        description="host memory for copies of adapters that are quickly resident again, in MiB",
+        description="host memory for copies of adapters that are quickly resident again, in MiB; "
+        "on CPUs as much more for resident ones",
     )
     adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from shared.ids import AdapterVersion
-from worker.kernels.interface import Kernels
+from worker.kernels.interface import Kernels, LoRASite
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.lora.layers import LoRAContext, Siblings, serve_linears, weights_of
@@ -114,3 +114,29 @@ def made(image: AdapterImage) -> torch.Tensor:
     memory = torch.zeros(image.num_bytes // 4)
     image.copy_to([memory])
     return memory
+
+
+def site_of(pool: LoRAPool, name: str) -> LoRASite:
+    """Where a linear has its weights."""
+    (site,) = pool.sibling_sites([name], [0]).storage.sites
+    return site
+
+
+def check(pool: LoRAPool, adapter: LoRAAdapter) -> None:
+    """The pool holds the adapter's weights, and zeros in the rows that it doesn't use."""
+    for name, (group, layer) in pool.sites.items():
+        pages = torch.from_numpy(pool.pages(adapter.version, group))[layer]
+        if not len(pages):
+            assert name not in adapter.modules
+            continue
+        site = site_of(pool, name)
+        assert (site.group, site.layer) == (group, layer)
+        a, b = site.a[pages.long()].flatten(0, 1), site.b[pages.long()].flatten(0, 1)
+        rank = 0
+        if name in adapter.modules:
+            weights = adapter.modules[name]
+            rank = len(weights.a)
+            assert torch.equal(a[:rank], weights.a)
+            assert torch.equal(b[:rank].t(), weights.b)
+        assert not a[rank:].any()
+        assert not b[rank:].any()

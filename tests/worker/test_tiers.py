@@ -183,6 +183,54 @@ async def test_an_adapter_whose_job_waits_for_a_busy_worker_is_read_meanwhile(
     assert files.read == ["one"]
 
 
+async def test_without_memory_for_copies_it_is_read_to_where_it_will_be_computed(
+    client: Client,
+    engine: ScriptedEngine,
+    serve: Serve,
+    registry: Registry,
+    host: ScriptedHost,
+    files: Files,
+) -> None:
+    host.max_bytes = 0
+    async with serve(max_num_seqs=1):
+        await register(registry, ONE)
+        running = await client.send(max_tokens=900)
+        await client.until_shown(running, 1)
+        waiting = await client.send(version=ONE)
+        await until(lambda: ONE in engine.adapters)
+        assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
+
+        async def is_told() -> bool:
+            return await residents(client.queue) == {BASE.version, ONE}
+
+        await until(is_told)
+        await client.queue.cancel(running.id)
+        result = await client.result_of(waiting)
+    assert result.choices[0].ids == tuple(expected_ids(1, 0, 5, ONE))
+    assert files.read == ["one"]
+    assert not host.copies
+
+
+async def test_what_finds_no_room_to_be_read_ahead_waits_for_its_turn(
+    client: Client,
+    engine: ScriptedEngine,
+    serve: Serve,
+    registry: Registry,
+    host: ScriptedHost,
+    files: Files,
+) -> None:
+    host.max_bytes, engine.max_adapters = 0, 1
+    async with serve(max_num_seqs=1):
+        for version in (ONE, TWO):
+            await register(registry, version)
+        running = await client.send(version=ONE, max_tokens=900)
+        await client.until_shown(running, 1)
+        waiting = await client.send(version=TWO)
+        await until(lambda: files.read == ["one", "two"])
+        await client.queue.cancel(running.id)
+        assert (await client.end_of(waiting)).state is JobState.DONE
+
+
 @pytest.mark.parametrize("name", ["broken", "faulty"])
 async def test_an_adapter_that_cannot_be_read_ahead_fails_its_job_when_that_is_its_turn(
     client: Client, serve: Serve, registry: Registry, files: Files, name: str

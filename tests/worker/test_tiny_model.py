@@ -28,6 +28,7 @@ from shared.settings import WorkerSettings
 from worker import adapter_keeper, spread
 from worker.loading import load_served
 
+MIB = 1 << 20
 NUM_TOKENS = 24
 
 
@@ -96,6 +97,34 @@ async def test_every_model_answers_as_transformers_and_peft_do(
         assert choice.text == tiny_tokenizer().decode(choice.ids, skip_special_tokens=True)
         answers.add(choice.ids)
     assert len(answers) == 3
+
+
+async def test_on_a_cpu_both_budgets_hold_what_is_computed(
+    settings: WorkerSettings,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    client: Client,
+    redis: Redis,
+    pool: str,
+) -> None:
+    wide = {"r": 128, "target_modules": "all-linear"}
+    names = [f"wide{seed}" for seed in range(8)]
+    made = [
+        f"{name}={save_adapter(tmp_path / name, seed=n, **wide)}" for n, name in enumerate(names)
+    ]
+    small = settings.model_copy(
+        update={"adapters": tuple(made), "adapter_memory_mb": 1, "adapter_host_mb": 32}
+    )
+    async with running_with(redis, small, load_served(small)):
+        found = await versions(redis, pool)
+        jobs = [await client.send(version=found[name]) for name in names]
+        for job in jobs:
+            assert (await client.end_of(job)).state is JobState.DONE
+        (worker,) = await client.queue.workers()
+    assert set(found.values()) == set(worker.residents)
+    assert worker.info.counters["evictions"] == 0
+    assert worker.info.adapter_bytes == worker.info.adapter_bytes_max == MIB
+    assert 0 < worker.info.host_adapter_bytes <= worker.info.host_adapter_bytes_max == 32 * MIB
 
 
 async def test_an_answer_that_moves_to_another_worker_is_the_same_answer(

@@ -13,6 +13,7 @@ import torch
 from ops.bench.modules import MeasurementFailed
 from ops.bench.probes.engine import endless_request
 from shared.ids import AdapterVersion
+from worker.adapter_budgets import AdapterBudgets
 from worker.engine.engine import Engine, EngineConfig
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
@@ -44,11 +45,14 @@ class TierEngine:
 
     def __init__(self, model: Path, *, device_bytes: int, host_bytes: int, num_seqs: int) -> None:
         loaded = load_model(str(model), dtype="bfloat16", device="cpu")
-        config = EngineConfig(max_num_seqs=num_seqs, adapter_bytes=device_bytes)
+        self._budgets = AdapterBudgets(
+            device=device_bytes, host=host_bytes, is_one_memory=loaded.device.type == "cpu"
+        )
+        config = EngineConfig(max_num_seqs=num_seqs, adapter_bytes=self._budgets.pool)
         self._engine = Engine(loaded, config)
         self._dtype = loaded.dtype
         self._vocab_size: int = loaded.config.vocab_size
-        self._host = HostTier(self._engine.layout, host_bytes, loaded.device)
+        self._host = HostTier(self._engine.layout, self._budgets.copies, loaded.device)
         self._errors: list[str] = []
         self.step_ends_s: list[float] = []
         """When each step ended that gave tokens."""
@@ -64,9 +68,9 @@ class TierEngine:
         gc.freeze()
 
     async def used_bytes(self) -> tuple[int, int]:
-        """What adapters take on the device, and copies of them in the host's memory."""
+        """What adapters take of the device's budget, and of the host's."""
         stats = await self._call(lambda engine: engine.stats())
-        return stats.adapter_bytes, self._host.num_bytes
+        return self._budgets.used(stats.adapter_bytes, self._host.num_bytes)
 
     async def load(self, name: str, folder: Path) -> Loaded:
         """Bring an adapter from its files to the device.

@@ -3,10 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from lora import CPU, made_adapter, made_base, made_pool
+from lora import CPU, check, made_adapter, made_base, made_pool, site_of
 
 from shared.errors import SettingsError
-from worker.kernels.interface import LoRASite
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.layout import AdapterImage, Site
 from worker.lora.pool import LoRAPool, Reserved
@@ -18,31 +17,6 @@ ALL = dict.fromkeys(BASE.linears, 8)
 PAGE_Q = 2 * 8 * (16 + 16) * 4
 PAGE_UP = 2 * 1536  # 8 * (16 + 24) * 4 = 1280 is no multiple of the unit
 PAGE_IN = 1536
-
-
-def site_of(pool: LoRAPool, name: str) -> LoRASite:
-    (site,) = pool.sibling_sites([name], [0]).storage.sites
-    return site
-
-
-def check(pool: LoRAPool, adapter: LoRAAdapter) -> None:
-    """The pool holds the adapter's weights, and zeros in the rows that it doesn't use."""
-    for name, (group, layer) in pool.sites.items():
-        pages = torch.from_numpy(pool.pages(adapter.version, group))[layer]
-        if not len(pages):
-            assert name not in adapter.modules
-            continue
-        site = site_of(pool, name)
-        assert (site.group, site.layer) == (group, layer)
-        a, b = site.a[pages.long()].flatten(0, 1), site.b[pages.long()].flatten(0, 1)
-        rank = 0
-        if name in adapter.modules:
-            weights = adapter.modules[name]
-            rank = len(weights.a)
-            assert torch.equal(a[:rank], weights.a)
-            assert torch.equal(b[:rank].t(), weights.b)
-        assert not a[rank:].any()
-        assert not b[rank:].any()
 
 
 def test_linears_at_the_same_place_in_each_layer_are_a_group() -> None:
