@@ -218,6 +218,7 @@ class Adapters:
     def can_stage(self, version: AdapterVersion) -> bool:
         """Whether `stage` would bring `version` closer, and nothing else is loaded for it."""
         is_free = not self._staging and len(self._loading) < MAX_LOADING
+        is_free = is_free and not self._line.versions
         is_here = version in self._residents or version in self._loading or version in self._host
         return is_free and not is_here and version not in self.refused
 
@@ -249,17 +250,24 @@ class Adapters:
 
     async def _stage_on_device(self, entry: Adapter) -> None:
         """Without memory for copies, a version is read ahead to where it will be computed."""
-        if entry.version in self._residents:
+        has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
+        if entry.version in self._residents or not has_room:
             return
+        started_s = time.monotonic()
         image = await self._read_to_host(entry)
+        if self._line.versions:  # those come first
+            return
         reserved = await self._place_now(image)
         if reserved is not None:
             await self._write(reserved, image)
+            self.times.took(time.monotonic() - started_s)
             async with self._engine_turn:
                 self._activate(reserved, image)
 
     async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
         """Bring a version to the device; it isn't resident yet."""
+        if version in self.room.crowded_out:
+            raise NoRoom(f"{version}: another job of it has just found no room")
         self._loading.add(version)
         started_s = time.monotonic()
         image = self._host.take(version)
@@ -297,8 +305,7 @@ class Adapters:
 
     async def _place(self, image: "AdapterImage") -> "Reserved":
         """Memory on the device, for which others may have to go."""
-        has_waited = image.version in self.room.crowded_out
-        patience_s = 0 if has_waited else self.times.steal_ms / 1000
+        patience_s = self.times.steal_ms / 1000
         reserved = await self._line.place(image.version, lambda: self._place_now(image), patience_s)
         if reserved is None:
             raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
@@ -327,7 +334,7 @@ class Adapters:
         """Make a version resident; requests that the engine is given from here on find it."""
         self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
         self._residents.add(image.version)
-        self.room.loaded(image.version)
+        self._line.loaded()
         self.times.num_loads += 1
         log.info("adapter_loaded", version=image.version)
 

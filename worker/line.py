@@ -40,6 +40,11 @@ class Line:
         if self._room.job_gone(self._num_jobs()):
             self._is_freed.set()
 
+    def loaded(self) -> None:
+        """Note that an adapter is resident: if its jobs are gone already, it may go itself."""
+        self._room.loaded()
+        self._is_freed.set()
+
     def memory_freed(self) -> None:
         """Note that memory was given up otherwise."""
         self._room.memory_freed()
@@ -67,4 +72,5 @@ class Line:
         except TimeoutError:
             return None
         finally:
+            self._room.wait_no_more(version)
             self.versions.discard(version)

@@ -29,18 +29,23 @@ class Room:
 
     def want(self, version: AdapterVersion, jobs: Mapping[AdapterVersion, int]) -> None:
         """Note that `version` found no room; `jobs` are how many each resident one has."""
+        is_first = version not in self._wanting
         self._wanting.add(version)
         self._sees_all = False
         self._in_use = {other for other, number in jobs.items() if number and other != version}
-        if may_yield := [other for other in jobs if other in self._in_use - self.yielding]:
+        may_yield = [other for other in jobs if other in self._in_use - self.yielding]
+        if may_yield and (is_first or not self.yielding & self._in_use):
             self.yielding.add(min(may_yield, key=jobs.__getitem__))
+
+    def wait_no_more(self, version: AdapterVersion) -> None:
+        """Note that `version` got memory, or gave up waiting for it."""
+        self._wanting.discard(version)
 
     def crowd_out(self, version: AdapterVersion) -> None:
         """Note that a job of `version` goes back to the queue for want of room.
 
         What follows is `returned`.
         """
-        self._wanting.discard(version)
         self.crowded_out.add(version)
         self._num_returning += 1
 
@@ -55,11 +60,11 @@ class Room:
             self.crowded_out.clear()
         return may_be_room
 
-    def loaded(self, version: AdapterVersion) -> None:
-        """Note that an adapter got memory: everything may be claimed again."""
-        self._wanting.discard(version)
+    def loaded(self) -> None:
+        """Note that an adapter is loaded: everything may be claimed again, unless others wait."""
         self.crowded_out.clear()
-        self.yielding.clear()
+        if not self._wanting:
+            self.yielding.clear()
 
     def memory_freed(self) -> None:
         """Note that memory was given up otherwise: it may do."""

@@ -105,8 +105,8 @@ def test_logits_that_are_not_finite_end_only_their_request(
 ) -> None:
     engine, _ = engine_of(loaded)
     (adapter,) = adapters(engine, tmp_path, 1)
-    for weights in adapter.modules.values():
-        weights.b.fill_(3e38)
+    for stack in adapter.modules.stacks:
+        stack.b.fill_(3e38)
     engine.add_adapter(adapter)
     engine.add(greedy_request("bad", random_prompt(1, 9), 5, adapter.version))
     engine.add(greedy_request("good", random_prompt(1, 9), 5))
@@ -279,8 +279,8 @@ def test_what_an_overflowing_adapter_leaves_in_the_cache_spoils_nobody(
 ) -> None:
     engine, _ = engine_of(loaded, num_blocks=40)
     (adapter,) = adapters(engine, tmp_path, 1)
-    for weights in adapter.modules.values():
-        weights.b.fill_(3e38)
+    for stack in adapter.modules.stacks:
+        stack.b.fill_(3e38)
     engine.add_adapter(adapter)
     for i in range(4):
         engine.add(greedy_request(f"bad{i}", random_prompt(i, 100), 5, adapter.version))

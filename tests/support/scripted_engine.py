@@ -149,6 +149,7 @@ class ScriptedEngine:
         self.requests: dict[RequestId, Request] = {}
         self.adapters: list[AdapterVersion] = []
         self.placed: list[AdapterVersion] = []
+        self.num_room_questions = 0
         """Neither resident nor free."""
         self.wrote_on: list[str] = []
         """Names of the threads that wrote adapters."""
@@ -204,6 +205,12 @@ class ScriptedEngine:
             return ScriptedPlacing(None, evicted)
         self.placed.append(adapter.version)
         return ScriptedPlacing(adapter, evicted)
+
+    def has_room(self, num_bytes: int) -> bool:
+        self.num_room_questions += 1
+        in_use = {request.version for request in self.requests.values()}
+        num_in_use = len(in_use.intersection(self.adapters))
+        return num_in_use + len(self.placed) < self.max_adapters
 
     def write_adapter(self, reserved: ScriptedAdapter, _: ScriptedAdapter) -> None:
         self.wrote_on.append(threading.current_thread().name)

@@ -288,6 +288,16 @@ class Engine:
         weights = "" if request.version is None else self._weights[request.version]
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
 
+    def has_room(self, num_bytes: int) -> bool:
+        """Whether an adapter of so many bytes would find memory beside those in use, about."""
+        free = self._pool.max_bytes - self._pool.num_bytes
+        return free + sum(map(self._pool.bytes_of, self._idle)) >= num_bytes
+
+    @property
+    def _idle(self) -> list[AdapterVersion]:
+        in_use = {request.version for request in self._scheduler.requests}
+        return [version for version in self._last_used if version not in in_use]
+
     def _check_size(self, image: AdapterImage) -> None:
         if image.num_bytes > self._pool.max_bytes:
             raise AdapterRejected(
@@ -299,12 +309,9 @@ class Engine:
         self, image: AdapterImage, surplus: Collection[AdapterVersion]
     ) -> AdapterVersion | None:
         """The least recently used idle adapter; None if all of them wouldn't make room."""
-        in_use = {request.version for request in self._scheduler.requests}
-        idle = [version for version in self._last_used if version not in in_use]
-        free = self._pool.max_bytes - self._pool.num_bytes
-        if free + sum(map(self._pool.bytes_of, idle)) < image.num_bytes:
+        if not self.has_room(image.num_bytes):
             return None
-        return min(idle, key=lambda v: (v not in surplus, self._last_used[v]), default=None)
+        return min(self._idle, key=lambda v: (v not in surplus, self._last_used[v]), default=None)
 
 
 _STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")

@@ -1,6 +1,6 @@
 """One piece of memory, given out in units."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -63,10 +63,25 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
             pause()
             source = left.pop()
             size = min(len(source), len(target), AT_ONCE)
-            target[:size].copy_(source[:size], non_blocking=True)
+            # From other memory it may still be read when its owner has given it up.
+            target[:size].copy_(source[:size], non_blocking=source.is_pinned())
             target = target[size:]
             if size < len(source):
                 left.append(source[size:])
+
+
+def cut_pieces(pieces: Sequence[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
+    """What pieces give for each of `sizes` in turn, as many elements, in as few tensors."""
+    left = list(reversed(pieces))
+    for size in sizes:
+        cut: list[Tensor] = []
+        while size:
+            piece = left.pop()
+            cut.append(piece[:size])
+            if size < len(piece):
+                left.append(piece[size:])
+            size -= len(cut[-1])
+        yield cut
 
 
 def fill_zeros(target: Tensor) -> None:

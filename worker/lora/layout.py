@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shared.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
-from worker.lora.arena import copy_pieces, fill_zeros
+from worker.lora.arena import copy_pieces, cut_pieces, fill_zeros
 from worker.lora.low_rank import LowRankStack
 from worker.lora.modules import BaseModules, ModuleShape, place_in_layer
 from worker.lora.pages import PAGE_ROWS, UNIT_BYTES, Blocks, pages_of_rank, units_of
@@ -117,22 +117,20 @@ class PoolLayout:
         )
 
     def _make(self, adapter: LoRAAdapter, parts: Sequence[Part], targets: Sequence[Tensor]) -> None:
-        """Write an image, right where it is wanted if that is one piece of the host's memory."""
-        if len(targets) == 1 and targets[0].device.type == "cpu":
-            self._write(adapter, parts, targets[0])
-        else:
-            num_bytes = sum(target.nbytes for target in targets)
-            made = torch.frombuffer(scratch(num_bytes), dtype=self.dtype)
-            self._write(adapter, parts, made)
-            copy_pieces([made], targets)
+        """Write an image, part by part, right where it is wanted if that can be."""
+        sizes = self._sizes(parts, adapter.side)
+        for index, pieces in enumerate(cut_pieces(targets, sizes)):
+            is_there = len(pieces) == 1 and pieces[0].device.type == "cpu"
+            data = pieces[0] if is_there else self._scratch(sizes[index])
+            if index < len(parts):
+                self._fill(parts[index], data, adapter)
+            else:
+                _fill_side(data, adapter.side)
+            if not is_there:
+                copy_pieces([data], pieces)
 
-    def _write(self, adapter: LoRAAdapter, parts: Sequence[Part], memory: Tensor) -> None:
-        """Fill memory, as large as the image; what no weight lies on stays as it was."""
-        pages = torch.split(memory, self._sizes(parts, adapter.side))
-        for part, of_part in zip(parts, pages, strict=False):
-            self._fill(part, of_part, adapter)
-        if len(pages) > len(parts):
-            _fill_side(pages[-1], adapter.side)
+    def _scratch(self, size: int) -> Tensor:
+        return torch.frombuffer(scratch(size * self.dtype.itemsize), dtype=self.dtype)
 
     def _sizes(self, parts: Sequence[Part], side: SideWeights) -> list[int]:
         """Elements of each part, and of the side weights if there are any."""

@@ -54,6 +54,9 @@ class LowRank(Mapping[str, LoRAWeights]):
         stack, index = self._places[module]
         return LoRAWeights(stack.a[index], stack.b[index] * stack.factor, stack.scaling)
 
+    def __contains__(self, module: object) -> bool:
+        return module in self._places
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._order)
 

@@ -52,9 +52,10 @@ class SideReader:
         shifts: dict[str, Tensor] = {}
         for module, weight in self._base.weights.items() if self._has_vectors() else ():
             pause()
-            if module in low_rank and self._config.use_dora:
-                scales[module] = self._scale(module, weight, low_rank[module])
-            shift = self._shift(module, weight, scales.get(module), low_rank.get(module))
+            own = low_rank.get(module)
+            if own is not None and self._config.use_dora:
+                scales[module] = self._scale(module, weight, own)
+            shift = self._shift(module, weight, scales.get(module), own)
             if shift is not None and module not in self._trained.saved:
                 shifts[module] = shift
         return SideWeights(

@@ -90,3 +90,25 @@ async def test_without_patience_the_next_one_has_its_turn() -> None:
     memory.num_free = 1
     memory.line.memory_freed()
     assert await waiting
+
+
+async def test_an_adapter_that_was_on_its_way_makes_room_too() -> None:
+    memory = Memory(A)
+    waiting = asyncio.create_task(memory.place(C))
+    await until(lambda: memory.num_waits == 1)
+    memory.jobs[B] = 1  # it had its memory before, and now a job
+    memory.line.loaded()
+    await until(lambda: memory.num_waits == 2)
+    memory.end(B)
+    async with asyncio.timeout(5):
+        assert await waiting
+
+
+async def test_an_adapter_whose_job_was_cancelled_meanwhile_makes_room_at_once() -> None:
+    memory = Memory(A)
+    waiting = asyncio.create_task(memory.place(C))
+    await until(lambda: memory.num_waits == 1)
+    memory.num_free = 1
+    memory.line.loaded()
+    async with asyncio.timeout(5):
+        assert await waiting

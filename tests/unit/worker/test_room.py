@@ -7,6 +7,7 @@ A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 def crowd_out(room: Room, version: AdapterVersion, jobs: dict[AdapterVersion, int]) -> None:
     """A job of `version` finds no room, and waits no longer."""
     room.want(version, jobs)
+    room.wait_no_more(version)
     room.crowd_out(version)
 
 
@@ -54,7 +55,7 @@ def test_without_anybody_to_make_room_any_end_may_help() -> None:
 def test_whoever_made_room_is_claimed_again_once_somebody_is_in_its_place() -> None:
     room = Room()
     crowd_out(room, C, {A: 1})
-    room.loaded(C)
+    room.loaded()
     assert not room.crowded_out
     assert not room.yielding
 
@@ -107,8 +108,20 @@ def test_nobody_stops_making_room_while_somebody_waits_for_it() -> None:
     room.claim_begins()
     room.claimed_no_cold()
     assert room.yielding == {A}
-    room.loaded(C)
+    room.loaded()  # another one, which had its memory before
+    assert room.yielding == {A}
+    room.wait_no_more(C)
+    room.loaded()
     assert not room.yielding
+
+
+def test_who_asks_again_has_somebody_else_make_room_only_if_nobody_does() -> None:
+    room = Room()
+    room.want(C, {A: 3, B: 2})
+    room.want(C, {A: 3, B: 1})
+    assert room.yielding == {B}
+    room.want(C, {A: 3})
+    assert room.yielding == {A, B}
 
 
 def test_only_an_end_that_leaves_an_adapter_without_jobs_may_make_room() -> None:
