@@ -64,8 +64,7 @@ class AdapterReader:
         self._dtype = dtype
         self._max_bytes = max_bytes
         self._checked: dict[str, tuple[list[Stamp], Digests]] = {}
-        """Copies that were read whole, or made of files that were, by digest: their files then,
-        and what those gave."""
+        """Copies that were read whole, by digest: their files then, and what those gave."""
 
     def read(self, name: str, source: str) -> LoRAAdapter:
         """The adapter at `source`, of whose files a copy is kept.
@@ -82,12 +81,10 @@ class AdapterReader:
             raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
         adapter = self._read(name, str(folder))
         files = [adapter_file(folder, CONFIG_FILE), adapter_file(folder, WEIGHTS_FILE)]
-        copy = self._store.keep(adapter.digest, [*files, *template_files(folder)])
+        self._store.keep(adapter.digest, [*files, *template_files(folder)])
         if _stamps(folder) != before:
             # Should the copy be half of either, its digest gives that away when it is read.
             raise AdapterRejected(f"adapter {name} from {source} was changed while it was read")
-        if copy is not None:
-            self._note_checked(adapter, _stamps(copy))
         return replace(adapter, source=source)
 
     def read_version(self, entry: Adapter) -> LoRAAdapter:
@@ -156,11 +153,8 @@ class AdapterReader:
         before = _stamps(copy)
         adapter = self._read(entry.name, str(copy))
         if adapter.digest == entry.digest and _stamps(copy) == before:
-            self._note_checked(adapter, before)
+            self._checked[entry.digest] = before, Digests(adapter.digest, adapter.weights_digest)
         return adapter
-
-    def _note_checked(self, adapter: LoRAAdapter, stamps: list[Stamp]) -> None:
-        self._checked[adapter.digest] = stamps, Digests(adapter.digest, adapter.weights_digest)
 
     def _read_untouched(self, entry: Adapter, copy: Path) -> LoRAAdapter | None:
         """The copy, if nobody has touched it since it was read whole."""

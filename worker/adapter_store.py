@@ -70,24 +70,21 @@ class AdapterStore:
             return None
         return folder
 
-    def keep(self, digest: str, files: Sequence[Path]) -> Path | None:
+    def keep(self, digest: str, files: Sequence[Path]) -> None:
         """Copy the files of a version, unless they are here.
-
-        Returns:
-            The folder of the copy, if it was made now.
 
         Raises:
             StoreFailed: the disk is full, or broken.
         """
         assert _DIGEST.fullmatch(digest)
         if self.folder_of(digest):
-            return None
+            return
         unfinished = None
         try:
             unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
             for file in files:
                 shutil.copyfile(file, unfinished / file.name)
-            return unfinished.rename(self._folder / digest)
+            unfinished.rename(self._folder / digest)
         except OSError as error:
             if unfinished:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -95,7 +92,6 @@ class AdapterStore:
                 raise StoreFailed(
                     f"--adapter-store: can't copy to {self._folder}: {error}"
                 ) from None
-            return None
 
     def discard(self, digest: str) -> None:
         """Remove a version's copy if there is one."""
