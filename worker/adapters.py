@@ -217,8 +217,8 @@ class Adapters:
 
     def can_stage(self, version: AdapterVersion) -> bool:
         """Whether `stage` would bring `version` closer, and nothing else is loaded for it."""
-        is_free = not self._staging and len(self._loading) < MAX_LOADING
-        is_free = is_free and not self._line.versions
+        has_turn = not self._staging and not self._line.versions
+        is_free = has_turn and len(self._loading) < MAX_LOADING
         is_here = version in self._residents or version in self._loading or version in self._host
         return is_free and not is_here and version not in self.refused
 

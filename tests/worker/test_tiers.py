@@ -96,6 +96,15 @@ async def first_token_s(client: Client, job: Job) -> float:
     return time.monotonic() - start
 
 
+async def one_behind_another(
+    client: Client, first: AdapterVersion, second: AdapterVersion
+) -> tuple[Job, Job]:
+    """A long job that runs, and one that waits where only one may run."""
+    running = await client.send(version=first, max_tokens=900)
+    await client.until_shown(running, 1)
+    return running, await client.send(version=second)
+
+
 async def test_adapters_are_read_and_written_on_threads_of_their_own(
     client: Client, engine: ScriptedEngine, serve: Serve, registry: Registry, files: Files
 ) -> None:
@@ -166,9 +175,7 @@ async def test_an_adapter_whose_job_waits_for_a_busy_worker_is_read_meanwhile(
 ) -> None:
     async with serve(max_num_seqs=1):
         await register(registry, ONE)
-        running = await client.send(max_tokens=900)
-        await client.until_shown(running, 1)
-        waiting = await client.send(version=ONE)
+        running, waiting = await one_behind_another(client, BASE.version, ONE)
         await until(lambda: ONE in host)
         assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
         assert engine.adapters == []
@@ -194,9 +201,7 @@ async def test_without_memory_for_copies_it_is_read_to_where_it_will_be_computed
     host.max_bytes = 0
     async with serve(max_num_seqs=1):
         await register(registry, ONE)
-        running = await client.send(max_tokens=900)
-        await client.until_shown(running, 1)
-        waiting = await client.send(version=ONE)
+        running, waiting = await one_behind_another(client, BASE.version, ONE)
         await until(lambda: ONE in engine.adapters)
         assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
 
@@ -223,9 +228,7 @@ async def test_what_finds_no_room_to_be_read_ahead_waits_for_its_turn(
     async with serve(max_num_seqs=1):
         for version in (ONE, TWO):
             await register(registry, version)
-        running = await client.send(version=ONE, max_tokens=900)
-        await client.until_shown(running, 1)
-        waiting = await client.send(version=TWO)
+        running, waiting = await one_behind_another(client, ONE, TWO)
         await until(lambda: engine.num_room_questions)
         assert files.read == ["one"], "nothing is read for nothing"
         await client.queue.cancel(running.id)
@@ -239,9 +242,7 @@ async def test_an_adapter_that_cannot_be_read_ahead_fails_its_job_when_that_is_i
     async with serve(max_num_seqs=1):
         version = AdapterVersion(f"{name}@broken")
         await register(registry, version)
-        running = await client.send(max_tokens=900)
-        await client.until_shown(running, 1)
-        waiting = await client.send(version=version)
+        running, waiting = await one_behind_another(client, BASE.version, version)
         await until(lambda: files.read == [name])
         assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
         await client.queue.cancel(running.id)

@@ -290,11 +290,14 @@ class Engine:
 
     def has_room(self, num_bytes: int) -> bool:
         """Whether an adapter of so many bytes would find memory beside those in use, about."""
-        free = self._pool.max_bytes - self._pool.num_bytes
-        return free + sum(map(self._pool.bytes_of, self._idle)) >= num_bytes
+        return self._would_fit(num_bytes, self._idle())
 
-    @property
+    def _would_fit(self, num_bytes: int, idle: Sequence[AdapterVersion]) -> bool:
+        free = self._pool.max_bytes - self._pool.num_bytes
+        return free + sum(map(self._pool.bytes_of, idle)) >= num_bytes
+
     def _idle(self) -> list[AdapterVersion]:
+        """Resident adapters that no request uses."""
         in_use = {request.version for request in self._scheduler.requests}
         return [version for version in self._last_used if version not in in_use]
 
@@ -309,9 +312,10 @@ class Engine:
         self, image: AdapterImage, surplus: Collection[AdapterVersion]
     ) -> AdapterVersion | None:
         """The least recently used idle adapter; None if all of them wouldn't make room."""
-        if not self.has_room(image.num_bytes):
+        idle = self._idle()
+        if not self._would_fit(image.num_bytes, idle):
             return None
-        return min(self._idle, key=lambda v: (v not in surplus, self._last_used[v]), default=None)
+        return min(idle, key=lambda v: (v not in surplus, self._last_used[v]), default=None)
 
 
 _STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")

@@ -76,7 +76,7 @@ class AdapterTensors:
             AdapterRejected: `dtype` can't hold one of them.
         """
         tensors = self._file.stacked([self._names[key] for key in keys])
-        is_left = tensors.dtype == dtype and _is_exact(scaling)
+        is_left = _is_exact(tensors, dtype, scaling)
         if is_left and (scaling == 1 or self._are_checked):
             return tensors, scaling
         made = _cast(tensors, dtype, scaling)
@@ -110,12 +110,12 @@ class AdapterTensors:
 def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
     """The tensor times `scaling`, rounded once."""
     if scaling != 1.0:
-        is_exact = tensor.dtype == dtype and _is_exact(scaling)
+        is_exact = _is_exact(tensor, dtype, scaling)
         tensor = (tensor if is_exact else tensor.double()) * scaling
     return tensor.to(dtype)
 
 
-def _is_exact(scaling: float) -> bool:
+def _is_exact(tensor: Tensor, dtype: torch.dtype, scaling: float) -> bool:
     """Whether a product has the same digits, so that it needn't be computed in more of them."""
     digits, exponent = math.frexp(scaling)
-    return digits == 0.5 and abs(exponent) < 100
+    return tensor.dtype == dtype and digits == 0.5 and abs(exponent) < 100

@@ -121,7 +121,8 @@ def test_side_weights_go_through_the_host_tier_in_pieces() -> None:
     cut = replace(wide, side=with_side("d", seed=3).side)
     host.release(host.put(cut))
     image = host.take(cut.version)
-    assert image is not None, "it fits into the gaps alone"
+    assert image is not None
+    assert with_side("b", seed=1).version in host, "it lies in the gaps on both sides of it"
     reserved = pool.reserve(image)
     assert reserved is not None
     pool.write(reserved, image)
