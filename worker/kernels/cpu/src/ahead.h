@@ -2,52 +2,53 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace {
-
-// Rows in memory, line by line.
-struct Lines {
-    const char* const* rows = nullptr;
-    int64_t num_rows = 0;
-    int64_t lines_of_row = 0;
-
-    template <class T>
-    Lines(const T* const* rows, int64_t num_rows, int64_t row_length)
-        : rows((const char* const*)rows),
-          num_rows(num_rows),
-          lines_of_row((row_length * (int64_t)sizeof(T) + LINE - 1) / LINE) {}
-    Lines() = default;
-
-    static constexpr int64_t LINE = 64;  // bytes
-
-    int64_t count() const { return num_rows * lines_of_row; }
-};
 
 // Asks memory for lines that are needed soon, a few at a time: in bursts it would stall.
 class Ahead {
 public:
-    // Two sets of lines, to be asked for in so many times.
-    void start(const Lines& first, const Lines& second, int64_t times) {
-        now = first, then = second;
-        row = line = 0;
-        lines_each = (first.count() + second.count() + times - 1) / times;
+    void clear() { pieces.clear(), num_lines = 0; }
+
+    void add(const void* start, int64_t bytes) {
+        const char* first = (const char*)((uintptr_t)start / LINE * LINE);
+        pieces.push_back({first, (const char*)start + bytes});
+        num_lines += (pieces.back().end - first + LINE - 1) / LINE;
+    }
+
+    // All that was added is to be asked for in so many times.
+    void start(int64_t times) {
+        piece = 0, line = end = nullptr;
+        due = 0, due_each = num_lines * ONE / times + 1;
     }
 
     void ask() {
-        for (int64_t i = 0; i < lines_each; i++) {
-            if (row == now.num_rows) {
-                if (then.num_rows == 0) return;
-                now = then, then = Lines(), row = 0;
-            }
-            __builtin_prefetch(now.rows[row] + line * Lines::LINE, 0, 2);
-            if (++line == now.lines_of_row) line = 0, row++;
+        for (due += due_each; due >= ONE; due -= ONE, line += LINE) {
+            if (line >= end && !next_piece()) return;
+            __builtin_prefetch(line, 0, 2);
         }
     }
 
 private:
-    Lines now, then;
-    int64_t row = 0, line = 0;  // of `now`
-    int64_t lines_each = 0;
+    static constexpr int64_t LINE = 64;  // bytes
+    static constexpr int64_t ONE = 1 << 16;
+
+    struct Piece {
+        const char *start, *end;
+    };
+
+    std::vector<Piece> pieces;
+    size_t piece = 0;  // the next one
+    const char *line = nullptr, *end = nullptr;
+    int64_t num_lines = 0;
+    int64_t due = 0, due_each = 0;  // in lines * ONE
+
+    bool next_piece() {
+        if (piece == pieces.size()) return due = due_each = 0, false;
+        line = pieces[piece].start, end = pieces[piece].end, piece++;
+        return true;
+    }
 };
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <vector>
 
+#include "attention_pairs.h"
 #include "attention_sums.h"
 #include "attention_task.h"
 #include "attention_tasks.h"
@@ -93,12 +94,10 @@ private:
 
     // Spreads the next chunk's lines over the reading of this one.
     void look_ahead() {
-        int64_t num_rows = next->task ? next->num_keys : 0;
-        int64_t num_heads = next->task ? next->task->num_heads : 0;
-        Lines keys{next->keys, num_rows, num_heads * args.key_dim};
-        Lines values{next->values, num_rows, num_heads * args.value_dim};
-        int64_t num_weighed = now->task->num_heads * operands.rows.count;
-        operands.next.start(keys, values, products.num_asks() + num_weighed);
+        operands.next.clear();
+        if (next->task) next->ask(args, operands.next);
+        int64_t num_weighed = now->task->num_heads * operands.rows.count * round_up(now->num_keys, WHOLE);
+        operands.next.start(products.num_asks() + num_weighed / LANES);
     }
 
     void attend() {
@@ -139,9 +138,9 @@ private:
             Vec weight = exp_negative(load(scores + k) * scaling - highest);
             store(weights + k, weight);
             sums += weight;
+            operands.next.ask();
         }
         span.total[of_sums] += sum(sums);
-        operands.next.ask();
     }
 };
 
@@ -151,7 +150,7 @@ void run(const AttentionArgs& args, Tasks& tasks) {
     Attention<T, Products>(args, tasks, buffers).run();
 }
 
-template <class T, class ManyProducts>
+template <class T, class FewProducts, class ManyProducts>
 void attend(const AttentionArgs& args) {
     static thread_local TasksOfKinds of_caller;
     TasksOfKinds& tasks = of_caller;
@@ -159,12 +158,14 @@ void attend(const AttentionArgs& args) {
 #pragma omp parallel
     {
         run<T, ManyProducts>(args, tasks.many);
-        run<T, VectorProducts<T>>(args, tasks.few);
+        run<T, FewProducts>(args, tasks.few);
         for (const Tasks* kind : {&tasks.many, &tasks.few})
             if (kind->are_cut()) {
 #pragma omp barrier
-#pragma omp for nowait
-                for (size_t i = 0; i < kind->whole.size(); i++) kind->write_whole<T>(args, i);
+#pragma omp for collapse(2) nowait
+                for (size_t i = 0; i < kind->whole.size(); i++)
+                    for (int64_t row = 0; row < kind->num_rows; row++)
+                        kind->write_whole<T>(args, i, row);
             }
     }
 }
@@ -172,12 +173,16 @@ void attend(const AttentionArgs& args) {
 }  // namespace
 
 extern "C" void paged_attention_f32(const AttentionArgs* args) {
-    attend<float, VectorProducts<float>>(*args);
+    attend<float, VectorProducts<float>, VectorProducts<float>>(*args);
 }
 
 extern "C" void paged_attention_bf16(const AttentionArgs* args) {
 #if HAS_TILES
-    if (may_use_tiles()) return attend<bf16, TileProducts>(*args);
+    if (may_use_tiles()) return attend<bf16, PairProducts, TileProducts>(*args);
 #endif
-    attend<bf16, VectorProducts<bf16>>(*args);
+#if defined(__AVX512BF16__)
+    attend<bf16, PairProducts, PairProducts>(*args);
+#else
+    attend<bf16, VectorProducts<bf16>, VectorProducts<bf16>>(*args);
+#endif
 }

@@ -43,16 +43,18 @@ struct Sums {
 
     // Adds what the same rows have summed over further keys.
     void add(const Sums& other) {
-        for (int64_t row = 0; row < rows; row++) {
-            if (other.highest[row] == NONE) continue;
-            raise(row, std::max(highest[row], other.highest[row]));
-            float factor = std::exp(other.highest[row] - highest[row]);
-            total[row] += other.total[row] * factor;
-            float* sums = out + row * width;
-            const float* more = other.out + row * width;
-            for (int64_t d = 0; d < width; d += LANES)
-                store(sums + d, load(sums + d) + load(more + d) * factor);
-        }
+        for (int64_t row = 0; row < rows; row++) add(other, row);
+    }
+
+    void add(const Sums& other, int64_t row) {
+        if (other.highest[row] == NONE) return;
+        raise(row, std::max(highest[row], other.highest[row]));
+        float factor = std::exp(other.highest[row] - highest[row]);
+        total[row] += other.total[row] * factor;
+        float* sums = out + row * width;
+        const float* more = other.out + row * width;
+        for (int64_t d = 0; d < width; d += LANES)
+            store(sums + d, load(sums + d) + load(more + d) * factor);
     }
 };
 
@@ -71,17 +73,21 @@ struct SumsShape {
     }
 };
 
+// The i-th row's mean of values; nothing where memory is padded.
+template <class T>
+void write(const Rows& rows, const Sums& sums, int64_t i) {
+    int64_t head = i / rows.padded(), row = i % rows.padded(), d = 0;
+    if (row >= rows.count) return;
+    const float* from = sums.out + i * sums.width;
+    T* to = rows.out<T>(head, row);
+    float factor = 1.0f / sums.total[i];
+    for (; d + LANES <= rows.args->value_dim; d += LANES) store(to + d, load(from + d) * factor);
+    for (; d < rows.args->value_dim; d++) from_float(to + d, from[d] * factor);
+}
+
 template <class T>
 void write(const Rows& rows, const Sums& sums) {
-    for (int64_t head = 0; head < rows.task.num_heads; head++)
-        for (int64_t row = 0; row < rows.count; row++) {
-            int64_t i = head * rows.padded() + row, d = 0;
-            const float* from = sums.out + i * sums.width;
-            T* to = rows.out<T>(head, row);
-            float factor = 1.0f / sums.total[i];
-            for (; d + LANES <= rows.args->value_dim; d += LANES) store(to + d, load(from + d) * factor);
-            for (; d < rows.args->value_dim; d++) from_float(to + d, from[d] * factor);
-        }
+    for (int64_t i = 0; i < sums.rows; i++) write<T>(rows, sums, i);
 }
 
 }  // namespace

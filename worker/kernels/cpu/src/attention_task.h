@@ -9,12 +9,13 @@
 
 namespace {
 
-constexpr int64_t CHUNK = 128;    // keys between two rescalings
-constexpr int64_t SPAN = 256;     // keys that are summed by themselves, as threads may share a context
-constexpr int64_t MAX_ROWS = 96;  // query rows of a task: their buffers stay in L2
-constexpr int64_t FEW_ROWS = 8;   // up to here a task has all key heads
-constexpr int64_t HEIGHT = 16;    // rows of a tile
-constexpr int64_t WHOLE = 32;     // chunks, and outputs, are padded to a multiple of it
+constexpr int64_t CHUNK = 128;     // keys between two rescalings, of many rows
+constexpr int64_t FEW_CHUNK = 32;  // of few rows: memory is asked for just before it is read
+constexpr int64_t SPAN = 256;      // keys that are summed by themselves, as threads may share a context
+constexpr int64_t MAX_ROWS = 96;   // query rows of a task: their buffers stay in L2
+constexpr int64_t FEW_ROWS = 8;    // up to here a task has all key heads
+constexpr int64_t HEIGHT = 16;     // rows of a tile
+constexpr int64_t WHOLE = 32;      // chunks, and outputs, are padded to a multiple of it
 
 // Some query tokens of a sequence, with all query heads of some key heads, over some of its keys.
 struct Task {
@@ -90,9 +91,16 @@ struct Chunk {
 
     void locate(const AttentionArgs& args, const Task* of, int64_t first_key) {
         task = of, first = first_key;
-        num_keys = std::min({CHUNK, SPAN - first % SPAN, of->end_key - first});
+        const int64_t most = Rows{args, *of}.are_few() ? FEW_CHUNK : CHUNK;
+        num_keys = std::min({most, SPAN - first % SPAN, of->end_key - first});
         locate_rows(args, args.keys, args.key_dim, keys);
         locate_rows(args, args.values, args.value_dim, values);
+    }
+
+    // Asks for what it has in the cache.
+    void ask(const AttentionArgs& args, Ahead& ahead) const {
+        ask_rows(args, args.key_dim, keys, ahead);
+        ask_rows(args, args.value_dim, values, ahead);
     }
 
     bool starts_task() const { return first == task->first_key; }
@@ -113,6 +121,16 @@ private:
             k += n;
         }
         std::fill(rows + num_keys, rows + round_up(num_keys, WHOLE), rows[num_keys - 1]);
+    }
+
+    // Rows of all heads lie together in a block.
+    void ask_rows(const AttentionArgs& args, int64_t dim, const T* const* rows, Ahead& ahead) const {
+        const int64_t stride = args.num_kv_heads * dim, width = task->num_heads * dim;
+        for (int64_t k = 0, n; k < num_keys; k += n) {
+            int64_t left = args.block_size - (first + k) % args.block_size;
+            n = width == stride ? std::min(left, num_keys - k) : 1;
+            ahead.add(rows[k], ((n - 1) * stride + width) * sizeof(T));
+        }
     }
 };
 

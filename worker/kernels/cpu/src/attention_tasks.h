@@ -20,13 +20,16 @@ class Tasks {
 public:
     std::vector<Task> whole;
 
-    void clear() { whole.clear(), parts.clear(), starts.clear(), next = 0; }
+    int64_t num_rows = 0;  // of any whole one that is cut, at most
+
+    void clear() { whole.clear(), parts.clear(), starts.clear(), next = 0, num_rows = 0; }
 
     // Into parts of a span each, so that there are more; unless their sums take too much memory.
     void cut(const AttentionArgs& args) {
         int64_t size = 0, num_parts = 0;
         for (const Task& task : whole) {
-            size = std::max(size, SumsShape{{args, task}}.size());
+            SumsShape shape{{args, task}};
+            size = std::max(size, shape.size()), num_rows = std::max(num_rows, shape.rows);
             num_parts += task.end_key / SPAN - task.first_key / SPAN + 1;
         }
         if (num_parts * size > MAX_PARTS) return;
@@ -50,15 +53,16 @@ public:
 
     bool are_cut() const { return !parts.empty(); }
 
-    // Adds a whole task's parts, which are all computed.
+    // Adds a row of a whole task's parts, which are all computed.
     template <class T>
-    void write_whole(const AttentionArgs& args, size_t i) const {
+    void write_whole(const AttentionArgs& args, size_t i, int64_t row) const {
         Rows rows{args, whole[i]};
         SumsShape shape{rows};
+        if (row >= shape.rows) return;
         Sums all = shape.in(parts[starts[i]].part);
         for (size_t part = starts[i] + 1; part < starts[i + 1]; part++)
-            all.add(shape.in(parts[part].part));
-        write<T>(rows, all);
+            all.add(shape.in(parts[part].part), row);
+        write<T>(rows, all, row);
     }
 
 private:

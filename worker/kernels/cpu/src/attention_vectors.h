@@ -1,4 +1,4 @@
-// A chunk's products on vectors, with fp32 weights.
+// A chunk's products on vectors of fp32, to which other dtypes are widened.
 #pragma once
 
 #include <vector>
@@ -37,7 +37,7 @@ public:
     // Queries with keys, `[heads, rows, CHUNK]`.
     void score(float* scores) {
         for (head = 0; head < of.rows.task.num_heads; head++, scores += of.rows.padded() * CHUNK) {
-            if (IS_WIDENED || !is_few) load_queries();
+            load_queries();
             for (int64_t k = 0; k < of.num_keys(); k += LANES)
                 is_few ? score_in_place(k, scores + k) : score_transposed(k, scores + k);
         }
@@ -51,9 +51,6 @@ public:
     }
 
 private:
-    // Whether products are of fp32, to which other dtypes are widened.
-    static constexpr bool IS_WIDENED = Dot<T>::WIDTH == LANES;
-
     Operands<T>& of;
     bool is_few = false;
     int64_t key_dim = 0, value_dim = 0;
@@ -69,26 +66,16 @@ private:
                 queries[row * key_dim + d] = to_float(query_of(row)[d]);
     }
 
-    // The cache is read once and scattered, so that only asking ahead keeps memory busy.
+    // LANES keys from the k-th on with all rows' queries, as each key is widened once for all of
+    // them. The cache is read once and scattered, so that only asking ahead keeps memory busy.
     void score_in_place(int64_t k, float* scores) {
-        if constexpr (IS_WIDENED) widen_and_multiply(k);
-        for (int64_t row = 0; row < of.rows.count; row++) {
-            if constexpr (!IS_WIDENED) switch (key_dim) {
-                case 2 * Dot<T>::WIDTH: multiply<2>(row, k); break;
-                case 4 * Dot<T>::WIDTH: multiply<4>(row, k); break;
-                default: multiply(row, k);
-            }
-            store(scores + row * CHUNK, sums(products[row]));
-        }
-    }
-
-    // LANES keys from the k-th on with all rows' queries, as each key is widened once for all of them.
-    void widen_and_multiply(int64_t k) {
         constexpr int WORDS = 64 / LANES;
         std::fill_n(products[0], FEW_ROWS * LANES, Vec{});
         int64_t d = 0;
         for (; d + WORDS * LANES <= key_dim; d += WORDS * LANES) add_products<WORDS>(k, d);
         for (; d < key_dim; d += LANES) add_products<1>(k, d);
+        for (int64_t row = 0; row < of.rows.count; row++)
+            store(scores + row * CHUNK, sums(products[row]));
     }
 
     template <int WORDS>
@@ -107,38 +94,6 @@ private:
                 products[row][i] = product;
                 if (d == 0) of.next.ask();
             }
-        }
-    }
-
-    // A row's query with LANES keys from the k-th on; each product is to be summed over its lanes.
-    template <int WORDS>
-    void multiply(int64_t row, int64_t k) {
-        using D = Dot<T>;
-        typename D::V query[WORDS];
-        for (int i = 0; i < WORDS; i++) query[i] = D::get(query_of(row) + i * D::WIDTH);
-        for (int64_t i = 0; i < LANES; i++) {
-            const T* key = of.key(head, k + i);
-            Vec product{};
-            for (int w = 0; w < WORDS; w++) D::add(product, query[w], D::get(key + w * D::WIDTH));
-            products[row][i] = product;
-            of.next.ask();
-        }
-    }
-
-    // The same for any size.
-    void multiply(int64_t row, int64_t k) {
-        using D = Dot<T>;
-        const T* query = query_of(row);
-        for (int64_t i = 0; i < LANES; i++) {
-            const T* key = of.key(head, k + i);
-            Vec product{};
-            int64_t d = 0;
-            for (; d + D::WIDTH <= key_dim; d += D::WIDTH)
-                D::add(product, D::get(query + d), D::get(key + d));
-            if (int64_t left = key_dim - d)
-                D::add(product, D::get_part(query + d, left), D::get_part(key + d, left));
-            products[row][i] = product;
-            of.next.ask();
         }
     }
 

@@ -121,6 +121,8 @@ template <int S>
 struct Trade {
     static constexpr int low(int lane) { return lane & S ? (int)LANES + lane - S : lane; }
     static constexpr int high(int lane) { return lane & S ? (int)LANES + lane : lane + S; }
+    static constexpr int kept(int lane) { return lane & S ? (int)LANES + lane : lane; }
+    static constexpr int other(int lane) { return lane & S ? (int)LANES + lane - S : lane + S; }
 
     template <int... I>
     static constexpr IVec lows(std::integer_sequence<int, I...>) {
@@ -133,12 +135,23 @@ struct Trade {
     }
 
     template <int... I>
+    static constexpr IVec kepts(std::integer_sequence<int, I...>) {
+        return IVec{kept(I)...};
+    }
+
+    template <int... I>
+    static constexpr IVec others(std::integer_sequence<int, I...>) {
+        return IVec{other(I)...};
+    }
+
+    template <int... I>
     static constexpr IVec swaps(std::integer_sequence<int, I...>) {
         return IVec{(I ^ S)...};
     }
 
     using Lanes = std::make_integer_sequence<int, (int)LANES>;
     static constexpr IVec LOW = lows(Lanes{}), HIGH = highs(Lanes{}), SWAP = swaps(Lanes{});
+    static constexpr IVec KEPT = kepts(Lanes{}), OTHER = others(Lanes{});
 };
 
 // Of all lanes, each step of half as many.
@@ -213,13 +226,17 @@ struct Dot<bf16> {
 };
 #endif
 
+// Each lane with its partner: a's where lane & S is 0, elsewhere b's.
+template <int S>
+static inline Vec folded(Vec a, Vec b) {
+    return __builtin_shuffle(a, b, Trade<S>::KEPT) + __builtin_shuffle(a, b, Trade<S>::OTHER);
+}
+
 template <int S>
 static inline void sums_step(Vec v[LANES]) {
     if constexpr (S > 0) {
 #pragma GCC unroll 8
-        for (int i = 0; i < S; i++)
-            v[i] = __builtin_shuffle(v[i], v[i + S], Trade<S>::LOW) +
-                   __builtin_shuffle(v[i], v[i + S], Trade<S>::HIGH);
+        for (int i = 0; i < S; i++) v[i] = folded<S>(v[i], v[i + S]);
         sums_step<S / 2>(v);
     }
 }
