@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,12 +51,16 @@ class EngineProbe:
         self._engine = Engine(loaded, config)
         self._loaded = loaded
         self._num_requests = 0
+        self._prefilled: dict[int, Request] = {}
+        """By their length."""
         for adapter in self.adapters:
             self._engine.add_adapter(adapter)
 
     def prefill_s(self, context: int) -> float:
         """Seconds from adding one prompt of `context` tokens to its first token."""
-        (request,) = self._add(1, context, [None])
+        request = self._request(context, None)
+        self._prefilled[context] = request
+        self._engine.add(request)
         start = time.perf_counter()
         self._step_until_decoding([request])
         seconds = time.perf_counter() - start
@@ -72,14 +77,25 @@ class EngineProbe:
         Raises:
             MeasurementFailed: the KV cache is too small for them together.
         """
-        requests = self._add(batch, context, versions)
+        return self._decode_s(self._add(batch, context, versions), steps)
+
+    def decode_prefilled_s(self, context: int, steps: int) -> list[float]:
+        """The same of one sequence, whose prompt `prefill_s` has left in the prefix cache."""
+        request = self._request(context, None, like=self._prefilled[context])
+        self._engine.add(request)
+        return self._decode_s([request], steps)
+
+    def _decode_s(self, requests: Sequence[Request], steps: int) -> list[float]:
         preempted = self._engine.stats().num_preemptions
         self._step_until_decoding(requests)
-        seconds = [self._timed_step(batch) for _ in range(WARM_UP_STEPS + steps)]
+        seconds = [self._timed_step(len(requests)) for _ in range(WARM_UP_STEPS + steps)]
         for request in requests:
             self._engine.abort(request.id)
         if self._engine.stats().num_preemptions > preempted:
-            raise MeasurementFailed(f"{batch} x {context} tokens don't fit into the KV cache")
+            tokens = len(requests[0].prompt_ids)
+            raise MeasurementFailed(
+                f"{len(requests)} x {tokens} tokens don't fit into the KV cache"
+            )
         return seconds[WARM_UP_STEPS:]
 
     def generate_s(
@@ -133,9 +149,13 @@ class EngineProbe:
             self._engine.add(request)
         return requests
 
-    def _request(self, context: int, version: AdapterVersion | None) -> Request:
+    def _request(
+        self, context: int, version: AdapterVersion | None, like: Request | None = None
+    ) -> Request:
         self._num_requests += 1
-        return endless_request(self._num_requests, context, self._loaded.config.vocab_size, version)
+        vocab_size = self._loaded.config.vocab_size
+        made = endless_request(self._num_requests, context, vocab_size, version)
+        return replace(made, prompt_ids=like.prompt_ids) if like else made
 
     def _step_until_decoding(self, requests: Sequence[Request]) -> None:
         while not all(request.output_ids for request in requests):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONTEXT = 128
 STEPS = 20
 ROUNDS = 5
-"""Base and adapters take turns so often, as the machine's speed drifts."""
+"""What is compared takes turns so often, as the machine's speed drifts."""
 
 Model = Annotated[Path, typer.Argument(help="folder of the base model")]
 Adapters = Annotated[Path, typer.Argument(help="folder with one folder for each adapter")]
@@ -52,7 +52,7 @@ class Context:
     tokens: int
     prefill_ms_per_token: float
     step_ms: float
-    """Of a decode step."""
+    """Of a decode step: the shortest context's, and the median of differences within a round."""
     kv_bytes: int
     """Keys and values that the step reads."""
 
@@ -85,10 +85,28 @@ def steps(model: Model, adapters: Adapters, sizes: Sizes) -> None:
 
 @app.command()
 def contexts(model: Model, sizes: Sizes) -> None:
-    """Prefill and decode steps of one sequence at each context length, in tokens."""
+    """Prefill and decode steps of one sequence at each context length, and the bandwidth."""
+    from ops.bench.bandwidth import measure_bandwidth
+
     probe = _probe(model, None, max_num_seqs=1)
     probe.prefill_s(CONTEXT)  # warm up
-    print(json.dumps([asdict(_context(probe, tokens)) for tokens in sizes]))
+    prefill_ms = [1000 * probe.prefill_s(tokens) / tokens for tokens in sizes]
+    rounds, bandwidths = [], []
+    for _ in range(ROUNDS):
+        rounds.append([_prefilled_ms(probe, tokens) for tokens in sizes])
+        bandwidths.append(measure_bandwidth())
+    shortest_ms = statistics.median(steps_ms[0] for steps_ms in rounds)
+    found = [
+        Context(
+            tokens=tokens,
+            prefill_ms_per_token=prefill_ms[n],
+            step_ms=shortest_ms + statistics.median(ms[n] - ms[0] for ms in rounds),
+            kv_bytes=tokens * probe.kv_bytes_per_token,
+        )
+        for n, tokens in enumerate(sizes)
+    ]
+    bandwidth = statistics.median(bandwidths)
+    print(json.dumps({"contexts": [asdict(c) for c in found], "bandwidth": bandwidth}))
 
 
 @app.command()
@@ -161,14 +179,8 @@ def _decode_ms(probe: "EngineProbe", batch: int, versions: list[Any]) -> float:
     return 1000 * statistics.median(probe.decode_s(batch, CONTEXT, versions, STEPS))
 
 
-def _context(probe: "EngineProbe", tokens: int) -> Context:
-    prefill_s = probe.prefill_s(tokens)
-    return Context(
-        tokens=tokens,
-        prefill_ms_per_token=1000 * prefill_s / tokens,
-        step_ms=1000 * statistics.median(probe.decode_s(1, tokens, [None], STEPS)),
-        kv_bytes=tokens * probe.kv_bytes_per_token,
-    )
+def _prefilled_ms(probe: "EngineProbe", tokens: int) -> float:
+    return 1000 * statistics.median(probe.decode_prefilled_s(tokens, STEPS))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,8 @@ def measure_lora(model: Path, adapters: Path, batches: Sequence[int]) -> Finding
 
 def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
     """A sequence's steps by its length, beside what reading the added keys and values takes."""
-    bandwidth = float(run_module("bandwidth"))
     found = run_module(ENGINE, "contexts", str(model), *_flags("size", contexts))
-    return contexts_finding([Context(**context) for context in found], bandwidth)
+    return contexts_finding([Context(**c) for c in found["contexts"]], found["bandwidth"])
 
 
 def measure_parts(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:

@@ -99,9 +99,10 @@ async def _loading(
         loaded = await engine.load(large.name, large)
         await engine.steps(2)
         found.load_s.append(loaded.end_s - loaded.start_s)
-        overlapping = [end for end in engine.step_ends_s[first:] if end > loaded.start_s]
         found.loading_ms.extend(
-            _gaps_ms([e for e in overlapping if e < loaded.end_s] + overlapping[-1:])
+            1000 * (end - start)
+            for start, end in pairwise(engine.step_ends_s[first:])
+            if end > loaded.start_s and start < loaded.end_s
         )
         await engine.unload(loaded.version)
     engine.stop()
