@@ -32,6 +32,8 @@ class EngineThread:
         engine: "Engine",
         on_outputs: Callable[[list[StepOutput]], None],
         on_broken: Callable[[], None],
+        *,
+        take_cores: Callable[[], None],
     ) -> None:
         """Wrap `engine`.
 
@@ -39,10 +41,12 @@ class EngineThread:
             engine: what to run.
             on_outputs: gets each step's outputs, on the engine thread.
             on_broken: called on the engine thread when nothing can be computed any more.
+            take_cores: called there first, and before each step: OpenMP may start other threads.
         """
         self._engine = engine
         self._on_outputs = on_outputs
         self._on_broken = on_broken
+        self._take_cores = take_cores
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -99,6 +103,7 @@ class EngineThread:
 
     def _serve(self) -> None:
         is_idle = True
+        self._take_cores()
         while self._take_messages(wait=is_idle):
             # After a failed step nothing is in flight: whatever the engine says, it may rest.
             is_idle = not self._engine.has_work or not self._step()
@@ -119,6 +124,7 @@ class EngineThread:
 
     def _step(self) -> bool:
         """Run one step and hand its outputs on; false if the engine failed."""
+        self._take_cores()
         try:
             outputs = self._engine.step()
         except Exception:  # per step: an error for every request in flight

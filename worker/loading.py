@@ -26,7 +26,7 @@ from worker.read_style import style_of
 from worker.served import ServedModel
 from worker.style import OF_BASE
 from worker.text import Tokenizer
-from worker.threads import end_team, set_threads
+from worker.threads import end_team, set_threads, take_cores
 from worker.tool_form import tool_form
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         kernels=loaded.kernels.name,
         num_fused=len(loaded.fused),
         num_threads=num_threads,
-        take_cores=lambda: set_threads(num_threads),
+        take_cores=lambda: take_cores(num_threads, loaded.kernels),
         style_of=styled.styles.get,
         spare_cores=lambda: set_threads(1),
         read_adapter=reader.read,

@@ -41,7 +41,7 @@ class ServedModel:
     """CPU threads of the engine."""
     grammars: Grammars
     take_cores: Callable[[], None]
-    """Lets the calling thread compute with that many; other threads have one."""
+    """Lets the engine's thread compute with that many, as before each step; others have one."""
     spare_cores: Callable[[], None]
     """Leaves the calling thread one."""
     read_adapter: Callable[[str, str], "LoRAAdapter"]

@@ -71,7 +71,9 @@ class Worker:
         self._registry = Registry(redis, self._keys)
         self._jobs = RunningJobs()
         self._loop = asyncio.get_running_loop()
-        self._engine = EngineThread(served.engine, self._on_outputs, self._on_broken)
+        self._engine = EngineThread(
+            served.engine, self._on_outputs, self._on_broken, take_cores=served.take_cores
+        )
         self._lease = Lease(
             lease_ms=settings.lease_ms,
             register=self._register,
@@ -150,7 +152,6 @@ class Worker:
             SettingsError: the settings' adapters, or the pool, don't go with the base model.
         """
         self._engine.start()
-        self._engine.call(lambda _: self._served.take_cores())
         try:
             await self._start_up()
             await self._serve()

@@ -9,6 +9,9 @@ import ctypes
 
 import torch
 
+from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.interface import Kernels
+
 _OMP_PAUSE_SOFT = 1
 """omp_pause_soft of omp.h."""
 
@@ -17,6 +20,18 @@ def set_threads(num_threads: int) -> None:
     """Let the calling thread compute with so many, whatever other threads set for themselves."""
     torch.get_num_threads()  # else the first operation takes what another thread set last
     torch.set_num_threads(num_threads)
+
+
+def take_cores(num_threads: int, kernels: Kernels) -> None:
+    """Let the calling thread compute with so many, each on a core of its own if they take all.
+
+    While a thread that loads adapters runs for a moment, Linux may put two of the team on the
+    other core, where they wait for each other, and leave them there for most of a step. Fewer
+    threads than cores may be one worker's of several, and go where there is room.
+    """
+    set_threads(num_threads)
+    if isinstance(kernels, NativeKernels):
+        kernels.spread_threads()
 
 
 def end_team() -> None:

@@ -22,7 +22,7 @@ from worker.lora.adapter import read_adapter
 from worker.lora.host import HostTier
 from worker.lora.layout import AdapterImage
 from worker.model.loader import load_model
-from worker.threads import end_team, set_threads
+from worker.threads import end_team, set_threads, take_cores
 
 T = TypeVar("T")
 
@@ -58,9 +58,13 @@ class TierEngine:
         """When each step ended that gave tokens."""
         num_threads = torch.get_num_threads()
         end_team()
-        self._thread = EngineThread(self._engine, self._on_outputs, lambda: None)
+        self._thread = EngineThread(
+            self._engine,
+            self._on_outputs,
+            lambda: None,
+            take_cores=lambda: take_cores(num_threads, loaded.kernels),
+        )
         self._thread.start()
-        self._thread.call(lambda _: set_threads(num_threads))
         self._threads = LoaderThreads(
             1, spare_cores=lambda: set_threads(1), is_engine_busy=lambda: self._thread.is_busy
         )

@@ -16,12 +16,18 @@ class Running:
     def __init__(self, engine: ScriptedEngine) -> None:
         self.engine = engine
         self.outputs: list[StepOutput] = []
+        self.takers: list[str] = []
+        """Threads that took cores, each time."""
         self.is_broken = threading.Event()
         self.thread = EngineThread(
             engine,  # type: ignore[arg-type]
             self.outputs.extend,
             self.is_broken.set,
+            take_cores=self._take_cores,
         )
+
+    def _take_cores(self) -> None:
+        self.takers.append(threading.current_thread().name)
 
     def of(self, name: str) -> list[StepOutput]:
         return [output for output in list(self.outputs) if output.request_id == name]
@@ -68,6 +74,14 @@ def test_an_aborted_request_gives_no_further_output(running: Running) -> None:
     running.thread.add(request("b"))
     until(lambda: len(running.of("b")) == 3)
     assert len(running.of("a")) == count
+
+
+def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step(running: Running) -> None:
+    until(lambda: running.takers)
+    running.thread.add(request("a"))
+    until(lambda: len(running.of("a")) == 3)
+    num_steps = running.thread.call(lambda engine: engine.stats().num_steps).result(5)
+    assert running.takers == ["engine"] * (1 + num_steps)
 
 
 def test_calls_run_on_the_engine_thread_between_steps(running: Running) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 SETUP = """
 import json, threading
@@ -78,3 +81,71 @@ print(json.dumps([before, with_team, num_tasks()]))
 
 def test_a_thread_can_compute_again_after_it_ended_its_team() -> None:
     assert run("multiply(); end_team(); multiply(); print(json.dumps(True))") is True
+
+
+SPREAD = """
+import os
+from shared.cache import cache_folder
+from worker.kernels.cpu.native import NativeKernels
+from worker.threads import take_cores
+
+def core_of_each_task():
+    masks = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
+    return sorted(next(iter(mask)) for mask in masks if len(mask) == 1)
+
+cores = sorted(os.sched_getaffinity(0))
+kernels = NativeKernels(torch.float32, cache_folder())
+found = []
+
+def engine(num_threads, times):
+    for _ in range(times):
+        take_cores(num_threads, kernels)
+        multiply()
+    found.append(core_of_each_task())
+"""
+
+needs_spread = pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2 or shutil.which("g++") is None,
+    reason="needs Linux, a compiler and two cores",
+)
+
+
+@needs_spread
+def test_threads_that_take_all_cores_have_one_each() -> None:
+    found, cores = run(
+        SPREAD
+        + """
+in_thread(lambda: engine(len(cores), 2))
+print(json.dumps([found[0], cores]))
+"""
+    )  # type: ignore[misc]
+    assert found == cores
+
+
+@needs_spread
+def test_threads_are_spread_again_after_their_team_had_ended() -> None:
+    found, cores = run(
+        SPREAD
+        + """
+def ended():
+    engine(len(cores), 1)
+    end_team()
+    engine(len(cores), 1)
+
+in_thread(ended)
+print(json.dumps([found[1], cores]))
+"""
+    )  # type: ignore[misc]
+    assert found == cores
+
+
+@needs_spread
+def test_fewer_threads_than_cores_go_where_there_is_room() -> None:
+    found = run(
+        SPREAD
+        + """
+in_thread(lambda: engine(len(cores) - 1, 1))
+print(json.dumps(found[0]))
+"""
+    )
+    assert found == []

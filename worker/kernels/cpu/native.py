@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from collections.abc import Callable, Sequence
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
@@ -65,11 +67,24 @@ class NativeKernels:
         self._linear_packed_size.argtypes = [size, c_int64]
         self._linear_packed_size.restype = c_int64
         self._can_multiply = bool(library.linear_supported())
+        self._spread_threads = library.spread_threads
+        self._spread_threads.argtypes = [c_void_p, c_int64]
+        self._spread_threads.restype = None
+        cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+        self._cores = (c_int32 * len(cores))(*cores)
 
     @staticmethod
     def supports(device: torch.device, dtype: torch.dtype) -> bool:
         """Whether there are kernels for tensors like these."""
         return device.type == "cpu" and dtype in _SUFFIX
+
+    def spread_threads(self) -> None:
+        """Keep the calling thread's OpenMP threads on a core each, if they take all there are.
+
+        Threads that they start later stay on the same core. Where nothing has changed since the
+        last call it takes some microseconds.
+        """
+        self._spread_threads(self._cores, len(self._cores))
 
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
