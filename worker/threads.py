@@ -23,11 +23,10 @@ def set_threads(num_threads: int) -> None:
 
 
 def take_cores(num_threads: int, kernels: Kernels) -> None:
-    """Let the calling thread compute with so many, each on a core of its own if they take all.
+    """Let the calling thread compute with so many, and two of two cores on one each.
 
-    While a thread that loads adapters runs for a moment, Linux may put two of the team on the
-    other core, where they wait for each other, and leave them there for most of a step. Fewer
-    threads than cores may be one worker's of several, and go where there is room.
+    While a thread that loads adapters runs for a moment, Linux may put both on the other core,
+    where they wait for each other, and leave them there for most of a step.
     """
     set_threads(num_threads)
     if isinstance(kernels, NativeKernels):

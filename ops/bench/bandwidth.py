@@ -7,6 +7,8 @@ from typing import Annotated
 import torch
 import typer
 
+from worker.huge_pages import use_huge_pages
+
 BUFFER_BYTES = 1 << 30
 PASSES = 10
 
@@ -30,6 +32,7 @@ def main(
     num_bytes: Annotated[int, typer.Option(help="size of the buffer")] = BUFFER_BYTES,
 ) -> None:
     """Print bytes per second, as one line of JSON."""
+    use_huge_pages()  # as the worker does
     print(json.dumps(measure_bandwidth(num_bytes)))
 
 

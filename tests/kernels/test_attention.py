@@ -266,6 +266,23 @@ def test_a_sequence_gets_the_same_bits_alone_as_among_others(
         assert torch.equal(alone, together[start:end])
 
 
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_a_token_gets_the_same_bits_whatever_part_of_a_prompt_it_comes_in(
+    dtype: torch.dtype,
+) -> None:
+    """Tasks have 32 tokens here: the last two of 34 are one of their own."""
+    kernels = native_kernels(dtype)
+    case = made(kernels, dtype, Heads(9, 3, 64, 64), [(640, 40)], 16)
+    batch = AttentionBatch(
+        slots=case.batch.slots[:34],
+        query_starts=int32([0, 34]),
+        context_lens=int32([634]),
+        block_tables=case.batch.block_tables,
+    )
+    part = replace(case, query=case.query[:34], batch=batch).run(kernels)
+    assert torch.equal(part, case.run(kernels)[:34])
+
+
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 def test_one_layout_serves_layers_of_different_sizes(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)

@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,16 +50,15 @@ class EngineProbe:
         self._engine = Engine(loaded, config)
         self._loaded = loaded
         self._num_requests = 0
-        self._prefilled: dict[int, Request] = {}
-        """By their length."""
+        self._prefilled: dict[int, list[int]] = {}
+        """Prompts by their length."""
         for adapter in self.adapters:
             self._engine.add_adapter(adapter)
 
     def prefill_s(self, context: int) -> float:
         """Seconds from adding one prompt of `context` tokens to its first token."""
-        request = self._request(context, None)
-        self._prefilled[context] = request
-        self._engine.add(request)
+        (request,) = self._add(1, context, [None])
+        self._prefilled[context] = request.prompt_ids
         start = time.perf_counter()
         self._step_until_decoding([request])
         seconds = time.perf_counter() - start
@@ -81,7 +79,9 @@ class EngineProbe:
 
     def decode_prefilled_s(self, context: int, steps: int) -> list[float]:
         """The same of one sequence, whose prompt `prefill_s` has left in the prefix cache."""
-        request = self._request(context, None, like=self._prefilled[context])
+        prompt_ids = self._prefilled[context]
+        self._num_requests += 1
+        request = endless_request(self._num_requests, prompt_ids, None)
         self._engine.add(request)
         return self._decode_s([request], steps)
 
@@ -149,13 +149,10 @@ class EngineProbe:
             self._engine.add(request)
         return requests
 
-    def _request(
-        self, context: int, version: AdapterVersion | None, like: Request | None = None
-    ) -> Request:
+    def _request(self, context: int, version: AdapterVersion | None) -> Request:
         self._num_requests += 1
-        vocab_size = self._loaded.config.vocab_size
-        made = endless_request(self._num_requests, context, vocab_size, version)
-        return replace(made, prompt_ids=like.prompt_ids) if like else made
+        prompt_ids = random_prompt(self._num_requests, context, self._loaded.config.vocab_size)
+        return endless_request(self._num_requests, prompt_ids, version)
 
     def _step_until_decoding(self, requests: Sequence[Request]) -> None:
         while not all(request.output_ids for request in requests):
@@ -176,14 +173,19 @@ class EngineProbe:
                 raise MeasurementFailed(f"the engine says: {error.message}")
 
 
-def endless_request(
-    number: int, context: int, vocab_size: int, version: AdapterVersion | None
-) -> Request:
-    """One that ends by `abort` alone, with a prompt that no other number's begins with."""
+def random_prompt(number: int, context: int, vocab_size: int) -> list[int]:
+    """One of `context` tokens that no other number's begins with."""
     draw = random.Random(number)
+    return [draw.randrange(vocab_size) for _ in range(context)]
+
+
+def endless_request(
+    number: int, prompt_ids: list[int], version: AdapterVersion | None
+) -> Request:
+    """One that ends by `abort` alone."""
     return Request(
         id=RequestId(f"probe-{number}:0"),
-        prompt_ids=[draw.randrange(vocab_size) for _ in range(context)],
+        prompt_ids=prompt_ids,
         version=version,
         sampling=RowSampling(seed=0, temperature=0.0),
         max_tokens=UNBOUNDED,

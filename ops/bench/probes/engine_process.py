@@ -90,6 +90,7 @@ def contexts(model: Model, sizes: Sizes) -> None:
 
     probe = _probe(model, None, max_num_seqs=1)
     probe.prefill_s(CONTEXT)  # warm up
+    sizes = sorted(sizes)
     prefill_ms = [1000 * probe.prefill_s(tokens) / tokens for tokens in sizes]
     rounds, bandwidths = [], []
     for _ in range(ROUNDS):

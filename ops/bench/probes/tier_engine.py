@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from ops.bench.modules import MeasurementFailed
-from ops.bench.probes.engine import endless_request
+from ops.bench.probes.engine import endless_request, random_prompt
 from shared.ids import AdapterVersion
 from worker.adapter_budgets import AdapterBudgets
 from worker.engine.engine import Engine, EngineConfig
@@ -102,7 +102,8 @@ class TierEngine:
         """Start as many sequences, with `versions` in turn; they go on until `stop`."""
         for n in range(number):
             version = versions[n % len(versions)]
-            self._thread.add(endless_request(n, CONTEXT, self._vocab_size, version))
+            prompt_ids = random_prompt(n, CONTEXT, self._vocab_size)
+            self._thread.add(endless_request(n, prompt_ids, version))
         await self.steps(number)
 
     async def steps(self, number: int) -> None:

@@ -5,6 +5,7 @@ Each prints its figures as one line of JSON.
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -95,15 +96,12 @@ async def _loading(
         first = len(engine.step_ends_s)
         await engine.steps(STEPS_BETWEEN)
         # The engine goes on while they are counted.
-        found.usual_ms.extend(_gaps_ms(engine.step_ends_s[first : first + STEPS_BETWEEN]))
+        usual = engine.step_ends_s[first : first + STEPS_BETWEEN]
+        found.usual_ms.extend(steps_ms(usual, usual[0], usual[-1]))
         loaded = await engine.load(large.name, large)
         await engine.steps(2)
         found.load_s.append(loaded.end_s - loaded.start_s)
-        found.loading_ms.extend(
-            1000 * (end - start)
-            for start, end in pairwise(engine.step_ends_s[first:])
-            if end > loaded.start_s and start < loaded.end_s
-        )
+        found.loading_ms.extend(steps_ms(engine.step_ends_s[first:], loaded.start_s, loaded.end_s))
         await engine.unload(loaded.version)
     engine.stop()
     return found
@@ -146,8 +144,13 @@ def _bytes(folder: Path) -> int:
     return (folder / "adapter_model.safetensors").stat().st_size
 
 
-def _gaps_ms(ends_s: list[float]) -> list[float]:
-    return [1000 * (after - before) for before, after in pairwise(ends_s)]
+def steps_ms(ends_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
+    """Milliseconds of each step that overlaps an interval; `ends_s` are the steps' ends."""
+    return [
+        1000 * (after - before)
+        for before, after in pairwise(ends_s)
+        if after > start_s and before < end_s
+    ]
 
 
 if __name__ == "__main__":

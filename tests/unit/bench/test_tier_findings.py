@@ -1,9 +1,11 @@
 """What the probes of the tiers say of their figures."""
 
+import pytest
+
 from ops.bench.answers import Answer
 from ops.bench.percentiles import percentiles
 from ops.bench.probes.churn import Churn, ChurnShape, churn_finding
-from ops.bench.probes.tier_process import LoadingSteps, Turnover
+from ops.bench.probes.tier_process import LoadingSteps, Turnover, steps_ms
 from ops.bench.probes.tiers import Budgets, loading_finding, turnover_finding
 
 MIB = 1 << 20
@@ -21,6 +23,11 @@ def test_steps_beside_a_load_are_multiples_of_the_usual_median() -> None:
         "30 ms, 1.50 x (without: 1.10 x)",
         "a load takes 1.50 s beside them",
     )
+
+
+def test_steps_beside_a_load_are_those_that_overlap_it_one_by_one() -> None:
+    ends = [0.0, 0.02, 0.04, 0.07, 0.09, 0.11]
+    assert steps_ms(ends, 0.03, 0.08) == pytest.approx([20, 30, 20])
 
 
 def test_growth_is_a_multiple_of_both_budgets_together() -> None:

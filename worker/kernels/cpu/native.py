@@ -20,6 +20,8 @@ from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASit
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
 """PAGE_ROWS of lora_task.h."""
+_SPREAD = 2
+"""Threads that are kept on cores of their own."""
 
 
 class NativeKernels:
@@ -79,12 +81,14 @@ class NativeKernels:
         return device.type == "cpu" and dtype in _SUFFIX
 
     def spread_threads(self) -> None:
-        """Keep the calling thread's OpenMP threads on a core each, if they take all there are.
+        """Keep the calling thread's two OpenMP threads on a core each, if there are two cores.
 
-        Threads that they start later stay on the same core. Where nothing has changed since the
-        last call it takes some microseconds.
+        Threads that it starts later stay on its core: of a larger team OpenMP ends some whenever
+        an operation takes fewer, and starts others, which would all be there. Where nothing has
+        changed since the last call it takes some microseconds.
         """
-        self._spread_threads(self._cores, len(self._cores))
+        if len(self._cores) == _SPREAD:
+            self._spread_threads(self._cores, _SPREAD)
 
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor

@@ -164,7 +164,7 @@ void attend(const AttentionArgs& args) {
 #pragma omp barrier
 #pragma omp for collapse(2) nowait
                 for (size_t i = 0; i < kind->whole.size(); i++)
-                    for (int64_t row = 0; row < kind->num_rows; row++)
+                    for (int64_t row = 0; row < kind->max_sums; row++)
                         kind->write_whole<T>(args, i, row);
             }
     }

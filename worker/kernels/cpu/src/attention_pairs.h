@@ -27,7 +27,7 @@ public:
 
     // Few rows read keys where they lie, many rows have them transposed.
     void start_task() {
-        is_few = of.rows.are_few();
+        is_few = of.rows.task.is_few;
         key_dim = of.rows.args->key_dim, value_dim = of.rows.args->value_dim;
         depth = round_up(key_dim, WORD);
         transposed.resize(depth / 2 * LANES);

@@ -26,6 +26,7 @@ struct Task {
     int32_t num_heads;
     int64_t first_key;
     int64_t end_key;
+    bool is_few;  // whether it has few rows, as all tasks of these tokens
     float* part;  // where its sums are left, to be added to those of other keys; none: these are all
 };
 
@@ -53,8 +54,6 @@ struct Rows {
     }
 
     int64_t end_key() const { return position(count - 1) + 1; }
-
-    bool are_few() const { return count <= FEW_ROWS; }
 
     // Memory for a head's rows: whole tiles of them, where they fill one.
     int64_t padded() const { return count > HEIGHT ? round_up(count, HEIGHT) : count; }
@@ -91,7 +90,7 @@ struct Chunk {
 
     void locate(const AttentionArgs& args, const Task* of, int64_t first_key) {
         task = of, first = first_key;
-        const int64_t most = Rows{args, *of}.are_few() ? FEW_CHUNK : CHUNK;
+        const int64_t most = of->is_few ? FEW_CHUNK : CHUNK;
         num_keys = std::min({most, SPAN - first % SPAN, of->end_key - first});
         locate_rows(args, args.keys, args.key_dim, keys);
         locate_rows(args, args.values, args.value_dim, values);

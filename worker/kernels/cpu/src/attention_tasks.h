@@ -20,16 +20,16 @@ class Tasks {
 public:
     std::vector<Task> whole;
 
-    int64_t num_rows = 0;  // of any whole one that is cut, at most
+    int64_t max_sums = 0;  // rows of a whole one that is cut, of all its heads
 
-    void clear() { whole.clear(), parts.clear(), starts.clear(), next = 0, num_rows = 0; }
+    void clear() { whole.clear(), parts.clear(), starts.clear(), next = 0, max_sums = 0; }
 
     // Into parts of a span each, so that there are more; unless their sums take too much memory.
     void cut(const AttentionArgs& args) {
         int64_t size = 0, num_parts = 0;
         for (const Task& task : whole) {
             SumsShape shape{{args, task}};
-            size = std::max(size, shape.size()), num_rows = std::max(num_rows, shape.rows);
+            size = std::max(size, shape.size()), max_sums = std::max(max_sums, shape.rows);
             num_parts += task.end_key / SPAN - task.first_key / SPAN + 1;
         }
         if (num_parts * size > MAX_PARTS) return;
@@ -88,7 +88,7 @@ struct TasksOfKinds {
             int32_t num_heads = are_few ? (int32_t)args.num_kv_heads : 1;
             for (int32_t first = start; first < end; first += size)
                 for (int32_t head = 0; head < args.num_kv_heads; head += num_heads) {
-                    Task task{seq, first, std::min(size, end - first), head, num_heads, 0, 0, nullptr};
+                    Task task{seq, first, std::min(size, end - first), head, num_heads, 0, 0, are_few, nullptr};
                     Rows rows{args, task};
                     task.first_key = rows.first_key(), task.end_key = rows.end_key();
                     (are_few ? few : many).whole.push_back(task);

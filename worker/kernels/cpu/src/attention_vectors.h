@@ -24,7 +24,7 @@ public:
 
     // Few rows read keys where they lie, many rows have them transposed.
     void start_task() {
-        is_few = of.rows.are_few();
+        is_few = of.rows.task.is_few;
         key_dim = of.rows.args->key_dim, value_dim = of.rows.args->value_dim;
         queries.resize(of.rows.count * key_dim);
         transposed.resize(LANES * (key_dim + LANES));

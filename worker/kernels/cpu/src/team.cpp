@@ -7,14 +7,14 @@
 #if defined(__linux__)
 #include <sched.h>
 
-// Binds each to a core of its own, if there are as many as `cores`; cheap where it did so before.
+// Binds each to a core of its own; unless the environment says where OpenMP's threads go.
 extern "C" void spread_threads(const int32_t* cores, int64_t num_cores) {
-    if (omp_get_max_threads() != num_cores) return;
+    if (omp_get_max_threads() != num_cores || omp_get_proc_bind() != omp_proc_bind_false) return;
 #pragma omp parallel
     {
-        static thread_local int32_t bound = -1;
         const int32_t core = cores[omp_get_thread_num()];
-        if (bound != core) {
+        static thread_local int32_t bound = -1;
+        if (bound != core || sched_getcpu() != core) {  // others may have changed what it may use
             cpu_set_t set;
             CPU_ZERO(&set);
             CPU_SET(core, &set);
