@@ -266,13 +266,10 @@ def test_a_sequence_gets_the_same_bits_alone_as_among_others(
         assert torch.equal(alone, together[start:end])
 
 
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_a_token_gets_the_same_bits_whatever_part_of_a_prompt_it_comes_in(
-    dtype: torch.dtype,
-) -> None:
+def test_a_token_gets_the_same_bits_whatever_part_of_a_prompt_it_comes_in() -> None:
     """Tasks have 32 tokens here: the last two of 34 are one of their own."""
-    kernels = native_kernels(dtype)
-    case = made(kernels, dtype, Heads(9, 3, 64, 64), [(640, 40)], 16)
+    kernels = native_kernels(torch.bfloat16)
+    case = made(kernels, torch.bfloat16, Heads(9, 3, 64, 64), [(640, 40)], 16)
     batch = AttentionBatch(
         slots=case.batch.slots[:34],
         query_starts=int32([0, 34]),
