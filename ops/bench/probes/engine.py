@@ -179,9 +179,7 @@ def random_prompt(number: int, context: int, vocab_size: int) -> list[int]:
     return [draw.randrange(vocab_size) for _ in range(context)]
 
 
-def endless_request(
-    number: int, prompt_ids: list[int], version: AdapterVersion | None
-) -> Request:
+def endless_request(number: int, prompt_ids: list[int], version: AdapterVersion | None) -> Request:
     """One that ends by `abort` alone."""
     return Request(
         id=RequestId(f"probe-{number}:0"),
