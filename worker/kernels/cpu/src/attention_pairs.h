@@ -59,7 +59,8 @@ public:
     }
 
 private:
-    static constexpr int64_t WORD = 32;  // elements of a vector
+    using Pairs = Dot<bf16>;
+    static constexpr int64_t WORD = Pairs::WIDTH;  // elements of a vector
 
     Operands<bf16>& of;
     bool is_few = false;
@@ -78,14 +79,7 @@ private:
             }
     }
 
-    static __m512bh pairs_at(const bf16* row) { return (__m512bh)_mm512_loadu_si512(row); }
-
-    // Zeros where a row of `size` elements has ended.
-    static __m512bh pairs_of(const bf16* row, int64_t first, int64_t size) {
-        if (first + WORD <= size) return pairs_at(row + first);
-        return (__m512bh)_mm512_maskz_loadu_epi16((1u << (size - first)) - 1, row + first);
-    }
-
+    // By value: with Dot's reference to the sum GCC keeps sums in memory.
     static Vec multiply_add(Vec sum, __m512bh a, __m512bh b) {
         return (Vec)_mm512_dpbf16_ps((__m512)sum, a, b);
     }
@@ -122,9 +116,10 @@ private:
             const int64_t size = WORDS ? WORDS * WORD : key_dim;
             Products<ROWS> products;
             for (int64_t d = 0; d < size; d += WORD) {
-                const __m512bh pairs = pairs_of(key, d, size);
+                const __m512bh pairs = Pairs::get_of(key, d, size);
                 for (int r = 0; r < ROWS; r++)
-                    products.of_row[r] = multiply_add(products.of_row[r], pairs_at(rows + r * depth + d), pairs);
+                    products.of_row[r] =
+                        multiply_add(products.of_row[r], Pairs::get(rows + r * depth + d), pairs);
             }
             if (asks) of.next.ask();
             return products;
@@ -159,7 +154,7 @@ private:
         for (int64_t d = 0; d < key_dim; d += WORD) {
             Vec pairs[LANES];
             for (int64_t i = 0; i < LANES; i++) {
-                pairs[i] = (Vec)pairs_of(of.key(head, k + i), d, key_dim);
+                pairs[i] = (Vec)Pairs::get_of(of.key(head, k + i), d, key_dim);
                 if (d == 0) of.next.ask();
             }
             transpose(pairs);
@@ -208,7 +203,7 @@ private:
             for (int w = 0; w < WORDS; w++) {
                 // Two words are within a value, one may be its end.
                 const int64_t from = d + w * WORD, end = WORDS == 2 ? from + WORD : value_dim;
-                __m512i a = (__m512i)pairs_of(even, from, end), b = (__m512i)pairs_of(odd, from, end);
+                __m512i a = (__m512i)Pairs::get_of(even, from, end), b = (__m512i)Pairs::get_of(odd, from, end);
                 __m512bh lows = (__m512bh)_mm512_unpacklo_epi16(a, b);
                 __m512bh highs = (__m512bh)_mm512_unpackhi_epi16(a, b);
 #pragma GCC unroll 4

@@ -83,11 +83,6 @@ private:
         }
     }
 
-    static __m512i part_of(const bf16* row, int64_t first, int64_t size) {
-        if (first + DEPTH <= size) return _mm512_loadu_si512(row + first);
-        return _mm512_maskz_loadu_epi16((1u << (size - first)) - 1, row + first);
-    }
-
     // Pairs of neighbours in a key are words, of which tiles have columns.
     void pack_keys() {
         bf16* to = buffers.keys.fit(CHUNK * depth);
@@ -96,7 +91,7 @@ private:
             for (int64_t d = 0; d < key_dim; d += DEPTH, to += TILE) {
                 Vec words[LANES];
                 for (int64_t i = 0; i < LANES; i++) {
-                    words[i] = (Vec)part_of(of.key(0, k + i), d, key_dim);
+                    words[i] = (Vec)Dot<bf16>::get_of(of.key(0, k + i), d, key_dim);
                     if (d == 0) of.next.ask();
                 }
                 transpose(words);
@@ -116,7 +111,8 @@ private:
             bf16* pair = to + k / DEPTH * columns * TILE + k % DEPTH / 2 * PAIR;
             const bf16 *even = of.value(0, k), *odd = of.value(0, k + 1);
             for (int64_t d = 0; d < value_dim; d += DEPTH, pair += 2 * TILE) {
-                __m512i a = part_of(even, d, value_dim), b = part_of(odd, d, value_dim);
+                __m512i a = (__m512i)Dot<bf16>::get_of(even, d, value_dim);
+                __m512i b = (__m512i)Dot<bf16>::get_of(odd, d, value_dim);
                 _mm512_store_si512(pair, _mm512_permutex2var_epi16(a, lows, b));
                 _mm512_store_si512(pair + TILE, _mm512_permutex2var_epi16(a, highs, b));
             }

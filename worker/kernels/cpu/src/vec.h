@@ -218,9 +218,12 @@ struct Dot<bf16> {
         return v;
     }
     static V get_part(const bf16* p, int64_t n) {
-        bf16 lanes[WIDTH] = {};
-        std::memcpy(lanes, p, n * sizeof(bf16));
-        return get(lanes);
+        return (V)_mm512_maskz_loadu_epi16((1u << n) - 1, p);
+    }
+    // From the `first` of a row of `size` elements on; zeros where it has ended.
+    static V get_of(const bf16* row, int64_t first, int64_t size) {
+        int64_t left = size - first;
+        return left < WIDTH ? get_part(row + first, left) : get(row + first);
     }
     static void add(Vec& sum, V a, V b) { sum = (Vec)_mm512_dpbf16_ps((__m512)sum, a, b); }
 };
