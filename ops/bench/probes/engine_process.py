@@ -139,9 +139,14 @@ def _probe_of(loaded: "LoadedModel", adapters: Path | None, *, max_num_seqs: int
 def _loaded(model: Path) -> "LoadedModel":
     share_cores()  # as the worker does, before torch is imported
     use_huge_pages()
-    from worker.model.loader import load_model
+    import torch
 
-    return load_model(str(model), dtype="bfloat16", device="cpu")
+    from worker.model.loader import load_model
+    from worker.threads import take_cores
+
+    loaded = load_model(str(model), dtype="bfloat16", device="cpu")
+    take_cores(torch.get_num_threads(), loaded.kernels)
+    return loaded
 
 
 def _parts(probe: "EngineProbe", timers: "PartTimers", batch: int, versions: list[Any]) -> Parts:
