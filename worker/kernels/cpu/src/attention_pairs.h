@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention_task.h"
+#include "groups.h"
 #include "vec.h"
 
 #if defined(__AVX512BF16__)
@@ -31,7 +32,8 @@ public:
         key_dim = of.rows.args->key_dim, value_dim = of.rows.args->value_dim;
         depth = round_up(key_dim, WORD);
         transposed.resize(depth / 2 * LANES);
-        load_queries();
+        queries.resize(of.rows.task.num_heads * of.rows.count * depth);
+        of.rows.copy_queries(queries.data(), depth);
     }
 
     int64_t num_asks() const { return of.rows.task.num_heads * of.num_keys() * 3 / 2; }
@@ -69,16 +71,6 @@ private:
     std::vector<bf16>& queries;
     std::vector<float>& transposed;
 
-    void load_queries() {
-        queries.resize(of.rows.task.num_heads * of.rows.count * depth);
-        bf16* to = queries.data();
-        for (int64_t h = 0; h < of.rows.task.num_heads; h++)
-            for (int64_t row = 0; row < of.rows.count; row++, to += depth) {
-                const bf16* query = of.rows.query<bf16>(h, row);
-                std::fill(std::copy(query, query + key_dim, to), to + depth, bf16{0});
-            }
-    }
-
     // By value: with Dot's reference to the sum GCC keeps sums in memory.
     static Vec multiply_add(Vec sum, __m512bh a, __m512bh b) {
         return (Vec)_mm512_dpbf16_ps((__m512)sum, a, b);
@@ -96,9 +88,9 @@ private:
     // Of LANES keys from the k-th on. 0 words: as many as there are.
     template <int WORDS>
     void score_rows_in_place(const bf16* rows, int64_t k, float* scores) {
-        int64_t row = 0, count = of.rows.count;
-        for (; row + 3 <= count; row += 3) score_some<WORDS, 3>(rows, k, scores, row);
-        for (; row < count; row++) score_some<WORDS, 1>(rows, k, scores, row);
+        in_groups<3, 1>(of.rows.count, [&](auto size, int64_t row) {
+            score_some<WORDS, size>(rows, k, scores, row);
+        });
     }
 
     // Of each row, whose lanes are still to be summed.
@@ -144,20 +136,18 @@ private:
 
     void score_transposed(const bf16* rows, int64_t k, float* scores) {
         transpose_keys(k);
-        int64_t row = 0, count = of.rows.count;
-        for (; row + 8 <= count; row += 8) score_rows<8>(rows + row * depth, scores + row * CHUNK);
-        for (; row < count; row++) score_rows<1>(rows + row * depth, scores + row * CHUNK);
+        in_groups<8, 1>(of.rows.count, [&](auto size, int64_t row) {
+            score_rows<size>(rows + row * depth, scores + row * CHUNK);
+        });
     }
 
     // LANES keys from the k-th on as [depth / 2, LANES] pairs.
     void transpose_keys(int64_t k) {
         for (int64_t d = 0; d < key_dim; d += WORD) {
             Vec pairs[LANES];
-            for (int64_t i = 0; i < LANES; i++) {
-                pairs[i] = (Vec)Pairs::get_of(of.key(head, k + i), d, key_dim);
-                if (d == 0) of.next.ask();
-            }
-            transpose(pairs);
+            of.get_transposed(pairs, head, k, d == 0, [&](const bf16* key) {
+                return (Vec)Pairs::get_of(key, d, key_dim);
+            });
             for (int64_t i = 0; i < LANES; i++) store(&transposed[(d / 2 + i) * LANES], pairs[i]);
         }
     }
@@ -182,10 +172,9 @@ private:
 
     template <int WORDS>
     void add_words(const bf16* weights, float* out, int64_t width, int64_t d) {
-        int64_t row = 0, count = of.rows.count;
-        for (; row + 4 <= count; row += 4) add_rows<4, WORDS>(weights, out, width, d, row);
-        for (; row + 3 <= count; row += 3) add_rows<3, WORDS>(weights, out, width, d, row);
-        for (; row < count; row++) add_rows<1, WORDS>(weights, out, width, d, row);
+        in_groups<4, 3, 1>(of.rows.count, [&](auto size, int64_t row) {
+            add_rows<size, WORDS>(weights, out, width, d, row);
+        });
     }
 
     // Two keys' values are paired as vectors do it fastest, four elements in turn for the first and

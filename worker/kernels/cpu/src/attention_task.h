@@ -73,6 +73,16 @@ struct Rows {
                query_head(head, row) * args->key_dim;
     }
 
+    // Those of all heads to `[heads, rows, depth]`, padded with zeros.
+    template <class T>
+    void copy_queries(T* to, int64_t depth) const {
+        for (int64_t head = 0; head < task.num_heads; head++)
+            for (int64_t row = 0; row < count; row++, to += depth) {
+                const T* from = query<T>(head, row);
+                std::fill(std::copy(from, from + args->key_dim, to), to + depth, T{});
+            }
+    }
+
     template <class T>
     T* out(int64_t head, int64_t row) const {
         return (T*)args->out + (token(row) * args->num_heads + query_head(head, row)) * args->value_dim;
@@ -144,6 +154,16 @@ struct Operands {
     const T* key(int64_t head, int64_t k) const { return chunk->keys[k] + head * rows.args->key_dim; }
     const T* value(int64_t head, int64_t k) const {
         return chunk->values[k] + head * rows.args->value_dim;
+    }
+
+    // What `get` reads of LANES keys from the k-th on, transposed; meanwhile asks if it `asks`.
+    template <class Get>
+    void get_transposed(Vec (&lanes)[LANES], int64_t head, int64_t k, bool asks, const Get& get) {
+        for (int64_t i = 0; i < LANES; i++) {
+            lanes[i] = get(key(head, k + i));
+            if (asks) next.ask();
+        }
+        transpose(lanes);
     }
 };
 

@@ -34,7 +34,7 @@ public:
         depth = round_up(key_dim, DEPTH);
         for (int tile = 0; tile < 5; tile++) sizes.set(tile, std::min(HEIGHT, of.rows.count), 64);
         sizes.use();
-        load_queries();
+        of.rows.copy_queries(buffers.queries.fit(of.rows.padded() * depth), depth);
     }
 
     int64_t num_asks() const { return of.num_keys() * 3 / 2; }
@@ -75,14 +75,6 @@ private:
     Buffers& buffers;
     int64_t key_dim = 0, value_dim = 0, depth = 0;
 
-    void load_queries() {
-        bf16* to = buffers.queries.fit(of.rows.padded() * depth);
-        for (int64_t row = 0; row < of.rows.count; row++, to += depth) {
-            const bf16* query = of.rows.query<bf16>(0, row);
-            std::fill(std::copy(query, query + key_dim, to), to + depth, bf16{0});
-        }
-    }
-
     // Pairs of neighbours in a key are words, of which tiles have columns.
     void pack_keys() {
         bf16* to = buffers.keys.fit(CHUNK * depth);
@@ -90,11 +82,9 @@ private:
         for (int64_t k = 0; k < end; k += WIDTH)
             for (int64_t d = 0; d < key_dim; d += DEPTH, to += TILE) {
                 Vec words[LANES];
-                for (int64_t i = 0; i < LANES; i++) {
-                    words[i] = (Vec)Dot<bf16>::get_of(of.key(0, k + i), d, key_dim);
-                    if (d == 0) of.next.ask();
-                }
-                transpose(words);
+                of.get_transposed(words, 0, k, d == 0, [&](const bf16* key) {
+                    return (Vec)Dot<bf16>::get_of(key, d, key_dim);
+                });
                 for (int64_t i = 0; i < LANES; i++) std::memcpy(to + i * 2 * WIDTH, &words[i], 64);
             }
     }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "attention_task.h"
+#include "groups.h"
 #include "vec.h"
 
 namespace {
@@ -99,9 +100,7 @@ private:
 
     void score_transposed(int64_t k, float* scores) {
         transpose_keys(k);
-        int64_t row = 0;
-        for (; row + 8 <= of.rows.count; row += 8) score_rows<8>(row, scores);
-        for (; row < of.rows.count; row++) score_rows<1>(row, scores);
+        in_groups<8, 1>(of.rows.count, [&](auto size, int64_t row) { score_rows<size>(row, scores); });
     }
 
     // LANES keys from the k-th on as [key_dim, LANES] in fp32.
@@ -109,12 +108,9 @@ private:
         for (int64_t d = 0; d < key_dim; d += LANES) {
             int64_t num_dims = std::min(LANES, key_dim - d);
             Vec v[LANES];
-            for (int64_t i = 0; i < LANES; i++) {
-                const T* key = of.key(head, k + i) + d;
-                v[i] = num_dims == LANES ? load(key) : load_part(key, num_dims);
-                if (d == 0) of.next.ask();
-            }
-            transpose(v);
+            of.get_transposed(v, head, k, d == 0, [&](const T* key) {
+                return num_dims == LANES ? load(key + d) : load_part(key + d, num_dims);
+            });
             for (int64_t i = 0; i < LANES; i++) store(&transposed[(d + i) * LANES], v[i]);
         }
     }
@@ -143,10 +139,9 @@ private:
 
     template <int VECS>
     void add_strip(const float* weights, float* out, int64_t width, int64_t d) {
-        int64_t row = 0, count = of.rows.count;
-        for (; row + 4 <= count; row += 4) add_rows<4, VECS>(weights, out, width, d, row);
-        for (; row + 3 <= count; row += 3) add_rows<3, VECS>(weights, out, width, d, row);
-        for (; row < count; row++) add_rows<1, VECS>(weights, out, width, d, row);
+        in_groups<4, 3, 1>(of.rows.count, [&](auto size, int64_t row) {
+            add_rows<size, VECS>(weights, out, width, d, row);
+        });
     }
 
     template <int ROWS, int VECS>

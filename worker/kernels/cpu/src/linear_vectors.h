@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "groups.h"
 #include "linear_edges.h"
 #include "vec.h"
 
@@ -143,16 +144,11 @@ void rows_of_block(int64_t rows, const Input* x, int64_t x_stride, const bf16* w
     constexpr int64_t TILES = VECS / vecs_by(ROWS);
     const char* next = (const char*)(w + COLUMNS * k);
     int64_t step = has_next && rows >= 2 * ROWS ? COLUMNS * 4 * ROWS / rows / TILES : 0;
-    auto run = [&](auto rows_of, int64_t height) {
-        for (; rows >= height; rows -= height, x += height * x_stride, y += height * y_stride) {
-            rows_of(x, x_stride, w, bias, y, y_stride, num_columns, k, next, step);
-            next += TILES * step * k / 2;
-        }
-    };
-    run(rows_of<ROWS>, ROWS);
-    run(rows_of<4>, 4);
-    run(rows_of<2>, 2);
-    run(rows_of<1>, 1);
+    in_groups<ROWS, 4, 2, 1>(rows, [&](auto height, int64_t row) {
+        rows_of<height>(x + row * x_stride, x_stride, w, bias, y + row * y_stride, y_stride,
+                        num_columns, k, next, step);
+        next += TILES * step * k / 2;
+    });
 }
 
 bool is_allowed() { return true; }

@@ -34,3 +34,17 @@ template <class T>
 const T* b_of(const Task& task, int64_t page) {
     return (const T*)task.site->b + task.pages[page] * task.site->b_stride + task.first;
 }
+
+// The outputs of a task's token, from the first of the task's columns on.
+template <class T>
+T* y_of(const Task& task, const LoRAArgs& args, int64_t token) {
+    return (T*)args.y + task.tokens[token] * args.y_stride + task.site->offset + task.first;
+}
+
+// y += sums
+template <class T>
+void add_sums(T* y, const float* sums, int64_t width) {
+    int64_t n = 0;
+    for (; n + LANES <= width; n += LANES) store(y + n, load(y + n) + load(sums + n));
+    for (; n < width; n++) from_float(y + n, to_float(y[n]) + sums[n]);
+}

@@ -167,14 +167,8 @@ private:
         }
         _tile_stored(4, sums[0], sizeof sums[0]);
         _tile_stored(5, sums[0] + LANES, sizeof sums[0]);
-        for (int64_t i = 0; i < std::min(TOKENS, task.num_tokens - token); i++) {
-            bf16* y = (bf16*)args.y + task.tokens[token + i] * args.y_stride + task.site->offset +
-                      task.first + column;
-            int64_t n = 0;
-            for (; n + LANES <= num_columns; n += LANES) store(y + n, load(y + n) + load(sums[i] + n));
-            if (int64_t left = num_columns - n)
-                store_part(y + n, load_part(y + n, left) + load(sums[i] + n), left);
-        }
+        for (int64_t i = 0; i < std::min(TOKENS, task.num_tokens - token); i++)
+            add_sums(y_of<bf16>(task, args, token + i) + column, sums[i], num_columns);
     }
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "groups.h"
 #include "lora_task.h"
 
 namespace {
@@ -55,13 +56,11 @@ void shrink_tile(const Task& task, const LoRAArgs& args, const T* ahead, int64_t
 
 template <class T>
 void shrink(const Task& task, const LoRAArgs& args, const T* ahead) {
-    int64_t token = 0;
-    for (; token + 4 <= task.num_tokens; token += 4)
-        for (int64_t row = 0; row < PAGE_ROWS; row += SHRINK_ROWS)
-            shrink_tile<T, 4, SHRINK_ROWS>(task, args, ahead, token, row);
-    for (; token < task.num_tokens; token++)
-        for (int64_t row = 0; row < PAGE_ROWS; row += SHRINK_ROWS_ALONE)
-            shrink_tile<T, 1, SHRINK_ROWS_ALONE>(task, args, ahead, token, row);
+    in_groups<4, 1>(task.num_tokens, [&](auto tokens, int64_t token) {
+        constexpr int ROWS = tokens == 4 ? SHRINK_ROWS : SHRINK_ROWS_ALONE;
+        for (int64_t row = 0; row < PAGE_ROWS; row += ROWS)
+            shrink_tile<T, tokens, ROWS>(task, args, ahead, token, row);
+    });
 }
 
 template <class T, int TOKENS, int VECS>
@@ -81,7 +80,7 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
         }
     }
     for (int i = 0; i < TOKENS; i++) {
-        T* y = (T*)args.y + task.tokens[token + i] * args.y_stride + task.site->offset + column;
+        T* y = y_of<T>(task, args, token + i) + column - task.first;
         for (int v = 0; v < VECS; v++) {
             if (width < LANES)
                 store_part(y, load_part(y, width) + sums[i][v], width);
@@ -91,71 +90,60 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
     }
 }
 
-// As many tokens at once as leave registers for `VECS` vectors of each.
-template <class T, int TOKENS, int VECS>
-void expand_tokens(const Task& task, const LoRAArgs& args, int64_t& token) {
+// As many vectors of each token at once as there are registers for.
+template <class T, int TOKENS>
+void expand_tokens(const Task& task, const LoRAArgs& args, int64_t token) {
+    constexpr int VECS = EXPAND_SUMS / std::max(TOKENS, 2);
     int64_t end = std::min(task.first + task.width, task.site->out_features);
-    for (; token + TOKENS <= task.num_tokens; token += TOKENS) {
-        int64_t column = task.first;
-        for (; column + VECS * LANES <= end; column += VECS * LANES)
-            expand_tile<T, TOKENS, VECS>(task, args, token, column, VECS * LANES);
-        for (; column < end; column += LANES)
-            expand_tile<T, TOKENS, 1>(task, args, token, column, std::min(LANES, end - column));
-    }
+    int64_t column = task.first;
+    for (; column + VECS * LANES <= end; column += VECS * LANES)
+        expand_tile<T, TOKENS, VECS>(task, args, token, column, VECS * LANES);
+    for (; column < end; column += LANES)
+        expand_tile<T, TOKENS, 1>(task, args, token, column, std::min(LANES, end - column));
 }
 
 // For few tokens, where reading b is what takes time: four of its rows at once from left to right,
 // which is the order that memory likes, with the sums in L1. Meanwhile the next page is asked for.
 template <class T, int TOKENS>
-void expand_streaming(const Task& task, const LoRAArgs& args, const T* ahead, int64_t& token) {
+void expand_streaming(const Task& task, const LoRAArgs& args, const T* ahead, int64_t token) {
     constexpr int ROWS = 4;
     int64_t stride = task.site->out_features;
     int64_t width = std::min(task.width, stride - task.first), whole = width / LANES * LANES;
-    for (; token + TOKENS <= task.num_tokens; token += TOKENS) {
-        alignas(64) float sums[TOKENS][WIDE_TILE] = {};
-        for (int64_t row = 0; row < task.num_pages * PAGE_ROWS; row += ROWS) {
-            int64_t page = row / PAGE_ROWS, skipped = row % PAGE_ROWS * stride;
-            const T* b = b_of<T>(task, page) + skipped;
-            const T* next = (page + 1 < task.num_pages ? b_of<T>(task, page + 1) : ahead) + skipped;
-            float factors[TOKENS][ROWS];
+    alignas(64) float sums[TOKENS][WIDE_TILE] = {};
+    for (int64_t row = 0; row < task.num_pages * PAGE_ROWS; row += ROWS) {
+        int64_t page = row / PAGE_ROWS, skipped = row % PAGE_ROWS * stride;
+        const T* b = b_of<T>(task, page) + skipped;
+        const T* next = (page + 1 < task.num_pages ? b_of<T>(task, page + 1) : ahead) + skipped;
+        float factors[TOKENS][ROWS];
+        for (int i = 0; i < TOKENS; i++)
+            for (int r = 0; r < ROWS; r++)
+                factors[i][r] = task.shrunk[(token + i) * task.token_stride + (row + r) * task.row_stride];
+        for (int64_t c = 0; c < whole; c += LANES) {
+            for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * stride + c, 0, 2);
+            for (int i = 0; i < TOKENS; i++) {
+                Vec sum = load(&sums[i][c]);
+                for (int r = 0; r < ROWS; r++) sum += factors[i][r] * load(b + r * stride + c);
+                store(&sums[i][c], sum);
+            }
+        }
+        for (int64_t c = whole; c < width; c++)
             for (int i = 0; i < TOKENS; i++)
                 for (int r = 0; r < ROWS; r++)
-                    factors[i][r] = task.shrunk[(token + i) * task.token_stride + (row + r) * task.row_stride];
-            for (int64_t c = 0; c < whole; c += LANES) {
-                for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * stride + c, 0, 2);
-                for (int i = 0; i < TOKENS; i++) {
-                    Vec sum = load(&sums[i][c]);
-                    for (int r = 0; r < ROWS; r++) sum += factors[i][r] * load(b + r * stride + c);
-                    store(&sums[i][c], sum);
-                }
-            }
-            for (int64_t c = whole; c < width; c++)
-                for (int i = 0; i < TOKENS; i++)
-                    for (int r = 0; r < ROWS; r++)
-                        sums[i][c] += factors[i][r] * to_float(b[r * stride + c]);
-        }
-        for (int i = 0; i < TOKENS; i++) {
-            T* y = (T*)args.y + task.tokens[token + i] * args.y_stride + task.site->offset +
-                   task.first;
-            for (int64_t c = 0; c < whole; c += LANES)
-                store(y + c, load(y + c) + load(&sums[i][c]));
-            for (int64_t c = whole; c < width; c++) from_float(y + c, to_float(y[c]) + sums[i][c]);
-        }
+                    sums[i][c] += factors[i][r] * to_float(b[r * stride + c]);
     }
+    for (int i = 0; i < TOKENS; i++) add_sums(y_of<T>(task, args, token + i), sums[i], width);
 }
 
 template <class T>
 void expand(const Task& task, const LoRAArgs& args, const T* ahead) {
-    int64_t token = 0;
-    if (task.num_tokens < FEW_TOKENS) {
-        expand_streaming<T, 4>(task, args, ahead, token);
-        expand_streaming<T, 2>(task, args, ahead, token);
-        expand_streaming<T, 1>(task, args, ahead, token);
-    } else {
-        expand_tokens<T, EXPAND_TOKENS, EXPAND_SUMS / EXPAND_TOKENS>(task, args, token);
-        expand_tokens<T, EXPAND_TOKENS / 2, 2 * EXPAND_SUMS / EXPAND_TOKENS>(task, args, token);
-        expand_tokens<T, 1, EXPAND_SUMS / 2>(task, args, token);
-    }
+    if (task.num_tokens < FEW_TOKENS)
+        in_groups<4, 2, 1>(task.num_tokens, [&](auto tokens, int64_t token) {
+            expand_streaming<T, tokens>(task, args, ahead, token);
+        });
+    else
+        in_groups<EXPAND_TOKENS, EXPAND_TOKENS / 2, 1>(
+            task.num_tokens,
+            [&](auto tokens, int64_t token) { expand_tokens<T, tokens>(task, args, token); });
 }
 
 }  // namespace
