@@ -1,7 +1,5 @@
 """The native kernels for CPUs: C++ with OpenMP, called through ctypes with tensors' addresses."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys
@@ -13,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.kernels.cpu.attention_args import AttentionArgs, attention_args
 from worker.kernels.cpu.build import load_library
 from worker.kernels.cpu.layer import LayerStep, NativeLayer
-from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites
+from worker.kernels.cpu.lora_args import LoRAArgs, lora_args, lora_plan
+from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
@@ -178,21 +178,21 @@ class NativeKernels:
         self._decoder_layer(layer.address, ctypes.addressof(step))
         return y
 
-    def _attention_of(self, batch: AttentionBatch) -> _AttentionArgs:
-        args: _AttentionArgs | None = batch.prepared.get(self.name)
+    def _attention_of(self, batch: AttentionBatch) -> AttentionArgs:
+        args: AttentionArgs | None = batch.prepared.get(self.name)
         if args is None:
-            args = batch.prepared[self.name] = _attention_args(batch)
+            args = batch.prepared[self.name] = attention_args(batch)
         return args
 
-    def _lora(self, sites: LoRASites, plan: LoRAPlan) -> tuple[_LoRAArgs, int]:
+    def _lora(self, sites: LoRASites, plan: LoRAPlan) -> tuple[LoRAArgs, int]:
         """The arguments of `sites` for a batch, and their address."""
         assert plan.page_rows == _PAGE_ROWS
         args = sites.prepared.get(self.name)
         if args is None:
-            args = sites.prepared[self.name] = _lora_args(sites)
+            args = sites.prepared[self.name] = lora_args(sites)
         prepared = plan.prepared.get(self.name)
         if prepared is None:
-            prepared = plan.prepared[self.name] = _lora_plan(plan)
+            prepared = plan.prepared[self.name] = lora_plan(plan)
         args[0].plan = prepared[1]
         return args[0], args[1]
 
@@ -261,99 +261,6 @@ class NativeKernels:
         assert cosine.is_contiguous()
         assert sine.is_contiguous()
         self._rope(x.data_ptr(), x.stride(0), cosine.data_ptr(), sine.data_ptr(), *x.shape)
-
-
-class _AttentionArgs(ctypes.Structure):
-    """AttentionArgs of attention.cpp."""
-
-    _fields_ = [
-        *((name, c_void_p) for name in ("query", "out", "keys", "values")),
-        *((name, c_void_p) for name in ("block_tables", "query_starts", "context_lens")),
-        *((name, c_int64) for name in ("query_stride", "table_stride", "num_seqs")),
-        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "key_dim", "value_dim")),
-        *((name, c_int64) for name in ("block_size", "window")),
-        *((name, c_float) for name in ("scaling", "softcap")),
-    ]
-
-
-class _Site(ctypes.Structure):
-    """Site of lora.h."""
-
-    _fields_ = [
-        *((name, c_void_p) for name in ("a", "b")),
-        *((name, c_int64) for name in ("a_stride", "b_stride")),
-        *((name, c_int64) for name in ("out_features", "offset", "group", "layer")),
-    ]
-
-
-class _Pages(ctypes.Structure):
-    """Pages of lora.h."""
-
-    _fields_ = [*((name, c_void_p) for name in ("starts", "pages")), ("row_length", c_int64)]
-
-
-class _Plan(ctypes.Structure):
-    """Plan of lora.h."""
-
-    _fields_ = [
-        *((name, c_void_p) for name in ("token_starts", "tokens", "groups")),
-        ("num_adapters", c_int64),
-    ]
-
-
-class _LoRAArgs(ctypes.Structure):
-    """LoRAArgs of lora.h."""
-
-    _fields_ = [
-        *((name, c_void_p) for name in ("sites", "plan", "x", "y")),
-        *((name, c_int64) for name in ("num_sites", "in_features", "x_stride", "y_stride")),
-    ]
-
-
-def _attention_args(batch: AttentionBatch) -> _AttentionArgs:
-    """The part that all layers share; `batch` keeps the memory alive."""
-    return _AttentionArgs(
-        block_tables=batch.block_tables.data_ptr(),
-        table_stride=batch.block_tables.stride(0),
-        query_starts=batch.query_starts.data_ptr(),
-        context_lens=batch.context_lens.data_ptr(),
-        num_seqs=len(batch.context_lens),
-    )
-
-
-def _lora_args(sites: LoRASites) -> tuple[_LoRAArgs, int, Any]:
-    array = (_Site * len(sites.sites))(*map(_lora_site, sites.sites))
-    args = _LoRAArgs(sites=ctypes.addressof(array), num_sites=len(sites.sites))
-    return args, ctypes.addressof(args), array
-
-
-def _lora_site(site: LoRASite) -> _Site:
-    return _Site(
-        a=site.a.data_ptr(),
-        b=site.b.data_ptr(),
-        a_stride=site.a.stride(0),
-        b_stride=site.b.stride(0),
-        out_features=site.b.shape[2],
-        offset=site.offset,
-        group=site.group,
-        layer=site.layer,
-    )
-
-
-def _lora_plan(plan: LoRAPlan) -> tuple[_Plan, int, Any]:
-    array = (_Pages * len(plan.pages))(
-        *(
-            _Pages(of_group.starts.data_ptr(), of_group.pages.data_ptr(), of_group.pages.shape[1])
-            for of_group in plan.pages
-        )
-    )
-    struct = _Plan(
-        token_starts=plan.token_starts.data_ptr(),
-        tokens=plan.tokens.data_ptr(),
-        groups=ctypes.addressof(array),
-        num_adapters=len(plan.token_starts) - 1,
-    )
-    return struct, ctypes.addressof(struct), array
 
 
 def _rows(x: Tensor) -> Tensor:
