@@ -14,7 +14,8 @@ from worker.adapter_budgets import AdapterBudgets
 from worker.adapter_reader import AdapterReader
 from worker.adapter_roots import AdapterRoots
 from worker.adapter_store import AdapterStore
-from worker.engine.engine import Engine, EngineConfig
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
 from worker.engine.grammar import GrammarCompiler
 from worker.grammars import Grammars
 from worker.lora.adapter import Digests, LoRAAdapter, read_adapter

@@ -14,7 +14,8 @@ from tiny import save_adapter, tiny_model
 from shared.errors import AdapterRejected, ErrorCode, SettingsError
 from shared.ids import AdapterVersion
 from shared.results import FinishReason
-from worker.engine.engine import Engine, EngineConfig
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
 from worker.engine.request import RequestId, StepOutput
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.model.kv_cache import bytes_per_block

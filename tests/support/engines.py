@@ -9,7 +9,8 @@ from tiny import tiny_tokenizer
 from transformers import PreTrainedModel
 
 from shared.ids import AdapterVersion
-from worker.engine.engine import Engine, EngineConfig
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.lora.adapter import read_adapter
 from worker.model.kv_cache import bytes_per_block

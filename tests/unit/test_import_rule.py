@@ -24,6 +24,7 @@ POLICY_FILES = {
     "worker/engine/request.py",
     "worker/engine/block_manager.py",
     "worker/engine/scheduler.py",
+    "worker/engine/residents.py",
     "worker/lora/names.py",
     "worker/lora/pages.py",
 }

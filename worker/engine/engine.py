@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError
+from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.ids import AdapterVersion
 from shared.results import FinishReason
 from worker.engine.block_manager import BlockManager
+from worker.engine.config import EngineConfig
 from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.residents import Residents, first_to_go
 from worker.engine.scheduler import Scheduler, step_size
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
@@ -23,20 +25,6 @@ from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
 from worker.model.loader import LoadedModel
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """Budgets of one engine."""
-
-    max_num_seqs: int = 64
-    max_num_batched_tokens: int = 512
-    max_model_len: int | None = None
-    """None: the model's, or what the KV cache holds if that is less."""
-    kv_cache_bytes: int = 2 << 30
-    adapter_bytes: int = 1 << 30
-    caches_prefixes: bool = True
-    """Whether requests share the KV blocks of equal beginnings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +62,7 @@ class Engine:
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig) -> None:
         num_blocks = config.kv_cache_bytes // bytes_per_block(loaded.kv_shapes, loaded.dtype)
-        self.max_model_len = _max_model_len(loaded.max_model_len, config, num_blocks)
+        self.max_model_len = config.longest(loaded.max_model_len, num_blocks)
         self.base = loaded.base
         self._pool = LoRAPool(
             self.base, max_bytes=config.adapter_bytes, dtype=loaded.dtype, device=loaded.device
@@ -91,9 +79,7 @@ class Engine:
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
         self._rejected: list[StepOutput] = []
-        self._last_used: dict[AdapterVersion, int] = {}
-        self._weights: dict[AdapterVersion, str] = {}
-        """Digests of the resident adapters' weights."""
+        self._residents = Residents()
         self._caches_prefixes = config.caches_prefixes
         self.num_failures_in_a_row = 0
         """Failed steps since the last good one: many mean that the device is broken."""
@@ -143,9 +129,10 @@ class Engine:
         self._check_size(image)
         evicted: list[AdapterVersion] = []
         while (reserved := self._pool.reserve(image)) is None:
-            victim = self._victim(image, surplus) if may_evict else None
-            if victim is None:
+            idle = self._idle()
+            if not (may_evict and idle and self._would_fit(image.num_bytes, idle)):
                 break
+            victim = first_to_go(idle, surplus)
             self.remove_adapter(victim)
             evicted.append(victim)
         return Placing(reserved, evicted)
@@ -157,8 +144,7 @@ class Engine:
     def activate_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
         """Make an adapter resident that is written."""
         self._pool.activate(reserved)
-        self._last_used[image.version] = self._num_steps
-        self._weights[image.version] = image.weights_digest
+        self._residents.add(image.version, image.weights_digest)
 
     def add_adapter(self, adapter: LoRAAdapter) -> list[AdapterVersion]:
         """Make an adapter resident at once; for who has no steps to run meanwhile.
@@ -169,7 +155,7 @@ class Engine:
         Raises:
             AdapterRejected: it doesn't fit into the adapter memory beside those in use.
         """
-        if adapter.version in self._last_used:
+        if adapter.version in self._residents:
             return []
         image = self._pool.layout.image(adapter)
         placing = self.place(image)
@@ -187,8 +173,7 @@ class Engine:
             self._scheduler.finish(request)
             self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
         self._pool.remove(version)
-        self._last_used.pop(version, None)
-        self._weights.pop(version, None)
+        self._residents.discard(version)
 
     def step(self) -> list[StepOutput]:
         """Run one step and say what it brought; an error ends requests, never the engine."""
@@ -229,7 +214,7 @@ class Engine:
             request.num_computed_tokens = computed.chunk.end
             self._scheduler.blocks.remember(request, computed.chunk.start)
             if request.version is not None:
-                self._last_used[request.version] = self._num_steps
+                self._residents.used(request.version)
             if computed.token is not None:
                 outputs.append(self._append(request, computed.token, computed.logprobs))
         return outputs
@@ -269,7 +254,7 @@ class Engine:
         return StepOutput(request_id=request.id, error=error)
 
     def _reason_to_reject(self, request: Request) -> JobError | None:
-        if request.version is not None and request.version not in self._last_used:
+        if request.version is not None and request.version not in self._residents:
             return _not_resident(request)
         if request.num_tokens >= self.max_model_len:
             return JobError(
@@ -285,7 +270,7 @@ class Engine:
         """
         if not self._caches_prefixes or request.scores_prompt:
             return None
-        weights = "" if request.version is None else self._weights[request.version]
+        weights = "" if request.version is None else self._residents.weights_digest(request.version)
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
 
     def has_room(self, num_bytes: int) -> bool:
@@ -297,9 +282,9 @@ class Engine:
         return free + sum(map(self._pool.bytes_of, idle)) >= num_bytes
 
     def _idle(self) -> list[AdapterVersion]:
-        """Resident adapters that no request uses."""
+        """Resident adapters that no request uses, the least recently used first."""
         in_use = {request.version for request in self._scheduler.requests}
-        return [version for version in self._last_used if version not in in_use]
+        return [version for version in self._residents if version not in in_use]
 
     def _check_size(self, image: AdapterImage) -> None:
         if image.num_bytes > self._pool.max_bytes:
@@ -307,15 +292,6 @@ class Engine:
                 f"adapter {image.version} takes {image.num_bytes} bytes, and all of "
                 f"--adapter-memory-mb is {self._pool.max_bytes}"
             )
-
-    def _victim(
-        self, image: AdapterImage, surplus: Collection[AdapterVersion]
-    ) -> AdapterVersion | None:
-        """The least recently used idle adapter; None if all of them wouldn't make room."""
-        idle = self._idle()
-        if not self._would_fit(image.num_bytes, idle):
-            return None
-        return min(idle, key=lambda v: (v not in surplus, self._last_used[v]), default=None)
 
 
 _STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
@@ -326,19 +302,3 @@ def _not_resident(request: Request) -> JobError:
     return JobError(
         code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
     )
-
-
-def _max_model_len(of_model: int, config: EngineConfig, num_blocks: int) -> int:
-    in_cache = num_blocks * BLOCK_SIZE
-    wanted = config.max_model_len
-    if wanted is None:
-        if in_cache < BLOCK_SIZE:
-            raise SettingsError("--kv-cache-mb is too small for one block of the KV cache")
-        return min(of_model, in_cache)
-    if wanted > of_model:
-        raise SettingsError(f"--max-model-len {wanted} is over the model's {of_model}")
-    if wanted > in_cache:
-        raise SettingsError(
-            f"--max-model-len {wanted} needs a larger --kv-cache-mb: it holds {in_cache} tokens"
-        )
-    return wanted

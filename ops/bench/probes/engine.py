@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ops.bench.modules import MeasurementFailed
 from shared.ids import AdapterVersion
 from worker.engine.batch import build_step
-from worker.engine.engine import Engine, EngineConfig
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.lora.adapter import LoRAAdapter, read_adapter
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block

@@ -57,7 +57,8 @@ def main(
     """Decode steps without and with a schema in turn, in one engine."""
     share_cores()  # as the worker does, before torch is imported
     use_huge_pages()
-    from worker.engine.engine import Engine, EngineConfig
+    from worker.engine.config import EngineConfig
+    from worker.engine.engine import Engine
     from worker.engine.grammar import GrammarCompiler, json_source
     from worker.model.loader import load_model
 

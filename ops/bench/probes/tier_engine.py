@@ -14,7 +14,8 @@ from ops.bench.modules import MeasurementFailed
 from ops.bench.probes.engine import endless_request, random_prompt
 from shared.ids import AdapterVersion
 from worker.adapter_budgets import AdapterBudgets
-from worker.engine.engine import Engine, EngineConfig
+from worker.engine.config import EngineConfig
+from worker.engine.engine import Engine
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
 from worker.loader_threads import LoaderThreads

@@ -1,0 +1,36 @@
+from shared.ids import AdapterVersion
+from worker.engine.residents import Residents, first_to_go
+
+A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
+
+
+def residents() -> Residents:
+    made = Residents()
+    for version in (A, B, C):
+        made.add(version, f"weights of {version}")
+    return made
+
+
+def test_the_least_recently_used_come_first() -> None:
+    all_three = residents()
+    all_three.used(A)
+    assert list(all_three) == [B, C, A]
+
+
+def test_what_is_gone_is_not_resident_and_may_go_twice() -> None:
+    all_three = residents()
+    for _ in range(2):
+        all_three.discard(B)
+    assert B not in all_three
+    assert list(all_three) == [A, C]
+
+
+def test_use_does_not_change_what_weights_a_version_has() -> None:
+    all_three = residents()
+    all_three.used(B)
+    assert all_three.weights_digest(B) == "weights of b@1"
+
+
+def test_the_first_goes_unless_another_is_surplus() -> None:
+    assert first_to_go([A, B, C], surplus=()) == A
+    assert first_to_go([A, B, C], surplus={C, B}) == B
