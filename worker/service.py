@@ -2,16 +2,13 @@
 
 import asyncio
 import contextlib
-import gc
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from shared.adapter_views import AdapterViews
-from shared.connection import Redis, check_redis, connect
+from shared.connection import Redis
 from shared.errors import EngineBroken, RedisUnavailable, SettingsError
 from shared.events import Tokens
 from shared.ids import WorkerId
@@ -20,7 +17,7 @@ from shared.jobs import ClaimedJob
 from shared.keys import Keys
 from shared.outcomes import Mail
 from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.registry import Registry
 from shared.settings import WorkerSettings
 from shared.streams import recover
 from shared.tasks import cancel_tasks
@@ -31,19 +28,18 @@ from worker.adapters import MAX_LOADING, Adapters
 from worker.consumer import Consumer
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
-from worker.huge_pages import use_huge_pages
 from worker.info import budgets, worker_info
 from worker.inspector import Inspector
 from worker.lease import Lease
 from worker.loader_threads import LoaderThreads
 from worker.look_ahead import LookAhead
 from worker.lora.names import parse_adapter_flags
+from worker.membership import Membership
 from worker.publisher import Publisher
 from worker.read_each import read_each
 from worker.retry import MAX_DELAY_S
 from worker.running import RunningJobs
 from worker.served import ServedModel
-from worker.share_cores import share_cores
 
 if TYPE_CHECKING:  # it imports torch
     from worker.lora.adapter import LoRAAdapter
@@ -55,7 +51,6 @@ MAIL_S = 1.0
 """Longest wait for mail: under a new id there is another mailbox to look into."""
 HAND_OVER_S = 5.0
 """Longest farewell; what it leaves undone, the end of the lease does."""
-MISMATCHES_UNTIL_RECONCILED = 2
 
 
 class Worker:
@@ -76,8 +71,8 @@ class Worker:
         )
         self._lease = Lease(
             lease_ms=settings.lease_ms,
-            register=self._register,
-            beat=self._beat,
+            register=self._enter,
+            beat=lambda wid: self._membership.beat(wid),
             on_lost=self._drop_all,
         )
         self._publisher = Publisher(
@@ -99,6 +94,15 @@ class Worker:
             host=served.host,
             threads=self._loader_threads,
             num_jobs=lambda: self._jobs.num_by_version,
+        )
+        self._membership = Membership(
+            self._queue,
+            self._registry,
+            self._adapters,
+            self._jobs,
+            base=served.base,
+            lease_ms=settings.lease_ms,
+            info=self._info,
         )
         self._inspector = Inspector(
             Inspections(redis, self._keys), served.inspect, self._inspector_thread
@@ -124,10 +128,6 @@ class Worker:
             recover=self._recover,
             on_room=self._look_ahead.note_room,
         )
-        self._listed: list[Adapter] = []
-        self._epoch: str | None = None
-        """The registry's, when it last knew all of the listed."""
-        self._num_mismatches = 0
         self._engine_is_broken = asyncio.Event()
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
@@ -167,12 +167,12 @@ class Worker:
         async for adapter in read_each(sources, self._read_adapter, self._served.named):
             await self._adapters.add(adapter)
             source = _for_all_workers(sources[adapter.name])
-            self._listed.append(entry_of(adapter, source))
+            self._membership.bring(entry_of(adapter, source))
         await self._lease.take()
         log.info(
             "worker_ready",
             model=self._served.base.version,
-            adapters=len(self._listed),
+            adapters=len(sources),
             **budgets(self._settings, self._served),
         )
 
@@ -225,37 +225,9 @@ class Worker:
         await self._queue.leave(self._lease.wid)
         log.info("worker_left", worker=self._lease.wid, released=released)
 
-    async def _register(self, wid: WorkerId) -> None:
-        """Enter the pool, with all that it would have to know if Redis had lost everything."""
-        await self._register_adapters(await self._registry.set_base(self._served.base))
-        await self._queue.register(
-            wid,
-            lease_ms=self._settings.lease_ms,
-            info=self._info(),
-            residents=self._adapters.holding.for_registration(),
-        )
+    async def _enter(self, wid: WorkerId) -> None:
+        await self._membership.enter(wid)
         self._consumer.wake()
-
-    async def _register_adapters(self, epoch: str) -> None:
-        """Tell the registry what this worker was started with, once in each of its epochs."""
-        if epoch == self._epoch:
-            return
-        for adapter in self._listed:
-            version = await self._registry.add_adapter(adapter)
-            if version != adapter.version:
-                log.warning("adapter_superseded", version=adapter.version, served=version)
-        self._epoch = epoch
-
-    async def _beat(self, wid: WorkerId) -> None:
-        lease_ms = self._settings.lease_ms
-        num_booked = await self._queue.beat(
-            wid, lease_ms=lease_ms, info=self._info(), loading=self._adapters.loading
-        )
-        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
-        if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
-            known = [job.id for job in self._jobs]
-            num_returned = await self._queue.reconcile(wid, known, grace_ms=lease_ms // 3)
-            log.warning("jobs_reconciled", booked=num_booked, returned=num_returned)
 
     async def _read_mail(self) -> None:
         while True:
@@ -326,45 +298,3 @@ def _for_all_workers(source: str) -> str:
     """A folder's full path, as workers may have been started elsewhere; a hub id as it is."""
     folder = Path(source).expanduser()
     return str(folder.resolve()) if folder.is_dir() else source
-
-
-def run_worker(settings: WorkerSettings) -> None:
-    """Run a worker until SIGTERM or SIGINT has drained it; a second signal hurries it.
-
-    Raises:
-        LorikeetError: it can't start.
-    """
-    run_with(settings, _load)
-
-
-def _load(settings: WorkerSettings) -> ServedModel:
-    share_cores()
-    use_huge_pages()
-    # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
-    from worker.loading import load_served
-
-    served = load_served(settings)
-    # What is here stays: to look through all of it for garbage again and again takes tenths of a
-    # second each time, in which no thread computes.
-    gc.collect()
-    gc.freeze()
-    return served
-
-
-def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
-    """Run a worker that serves what `load` gives; like `run_worker` otherwise."""
-    asyncio.run(_run(settings, load))
-
-
-async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
-    parse_adapter_flags(settings.adapters)  # a wrong one needn't wait for the model
-    redis = connect(settings.redis_url)
-    try:
-        await check_redis(redis, settings.redis_url)
-        worker = Worker(settings, redis, await asyncio.to_thread(load, settings))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
-        await worker.run()
-    finally:
-        await redis.aclose()

@@ -23,7 +23,7 @@ def worker(base: ModelArgument = None, **given: Any) -> None:
     """Run one engine: a base model and its adapters. Needs Redis; any number may run."""
     settings = read_settings(WorkerSettings, {**given, **base_model(base, given)})
     configure_logging(settings.log_level, process="worker")
-    from worker.service import run_worker
+    from worker.process import run_worker
 
     run_worker(settings)
 

@@ -24,8 +24,8 @@ from worker.adapter_entry import entry_of
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.grammars import Grammars
+from worker.process import run_with
 from worker.served import ServedModel
-from worker.service import run_with
 from worker.text import Tokenizer
 
 HF = byte_level_tokenizer()

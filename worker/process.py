@@ -1,0 +1,56 @@
+"""A worker's process: it loads what it serves, and serves until a signal says stop."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable
+
+from shared.connection import check_redis, connect
+from shared.settings import WorkerSettings
+from worker.huge_pages import use_huge_pages
+from worker.lora.names import parse_adapter_flags
+from worker.served import ServedModel
+from worker.service import Worker
+from worker.share_cores import share_cores
+
+
+def run_worker(settings: WorkerSettings) -> None:
+    """Run a worker until SIGTERM or SIGINT has drained it; a second signal hurries it.
+
+    Raises:
+        LorikeetError: it can't start.
+    """
+    run_with(settings, _load)
+
+
+def _load(settings: WorkerSettings) -> ServedModel:
+    share_cores()
+    use_huge_pages()
+    # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
+    from worker.loading import load_served
+
+    served = load_served(settings)
+    # What is here stays: to look through all of it for garbage again and again takes tenths of a
+    # second each time, in which no thread computes.
+    gc.collect()
+    gc.freeze()
+    return served
+
+
+def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
+    """Run a worker that serves what `load` gives; like `run_worker` otherwise."""
+    asyncio.run(_run(settings, load))
+
+
+async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
+    parse_adapter_flags(settings.adapters)  # a wrong one needn't wait for the model
+    redis = connect(settings.redis_url)
+    try:
+        await check_redis(redis, settings.redis_url)
+        worker = Worker(settings, redis, await asyncio.to_thread(load, settings))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+        await worker.run()
+    finally:
+        await redis.aclose()
