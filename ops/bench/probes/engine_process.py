@@ -5,6 +5,7 @@ Each prints its rows as one line of JSON.
 
 import json
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,6 +85,20 @@ def steps(model: Model, adapters: Adapters, sizes: Sizes) -> None:
 
 
 @app.command()
+def lora(model: Model, adapters: Adapters, sizes: Sizes) -> None:
+    """The same steps, and the bandwidth in turn with them."""
+    from ops.bench.bandwidth import measure_bandwidth
+
+    probe = _probe(model, adapters, max_num_seqs=max(sizes))
+    bandwidths: list[float] = []
+    found = [
+        _step(probe, batch, after_round=lambda: bandwidths.append(measure_bandwidth()))
+        for batch in sizes
+    ]
+    _print_with_bandwidth("steps", found, bandwidths)
+
+
+@app.command()
 def contexts(model: Model, sizes: Sizes) -> None:
     """Prefill and decode steps of one sequence at each context length, and the bandwidth."""
     from ops.bench.bandwidth import measure_bandwidth
@@ -106,8 +121,7 @@ def contexts(model: Model, sizes: Sizes) -> None:
         )
         for n, tokens in enumerate(sizes)
     ]
-    bandwidth = statistics.median(bandwidths)
-    print(json.dumps({"contexts": [asdict(c) for c in found], "bandwidth": bandwidth}))
+    _print_with_bandwidth("contexts", found, bandwidths)
 
 
 @app.command()
@@ -165,13 +179,23 @@ def _parts(probe: "EngineProbe", timers: "PartTimers", batch: int, versions: lis
     )
 
 
-def _step(probe: "EngineProbe", batch: int) -> Step:
+def _print_with_bandwidth(
+    name: str, rows: Sequence[Step | Context], bandwidths: Sequence[float]
+) -> None:
+    found = {name: [asdict(row) for row in rows], "bandwidth": statistics.median(bandwidths)}
+    print(json.dumps(found))
+
+
+def _step(
+    probe: "EngineProbe", batch: int, *, after_round: Callable[[], None] = lambda: None
+) -> Step:
     used = probe.adapters[:batch]
     versions = [adapter.version for adapter in used]
-    rounds = [
-        (_decode_ms(probe, batch, [None]), _decode_ms(probe, batch, versions))
-        for _ in range(ROUNDS)
-    ]
+    rounds = []
+    for _ in range(ROUNDS):
+        base_ms = _decode_ms(probe, batch, [None])
+        rounds.append((base_ms, _decode_ms(probe, batch, versions)))
+        after_round()
     return Step(
         batch=batch,
         base_ms=statistics.median(base for base, _ in rounds),

@@ -20,9 +20,8 @@ def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Findin
 
 def measure_lora(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
     """The LoRA part of a step beside the time that reading its weights takes."""
-    bandwidth = float(run_module("bandwidth"))
-    found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
-    return lora_finding([Step(**step) for step in found], bandwidth)
+    found = run_module(ENGINE, "lora", str(model), str(adapters), *_flags("size", batches))
+    return lora_finding([Step(**step) for step in found["steps"]], found["bandwidth"])
 
 
 def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
