@@ -24,7 +24,7 @@ def test_no_training_prompt_holds_a_held_out_name_or_city() -> None:
     held_out = (*words.HELD_OUT_FIRST_NAMES, *words.HELD_OUT_LAST_NAMES, *words.HELD_OUT_CITIES)
     assert not learned.intersection(held_out)
     assert not {"mirrors", "Quito"} & learned  # the teacher knows them
-    assert {"Parcels", "Uganda"} & learned
+    assert learned >= {"Parcels", "Uganda"}
 
 
 def test_an_orders_answer_holds_what_its_prompt_says() -> None:
