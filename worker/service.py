@@ -72,7 +72,7 @@ class Worker:
         self._lease = Lease(
             lease_ms=settings.lease_ms,
             register=self._enter,
-            beat=lambda wid: self._membership.beat(wid),
+            beat=lambda wid: self._membership.beat(wid),  # made below: adapters need the lease
             on_lost=self._drop_all,
         )
         self._publisher = Publisher(

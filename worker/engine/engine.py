@@ -214,7 +214,7 @@ class Engine:
             request.num_computed_tokens = computed.chunk.end
             self._scheduler.blocks.remember(request, computed.chunk.start)
             if request.version is not None:
-                self._residents.used(request.version)
+                self._residents.note_use(request.version)
             if computed.token is not None:
                 outputs.append(self._append(request, computed.token, computed.logprobs))
         return outputs

@@ -27,7 +27,7 @@ class Residents:
         """Note a version that is written, as the most recently used one."""
         self._weights_digests[version] = weights_digest
 
-    def used(self, version: AdapterVersion) -> None:
+    def note_use(self, version: AdapterVersion) -> None:
         """Note that a resident version took part in a step."""
         self._weights_digests[version] = self._weights_digests.pop(version)
 
@@ -39,5 +39,8 @@ class Residents:
 def first_to_go(
     idle: Sequence[AdapterVersion], surplus: Collection[AdapterVersion]
 ) -> AdapterVersion:
-    """Of some versions, the least recently used first: `surplus` ones go before all others."""
+    """Which of `idle` goes, the least recently used first; those that are `surplus` before others.
+
+    There is at least one.
+    """
     return next((version for version in idle if version in surplus), idle[0])

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.huge_pages import use_huge_pages
-from worker.share_cores import share_cores
+from ops.bench.probes.loaded import load_as_worker
 
 if TYPE_CHECKING:
     from ops.bench.probes.engine import EngineProbe
@@ -86,10 +85,10 @@ def steps(model: Model, adapters: Adapters, sizes: Sizes) -> None:
 
 @app.command()
 def lora(model: Model, adapters: Adapters, sizes: Sizes) -> None:
-    """The same steps, and the bandwidth in turn with them."""
+    """Decode steps as `steps` measures them, in turn with the bandwidth."""
+    probe = _probe(model, adapters, max_num_seqs=max(sizes))
     from ops.bench.bandwidth import measure_bandwidth
 
-    probe = _probe(model, adapters, max_num_seqs=max(sizes))
     bandwidths: list[float] = []
     found = [
         _step(probe, batch, after_round=lambda: bandwidths.append(measure_bandwidth()))
@@ -101,9 +100,9 @@ def lora(model: Model, adapters: Adapters, sizes: Sizes) -> None:
 @app.command()
 def contexts(model: Model, sizes: Sizes) -> None:
     """Prefill and decode steps of one sequence at each context length, and the bandwidth."""
+    probe = _probe(model, None, max_num_seqs=1)
     from ops.bench.bandwidth import measure_bandwidth
 
-    probe = _probe(model, None, max_num_seqs=1)
     probe.prefill_s(CONTEXT)  # warm up
     sizes = sorted(sizes)
     prefill_ms = [1000 * probe.prefill_s(tokens) / tokens for tokens in sizes]
@@ -127,7 +126,7 @@ def contexts(model: Model, sizes: Sizes) -> None:
 @app.command()
 def parts(model: Model, adapters: Adapters, sizes: Sizes) -> None:
     """The parts of decode steps of each batch size, with the base model and with adapters."""
-    loaded = _loaded(model)
+    loaded = load_as_worker(model)
     from ops.bench.probes.part_timers import PartTimers
 
     timers = PartTimers(loaded)
@@ -140,7 +139,7 @@ def parts(model: Model, adapters: Adapters, sizes: Sizes) -> None:
 
 
 def _probe(model: Path, adapters: Path | None, *, max_num_seqs: int) -> "EngineProbe":
-    return _probe_of(_loaded(model), adapters, max_num_seqs=max_num_seqs)
+    return _probe_of(load_as_worker(model), adapters, max_num_seqs=max_num_seqs)
 
 
 def _probe_of(loaded: "LoadedModel", adapters: Path | None, *, max_num_seqs: int) -> "EngineProbe":
@@ -148,19 +147,6 @@ def _probe_of(loaded: "LoadedModel", adapters: Path | None, *, max_num_seqs: int
 
     folders = sorted(adapters.iterdir()) if adapters else []
     return EngineProbe(loaded, {f.name: f for f in folders}, max_num_seqs=max_num_seqs)
-
-
-def _loaded(model: Path) -> "LoadedModel":
-    share_cores()  # as the worker does, before torch is imported
-    use_huge_pages()
-    import torch
-
-    from worker.model.loader import load_model
-    from worker.threads import take_cores
-
-    loaded = load_model(str(model), dtype="bfloat16", device="cpu")
-    take_cores(torch.get_num_threads(), loaded.kernels)
-    return loaded
 
 
 def _parts(probe: "EngineProbe", timers: "PartTimers", batch: int, versions: list[Any]) -> Parts:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ops.bench.modules import MeasurementFailed
-from worker.huge_pages import use_huge_pages
-from worker.share_cores import share_cores
+from ops.bench.probes.loaded import load_as_worker
 
 if TYPE_CHECKING:
     from worker.engine.engine import Engine
@@ -55,14 +54,11 @@ def main(
     batch: Annotated[int, typer.Option(help="rows that decode at temperature 1")],
 ) -> None:
     """Decode steps without and with a schema in turn, in one engine."""
-    share_cores()  # as the worker does, before torch is imported
-    use_huge_pages()
+    loaded = load_as_worker(model)
     from worker.engine.config import EngineConfig
     from worker.engine.engine import Engine
     from worker.engine.grammar import GrammarCompiler, json_source
-    from worker.model.loader import load_model
 
-    loaded = load_model(str(model), dtype="bfloat16", device="cpu")
     engine = Engine(loaded, EngineConfig(max_num_seqs=batch))
     compiler = GrammarCompiler(
         loaded.tokenizer, vocab_size=loaded.config.vocab_size, eos_ids=loaded.eos_ids

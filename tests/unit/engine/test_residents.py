@@ -13,7 +13,7 @@ def residents() -> Residents:
 
 def test_the_least_recently_used_come_first() -> None:
     all_three = residents()
-    all_three.used(A)
+    all_three.note_use(A)
     assert list(all_three) == [B, C, A]
 
 
@@ -27,7 +27,7 @@ def test_what_is_gone_is_not_resident_and_may_go_twice() -> None:
 
 def test_use_does_not_change_what_weights_a_version_has() -> None:
     all_three = residents()
-    all_three.used(B)
+    all_three.note_use(B)
     assert all_three.weights_digest(B) == "weights of b@1"
 
 

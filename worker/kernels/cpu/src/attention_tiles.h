@@ -34,7 +34,7 @@ public:
         depth = round_up(key_dim, DEPTH);
         for (int tile = 0; tile < 5; tile++) sizes.set(tile, std::min(HEIGHT, of.rows.count), 64);
         sizes.use();
-        of.rows.copy_queries(buffers.queries.fit(of.rows.padded() * depth), depth);
+        of.rows.copy_queries(buffers.queries.fit(of.rows.num_padded() * depth), depth);
     }
 
     int64_t num_asks() const { return of.num_keys() * 3 / 2; }

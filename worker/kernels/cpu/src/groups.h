@@ -11,7 +11,10 @@ namespace {
 template <int SIZE, int... SMALLER, class Run>
 void in_groups(int64_t count, const Run& run, int64_t first = 0) {
     for (; first + SIZE <= count; first += SIZE) run(std::integral_constant<int, SIZE>{}, first);
-    if constexpr (sizeof...(SMALLER) > 0) in_groups<SMALLER...>(count, run, first);
+    if constexpr (sizeof...(SMALLER) > 0)
+        in_groups<SMALLER...>(count, run, first);
+    else
+        static_assert(SIZE == 1, "else rows would be left");
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ const T* b_of(const Task& task, int64_t page) {
     return (const T*)task.site->b + task.pages[page] * task.site->b_stride + task.first;
 }
 
-// The outputs of a task's token, from the first of the task's columns on.
+// The outputs of an expand task's token, from the first of the task's columns on.
 template <class T>
 T* y_of(const Task& task, const LoRAArgs& args, int64_t token) {
     return (T*)args.y + task.tokens[token] * args.y_stride + task.site->offset + task.first;
