@@ -71,11 +71,6 @@ private:
     std::vector<bf16>& queries;
     std::vector<float>& transposed;
 
-    // By value: with Dot's reference to the sum GCC keeps sums in memory.
-    static Vec multiply_add(Vec sum, __m512bh a, __m512bh b) {
-        return (Vec)_mm512_dpbf16_ps((__m512)sum, a, b);
-    }
-
     // The cache is read once and scattered, so that only asking ahead keeps memory busy.
     void score_in_place(const bf16* rows, int64_t k, float* scores) {
         switch (key_dim) {
@@ -111,7 +106,7 @@ private:
                 const __m512bh pairs = Pairs::get_of(key, d, size);
                 for (int r = 0; r < ROWS; r++)
                     products.of_row[r] =
-                        multiply_add(products.of_row[r], Pairs::get(rows + r * depth + d), pairs);
+                        Pairs::add(products.of_row[r], Pairs::get(rows + r * depth + d), pairs);
             }
             if (asks) of.next.ask();
             return products;
@@ -158,16 +153,9 @@ private:
         for (int64_t d = 0; d < depth; d += 2) {
             __m512bh keys = (__m512bh)load(&transposed[d / 2 * LANES]);
             for (int i = 0; i < ROWS; i++)
-                sums[i] = multiply_add(sums[i], pair_at(rows + i * depth + d), keys);
+                sums[i] = Pairs::add(sums[i], Pairs::get_pair(rows + i * depth + d), keys);
         }
         for (int i = 0; i < ROWS; i++) store(scores + i * CHUNK, sums[i]);
-    }
-
-    // One pair for all lanes.
-    static __m512bh pair_at(const bf16* pair) {
-        int32_t bits;
-        std::memcpy(&bits, pair, sizeof bits);
-        return (__m512bh)_mm512_set1_epi32(bits);
     }
 
     template <int WORDS>
@@ -197,9 +185,9 @@ private:
                 __m512bh highs = (__m512bh)_mm512_unpackhi_epi16(a, b);
 #pragma GCC unroll 4
                 for (int i = 0; i < ROWS; i++) {
-                    __m512bh pair = pair_at(weights + i * CHUNK + k);
-                    low[i][w] = multiply_add(low[i][w], lows, pair);
-                    high[i][w] = multiply_add(high[i][w], highs, pair);
+                    __m512bh pair = Pairs::get_pair(weights + i * CHUNK + k);
+                    low[i][w] = Pairs::add(low[i][w], lows, pair);
+                    high[i][w] = Pairs::add(high[i][w], highs, pair);
                 }
             }
         }

@@ -39,13 +39,11 @@ IVec columns_of(IVec pairs) {
 
 template <int>
 IVec factor_of(const Input* x) {
-    int32_t pair;
-    std::memcpy(&pair, x, sizeof pair);
-    return IVec{} + pair;
+    return (IVec)Dot<bf16>::get_pair(x);
 }
 
 Vec add(Vec sums, IVec columns, IVec factor) {
-    return (Vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)columns, (__m512bh)factor);
+    return Dot<bf16>::add(sums, (__m512bh)columns, (__m512bh)factor);
 }
 
 const Input* inputs(const bf16* x, int64_t& stride, int64_t, int64_t) {

@@ -61,9 +61,12 @@ void add_tasks(Tasks& tasks, Task task, const Way& way, float* shrunk) {
         task.row_stride = way.by_tiles ? round_up(task.num_tokens, 4) : 1;
         for (task.first = 0; task.first < task.num_pages; task.first++) tasks.shrinks.push_back(task);
     }
-    task.tokens = tokens, task.num_tokens = num_tokens, task.shrunk = shrunk, task.width = way.width;
-    for (task.first = 0; task.first < task.site->out_features; task.first += way.width)
+    task.tokens = tokens, task.num_tokens = num_tokens, task.shrunk = shrunk;
+    const int64_t num_columns = task.site->out_features;
+    for (task.first = 0; task.first < num_columns; task.first += way.width) {
+        task.width = std::min(way.width, num_columns - task.first);
         tasks.expands.push_back(task);
+    }
 }
 
 // Adapter by adapter, as all linears read the same inputs.

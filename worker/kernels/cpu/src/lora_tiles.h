@@ -53,7 +53,7 @@ public:
 
     void expand(const Task& task) {
         int64_t steps = round_up(task.num_pages * PAGE_ROWS, RANKS) / RANKS;
-        int64_t num_columns = std::min(task.width, task.site->out_features - task.first);
+        int64_t num_columns = task.width;
         if (!width) set_width(TOKENS);
         if (task.shrunk != taken_shrunk) take_shrunk(task, steps);
         pair_rows(task, steps, num_columns);

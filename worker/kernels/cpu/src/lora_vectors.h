@@ -33,13 +33,14 @@ void shrink_tile(const Task& task, const LoRAArgs& args, const T* ahead, int64_t
         }
         for (int i = 0; i < TOKENS; i++) {
             typename D::V values = D::get(x[i] + k);
-            for (int r = 0; r < ROWS; r++) D::add(products[i][r], values, rows[r]);
+            for (int r = 0; r < ROWS; r++) products[i][r] = D::add(products[i][r], values, rows[r]);
         }
     }
     if (int64_t left = args.in_features - k)
         for (int i = 0; i < TOKENS; i++)
             for (int r = 0; r < ROWS; r++)
-                D::add(products[i][r], D::get_part(x[i] + k, left), D::get_part(a[r] + k, left));
+                products[i][r] = D::add(products[i][r], D::get_part(x[i] + k, left),
+                                        D::get_part(a[r] + k, left));
     int64_t stride = task.token_stride;
     float* out = task.shrunk + token * stride + task.first * PAGE_ROWS + row;
     if constexpr (TOKENS * ROWS == LANES) {
@@ -69,7 +70,7 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
     const float* shrunk = task.shrunk + token * task.token_stride;
     Vec sums[TOKENS][VECS] = {};
     for (int64_t page = 0; page < task.num_pages; page++) {
-        const T* b = b_of<T>(task, page) + column - task.first;
+        const T* b = b_of<T>(task, page) + column;
         for (int64_t r = 0; r < PAGE_ROWS; r++, b += stride) {
             Vec weights[VECS];
             for (int v = 0; v < VECS; v++)
@@ -80,7 +81,7 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
         }
     }
     for (int i = 0; i < TOKENS; i++) {
-        T* y = y_of<T>(task, args, token + i) + column - task.first;
+        T* y = y_of<T>(task, args, token + i) + column;
         for (int v = 0; v < VECS; v++) {
             if (width < LANES)
                 store_part(y, load_part(y, width) + sums[i][v], width);
@@ -94,12 +95,11 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
 template <class T, int TOKENS>
 void expand_tokens(const Task& task, const LoRAArgs& args, int64_t token) {
     constexpr int VECS = EXPAND_SUMS / std::max(TOKENS, 2);
-    int64_t end = std::min(task.first + task.width, task.site->out_features);
-    int64_t column = task.first;
-    for (; column + VECS * LANES <= end; column += VECS * LANES)
+    int64_t column = 0;
+    for (; column + VECS * LANES <= task.width; column += VECS * LANES)
         expand_tile<T, TOKENS, VECS>(task, args, token, column, VECS * LANES);
-    for (; column < end; column += LANES)
-        expand_tile<T, TOKENS, 1>(task, args, token, column, std::min(LANES, end - column));
+    for (; column < task.width; column += LANES)
+        expand_tile<T, TOKENS, 1>(task, args, token, column, std::min(LANES, task.width - column));
 }
 
 // For few tokens, where reading b is what takes time: four of its rows at once from left to right,
@@ -107,8 +107,7 @@ void expand_tokens(const Task& task, const LoRAArgs& args, int64_t token) {
 template <class T, int TOKENS>
 void expand_streaming(const Task& task, const LoRAArgs& args, const T* ahead, int64_t token) {
     constexpr int ROWS = 4;
-    int64_t stride = task.site->out_features;
-    int64_t width = std::min(task.width, stride - task.first), whole = width / LANES * LANES;
+    int64_t stride = task.site->out_features, width = task.width, whole = width / LANES * LANES;
     alignas(64) float sums[TOKENS][WIDE_TILE] = {};
     for (int64_t row = 0; row < task.num_pages * PAGE_ROWS; row += ROWS) {
         int64_t page = row / PAGE_ROWS, skipped = row % PAGE_ROWS * stride;

@@ -197,14 +197,15 @@ static inline Vec exp_negative(Vec x) {
 #endif
 }
 
-// One step of a dot product, as wide as the machine multiplies the dtype.
+// One step of a dot product, as wide as the machine multiplies the dtype. Sums go by value: by
+// reference GCC keeps them in memory.
 template <class T>
 struct Dot {
     using V = Vec;
     static constexpr int64_t WIDTH = LANES;
     static V get(const T* p) { return load(p); }
     static V get_part(const T* p, int64_t n) { return load_part(p, n); }
-    static void add(Vec& sum, V a, V b) { sum += a * b; }
+    static Vec add(Vec sum, V a, V b) { return sum + a * b; }
 };
 
 #if defined(__AVX512BF16__)
@@ -225,7 +226,13 @@ struct Dot<bf16> {
         int64_t left = size - first;
         return left < WIDTH ? get_part(row + first, left) : get(row + first);
     }
-    static void add(Vec& sum, V a, V b) { sum = (Vec)_mm512_dpbf16_ps((__m512)sum, a, b); }
+    // Two neighbours, for all lanes.
+    static V get_pair(const bf16* p) {
+        int32_t bits;
+        std::memcpy(&bits, p, sizeof bits);
+        return (V)_mm512_set1_epi32(bits);
+    }
+    static Vec add(Vec sum, V a, V b) { return (Vec)_mm512_dpbf16_ps((__m512)sum, a, b); }
 };
 #endif
 
