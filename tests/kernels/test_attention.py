@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_sets import (
+    ALONE_AS_TOGETHER,
     IS_INTERPRETED,
     NATIVE_DTYPES,
     SET_IDS,
@@ -266,18 +267,30 @@ def test_a_sequence_gets_the_same_bits_alone_as_among_others(
         assert torch.equal(alone, together[start:end])
 
 
-def test_a_token_gets_the_same_bits_whatever_part_of_a_prompt_it_comes_in() -> None:
-    """Tasks have 32 tokens here: the last two of 34 are one of their own."""
-    kernels = native_kernels(torch.bfloat16)
-    case = made(kernels, torch.bfloat16, Heads(9, 3, 64, 64), [(640, 40)], 16)
-    batch = AttentionBatch(
-        slots=case.batch.slots[:34],
-        query_starts=int32([0, 34]),
-        context_lens=int32([634]),
-        block_tables=case.batch.block_tables,
-    )
-    part = replace(case, query=case.query[:34], batch=batch).run(kernels)
-    assert torch.equal(part, case.run(kernels)[:34])
+@pytest.mark.parametrize("window", [None, 70])
+@pytest.mark.parametrize("heads", SIZES, ids=str)
+@pytest.mark.parametrize(("name", "dtype"), ALONE_AS_TOGETHER, ids=str)
+def test_a_token_gets_the_same_bits_whatever_part_of_a_prompt_it_comes_in(
+    name: str, dtype: torch.dtype, heads: Heads, window: int | None
+) -> None:
+    """One by one tokens are of few rows; at once, most tasks are of many."""
+    kernels = kernels_of(name, dtype)
+    length, num_queries = 640, 140
+    case = made(kernels, dtype, heads, [(length, num_queries)], 16)
+    at_once = case.run(kernels, window)
+    start = 0
+    for size in (1, 1, 2, 5, 34, 1, 95, 1):
+        part = slice(start, start + size)
+        batch = AttentionBatch(
+            slots=case.batch.slots[part],
+            query_starts=int32([0, size]),
+            context_lens=int32([length - num_queries + start + size]),
+            block_tables=case.batch.block_tables,
+        )
+        got = replace(case, query=case.query[part], batch=batch).run(kernels, window)
+        assert torch.equal(got, at_once[part])
+        start += size
+    assert start == num_queries
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)

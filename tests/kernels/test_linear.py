@@ -1,27 +1,46 @@
 """The native product with a packed weight, against doubles."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_sets import NATIVE_NAMES, assert_near, native_kernels, threads
+from kernel_sets import NATIVE_DTYPES, NATIVE_NAMES, assert_near, native_kernels, threads
 from torch import Tensor
 
 from worker.kernels.cpu.native import NativeKernels
 
-BF16 = torch.bfloat16
-
 
 @pytest.fixture(scope="module", params=NATIVE_NAMES)
-def kernels(request: pytest.FixtureRequest) -> NativeKernels:
-    kernels = native_kernels(BF16, request.param)
-    if not kernels.can_pack(torch.zeros(4, 4, dtype=BF16)):
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="module", params=NATIVE_DTYPES, ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    found: torch.dtype = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def kernels(name: str, dtype: torch.dtype) -> NativeKernels:
+    kernels = native_kernels(dtype, name)
+    if not kernels.can_pack(torch.zeros(4, 4, dtype=dtype)):
         pytest.skip("needs an x86 CPU with AVX2")
     return kernels
 
 
-def rand(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape))).to(BF16)
+Rand = Callable[..., Tensor]
+
+
+@pytest.fixture(scope="module")
+def rand(dtype: torch.dtype) -> Rand:
+    def of_shape(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype)
+
+    return of_shape
 
 
 def check(kernels: NativeKernels, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -29,39 +48,39 @@ def check(kernels: NativeKernels, x: Tensor, weight: Tensor, bias: Tensor | None
     rest = torch.zeros(len(weight)).double() if bias is None else bias.double()
     expected = x.double() @ weight.double().t() + rest
     terms = x.double().abs() @ weight.double().abs().t() + rest.abs()
-    assert (got.shape, got.dtype, got.is_contiguous()) == (expected.shape, BF16, True)
+    assert (got.shape, got.dtype, got.is_contiguous()) == (expected.shape, x.dtype, True)
     assert_near(got, expected, terms)
 
 
 @settings(max_examples=60, derandomize=True)
 @given(st.integers(1, 40), st.integers(1, 100), st.integers(1, 80), st.booleans())
 def test_any_sizes(
-    kernels: NativeKernels, num_rows: int, num_out: int, half_in: int, has_bias: bool
+    kernels: NativeKernels, rand: Rand, num_rows: int, num_out: int, half_in: int, has_bias: bool
 ) -> None:
     bias = rand(num_out) if has_bias else None
     check(kernels, rand(num_rows, 2 * half_in), rand(num_out, 2 * half_in), bias)
 
 
 @pytest.mark.parametrize("num_rows", [1, 7, 33, 130])
-def test_sizes_of_a_model(kernels: NativeKernels, num_rows: int) -> None:
+def test_sizes_of_a_model(kernels: NativeKernels, rand: Rand, num_rows: int) -> None:
     check(kernels, rand(1, num_rows, 576), rand(960, 576), rand(960))
 
 
-def test_there_may_be_no_rows(kernels: NativeKernels) -> None:
+def test_there_may_be_no_rows(kernels: NativeKernels, rand: Rand) -> None:
     assert kernels.linear(rand(0, 40), kernels.pack(rand(24, 40)), None, 24).shape == (0, 24)
 
 
-def test_inputs_may_lie_apart(kernels: NativeKernels) -> None:
+def test_inputs_may_lie_apart(kernels: NativeKernels, rand: Rand) -> None:
     wide, weight = rand(9, 100), rand(24, 40)
     check(kernels, wide[:, 13:53], weight, None)
     check(kernels, wide[:, :40].t().contiguous().t(), weight, None)
 
 
-def test_a_weight_may_be_transposed(kernels: NativeKernels) -> None:
+def test_a_weight_may_be_transposed(kernels: NativeKernels, rand: Rand) -> None:
     check(kernels, rand(5, 40), rand(40, 24).t(), None)
 
 
-def test_no_row_reaches_another(kernels: NativeKernels) -> None:
+def test_no_row_reaches_another(kernels: NativeKernels, rand: Rand) -> None:
     x, packed = rand(9, 40), kernels.pack(rand(24, 40))
     expected = kernels.linear(x, packed, None, 24)
     x[4] = float("nan")
@@ -71,7 +90,7 @@ def test_no_row_reaches_another(kernels: NativeKernels) -> None:
     assert torch.equal(got[others], expected[others])
 
 
-def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels) -> None:
+def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels, rand: Rand) -> None:
     x, packed = rand(40, 576), kernels.pack(rand(960, 576))
     outputs = []
     for number in (1, 2, 3):
@@ -81,20 +100,29 @@ def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels) -> None:
     assert torch.equal(outputs[0], outputs[2])
 
 
-def test_a_row_is_the_same_among_any_others(kernels: NativeKernels) -> None:
+def test_a_row_is_the_same_among_any_others(kernels: NativeKernels, rand: Rand) -> None:
     x, packed = rand(70, 576), kernels.pack(rand(100, 576))
     together = kernels.linear(x, packed, None, 100)
     for num_rows in (1, 3, 16, 17, 33):
         assert torch.equal(kernels.linear(x[:num_rows], packed, None, 100), together[:num_rows])
 
 
-def test_torch_multiplies_as_before_next_to_it(kernels: NativeKernels) -> None:
+def test_torch_multiplies_as_before_next_to_it(kernels: NativeKernels, rand: Rand) -> None:
     x, weight = rand(40, 576), rand(96, 576)
     before = x @ weight.t()
     kernels.linear(x, kernels.pack(weight), None, 96)
     assert torch.equal(x @ weight.t(), before)
 
 
-def test_weights_that_it_does_not_serve_are_known(kernels: NativeKernels) -> None:
-    assert not kernels.can_pack(torch.zeros(4, 3, dtype=BF16))
-    assert not kernels.can_pack(torch.zeros(4, 4))
+def test_weights_that_it_does_not_serve_are_known(
+    kernels: NativeKernels, dtype: torch.dtype
+) -> None:
+    (other,) = set(NATIVE_DTYPES) - {dtype}
+    assert not kernels.can_pack(torch.zeros(4, 4, dtype=other))
+    assert kernels.can_pack(torch.zeros(4, 3, dtype=dtype)) == (dtype is torch.float32)
+
+
+def test_float32_may_have_any_number_of_inputs(name: str) -> None:
+    kernels = native_kernels(torch.float32, name)
+    if kernels.can_pack(torch.zeros(1, 1)):
+        check(kernels, torch.randn(3, 37), torch.randn(5, 37), None)

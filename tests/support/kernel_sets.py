@@ -1,10 +1,12 @@
 """Every implementation of the kernels in every dtype that it has."""
 
 import functools
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -33,9 +35,14 @@ NARROWER = {
 }
 """What this CPU can do more than others, and how to compile without it."""
 
+CPU_FLAGS = cpu_flags().split()
+HAS_AMX = "amx_bf16" in CPU_FLAGS
+EMULATED_AMX = "native with emulated AMX"
+
 NATIVE_NAMES = [
     "native",
-    *(name for name, (flag, *_) in NARROWER.items() if flag in cpu_flags().split()),
+    *(name for name, (flag, *_) in NARROWER.items() if flag in CPU_FLAGS),
+    *([EMULATED_AMX] if "avx512_bf16" in CPU_FLAGS and not HAS_AMX else []),
 ]
 SETS = [
     *(("torch", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
@@ -44,6 +51,14 @@ SETS = [
 if IS_INTERPRETED:
     SETS = [("triton", dtype) for dtype in TRITON_DTYPES]
 SET_IDS = [f"{name}-{str(dtype).removeprefix('torch.')}" for name, dtype in SETS]
+
+ALONE_AS_TOGETHER = [
+    (name, dtype)
+    for name in NATIVE_NAMES
+    for dtype in NATIVE_DTYPES
+    if dtype is torch.float32 or name != ("native" if HAS_AMX else EMULATED_AMX)
+]
+"""Those that give a token the same bits with whatever else they compute: all but tiles."""
 
 EPS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """What rounding may do to a result, relative to its largest value."""
@@ -54,8 +69,15 @@ def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
     """The native kernels `name`; without a compiler the test is skipped."""
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    with mock.patch.object(build, "FLAGS", [*build.FLAGS, *NARROWER.get(name, ())[1:]]):
+    options = _with_emulated_amx() if name == EMULATED_AMX else NARROWER.get(name, ())[1:]
+    with mock.patch.object(build, "FLAGS", [*build.FLAGS, *options]):
         return NativeKernels(dtype, cache_folder())
+
+
+def _with_emulated_amx() -> list[str]:
+    header = Path(__file__).parent / "emulated_tiles.h"
+    digest = hashlib.sha256(header.read_bytes()).hexdigest()
+    return ["-include", str(header), f"-DEMULATED_TILES={digest[:8]}"]
 
 
 def kernels_of(name: str, dtype: torch.dtype) -> Kernels:

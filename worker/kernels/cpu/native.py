@@ -38,9 +38,9 @@ class NativeKernels:
         self._dtype = dtype
         library = load_library(cache_folder)
 
-        def function(name: str, *arguments: Any) -> Callable[..., None]:
+        def function(name: str, *arguments: Any, returns: Any = None) -> Callable[..., Any]:
             found = getattr(library, f"{name}_{_SUFFIX[dtype]}")
-            found.argtypes, found.restype = arguments, None
+            found.argtypes, found.restype = arguments, returns
             return found  # type: ignore[no-any-return]
 
         self._attention = function("paged_attention", c_void_p)
@@ -56,19 +56,14 @@ class NativeKernels:
         self._decoder_layer = library.decoder_layer
         self._decoder_layer.argtypes = [c_void_p, c_void_p]
         self._decoder_layer.restype = None
-        self._linear = library.linear
-        self._linear.argtypes = [
+        self._linear = function(
+            "linear",
             *(c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64),
             *(rows, size, c_int64),
-        ]
-        self._linear.restype = None
-        self._linear_pack = library.linear_pack
-        self._linear_pack.argtypes = [c_void_p, c_void_p, size, c_int64]
-        self._linear_pack.restype = None
-        self._linear_packed_size = library.linear_packed_size
-        self._linear_packed_size.argtypes = [size, c_int64]
-        self._linear_packed_size.restype = c_int64
-        self._can_multiply = bool(library.linear_supported())
+        )
+        self._linear_pack = function("linear_pack", c_void_p, c_void_p, size, c_int64)
+        self._linear_packed_size = function("linear_packed_size", size, c_int64, returns=c_int64)
+        self._can_multiply = bool(function("linear_supported", returns=c_int32)())
         self._spread_threads = library.spread_threads
         self._spread_threads.argtypes = [c_void_p, c_int64]
         self._spread_threads.restype = None
@@ -197,8 +192,9 @@ class NativeKernels:
         return args[0], args[1]
 
     def can_pack(self, weight: Tensor) -> bool:
-        """Whether `pack` and `linear` serve this weight better than what torch has."""
-        return self._can_multiply and weight.dtype is torch.bfloat16 and weight.shape[1] % 2 == 0
+        """Whether `pack` and `linear` serve this weight."""
+        is_even = weight.dtype is not torch.bfloat16 or weight.shape[1] % 2 == 0
+        return self._can_multiply and weight.dtype is self._dtype and is_even
 
     def pack(self, weight: Tensor) -> Tensor:
         """A weight `[out, in]` in the layout that `linear` reads."""

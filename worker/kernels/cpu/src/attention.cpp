@@ -44,11 +44,11 @@ public:
             follow(*next);
             operands.chunk = now;
             if (now->starts_task()) start_task();
-            if (now->starts_span()) start_span();
             look_ahead();
-            attend();
-            if (now->ends_span() && span.out != all.out) all.add(span);
-            if (now->ends_task() && !now->task->part) write<T>(operands.rows, all);
+            if (now->has_values)
+                add_values();
+            else
+                products.score(buffers.scores.data() + now->in_span());
         }
     }
 
@@ -65,55 +65,72 @@ private:
 
     void take_task(Chunk<T>& chunk) {
         chunk.task = tasks.take();
-        if (chunk.task) chunk.locate(args, chunk.task, chunk.task->first_key);
+        if (chunk.task) chunk.locate_keys(args, chunk.task, chunk.task->first_key);
     }
 
-    // What comes after the current chunk.
+    // What comes after the current chunk: a span's keys, then its values.
     void follow(Chunk<T>& chunk) {
+        const Task* task = now->task;
         if (now->ends_task())
             take_task(chunk);
+        else if (now->has_values == now->ends_span())
+            chunk.locate_keys(args, task, now->end());
         else
-            chunk.locate(args, now->task, now->first + now->num_keys);
+            chunk.locate_values(args, task, now->has_values ? now->end() : now->span_first());
     }
 
     void start_task() {
         Rows rows{args, *now->task};
         operands.rows = rows;
-        size_t size = rows.num_padded() * CHUNK;
+        size_t size = rows.num_padded() * SPAN;
         if (buffers.scores.size() < size) buffers.scores.resize(size), buffers.weights.resize(size);
         products.start_task();
-    }
-
-    void start_span() {
-        SumsShape shape{operands.rows};
-        bool is_first = now->starts_task();
-        if (is_first) all = now->task->part ? shape.in(now->task->part) : shape.in(buffers.task_sums);
-        span = is_first ? all : shape.in(buffers.span_sums);
-        span.clear();
     }
 
     // Spreads the next chunk's lines over the reading of this one.
     void look_ahead() {
         operands.next.clear();
         if (next->task) next->ask(args, operands.next);
-        int64_t num_weighed = now->task->num_heads * operands.rows.count * round_up(now->num_keys, WHOLE);
-        operands.next.start(products.num_asks() + num_weighed / LANES);
+        int64_t num_asks = now->has_values ? products.num_value_asks() : products.num_score_asks();
+        if (weighs()) num_asks += now->task->num_heads * operands.rows.count * span_width() / LANES;
+        operands.next.start(num_asks);
     }
 
-    void attend() {
+    // Whether the current chunk has a span's first values.
+    bool weighs() const { return now->has_values && now->starts_span(); }
+
+    // Keys of the current span, padded.
+    int64_t span_width() const { return round_up(now->span_end() - now->span_first(), WHOLE); }
+
+    void add_values() {
+        if (weighs()) start_span(), weigh();
+        products.add_values(buffers.weights.data() + now->in_span(), span.out, span.width);
+        if (!now->ends_span()) return;
+        Products::end_span(span);
+        if (span.out != all.out) all.add(span);
+        if (now->ends_task() && !now->task->part) write<T>(operands.rows, all);
+    }
+
+    void start_span() {
+        SumsShape shape{operands.rows};
+        bool is_first = now->first == now->task->first_key;
+        if (is_first) all = now->task->part ? shape.in(now->task->part) : shape.in(buffers.task_sums);
+        span = is_first ? all : shape.in(buffers.span_sums);
+        span.clear();
+    }
+
+    void weigh() {
         const Rows& rows = operands.rows;
-        products.score(buffers.scores.data());
         for (int64_t head = 0; head < rows.task.num_heads; head++)
             for (int64_t row = 0; row < rows.count; row++) {
                 int64_t i = head * rows.padded() + row;
-                weigh(row, i, &buffers.scores[i * CHUNK], &buffers.weights[i * CHUNK]);
+                weigh(row, i, &buffers.scores[i * SPAN], &buffers.weights[i * SPAN]);
             }
-        products.add_values(buffers.weights.data(), span.out, span.width);
     }
 
-    // A row's weights of the keys, relative to its highest score so far.
+    // A row's weights of the span's keys, relative to its highest score.
     void weigh(int64_t row, int64_t of_sums, float* scores, typename Products::Weight* weights) {
-        int64_t num_keys = now->num_keys, end = round_up(num_keys, WHOLE);
+        int64_t num_keys = now->span_end() - now->first, end = span_width();
         float scaling = args.scaling;
         if (args.softcap > 0) {
             for (int64_t k = 0; k < num_keys; k++)
@@ -127,12 +144,11 @@ private:
             for (int64_t k = 0; k <= std::min(last - args.window, num_keys - 1); k++) scores[k] = NONE;
         Vec most = splat(NONE);
         for (int64_t k = 0; k < end; k += LANES) most = larger(load(scores + k), most);
-        float highest = std::max(span.highest[of_sums], maximum(most) * scaling);
-        if (highest == NONE) {  // nothing seen yet
+        float highest = maximum(most) * scaling;
+        if (highest == NONE) {  // it sees none of them
             std::fill(weights, weights + end, typename Products::Weight{});
             return;
         }
-        span.raise(of_sums, highest);
         Vec sums{};
         for (int64_t k = 0; k < end; k += LANES) {
             Vec weight = exp_negative(load(scores + k) * scaling - highest);
@@ -140,7 +156,7 @@ private:
             sums += weight;
             operands.next.ask();
         }
-        span.total[of_sums] += sum(sums);
+        span.highest[of_sums] = highest, span.total[of_sums] = sum(sums);
     }
 };
 

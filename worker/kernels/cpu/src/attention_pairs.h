@@ -1,6 +1,7 @@
 // A chunk's products on vectors of pairs of bfloat16, with weights in bfloat16.
 #pragma once
 
+#include "attention_sums.h"
 #include "attention_task.h"
 #include "groups.h"
 #include "vec.h"
@@ -19,50 +20,67 @@ public:
     typedef bf16 Weight;
 
     struct Buffers {
-        std::vector<bf16> queries;      // [heads, rows, depth]
+        std::vector<bf16> queries;      // [heads, rows, depth]; for few rows each part of it twice
         std::vector<float> transposed;  // [depth / 2, LANES], pairs
     };
 
     PairProducts(Operands<bf16>& of, Buffers& buffers)
         : of(of), queries(buffers.queries), transposed(buffers.transposed) {}
 
-    // Few rows read keys where they lie, many rows have them transposed.
+    // Few rows read keys where they lie, many rows have them transposed. Both sum lanes first, and then
+    // the lanes as `tree` does, so that a score has the same bits with however many rows.
     void start_task() {
         is_few = of.rows.task.is_few;
         key_dim = of.rows.args->key_dim, value_dim = of.rows.args->value_dim;
-        depth = round_up(key_dim, WORD);
-        transposed.resize(depth / 2 * LANES);
-        queries.resize(of.rows.task.num_heads * of.rows.count * depth);
-        of.rows.copy_queries(queries.data(), depth);
+        depth = round_up(key_dim, PART);
+        transposed.resize(round_up(key_dim, WORD) / 2 * LANES);
+        queries.resize(of.num_heads() * of.rows.count * depth);
+        of.rows.copy_queries<bf16>(queries.data(), depth, [](bf16 x) { return x; });
+        if (is_few) twice(queries);
     }
 
-    int64_t num_asks() const { return of.rows.task.num_heads * of.num_keys() * 3 / 2; }
+    int64_t num_score_asks() const { return of.num_heads() * round_up(of.num_keys(), LANES); }
+    int64_t num_value_asks() const { return of.num_heads() * round_up(of.num_keys(), 2) / 2; }
 
-    // Queries with keys, `[heads, rows, CHUNK]`.
+    // Queries with keys, to `[heads, rows, SPAN]`.
     void score(float* scores) {
         const bf16* rows = queries.data();
         const int64_t padded = of.rows.padded(), count = of.rows.count;
-        for (head = 0; head < of.rows.task.num_heads; head++) {
+        for (head = 0; head < of.num_heads(); head++) {
             for (int64_t k = 0; k < of.num_keys(); k += LANES)
                 is_few ? score_in_place(rows, k, scores + k) : score_transposed(rows, k, scores + k);
-            rows += count * depth, scores += padded * CHUNK;
+            rows += count * (is_few ? 2 : 1) * depth, scores += padded * SPAN;
         }
     }
 
-    // Values times weights `[heads, rows, CHUNK]` to `[heads, rows, width]`.
+    // Values times weights `[heads, rows, SPAN]` to `[heads, rows, width]`, in the order of `low` and
+    // `high` until the span ends.
     void add_values(const Weight* weights, float* out, int64_t width) {
         const int64_t padded = of.rows.padded();
-        for (head = 0; head < of.rows.task.num_heads; head++) {
+        for (head = 0; head < of.num_heads(); head++) {
             int64_t d = 0;
             for (; d + 2 * WORD <= value_dim; d += 2 * WORD) add_words<2>(weights, out, width, d);
             for (; d < value_dim; d += WORD) add_words<1>(weights, out, width, d);
-            weights += padded * CHUNK, out += padded * width;
+            weights += padded * SPAN, out += padded * width;
+        }
+    }
+
+    // Puts sums of values in order.
+    static void end_span(Sums& sums) {
+        constexpr IVec FIRST = {0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23};
+        constexpr IVec SECOND = FIRST + 8;
+        for (float* word = sums.out; word < sums.highest; word += WORD) {
+            Vec low = load(word), high = load(word + LANES);
+            store(word, __builtin_shuffle(low, high, FIRST));
+            store(word + LANES, __builtin_shuffle(low, high, SECOND));
         }
     }
 
 private:
     using Pairs = Dot<bf16>;
     static constexpr int64_t WORD = Pairs::WIDTH;  // elements of a vector
+    static constexpr int64_t PART = WORD / 2;
+    static constexpr int NUM_SUMS = (int)PART / 2;  // of a score, which are added at the end
 
     Operands<bf16>& of;
     bool is_few = false;
@@ -70,6 +88,42 @@ private:
     int64_t head = 0;  // the current one
     std::vector<bf16>& queries;
     std::vector<float>& transposed;
+
+    // Of each row, whose lanes are still to be summed.
+    template <int ROWS>
+    struct Products {
+        Vec of_row[ROWS] = {};
+    };
+
+    // The i-th of NUM_SUMS products and all those behind it by steps of S, put together as they come:
+    // that leaves few to be kept.
+    template <int S, int ROWS, class Multiply, class Join>
+    ALWAYS_INLINE static Products<ROWS> tree(int64_t i, const Multiply& multiply, const Join& join) {
+        if constexpr (S == NUM_SUMS) {
+            return multiply(i);
+        } else {
+            Products<ROWS> a = tree<2 * S, ROWS>(i, multiply, join);
+            Products<ROWS> b = tree<2 * S, ROWS>(i + S, multiply, join);
+            constexpr std::integral_constant<int, S> STEP;
+            for (int r = 0; r < ROWS; r++) a.of_row[r] = join(STEP, a.of_row[r], b.of_row[r]);
+            return a;
+        }
+    }
+
+    static void twice(std::vector<bf16>& parts) {
+        parts.resize(2 * parts.size());
+        for (int64_t from = (int64_t)parts.size() / 2 - PART; from >= 0; from -= PART)
+            for (bf16* to : {&parts[2 * from + PART], &parts[2 * from]})
+                std::memmove(to, &parts[from], PART * sizeof(bf16));
+    }
+
+    // Parts of two keys, from their `first` elements on.
+    static __m512bh parts_of(const bf16* low, const bf16* high, int64_t first, int64_t size) {
+        int64_t left = size - first;
+        __mmask16 mask = left < PART ? (1u << left) - 1 : 0xffff;
+        __m512i one = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(mask, low + first));
+        return (__m512bh)_mm512_inserti64x4(one, _mm256_maskz_loadu_epi16(mask, high + first), 1);
+    }
 
     // The cache is read once and scattered, so that only asking ahead keeps memory busy.
     void score_in_place(const bf16* rows, int64_t k, float* scores) {
@@ -88,51 +142,32 @@ private:
         });
     }
 
-    // Of each row, whose lanes are still to be summed.
-    template <int ROWS>
-    struct Products {
-        Vec of_row[ROWS] = {};
-    };
-
     template <int WORDS, int ROWS>
     void score_some(const bf16* rows, int64_t k, float* scores, int64_t row) {
-        rows += row * depth, scores += row * CHUNK;
+        rows += row * 2 * depth, scores += row * SPAN;
         const bool asks = row == 0;
         auto multiply = [&](int64_t i) ALWAYS_INLINE {
-            const bf16* key = of.key(head, k + i);
+            const bf16 *low = of.get(head, k + i), *high = of.get(head, k + NUM_SUMS + i);
             const int64_t size = WORDS ? WORDS * WORD : key_dim;
             Products<ROWS> products;
-            for (int64_t d = 0; d < size; d += WORD) {
-                const __m512bh pairs = Pairs::get_of(key, d, size);
+            for (int64_t d = 0; d < size; d += PART) {
+                const __m512bh keys = parts_of(low, high, d, size);
                 for (int r = 0; r < ROWS; r++)
                     products.of_row[r] =
-                        Pairs::add(products.of_row[r], Pairs::get(rows + r * depth + d), pairs);
+                        Pairs::add(products.of_row[r], Pairs::get(rows + 2 * (r * depth + d)), keys);
             }
-            if (asks) of.next.ask();
+            if (asks) of.next.ask(), of.next.ask();
             return products;
         };
-        Products<ROWS> sums = folded_products<1, ROWS>(0, multiply);
-        for (int r = 0; r < ROWS; r++) store(scores + r * CHUNK, sums.of_row[r]);
-    }
-
-    // Of keys i, i + S, i + 2 * S, ...: each sum is in as many lanes as there are keys. Folding them
-    // as they come leaves few to be kept.
-    template <int S, int ROWS, class Multiply>
-    ALWAYS_INLINE static Products<ROWS> folded_products(int64_t i, const Multiply& multiply) {
-        if constexpr (S == LANES) {
-            return multiply(i);
-        } else {
-            Products<ROWS> a = folded_products<2 * S, ROWS>(i, multiply);
-            Products<ROWS> b = folded_products<2 * S, ROWS>(i + S, multiply);
-            for (int r = 0; r < ROWS; r++) a.of_row[r] = folded<S>(a.of_row[r], b.of_row[r]);
-            return a;
-        }
+        auto join = [](auto step, Vec a, Vec b) ALWAYS_INLINE { return folded<step>(a, b); };
+        Products<ROWS> sums = tree<1, ROWS>(0, multiply, join);
+        for (int r = 0; r < ROWS; r++) store(scores + r * SPAN, sums.of_row[r]);
     }
 
     void score_transposed(const bf16* rows, int64_t k, float* scores) {
         transpose_keys(k);
-        in_groups<8, 1>(of.rows.count, [&](auto size, int64_t row) {
-            score_rows<size>(rows + row * depth, scores + row * CHUNK);
+        in_groups<4, 1>(of.rows.count, [&](auto size, int64_t row) {
+            score_rows<size>(rows + row * depth, scores + row * SPAN);
         });
     }
 
@@ -149,13 +184,19 @@ private:
 
     template <int ROWS>
     void score_rows(const bf16* rows, float* scores) {
-        Vec sums[ROWS] = {};
-        for (int64_t d = 0; d < depth; d += 2) {
-            __m512bh keys = (__m512bh)load(&transposed[d / 2 * LANES]);
-            for (int i = 0; i < ROWS; i++)
-                sums[i] = Pairs::add(sums[i], Pairs::get_pair(rows + i * depth + d), keys);
-        }
-        for (int i = 0; i < ROWS; i++) store(scores + i * CHUNK, sums[i]);
+        auto multiply = [&](int64_t i) ALWAYS_INLINE {
+            Products<ROWS> products;
+            for (int64_t d = 2 * i; d < depth; d += PART) {
+                const __m512bh keys = (__m512bh)load(&transposed[d / 2 * LANES]);
+                for (int r = 0; r < ROWS; r++)
+                    products.of_row[r] =
+                        Pairs::add(products.of_row[r], Pairs::get_pair(rows + r * depth + d), keys);
+            }
+            return products;
+        };
+        auto join = [](auto, Vec a, Vec b) ALWAYS_INLINE { return a + b; };
+        Products<ROWS> sums = tree<1, ROWS>(0, multiply, join);
+        for (int r = 0; r < ROWS; r++) store(scores + r * SPAN, sums.of_row[r]);
     }
 
     template <int WORDS>
@@ -169,13 +210,18 @@ private:
     // for the second sums.
     template <int ROWS, int WORDS>
     void add_rows(const bf16* weights, float* out, int64_t width, int64_t d, int64_t row) {
-        Vec low[ROWS][WORDS] = {}, high[ROWS][WORDS] = {};
-        weights += row * CHUNK, out += row * width + d;
+        Vec low[ROWS][WORDS], high[ROWS][WORDS];
+        weights += row * SPAN, out += row * width + d;
+        for (int i = 0; i < ROWS; i++)
+            for (int w = 0; w < WORDS; w++) {
+                low[i][w] = load(out + i * width + w * WORD);
+                high[i][w] = load(out + i * width + w * WORD + LANES);
+            }
         const bool asks = row == 0 && d == 0;
         const int64_t num_keys = of.num_keys();
         for (int64_t k = 0; k < num_keys; k += 2) {
             if (asks) of.next.ask();
-            const bf16 *even = of.value(head, k), *odd = of.value(head, k + 1);
+            const bf16 *even = of.get(head, k), *odd = of.get(head, k + 1);
 #pragma GCC unroll 2
             for (int w = 0; w < WORDS; w++) {
                 // Two words are within a value, one may be its end.
@@ -185,21 +231,17 @@ private:
                 __m512bh highs = (__m512bh)_mm512_unpackhi_epi16(a, b);
 #pragma GCC unroll 4
                 for (int i = 0; i < ROWS; i++) {
-                    __m512bh pair = Pairs::get_pair(weights + i * CHUNK + k);
+                    __m512bh pair = Pairs::get_pair(weights + i * SPAN + k);
                     low[i][w] = Pairs::add(low[i][w], lows, pair);
                     high[i][w] = Pairs::add(high[i][w], highs, pair);
                 }
             }
         }
         for (int i = 0; i < ROWS; i++)
-            for (int w = 0; w < WORDS; w++) add_in_order(out + i * width + w * WORD, low[i][w], high[i][w]);
-    }
-
-    static void add_in_order(float* out, Vec low, Vec high) {
-        constexpr IVec FIRST = {0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23};
-        constexpr IVec SECOND = FIRST + 8;
-        store(out, load(out) + __builtin_shuffle(low, high, FIRST));
-        store(out + LANES, load(out + LANES) + __builtin_shuffle(low, high, SECOND));
+            for (int w = 0; w < WORDS; w++) {
+                store(out + i * width + w * WORD, low[i][w]);
+                store(out + i * width + w * WORD + LANES, high[i][w]);
+            }
     }
 };
 

@@ -9,9 +9,9 @@
 
 namespace {
 
-constexpr int64_t CHUNK = 128;     // keys between two rescalings, of many rows
-constexpr int64_t FEW_CHUNK = 32;  // of few rows: memory is asked for just before it is read
-constexpr int64_t SPAN = 256;      // keys that are summed by themselves, as threads may share a context
+constexpr int64_t SPAN = 256;      // keys of one softmax; spans' sums are added
+constexpr int64_t CHUNK = 128;     // keys or values of a span that are read at once, for many rows
+constexpr int64_t FEW_CHUNK = 64;  // for few rows: memory is asked for just before it is read
 constexpr int64_t MAX_ROWS = 96;   // query rows of a task: their buffers stay in L2
 constexpr int64_t FEW_ROWS = 8;    // up to here a task has all key heads
 constexpr int64_t HEIGHT = 16;     // rows of a tile
@@ -49,8 +49,10 @@ struct Rows {
         return args->context_lens[task.seq] - end + task.first + row / group;
     }
 
+    // Whole vectors of keys, so that each key has its lane whatever the first row sees.
     int64_t first_key() const {
-        return args->window ? std::max<int64_t>(0, position(0) - args->window + 1) : 0;
+        int64_t first = args->window ? std::max<int64_t>(0, position(0) - args->window + 1) : 0;
+        return first - first % WHOLE;
     }
 
     int64_t end_key() const { return position(count - 1) + 1; }
@@ -73,13 +75,13 @@ struct Rows {
                query_head(head, row) * args->key_dim;
     }
 
-    // Those of all heads to `[heads, rows, depth]`, padded with zeros.
-    template <class T>
-    void copy_queries(T* to, int64_t depth) const {
+    // `convert` of those of all heads to `[heads, rows, depth]`, padded with zeros.
+    template <class T, class To, class Convert>
+    void copy_queries(To* to, int64_t depth, const Convert& convert) const {
         for (int64_t head = 0; head < task.num_heads; head++)
             for (int64_t row = 0; row < count; row++, to += depth) {
                 const T* from = query<T>(head, row);
-                std::fill(std::copy(from, from + args->key_dim, to), to + depth, T{});
+                std::fill(std::transform(from, from + args->key_dim, to, convert), to + depth, To{});
             }
     }
 
@@ -89,36 +91,48 @@ struct Rows {
     }
 };
 
-// Up to CHUNK keys of a task and their values.
+// Up to CHUNK keys of a task's span, or their values.
 template <class T>
 struct Chunk {
     const Task* task = nullptr;  // none: there is no further one
-    int64_t first;
+    bool has_values;             // else it has keys
+    int64_t first;               // key
     int64_t num_keys;
-    const T* keys[CHUNK];  // of the task's first key head; padded with the last one
-    const T* values[CHUNK];
+    int64_t dim;           // of a key, or a value
+    const T* rows[CHUNK];  // of the task's first key head; padded with the last one
 
-    void locate(const AttentionArgs& args, const Task* of, int64_t first_key) {
-        task = of, first = first_key;
-        const int64_t most = of->is_few ? FEW_CHUNK : CHUNK;
-        num_keys = std::min({most, SPAN - first % SPAN, of->end_key - first});
-        locate_rows(args, args.keys, args.key_dim, keys);
-        locate_rows(args, args.values, args.value_dim, values);
+    void locate_keys(const AttentionArgs& args, const Task* of, int64_t from) {
+        task = of, first = from, has_values = false, dim = args.key_dim;
+        locate(args, args.keys);
     }
 
-    // Asks for what it has in the cache.
+    void locate_values(const AttentionArgs& args, const Task* of, int64_t from) {
+        task = of, first = from, has_values = true, dim = args.value_dim;
+        locate(args, args.values);
+    }
+
+    // Asks for what it has in the cache: in a block, rows of all heads lie together.
     void ask(const AttentionArgs& args, Ahead& ahead) const {
-        ask_rows(args, args.key_dim, keys, ahead);
-        ask_rows(args, args.value_dim, values, ahead);
+        const int64_t stride = args.num_kv_heads * dim, width = task->num_heads * dim;
+        for (int64_t k = 0, n; k < num_keys; k += n) {
+            int64_t left = args.block_size - (first + k) % args.block_size;
+            n = width == stride ? std::min(left, num_keys - k) : 1;
+            ahead.add(rows[k], ((n - 1) * stride + width) * sizeof(T));
+        }
     }
 
-    bool starts_task() const { return first == task->first_key; }
-    bool starts_span() const { return starts_task() || first % SPAN == 0; }
-    bool ends_span() const { return ends_task() || (first + num_keys) % SPAN == 0; }
-    bool ends_task() const { return first + num_keys == task->end_key; }
+    int64_t end() const { return first + num_keys; }
+    int64_t span_first() const { return std::max(task->first_key, first - first % SPAN); }
+    int64_t span_end() const { return std::min(task->end_key, first - first % SPAN + SPAN); }
+    int64_t in_span() const { return first - span_first(); }
+    bool starts_span() const { return first == span_first(); }
+    bool starts_task() const { return first == task->first_key && !has_values; }
+    bool ends_span() const { return end() == span_end(); }
+    bool ends_task() const { return end() == task->end_key && has_values; }
 
 private:
-    void locate_rows(const AttentionArgs& args, const void* cache, int64_t dim, const T** rows) const {
+    void locate(const AttentionArgs& args, const void* cache) {
+        num_keys = std::min(task->is_few ? FEW_CHUNK : CHUNK, span_end() - first);
         const int32_t* table = args.block_tables + task->seq * args.table_stride;
         int64_t block = first / args.block_size, slot = first % args.block_size;
         const int64_t stride = args.num_kv_heads * dim;
@@ -131,16 +145,6 @@ private:
         }
         std::fill(rows + num_keys, rows + round_up(num_keys, WHOLE), rows[num_keys - 1]);
     }
-
-    // Rows of all heads lie together in a block.
-    void ask_rows(const AttentionArgs& args, int64_t dim, const T* const* rows, Ahead& ahead) const {
-        const int64_t stride = args.num_kv_heads * dim, width = task->num_heads * dim;
-        for (int64_t k = 0, n; k < num_keys; k += n) {
-            int64_t left = args.block_size - (first + k) % args.block_size;
-            n = width == stride ? std::min(left, num_keys - k) : 1;
-            ahead.add(rows[k], ((n - 1) * stride + width) * sizeof(T));
-        }
-    }
 };
 
 // What products are made of: a task's rows, and a chunk.
@@ -150,17 +154,17 @@ struct Operands {
     const Chunk<T>* chunk;
     Ahead next;  // the next chunk, asked for while this one is read
 
+    int64_t num_heads() const { return rows.task.num_heads; }
     int64_t num_keys() const { return chunk->num_keys; }
-    const T* key(int64_t head, int64_t k) const { return chunk->keys[k] + head * rows.args->key_dim; }
-    const T* value(int64_t head, int64_t k) const {
-        return chunk->values[k] + head * rows.args->value_dim;
-    }
 
-    // What `get` reads of LANES keys from the k-th on, transposed; meanwhile asks if it `asks`.
-    template <class Get>
-    void get_transposed(Vec (&lanes)[LANES], int64_t head, int64_t k, bool asks, const Get& get) {
+    // The k-th key or value of a head.
+    const T* get(int64_t head, int64_t k) const { return chunk->rows[k] + head * chunk->dim; }
+
+    // What `word` reads of LANES keys from the k-th on, transposed; meanwhile asks if it `asks`.
+    template <class Word>
+    void get_transposed(Vec (&lanes)[LANES], int64_t head, int64_t k, bool asks, const Word& word) {
         for (int64_t i = 0; i < LANES; i++) {
-            lanes[i] = get(key(head, k + i));
+            lanes[i] = word(get(head, k + i));
             if (asks) next.ask();
         }
         transpose(lanes);

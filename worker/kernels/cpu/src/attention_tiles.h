@@ -1,6 +1,7 @@
 // A chunk's products on tiles, with weights in bfloat16.
 #pragma once
 
+#include "attention_sums.h"
 #include "attention_task.h"
 #include "tiles.h"
 #include "vec.h"
@@ -34,28 +35,32 @@ public:
         depth = round_up(key_dim, DEPTH);
         for (int tile = 0; tile < 5; tile++) sizes.set(tile, std::min(HEIGHT, of.rows.count), 64);
         sizes.use();
-        of.rows.copy_queries(buffers.queries.fit(of.rows.num_padded() * depth), depth);
+        bf16* queries = buffers.queries.fit(of.rows.num_padded() * depth);
+        of.rows.copy_queries<bf16>(queries, depth, [](bf16 x) { return x; });
     }
 
-    int64_t num_asks() const { return of.num_keys() * 3 / 2; }
+    int64_t num_score_asks() const { return round_up(of.num_keys(), WHOLE); }
+    int64_t num_value_asks() const { return round_up(of.num_keys(), WHOLE) / 2; }
 
-    // Queries with keys, `[rows, CHUNK]`.
+    // Queries with keys, `[rows, SPAN]`.
     void score(float* scores) {
         pack_keys();
         const bf16* rows = buffers.queries.data();
         int64_t steps = depth / DEPTH;
-        Product product{rows, depth, buffers.keys.data(), steps * TILE, TILE, steps, scores, CHUNK};
+        Product product{rows, depth, buffers.keys.data(), steps * TILE, TILE, steps, scores, SPAN};
         multiply<false>(product, round_up(of.num_keys(), WHOLE) / WIDTH);
     }
 
-    // Values times weights `[rows, CHUNK]` to `[rows, width]`.
+    // Values times weights `[rows, SPAN]` to `[rows, width]`.
     void add_values(const Weight* weights, float* out, int64_t width) {
         int64_t columns = round_up(value_dim, WHOLE) / WIDTH;
         pack_values(columns);
         int64_t steps = round_up(of.num_keys(), WHOLE) / DEPTH;
-        Product product{weights, CHUNK, buffers.values.data(), TILE, columns * TILE, steps, out, width};
+        Product product{weights, SPAN, buffers.values.data(), TILE, columns * TILE, steps, out, width};
         multiply<true>(product, columns);
     }
+
+    static void end_span(Sums&) {}
 
 private:
     // Rows times packed tiles, summed over `steps` of them.
@@ -99,7 +104,7 @@ private:
         int64_t end = round_up(of.num_keys(), WHOLE);
         for (int64_t k = 0; k < end; k += 2) {
             bf16* pair = to + k / DEPTH * columns * TILE + k % DEPTH / 2 * PAIR;
-            const bf16 *even = of.value(0, k), *odd = of.value(0, k + 1);
+            const bf16 *even = of.get(0, k), *odd = of.get(0, k + 1);
             for (int64_t d = 0; d < value_dim; d += DEPTH, pair += 2 * TILE) {
                 __m512i a = (__m512i)Dot<bf16>::get_of(even, d, value_dim);
                 __m512i b = (__m512i)Dot<bf16>::get_of(odd, d, value_dim);

@@ -3,12 +3,15 @@
 
 #include <vector>
 
+#include "attention_sums.h"
 #include "attention_task.h"
 #include "groups.h"
 #include "vec.h"
 
 namespace {
 
+constexpr int64_t KEY_VECS = 2;  // vectors of keys at once: few rows' sums would wait for themselves
+static_assert(WHOLE % (KEY_VECS * LANES) == 0, "else keys would not be padded");
 constexpr int STRIP = REGISTERS / 8;  // vectors of a value that are summed at once, for four rows
 
 template <class T>
@@ -17,113 +20,85 @@ public:
     typedef float Weight;
 
     struct Buffers {
-        std::vector<float> queries, transposed;
+        std::vector<float> queries;     // [heads, rows, key_dim]
+        std::vector<float> transposed;  // [KEY_VECS, depth, LANES]
     };
 
     VectorProducts(Operands<T>& of, Buffers& buffers)
         : of(of), queries(buffers.queries), transposed(buffers.transposed) {}
 
-    // Few rows read keys where they lie, many rows have them transposed.
     void start_task() {
-        is_few = of.rows.task.is_few;
         key_dim = of.rows.args->key_dim, value_dim = of.rows.args->value_dim;
-        queries.resize(of.rows.count * key_dim);
-        transposed.resize(LANES * (key_dim + LANES));
+        depth = round_up(key_dim, LANES);
+        transposed.resize(KEY_VECS * depth * LANES);
+        queries.resize(of.num_heads() * of.rows.count * key_dim);
+        of.rows.template copy_queries<T>(queries.data(), key_dim, [](T x) { return to_float(x); });
     }
 
-    int64_t num_asks() const {
-        return of.rows.task.num_heads * of.num_keys() * (is_few ? 1 + of.rows.count : 2);
-    }
+    int64_t num_score_asks() const { return of.num_heads() * round_up(of.num_keys(), KEY_VECS * LANES); }
+    int64_t num_value_asks() const { return of.num_heads() * of.num_keys(); }
 
-    // Queries with keys, `[heads, rows, CHUNK]`.
+    // Queries with keys, to `[heads, rows, SPAN]`. Keys are transposed, so that each score is summed in
+    // the order of its elements, with however many rows it is computed.
     void score(float* scores) {
-        for (head = 0; head < of.rows.task.num_heads; head++, scores += of.rows.padded() * CHUNK) {
-            load_queries();
-            for (int64_t k = 0; k < of.num_keys(); k += LANES)
-                is_few ? score_in_place(k, scores + k) : score_transposed(k, scores + k);
+        const float* rows = queries.data();
+        for (head = 0; head < of.num_heads(); head++) {
+            for (int64_t k = 0; k < of.num_keys(); k += KEY_VECS * LANES) {
+                transpose_keys(k);
+                in_groups<8, 4, 3, 2, 1>(of.rows.count, [&](auto size, int64_t row) {
+                    score_rows<size>(rows + row * key_dim, scores + row * SPAN + k);
+                });
+            }
+            rows += of.rows.count * key_dim, scores += of.rows.padded() * SPAN;
         }
     }
 
-    // Values times weights `[heads, rows, CHUNK]` to `[heads, rows, width]`.
+    // Values times weights `[heads, rows, SPAN]` to `[heads, rows, width]`.
     void add_values(const Weight* weights, float* out, int64_t width) {
         const int64_t padded = of.rows.padded();
-        for (head = 0; head < of.rows.task.num_heads; head++)
-            add_head(weights + head * padded * CHUNK, out + head * padded * width, width);
+        for (head = 0; head < of.num_heads(); head++)
+            add_head(weights + head * padded * SPAN, out + head * padded * width, width);
     }
+
+    static void end_span(Sums&) {}
 
 private:
     Operands<T>& of;
-    bool is_few = false;
-    int64_t key_dim = 0, value_dim = 0;
+    int64_t key_dim = 0, value_dim = 0, depth = 0;
     int64_t head = 0;  // the current one
     std::vector<float>&queries, &transposed;
-    Vec products[FEW_ROWS][LANES];
 
-    const T* query_of(int64_t row) const { return of.rows.template query<T>(head, row); }
-
-    void load_queries() {
-        for (int64_t row = 0; row < of.rows.count; row++)
-            for (int64_t d = 0; d < key_dim; d++)
-                queries[row * key_dim + d] = to_float(query_of(row)[d]);
-    }
-
-    // LANES keys from the k-th on with all rows' queries, as each key is widened once for all of
-    // them. The cache is read once and scattered, so that only asking ahead keeps memory busy.
-    void score_in_place(int64_t k, float* scores) {
-        constexpr int WORDS = 64 / LANES;
-        std::fill_n(products[0], FEW_ROWS * LANES, Vec{});
-        int64_t d = 0;
-        for (; d + WORDS * LANES <= key_dim; d += WORDS * LANES) add_products<WORDS>(k, d);
-        for (; d < key_dim; d += LANES) add_products<1>(k, d);
-        for (int64_t row = 0; row < of.rows.count; row++)
-            store(scores + row * CHUNK, sums(products[row]));
-    }
-
-    template <int WORDS>
-    void add_products(int64_t k, int64_t d) {
-        int64_t left = key_dim - d;
-        for (int64_t i = 0; i < LANES; i++) {
-            const T* from = of.key(head, k + i) + d;
-            Vec key[WORDS];
-            for (int w = 0; w < WORDS; w++)
-                key[w] = left < LANES ? load_part(from, left) : load(from + w * LANES);
-            for (int64_t row = 0; row < of.rows.count; row++) {
-                const float* query = &queries[row * key_dim + d];
-                Vec product = products[row][i];
-                for (int w = 0; w < WORDS; w++)
-                    product += key[w] * (left < LANES ? load_part(query, left) : load(query + w * LANES));
-                products[row][i] = product;
-                if (d == 0) of.next.ask();
+    // KEY_VECS vectors of keys from the `first` on as [KEY_VECS, depth, LANES] in fp32.
+    void transpose_keys(int64_t first) {
+        float* to = transposed.data();
+        for (int64_t v = 0; v < KEY_VECS; v++)
+            for (int64_t d = 0; d < key_dim; d += LANES, to += LANES * LANES) {
+                const int64_t left = key_dim - d;
+                Vec elements[LANES];
+                of.get_transposed(elements, head, first + v * LANES, d == 0, [&](const T* key) {
+                    return left < LANES ? load_part(key + d, left) : load(key + d);
+                });
+                for (int64_t i = 0; i < LANES; i++) store(to + i * LANES, elements[i]);
             }
-        }
     }
 
-    void score_transposed(int64_t k, float* scores) {
-        transpose_keys(k);
-        in_groups<8, 1>(of.rows.count, [&](auto size, int64_t row) { score_rows<size>(row, scores); });
-    }
-
-    // LANES keys from the k-th on as [key_dim, LANES] in fp32.
-    void transpose_keys(int64_t k) {
-        for (int64_t d = 0; d < key_dim; d += LANES) {
-            int64_t num_dims = std::min(LANES, key_dim - d);
-            Vec v[LANES];
-            of.get_transposed(v, head, k, d == 0, [&](const T* key) {
-                return num_dims == LANES ? load(key + d) : load_part(key + d, num_dims);
-            });
-            for (int64_t i = 0; i < LANES; i++) store(&transposed[(d + i) * LANES], v[i]);
-        }
-    }
-
+    // With all of these keys, or as many at once as there are registers for.
     template <int ROWS>
-    void score_rows(int64_t row, float* scores) {
-        const float* query = &queries[row * key_dim];
-        Vec sums[ROWS] = {};
-        for (int64_t d = 0; d < key_dim; d++) {
-            Vec keys = load(&transposed[d * LANES]);
-            for (int i = 0; i < ROWS; i++) sums[i] += query[i * key_dim + d] * keys;
+    void score_rows(const float* rows, float* scores) {
+        constexpr int AT_ONCE = ROWS * KEY_VECS < REGISTERS - 4 ? KEY_VECS : 1;
+        for (int64_t first = 0; first < KEY_VECS; first += AT_ONCE) {
+            const float* keys = &transposed[first * depth * LANES];
+            Vec sums[ROWS][AT_ONCE] = {};
+            for (int64_t d = 0; d < key_dim; d++, keys += LANES)
+                for (int v = 0; v < AT_ONCE; v++) {
+                    Vec elements = load(keys + v * depth * LANES);
+                    for (int i = 0; i < ROWS; i++)
+                        sums[i][v] = multiply_add(sums[i][v], splat(rows[i * key_dim + d]), elements);
+                }
+            for (int i = 0; i < ROWS; i++)
+                for (int v = 0; v < AT_ONCE; v++)
+                    store(scores + i * SPAN + (first + v) * LANES, sums[i][v]);
         }
-        for (int i = 0; i < ROWS; i++) store(scores + (row + i) * CHUNK, sums[i]);
     }
 
     void add_head(const float* weights, float* out, int64_t width) {
@@ -132,9 +107,11 @@ private:
             add_strip<STRIP>(weights, out + d, width, d);
         for (; d + LANES <= value_dim; d += LANES) add_strip<1>(weights, out + d, width, d);
         for (; d < value_dim; d++)
-            for (int64_t row = 0; row < of.rows.count; row++)
+            for (int64_t row = 0; row < of.rows.count; row++) {
+                float& sum = out[row * width + d];
                 for (int64_t k = 0; k < of.num_keys(); k++)
-                    out[row * width + d] += weights[row * CHUNK + k] * to_float(of.value(head, k)[d]);
+                    sum = multiply_add(sum, weights[row * SPAN + k], to_float(of.get(head, k)[d]));
+            }
     }
 
     template <int VECS>
@@ -147,16 +124,17 @@ private:
     template <int ROWS, int VECS>
     void add_rows(const float* weights, float* out, int64_t width, int64_t d, int64_t row) {
         Vec sums[ROWS][VECS];
-        weights += row * CHUNK, out += row * width;
+        weights += row * SPAN, out += row * width;
         const bool asks = row == 0 && d == 0;
         for (int i = 0; i < ROWS; i++)
             for (int v = 0; v < VECS; v++) sums[i][v] = load(out + i * width + v * LANES);
         for (int64_t k = 0; k < of.num_keys(); k++) {
             Vec value[VECS];
             if (asks) of.next.ask();
-            for (int v = 0; v < VECS; v++) value[v] = load(of.value(head, k) + d + v * LANES);
+            for (int v = 0; v < VECS; v++) value[v] = load(of.get(head, k) + d + v * LANES);
             for (int i = 0; i < ROWS; i++)
-                for (int v = 0; v < VECS; v++) sums[i][v] += weights[i * CHUNK + k] * value[v];
+                for (int v = 0; v < VECS; v++)
+                    sums[i][v] = multiply_add(sums[i][v], splat(weights[i * SPAN + k]), value[v]);
         }
         for (int i = 0; i < ROWS; i++)
             for (int v = 0; v < VECS; v++) store(out + i * width + v * LANES, sums[i][v]);

@@ -17,7 +17,7 @@ void rms_norm_bf16(const bf16*, int64_t, const bf16*, bf16*, int64_t, int64_t, f
 void silu_mul_bf16(const bf16*, const bf16*, int64_t, bf16*, int64_t, int64_t);
 void rope_bf16(bf16*, int64_t, const bf16*, const bf16*, int64_t, int64_t, int64_t);
 void store_rows_bf16(const bf16*, int64_t, bf16*, const int64_t*, int64_t, int64_t);
-void linear(const bf16*, int64_t, const bf16*, const bf16*, bf16*, int64_t, int64_t, int64_t, int64_t);
+void linear_bf16(const bf16*, int64_t, const bf16*, const bf16*, bf16*, int64_t, int64_t, int64_t, int64_t);
 }
 
 namespace {
@@ -74,8 +74,8 @@ void normalise(const Norm& norm, const bf16* x, bf16* y, int64_t rows, int64_t d
 }
 
 void project(const Linear& by, LoRAArgs* lora, const bf16* x, bf16* y, int64_t rows) {
-    linear(x, by.in_features, by.packed, by.bias, y, by.out_features, rows, by.out_features,
-           by.in_features);
+    linear_bf16(x, by.in_features, by.packed, by.bias, y, by.out_features, rows, by.out_features,
+                by.in_features);
     if (!lora) return;
     lora->x = x, lora->y = y;
     lora->in_features = lora->x_stride = by.in_features;

@@ -1,69 +1,78 @@
-// y = x w^T + bias in bfloat16 with fp32 sums, for weights that were packed once.
+// y = x w^T + bias with fp32 sums, for weights that were packed once. A row's sums run over the inputs
+// in their order, so that it has the same bits among any others.
 //
-// Packed: [N / COLUMNS][K / DEPTH][COLUMNS / WIDTH][DEPTH / 2][WIDTH][2], so that a vector has two
-// neighbours of each of its columns, and memory is read in the order in which it lies. The last
-// columns and inputs are padded with zeros.
+// Packed: [N / COLUMNS][K / DEPTH][COLUMNS / WIDTH][DEPTH / WORD][WIDTH][WORD], so that a vector has a
+// word of each of its columns, and memory is read in the order in which it lies. The last columns and
+// inputs are padded with zeros.
 
 #include <algorithm>
 
-#include "tiles.h"
-
-// Where Linux refuses tiles to the process, linear_supported is 0, and torch multiplies.
-#if HAS_TILES
 #include "linear_tiles.h"
-#define HAS_LINEAR 1
-#elif defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include "linear_vectors.h"
-#define HAS_LINEAR 1
+
+// Where Linux refuses tiles to the process, linear_supported_bf16 is 0, and torch multiplies.
+#if HAS_TILES
+typedef TileLinear LinearOfBf16;
 #else
-#include "vec.h"
-#define HAS_LINEAR 0
+typedef VectorLinear<bf16> LinearOfBf16;
 #endif
+typedef VectorLinear<float> LinearOfF32;
 
-#if HAS_LINEAR
+namespace {
 
-extern "C" int linear_supported() { return is_allowed(); }
-
-extern "C" int64_t linear_packed_size(int64_t n, int64_t k) {
-    return round_up(n, COLUMNS) * round_up(k, DEPTH);
+template <class Linear>
+int64_t packed_size(int64_t n, int64_t k) {
+    return round_up(n, Linear::COLUMNS) * round_up(k, Linear::DEPTH);
 }
 
-extern "C" void linear_pack(const bf16* w, bf16* packed, int64_t n, int64_t k) {
-    int64_t depth = round_up(k, DEPTH);
+template <class Linear, class T>
+void pack(const T* w, T* packed, int64_t n, int64_t k) {
+    constexpr int64_t COLUMNS = Linear::COLUMNS, WIDTH = Linear::WIDTH, WORD = Linear::WORD;
+    int64_t depth = round_up(k, Linear::DEPTH);
 #pragma omp parallel for
     for (int64_t block = 0; block < n; block += COLUMNS) {
-        bf16* to = packed + block * depth;
-        for (int64_t i = 0; i < depth; i += DEPTH)
+        T* to = packed + block * depth;
+        for (int64_t i = 0; i < depth; i += Linear::DEPTH)
             for (int64_t group = block; group < block + COLUMNS; group += WIDTH)
-                for (int64_t pair = i; pair < i + DEPTH; pair += 2)
+                for (int64_t word = i; word < i + Linear::DEPTH; word += WORD)
                     for (int64_t column = group; column < group + WIDTH; column++)
-                        for (int64_t j = pair; j < pair + 2; j++)
-                            *to++ = column < n && j < k ? w[column * k + j] : bf16{0};
+                        for (int64_t j = word; j < word + WORD; j++)
+                            *to++ = column < n && j < k ? w[column * k + j] : T{};
     }
 }
 
-extern "C" void linear(const bf16* x, int64_t x_stride, const bf16* packed, const bf16* bias,
-                       bf16* y, int64_t y_stride, int64_t rows, int64_t n, int64_t k) {
+template <class Linear, class T>
+void multiply(const T* x, int64_t x_stride, const T* packed, const T* bias, T* y, int64_t y_stride,
+              int64_t rows, int64_t n, int64_t k) {
     if (!rows) return;
-    const Input* all = inputs(x, x_stride, rows, k);
-    int64_t depth = round_up(k, DEPTH);
+    constexpr int64_t COLUMNS = Linear::COLUMNS;
+    const auto* all = Linear::inputs(x, x_stride, rows, k);
+    int64_t depth = round_up(k, Linear::DEPTH);
 #pragma omp parallel
     {
-        [[maybe_unused]] Unit unit;
+        [[maybe_unused]] typename Linear::Unit unit;
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < n; block += COLUMNS)
-            rows_of_block(rows, all, x_stride, packed + block * depth, bias ? bias + block : nullptr,
-                          y + block, y_stride, std::min(COLUMNS, n - block), depth,
-                          block + COLUMNS < n);
+            Linear::rows_of_block(rows, all, x_stride, packed + block * depth,
+                                  bias ? bias + block : nullptr, y + block, y_stride,
+                                  std::min(COLUMNS, n - block), depth, block + COLUMNS < n);
     }
 }
 
-#else
+}  // namespace
 
-extern "C" int linear_supported() { return 0; }
-extern "C" int64_t linear_packed_size(int64_t, int64_t) { return 0; }
-extern "C" void linear_pack(const bf16*, bf16*, int64_t, int64_t) {}
-extern "C" void linear(const bf16*, int64_t, const bf16*, const bf16*, bf16*, int64_t, int64_t,
-                       int64_t, int64_t) {}
+#define EXPORT(NAME, T, LINEAR)                                                                   \
+    extern "C" int linear_supported_##NAME() { return LINEAR::is_supported(); }                   \
+    extern "C" int64_t linear_packed_size_##NAME(int64_t n, int64_t k) {                          \
+        return packed_size<LINEAR>(n, k);                                                         \
+    }                                                                                             \
+    extern "C" void linear_pack_##NAME(const T* w, T* packed, int64_t n, int64_t k) {             \
+        pack<LINEAR>(w, packed, n, k);                                                            \
+    }                                                                                             \
+    extern "C" void linear_##NAME(const T* x, int64_t x_stride, const T* packed, const T* bias,   \
+                                  T* y, int64_t y_stride, int64_t rows, int64_t n, int64_t k) {   \
+        multiply<LINEAR>(x, x_stride, packed, bias, y, y_stride, rows, n, k);                     \
+    }
 
-#endif
+EXPORT(f32, float, LinearOfF32)
+EXPORT(bf16, bf16, LinearOfBf16)

@@ -7,104 +7,110 @@
 #include "tiles.h"
 #include "vec.h"
 
+#if HAS_TILES
+
 namespace {
 
-constexpr int64_t VECS = 3;  // tiles of columns in a block: 6 of the 8 tiles have their sums
-constexpr int64_t COLUMNS = VECS * LANES;
-constexpr int64_t AHEAD = 8192;  // bytes of the weight to ask memory for
-using tile::DEPTH;
-using tile::HEIGHT;
-using tile::TILE;
-using tile::WIDTH;
+struct TileLinear {
+    static constexpr int64_t VECS = 3;  // tiles of columns in a block: 6 of the 8 tiles have their sums
+    static constexpr int64_t COLUMNS = VECS * LANES;
+    static constexpr int64_t WIDTH = tile::WIDTH;  // columns that lie together
+    static constexpr int64_t DEPTH = tile::DEPTH;  // inputs that lie together
+    static constexpr int64_t WORD = 2;             // neighbours among them
 
-typedef bf16 Input;
+    static bool is_supported() { return may_use_tiles(); }
 
-bool is_allowed() { return may_use_tiles(); }
+    struct Unit {
+        Unit() { sizes.use(); }
+        TileSizes sizes;
+    };
 
-struct Unit {
-    Unit() { sizes.use(); }
-    TileSizes sizes;
-};
-
-// The rows as tiles: [rows / HEIGHT][k / DEPTH][HEIGHT][DEPTH], padded with zeros.
-const Input* inputs(const bf16* x, int64_t stride, int64_t rows, int64_t k) {
-    static thread_local TileBuffer buffer;
-    int64_t depth = round_up(k, DEPTH), height = round_up(rows, HEIGHT);
-    Input* tiles = buffer.fit(height * depth);
+    // The rows as tiles: [rows / HEIGHT][k / DEPTH][HEIGHT][DEPTH], padded with zeros.
+    static const bf16* inputs(const bf16* x, int64_t stride, int64_t rows, int64_t k) {
+        static thread_local TileBuffer buffer;
+        int64_t depth = round_up(k, DEPTH), height = round_up(rows, HEIGHT);
+        bf16* tiles = buffer.fit(height * depth);
 #pragma omp parallel for if (rows * k > WORTH_THREADS)
-    for (int64_t row = 0; row < height; row++) {
-        Input* to = tiles + row / HEIGHT * HEIGHT * depth + row % HEIGHT * DEPTH;
-        for (int64_t i = 0; i < depth; i += DEPTH, to += TILE) {
-            const bf16* from = x + row * stride + i;
-            if (row < rows && i + DEPTH <= k) {
-                std::memcpy(to, from, DEPTH * sizeof(Input));
-            } else {
-                int64_t size = row < rows ? k - i : 0;
-                std::fill(std::copy(from, from + size, to), to + DEPTH, Input{0});
+        for (int64_t row = 0; row < height; row++) {
+            bf16* to = tiles + row / HEIGHT * HEIGHT * depth + row % HEIGHT * DEPTH;
+            for (int64_t i = 0; i < depth; i += DEPTH, to += TILE) {
+                const bf16* from = x + row * stride + i;
+                if (row < rows && i + DEPTH <= k) {
+                    std::memcpy(to, from, DEPTH * sizeof(bf16));
+                } else {
+                    int64_t size = row < rows ? k - i : 0;
+                    std::fill(std::copy(from, from + size, to), to + DEPTH, bf16{0});
+                }
             }
         }
+        return tiles;
     }
-    return tiles;
-}
 
-// One or two tiles of rows (NUM_ROWS) times a block of columns. Tiles 0 to 5 have sums, 6 rows and
-// 7 columns: the two are renamed with every load, as vectors are.
-template <int NUM_ROWS>
-void multiply(const Input* x, const bf16* w, int64_t k, const float* start, float* out) {
-    const Input* second = x + HEIGHT * k;
-    store_before_tiles();
-    _tile_loadd(0, start, 0);  // the same line for each row
-    _tile_loadd(1, start + WIDTH, 0);
-    _tile_loadd(2, start + 2 * WIDTH, 0);
-    if (NUM_ROWS > 1) {
-        _tile_loadd(3, start, 0);
-        _tile_loadd(4, start + WIDTH, 0);
-        _tile_loadd(5, start + 2 * WIDTH, 0);
-    }
-    for (int64_t i = 0; i < k; i += DEPTH, w += VECS * TILE, x += TILE, second += TILE) {
-        for (int64_t line = 0; line < VECS * TILE * 2; line += 64)
-            __builtin_prefetch((const char*)w + AHEAD + line);
-        _tile_loadd(6, x, 64);
-        _tile_loadd(7, w, 64);
-        _tile_dpbf16ps(0, 6, 7);
+    // One or two tiles of rows (NUM_ROWS) times a block of columns. Tiles 0 to 5 have sums, 6 rows and
+    // 7 columns: the two are renamed with every load, as vectors are.
+    template <int NUM_ROWS>
+    static void multiply(const bf16* x, const bf16* w, int64_t k, const float* start, float* out) {
+        const bf16* second = x + HEIGHT * k;
+        store_before_tiles();
+        _tile_loadd(0, start, 0);  // the same line for each row
+        _tile_loadd(1, start + WIDTH, 0);
+        _tile_loadd(2, start + 2 * WIDTH, 0);
         if (NUM_ROWS > 1) {
-            _tile_loadd(6, second, 64);
-            _tile_dpbf16ps(3, 6, 7);
-            _tile_loadd(7, w + TILE, 64);
-            _tile_dpbf16ps(4, 6, 7);
+            _tile_loadd(3, start, 0);
+            _tile_loadd(4, start + WIDTH, 0);
+            _tile_loadd(5, start + 2 * WIDTH, 0);
+        }
+        for (int64_t i = 0; i < k; i += DEPTH, w += VECS * TILE, x += TILE, second += TILE) {
+            for (int64_t line = 0; line < VECS * TILE * 2; line += 64)
+                __builtin_prefetch((const char*)w + AHEAD + line);
             _tile_loadd(6, x, 64);
-        } else {
-            _tile_loadd(7, w + TILE, 64);
+            _tile_loadd(7, w, 64);
+            _tile_dpbf16ps(0, 6, 7);
+            if (NUM_ROWS > 1) {
+                _tile_loadd(6, second, 64);
+                _tile_dpbf16ps(3, 6, 7);
+                _tile_loadd(7, w + TILE, 64);
+                _tile_dpbf16ps(4, 6, 7);
+                _tile_loadd(6, x, 64);
+            } else {
+                _tile_loadd(7, w + TILE, 64);
+            }
+            _tile_dpbf16ps(1, 6, 7);
+            _tile_loadd(7, w + 2 * TILE, 64);
+            _tile_dpbf16ps(2, 6, 7);
+            if (NUM_ROWS > 1) {
+                _tile_loadd(6, second, 64);
+                _tile_dpbf16ps(5, 6, 7);
+            }
         }
-        _tile_dpbf16ps(1, 6, 7);
-        _tile_loadd(7, w + 2 * TILE, 64);
-        _tile_dpbf16ps(2, 6, 7);
-        if (NUM_ROWS > 1) {
-            _tile_loadd(6, second, 64);
-            _tile_dpbf16ps(5, 6, 7);
-        }
+        constexpr int64_t STRIDE = COLUMNS * sizeof(float);
+        _tile_stored(0, out, STRIDE);
+        _tile_stored(1, out + WIDTH, STRIDE);
+        _tile_stored(2, out + 2 * WIDTH, STRIDE);
+        if (NUM_ROWS == 1) return;
+        out += HEIGHT * COLUMNS;
+        _tile_stored(3, out, STRIDE);
+        _tile_stored(4, out + WIDTH, STRIDE);
+        _tile_stored(5, out + 2 * WIDTH, STRIDE);
     }
-    constexpr int64_t STRIDE = COLUMNS * sizeof(float);
-    _tile_stored(0, out, STRIDE);
-    _tile_stored(1, out + WIDTH, STRIDE);
-    _tile_stored(2, out + 2 * WIDTH, STRIDE);
-    if (NUM_ROWS == 1) return;
-    out += HEIGHT * COLUMNS;
-    _tile_stored(3, out, STRIDE);
-    _tile_stored(4, out + WIDTH, STRIDE);
-    _tile_stored(5, out + 2 * WIDTH, STRIDE);
-}
 
-void rows_of_block(int64_t rows, const Input* x, int64_t, const bf16* w, const bf16* bias, bf16* y,
-                   int64_t y_stride, int64_t num_columns, int64_t k, bool) {
-    Start<COLUMNS> start(bias, num_columns);
-    alignas(64) float sums[2 * HEIGHT][COLUMNS];
-    for (int64_t row = 0; row < rows; row += 2 * HEIGHT, x += 2 * HEIGHT * k) {
-        int64_t height = std::min(2 * HEIGHT, rows - row);
-        (height > HEIGHT ? multiply<2> : multiply<1>)(x, w, k, start.sums, sums[0]);
-        for (int64_t r = 0; r < height; r++)
-            store_columns<COLUMNS>(sums[r], y + (row + r) * y_stride, num_columns);
+    static void rows_of_block(int64_t rows, const bf16* x, int64_t, const bf16* w, const bf16* bias, bf16* y,
+                       int64_t y_stride, int64_t num_columns, int64_t k, bool) {
+        Start<COLUMNS> start(bias, num_columns);
+        alignas(64) float sums[2 * HEIGHT][COLUMNS];
+        for (int64_t row = 0; row < rows; row += 2 * HEIGHT, x += 2 * HEIGHT * k) {
+            int64_t height = std::min(2 * HEIGHT, rows - row);
+            (height > HEIGHT ? multiply<2> : multiply<1>)(x, w, k, start.sums, sums[0]);
+            for (int64_t r = 0; r < height; r++)
+                store_columns<COLUMNS>(sums[r], y + (row + r) * y_stride, num_columns);
+        }
     }
-}
+
+private:
+    static constexpr int64_t AHEAD = 8192;  // bytes of the weight to ask memory for
+    static constexpr int64_t HEIGHT = tile::HEIGHT, TILE = tile::TILE;
+};
 
 }  // namespace
+
+#endif

@@ -76,8 +76,10 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
             for (int v = 0; v < VECS; v++)
                 weights[v] = width < LANES ? load_part(b, width) : load(b + v * LANES);
             for (int i = 0; i < TOKENS; i++)
-                for (int v = 0; v < VECS; v++)
-                    sums[i][v] += shrunk[i * task.token_stride + page * PAGE_ROWS + r] * weights[v];
+                for (int v = 0; v < VECS; v++) {
+                    Vec factor = splat(shrunk[i * task.token_stride + page * PAGE_ROWS + r]);
+                    sums[i][v] = multiply_add(sums[i][v], factor, weights[v]);
+                }
         }
     }
     for (int i = 0; i < TOKENS; i++) {
@@ -121,14 +123,15 @@ void expand_streaming(const Task& task, const LoRAArgs& args, const T* ahead, in
             for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * stride + c, 0, 2);
             for (int i = 0; i < TOKENS; i++) {
                 Vec sum = load(&sums[i][c]);
-                for (int r = 0; r < ROWS; r++) sum += factors[i][r] * load(b + r * stride + c);
+                for (int r = 0; r < ROWS; r++)
+                    sum = multiply_add(sum, splat(factors[i][r]), load(b + r * stride + c));
                 store(&sums[i][c], sum);
             }
         }
         for (int64_t c = whole; c < width; c++)
             for (int i = 0; i < TOKENS; i++)
                 for (int r = 0; r < ROWS; r++)
-                    sums[i][c] += factors[i][r] * to_float(b[r * stride + c]);
+                    sums[i][c] = multiply_add(sums[i][c], factors[i][r], to_float(b[r * stride + c]));
     }
     for (int i = 0; i < TOKENS; i++) add_sums(y_of<T>(task, args, token + i), sums[i], width);
 }

@@ -114,6 +114,26 @@ static inline void store_part(T* p, Vec v, int64_t n) {
     std::memcpy(p, lanes, n * sizeof(T));
 }
 
+// sum + a * b, rounded once. Of an expression GCC makes this or two roundings as loops and their tuning
+// have it, and a sum's bits would depend on how many are computed at once.
+static inline Vec multiply_add(Vec sum, Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#else
+    return sum + a * b;
+#endif
+}
+
+static inline float multiply_add(float sum, float a, float b) {
+#if defined(__FMA__)
+    return __builtin_fmaf(a, b, sum);
+#else
+    return sum + a * b;
+#endif
+}
+
 static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
 // How two vectors trade lanes: where lane & S, from the other one.
@@ -205,7 +225,7 @@ struct Dot {
     static constexpr int64_t WIDTH = LANES;
     static V get(const T* p) { return load(p); }
     static V get_part(const T* p, int64_t n) { return load_part(p, n); }
-    static Vec add(Vec sum, V a, V b) { return sum + a * b; }
+    static Vec add(Vec sum, V a, V b) { return multiply_add(sum, a, b); }
 };
 
 #if defined(__AVX512BF16__)

@@ -1,0 +1,77 @@
+// AMX's tiles in memory, for CPUs that have none: included before the native kernels, it gives them
+// the intrinsics by the pseudocode of Intel's manual (Instruction Set Reference, TDPBF16PS), but for
+// the flushing of denormals.
+#pragma once
+
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstring>
+
+struct EmulatedTiles {
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } sizes;
+    struct {
+        uint8_t bytes[16][64];
+    } tiles[8];
+
+    void use(const void* config) {
+        std::memcpy(&sizes, config, sizeof sizes);
+        std::memset(tiles, 0, sizeof tiles);
+    }
+
+    void zero(int t) { std::memset(&tiles[t], 0, sizeof tiles[t]); }
+
+    void load(int t, const void* from, int64_t stride) {
+        zero(t);
+        for (int row = 0; row < sizes.rows[t]; row++)
+            std::memcpy(tiles[t].bytes[row], (const char*)from + row * stride, sizes.row_bytes[t]);
+    }
+
+    void store(int t, void* to, int64_t stride) const {
+        for (int row = 0; row < sizes.rows[t]; row++)
+            std::memcpy((char*)to + row * stride, tiles[t].bytes[row], sizes.row_bytes[t]);
+    }
+
+    static float element(const uint8_t* row, int64_t i) {
+        uint32_t bits = (uint32_t)row[2 * i] << 16 | (uint32_t)row[2 * i + 1] << 24;
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+
+    void multiply(int sum, int a, int b) {
+        for (int m = 0; m < sizes.rows[sum]; m++)
+            for (int n = 0; n < sizes.row_bytes[sum] / 4; n++) {
+                float even = 0, odd = 0, value;
+                for (int k = 0; k < sizes.row_bytes[a] / 4; k++) {
+                    const uint8_t *of_a = tiles[a].bytes[m], *of_b = tiles[b].bytes[k];
+                    even = __builtin_fmaf(element(of_a, 2 * k), element(of_b, 2 * n), even);
+                    odd = __builtin_fmaf(element(of_a, 2 * k + 1), element(of_b, 2 * n + 1), odd);
+                }
+                std::memcpy(&value, &tiles[sum].bytes[m][4 * n], sizeof value);
+                value += even + odd;
+                std::memcpy(&tiles[sum].bytes[m][4 * n], &value, sizeof value);
+            }
+    }
+};
+
+static thread_local EmulatedTiles emulated_tiles;
+
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_zero
+#undef _tile_dpbf16ps
+#define _tile_loadconfig(config) emulated_tiles.use(config)
+#define _tile_release() ((void)0)
+#define _tile_zero(t) emulated_tiles.zero(t)
+#define _tile_loadd(t, from, stride) emulated_tiles.load(t, from, stride)
+#define _tile_stored(t, to, stride) emulated_tiles.store(t, to, stride)
+#define _tile_dpbf16ps(sum, a, b) emulated_tiles.multiply(sum, a, b)
+#define syscall(number, call, feature) ((void)(call), (void)(feature), 0L)  // Linux keeps them
+#define __AMX_BF16__ 1
