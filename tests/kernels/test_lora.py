@@ -1,14 +1,22 @@
 """Each token's LoRA term, against a loop over tokens in double precision."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_sets import NATIVE_DTYPES, SET_IDS, SETS, assert_near, kernels_of, native_kernels
+from kernel_sets import (
+    ALONE_AS_TOGETHER,
+    NATIVE_DTYPES,
+    SET_IDS,
+    SETS,
+    assert_near,
+    kernels_of,
+    native_kernels,
+)
 from kernel_sets import threads as with_threads
 from torch import Tensor
 
@@ -56,6 +64,12 @@ class Problem:
                     )
         return y
 
+    def only(self, tokens: list[int]) -> "Problem":
+        """The same of some of its tokens."""
+        owners = [self.owners[token] for token in tokens]
+        plan = plan_of(owners, self.plan.pages)
+        return replace(self, x=self.x[tokens], y=self.y[tokens], plan=plan, owners=owners)
+
     def columns(self) -> Tensor:
         """`[width]` bool: the columns of `y` that are some site's."""
         inside = torch.zeros(self.y.shape[1], dtype=torch.bool)
@@ -98,18 +112,24 @@ def made(
         table = torch.stack([numbers.flip(0), numbers, numbers.flip(0)])[:, : sum(sizes)]
         pages.append(LoRAPages(int32(starts), table.int().contiguous()))
         weights.append(pairs)
-    tokens = [[t for t, o in enumerate(owners) if o == i] for i in range(len(ranks[0]))]
-    plan = LoRAPlan(
-        token_starts=int32([0, *accumulate(map(len, tokens))]),
-        tokens=int32([token for part in tokens for token in part]),
-        pages=pages,
-        page_rows=PAGE_ROWS,
-    )
+    plan = plan_of(owners, pages)
     width = max(offset + out for offset, out in zip(offsets, outs, strict=True)) + 3
     y = torch.full((len(owners), width), NAN, dtype=dtype)
     problem = Problem(rand(len(owners), num_in), y, LoRASites(sites), plan, owners, weights)
     y[:, problem.columns()] = rand(len(owners), int(problem.columns().sum()))
     return problem
+
+
+def plan_of(owners: list[int], pages: Sequence[LoRAPages]) -> LoRAPlan:
+    """Of tokens that have these owners."""
+    num_adapters = len(pages[0].starts) - 1
+    tokens = [[t for t, o in enumerate(owners) if o == i] for i in range(num_adapters)]
+    return LoRAPlan(
+        token_starts=int32([0, *accumulate(map(len, tokens))]),
+        tokens=int32([token for part in tokens for token in part]),
+        pages=pages,
+        page_rows=PAGE_ROWS,
+    )
 
 
 def int32(values: list[int]) -> Tensor:
@@ -218,6 +238,20 @@ def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
             outputs.append(problem.run(kernels).nan_to_num(9.0))
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize("num_in", [61, 128])
+@pytest.mark.parametrize(("name", "dtype"), ALONE_AS_TOGETHER, ids=str)
+def test_a_token_gets_the_same_bits_alone_as_among_others(
+    name: str, dtype: torch.dtype, num_in: int
+) -> None:
+    kernels = kernels_of(name, dtype)
+    ranks = [[8, 3, 24] * 4, [16, 0, 1] * 4]
+    problem = made(dtype, ranks, [i % 3 for i in range(75)], num_in, (200, 37), (0, 200))
+    together = problem.run(kernels).nan_to_num(9.0)
+    for tokens in ([0], [1], [2], [0, 3], [5, 2, 9, 4, 8], [*range(1, 40, 3)], [*range(26)]):
+        alone = problem.only(tokens).run(kernels).nan_to_num(9.0)
+        assert torch.equal(alone, together[tokens])
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)

@@ -1,10 +1,11 @@
 // Causal attention over a paged KV cache, for decode tokens and prefill chunks in one call.
 //
 // A task is some query tokens of one sequence with all query heads of some key heads (GQA), so that
-// each key is read once for all of them. Softmax is online over chunks of keys (Milakov and
-// Gimelshein, arXiv 1805.02867), in fp32. Where there are few tasks, the spans of a long context are
-// tasks of their own, and added at the end (Flash-Decoding, Dao et al. 2023); a row's result is the
-// same to the bit however tasks are cut. Must equal worker/kernels/reference.py.
+// each key is read once for all of them. A span of keys has one softmax, in fp32, and spans are added
+// (Milakov and Gimelshein, arXiv 1805.02867): where there are few tasks, as tasks of their own (Flash-
+// Decoding, Dao et al. 2023). A row's result is the same to the bit however tasks are cut, and whatever
+// other rows are computed with it; but few rows get other bits than many on tiles. Must equal
+// worker/kernels/reference.py.
 
 #include "attention.h"
 

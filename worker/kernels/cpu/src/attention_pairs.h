@@ -27,8 +27,8 @@ public:
     PairProducts(Operands<bf16>& of, Buffers& buffers)
         : of(of), queries(buffers.queries), transposed(buffers.transposed) {}
 
-    // Few rows read keys where they lie, many rows have them transposed. Both sum lanes first, and then
-    // the lanes as `tree` does, so that a score has the same bits with however many rows.
+    // Few rows read keys where they lie, many rows have them transposed. Either way a score is put
+    // together by `tree` from the sums of every NUM_SUMS-th pair, and so has the same bits.
     void start_task() {
         is_few = of.rows.task.is_few;
         key_dim = of.rows.args->key_dim, value_dim = of.rows.args->value_dim;
@@ -79,8 +79,8 @@ public:
 private:
     using Pairs = Dot<bf16>;
     static constexpr int64_t WORD = Pairs::WIDTH;  // elements of a vector
-    static constexpr int64_t PART = WORD / 2;
-    static constexpr int NUM_SUMS = (int)PART / 2;  // of a score, which are added at the end
+    static constexpr int64_t PART = WORD / 2;      // elements of a key in a vector of two keys'
+    static constexpr int NUM_SUMS = (int)PART / 2;  // of a score
 
     Operands<bf16>& of;
     bool is_few = false;
@@ -95,8 +95,8 @@ private:
         Vec of_row[ROWS] = {};
     };
 
-    // The i-th of NUM_SUMS products and all those behind it by steps of S, put together as they come:
-    // that leaves few to be kept.
+    // The i-th of NUM_SUMS sums and those behind it in steps of S, put together. Doing so as they come
+    // leaves few to be kept.
     template <int S, int ROWS, class Multiply, class Join>
     ALWAYS_INLINE static Products<ROWS> tree(int64_t i, const Multiply& multiply, const Join& join) {
         if constexpr (S == NUM_SUMS) {
@@ -110,6 +110,7 @@ private:
         }
     }
 
+    // Each part behind itself: one for each of a vector's two keys.
     static void twice(std::vector<bf16>& parts) {
         parts.resize(2 * parts.size());
         for (int64_t from = (int64_t)parts.size() / 2 - PART; from >= 0; from -= PART)
@@ -125,7 +126,8 @@ private:
         return (__m512bh)_mm512_inserti64x4(one, _mm256_maskz_loadu_epi16(mask, high + first), 1);
     }
 
-    // The cache is read once and scattered, so that only asking ahead keeps memory busy.
+    // The cache is read once and scattered, so that only asking ahead keeps memory busy. Two keys lie
+    // in a vector, as folding their sums takes half as long.
     void score_in_place(const bf16* rows, int64_t k, float* scores) {
         switch (key_dim) {
             case 2 * WORD: return score_rows_in_place<2>(rows, k, scores);

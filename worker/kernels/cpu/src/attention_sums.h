@@ -50,11 +50,11 @@ struct Sums {
         if (other.highest[row] == NONE) return;
         raise(row, std::max(highest[row], other.highest[row]));
         float factor = std::exp(other.highest[row] - highest[row]);
-        total[row] += other.total[row] * factor;
+        total[row] = multiply_add(total[row], other.total[row], factor);
         float* sums = out + row * width;
         const float* more = other.out + row * width;
         for (int64_t d = 0; d < width; d += LANES)
-            store(sums + d, load(sums + d) + load(more + d) * factor);
+            store(sums + d, multiply_add(load(sums + d), load(more + d), splat(factor)));
     }
 };
 

@@ -143,8 +143,8 @@ struct VectorLinear {
     // R rows by V vectors of columns. `ahead` is what a later tile will read:
     // `ahead_step` bytes of it are asked for with every word.
     template <int R, int V>
-    static void tile(const Input* x, int64_t x_stride, const T* w, int64_t k, const float* start, float* out,
-              const char* ahead, int64_t ahead_step) {
+    static void tile(const Input* x, int64_t x_stride, const T* w, int64_t k, const float* start,
+                     float* out, const char* ahead, int64_t ahead_step) {
         Vec sums[R][V];
         for (int r = 0; r < R; r++)
             for (int v = 0; v < V; v++) sums[r][v] = load(start + v * LANES);
@@ -165,8 +165,8 @@ struct VectorLinear {
     // R rows of a block.
     template <int R>
     static void rows_of(const Input* x, int64_t x_stride, const T* w, const T* bias, T* y,
-                 int64_t y_stride, int64_t num_columns, int64_t k, const char* ahead,
-                 int64_t ahead_step) {
+                        int64_t y_stride, int64_t num_columns, int64_t k, const char* ahead,
+                        int64_t ahead_step) {
         constexpr int V = vecs_by(R);
         Start<COLUMNS> start(bias, num_columns);
         float sums[R][COLUMNS];

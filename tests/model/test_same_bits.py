@@ -1,0 +1,107 @@
+"""An answer has the same bits alone and in company, from its start and taken over half way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from engines import engine_of, load, random_prompt
+from kernel_sets import ALONE_AS_TOGETHER, native_kernels
+from tiny import save_adapter, tiny_model
+
+from shared.ids import AdapterVersion
+from worker.engine.engine import Engine
+from worker.engine.request import Request, RequestId, RowSampling, StepOutput, TokenLogprobs
+
+DENSE = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox")
+RANKS = {"one": 8, "two": 20}
+NAMES = ["base", *RANKS]
+NUM_REQUESTS = 6
+NUM_TOKENS = 90
+NUM_SHOWN = 40
+PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(NUM_REQUESTS)]
+
+Outputs = dict[RequestId, list[StepOutput]]
+
+
+@pytest.fixture(params=[dtype for name, dtype in ALONE_AS_TOGETHER if name == "native"], ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    found: torch.dtype = request.param
+    if not native_kernels(found).can_pack(torch.empty(16, 16, dtype=found)):
+        pytest.skip("needs an x86 CPU with AVX2")
+    return found
+
+
+def request_of(
+    index: int, versions: dict[str, AdapterVersion], shown: Sequence[int] = ()
+) -> Request:
+    """Greedy or drawn, of the base or of an adapter."""
+    return Request(
+        id=RequestId(str(index)),
+        prompt_ids=list(PROMPTS[index]),
+        version=versions.get(NAMES[index % len(NAMES)]),
+        sampling=RowSampling(seed=index, temperature=index % 2 * 1.0, logprobs=3),
+        max_tokens=NUM_TOKENS,
+        output_ids=list(shown),
+    )
+
+
+def outputs_of(engine: Engine, requests: Sequence[Request]) -> Outputs:
+    outputs: Outputs = {request.id: [] for request in requests}
+    for request in requests:
+        engine.add(request)
+    while engine.has_work:
+        for output in engine.step():
+            assert output.error is None, output.error
+            outputs[output.request_id].append(output)
+    return outputs
+
+
+def results(outputs: Outputs, first: int = 0) -> list[tuple[int | None, TokenLogprobs | None]]:
+    """Of each request the tokens from the `first` on, and their logprobs."""
+    return [(o.token_id, o.logprobs) for of_one in outputs.values() for o in of_one[first:]]
+
+
+def tokens_of(outputs: Sequence[StepOutput]) -> list[int]:
+    return [output.token_id for output in outputs if output.token_id is not None]
+
+
+@pytest.mark.parametrize("model_type", DENSE)
+def test_an_answer_has_the_same_bits_in_any_company(
+    model_type: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    folders = {
+        name: save_adapter(tmp_path / name, model_type, r=rank, target_modules="all-linear")
+        for name, rank in RANKS.items()
+    }
+    loaded = load(tiny_model(model_type).to(dtype))
+    engine, versions = engine_of(loaded, folders)
+    alone: Outputs = {}
+    for index in range(NUM_REQUESTS):
+        alone |= outputs_of(engine, [request_of(index, versions)])
+
+    engine, versions = engine_of(loaded, folders, num_blocks=60, budget=23)
+    together = outputs_of(engine, [request_of(i, versions) for i in range(NUM_REQUESTS)])
+    assert engine.stats().num_preemptions > 0
+    assert results(together) == results(alone)
+
+    engine, versions = engine_of(loaded, folders, caches_prefixes=False)
+    taken_over = outputs_of(
+        engine,
+        [
+            request_of(int(name), versions, tokens_of(outputs)[:NUM_SHOWN])
+            for name, outputs in alone.items()
+        ],
+    )
+    assert results(taken_over) == results(alone, NUM_SHOWN)
+
+
+def test_a_token_has_the_same_bits_in_a_prompt_as_in_an_answer(dtype: torch.dtype) -> None:
+    engine, _ = engine_of(load(tiny_model().to(dtype)), caches_prefixes=False)
+    (answer,) = outputs_of(engine, [request_of(3, {})]).values()
+    request = request_of(3, {})
+    request.prompt_ids += tokens_of(answer)
+    request.scores_prompt = True
+    (scored,) = outputs_of(engine, [request]).values()
+    assert scored[0].prompt_logprobs is not None
+    assert [*scored[0].prompt_logprobs[len(PROMPTS[3]) - 1 :]] == [o.logprobs for o in answer]
