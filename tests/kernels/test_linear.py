@@ -101,10 +101,21 @@ def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels, rand: Rand
 
 
 def test_a_row_is_the_same_among_any_others(kernels: NativeKernels, rand: Rand) -> None:
-    x, packed = rand(70, 576), kernels.pack(rand(100, 576))
-    together = kernels.linear(x, packed, None, 100)
-    for num_rows in (1, 3, 16, 17, 33):
-        assert torch.equal(kernels.linear(x[:num_rows], packed, None, 100), together[:num_rows])
+    x, packed, bias = rand(70, 576), kernels.pack(rand(100, 576)), rand(100)
+    together = kernels.linear(x, packed, bias, 100)
+    for first, num_rows in (
+        (0, 1),
+        (2, 1),
+        (5, 2),
+        (0, 3),
+        (3, 4),
+        (1, 7),
+        (9, 16),
+        (4, 17),
+        (30, 33),
+    ):
+        rows = slice(first, first + num_rows)
+        assert torch.equal(kernels.linear(x[rows], packed, bias, 100), together[rows])
 
 
 def test_torch_multiplies_as_before_next_to_it(kernels: NativeKernels, rand: Rand) -> None:
@@ -126,3 +137,13 @@ def test_float32_may_have_any_number_of_inputs(name: str) -> None:
     kernels = native_kernels(torch.float32, name)
     if kernels.can_pack(torch.zeros(1, 1)):
         check(kernels, torch.randn(3, 37), torch.randn(5, 37), None)
+
+
+def test_long_sums_of_float32_keep_their_digits(name: str) -> None:
+    kernels = native_kernels(torch.float32, name)
+    if not kernels.can_pack(torch.zeros(1, 1)):
+        pytest.skip("needs an x86 CPU with AVX2")
+    x, weight = torch.randn(9, 18944), torch.randn(64, 18944)
+    exact = x.double() @ weight.double().t()
+    got = kernels.linear(x, kernels.pack(weight), None, 64)
+    assert (got - exact).abs().max() < 1e-6 * exact.abs().max()

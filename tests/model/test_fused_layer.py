@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from engines import engine_of, greedy_request, random_prompt, run
-from kernel_sets import native_kernels
+from kernel_sets import NATIVE_DTYPES, native_kernels
 from tiny import save_adapter, tiny_model
 from torch import Tensor
 
@@ -22,9 +22,9 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
-def loaded(model_type: str) -> LoadedModel:
-    model = tiny_model(model_type, initializer_range=0.02).to(torch.bfloat16)
-    kernels = native_kernels(torch.bfloat16)
+def loaded(model_type: str, dtype: torch.dtype) -> LoadedModel:
+    model = tiny_model(model_type, initializer_range=0.02).to(dtype)
+    kernels = native_kernels(dtype)
     return prepare_model(model, None, name="t", digest="0" * 64, source="t", kernels=kernels)
 
 
@@ -45,10 +45,13 @@ def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[i
     return run(engine, requests)
 
 
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("model_type", LAYERS)
-def test_layers_of_the_known_kind_are_found_and_no_others(model_type: str) -> None:
-    of = loaded(model_type)
-    can_be = native_kernels(torch.bfloat16).can_pack(torch.empty(16, 16, dtype=torch.bfloat16))
+def test_layers_of_the_known_kind_are_found_and_no_others(
+    model_type: str, dtype: torch.dtype
+) -> None:
+    of = loaded(model_type, dtype)
+    can_be = native_kernels(dtype).can_pack(torch.empty(16, 16, dtype=dtype))
     assert len(fused_layers(of)) == (LAYERS[model_type] if can_be else 0)
 
 
@@ -60,7 +63,9 @@ WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("others", [{}, WITH_SIDE_WEIGHTS], ids=["plain", "with side weights"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 def test_a_layer_in_one_call_gives_what_its_modules_give(
+    dtype: torch.dtype,
     model_type: str,
     others: dict[str, dict[str, Any]],
     tmp_path: Path,
@@ -75,7 +80,7 @@ def test_a_layer_in_one_call_gives_what_its_modules_give(
         )
         for seed, (name, config) in enumerate({**ADAPTERS, **others}.items())
     }
-    of = loaded(model_type)
+    of = loaded(model_type, dtype)
     at_once = answers(of, folders)
 
     def forward(layer: FusedLayer, hidden_states: Tensor, **kwargs: Any) -> Tensor:

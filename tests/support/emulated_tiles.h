@@ -1,6 +1,6 @@
 // AMX's tiles in memory, for CPUs that have none: included before the native kernels, it gives them
 // the intrinsics by the pseudocode of Intel's manual (Instruction Set Reference, TDPBF16PS), but for
-// the flushing of denormals.
+// the flushing of denormals. Sizes that a CPU refuses end the process, as there.
 #pragma once
 
 #include <immintrin.h>
@@ -23,6 +23,11 @@ struct EmulatedTiles {
     void use(const void* config) {
         std::memcpy(&sizes, config, sizeof sizes);
         std::memset(tiles, 0, sizeof tiles);
+        for (int t = 0; t < 8; t++) demand(sizes.rows[t] <= 16 && sizes.row_bytes[t] <= 64);
+    }
+
+    static void demand(bool is_so) {
+        if (!is_so) __builtin_trap();
     }
 
     void zero(int t) { std::memset(&tiles[t], 0, sizeof tiles[t]); }
@@ -46,6 +51,8 @@ struct EmulatedTiles {
     }
 
     void multiply(int sum, int a, int b) {
+        demand(sizes.rows[a] == sizes.rows[sum] && sizes.row_bytes[b] == sizes.row_bytes[sum]);
+        demand(sizes.row_bytes[a] == 4 * sizes.rows[b]);
         for (int m = 0; m < sizes.rows[sum]; m++)
             for (int n = 0; n < sizes.row_bytes[sum] / 4; n++) {
                 float even = 0, odd = 0, value;

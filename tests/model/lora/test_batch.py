@@ -1,6 +1,7 @@
 """Batches of linears with siblings, by both sets of kernels, against a loop over tokens."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import pytest
 import torch
@@ -59,7 +60,9 @@ class Case:
         }
         self.pool = made_pool(BASE, max_bytes)
         self.siblings = [
-            Siblings(names, [self.linears[name] for name in names], kernels) for names in GROUPS
+            # Of copies: their weights' memory is taken.
+            Siblings(names, [deepcopy(self.linears[name]) for name in names], kernels)
+            for names in GROUPS
         ]
         self.context = attached(self.siblings, self.pool, kernels)
         for adapter in adapters:

@@ -53,9 +53,7 @@ class NativeKernels:
         self._silu_mul = function("silu_mul", c_void_p, c_void_p, c_int64, c_void_p, rows, size)
         self._rope = function("rope", c_void_p, c_int64, c_void_p, c_void_p, rows, c_int64, c_int64)
 
-        self._decoder_layer = library.decoder_layer
-        self._decoder_layer.argtypes = [c_void_p, c_void_p]
-        self._decoder_layer.restype = None
+        self._decoder_layer = function("decoder_layer", c_void_p, c_void_p)
         self._linear = function(
             "linear",
             *(c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64),
@@ -63,7 +61,7 @@ class NativeKernels:
         )
         self._linear_pack = function("linear_pack", c_void_p, c_void_p, size, c_int64)
         self._linear_packed_size = function("linear_packed_size", size, c_int64, returns=c_int64)
-        self._can_multiply = bool(function("linear_supported", returns=c_int32)())
+        self._can_multiply = bool(library.linear_supported())
         self._spread_threads = library.spread_threads
         self._spread_threads.argtypes = [c_void_p, c_int64]
         self._spread_threads.restype = None
@@ -147,7 +145,7 @@ class NativeKernels:
         """All of `layer` in one call: `x` `[T, hidden]` to a new tensor like it.
 
         Args:
-            layer: of bfloat16.
+            layer: of the kernels' dtype.
             x: contiguous.
             rotation: cosines and sines of the tokens' positions, `[T, head_dim]` each.
             cache: the layer's keys and values.

@@ -2,8 +2,8 @@
 //
 //     h = x + o(attention(rope(qkv(norm(x)))))        y = h + down(silu(gate(norm(h))) * up(norm(h)))
 //
-// in bfloat16, each linear with its LoRA terms. The steps are those of the other files, so that
-// the result is the same to the bit; what is saved are the calls.
+// each linear with its LoRA terms. The steps are those of the other files, so that the result is the
+// same to the bit; what is saved are the calls.
 
 #include <algorithm>
 #include <vector>
@@ -12,33 +12,54 @@
 #include "lora.h"
 #include "vec.h"
 
-extern "C" {
-void rms_norm_bf16(const bf16*, int64_t, const bf16*, bf16*, int64_t, int64_t, float, float, int);
-void silu_mul_bf16(const bf16*, const bf16*, int64_t, bf16*, int64_t, int64_t);
-void rope_bf16(bf16*, int64_t, const bf16*, const bf16*, int64_t, int64_t, int64_t);
-void store_rows_bf16(const bf16*, int64_t, bf16*, const int64_t*, int64_t, int64_t);
-void linear_bf16(const bf16*, int64_t, const bf16*, const bf16*, bf16*, int64_t, int64_t, int64_t, int64_t);
-}
+// The other files' functions for tensors of T.
+template <class T>
+struct Kernels;
+
+#define DECLARE(NAME, T)                                                                          \
+    extern "C" void rms_norm_##NAME(const T*, int64_t, const T*, T*, int64_t, int64_t, float,      \
+                                    float, int);                                                  \
+    extern "C" void silu_mul_##NAME(const T*, const T*, int64_t, T*, int64_t, int64_t);            \
+    extern "C" void rope_##NAME(T*, int64_t, const T*, const T*, int64_t, int64_t, int64_t);       \
+    extern "C" void store_rows_##NAME(const T*, int64_t, T*, const int64_t*, int64_t, int64_t);    \
+    extern "C" void linear_##NAME(const T*, int64_t, const T*, const T*, T*, int64_t, int64_t,     \
+                                  int64_t, int64_t);                                              \
+    template <>                                                                                   \
+    struct Kernels<T> {                                                                           \
+        static constexpr auto rms_norm = rms_norm_##NAME;                                         \
+        static constexpr auto silu_mul = silu_mul_##NAME;                                         \
+        static constexpr auto rope = rope_##NAME;                                                 \
+        static constexpr auto store_rows = store_rows_##NAME;                                     \
+        static constexpr auto linear = linear_##NAME;                                             \
+        static constexpr auto add_lora = add_lora_##NAME;                                         \
+        static constexpr auto attention = paged_attention_##NAME;                                 \
+    };
+
+DECLARE(f32, float)
+DECLARE(bf16, bf16)
 
 namespace {
 
+template <class T>
 struct Norm {
-    const bf16* weight;
+    const T* weight;
     float epsilon;
     float offset;
     int64_t round_first;
 };
 
+template <class T>
 struct Linear {
-    const bf16* packed;
-    const bf16* bias;  // null: none
+    const T* packed;
+    const T* bias;  // null: none
     int64_t out_features;
     int64_t in_features;
 };
 
+template <class T>
 struct Layer {
-    Norm norms[2];
-    Linear qkv, o, gate_up, down;
+    Norm<T> norms[2];
+    Linear<T> qkv, o, gate_up, down;
     int64_t num_heads;
     int64_t num_kv_heads;
     int64_t head_dim;
@@ -47,88 +68,104 @@ struct Layer {
     float softcap;  // 0: none
 };
 
+template <class T>
 struct Step {
-    const bf16* x;  // [T, hidden]
-    bf16* y;        // [T, hidden]
-    const bf16* cosine;
-    const bf16* sine;
+    const T* x;  // [tokens, hidden]
+    T* y;        // [tokens, hidden]
+    const T* cosine;
+    const T* sine;
     const int64_t* slots;
-    bf16* keys;
-    bf16* values;
+    T* keys;
+    T* values;
     AttentionArgs* attention;  // with what all layers share
     LoRAArgs* lora[4];         // of qkv, o, gate_up, down; null: none
     int64_t num_tokens;
 };
 
+template <class T>
 struct Buffers {
-    std::vector<bf16> normed, qkv, heads, gate_up, gated, term;
+    std::vector<T> normed, qkv, heads, gate_up, gated, term;
 };
 
-bf16* fit(std::vector<bf16>& buffer, int64_t size) {
+template <class T>
+T* fit(std::vector<T>& buffer, int64_t size) {
     if ((int64_t)buffer.size() < size) buffer.resize(size);
     return buffer.data();
 }
 
-void normalise(const Norm& norm, const bf16* x, bf16* y, int64_t rows, int64_t dim) {
-    rms_norm_bf16(x, dim, norm.weight, y, rows, dim, norm.epsilon, norm.offset, norm.round_first);
+template <class T>
+void normalise(const Norm<T>& norm, const T* x, T* y, int64_t rows, int64_t dim) {
+    Kernels<T>::rms_norm(x, dim, norm.weight, y, rows, dim, norm.epsilon, norm.offset, norm.round_first);
 }
 
-void project(const Linear& by, LoRAArgs* lora, const bf16* x, bf16* y, int64_t rows) {
-    linear_bf16(x, by.in_features, by.packed, by.bias, y, by.out_features, rows, by.out_features,
-                by.in_features);
+template <class T>
+void project(const Linear<T>& by, LoRAArgs* lora, const T* x, T* y, int64_t rows) {
+    Kernels<T>::linear(x, by.in_features, by.packed, by.bias, y, by.out_features, rows,
+                       by.out_features, by.in_features);
     if (!lora) return;
     lora->x = x, lora->y = y;
     lora->in_features = lora->x_stride = by.in_features;
     lora->y_stride = by.out_features;
-    add_lora_bf16(lora);
+    Kernels<T>::add_lora(lora);
 }
 
 // sum = x + term
-void add(const bf16* x, const bf16* term, bf16* sum, int64_t size) {
+template <class T>
+void add(const T* x, const T* term, T* sum, int64_t size) {
     int64_t whole = size / LANES * LANES;
 #pragma omp parallel for if (size > WORTH_THREADS)
     for (int64_t i = 0; i < whole; i += LANES) store(sum + i, load(x + i) + load(term + i));
     for (int64_t i = whole; i < size; i++) from_float(sum + i, to_float(x[i]) + to_float(term[i]));
 }
 
-// Attention of `qkv` [T, heads of all three, head_dim] to `out` [T, num_heads, head_dim].
-void attend(const Layer& layer, const Step& step, bf16* qkv, bf16* out) {
+// Attention of `qkv` [tokens, heads of all three, head_dim] to `out` [tokens, num_heads, head_dim].
+template <class T>
+void attend(const Layer<T>& layer, const Step<T>& step, T* qkv, T* out) {
     int64_t stride = layer.qkv.out_features, kv_width = layer.num_kv_heads * layer.head_dim;
-    bf16* keys = qkv + layer.num_heads * layer.head_dim;
-    rope_bf16(qkv, stride, step.cosine, step.sine, step.num_tokens,
-              layer.num_heads + layer.num_kv_heads, layer.head_dim);
-    store_rows_bf16(keys, stride, step.keys, step.slots, step.num_tokens, kv_width);
-    store_rows_bf16(keys + kv_width, stride, step.values, step.slots, step.num_tokens, kv_width);
+    T* keys = qkv + layer.num_heads * layer.head_dim;
+    Kernels<T>::rope(qkv, stride, step.cosine, step.sine, step.num_tokens,
+                     layer.num_heads + layer.num_kv_heads, layer.head_dim);
+    Kernels<T>::store_rows(keys, stride, step.keys, step.slots, step.num_tokens, kv_width);
+    Kernels<T>::store_rows(keys + kv_width, stride, step.values, step.slots, step.num_tokens, kv_width);
     AttentionArgs& args = *step.attention;
     args.query = qkv, args.query_stride = stride, args.out = out;
     args.keys = step.keys, args.values = step.values;
     args.num_heads = layer.num_heads, args.num_kv_heads = layer.num_kv_heads;
     args.key_dim = args.value_dim = layer.head_dim;
     args.window = layer.window, args.scaling = layer.scaling, args.softcap = layer.softcap;
-    paged_attention_bf16(&args);
+    Kernels<T>::attention(&args);
 }
 
-}  // namespace
-
-extern "C" void decoder_layer(const Layer* layer, const Step* step) {
-    static thread_local Buffers buffers;
+template <class T>
+void decoder_layer(const Layer<T>* layer, const Step<T>* step) {
+    static thread_local Buffers<T> buffers;
     int64_t rows = step->num_tokens, hidden = layer->o.out_features;
     int64_t inner = layer->down.in_features;
-    bf16* normed = fit(buffers.normed, rows * hidden);
-    bf16* qkv = fit(buffers.qkv, rows * layer->qkv.out_features);
-    bf16* heads = fit(buffers.heads, rows * layer->o.in_features);
-    bf16* term = fit(buffers.term, rows * hidden);
+    T* normed = fit(buffers.normed, rows * hidden);
+    T* qkv = fit(buffers.qkv, rows * layer->qkv.out_features);
+    T* heads = fit(buffers.heads, rows * layer->o.in_features);
+    T* term = fit(buffers.term, rows * hidden);
     normalise(layer->norms[0], step->x, normed, rows, hidden);
     project(layer->qkv, step->lora[0], normed, qkv, rows);
     attend(*layer, *step, qkv, heads);
     project(layer->o, step->lora[1], heads, term, rows);
     add(step->x, term, step->y, rows * hidden);
 
-    bf16* gate_up = fit(buffers.gate_up, rows * 2 * inner);
-    bf16* gated = fit(buffers.gated, rows * inner);
+    T* gate_up = fit(buffers.gate_up, rows * 2 * inner);
+    T* gated = fit(buffers.gated, rows * inner);
     normalise(layer->norms[1], step->y, normed, rows, hidden);
     project(layer->gate_up, step->lora[2], normed, gate_up, rows);
-    silu_mul_bf16(gate_up, gate_up + inner, 2 * inner, gated, rows, inner);
+    Kernels<T>::silu_mul(gate_up, gate_up + inner, 2 * inner, gated, rows, inner);
     project(layer->down, step->lora[3], gated, term, rows);
     add(step->y, term, step->y, rows * hidden);
+}
+
+}  // namespace
+
+extern "C" void decoder_layer_f32(const Layer<float>* layer, const Step<float>* step) {
+    decoder_layer(layer, step);
+}
+
+extern "C" void decoder_layer_bf16(const Layer<bf16>* layer, const Step<bf16>* step) {
+    decoder_layer(layer, step);
 }

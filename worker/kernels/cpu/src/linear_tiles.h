@@ -18,8 +18,6 @@ struct TileLinear {
     static constexpr int64_t DEPTH = tile::DEPTH;  // inputs that lie together
     static constexpr int64_t WORD = 2;             // neighbours among them
 
-    static bool is_supported() { return may_use_tiles(); }
-
     struct Unit {
         Unit() { sizes.use(); }
         TileSizes sizes;
@@ -94,8 +92,8 @@ struct TileLinear {
         _tile_stored(5, out + 2 * WIDTH, STRIDE);
     }
 
-    static void rows_of_block(int64_t rows, const bf16* x, int64_t, const bf16* w, const bf16* bias,
-                              bf16* y, int64_t y_stride, int64_t num_columns, int64_t k, bool) {
+    static void rows_of_block(int64_t rows, const bf16* x, const bf16* w, const bf16* bias, bf16* y,
+                              int64_t y_stride, int64_t num_columns, int64_t k, bool) {
         Start<COLUMNS> start(bias, num_columns);
         alignas(64) float sums[2 * HEIGHT][COLUMNS];
         for (int64_t row = 0; row < rows; row += 2 * HEIGHT, x += 2 * HEIGHT * k) {

@@ -1,6 +1,7 @@
 // The packed product on vectors.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "groups.h"
@@ -9,6 +10,13 @@
 
 namespace {
 
+// Rows as they are multiplied.
+template <class Element>
+struct Inputs {
+    const Element* x;
+    int64_t stride;
+};
+
 // How a word of inputs is multiplied with those of LANES columns.
 template <class T>
 struct Words;
@@ -16,8 +24,9 @@ struct Words;
 template <>
 struct Words<float> {
     typedef float Input;
-    static constexpr int64_t SIZE = 1;  // elements
-    static constexpr int STEPS = 1;     // to multiply by a word
+    static constexpr int64_t SIZE = 1;     // elements
+    static constexpr int STEPS = 1;        // to multiply by a word
+    static constexpr int64_t BLOCK = 256;  // inputs summed by themselves: long sums lose digits
 
     template <int>
     static Vec columns_of(IVec words) {
@@ -31,7 +40,7 @@ struct Words<float> {
 
     static Vec add(Vec sums, Vec columns, Vec factor) { return multiply_add(sums, columns, factor); }
 
-    static const Input* inputs(const float* x, int64_t&, int64_t, int64_t) { return x; }
+    static Inputs<Input> inputs(const float* x, int64_t stride, int64_t, int64_t) { return {x, stride}; }
 };
 
 // CPUs that multiply bfloat16 (AVX512_BF16) take both neighbours of a pair at once. Others widen them one
@@ -39,6 +48,7 @@ struct Words<float> {
 template <>
 struct Words<bf16> {
     static constexpr int64_t SIZE = 2;
+    static constexpr int64_t BLOCK = INT64_MAX;  // what a bfloat16 keeps no sum loses
 
 #if defined(__AVX512BF16__)
     typedef bf16 Input;
@@ -58,7 +68,7 @@ struct Words<bf16> {
         return Dot<bf16>::add(sums, (__m512bh)columns, (__m512bh)factor);
     }
 
-    static const Input* inputs(const bf16* x, int64_t&, int64_t, int64_t) { return x; }
+    static Inputs<Input> inputs(const bf16* x, int64_t stride, int64_t, int64_t) { return {x, stride}; }
 #else
     typedef float Input;
     static constexpr int STEPS = 2;
@@ -76,7 +86,7 @@ struct Words<bf16> {
     static Vec add(Vec sums, Vec columns, Vec factor) { return multiply_add(sums, columns, factor); }
 
     // The rows widened: each is read once for every block of columns.
-    static const Input* inputs(const bf16* x, int64_t& stride, int64_t rows, int64_t k) {
+    static Inputs<Input> inputs(const bf16* x, int64_t stride, int64_t rows, int64_t k) {
         static thread_local std::vector<Input> buffer;
         if ((int64_t)buffer.size() < rows * k) buffer.resize(rows * k);
         Input* wide = buffer.data();
@@ -87,15 +97,15 @@ struct Words<bf16> {
             for (; i + LANES <= k; i += LANES) store(wide + row * k + i, load(from + i));
             for (; i < k; i++) wide[row * k + i] = to_float(from[i]);
         }
-        stride = k;
-        return wide;
+        return {wide, k};
     }
 #endif
 };
 
 template <class T>
 struct VectorLinear {
-    using Input = typename Words<T>::Input;
+    using W = Words<T>;
+    using Input = typename W::Input;
 
 #if defined(__AVX512F__)
     static constexpr int64_t VECS = 3;
@@ -111,40 +121,31 @@ struct VectorLinear {
 
     static constexpr int64_t COLUMNS = VECS * LANES;
     static constexpr int64_t WIDTH = COLUMNS;  // columns that lie together
-    static constexpr int64_t WORD = Words<T>::SIZE;
+    static constexpr int64_t WORD = W::SIZE;
     static constexpr int64_t DEPTH = WORD;  // inputs that lie together
-
-    // Elsewhere torch is as fast.
-    static bool is_supported() {
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
-        return true;
-#else
-        return false;
-#endif
-    }
 
     struct Unit {};
 
-    static const Input* inputs(const T* x, int64_t& stride, int64_t rows, int64_t k) {
-        return Words<T>::inputs(x, stride, rows, k);
+    static Inputs<Input> inputs(const T* x, int64_t stride, int64_t rows, int64_t k) {
+        return W::inputs(x, stride, rows, k);
     }
 
     template <int R, int V, int STEP = 0>
     static void add_word(Vec (&sums)[R][V], const IVec (&words)[V], const Input* x, int64_t x_stride) {
-        decltype(Words<T>::template columns_of<STEP>(words[0])) columns[V];
-        for (int v = 0; v < V; v++) columns[v] = Words<T>::template columns_of<STEP>(words[v]);
+        decltype(W::template columns_of<STEP>(words[0])) columns[V];
+        for (int v = 0; v < V; v++) columns[v] = W::template columns_of<STEP>(words[v]);
         for (int r = 0; r < R; r++) {
-            auto factor = Words<T>::template factor_of<STEP>(x + r * x_stride);
-            for (int v = 0; v < V; v++) sums[r][v] = Words<T>::add(sums[r][v], columns[v], factor);
+            auto factor = W::template factor_of<STEP>(x + r * x_stride);
+            for (int v = 0; v < V; v++) sums[r][v] = W::add(sums[r][v], columns[v], factor);
         }
-        if constexpr (STEP + 1 < Words<T>::STEPS) add_word<R, V, STEP + 1>(sums, words, x, x_stride);
+        if constexpr (STEP + 1 < W::STEPS) add_word<R, V, STEP + 1>(sums, words, x, x_stride);
     }
 
     // R rows by V vectors of columns. `ahead` is what a later tile will read:
     // `ahead_step` bytes of it are asked for with every word.
     template <int R, int V>
     static void tile(const Input* x, int64_t x_stride, const T* w, int64_t k, const float* start,
-                     float* out, const char* ahead, int64_t ahead_step) {
+                     float* out, const char*& ahead, int64_t ahead_step) {
         Vec sums[R][V];
         for (int r = 0; r < R; r++)
             for (int v = 0; v < V; v++) sums[r][v] = load(start + v * LANES);
@@ -162,32 +163,48 @@ struct VectorLinear {
             for (int v = 0; v < V; v++) store(out + r * COLUMNS + v * LANES, sums[r][v]);
     }
 
-    // R rows of a block.
+    // R rows of a block of columns.
     template <int R>
     static void rows_of(const Input* x, int64_t x_stride, const T* w, const T* bias, T* y,
                         int64_t y_stride, int64_t num_columns, int64_t k, const char* ahead,
                         int64_t ahead_step) {
         constexpr int V = vecs_by(R);
-        Start<COLUMNS> start(bias, num_columns);
+        const Start<COLUMNS> start(bias, num_columns);
         float sums[R][COLUMNS];
-        for (int64_t v = 0; v < VECS; v += V) {
-            int64_t column = v * LANES;
-            tile<R, V>(x, x_stride, w + WORD * column, k, start.sums + column, sums[0] + column, ahead,
-                       ahead_step);
-            ahead += k / WORD * ahead_step;
+        for (int64_t column = 0; column < COLUMNS; column += V * LANES) {
+            const T* from = w + column * WORD;
+            int64_t size = std::min(k, W::BLOCK);
+            tile<R, V>(x, x_stride, from, size, start.sums + column, sums[0] + column, ahead, ahead_step);
+            for (int64_t first = size; first < k; first += size) {
+                size = std::min(k - first, W::BLOCK);
+                add_tile<R, V>(x + first, x_stride, from + first * COLUMNS, size, sums[0] + column, ahead,
+                               ahead_step);
+            }
         }
         for (int r = 0; r < R; r++) store_columns<COLUMNS>(sums[r], y + r * y_stride, num_columns);
     }
 
+    // Adds a tile to `out`.
+    template <int R, int V>
+    static void add_tile(const Input* x, int64_t x_stride, const T* w, int64_t k, float* out,
+                         const char*& ahead, int64_t ahead_step) {
+        constexpr float ZEROS[V * LANES] = {};
+        float part[R * COLUMNS];
+        tile<R, V>(x, x_stride, w, k, ZEROS, part, ahead, ahead_step);
+        for (int r = 0; r < R; r++)
+            for (int64_t n = r * COLUMNS; n < r * COLUMNS + V * LANES; n += LANES)
+                store(out + n, load(out + n) + load(part + n));
+    }
+
     // While a block that lies in L2 is multiplied by further rows, memory brings the next one.
-    static void rows_of_block(int64_t rows, const Input* x, int64_t x_stride, const T* w, const T* bias,
-                              T* y, int64_t y_stride, int64_t num_columns, int64_t k, bool has_next) {
+    static void rows_of_block(int64_t rows, Inputs<Input> inputs, const T* w, const T* bias, T* y,
+                              int64_t y_stride, int64_t num_columns, int64_t k, bool has_next) {
         constexpr int64_t TILES = VECS / vecs_by(ROWS);
         const char* next = (const char*)(w + COLUMNS * k);
         int64_t step = has_next && rows >= 2 * ROWS ? COLUMNS * 4 * ROWS / rows / TILES : 0;
         in_groups<ROWS, 4, 2, 1>(rows, [&](auto height, int64_t row) {
-            rows_of<height>(x + row * x_stride, x_stride, w, bias, y + row * y_stride, y_stride,
-                            num_columns, k, next, step);
+            rows_of<height>(inputs.x + row * inputs.stride, inputs.stride, w, bias, y + row * y_stride,
+                            y_stride, num_columns, k, next, step);
             next += TILES * step * k / WORD;
         });
     }

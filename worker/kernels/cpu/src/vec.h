@@ -127,7 +127,7 @@ static inline Vec multiply_add(Vec sum, Vec a, Vec b) {
 }
 
 static inline float multiply_add(float sum, float a, float b) {
-#if defined(__FMA__)
+#if defined(__FP_FAST_FMAF)
     return __builtin_fmaf(a, b, sum);
 #else
     return sum + a * b;
