@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_sets import NATIVE_DTYPES, NATIVE_NAMES, assert_near, native_kernels, threads
+from kernel_sets import NATIVE_DTYPES, NATIVE_NAMES, assert_near, linear_kernels, threads
 from torch import Tensor
 
 from worker.kernels.cpu.native import NativeKernels
@@ -26,10 +26,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 @pytest.fixture(scope="module")
 def kernels(name: str, dtype: torch.dtype) -> NativeKernels:
-    kernels = native_kernels(dtype, name)
-    if not kernels.can_pack(torch.zeros(4, 4, dtype=dtype)):
-        pytest.skip("needs an x86 CPU with AVX2")
-    return kernels
+    return linear_kernels(dtype, name)
 
 
 Rand = Callable[..., Tensor]
@@ -134,15 +131,11 @@ def test_weights_that_it_does_not_serve_are_known(
 
 
 def test_float32_may_have_any_number_of_inputs(name: str) -> None:
-    kernels = native_kernels(torch.float32, name)
-    if kernels.can_pack(torch.zeros(1, 1)):
-        check(kernels, torch.randn(3, 37), torch.randn(5, 37), None)
+    check(linear_kernels(torch.float32, name), torch.randn(3, 37), torch.randn(5, 37), None)
 
 
 def test_long_sums_of_float32_keep_their_digits(name: str) -> None:
-    kernels = native_kernels(torch.float32, name)
-    if not kernels.can_pack(torch.zeros(1, 1)):
-        pytest.skip("needs an x86 CPU with AVX2")
+    kernels = linear_kernels(torch.float32, name)
     x, weight = torch.randn(9, 18944), torch.randn(64, 18944)
     exact = x.double() @ weight.double().t()
     got = kernels.linear(x, kernels.pack(weight), None, 64)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from engines import engine_of, load, random_prompt
+from engines import engine_of, load, outputs_of, random_prompt, tokens_of
 from json_schemas import Schema, is_valid, random_schema, too_many_choices_later
 from tiny import save_adapter, tiny_model, tiny_tokenizer
 
@@ -70,16 +70,10 @@ class Answer:
 
 
 def answers(engine: Engine, requests: list[Request]) -> dict[RequestId, Answer]:
-    found = {request.id: Answer([]) for request in requests}
-    for request in requests:
-        engine.add(request)
-    while engine.has_work:
-        for output in engine.step():
-            assert output.error is None, output
-            assert output.token_id is not None
-            found[output.request_id].ids.append(output.token_id)
-            found[output.request_id].finish = output.finish
-    return found
+    return {
+        name: Answer(tokens_of(outputs), outputs[-1].finish)
+        for name, outputs in outputs_of(engine, requests).items()
+    }
 
 
 def test_every_answer_is_valid_under_its_schema_in_a_mixed_batch(

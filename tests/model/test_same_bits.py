@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from engines import engine_of, load, random_prompt
-from kernel_sets import ALONE_AS_TOGETHER, native_kernels
+from engines import Outputs, engine_of, load, outputs_of, random_prompt, tokens_of
+from kernel_sets import ALONE_AS_TOGETHER, linear_kernels
 from tiny import save_adapter, tiny_model
 
 from shared.ids import AdapterVersion
-from worker.engine.engine import Engine
-from worker.engine.request import Request, RequestId, RowSampling, StepOutput, TokenLogprobs
+from worker.engine.request import Request, RequestId, RowSampling, TokenLogprobs
 
 DENSE = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox")
 RANKS = {"one": 8, "two": 20}
@@ -21,14 +20,11 @@ NUM_TOKENS = 90
 NUM_SHOWN = 40
 PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(NUM_REQUESTS)]
 
-Outputs = dict[RequestId, list[StepOutput]]
-
 
 @pytest.fixture(params=[dtype for name, dtype in ALONE_AS_TOGETHER if name == "native"], ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     found: torch.dtype = request.param
-    if not native_kernels(found).can_pack(torch.empty(16, 16, dtype=found)):
-        pytest.skip("needs an x86 CPU with AVX2")
+    linear_kernels(found)
     return found
 
 
@@ -46,24 +42,9 @@ def request_of(
     )
 
 
-def outputs_of(engine: Engine, requests: Sequence[Request]) -> Outputs:
-    outputs: Outputs = {request.id: [] for request in requests}
-    for request in requests:
-        engine.add(request)
-    while engine.has_work:
-        for output in engine.step():
-            assert output.error is None, output.error
-            outputs[output.request_id].append(output)
-    return outputs
-
-
 def results(outputs: Outputs, first: int = 0) -> list[tuple[int | None, TokenLogprobs | None]]:
     """Of each request the tokens from the `first` on, and their logprobs."""
     return [(o.token_id, o.logprobs) for of_one in outputs.values() for o in of_one[first:]]
-
-
-def tokens_of(outputs: Sequence[StepOutput]) -> list[int]:
-    return [output.token_id for output in outputs if output.token_id is not None]
 
 
 @pytest.mark.parametrize("model_type", DENSE)

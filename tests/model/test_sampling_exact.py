@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import engine_of, load, random_prompt, run
+from engines import engine_of, load, outputs_of, random_prompt, run
 from peft import PeftModel
 from reference import MAX_GAP
 from tiny import save_adapter, tiny_model
@@ -143,11 +143,7 @@ def test_logprobs_are_transformers_log_softmax_whatever_the_sampling_and_the_bat
             request = request_of(f"{name}:{kind}", seed, versions.get(name), **sampling)
             request.scores_prompt = num_top is not None and seed % 2 == 1
             requests.append((name, request))
-            engine.add(request)
-    outputs: dict[RequestId, list[StepOutput]] = {r.id: [] for _, r in requests}
-    while engine.has_work:
-        for output in engine.step():
-            outputs[output.request_id].append(output)
+    outputs = outputs_of(engine, [request for _, request in requests])
     assert engine.stats().num_preemptions > 0
     for name, request in requests:
         check_outputs(models[name], request, outputs[request.id])

@@ -11,10 +11,12 @@ from transformers import PreTrainedModel
 from shared.ids import AdapterVersion
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
-from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.request import Request, RequestId, RowSampling, StepOutput
 from worker.lora.adapter import read_adapter
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel, prepare_model
+
+Outputs = dict[RequestId, list[StepOutput]]
 
 
 def load(model: PreTrainedModel) -> LoadedModel:
@@ -61,18 +63,28 @@ def greedy_request(
     )
 
 
-def run(engine: Engine, requests: Iterable[Request]) -> dict[RequestId, list[int]]:
-    """Run `requests` to their end; the tokens of each. An error fails the test."""
-    tokens: dict[RequestId, list[int]] = {}
+def outputs_of(engine: Engine, requests: Iterable[Request]) -> Outputs:
+    """Run `requests` to their end; the outputs of each. An error fails the test."""
+    outputs: Outputs = {}
     for request in requests:
         engine.add(request)
-        tokens[request.id] = []
+        outputs[request.id] = []
     while engine.has_work:
         for output in engine.step():
             assert output.error is None, output.error
             assert output.token_id is not None
-            tokens[output.request_id].append(output.token_id)
-    return tokens
+            outputs[output.request_id].append(output)
+    return outputs
+
+
+def tokens_of(outputs: Iterable[StepOutput]) -> list[int]:
+    """The tokens that they brought."""
+    return [output.token_id for output in outputs if output.token_id is not None]
+
+
+def run(engine: Engine, requests: Iterable[Request]) -> dict[RequestId, list[int]]:
+    """Run `requests` to their end; the tokens of each. An error fails the test."""
+    return {name: tokens_of(of_one) for name, of_one in outputs_of(engine, requests).items()}
 
 
 def random_prompt(seed: int, length: int, vocab_size: int = 250) -> list[int]:

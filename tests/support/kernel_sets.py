@@ -74,6 +74,14 @@ def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
         return NativeKernels(dtype, cache_folder())
 
 
+def linear_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
+    """The same, if they multiply by packed weights here; else the test is skipped."""
+    kernels = native_kernels(dtype, name)
+    if not kernels.can_pack(torch.zeros(4, 4, dtype=dtype)):
+        pytest.skip("needs an x86 CPU with AVX2")
+    return kernels
+
+
 def _with_emulated_amx() -> list[str]:
     header = Path(__file__).parent / "emulated_tiles.h"
     digest = hashlib.sha256(header.read_bytes()).hexdigest()
