@@ -8,7 +8,7 @@ CODE := api worker shared ops tests
 CLIENTS := .venv-clients
 OPENAI_JS := openai@6.49.0
 
-.PHONY: setup up test check format bench clients
+.PHONY: setup up test chaos check format bench clients
 .DEFAULT_GOAL := up
 
 up: $(READY)
@@ -18,6 +18,10 @@ setup: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest $(ARGS)
+
+# What takes minutes: stalls, failovers, floods, an upgrade.
+chaos: $(READY)
+	$(BIN)/pytest -m long tests/chaos $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check $(CODE)

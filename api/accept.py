@@ -27,6 +27,7 @@ async def issue_ticket(context: Context, tenant: str, request: GenerationRequest
         version=admission.version,
         fingerprint=admission.fingerprint,
         max_model_len=admission.max_model_len,
+        max_token_bytes=admission.max_token_bytes,
         reply_to=context.api_id,
         created_s=int(time.time()),
         deadline_ms=int(context.settings.deadline_s * 1000),

@@ -16,6 +16,7 @@ class Admission:
     version: AdapterVersion
     fingerprint: str
     max_model_len: int
+    max_token_bytes: int
     tool_form: ToolForm | None
 
 
@@ -33,7 +34,13 @@ async def admit(registry: Registry, model: str) -> Admission:
         raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
     if version is None:
         raise JobFailed(model_not_found(model))
-    return Admission(version, _fingerprint(base, version), base.max_model_len, base.tool_form)
+    return Admission(
+        version=version,
+        fingerprint=_fingerprint(base, version),
+        max_model_len=base.max_model_len,
+        max_token_bytes=base.max_token_bytes,
+        tool_form=base.tool_form,
+    )
 
 
 def _fingerprint(base: BaseModel, version: AdapterVersion) -> str:

@@ -56,7 +56,7 @@ class Answer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Queue the job, follow it, and send what comes of it."""
         scope.setdefault("state", {})["job_id"] = self._job.id
-        with self._context.replies.open(self._job.id) as inbox:
+        with self._context.replies.open(self._job.id, self._job.num_choices) as inbox:
             await self._enqueue()
             follower = Follower(self._job, inbox, self._context.queue, self._context.shown)
             try:

@@ -18,11 +18,14 @@ from api.errors import add_error_handlers
 from api.keys import KeyCheck
 from api.metrics import Metrics
 from api.openapi import describe
+from api.probes import not_ready_reason, pool_snapshot
+from api.recent import Recent
 from api.replies import Replies
 from api.routes import adapters, chat, completions, docs, health, jobs, metrics, models
-from shared.access import api_keys
+from shared.access import api_keys, metrics_key
 from shared.adapter_views import AdapterViews
 from shared.connection import Redis, connect
+from shared.durability import Durability
 from shared.ids import ApiId
 from shared.inspections import Inspections
 from shared.keys import Keys
@@ -35,18 +38,21 @@ MAX_INSPECTIONS = 8
 """Adapters that workers are asked to read at a time; others wait for their turn."""
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings, *, durability: Durability | None = None) -> FastAPI:
     """The front end of one pool. It connects to Redis when it is started, and waits for it.
 
+    With a `durability`, requests are accepted only once that is durable.
+
     Raises:
-        SettingsError: its API keys are malformed, or missing where the network could reach it.
+        SettingsError: its keys are malformed, or missing where the network could reach it.
     """
     keys, app_metrics = api_keys(settings), Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url)
-        context = _context(settings, redis, app_metrics, has_keys=bool(keys))
+        queue = Queue(redis, Keys(settings.pool), durability=durability)
+        context = _context(settings, redis, queue, app_metrics, has_keys=bool(keys))
         app.state.context = context
         try:
             async with asyncio.TaskGroup() as loops:
@@ -68,25 +74,26 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     for routes in (chat, completions, models, adapters, jobs, health, metrics, docs):
         app.include_router(routes.router)
-    app.add_middleware(KeyCheck, keys=keys)
+    app.add_middleware(KeyCheck, keys=keys, metrics_key=metrics_key(settings, keys))
     app.add_middleware(Boundary, metrics=app_metrics)
     add_error_handlers(app)
+    app.state.metrics = app_metrics
     app.state.openapi = describe(app, with_keys=bool(keys))
     return app
 
 
 def _context(
-    settings: ApiSettings, redis: Redis, app_metrics: Metrics, *, has_keys: bool
+    settings: ApiSettings, redis: Redis, queue: Queue, app_metrics: Metrics, *, has_keys: bool
 ) -> Context:
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
-    queue = Queue(redis, keys)
+    registry = Registry(redis, keys)
     return Context(
         settings=settings,
         api_id=api_id,
         limits=Limits.of(settings),
         queue=queue,
-        registry=Registry(redis, keys),
+        registry=registry,
         shown=partial(shown, redis, keys),
         replies=Replies(ReplyReader(redis, keys, api_id)),
         cancels=Cancels(queue),
@@ -94,5 +101,7 @@ def _context(
         adapter_views=AdapterViews(redis, keys),
         inspections=Inspections(redis, keys),
         inspecting=asyncio.Semaphore(MAX_INSPECTIONS),
+        not_ready_reason=Recent(partial(not_ready_reason, registry, queue)),
+        pool_snapshot=Recent(partial(pool_snapshot, queue)),
         has_keys=has_keys,
     )

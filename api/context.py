@@ -9,6 +9,8 @@ from fastapi import Depends, Request
 from api.cancels import Cancels
 from api.follow import Shown
 from api.metrics import Metrics
+from api.pool_metrics import PoolSnapshot
+from api.recent import Recent
 from api.replies import Replies
 from shared.adapter_views import AdapterViews
 from shared.ids import ApiId
@@ -35,6 +37,10 @@ class Context:
     inspections: Inspections
     inspecting: asyncio.Semaphore
     """Bounds how many connections wait for workers to read adapters."""
+    not_ready_reason: Recent[str | None]
+    """Why no request can be served now; None if one can."""
+    pool_snapshot: Recent[PoolSnapshot | None]
+    """The pool's figures; None while Redis is out of reach."""
     has_keys: bool
     """Whether clients need API keys."""
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from api.redis_guard import redis_guard
-from api.replies import Inbox
+from api.replies import Inbox, max_events
 from api.transcript import Delta, Diverged, Transcript, whole_choices
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.events import Admitted, End, Event, Retry, Tokens
@@ -47,6 +47,7 @@ class Follower:
         self._deadline = now + job.deadline_ms / 1000
         self._look_at = now + SILENCE_S
         self._held: list[Tokens] = []
+        self._max_held = max_events(job.num_choices)
         self._refill_at = 0.0
         self._prompt_tokens = 0
         self._end: End | None = None
@@ -123,7 +124,7 @@ class Follower:
     def _accept(self, event: Tokens) -> list[Step]:
         """What `event` adds; held back while tokens in front of it are missing."""
         if not self.transcript.can_accept(event):
-            self._held.append(event)
+            self._hold(event)
             return []
         try:
             delta = self.transcript.accept(event)
@@ -132,6 +133,15 @@ class Follower:
             self.failure = _diverged()
             return []
         return [delta] if delta else []
+
+    def _hold(self, event: Tokens) -> None:
+        """Keep an event until the gap in front of it is closed; of too many, each choice's newest.
+
+        The checkpoints will have the others as well.
+        """
+        self._held.append(event)
+        if len(self._held) > self._max_held:
+            self._held = list({held.choice: held for held in self._held}.values())
 
     async def _refill(self) -> list[Step]:
         """Close a gap from the checkpoints; tries again later if they don't reach far enough."""

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from api.http_limits import Refusal
 from api.pool_metrics import PoolCollector, PoolSnapshot
 from shared.results import Usage
 
@@ -59,6 +60,11 @@ class Metrics:
             "lorikeet_resume_diverged",
             "Streams ended because a moved job contradicted what was shown; expected 0",
         )
+        self._http_refused = self._counter(
+            "lorikeet_http_refused", "Connections that were refused or cut", ("reason",)
+        )
+        for refusal in Refusal:
+            self._http_refused.labels(refusal.value)  # shown from the start, as 0
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count an HTTP request."""
@@ -88,6 +94,10 @@ class Metrics:
     def diverged(self) -> None:
         """Count a stream that ended with `resume_diverged`."""
         self._diverged.inc()
+
+    def http_refused(self, refusal: Refusal) -> None:
+        """Count a connection that was refused or cut."""
+        self._http_refused.labels(refusal.value).inc()
 
     def exposition(self, pool: PoolSnapshot | None) -> bytes:
         """All metrics in Prometheus' text format; without `pool`, Redis was out of reach."""

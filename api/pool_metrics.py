@@ -43,6 +43,8 @@ def _redis_metrics(memory: RedisMemory) -> Iterator[Metric]:
     yield _gauge("redis_memory_bytes", "Memory that Redis uses", memory.used)
     limit = "Redis' maxmemory; 0 is none. From 80 % on, requests are refused"
     yield _gauge("redis_memory_limit_bytes", limit, memory.limit)
+    kinds = "Memory of the pool's keys, estimated from a random sample"
+    yield _labelled(GaugeMetricFamily, "redis_bytes", kinds, "kind", memory.by_kind)
 
 
 def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:

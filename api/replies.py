@@ -10,11 +10,14 @@ import structlog
 from api.redis_guard import is_cancelled
 from shared.connection import REDIS_DOWN
 from shared.errors import RedisUnavailable
-from shared.events import Event
+from shared.events import Event, Tokens
 from shared.ids import JobId
 from shared.streams import ReplyReader
 
 RETRY_READ_S = 0.2
+MAX_EVENTS = 64
+MAX_EVENTS_PER_CHOICE = 4
+"""An inbox holds the sum of both; a client that reads in time leaves a few."""
 
 log = structlog.get_logger()
 
@@ -26,18 +29,27 @@ class ClientGone(Exception):
 class Inbox:
     """The events of one job, in order.
 
-    It isn't bounded by itself: a slow client's inbox holds at most the answer, which the model's
-    context bounds.
+    A client that doesn't read leaves a bounded number of them here: of the tokens that don't fit,
+    only the newest event of each choice is kept. It shows what is missing, and the follower reads
+    that from the checkpoints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_choices: int) -> None:
+        self._max_events = max_events(num_choices)
         self._events: deque[Event] = deque()
+        self._newest: dict[int, Tokens] = {}
+        """By choice, of the tokens that don't fit."""
         self._is_client_gone = False
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event."""
-        self._events.append(event)
+        """Add an event; tokens that don't fit replace those of their choice."""
+        if isinstance(event, Tokens) and len(self._events) >= self._max_events:
+            self._newest[event.choice] = event
+        else:
+            self._events.extend(self._newest.values())  # all come in the order of their arrival
+            self._newest.clear()
+            self._events.append(event)
         self._wake.set()
 
     def client_gone(self) -> None:
@@ -60,9 +72,15 @@ class Inbox:
         if self._is_client_gone:
             raise ClientGone
         self._wake.clear()
-        events = list(self._events)
+        events = [*self._events, *self._newest.values()]
         self._events.clear()
+        self._newest.clear()
         return events
+
+
+def max_events(num_choices: int) -> int:
+    """How many events of a job are kept for a client that doesn't read, or while a gap is open."""
+    return MAX_EVENTS + MAX_EVENTS_PER_CHOICE * num_choices
 
 
 class Replies:
@@ -74,9 +92,9 @@ class Replies:
         self._is_down = False
 
     @contextmanager
-    def open(self, job_id: JobId) -> Iterator[Inbox]:
+    def open(self, job_id: JobId, num_choices: int) -> Iterator[Inbox]:
         """Where the job's events arrive; open it before the job is queued."""
-        inbox = self._inboxes[job_id] = Inbox()
+        inbox = self._inboxes[job_id] = Inbox(num_choices)
         try:
             yield inbox
         finally:

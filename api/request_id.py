@@ -13,7 +13,12 @@ _SANE = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 def request_id_of(scope: Scope) -> str:
     """The client's id, if it is short and plain, as it goes into logs and headers; or a new one."""
     sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    return sent if _SANE.fullmatch(sent) else f"req_{secrets.token_hex(16)}"
+    return sent if _SANE.fullmatch(sent) else new_request_id()
+
+
+def new_request_id() -> str:
+    """An id for a request that brought none."""
+    return f"req_{secrets.token_hex(16)}"
 
 
 def with_request_id(message: Message, request_id: str) -> Message:

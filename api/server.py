@@ -1,16 +1,23 @@
 """Runs the front end as a process."""
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
+from api.http_limits import HttpLimits
+from api.http_protocol import HttpConfig
+from api.metrics import Metrics
+from shared.access import api_keys
 from shared.connection import check_redis_at
+from shared.durability import durability_at
 from shared.errors import SettingsError
 from shared.settings import ApiSettings
 
@@ -31,20 +38,36 @@ def run_api(settings: ApiSettings) -> None:
     asyncio.run(_serve(settings))
 
 
-async def _serve(settings: ApiSettings) -> None:
-    app = create_app(settings)
-    await check_redis_at(settings.redis_url)
-    listener = _listen(settings.host, settings.port)
-    config = uvicorn.Config(
+def http_config(app: FastAPI, settings: ApiSettings, *, drain_s: int = DRAIN_S) -> HttpConfig:
+    """How uvicorn serves `app`, with the limits that the settings put on its connections."""
+    metrics: Metrics = app.state.metrics
+    return HttpConfig(
         app,
+        limits=HttpLimits.of(settings),
+        on_refused=metrics.http_refused,
         log_config=None,
         access_log=False,
-        ws="none",
-        timeout_graceful_shutdown=DRAIN_S,
+        timeout_graceful_shutdown=drain_s,
     )
+
+
+async def _serve(settings: ApiSettings) -> None:
+    api_keys(settings)  # a wrong one needn't wait for Redis
+    await check_redis_at(settings.redis_url)
+    app = create_app(settings, durability=await durability_at(settings))
+    listener = _listen(settings.host, settings.port)
+    _allow_open_files()
+    config = http_config(app, settings)
     log.info("api_listening", url=_url(listener), pool=settings.pool)
     await _Server(config).serve(sockets=[listener])
     log.info("api_stopped")
+
+
+def _allow_open_files() -> None:
+    """Take as many files as we may: each connection is one, and 1,024 is a usual limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS has a limit of its own below
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listen(host: str, port: int) -> socket.socket:

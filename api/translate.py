@@ -8,6 +8,7 @@ import orjson
 
 from api.body import validate
 from api.conversation import template_messages, tool_use
+from api.length import check_length
 from api.schema import neutral
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
@@ -44,6 +45,8 @@ class Ticket:
     """Used when the client sends no seed."""
     tool_form: ToolForm | None = None
     """How the model writes tool calls; None: it has none."""
+    max_token_bytes: int = 0
+    """The most bytes of a prompt that one token can stand for; 0: that isn't known."""
 
 
 def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
@@ -90,7 +93,8 @@ def chat_job(request: ChatCompletionRequest, ticket: Ticket) -> Job:
     """The job that answers `request`.
 
     Raises:
-        JobFailed: messages or tools don't make sense together, or the model can't call tools.
+        JobFailed: messages or tools don't make sense together, the model can't call tools, or the
+            messages can't fit into its context.
     """
     messages, tools = template_messages(request.messages), tool_use(request, ticket.tool_form)
     num_chars = sum(len(message["content"]) for message in messages)
@@ -102,7 +106,7 @@ def chat_job(request: ChatCompletionRequest, ticket: Ticket) -> Job:
     sampling = replace(sampling, json_schema=_schema(request))
     num_tokens = num_chars // CHARS_PER_TOKEN
     job = _job(request, ticket, Endpoint.CHAT, sampling, num_tokens)
-    return replace(job, messages=messages, tools=tools)
+    return _fitting(replace(job, messages=messages, tools=tools), ticket)
 
 
 def _ended_by_tools(sampling: SamplingParams, tools: ToolUse | None) -> SamplingParams:
@@ -113,13 +117,23 @@ def _ended_by_tools(sampling: SamplingParams, tools: ToolUse | None) -> Sampling
 
 
 def completion_job(request: CompletionRequest, ticket: Ticket) -> Job:
-    """The job that answers `request`."""
+    """The job that answers `request`.
+
+    Raises:
+        JobFailed: a prompt can't fit into the model's context.
+    """
     sampling = _sampling(request, request.max_tokens or COMPLETION_MAX_TOKENS, ticket.random_seed)
     sampling = replace(sampling, logprobs=request.logprobs)
     prompts = tuple(p if isinstance(p, str) else tuple(p) for p in request.prompt)
     num_tokens = [len(p) // (CHARS_PER_TOKEN if isinstance(p, str) else 1) for p in prompts]
     job = _job(request, ticket, Endpoint.COMPLETIONS, sampling, *num_tokens)
-    return replace(job, prompts=prompts, echo=bool(request.echo))
+    return _fitting(replace(job, prompts=prompts, echo=bool(request.echo)), ticket)
+
+
+def _fitting(job: Job, ticket: Ticket) -> Job:
+    """The job itself, if its prompts can fit into the context."""
+    check_length(job, max_model_len=ticket.max_model_len, max_token_bytes=ticket.max_token_bytes)
+    return job
 
 
 def _job(

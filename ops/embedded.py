@@ -89,12 +89,17 @@ def find_server() -> Path:
 
 
 def start_redis(
-    directory: Path | None, *, port: int | None = None, server: Path | None = None
+    directory: Path | None,
+    *,
+    port: int | None = None,
+    server: Path | None = None,
+    syncs_always: bool = False,
 ) -> EmbeddedRedis:
     """A server on 127.0.0.1 that answers and never evicts.
 
     Args:
         directory: where an append-only file keeps the data, synced each second; None keeps nothing.
+        syncs_always: sync that file with each write instead.
         port: by default a free one.
         server: the program; by default the one that `find_server` finds.
 
@@ -107,7 +112,7 @@ def start_redis(
     for attempt in range(PORT_ATTEMPTS):
         chosen = port if port is not None else _free_port()
         try:
-            return _start(program, directory, chosen)
+            return _start(program, directory, chosen, "always" if syncs_always else "everysec")
         except SettingsError:
             # Somebody else may have taken the free port in between.
             if port is not None or attempt == PORT_ATTEMPTS - 1:
@@ -115,10 +120,10 @@ def start_redis(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _start(program: Path, directory: Path | None, port: int) -> EmbeddedRedis:
+def _start(program: Path, directory: Path | None, port: int, fsync: str) -> EmbeddedRedis:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            _command(program, directory, port),
+            _command(program, directory, port, fsync),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -134,7 +139,7 @@ def _start(program: Path, directory: Path | None, port: int) -> EmbeddedRedis:
     return EmbeddedRedis(process, port)
 
 
-def _command(program: Path, directory: Path | None, port: int) -> list[str]:
+def _command(program: Path, directory: Path | None, port: int, fsync: str) -> list[str]:
     options = {
         "--port": str(port),
         "--bind": "127.0.0.1",
@@ -144,7 +149,7 @@ def _command(program: Path, directory: Path | None, port: int) -> list[str]:
         "--maxmemory-policy": "noeviction",
         "--save": "",
         "--appendonly": "yes" if directory else "no",
-        "--appendfsync": "everysec",
+        "--appendfsync": fsync,
     }
     words = [word for option in options.items() for word in option]
     wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]

@@ -48,8 +48,11 @@ class Plan:
     control: Sequence[str]
     num_workers: int
     api_keys: Sequence[ApiKey]
+    metrics_key: str | None
     redis_url: str | None
     """None: start a Redis that ends with us."""
+    is_strict: bool
+    """Whether our own Redis syncs each write to its file, as `--durability strict` needs."""
     worker_drain_s: float
     url: str
     """Where the front end will answer."""
@@ -70,7 +73,8 @@ def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
         RedisUnavailable: the Redis that was named can't be reached.
         SettingsError: there is no Redis to start, or it ended and doesn't start again.
     """
-    with nullcontext() if plan.redis_url else own_redis() as redis:
+    own = own_redis(syncs_always=plan.is_strict)
+    with nullcontext() if plan.redis_url else own as redis:
         asyncio.run(_run(plan, redis, show, announce))
 
 
@@ -97,8 +101,9 @@ def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
     # The front end ends first: running answers need the workers. Control hands on what they leave.
     env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
     keys = [f"{key.tenant}:{key.secret}" for key in plan.api_keys]
-    env[f"{ENV_PREFIX}API_KEYS"] = ""
-    api_env = {**env, f"{ENV_PREFIX}API_KEYS": " ".join(keys)}
+    secrets = {"API_KEYS": " ".join(keys), "METRICS_KEY": plan.metrics_key or ""}
+    env |= {f"{ENV_PREFIX}{name}": "" for name in secrets}
+    api_env = {**env, **{f"{ENV_PREFIX}{name}": value for name, value in secrets.items()}}
 
     def child(
         name: str, words: Sequence[str], stop_timeout_s: float, env: Mapping[str, str] = env
@@ -151,9 +156,10 @@ def _get(request: Request) -> bytes | None:
 class OwnRedis:
     """A Redis server of our own, whose data outlive its crash."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, syncs_always: bool) -> None:
         self._directory = directory
-        self._server = _start_near(USUAL_REDIS_URL, directory)
+        self._syncs_always = syncs_always
+        self._server = self._start_near(USUAL_REDIS_URL)
         self.url = self._server.url
 
     async def keep_running(self, show: Show) -> None:
@@ -166,33 +172,35 @@ class OwnRedis:
             await asyncio.sleep(REDIS_CHECK_S)
             if not self._server.is_running:
                 show("redis", "ended unexpectedly, starts again")
-                self._server = start_redis(self._directory, port=self._server.port)
+                self._server = self._start(self._server.port)
 
     def stop(self) -> None:
         """End it."""
         self._server.stop()
 
+    def _start_near(self, url: str) -> EmbeddedRedis:
+        """A server at `url` if its port is free, else at another one.
 
-def _start_near(url: str, directory: Path) -> EmbeddedRedis:
-    """A server at `url` if its port is free, else at another one.
+        Raises:
+            SettingsError: no server program was found, or it doesn't start.
+        """
+        with suppress(SettingsError):
+            return self._start(urlsplit(url).port)
+        return self._start(None)
 
-    Raises:
-        SettingsError: no server program was found, or it doesn't start.
-    """
-    with suppress(SettingsError):
-        return start_redis(directory, port=urlsplit(url).port)
-    return start_redis(directory)
+    def _start(self, port: int | None) -> EmbeddedRedis:
+        return start_redis(self._directory, port=port, syncs_always=self._syncs_always)
 
 
 @contextmanager
-def own_redis() -> Iterator[OwnRedis]:
+def own_redis(*, syncs_always: bool) -> Iterator[OwnRedis]:
     """A server in a folder of its own; both are gone afterwards.
 
     Raises:
         SettingsError: no server program was found, or it doesn't start.
     """
     with tempfile.TemporaryDirectory(prefix="lorikeet-redis-") as folder:
-        redis = OwnRedis(Path(folder))
+        redis = OwnRedis(Path(folder), syncs_always=syncs_always)
         try:
             yield redis
         finally:

@@ -51,6 +51,23 @@ def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
     return keys
 
 
+def metrics_key(settings: ApiSettings, keys: Iterable[ApiKey]) -> str | None:
+    """The key that opens the metrics and nothing else, if there is one.
+
+    Raises:
+        SettingsError: it is malformed or one of `keys`; the message doesn't show it.
+    """
+    secret = settings.metrics_key.get_secret_value() if settings.metrics_key else ""
+    if not secret:  # a container's variable without a value
+        return None
+    if not _SECRET.fullmatch(secret):
+        raise SettingsError("--metrics-key: it may have printable ASCII characters only")
+    _check_length(secret, "--metrics-key: it")
+    if secret in {key.secret for key in keys}:
+        raise SettingsError("--metrics-key: it is an API key as well; give it one of its own")
+    return secret
+
+
 def parse_keys(texts: Iterable[str]) -> tuple[ApiKey, ...]:
     """The keys in `texts`, as `key` or `tenant:key`, separated by commas or white space.
 
@@ -77,12 +94,16 @@ def _parse(word: str, number: int) -> ApiKey:
             f"--api-key: key {number} isn't KEY or TENANT:KEY, with a tenant of letters, digits, "
             "_ and -, and a key of printable ASCII characters"
         )
+    _check_length(secret, f"--api-key: key {number}")
+    return ApiKey(named[1] if named else _tenant_of(secret), secret)
+
+
+def _check_length(secret: str, name: str) -> None:
     if len(secret) < MIN_KEY_CHARS:
         raise SettingsError(
-            f"--api-key: key {number} is shorter than {MIN_KEY_CHARS} characters; "
+            f"{name} is shorter than {MIN_KEY_CHARS} characters; "
             "`openssl rand -hex 24` makes a good one"
         )
-    return ApiKey(named[1] if named else _tenant_of(secret), secret)
 
 
 def _tenant_of(secret: str) -> str:

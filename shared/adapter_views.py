@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.chunks import chunks
 from shared.connection import Redis, redis_errors
 from shared.ids import AdapterVersion, WorkerId
 from shared.keys import Keys
@@ -34,7 +35,7 @@ class AdapterView:
 
 
 class AdapterViews:
-    """Reads the registry of one pool; a few round trips, however many adapters there are."""
+    """Reads the registry of one pool; two round trips for each few hundred adapters."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -44,7 +45,10 @@ class AdapterViews:
         """Every adapter that has a name, by name."""
         with redis_errors():
             raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
-        return await self._views(sorted(name.decode() for name in raw))
+        views: list[AdapterView] = []
+        for names in chunks(sorted(name.decode() for name in raw)):
+            views += await self._views(names)
+        return views
 
     async def adapter(self, name: str) -> AdapterView | None:
         """The adapter of this name."""
@@ -55,8 +59,11 @@ class AdapterViews:
         with redis_errors():
             raw = await self._redis.zrange(self._keys.retired, 0, -1)
         versions = [AdapterVersion(version.decode()) for version in raw]
-        found = await self._versions(versions)
-        return [found[version] for version in versions if version in found]
+        views: list[VersionView] = []
+        for some in chunks(versions):
+            found = await self._versions(some)
+            views += [found[version] for version in some if version in found]
+        return views
 
     async def _views(self, names: Sequence[str]) -> list[AdapterView]:
         with redis_errors():

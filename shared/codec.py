@@ -2,6 +2,11 @@
 
 The wire form is plain JSON, so that redis-cli shows it readably. Field names on the wire
 equal the attribute names, except for `try_`, which is `try` there.
+
+Processes of two releases share a Redis while a pool is upgraded, so each reads what the other
+writes: a new field has a default, which stands for it in older messages, and a field that isn't
+known is dropped. What older processes would misread needs another protocol version, which one
+release learns to read and the next one writes.
 """
 
 from collections.abc import Iterable
@@ -20,6 +25,9 @@ from shared.tools import ToolChoice, ToolForm, ToolUse
 from shared.workers import WorkerInfo
 
 PROTOCOL_VERSION = 1
+"""What is written."""
+READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
+"""What is read: the last version as well."""
 
 
 def encode_job(job: Job) -> bytes:
@@ -40,8 +48,8 @@ def decode_job(raw: bytes | str) -> Job:
     sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
     messages, prompts, tools = wire.pop("messages"), wire.pop("prompts"), wire.pop("tools", None)
     return Job(
-        **{**wire, "endpoint": Endpoint(wire["endpoint"])},
-        sampling=SamplingParams(**sampling),
+        **_known(Job, {**wire, "endpoint": Endpoint(wire["endpoint"])}),
+        sampling=SamplingParams(**_known(SamplingParams, sampling)),
         messages=tuple(messages) if messages is not None else None,
         prompts=tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
         tools=_tool_use(tools) if tools else None,
@@ -105,7 +113,7 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
         ProtocolMismatch: another protocol version wrote it.
     """
     wire = _checked(raw)
-    return WorkerInfo(**{f.name: wire[f.name] for f in fields(WorkerInfo) if f.name in wire})
+    return WorkerInfo(**_known(WorkerInfo, wire))
 
 
 _TYPE_NAMES = {Admitted: "admitted", Tokens: "tokens", Retry: "retry", End: "end"}
@@ -160,7 +168,8 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
 
 def _tool_use(wire: dict[str, Any]) -> ToolUse:
     form, choice = ToolForm(wire["form"]), ToolChoice(wire["choice"])
-    return ToolUse(**{**wire, "form": form, "choice": choice, "tools": tuple(wire["tools"])})
+    read = {**wire, "form": form, "choice": choice, "tools": tuple(wire["tools"])}
+    return ToolUse(**_known(ToolUse, read))
 
 
 _LOGPROBS = ("logprobs", "prompt_logprobs")
@@ -202,7 +211,7 @@ def _token_logprob(wire: tuple[str, float | None, Iterable[int] | None]) -> Toke
 
 
 def _usage(wire: dict[str, int] | None) -> Usage | None:
-    return Usage(**wire) if wire else None
+    return Usage(**_known(Usage, wire)) if wire else None
 
 
 def _error(wire: dict[str, Any] | None) -> JobError | None:
@@ -211,10 +220,15 @@ def _error(wire: dict[str, Any] | None) -> JobError | None:
     return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
 
 
+def _known(cls: type[Any], wire: dict[str, Any]) -> dict[str, Any]:
+    """The fields that this release knows."""
+    return {f.name: wire[f.name] for f in fields(cls) if f.name in wire}
+
+
 def _checked(raw: bytes | str) -> dict[str, Any]:
     wire: dict[str, Any] = orjson.loads(raw)
     version = wire.pop("v", None)
-    if version != PROTOCOL_VERSION:
+    if version not in READABLE:
         raise ProtocolMismatch(
             f"protocol version {version!r}, this process speaks {PROTOCOL_VERSION}"
         )

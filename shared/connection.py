@@ -15,10 +15,12 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError as NoScriptError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import RedisUnavailable, SettingsError
+from shared.sentinel import FORM, is_sentinel_url, sentinel_pool
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0
@@ -38,6 +40,9 @@ REFUSALS = (
     "TRYAGAIN",
 )
 """How a server begins its answer when it is up, but doesn't serve for now."""
+
+REDIRECTIONS = ("MOVED ", "ASK ")
+"""How a node of a cluster begins its answer when another node has the keys."""
 
 MIN_VERSIONS = {"Redis": (7, 0), "Valkey": (7, 2)}
 """The first ones that know `#!lua` scripts and all the commands in ours."""
@@ -61,32 +66,54 @@ def redis_errors() -> Iterator[None]:
     except ReadOnlyError as error:
         raise RedisUnavailable(f"Redis is a read-only replica: {error}") from error
     except ResponseError as error:
-        if not str(error).startswith(REFUSALS):
-            raise
-        raise RedisUnavailable(f"Redis doesn't serve: {error}") from error
+        raise _refusal(error) from error
+
+
+def _refusal(error: ResponseError) -> Exception:
+    """What `error` means: Redis can't serve us for now, or our command is wrong."""
+    text = str(error)
+    if text.startswith(REDIRECTIONS):
+        return RedisUnavailable(
+            "this Redis is a node of a cluster, and the keys of the pool are in another node: "
+            f"set --redis-url to {text.split()[-1]}"
+        )
+    return RedisUnavailable(f"Redis doesn't serve: {error}") if text.startswith(REFUSALS) else error
 
 
 def connect(url: str, *, max_connections: int = 64) -> Redis:
     """A client for `url`; connects on first use, and again after a break.
 
     Raises:
-        SettingsError: `url` isn't the URL of a Redis.
+        SettingsError: `url` isn't the URL of a Redis, or of Sentinels.
     """
-    # A Unix socket's connection doesn't take options of TCP.
-    tcp_options = {} if url.startswith("unix://") else {"socket_keepalive": True}
-    try:
-        pool = aioredis.BlockingConnectionPool.from_url(
+    make_pool = _sentinel_pool if is_sentinel_url(url) else _pool
+    return Redis.from_pool(
+        make_pool(
             url,
             max_connections=max_connections,
             timeout=CONNECT_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=MAX_BLOCK_S + 3.0,
             retry=Retry(NoBackoff(), 0),
-            **tcp_options,
         )
+    )
+
+
+def _pool(url: str, **options: Any) -> aioredis.BlockingConnectionPool:
+    # A Unix socket's connection doesn't take options of TCP.
+    if not url.startswith("unix://"):
+        options["socket_keepalive"] = True
+    try:
+        return aioredis.BlockingConnectionPool.from_url(url, **options)
     except ValueError as error:
         raise SettingsError(f"--redis-url: {error}") from None
-    return Redis.from_pool(pool)
+
+
+def _sentinel_pool(url: str, **options: Any) -> aioredis.BlockingConnectionPool:
+    try:
+        return sentinel_pool(url, socket_keepalive=True, **options)
+    except ValueError as error:
+        raise SettingsError(f"--redis-url: {error}; expected {FORM}") from None
 
 
 async def check_redis(client: Redis, url: str) -> None:
@@ -142,4 +169,5 @@ def _check_version(info: Mapping[str, Any], shown: str) -> None:
 def _without_password(url: str) -> str:
     """`url` as it may stand in a log."""
     password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@") if password else url
+    shown = url.replace(f":{password}@", ":***@") if password else url
+    return re.sub(r"(?<=[?&]password=)[^&]+", "***", shown)

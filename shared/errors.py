@@ -8,6 +8,7 @@ LorikeetError
 ├── DuplicateJob             a job of this id exists
 ├── QueueFull                a waiting limit is reached: HTTP 429
 ├── EngineBroken             a worker can't compute any more: it ends, its jobs run elsewhere
+│   └── EngineStalled        its engine finishes no step
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; names the tensor or field
 │   └── StoreFailed          its files can't be copied to the worker's store: HTTP 503
@@ -54,6 +55,12 @@ class ErrorCode(StrEnum):
     """The URL takes other methods."""
     REQUEST_TOO_LARGE = "request_too_large"
     """The request body is over the byte limit."""
+    HEADERS_TOO_LARGE = "headers_too_large"
+    """The request line and headers are over the byte limit."""
+    REQUEST_TIMEOUT = "request_timeout"
+    """The request didn't arrive in full within its time."""
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    """The front end has as many connections as it may have; try again later."""
     QUEUE_FULL = "queue_full"
     """A limit on waiting jobs is reached; try again later."""
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -89,6 +96,9 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.UNKNOWN_URL: 404,
     ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.REQUEST_TOO_LARGE: 413,
+    ErrorCode.HEADERS_TOO_LARGE: 431,
+    ErrorCode.REQUEST_TIMEOUT: 408,
+    ErrorCode.TOO_MANY_CONNECTIONS: 503,
     ErrorCode.QUEUE_FULL: 429,
     ErrorCode.DEADLINE_EXCEEDED: 504,
     ErrorCode.CANCELLED: 409,
@@ -153,6 +163,10 @@ class QueueFull(LorikeetError):
 
 class EngineBroken(LorikeetError):
     """The engine can't compute any more, such as after an error of its device."""
+
+
+class EngineStalled(EngineBroken):
+    """The engine finishes no step, and can't be stopped: only the process' end helps."""
 
 
 class ModelRejected(LorikeetError):

@@ -10,6 +10,9 @@ from shared.tools import ToolUse
 Prompt = str | tuple[int, ...]
 """Text or token ids."""
 
+MAX_LEFT_MS = 10**12
+"""A deadline that nobody lives to see."""
+
 
 class Endpoint(StrEnum):
     """Which OpenAI endpoint a job came in through."""
@@ -34,7 +37,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     """Ended by its client."""
     EXPIRED = "expired"
-    """Its deadline passed before it was claimed."""
+    """Its deadline passed before it was answered."""
     DEAD = "dead"
     """Killed its worker repeatedly while running alone; kept as a dead letter."""
 
@@ -118,3 +121,7 @@ class ClaimedJob:
     """Fencing token: counts claims of this job, from 1."""
     suspect: bool
     """Its last worker died holding it: it must run alone."""
+    epoch: int = 0
+    """Random: no other claim of any job has it, whatever Redis forgets. 0 stands for any."""
+    left_ms: int = MAX_LEFT_MS
+    """From the claim to the job's deadline."""

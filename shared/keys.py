@@ -43,12 +43,59 @@ class Keys:
         return f"{self.prefix}cold"
 
     def owned(self, worker: WorkerId) -> str:
-        """ZSET: running job ids -> claim time in ms; gone when empty."""
+        """ZSET: running job ids -> the random epochs of their claims; gone when empty.
+
+        No rollback of Redis repeats an epoch, so it tells whose a job is after a failover, too.
+        """
         return f"{self.prefix}own:{worker}"
+
+    def cancelled(self, worker: WorkerId) -> str:
+        """SET: running jobs that their clients cancelled; until they end, or a minute."""
+        return f"{self.prefix}cancelled:{worker}"
+
+    def sent(self, worker: WorkerId) -> str:
+        """LIST: the worker's last publications, as lines of API process and entry.
+
+        Tokens that stand in no checkpoint stand in one of these. Until the worker is settled.
+        """
+        return f"{self.prefix}sent:{worker}"
+
+    def running(self, version: AdapterVersion) -> str:
+        """SET: running jobs of the version; gone when empty."""
+        return f"{self.prefix}run:{version}"
+
+    @property
+    def due(self) -> str:
+        """ZSET: jobs that haven't ended -> their deadlines in pool time, in ms."""
+        return f"{self.prefix}due"
+
+    @property
+    def missing(self) -> str:
+        """ZSET: worker whose lease has ended -> when a sweep found that."""
+        return f"{self.prefix}missing"
+
+    @property
+    def lost(self) -> str:
+        """ZSET: worker that is out of the pool, and not settled -> its jobs then, -1 if it left."""
+        return f"{self.prefix}lost"
+
+    def charged(self, worker: WorkerId) -> str:
+        """HASH: job -> the deaths it was charged with when the worker was given up; an hour."""
+        return f"{self.prefix}charged:{worker}"
+
+    @property
+    def capacity(self) -> str:
+        """ZSET: worker -> the tokens that its KV cache holds."""
+        return f"{self.prefix}capacity"
+
+    @property
+    def doomed(self) -> str:
+        """SET: quarantined versions whose waiting jobs are being ended."""
+        return f"{self.prefix}doomed"
 
     @property
     def workers(self) -> str:
-        """ZSET: worker -> end of its lease in ms."""
+        """ZSET: worker -> end of its lease in ms, by Redis' clock."""
         return f"{self.prefix}workers"
 
     def worker(self, worker: WorkerId) -> str:
@@ -77,21 +124,23 @@ class Keys:
         return f"{self.prefix}load:{version}"
 
     def tenant(self, tenant: str) -> str:
-        """HASH: fair tag, waiting; a day after nothing of the tenant waits any more."""
+        """HASH: fair tag, waiting, bytes; a day after nothing of the tenant waits any more."""
         return f"{self.prefix}t:{tenant}"
 
     @property
     def counters(self) -> str:
         """HASH: for ever.
 
-        Totals by final state, and of jobs `retried` and `released` and of `workers_lost`; waiting,
-        the virtual time `vtime`, arrivals, the mean `run_ms` of a job, what `enqueue` last saw of
-        Redis' memory, and Redis' `run_id` at the last reap.
+        Totals by final state, and of jobs `retried` and `released`, of `workers_lost` and versions
+        `forgotten`; jobs `waiting` and `bytes` of unfinished requests; the virtual time `vtime`,
+        arrivals, the mean `run_ms` of a job; what `enqueue` last saw of Redis' memory; and of the
+        sweep: when it last came (`swept`), by how much pool time lags behind Redis' clock (`lag`),
+        when that last grew (`resumed`), and the gap that makes it grow (`stall_ms`).
         """
         return f"{self.prefix}cnt"
 
     def replies(self, api: ApiId) -> str:
-        """STREAM: events for one API process, trimmed to 30 s; a minute after the last."""
+        """STREAM: events for one API process, trimmed to a minute; two minutes after the last."""
         return f"{self.prefix}out:{api}"
 
     def checkpoints(self, job_id: JobId) -> str:
@@ -140,11 +189,6 @@ class Keys:
         """ZSET: versions that no name refers to any more -> since when in ms."""
         return f"{self.prefix}retired"
 
-    @property
-    def swept(self) -> str:
-        """STRING: retired versions were looked through less than a second ago; expires."""
-        return f"{self.prefix}swept"
-
     def inspection(self, inspection: InspectionId) -> str:
         """STRING: what a worker is asked to read; until one takes it, a minute at most."""
         return f"{self.prefix}inspect:{inspection}"
@@ -152,6 +196,11 @@ class Keys:
     def findings(self, inspection: InspectionId) -> str:
         """LIST: the worker that took it, then what it found; a minute after the last."""
         return f"{self.prefix}found:{inspection}"
+
+    @property
+    def barrier(self) -> str:
+        """STRING: empty; written behind what has to be durable; a minute after the last."""
+        return f"{self.prefix}barrier"
 
     @property
     def base(self) -> str:

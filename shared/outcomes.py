@@ -14,6 +14,7 @@ class Undecodable:
 
     id: JobId
     try_: int
+    epoch: int
     reason: str
 
 
@@ -30,12 +31,26 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaped:
-    """What giving up dead workers did, and how many waiting jobs were overdue."""
+    """What giving up dead workers did, and how many jobs were overdue."""
 
     workers: int
     requeued: int
     ended: int
     expired: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a worker's jobs stand, as Redis sees it."""
+
+    booked: int = 0
+    """Jobs that Redis has booked on the worker; only a beat counts them."""
+    fenced: frozenset[JobId] = frozenset()
+    """Those that the worker named, and that aren't its any more: it must drop them."""
+    cancelled: frozenset[JobId] = frozenset()
+    """Its jobs whose clients have cancelled them."""
+    num_forgotten: int = 0
+    """Versions that the registry has forgotten so far; only a beat tells."""
 
 
 class FinishOutcome(StrEnum):
@@ -67,7 +82,7 @@ class Mail:
     """A message to a worker."""
 
     kind: Literal["job", "cancel", "drain", "inspect", "tidy"]
-    """`tidy`: the registry has forgotten versions, which may be resident."""
+    """`tidy`: the registry has forgotten versions; only the last version's sweep sends it."""
     job: JobId | None = None
     """What to cancel."""
     inspection: InspectionId | None = None

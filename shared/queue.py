@@ -5,14 +5,16 @@ reap and reconcile may be repeated; a claim or a publication may not: a lost cla
 `reconcile`, and readers drop events that they have seen.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import orjson
 
 from shared.codec import decode_job, encode_events, encode_job, encode_result, encode_worker_info
 from shared.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
+from shared.durability import Durability
 from shared.errors import (
     DuplicateJob,
     ErrorCode,
@@ -26,15 +28,26 @@ from shared.events import End, Event, Tokens
 from shared.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
-from shared.outcomes import Claim, Copy, FinishOutcome, Mail, Reaped, Undecodable
+from shared.outcomes import Claim, Copy, FinishOutcome, Mail, Reaped, Standing, Undecodable
 from shared.results import Result
 from shared.scripts import Arg, Scripts
 from shared.settings import ApiSettings
+from shared.settlement import Settlement
 from shared.views import Backlog, JobView, QueueCounts, RedisMemory, Views, WorkerView
 from shared.workers import WorkerInfo
 
+T = TypeVar("T")
+
 PRIORITY_STEP = 1000
 """Tokens of the fair tag that one step of priority is worth."""
+EPOCH_BITS = 53
+"""As many as Redis' scores and scripts keep exactly."""
+VERSIONS_AT_ONCE = 128
+COPIES_AT_ONCE = 32
+"""How much one call of a script looks at, so that none takes long."""
+MAX_PAGES = 100
+"""Calls of one sweep for overdue jobs, and for quarantined ones."""
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +58,10 @@ class Limits:
     max_waiting_adapter: int
     max_waiting_tenant: int
     retain_ms: int
+    max_bytes: int = 1024 * MIB
+    """Bytes of unfinished requests."""
+    max_bytes_tenant: int = 256 * MIB
+    """Those of one tenant."""
 
     @classmethod
     def of(cls, settings: ApiSettings) -> "Limits":
@@ -54,17 +71,24 @@ class Limits:
             max_waiting_adapter=settings.max_waiting_adapter,
             max_waiting_tenant=settings.max_waiting_tenant,
             retain_ms=int(settings.retain_s * 1000),
+            max_bytes=settings.max_waiting_mb * MIB,
+            max_bytes_tenant=settings.max_waiting_tenant_mb * MIB,
         )
 
 
 class Queue:
-    """One pool's queue, seen from the API and from workers."""
+    """One pool's queue, seen from the API and from workers.
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    With a `durability`, jobs are accepted and claimed only once these writes are durable.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys, *, durability: Durability | None = None) -> None:
         self._redis = redis
         self._keys = keys
+        self._durability = durability
         self._scripts = Scripts(redis, keys)
         self._views = Views(redis, keys)
+        self._settlement = Settlement(redis, keys, self._scripts)
 
     async def register(
         self,
@@ -75,7 +99,8 @@ class Queue:
         residents: Sequence[AdapterVersion],
     ) -> None:
         """Make a new worker known, with what it holds. A worker id is never used again."""
-        await self._scripts.run("register", wid, lease_ms, encode_worker_info(info), *residents)
+        await self._scripts.run("register", wid, lease_ms, encode_worker_info(info))
+        await self.set_residents(wid, add=residents)
 
     async def beat(
         self,
@@ -84,20 +109,32 @@ class Queue:
         lease_ms: int,
         info: WorkerInfo,
         loading: Sequence[AdapterVersion] = (),
-    ) -> int:
-        """Renew the lease; returns the number of jobs that are booked on the worker.
+        known: Mapping[JobId, int] | None = None,
+    ) -> Standing:
+        """Renew the lease, and hear how the worker's jobs stand.
 
-        What it is `loading` is left to it for a while longer.
+        Args:
+            wid: the worker.
+            lease_ms: how long the pool waits for the next beat.
+            info: the worker as operators see it.
+            loading: versions that are left to it for a while longer.
+            known: its jobs -> the epochs of their claims.
 
         Raises:
             LeaseLost: the worker was given up and must stop what it runs.
         """
-        booked: int = await self._scripts.run(
-            "beat", wid, lease_ms, encode_worker_info(info), *loading
-        )
-        if booked < 0:
+        jobs = known or {}
+        args = wid, lease_ms, encode_worker_info(info), len(jobs), *_flat(jobs.items()), *loading
+        reply = await self._scripts.run("beat", *args)
+        if reply == -1:
             raise _lease_lost(wid)
-        return booked
+        booked, fenced, cancelled, forgotten = reply
+        return Standing(
+            booked=booked,
+            fenced=_ids(fenced),
+            cancelled=_ids(cancelled),
+            num_forgotten=forgotten,
+        )
 
     async def set_residents(
         self,
@@ -113,7 +150,17 @@ class Queue:
         Raises:
             LeaseLost: the worker was given up.
         """
-        shared = await self._scripts.run("residents", wid, len(add), *add, *remove)
+        shared: list[AdapterVersion] = []
+        for page in _pages(add, VERSIONS_AT_ONCE):
+            shared += await self._change_residents(wid, len(page), page)
+        for page in _pages(remove, VERSIONS_AT_ONCE):
+            await self._change_residents(wid, 0, page)
+        return shared
+
+    async def _change_residents(
+        self, wid: WorkerId, num_added: int, versions: Sequence[AdapterVersion]
+    ) -> list[AdapterVersion]:
+        shared = await self._scripts.run("residents", wid, num_added, *versions)
         if shared == 0:
             raise _lease_lost(wid)
         return [AdapterVersion(version.decode()) for version in shared]
@@ -140,13 +187,14 @@ class Queue:
         Raises:
             LeaseLost: the worker was given up.
         """
-        args: list[Arg] = [steal_ms]
-        for version, running in copies.items():
-            args += (version, running, int(version in due))
-        found = await self._scripts.run("shrink", wid, *args)
-        if found == 0:
-            raise _lease_lost(wid)
-        return dict(zip(copies, (Copy(raw.decode()) for raw in found), strict=True))
+        standing: dict[AdapterVersion, Copy] = {}
+        for page in _pages(list(copies), COPIES_AT_ONCE):
+            args = [(version, copies[version], int(version in due)) for version in page]
+            found = await self._scripts.run("shrink", wid, steal_ms, *_flat(args))
+            if found == 0:
+                raise _lease_lost(wid)
+            standing |= zip(page, (Copy(raw.decode()) for raw in found), strict=True)
+        return standing
 
     async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
         """Be the one worker that loads a version which waits and nobody holds; False: it isn't.
@@ -168,10 +216,14 @@ class Queue:
             DuplicateJob: a job of this id is stored already; so a call that is repeated after
                 `RedisUnavailable` says that the first one was carried out.
             QueueFull: a limit of `limits`, or of Redis' memory, is reached.
-            JobFailed: its adapter was unloaded since the job was made.
+            JobFailed: its adapter was unloaded or quarantined since the job was made, or no live
+                worker holds as many tokens.
         """
         try:
-            reply = await self._scripts.run("enqueue", *_enqueue_args(job, limits), int(is_suspect))
+            args = _enqueue_args(job, limits, is_suspect=is_suspect)
+            reply = await self._scripts.run(
+                "enqueue", *args, durability=self._durability, is_promise=_is_accepted
+            )
         except OutOfMemory as error:
             raise QueueFull("memory", (await self.counts()).waiting) from error
         match reply:
@@ -181,6 +233,10 @@ class Queue:
                 raise DuplicateJob(job.id, state.decode())
             case [b"gone"]:
                 raise JobFailed(_unloaded(job))
+            case [b"quarantined"]:
+                raise JobFailed(_quarantined(job))
+            case [b"large", most]:
+                raise JobFailed(_too_large(job, most))
             case [_, which, waiting]:
                 raise QueueFull(which.decode(), waiting)
         raise AssertionError(f"enqueue returned {reply!r}")
@@ -217,11 +273,15 @@ class Queue:
         Raises:
             LeaseLost: the worker was given up.
         """
-        args: list[Arg] = [sequences, tokens, steal_ms, max_cold, load_ms]
+        epoch = secrets.randbits(EPOCH_BITS) or 1
+        args: list[Arg] = [epoch, sequences, tokens, steal_ms, max_cold, load_ms]
         args += [len(residents), *residents, *refused]
-        match await self._scripts.run("claim", wid, *args):
+        reply = await self._scripts.run(
+            "claim", wid, *args, durability=self._durability, is_promise=_takes_jobs
+        )
+        match reply:
             case [b"ok", next_steal_ms, *taken]:
-                entries = [_claimed(entry) for entry in taken]
+                entries = [_claimed(entry, epoch) for entry in taken]
                 return Claim(
                     jobs=tuple(each for each in entries if isinstance(each, ClaimedJob)),
                     undecodable=tuple(each for each in entries if isinstance(each, Undecodable)),
@@ -248,35 +308,54 @@ class Queue:
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
         """Give jobs back, at their old places and without blame; returns how many it owned."""
-        released: int = await self._scripts.run("release", wid, *ids)
-        return released
+        return await self._settlement.release(wid, ids)
 
     async def publish(
         self,
         wid: WorkerId,
         events: Mapping[ApiId, Sequence[Event]],
         checkpoints: Sequence[Tokens] = (),
-    ) -> None:
+        *,
+        epochs: Mapping[JobId, int] | None = None,
+    ) -> Standing:
         """Show events to API processes and keep checkpoints, all or nothing.
+
+        Returns how the jobs stand; if any is `fenced`, nothing was written.
+
+        Args:
+            wid: the worker.
+            events: what to show, by API process.
+            checkpoints: what to keep.
+            epochs: those of the jobs' claims; a job without one only has to be the worker's.
 
         Raises:
             LeaseLost: the worker was given up; nothing was written.
         """
-        args: list[Arg] = []
-        for api, batch in events.items():
-            args += (api, encode_events(batch))
-        for tokens in checkpoints:
-            args += (tokens.job, encode_events([tokens]))
-        if not await self._scripts.run("publish", wid, len(events), *args):
+        told = [event for batch in (*events.values(), checkpoints) for event in batch]
+        known = epochs or {}
+        jobs = {event.job: known.get(event.job, 0) for event in told}
+        args: list[Arg] = [len(jobs), *_flat(jobs.items()), len(events)]
+        args += _flat((api, encode_events(batch)) for api, batch in events.items())
+        args += _flat((tokens.job, encode_events([tokens])) for tokens in checkpoints)
+        reply = await self._scripts.run("publish", wid, *args)
+        if reply == 0:
             raise _lease_lost(wid)
+        fenced, cancelled = reply
+        return Standing(fenced=_ids(fenced), cancelled=_ids(cancelled))
 
-    async def finish(self, wid: WorkerId, end: End, result: Result) -> FinishOutcome:
-        """End a job: store its result and send its final event. May be repeated."""
+    async def finish(
+        self, wid: WorkerId, end: End, result: Result, *, epoch: int = 0
+    ) -> FinishOutcome:
+        """End a job: store its result and send its final event. May be repeated.
+
+        `epoch` is that of the job's claim; 0 stands for any.
+        """
         outcome = await self._scripts.run(
             "finish",
             wid,
             end.job,
             end.try_,
+            epoch,
             end.state,
             orjson.dumps(end.usage),
             orjson.dumps(end.error),
@@ -300,19 +379,44 @@ class Queue:
     async def leave(self, wid: WorkerId) -> None:
         """Sign a worker off; jobs that it still owns are released."""
         await self._scripts.run("leave", wid)
+        await self._settlement.settle(wid)
 
-    async def reap(self) -> Reaped:
-        """Give up the workers whose lease has ended, and expire overdue jobs that nobody claims.
+    async def reap(self, *, every_ms: int = 0) -> Reaped:
+        """Look after the pool: give up silent workers, and end what is overdue or quarantined.
 
-        Anybody may call it, about once a second; the work of one call is bounded.
+        A worker is given up if its lease has ended at two calls in a row. Anybody may call it; of
+        those who do so every `every_ms`, one does the work each time. Each call of Redis is short.
         """
-        workers, requeued, ended, expired = await self._scripts.run("reap")
-        return Reaped(workers=workers, requeued=requeued, ended=ended, expired=expired)
+        reply = await self._scripts.run("reap", every_ms)
+        if reply is None:
+            return Reaped(workers=0, requeued=0, ended=0, expired=0)
+        num_lost, *unsettled = reply
+        requeued = ended = 0
+        for raw in unsettled:
+            more_requeued, more_ended = await self._settlement.settle(WorkerId(raw.decode()))
+            requeued, ended = requeued + more_requeued, ended + more_ended
+        expired = await self._expire()
+        await self._end_quarantined()
+        return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
+
+    async def _expire(self) -> int:
+        total = 0
+        for _ in range(MAX_PAGES):
+            num_ended, is_more = await self._scripts.run("expire")
+            total += num_ended
+            if not is_more:
+                break
+        return total
+
+    async def _end_quarantined(self) -> None:
+        for _ in range(MAX_PAGES):
+            if not await self._scripts.run("quarantine"):
+                break
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
         """Give back jobs that are booked on the worker for `grace_ms`, but not `known` to it."""
-        returned: int = await self._scripts.run("reconcile", wid, grace_ms, *known)
-        return returned
+        unknown = await self._scripts.run("reconcile", wid, grace_ms, *known)
+        return await self._settlement.release(wid, [JobId(raw.decode()) for raw in unknown])
 
     async def job_view(self, job_id: JobId) -> JobView | None:
         """The job, or None when it is unknown or no longer kept."""
@@ -339,13 +443,24 @@ class Queue:
         return await self._views.memory()
 
 
-def _enqueue_args(job: Job, limits: Limits) -> tuple[Arg, ...]:
+def _is_accepted(reply: list[Any]) -> bool:
+    """Whether `enqueue` says that the job is in the queue, by this call or an earlier one."""
+    return reply[0] in (b"ok", b"dup")
+
+
+def _takes_jobs(reply: list[Any]) -> bool:
+    """Whether `claim` took any; to wait for nothing would keep an idle worker from its mailbox."""
+    return len(reply) > 2
+
+
+def _enqueue_args(job: Job, limits: Limits, *, is_suspect: bool) -> tuple[Arg, ...]:
     return (
         *(job.id, job.version, job.model, job.tenant),
         *(job.priority * PRIORITY_STEP, job.cost, job.num_choices, job.reply_to),
         *(job.deadline_ms, limits.retain_ms),
         *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
-        encode_job(job),
+        *(encode_job(job), int(is_suspect)),
+        *(limits.max_bytes, limits.max_bytes_tenant),
     )
 
 
@@ -354,18 +469,51 @@ def _is_fault_of_ours(end: End) -> bool:
     return end.state is JobState.FAILED and end.error is not None and end.error.status >= 500
 
 
-def _claimed(entry: tuple[bytes, int, int, bytes]) -> ClaimedJob | Undecodable:
-    raw_id, try_, is_suspect, body = entry
+def _claimed(entry: tuple[bytes, int, int, bytes, int], epoch: int) -> ClaimedJob | Undecodable:
+    raw_id, try_, is_suspect, body, left_ms = entry
     try:
-        return ClaimedJob(job=decode_job(body), try_=try_, suspect=bool(is_suspect))
+        return ClaimedJob(
+            job=decode_job(body),
+            try_=try_,
+            suspect=bool(is_suspect),
+            epoch=epoch,
+            left_ms=left_ms,
+        )
     except (ProtocolMismatch, AttributeError, TypeError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, ProtocolMismatch) else repr(error)
-        return Undecodable(id=JobId(raw_id.decode()), try_=try_, reason=reason)
+        return Undecodable(id=JobId(raw_id.decode()), try_=try_, epoch=epoch, reason=reason)
+
+
+def _flat(rows: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    return (word for row in rows for word in row)
+
+
+def _pages(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _ids(raw: Iterable[bytes]) -> frozenset[JobId]:
+    return frozenset(JobId(each.decode()) for each in raw)
 
 
 def _unloaded(job: Job) -> JobError:
     message = f"the model {job.model!r} was unloaded; GET /v1/models lists what is served"
     return JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message, param="model")
+
+
+def _quarantined(job: Job) -> JobError:
+    message = f"adapter {job.version} is quarantined: several of its jobs killed their workers"
+    return JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
+
+
+def _too_large(job: Job, most: int) -> JobError:
+    """Only several answers at once are that large: each of them fits the model's context."""
+    message = (
+        f"the prompts and {job.num_choices} answers may take {job.cost} tokens, and no worker "
+        f"holds more than {most} at a time; ask for fewer answers, or for shorter ones with "
+        "max_tokens"
+    )
+    return JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message=message, param="n")
 
 
 def _lease_lost(wid: WorkerId) -> LeaseLost:

@@ -1,10 +1,11 @@
 """Which base model a pool serves, and which adapters by which names."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
+from shared.chunks import chunks
 from shared.connection import Redis, redis_errors
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
 from shared.ids import AdapterVersion
@@ -26,6 +27,8 @@ class BaseModel:
     created_s: int
     tool_form: ToolForm | None = None
     """How it writes tool calls; None: its chat template has no place for tools."""
+    max_token_bytes: int = 0
+    """The most bytes of a prompt that one token can stand for; 0: that isn't known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,9 @@ class Registry:
         """
         fields = {**asdict(base), "tool_form": base.tool_form or ""}
         args = base.version, uuid.uuid4().hex, *_pairs(fields)
-        other, epoch = await self._scripts.run("set_base", *args)
+        other = epoch = b""
+        while not (other or epoch):  # of many adapters that it forgets, it takes some in each call
+            other, epoch = await self._scripts.run("set_base", *args)
         if other:
             raise SettingsError(
                 f"pool {self._keys.pool} serves {other.decode()}, not {base.version}: "
@@ -152,22 +157,22 @@ class Registry:
         """All adapters that have a name now, by name."""
         with redis_errors():
             names = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
-            pipe = self._redis.pipeline(transaction=False)
-            for name in sorted(raw.decode() for raw in names):
-                pipe.hget(self._keys.adapter(name), "version")
-            for version in [raw.decode() for raw in await pipe.execute() if raw]:
-                pipe.hgetall(self._keys.version(AdapterVersion(version)))
-            replies = await pipe.execute()
-        return [read_adapter(reply) for reply in replies if reply]
+            found: list[Adapter] = []
+            for some in chunks(sorted(raw.decode() for raw in names)):
+                found += await self._current(some)
+        return found
 
     async def forgotten(self, versions: list[AdapterVersion]) -> list[AdapterVersion]:
         """Those of `versions` that have no entry."""
-        with redis_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for version in versions:
-                pipe.exists(self._keys.version(version))
-            found = await pipe.execute()
-        return [version for version, is_there in zip(versions, found, strict=True) if not is_there]
+        gone: list[AdapterVersion] = []
+        for some in chunks(versions):
+            with redis_errors():
+                pipe = self._redis.pipeline(transaction=False)
+                for version in some:
+                    pipe.exists(self._keys.version(version))
+                found = await pipe.execute()
+            gone += [version for version, is_there in zip(some, found, strict=True) if not is_there]
+        return gone
 
     async def resolve(self, model: str) -> AdapterVersion | None:
         """The version that a request for `model` runs; None when nothing is called so.
@@ -209,6 +214,15 @@ class Registry:
                 JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
             )
         return version if adapter and adapter.state == "ready" else None
+
+    async def _current(self, names: Sequence[str]) -> list[Adapter]:
+        """The adapters that have these names now."""
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(self._keys.adapter(name), "version")
+        for version in [raw.decode() for raw in await pipe.execute() if raw]:
+            pipe.hgetall(self._keys.version(AdapterVersion(version)))
+        return [read_adapter(reply) for reply in await pipe.execute() if reply]
 
     async def _add(self, how: str, adapter: Adapter) -> tuple[str, str]:
         head = how, adapter.name, adapter.version, adapter.created_s
@@ -265,6 +279,7 @@ def _base(raw: Mapping[bytes, bytes]) -> BaseModel | None:
         source=fields["source"],
         created_s=int(fields["created_s"]),
         tool_form=ToolForm(fields["tool_form"]) if fields.get("tool_form") else None,
+        max_token_bytes=int(fields.get("max_token_bytes", 0)),  # older workers don't write it
     )
 
 

@@ -1,15 +1,19 @@
 """The Lua scripts of a pool: atomic, and loaded again by themselves after a restart of Redis."""
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from shared.codec import PROTOCOL_VERSION
-from shared.connection import Redis, redis_errors
+from shared.connection import NoScriptError, Redis, redis_errors
+from shared.durability import Durability
 from shared.keys import Keys
 
 PARTS = {
     "spread": {"claim", "shrink"},
-    "give_back": {"release", "reconcile", "leave", "reap"},
+    "give_back": {"release", "hand_on"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
 """Files that some scripts share, beside `common.lua` in front of all."""
@@ -24,21 +28,56 @@ class Scripts:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         folder = files("shared") / "lua"
         names = [path.name.removesuffix(".lua") for path in folder.iterdir()]
+        self._redis = redis
         self._prefix = keys.prefix
         self._scripts = {
-            name: redis.register_script(source(name))
-            for name in names
-            if name not in {"common", *PARTS}
+            name: _Script.of(source(name)) for name in names if name not in {"common", *PARTS}
         }
 
-    async def run(self, name: str, *args: Arg) -> Any:
+    async def run(
+        self,
+        name: str,
+        *args: Arg,
+        durability: Durability | None = None,
+        is_promise: Callable[[Any], bool] = bool,
+    ) -> Any:
         """What the script `name` returns for these ARGV.
 
+        With a `durability`, a reply that `is_promise` comes back once it holds for what the script
+        read and wrote.
+
         Raises:
-            RedisUnavailable: Redis is away or refuses; the script may have run.
+            RedisUnavailable: Redis is away or refuses, or the copies are too few; the script may
+                have run.
         """
         with redis_errors():
-            return await self._scripts[name](keys=[self._prefix], args=list(args))
+            if durability is None:
+                return await self._call(self._redis, name, *args)
+            # Redis waits for the writes of one connection; another may lead to another server.
+            async with self._redis.client() as connection:
+                reply = await self._call(connection, name, *args)
+                if is_promise(reply):
+                    await self._call(connection, "barrier")
+                    await durability.confirm(connection)
+                return reply
+
+    async def _call(self, redis: Redis, name: str, *args: Arg) -> Any:
+        script = self._scripts[name]
+        keys_and_args: tuple[Any, ...] = (1, self._prefix, *args)
+        try:
+            return await redis.evalsha(script.sha, *keys_and_args)  # type: ignore[misc]
+        except NoScriptError:  # nothing ran; EVAL loads it too
+            return await redis.eval(script.text, *keys_and_args)  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, text: str) -> "_Script":
+        return cls(text, hashlib.sha1(text.encode()).hexdigest())
 
 
 def source(name: str) -> str:

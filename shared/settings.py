@@ -34,7 +34,14 @@ class PoolSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="Redis or Valkey; rediss:// for TLS"
+        "redis://127.0.0.1:6379/0",
+        description="Redis or Valkey; rediss:// for TLS, "
+        "redis+sentinel://host1:26379,host2:26379/service for Sentinel",
+    )
+    durability: Literal["default", "strict"] = Field(
+        "default",
+        description="strict: acknowledge requests and claims once they outlive power loss and "
+        "failover of Redis",
     )
     pool: str = Field(
         "main", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="one base model and its workers"
@@ -58,12 +65,45 @@ class ApiSettings(PoolSettings):
         "separated by commas or spaces",
     )
     api_key_file: Path | None = Field(None, description="file of such keys, one a line")
+    metrics_key: SecretStr | None = Field(
+        None, description="key that opens /metrics, and nothing else; for Prometheus"
+    )
     allow_anonymous: bool = Field(
         False, description="serve all who reach --host, without keys; for closed networks"
     )
     port: int = Field(23333, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     max_body_bytes: int = Field(
         4_000_000, ge=1024, le=MAX_NUMBER, description="largest request body"
+    )
+    max_header_bytes: int = Field(
+        32_768,
+        ge=1024,
+        le=MAX_NUMBER,
+        description="largest request line and headers together, then 431",
+    )
+    max_connections: int = Field(
+        4096, ge=1, le=MAX_NUMBER, description="connections of one front end, then 503"
+    )
+    header_timeout_s: float = Field(
+        10,
+        ge=0.1,
+        le=MAX_NUMBER,
+        allow_inf_nan=False,
+        description="time for a request's headers to arrive, then 408",
+    )
+    body_timeout_s: float = Field(
+        60,
+        ge=0.1,
+        le=MAX_NUMBER,
+        allow_inf_nan=False,
+        description="time for a request's body to arrive, then 408",
+    )
+    send_timeout_s: float = Field(
+        30,
+        ge=0.1,
+        le=MAX_NUMBER,
+        allow_inf_nan=False,
+        description="a client that takes nothing of its answer for this long is cut off",
     )
     max_waiting: int = Field(
         10_000, ge=1, le=MAX_NUMBER, description="waiting jobs of the pool, then 429"
@@ -73,6 +113,20 @@ class ApiSettings(PoolSettings):
     )
     max_waiting_tenant: int = Field(
         5_000, ge=1, le=MAX_NUMBER, description="waiting jobs of one tenant, then 429"
+    )
+    max_waiting_mb: int = Field(
+        1024,
+        ge=1,
+        le=MAX_NUMBER,
+        description="MiB of unfinished requests of the pool, then 429; at most half of Redis' "
+        "memory",
+    )
+    max_waiting_tenant_mb: int = Field(
+        256,
+        ge=1,
+        le=MAX_NUMBER,
+        description="MiB of unfinished requests of one tenant, then 429; at most a quarter of "
+        "Redis' memory",
     )
     deadline_s: float = Field(
         600,
@@ -162,6 +216,13 @@ class WorkerSettings(PoolSettings):
         ge=300,
         le=20_000,
         description="a worker silent for this long is given up",
+    )
+    stall_s: float = Field(
+        60,
+        ge=0.1,
+        le=MAX_NUMBER,
+        allow_inf_nan=False,
+        description="a worker whose engine finishes no step for this long ends, to start anew",
     )
     drain_s: float = Field(
         30,

@@ -6,14 +6,15 @@ from typing import Any
 
 from shared.codec import decode_events
 from shared.connection import Redis, redis_errors
+from shared.errors import RedisUnavailable
 from shared.events import Event, Tokens
 from shared.ids import ApiId, JobId
 from shared.jobs import ClaimedJob
 from shared.keys import Keys
 
 BLOCK_MS = 1000
-TRIM_MS = 30_000
-TTL_MS = 60_000
+TRIM_MS = 60_000
+TTL_MS = 120_000
 TEND_EVERY_S = 10.0
 
 
@@ -33,9 +34,13 @@ class ReplyReader:
             RedisUnavailable: Redis is away. The next call goes on where this one stood.
             ProtocolMismatch: another version wrote them; the next call goes on behind them.
         """
-        with redis_errors():
-            await self._tend()
-            reply = await self._redis.xread({self._stream: self._last_id}, block=BLOCK_MS)
+        try:
+            with redis_errors():
+                await self._tend()
+                reply = await self._redis.xread({self._stream: self._last_id}, block=BLOCK_MS)
+        except RedisUnavailable:
+            self._tended_s = 0.0  # it may come back with another stream
+            raise
         entries = reply[0][1] if reply else []
         if entries:
             self._last_id = entries[-1][0]
@@ -49,8 +54,15 @@ class ReplyReader:
         pipe = self._redis.pipeline(transaction=False)
         pipe.xtrim(self._stream, minid=max(0, oldest_ms), approximate=True)
         pipe.pexpire(self._stream, TTL_MS)
-        await pipe.execute()
+        pipe.xrevrange(self._stream, count=1)
+        *_, newest = await pipe.execute()
+        if newest and _order(newest[0][0]) < _order(self._last_id):
+            self._last_id = b"0-0"  # the stream began anew, by an earlier clock
         self._tended_s = time.monotonic()
+
+
+def _order(entry: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry.split(b"-"))
 
 
 async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
@@ -77,12 +89,13 @@ def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
     """One Tokens per choice: the contiguous ids from 0 on, with their text and finish reason.
 
     Pieces are in the order in which they were written; repeated ones are dropped. A piece without
-    ids counts only as the last one of its choice, since nothing else tells that it is new.
+    ids counts only as the last one of its choice, since nothing else tells that it is new. A longer
+    one from index 0 stands for all before: its worker wrote it again, as Redis had been away.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:
         have = merged.get(piece.choice)
-        if have is None and piece.index == 0:
+        if piece.index == 0 and (have is None or len(piece.ids) > len(have.ids)):
             merged[piece.choice] = piece
         elif have is not None and _follows(have, piece):
             merged[piece.choice] = _append(have, piece)

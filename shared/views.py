@@ -1,7 +1,7 @@
 """What can be seen of a pool: jobs, workers and counts. Reads only, never blocks a script."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ from shared.connection import Redis, redis_errors
 from shared.errors import ErrorCode, JobError
 from shared.ids import AdapterVersion, JobId, WorkerId
 from shared.jobs import JobState
+from shared.key_memory import estimate_key_bytes
 from shared.keys import Keys
 from shared.results import Result, Usage
 from shared.workers import WorkerInfo
@@ -84,6 +85,8 @@ class RedisMemory:
     used: int
     limit: int
     """`maxmemory`; 0 is none."""
+    by_kind: Mapping[str, int] = field(default_factory=dict)
+    """Estimates of what the pool's keys take, by the word after the pool's prefix."""
 
 
 class Views:
@@ -185,10 +188,11 @@ class Views:
         return sorted(found, key=lambda backlog: -backlog.next_waited_ms)
 
     async def memory(self) -> RedisMemory:
-        """How full Redis is."""
+        """How full Redis is, and of what; measures some hundreds of keys, which takes a while."""
         with redis_errors():
             info = await self._redis.info("memory")
-        return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]))
+            by_kind = await estimate_key_bytes(self._redis, self._keys)
+        return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)
 
     async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
         pipe = self._redis.pipeline(transaction=False)

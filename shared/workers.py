@@ -16,6 +16,8 @@ class WorkerInfo:
     max_num_seqs: int
     num_running: int = 0
     num_waiting: int = 0
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds; 0: an older worker, which doesn't tell."""
     kv_blocks: int = 0
     kv_blocks_free: int = 0
     weight_bytes: int = 0
@@ -32,5 +34,14 @@ class WorkerInfo:
     """Most of them."""
     tokens_total: int = 0
     """Output tokens since the worker's start."""
+    step_ms: int = 0
+    """For how long the engine has been at what it does now; 0 while it has nothing to do."""
+    stall_ms: int = 0
+    """At how many of these the worker gives itself up; 0: it doesn't."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Further totals since the start, by name (preemptions, steps, ...)."""
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the engine is at one step for half as long as makes the worker give itself up."""
+        return 0 < self.stall_ms < 2 * self.step_ms

@@ -175,7 +175,7 @@ class Consumer:
         error = JobError(code=ErrorCode.INTERNAL, message=message)
         end = End(job=unread.id, try_=unread.try_, state=JobState.FAILED, error=error)
         result = Result(job=unread.id, state=JobState.FAILED, error=error)
-        await until_redis_is_back(lambda: self._queue.finish(wid, end, result))
+        await until_redis_is_back(lambda: self._queue.finish(wid, end, result, epoch=unread.epoch))
         self.wake()
 
     async def _admit(self, job: RunningJob) -> None:

@@ -24,6 +24,7 @@ from shared.settings import ControlSettings
 
 RETRY_S = 1.0
 REAP_TIMEOUT_S = 10.0
+REAP_EVERY_MS = 1000
 HEALTH_S = 5.0
 """How often it tells Redis that it is alive."""
 
@@ -102,7 +103,7 @@ def _arq_worker(settings: ControlSettings) -> Any:
 
 async def _reap(ctx: dict[str, Any]) -> None:
     queue: Queue = ctx["queue"]
-    reaped = await queue.reap()
+    reaped = await queue.reap(every_ms=REAP_EVERY_MS)
     if reaped.workers:
         log.warning(
             "workers_given_up",

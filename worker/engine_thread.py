@@ -1,6 +1,7 @@
 """The one thread that owns an engine: takes messages between steps, steps while there is work."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -49,6 +50,8 @@ class EngineThread:
         self._take_cores = take_cores
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
+        self._busy_since: float | None = None
+        """When it began what it does now, on the monotonic clock; None while it waits."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.stats = engine.stats()
         """As of the last step."""
@@ -57,6 +60,12 @@ class EngineThread:
     def is_busy(self) -> bool:
         """Whether it has requests to compute."""
         return bool(self._in_flight)
+
+    @property
+    def step_s(self) -> float:
+        """For how long it has been at its present step or message; 0 while it waits for one."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def start(self) -> None:
         """Start the thread; call it once."""
@@ -113,9 +122,11 @@ class EngineThread:
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Handle what lies in the inbox, waiting for it if told to; false: it said stop."""
+        self._busy_since = None if wait else time.monotonic()
         try:
             message = self._inbox.get(block=wait)
             while message is not None:
+                self._busy_since = time.monotonic()
                 message()
                 message = self._inbox.get_nowait()
         except Empty:
@@ -125,6 +136,7 @@ class EngineThread:
     def _step(self) -> bool:
         """Run one step and hand its outputs on; false if the engine failed."""
         self._take_cores()
+        self._busy_since = time.monotonic()
         try:
             outputs = self._engine.step()
         except Exception:  # per step: an error for every request in flight

@@ -14,9 +14,17 @@ MIB = 1 << 20
 
 
 def worker_info(
-    settings: WorkerSettings, served: ServedModel, stats: "EngineStats", counters: dict[str, int]
+    settings: WorkerSettings,
+    served: ServedModel,
+    stats: "EngineStats",
+    counters: dict[str, int],
+    *,
+    step_s: float,
 ) -> WorkerInfo:
-    """The worker as operators see it; `counters` are totals beside the engine's."""
+    """The worker as operators see it; `counters` are totals beside the engine's.
+
+    `step_s` is for how long the engine has been at its present step.
+    """
     device_bytes, host_bytes = served.adapter_budgets.used(
         stats.adapter_bytes, served.host.num_bytes
     )
@@ -26,6 +34,7 @@ def worker_info(
         dtype=served.dtype,
         version=version("lorikeet"),
         max_num_seqs=settings.max_num_seqs,
+        kv_tokens=served.kv_tokens,
         num_running=stats.num_running,
         num_waiting=stats.num_waiting,
         kv_blocks=stats.kv_blocks,
@@ -37,6 +46,8 @@ def worker_info(
         host_adapter_bytes=host_bytes,
         host_adapter_bytes_max=served.adapter_budgets.host,
         tokens_total=stats.num_tokens,
+        step_ms=int(step_s * 1000),
+        stall_ms=int(settings.stall_s * 1000),
         counters={
             "steps": stats.num_steps,
             "preemptions": stats.num_preemptions,

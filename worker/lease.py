@@ -26,6 +26,7 @@ class Lease:
         *,
         lease_ms: int,
         register: Callable[[WorkerId], Awaitable[None]],
+        leave: Callable[[WorkerId], Awaitable[None]],
         beat: Callable[[WorkerId], Awaitable[None]],
         on_lost: Callable[[], None],
     ) -> None:
@@ -34,6 +35,7 @@ class Lease:
         Args:
             lease_ms: how long the pool waits for a beat.
             register: enters the pool under the id.
+            leave: signs an id off.
             beat: renews the lease of the id; raises LeaseLost.
             on_lost: drops all that the lost id held. The new id is set already.
         """
@@ -45,6 +47,7 @@ class Lease:
         self._is_lost = asyncio.Event()
         self._beat_s = lease_ms / 1000 / BEATS_PER_LEASE
         self._register = register
+        self._leave = leave
         self._beat = beat
         self._on_lost = on_lost
 
@@ -56,6 +59,9 @@ class Lease:
         """
         wid = self.wid
         await self._register(wid)
+        if wid != self.wid:  # lost while it was being registered: nobody would beat for it
+            await self._leave(wid)
+            return
         self.is_held.set()
         self._is_lost.clear()
         log.info("worker_registered", worker=wid)

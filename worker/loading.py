@@ -28,6 +28,7 @@ from worker.served import ServedModel
 from worker.style import OF_BASE
 from worker.text import Tokenizer
 from worker.threads import end_team, set_threads, take_cores
+from worker.token_bytes import max_token_bytes
 from worker.tool_form import tool_form
 
 log = structlog.get_logger()
@@ -179,4 +180,5 @@ def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> 
         source=settings.model,
         created_s=int(time.time()),
         tool_form=tool_form(loaded.tokenizer, settings.tool_call_parser),
+        max_token_bytes=max_token_bytes(loaded.tokenizer),
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from shared.ids import WorkerId
+from shared.outcomes import Standing
 from shared.queue import Queue
 from shared.registry import Adapter, BaseModel, Registry
 from shared.workers import WorkerInfo
@@ -29,6 +30,8 @@ class Membership:
         base: BaseModel,
         lease_ms: int,
         info: Callable[[], WorkerInfo],
+        heed: Callable[[Standing], None],
+        on_forgotten: Callable[[], None],
     ) -> None:
         """Nothing is told yet.
 
@@ -40,6 +43,8 @@ class Membership:
             base: the model that it serves.
             lease_ms: how long the pool waits for a beat.
             info: the worker as operators see it now.
+            heed: told with each beat how the jobs stand.
+            on_forgotten: called when the registry has forgotten versions, which may be resident.
         """
         self._queue = queue
         self._registry = registry
@@ -48,6 +53,9 @@ class Membership:
         self._base = base
         self._lease_ms = lease_ms
         self._info = info
+        self._heed = heed
+        self._on_forgotten = on_forgotten
+        self._num_forgotten = 0
         self._brought: list[Adapter] = []
         self._epoch: str | None = None
         """The registry's, when it last knew all that was brought."""
@@ -77,9 +85,20 @@ class Membership:
         Raises:
             LeaseLost: the worker was given up.
         """
-        num_booked = await self._queue.beat(
-            wid, lease_ms=self._lease_ms, info=self._info(), loading=self._adapters.loading
+        standing = await self._queue.beat(
+            wid,
+            lease_ms=self._lease_ms,
+            info=self._info(),
+            loading=self._adapters.loading,
+            known=self._jobs.epochs,
         )
+        self._heed(standing)
+        if standing.num_forgotten != self._num_forgotten:
+            self._num_forgotten = standing.num_forgotten
+            self._on_forgotten()
+        await self._reconcile(wid, standing.booked)
+
+    async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = [job.id for job in self._jobs]

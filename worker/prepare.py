@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from shared.context_length import output_limit
 from shared.events import Tokens
 from worker.engine.grammar import Grammar
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.running import RunningChoice, RunningJob
 from worker.served import ServedModel
 from worker.style import OF_BASE, Style
-from worker.text import EncodedPrompt, output_limit
+from worker.text import EncodedPrompt
 
 
 def choices_of(

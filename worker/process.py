@@ -2,16 +2,22 @@
 
 import asyncio
 import gc
+import os
 import signal
+import sys
 from collections.abc import Callable
 
 from shared.connection import check_redis, connect
+from shared.durability import durability_of
+from shared.errors import EngineStalled
 from shared.settings import WorkerSettings
 from worker.huge_pages import use_huge_pages
 from worker.lora.names import parse_adapter_flags
 from worker.served import ServedModel
 from worker.service import Worker
 from worker.share_cores import share_cores
+
+EXIT_STALLED = 1
 
 
 def run_worker(settings: WorkerSettings) -> None:
@@ -47,10 +53,21 @@ async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], Served
     redis = connect(settings.redis_url)
     try:
         await check_redis(redis, settings.redis_url)
-        worker = Worker(settings, redis, await asyncio.to_thread(load, settings))
+        durability = await durability_of(redis, settings)
+        served = await asyncio.to_thread(load, settings)
+        worker = Worker(settings, redis, served, durability=durability)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
-        await worker.run()
+        try:
+            await worker.run()
+        except* EngineStalled as stalled:
+            _exit_at_once(stalled)
     finally:
         await redis.aclose()
+
+
+def _exit_at_once(stalled: ExceptionGroup) -> None:
+    """End the process without waiting for its threads, one of which hangs."""
+    print(f"lorikeet: {stalled.exceptions[0]}", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(EXIT_STALLED)

@@ -8,15 +8,16 @@ event by its index.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
-from shared.errors import JobError, LeaseLost
+from shared.errors import JobError, LeaseLost, RedisUnavailable
 from shared.events import Admitted, Event, Tokens
-from shared.ids import ApiId, WorkerId
+from shared.ids import ApiId, JobId, WorkerId
 from shared.jobs import JobState
-from shared.outcomes import FinishOutcome
+from shared.outcomes import FinishOutcome, Standing
 from shared.queue import Queue
 from worker.engine.request import RequestId, StepOutput
 from worker.lease import Lease
@@ -27,6 +28,9 @@ log = structlog.get_logger()
 
 CHECKPOINT_TOKENS = 16
 CHECKPOINT_S = 0.25
+CHECKPOINT_PUBLICATIONS = 48
+"""Redis remembers where the last 64 publications of a worker lie: tokens without a checkpoint must
+stand in these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,16 @@ class Batch:
     events: dict[ApiId, list[Event]]
     checkpoints: list[Tokens]
     ended: list[RunningJob]
+
+    def without(self, jobs: frozenset[JobId]) -> "Batch":
+        """The rest of it."""
+        events = {
+            api: kept
+            for api, batch in self.events.items()
+            if (kept := [event for event in batch if event.job not in jobs])
+        }
+        checkpoints = [tokens for tokens in self.checkpoints if tokens.job not in jobs]
+        return replace(self, events=events, checkpoints=checkpoints)
 
 
 class Publisher:
@@ -50,6 +64,7 @@ class Publisher:
         *,
         abort: Callable[[RequestId], None],
         on_job_gone: Callable[[], None],
+        on_cancelled: Callable[[JobId], None],
     ) -> None:
         """Wire it up.
 
@@ -59,12 +74,17 @@ class Publisher:
             jobs: what the outputs belong to; ended jobs are removed.
             abort: ends a request in the engine.
             on_job_gone: called when there is room for others.
+            on_cancelled: told of jobs that their clients have cancelled.
         """
         self._queue = queue
         self._lease = lease
         self._jobs = jobs
         self._abort = abort
         self._on_job_gone = on_job_gone
+        self._on_cancelled = on_cancelled
+        self._num_publications = 0
+        self._may_have_lost = False
+        """Redis was away: it may have come back without what it was told last."""
         self._has_news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
 
@@ -91,6 +111,16 @@ class Publisher:
                 self._abort(choice.request_id)
         self._has_news.set()
 
+    def heed(self, standing: Standing) -> None:
+        """Drop the jobs that aren't this worker's any more, and end those that are cancelled."""
+        for job_id in standing.fenced:
+            job = self._jobs.get(job_id)
+            if job and job.end is None:  # else it is being finished, and hears of it there
+                self._drop(job)
+        for job_id in standing.cancelled:
+            if self._jobs.get(job_id):
+                self._on_cancelled(job_id)
+
     async def run(self) -> None:
         """Publish for as long as the worker serves."""
         while True:
@@ -103,8 +133,12 @@ class Publisher:
             self._has_news.clear()
             batch = self._collect(save_all=save_all)
             try:
-                if batch.events or batch.checkpoints:
-                    await until_redis_is_back(lambda: self._publish(batch))
+                while batch.events or batch.checkpoints:
+                    standing = await until_redis_is_back(partial(self._publish, batch))
+                    self.heed(standing)
+                    if not standing.fenced:
+                        break
+                    batch = batch.without(standing.fenced)
             except LeaseLost:
                 self._lease.lose(batch.wid)
                 return
@@ -121,6 +155,13 @@ class Publisher:
         except TimeoutError:
             return
 
+    def _drop(self, job: RunningJob) -> None:
+        log.warning("job_fenced", job_id=job.id, try_=job.claimed.try_)
+        for choice in job.choices:
+            self._abort(choice.request_id)
+        self._jobs.remove(job)
+        self._on_job_gone()
+
     def _apply(self, output: StepOutput, job: RunningJob, choice: RunningChoice) -> None:
         if output.token_id is None:
             self.end(job, JobState.FAILED, output.error)
@@ -136,6 +177,8 @@ class Publisher:
 
     def _collect(self, *, save_all: bool) -> Batch:
         batch = Batch(self._lease.wid, defaultdict(list), [], [])
+        self._num_publications += 1
+        saves_anew, self._may_have_lost = self._may_have_lost, False
         for job in self._jobs:
             events = batch.events[job.job.reply_to] if _has_news(job) else []
             if job.is_admitted and not job.is_announced:
@@ -144,6 +187,8 @@ class Publisher:
             for choice in job.choices:
                 if choice.unpublished:
                     events.append(choice.unpublished.take(job.claimed, choice.choice))
+            if saves_anew:
+                batch.checkpoints.extend(c.everything(job.claimed) for c in job.choices if c.ids)
             batch.checkpoints.extend(self._due_checkpoints(job, save_all=save_all))
             if job.end:
                 batch.ended.append(job)
@@ -154,17 +199,27 @@ class Publisher:
         for choice in job.choices:
             unsaved = choice.unsaved
             is_due = len(unsaved.ids) >= CHECKPOINT_TOKENS or now - choice.saved_at >= CHECKPOINT_S
+            is_due |= self._num_publications - choice.saved_in >= CHECKPOINT_PUBLICATIONS
             if unsaved and (is_due or unsaved.finish or save_all):
-                choice.saved_at = now
+                choice.saved_at, choice.saved_in = now, self._num_publications
                 yield unsaved.take(job.claimed, choice.choice)
 
-    async def _publish(self, batch: Batch) -> None:
-        await self._queue.publish(batch.wid, batch.events, batch.checkpoints)
+    async def _publish(self, batch: Batch) -> Standing:
+        try:
+            return await self._queue.publish(
+                batch.wid, batch.events, batch.checkpoints, epochs=self._jobs.epochs
+            )
+        except RedisUnavailable:
+            self._may_have_lost = True
+            raise
 
     async def _finish(self, wid: WorkerId, job: RunningJob) -> None:
         end = job.end
         assert end is not None
-        outcome = await until_redis_is_back(lambda: self._queue.finish(wid, end, job.result()))
+        epoch, result = job.claimed.epoch, job.result()
+        outcome = await until_redis_is_back(
+            lambda: self._queue.finish(wid, end, result, epoch=epoch)
+        )
         self._jobs.remove(job)
         self._on_job_gone()
         if outcome is FinishOutcome.FENCED:

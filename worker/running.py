@@ -1,5 +1,6 @@
 """The jobs that this worker owns, and how far each of their choices has got."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -83,6 +84,8 @@ class RunningChoice:
         """Not in a checkpoint yet."""
         self.saved_at = 0.0
         """When the last checkpoint was taken, on the event loop's clock."""
+        self.saved_in = 0
+        """The number of the publication with the last checkpoint."""
         self._stream = stream
         self._text: list[str] = []
 
@@ -125,6 +128,21 @@ class RunningChoice:
         self._text = [shown.text]
         self.unpublished, self.unsaved = Delta(len(self.ids)), Delta(len(self.ids))
 
+    def everything(self, claimed: ClaimedJob) -> Tokens:
+        """All tokens so far as one event; nothing is left for the next checkpoint."""
+        self.unsaved = Delta(len(self.ids))
+        return Tokens(
+            job=claimed.job.id,
+            try_=claimed.try_,
+            choice=self.choice,
+            index=0,
+            ids=tuple(self.ids),
+            text=self.text,
+            finish=self.finish,
+            logprobs=tuple(self.logprobs),
+            prompt_logprobs=self.prompt_logprobs,
+        )
+
     def reach_limit(self) -> None:
         """End an answer that was restored with all the tokens that it may have."""
         self._advance([], self._stream.close(), FinishReason.LENGTH)
@@ -163,6 +181,8 @@ class RunningJob:
         """Its client was told so."""
         self.end: End | None = None
         """How it ended; set before Redis knows."""
+        self.deadline = time.monotonic() + claimed.left_ms / 1000
+        """On the monotonic clock."""
 
     @property
     def id(self) -> JobId:
@@ -258,6 +278,11 @@ class RunningJobs:
         """Let go of everything."""
         self._jobs.clear()
         self._choices.clear()
+
+    @property
+    def epochs(self) -> dict[JobId, int]:
+        """Those of the claims, by job."""
+        return {job.id: job.claimed.epoch for job in self._jobs.values()}
 
     @property
     def num_by_version(self) -> Mapping[AdapterVersion, int]:

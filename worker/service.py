@@ -9,7 +9,8 @@ import structlog
 
 from shared.adapter_views import AdapterViews
 from shared.connection import Redis
-from shared.errors import EngineBroken, RedisUnavailable, SettingsError
+from shared.durability import Durability
+from shared.errors import EngineBroken, EngineStalled, RedisUnavailable, SettingsError
 from shared.events import Tokens
 from shared.ids import WorkerId
 from shared.inspections import Inspections
@@ -26,6 +27,7 @@ from worker.adapter_entry import entry_of
 from worker.adapter_keeper import AdapterKeeper
 from worker.adapters import MAX_LOADING, Adapters
 from worker.consumer import Consumer
+from worker.deadlines import Deadlines
 from worker.engine.request import StepOutput
 from worker.engine_thread import EngineThread
 from worker.info import budgets, worker_info
@@ -47,6 +49,8 @@ if TYPE_CHECKING:  # it imports torch
 log = structlog.get_logger()
 
 REAP_S = 1.0
+REAPS_PER_LEASE = 4
+"""At least: half a lease without one looks like a Redis that stood still."""
 MAIL_S = 1.0
 """Longest wait for mail: under a new id there is another mailbox to look into."""
 HAND_OVER_S = 5.0
@@ -56,13 +60,23 @@ HAND_OVER_S = 5.0
 class Worker:
     """Serves one base model and its adapters to one pool."""
 
-    def __init__(self, settings: WorkerSettings, redis: Redis, served: ServedModel) -> None:
-        """Wire it up, inside the event loop that it will run in."""
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        redis: Redis,
+        served: ServedModel,
+        *,
+        durability: Durability | None = None,
+    ) -> None:
+        """Wire it up, inside the event loop that it will run in.
+
+        With a `durability`, jobs are claimed only once that is durable.
+        """
         self._settings = settings
         self._served = served
         self._redis = redis
         self._keys = Keys(settings.pool)
-        self._queue = Queue(redis, self._keys)
+        self._queue = Queue(redis, self._keys, durability=durability)
         self._registry = Registry(redis, self._keys)
         self._jobs = RunningJobs()
         self._loop = asyncio.get_running_loop()
@@ -72,6 +86,7 @@ class Worker:
         self._lease = Lease(
             lease_ms=settings.lease_ms,
             register=self._enter,
+            leave=self._queue.leave,
             beat=lambda wid: self._membership.beat(wid),  # made below: adapters need the lease
             on_lost=self._drop_all,
         )
@@ -81,6 +96,7 @@ class Worker:
             self._jobs,
             abort=self._engine.abort,
             on_job_gone=self._on_job_gone,
+            on_cancelled=lambda job_id: self._consumer.cancel(job_id),  # made below
         )
         self._loader_threads = self._threads(MAX_LOADING)
         self._inspector_thread = self._threads(1)
@@ -103,6 +119,8 @@ class Worker:
             base=served.base,
             lease_ms=settings.lease_ms,
             info=self._info,
+            heed=self._publisher.heed,
+            on_forgotten=lambda: self._keeper.tidy(),  # made below
         )
         self._inspector = Inspector(
             Inspections(redis, self._keys), served.inspect, self._inspector_thread
@@ -128,6 +146,7 @@ class Worker:
             recover=self._recover,
             on_room=self._look_ahead.note_room,
         )
+        self._deadlines = Deadlines(self._jobs, self._publisher)
         self._engine_is_broken = asyncio.Event()
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
@@ -187,6 +206,8 @@ class Worker:
                 group.create_task(self._look_ahead.run()),
                 group.create_task(self._read_mail()),
                 group.create_task(self._watch_engine()),
+                group.create_task(self._watch_progress()),
+                group.create_task(self._deadlines.run()),
                 group.create_task(self._inspector.run()),
                 group.create_task(self._keeper.run()),
             ]
@@ -254,12 +275,27 @@ class Worker:
                 self._is_draining.set()
 
     async def _reap(self) -> None:
+        every_s = min(REAP_S, self._settings.lease_ms / 1000 / REAPS_PER_LEASE)
         while True:
             with contextlib.suppress(RedisUnavailable):
-                reaped = await self._queue.reap()
+                reaped = await self._queue.reap(every_ms=int(every_s * 1000))
                 if reaped.workers:
                     log.warning("workers_reaped", num=reaped.workers, requeued=reaped.requeued)
-            await asyncio.sleep(REAP_S)
+            await asyncio.sleep(every_s)
+
+    async def _watch_progress(self) -> None:
+        """End the worker when its engine hangs: its lease must not outlive it.
+
+        What it holds is handed on when the lease has ended, as after any other death of a worker:
+        one of its jobs may be the cause.
+        """
+        limit_s = self._settings.stall_s
+        while self._engine.step_s < limit_s:  # noqa: ASYNC110 -- what hangs sets no event
+            await asyncio.sleep(min(1.0, limit_s / 10))
+        log.error("engine_stalled", seconds=round(self._engine.step_s, 1), jobs=len(self._jobs))
+        raise EngineStalled(
+            f"the engine has finished no step for {limit_s:g} s (--stall-s) while it had work"
+        )
 
     async def _watch_engine(self) -> None:
         await self._engine_is_broken.wait()
@@ -291,7 +327,13 @@ class Worker:
 
     def _info(self) -> WorkerInfo:
         counters = {"lease_losses": self._lease.num_losses, **self._adapters.totals}
-        return worker_info(self._settings, self._served, self._engine.stats, counters)
+        return worker_info(
+            self._settings,
+            self._served,
+            self._engine.stats,
+            counters,
+            step_s=self._engine.step_s,
+        )
 
 
 def _for_all_workers(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Messages and prompts to token ids, and what of the context is left for the answer."""
+"""Messages and prompts to token ids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,41 +125,6 @@ class Tokenizer:
         # Without `verbose` it warns about lengths, which are checked elsewhere.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return _not_empty(list(encoding["input_ids"]), param)
-
-
-def output_limit(job: Job, num_prompt_tokens: int, max_model_len: int) -> int:
-    """How many tokens each choice of the job may have.
-
-    A chat answer is cut at the end of the context, with finish reason `length`; a completion that
-    was asked to be longer is refused, as at OpenAI.
-
-    Raises:
-        JobFailed: the prompt, or prompt and completion, don't fit into the context.
-    """
-    room = max_model_len - num_prompt_tokens
-    wanted = job.sampling.max_tokens
-    if room <= 0:
-        raise _too_long(job, num_prompt_tokens, max_model_len)
-    if wanted is None or (wanted > room and job.endpoint is Endpoint.CHAT):
-        return room
-    if wanted > room:
-        raise _too_long(job, num_prompt_tokens, max_model_len)
-    return wanted
-
-
-def _too_long(job: Job, num_prompt_tokens: int, max_model_len: int) -> JobFailed:
-    is_chat = job.endpoint is Endpoint.CHAT
-    param = "messages" if is_chat else "prompt"
-    message = f"This model's maximum context length is {max_model_len} tokens. However, "
-    wanted = job.sampling.max_tokens
-    if is_chat or wanted is None or num_prompt_tokens >= max_model_len:
-        message += f"your {param} resulted in {num_prompt_tokens} tokens, which leaves no room "
-        message += f"for an answer. Please reduce the length of the {param}."
-    else:
-        message += f"you requested {num_prompt_tokens + wanted} tokens ({num_prompt_tokens} in "
-        message += f"the prompt, {wanted} for the completion). Please reduce one of them."
-    code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
-    return JobFailed(JobError(code=code, message=message, param=param))
 
 
 def _with_plain_content(index: int, message: Mapping[str, Any]) -> dict[str, Any]:

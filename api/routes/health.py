@@ -2,10 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from api.context import Context, InContext
+from api.context import InContext
 from api.errors import json_response
-from api.redis_guard import redis_guard
-from shared.errors import RedisUnavailable
 
 router = APIRouter(tags=["operations"])
 
@@ -24,22 +22,8 @@ async def health() -> dict[str, str]:
     responses={503: {"description": "not now; `reason` says why"}},
 )
 async def ready(context: InContext) -> Response:
-    """200 when Redis answers, a base model is registered and a worker is alive."""
-    reason = await _not_ready_reason(context)
+    """200 when Redis answers, a base model is registered and a worker is alive; a second old."""
+    reason = await context.not_ready_reason.get()
     if reason:
         return json_response({"status": "not ready", "reason": reason}, 503)
     return json_response({"status": "ready"})
-
-
-async def _not_ready_reason(context: Context) -> str | None:
-    try:
-        async with redis_guard():
-            base = await context.registry.base()
-            workers = await context.queue.workers()
-    except RedisUnavailable:
-        return "Redis doesn't answer"
-    if base is None:
-        return "no base model is registered"
-    if not any(worker.lease_left_ms > 0 for worker in workers):
-        return "no worker is alive"
-    return None

@@ -4,10 +4,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from api.context import Context, InContext
-from api.pool_metrics import PoolSnapshot
-from api.redis_guard import redis_guard
-from shared.errors import RedisUnavailable
+from api.context import InContext
+from api.responses import errors
 
 router = APIRouter(tags=["operations"])
 
@@ -16,17 +14,9 @@ router = APIRouter(tags=["operations"])
     "/metrics",
     summary="Metrics of this process and of its pool",
     response_class=PlainTextResponse,
+    responses=errors(403, meanings={403: "this key is for a tenant's requests"}),
 )
 async def metrics(context: InContext) -> Response:
-    """Prometheus' text format. Pool figures are read from Redis at each scrape."""
-    body = context.metrics.exposition(await _snapshot(context))
+    """Prometheus' text format. The pool's figures may be a second old."""
+    body = context.metrics.exposition(await context.pool_snapshot.get())
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-async def _snapshot(context: Context) -> PoolSnapshot | None:
-    try:
-        async with redis_guard():
-            queue = context.queue
-            return PoolSnapshot(await queue.counts(), await queue.workers(), await queue.memory())
-    except RedisUnavailable:
-        return None

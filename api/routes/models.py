@@ -28,10 +28,14 @@ async def list_models(context: InContext) -> ModelList:
 )
 async def get_model(model_id: str, context: InContext) -> ModelCard:
     """One entry of the list."""
-    for card in await model_cards(context):
-        if card.id == model_id:
-            return card
-    raise JobFailed(model_not_found(model_id))
+    async with redis_guard():
+        base = await context.registry.base()
+        if base is not None and model_id == base.name:
+            return _base_card(base)
+        adapter = await context.registry.adapter(model_id) if base else None
+    if base is None or adapter is None:
+        raise JobFailed(model_not_found(model_id))
+    return _adapter_card(adapter, base)
 
 
 async def model_cards(context: Context) -> list[ModelCard]:

@@ -136,14 +136,19 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
             show_default=False,
             rich_help_panel=_PANELS[_owner(cls, name)],
         )
-        is_many = field.annotation in (tuple[str, ...], tuple[SecretStr, ...])
-        kind: Any = list[str] if is_many else field.annotation
         yield inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[kind | None, option],
+            annotation=Annotated[_kind(field) | None, option],
             default=None,
         )
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The type that a flag's words become; the settings class checks them."""
+    if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
+        return list[str]
+    return str if field.annotation == SecretStr | None else field.annotation
 
 
 def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:

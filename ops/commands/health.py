@@ -29,7 +29,7 @@ class Process(StrEnum):
     API = "api"
     """Answers at /health, on this machine and LORIKEET_PORT."""
     WORKER = "worker"
-    """Holds a lease in the pool, under this machine's host name."""
+    """Holds a lease in the pool, under this machine's host name, and its engine gets on."""
     CONTROL = "control"
     """Tells Redis every few seconds that it works, under this machine's host name."""
 
@@ -73,4 +73,11 @@ async def _is_in_pool(process: Process, settings: ApiSettings, host: str) -> boo
 
 async def _worker_is_alive(redis: Redis, keys: Keys, host: str) -> bool:
     workers = await Queue(redis, keys).workers()
-    return any(w.id.startswith(f"{host}:") and w.lease_left_ms > 0 for w in workers)
+    alive = [w for w in workers if w.id.startswith(f"{host}:") and w.lease_left_ms > 0]
+    stalled = [w for w in alive if w.info.is_stalled]
+    if stalled and len(stalled) == len(alive):
+        seconds = stalled[0].info.step_ms / 1000
+        raise NotAlive(
+            f"worker {stalled[0].id} is stalled: its engine is at one step for {seconds:.0f} s"
+        )
+    return bool(alive)

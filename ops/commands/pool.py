@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ops.commands.flags import read_settings
 from shared.connection import check_redis, connect
+from shared.durability import durability_of
 from shared.keys import Keys
 from shared.letters import Letters
 from shared.queue import Queue
@@ -38,7 +39,8 @@ def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
         redis, keys = connect(settings.redis_url), Keys(settings.pool)
         try:
             await check_redis(redis, settings.redis_url)
-            return await use(Pool(Queue(redis, keys), Registry(redis, keys), Letters(redis, keys)))
+            queue = Queue(redis, keys, durability=await durability_of(redis, settings))
+            return await use(Pool(queue, Registry(redis, keys), Letters(redis, keys)))
         finally:
             await redis.aclose()
 

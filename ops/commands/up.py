@@ -23,12 +23,12 @@ from ops.commands.flags import (
 from ops.cores import usable_cores
 from ops.lines import Lines
 from ops.up import USUAL_REDIS_URL, Plan, run_plan, usable_port, worker_names
-from shared.access import api_keys
+from shared.access import api_keys, metrics_key
 from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
-_SECRETS = {"redis_url", "api_keys", "api_key_file"}
+_SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key"}
 """Go by the environment; everybody on the machine can read a process' command line."""
 
 
@@ -50,6 +50,7 @@ def up(
     """
     api = read_settings(ApiSettings, given)
     keys = api_keys(api)
+    key_of_metrics = metrics_key(api, keys)
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
     given |= base_model(base, given, default=DEMO)
     worker = read_settings(WorkerSettings, given)
@@ -61,7 +62,9 @@ def up(
         control=["control", *_child_flags(ControlSettings, given)],
         num_workers=workers,
         api_keys=keys,
+        metrics_key=key_of_metrics,
         redis_url=given["redis_url"] or redis_from_environment(),
+        is_strict=worker.durability == "strict",
         worker_drain_s=worker.drain_s,
         url=_url(api.host, given["port"]),
     )

@@ -2,7 +2,8 @@
 
     python -m ops.docker.dashboard http://127.0.0.1:23333 [--key KEY] [--prometheus PROGRAM]
 
-Needs a running Lorikeet, which gets load for half a minute, and Prometheus' program.
+Needs a running Lorikeet, which gets load for half a minute, and Prometheus' program. KEY is an API
+key of the tenant `admin`, which may read metrics as well; or --metrics-key names a key for those.
 """
 
 import argparse
@@ -53,6 +54,7 @@ class Server:
 
     url: str
     key: str
+    metrics_key: str
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
         """What it answers."""
@@ -79,7 +81,7 @@ def prometheus(program: str, server: Server) -> Iterator[str]:
     """The URL of a Prometheus that scrapes `server` each second."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "key").write_text(server.key)
+        (folder / "key").write_text(server.metrics_key)
         (folder / "prometheus.yml").write_text(_configuration(server.url))
         (folder / "alerts.yml").write_text(ALERTS.read_text())
         address = f"127.0.0.1:{usable_port('127.0.0.1', 0)}"
@@ -156,9 +158,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--key", default="none", help="an API key of the server")
+    parser.add_argument("--metrics-key", help="the server's key of its metrics, by default KEY")
     parser.add_argument("--prometheus", default="prometheus", help="Prometheus' program")
     args = parser.parse_args()
-    sys.exit(0 if check(Server(args.url, args.key), args.prometheus) else 1)
+    server = Server(args.url, args.key, args.metrics_key or args.key)
+    sys.exit(0 if check(server, args.prometheus) else 1)
 
 
 if __name__ == "__main__":

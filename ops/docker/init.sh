@@ -12,7 +12,7 @@ secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 umask 077
 while IFS= read -r line; do
     case $line in
-    REDIS_PASSWORD= | LORIKEET_API_KEYS= | ADMIN_KEY= | METRICS_KEY= | GRAFANA_PASSWORD=) line=$line$(secret) ;;
+    REDIS_PASSWORD= | LORIKEET_API_KEYS= | ADMIN_KEY= | LORIKEET_METRICS_KEY= | GRAFANA_PASSWORD=) line=$line$(secret) ;;
     esac
     printf '%s\n' "$line"
 done <.env.example >.env.new

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- At most 20 commands.
 -- ARGV: how name version created_s field value...
 -- how: 'start', a worker was started with it; 'load', a client loads a new name; 'replace', or gives
 -- it other weights. Returns {'ok', version that the name has now or ''} | {'exists', version} |

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- At most 2 commands.
 -- ARGV: id report ttl_ms
 redis.call('RPUSH', P .. 'found:' .. ARGV[1], ARGV[2])
 redis.call('PEXPIRE', P .. 'found:' .. ARGV[1], ARGV[3])

@@ -1,7 +1,8 @@
 #!lua
+-- At most 4 commands.
 -- ARGV: wid id body ttl_ms. Asks a worker to read an adapter. Returns 0 when it was given up.
 local wid, id = ARGV[1], ARGV[2]
-if not is_worker(wid) then return 0 end
+if not is_registered(wid) then return 0 end
 redis.call('SET', P .. 'inspect:' .. id, ARGV[3], 'PX', ARGV[4])
 redis.call('RPUSH', P .. 'wake:' .. wid, 'inspect ' .. id)
 redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)

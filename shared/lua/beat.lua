@@ -1,11 +1,15 @@
 #!lua flags=allow-oom
--- ARGV: wid lease_ms info loading... Returns how many jobs are booked on the worker; -1: it was
--- given up.
-local wid = ARGV[1]
+-- At most 20 commands, and 2 for each adapter that is loaded.
+-- ARGV: wid lease_ms info num_known {id epoch}... loading...
+-- Returns {jobs booked on the worker, known ones that aren't, cancelled ones, how many versions the
+-- registry has forgotten}; -1: the worker was given up.
+local wid, num_known = ARGV[1], tonumber(ARGV[4])
 if not is_worker(wid) then return -1 end
 note_worker(wid, tonumber(ARGV[2]), ARGV[3], now_ms())
-for i = 4, #ARGV do
+for i = 5 + 2 * num_known, #ARGV do
   local key = P .. 'load:' .. ARGV[i]
   if redis.call('GET', key) == wid then redis.call('PEXPIRE', key, LOAD_LOCK_MS) end
 end
-return redis.call('ZCARD', P .. 'own:' .. wid)
+local fenced, cancelled = standing_of(wid, 5, num_known)
+return { redis.call('ZCARD', P .. 'own:' .. wid), fenced, cancelled,
+  tonumber(redis.call('HGET', P .. 'cnt', 'forgotten') or 0) }

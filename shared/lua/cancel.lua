@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
+-- At most 30 commands.
 -- ARGV: id error. Returns the state after the call: 'cancelled' | 'running' (its worker was told) |
 -- the final state that it had reached before | false when there is no such job.
 local id, error = ARGV[1], ARGV[2]
-local job = read_job(id, 'state', 'version', 'owner', 'try', 'out', 'retain', 'tenant', 'cost')
+local job = read_job(id)
 if job.state == 'queued' then
   redis.call('ZREM', P .. 'q:' .. job.version, id)
   reindex(job.version)
@@ -10,7 +11,6 @@ if job.state == 'queued' then
   return 'cancelled'
 elseif job.state == 'running' then
   redis.call('HSETNX', P .. 'job:' .. id, 'cancel', error)
-  redis.call('RPUSH', P .. 'wake:' .. job.owner, 'cancel ' .. id)
-  redis.call('PEXPIRE', P .. 'wake:' .. job.owner, MAILBOX_TTL_MS)
+  tell_cancelled(job.owner, id)
 end
 return job.state

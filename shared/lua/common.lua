@@ -4,51 +4,117 @@
 
 local P = KEYS[1]
 
-local REPLY_TRIM_MS = 30000
-local REPLY_TTL_MS = 60000
-local CHECKPOINT_TTL_MS = 3600000
+local REPLY_TRIM_MS = 60000
+local REPLY_TTL_MS = 120000
+local CHECKPOINT_TTL_MS = 86400000
 local CHECKPOINT_AFTER_END_MS = 600000
 local MAILBOX_TTL_MS = 60000
 local WORKER_TTL_MS = 60000
 local TENANT_TTL_MS = 86400000
 local LOAD_LOCK_MS = 15000
-local MAX_DEAD_LETTERS = 10000
 local DEATHS_UNTIL_SUSPECT = 2
-local DEATHS_ALONE_UNTIL_DEAD = 2
-local DEAD_JOBS_UNTIL_QUARANTINE = 3
+local DEFAULT_STALL_MS = 3000
+local MAX_KEPT_BODY = 65536 -- bytes of a request that is kept after its job's end
+local MAX_SENT = 64 -- publications that may hold tokens without a checkpoint; see worker/publisher.py
+local SAMPLE = 16 -- holders of a version that are looked at, where there may be a thousand
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The named fields of a job as a table; a missing field is false.
-local function read_job(id, ...)
-  local values, job = redis.call('HMGET', P .. 'job:' .. id, ...), { id = id }
-  for i, name in ipairs({ ... }) do job[name] = values[i] end
+-- Pool time is Redis' clock without the time in which nobody swept, as Redis stood still or was
+-- away, and without jumps of the clock. Deadlines and waits are counted in it. Returns the clock, and
+-- by how much pool time lags behind it. The sweep keeps `swept`, `lag` and `stall_ms`.
+local function read_clock()
+  local now = now_ms()
+  local swept, lag, stall_ms = unpack(redis.call('HMGET', P .. 'cnt', 'swept', 'lag', 'stall_ms'))
+  local since = now - (swept or now)
+  lag = tonumber(lag or 0)
+  if since < 0 or since > tonumber(stall_ms or DEFAULT_STALL_MS) then lag = lag + since end
+  return now, lag
+end
+
+local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
+  'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes' }
+
+-- A job as a table, without its body; a missing field is false.
+local function read_job(id)
+  local values, job = redis.call('HMGET', P .. 'job:' .. id, unpack(JOB_FIELDS)), { id = id }
+  for i, name in ipairs(JOB_FIELDS) do job[name] = values[i] end
   return job
 end
+
+-- The pool time at which the job's deadline passes.
+local function due_of(job) return job.deadline - (job.lag or 0) end
 
 -- The registry's hash of a version; there is none of the base.
 local function version_key(version) return P .. 'version:' .. version end
 
+local function is_registered(wid) return redis.call('ZSCORE', P .. 'workers', wid) ~= false end
+
+-- Take back the deaths that a worker's jobs were charged with when it fell silent: it speaks.
+local function pardon(wid)
+  local charged = redis.call('HGETALL', P .. 'charged:' .. wid)
+  for i = 1, #charged, 2 do
+    local key, field, number = P .. 'job:' .. charged[i], string.match(charged[i + 1], '(%a+) (%d+)')
+    local state, version = unpack(redis.call('HMGET', key, 'state', 'version'))
+    if state then
+      local left = redis.call('HINCRBY', key, field, -number)
+      if field == 'deaths' and left < DEATHS_UNTIL_SUSPECT then redis.call('HDEL', key, 'suspect') end
+      local entry = version_key(version)
+      if state == 'dead' and tonumber(redis.call('HGET', entry, 'dead_jobs') or 0) > 0 then
+        redis.call('HINCRBY', entry, 'dead_jobs', -1)
+      end
+    end
+  end
+  redis.call('DEL', P .. 'charged:' .. wid)
+end
+
+-- Whether the worker that calls is in the pool.
 local function is_worker(wid)
-  return redis.call('ZSCORE', P .. 'workers', wid) ~= false
+  if is_registered(wid) then return true end
+  pardon(wid)
+  return false
 end
 
 -- Renew a worker's lease, with what it tells of itself.
 local function note_worker(wid, lease_ms, info, now)
-  local key = P .. 'w:' .. wid
+  local key, told = P .. 'w:' .. wid, cjson.decode(info)
   redis.call('ZADD', P .. 'workers', now + lease_ms, wid)
-  redis.call('HSET', key, 'info', info, 'seqs', cjson.decode(info).max_num_seqs, 'beat', now,
-    'lease', lease_ms)
+  redis.call('ZREM', P .. 'missing', wid)
+  redis.call('HSET', key, 'info', info, 'seqs', told.max_num_seqs, 'beat', now, 'lease', lease_ms)
   redis.call('PEXPIRE', key, WORKER_TTL_MS)
+  if (told.kv_tokens or 0) > 0 then redis.call('ZADD', P .. 'capacity', told.kv_tokens, wid) end
 end
+
+-- Which of the jobs (id, epoch, ...) in ARGV are not the worker's any more, as two flat lists: those,
+-- and those of its jobs that their clients have cancelled. An epoch of 0 matches any.
+local function standing_of(wid, first, num_jobs)
+  local fenced, ids = {}, {}
+  for i = 1, num_jobs do ids[i] = ARGV[first + 2 * i - 2] end
+  local epochs = num_jobs > 0 and redis.call('ZMSCORE', P .. 'own:' .. wid, unpack(ids)) or {}
+  for i, id in ipairs(ids) do
+    local epoch = tonumber(ARGV[first + 2 * i - 1])
+    if not epochs[i] or (epoch ~= 0 and tonumber(epochs[i]) ~= epoch) then fenced[#fenced + 1] = id end
+  end
+  return fenced, redis.call('SMEMBERS', P .. 'cancelled:' .. wid)
+end
+
+-- Tell a worker that a job isn't wanted any more: at once by mail, and by what it calls next.
+local function tell_cancelled(wid, id)
+  redis.call('SADD', P .. 'cancelled:' .. wid, id)
+  redis.call('PEXPIRE', P .. 'cancelled:' .. wid, MAILBOX_TTL_MS)
+  redis.call('RPUSH', P .. 'wake:' .. wid, 'cancel ' .. id)
+  redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
+end
+
+local function is_doomed(version) return redis.call('SISMEMBER', P .. 'doomed', version) == 1 end
 
 -- Bring `ready` and `cold` in line with the head of the version's queue and with its holders.
 local function reindex(version)
   local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0, 'WITHSCORES')
-  if not head[2] then
+  if not head[2] or is_doomed(version) then
     redis.call('ZREM', P .. 'ready', version)
     redis.call('ZREM', P .. 'cold', version)
     return
@@ -74,6 +140,14 @@ local function count_waiting(tenant, change)
   end
 end
 
+-- Count the bytes of a request that is kept for a job until its end.
+local function count_bytes(tenant, change)
+  redis.call('HINCRBY', P .. 'cnt', 'bytes', change)
+  if redis.call('EXISTS', P .. 't:' .. tenant) == 1 then
+    redis.call('HINCRBY', P .. 't:' .. tenant, 'bytes', change)
+  end
+end
+
 -- Correct what fairness charged the tenant.
 local function charge(tenant, tokens)
   local key = P .. 't:' .. tenant
@@ -88,11 +162,14 @@ local function error_json(code, message)
   return '{"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"param":null}'
 end
 
--- Add one entry to the reply stream of an API process. `wid` is the worker that wrote it, if any.
+-- Add one entry to the reply stream of an API process; returns its id. `wid` is the worker that wrote
+-- it, if any.
 local function reply(api, payload, wid, now)
   local key = P .. 'out:' .. api
-  redis.call('XADD', key, 'MINID', '~', now - REPLY_TRIM_MS, '*', 'e', payload, 'w', wid or '')
+  local id = redis.call('XADD', key, 'MINID', '~', now - REPLY_TRIM_MS, '*', 'e', payload,
+    'w', wid or '')
   redis.call('PEXPIRE', key, REPLY_TTL_MS)
+  return id
 end
 
 local function checkpoint(id, payload)
@@ -100,24 +177,38 @@ local function checkpoint(id, payload)
   redis.call('PEXPIRE', P .. 'tok:' .. id, CHECKPOINT_TTL_MS)
 end
 
--- Wake one parked worker for a job of this version: a holder first, else the one with most room.
+-- A parked worker for a job of this version: a holder first, else the one with most room.
+local function parked_for(version)
+  local holders = redis.call('SRANDMEMBER', P .. 'on:' .. version, SAMPLE)
+  local best, most = nil, -1
+  local free = #holders > 0 and redis.call('ZMSCORE', P .. 'idle', unpack(holders)) or {}
+  for i, wid in ipairs(holders) do
+    if free[i] and tonumber(free[i]) > most then best, most = wid, tonumber(free[i]) end
+  end
+  return best or redis.call('ZREVRANGE', P .. 'idle', 0, 0)[1]
+end
+
+-- Wake one parked worker for a job of this version.
 local function wake(version)
   if redis.call('EXISTS', P .. 'idle') == 0 then return end
-  local parked = redis.call('ZINTER', 2, P .. 'idle', P .. 'on:' .. version, 'WEIGHTS', 1, 0)
-  local wid = parked[#parked] or redis.call('ZREVRANGE', P .. 'idle', 0, 0)[1]
+  local wid = parked_for(version)
   redis.call('ZREM', P .. 'idle', wid)
   redis.call('RPUSH', P .. 'wake:' .. wid, 'job')
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- The one way in which a job ends. Needs job.id, .try, .out and .retain; with .is_ours, a fault of
--- ours ended it, and its body stays to be enqueued anew. The last two arguments are what a worker
--- wrote, and are made here for a job that a script ends.
+-- The one way in which a job ends. With .is_ours, a fault of ours ended it, and its body stays to be
+-- enqueued anew unless it is large. The last two arguments are what a worker wrote, and are made here
+-- for a job that a script ends.
 local function end_job(job, state, now, usage, error, event, result)
-  local key = P .. 'job:' .. job.id
+  local key, num_bytes = P .. 'job:' .. job.id, tonumber(job.bytes or 0)
   redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
-  redis.call('HDEL', key, 'owner', 'reserved')
-  if not job.is_ours then redis.call('HDEL', key, 'body') end
+  redis.call('HDEL', key, 'owner', 'reserved', 'bytes')
+  if not job.is_ours or num_bytes > MAX_KEPT_BODY then redis.call('HDEL', key, 'body') end
+  if num_bytes > 0 then count_bytes(job.tenant, -num_bytes) end
+  redis.call('ZREM', P .. 'due', job.id)
+  if job.state == 'running' then redis.call('SREM', P .. 'run:' .. job.version, job.id) end
+  if job.cancel and job.owner then redis.call('SREM', P .. 'cancelled:' .. job.owner, job.id) end
   redis.call('PEXPIRE', key, job.retain)
   redis.call('PEXPIRE', P .. 'tok:' .. job.id, CHECKPOINT_AFTER_END_MS)
   redis.call('HINCRBY', P .. 'cnt', state, 1)
@@ -129,7 +220,7 @@ local function end_job(job, state, now, usage, error, event, result)
   reply(job.out, event, false, now)
 end
 
--- End a job that never ran: its tenant isn't charged. Needs job.tenant and .cost as well.
+-- End a job that never ran: its tenant isn't charged.
 local function end_unrun(job, state, now, error)
   count_waiting(job.tenant, -1)
   charge(job.tenant, -job.cost)

@@ -1,51 +1,79 @@
 #!lua
+-- At most 90 commands.
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
---       max_waiting max_waiting_adapter max_waiting_tenant body suspect
--- Returns {'ok', position} | {'dup', state} | {'full', which, waiting} | {'gone'}.
+--       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
+-- Returns {'ok', position} | {'dup', state} | {'full', which, waiting} | {'gone'} | {'quarantined'} |
+-- {'large', most tokens that a worker holds}.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
 local MAX_MEMORY_USE = 0.8
+-- What requests may take of Redis' memory, whatever the limits in bytes say.
+local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
 -- Ranks jobs of one tag by arrival: a thousandth of a token a job.
 local ARRIVAL_STEP = 1 / 1024
 
 local state = redis.call('HGET', job_key, 'state')
 if state then return { 'dup', state } end
-local now = now_ms()
-local waiting, virtual_time, memory_ms, memory_high = unpack(redis.call('HMGET', P .. 'cnt',
-  'waiting', 'vtime', 'memory_ms', 'memory_high'))
-local tenant_tag, tenant_waiting = unpack(redis.call('HMGET', tenant_key, 'tag', 'waiting'))
+local now, lag = read_clock()
+local num_bytes = #ARGV[14]
+local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes = unpack(redis.call('HMGET',
+  P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high', 'max_memory', 'bytes'))
+local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
+  'tag', 'waiting', 'bytes'))
 
 -- INFO is dear, so its answer serves all API processes for a while.
-local function memory_is_high()
-  if now - (memory_ms or 0) < MEMORY_CHECK_MS then return memory_high == '1' end
+local function look_at_memory()
+  if max_memory and math.abs(now - (memory_ms or 0)) < MEMORY_CHECK_MS then return end
   local info = redis.call('INFO', 'memory')
   local used = tonumber(string.match(info, 'used_memory:(%d+)'))
-  local most = tonumber(string.match(info, 'maxmemory:(%d+)'))
-  local is_high = most > 0 and used > most * MAX_MEMORY_USE
-  redis.call('HSET', P .. 'cnt', 'memory_ms', now, 'memory_high', is_high and 1 or 0)
-  return is_high
+  max_memory = tonumber(string.match(info, 'maxmemory:(%d+)'))
+  memory_high = (max_memory > 0 and used > max_memory * MAX_MEMORY_USE) and '1' or '0'
+  redis.call('HSET', P .. 'cnt', 'memory_ms', now, 'memory_high', memory_high, 'max_memory', max_memory)
 end
 
+local function bytes_left(limit, share, taken)
+  local memory = tonumber(max_memory)
+  if memory > 0 then limit = math.min(limit, memory * share) end
+  return limit - (taken or 0)
+end
+
+-- A tenant may have one request of any size.
 local function limit_reached()
   local of_pool, of_tenant = tonumber(waiting or 0), tonumber(tenant_waiting or 0)
   if of_pool >= tonumber(ARGV[11]) then return { 'full', 'pool', of_pool } end
   local of_version = redis.call('ZCARD', P .. 'q:' .. version)
   if of_version >= tonumber(ARGV[12]) then return { 'full', 'adapter', of_version } end
   if of_tenant >= tonumber(ARGV[13]) then return { 'full', 'tenant', of_tenant } end
-  if memory_is_high() then return { 'full', 'memory', of_pool } end
+  look_at_memory()
+  if memory_high == '1' then return { 'full', 'memory', of_pool } end
+  if num_bytes > bytes_left(tonumber(ARGV[16]), POOL_SHARE, bytes) then
+    return { 'full', 'bytes of the pool', of_pool }
+  end
+  if tonumber(tenant_bytes or 0) > 0
+    and num_bytes > bytes_left(tonumber(ARGV[17]), TENANT_SHARE, tenant_bytes) then
+    return { 'full', 'bytes of the tenant', of_tenant }
+  end
 end
 
--- Whether the adapter was unloaded since the request was admitted.
-local function is_gone()
+-- The most tokens that a live worker holds, if the job needs more than that.
+local function too_large_for()
+  local largest = redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2]
+  return largest and tonumber(ARGV[6]) > tonumber(largest) and tonumber(largest)
+end
+
+-- Why the version takes no new jobs, if something happened to it since the request was admitted.
+local function refused_version()
   local entry_state = redis.call('HGET', version_key(version), 'state')
-  if entry_state then return entry_state == 'unloaded' end
-  local name = string.match(version, '^(.*)@')
-  return name and redis.call('EXISTS', P .. 'adapter:' .. name) == 1
+  if entry_state == 'unloaded' then return { 'gone' } end
+  if entry_state == 'quarantined' then return { 'quarantined' } end
+  local name = not entry_state and string.match(version, '^(.*)@')
+  if name and redis.call('EXISTS', P .. 'adapter:' .. name) == 1 then return { 'gone' } end
 end
 
-if is_gone() then return { 'gone' } end
-local refusal = limit_reached()
+local most_tokens = too_large_for()
+if most_tokens then return { 'large', most_tokens } end
+local refusal = refused_version() or limit_reached()
 if refusal then return refusal end
 
 -- Start-time fair queueing: a tenant that was idle starts at the virtual time, a busy one behind
@@ -55,11 +83,17 @@ redis.call('HSET', tenant_key, 'tag', tag + tonumber(ARGV[6]))
 local score = tag - boost + redis.call('HINCRBY', P .. 'cnt', 'arrivals', 1) * ARRIVAL_STEP
 redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', model, 'tenant', tenant,
   'tag', tag, 'score', score, 'cost', ARGV[6], 'sequences', ARGV[7], 'out', ARGV[8], 'enq', now,
-  'deadline', now + tonumber(ARGV[9]), 'retain', ARGV[10], 'try', 0, 'body', ARGV[14])
+  'deadline', now + tonumber(ARGV[9]), 'retain', ARGV[10], 'try', 0, 'body', ARGV[14],
+  'bytes', num_bytes)
+if lag ~= 0 then redis.call('HSET', job_key, 'lag', lag) end
+redis.call('ZADD', P .. 'due', now + tonumber(ARGV[9]) - lag, id)
 redis.call('ZADD', P .. 'q:' .. version, score, id)
-if ARGV[15] == '1' then redis.call('HSET', job_key, 'suspect', 1) end
+if ARGV[15] == '1' then
+  redis.call('HSET', job_key, 'suspect', 1, 'deaths', DEATHS_UNTIL_SUSPECT)
+end
 local rank = redis.call('ZRANK', P .. 'q:' .. version, id)
 if rank == 0 then reindex(version) end
 count_waiting(tenant, 1)
+count_bytes(tenant, num_bytes)
 wake(version)
 return { 'ok', rank + 1 }

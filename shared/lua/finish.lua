@@ -1,30 +1,36 @@
 #!lua flags=allow-oom
--- ARGV: wid id try state usage error num_tokens event result is_ours. Returns 'ok' | 'again' | 'fenced'.
-local wid, id, try, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- At most 40 commands.
+-- ARGV: wid id try epoch state usage error num_tokens event result is_ours.
+-- Returns 'ok' | 'again' | 'fenced'.
+local wid, id, try, epoch, state = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local usage, error, num_tokens = ARGV[6], ARGV[7], ARGV[8]
 local RUN_MS_SHARE = 1 / 16
-local job = read_job(id, 'state', 'owner', 'by', 'try', 'out', 'retain', 'cancel', 'tenant', 'cost',
-  'claim', 'version')
+local MAX_RUN_MS = 600000 -- more is a jump of the clock
+local job = read_job(id)
 if job.state ~= 'running' and job.by == wid and job.try == try then return 'again' end
 if job.state ~= 'running' or job.owner ~= wid or job.try ~= try then return 'fenced' end
+local booked = redis.call('ZSCORE', P .. 'own:' .. wid, id)
+if not booked or (epoch ~= 0 and tonumber(booked) ~= epoch) then return 'fenced' end
 local now = now_ms()
 redis.call('ZREM', P .. 'own:' .. wid, id)
 redis.call('HSET', P .. 'job:' .. id, 'by', wid)
-job.is_ours = ARGV[10] == '1'
+job.is_ours = ARGV[11] == '1'
 if state == 'cancelled' and job.cancel then
-  end_job(job, state, now, ARGV[5], job.cancel) -- whoever cancelled it said why
+  end_job(job, state, now, usage, job.cancel) -- whoever cancelled it said why
 else
-  end_job(job, state, now, ARGV[5], ARGV[6], ARGV[8], ARGV[9])
+  end_job(job, state, now, usage, error, ARGV[9], ARGV[10])
 end
-if ARGV[7] ~= '' then charge(job.tenant, ARGV[7] - job.cost) end
+if num_tokens ~= '' then charge(job.tenant, num_tokens - job.cost) end
 local entry = version_key(job.version)
 if redis.call('EXISTS', entry) == 1 then
   redis.call('HINCRBY', entry, 'requests', 1)
-  redis.call('HINCRBY', entry, 'tokens', ARGV[7] ~= '' and ARGV[7] or 0)
+  redis.call('HINCRBY', entry, 'tokens', num_tokens ~= '' and num_tokens or 0)
   redis.call('HSET', entry, 'used_ms', now)
 end
 if state == 'done' then
   redis.call('HDEL', entry, 'dead_jobs')
-  local mean = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or now - job.claim)
-  redis.call('HSET', P .. 'cnt', 'run_ms', mean + (now - job.claim - mean) * RUN_MS_SHARE)
+  local run_ms = math.max(0, math.min(now - job.claim, MAX_RUN_MS))
+  local mean = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or run_ms)
+  redis.call('HSET', P .. 'cnt', 'run_ms', mean + (run_ms - mean) * RUN_MS_SHARE)
 end
 return 'ok'

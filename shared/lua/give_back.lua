@@ -1,64 +1,15 @@
 -- Put behind common.lua in the scripts that take jobs from a worker.
+local DEATHS_ALONE_UNTIL_DEAD = 2
+local DEAD_JOBS_UNTIL_QUARANTINE = 3
+local MAX_DEAD_LETTERS = 10000
+local CHARGED_TTL_MS = 3600000
 
-local function tokens_json(event)
-  local finish, logprobs = event.finish, ''
-  for _, name in ipairs({ 'logprobs', 'prompt_logprobs' }) do
-    if event[name] then logprobs = logprobs .. ',"' .. name .. '":' .. cjson.encode(event[name]) end
-  end
-  return '{"type":"tokens","job":"' .. event.job .. '","try":' .. event.try
-    .. ',"choice":' .. event.choice .. ',"index":' .. event.index
-    .. ',"ids":[' .. table.concat(event.ids, ',') .. '],"text":' .. cjson.encode(event.text)
-    .. ',"finish":' .. (finish == cjson.null and 'null' or '"' .. finish .. '"') .. logprobs .. '}'
-end
-
--- From when on tokens of the job may be missing in its checkpoints: each choice has its own.
-local function unsaved_since_ms(job)
-  local num_choices, since, seen = tonumber(job.sequences), math.huge, {}
-  local last = redis.call('XREVRANGE', P .. 'tok:' .. job.id, '+', '-', 'COUNT', 8 * num_choices)
-  for _, entry in ipairs(last) do
-    for _, event in ipairs(cjson.decode(entry[2][2]).events) do
-      if not seen[event.choice] then
-        seen[event.choice] = true
-        num_choices = num_choices - 1
-        if event.finish == cjson.null then
-          since = math.min(since, tonumber(string.match(entry[1], '^%d+')))
-        end
-      end
-    end
-  end
-  return num_choices > 0 and tonumber(job.claim) or since
-end
-
--- Copy what the worker showed of these jobs since their last checkpoints from the reply streams,
--- which are trimmed, to the checkpoints. From here on those hold all that was ever shown: the
--- worker can't publish any more. Readers drop what they have seen already.
-local function keep_shown(wid, jobs)
-  local since, shown = {}, {}
-  for _, job in ipairs(jobs) do
-    local ms = unsaved_since_ms(job)
-    if ms < math.huge then since[job.out] = math.min(since[job.out] or ms, ms) end
-    shown[job.id] = {}
-  end
-  for api, ms in pairs(since) do
-    for _, entry in ipairs(redis.call('XRANGE', P .. 'out:' .. api, ms, '+')) do
-      local fields = entry[2]
-      if fields[4] == wid then
-        for _, event in ipairs(cjson.decode(fields[2]).events) do
-          local list = shown[event.job]
-          if list and event.type == 'tokens' then list[#list + 1] = tokens_json(event) end
-        end
-      end
-    end
-  end
-  for id, list in pairs(shown) do
-    if #list > 0 then checkpoint(id, events_json(list)) end
-  end
-end
-
+-- Let a running job wait again, at its old place.
 local function requeue(job, now)
   local key = P .. 'job:' .. job.id
   redis.call('HSET', key, 'state', 'queued')
   redis.call('HDEL', key, 'owner')
+  redis.call('SREM', P .. 'run:' .. job.version, job.id)
   redis.call('PERSIST', P .. 'tok:' .. job.id)
   redis.call('ZADD', P .. 'q:' .. job.version, job.score, job.id)
   reindex(job.version)
@@ -68,83 +19,64 @@ local function requeue(job, now)
   wake(job.version)
 end
 
--- End everything that waits for a version which kills its workers.
-local function end_all_waiting(version, now)
-  local error = error_json('adapter_unavailable', 'adapter ' .. version
-    .. ' is quarantined: ' .. DEAD_JOBS_UNTIL_QUARANTINE .. ' of its jobs in a row killed their workers')
-  for _, id in ipairs(redis.call('ZRANGE', P .. 'q:' .. version, 0, -1)) do
-    local job = read_job(id, 'try', 'out', 'retain', 'tenant', 'cost')
-    job.is_ours = true
-    end_unrun(job, 'failed', now, error)
-  end
-  redis.call('DEL', P .. 'q:' .. version)
+-- Serve a version no more, as it kills its workers; `quarantine` ends what waits for it.
+local function doom(version)
+  redis.call('SADD', P .. 'doomed', version)
   reindex(version)
 end
 
 local function bury(job, wid, now)
   local error = error_json('poison_job', 'the job killed its worker '
     .. DEATHS_ALONE_UNTIL_DEAD .. ' times while it ran alone and will not be tried again')
+  local body = tonumber(job.bytes or 0) <= MAX_KEPT_BODY
+    and redis.call('HGET', P .. 'job:' .. job.id, 'body') or ''
   redis.call('XADD', P .. 'dead', 'MAXLEN', '~', MAX_DEAD_LETTERS, '*', 'id', job.id,
     'version', job.version, 'tenant', job.tenant, 'try', job.try, 'worker', wid, 'error', error,
-    'body', job.body)
+    'body', body)
   end_job(job, 'dead', now, 'null', error)
   local entry = version_key(job.version)
   local state = redis.call('HGET', entry, 'state')
   if not state then return end -- the base's
   if redis.call('HINCRBY', entry, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then
     if state == 'ready' then redis.call('HSET', entry, 'state', 'quarantined') end
-    end_all_waiting(job.version, now)
+    doom(job.version)
   end
 end
 
--- After its worker died: true when the job may be tried again. It becomes a suspect, which runs
--- alone, by a death alone or by its second in company; the first in company says little of it, and
--- would make the jobs of a worker that was merely killed wait for each other. Only the death of a
--- suspect counts, so that a poison job takes no batch-mates with it.
-local function survives(job, was_alone)
-  local key = P .. 'job:' .. job.id
-  if job.suspect then
-    return redis.call('HINCRBY', key, 'fails', 1) < DEATHS_ALONE_UNTIL_DEAD
-  end
-  local deaths = redis.call('HINCRBY', key, 'deaths', 1)
-  if was_alone or deaths >= DEATHS_UNTIL_SUSPECT then redis.call('HSET', key, 'suspect', 1) end
+-- Charge a job with the death of its worker; true when it may be tried again. It becomes a suspect,
+-- which runs alone, by a death alone or by its second in company; the first in company says little
+-- of it, and would make the jobs of a worker that was merely killed wait for each other. Only the
+-- death of a suspect counts, so that a poison job takes no batch-mates with it. What a job is charged
+-- with is noted: the worker may only have been silent.
+local function survives(job, was_alone, wid)
+  local key, charged = P .. 'job:' .. job.id, P .. 'charged:' .. wid
+  local field, number = 'deaths', was_alone and DEATHS_UNTIL_SUSPECT or 1
+  if job.suspect then field, number = 'fails', 1 end
+  local sum = redis.call('HINCRBY', key, field, number)
+  redis.call('HSET', charged, job.id, field .. ' ' .. number)
+  redis.call('PEXPIRE', charged, CHARGED_TTL_MS)
+  if job.suspect then return sum < DEATHS_ALONE_UNTIL_DEAD end
+  if sum >= DEATHS_UNTIL_SUSPECT then redis.call('HSET', key, 'suspect', 1) end
   return true
 end
 
--- Take these jobs from the worker: back to their queues at their old scores, or to their end.
--- Returns how many went each way.
-local function give_back(wid, ids, has_died, now)
-  local jobs, requeued, ended = {}, 0, 0
-  for _, id in ipairs(ids) do
-    local job = read_job(id, 'state', 'owner', 'try', 'version', 'score', 'cancel', 'tenant', 'out',
-      'suspect', 'retain', 'claim', 'body', 'sequences')
-    redis.call('ZREM', P .. 'own:' .. wid, id)
-    if job.state == 'running' and job.owner == wid then jobs[#jobs + 1] = job end
+-- Take a job from the worker: back to its queue at its old score, or to its end. `shown` is what it
+-- has shown beyond the checkpoints, or ''. `death` is nil, or tells whether the worker died running
+-- this job alone. Returns 'requeued' | 'ended', or nil when the job wasn't the worker's.
+local function give_back(wid, id, shown, death, now)
+  local job = read_job(id)
+  redis.call('ZREM', P .. 'own:' .. wid, id)
+  if job.state ~= 'running' or job.owner ~= wid then return nil end
+  if shown ~= '' then checkpoint(id, shown) end
+  unlock_load(wid, job.version)
+  if job.cancel then
+    end_job(job, 'cancelled', now, 'null', job.cancel)
+    return 'ended'
+  elseif death and not survives(job, death.was_alone, wid) then
+    bury(job, wid, now)
+    return 'ended'
   end
-  keep_shown(wid, jobs)
-  for _, job in ipairs(jobs) do
-    unlock_load(wid, job.version)
-    if job.cancel then
-      end_job(job, 'cancelled', now, 'null', job.cancel)
-      ended = ended + 1
-    elseif has_died and not survives(job, #jobs == 1) then
-      bury(job, wid, now)
-      ended = ended + 1
-    else
-      requeue(job, now)
-      requeued = requeued + 1
-    end
-  end
-  if requeued > 0 then
-    redis.call('HINCRBY', P .. 'cnt', has_died and 'retried' or 'released', requeued)
-  end
-  return { requeued, ended }
-end
-
-local function give_back_all(wid, has_died, now)
-  for _, version in ipairs(redis.call('SMEMBERS', P .. 'has:' .. wid)) do unhold(wid, version) end
-  redis.call('ZREM', P .. 'workers', wid)
-  redis.call('ZREM', P .. 'idle', wid)
-  redis.call('DEL', P .. 'w:' .. wid, P .. 'wake:' .. wid, P .. 'has:' .. wid)
-  return give_back(wid, redis.call('ZRANGE', P .. 'own:' .. wid, 0, -1), has_died, now)
+  requeue(job, now)
+  redis.call('HINCRBY', P .. 'cnt', death and 'retried' or 'released', 1)
+  return 'requeued'
 end

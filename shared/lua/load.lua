@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- At most 4 commands.
 -- ARGV: wid version. Returns 1 when the worker may load the version for all: it waits, nobody holds
 -- it, and no other worker loads it.
 local wid, version = ARGV[1], ARGV[2]

@@ -1,47 +1,60 @@
 #!lua flags=allow-oom
--- Gives up the workers whose lease has ended, and ends overdue jobs that head their queues: those of
--- a version that nobody claims. Returns {workers, requeued, ended, expired}.
-local MAX_WORKERS = 8
-local MAX_VERSIONS = 64 -- drawn by lot, so that all get their turn
-local MAX_EXPIRED = 64
+-- At most 700 commands.
+-- ARGV: every_ms. Marks the workers whose leases have ended as missing, and gives up those that still
+-- are so at a later call. Does nothing when the last call is less than about every_ms ago, so that one
+-- process sweeps at a time. Returns {given up by this call, lost worker that isn't settled yet...};
+-- false: it did nothing.
+local MAX_WORKERS = 100
+local MAX_LOST = 64
+local MAX_LEASE_MS = 20000
 local DEFAULT_LEASE_MS = 6000
-local now = now_ms()
+local EARLY = 0.9 -- of every_ms: callers' clocks aren't in step
+local GAPS = 2.5 -- times every_ms: an ordinary time between two calls
+local CONFIRM = 1 / 6 -- of a lease: how long a worker is missing before it is given up
+local every_ms, now = tonumber(ARGV[1]), now_ms()
+local swept, lag, lease_ms, resumed = unpack(redis.call('HMGET', P .. 'cnt',
+  'swept', 'lag', 'lease', 'resumed'))
+local since = now - (swept or now)
+lag, resumed = tonumber(lag or 0), tonumber(resumed or 0)
+if swept and since >= 0 and since < EARLY * every_ms then return false end
 
--- After a restart of Redis nobody could beat: let every worker have one whole lease.
-local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-local known_id = redis.call('HGET', P .. 'cnt', 'run_id')
-if known_id ~= run_id then redis.call('HSET', P .. 'cnt', 'run_id', run_id) end
-if known_id and known_id ~= run_id then
-  for _, wid in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
-    local lease_ms = redis.call('HGET', P .. 'w:' .. wid, 'lease') or DEFAULT_LEASE_MS
-    redis.call('ZADD', P .. 'workers', 'GT', now + lease_ms, wid)
+-- Nobody swept for half a lease, so Redis stood still, was away, or its clock jumped: no worker could
+-- renew its lease, and every one gets another from now on. Pool time goes on where it stood.
+local stall_ms = math.max((lease_ms or DEFAULT_LEASE_MS) / 2, GAPS * every_ms)
+if since < 0 or since > stall_ms then lag = lag + since end
+if math.abs(since) > stall_ms then resumed = now end
+redis.call('HSET', P .. 'cnt', 'swept', now, 'lag', lag, 'resumed', resumed, 'stall_ms', stall_ms)
+
+local function lease_of(wid)
+  return tonumber(redis.call('HGET', P .. 'w:' .. wid, 'lease') or DEFAULT_LEASE_MS)
+end
+
+-- A lease never ends later than this, unless the clock was ahead when it was given.
+local ahead = redis.call('ZRANGEBYSCORE', P .. 'workers', '(' .. now + MAX_LEASE_MS, '+inf',
+  'LIMIT', 0, MAX_WORKERS)
+for _, wid in ipairs(ahead) do redis.call('ZADD', P .. 'workers', now + lease_of(wid), wid) end
+
+local function give_up(wid)
+  redis.call('ZADD', P .. 'lost', redis.call('ZCARD', P .. 'own:' .. wid), wid)
+  redis.call('ZREM', P .. 'workers', wid)
+  redis.call('ZREM', P .. 'missing', wid)
+  redis.call('ZREM', P .. 'capacity', wid)
+  redis.call('ZREM', P .. 'idle', wid)
+  redis.call('HINCRBY', P .. 'cnt', 'workers_lost', 1)
+end
+
+local num_given_up = 0
+local silent = redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', now, 'LIMIT', 0, MAX_WORKERS)
+for _, wid in ipairs(silent) do
+  local lease = lease_of(wid)
+  if resumed > now or resumed + lease <= now then
+    local missing_since = redis.call('ZSCORE', P .. 'missing', wid)
+    if not missing_since or tonumber(missing_since) > now then
+      redis.call('ZADD', P .. 'missing', now, wid)
+    elseif now - missing_since >= CONFIRM * lease then
+      give_up(wid)
+      num_given_up = num_given_up + 1
+    end
   end
 end
-
-local num_expired = 0
-
-local function is_overdue(job) return not job.deadline or tonumber(job.deadline) <= now end
-
-local function expire_heads(version)
-  local before = num_expired
-  while num_expired < MAX_EXPIRED do
-    local id = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
-    local job = id and read_job(id, 'deadline', 'try', 'out', 'retain', 'tenant', 'cost')
-    if not job or not is_overdue(job) then break end
-    redis.call('ZREM', P .. 'q:' .. version, id)
-    if job.deadline then expire(job, now) else count_waiting(nil, -1) end -- or its hash was deleted
-    num_expired = num_expired + 1
-  end
-  if num_expired > before then reindex(version) end
-end
-
-local total = { 0, 0, 0 }
-for _, wid in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', now, 'LIMIT', 0, MAX_WORKERS)) do
-  local moved = give_back_all(wid, true, now)
-  total = { total[1] + 1, total[2] + moved[1], total[3] + moved[2] }
-end
-if total[1] > 0 then redis.call('HINCRBY', P .. 'cnt', 'workers_lost', total[1]) end
-for _, version in ipairs(redis.call('ZRANDMEMBER', P .. 'ready', MAX_VERSIONS)) do
-  expire_heads(version)
-end
-return { total[1], total[2], total[3], num_expired }
+return { num_given_up, unpack(redis.call('ZRANGE', P .. 'lost', 0, MAX_LOST - 1)) }

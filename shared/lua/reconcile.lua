@@ -1,12 +1,14 @@
-#!lua flags=allow-oom
--- ARGV: wid grace_ms known... Takes back what is booked on the worker, but unknown to it: claims
--- whose reply was lost. Returns how many.
+#!lua
+-- At most 2 commands for each job of the worker.
+-- ARGV: wid grace_ms known... Returns jobs that are booked on the worker for grace_ms, but unknown to
+-- it: claims whose reply was lost.
 local wid, now = ARGV[1], now_ms()
 local is_known, unknown = {}, {}
 for i = 3, #ARGV do is_known[ARGV[i]] = true end
-local settled = redis.call('ZRANGEBYSCORE', P .. 'own:' .. wid, '-inf', now - tonumber(ARGV[2]))
-for _, id in ipairs(settled) do
-  if not is_known[id] then unknown[#unknown + 1] = id end
+for _, id in ipairs(redis.call('ZRANGE', P .. 'own:' .. wid, 0, -1)) do
+  if not is_known[id] then
+    local claimed_ms = redis.call('HGET', P .. 'job:' .. id, 'claim') or 0
+    if math.abs(now - claimed_ms) >= tonumber(ARGV[2]) then unknown[#unknown + 1] = id end
+  end
 end
-local moved = give_back(wid, unknown, false, now)
-return moved[1] + moved[2]
+return unknown

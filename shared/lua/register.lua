@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- ARGV: wid lease_ms info resident...
-local wid = ARGV[1]
-note_worker(wid, tonumber(ARGV[2]), ARGV[3], now_ms())
-for i = 4, #ARGV do hold(wid, ARGV[i]) end
+-- At most 10 commands. What the worker holds is told by `residents`.
+-- ARGV: wid lease_ms info
+local wid, lease_ms = ARGV[1], tonumber(ARGV[2])
+note_worker(wid, lease_ms, ARGV[3], now_ms())
+redis.call('HSET', P .. 'cnt', 'lease', lease_ms)

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- At most 7 commands for each version; callers send 128 at a time.
 -- ARGV: wid num_added added... removed... Returns those added that others hold as well; 0 when the
 -- worker was given up.
 local wid, num_added = ARGV[1], tonumber(ARGV[2])

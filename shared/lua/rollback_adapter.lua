@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- At most 8 commands.
 -- ARGV: name. The name stands for its previous version again; the present one becomes the last that
 -- further rollbacks reach. Returns {'ok', version} | {'unknown'} | {'none'} | {'quarantined', version}.
 local name = ARGV[1]

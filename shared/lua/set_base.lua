@@ -1,6 +1,10 @@
-#!lua flags=allow-oom
+#!lua
+-- At most 1,500 commands.
 -- ARGV: version new_epoch field value... Returns {version that live workers serve when it is another
--- one or '', epoch}. The epoch tells a worker whether the registry still knows its adapters.
+-- one or '', epoch}. The epoch tells a worker whether the registry still knows its adapters. With
+-- another base the adapters of the last one are forgotten, a page at a time: {'', ''} asks for
+-- another call.
+local PAGE = 128
 local version = redis.call('HGET', P .. 'base', 'version')
 if version and version ~= ARGV[1] and redis.call('EXISTS', P .. 'workers') == 1 then
   return { version, '' }
@@ -8,14 +12,22 @@ end
 local function forget(versions)
   for _, each in ipairs(versions) do redis.call('DEL', version_key(each)) end
 end
-if version and version ~= ARGV[1] then -- adapters of another base; workers register theirs after this
-  for _, name in ipairs(redis.call('SMEMBERS', P .. 'adapters')) do
+-- Workers register theirs after this.
+local function forget_page()
+  local names = redis.call('SRANDMEMBER', P .. 'adapters', PAGE)
+  for _, name in ipairs(names) do
     forget({ current_of(name), unpack(redis.call('LRANGE', P .. 'previous:' .. name, 0, -1)) })
     redis.call('DEL', P .. 'adapter:' .. name, P .. 'previous:' .. name)
+    redis.call('SREM', P .. 'adapters', name)
   end
-  forget(redis.call('ZRANGE', P .. 'retired', 0, -1))
-  redis.call('DEL', P .. 'adapters', P .. 'retired')
-  redis.call('HDEL', P .. 'base', 'epoch')
+  local retired = redis.call('ZRANGE', P .. 'retired', 0, PAGE - 1)
+  forget(retired)
+  if #retired > 0 then redis.call('ZREM', P .. 'retired', unpack(retired)) end
+  return #names == PAGE or #retired == PAGE
+end
+if version and version ~= ARGV[1] then
+  if forget_page() then return { '', '' } end
+  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes') -- older workers tell less
 end
 redis.call('HSET', P .. 'base', unpack(ARGV, 3))
 redis.call('HSETNX', P .. 'base', 'epoch', ARGV[2])

@@ -15,7 +15,7 @@ end
 
 local loads = {} -- by worker; one holds many of the versions that a script looks at
 
--- How many jobs a worker other than the caller has, and how many more it has room for.
+-- How many jobs a worker has, and how many more it has room for.
 local function load_of(wid)
   if not loads[wid] then
     local owned = redis.call('ZCARD', P .. 'own:' .. wid)
@@ -25,7 +25,25 @@ local function load_of(wid)
   return loads[wid]
 end
 
-local function waited_ms(version, now)
+-- How many more jobs the holders of a version other than `wid` have room for, how many they have, and
+-- how many holders these are. Of many holders some are drawn by lot and stand for all.
+local function room_of_holders(version, wid)
+  local key, free, running, looked = P .. 'on:' .. version, 0, 0, 0
+  for _, holder in ipairs(redis.call('SRANDMEMBER', key, SAMPLE)) do
+    if holder ~= wid then
+      looked = looked + 1
+      free, running = free + load_of(holder).free, running + load_of(holder).owned
+    end
+  end
+  local others = redis.call('SCARD', key) - redis.call('SISMEMBER', key, wid)
+  local share = looked > 0 and others / looked or 0
+  return free * share, running * share, others
+end
+
+-- How long the next job of a version has waited, in pool time.
+local function waited_ms(version, now, lag)
   local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
-  return now - (head and redis.call('HGET', P .. 'job:' .. head, 'enq') or now)
+  if not head then return 0 end
+  local enqueued, lag_then = unpack(redis.call('HMGET', P .. 'job:' .. head, 'enq', 'lag'))
+  return (now - lag) - ((enqueued or now) - (lag_then or 0))
 end

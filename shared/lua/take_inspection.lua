@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- At most 3 commands.
 -- ARGV: id ttl_ms. Returns what is to be read, and tells that it was taken; false when nobody waits.
 local id = ARGV[1]
 local body = redis.call('GETDEL', P .. 'inspect:' .. id)

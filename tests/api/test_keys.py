@@ -5,15 +5,17 @@ import asyncio
 import httpx
 import openai
 import pytest
-from api_support import RunningApp, ScriptedWorker
+from api_support import RunningApp, ScriptedWorker, client_of
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from api.app import create_app
 from shared.connection import Redis
 from shared.keys import Keys
 from shared.settings import ApiSettings
 
 RED, BLUE, NAMELESS = "red-" + "r" * 20, "blue-" + "b" * 20, "nameless-" + "n" * 20
+ADMIN, METRICS = "admin-" + "a" * 20, "metrics-" + "m" * 20
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 ROUTES = [
@@ -38,8 +40,12 @@ WRONG = [
 
 @pytest.fixture
 def settings(settings: ApiSettings) -> ApiSettings:
-    words = [f"red:{RED}", f"blue:{BLUE}", NAMELESS]
-    given = {"api_keys": tuple(map(SecretStr, words)), "max_waiting_tenant": 1}
+    words = [f"red:{RED}", f"blue:{BLUE}", NAMELESS, f"admin:{ADMIN}"]
+    given = {
+        "api_keys": tuple(map(SecretStr, words)),
+        "metrics_key": SecretStr(METRICS),
+        "max_waiting_tenant": 1,
+    }
     return settings.model_copy(update=given)
 
 
@@ -77,7 +83,50 @@ async def test_a_wrong_key_is_refused_and_not_repeated(http: httpx.AsyncClient, 
 async def test_every_key_is_let_in(http: httpx.AsyncClient, scheme: str, key: str) -> None:
     headers = {"Authorization": f"{scheme} {key}"}
     assert (await http.get("/v1/models", headers=headers)).status_code == 200
-    assert (await http.get("/metrics", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("key", [METRICS, ADMIN])
+async def test_metrics_are_for_their_own_key_and_administrators(
+    http: httpx.AsyncClient, key: str
+) -> None:
+    reply = await http.get("/metrics", headers=bearer(key))
+    assert (reply.status_code, "lorikeet_redis_up" in reply.text) == (200, True)
+
+
+@pytest.mark.parametrize("key", [RED, NAMELESS])
+async def test_metrics_arent_for_other_tenants(http: httpx.AsyncClient, key: str) -> None:
+    reply = await http.get("/metrics", headers=bearer(key))
+    assert reply.status_code == 403
+    assert reply.json()["error"]["code"] == "permission_denied"
+    assert "lorikeet_" not in reply.text
+    unknown = await http.get("/metrics", headers=bearer("x" * 20))
+    assert unknown.status_code == 401
+
+
+async def test_the_metrics_key_opens_nothing_else(http: httpx.AsyncClient) -> None:
+    for method, path in ROUTES:
+        if path != "/metrics":
+            reply = await http.request(method, path, headers=bearer(METRICS))
+            assert (path, reply.status_code) == (path, 401)
+    stranger = await http.get("/openapi.json", headers=bearer(METRICS))
+    assert "extract" not in str(stranger.json()["components"]["schemas"]["ChatCompletionRequest"])
+
+
+async def test_without_a_metrics_key_administrators_alone_read_metrics(
+    settings: ApiSettings,
+) -> None:
+    app = create_app(settings.model_copy(update={"metrics_key": None}))
+    async with client_of(app) as http:
+        for key, status in [(ADMIN, 200), (RED, 403), (METRICS, 401)]:
+            assert (await http.get("/metrics", headers=bearer(key))).status_code == status
+
+
+async def test_metrics_can_have_a_key_where_all_else_is_open(settings: ApiSettings) -> None:
+    async with client_of(create_app(settings.model_copy(update={"api_keys": ()}))) as http:
+        assert (await http.get("/v1/models")).status_code == 200
+        assert (await http.get("/metrics")).status_code == 401
+        assert (await http.get("/metrics", headers=bearer("x" * 20))).status_code == 401
+        assert (await http.get("/metrics", headers=bearer(METRICS))).status_code == 200
 
 
 async def test_openais_client_sends_the_key_and_knows_the_refusal(server: RunningApp) -> None:
@@ -113,7 +162,7 @@ async def test_the_description_is_open_but_names_models_to_those_with_a_key_alon
 
 async def test_a_refused_request_is_counted(http: httpx.AsyncClient) -> None:
     await http.post(CHAT, json=BODY)
-    metrics = (await http.get("/metrics", headers=bearer(RED))).text
+    metrics = (await http.get("/metrics", headers=bearer(METRICS))).text
     assert 'lorikeet_requests_total{endpoint="other",status="401"} 1.0' in metrics
 
 
@@ -163,10 +212,10 @@ async def test_keys_are_neither_in_redis_nor_in_metrics(
         await worker.answer(await worker.take())
         await request
     kept = [await dump(redis, key) async for key in redis.scan_iter(match=f"{keys.prefix}*")]
-    metrics = (await http.get("/metrics", headers=bearer(RED))).text
+    metrics = (await http.get("/metrics", headers=bearer(METRICS))).text
     assert list(text_string_to_metric_families(metrics))
     assert len(kept) > 5
-    for secret in (RED, NAMELESS):
+    for secret in (RED, NAMELESS, METRICS):
         assert secret not in metrics
         assert not [text for text in kept if secret in text]
 

@@ -16,10 +16,13 @@ from api_support import (
     running_app,
 )
 
+from api import recent
 from api.app import create_app
 from shared.errors import ErrorCode, JobError
+from shared.queue import Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings
+from shared.views import WorkerView
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"
@@ -163,6 +166,27 @@ async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: Scripte
     assert (response.status_code, response.json()) == (200, {"status": "ready"})
 
 
+async def test_who_asks_often_costs_one_read_a_second(
+    http: httpx.AsyncClient, server: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "MAX_AGE_S", 60)
+    num_reads = 0
+    read = Queue.workers
+
+    async def counting_read(queue: Queue) -> list[WorkerView]:
+        nonlocal num_reads
+        num_reads += 1
+        return await read(queue)
+
+    monkeypatch.setattr(Queue, "workers", counting_read)
+    for path in ("/ready", "/metrics"):
+        num_reads = 0
+        replies = await asyncio.gather(*(http.get(path) for _ in range(20)))
+        assert len({reply.status_code for reply in replies}) == 1
+        assert num_reads == 1
+    assert 'endpoint="/metrics"' in (await http.get("/metrics")).text  # its own counts are fresh
+
+
 async def test_load_balancers_may_ask_with_head(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
@@ -188,8 +212,12 @@ async def test_without_redis_the_process_is_healthy_but_not_ready(
 
 
 async def test_metrics_tell_requests_queue_and_workers(
-    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(recent, "MAX_AGE_S", 0)
     request = asyncio.create_task(http.post(URL, json=BODY))
     await waiting_job(server)
     waiting = (await http.get("/metrics")).text

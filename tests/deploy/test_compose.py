@@ -23,7 +23,7 @@ SECRETS = {
     "REDIS_PASSWORD",
     "LORIKEET_API_KEYS",
     "ADMIN_KEY",
-    "METRICS_KEY",
+    "LORIKEET_METRICS_KEY",
     "GRAFANA_PASSWORD",
 }
 OURS = ("api", "control", "worker")

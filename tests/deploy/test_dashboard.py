@@ -127,9 +127,7 @@ def test_prometheus_reaches_the_front_ends_with_its_key() -> None:
     assert (target["names"], target["port"]) == (["api"], api["environment"]["LORIKEET_PORT"])
     (secret,) = prometheus["secrets"]
     assert scrape["authorization"]["credentials_file"] == f"/run/secrets/{secret}"
-    assert COMPOSE["secrets"][secret] == {"environment": "METRICS_KEY"}
-    assert api["environment"]["LORIKEET_API_KEYS"].endswith(
-        "},prometheus:${METRICS_KEY:?run ops/docker/init.sh, or see .env.example}"
-        "${ADMIN_KEY:+,admin:}${ADMIN_KEY:-}"
-    )
+    assert COMPOSE["secrets"][secret] == {"environment": "LORIKEET_METRICS_KEY"}
+    assert api["environment"]["LORIKEET_METRICS_KEY"].startswith("${LORIKEET_METRICS_KEY:?")
+    assert api["environment"]["LORIKEET_API_KEYS"].endswith("}${ADMIN_KEY:+,admin:}${ADMIN_KEY:-}")
     assert PROMETHEUS["rule_files"] == [ALERTS.name]

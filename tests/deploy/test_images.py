@@ -12,7 +12,7 @@ from servers import wait_for
 from ops.docker.rehearse import Rehearsal, context_files, stages
 
 MAX_BYTES = 150_000_000
-KEY = "k" * 16
+KEY, METRICS_KEY = "k" * 16, "m" * 16
 
 pytestmark = pytest.mark.timeout(600)  # it installs packages
 
@@ -43,6 +43,7 @@ def api(api_image: Path, redis_url: str, pool: str, tmp_path: Path) -> Iterator[
         "LORIKEET_HOST": "0.0.0.0",
         "LORIKEET_PORT": "0",
         "LORIKEET_API_KEYS": KEY,
+        "LORIKEET_METRICS_KEY": METRICS_KEY,
     }
     log = tmp_path / "api.log"
     with log.open("w") as file:
@@ -67,7 +68,7 @@ def api(api_image: Path, redis_url: str, pool: str, tmp_path: Path) -> Iterator[
 def test_the_api_image_serves(api: str) -> None:
     assert httpx.get(f"{api}/health").json() == {"status": "ok"}
     assert httpx.get(f"{api}/metrics").status_code == 401
-    metrics = httpx.get(f"{api}/metrics", headers={"Authorization": f"Bearer {KEY}"})
+    metrics = httpx.get(f"{api}/metrics", headers={"Authorization": f"Bearer {METRICS_KEY}"})
     assert "lorikeet_redis_up 1.0" in metrics.text
 
 

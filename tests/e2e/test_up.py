@@ -69,9 +69,12 @@ def test_it_serves_recovers_and_leaves_nothing(up: Up) -> None:
 def test_keys_by_the_environment_open_it_to_the_network_and_stay_secret(
     models: TinyModels, tmp_path: Path
 ) -> None:
-    key, log = "secret-of-red-" + "r" * 20, tmp_path / "log"
+    key, metrics_key = "secret-of-red-" + "r" * 20, "secret-of-metrics-" + "m" * 20
+    log = tmp_path / "log"
     words = ["up", *models.flags, "--host", "0.0.0.0", "--port", "0"]
-    process = start_lorikeet(words, log, LORIKEET_API_KEYS=f"red:{key}")
+    process = start_lorikeet(
+        words, log, LORIKEET_API_KEYS=f"red:{key}", LORIKEET_METRICS_KEY=metrics_key
+    )
     try:
         url = Up(process, log).wait_for(r"^Lorikeet is ready at (\S+)")[1]
         children = psutil.Process(process.pid).children()
@@ -80,11 +83,15 @@ def test_keys_by_the_environment_open_it_to_the_network_and_stay_secret(
         assert key not in str(shown_by_ps)
         [worker] = [child for child in children if "worker" in child.cmdline()]
         assert key not in str(worker.environ())
+        assert metrics_key not in str(worker.environ())
 
         assert httpx.get(f"{url}/health").status_code == 200
         assert httpx.get(f"{url}/v1/models").status_code == 401
         headers = {"Authorization": f"Bearer {key}"}
         assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+        assert httpx.get(f"{url}/metrics", headers=headers).status_code == 403
+        headers = {"Authorization": f"Bearer {metrics_key}"}
+        assert httpx.get(f"{url}/metrics", headers=headers).status_code == 200
         process.terminate()
         assert process.wait(STOP_TIMEOUT_S) == 0
     finally:

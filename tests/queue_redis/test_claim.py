@@ -287,7 +287,10 @@ async def test_a_job_that_never_ran_costs_nothing(actor, enqueue, queue: Queue) 
 async def test_expired_jobs_end_when_a_worker_meets_them(actor, enqueue, events, queue) -> None:
     late = [await enqueue(deadline_ms=0) for _ in range(100)]
     job = await enqueue()
-    assert await (await actor()).claim_ids(sequences=1) == [job.id]
+    worker = await actor()
+    while not (claimed := await worker.claim_ids(sequences=1)):
+        assert (await queue.counts()).waiting > 1
+    assert claimed == [job.id]
     for expired in late:
         (end,) = await events(expired)
         assert (end.state, end.error.code) == (JobState.EXPIRED, "deadline_exceeded")
@@ -302,8 +305,10 @@ async def test_a_thousand_expired_jobs_are_cleared_in_bounded_steps(actor, enque
     worker = await actor()
     claim = await worker.try_claim()
     assert (claim.jobs, claim.next_steal_ms) == ((), 1)
-    assert await worker.claim() == []
-    assert (await queue.counts()).waiting == 0
+    assert 0 < 600 - (await queue.counts()).waiting < 100
+    while (waiting := (await queue.counts()).waiting) > 0:
+        assert await worker.claim() == []
+        assert (await queue.counts()).waiting < waiting
 
 
 async def test_a_job_whose_hash_was_deleted_is_dropped(actor, enqueue, redis, keys, queue) -> None:
@@ -341,7 +346,6 @@ async def test_the_cost_of_a_claim_is_bounded_whatever_waits(
     ("change", "reason"),
     [
         ({"v": 99}, "protocol version 99"),
-        ({"novelty": 1}, "novelty"),
         ({"endpoint": "unheard-of"}, "unheard-of"),
         ({"sampling": {}}, "stop"),
     ],

@@ -27,7 +27,7 @@ async def test_finish_stores_the_result_and_sends_the_end(actor, enqueue, events
     assert await queue.finish(worker.id, end, result) == FinishOutcome.OK
     assert await queue.result(job.id) == result
     assert await events(job) == [end]
-    assert await queue.beat(worker.id, lease_ms=6000, info=INFO) == 0
+    assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).booked == 0
 
 
 async def test_finishing_twice_is_recognised(actor, enqueue, events) -> None:
@@ -181,11 +181,11 @@ async def test_a_claim_whose_reply_was_lost_is_reconciled(actor, enqueue, events
     (claimed,) = await worker.claim()
     lost = await enqueue()
     await worker.claim()
-    assert await queue.beat(worker.id, lease_ms=6000, info=INFO) == 2
+    assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).booked == 2
     assert await queue.reconcile(worker.id, [kept.id], grace_ms=NEVER_MS) == 0
     assert await queue.reconcile(worker.id, [kept.id], grace_ms=0) == 1
     assert await events(lost) == [Retry(job=lost.id, try_=1)]
-    assert await queue.beat(worker.id, lease_ms=6000, info=INFO) == 1
+    assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).booked == 1
     (again,) = await worker.claim()
     assert (again.job.id, again.try_, again.suspect) == (lost.id, 2, False)
     assert await worker.finish(claimed) == FinishOutcome.OK
@@ -203,7 +203,7 @@ async def test_a_finished_job_is_kept_for_retain_and_its_checkpoints_ten_minutes
     for key in (keys.job(job.id), keys.result(job.id)):
         assert 50_000 < await redis.pttl(key) <= 60_000
     assert 590_000 < await redis.pttl(keys.checkpoints(job.id)) <= 600_000
-    assert 50_000 < await redis.pttl(keys.replies(API)) <= 60_000
+    assert 110_000 < await redis.pttl(keys.replies(API)) <= 120_000
 
 
 async def test_a_tenant_is_forgotten_only_when_nothing_of_it_waits(
@@ -234,10 +234,10 @@ async def test_overdue_jobs_that_nobody_claims_are_expired_by_the_reaper(
     assert (await queue.reap()).expired == 0
 
 
-async def test_one_reap_expires_a_bounded_number_of_jobs(enqueue, queue: Queue) -> None:
+async def test_a_reap_expires_many_jobs_a_page_at_a_time(enqueue, queue: Queue) -> None:
     for _ in range(70):
         await enqueue(deadline_ms=0)
-    assert [(await queue.reap()).expired for _ in range(3)] == [64, 6, 0]
+    assert [(await queue.reap()).expired for _ in range(2)] == [70, 0]
     assert (await queue.counts()).waiting == 0
 
 

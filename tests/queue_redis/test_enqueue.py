@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -114,8 +115,9 @@ async def test_enqueueing_stops_well_before_memory_is_used_up(
     await redis.config_set("maxmemory", used + 8_000_000)
 
     async def fill() -> None:
-        while True:
-            await queue.enqueue(make_job(prompts=("x" * 100_000,)), LIMITS)
+        for number in itertools.count():
+            await queue.enqueue(make_job(), LIMITS)
+            await redis.set(f"of-others-{number}", "x" * 100_000)
             await redis.hdel(keys.counters, "memory_ms")
 
     with pytest.raises(QueueFull, match="memory"):

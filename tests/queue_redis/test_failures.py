@@ -195,7 +195,7 @@ async def test_with_memory_used_up_all_that_frees_memory_still_works(
     await redis.config_set("maxmemory", 1)
     with pytest.raises(QueueFull, match="memory"):
         await queue.enqueue(make_job(), LIMITS)
-    assert await queue.beat(worker.id, lease_ms=60_000, info=INFO) == 1
+    assert (await queue.beat(worker.id, lease_ms=60_000, info=INFO)).booked == 1
     piece = tokens(jobs[0], 0, [1])
     await queue.publish(worker.id, {API: [piece]}, (piece,))
     assert await worker.finish(first) == FinishOutcome.OK

@@ -20,18 +20,21 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from queue_support import API, LIMITS, NEVER_MS, Actor, make_job, tokens
+from queue_support import API, INFO, LIMITS, NEVER_MS, Actor, make_job, tokens
 
 from shared.codec import decode_events
 from shared.connection import connect
 from shared.errors import LeaseLost
 from shared.events import End, Retry
+from shared.ids import WorkerId
 from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
 from shared.outcomes import Copy, FinishOutcome
 from shared.queue import Queue
 
 T = TypeVar("T")
+STALL_MS = 100_000
+"""Longer than half of the actors' leases."""
 VERSIONS = ("a@1", "b@1", "c@1")
 TENANTS = ("t1", "t2", "t3")
 QUICK = settings(
@@ -66,10 +69,15 @@ class Known:
     owner: str | None = None
     tries: int = 0
     retries: int = 0
-    is_suspect: bool = False
     deaths: int = 0
+    """In company, while it isn't a suspect; one alone counts for two."""
     fails: int = 0
+    """Deaths as a suspect."""
     is_cancelled: bool = False
+
+    @property
+    def is_suspect(self) -> bool:
+        return self.deaths >= 2
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -90,6 +98,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.jobs: dict[str, Known] = {}
         self.actors: dict[str, Actor] = {}
         self.num_actors = 0
+        self.charged: dict[str, list[tuple[Known, str, int]]] = {}
+        """By silent worker: the deaths that its jobs were charged with."""
 
     async def make_client(self) -> Any:
         return connect(self.url)
@@ -224,6 +234,40 @@ class QueueMachine(RuleBasedStateMachine):
         self.bury(actor)
         with pytest.raises(LeaseLost):
             self.run(self.queue.publish(actor.id, {API: [tokens(make_job(), 0, [1])]}))
+        self.take_back(actor.id)  # it spoke
+
+    @precondition(lambda self: self.charged)
+    @rule(data=st.data())
+    def speak_again(self, data: st.DataObject) -> None:
+        """A worker that was given up was only silent: its jobs are charged with nothing."""
+        name = data.draw(st.sampled_from(sorted(self.charged)))
+        with pytest.raises(LeaseLost):
+            self.run(self.zombie(name).claim())
+        self.take_back(name)
+
+    @rule()
+    def stall(self) -> None:
+        """Redis stood still for longer than a lease: nobody is given up."""
+        self.run(self.queue.reap())
+        self.run(self.shift_back())
+        for actor in self.actors.values():
+            self.run(self.redis.zadd(self.keys.workers, {actor.id: 1}))
+        for _ in range(2):
+            assert self.run(self.queue.reap()).workers == 0
+        for actor in self.actors.values():
+            self.run(self.queue.beat(actor.id, lease_ms=60_000, info=INFO))
+        self.run(self.note_expired())
+
+    @precondition(lambda self: self.of(JobState.RUNNING))
+    @rule(data=st.data())
+    def publish_as_another_claim(self, data: st.DataObject) -> None:
+        """Of two owners of a try, as after a rollback, only the one that Redis knows writes."""
+        known = data.draw(st.sampled_from(self.of(JobState.RUNNING)))
+        assert known.owner is not None
+        late = {API: [tokens(known.job, 0, [1])]}
+        epochs = {known.job.id: 1}
+        standing = self.run(self.queue.publish(WorkerId(known.owner), late, epochs=epochs))
+        assert standing.fenced == {known.job.id}
 
     @rule(times=st.integers(2, 4))
     def crash_again_and_again(self, times: int) -> None:
@@ -234,6 +278,13 @@ class QueueMachine(RuleBasedStateMachine):
             for claimed in self.run(actor.claim(sequences=1)):
                 self.book(claimed, actor)
             self.bury(actor)
+
+    async def shift_back(self) -> None:
+        """Let all that is be as long ago as the stall is to last."""
+        await self.redis.hincrby(self.keys.counters, "swept", -STALL_MS)
+        for known in self.of(JobState.QUEUED):
+            await self.redis.hincrby(self.keys.job(known.job.id), "deadline", -STALL_MS)
+            await self.redis.zincrby(self.keys.due, -STALL_MS, known.job.id)
 
     # What must hold after each operation.
 
@@ -323,11 +374,17 @@ class QueueMachine(RuleBasedStateMachine):
         del self.actors[actor.id]
         for known in owned:
             if not known.is_cancelled:
-                known.fails += known.is_suspect
-                known.deaths += 1
-                known.is_suspect |= len(owned) == 1 or known.deaths == 2
+                field, number = "deaths", 2 if len(owned) == 1 else 1
+                if known.is_suspect:
+                    field, number = "fails", 1
+                setattr(known, field, getattr(known, field) + number)
+                self.charged.setdefault(actor.id, []).append((known, field, number))
         self.unbook(owned)
         self.run(self.note_expired())  # the reaper ends overdue heads as well
+
+    def take_back(self, name: str) -> None:
+        for known, field, number in self.charged.pop(name, ()):
+            setattr(known, field, getattr(known, field) - number)
 
     def draw_actor(self, data: st.DataObject) -> Actor:
         return self.actors[data.draw(st.sampled_from(sorted(self.actors)))]
@@ -427,7 +484,9 @@ def test_a_flood_delays_another_tenant_by_no_more_than_its_fair_share(
         for tenant, tenant_costs in (("flood", flood), ("calm", calm)):
             for cost in tenant_costs:
                 await queue.enqueue(make_job(tenant=tenant, cost=cost), LIMITS)
-        claimed = await worker.claim(sequences=1000)
+        claimed = []
+        while batch := await worker.claim(sequences=1000):
+            claimed += batch
         async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
             await redis.delete(key)
         await redis.aclose()

@@ -1,9 +1,13 @@
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from shared.adapter_views import AdapterViews
+from shared.chunks import CHUNK, chunks
 from shared.connection import Redis
 from shared.errors import ErrorCode, JobFailed, SettingsError
+from shared.ids import AdapterVersion
 from shared.keys import Keys
 from shared.queue import Queue
 from shared.registry import Adapter, BaseModel, Registry
@@ -50,6 +54,35 @@ async def test_adapters_are_listed_by_name(registry: Registry) -> None:
     for adapter in (ADAPTER, *others):
         await registry.add_adapter(adapter)
     assert await registry.adapters() == [others[1], ADAPTER, others[0]]
+
+
+async def test_more_adapters_than_one_round_trip_reads_are_listed_by_name(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await registry.set_base(BASE)
+    names = [f"a{number:04}" for number in range(2 * CHUNK + 1)]
+    for some in chunks(names):
+        added = (replace(ADAPTER, name=name, version=AdapterVersion(f"{name}@1")) for name in some)
+        await asyncio.gather(*(registry.add_adapter(adapter) for adapter in added))
+    versions = [AdapterVersion(f"{name}@1") for name in names]
+    assert [adapter.name for adapter in await registry.adapters()] == names
+    views = await AdapterViews(redis, keys).adapters()
+    assert [view.current.adapter.version for view in views] == versions
+    await redis.delete(keys.version(versions[-1]))
+    assert await registry.forgotten(versions) == versions[-1:]
+    await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
+    assert await registry.adapters() == []
+    assert await registry.forgotten(versions) == versions
+
+
+async def test_a_base_that_an_older_worker_described_has_no_bytes_of_tokens(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    base = replace(BASE, max_token_bytes=81)
+    await registry.set_base(base)
+    assert await registry.base() == base
+    await redis.hdel(keys.base, "max_token_bytes")
+    assert await registry.base() == BASE
 
 
 async def test_a_name_can_be_flipped_to_new_weights(registry: Registry) -> None:

@@ -94,6 +94,7 @@ async def test_memory_tells_what_redis_uses_and_may_use(redis: Redis, queue: Que
     limit = (await redis.config_get("maxmemory"))["maxmemory"]
     assert memory.used > 0
     assert memory.limit == int(limit)
+    assert memory.by_kind["dead"] == 0
 
 
 async def test_backlogs_begin_with_the_longest_wait(enqueue, queue: Queue, redis, keys) -> None:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.context import Context
+from api.server import http_config
 from shared.errors import JobError
 from shared.events import Admitted, End, Tokens
 from shared.ids import AdapterVersion, WorkerId
@@ -192,6 +193,7 @@ class RunningApp:
 
     app: FastAPI
     url: str
+    server: uvicorn.Server
 
     @property
     def context(self) -> Context:
@@ -204,13 +206,12 @@ async def running_app(settings: ApiSettings) -> AsyncIterator[RunningApp]:
     """A real server in this event loop."""
     app = create_app(settings)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
-    server = _Server(config)
+    server = _Server(http_config(app, settings, drain_s=1))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     port = listener.getsockname()[1]
     await until(lambda: server.started)
     try:
-        yield RunningApp(app, f"http://127.0.0.1:{port}")
+        yield RunningApp(app, f"http://127.0.0.1:{port}", server)
     finally:
         server.should_exit = True
         await task

@@ -76,18 +76,19 @@ class Actor:
         usage = Usage(prompt_tokens=spent, completion_tokens=0)
         end = End(job=claimed.job.id, try_=claimed.try_, state=state, usage=usage)
         result = Result(job=claimed.job.id, state=state, usage=usage)
-        return await self.queue.finish(self.id, end, result)
+        return await self.queue.finish(self.id, end, result, epoch=claimed.epoch)
 
     async def fail(self, claimed: ClaimedJob, code: ErrorCode) -> FinishOutcome:
         error = JobError(code=code, message="it failed")
         end = End(job=claimed.job.id, try_=claimed.try_, state=JobState.FAILED, error=error)
         result = Result(job=claimed.job.id, state=JobState.FAILED, error=error)
-        return await self.queue.finish(self.id, end, result)
+        return await self.queue.finish(self.id, end, result, epoch=claimed.epoch)
 
     async def die(self) -> None:
-        """Let the lease end and be given up."""
+        """Let the lease end, and be found silent twice."""
         await self.queue.beat(self.id, lease_ms=0, info=INFO)
-        await self.queue.reap()
+        for _ in range(2):
+            await self.queue.reap()
 
     async def is_parked(self) -> bool:
         return await self.redis.zscore(self.keys.idle, self.id) is not None

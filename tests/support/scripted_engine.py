@@ -1,6 +1,8 @@
 """An engine whose tokens are known beforehand, behind a real worker.
 
-Run as a program it is such a worker: `scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S`.
+Run as a program it is such a worker:
+`scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S [FILE]`; its engine hangs for ever in a
+step that finds, and deletes, the file.
 """
 
 import sys
@@ -8,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import orjson
 import structlog
@@ -158,6 +161,7 @@ class ScriptedEngine:
         self.says: list[int] | None = None
         """What all answers are, in place of the expected ids."""
         self.breaks_next_step = False
+        self.hang_file: Path | None = None
         self.num_failures_in_a_row = 0
         self.most_at_once = 0
         self.may_step = threading.Event()
@@ -178,12 +182,22 @@ class ScriptedEngine:
     def step(self) -> list[StepOutput]:
         time.sleep(self.step_s)
         self.may_step.wait(STEP_TIMEOUT_S)
+        self._hang_if_told()
         self._num_steps += 1
         self.most_at_once = max(self.most_at_once, len(self.requests))
         if self.breaks_next_step:
             self.breaks_next_step = False
             raise RuntimeError("scripted to break")
         return [self._advance(request) for request in list(self.requests.values())]
+
+    def _hang_if_told(self) -> None:
+        if self.hang_file is None:
+            return
+        try:
+            self.hang_file.unlink()
+        except FileNotFoundError:
+            return
+        threading.Event().wait()
 
     def place(
         self,
@@ -319,6 +333,7 @@ def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     settings = WorkerSettings(**orjson.loads(sys.argv[1]))
     engine = ScriptedEngine(step_s=float(sys.argv[2]))
+    engine.hang_file = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     run_with(settings, lambda _: scripted_model(engine))
 
 

@@ -23,6 +23,7 @@ START_TIMEOUT_S = 100.0
 STOP_TIMEOUT_S = 45.0
 POLL_S = 0.05
 TAIL_CHARS = 8000
+METRICS_KEY = "metrics-" + "m" * 20
 
 Process = subprocess.Popen[bytes]
 
@@ -39,6 +40,8 @@ class Server:
     """Where Redis keeps its data, if it does."""
     api_key: str | None
     """What it wants to be asked with."""
+    metrics_key: str | None
+    """What it wants to be asked for metrics with."""
 
     @property
     def api_url(self) -> str:
@@ -51,7 +54,7 @@ class Server:
 
     def metric(self, name: str) -> float:
         """The value of a metric without labels."""
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        headers = {"Authorization": f"Bearer {self.metrics_key}"} if self.metrics_key else {}
         reply = httpx.get(f"{self.url}/metrics", headers=headers, timeout=30)
         families = text_string_to_metric_families(reply.text)
         found = [s.value for f in families for s in f.samples if s.name == name and not s.labels]
@@ -96,9 +99,13 @@ def lorikeet_up(
     redis = start_redis(redis_folder)
     log = folder / "lorikeet.log"
     words = ["up", "--port", "0", "--workers", str(workers), "--redis-url", redis.url, *flags]
-    process = start_lorikeet(words, log, LORIKEET_API_KEYS=api_key or "")
+    metrics_key = METRICS_KEY if api_key else None
+    process = start_lorikeet(
+        words, log, LORIKEET_API_KEYS=api_key or "", LORIKEET_METRICS_KEY=metrics_key or ""
+    )
     try:
-        server = Server(_ready_url(process, log), process, log, redis, redis_folder, api_key)
+        url = _ready_url(process, log)
+        server = Server(url, process, log, redis, redis_folder, api_key, metrics_key)
         server.wait_for_workers(workers)
         yield server
         server.stop()

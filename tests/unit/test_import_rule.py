@@ -19,7 +19,14 @@ MAY_IMPORT = {
 WORKER_LAYERS = ("engine", "model", "lora", "kernels")
 TORCH_STACK = {"torch", "transformers", "peft", "safetensors"}
 WEB_STACK = {"fastapi", "starlette", "uvicorn"}
-REDIS_FILES = {"shared/connection.py", "shared/queue.py", "shared/streams.py", "shared/registry.py"}
+REDIS_FILES = {
+    "shared/connection.py",
+    "shared/durability.py",
+    "shared/sentinel.py",
+    "shared/queue.py",
+    "shared/streams.py",
+    "shared/registry.py",
+}
 POLICY_FILES = {
     "worker/engine/request.py",
     "worker/engine/block_manager.py",

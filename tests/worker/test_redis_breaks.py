@@ -18,6 +18,7 @@ from shared.events import Event, Tokens
 from shared.ids import ApiId
 from shared.jobs import JobState
 from shared.keys import Keys
+from shared.outcomes import Standing
 from shared.queue import Queue
 from shared.tasks import cancel_tasks
 from worker.service import Worker
@@ -118,12 +119,14 @@ async def test_a_publication_whose_reply_is_lost_is_repeated_as_it_was(
         wid: object,
         events: dict[ApiId, Sequence[Event]],
         checkpoints: Sequence[Tokens] = (),
-    ) -> None:
+        **epochs: object,
+    ) -> Standing:
         nonlocal num_lost
-        await publish(queue, wid, events, checkpoints)  # type: ignore[arg-type]
+        standing = await publish(queue, wid, events, checkpoints, **epochs)  # type: ignore[arg-type]
         if num_lost < 3 and any(isinstance(e, Tokens) for batch in events.values() for e in batch):
             num_lost += 1
             raise RedisUnavailable("scripted to lose the reply")
+        return standing
 
     monkeypatch.setattr(Queue, "publish", losing)
     async with start(engine):

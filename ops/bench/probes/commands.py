@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from ops.bench.adapters import make_adapters
 from ops.bench.answers import Answer
@@ -15,10 +16,15 @@ from ops.bench.probes.interference import disturb, interference_finding, streams
 from ops.bench.probes.memory import measure_memory, memory_finding
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.schema import measure_schema
+from ops.bench.probes.script_cases import measure_scripts
+from ops.bench.probes.script_costs import TABLE_WIDTH, costs_finding, costs_table, rows
+from ops.bench.probes.script_pool import Sizes
 from ops.bench.probes.shown import Numbers, model_and_scratch, show, write
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
 from ops.bench.servers import lorikeet
+from ops.embedded import start_redis
 
+NO_MODEL = Path("none")
 NO_PREFIX_CACHE = "--no-prefix-cache"
 LORA_RANK = 16
 GPU_STEPS = 32
@@ -139,6 +145,25 @@ def memory(
         with lorikeet(folder, adapters, scratch) as serving:
             samples = measure_memory(serving.url, list(adapters), serving.pids, requests)
         show(memory_finding(samples), folder, results)
+
+
+@probes_app.command()
+def scripts(
+    workers: Annotated[int, typer.Option(min=16, help="that hold the base model")] = 1000,
+    adapters: Annotated[int, typer.Option(min=200, help="registered")] = 10_000,
+    waiting: Annotated[int, typer.Option(min=1000, help="jobs, of all adapters")] = 100_000,
+    running: Annotated[int, typer.Option(min=64, help="jobs, 64 of a worker")] = 6400,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure commands and Redis' time of each call of a queue script in a large pool."""
+    sizes = Sizes(workers=workers, adapters=adapters, waiting=waiting, running=running)
+    redis = start_redis(None)
+    try:
+        calls = asyncio.run(measure_scripts(redis.url, sizes))
+    finally:
+        redis.stop()
+    Console(width=TABLE_WIDTH).print(costs_table(rows(calls)))
+    show(costs_finding(calls, sizes), NO_MODEL, results)
 
 
 @probes_app.command()

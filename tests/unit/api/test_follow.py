@@ -8,7 +8,7 @@ from api_support import until
 
 from api import follow
 from api.follow import Follower, Step
-from api.replies import ClientGone, Inbox
+from api.replies import ClientGone, Inbox, max_events
 from api.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.events import Admitted, End, Retry, Tokens
@@ -83,9 +83,14 @@ def job(n: int = 1, deadline_ms: int = 20_000) -> Job:
 
 
 def tokens(
-    index: int, ids: tuple[int, ...], text: str, finish: FinishReason | None = None, try_: int = 1
+    index: int,
+    ids: tuple[int, ...],
+    text: str,
+    finish: FinishReason | None = None,
+    try_: int = 1,
+    choice: int = 0,
 ) -> Tokens:
-    return Tokens(job=ID, try_=try_, choice=0, index=index, ids=ids, text=text, finish=finish)
+    return Tokens(job=ID, try_=try_, choice=choice, index=index, ids=ids, text=text, finish=finish)
 
 
 def end(state: JobState = JobState.DONE, error: JobError | None = None, try_: int = 1) -> End:
@@ -111,7 +116,7 @@ def queue() -> FakeQueue:
 
 @pytest.fixture
 def inbox() -> Inbox:
-    return Inbox()
+    return Inbox(num_choices=1)
 
 
 def follower(queue: FakeQueue, inbox: Inbox, of: Job | None = None) -> Follower:
@@ -297,3 +302,58 @@ async def test_a_client_that_leaves_ends_the_wait(queue: FakeQueue, inbox: Inbox
     inbox.client_gone()
     with pytest.raises(ClientGone):
         await waiting
+
+
+async def test_of_more_tokens_than_fit_none_is_lost_or_shown_twice(
+    queue: FakeQueue, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SILENCE_S", 60)  # the newest event alone shows what is missing
+    num = 3 * max_events(1)
+    following = follower(queue, inbox)
+    for index in range(num):
+        inbox.put(tokens(index, (index,), f"{index} ", STOP if index == num - 1 else None))
+    queue.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
+    text = "".join([s.text for s in await following.steps(1) if isinstance(s, Delta)])
+    assert text == words(num - 5)
+    queue.checkpoints = (tokens(0, tuple(range(num)), words(num), STOP),)
+    text += "".join([s.text for s in await following.steps(1) if isinstance(s, Delta)])
+    assert text == words(num)
+    inbox.put(end())
+    assert await text_of(following) == ""
+
+
+def words(num: int) -> str:
+    return "".join(f"{index} " for index in range(num))
+
+
+async def test_the_end_of_a_choice_that_didnt_fit_is_shown_while_the_job_goes_on(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SILENCE_S", 60)
+    inbox = Inbox(num_choices=2)
+    following = follower(queue, inbox, job(n=2))
+    for index in range(max_events(2)):
+        inbox.put(tokens(index, (index,), f"{index} ", choice=1))
+    inbox.put(tokens(0, (1,), "a", choice=0))
+    inbox.put(tokens(1, (2,), "b", STOP, choice=0))
+    inbox.put(tokens(max_events(2), (3,), "last", choice=1))
+    queue.checkpoints = (tokens(0, (1, 2), "ab", STOP, choice=0),)
+    steps = [step for step in await following.steps(1) if isinstance(step, Delta)]
+    assert [s for s in steps if s.choice == 0] == [Delta(0, "ab", STOP)]
+    assert "".join(s.text for s in steps if s.choice == 1) == words(max_events(2)) + "last"
+
+
+async def test_what_is_held_while_a_gap_stays_open_is_bounded(
+    queue: FakeQueue, inbox: Inbox
+) -> None:
+    following, num = follower(queue, inbox), 4 * max_events(1)
+    for index in range(1, num):
+        inbox.put(tokens(index, (index,), f"{index} "))
+        if index % 10 == 0:
+            assert await following.steps(0.001) == []
+            assert len(following._held) <= max_events(1)
+    queue.checkpoints = (tokens(0, tuple(range(num - 1)), words(num - 1)),)
+    inbox.put(tokens(num, (num,), "last", STOP))
+    queue.stored = done(words(num) + "last", *range(num + 1))
+    inbox.put(end())
+    assert await text_of(following) == words(num) + "last"

@@ -90,6 +90,14 @@ def test_the_adapters_that_most_workers_hold_are_told_whatever_their_versions() 
     assert shown["a0"] == 1
 
 
+def test_the_memory_of_each_kind_of_key_is_told() -> None:
+    counts = pool({}).counts
+    memory = RedisMemory(used=900, limit=0, by_kind={"job": 500, "dead": 0})
+    found = samples(Metrics(), PoolSnapshot(counts, (), memory))
+    assert found["lorikeet_redis_bytes", "job"] == 500
+    assert found["lorikeet_redis_bytes", "dead"] == 0
+
+
 def holder(name: str, *residents: AdapterVersion) -> WorkerView:
     info = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
     wid = WorkerId(name)

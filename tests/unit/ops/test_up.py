@@ -149,7 +149,12 @@ def test_a_program_on_the_path_is_called_by_its_name(
 
 
 def test_no_secret_is_on_a_childs_command_line() -> None:
-    given = {"host": "::1", "redis_url": "redis://:pw@r", "api_keys": ["k" * 16]}
+    given = {
+        "host": "::1",
+        "redis_url": "redis://:pw@r",
+        "api_keys": ["k" * 16],
+        "metrics_key": "m" * 16,
+    }
     assert command._child_flags(ApiSettings, given) == ["--host", "::1"]
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from shared.access import ApiKey, api_keys, is_loopback
+from shared.access import ApiKey, api_keys, is_loopback, metrics_key
 from shared.errors import SettingsError
 from shared.settings import ApiSettings, load_settings
 
@@ -86,6 +86,28 @@ def test_keys_for_an_api_that_asks_for_none_are_refused() -> None:
 
 
 def test_settings_that_are_shown_dont_show_keys() -> None:
-    settings = load_settings(ApiSettings, api_keys=[f"red:{A}"])
+    settings = load_settings(ApiSettings, api_keys=[f"red:{A}"], metrics_key=B)
     assert A not in repr(settings)
+    assert B not in repr(settings)
     assert A not in repr(api_keys(settings))
+
+
+def key_of_metrics(**given: Any) -> str | None:
+    settings = load_settings(ApiSettings, **given)
+    return metrics_key(settings, api_keys(settings))
+
+
+def test_metrics_have_a_key_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert key_of_metrics(metrics_key=B, api_keys=[f"red:{A}"]) == B
+    assert key_of_metrics() is None
+    monkeypatch.setenv("LORIKEET_METRICS_KEY", B)
+    assert key_of_metrics() == B
+    monkeypatch.setenv("LORIKEET_METRICS_KEY", "")
+    assert key_of_metrics() is None
+
+
+@pytest.mark.parametrize("bad", ["b" * 15, "b" * 20 + "\xe9", "b" * 10 + " " + "b" * 10, A])
+def test_a_metrics_key_that_is_malformed_or_an_api_key_is_refused_and_not_shown(bad: str) -> None:
+    with pytest.raises(SettingsError, match="--metrics-key: it ") as refused:
+        key_of_metrics(metrics_key=bad, api_keys=[f"red:{A}"])
+    assert bad not in str(refused.value)

@@ -6,19 +6,19 @@ from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job, SamplingParams
-from worker.text import Tokenizer, output_limit
+from worker.text import Tokenizer
 
 HF = byte_level_tokenizer()
 TOKENIZER = Tokenizer(HF, vocab_size=500)
 
 
-def job(endpoint: Endpoint = Endpoint.CHAT, *, max_tokens: int | None = None) -> Job:
+def job() -> Job:
     return Job(
         id=JobId("0" * 32),
-        endpoint=endpoint,
+        endpoint=Endpoint.CHAT,
         model="base",
         version=AdapterVersion("base@0"),
-        sampling=SamplingParams(seed=1, max_tokens=max_tokens),
+        sampling=SamplingParams(seed=1),
         created_s=0,
         deadline_ms=1000,
         cost=10,
@@ -103,25 +103,3 @@ def test_a_bias_of_a_token_outside_of_the_vocabulary_is_named() -> None:
 @pytest.mark.parametrize("empty", ["", ()])
 def test_an_empty_prompt_is_refused(empty: str | tuple[int, ...]) -> None:
     assert failure(TOKENIZER.encode_prompt, empty).param == "prompt"
-
-
-def test_without_max_tokens_an_answer_may_fill_the_context() -> None:
-    assert output_limit(job(), 30, 100) == 70
-
-
-def test_a_chat_answer_is_cut_to_the_context() -> None:
-    assert output_limit(job(max_tokens=80), 30, 100) == 70
-    assert output_limit(job(max_tokens=60), 30, 100) == 60
-
-
-def test_a_completion_over_the_context_is_refused_with_the_numbers() -> None:
-    error = failure(output_limit, job(Endpoint.COMPLETIONS, max_tokens=80), 30, 100)
-    assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
-    assert all(number in error.message for number in ("100", "110", "30", "80"))
-
-
-@pytest.mark.parametrize(("endpoint", "param"), [("chat", "messages"), ("completions", "prompt")])
-def test_a_prompt_that_fills_the_context_is_refused(endpoint: str, param: str) -> None:
-    error = failure(output_limit, job(Endpoint(endpoint), max_tokens=5), 100, 100)
-    assert (error.code, error.param) == (ErrorCode.CONTEXT_LENGTH_EXCEEDED, param)
-    assert "maximum context length is 100 tokens" in error.message

@@ -1,0 +1,207 @@
+"""What each call of a queue script costs Redis in a large pool: commands and time."""
+
+import hashlib
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ops.bench.probes.finding import Chart, Finding, Points
+from shared.connection import Redis, connect
+from shared.scripts import PARTS, source
+
+SLOW_MS = 5.0
+"""All other clients wait while a script runs, so none should take longer."""
+OWN_COMMANDS = 2
+"""Of the growth of Redis' counter: the script's call itself, and the INFO before it."""
+TABLE_WIDTH = 150
+COUNTS = ("calls", "commands", "most", "stated")
+COUNTERS = ("stats", "commandstats", "cpu")
+"""Sections of INFO."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a script."""
+
+    script: str
+    situation: str
+    commands: int
+    ms: float
+    """By Redis' own commandstats."""
+    cpu_ms: float
+    """CPU time of Redis' main thread, with some 0.1 ms for reading the counters and the arguments.
+    Where `ms` is far above it, the machine ran something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """All calls of a script in one situation."""
+
+    script: str
+    situation: str
+    calls: int
+    commands: float
+    """The median."""
+    max_commands: int
+    median_ms: float
+    max_ms: float
+    median_cpu_ms: float
+    max_call_cpu_ms: float
+    """Of the slowest call."""
+    num_slow: int
+
+
+class Meter(Redis):
+    """A client that measures each call of a script while `measuring`; one call at a time then."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(connection_pool=connect(url).connection_pool)
+        self.auto_close_connection_pool = True  # nobody else has the pool
+        self.calls: list[Call] = []
+        self._situation, self._only = "", tuple[str, ...]()
+        self._names = {_sha(name): name for name in script_names()}
+
+    @contextmanager
+    def measuring(self, situation: str, *only: str) -> Iterator[None]:
+        """Measure the calls inside the block, of all scripts or `only` these, in this situation."""
+        self._situation, self._only = situation, only or tuple(self._names.values())
+        try:
+            yield
+        finally:
+            self._situation, self._only = "", ()
+
+    async def load_scripts(self) -> None:
+        """Load all scripts, so that no measured call does."""
+        for name in script_names():
+            await self.script_load(source(name))
+
+    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
+        """As the client does it, and measured."""
+        name = self._names[sha]
+        if name not in self._only:
+            return await super().evalsha(sha, numkeys, *keys_and_args)  # type: ignore[misc]
+        before = await self._counters()
+        try:
+            return await super().evalsha(sha, numkeys, *keys_and_args)  # type: ignore[misc]
+        finally:
+            after = await self._counters()
+            self.calls.append(_call(name, self._situation, before, after))
+
+    async def _counters(self) -> dict[str, Any]:
+        found: dict[str, Any] = await self.info(*COUNTERS)  # type: ignore[arg-type]  # takes several
+        return found
+
+
+def script_names() -> list[str]:
+    """All scripts of the queue."""
+    names = (path.name.removesuffix(".lua") for path in (files("shared") / "lua").iterdir())
+    return sorted(name for name in names if name not in {"common", *PARTS})
+
+
+def stated_bound(script: str) -> str:
+    """What the script's first comment says: `40` commands, `60 each`, or `20 +` with others."""
+    found = re.search(r"^-- At most ([\d,]+) commands(.*)", source(script), re.MULTILINE)
+    if not found:
+        return ""
+    number, rest = found.groups()
+    return number + (" each" if rest.startswith(" for each") else " +" if rest[:1] == "," else "")
+
+
+def rows(calls: Iterable[Call]) -> list[Row]:
+    """The calls by script and situation, in alphabetical order of the scripts."""
+    grouped: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
+    for call in calls:
+        grouped[call.script, call.situation].append(call)
+    return sorted((_row(some) for some in grouped.values()), key=lambda row: row.script)
+
+
+def costs_finding(calls: Sequence[Call], sizes: Any) -> Finding:
+    """The slowest call and how many were slow, with all rows as figures."""
+    worst, num_slow = max(calls, key=lambda call: call.ms), sum(map(_is_slow, calls))
+    found = rows(calls)
+    series: dict[str, Points] = {
+        "median": [(row.commands, row.median_ms) for row in found],
+        "slowest call": [(row.max_commands, row.max_ms) for row in found],
+    }
+    return Finding(
+        name="scripts",
+        figures={"sizes": sizes, "rows": found},
+        says=(
+            f"slowest call of a script: {worst.script} ({worst.situation}), {worst.ms:.1f} ms of "
+            f"Redis; {num_slow} of {len(calls):,} calls took over {SLOW_MS:.0f} ms",
+        ),
+        chart=Chart(x="commands of a call", y="ms of Redis", series=series, joined=False),
+    )
+
+
+def costs_table(found: Iterable[Row]) -> Table:
+    """A line for each row; those with a slow call are marked."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for header in ("script", "situation"):
+        shown.add_column(header, no_wrap=True)
+    for header in (*COUNTS, "median ms", "max ms", "median CPU ms", "CPU ms of max"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    for row in found:
+        shown.add_row(*_cells(row), style="bold red" if row.num_slow else "")
+    return shown
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.script,
+        row.situation,
+        str(row.calls),
+        f"{row.commands:,.0f}",
+        f"{row.max_commands:,}",
+        stated_bound(row.script),
+        f"{row.median_ms:.2f}",
+        f"{'! ' if row.num_slow else ''}{row.max_ms:.2f}",
+        f"{row.median_cpu_ms:.2f}",
+        f"{row.max_call_cpu_ms:.2f}",
+    )
+
+
+def _row(calls: Sequence[Call]) -> Row:
+    worst = max(calls, key=lambda call: call.ms)
+    return Row(
+        script=worst.script,
+        situation=worst.situation,
+        calls=len(calls),
+        commands=statistics.median(call.commands for call in calls),
+        max_commands=max(call.commands for call in calls),
+        median_ms=statistics.median(call.ms for call in calls),
+        max_ms=worst.ms,
+        median_cpu_ms=statistics.median(call.cpu_ms for call in calls),
+        max_call_cpu_ms=worst.cpu_ms,
+        num_slow=sum(map(_is_slow, calls)),
+    )
+
+
+def _is_slow(call: Call) -> bool:
+    return call.ms > SLOW_MS
+
+
+def _call(script: str, situation: str, before: dict[str, Any], after: dict[str, Any]) -> Call:
+    def grown(*names: str) -> float:
+        return sum(float(after[name]) - float(before.get(name, 0)) for name in names)
+
+    earlier = before.get("cmdstat_evalsha", {"usec": 0})
+    return Call(
+        script=script,
+        situation=situation,
+        commands=int(grown("total_commands_processed")) - OWN_COMMANDS,
+        ms=(after["cmdstat_evalsha"]["usec"] - earlier["usec"]) / 1e3,
+        cpu_ms=1e3 * grown("used_cpu_user_main_thread", "used_cpu_sys_main_thread"),
+    )
+
+
+def _sha(name: str) -> str:
+    return hashlib.sha1(source(name).encode()).hexdigest()

@@ -1,0 +1,104 @@
+"""Waiting until what was written outlives power loss and failover, for `--durability strict`."""
+
+from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
+
+from shared.connection import Redis, connect, redis_errors
+from shared.errors import RedisUnavailable, SettingsError
+from shared.sentinel import is_sentinel_url
+from shared.settings import PoolSettings
+
+TIMEOUT_MS = 1500
+"""Longest wait for one write; front ends give up on a call after two seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durability:
+    """The copies that a write must have before it is acknowledged."""
+
+    local: int
+    """1: it is synced to the append-only file of the server that took it; else 0."""
+    replicas: int
+    """How many replicas have it; with `local`, have it in their append-only files."""
+    timeout_ms: int = TIMEOUT_MS
+
+    async def confirm(self, connection: Redis) -> None:
+        """Wait for the copies of all that was written before the last write of `connection`.
+
+        Args:
+            connection: a client with one connection, since Redis looks at that one's writes only.
+
+        Raises:
+            RedisUnavailable: there are too few of them in time; they may still come.
+        """
+        try:
+            local, replicas = await self._wait(connection)
+        except ResponseError as error:  # its role or its file has changed since the start
+            raise RedisUnavailable(f"the write was not acknowledged: {error}") from error
+        if local < self.local:
+            raise self._lacks("the append-only file")
+        if replicas < self.replicas:
+            kind = "append-only files of replicas" if self.local else "replicas"
+            raise self._lacks(f"{self.replicas - replicas} of {self.replicas} {kind}")
+
+    async def _wait(self, connection: Redis) -> tuple[int, int]:
+        if not self.local:
+            return 0, int(await connection.wait(self.replicas, self.timeout_ms))
+        local, replicas = await connection.waitaof(self.local, self.replicas, self.timeout_ms)
+        return local, replicas
+
+    def _lacks(self, copies: str) -> RedisUnavailable:
+        return RedisUnavailable(
+            f"the write was not acknowledged by {copies} within {self.timeout_ms / 1000:g} s"
+        )
+
+
+async def durability_of(client: Redis, settings: PoolSettings) -> Durability | None:
+    """What `--durability` asks of the server that `client` reaches; None: not to wait.
+
+    Raises:
+        RedisUnavailable: Redis is away.
+        SettingsError: it has neither a file nor a replica that could be waited for.
+    """
+    if settings.durability == "default":
+        return None
+    with redis_errors():
+        local = await _syncs_each_write(client)
+        has_replica = (await client.info("replication")).get("connected_slaves", 0) > 0
+    replicas = has_replica or is_sentinel_url(settings.redis_url)
+    if not local and not replicas:
+        raise SettingsError(
+            "--durability strict: this Redis has no replica, and doesn't sync each write to an "
+            "append-only file; set `appendonly yes` and `appendfsync always` (Redis 7.2 or "
+            "later, or Valkey), or connect a replica"
+        )
+    return Durability(local=int(local), replicas=int(replicas))
+
+
+async def durability_at(settings: PoolSettings) -> Durability | None:
+    """`durability_of` for callers that have no client yet.
+
+    Raises:
+        RedisUnavailable: as `durability_of`.
+        SettingsError: as `durability_of`, or `redis_url` isn't the URL of a Redis.
+    """
+    client = connect(settings.redis_url)
+    try:
+        return await durability_of(client, settings)
+    finally:
+        await client.aclose()
+
+
+async def _syncs_each_write(client: Redis) -> bool:
+    if not (await client.info("persistence")).get("aof_enabled"):
+        return False
+    try:
+        (waitaof,) = await client.execute_command(  # type: ignore[no-untyped-call]
+            "COMMAND INFO", "WAITAOF"
+        )
+        found = await client.config_get("appendfsync")
+    except ResponseError:  # some services forbid them
+        return False
+    # With everysec some servers acknowledge before they sync: redis/redis#13793.
+    return bool(waitaof) and found.get("appendfsync") == "always"

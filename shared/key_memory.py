@@ -1,0 +1,73 @@
+"""Estimates how much memory each kind of key takes, from a random sample."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shared.connection import Redis
+from shared.keys import Keys
+
+NUM_SAMPLED = 200
+NUM_FIELDS = 64
+"""Fields or entries that are measured of a large key; the others count as their mean."""
+OTHER = "other"
+"""Keys of kinds that this version doesn't know."""
+
+
+async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
+    """Return the estimated bytes of the pool's keys, by the word after the pool's prefix.
+
+    Kinds of a single key are measured. Of the others `NUM_SAMPLED` random keys of the database are,
+    so that the estimate is right on average: rare large keys make it jump between calls.
+    """
+    kinds = key_kinds()
+    singles = [kind for kind, is_single in kinds.items() if is_single]
+    pipe = redis.pipeline(transaction=False)
+    pipe.dbsize()
+    for kind in singles:
+        pipe.memory_usage(keys.prefix + kind, samples=NUM_FIELDS)
+    for _ in range(NUM_SAMPLED):
+        pipe.randomkey()
+    num_keys, *replies = await pipe.execute()
+    measured = {kind: size or 0 for kind, size in zip(singles, replies, strict=False)}
+    drawn = [key for key in replies[len(singles) :] if key]
+    sampled = await _sampled_bytes(redis, _several(drawn, keys, kinds))
+    scale = num_keys / max(1, len(drawn))
+    estimated = {kind: round(size * scale) for kind, size in sampled.items()}
+    return {**dict.fromkeys((*kinds, OTHER), 0), **estimated, **measured}
+
+
+def key_kinds() -> dict[str, bool]:
+    """Return every kind of key of a pool, and whether there is only one such key."""
+    keys, kinds = Keys(""), {}
+    for name, member in vars(Keys).items():
+        if isinstance(member, property) and name != "prefix":
+            kinds[_kind(getattr(keys, name), keys)] = True
+        elif inspect.isfunction(member) and not name.startswith("_"):
+            arguments = [""] * (len(inspect.signature(member).parameters) - 1)
+            kinds[_kind(member(keys, *arguments), keys)] = False
+    return kinds
+
+
+def _kind(key: str, keys: Keys) -> str:
+    return key.removeprefix(keys.prefix).partition(":")[0]
+
+
+def _several(
+    drawn: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
+) -> list[tuple[str, bytes]]:
+    """The drawn keys of the pool, but for those that are the only ones of their kind."""
+    pool = [key for key in drawn if key.startswith(keys.prefix.encode())]
+    named = [(_kind(key.decode(errors="replace"), keys), key) for key in pool]
+    return [(kind if kind in kinds else OTHER, key) for kind, key in named if not kinds.get(kind)]
+
+
+async def _sampled_bytes(redis: Redis, sample: list[tuple[str, bytes]]) -> dict[str, int]:
+    pipe = redis.pipeline(transaction=False)
+    for _, key in sample:
+        pipe.memory_usage(key, samples=NUM_FIELDS)
+    sizes: list[Any] = await pipe.execute()
+    total: dict[str, int] = {}
+    for (kind, _), size in zip(sample, sizes, strict=True):
+        total[kind] = total.get(kind, 0) + (size or 0)  # a key may be gone by now
+    return total

@@ -1,0 +1,67 @@
+#!lua flags=allow-oom
+-- At most 1,000 commands.
+-- Ends overdue jobs, a page at a time: waiting ones, and running ones that their workers should have
+-- ended. Drops waiting ids whose hashes somebody deleted. Returns {how many it ended, 1 when there may
+-- be more}.
+local PAGE = 32
+local RUNNING_GRACE_MS = 5000 -- a worker ends its overdue jobs by itself
+local MAX_HEADS = 16 -- drawn by lot, so that all get their turn
+local now, lag = read_clock()
+local num_ended = 0
+
+local function end_waiting(job)
+  redis.call('ZREM', P .. 'q:' .. job.version, job.id)
+  reindex(job.version)
+  expire(job, now)
+  num_ended = num_ended + 1
+end
+
+local function end_running(job)
+  if now - lag < due_of(job) + RUNNING_GRACE_MS then
+    redis.call('ZADD', P .. 'due', due_of(job) + RUNNING_GRACE_MS, job.id)
+    return
+  end
+  redis.call('ZREM', P .. 'own:' .. job.owner, job.id)
+  end_job(job, 'expired', now, 'null', error_json('deadline_exceeded', 'the deadline passed'))
+  num_ended = num_ended + 1
+end
+
+-- A worker of the last version leaves these behind.
+local function clear(job)
+  redis.call('ZREM', P .. 'due', job.id)
+  if not job.state then return end
+  redis.call('SREM', P .. 'run:' .. job.version, job.id)
+  if job.bytes then
+    redis.call('HDEL', P .. 'job:' .. job.id, 'bytes')
+    count_bytes(job.tenant, -job.bytes)
+  end
+end
+
+local overdue = redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', now - lag, 'LIMIT', 0, PAGE)
+for _, id in ipairs(overdue) do
+  local job = read_job(id)
+  if job.state == 'queued' then
+    end_waiting(job)
+  elseif job.state == 'running' then
+    end_running(job)
+  else
+    clear(job)
+  end
+end
+
+-- A job that a front end of the last version enqueued isn't in `due`.
+local function look_at_head(version)
+  local id = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
+  local job = id and read_job(id)
+  if job and not job.state then
+    redis.call('ZREM', P .. 'q:' .. version, id)
+    count_waiting(nil, -1)
+    reindex(version)
+  elseif job and due_of(job) <= now - lag then
+    end_waiting(job)
+  end
+end
+
+local heads = redis.call('ZRANDMEMBER', P .. 'ready', MAX_HEADS)
+for _, version in ipairs(heads) do look_at_head(version) end
+return { num_ended, #overdue == PAGE and 1 or 0 }

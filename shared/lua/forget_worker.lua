@@ -1,0 +1,13 @@
+#!lua flags=allow-oom
+-- At most 1,300 commands.
+-- ARGV: wid. Takes a lost worker without jobs out of what it held, a page at a time. Returns 1 when
+-- nothing is left of it.
+local PAGE = 200
+local wid = ARGV[1]
+if is_registered(wid) or redis.call('EXISTS', P .. 'own:' .. wid) == 1 then return 1 end
+local held = redis.call('SRANDMEMBER', P .. 'has:' .. wid, PAGE)
+for _, version in ipairs(held) do unhold(wid, version) end
+if #held == PAGE then return 0 end
+redis.call('DEL', P .. 'w:' .. wid, P .. 'wake:' .. wid, P .. 'sent:' .. wid, P .. 'cancelled:' .. wid)
+redis.call('ZREM', P .. 'lost', wid)
+return 1

@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- At most 60 commands for each job; callers send 16 at a time.
+-- ARGV: wid {id checkpoint}... Takes jobs from a worker that left or was given up, with what it had
+-- shown of them beyond their checkpoints, or ''. Returns {requeued, ended}; false: it isn't lost.
+local wid, now = ARGV[1], now_ms()
+local num_owned = redis.call('ZSCORE', P .. 'lost', wid) -- -1: it left
+if not num_owned then return false end
+local death = tonumber(num_owned) >= 0 and { was_alone = tonumber(num_owned) == 1 } or nil
+local num = { requeued = 0, ended = 0 }
+for i = 2, #ARGV, 2 do
+  local outcome = give_back(wid, ARGV[i], ARGV[i + 1], death, now)
+  if outcome then num[outcome] = num[outcome] + 1 end
+end
+return { num.requeued, num.ended }

@@ -1,0 +1,119 @@
+import sys
+import unicodedata
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.context_length import RARE_BYTES, least_bytes, output_limit
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.ids import AdapterVersion, ApiId, JobId
+from shared.jobs import Endpoint, Job, SamplingParams
+
+DECOMPOSED = [
+    "e\u0302\u0301",
+    "K\u030c",
+    "\u212a",
+    "\u1fbe\u0308\u0301",
+    "\u1100\u1161\u11a8",
+    "\u0344",
+]
+TEXTS = st.lists(
+    st.one_of(st.text(), st.sampled_from([*DECOMPOSED, "\u2581 ", "a", "\u4f60"]))
+).map("".join)
+
+
+def job(endpoint: Endpoint = Endpoint.CHAT, *, max_tokens: int | None = None) -> Job:
+    return Job(
+        id=JobId("0" * 32),
+        endpoint=endpoint,
+        model="base",
+        version=AdapterVersion("base@0"),
+        sampling=SamplingParams(seed=1, max_tokens=max_tokens),
+        created_s=0,
+        deadline_ms=1000,
+        cost=10,
+        reply_to=ApiId("api"),
+    )
+
+
+def refusal(job: Job, num_tokens: int, *, is_least: bool = False) -> JobError:
+    with pytest.raises(JobFailed) as caught:
+        output_limit(job, num_tokens, 100, is_least=is_least)
+    return caught.value.error
+
+
+def test_without_max_tokens_an_answer_may_fill_the_context() -> None:
+    assert output_limit(job(), 30, 100) == 70
+
+
+def test_a_chat_answer_is_cut_to_the_context() -> None:
+    assert output_limit(job(max_tokens=80), 30, 100) == 70
+    assert output_limit(job(max_tokens=60), 30, 100) == 60
+
+
+def test_a_completion_over_the_context_is_refused_with_the_numbers() -> None:
+    error = refusal(job(Endpoint.COMPLETIONS, max_tokens=80), 30)
+    assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert all(number in error.message for number in ("100", "110", "30", "80"))
+    assert "at least" not in error.message
+
+
+@pytest.mark.parametrize(("endpoint", "param"), [("chat", "messages"), ("completions", "prompt")])
+def test_a_prompt_that_fills_the_context_is_refused(endpoint: str, param: str) -> None:
+    error = refusal(job(Endpoint(endpoint), max_tokens=5), 100)
+    assert (error.code, error.param) == (ErrorCode.CONTEXT_LENGTH_EXCEEDED, param)
+    assert "maximum context length is 100 tokens" in error.message
+
+
+@pytest.mark.parametrize("num_tokens", [99, 100])
+def test_a_refusal_says_that_only_the_least_number_of_tokens_is_known(num_tokens: int) -> None:
+    error = refusal(job(Endpoint.COMPLETIONS, max_tokens=5), num_tokens, is_least=True)
+    assert f"at least {num_tokens}" in error.message
+
+
+def test_ascii_counts_in_full_and_a_mark_as_the_space_that_it_may_stand_for() -> None:
+    assert least_bytes("one two") == 7
+    assert least_bytes("\u4f60\u597d caf\u00e9") == 6 + 4 + 2
+    assert least_bytes("\u2581\u2581") == 2
+    assert least_bytes("one\x04\ttwo") == 7
+
+
+@given(TEXTS)
+def test_composing_leaves_at_least_the_bytes_that_are_counted(text: str) -> None:
+    composed = unicodedata.normalize("NFC", text)
+    assert least_bytes(text) <= _num_bytes(composed.replace("\u2581", " "))
+    assert least_bytes(composed) <= _num_bytes(composed)
+
+
+@given(TEXTS, TEXTS)
+def test_composing_piece_by_piece_leaves_as_many(one: str, other: str) -> None:
+    pieces = [unicodedata.normalize("NFC", piece) for piece in (one, other)]
+    assert least_bytes(one + other) <= sum(map(_num_bytes, pieces))
+
+
+def test_no_composed_character_stands_for_more_than_is_counted() -> None:
+    """Weights: 4 a byte of ASCII, 1 of any other; each composed character has at least its parts'.
+
+    So a text has no more weight than four times the bytes of its composed form.
+    """
+    characters = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
+    parts = {c: d for c in characters if (d := unicodedata.normalize("NFD", c)) != c}
+    weight: dict[str, int] = defaultdict(int)
+    for character in characters:
+        if len(part := parts.get(character, character)) == 1:
+            weight[part] = max(weight[part], _weight(character))
+    for character, each in parts.items():
+        total = sum(weight[part] for part in each)
+        assert _weight(character) <= total
+        composed = unicodedata.normalize("NFC", character)
+        assert total <= 4 * _num_bytes(composed)
+
+
+def _weight(character: str) -> int:
+    return _num_bytes(character) * (4 if character.isascii() else 1)
+
+
+def _num_bytes(text: str) -> int:
+    return len(text.encode().translate(None, RARE_BYTES))

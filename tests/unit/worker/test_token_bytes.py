@@ -1,0 +1,177 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_tokenizer
+from tiny_tokenizers import CORPUS, EOS, byte_level_tokenizer, sentencepiece_tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import CodeLlamaTokenizer, PreTrainedTokenizerFast
+
+from shared.context_length import least_bytes
+from worker.token_bytes import max_token_bytes
+
+PIECES = [
+    *CORPUS,
+    EOS,
+    " " * 40,
+    "\u2581",
+    "\u2581the",
+    "<0x41>",
+    "\x04",
+    "e\u0302\u0301\u0327",
+    "\u1fbe\u0308\u0301",
+]
+TEXTS = st.lists(st.one_of(st.text(), st.sampled_from(PIECES))).map("".join)
+
+
+def composing_tokenizer() -> PreTrainedTokenizerFast:
+    """Qwen's kind: characters are composed, and words are split before they become bytes."""
+    hf = byte_level_tokenizer()
+    hf.backend_tokenizer.normalizer = normalizers.NFC()
+    hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\s+(?!\S)|\s+|\p{N}"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    hf.add_tokens(
+        [AddedToken("caf\u00e9 \u0958", normalized=True), AddedToken("<\uff5cend\uff5c>")]
+    )
+    return hf
+
+
+def metaspace_tokenizer() -> PreTrainedTokenizerFast:
+    """Sentencepiece's kind, as newer conversions write it."""
+    hf = sentencepiece_tokenizer()
+    hf.backend_tokenizer.normalizer = None
+    hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    return hf
+
+
+TOKENIZERS = [
+    byte_level_tokenizer(),
+    composing_tokenizer(),
+    sentencepiece_tokenizer(),
+    metaspace_tokenizer(),
+    tiny_tokenizer(),
+]
+
+
+@pytest.mark.parametrize("hf", TOKENIZERS)
+@given(text=TEXTS)
+def test_no_token_stands_for_more_bytes(hf: PreTrainedTokenizerFast, text: str) -> None:
+    num_tokens = len(hf(text, add_special_tokens=False)["input_ids"])
+    assert max_token_bytes(hf) > 0
+    assert num_tokens * max_token_bytes(hf) >= least_bytes(text)
+
+
+def test_the_bound_is_that_of_the_longest_token() -> None:
+    assert max_token_bytes(byte_level_tokenizer()) == len("今天天气很好".encode())
+    assert max_token_bytes(tiny_tokenizer()) == len("<|assistant|>")
+    hf = byte_level_tokenizer()
+    hf.add_tokens("x" * 50)
+    assert max_token_bytes(hf) == 50
+    assert len(hf("x" * 500)["input_ids"]) == 10
+
+
+def test_a_mark_counts_as_the_space_that_it_stands_for() -> None:
+    assert max_token_bytes(sentencepiece_tokenizer()) == len("\u4f60\u597d".encode())
+
+
+def stripping(hf: PreTrainedTokenizerFast) -> None:
+    hf.add_tokens(AddedToken("<mask>", lstrip=True))
+
+
+def truncating(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.enable_truncation(5)
+
+
+def lowercasing(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Lowercase()]
+    )
+
+
+def replacing(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.normalizer = normalizers.Replace("  ", " ")
+
+
+def removing(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("\n", "removed"), pre_tokenizers.ByteLevel()]
+    )
+
+
+def splitting_at_white_space(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel()]
+    )
+
+
+def leaving_the_prompt_out(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=EOS, pair="$A $B", special_tokens=[(EOS, 1)]
+    )
+
+
+def without_bytes(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.pre_tokenizer = None
+
+
+def suffixed(hf: PreTrainedTokenizerFast) -> None:
+    hf.backend_tokenizer.model.end_of_word_suffix = "</w>"
+
+
+def showing_the_last_turn_only(hf: PreTrainedTokenizerFast) -> None:
+    hf.chat_template = "{{ messages[-1].content }}"
+
+
+def refusing_chats(hf: PreTrainedTokenizerFast) -> None:
+    hf.chat_template = "{{ raise_exception('only tools') }}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        stripping,
+        truncating,
+        lowercasing,
+        replacing,
+        removing,
+        splitting_at_white_space,
+        leaving_the_prompt_out,
+        without_bytes,
+        suffixed,
+        showing_the_last_turn_only,
+        refusing_chats,
+    ],
+)
+def test_nothing_is_claimed_of_a_tokenizer_that_may_drop_text(
+    change: Callable[[PreTrainedTokenizerFast], None],
+) -> None:
+    hf = byte_level_tokenizer()
+    assert max_token_bytes(hf) > 0
+    change(hf)
+    assert max_token_bytes(hf) == 0
+
+
+def test_nothing_is_claimed_without_a_token_for_each_byte() -> None:
+    backend = Tokenizer(models.BPE(vocab={"a": 0, "<unk>": 1}, merges=[], unk_token="<unk>"))
+    assert max_token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend)) == 0
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel()
+    assert max_token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend)) == 0
+
+
+def test_nothing_is_claimed_of_other_models_than_bpe() -> None:
+    backend = Tokenizer(models.WordPiece(vocab={"a": 0, "<unk>": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel()
+    assert max_token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend)) == 0
+
+
+def test_nothing_is_claimed_of_classes_that_read_texts_in_their_own_way() -> None:
+    plain = sentencepiece_tokenizer().backend_tokenizer
+    names = plain.get_vocab()
+    hf = CodeLlamaTokenizer(vocab=names, merges=[])
+    assert max_token_bytes(hf) == 0
+    assert max_token_bytes(object()) == 0

@@ -1,0 +1,125 @@
+"""An engine that finishes no step loses its lease and its process; its jobs run on elsewhere."""
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+from scripted_engine import ScriptedEngine
+from worker_support import PROGRAM, Client, all_seamless, has_workers, until
+
+from ops.supervisor import Child, Supervisor
+from shared.errors import EngineStalled
+from shared.jobs import Job, JobState
+from worker.service import Worker
+
+LEASE_MS = 1000
+STALL_S = 1.0
+PROCESS_DEADLINE_S = 60.0
+
+
+async def test_a_worker_whose_engine_hangs_ends_and_another_finishes_its_jobs(
+    client: Client, start
+) -> None:
+    hanging, healthy = ScriptedEngine(step_s=0.002), ScriptedEngine(step_s=0.002)
+    hanging.may_step.clear()
+    with pytest.RaisesGroup(EngineStalled, flatten_subgroups=True):
+        async with start(hanging, lease_ms=600, stall_s=0.3) as worker:
+            jobs = [await client.send(max_tokens=20, seed=seed) for seed in range(3)]
+            await until(lambda: len(hanging.requests) == 3)
+            await until_ended(worker)
+    async with start(healthy, lease_ms=600):
+        ends = [await client.end_of(job) for job in jobs]
+    assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * 3
+    all_seamless(client, jobs)
+
+
+async def test_an_engine_that_is_slow_or_idle_is_not_stalled(client: Client, start) -> None:
+    engine = ScriptedEngine(step_s=0.1)
+    async with start(engine, stall_s=0.3):
+        job = await client.send(max_tokens=10)
+        assert (await client.end_of(job)).state is JobState.DONE
+        await asyncio.sleep(0.5)  # nothing to do for longer than that
+        job = await client.send(max_tokens=3)
+        assert (await client.end_of(job)).state is JobState.DONE
+
+
+async def test_a_worker_tells_for_how_long_its_engine_has_been_at_a_step(
+    client: Client, start
+) -> None:
+    engine = ScriptedEngine()
+    async with start(engine, lease_ms=300, stall_s=2.0):
+        engine.may_step.clear()
+        job = await client.send(max_tokens=3)
+
+        async def is_stalled() -> bool:
+            (worker,) = await client.queue.workers()
+            return worker.info.is_stalled and worker.info.step_ms >= 1000
+
+        await until(is_stalled)
+        engine.may_step.set()
+        assert (await client.end_of(job)).state is JobState.DONE
+
+
+async def test_a_process_with_a_hung_engine_exits_and_its_supervisor_starts_another(
+    client: Client, redis_url: str, pool: str, tmp_path: Path
+) -> None:
+    hang_file = tmp_path / "hang"
+    lines: list[str] = []
+    workers = [supervised(f"w{i}", redis_url, pool, hang_file, lines) for i in range(2)]
+    supervisor = Supervisor([workers])
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: has_workers(client.queue, 2), PROCESS_DEADLINE_S)
+    before = {worker.pid for worker in workers}
+    jobs = [await client.send(max_tokens=150, seed=seed) for seed in range(6)]
+    for job in jobs:
+        await client.until_shown(job, 5)
+    hung_s = time.monotonic()
+    hang_file.touch()
+    ends = [await client.end_of(job, 60) for job in jobs]
+    assert time.monotonic() - hung_s < STALL_S + 2 * LEASE_MS / 1000 + 150 * 0.01 + 2
+    assert not hang_file.exists()
+    assert [end.state for end in ends] == [JobState.DONE] * len(jobs)
+    assert any(end.try_ > 1 for end in ends)
+    all_seamless(client, jobs)
+    await until(lambda: has_workers(client.queue, 2), PROCESS_DEADLINE_S)
+    assert len(before & {worker.pid for worker in workers}) == 1
+    assert any("ended (exit code 1)" in line for line in lines)
+    assert any("engine_stalled" in line for line in lines)
+    supervisor.stop()
+    await running
+
+
+def supervised(name: str, redis_url: str, pool: str, hang_file: Path, lines: list[str]) -> Child:
+    settings = {"redis_url": redis_url, "pool": pool, "model": "scripted"}
+    settings |= {"lease_ms": LEASE_MS, "stall_s": STALL_S, "drain_s": 0, "max_num_seqs": 4}
+    words = [str(PROGRAM), orjson.dumps(settings).decode(), "0.01", str(hang_file)]
+    return Child(
+        name=name,
+        argv=[sys.executable, *words],
+        env=dict(os.environ),
+        stop_timeout_s=10,
+        show=lambda _, line: lines.append(line),
+    )
+
+
+async def until_ended(worker: Worker) -> None:
+    """Wait for an end that comes as an exception of the task group around."""
+    await asyncio.sleep(20)
+    raise AssertionError(f"{worker} still runs")
+
+
+async def test_a_job_whose_deadline_passes_is_ended_by_its_worker(
+    client: Client, engine: ScriptedEngine, start
+) -> None:
+    async with start(engine):
+        late: Job = await client.send(max_tokens=900, deadline_ms=700)
+        mate = await client.send(max_tokens=300)
+        end = await client.end_of(late)
+        assert (end.state, end.error.code) == (JobState.EXPIRED, "deadline_exceeded")
+        assert end.usage.completion_tokens > 0
+        assert (await client.end_of(mate)).state is JobState.DONE
+        assert not engine.requests
