@@ -89,6 +89,8 @@ class Queue:
         self._scripts = Scripts(redis, keys)
         self._views = Views(redis, keys)
         self._settlement = Settlement(redis, keys, self._scripts)
+        self._told: dict[WorkerId, set[AdapterVersion]] = {}
+        """What Redis was told that workers hold: claims name only what differs from it."""
 
     async def register(
         self,
@@ -100,6 +102,7 @@ class Queue:
     ) -> None:
         """Make a new worker known, with what it holds. A worker id is never used again."""
         await self._scripts.run("register", wid, lease_ms, encode_worker_info(info))
+        self._told[wid] = set()
         await self.set_residents(wid, add=residents)
 
     async def beat(
@@ -127,7 +130,7 @@ class Queue:
         args = wid, lease_ms, encode_worker_info(info), len(jobs), *_flat(jobs.items()), *loading
         reply = await self._scripts.run("beat", *args)
         if reply == -1:
-            raise _lease_lost(wid)
+            raise self._lease_lost(wid)
         booked, fenced, cancelled, forgotten = reply
         return Standing(
             booked=booked,
@@ -162,7 +165,12 @@ class Queue:
     ) -> list[AdapterVersion]:
         shared = await self._scripts.run("residents", wid, num_added, *versions)
         if shared == 0:
-            raise _lease_lost(wid)
+            raise self._lease_lost(wid)
+        told = self._told.setdefault(wid, set())
+        if num_added:
+            told.update(versions)
+        else:
+            told.difference_update(versions)
         return [AdapterVersion(version.decode()) for version in shared]
 
     async def shrink(
@@ -192,7 +200,7 @@ class Queue:
             args = [(version, copies[version], int(version in due)) for version in page]
             found = await self._scripts.run("shrink", wid, steal_ms, *_flat(args))
             if found == 0:
-                raise _lease_lost(wid)
+                raise self._lease_lost(wid)
             standing |= zip(page, (Copy(raw.decode()) for raw in found), strict=True)
         return standing
 
@@ -274,8 +282,10 @@ class Queue:
             LeaseLost: the worker was given up.
         """
         epoch = secrets.randbits(EPOCH_BITS) or 1
+        told, held = self._told.get(wid, set()), set(residents)
+        more, less = held - told, told - held
         args: list[Arg] = [epoch, sequences, tokens, steal_ms, max_cold, load_ms]
-        args += [len(residents), *residents, *refused]
+        args += [len(more), *more, len(less), *less, *refused]
         reply = await self._scripts.run(
             "claim", wid, *args, durability=self._durability, is_promise=_takes_jobs
         )
@@ -287,7 +297,7 @@ class Queue:
                     undecodable=tuple(each for each in entries if isinstance(each, Undecodable)),
                     next_steal_ms=next_steal_ms if next_steal_ms >= 0 else None,
                 )
-        raise _lease_lost(wid)
+        raise self._lease_lost(wid)
 
     async def wait(self, wid: WorkerId, *, timeout_s: float) -> Mail | None:
         """The next message to the worker; None after `timeout_s`, at most two seconds.
@@ -339,7 +349,7 @@ class Queue:
         args += _flat((tokens.job, encode_events([tokens])) for tokens in checkpoints)
         reply = await self._scripts.run("publish", wid, *args)
         if reply == 0:
-            raise _lease_lost(wid)
+            raise self._lease_lost(wid)
         fenced, cancelled = reply
         return Standing(fenced=_ids(fenced), cancelled=_ids(cancelled))
 
@@ -378,6 +388,7 @@ class Queue:
 
     async def leave(self, wid: WorkerId) -> None:
         """Sign a worker off; jobs that it still owns are released."""
+        self._told.pop(wid, None)
         await self._scripts.run("leave", wid)
         await self._settlement.settle(wid)
 
@@ -417,6 +428,10 @@ class Queue:
         """Give back jobs that are booked on the worker for `grace_ms`, but not `known` to it."""
         unknown = await self._scripts.run("reconcile", wid, grace_ms, *known)
         return await self._settlement.release(wid, [JobId(raw.decode()) for raw in unknown])
+
+    def _lease_lost(self, wid: WorkerId) -> LeaseLost:
+        self._told.pop(wid, None)
+        return LeaseLost(f"worker {wid} was given up: its lease ended, its jobs run elsewhere")
 
     async def job_view(self, job_id: JobId) -> JobView | None:
         """The job, or None when it is unknown or no longer kept."""
@@ -514,7 +529,3 @@ def _too_large(job: Job, most: int) -> JobError:
         "max_tokens"
     )
     return JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message=message, param="n")
-
-
-def _lease_lost(wid: WorkerId) -> LeaseLost:
-    return LeaseLost(f"worker {wid} was given up: its lease ended, its jobs run elsewhere")

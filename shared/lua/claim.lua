@@ -1,21 +1,21 @@
 #!lua flags=allow-oom
--- At most 2,500 commands, and 8 for each of `sequences` up to 64.
--- ARGV: wid epoch sequences tokens steal_ms max_cold load_ms num_residents resident... refused...
+-- At most 3,000 commands.
+-- ARGV: wid epoch sequences tokens steal_ms max_cold load_ms num_more more... num_less less...
+-- refused...
+-- The worker's own versions are those that `residents` told, and these more, without these less.
 -- Returns {'lost'} | {'ok', ms until the next steal or -1, {id, try, suspect, body, ms left}...}.
 local wid, epoch = ARGV[1], ARGV[2]
 local room = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = tonumber(ARGV[6]) }
 local steal_ms, load_ms = tonumber(ARGV[5]), tonumber(ARGV[7])
-local FIRST_RESIDENT = 9
 local OVERDUE = 8 -- times steal_ms: a foreign head that waits longer goes before own heads
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
 local PAGE = 64
 local MAX_PAGES = 4
 local NAMES_PAGE = 512 -- versions looked up in one command
-local MAX_NAMES = 16384 -- waiting versions among which own ones are looked for
 local SPARE_SOURCES = 16 -- own versions beyond `sequences`, as jobs may be passed by
 local MAX_TAKEN = 64
-local MAX_EXAMINED = 256
-local MAX_EXPIRED = 64
+local MAX_EXAMINED = 128
+local MAX_EXPIRED = 32
 local MAX_LOOKS = 32 -- at foreign heads, for their age
 local RESERVED_MS = 5000 -- a draining worker renews its reservation with each claim
 
@@ -26,10 +26,26 @@ local taken, touched, num_taken_of = {}, {}, {} -- the last by tenant
 local virtual_time, examined, num_expired, next_steal = 0, 0, 0, -1
 -- Nothing more is taken once a job must not be overtaken, or has to run alone.
 local is_closed = room.sequences <= 0
-local num_residents = tonumber(ARGV[FIRST_RESIDENT - 1])
-local is_resident, is_refused = {}, {}
-for i = FIRST_RESIDENT, FIRST_RESIDENT - 1 + num_residents do is_resident[ARGV[i]] = true end
-for i = FIRST_RESIDENT + num_residents, #ARGV do is_refused[ARGV[i]] = true end
+
+local next_arg = 8
+local function read_set()
+  local set, last = {}, next_arg + tonumber(ARGV[next_arg])
+  for i = next_arg + 1, last do set[ARGV[i]] = true end
+  next_arg = last + 1
+  return set
+end
+
+local more, less = read_set(), read_set()
+local is_refused = {}
+for i = next_arg, #ARGV do is_refused[ARGV[i]] = true end
+local is_own = {} -- by version, of those that were looked up
+
+local function look_up(versions)
+  local told = #versions > 0 and redis.call('SMISMEMBER', P .. 'has:' .. wid, unpack(versions)) or {}
+  for i, version in ipairs(versions) do
+    is_own[version] = more[version] or (told[i] == 1 and not less[version])
+  end
+end
 
 local function runs_suspect()
   if num_owned ~= 1 then return false end
@@ -84,13 +100,14 @@ end
 
 local function pass_by(source) source.at, source.skipped = source.at + 2, source.skipped + 1 end
 
-local own_capacity
+local largest, own_capacity
 -- Whether another worker holds so many tokens, and this one doesn't.
 local function is_for_larger(job)
-  local largest = redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2]
-  own_capacity = own_capacity or redis.call('ZSCORE', P .. 'capacity', wid) or largest
-  return largest and tonumber(job.cost) > tonumber(own_capacity)
-    and tonumber(job.cost) <= tonumber(largest)
+  if largest == nil then
+    largest = tonumber(redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2] or 0)
+    own_capacity = tonumber(redis.call('ZSCORE', P .. 'capacity', wid) or largest)
+  end
+  return tonumber(job.cost) > own_capacity and tonumber(job.cost) <= largest
 end
 
 -- A suspect needs an empty worker, a large job a large gap. The first busy worker that meets it keeps
@@ -140,55 +157,71 @@ local function serve_from(source, most)
   return #taken > before
 end
 
-local function by_score(a, b) return a.score < b.score end
+-- Versions of a worker that holds many: the first of them that wait, as many as there may be jobs
+-- taken. Most often these are among the first that wait at all.
+local function first_of_many()
+  local names, most = {}, math.min(room.sequences, MAX_TAKEN) + SPARE_SOURCES
+  local heads = redis.call('ZRANGE', P .. 'ready', 0, NAMES_PAGE - 1)
+  look_up(heads)
+  for _, version in ipairs(heads) do
+    if is_own[version] then names[#names + 1] = version end
+  end
+  if #heads < NAMES_PAGE or #names >= most then return names end
+  names = {}
+  for version in pairs(more) do names[#names + 1] = version end
+  local told = redis.call('ZINTER', 2, P .. 'ready', P .. 'has:' .. wid, 'WEIGHTS', 1, 0)
+  for _, version in ipairs(told) do
+    if #names >= most then break end
+    if not less[version] then names[#names + 1] = version end
+  end
+  return names
+end
 
--- Of few own versions, those that wait.
-local function sources_of_residents()
-  local sources, names = {}, {}
-  for i = 1, num_residents do names[i] = ARGV[FIRST_RESIDENT - 1 + i] end
-  if #names == 0 then return sources end
-  local scores = redis.call('ZMSCORE', P .. 'ready', unpack(names))
-  for i, name in ipairs(names) do
-    if scores[i] then sources[#sources + 1] = open(name, tonumber(scores[i])) end
+local function own_names()
+  if redis.call('SCARD', P .. 'has:' .. wid) > NAMES_PAGE then return first_of_many() end
+  local names = {}
+  for _, version in ipairs(redis.call('SMEMBERS', P .. 'has:' .. wid)) do
+    if not less[version] and not more[version] then names[#names + 1] = version end
+  end
+  for version in pairs(more) do names[#names + 1] = version end
+  return names
+end
+
+local function by_score(a, b)
+  if a.score ~= b.score then return a.score < b.score end
+  return a.version < b.version
+end
+
+-- The queues of own versions that wait, in the order of their heads.
+local function own_sources()
+  local sources, names = {}, own_names()
+  for first = 1, #names, NAMES_PAGE do
+    local page = { unpack(names, first, math.min(first + NAMES_PAGE - 1, #names)) }
+    local scores = redis.call('ZMSCORE', P .. 'ready', unpack(page))
+    for i, name in ipairs(page) do
+      if scores[i] then sources[#sources + 1] = open(name, tonumber(scores[i])) end
+    end
   end
   table.sort(sources, by_score)
   return sources
 end
 
--- Of many own versions, the first that wait: as many as there may be jobs taken.
-local function sources_of_ready()
-  local sources, most = {}, math.min(room.sequences, MAX_TAKEN) + SPARE_SOURCES
-  for first = 0, MAX_NAMES - 1, NAMES_PAGE do
-    local heads = redis.call('ZRANGE', P .. 'ready', first, first + NAMES_PAGE - 1, 'WITHSCORES')
-    for i = 1, #heads, 2 do
-      if is_resident[heads[i]] then
-        sources[#sources + 1] = open(heads[i], tonumber(heads[i + 1]))
-        if #sources >= most then return sources end
-      end
-    end
-    if #heads < 2 * NAMES_PAGE then return sources end
+local function insert_by_score(sources, source)
+  local low, high = 1, #sources + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if sources[middle].score < source.score then low = middle + 1 else high = middle end
   end
-  return sources
-end
-
-local function own_sources()
-  return num_residents <= NAMES_PAGE and sources_of_residents() or sources_of_ready()
+  table.insert(sources, low, source)
 end
 
 -- Merge the sources by the scores of their heads.
 local function serve_merged(sources)
   while not is_done() and sources[1] do
-    local id = peek(sources[1])
-    if id then serve(sources[1], id) end
-    if not id or not peek(sources[1]) then
-      table.remove(sources, 1)
-    else
-      local i = 1
-      while sources[i + 1] and sources[i + 1].score < sources[i].score do
-        sources[i], sources[i + 1] = sources[i + 1], sources[i]
-        i = i + 1
-      end
-    end
+    local source = table.remove(sources, 1)
+    local id = peek(source)
+    if id then serve(source, id) end
+    if id and peek(source) then insert_by_score(sources, source) end
   end
 end
 
@@ -197,7 +230,7 @@ local function another_loads(version)
   return loader and loader ~= wid
 end
 
-local function is_foreign(version) return not is_resident[version] and not is_refused[version] end
+local function is_foreign(version) return not is_own[version] and not is_refused[version] end
 
 local function start_load(version)
   redis.call('SET', P .. 'load:' .. version, wid, 'NX', 'PX', LOAD_LOCK_MS)
@@ -210,6 +243,7 @@ local function serve_overdue(own_score)
   local heads = redis.call('ZRANGE', P .. 'ready', '-inf', string.format('(%.17g', own_score),
     'BYSCORE', 'LIMIT', 0, PAGE)
   local looks = 0
+  look_up(heads)
   for _, version in ipairs(heads) do
     if is_foreign(version) and looks < MAX_LOOKS and not another_loads(version) then
       looks = looks + 1
@@ -246,6 +280,7 @@ local function serve_foreign()
     local heads = redis.call('ZRANGE', P .. 'ready', page * PAGE, page * PAGE + PAGE - 1)
     if #heads == 0 then return end
     local cold = redis.call('ZMSCORE', P .. 'cold', unpack(heads))
+    look_up(heads)
     for i, version in ipairs(heads) do
       if is_done() or room.cold <= 0 then return end
       local may_take = is_foreign(version)

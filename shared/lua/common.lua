@@ -16,7 +16,7 @@ local DEATHS_UNTIL_SUSPECT = 2
 local DEFAULT_STALL_MS = 3000
 local MAX_KEPT_BODY = 65536 -- bytes of a request that is kept after its job's end
 local MAX_SENT = 64 -- publications that may hold tokens without a checkpoint; see worker/publisher.py
-local SAMPLE = 16 -- holders of a version that are looked at, where there may be a thousand
+local SAMPLE = 16 -- holders of a version that are looked at for a parked one
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -71,7 +71,8 @@ local function pardon(wid)
   redis.call('DEL', P .. 'charged:' .. wid)
 end
 
--- Whether the worker that calls is in the pool.
+-- Whether the worker that calls is in the pool. When it isn't, its first call takes up to 5 commands
+-- more for each job that it lost.
 local function is_worker(wid)
   if is_registered(wid) then return true end
   pardon(wid)

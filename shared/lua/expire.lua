@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- At most 1,000 commands.
+-- At most 1,100 commands.
 -- Ends overdue jobs, a page at a time: waiting ones, and running ones that their workers should have
 -- ended. Drops waiting ids whose hashes somebody deleted. Returns {how many it ended, 1 when there may
 -- be more}.
-local PAGE = 32
+local PAGE = 24
 local RUNNING_GRACE_MS = 5000 -- a worker ends its overdue jobs by itself
 local MAX_HEADS = 16 -- drawn by lot, so that all get their turn
 local now, lag = read_clock()

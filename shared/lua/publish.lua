@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 6 commands, 2 for each API process and 2 for each checkpoint.
+-- At most 7 commands, 2 for each API process and 2 for each checkpoint.
 -- ARGV: wid num_jobs {id epoch}... num_apis {api payload}... {job payload}...
 -- Returns {jobs that aren't the worker's, jobs that are cancelled}; if there are any of the first,
 -- nothing was written. 0: the worker was given up, nothing was written, and what its jobs have shown

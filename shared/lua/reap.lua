@@ -4,7 +4,7 @@
 -- are so at a later call. Does nothing when the last call is less than about every_ms ago, so that one
 -- process sweeps at a time. Returns {given up by this call, lost worker that isn't settled yet...};
 -- false: it did nothing.
-local MAX_WORKERS = 100
+local MAX_WORKERS = 50
 local MAX_LOST = 64
 local MAX_LEASE_MS = 20000
 local DEFAULT_LEASE_MS = 6000

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 50 commands for each version; callers send 32 at a time.
+-- At most 35 commands for each version; callers send 32 at a time.
 -- ARGV: wid steal_ms {version running is_due}... Takes the worker out of the holders of due copies
 -- that are surplus. Returns how each stands: 'needed' | 'surplus' | 'gone' | 'sole'; 0 when the worker
 -- was given up.

@@ -1,4 +1,5 @@
 -- Put behind common.lua in the scripts that decide how many workers hold a version.
+local LOOKS = 8 -- at holders of a version, where there may be a thousand
 local SLACK = 2 -- times the room that a copy's jobs take must be free elsewhere to do without it
 
 -- Whether jobs that wait for full workers need one more: the last of them would wait for longer
@@ -29,7 +30,7 @@ end
 -- how many holders these are. Of many holders some are drawn by lot and stand for all.
 local function room_of_holders(version, wid)
   local key, free, running, looked = P .. 'on:' .. version, 0, 0, 0
-  for _, holder in ipairs(redis.call('SRANDMEMBER', key, SAMPLE)) do
+  for _, holder in ipairs(redis.call('SRANDMEMBER', key, LOOKS)) do
     if holder ~= wid then
       looked = looked + 1
       free, running = free + load_of(holder).free, running + load_of(holder).owned

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- At most 1,600 commands.
+-- At most 800 commands.
 -- Forgets retired versions that no job waits or runs for; workers hear of it by their next beats.
 -- Anybody may call it; it looks once a second. Returns the forgotten versions.
 local EVERY_MS = 900
 -- A request may be between its admission and the queue when its version is superseded.
 local GRACE_MS = 10000
-local MAX_LOOKS = 256 -- drawn by lot, so that all get their turn
+local MAX_LOOKS = 128 -- drawn by lot, so that all get their turn
 local now = now_ms()
 if redis.call('EXISTS', P .. 'retired') == 0 then return {} end
 if math.abs(now - (redis.call('HGET', P .. 'cnt', 'swept_versions') or 0)) < EVERY_MS then return {} end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 20 commands.
+-- At most 30 commands.
 -- ARGV: name. No new job comes in for any version of the name; those that wait or run end normally.
 -- Returns 1, 0 when the name was unloaded before, or -1 when there was never such a name.
 local name = ARGV[1]

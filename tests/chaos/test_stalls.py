@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import openai
 import pytest
@@ -73,7 +74,7 @@ async def test_a_redis_that_stands_still_costs_nobody_anything(
         streams = greedy_streams(NUM_RUNNING + NUM_WAITING, lengths=(300, 400), seed=number + 10)
         num_ended = sum((await queue.counts()).totals.values())
         async with followed(server.api_url, streams):
-            await eventually(lambda: all_are_in(queue, num_ended), within_s=PATIENCE_S)
+            await eventually(partial(all_are_in, queue, num_ended), within_s=PATIENCE_S)
             os.kill(server.redis.pid, signal.SIGSTOP)
             await asyncio.sleep(stall_s)
             os.kill(server.redis.pid, signal.SIGCONT)

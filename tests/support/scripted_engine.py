@@ -1,8 +1,9 @@
 """An engine whose tokens are known beforehand, behind a real worker.
 
 Run as a program it is such a worker:
-`scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S [FILE]`; its engine hangs for ever in a
-step that finds, and deletes, the file.
+`scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S [FILE [SALT]]`; its engine hangs for
+ever in a step that finds, and deletes, the file. Engines of different salts give different tokens,
+so that no job may mix what two of them drew for one position.
 """
 
 import sys
@@ -162,6 +163,7 @@ class ScriptedEngine:
         """What all answers are, in place of the expected ids."""
         self.breaks_next_step = False
         self.hang_file: Path | None = None
+        self.salt = 0
         self.num_failures_in_a_row = 0
         self.most_at_once = 0
         self.may_step = threading.Event()
@@ -260,7 +262,7 @@ class ScriptedEngine:
             return self.says[position % len(self.says)]
         version = request.version or BASE.version
         sampling = request.sampling
-        return expected_id(sampling.seed, sampling.choice, position, version)
+        return expected_id(sampling.seed + self.salt, sampling.choice, position, version)
 
     def _fail(self, request: Request, message: str) -> StepOutput:
         del self.requests[request.id]
@@ -334,6 +336,7 @@ def main() -> None:
     settings = WorkerSettings(**orjson.loads(sys.argv[1]))
     engine = ScriptedEngine(step_s=float(sys.argv[2]))
     engine.hang_file = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    engine.salt = int(sys.argv[4]) if len(sys.argv) > 4 else 0
     run_with(settings, lambda _: scripted_model(engine))
 
 

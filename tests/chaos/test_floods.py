@@ -1,0 +1,134 @@
+"""Connections that send half a request, and clients that never read, cost the others nothing."""
+
+import asyncio
+import socket
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+from scripted_engine import BASE
+from servers import Process, start_lorikeet, wait_for
+from worker_support import worker_process
+
+from ops.embedded import EmbeddedRedis, start_redis
+
+HALF_SENT, SILENT = 1000, 200
+REQUESTS = 300
+PORT = 23431
+URL = f"http://127.0.0.1:{PORT}"
+MIB = 1 << 20
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    server = start_redis(None)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def front_end(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Process]:
+    """A front end that waits for ten seconds, and a worker that computes a token each 5 ms."""
+    log = tmp_path / "api.log"
+    words = ["api", "--port", str(PORT), "--redis-url", server.url, "--body-timeout-s", "10"]
+    process = start_lorikeet(words, log)
+    with worker_process(server.url, "main", step_s=0.005, max_num_seqs=512):
+        wait_for(is_ready, log.read_text, process)
+        yield process
+    process.kill()
+    process.wait()
+
+
+def is_ready() -> bool:
+    try:
+        return httpx.get(f"{URL}/ready", timeout=3).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def test_the_others_latency_and_the_front_ends_memory_stay_as_they_are(
+    front_end: Process, record_property
+) -> None:
+    memory = psutil.Process(front_end.pid).memory_info
+    async with httpx.AsyncClient(base_url=URL, timeout=30) as client:
+        await latencies(client, REQUESTS)  # it warms up
+        before = statistics.median(await latencies(client, REQUESTS))
+        rss = memory().rss
+        sockets = [*half_sent(HALF_SENT), *silent_readers(SILENT)]
+        try:
+            during = statistics.median(await latencies(client, REQUESTS))
+            peak = memory().rss
+            for _ in range(20):
+                await asyncio.sleep(1)
+                peak = max(peak, memory().rss)
+            later = statistics.median(await latencies(client, REQUESTS))
+            num_open = sum(not is_closed(each) for each in sockets[:HALF_SENT])
+        finally:
+            for each in sockets:
+                each.close()
+    growth = (peak - rss) / MIB
+    record_property("median_ms", [1000 * each for each in (before, during, later)])
+    record_property("growth_mib", growth)
+    found = f"{before=:.4f} {during=:.4f} {later=:.4f} {growth=:.1f} {num_open=}"
+    assert max(during, later) < 1.5 * before, found
+    assert growth < 64, found
+    assert num_open == 0, found
+
+
+async def latencies(client: httpx.AsyncClient, count: int) -> Sequence[float]:
+    """Seconds that answers of one token take, one after another."""
+    body = {"model": BASE.name, "prompt": "hello", "max_tokens": 1}
+    found = []
+    for _ in range(count):
+        start_s = time.perf_counter()
+        reply = await client.post("/v1/completions", json=body)
+        assert reply.status_code == 200
+        found.append(time.perf_counter() - start_s)
+    return found
+
+
+def connection() -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", PORT))
+    return made
+
+
+def half_sent(count: int) -> list[socket.socket]:
+    """Requests whose headers, or bodies, never end."""
+    sockets = [connection() for _ in range(count)]
+    for number, each in enumerate(sockets):
+        each.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n")
+        if number % 2:
+            each.sendall(b"Content-Length: 100000\r\n\r\n{")
+    return sockets
+
+
+def silent_readers(count: int) -> list[socket.socket]:
+    """Clients of long streams who read nothing of them."""
+    body = {"model": BASE.name, "prompt": "hello", "stream": True, "ignore_eos": True}
+    raw = orjson.dumps({**body, "max_tokens": 900})
+    sockets = [connection() for _ in range(count)]
+    for each in sockets:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n"
+        each.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + raw)
+    return sockets
+
+
+def is_closed(each: socket.socket) -> bool:
+    """Whether the server has ended it, whatever it said before."""
+    each.setblocking(False)
+    try:
+        while each.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

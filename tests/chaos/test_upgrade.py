@@ -1,0 +1,113 @@
+"""Processes of the last release and of this one serve one pool together.
+
+The last release is the commit in the variable PREVIOUS, by default the one before this.
+"""
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from served_tiny import NAMES, TinyModels
+from servers import wait_for
+
+from ops.embedded import EmbeddedRedis, start_redis
+from shared.connection import connect
+from shared.ids import JobId
+from shared.jobs import JobState
+from shared.keys import Keys
+from shared.queue import Queue
+
+NEW = Path(__file__).parents[2]
+NUM_JOBS = 200
+PORT = 23421
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source of the last release."""
+    folder = tmp_path_factory.mktemp("old")
+    commit = os.environ.get("PREVIOUS", "HEAD~1")
+    command = ["git", "-C", str(NEW), "archive", commit]
+    packed = subprocess.run(command, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    server = start_redis(None)
+    yield server
+    server.stop()
+
+
+@contextmanager
+def process(source: Path, log: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of the command line in `source`."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("LORIKEET_")}
+    env |= {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-P", "-m", "ops.cli", *words]
+    with log.open("wb") as file:
+        running = subprocess.Popen(
+            command, env=env, cwd=source, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+@pytest.mark.parametrize(("api", "worker"), [("new", "old"), ("old", "new")])
+async def test_two_hundred_jobs_end_as_done_whoever_is_upgraded_first(
+    old: Path, server: EmbeddedRedis, models: TinyModels, tmp_path: Path, api: str, worker: str
+) -> None:
+    sources = {"new": NEW, "old": old}
+    redis_url = ("--redis-url", server.url)
+    logs = {name: tmp_path / f"{name}.log" for name in ("api", "worker", "control")}
+    with (
+        process(sources[api], logs["api"], "api", "--port", str(PORT), *redis_url) as front_end,
+        process(sources[worker], logs["worker"], "worker", *redis_url, *models.flags),
+        process(NEW, logs["control"], "control", *redis_url),
+    ):
+        await asyncio.to_thread(wait_for, is_ready, logs["worker"].read_text, front_end)
+        base_url = f"http://127.0.0.1:{PORT}/v1"
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+            answers = await asyncio.gather(*(ask(client, i) for i in range(NUM_JOBS)))
+        redis = connect(server.url)
+        queue = Queue(redis, Keys("main"))
+        views = [await queue.job_view(JobId(name.removeprefix("cmpl-"))) for name in answers]
+        counts = await queue.counts()
+        await redis.aclose()
+    assert [view.state for view in views if view] == [JobState.DONE] * NUM_JOBS
+    assert counts.totals[JobState.DONE] == NUM_JOBS
+    assert (counts.waiting, counts.retried, counts.workers_lost) == (0, 0, 0)
+
+
+def is_ready() -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{PORT}/ready", timeout=3).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def ask(client: openai.AsyncOpenAI, number: int) -> str:
+    """The id of an answer, every second of which is streamed."""
+    options = {"model": NAMES[number % len(NAMES)], "prompt": f"hello {number}", "max_tokens": 20}
+    if number % 2:
+        return (await client.completions.create(**options)).id
+    name, finish = "", None
+    async for chunk in await client.completions.create(**options, stream=True):
+        name, finish = chunk.id, chunk.choices[0].finish_reason
+    assert finish
+    return name
