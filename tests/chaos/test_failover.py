@@ -17,7 +17,7 @@ from queue_support import eventually
 from scripted_engine import BASE
 from sentinels import Replicated
 from servers import start_lorikeet, wait_for
-from worker_support import PROGRAM
+from worker_support import PROGRAM, has_workers
 
 from shared.connection import connect
 from shared.keys import Keys
@@ -127,6 +127,7 @@ async def run_load(folder: Path, port: int, mode: Mode) -> Load:
     try:
         with scripted_worker(servers.url, 1, mode), scripted_worker(servers.url, 7, mode):
             async with front_end(folder, servers.url, port, mode) as api_url:
+                await workers_are_there(servers.url, 2)
                 load = Load(api_url)
                 async with (
                     httpx.AsyncClient(base_url=api_url, timeout=120) as client,
@@ -141,6 +142,13 @@ async def run_load(folder: Path, port: int, mode: Mode) -> Load:
                 return load
     finally:
         servers.stop()
+
+
+async def workers_are_there(url: str, count: int) -> None:
+    redis = connect(url)
+    queue = Queue(redis, Keys("main"))
+    await eventually(lambda: has_workers(queue, count), within_s=30)
+    await redis.aclose()
 
 
 async def check_nothing_is_spliced(load: Load, url: str) -> None:

@@ -187,7 +187,10 @@ class Replicated:
         return found == (len(self._sentinels) - 1, len(self.ports) - 1)
 
     async def _is_in_step(self, port: int) -> bool:
-        role = await self.ask(port, "ROLE")
+        try:
+            role = await self.ask(port, "ROLE")
+        except REDIS_DOWN:  # a Sentinel that makes it a replica ends its connections
+            return False
         return role[0] == b"slave" and role[3] == b"connected"
 
 
