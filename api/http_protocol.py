@@ -84,7 +84,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Whatever the kernel doesn't take pauses the app, so at most one message waits here.
         transport.set_write_buffer_limits(high=0)
-        _bound_kernel_buffer(transport)
+        _set_options(transport)
         num_over = len(self.connections) - self._limits.max_connections
         if num_over > self._limits.max_connections:
             self._on_refused(Refusal.TOO_MANY_CONNECTIONS)
@@ -256,8 +256,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._read_timer = self._send_timer = None
 
 
-def _bound_kernel_buffer(transport: asyncio.Transport) -> None:
-    """Let the kernel hold little for one client; it also shows sooner that a client reads."""
+def _set_options(transport: asyncio.Transport) -> None:
+    """Send at once, and let the kernel hold little for one client.
+
+    asyncio switches Nagle's algorithm off only for sockets that were made with the number of TCP.
+    Else a response's second part waits for the acknowledgement of the first: 40 ms with most
+    clients. A small buffer also shows sooner whether a client reads.
+    """
     connection = transport.get_extra_info("socket")
-    if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_KERNEL_BYTES)

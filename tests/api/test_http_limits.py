@@ -135,6 +135,17 @@ def with_headers(num_bytes: int) -> bytes:
     return GET + b"X-Fill: " + b"a" * fill + b"\r\n\r\n"
 
 
+async def test_a_response_in_two_parts_does_not_wait_for_an_acknowledgement(
+    server: RunningApp,
+) -> None:
+    async with connected(server) as client:
+        await client.send(GET + b"\r\n")
+        await client.until(OK)
+        (connection,) = server.server.server_state.connections
+        option = connection.transport.get_extra_info("socket").getsockopt
+        assert option(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @limited(max_header_bytes=2000)
 async def test_headers_are_taken_up_to_the_limit_and_refused_above_it(server: RunningApp) -> None:
     async with connected(server) as client:
