@@ -101,7 +101,7 @@ async def _why_not(pool: Pool, job_id: str) -> JobFailed:
     view = await _view(pool, job_id)
     reason = "only dead and failed jobs can be tried anew"
     if view.state in (JobState.DEAD, JobState.FAILED):
-        reason = "it was tried anew before, or would fail again"
+        reason = "it was tried anew before, would fail again, or its request is too large to keep"
     message = f"job {job_id} is {view.state.value}: {reason}"
     return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
 

@@ -29,13 +29,14 @@ local is_closed = room.sequences <= 0
 
 local next_arg = 8
 local function read_set()
-  local set, last = {}, next_arg + tonumber(ARGV[next_arg])
-  for i = next_arg + 1, last do set[ARGV[i]] = true end
-  next_arg = last + 1
-  return set
+  local set, num = {}, tonumber(ARGV[next_arg])
+  for i = next_arg + 1, next_arg + num do set[ARGV[i]] = true end
+  next_arg = next_arg + num + 1
+  return set, num
 end
 
-local more, less = read_set(), read_set()
+local more, num_more = read_set()
+local less = read_set()
 local is_refused = {}
 for i = next_arg, #ARGV do is_refused[ARGV[i]] = true end
 local is_own = {} -- by version, of those that were looked up
@@ -168,17 +169,21 @@ local function first_of_many()
   end
   if #heads < NAMES_PAGE or #names >= most then return names end
   names = {}
-  for version in pairs(more) do names[#names + 1] = version end
+  for version in pairs(more) do -- few: a worker soon tells what it has loaded
+    if #names >= NAMES_PAGE then break end
+    names[#names + 1] = version
+  end
   local told = redis.call('ZINTER', 2, P .. 'ready', P .. 'has:' .. wid, 'WEIGHTS', 1, 0)
   for _, version in ipairs(told) do
-    if #names >= most then break end
-    if not less[version] then names[#names + 1] = version end
+    if #names >= NAMES_PAGE + most then break end
+    if not less[version] and not more[version] then names[#names + 1] = version end
   end
   return names
 end
 
 local function own_names()
-  if redis.call('SCARD', P .. 'has:' .. wid) > NAMES_PAGE then return first_of_many() end
+  local num_told = redis.call('SCARD', P .. 'has:' .. wid)
+  if num_told + num_more > NAMES_PAGE then return first_of_many() end
   local names = {}
   for _, version in ipairs(redis.call('SMEMBERS', P .. 'has:' .. wid)) do
     if not less[version] and not more[version] then names[#names + 1] = version end

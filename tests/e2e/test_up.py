@@ -38,7 +38,8 @@ class Up:
 
 @pytest.fixture
 def up(models: TinyModels, tmp_path: Path) -> Iterator[Up]:
-    process = start_lorikeet(["up", *models.flags, "--port", "0"], tmp_path / "log")
+    words = ["up", *models.flags, "--port", "0", "--durability", "strict"]
+    process = start_lorikeet(words, tmp_path / "log")
     try:
         yield Up(process, tmp_path / "log")
     finally:

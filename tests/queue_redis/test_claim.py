@@ -1,5 +1,7 @@
 """Who gets which job, and in which order."""
 
+from dataclasses import replace
+
 import orjson
 import pytest
 from queue_support import LIMITS, make_job
@@ -362,3 +364,29 @@ async def test_an_undecodable_job_comes_apart_from_its_mates(
     (unread,) = claim.undecodable
     assert (unread.id, unread.try_) == (jobs[1].id, 1)
     assert reason in unread.reason
+
+
+@pytest.mark.parametrize("are_told", [True, False])
+async def test_a_worker_of_very_many_adapters_gets_the_first_jobs_of_its_own(
+    actor, queue: Queue, are_told: bool
+) -> None:
+    versions = [f"x{i}@1" for i in range(1500)]
+    held = versions[200:]
+    worker = await actor(holds=held if are_told else [])
+    worker.holds = held
+    jobs = {version: make_job(version, priority=-i) for i, version in enumerate(versions)}
+    for job in jobs.values():
+        await queue.enqueue(job, replace(LIMITS, max_waiting=10_000, max_waiting_tenant=10_000))
+    first = [jobs[version].id for version in held[:20]]
+    assert await worker.claim_ids(sequences=20) == first
+    last = versions[-30:]
+    worker.holds = last
+    assert await worker.claim_ids(sequences=5) == [jobs[version].id for version in last[:5]]
+
+
+async def test_a_claim_goes_by_what_the_worker_says_now_not_by_what_it_told(actor, enqueue) -> None:
+    worker = await actor(holds=["a@1", "b@1"])
+    await enqueue("b@1")
+    mine, loading = await enqueue("a@1"), await enqueue("c@1")
+    worker.holds = ["a@1", "c@1"]  # it drops b, and loads c
+    assert await worker.claim_ids() == [mine.id, loading.id]

@@ -32,10 +32,10 @@ from shared.inspections import Findings, Inspection, Inspections
 from shared.queue import VERSIONS_AT_ONCE
 from shared.scripts import Scripts
 
-SILENT = 100
+SILENT = 50
 """Workers: as many as one sweep looks at."""
 OVERDUE = 320
-SWEPT = 256
+SWEPT = 128
 PREVIOUS = 4
 GIVES_UP = "reap", "hand_on", "forget_worker"
 DEATHS = 9

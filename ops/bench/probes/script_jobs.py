@@ -124,7 +124,7 @@ async def given_back(pool: LargePool) -> None:
 
 async def _claim(pool: LargePool, situation: str, *, calls: int = CALLS, **room: Any) -> None:
     """Claim in this situation, and give back what came."""
-    wid = await pool.join()
+    wid = await pool.join(room.get("residents", ()))
     for _ in range(calls):
         with pool.meter.measuring(situation):
             claim = await pool.claim(wid, **room)
