@@ -187,9 +187,13 @@ def _sampling(
 
 
 def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_len: int) -> int:
-    """Estimated tokens of prompts and answers; none is longer than the context."""
-    answer = min(sampling.max_tokens or ASSUMED_MAX_TOKENS, max_model_len)
-    return max(1, sum(min(n, max_model_len) + sampling.n * answer for n in num_prompt_tokens))
+    """Estimated tokens of prompts and answers; a prompt with one answer fits into the context."""
+    total = 0
+    for estimate in num_prompt_tokens:
+        prompt = min(estimate, max_model_len - 1)
+        answer = min(sampling.max_tokens or ASSUMED_MAX_TOKENS, max_model_len - prompt)
+        total += prompt + sampling.n * answer
+    return max(1, total)
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -528,4 +528,5 @@ def _too_large(job: Job, most: int) -> JobError:
         f"holds more than {most} at a time; ask for fewer answers, or for shorter ones with "
         "max_tokens"
     )
-    return JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message=message, param="n")
+    param = "prompt" if len(job.prompts) > 1 else "n"
+    return JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message=message, param=param)

@@ -222,4 +222,5 @@ def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
 
 def test_no_cost_is_more_than_the_context_holds() -> None:
     huge = [{"role": "user", "content": "x" * 1_000_000}]
-    assert chat(messages=huge, max_tokens=999_999).cost == 2 * TICKET.max_model_len
+    assert chat(messages=huge, max_tokens=999_999).cost == TICKET.max_model_len
+    assert chat(messages=huge, max_tokens=999_999, n=3).cost == TICKET.max_model_len + 2

@@ -1,0 +1,49 @@
+"""Redis' clock jumps by an hour while workers run: no job notices."""
+
+from pathlib import Path
+
+from fake_clock import FakeClock
+from scripted_engine import ScriptedEngine
+from worker_support import Client, running, until
+
+from shared.connection import connect
+from shared.jobs import JobState
+from shared.keys import Keys
+
+HOUR_S = 3600
+LEASE_MS = 900
+NUM_TOKENS = 120
+
+
+async def test_jobs_that_run_and_wait_end_well_over_jumps_of_an_hour(
+    tmp_path: Path, pool: str
+) -> None:
+    with FakeClock.build(tmp_path) as clock:
+        redis, keys = connect(clock.start_redis()), Keys(pool)
+        client = Client(redis, keys)
+        engines = [ScriptedEngine(step_s=0.01) for _ in range(2)]
+        settings = {"lease_ms": LEASE_MS, "max_num_seqs": 3}
+        async with running(redis, engines[0], pool, **settings):  # noqa: SIM117 -- in this order
+            async with running(redis, engines[1], pool, **settings):
+                jobs = [await client.send(max_tokens=NUM_TOKENS, seed=seed) for seed in range(36)]
+                for offset_s in (HOUR_S, 0, -HOUR_S, 0):
+                    num_ended = await count_ended(client)
+                    clock.set(offset_s)
+                    await until(lambda before=num_ended: has_more_ended(client, before))
+                await until(lambda: have_all_ended(client, len(jobs)))
+        counts = await client.queue.counts()
+        assert sum(counts.totals.values()) == len(jobs)
+        assert (counts.workers_lost, counts.retried) == (0, 0)
+        await redis.aclose()
+
+
+async def count_ended(client: Client) -> int:
+    return (await client.queue.counts()).totals[JobState.DONE]
+
+
+async def have_all_ended(client: Client, count: int) -> bool:
+    return await count_ended(client) == count
+
+
+async def has_more_ended(client: Client, before: int) -> bool:
+    return await count_ended(client) > before
