@@ -29,7 +29,8 @@ from shared.durability import Durability
 from shared.ids import ApiId
 from shared.inspections import Inspections
 from shared.keys import Keys
-from shared.queue import Limits, Queue
+from shared.limits import Limits
+from shared.queue import Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings
 from shared.streams import ReplyReader, shown

@@ -15,7 +15,8 @@ from api.replies import Replies
 from shared.adapter_views import AdapterViews
 from shared.ids import ApiId
 from shared.inspections import Inspections
-from shared.queue import Limits, Queue
+from shared.limits import Limits
+from shared.queue import Queue
 from shared.registry import Registry
 from shared.settings import ApiSettings
 

@@ -7,7 +7,6 @@ reap and reconcile may be repeated; a claim or a publication may not: a lost cla
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import orjson
@@ -28,11 +27,13 @@ from shared.events import End, Event, Tokens
 from shared.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 from shared.jobs import ClaimedJob, Job, JobState
 from shared.keys import Keys
+from shared.limits import Limits
 from shared.outcomes import Claim, Copy, FinishOutcome, Mail, Reaped, Standing, Undecodable
+from shared.refusals import quarantined, too_large, unloaded
 from shared.results import Result
 from shared.scripts import Arg, Scripts
-from shared.settings import ApiSettings
 from shared.settlement import Settlement
+from shared.sweep import Sweep
 from shared.views import Backlog, JobView, QueueCounts, RedisMemory, Views, WorkerView
 from shared.workers import WorkerInfo
 
@@ -45,35 +46,6 @@ EPOCH_BITS = 53
 VERSIONS_AT_ONCE = 128
 COPIES_AT_ONCE = 32
 """How much one call of a script looks at, so that none takes long."""
-MAX_PAGES = 100
-"""Calls of one sweep for overdue jobs, and for quarantined ones."""
-MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What may wait, and how long a finished job is kept."""
-
-    max_waiting: int
-    max_waiting_adapter: int
-    max_waiting_tenant: int
-    retain_ms: int
-    max_bytes: int = 1024 * MIB
-    """Bytes of unfinished requests."""
-    max_bytes_tenant: int = 256 * MIB
-    """Those of one tenant."""
-
-    @classmethod
-    def of(cls, settings: ApiSettings) -> "Limits":
-        """Those that a front end has."""
-        return cls(
-            max_waiting=settings.max_waiting,
-            max_waiting_adapter=settings.max_waiting_adapter,
-            max_waiting_tenant=settings.max_waiting_tenant,
-            retain_ms=int(settings.retain_s * 1000),
-            max_bytes=settings.max_waiting_mb * MIB,
-            max_bytes_tenant=settings.max_waiting_tenant_mb * MIB,
-        )
 
 
 class Queue:
@@ -89,6 +61,7 @@ class Queue:
         self._scripts = Scripts(redis, keys)
         self._views = Views(redis, keys)
         self._settlement = Settlement(redis, keys, self._scripts)
+        self._sweep = Sweep(self._scripts, self._settlement)
         self._told: dict[WorkerId, set[AdapterVersion]] = {}
         """What Redis was told that workers hold: claims name only what differs from it."""
 
@@ -240,11 +213,11 @@ class Queue:
             case [b"dup", state]:
                 raise DuplicateJob(job.id, state.decode())
             case [b"gone"]:
-                raise JobFailed(_unloaded(job))
+                raise JobFailed(unloaded(job))
             case [b"quarantined"]:
-                raise JobFailed(_quarantined(job))
+                raise JobFailed(quarantined(job))
             case [b"large", most]:
-                raise JobFailed(_too_large(job, most))
+                raise JobFailed(too_large(job, most))
             case [_, which, waiting]:
                 raise QueueFull(which.decode(), waiting)
         raise AssertionError(f"enqueue returned {reply!r}")
@@ -398,31 +371,7 @@ class Queue:
         A worker is given up if its lease has ended at two calls in a row. Anybody may call it; of
         those who do so every `every_ms`, one does the work each time. Each call of Redis is short.
         """
-        reply = await self._scripts.run("reap", every_ms)
-        if reply is None:
-            return Reaped(workers=0, requeued=0, ended=0, expired=0)
-        num_lost, *unsettled = reply
-        requeued = ended = 0
-        for raw in unsettled:
-            more_requeued, more_ended = await self._settlement.settle(WorkerId(raw.decode()))
-            requeued, ended = requeued + more_requeued, ended + more_ended
-        expired = await self._expire()
-        await self._end_quarantined()
-        return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
-
-    async def _expire(self) -> int:
-        total = 0
-        for _ in range(MAX_PAGES):
-            num_ended, is_more = await self._scripts.run("expire")
-            total += num_ended
-            if not is_more:
-                break
-        return total
-
-    async def _end_quarantined(self) -> None:
-        for _ in range(MAX_PAGES):
-            if not await self._scripts.run("quarantine"):
-                break
+        return await self._sweep.run(every_ms)
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
         """Give back jobs that are booked on the worker for `grace_ms`, but not `known` to it."""
@@ -509,24 +458,3 @@ def _pages(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _ids(raw: Iterable[bytes]) -> frozenset[JobId]:
     return frozenset(JobId(each.decode()) for each in raw)
-
-
-def _unloaded(job: Job) -> JobError:
-    message = f"the model {job.model!r} was unloaded; GET /v1/models lists what is served"
-    return JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message, param="model")
-
-
-def _quarantined(job: Job) -> JobError:
-    message = f"adapter {job.version} is quarantined: several of its jobs killed their workers"
-    return JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
-
-
-def _too_large(job: Job, most: int) -> JobError:
-    """Only several answers at once are that large: each of them fits the model's context."""
-    message = (
-        f"the prompts and {job.num_choices} answers may take {job.cost} tokens, and no worker "
-        f"holds more than {most} at a time; ask for fewer answers, or for shorter ones with "
-        "max_tokens"
-    )
-    param = "prompt" if len(job.prompts) > 1 else "n"
-    return JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message=message, param=param)

@@ -22,7 +22,8 @@ from shared.events import End, Tokens
 from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
 from shared.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
 from shared.keys import Keys
-from shared.queue import Limits, Queue
+from shared.limits import Limits
+from shared.queue import Queue
 from shared.results import Choice, FinishReason, Result, Usage
 from shared.workers import WorkerInfo
 

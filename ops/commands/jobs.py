@@ -17,7 +17,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.ids import ApiId, JobId
 from shared.jobs import Job, JobState
 from shared.letters import DeadLetter
-from shared.queue import Limits
+from shared.limits import Limits
 from shared.settings import ApiSettings, PoolSettings
 from shared.views import JobView
 

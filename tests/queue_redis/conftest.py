@@ -14,7 +14,8 @@ from shared.events import Event
 from shared.ids import ApiId
 from shared.jobs import Job
 from shared.keys import Keys
-from shared.queue import Limits, Queue
+from shared.limits import Limits
+from shared.queue import Queue
 
 
 @pytest.fixture

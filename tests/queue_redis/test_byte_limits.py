@@ -11,7 +11,8 @@ from shared.errors import ErrorCode, QueueFull
 from shared.jobs import Job, JobState
 from shared.keys import Keys
 from shared.letters import Letters
-from shared.queue import Limits, Queue
+from shared.limits import Limits
+from shared.queue import Queue
 
 BODY = 100_000
 TIGHT = replace(LIMITS, max_bytes=5 * BODY, max_bytes_tenant=3 * BODY)

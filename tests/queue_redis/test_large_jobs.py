@@ -9,7 +9,8 @@ from queue_support import INFO, LIMITS, NEVER_MS, Actor, eventually, make_job
 from shared.errors import ErrorCode, JobFailed
 from shared.ids import JobId, WorkerId
 from shared.jobs import ClaimedJob
-from shared.queue import Limits, Queue
+from shared.limits import Limits
+from shared.queue import Queue
 
 MOST = 1000
 """Tokens that a worker holds."""

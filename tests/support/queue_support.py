@@ -12,8 +12,9 @@ from shared.events import End, Tokens
 from shared.ids import ApiId, JobId, WorkerId
 from shared.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
 from shared.keys import Keys
+from shared.limits import Limits
 from shared.outcomes import FinishOutcome
-from shared.queue import Limits, Queue
+from shared.queue import Queue
 from shared.results import Result, Usage
 from shared.workers import WorkerInfo
 

@@ -20,7 +20,8 @@ from shared.events import End, Event, Retry, Tokens
 from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job, JobState, SamplingParams
 from shared.keys import Keys
-from shared.queue import Limits, Queue
+from shared.limits import Limits
+from shared.queue import Queue
 from shared.registry import Adapter, Registry
 from shared.results import Result
 from shared.settings import WorkerSettings

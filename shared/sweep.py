@@ -1,0 +1,45 @@
+"""Looks after a pool: silent workers, overdue jobs, versions that kill their workers."""
+
+from shared.ids import WorkerId
+from shared.outcomes import Reaped
+from shared.scripts import Scripts
+from shared.settlement import Settlement
+
+MAX_PAGES = 100
+"""Calls of one sweep for overdue jobs, and for quarantined ones."""
+
+
+class Sweep:
+    """One pass over the pool, in calls of Redis that are short."""
+
+    def __init__(self, scripts: Scripts, settlement: Settlement) -> None:
+        self._scripts = scripts
+        self._settlement = settlement
+
+    async def run(self, every_ms: int) -> Reaped:
+        """Sweep, unless somebody did so less than about `every_ms` ago."""
+        reply = await self._scripts.run("reap", every_ms)
+        if reply is None:
+            return Reaped(workers=0, requeued=0, ended=0, expired=0)
+        num_lost, *unsettled = reply
+        requeued = ended = 0
+        for raw in unsettled:
+            more_requeued, more_ended = await self._settlement.settle(WorkerId(raw.decode()))
+            requeued, ended = requeued + more_requeued, ended + more_ended
+        expired = await self._expire()
+        await self._end_quarantined()
+        return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
+
+    async def _expire(self) -> int:
+        total = 0
+        for _ in range(MAX_PAGES):
+            num_ended, is_more = await self._scripts.run("expire")
+            total += num_ended
+            if not is_more:
+                break
+        return total
+
+    async def _end_quarantined(self) -> None:
+        for _ in range(MAX_PAGES):
+            if not await self._scripts.run("quarantine"):
+                break
