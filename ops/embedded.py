@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import IO
 
@@ -151,6 +152,9 @@ def _command(program: Path, directory: Path | None, port: int, fsync: str) -> li
         "--appendonly": "yes" if directory else "no",
         "--appendfsync": fsync,
     }
+    if directory is None:
+        # Its folder is everybody's: neither load what lies there, nor leave anything.
+        options |= {"--dbfilename": f"{uuid.uuid4().hex}.rdb", "--rdb-del-sync-files": "yes"}
     words = [word for option in options.items() for word in option]
     wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
     return [*wrapper, str(program), *words]

@@ -76,7 +76,7 @@ class Keys:
 
     @property
     def lost(self) -> str:
-        """ZSET: worker that is out of the pool, and not settled -> its jobs then, -1 if it left."""
+        """ZSET: worker whose jobs aren't handed on yet -> its jobs when given up, -1: it left."""
         return f"{self.prefix}lost"
 
     def charged(self, worker: WorkerId) -> str:

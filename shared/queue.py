@@ -64,6 +64,8 @@ class Queue:
         self._sweep = Sweep(self._scripts, self._settlement)
         self._told: dict[WorkerId, set[AdapterVersion]] = {}
         """What Redis was told that workers hold: claims name only what differs from it."""
+        self._differs: set[WorkerId] = set()
+        """Workers of which Redis knew something else at their last beat."""
 
     async def register(
         self,
@@ -104,13 +106,33 @@ class Queue:
         reply = await self._scripts.run("beat", *args)
         if reply == -1:
             raise self._lease_lost(wid)
-        booked, fenced, cancelled, forgotten = reply
+        booked, fenced, cancelled, forgotten, num_held = reply
+        await self._compare_residents(wid, num_held)
         return Standing(
             booked=booked,
             fenced=_ids(fenced),
             cancelled=_ids(cancelled),
             num_forgotten=forgotten,
         )
+
+    async def _compare_residents(self, wid: WorkerId, num_held: int) -> None:
+        """Tell again what the worker holds, if Redis has forgotten some of it in a failover.
+
+        Only at the second difference: another call may be on its way.
+        """
+        told = self._told.get(wid)
+        if told is None or num_held == len(told):
+            self._differs.discard(wid)
+        elif wid not in self._differs:
+            self._differs.add(wid)
+        else:
+            await self._tell_again(wid, told)
+
+    async def _tell_again(self, wid: WorkerId, told: set[AdapterVersion]) -> None:
+        with redis_errors():
+            raw = await self._redis.smembers(self._keys.residents(wid))  # type: ignore[misc]
+        held = {AdapterVersion(version.decode()) for version in raw}
+        await self.set_residents(wid, add=sorted(told - held), remove=sorted(held - told))
 
     async def set_residents(
         self,
@@ -368,8 +390,9 @@ class Queue:
     async def reap(self, *, every_ms: int = 0) -> Reaped:
         """Look after the pool: give up silent workers, and end what is overdue or quarantined.
 
-        A worker is given up if its lease has ended at two calls in a row. Anybody may call it; of
-        those who do so every `every_ms`, one does the work each time. Each call of Redis is short.
+        A worker is missing when its lease has ended, and given up by a later call, a sixth of its
+        lease afterwards or more. Anybody may call it; of those who do so every `every_ms`, one does
+        the work each time. Each call of Redis is short.
         """
         return await self._sweep.run(every_ms)
 

@@ -211,7 +211,7 @@ class WorkerSettings(PoolSettings):
         None, ge=1, le=MAX_THREADS, description="CPU threads of the engine; by default all"
     )
     lease_ms: int = Field(
-        # What a dead worker showed last is read from reply streams, which keep 30 s.
+        # What a dead worker showed last is read from reply streams, which keep a minute.
         6000,
         ge=300,
         le=20_000,

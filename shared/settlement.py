@@ -2,21 +2,26 @@
 
 They go back to their queues behind all that the worker has shown of them. A worker that is out of
 the pool can't publish any more, so reading what it has shown needn't be one step with the rest:
-each call of Redis is short, and whoever is interrupted is followed by another.
+each call of Redis is short, and another process resumes an interrupted settlement.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from shared.codec import decode_events, encode_events
 from shared.connection import Redis, redis_errors
+from shared.errors import ProtocolMismatch
 from shared.events import Event, Tokens
 from shared.ids import ApiId, JobId, WorkerId
 from shared.keys import Keys
 from shared.scripts import Arg, Scripts
 
 JOBS_AT_ONCE = 16
+
+log = structlog.get_logger()
 
 
 class Settlement:
@@ -76,8 +81,12 @@ def _with_shown(ids: Iterable[JobId], shown: Mapping[JobId, Sequence[Tokens]]) -
 
 
 def _events_of(entries: Iterable[tuple[bytes, Mapping[bytes, Any]]]) -> Iterable[Event]:
-    for _, fields in entries:
-        yield from decode_events(fields[b"e"])
+    for entry, fields in entries:
+        try:
+            yield from decode_events(fields[b"e"])
+        except (ProtocolMismatch, ValueError, KeyError, TypeError) as error:
+            # Its tokens are computed again. One entry must not end every process that sweeps.
+            log.warning("shown_unreadable", entry=entry.decode(), error=repr(error))
 
 
 def _tokens_by_job(events: Iterable[Event]) -> Mapping[JobId, Sequence[Tokens]]:

@@ -41,5 +41,6 @@ class Sweep:
 
     async def _end_quarantined(self) -> None:
         for _ in range(MAX_PAGES):
-            if not await self._scripts.run("quarantine"):
+            _, is_more = await self._scripts.run("quarantine")
+            if not is_more:
                 break

@@ -37,11 +37,11 @@ class WorkerInfo:
     step_ms: int = 0
     """For how long the engine has been at what it does now; 0 while it has nothing to do."""
     stall_ms: int = 0
-    """At how many of these the worker gives itself up; 0: it doesn't."""
+    """The worker ends when a step takes this long; 0: an older worker, which doesn't."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Further totals since the start, by name (preemptions, steps, ...)."""
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the engine is at one step for half as long as makes the worker give itself up."""
+        """Whether the present step has taken more than half of `stall_ms`."""
         return 0 < self.stall_ms < 2 * self.step_ms

@@ -145,6 +145,7 @@ class Consumer:
             return 0
         except RedisUnavailable as error:
             log.warning("claim_failed", error=str(error))
+            self._publisher.note_redis_away()
             return MAX_PAUSE_S
         if wid != self._lease.wid:  # lost meanwhile, and with it what was claimed
             return 0
@@ -162,6 +163,8 @@ class Consumer:
     def _take(self, claimed: ClaimedJob, admissions: asyncio.TaskGroup) -> None:
         job = RunningJob(claimed)
         log.debug("job_claimed", job_id=job.id, try_=claimed.try_, version=job.job.version)
+        if earlier := self._jobs.get(job.id):  # of a claim that Redis has forgotten
+            self._publisher.drop(earlier)
         self._jobs.add(job)
         if job.id in self._early_cancels:
             self.cancel(job.id)

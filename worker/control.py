@@ -25,6 +25,7 @@ from shared.settings import ControlSettings
 RETRY_S = 1.0
 REAP_TIMEOUT_S = 10.0
 REAP_EVERY_MS = 1000
+FINISH_S = 2.0
 HEALTH_S = 5.0
 """How often it tells Redis that it is alive."""
 
@@ -59,6 +60,7 @@ async def _serve(settings: ControlSettings) -> None:
 
 async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None:
     """Run one arq worker until it is time to stop, or until Redis goes away."""
+    others = asyncio.all_tasks()
     worker = _arq_worker(settings)
     running = asyncio.create_task(worker.async_run())
     told_to_stop = asyncio.create_task(stopping.wait())
@@ -73,6 +75,9 @@ async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # arq shields the end of a job from being cancelled.
+        if shielded := asyncio.all_tasks() - others:
+            await asyncio.wait(shielded, timeout=FINISH_S)
         await worker.pool.aclose(close_connection_pool=True)
 
 

@@ -1,10 +1,11 @@
 """What the pool is told of a worker: that it is there, what it holds, and what it brought along."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
-from shared.ids import WorkerId
+from shared.errors import RedisUnavailable
+from shared.ids import JobId, WorkerId
 from shared.outcomes import Standing
 from shared.queue import Queue
 from shared.registry import Adapter, BaseModel, Registry
@@ -30,7 +31,8 @@ class Membership:
         base: BaseModel,
         lease_ms: int,
         info: Callable[[], WorkerInfo],
-        heed: Callable[[Standing], None],
+        heed: Callable[[Standing, Mapping[JobId, int]], None],
+        on_away: Callable[[], None],
         on_forgotten: Callable[[], None],
     ) -> None:
         """Nothing is told yet.
@@ -43,7 +45,8 @@ class Membership:
             base: the model that it serves.
             lease_ms: how long the pool waits for a beat.
             info: the worker as operators see it now.
-            heed: told with each beat how the jobs stand.
+            heed: told with each beat how the jobs stand, and which claims were asked about.
+            on_away: called when a beat doesn't reach Redis.
             on_forgotten: called when the registry has forgotten versions, which may be resident.
         """
         self._queue = queue
@@ -54,6 +57,7 @@ class Membership:
         self._lease_ms = lease_ms
         self._info = info
         self._heed = heed
+        self._on_away = on_away
         self._on_forgotten = on_forgotten
         self._num_forgotten = 0
         self._brought: list[Adapter] = []
@@ -85,14 +89,19 @@ class Membership:
         Raises:
             LeaseLost: the worker was given up.
         """
-        standing = await self._queue.beat(
-            wid,
-            lease_ms=self._lease_ms,
-            info=self._info(),
-            loading=self._adapters.loading,
-            known=self._jobs.epochs,
-        )
-        self._heed(standing)
+        epochs = self._jobs.epochs
+        try:
+            standing = await self._queue.beat(
+                wid,
+                lease_ms=self._lease_ms,
+                info=self._info(),
+                loading=self._adapters.loading,
+                known=epochs,
+            )
+        except RedisUnavailable:
+            self._on_away()
+            raise
+        self._heed(standing, epochs)
         if standing.num_forgotten != self._num_forgotten:
             self._num_forgotten = standing.num_forgotten
             self._on_forgotten()

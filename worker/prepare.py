@@ -29,8 +29,9 @@ def choices_of(
     for number in range(job.job.num_choices):
         prompt = prompts[number // num_each]
         choice = RunningChoice(
-            # With the try in it, no late output of an earlier one can be taken for this one's.
-            RequestId(f"{job.id}:{job.claimed.try_}:{number}"),
+            # With the claim's epoch in it, no late output of an earlier claim is taken for this
+            # one's. A failover may repeat the try.
+            RequestId(f"{job.id}:{job.claimed.epoch:x}:{number}"),
             number,
             served.tokenizer.stream(job.job, prompt),
             prompt_ids=prompt.ids,

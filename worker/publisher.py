@@ -7,7 +7,7 @@ event by its index.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 CHECKPOINT_TOKENS = 16
 CHECKPOINT_S = 0.25
 CHECKPOINT_PUBLICATIONS = 48
-"""Redis remembers where the last 64 publications of a worker lie: tokens without a checkpoint must
+"""Redis remembers where the last 128 publications of a worker lie: tokens without a checkpoint must
 stand in these."""
 
 
@@ -38,6 +38,8 @@ class Batch:
     """What goes to Redis in one call, and the jobs that end after it."""
 
     wid: WorkerId
+    epochs: Mapping[JobId, int]
+    """Of the claims that it was computed under."""
     events: dict[ApiId, list[Event]]
     checkpoints: list[Tokens]
     ended: list[RunningJob]
@@ -84,7 +86,7 @@ class Publisher:
         self._on_cancelled = on_cancelled
         self._num_publications = 0
         self._may_have_lost = False
-        """Redis was away: it may have come back without what it was told last."""
+        """Set while Redis is away: a failover may drop our last writes."""
         self._has_news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
 
@@ -111,12 +113,21 @@ class Publisher:
                 self._abort(choice.request_id)
         self._has_news.set()
 
-    def heed(self, standing: Standing) -> None:
-        """Drop the jobs that aren't this worker's any more, and end those that are cancelled."""
+    def note_redis_away(self) -> None:
+        """Write whole checkpoints next time: Redis may come back without the last ones."""
+        self._may_have_lost = True
+
+    def heed(self, standing: Standing, epochs: Mapping[JobId, int]) -> None:
+        """Drop the jobs that aren't this worker's any more, and end those that are cancelled.
+
+        `epochs` are those of the claims that Redis was asked about.
+        """
         for job_id in standing.fenced:
             job = self._jobs.get(job_id)
-            if job and job.end is None:  # else it is being finished, and hears of it there
-                self._drop(job)
+            is_meant = job is not None and job.claimed.epoch == epochs.get(job_id)
+            if job and is_meant and job.end is None:  # else it hears of it when it is finished
+                log.warning("job_fenced", job_id=job_id, try_=job.claimed.try_)
+                self.drop(job)
         for job_id in standing.cancelled:
             if self._jobs.get(job_id):
                 self._on_cancelled(job_id)
@@ -135,7 +146,7 @@ class Publisher:
             try:
                 while batch.events or batch.checkpoints:
                     standing = await until_redis_is_back(partial(self._publish, batch))
-                    self.heed(standing)
+                    self.heed(standing, batch.epochs)
                     if not standing.fenced:
                         break
                     batch = batch.without(standing.fenced)
@@ -155,8 +166,8 @@ class Publisher:
         except TimeoutError:
             return
 
-    def _drop(self, job: RunningJob) -> None:
-        log.warning("job_fenced", job_id=job.id, try_=job.claimed.try_)
+    def drop(self, job: RunningJob) -> None:
+        """Forget a job that belongs to another claim."""
         for choice in job.choices:
             self._abort(choice.request_id)
         self._jobs.remove(job)
@@ -176,7 +187,7 @@ class Publisher:
             job.conclude(JobState.DONE)
 
     def _collect(self, *, save_all: bool) -> Batch:
-        batch = Batch(self._lease.wid, defaultdict(list), [], [])
+        batch = Batch(self._lease.wid, self._jobs.epochs, defaultdict(list), [], [])
         self._num_publications += 1
         saves_anew, self._may_have_lost = self._may_have_lost, False
         for job in self._jobs:
@@ -207,10 +218,10 @@ class Publisher:
     async def _publish(self, batch: Batch) -> Standing:
         try:
             return await self._queue.publish(
-                batch.wid, batch.events, batch.checkpoints, epochs=self._jobs.epochs
+                batch.wid, batch.events, batch.checkpoints, epochs=batch.epochs
             )
         except RedisUnavailable:
-            self._may_have_lost = True
+            self.note_redis_away()
             raise
 
     async def _finish(self, wid: WorkerId, job: RunningJob) -> None:

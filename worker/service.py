@@ -42,6 +42,7 @@ from worker.read_each import read_each
 from worker.retry import MAX_DELAY_S
 from worker.running import RunningJobs
 from worker.served import ServedModel
+from worker.stall import until_stalled
 
 if TYPE_CHECKING:  # it imports torch
     from worker.lora.adapter import LoRAAdapter
@@ -50,7 +51,7 @@ log = structlog.get_logger()
 
 REAP_S = 1.0
 REAPS_PER_LEASE = 4
-"""At least: half a lease without one looks like a Redis that stood still."""
+"""At least so many sweeps in a lease: a gap of half a lease counts as a stall of Redis."""
 MAIL_S = 1.0
 """Longest wait for mail: under a new id there is another mailbox to look into."""
 HAND_OVER_S = 5.0
@@ -120,6 +121,7 @@ class Worker:
             lease_ms=settings.lease_ms,
             info=self._info,
             heed=self._publisher.heed,
+            on_away=self._publisher.note_redis_away,
             on_forgotten=lambda: self._keeper.tidy(),  # made below
         )
         self._inspector = Inspector(
@@ -290,8 +292,7 @@ class Worker:
         one of its jobs may be the cause.
         """
         limit_s = self._settings.stall_s
-        while self._engine.step_s < limit_s:  # noqa: ASYNC110 -- what hangs sets no event
-            await asyncio.sleep(min(1.0, limit_s / 10))
+        await until_stalled(lambda: self._engine.step_s, limit_s)
         log.error("engine_stalled", seconds=round(self._engine.step_s, 1), jobs=len(self._jobs))
         raise EngineStalled(
             f"the engine has finished no step for {limit_s:g} s (--stall-s) while it had work"

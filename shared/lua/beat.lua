@@ -2,7 +2,7 @@
 -- At most 20 commands, and 2 for each adapter that is loaded.
 -- ARGV: wid lease_ms info num_known {id epoch}... loading...
 -- Returns {jobs booked on the worker, known ones that aren't, cancelled ones, how many versions the
--- registry has forgotten}; -1: the worker was given up.
+-- registry has forgotten, how many the worker holds}; -1: the worker was given up.
 local wid, num_known = ARGV[1], tonumber(ARGV[4])
 if not is_worker(wid) then return -1 end
 note_worker(wid, tonumber(ARGV[2]), ARGV[3], now_ms())
@@ -12,4 +12,4 @@ for i = 5 + 2 * num_known, #ARGV do
 end
 local fenced, cancelled = standing_of(wid, 5, num_known)
 return { redis.call('ZCARD', P .. 'own:' .. wid), fenced, cancelled,
-  tonumber(redis.call('HGET', P .. 'cnt', 'forgotten') or 0) }
+  tonumber(redis.call('HGET', P .. 'cnt', 'forgotten') or 0), redis.call('SCARD', P .. 'has:' .. wid) }

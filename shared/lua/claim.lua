@@ -2,7 +2,7 @@
 -- At most 3,000 commands.
 -- ARGV: wid epoch sequences tokens steal_ms max_cold load_ms num_more more... num_less less...
 -- refused...
--- The worker's own versions are those that `residents` told, and these more, without these less.
+-- The worker holds what stands in has:<wid>, plus `more`, minus `less`.
 -- Returns {'lost'} | {'ok', ms until the next steal or -1, {id, try, suspect, body, ms left}...}.
 local wid, epoch = ARGV[1], ARGV[2]
 local room = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = tonumber(ARGV[6]) }
@@ -16,6 +16,7 @@ local SPARE_SOURCES = 16 -- own versions beyond `sequences`, as jobs may be pass
 local MAX_TAKEN = 64
 local MAX_EXAMINED = 128
 local MAX_EXPIRED = 32
+local MAX_PASSED = 32 -- large jobs in front of a queue
 local MAX_LOOKS = 32 -- at foreign heads, for their age
 local RESERVED_MS = 5000 -- a draining worker renews its reservation with each claim
 
@@ -101,6 +102,18 @@ end
 
 local function pass_by(source) source.at, source.skipped = source.at + 2, source.skipped + 1 end
 
+-- Leave a large job to others. Behind many of them the queue is looked at from anywhere, so that no
+-- small job waits for all of them.
+local function leave_to_larger(source)
+  pass_by(source)
+  source.passed = (source.passed or 0) + 1
+  if source.passed == MAX_PASSED then
+    local size = redis.call('ZCARD', P .. 'q:' .. source.version)
+    source.skipped = math.max(source.skipped, now % size)
+    source.page, source.at = {}, 1
+  end
+end
+
 local largest, own_capacity
 -- Whether another worker holds so many tokens, and this one doesn't.
 local function is_for_larger(job)
@@ -139,7 +152,7 @@ local function serve(source, id)
     expire(job, now)
     num_expired = num_expired + 1
   elseif tonumber(job.cost) > room.tokens and is_for_larger(job) then
-    pass_by(source)
+    leave_to_larger(source)
   elseif is_empty() or (not job.suspect and fits(job)) then
     take(source, job)
   else
@@ -321,5 +334,6 @@ if not is_closed then
   if room.cold > 0 and not is_closed then serve_foreign() end
 end
 settle()
-if examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED then next_steal = 1 end
+local is_cut_short = examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED
+if is_cut_short and #taken + num_expired > 0 then next_steal = 1 end
 return { 'ok', next_steal, unpack(taken) }

@@ -15,7 +15,7 @@ local LOAD_LOCK_MS = 15000
 local DEATHS_UNTIL_SUSPECT = 2
 local DEFAULT_STALL_MS = 3000
 local MAX_KEPT_BODY = 65536 -- bytes of a request that is kept after its job's end
-local MAX_SENT = 64 -- publications that may hold tokens without a checkpoint; see worker/publisher.py
+local MAX_SENT = 128 -- publications that may hold tokens without a checkpoint; see worker/publisher.py
 local SAMPLE = 16 -- holders of a version that are looked at for a parked one
 
 local function now_ms()
@@ -23,9 +23,9 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Pool time is Redis' clock without the time in which nobody swept, as Redis stood still or was
--- away, and without jumps of the clock. Deadlines and waits are counted in it. Returns the clock, and
--- by how much pool time lags behind it. The sweep keeps `swept`, `lag` and `stall_ms`.
+-- Pool time is Redis' clock minus the gaps between sweeps, in which Redis stood still or was away, and
+-- minus jumps of the clock. Deadlines and waits are counted in it. Returns the clock, and by how much
+-- pool time lags behind it. The sweep keeps `swept`, `lag` and `stall_ms`.
 local function read_clock()
   local now = now_ms()
   local swept, lag, stall_ms = unpack(redis.call('HMGET', P .. 'cnt', 'swept', 'lag', 'stall_ms'))
@@ -75,6 +75,7 @@ end
 -- more for each job that it lost.
 local function is_worker(wid)
   if is_registered(wid) then return true end
+  redis.call('ZADD', P .. 'lost', 'XX', -1, wid) -- what isn't settled yet is as if it had left
   pardon(wid)
   return false
 end
@@ -108,6 +109,15 @@ local function tell_cancelled(wid, id)
   redis.call('PEXPIRE', P .. 'cancelled:' .. wid, MAILBOX_TTL_MS)
   redis.call('RPUSH', P .. 'wake:' .. wid, 'cancel ' .. id)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
+end
+
+-- Whether a job of the version runs. Workers of the last release leave ids of ended jobs behind.
+local function is_running(version)
+  local key = P .. 'run:' .. version
+  for _, id in ipairs(redis.call('SRANDMEMBER', key, 2)) do
+    if redis.call('HGET', P .. 'job:' .. id, 'state') ~= 'running' then redis.call('SREM', key, id) end
+  end
+  return redis.call('EXISTS', key) == 1
 end
 
 local function is_doomed(version) return redis.call('SISMEMBER', P .. 'doomed', version) == 1 end

@@ -22,7 +22,7 @@ local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes = unpack(
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   'tag', 'waiting', 'bytes'))
 
--- INFO is dear, so its answer serves all API processes for a while.
+-- INFO is expensive: all API processes share one answer for a while.
 local function look_at_memory()
   if max_memory and math.abs(now - (memory_ms or 0)) < MEMORY_CHECK_MS then return end
   local info = redis.call('INFO', 'memory')
@@ -56,8 +56,10 @@ local function limit_reached()
   end
 end
 
--- The most tokens that a live worker holds, if the job needs more than that.
+-- The most tokens that a live worker holds, if the job needs more than that. Workers of the last
+-- release don't tell, and may hold any.
 local function too_large_for()
+  if redis.call('ZCARD', P .. 'capacity') < redis.call('ZCARD', P .. 'workers') then return nil end
   local largest = redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2]
   return largest and tonumber(ARGV[6]) > tonumber(largest) and tonumber(largest)
 end

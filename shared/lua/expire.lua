@@ -62,6 +62,9 @@ local function look_at_head(version)
   end
 end
 
+-- What a worker of the last release left of jobs whose hashes are gone by now.
+if redis.call('EXISTS', P .. 'due') == 0 then redis.call('HSET', P .. 'cnt', 'bytes', 0) end
+
 local heads = redis.call('ZRANDMEMBER', P .. 'ready', MAX_HEADS)
 for _, version in ipairs(heads) do look_at_head(version) end
 return { num_ended, #overdue == PAGE and 1 or 0 }

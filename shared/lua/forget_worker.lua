@@ -4,7 +4,11 @@
 -- nothing is left of it.
 local PAGE = 200
 local wid = ARGV[1]
-if is_registered(wid) or redis.call('EXISTS', P .. 'own:' .. wid) == 1 then return 1 end
+if is_registered(wid) then
+  redis.call('ZREM', P .. 'lost', wid)
+  return 1
+end
+if redis.call('EXISTS', P .. 'own:' .. wid) == 1 then return 1 end
 local held = redis.call('SRANDMEMBER', P .. 'has:' .. wid, PAGE)
 for _, version in ipairs(held) do unhold(wid, version) end
 if #held == PAGE then return 0 end

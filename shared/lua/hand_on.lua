@@ -4,7 +4,7 @@
 -- shown of them beyond their checkpoints, or ''. Returns {requeued, ended}; false: it isn't lost.
 local wid, now = ARGV[1], now_ms()
 local num_owned = redis.call('ZSCORE', P .. 'lost', wid) -- -1: it left
-if not num_owned then return false end
+if not num_owned or is_registered(wid) then return false end
 local death = tonumber(num_owned) >= 0 and { was_alone = tonumber(num_owned) == 1 } or nil
 local num = { requeued = 0, ended = 0 }
 for i = 2, #ARGV, 2 do

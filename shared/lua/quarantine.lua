@@ -1,11 +1,14 @@
 #!lua flags=allow-oom
--- At most 800 commands.
--- Ends jobs that wait for versions which kill their workers, a page at a time. Returns how many.
+-- At most 900 commands.
+-- Ends jobs that wait for versions which kill their workers, a page at a time. Returns {how many it
+-- ended, 1 when there may be more}.
 local PAGE = 32
+local MAX_VERSIONS = 16
 local now, num_ended = now_ms(), 0
 
 local function end_waiting(version, id)
   redis.call('ZREM', P .. 'q:' .. version, id)
+  num_ended = num_ended + 1
   local job = read_job(id)
   if not job.state then
     count_waiting(nil, -1)
@@ -16,12 +19,12 @@ local function end_waiting(version, id)
     .. ' is quarantined: several of its jobs in a row killed their workers'))
 end
 
-local version = redis.call('SRANDMEMBER', P .. 'doomed')
-if not version then return 0 end
-local ids = redis.call('ZRANGE', P .. 'q:' .. version, 0, PAGE - 1)
-for _, id in ipairs(ids) do end_waiting(version, id) end
--- A job of it that still runs may come back to the queue.
-if #ids == 0 and redis.call('EXISTS', P .. 'run:' .. version) == 0 then
-  redis.call('SREM', P .. 'doomed', version)
+local doomed = redis.call('SRANDMEMBER', P .. 'doomed', MAX_VERSIONS)
+for _, version in ipairs(doomed) do
+  local ids = redis.call('ZRANGE', P .. 'q:' .. version, 0, PAGE - num_ended - 1)
+  for _, id in ipairs(ids) do end_waiting(version, id) end
+  -- A job of it that still runs may come back to the queue.
+  if #ids == 0 and not is_running(version) then redis.call('SREM', P .. 'doomed', version) end
+  if num_ended >= PAGE then break end
 end
-return #ids
+return { num_ended, num_ended > 0 and 1 or 0 }

@@ -6,6 +6,7 @@
 -- false: it did nothing.
 local MAX_WORKERS = 50
 local MAX_LOST = 64
+local MAX_STRAYS = 8
 local MAX_LEASE_MS = 20000
 local DEFAULT_LEASE_MS = 6000
 local EARLY = 0.9 -- of every_ms: callers' clocks aren't in step
@@ -33,6 +34,13 @@ end
 local ahead = redis.call('ZRANGEBYSCORE', P .. 'workers', '(' .. now + MAX_LEASE_MS, '+inf',
   'LIMIT', 0, MAX_WORKERS)
 for _, wid in ipairs(ahead) do redis.call('ZADD', P .. 'workers', now + lease_of(wid), wid) end
+
+-- A sweep of the last release leaves these of the workers that it gives up.
+for _, name in ipairs({ 'capacity', 'missing' }) do
+  for _, wid in ipairs(redis.call('ZREVRANGE', P .. name, 0, MAX_STRAYS - 1)) do
+    if not is_registered(wid) then redis.call('ZREM', P .. name, wid) end
+  end
+end
 
 local function give_up(wid)
   redis.call('ZADD', P .. 'lost', redis.call('ZCARD', P .. 'own:' .. wid), wid)

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- At most 2 commands for each job of the worker.
 -- ARGV: wid grace_ms known... Returns jobs that are booked on the worker for grace_ms, but unknown to
 -- it: claims whose reply was lost.

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- At most 1,500 commands.
 -- ARGV: version new_epoch field value... Returns {version that live workers serve when it is another
 -- one or '', epoch}. The epoch tells a worker whether the registry still knows its adapters. With

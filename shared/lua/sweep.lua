@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 800 commands.
+-- At most 1,500 commands.
 -- Forgets retired versions that no job waits or runs for; workers hear of it by their next beats.
 -- Anybody may call it; it looks once a second. Returns the forgotten versions.
 local EVERY_MS = 900
@@ -14,7 +14,7 @@ redis.call('HSET', P .. 'cnt', 'swept_versions', now)
 local function may_go(version, since_ms)
   local is_young = math.abs(now - since_ms) < GRACE_MS
   if is_young and redis.call('HGET', version_key(version), 'state') ~= 'unloaded' then return false end
-  return redis.call('EXISTS', P .. 'q:' .. version, P .. 'run:' .. version) == 0
+  return redis.call('EXISTS', P .. 'q:' .. version) == 0 and not is_running(version)
 end
 
 local forgotten = {}

@@ -1,6 +1,6 @@
 """Processes of the last release and of this one serve one pool together.
 
-The last release is the commit in the variable PREVIOUS, by default the one before this.
+The last release is the commit in the variable PREVIOUS.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from shared.keys import Keys
 from shared.queue import Queue
 
 NEW = Path(__file__).parents[2]
+LAST_RELEASE = "e9c7f69"
 NUM_JOBS = 200
 PORT = 23421
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -36,7 +37,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source of the last release."""
     folder = tmp_path_factory.mktemp("old")
-    commit = os.environ.get("PREVIOUS", "HEAD~1")
+    commit = os.environ.get("PREVIOUS", LAST_RELEASE)
     command = ["git", "-C", str(NEW), "archive", commit]
     packed = subprocess.run(command, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:

@@ -90,3 +90,16 @@ async def test_a_cancellation_is_heard_at_the_next_publication_and_beat(
     assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).cancelled == {job.id}
     await worker.finish(claimed, JobState.CANCELLED)
     assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).cancelled == frozenset()
+
+
+async def test_what_redis_forgot_of_a_workers_adapters_is_told_again(
+    actor, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    """As after a failover that lost the last changes."""
+    worker = await actor(holds=["a@1", "b@1"])
+    await redis.srem(keys.residents(worker.id), "b@1")
+    await redis.delete(keys.holders("b@1"))
+    for _ in range(2):  # a single difference may be a call on its way
+        await queue.beat(worker.id, lease_ms=60_000, info=INFO)
+    assert await redis.sismember(keys.residents(worker.id), "b@1")
+    assert await redis.sismember(keys.holders("b@1"), worker.id)

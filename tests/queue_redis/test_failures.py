@@ -20,7 +20,7 @@ from shared.jobs import JobState
 from shared.keys import Keys
 from shared.outcomes import FinishOutcome
 from shared.queue import Queue
-from shared.registry import Registry
+from shared.registry import BaseModel, Registry
 from shared.streams import ReplyReader, merge, recover, shown
 
 ACTOR = Path(__file__).parents[1] / "support" / "actor_process.py"
@@ -195,7 +195,10 @@ async def test_with_memory_used_up_all_that_frees_memory_still_works(
     await redis.config_set("maxmemory", 1)
     with pytest.raises(QueueFull, match="memory"):
         await queue.enqueue(make_job(), LIMITS)
+    base = BaseModel(name="m", version="m@1", max_model_len=8, source="m", created_s=1)
+    assert await Registry(redis, keys).set_base(base)  # a worker that starts anew drains it, too
     assert (await queue.beat(worker.id, lease_ms=60_000, info=INFO)).booked == 1
+    assert await queue.reconcile(worker.id, [first.job.id], grace_ms=0) == 0
     piece = tokens(jobs[0], 0, [1])
     await queue.publish(worker.id, {API: [piece]}, (piece,))
     assert await worker.finish(first) == FinishOutcome.OK

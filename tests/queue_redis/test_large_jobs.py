@@ -128,3 +128,23 @@ async def test_no_worker_idles_while_small_jobs_wait_behind_a_large_one(
 
 async def _is_empty(queue: Queue) -> bool:
     return (await queue.counts()).waiting == 0
+
+
+async def test_a_small_worker_reaches_small_jobs_behind_many_large_ones(
+    queue: Queue, redis, keys
+) -> None:
+    small, large = (Actor(queue, redis, keys, name, ["a@1"]) for name in ("small", "large"))
+    for worker, tokens in ((small, MOST), (large, 2 * MOST)):
+        info = replace(INFO, kv_tokens=tokens)
+        await queue.register(worker.id, lease_ms=60_000, info=info, residents=["a@1"])
+    for _ in range(150):
+        await queue.enqueue(make_job(cost=MOST + 1), ROOMY)
+    behind = make_job()
+    await queue.enqueue(behind, ROOMY)
+
+    async def gets_it() -> bool:
+        claim = await small.try_claim(tokens=MOST)
+        assert claim.next_steal_ms is None or claim.jobs
+        return [claimed.job.id for claimed in claim.jobs] == [behind.id]
+
+    await eventually(gets_it)

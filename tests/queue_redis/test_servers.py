@@ -72,6 +72,32 @@ def test_without_a_directory_nothing_is_written(start_server, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_without_a_directory_nothing_is_loaded_that_others_left(
+    start_server, client, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    redis = client(start_server().url)
+    await redis.set("of", "another")
+    await redis.save()
+    (name,) = os.listdir(tmp_path)
+    os.rename(tmp_path / name, tmp_path / "dump.rdb")
+    assert await client(start_server().url).dbsize() == 0
+
+
+async def test_a_replica_without_a_directory_leaves_nothing_either(
+    start_server, client, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    master, replica = start_server(), start_server()
+    await client(master.url).set("of", "the master")
+    copy = client(replica.url)
+    await copy.replicaof("127.0.0.1", master.port)
+    await eventually(lambda: copy.get("of"))
+    replica.stop()
+    master.stop()
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_server_can_be_stopped_twice_and_while_it_is_frozen(start_server) -> None:
     server = start_server()
     os.kill(server.pid, signal.SIGSTOP)

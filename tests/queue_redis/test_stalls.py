@@ -204,3 +204,31 @@ async def test_a_clock_that_jumps_an_hour_and_back_makes_no_suspects_and_ends_no
 
     await eventually(all_given_up)  # a dead worker is found although its lease ends in an hour
     assert (await queue.counts()).retried == len(claimed)
+
+
+async def test_a_worker_that_speaks_while_it_is_settled_is_charged_with_nothing(
+    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    await redis.zrem(keys.workers, worker.id)
+    await redis.zadd(keys.lost, {worker.id: 1})  # given up, and nothing is handed on yet
+    with pytest.raises(LeaseLost):
+        await worker.claim()
+    await queue.reap()
+    assert (await queue.job_view(job.id)).state == JobState.QUEUED
+    assert not await is_suspect(redis, keys, job)
+    assert await redis.zcard(keys.lost) == 0
+
+
+async def test_a_worker_that_registers_again_under_its_id_keeps_its_jobs(
+    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    """The reply of its first call was lost, and a sweep had given it up in between."""
+    await redis.zadd(keys.lost, {"w1": 0})
+    worker, job = await actor("w1"), await enqueue()
+    await worker.claim()
+    for _ in range(3):
+        await queue.reap()
+    assert (await queue.job_view(job.id)).state == JobState.RUNNING
+    assert await redis.zcard(keys.lost) == 0

@@ -217,3 +217,17 @@ async def test_a_job_that_is_done_in_between_starts_the_count_again(
     await worker.finish(claimed)
     await bury(worker, enqueue)
     assert (await registry.adapter("a")).state == "ready"
+
+
+async def test_all_that_waits_for_quarantined_versions_ends_whatever_else_is_quarantined(
+    actor, enqueue, queue: Queue, redis, keys
+) -> None:
+    worker = await actor(holds=["b@1"])
+    await enqueue("b@1")
+    await worker.claim()  # it runs, so its version stays among the doomed
+    waiting = [await enqueue("a@1") for _ in range(100)]
+    await redis.sadd(keys.doomed, "a@1", "b@1")
+    await queue.reap()
+    states = {(await queue.job_view(job.id)).state for job in waiting}
+    assert states == {JobState.FAILED}
+    assert await redis.smembers(keys.doomed) == {b"b@1"}

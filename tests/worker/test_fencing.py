@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from scripted_engine import ScriptedEngine
+from scripted_engine import ScriptedEngine, expected_ids, expected_text
 from worker_support import Client, all_seamless, until
 
 from shared.connection import Redis
@@ -39,6 +39,32 @@ async def test_a_job_of_another_claim_is_dropped_and_its_mates_go_on(
         assert (await client.end_of(mate)).state is JobState.DONE
         assert len(client.tokens_of(fenced)) == num_shown
     all_seamless(client, [mate])
+
+
+async def test_a_job_whose_claim_redis_forgot_is_computed_by_one_claim_only(
+    client: Client, engine: ScriptedEngine, start, redis: Redis, keys: Keys
+) -> None:
+    """A failover may bring a try back, and the same worker may be the one that claims again."""
+    async with start(engine, lease_ms=6000):
+        job = await client.send(max_tokens=LONG)
+        await client.until_shown(job, 20)
+        wid = await owner_of(client, job)
+        async with redis.pipeline(transaction=True) as rollback:
+            rollback.zrem(keys.owned(wid), job.id)
+            rollback.hset(keys.job(job.id), mapping={"state": "queued", "try": 0})
+            rollback.hdel(keys.job(job.id), "owner")
+            rollback.zadd(keys.queue(job.version), {job.id: 0})
+            rollback.zadd(keys.ready, {job.version: 0})
+            rollback.hincrby(keys.counters, "waiting", 1)
+            rollback.delete(keys.checkpoints(job.id))
+            rollback.rpush(keys.mailbox(wid), "job")
+            await rollback.execute()
+        await client.end_of(job)
+        (choice,) = (await client.queue.result(job.id)).choices
+    assert list(choice.ids) == expected_ids(job.sampling.seed, 0, LONG, job.version)
+    assert choice.text == expected_text(choice.ids)
+    assert engine.most_at_once == 1
+    assert len(set(engine.seen)) == 2
 
 
 async def test_a_job_that_nothing_is_published_of_is_dropped_at_a_beat(
