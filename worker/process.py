@@ -55,19 +55,19 @@ async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], Served
         await check_redis(redis, settings.redis_url)
         durability = await durability_of(redis, settings)
         served = await asyncio.to_thread(load, settings)
-        worker = Worker(settings, redis, served, durability=durability)
+        worker = Worker(settings, redis, served, durability=durability, on_stalled=_exit_at_once)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
-        try:
-            await worker.run()
-        except* EngineStalled as stalled:
-            _exit_at_once(stalled)
+        await worker.run()
     finally:
         await redis.aclose()
 
 
-def _exit_at_once(stalled: ExceptionGroup) -> None:
-    """End the process without waiting for its threads, one of which hangs."""
-    print(f"lorikeet: {stalled.exceptions[0]}", file=sys.stderr, flush=True)  # noqa: T201
+def _exit_at_once(stalled: EngineStalled) -> None:
+    """End the process without waiting for its tasks and threads, one of which hangs.
+
+    Whatever keeps one of them from ending would keep the lease.
+    """
+    print(f"lorikeet: {stalled}", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(EXIT_STALLED)

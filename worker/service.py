@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,11 +69,18 @@ class Worker:
         served: ServedModel,
         *,
         durability: Durability | None = None,
+        on_stalled: Callable[[EngineStalled], None] | None = None,
     ) -> None:
         """Wire it up, inside the event loop that it will run in.
 
-        With a `durability`, jobs are claimed only once that is durable.
+        Args:
+            settings: the worker's.
+            redis: where its pool is.
+            served: the model, and what computes it.
+            durability: what a claim waits for; None: nothing.
+            on_stalled: called when the engine hangs, before `run` raises that.
         """
+        self._on_stalled = on_stalled
         self._settings = settings
         self._served = served
         self._redis = redis
@@ -297,9 +305,12 @@ class Worker:
         await until_stalled(lambda: self._engine.step_s, limit_s)
         self._is_stalled = True
         log.error("engine_stalled", seconds=round(self._engine.step_s, 1), jobs=len(self._jobs))
-        raise EngineStalled(
+        stalled = EngineStalled(
             f"the engine has finished no step for {limit_s:g} s (--stall-s) while it had work"
         )
+        if self._on_stalled:
+            self._on_stalled(stalled)
+        raise stalled
 
     async def _watch_engine(self) -> None:
         await self._engine_is_broken.wait()

@@ -124,4 +124,4 @@ async def test_a_job_whose_deadline_passes_is_ended_by_its_worker(
         assert (end.state, end.error.code) == (JobState.EXPIRED, "deadline_exceeded")
         assert end.usage.completion_tokens > 0
         assert (await client.end_of(mate)).state is JobState.DONE
-        assert not engine.requests
+        await until(lambda: not engine.requests)
