@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from shared.codec import decode_result, decode_worker_info
-from shared.connection import Redis, redis_errors
+from shared.connection import Redis, ResponseError, redis_errors
 from shared.errors import ErrorCode, JobError
 from shared.ids import AdapterVersion, JobId, WorkerId
 from shared.jobs import JobState
@@ -191,8 +191,14 @@ class Views:
         """How full Redis is, and of what; measures some hundreds of keys, which takes a while."""
         with redis_errors():
             info = await self._redis.info("memory")
-            by_kind = await estimate_key_bytes(self._redis, self._keys)
+            by_kind = await self._bytes_by_kind()
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)
+
+    async def _bytes_by_kind(self) -> Mapping[str, int]:
+        try:
+            return await estimate_key_bytes(self._redis, self._keys)
+        except ResponseError:  # some services forbid MEMORY USAGE or RANDOMKEY
+            return {}
 
     async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
         pipe = self._redis.pipeline(transaction=False)

@@ -4,6 +4,7 @@ from shared.connection import Redis
 from shared.ids import AdapterVersion, ApiId, JobId
 from shared.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
 from shared.keys import Keys
+from shared.queue import Queue
 
 SIZE = 4000
 """Bytes of a value that are most of its key's."""
@@ -56,3 +57,11 @@ async def test_only_large_keys_of_a_kind_make_its_bytes(own_redis: Redis, keys: 
     await own_redis.zadd(keys.queue(AdapterVersion("a@1")), {"0" * 32: 1})
     found = await estimate_key_bytes(own_redis, keys)
     assert found["out"] > SIZE / 2 > found["q"] > 0
+
+
+async def test_a_server_that_forbids_to_look_tells_nothing_by_kind(own_server, client) -> None:
+    redis = client(own_server.url)
+    await redis.execute_command("ACL", "SETUSER", "default", "-randomkey")
+    memory = await Queue(redis, Keys("main")).memory()
+    assert memory.used > 0
+    assert memory.by_kind == {}
