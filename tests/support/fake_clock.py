@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from ops.embedded import EmbeddedRedis, start_redis
 
 SOURCE = r"""
@@ -63,7 +65,8 @@ class FakeClock:
     def build(cls, folder: Path) -> Iterator["FakeClock"]:
         """Compile it in `folder`; its servers end afterwards."""
         compiler = shutil.which("gcc") or shutil.which("cc")
-        assert compiler, "a C compiler makes the fake clock; apt-get install gcc"
+        if compiler is None:
+            pytest.skip("no C compiler, which makes the fake clock: apt-get install gcc")
         source, library = folder / "fake_clock.c", folder / "fake_clock.so"
         source.write_text(SOURCE)
         command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
