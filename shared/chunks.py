@@ -8,6 +8,6 @@ CHUNK = 500
 """Items of one round trip; it takes milliseconds."""
 
 
-def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Split `items` into runs of at most `CHUNK`, in their order."""
-    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+    """Split `items` into runs of at most `size`, in their order."""
+    return (items[start : start + size] for start in range(0, len(items), size))

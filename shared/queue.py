@@ -7,10 +7,11 @@ reap and reconcile may be repeated; a claim or a publication may not: a lost cla
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import orjson
 
+from shared.chunks import chunks
 from shared.codec import decode_job, encode_events, encode_job, encode_result, encode_worker_info
 from shared.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
 from shared.durability import Durability
@@ -36,8 +37,6 @@ from shared.settlement import Settlement
 from shared.sweep import Sweep
 from shared.views import Backlog, JobView, QueueCounts, RedisMemory, Views, WorkerView
 from shared.workers import WorkerInfo
-
-T = TypeVar("T")
 
 PRIORITY_STEP = 1000
 """Tokens of the fair tag that one step of priority is worth."""
@@ -149,9 +148,9 @@ class Queue:
             LeaseLost: the worker was given up.
         """
         shared: list[AdapterVersion] = []
-        for page in _pages(add, VERSIONS_AT_ONCE):
+        for page in chunks(add, VERSIONS_AT_ONCE):
             shared += await self._change_residents(wid, len(page), page)
-        for page in _pages(remove, VERSIONS_AT_ONCE):
+        for page in chunks(remove, VERSIONS_AT_ONCE):
             await self._change_residents(wid, 0, page)
         return shared
 
@@ -191,12 +190,14 @@ class Queue:
             LeaseLost: the worker was given up.
         """
         standing: dict[AdapterVersion, Copy] = {}
-        for page in _pages(list(copies), COPIES_AT_ONCE):
+        for page in chunks(list(copies), COPIES_AT_ONCE):
             args = [(version, copies[version], int(version in due)) for version in page]
             found = await self._scripts.run("shrink", wid, steal_ms, *_flat(args))
             if found == 0:
                 raise self._lease_lost(wid)
             standing |= zip(page, (Copy(raw.decode()) for raw in found), strict=True)
+        gone = {version for version, copy in standing.items() if copy is Copy.GONE}
+        self._told.setdefault(wid, set()).difference_update(gone)
         return standing
 
     async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
@@ -473,10 +474,6 @@ def _claimed(entry: tuple[bytes, int, int, bytes, int], epoch: int) -> ClaimedJo
 
 def _flat(rows: Iterable[Iterable[Any]]) -> Iterator[Any]:
     return (word for row in rows for word in row)
-
-
-def _pages(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def _ids(raw: Iterable[bytes]) -> frozenset[JobId]:

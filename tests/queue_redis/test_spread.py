@@ -6,7 +6,7 @@ import pytest
 import redis as sync_redis
 from hypothesis import given
 from hypothesis import strategies as st
-from queue_support import Actor
+from queue_support import INFO, Actor
 
 from shared.connection import Redis
 from shared.errors import LeaseLost
@@ -264,3 +264,13 @@ def test_without_a_surplus_copy_the_others_still_have_room(
     if rule("is_surplus", waiting, running, free):
         assert free > 0
         assert free - waiting - running >= waiting + running
+
+
+async def test_a_copy_that_was_taken_back_is_not_told_again(actor, queue, redis, keys) -> None:
+    worker, other = await actor("w1"), await actor("w2")
+    call = queue.shrink(worker.id, {"a@1": 0}, due=["a@1"], steal_ms=60_000)
+    assert (await call)["a@1"] is Copy.GONE
+    for _ in range(3):
+        await queue.beat(worker.id, lease_ms=60_000, info=INFO)
+    assert await redis.smembers(keys.residents(worker.id)) == set()
+    assert await redis.smembers(keys.holders("a@1")) == {other.id.encode()}
