@@ -7,10 +7,10 @@ each call of Redis is short, and another process resumes an interrupted settleme
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import structlog
 
+from shared.chunks import chunks
 from shared.codec import decode_events, encode_events
 from shared.connection import Redis, redis_errors
 from shared.errors import ProtocolMismatch
@@ -38,9 +38,8 @@ class Settlement:
         May be repeated, and called by several processes at a time.
         """
         requeued = ended = 0
-        shown = await self._last_shown(wid)
-        while ids := await self._owned(wid):
-            more = await self._scripts.run("hand_on", wid, *_with_shown(ids, shown))
+        for page in await self._pages_with_shown(wid, await self._owned(wid)):
+            more = await self._scripts.run("hand_on", wid, *page)
             if more is None:  # it is back in the pool, or somebody else has settled it
                 break
             requeued, ended = requeued + more[0], ended + more[1]
@@ -51,19 +50,29 @@ class Settlement:
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
         """Take these jobs from a live worker, without blame; returns how many were its."""
         released = 0
-        shown = await self._last_shown(wid)
-        for first in range(0, len(ids), JOBS_AT_ONCE):
-            page = ids[first : first + JOBS_AT_ONCE]
-            released += await self._scripts.run("release", wid, *_with_shown(page, shown))
+        for page in await self._pages_with_shown(wid, ids):
+            released += await self._scripts.run("release", wid, *page)
         return released
 
     async def _owned(self, wid: WorkerId) -> list[JobId]:
         with redis_errors():
-            raw = await self._redis.zrange(self._keys.owned(wid), 0, JOBS_AT_ONCE - 1)
+            raw = await self._redis.zrange(self._keys.owned(wid), 0, -1)
         return [JobId(each.decode()) for each in raw]
 
-    async def _last_shown(self, wid: WorkerId) -> Mapping[JobId, Sequence[Tokens]]:
-        """The tokens in the worker's last publications: all that may stand in no checkpoint."""
+    async def _pages_with_shown(
+        self, wid: WorkerId, ids: Sequence[JobId]
+    ) -> Iterable[Sequence[Arg]]:
+        """The jobs and what is shown of them beyond their checkpoints, as ARGV of some calls."""
+        shown = await self._last_shown(wid, ids) if ids else {}
+        return (
+            [word for job_id in page for word in (job_id, _payload(shown.get(job_id, ())))]
+            for page in chunks(ids, JOBS_AT_ONCE)
+        )
+
+    async def _last_shown(
+        self, wid: WorkerId, ids: Sequence[JobId]
+    ) -> Mapping[JobId, Sequence[Tokens]]:
+        """The jobs' tokens in the worker's last publications: all that no checkpoint may have."""
         with redis_errors():
             sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
             pipe = self._redis.pipeline(transaction=False)
@@ -71,22 +80,28 @@ class Settlement:
                 api, _, entry = line.rpartition(" ")
                 pipe.xrange(self._keys.replies(ApiId(api)), entry, entry)
             found = await pipe.execute()
-        return _tokens_by_job(event for entries in found for event in _events_of(entries))
+        # Most jobs that are given back have shown nothing: decoding is what takes long.
+        named = [each.encode() for each in ids]
+        entries = [
+            (entry, fields[b"e"])
+            for reply in found
+            for entry, fields in reply
+            if any(job_id in fields[b"e"] for job_id in named)
+        ]
+        return _tokens_by_job(event for entry, raw in entries for event in _events_of(entry, raw))
 
 
-def _with_shown(ids: Iterable[JobId], shown: Mapping[JobId, Sequence[Tokens]]) -> Iterable[Arg]:
-    for job_id in ids:
-        yield job_id
-        yield encode_events(shown[job_id]) if job_id in shown else b""
+def _payload(shown: Sequence[Tokens]) -> bytes:
+    return encode_events(shown) if shown else b""
 
 
-def _events_of(entries: Iterable[tuple[bytes, Mapping[bytes, Any]]]) -> Iterable[Event]:
-    for entry, fields in entries:
-        try:
-            yield from decode_events(fields[b"e"])
-        except (ProtocolMismatch, ValueError, KeyError, TypeError) as error:
-            # Its tokens are computed again. One entry must not end every process that sweeps.
-            log.warning("shown_unreadable", entry=entry.decode(), error=repr(error))
+def _events_of(entry: bytes, raw: bytes) -> Sequence[Event]:
+    try:
+        return decode_events(raw)
+    except (ProtocolMismatch, ValueError, KeyError, TypeError) as error:
+        # Its tokens are computed again. One entry must not end every process that sweeps.
+        log.warning("shown_unreadable", entry=entry.decode(), error=repr(error))
+        return ()
 
 
 def _tokens_by_job(events: Iterable[Event]) -> Mapping[JobId, Sequence[Tokens]]:
