@@ -124,8 +124,9 @@ class Publisher:
         """
         for job_id in standing.fenced:
             job = self._jobs.get(job_id)
-            is_meant = job is not None and job.claimed.epoch == epochs.get(job_id)
-            if job and is_meant and job.end is None:  # else it hears of it when it is finished
+            if job is None or job.claimed.epoch != epochs.get(job_id):
+                continue  # it is gone, or was claimed anew meanwhile
+            if job.end is None:  # else it hears of it when it is finished
                 log.warning("job_fenced", job_id=job_id, try_=job.claimed.try_)
                 self.drop(job)
         for job_id in standing.cancelled:

@@ -158,7 +158,6 @@ class Worker:
         )
         self._deadlines = Deadlines(self._jobs, self._publisher)
         self._engine_is_broken = asyncio.Event()
-        self._is_stalled = False
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
 
@@ -188,7 +187,7 @@ class Worker:
         finally:
             self._loader_threads.close()
             self._inspector_thread.close()
-            if not self._is_stalled:  # else its thread ends with the process
+            if self._engine.step_s < self._settings.stall_s:  # else its thread can't end
                 await asyncio.to_thread(self._engine.stop)
 
     async def _start_up(self) -> None:
@@ -303,7 +302,6 @@ class Worker:
         """
         limit_s = self._settings.stall_s
         await until_stalled(lambda: self._engine.step_s, limit_s)
-        self._is_stalled = True
         log.error("engine_stalled", seconds=round(self._engine.step_s, 1), jobs=len(self._jobs))
         stalled = EngineStalled(
             f"the engine has finished no step for {limit_s:g} s (--stall-s) while it had work"

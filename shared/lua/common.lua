@@ -90,6 +90,13 @@ local function note_worker(wid, lease_ms, info, now)
   if (told.kv_tokens or 0) > 0 then redis.call('ZADD', P .. 'capacity', told.kv_tokens, wid) end
 end
 
+-- Take a worker out of the pool: it can't publish any more. `num_jobs` are those that it dies with, -1
+-- if it leaves. `hand_on` and `forget_worker` do the rest.
+local function take_out(wid, num_jobs)
+  if redis.call('ZREM', P .. 'workers', wid) == 1 then redis.call('ZADD', P .. 'lost', num_jobs, wid) end
+  for _, name in ipairs({ 'missing', 'capacity', 'idle' }) do redis.call('ZREM', P .. name, wid) end
+end
+
 -- Which of the jobs (id, epoch, ...) in ARGV are not the worker's any more, as two flat lists: those,
 -- and those of its jobs that their clients have cancelled. An epoch of 0 matches any.
 local function standing_of(wid, first, num_jobs)

@@ -43,11 +43,7 @@ for _, name in ipairs({ 'capacity', 'missing' }) do
 end
 
 local function give_up(wid)
-  redis.call('ZADD', P .. 'lost', redis.call('ZCARD', P .. 'own:' .. wid), wid)
-  redis.call('ZREM', P .. 'workers', wid)
-  redis.call('ZREM', P .. 'missing', wid)
-  redis.call('ZREM', P .. 'capacity', wid)
-  redis.call('ZREM', P .. 'idle', wid)
+  take_out(wid, redis.call('ZCARD', P .. 'own:' .. wid))
   redis.call('HINCRBY', P .. 'cnt', 'workers_lost', 1)
 end
 

@@ -12,12 +12,13 @@ from ops.bench.lengths import Length
 from ops.bench.load import Load
 from ops.bench.load_report import answers_of, report
 from ops.bench.probes.finding import Chart, Finding
+from ops.bench.probes.script_pool import adapter, version
 from ops.bench.queue import LEASE_MS, LIMITS, new_pool, own_pool
 from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
 from shared.jobs import Endpoint, Job, SamplingParams
 from shared.keys import Keys
 from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.registry import Registry
 from shared.workers import WorkerInfo
 
 CLIENTS = 8
@@ -108,10 +109,10 @@ async def _claim_us(url: str, size: int, active: int) -> float:
     async with own_pool(url, pool) as (queue, redis):
         registry = Registry(redis, Keys(pool))
         for number in range(size):
-            await registry.add_adapter(_adapter(number))
+            await registry.add_adapter(adapter(number))
         await queue.register(WORKER, lease_ms=LEASE_MS, info=INFO, residents=_versions(active))
         for number in range(JOBS):
-            await queue.enqueue(_job(_version(number % active)), LIMITS)
+            await queue.enqueue(_job(version(number % active)), LIMITS)
         await redis.config_resetstat()
         await _claim_all(queue, _versions(active))
         stats = await redis.info("commandstats")
@@ -132,25 +133,8 @@ async def _claim_all(queue: Queue, residents: Sequence[AdapterVersion]) -> None:
         num_claimed += len(claim.jobs)
 
 
-def _adapter(number: int) -> Adapter:
-    return Adapter(
-        name=f"a{number}",
-        version=_version(number),
-        digest=f"{number:064x}",
-        weights_digest=f"{number:064x}",
-        source=f"/adapters/a{number}",
-        rank=16,
-        num_bytes=10_000_000,
-        created_s=int(time.time()),
-    )
-
-
-def _version(number: int) -> AdapterVersion:
-    return AdapterVersion(f"a{number}@{number:012x}")
-
-
 def _versions(active: int) -> list[AdapterVersion]:
-    return [_version(number) for number in range(active)]
+    return [version(number) for number in range(active)]
 
 
 def _job(version: AdapterVersion) -> Job:

@@ -1,10 +1,10 @@
 from typing import Any
 
 import pytest
+from queue_support import make_job
 
 from api.length import JOINED_BYTES, check_length
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job, Prompt, SamplingParams
 
 MAX_LEN = 10
@@ -21,18 +21,8 @@ def chat(*turns: tuple[str, str]) -> Job:
 
 
 def job(endpoint: Endpoint, *, max_tokens: int | None, **fields: Any) -> Job:
-    return Job(
-        id=JobId("0" * 32),
-        endpoint=endpoint,
-        model="base",
-        version=AdapterVersion("base@0"),
-        sampling=SamplingParams(seed=1, max_tokens=max_tokens),
-        created_s=0,
-        deadline_ms=1000,
-        cost=10,
-        reply_to=ApiId("api"),
-        **fields,
-    )
+    sampling = SamplingParams(seed=1, max_tokens=max_tokens)
+    return make_job(endpoint=endpoint, sampling=sampling, **{"prompts": (), **fields})
 
 
 def check(job: Job, max_token_bytes: int = TOKEN_BYTES) -> None:

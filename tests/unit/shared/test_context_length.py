@@ -5,10 +5,10 @@ from collections import defaultdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from queue_support import make_job
 
 from shared.context_length import RARE_BYTES, least_bytes, output_limit
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.ids import AdapterVersion, ApiId, JobId
 from shared.jobs import Endpoint, Job, SamplingParams
 
 DECOMPOSED = [
@@ -25,17 +25,8 @@ TEXTS = st.lists(
 
 
 def job(endpoint: Endpoint = Endpoint.CHAT, *, max_tokens: int | None = None) -> Job:
-    return Job(
-        id=JobId("0" * 32),
-        endpoint=endpoint,
-        model="base",
-        version=AdapterVersion("base@0"),
-        sampling=SamplingParams(seed=1, max_tokens=max_tokens),
-        created_s=0,
-        deadline_ms=1000,
-        cost=10,
-        reply_to=ApiId("api"),
-    )
+    sampling = SamplingParams(seed=1, max_tokens=max_tokens)
+    return make_job(endpoint=endpoint, sampling=sampling, prompts=())
 
 
 def refusal(job: Job, num_tokens: int, *, is_least: bool = False) -> JobError:
