@@ -9,8 +9,8 @@ from api.context import Context
 from api.ignored import warning
 from api.schema.generation import GenerationRequest
 from api.translate import Ticket
-from shared.ids import JobId
-from shared.jobs import Job
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Job
 
 
 async def issue_ticket(context: Context, tenant: str, request: GenerationRequest) -> Ticket:

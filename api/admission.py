@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from api.redis_guard import redis_guard
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.ids import AdapterVersion
-from shared.registry import BaseModel, Registry
-from shared.tools import ToolForm
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.tools import ToolForm
+from shared.store.registry import BaseModel, Registry
 
 
 @dataclass(frozen=True, slots=True)

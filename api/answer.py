@@ -18,7 +18,7 @@ from api.replies import ClientGone, Inbox
 from api.timing import Timing
 from api.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
-from shared.jobs import Job
+from shared.protocol.jobs import Job
 
 KEEP_ALIVE_S = 10.0
 """A stream with nothing to show sends its headers after this long, and then comments."""

@@ -22,18 +22,18 @@ from api.probes import not_ready_reason, pool_snapshot
 from api.recent import Recent
 from api.replies import Replies
 from api.routes import adapters, chat, completions, docs, health, jobs, metrics, models
-from shared.access import api_keys, metrics_key
-from shared.adapter_views import AdapterViews
-from shared.connection import Redis, connect
-from shared.durability import Durability
-from shared.ids import ApiId
-from shared.inspections import Inspections
-from shared.keys import Keys
-from shared.limits import Limits
-from shared.queue import Queue
-from shared.registry import Registry
+from shared.api_keys import api_keys, metrics_key
+from shared.protocol.ids import ApiId
+from shared.protocol.limits import Limits
 from shared.settings import ApiSettings
-from shared.streams import ReplyReader, shown
+from shared.store.adapter_views import AdapterViews
+from shared.store.connection import Redis, connect
+from shared.store.durability import Durability
+from shared.store.inspections import Inspections
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+from shared.store.token_streams import ReplyReader, shown
 
 MAX_INSPECTIONS = 8
 """Adapters that workers are asked to read at a time; others wait for their turn."""

@@ -6,8 +6,8 @@ import structlog
 
 from api.redis_guard import is_cancelled, redis_guard
 from shared.errors import JobError, RedisUnavailable
-from shared.ids import JobId
-from shared.queue import Queue
+from shared.protocol.ids import JobId
+from shared.store.queue import Queue
 
 RETRY_S = 0.5
 MAX_PENDING = 10_000

@@ -12,13 +12,13 @@ from api.metrics import Metrics
 from api.pool_metrics import PoolSnapshot
 from api.recent import Recent
 from api.replies import Replies
-from shared.adapter_views import AdapterViews
-from shared.ids import ApiId
-from shared.inspections import Inspections
-from shared.limits import Limits
-from shared.queue import Queue
-from shared.registry import Registry
+from shared.protocol.ids import ApiId
+from shared.protocol.limits import Limits
 from shared.settings import ApiSettings
+from shared.store.adapter_views import AdapterViews
+from shared.store.inspections import Inspections
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

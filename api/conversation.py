@@ -10,7 +10,7 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage, Message, ToolMessage
 from api.schema.tools import NamedTool, ToolCall
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.tools import ToolChoice, ToolForm, ToolUse
+from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
 
 def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:

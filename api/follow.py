@@ -9,11 +9,11 @@ from api.redis_guard import redis_guard
 from api.replies import Inbox, max_events
 from api.transcript import Delta, Diverged, Transcript, whole_choices
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
-from shared.events import Admitted, End, Event, Retry, Tokens
-from shared.ids import JobId
-from shared.jobs import Job, JobState
-from shared.queue import Queue
-from shared.results import Result, Usage
+from shared.protocol.events import Admitted, End, Event, Retry, Tokens
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Job, JobState
+from shared.protocol.results import Result, Usage
+from shared.store.queue import Queue
 
 SILENCE_S = 5.0
 """After this long without an event, look at the job itself."""

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from api.context import Context
 from api.redis_guard import redis_guard
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.ids import InspectionId, WorkerId
-from shared.inspections import Findings, Inspection
+from shared.protocol.ids import InspectionId, WorkerId
+from shared.store.inspections import Findings, Inspection
 
 TAKE_S = 5.0
 """How long a worker may leave a request in its mailbox."""

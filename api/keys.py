@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import error_response
-from shared.access import ADMIN, ApiKey
+from shared.api_keys import ADMIN, ApiKey
 from shared.errors import ErrorCode, JobError
 
 ANONYMOUS = "default"

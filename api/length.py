@@ -1,7 +1,7 @@
 """Refuses prompts that can't fit into the context before a worker tokenizes them. Pure."""
 
 from shared.context_length import least_bytes, output_limit
-from shared.jobs import Endpoint, Job
+from shared.protocol.jobs import Endpoint, Job
 
 JOINED_BYTES = 12
 """A text's first characters may compose with what a chat template puts before it: three at most,

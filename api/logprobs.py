@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shared.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 
 
 def chat_logprobs(positions: Sequence[PositionLogprobs]) -> dict[str, Any]:

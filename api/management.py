@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 
 from api.context import Context, InContext
-from shared.access import ADMIN, is_loopback
+from shared.api_keys import ADMIN, is_loopback
 from shared.errors import ErrorCode, JobError, JobFailed
 
 

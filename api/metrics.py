@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from api.http_limits import Refusal
 from api.pool_metrics import PoolCollector, PoolSnapshot
-from shared.results import Usage
+from shared.protocol.results import Usage
 
 MAX_MODELS = 200
 """Models that are told apart; the label's values stay in memory, here and in Prometheus."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.ids import AdapterVersion
-from shared.views import QueueCounts, RedisMemory, WorkerView
+from shared.protocol.ids import AdapterVersion
+from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
 """Those with the most waiting jobs, or workers, are told apart; there may be thousands."""

@@ -3,8 +3,8 @@
 from api.pool_metrics import PoolSnapshot
 from api.redis_guard import redis_guard
 from shared.errors import RedisUnavailable
-from shared.queue import Queue
-from shared.registry import Registry
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 
 async def not_ready_reason(registry: Registry, queue: Queue) -> str | None:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shared.connection import CONNECT_TIMEOUT_S, REDIS_DOWN
 from shared.errors import RedisUnavailable
+from shared.store.connection import CONNECT_TIMEOUT_S, REDIS_DOWN
 
 
 @asynccontextmanager

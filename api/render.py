@@ -8,9 +8,9 @@ import orjson
 from api.logprobs import chat_logprobs, text_logprobs
 from api.tool_answers import ToolAnswers
 from api.transcript import ChoiceTranscript, Delta
-from shared.answer_ids import CHAT_PREFIX, COMPLETION_PREFIX
-from shared.jobs import Endpoint, Job
-from shared.results import FinishReason, Usage
+from shared.protocol.answer_ids import CHAT_PREFIX, COMPLETION_PREFIX
+from shared.protocol.jobs import Endpoint, Job
+from shared.protocol.results import FinishReason, Usage
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"

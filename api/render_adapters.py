@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.schema.adapters import AdapterBody, Holder, VersionBody
-from shared.adapter_views import AdapterView, VersionView
-from shared.registry import BaseModel
-from shared.views import WorkerView
+from shared.store.adapter_views import AdapterView, VersionView
+from shared.store.pool_views import WorkerView
+from shared.store.registry import BaseModel
 
 
 def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import structlog
 
 from api.redis_guard import is_cancelled
-from shared.connection import REDIS_DOWN
 from shared.errors import RedisUnavailable
-from shared.events import Event, Tokens
-from shared.ids import JobId
-from shared.streams import ReplyReader
+from shared.protocol.events import Event, Tokens
+from shared.protocol.ids import JobId
+from shared.store.connection import REDIS_DOWN
+from shared.store.token_streams import ReplyReader
 
 RETRY_READ_S = 0.2
 MAX_EVENTS = 64

@@ -15,11 +15,11 @@ from api.app import create_app
 from api.http_limits import HttpLimits
 from api.http_protocol import HttpConfig
 from api.metrics import Metrics
-from shared.access import api_keys
-from shared.connection import check_redis_at
-from shared.durability import durability_at
+from shared.api_keys import api_keys
 from shared.errors import SettingsError
 from shared.settings import ApiSettings
+from shared.store.connection import check_redis_at
+from shared.store.durability import durability_at
 
 DRAIN_S = 30
 """On SIGTERM, time for running answers to end before their connections are cut."""

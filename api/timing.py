@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from api.follow import Step
 from api.metrics import Metrics
-from shared.events import Admitted
+from shared.protocol.events import Admitted
 
 
 class Timing:

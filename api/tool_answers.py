@@ -6,9 +6,9 @@ from typing import Any
 
 from api.tool_calls import CallArguments, CallStart, Piece, Text, ToolCallParser
 from api.transcript import Delta
-from shared.ids import JobId
-from shared.results import FinishReason
-from shared.tools import ToolUse
+from shared.protocol.ids import JobId
+from shared.protocol.results import FinishReason
+from shared.protocol.tools import ToolUse
 
 TOOL_CALLS = "tool_calls"
 """OpenAI's reason to finish of an answer that calls."""

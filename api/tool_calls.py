@@ -13,7 +13,7 @@ import orjson
 
 from api.json_scan import ObjectScan
 from api.tool_marks import marks_of
-from shared.tools import ToolUse
+from shared.protocol.tools import ToolUse
 
 _HEAD = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'

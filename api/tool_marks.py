@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.tools import HERMES_CLOSE, HERMES_OPEN, LLAMA3_SEPARATOR, ToolForm, ToolUse
+from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN, LLAMA3_SEPARATOR, ToolForm, ToolUse
 
 _HERMES_CALL = re.compile(re.escape(HERMES_OPEN) + r"\s*\{")
 _LLAMA3_FIRST = re.compile(r"\s*\{")

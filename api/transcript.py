@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from shared.events import Event, Retry, Tokens
-from shared.logprobs import PositionLogprobs
-from shared.results import FinishReason, Result
+from shared.protocol.events import Event, Retry, Tokens
+from shared.protocol.logprobs import PositionLogprobs
+from shared.protocol.results import FinishReason, Result
 
 
 class Diverged(Exception):

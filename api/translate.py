@@ -14,9 +14,9 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.generation import GenerationRequest
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job, SamplingParams
-from shared.tools import HERMES_CLOSE, ToolForm, ToolUse
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.tools import HERMES_CLOSE, ToolForm, ToolUse
 
 CHARS_PER_TOKEN = 4
 ASSUMED_MAX_TOKENS = 256

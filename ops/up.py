@@ -18,10 +18,10 @@ import orjson
 
 from ops.embedded import EmbeddedRedis, start_redis
 from ops.supervisor import Child, Show, Supervisor
-from shared.access import ApiKey
-from shared.connection import check_redis_at
+from shared.api_keys import ApiKey
 from shared.errors import SettingsError
 from shared.settings import ENV_PREFIX, PoolSettings
+from shared.store.connection import check_redis_at
 
 API_DRAIN_S = 35.0
 """A little longer than the front end itself gives to running answers."""

@@ -3,7 +3,7 @@
 import unicodedata
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.jobs import Endpoint, Job
+from shared.protocol.jobs import Endpoint, Job
 
 SPACE_MARK = "\u2581"
 """Stands for a space in tokens of sentencepiece's kind."""

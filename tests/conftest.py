@@ -13,9 +13,9 @@ import pytest
 import structlog
 
 from ops.embedded import start_redis
-from shared.connection import Redis, connect
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.store.connection import Redis, connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 # The machine may be busy with anything else: a slow example says nothing about the code.
 hypothesis.settings.register_profile("no-deadline", deadline=None)

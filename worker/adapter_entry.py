@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from shared.registry import Adapter
+from shared.store.registry import Adapter
 
 if TYPE_CHECKING:  # it imports torch
     from worker.lora.adapter import LoRAAdapter

@@ -8,10 +8,10 @@ import contextlib
 
 import structlog
 
-from shared.adapter_views import AdapterViews
 from shared.errors import RedisUnavailable
-from shared.ids import AdapterVersion
-from shared.registry import Registry
+from shared.protocol.ids import AdapterVersion
+from shared.store.adapter_views import AdapterViews
+from shared.store.registry import Registry
 from worker.adapter_store import AdapterStore
 from worker.adapters import Adapters
 from worker.running import RunningJobs

@@ -9,8 +9,8 @@ import structlog
 import torch
 
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed, StoreFailed
-from shared.inspections import Findings, Inspection
-from shared.registry import Adapter
+from shared.store.inspections import Findings, Inspection
+from shared.store.registry import Adapter
 from worker.adapter_entry import entry_of
 from worker.adapter_roots import AdapterRoots
 from worker.adapter_store import AdapterStore

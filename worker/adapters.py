@@ -14,9 +14,9 @@ from weakref import WeakValueDictionary
 import structlog
 
 from shared.errors import AdapterRejected
-from shared.ids import AdapterVersion
-from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.protocol.ids import AdapterVersion
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, Registry
 from worker.engine_thread import EngineThread
 from worker.holding import Holding
 from worker.lease import Lease

@@ -15,12 +15,12 @@ from shared.errors import (
     LeaseLost,
     RedisUnavailable,
 )
-from shared.events import End, Tokens
-from shared.ids import JobId, WorkerId
-from shared.jobs import ClaimedJob, JobState
-from shared.outcomes import Undecodable
-from shared.queue import Queue
-from shared.results import Result
+from shared.protocol.events import End, Tokens
+from shared.protocol.ids import JobId, WorkerId
+from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.results import Result
+from shared.store.queue import Queue
+from shared.store.queue_replies import Undecodable
 from worker.adapters import Adapters, NoRoom
 from worker.engine_thread import EngineThread
 from worker.lease import Lease

@@ -16,11 +16,11 @@ from arq import cron
 from arq.connections import ArqRedis
 from arq.worker import Worker
 
-from shared.connection import check_redis_at, connect, redis_errors
 from shared.errors import RedisUnavailable
-from shared.keys import Keys
-from shared.queue import Queue
 from shared.settings import ControlSettings
+from shared.store.connection import check_redis_at, connect, redis_errors
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 RETRY_S = 1.0
 REAP_TIMEOUT_S = 10.0

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from shared.errors import ErrorCode, JobError
-from shared.jobs import JobState
+from shared.protocol.jobs import JobState
 from worker.publisher import Publisher
 from worker.running import RunningJobs
 

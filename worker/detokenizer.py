@@ -8,7 +8,7 @@ import codecs
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from shared.tools import HERMES_CLOSE, HERMES_OPEN
+from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN
 
 REPLACEMENT = "\ufffd"
 _SHOWN = (HERMES_OPEN, HERMES_CLOSE)

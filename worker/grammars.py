@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
-from shared.jobs import Job
-from shared.tools import ToolChoice
+from shared.protocol.jobs import Job
+from shared.protocol.tools import ToolChoice
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, json_source
 from worker.tool_grammar import tool_source
 

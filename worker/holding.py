@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from shared.errors import LeaseLost
-from shared.ids import AdapterVersion
-from shared.queue import Queue
+from shared.protocol.ids import AdapterVersion
+from shared.store.queue import Queue
 from worker.lease import Lease
 from worker.retry import until_redis_is_back
 from worker.spread import Spread

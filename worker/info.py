@@ -3,8 +3,8 @@
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from shared.protocol.workers import WorkerInfo
 from shared.settings import WorkerSettings
-from shared.workers import WorkerInfo
 from worker.served import ServedModel
 
 if TYPE_CHECKING:  # it imports torch

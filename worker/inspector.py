@@ -6,8 +6,8 @@ from collections.abc import Callable
 import structlog
 
 from shared.errors import RedisUnavailable
-from shared.ids import InspectionId
-from shared.inspections import Findings, Inspection, Inspections
+from shared.protocol.ids import InspectionId
+from shared.store.inspections import Findings, Inspection, Inspections
 from worker.loader_threads import LoaderThreads
 from worker.retry import until_redis_is_back
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from shared.errors import LeaseLost, RedisUnavailable
-from shared.ids import WorkerId
+from shared.protocol.ids import WorkerId
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.room import Room
 
 T = TypeVar("T")

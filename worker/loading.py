@@ -5,11 +5,11 @@ import time
 import structlog
 import torch
 
-from shared.cache import cache_folder
+from shared.cache_folder import cache_folder
 from shared.errors import AdapterRejected
-from shared.ids import AdapterVersion
-from shared.registry import BaseModel
+from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings
+from shared.store.registry import BaseModel
 from worker.adapter_budgets import AdapterBudgets
 from worker.adapter_reader import AdapterReader
 from worker.adapter_roots import AdapterRoots

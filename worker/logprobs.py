@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from shared.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from worker.detokenizer import TextStream
 from worker.engine.request import TokenLogprobs
 

@@ -6,8 +6,8 @@ import time
 import structlog
 
 from shared.errors import RedisUnavailable
-from shared.ids import AdapterVersion
-from shared.queue import Queue
+from shared.protocol.ids import AdapterVersion
+from shared.store.queue import Queue
 from worker.adapters import Adapters
 
 log = structlog.get_logger()

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from shared.errors import RedisUnavailable
-from shared.ids import JobId, WorkerId
-from shared.outcomes import Standing
-from shared.queue import Queue
-from shared.registry import Adapter, BaseModel, Registry
-from shared.workers import WorkerInfo
+from shared.protocol.ids import JobId, WorkerId
+from shared.protocol.workers import WorkerInfo
+from shared.store.queue import Queue
+from shared.store.queue_replies import Standing
+from shared.store.registry import Adapter, BaseModel, Registry
 from worker.adapters import Adapters
 from worker.running import RunningJobs
 

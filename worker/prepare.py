@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from shared.context_length import output_limit
-from shared.events import Tokens
+from shared.protocol.events import Tokens
 from worker.engine.grammar import Grammar
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.running import RunningChoice, RunningJob

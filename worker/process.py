@@ -7,10 +7,10 @@ import signal
 import sys
 from collections.abc import Callable
 
-from shared.connection import check_redis, connect
-from shared.durability import durability_of
 from shared.errors import EngineStalled
 from shared.settings import WorkerSettings
+from shared.store.connection import check_redis, connect
+from shared.store.durability import durability_of
 from worker.huge_pages import use_huge_pages
 from worker.lora.names import parse_adapter_flags
 from worker.served import ServedModel

@@ -14,11 +14,11 @@ from functools import partial
 import structlog
 
 from shared.errors import JobError, LeaseLost, RedisUnavailable
-from shared.events import Admitted, Event, Tokens
-from shared.ids import ApiId, JobId, WorkerId
-from shared.jobs import JobState
-from shared.outcomes import FinishOutcome, Standing
-from shared.queue import Queue
+from shared.protocol.events import Admitted, Event, Tokens
+from shared.protocol.ids import ApiId, JobId, WorkerId
+from shared.protocol.jobs import JobState
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome, Standing
 from worker.engine.request import RequestId, StepOutput
 from worker.lease import Lease
 from worker.retry import until_redis_is_back

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateSyntaxError
 
 from shared.errors import AdapterRejected
-from shared.tools import ToolForm
+from shared.protocol.tools import ToolForm
 from worker.style import Style
 from worker.tool_form import ToolSetting, form_of_template
 

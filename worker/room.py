@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 
 
 class Room:

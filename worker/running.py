@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.events import End, Tokens
-from shared.ids import AdapterVersion, JobId
-from shared.jobs import ClaimedJob, JobState
-from shared.logprobs import PositionLogprobs
-from shared.results import Choice, FinishReason, Result, Usage
+from shared.protocol.events import End, Tokens
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.logprobs import PositionLogprobs
+from shared.protocol.results import Choice, FinishReason, Result, Usage
 from worker.detokenizer import TextStream
 from worker.engine.request import RequestId, StepOutput, TokenLogprobs
 from worker.logprobs import described, described_prompt

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.ids import AdapterVersion
-from shared.inspections import Findings, Inspection
-from shared.registry import Adapter, BaseModel
+from shared.protocol.ids import AdapterVersion
+from shared.store.inspections import Findings, Inspection
+from shared.store.registry import Adapter, BaseModel
 from worker.adapter_budgets import AdapterBudgets
 from worker.adapter_store import AdapterStore
 from worker.grammars import Grammars

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.adapter_views import AdapterViews
-from shared.connection import Redis
-from shared.durability import Durability
+from shared.cancel_tasks import cancel_tasks
 from shared.errors import EngineBroken, EngineStalled, RedisUnavailable, SettingsError
-from shared.events import Tokens
-from shared.ids import WorkerId
-from shared.inspections import Inspections
-from shared.jobs import ClaimedJob
-from shared.keys import Keys
-from shared.outcomes import Mail
-from shared.queue import Queue
-from shared.registry import Registry
+from shared.protocol.events import Tokens
+from shared.protocol.ids import WorkerId
+from shared.protocol.jobs import ClaimedJob
+from shared.protocol.workers import WorkerInfo
 from shared.settings import WorkerSettings
-from shared.streams import recover
-from shared.tasks import cancel_tasks
-from shared.workers import WorkerInfo
+from shared.store.adapter_views import AdapterViews
+from shared.store.connection import Redis
+from shared.store.durability import Durability
+from shared.store.inspections import Inspections
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Mail
+from shared.store.registry import Registry
+from shared.store.token_streams import recover
 from worker.adapter_entry import entry_of
 from worker.adapter_keeper import AdapterKeeper
 from worker.adapters import MAX_LOADING, Adapters

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from shared.ids import AdapterVersion
-from shared.outcomes import Copy
+from shared.protocol.ids import AdapterVersion
+from shared.store.queue_replies import Copy
 
 KEPT_STEALS = 20
 """A copy is given up when it was surplus for so many times the wait after which others load one.

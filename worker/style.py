@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shared.tools import ToolForm
+from shared.protocol.tools import ToolForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.jobs import Endpoint, Job, Prompt
-from shared.tools import ToolUse
+from shared.protocol.jobs import Endpoint, Job, Prompt
+from shared.protocol.tools import ToolUse
 from worker.detokenizer import TextStream, TokenBytes
 from worker.style import OF_BASE, Style
 

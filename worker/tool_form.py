@@ -9,7 +9,7 @@ import structlog
 from jinja2 import TemplateSyntaxError
 
 from shared.errors import SettingsError
-from shared.tools import ToolForm
+from shared.protocol.tools import ToolForm
 from worker.text import TEMPLATE_ERRORS
 
 _NAME = "probe_of_the_template"

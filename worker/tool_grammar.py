@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from shared.tools import HERMES_CLOSE, HERMES_OPEN, LLAMA3_SEPARATOR, ToolForm, ToolUse
+from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN, LLAMA3_SEPARATOR, ToolForm, ToolUse
 from worker.engine.grammar import JSON_OPTIONS, GrammarSource
 
 

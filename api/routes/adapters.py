@@ -29,9 +29,9 @@ from api.schema.adapters import (
 from api.schema.errors import ErrorDetail
 from api.schema.neutral import without_neutral
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.inspections import Findings, Inspection
-from shared.registry import Adapter, already_loaded
-from shared.registry import BaseModel as Base
+from shared.store.inspections import Findings, Inspection
+from shared.store.registry import Adapter, already_loaded
+from shared.store.registry import BaseModel as Base
 
 router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
 M = TypeVar("M", bound=BaseModel)

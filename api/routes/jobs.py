@@ -10,11 +10,11 @@ from api.responses import errors
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import CancelledJob, JobBody, JobChoice
 from api.schema.usage import UsageBody
-from shared.answer_ids import job_id_of
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.jobs import JobState
-from shared.results import Result
-from shared.views import JobView
+from shared.protocol.answer_ids import job_id_of
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Result
+from shared.store.pool_views import JobView
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)

@@ -10,7 +10,7 @@ from api.redis_guard import redis_guard
 from api.responses import errors
 from api.schema.models import ModelCard, ModelList
 from shared.errors import JobFailed
-from shared.registry import Adapter, BaseModel
+from shared.store.registry import Adapter, BaseModel
 
 router = APIRouter(tags=["models"])
 

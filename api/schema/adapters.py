@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schema.errors import ErrorDetail
-from shared.names import NAME_PATTERN, NAME_RULE, is_valid_name
+from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
 
 
 def _valid_name(name: str) -> str:

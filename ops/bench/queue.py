@@ -17,15 +17,15 @@ from typing import Annotated
 import typer
 
 from ops.bench.percentiles import percentile
-from shared.connection import Redis, connect
-from shared.events import End, Tokens
-from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
-from shared.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
-from shared.keys import Keys
-from shared.limits import Limits
-from shared.queue import Queue
-from shared.results import Choice, FinishReason, Result, Usage
-from shared.workers import WorkerInfo
+from shared.protocol.events import End, Tokens
+from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.protocol.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
+from shared.protocol.limits import Limits
+from shared.protocol.results import Choice, FinishReason, Result, Usage
+from shared.protocol.workers import WorkerInfo
+from shared.store.connection import Redis, connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 VERSION = AdapterVersion("bench@0123456789ab")
 WORKER = WorkerId("bench:1:0")

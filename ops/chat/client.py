@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import orjson
 
-from shared.access import is_loopback
+from shared.api_keys import is_loopback
 from shared.errors import LorikeetError
 
 CONNECT_TIMEOUT_S = 10.0

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from shared.access import ADMIN, parse_keys
+from shared.api_keys import ADMIN, parse_keys
 from shared.errors import AdapterRejected
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.console import Console
 from ops.bench.arrivals import Arrivals, Closed, Open
 from ops.bench.lengths import parse_length
 from ops.bench.popularity import FORMULA, Popularity
-from shared.access import parse_keys
+from shared.api_keys import parse_keys
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:

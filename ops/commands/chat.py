@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from shared.access import parse_keys
+from shared.api_keys import parse_keys
 from shared.errors import LorikeetError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from shared.access import parse_keys
+from shared.api_keys import parse_keys
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:

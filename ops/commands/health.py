@@ -10,11 +10,11 @@ from urllib.request import ProxyHandler, build_opener
 import typer
 
 from ops.commands.flags import read_settings, settings_flags
-from shared.connection import Redis, connect, redis_errors
 from shared.errors import LorikeetError
-from shared.keys import Keys
-from shared.queue import Queue
 from shared.settings import ApiSettings, PoolSettings
+from shared.store.connection import Redis, connect, redis_errors
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 TIMEOUT_S = 5.0
 

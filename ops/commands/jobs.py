@@ -12,14 +12,14 @@ from rich.table import Table
 
 from ops.commands.flags import read_settings, settings_flags
 from ops.commands.pool import Pool, on_pool
-from shared.answer_ids import job_id_of
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.ids import ApiId, JobId
-from shared.jobs import Job, JobState
-from shared.letters import DeadLetter
-from shared.limits import Limits
+from shared.protocol.answer_ids import job_id_of
+from shared.protocol.ids import ApiId, JobId
+from shared.protocol.jobs import Job, JobState
+from shared.protocol.limits import Limits
 from shared.settings import ApiSettings, PoolSettings
-from shared.views import JobView
+from shared.store.dead_letters import DeadLetter
+from shared.store.pool_views import JobView
 
 NOBODY = ApiId("nobody")
 """Reads no replies: who sent the request has been told that it failed."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ops.commands.flags import read_settings
-from shared.connection import check_redis, connect
-from shared.durability import durability_of
-from shared.keys import Keys
-from shared.letters import Letters
-from shared.queue import Queue
-from shared.registry import Registry
 from shared.settings import PoolSettings
+from shared.store.connection import check_redis, connect
+from shared.store.dead_letters import Letters
+from shared.store.durability import durability_of
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 T = TypeVar("T")
 

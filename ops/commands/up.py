@@ -23,7 +23,7 @@ from ops.commands.flags import (
 from ops.cores import usable_cores
 from ops.lines import Lines
 from ops.up import USUAL_REDIS_URL, Plan, run_plan, usable_port, worker_names
-from shared.access import api_keys, metrics_key
+from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shared.cache import cache_folder
+from shared.cache_folder import cache_folder
 from shared.errors import SettingsError
 
 SERVED_NAME = "smollm2-135m-instruct"

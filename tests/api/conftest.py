@@ -7,11 +7,11 @@ import openai
 import pytest
 from api_support import RunningApp, ScriptedWorker, register_models, running_app
 
-from shared.connection import Redis
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Registry
 from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from queue_support import eventually
 
 from api import inspection
-from shared.connection import Redis
 from shared.errors import ErrorCode, JobError
-from shared.inspections import Findings, Inspection
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Registry
 from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.inspections import Findings, Inspection
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 VALIDATE = "/v1/adapters/validate"

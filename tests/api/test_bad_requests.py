@@ -13,9 +13,9 @@ from openai.types.chat import ChatCompletionMessageParam
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from shared.queue import Queue
-from shared.registry import Registry
 from shared.settings import ApiSettings
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"

@@ -6,7 +6,7 @@ import pytest
 from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
 from openai.types.chat import ChatCompletionMessageParam
 
-from shared.results import Choice, FinishReason
+from shared.protocol.results import Choice, FinishReason
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 

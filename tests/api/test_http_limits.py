@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from api import http_protocol
 from api.http_limits import Refusal
 from api.replies import max_events
-from shared.ids import JobId
-from shared.jobs import JobState
-from shared.results import Choice, FinishReason
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
 
 CHAT = "/v1/chat/completions"

@@ -11,12 +11,12 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from api import answer
 from shared.errors import ErrorCode, JobError
-from shared.ids import JobId
-from shared.jobs import JobState
-from shared.queue import Queue
-from shared.registry import Registry
-from shared.results import FinishReason
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 BODY = {"model": "extract", "messages": MESSAGES}

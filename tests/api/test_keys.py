@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from api.app import create_app
-from shared.connection import Redis
-from shared.keys import Keys
 from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
 
 RED, BLUE, NAMELESS = "red-" + "r" * 20, "blue-" + "b" * 20, "nameless-" + "n" * 20
 ADMIN, METRICS = "admin-" + "a" * 20, "metrics-" + "m" * 20

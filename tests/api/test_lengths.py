@@ -11,10 +11,10 @@ import pytest
 from api_support import BASE, ScriptedWorker, client_of
 
 from api.app import create_app
-from shared.queue import Queue
-from shared.registry import Registry
-from shared.results import Choice, FinishReason
+from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"

@@ -20,13 +20,13 @@ from api_support import (
 from structlog.testing import capture_logs
 
 from ops.embedded import EmbeddedRedis, start_redis
-from shared.connection import connect
 from shared.errors import RedisUnavailable
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Registry
-from shared.results import FinishReason
+from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
+from shared.store.connection import connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 URL = "/v1/chat/completions"

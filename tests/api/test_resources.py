@@ -19,10 +19,10 @@ from api_support import (
 from api import recent
 from api.app import create_app
 from shared.errors import ErrorCode, JobError
-from shared.queue import Queue
-from shared.registry import Registry
 from shared.settings import ApiSettings
-from shared.views import WorkerView
+from shared.store.pool_views import WorkerView
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from api_support import RunningApp, ScriptedWorker, sse_text, until
 
-from shared.queue import Queue
-from shared.results import FinishReason
+from shared.protocol.results import FinishReason
+from shared.store.queue import Queue
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 URL = "/v1/chat/completions"

@@ -11,12 +11,12 @@ from api_support import BASE, ScriptedWorker
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from api.tool_answers import ToolAnswers
-from shared.ids import JobId
-from shared.jobs import Job
-from shared.queue import Queue
-from shared.registry import Registry
-from shared.results import Choice, FinishReason
-from shared.tools import ToolChoice, ToolForm, ToolUse
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Job
+from shared.protocol.results import Choice, FinishReason
+from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 HI: ChatCompletionMessageParam = {"role": "user", "content": "Weather in Osaka and Oslo?"}
 FUNCTION: Any = {"name": "weather", "parameters": {"type": "object", "properties": {}}}

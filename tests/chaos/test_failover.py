@@ -19,9 +19,9 @@ from sentinels import Replicated
 from servers import start_lorikeet, wait_for
 from worker_support import PROGRAM, has_workers
 
-from shared.connection import connect
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.store.connection import connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 FAILOVERS = 10
 CLIENTS = 8

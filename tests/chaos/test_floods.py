@@ -17,7 +17,7 @@ from servers import Process, start_lorikeet, wait_for
 from worker_support import worker_process
 
 from ops.embedded import EmbeddedRedis, start_redis
-from shared.tasks import cancel_tasks
+from shared.cancel_tasks import cancel_tasks
 
 HALF_SENT, SILENT = 1000, 200
 REQUESTS = 300

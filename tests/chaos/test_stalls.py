@@ -14,11 +14,11 @@ from served_tiny import TinyModels
 from servers import Server, lorikeet_up
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
-from shared.connection import Redis, connect
-from shared.ids import WorkerId
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.protocol.ids import WorkerId
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis, connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 STALLS_S = (7, 10, 20)
 TIMES = 5

@@ -20,11 +20,11 @@ from served_tiny import NAMES, TinyModels
 from servers import wait_for
 
 from ops.embedded import EmbeddedRedis, start_redis
-from shared.connection import connect
-from shared.ids import JobId
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.store.connection import connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 NEW = Path(__file__).parents[2]
 LAST_RELEASE = "e9c7f69"

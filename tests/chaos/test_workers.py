@@ -13,9 +13,9 @@ from served_tiny import NAMES, TinyModels
 from servers import Server
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
-from shared.ids import JobId, WorkerId
-from shared.queue import Queue
-from shared.views import WorkerView
+from shared.protocol.ids import JobId, WorkerId
+from shared.store.pool_views import WorkerView
+from shared.store.queue import Queue
 
 NUM_STREAMS = 50
 NUM_SAMPLED = 16

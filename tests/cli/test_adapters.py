@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from ops import cli
 from ops.chat.client import ServerError
-from shared.connection import Redis
 from shared.errors import AdapterRejected, ErrorCode, JobError
-from shared.inspections import Findings, Inspection
-from shared.keys import Keys
-from shared.registry import Registry
 from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.inspections import Findings, Inspection
+from shared.store.keys import Keys
+from shared.store.registry import Registry
 
 Run = Callable[..., Awaitable[str]]
 KEY = "0123456789abcdef"

@@ -11,10 +11,10 @@ import pytest
 from api_support import running_app
 from queue_support import INFO, Actor, eventually
 
-from shared.connection import Redis
-from shared.keys import Keys
-from shared.queue import Queue
 from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 Run = Callable[[], None]
 LORIKEET = Path(sys.executable).with_name("lorikeet")

@@ -9,13 +9,13 @@ from queue_support import LIMITS, Actor, make_job
 from typer.testing import CliRunner
 
 from ops import cli
-from shared.connection import Redis
 from shared.errors import ErrorCode, JobFailed
-from shared.ids import AdapterVersion
-from shared.jobs import Job, JobState
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import Job, JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, Registry
 
 Run = Callable[..., Awaitable[str]]
 SQL = Adapter(

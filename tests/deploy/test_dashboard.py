@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from queue_support import eventually
 
 from ops.docker.dashboard import ALERTS, DASHBOARD, OPS, queries
-from shared.connection import Redis
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Registry
 from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 FROM_PROMETHEUS = {"up": {"job", "instance"}}

@@ -84,5 +84,5 @@ def test_images_are_made_of_the_packages_alone() -> None:
     tops = {path.parts[0] for path in context_files()}
     assert tops == {"api", "ops", "shared", "worker", "pyproject.toml", "README.md", "LICENSE"}
     names = {path.as_posix() for path in context_files()}
-    assert "shared/lua/claim.lua" in names
+    assert "shared/store/lua/jobs/claim.lua" in names
     assert not [name for name in names if "__pycache__" in name or name.startswith("ops/docs")]

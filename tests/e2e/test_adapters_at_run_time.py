@@ -23,8 +23,8 @@ from served_tiny import BASE, TinyModels
 from servers import Server, lorikeet_up
 from tiny import save_adapter, tiny_model
 
-from shared.ids import AdapterVersion
-from shared.queue import Queue
+from shared.protocol.ids import AdapterVersion
+from shared.store.queue import Queue
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 CONFIGS: dict[str, dict[str, Any]] = {

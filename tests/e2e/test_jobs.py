@@ -9,9 +9,9 @@ import pytest
 from queue_support import eventually
 from served_tiny import BASE
 
-from shared.ids import JobId
-from shared.jobs import JobState
-from shared.queue import Queue
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.store.queue import Queue
 
 LONG: dict[str, Any] = {
     "model": BASE, "prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True

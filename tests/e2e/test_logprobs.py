@@ -9,8 +9,8 @@ import pytest
 import torch
 from served_tiny import BASE, NAMES, TinyModels
 
-from shared.ids import JobId
-from shared.queue import Queue
+from shared.protocol.ids import JobId
+from shared.store.queue import Queue
 
 PROMPT = "Once upon a time, 你好"
 CHAT = [{"role": "user", "content": PROMPT}]

@@ -9,7 +9,7 @@ from served_tiny import TinyModels
 from servers import Server, lorikeet_worker
 from streams import GreedyStream, check_exact, greedy_streams
 
-from shared.queue import Queue
+from shared.store.queue import Queue
 
 NUM_STREAMS = 200
 LENGTHS = (1, 60)

@@ -6,8 +6,8 @@ import openai
 import pytest
 from served_tiny import BASE, TinyModels
 
-from shared.ids import JobId
-from shared.queue import Queue
+from shared.protocol.ids import JobId
+from shared.store.queue import Queue
 
 BLOCK_SIZE = 16
 """Tokens of the KV cache that are shared or not."""

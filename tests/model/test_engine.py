@@ -12,8 +12,8 @@ from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected, ErrorCode, SettingsError
-from shared.ids import AdapterVersion
-from shared.results import FinishReason
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import RequestId, StepOutput

@@ -10,8 +10,8 @@ from engines import engine_of, load, outputs_of, random_prompt, tokens_of
 from json_schemas import Schema, is_valid, random_schema, too_many_choices_later
 from tiny import save_adapter, tiny_model, tiny_tokenizer
 
-from shared.ids import AdapterVersion
-from shared.results import FinishReason
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
 from worker.engine.engine import Engine
 from worker.engine.grammar import TOO_COMPLEX, GrammarCompiler, json_source
 from worker.engine.request import Request, RequestId, RowSampling

@@ -9,7 +9,7 @@ from engines import Outputs, engine_of, load, outputs_of, random_prompt, tokens_
 from kernel_sets import ALONE_AS_TOGETHER, linear_kernels
 from tiny import save_adapter, tiny_model
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.engine.request import Request, RequestId, RowSampling, TokenLogprobs
 
 DENSE = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox")

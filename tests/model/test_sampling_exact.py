@@ -11,7 +11,7 @@ from peft import PeftModel
 from reference import MAX_GAP
 from tiny import save_adapter, tiny_model
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.engine.request import Request, RequestId, RowSampling, StepOutput, TokenLogprobs
 
 NUM_TOKENS = 20

@@ -8,14 +8,14 @@ import pytest
 from queue_support import API, LIMITS, Actor, make_job
 
 from ops.embedded import EmbeddedRedis, start_redis
-from shared.codec import decode_events
-from shared.connection import Redis, connect
-from shared.events import Event
-from shared.ids import ApiId
-from shared.jobs import Job
-from shared.keys import Keys
-from shared.limits import Limits
-from shared.queue import Queue
+from shared.protocol.codec import decode_events
+from shared.protocol.events import Event
+from shared.protocol.ids import ApiId
+from shared.protocol.jobs import Job
+from shared.protocol.limits import Limits
+from shared.store.connection import Redis, connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 
 @pytest.fixture

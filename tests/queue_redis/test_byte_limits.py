@@ -6,13 +6,13 @@ import pytest
 from queue_support import LIMITS, Actor, make_job
 
 from ops.embedded import EmbeddedRedis
-from shared.connection import Redis
 from shared.errors import ErrorCode, QueueFull
-from shared.jobs import Job, JobState
-from shared.keys import Keys
-from shared.letters import Letters
-from shared.limits import Limits
-from shared.queue import Queue
+from shared.protocol.jobs import Job, JobState
+from shared.protocol.limits import Limits
+from shared.store.connection import Redis
+from shared.store.dead_letters import Letters
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 BODY = 100_000
 TIGHT = replace(LIMITS, max_bytes=5 * BODY, max_bytes_tenant=3 * BODY)

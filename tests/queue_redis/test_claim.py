@@ -6,13 +6,13 @@ import orjson
 import pytest
 from queue_support import LIMITS, make_job
 
-from shared.codec import encode_job
-from shared.connection import Redis
 from shared.errors import LeaseLost
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.outcomes import Mail
-from shared.queue import Queue
+from shared.protocol.codec import encode_job
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Mail
 
 
 async def age(redis: Redis, keys: Keys, *jobs, ms: int) -> None:

@@ -8,10 +8,10 @@ import pytest
 from queue_support import LIMITS, eventually, make_job
 from sentinels import free_port, spawn
 
-from shared.connection import REDIS_DOWN, Redis, connect
 from shared.errors import RedisUnavailable
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.store.connection import REDIS_DOWN, Redis, connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 LAST_SLOT = 16383
 

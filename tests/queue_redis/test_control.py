@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
 
-from shared.connection import Redis
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 CODE = """
 import sys

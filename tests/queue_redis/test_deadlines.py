@@ -2,12 +2,12 @@
 
 from queue_support import INFO, NEVER_MS, eventually
 
-from shared.connection import Redis
 from shared.errors import ErrorCode
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.outcomes import FinishOutcome
-from shared.queue import Queue
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome
 
 
 async def test_a_claim_tells_how_long_the_job_has_left(actor, enqueue) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
-from shared.connection import Redis
-from shared.ids import AdapterVersion
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Adapter, BaseModel, Registry
+from shared.protocol.ids import AdapterVersion
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, BaseModel, Registry
 
 PAGE = Path(__file__).parents[2] / "ops" / "docs" / "queue.md"
 COMMANDS = re.findall(r"^\$ redis-cli (.*)\n(.*)$", PAGE.read_text(), re.MULTILINE)

@@ -10,12 +10,12 @@ import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
 
 from ops.embedded import EmbeddedRedis
-from shared.connection import Redis
-from shared.durability import Durability, durability_at, durability_of
 from shared.errors import DuplicateJob, RedisUnavailable, SettingsError
-from shared.keys import Keys
-from shared.queue import Queue
 from shared.settings import PoolSettings
+from shared.store.connection import Redis
+from shared.store.durability import Durability, durability_at, durability_of
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 
 def strict(url: str) -> PoolSettings:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from queue_support import API, INFO, NEVER_MS, tokens
 
 from shared.errors import ErrorCode, JobError
-from shared.events import End, Retry
-from shared.jobs import JobState
-from shared.logprobs import PositionLogprobs, TokenLogprob
-from shared.outcomes import FinishOutcome, Mail
-from shared.queue import Queue
-from shared.results import Choice, FinishReason, Result, Usage
+from shared.protocol.events import End, Retry
+from shared.protocol.jobs import JobState
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import Choice, FinishReason, Result, Usage
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome, Mail
 
 
 async def test_finish_stores_the_result_and_sends_the_end(actor, enqueue, events, queue) -> None:

@@ -6,11 +6,11 @@ import pytest
 from queue_support import LIMITS, make_job
 
 from ops.embedded import EmbeddedRedis
-from shared.connection import connect
 from shared.errors import DuplicateJob, QueueFull
-from shared.jobs import JobState, SamplingParams
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.protocol.jobs import JobState, SamplingParams
+from shared.store.connection import connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 
 async def test_returns_the_position_in_the_queue_of_its_version(queue: Queue) -> None:

@@ -3,13 +3,13 @@
 import pytest
 from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 
-from shared.codec import decode_events
-from shared.connection import Redis
-from shared.events import Tokens
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.outcomes import FinishOutcome
-from shared.queue import Queue
+from shared.protocol.codec import decode_events
+from shared.protocol.events import Tokens
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome
 
 
 async def test_every_claim_has_another_epoch(actor, enqueue, queue: Queue) -> None:

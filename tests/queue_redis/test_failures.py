@@ -13,15 +13,15 @@ import pytest
 from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 
 from ops.embedded import EmbeddedRedis
-from shared.connection import Redis, redis_errors
 from shared.errors import LeaseLost, QueueFull, RedisUnavailable
-from shared.events import Retry, Tokens
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.outcomes import FinishOutcome
-from shared.queue import Queue
-from shared.registry import BaseModel, Registry
-from shared.streams import ReplyReader, merge, recover, shown
+from shared.protocol.events import Retry, Tokens
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis, redis_errors
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome
+from shared.store.registry import BaseModel, Registry
+from shared.store.token_streams import ReplyReader, merge, recover, shown
 
 ACTOR = Path(__file__).parents[1] / "support" / "actor_process.py"
 LEASE_MS = 500

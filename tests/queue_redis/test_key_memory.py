@@ -1,10 +1,10 @@
 import pytest
 
-from shared.connection import Redis
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.store.connection import Redis
+from shared.store.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 SIZE = 4000
 """Bytes of a value that are most of its key's."""

@@ -7,10 +7,10 @@ import pytest
 from queue_support import INFO, LIMITS, NEVER_MS, Actor, eventually, make_job
 
 from shared.errors import ErrorCode, JobFailed
-from shared.ids import JobId, WorkerId
-from shared.jobs import ClaimedJob
-from shared.limits import Limits
-from shared.queue import Queue
+from shared.protocol.ids import JobId, WorkerId
+from shared.protocol.jobs import ClaimedJob
+from shared.protocol.limits import Limits
+from shared.store.queue import Queue
 
 MOST = 1000
 """Tokens that a worker holds."""

@@ -2,12 +2,12 @@
 
 import pytest
 
-from shared.connection import Redis
 from shared.errors import ErrorCode
-from shared.ids import AdapterVersion, JobId
-from shared.keys import Keys
-from shared.letters import Letters, Unanswered
-from shared.queue import Queue
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.store.connection import Redis
+from shared.store.dead_letters import Letters, Unanswered
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 DEATHS = 3
 

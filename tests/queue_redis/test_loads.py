@@ -2,9 +2,9 @@
 
 from queue_support import INFO
 
-from shared.connection import Redis
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 
 async def test_a_version_that_waits_and_nobody_holds_has_one_loader(

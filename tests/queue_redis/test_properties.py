@@ -22,15 +22,15 @@ from hypothesis.stateful import (
 )
 from queue_support import API, INFO, LIMITS, NEVER_MS, Actor, make_job, tokens
 
-from shared.codec import decode_events
-from shared.connection import connect
 from shared.errors import LeaseLost
-from shared.events import End, Retry
-from shared.ids import WorkerId
-from shared.jobs import ClaimedJob, Job, JobState
-from shared.keys import Keys
-from shared.outcomes import Copy, FinishOutcome
-from shared.queue import Queue
+from shared.protocol.codec import decode_events
+from shared.protocol.events import End, Retry
+from shared.protocol.ids import WorkerId
+from shared.protocol.jobs import ClaimedJob, Job, JobState
+from shared.store.connection import connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Copy, FinishOutcome
 
 T = TypeVar("T")
 STALL_MS = 100_000

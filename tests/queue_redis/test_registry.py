@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from shared.adapter_views import AdapterViews
-from shared.chunks import CHUNK, chunks
-from shared.connection import Redis
 from shared.errors import ErrorCode, JobFailed, SettingsError
-from shared.ids import AdapterVersion
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Adapter, BaseModel, Registry
+from shared.protocol.ids import AdapterVersion
+from shared.store.adapter_views import AdapterViews
+from shared.store.chunks import CHUNK, chunks
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, BaseModel, Registry
 
 BASE = BaseModel(name="base", version="base@1", max_model_len=8192, source="org/base", created_s=1)
 ADAPTER = Adapter(

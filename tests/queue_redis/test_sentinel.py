@@ -11,13 +11,13 @@ from queue_support import LIMITS, Actor, eventually, make_job
 from sentinels import FakeSentinel, Replicated
 
 from ops.embedded import EmbeddedRedis
-from shared.connection import Redis, check_redis, check_redis_at, connect
-from shared.durability import Durability
 from shared.errors import RedisUnavailable
-from shared.ids import WorkerId
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.protocol.ids import WorkerId
 from shared.settings import ControlSettings
+from shared.store.connection import Redis, check_redis, check_redis_at, connect
+from shared.store.durability import Durability
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 from worker import control
 
 Start = Callable[..., Awaitable[Replicated]]

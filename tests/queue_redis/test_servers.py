@@ -17,13 +17,13 @@ from redis.exceptions import ResponseError
 
 from ops import embedded
 from ops.embedded import find_server
-from shared.connection import Redis, check_redis, check_redis_at
 from shared.errors import RedisUnavailable, SettingsError
-from shared.ids import WorkerId
-from shared.keys import Keys
-from shared.outcomes import FinishOutcome
-from shared.queue import Queue
-from shared.streams import recover
+from shared.protocol.ids import WorkerId
+from shared.store.connection import Redis, check_redis, check_redis_at
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome
+from shared.store.token_streams import recover
 
 SERVERS = {
     "redis-server": shutil.which("redis-server"),

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from queue_support import INFO, Actor
 
-from shared.connection import Redis
 from shared.errors import LeaseLost
-from shared.jobs import Job, JobState
-from shared.keys import Keys
-from shared.outcomes import Copy
-from shared.queue import Queue
-from shared.scripts import _read
+from shared.protocol.jobs import Job, JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Copy
+from shared.store.scripts import _read
 
 STEAL_MS = 3000
 LOAD_MS = STEAL_MS / 1.5

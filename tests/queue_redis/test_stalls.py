@@ -12,11 +12,11 @@ from fake_clock import FakeClock
 from queue_support import INFO, LIMITS, Actor, eventually, make_job
 
 from ops.embedded import EmbeddedRedis
-from shared.connection import Redis
 from shared.errors import LeaseLost
-from shared.jobs import Job, JobState
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.protocol.jobs import Job, JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 LEASE_MS = 600
 HOUR_S = 3600

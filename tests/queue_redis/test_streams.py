@@ -6,16 +6,16 @@ from collections.abc import Callable
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
-from shared.connection import Redis
 from shared.errors import LeaseLost, RedisUnavailable
-from shared.events import Admitted, Tokens
-from shared.ids import ApiId
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.logprobs import PositionLogprobs, TokenLogprob
-from shared.queue import Queue
-from shared.results import FinishReason
-from shared.streams import ReplyReader, merge, recover, shown
+from shared.protocol.events import Admitted, Tokens
+from shared.protocol.ids import ApiId
+from shared.protocol.jobs import JobState
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import FinishReason
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.token_streams import ReplyReader, merge, recover, shown
 
 
 async def publish(worker: Actor, *batch: Tokens, checkpoints: tuple[Tokens, ...] = ()) -> None:

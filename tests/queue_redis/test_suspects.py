@@ -3,11 +3,11 @@
 from queue_support import Actor
 
 from shared.errors import ErrorCode
-from shared.events import End, Retry
-from shared.jobs import JobState
-from shared.outcomes import FinishOutcome
-from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.protocol.events import End, Retry
+from shared.protocol.jobs import JobState
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome
+from shared.store.registry import Adapter, Registry
 
 
 async def die_alone(worker: Actor, job_id: str) -> None:

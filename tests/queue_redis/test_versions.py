@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from queue_support import INFO, LIMITS, eventually, make_job
 
-from shared.connection import Redis
 from shared.errors import ErrorCode, JobFailed
-from shared.ids import AdapterVersion
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Adapter, BaseModel, Registry
+from shared.protocol.ids import AdapterVersion
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, BaseModel, Registry
 
 BASE = BaseModel(
     name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1

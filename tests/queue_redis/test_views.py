@@ -1,9 +1,9 @@
 from queue_support import INFO, eventually
 
-from shared.connection import Redis
-from shared.jobs import JobState
-from shared.queue import Queue
-from shared.results import Usage
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Usage
+from shared.store.connection import Redis
+from shared.store.queue import Queue
 
 
 async def test_a_waiting_job_shows_its_position(enqueue, queue: Queue) -> None:

@@ -9,11 +9,11 @@ import sys
 
 from queue_support import API, INFO, Actor, tokens
 
-from shared.connection import connect
 from shared.errors import LeaseLost
-from shared.jobs import ClaimedJob
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.protocol.jobs import ClaimedJob
+from shared.store.connection import connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 
 async def main(url: str, pool: str, name: str, lease_ms: int) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 from api_support import ADAPTER, ScriptedWorker, worker_info
 
-from shared.connection import Redis
-from shared.ids import AdapterVersion
-from shared.inspections import Findings, Inspection, Inspections
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Adapter
-from shared.tasks import cancel_tasks
+from shared.cancel_tasks import cancel_tasks
+from shared.protocol.ids import AdapterVersion
+from shared.store.connection import Redis
+from shared.store.inspections import Findings, Inspection, Inspections
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter
 
 
 def adapter(name: str, digest: str = "3") -> Adapter:

@@ -17,16 +17,16 @@ from api.app import create_app
 from api.context import Context
 from api.server import http_config
 from shared.errors import JobError
-from shared.events import Admitted, End, Tokens
-from shared.ids import AdapterVersion, WorkerId
-from shared.jobs import ClaimedJob, JobState
-from shared.outcomes import Mail
-from shared.queue import Queue
-from shared.registry import Adapter, BaseModel, Registry
-from shared.results import Choice, FinishReason, Result, Usage
+from shared.protocol.events import Admitted, End, Tokens
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.results import Choice, FinishReason, Result, Usage
+from shared.protocol.tools import ToolForm
+from shared.protocol.workers import WorkerInfo
 from shared.settings import ApiSettings
-from shared.tools import ToolForm
-from shared.workers import WorkerInfo
+from shared.store.queue import Queue
+from shared.store.queue_replies import Mail
+from shared.store.registry import Adapter, BaseModel, Registry
 
 BASE = BaseModel(
     name="tiny/base",

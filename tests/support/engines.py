@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_tokenizer
 from transformers import PreTrainedModel
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import Request, RequestId, RowSampling, StepOutput

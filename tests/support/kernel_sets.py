@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 
-from shared.cache import cache_folder
+from shared.cache_folder import cache_folder
 from worker.kernels.cpu import build
 from worker.kernels.cpu.build import cpu_flags
 from worker.kernels.cpu.native import NativeKernels

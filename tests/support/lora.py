@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import Kernels, LoRASite
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.adapter import LoRAAdapter, read_adapter

@@ -6,17 +6,17 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from shared.connection import Redis
 from shared.errors import ErrorCode, JobError
-from shared.events import End, Tokens
-from shared.ids import ApiId, JobId, WorkerId
-from shared.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
-from shared.keys import Keys
-from shared.limits import Limits
-from shared.outcomes import FinishOutcome
-from shared.queue import Queue
-from shared.results import Result, Usage
-from shared.workers import WorkerInfo
+from shared.protocol.events import End, Tokens
+from shared.protocol.ids import ApiId, JobId, WorkerId
+from shared.protocol.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
+from shared.protocol.limits import Limits
+from shared.protocol.results import Result, Usage
+from shared.protocol.workers import WorkerInfo
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import FinishOutcome
 
 API = ApiId("api-1")
 INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)

@@ -18,11 +18,11 @@ import structlog
 from tiny_tokenizers import byte_level_tokenizer
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
-from shared.ids import AdapterVersion
-from shared.inspections import Findings, Inspection
-from shared.registry import BaseModel
-from shared.results import FinishReason
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
 from shared.settings import WorkerSettings
+from shared.store.inspections import Findings, Inspection
+from shared.store.registry import BaseModel
 from worker.adapter_budgets import AdapterBudgets
 from worker.adapter_entry import entry_of
 from worker.engine.grammar import GrammarCompiler

@@ -13,7 +13,7 @@ from queue_support import eventually
 
 from ops import embedded
 from ops.embedded import EmbeddedRedis, find_server, start_redis
-from shared.connection import REDIS_DOWN, connect
+from shared.store.connection import REDIS_DOWN, connect
 
 SERVICE = "main"
 DOWN_AFTER_MS = 800

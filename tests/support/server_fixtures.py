@@ -8,9 +8,9 @@ import pytest
 from served_tiny import TinyModels
 from servers import Server
 
-from shared.connection import connect
-from shared.keys import Keys
-from shared.queue import Queue
+from shared.store.connection import connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
 
 
 @pytest.fixture(scope="session")

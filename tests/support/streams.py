@@ -11,9 +11,9 @@ from engines import random_prompt
 from reference import check_logprobs_along, count_ties_along, logits_along
 from served_tiny import NAMES, TinyModels
 
-from shared.ids import JobId
-from shared.queue import Queue
-from shared.results import Choice, FinishReason
+from shared.protocol.ids import JobId
+from shared.protocol.results import Choice, FinishReason
+from shared.store.queue import Queue
 
 TOKENS_PER_TIE = 5000
 """One near tie is allowed in so many tokens."""

@@ -14,19 +14,19 @@ from typing import Any
 import orjson
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
 
-from shared.connection import Redis
+from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
-from shared.events import End, Event, Retry, Tokens
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job, JobState, SamplingParams
-from shared.keys import Keys
-from shared.limits import Limits
-from shared.queue import Queue
-from shared.registry import Adapter, Registry
-from shared.results import Result
+from shared.protocol.events import End, Event, Retry, Tokens
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.limits import Limits
+from shared.protocol.results import Result
 from shared.settings import WorkerSettings
-from shared.streams import ReplyReader
-from shared.tasks import cancel_tasks
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, Registry
+from shared.store.token_streams import ReplyReader
 from worker.served import ServedModel
 from worker.service import Worker
 

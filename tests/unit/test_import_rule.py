@@ -20,12 +20,12 @@ WORKER_LAYERS = ("engine", "model", "lora", "kernels")
 TORCH_STACK = {"torch", "transformers", "peft", "safetensors"}
 WEB_STACK = {"fastapi", "starlette", "uvicorn"}
 REDIS_FILES = {
-    "shared/connection.py",
-    "shared/durability.py",
-    "shared/sentinel.py",
-    "shared/queue.py",
-    "shared/streams.py",
-    "shared/registry.py",
+    "shared/store/connection.py",
+    "shared/store/durability.py",
+    "shared/store/sentinel.py",
+    "shared/store/queue.py",
+    "shared/store/token_streams.py",
+    "shared/store/registry.py",
 }
 POLICY_FILES = {
     "worker/engine/request.py",

@@ -8,9 +8,9 @@ import pytest
 from scripted_engine import ScriptedEngine
 from worker_support import Client, running
 
-from shared.connection import Redis
-from shared.keys import Keys
-from shared.tasks import cancel_tasks
+from shared.cancel_tasks import cancel_tasks
+from shared.store.connection import Redis
+from shared.store.keys import Keys
 from worker.service import Worker
 
 

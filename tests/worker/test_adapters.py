@@ -8,13 +8,13 @@ import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
 from worker_support import Client, register, residents, until
 
-from shared.connection import Redis
 from shared.errors import AdapterRejected, ErrorCode
-from shared.ids import AdapterVersion
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Registry
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

@@ -16,14 +16,14 @@ from scripted_engine import (
 )
 from worker_support import Client, until
 
-from shared.codec import encode_job
-from shared.connection import Redis
 from shared.errors import ErrorCode
-from shared.events import Admitted
-from shared.jobs import Endpoint, JobState
-from shared.keys import Keys
-from shared.results import FinishReason
-from shared.streams import merge, shown
+from shared.protocol.codec import encode_job
+from shared.protocol.events import Admitted
+from shared.protocol.jobs import Endpoint, JobState
+from shared.protocol.results import FinishReason
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.token_streams import merge, shown
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

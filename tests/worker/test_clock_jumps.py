@@ -6,9 +6,9 @@ from fake_clock import FakeClock
 from scripted_engine import ScriptedEngine
 from worker_support import Client, running, until
 
-from shared.connection import connect
-from shared.jobs import JobState
-from shared.keys import Keys
+from shared.protocol.jobs import JobState
+from shared.store.connection import connect
+from shared.store.keys import Keys
 
 HOUR_S = 3600
 LEASE_MS = 900

@@ -6,15 +6,15 @@ import pytest
 from scripted_engine import ScriptedEngine, expected_ids, expected_text
 from worker_support import Client, all_seamless, until
 
-from shared.connection import Redis
 from shared.errors import RedisUnavailable
-from shared.events import Event, Tokens
-from shared.ids import ApiId, WorkerId
-from shared.jobs import Job, JobState
-from shared.keys import Keys
-from shared.outcomes import Mail, Standing
-from shared.queue import Queue
-from shared.streams import shown
+from shared.protocol.events import Event, Tokens
+from shared.protocol.ids import ApiId, WorkerId
+from shared.protocol.jobs import Job, JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Mail, Standing
+from shared.store.token_streams import shown
 
 LONG = 800
 

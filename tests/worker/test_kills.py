@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from worker_support import Client, all_seamless, has_workers, until, worker_process
 
-from shared.jobs import Job, JobState
-from shared.queue import WorkerView
+from shared.protocol.jobs import Job, JobState
+from shared.store.queue import WorkerView
 
 LEASE_MS = 1000
 STEP_S = 0.01

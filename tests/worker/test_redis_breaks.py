@@ -12,15 +12,15 @@ from scripted_engine import ScriptedEngine
 from worker_support import Client, all_seamless, has_workers, running, until
 
 from ops.embedded import EmbeddedRedis, start_redis
-from shared.connection import Redis, connect
+from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
-from shared.events import Event, Tokens
-from shared.ids import ApiId
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.outcomes import Standing
-from shared.queue import Queue
-from shared.tasks import cancel_tasks
+from shared.protocol.events import Event, Tokens
+from shared.protocol.ids import ApiId
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis, connect
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Standing
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

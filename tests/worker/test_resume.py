@@ -7,16 +7,16 @@ import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text
 from worker_support import Client, all_seamless, has_workers, until
 
-from shared.connection import Redis
 from shared.errors import ErrorCode, RedisUnavailable
-from shared.events import Tokens
-from shared.ids import WorkerId
-from shared.jobs import Job, JobState
-from shared.keys import Keys
-from shared.outcomes import Claim
-from shared.queue import Queue
-from shared.results import FinishReason
-from shared.workers import WorkerInfo
+from shared.protocol.events import Tokens
+from shared.protocol.ids import WorkerId
+from shared.protocol.jobs import Job, JobState
+from shared.protocol.results import FinishReason
+from shared.protocol.workers import WorkerInfo
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Claim
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

@@ -10,7 +10,7 @@ from scripted_engine import ScriptedEngine
 from worker_support import Client
 
 from shared.errors import ErrorCode
-from shared.jobs import JobState, SamplingParams
+from shared.protocol.jobs import JobState, SamplingParams
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

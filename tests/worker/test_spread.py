@@ -13,13 +13,13 @@ from scripted_engine import (
 )
 from worker_support import Client, all_seamless, flood, has_workers, register, running_with, until
 
-from shared.connection import Redis
-from shared.ids import AdapterVersion
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Registry
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import JobState
 from shared.settings import WorkerSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 from worker import adapter_keeper, spread
 from worker.service import Worker
 

@@ -13,7 +13,7 @@ from worker_support import PROGRAM, Client, all_seamless, has_workers, until
 
 from ops.supervisor import Child, Supervisor
 from shared.errors import EngineStalled
-from shared.jobs import Job, JobState
+from shared.protocol.jobs import Job, JobState
 from worker.service import Worker
 
 LEASE_MS = 1000

@@ -19,14 +19,14 @@ from scripted_engine import (
 )
 from worker_support import Client, flood, register, residents, running_with, until
 
-from shared.connection import Redis
 from shared.errors import ErrorCode
-from shared.events import End, Retry
-from shared.ids import AdapterVersion
-from shared.jobs import Job, JobState
-from shared.keys import Keys
-from shared.registry import Registry
+from shared.protocol.events import End, Retry
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import Job, JobState
 from shared.settings import WorkerSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
 from worker import consumer
 from worker.loader_threads import NICENESS
 from worker.service import Worker

@@ -16,15 +16,15 @@ from reference import count_ties, greedy, with_adapter
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from worker_support import Client, has_workers, running_with, until
 
-from shared.connection import Redis
 from shared.errors import ErrorCode
-from shared.ids import AdapterVersion
-from shared.jobs import Endpoint, JobState, SamplingParams
-from shared.keys import Keys
-from shared.logprobs import PositionLogprobs
-from shared.registry import Registry
-from shared.results import FinishReason
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import Endpoint, JobState, SamplingParams
+from shared.protocol.logprobs import PositionLogprobs
+from shared.protocol.results import FinishReason
 from shared.settings import WorkerSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
 from worker import adapter_keeper, spread
 from worker.loading import load_served
 

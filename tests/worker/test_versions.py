@@ -9,14 +9,14 @@ import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
 from worker_support import Client, all_seamless, has_workers, until
 
-from shared.connection import Redis
 from shared.errors import ErrorCode, JobFailed
-from shared.ids import AdapterVersion, InspectionId, WorkerId
-from shared.inspections import Findings, Inspection, Inspections
-from shared.jobs import JobState
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Adapter, Registry
+from shared.protocol.ids import AdapterVersion, InspectionId, WorkerId
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis
+from shared.store.inspections import Findings, Inspection, Inspections
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, Registry
 from worker import adapter_keeper
 from worker.service import Worker
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.engine.request import Request
 from worker.engine.scheduler import Chunk
 from worker.kernels.interface import AttentionBatch

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import structlog
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
-from shared.ids import AdapterVersion
-from shared.results import FinishReason
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
 from worker.engine.grammar import TOO_COMPLEX

@@ -5,8 +5,8 @@ from enum import IntEnum
 from typing import NewType
 
 from shared.errors import JobError
-from shared.ids import AdapterVersion
-from shared.results import FinishReason
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
 from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 
 
 class Residents:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
+from shared.adapter_names import NAME_RULE, is_valid_name
 from shared.errors import AdapterRejected
-from shared.ids import AdapterVersion
-from shared.names import NAME_RULE, is_valid_name
+from shared.protocol.ids import AdapterVersion
 from worker.lora.config import AdapterConfig, parse_config, read_config
 from worker.lora.contents import Contents, contents_of
 from worker.lora.copies import check_copies

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import LoRAPages, LoRAPlan, LoRASites
 from worker.lora.pages import PAGE_ROWS
 from worker.lora.pool import LoRAPool, PageNumbers, SiblingSites

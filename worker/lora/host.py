@@ -7,7 +7,7 @@ from threading import Lock
 
 import torch
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.arena import Arena, copy_pieces
 from worker.lora.layout import AdapterImage, PoolLayout

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.arena import copy_pieces, cut_pieces, fill_zeros
 from worker.lora.low_rank import LowRankStack

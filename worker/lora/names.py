@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 
+from shared.adapter_names import NAME_RULE, is_valid_name
 from shared.errors import SettingsError
-from shared.names import NAME_RULE, is_valid_name
 
 
 def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:

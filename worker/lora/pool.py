@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import LoRASite, LoRASites
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.arena import Arena

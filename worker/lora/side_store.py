@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.lora.side import SideWeights
 
 Change = Callable[[Tensor, Tensor], Tensor]

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from shared.cache import cache_folder
+from shared.cache_folder import cache_folder
 from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels

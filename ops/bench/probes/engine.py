@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.bench.modules import MeasurementFailed
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine

@@ -10,7 +10,7 @@ from torch import Tensor
 from ops.bench.probes.engine import EngineProbe
 from ops.bench.probes.gpu_clock import Clock
 from ops.bench.probes.gpu_trials import Sizes
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 
 WARM_UP_RUNS = 3
 """Before a capture: what is compiled or allocated at first use mustn't be captured."""

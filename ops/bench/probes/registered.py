@@ -14,12 +14,12 @@ from ops.bench.load_report import answers_of, report
 from ops.bench.probes.finding import Chart, Finding
 from ops.bench.probes.script_pool import adapter, version
 from ops.bench.queue import LEASE_MS, LIMITS, new_pool, own_pool
-from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
-from shared.jobs import Endpoint, Job, SamplingParams
-from shared.keys import Keys
-from shared.queue import Queue
-from shared.registry import Registry
-from shared.workers import WorkerInfo
+from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.workers import WorkerInfo
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 CLIENTS = 8
 REQUESTS = 64

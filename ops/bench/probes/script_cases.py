@@ -27,10 +27,10 @@ from ops.bench.probes.script_pool import (
 )
 from ops.bench.queue import LEASE_MS
 from shared.errors import LeaseLost
-from shared.ids import AdapterVersion, InspectionId
-from shared.inspections import Findings, Inspection, Inspections
-from shared.queue import VERSIONS_AT_ONCE
-from shared.scripts import Scripts
+from shared.protocol.ids import AdapterVersion, InspectionId
+from shared.store.inspections import Findings, Inspection, Inspections
+from shared.store.queue import VERSIONS_AT_ONCE
+from shared.store.scripts import Scripts
 
 SILENT = 50
 """Workers: as many as one sweep looks at."""

@@ -7,15 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ops.bench.probes.finding import Chart, Finding, Points
-from shared.connection import Redis, connect
-from shared.scripts import PARTS, source
+from shared.store.connection import Redis, connect
+from shared.store.scripts import script_names, source
 
 SLOW_MS = 5.0
 """All other clients wait while a script runs, so none should take longer."""
@@ -98,12 +97,6 @@ class Meter(Redis):
     async def _counters(self) -> dict[str, Any]:
         found: dict[str, Any] = await self.info(*COUNTERS)  # type: ignore[arg-type]  # takes several
         return found
-
-
-def script_names() -> list[str]:
-    """All scripts of the queue."""
-    names = (path.name.removesuffix(".lua") for path in (files("shared") / "lua").iterdir())
-    return sorted(name for name in names if name not in {"common", *PARTS})
 
 
 def stated_bound(script: str) -> str:

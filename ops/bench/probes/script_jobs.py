@@ -13,10 +13,10 @@ from ops.bench.probes.script_pool import (
 )
 from ops.bench.queue import LEASE_MS
 from shared.errors import ErrorCode, JobError
-from shared.events import End
-from shared.ids import AdapterVersion, WorkerId
-from shared.jobs import ClaimedJob, JobState
-from shared.results import Result, Usage
+from shared.protocol.events import End
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.results import Result, Usage
 
 CALLS = 20
 FEW = 5

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 from ops.bench.probes.script_costs import Meter
 from ops.bench.queue import API, LEASE_MS, LIMITS, new_pool
-from shared.events import Tokens
-from shared.ids import AdapterVersion, ApiId, JobId, WorkerId
-from shared.jobs import ClaimedJob, Endpoint, Job, SamplingParams
-from shared.keys import Keys
-from shared.outcomes import Claim
-from shared.queue import Queue
-from shared.registry import Adapter, BaseModel, Registry
-from shared.workers import WorkerInfo
+from shared.protocol.events import Tokens
+from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
+from shared.protocol.jobs import ClaimedJob, Endpoint, Job, SamplingParams
+from shared.protocol.workers import WorkerInfo
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.queue_replies import Claim
+from shared.store.registry import Adapter, BaseModel, Registry
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import torch
 
 from ops.bench.modules import MeasurementFailed
 from ops.bench.probes.engine import endless_request, random_prompt
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.adapter_budgets import AdapterBudgets
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected, ErrorCode, StoreFailed
-from shared.inspections import Findings, Inspection
-from shared.registry import Adapter
+from shared.store.inspections import Findings, Inspection
+from shared.store.registry import Adapter
 from worker.adapter_entry import entry_of
 from worker.adapter_reader import AdapterReader, Read
 from worker.adapter_roots import AdapterRoots

@@ -11,7 +11,7 @@ from kernel_sets import kernels_of
 from lora import attached, made_adapter, made_base, made_pool
 from torch import nn
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import Kernels
 from worker.lora.adapter import LoRAAdapter
 from worker.lora.batch import build_batch

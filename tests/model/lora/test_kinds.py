@@ -10,7 +10,7 @@ from reference import with_adapter
 from tiny import ARCHITECTURES, roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.lora.batch import build_batch
 from worker.lora.description import describe
 from worker.lora.modules import base_modules

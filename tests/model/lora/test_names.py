@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.adapter_names import is_valid_name
 from shared.errors import SettingsError
-from shared.names import is_valid_name
 from worker.lora.names import parse_adapter_flags
 
 

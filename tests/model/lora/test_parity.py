@@ -14,7 +14,7 @@ from peft import PeftModel
 from tiny import ARCHITECTURES, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.lora.batch import build_batch
 
 ATTENTION = {

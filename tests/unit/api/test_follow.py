@@ -11,12 +11,12 @@ from api.follow import Follower, Step
 from api.replies import ClientGone, Inbox, max_events
 from api.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
-from shared.events import Admitted, End, Retry, Tokens
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job, JobState, SamplingParams
-from shared.queue import Queue
-from shared.results import Choice, FinishReason, Result, Usage
-from shared.views import JobView
+from shared.protocol.events import Admitted, End, Retry, Tokens
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.results import Choice, FinishReason, Result, Usage
+from shared.store.pool_views import JobView
+from shared.store.queue import Queue
 
 ID = JobId("j")
 STOP = FinishReason.STOP

@@ -5,7 +5,7 @@ from queue_support import make_job
 
 from api.length import JOINED_BYTES, check_length
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.jobs import Endpoint, Job, Prompt, SamplingParams
+from shared.protocol.jobs import Endpoint, Job, Prompt, SamplingParams
 
 MAX_LEN = 10
 TOKEN_BYTES = 20

@@ -9,11 +9,11 @@ from api.metrics import MAX_MODELS, OTHER_MODELS, Metrics
 from api.pool_metrics import MAX_ADAPTERS, OTHER_ADAPTERS, PoolSnapshot
 from api.timing import Timing
 from api.transcript import Delta
-from shared.events import Admitted
-from shared.ids import AdapterVersion, JobId, WorkerId
-from shared.results import Usage
-from shared.views import QueueCounts, RedisMemory, WorkerView
-from shared.workers import WorkerInfo
+from shared.protocol.events import Admitted
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.results import Usage
+from shared.protocol.workers import WorkerInfo
+from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
 
 ADMITTED = Admitted(job=JobId("j"), try_=1, prompt_tokens=3)
 

@@ -5,10 +5,10 @@ import orjson
 
 from api.render import ChatShape, CompletionShape, StreamWriter, shape_of
 from api.transcript import ChoiceTranscript, Delta
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job, SamplingParams
-from shared.logprobs import PositionLogprobs, TokenLogprob
-from shared.results import FinishReason, Usage
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import FinishReason, Usage
 
 
 def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:

@@ -3,9 +3,9 @@
 import pytest
 
 from api.replies import Inbox, max_events
-from shared.events import Admitted, End, Event, Retry, Tokens
-from shared.ids import JobId
-from shared.jobs import JobState
+from shared.protocol.events import Admitted, End, Event, Retry, Tokens
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
 
 ID = JobId("j")
 ADMITTED = Admitted(job=ID, try_=1, prompt_tokens=3)

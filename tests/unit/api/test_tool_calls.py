@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.tool_calls import CallArguments, CallStart, Piece, Text, ToolCallParser
-from shared.tools import ToolForm, ToolUse
+from shared.protocol.tools import ToolForm, ToolUse
 
 HERMES, LLAMA3 = ToolForm.HERMES, ToolForm.LLAMA3_JSON
 CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, {"c": "}"}]}}'

@@ -3,11 +3,11 @@ from collections.abc import Sequence
 import pytest
 
 from api.transcript import Delta, Diverged, Transcript, whole_choices
-from shared.events import Retry, Tokens
-from shared.ids import JobId
-from shared.jobs import JobState
-from shared.logprobs import PositionLogprobs, TokenLogprob
-from shared.results import Choice, FinishReason, Result
+from shared.protocol.events import Retry, Tokens
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import Choice, FinishReason, Result
 
 JOB = JobId("j")
 STOP = FinishReason.STOP

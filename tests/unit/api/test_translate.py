@@ -4,8 +4,8 @@ import pytest
 
 from api.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
 from shared.errors import JobFailed
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job
 
 HI = [{"role": "user", "content": "hi"}]
 TICKET = Ticket(

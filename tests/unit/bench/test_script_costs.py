@@ -8,9 +8,9 @@ from ops.bench.probes.script_costs import (
     costs_finding,
     costs_table,
     rows,
-    script_names,
     stated_bound,
 )
+from shared.store.scripts import script_names
 
 
 def call(script: str, ms: float, *, commands: int = 10, situation: str = "one") -> Call:

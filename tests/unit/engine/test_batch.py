@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
 from worker.engine.request import Request, RequestId, RowSampling
 from worker.engine.scheduler import Chunk

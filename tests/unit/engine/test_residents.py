@@ -1,4 +1,4 @@
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.engine.residents import Residents, first_to_go
 
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")

@@ -28,8 +28,8 @@ from ops.conformance import (
     page,
 )
 from shared.errors import ErrorCode, JobFailed
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.tools import ToolForm
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.tools import ToolForm
 
 TICKET = Ticket(
     id=JobId("a"),

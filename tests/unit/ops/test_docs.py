@@ -149,7 +149,7 @@ def strings() -> str:
     ]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     found = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    scripts = [file.read_text() for file in (ROOT / "shared/lua").glob("*.lua")]
+    scripts = [file.read_text() for file in (ROOT / "shared/store/lua").rglob("*.lua")]
     return "\n".join([*found, *scripts])
 
 

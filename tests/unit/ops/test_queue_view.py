@@ -7,10 +7,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from ops.commands.queue import MAX_BACKLOGS, MAX_NAMES, Sample, render
-from shared.ids import AdapterVersion, WorkerId
-from shared.jobs import JobState
-from shared.views import Backlog, QueueCounts, WorkerView
-from shared.workers import WorkerInfo
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.jobs import JobState
+from shared.protocol.workers import WorkerInfo
+from shared.store.pool_views import Backlog, QueueCounts, WorkerView
 
 INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
 COUNTS = QueueCounts(

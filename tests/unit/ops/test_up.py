@@ -13,7 +13,7 @@ import pytest
 from ops import up
 from ops.commands import up as command
 from ops.commands.chat import DEFAULT_URL
-from shared.access import ApiKey
+from shared.api_keys import ApiKey
 from shared.settings import ApiSettings
 
 MODELS = b'{"data": [{"id": "base"}, {"id": "pirate"}]}'

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from shared.access import ApiKey, api_keys, is_loopback, metrics_key
+from shared.api_keys import ApiKey, api_keys, is_loopback, metrics_key
 from shared.errors import SettingsError
 from shared.settings import ApiSettings, load_settings
 

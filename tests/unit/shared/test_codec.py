@@ -7,7 +7,8 @@ import orjson
 import pytest
 from queue_support import make_job, tokens
 
-from shared.codec import (
+from shared.errors import ProtocolMismatch
+from shared.protocol.codec import (
     PROTOCOL_VERSION,
     decode_events,
     decode_job,
@@ -16,10 +17,9 @@ from shared.codec import (
     encode_job,
     encode_result,
 )
-from shared.errors import ProtocolMismatch
-from shared.events import End, Retry
-from shared.jobs import JobState
-from shared.results import Result, Usage
+from shared.protocol.events import End, Retry
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Result, Usage
 
 JOB = make_job(messages=({"role": "user", "content": "hi"},), tools=None)
 EVENTS = [

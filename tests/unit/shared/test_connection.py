@@ -4,9 +4,9 @@ import ssl
 import pytest
 from redis.exceptions import ResponseError
 
-from shared.connection import check_redis_at, connect, redis_errors
 from shared.errors import RedisUnavailable, SettingsError
-from shared.sentinel import FORM, SentinelPool, TlsMasterConnection
+from shared.store.connection import check_redis_at, connect, redis_errors
+from shared.store.sentinel import FORM, SentinelPool, TlsMasterConnection
 
 
 def test_what_is_no_redis_url_is_a_wrong_setting() -> None:

@@ -9,7 +9,7 @@ from queue_support import make_job
 
 from shared.context_length import RARE_BYTES, least_bytes, output_limit
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
 
 DECOMPOSED = [
     "e\u0302\u0301",

@@ -1,4 +1,4 @@
-from shared.ids import WorkerId
+from shared.protocol.ids import WorkerId
 from worker.lease import Lease
 
 

@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 
 from worker_support import until
 
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.line import Line
 from worker.room import Room
 

@@ -1,4 +1,4 @@
-from shared.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion
 from worker.room import Room
 
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")

@@ -1,8 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.ids import AdapterVersion
-from shared.outcomes import Copy
+from shared.protocol.ids import AdapterVersion
+from shared.store.queue_replies import Copy
 from worker.spread import KEPT_STEALS, Spread
 
 A, B = (AdapterVersion(f"{name}@1") for name in "ab")

@@ -5,9 +5,9 @@ from tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tool_templates import HERMES, LLAMA3
 
 from shared.errors import AdapterRejected, JobFailed
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job, SamplingParams
-from shared.tools import ToolForm, ToolUse
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.tools import ToolForm, ToolUse
 from worker.lora.prompting import Prompting
 from worker.read_style import style_of
 from worker.style import OF_BASE, Style

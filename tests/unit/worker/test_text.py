@@ -4,8 +4,8 @@ import pytest
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from worker.text import Tokenizer
 
 HF = byte_level_tokenizer()

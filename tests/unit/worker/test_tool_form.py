@@ -5,7 +5,7 @@ from tool_templates import HERMES, LLAMA3, UNKNOWN_FORM
 from transformers import PreTrainedTokenizerFast
 
 from shared.errors import SettingsError
-from shared.tools import ToolForm
+from shared.protocol.tools import ToolForm
 from worker.tool_form import tool_form
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from shared.tools import ToolChoice, ToolForm, ToolUse
+from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from worker.tool_grammar import tool_source
 
 HERMES, LLAMA3 = ToolForm.HERMES, ToolForm.LLAMA3_JSON

@@ -5,7 +5,7 @@ from tiny import tiny_tokenizer
 from tool_templates import HERMES, LLAMA3
 
 from shared.errors import JobFailed
-from shared.tools import ToolForm, ToolUse
+from shared.protocol.tools import ToolForm, ToolUse
 from worker.text import Tokenizer
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

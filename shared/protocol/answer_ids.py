@@ -1,6 +1,6 @@
 """The ids of answers: one of OpenAI's prefixes, then the id of the job."""
 
-from shared.ids import JobId
+from shared.protocol.ids import JobId
 
 CHAT_PREFIX = "chatcmpl-"
 COMPLETION_PREFIX = "cmpl-"

@@ -6,7 +6,7 @@ in one Redis Cluster slot and the scripts may touch any of them.
 
 from dataclasses import dataclass
 
-from shared.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
+from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
 
-from shared.connection import Redis, connect, redis_errors
 from shared.errors import RedisUnavailable, SettingsError
-from shared.sentinel import is_sentinel_url
 from shared.settings import PoolSettings
+from shared.store.connection import Redis, connect, redis_errors
+from shared.store.sentinel import is_sentinel_url
 
 TIMEOUT_MS = 1500
 """Longest wait for one write; front ends give up on a call after two seconds."""

@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from shared.codec import decode_events
-from shared.connection import Redis, redis_errors
 from shared.errors import RedisUnavailable
-from shared.events import Event, Tokens
-from shared.ids import ApiId, JobId
-from shared.jobs import ClaimedJob
-from shared.keys import Keys
+from shared.protocol.codec import decode_events
+from shared.protocol.events import Event, Tokens
+from shared.protocol.ids import ApiId, JobId
+from shared.protocol.jobs import ClaimedJob
+from shared.store.connection import Redis, redis_errors
+from shared.store.keys import Keys
 
 BLOCK_MS = 1000
 TRIM_MS = 60_000

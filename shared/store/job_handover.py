@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
-from shared.chunks import chunks
-from shared.codec import decode_events, encode_events
-from shared.connection import Redis, redis_errors
 from shared.errors import ProtocolMismatch
-from shared.events import Event, Tokens
-from shared.ids import ApiId, JobId, WorkerId
-from shared.keys import Keys
-from shared.scripts import Arg, Scripts
+from shared.protocol.codec import decode_events, encode_events
+from shared.protocol.events import Event, Tokens
+from shared.protocol.ids import ApiId, JobId, WorkerId
+from shared.store.chunks import chunks
+from shared.store.connection import Redis, redis_errors
+from shared.store.keys import Keys
+from shared.store.scripts import Arg, Scripts
 
 JOBS_AT_ONCE = 16
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.chunks import chunks
-from shared.connection import Redis, redis_errors
-from shared.ids import AdapterVersion, WorkerId
-from shared.keys import Keys
-from shared.registry import Adapter, read_adapter
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.store.chunks import chunks
+from shared.store.connection import Redis, redis_errors
+from shared.store.keys import Keys
+from shared.store.registry import Adapter, read_adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Why the queue takes a job no more, although its request was admitted."""
 
 from shared.errors import ErrorCode, JobError
-from shared.jobs import Job
+from shared.protocol.jobs import Job
 
 
 def unloaded(job: Job) -> JobError:

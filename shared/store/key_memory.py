@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shared.connection import Redis
-from shared.keys import Keys
+from shared.store.connection import Redis
+from shared.store.keys import Keys
 
 NUM_SAMPLED = 200
 NUM_FIELDS = 64

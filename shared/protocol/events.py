@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from shared.errors import JobError
-from shared.ids import JobId
-from shared.jobs import JobState
-from shared.logprobs import PositionLogprobs
-from shared.results import FinishReason, Usage
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.protocol.logprobs import PositionLogprobs
+from shared.protocol.results import FinishReason, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,13 +16,13 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorCode, JobError, ProtocolMismatch
-from shared.events import Admitted, End, Event, Retry, Tokens
-from shared.ids import JobId
-from shared.jobs import Endpoint, Job, JobState, SamplingParams
-from shared.logprobs import PositionLogprobs, TokenLogprob
-from shared.results import Choice, FinishReason, Result, Usage
-from shared.tools import ToolChoice, ToolForm, ToolUse
-from shared.workers import WorkerInfo
+from shared.protocol.events import Admitted, End, Event, Retry, Tokens
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import Choice, FinishReason, Result, Usage
+from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
+from shared.protocol.workers import WorkerInfo
 
 PROTOCOL_VERSION = 1
 """What is written."""

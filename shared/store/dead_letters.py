@@ -5,11 +5,11 @@ from typing import Any
 
 import orjson
 
-from shared.codec import decode_job
-from shared.connection import Redis, redis_errors
-from shared.ids import AdapterVersion, JobId, WorkerId
-from shared.jobs import Job
-from shared.keys import Keys
+from shared.protocol.codec import decode_job
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.jobs import Job
+from shared.store.connection import Redis, redis_errors
+from shared.store.keys import Keys
 
 PAGE = 100
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from shared.ids import InspectionId, JobId
-from shared.jobs import ClaimedJob
+from shared.protocol.ids import InspectionId, JobId
+from shared.protocol.jobs import ClaimedJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import RedisUnavailable, SettingsError
-from shared.sentinel import FORM, is_sentinel_url, sentinel_pool
+from shared.store.sentinel import FORM, is_sentinel_url, sentinel_pool
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0

@@ -1,6 +1,6 @@
--- Put before every script by shared/scripts.py, together with PROTOCOL_VERSION.
+-- Put before every script by shared/store/scripts.py, together with PROTOCOL_VERSION.
 -- KEYS[1] is the pool's prefix `{lk:<pool>}:`; all other keys are built from it and share its
--- cluster slot. shared/keys.py says what each key holds.
+-- cluster slot. shared/store/keys.py says what each key holds.
 
 local P = KEYS[1]
 

@@ -11,10 +11,6 @@ from typing import Any, cast
 
 import orjson
 
-from shared.chunks import chunks
-from shared.codec import decode_job, encode_events, encode_job, encode_result, encode_worker_info
-from shared.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
-from shared.durability import Durability
 from shared.errors import (
     DuplicateJob,
     ErrorCode,
@@ -24,19 +20,37 @@ from shared.errors import (
     ProtocolMismatch,
     QueueFull,
 )
-from shared.events import End, Event, Tokens
-from shared.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
-from shared.jobs import ClaimedJob, Job, JobState
-from shared.keys import Keys
-from shared.limits import Limits
-from shared.outcomes import Claim, Copy, FinishOutcome, Mail, Reaped, Standing, Undecodable
-from shared.refusals import quarantined, too_large, unloaded
-from shared.results import Result
-from shared.scripts import Arg, Scripts
-from shared.settlement import Settlement
-from shared.sweep import Sweep
-from shared.views import Backlog, JobView, QueueCounts, RedisMemory, Views, WorkerView
-from shared.workers import WorkerInfo
+from shared.protocol.codec import (
+    decode_job,
+    encode_events,
+    encode_job,
+    encode_result,
+    encode_worker_info,
+)
+from shared.protocol.events import End, Event, Tokens
+from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
+from shared.protocol.jobs import ClaimedJob, Job, JobState
+from shared.protocol.limits import Limits
+from shared.protocol.refusals import quarantined, too_large, unloaded
+from shared.protocol.results import Result
+from shared.protocol.workers import WorkerInfo
+from shared.store.chunks import chunks
+from shared.store.connection import MAX_BLOCK_S, OutOfMemory, Redis, redis_errors
+from shared.store.durability import Durability
+from shared.store.job_handover import Settlement
+from shared.store.keys import Keys
+from shared.store.pool_views import Backlog, JobView, QueueCounts, RedisMemory, Views, WorkerView
+from shared.store.queue_replies import (
+    Claim,
+    Copy,
+    FinishOutcome,
+    Mail,
+    Reaped,
+    Standing,
+    Undecodable,
+)
+from shared.store.scripts import Arg, Scripts
+from shared.store.sweep import Sweep
 
 PRIORITY_STEP = 1000
 """Tokens of the fair tag that one step of priority is worth."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from shared.ids import AdapterVersion, ApiId, JobId
-from shared.tools import ToolUse
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.tools import ToolUse
 
 Prompt = str | tuple[int, ...]
 """Text or token ids."""

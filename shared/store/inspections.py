@@ -9,13 +9,13 @@ from typing import Any
 
 import orjson
 
-from shared.codec import PROTOCOL_VERSION
-from shared.connection import MAX_BLOCK_S, Redis, redis_errors
 from shared.errors import ErrorCode, JobError
-from shared.ids import InspectionId, WorkerId
-from shared.keys import Keys
-from shared.registry import Adapter
-from shared.scripts import Scripts
+from shared.protocol.codec import PROTOCOL_VERSION
+from shared.protocol.ids import InspectionId, WorkerId
+from shared.store.connection import MAX_BLOCK_S, Redis, redis_errors
+from shared.store.keys import Keys
+from shared.store.registry import Adapter
+from shared.store.scripts import Scripts
 
 TTL_MS = 60_000
 TAKEN = b"taken"

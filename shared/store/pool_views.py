@@ -6,15 +6,15 @@ from typing import Any
 
 import orjson
 
-from shared.codec import decode_result, decode_worker_info
-from shared.connection import Redis, ResponseError, redis_errors
 from shared.errors import ErrorCode, JobError
-from shared.ids import AdapterVersion, JobId, WorkerId
-from shared.jobs import JobState
-from shared.key_memory import estimate_key_bytes
-from shared.keys import Keys
-from shared.results import Result, Usage
-from shared.workers import WorkerInfo
+from shared.protocol.codec import decode_result, decode_worker_info
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Result, Usage
+from shared.protocol.workers import WorkerInfo
+from shared.store.connection import Redis, ResponseError, redis_errors
+from shared.store.key_memory import estimate_key_bytes
+from shared.store.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

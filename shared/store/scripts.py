@@ -3,13 +3,15 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
-from shared.codec import PROTOCOL_VERSION
-from shared.connection import NoScriptError, Redis, redis_errors
-from shared.durability import Durability
-from shared.keys import Keys
+from shared.protocol.codec import PROTOCOL_VERSION
+from shared.store.connection import NoScriptError, Redis, redis_errors
+from shared.store.durability import Durability
+from shared.store.keys import Keys
 
 PARTS = {
     "spread": {"claim", "shrink"},
@@ -26,13 +28,9 @@ class Scripts:
     """Runs the scripts of one pool."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
-        folder = files("shared") / "lua"
-        names = [path.name.removesuffix(".lua") for path in folder.iterdir()]
         self._redis = redis
         self._prefix = keys.prefix
-        self._scripts = {
-            name: _Script.of(source(name)) for name in names if name not in {"common", *PARTS}
-        }
+        self._scripts = {name: _Script.of(source(name)) for name in script_names()}
 
     async def run(
         self,
@@ -80,13 +78,23 @@ class _Script:
         return cls(text, hashlib.sha1(text.encode()).hexdigest())
 
 
+def script_names() -> list[str]:
+    """Names of all scripts that can be run, without the files that they share."""
+    return sorted(_files().keys() - {"common", *PARTS})
+
+
 def source(name: str) -> str:
     """The whole text of a script: its shebang, the shared parts, its own lines."""
-    shebang, _, body = _read(name).partition("\n")
+    paths = _files()
+    shebang, _, body = paths[name].read_text().partition("\n")
     parts = ["common", *(part for part, scripts in PARTS.items() if name in scripts)]
-    shared = "".join(_read(part) for part in parts)
+    shared = "".join(paths[part].read_text() for part in parts)
     return f"{shebang}\nlocal PROTOCOL_VERSION = {PROTOCOL_VERSION}\n{shared}{body}"
 
 
-def _read(name: str) -> str:
-    return (files("shared") / "lua" / f"{name}.lua").read_text()
+@cache
+def _files() -> dict[str, Traversable]:
+    folder = files("shared.store") / "lua"
+    groups = [entry for entry in folder.iterdir() if entry.is_dir()]
+    paths = [path for group in (folder, *groups) for path in group.iterdir() if path.is_file()]
+    return {path.name.removesuffix(".lua"): path for path in paths if path.name.endswith(".lua")}

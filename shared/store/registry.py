@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
-from shared.chunks import chunks
-from shared.connection import Redis, redis_errors
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
-from shared.ids import AdapterVersion
-from shared.keys import Keys
-from shared.scripts import Scripts
-from shared.tools import ToolForm
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.tools import ToolForm
+from shared.store.chunks import chunks
+from shared.store.connection import Redis, redis_errors
+from shared.store.keys import Keys
+from shared.store.scripts import Scripts
 
 State = Literal["ready", "quarantined", "retired", "unloaded"]
 

@@ -1,9 +1,9 @@
 """Looks after a pool: silent workers, overdue jobs, versions that kill their workers."""
 
-from shared.ids import WorkerId
-from shared.outcomes import Reaped
-from shared.scripts import Scripts
-from shared.settlement import Settlement
+from shared.protocol.ids import WorkerId
+from shared.store.job_handover import Settlement
+from shared.store.queue_replies import Reaped
+from shared.store.scripts import Scripts
 
 MAX_PAGES = 100
 """Calls of one sweep for overdue jobs, and for quarantined ones."""

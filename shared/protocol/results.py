@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.errors import JobError
-from shared.ids import JobId
-from shared.jobs import JobState
-from shared.logprobs import PositionLogprobs
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.protocol.logprobs import PositionLogprobs
 
 
 class FinishReason(StrEnum):
