@@ -10,13 +10,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.context import Context
 from api.errors import JOB_HEADER, job_error_body, json_response
-from api.follow import Follower, Step
-from api.ignored import WARNING_HEADER
+from api.follow.follower import Follower, Step
+from api.follow.reply_hub import ClientGone, Inbox
+from api.follow.transcript import Delta
+from api.metrics.stream_timing import Timing
 from api.redis_guard import redis_guard
-from api.render import DONE, KEEP_ALIVE, StreamWriter, shape_of, sse, whole
-from api.replies import ClientGone, Inbox
-from api.timing import Timing
-from api.transcript import Delta
+from api.render.openai_chunks import DONE, KEEP_ALIVE, StreamWriter, shape_of, sse, whole
+from api.requests.unused_fields import WARNING_HEADER
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.jobs import Job
 

@@ -11,16 +11,16 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api.boundary import Boundary
-from api.cancels import Cancels
+from api.cached_read import Recent
 from api.context import Context
 from api.errors import add_error_handlers
-from api.keys import KeyCheck
-from api.metrics import Metrics
-from api.openapi import describe
-from api.probes import not_ready_reason, pool_snapshot
-from api.recent import Recent
-from api.replies import Replies
+from api.follow.cancel_queue import Cancels
+from api.follow.reply_hub import Replies
+from api.http.auth import KeyCheck
+from api.http.middleware import Boundary
+from api.metrics.metrics import Metrics
+from api.openapi.document import describe
+from api.pool_state import not_ready_reason, pool_snapshot
 from api.routes import adapters, chat, completions, docs, health, jobs, metrics, models
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.ids import ApiId

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.cancels import Cancels
-from api.follow import Shown
-from api.metrics import Metrics
-from api.pool_metrics import PoolSnapshot
-from api.recent import Recent
-from api.replies import Replies
+from api.cached_read import Recent
+from api.follow.cancel_queue import Cancels
+from api.follow.follower import Shown
+from api.follow.reply_hub import Replies
+from api.metrics.metrics import Metrics
+from api.metrics.pool_metrics import PoolSnapshot
 from shared.protocol.ids import ApiId
 from shared.protocol.limits import Limits
 from shared.settings import ApiSettings

@@ -12,9 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.http_limits import HttpLimits
-from api.http_protocol import HttpConfig
-from api.metrics import Metrics
+from api.http.connection_limits import HttpLimits
+from api.http.protocol import HttpConfig
+from api.metrics.metrics import Metrics
 from shared.api_keys import api_keys
 from shared.errors import SettingsError
 from shared.settings import ApiSettings

@@ -5,16 +5,16 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from api import openapi
+from api.adapters.admin import ADMIN_ONLY
+from api.adapters.bodies import adapter_body, version_body
+from api.adapters.inspection import inspect
 from api.admission import model_not_found
-from api.body import read_json_object, validate
 from api.context import Context, InContext
 from api.errors import job_error_body
-from api.inspection import inspect
-from api.management import ADMIN_ONLY
+from api.http.body import read_json_object, validate
+from api.openapi import document
+from api.openapi.responses import Responses, errors
 from api.redis_guard import redis_guard
-from api.render_adapters import adapter_body, version_body
-from api.responses import Responses, errors
 from api.schema.adapters import (
     AdapterBody,
     AdapterList,
@@ -27,7 +27,7 @@ from api.schema.adapters import (
     ValidationBody,
 )
 from api.schema.errors import ErrorDetail
-from api.schema.neutral import without_neutral
+from api.schema.unserved_fields import without_neutral
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.store.inspections import Findings, Inspection
 from shared.store.registry import Adapter, already_loaded
@@ -54,7 +54,7 @@ def _errors(*statuses: int) -> Responses:
 
 
 def _takes(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
-    return openapi.takes(model, {name: {"value": value} for name, value in examples.items()})
+    return document.takes(model, {name: {"value": value} for name, value in examples.items()})
 
 
 @router.post(

@@ -2,13 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.accept import answer, issue_ticket
-from api.body import read_json_object
 from api.context import InContext, InTenant
-from api.openapi import takes
-from api.responses import inference
+from api.http.body import read_json_object
+from api.openapi.document import takes
+from api.openapi.responses import inference
+from api.requests.translate import chat_job, parse_chat
 from api.schema.chat import ChatCompletion, ChatCompletionRequest
-from api.translate import chat_job, parse_chat
+from api.submit import answer, issue_ticket
 
 router = APIRouter(tags=["inference"])
 

@@ -7,7 +7,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 
 from api.context import InContext
 from api.errors import json_response
-from api.openapi import with_models
+from api.openapi.document import with_models
 from api.routes.models import model_cards
 from shared.errors import RedisUnavailable
 

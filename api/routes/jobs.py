@@ -4,9 +4,9 @@ from fastapi import APIRouter
 
 from api.context import Context, InContext, InTenant
 from api.errors import job_error_body
+from api.openapi.responses import errors
 from api.redis_guard import redis_guard
-from api.render import usage_body
-from api.responses import errors
+from api.render.openai_chunks import usage_body
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import CancelledJob, JobBody, JobChoice
 from api.schema.usage import UsageBody

@@ -5,7 +5,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.context import InContext
-from api.responses import errors
+from api.openapi.responses import errors
 
 router = APIRouter(tags=["operations"])
 

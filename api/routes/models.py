@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from api.admission import model_not_found
 from api.context import Context, InContext
+from api.openapi.responses import errors
 from api.redis_guard import redis_guard
-from api.responses import errors
 from api.schema.models import ModelCard, ModelList
 from shared.errors import JobFailed
 from shared.store.registry import Adapter, BaseModel

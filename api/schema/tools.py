@@ -12,7 +12,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from api.depth import MAX_DEPTH, is_deep
+from api.http.json_depth import MAX_DEPTH, is_deep
 
 MAX_TOOLS = 128
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"

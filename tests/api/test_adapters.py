@@ -13,7 +13,7 @@ from api_support import ADAPTER, BASE, ScriptedWorker, running_app, until
 from pydantic import SecretStr
 from queue_support import eventually
 
-from api import inspection
+from api.adapters import inspection
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
 from shared.store.connection import Redis

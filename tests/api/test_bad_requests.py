@@ -393,7 +393,7 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
     async def broken(*_: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr("api.accept.admit", broken)
+    monkeypatch.setattr("api.submit.admit", broken)
     with capture_logs() as logs:
         response = await http.post(CHAT, content=body_of(CHAT, {}))
     assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]

@@ -14,9 +14,9 @@ from api_support import RunningApp, ScriptedWorker, until
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from api import http_protocol
-from api.http_limits import Refusal
-from api.replies import max_events
+from api.follow.reply_hub import max_events
+from api.http import protocol
+from api.http.connection_limits import Refusal
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason
@@ -237,7 +237,7 @@ async def test_a_body_and_an_answer_may_take_longer_than_headers(
 async def test_half_a_body_is_given_up_in_time(
     server: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "LINGER_S", 60)
+    monkeypatch.setattr(protocol, "LINGER_S", 60)
     async with connected(server) as client:
         await client.send(post(BODY)[:-1])
         assert refusal(await client.rest()) == (408, "request_timeout")
@@ -282,17 +282,17 @@ async def test_a_connection_serves_on_when_a_body_came_after_its_answer(
         await client.until(b"}}")
         (connection,) = open_connections(server)
         await client.send(b"x" * 9 + GET)  # the end of a body, and half a head
-        await until(lambda: connection._phase is http_protocol.Phase.HEAD)
+        await until(lambda: connection._phase is protocol.Phase.HEAD)
         await client.send(b"\r\n")
         await client.until(OK)
         await client.send(post_head("Content-Length: 9"))
         await client.until(b"}}")
         await client.send(b"x" * 9)
-        await until(lambda: connection._phase is http_protocol.Phase.IDLE)
+        await until(lambda: connection._phase is protocol.Phase.IDLE)
         assert connection.timeout_keep_alive_task is not None
 
 
-def open_connections(server: RunningApp) -> list[http_protocol.LimitedProtocol]:
+def open_connections(server: RunningApp) -> list[protocol.LimitedProtocol]:
     connections: set[Any] = server.server.server_state.connections
     return list(connections)
 
@@ -413,7 +413,7 @@ async def test_a_request_ahead_of_its_turn_isnt_taken_and_the_running_one_ends_w
         if not is_one_piece:
             await client.send(second)
             (connection,) = open_connections(server)
-            await until(lambda: connection._phase is http_protocol.Phase.DEAF)
+            await until(lambda: connection._phase is protocol.Phase.DEAF)
         await worker.answer(job, "hello")
         assert streamed_text(await client.rest()) == "hello"
     counts = await server.context.queue.counts()
@@ -461,7 +461,7 @@ async def test_empty_lines_after_a_body_are_overlooked(
 async def test_what_isnt_http_is_a_400_in_openais_shape_and_holds_no_connection(
     server: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_protocol, "LINGER_S", SOON_S)
+    monkeypatch.setattr(protocol, "LINGER_S", SOON_S)
     async with connected(server) as client:
         await client.send(b"hello\r\n\r\n")
         assert refusal(await client.rest()) == (400, "invalid_value")

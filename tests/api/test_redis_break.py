@@ -141,7 +141,7 @@ async def test_a_client_that_leaves_while_redis_is_away_cancels_its_job_afterwar
 async def test_a_job_that_redis_forgot_ends_with_a_503(
     redis_url: str, settings: ApiSettings, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.follow.SILENCE_S", 0.1)
+    monkeypatch.setattr("api.follow.follower.SILENCE_S", 0.1)
     client = connect(redis_url)
     async with running_app(settings) as running, httpx.AsyncClient(base_url=running.url) as http:
         request = asyncio.create_task(http.post(URL, json={**BODY, "stream": False}))

@@ -16,7 +16,7 @@ from api_support import (
     running_app,
 )
 
-from api import recent
+from api import cached_read
 from api.app import create_app
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
@@ -169,7 +169,7 @@ async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: Scripte
 async def test_who_asks_often_costs_one_read_a_second(
     http: httpx.AsyncClient, server: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent, "MAX_AGE_S", 60)
+    monkeypatch.setattr(cached_read, "MAX_AGE_S", 60)
     num_reads = 0
     read = Queue.workers
 
@@ -217,7 +217,7 @@ async def test_metrics_tell_requests_queue_and_workers(
     worker: ScriptedWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recent, "MAX_AGE_S", 0)
+    monkeypatch.setattr(cached_read, "MAX_AGE_S", 0)
     request = asyncio.create_task(http.post(URL, json=BODY))
     await waiting_job(server)
     waiting = (await http.get("/metrics")).text

@@ -10,7 +10,7 @@ import pytest
 from api_support import BASE, ScriptedWorker
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from api.tool_answers import ToolAnswers
+from api.render.tool_deltas import ToolAnswers
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Job
 from shared.protocol.results import Choice, FinishReason

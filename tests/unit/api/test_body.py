@@ -1,6 +1,6 @@
 import pytest
 
-from api.body import parse_json_object
+from api.http.body import parse_json_object
 from shared.errors import ErrorCode, JobFailed
 
 

@@ -6,10 +6,10 @@ from typing import Any, cast
 import pytest
 from api_support import until
 
-from api import follow
-from api.follow import Follower, Step
-from api.replies import ClientGone, Inbox, max_events
-from api.transcript import Delta
+from api.follow import follower
+from api.follow.follower import Follower, Step
+from api.follow.reply_hub import ClientGone, Inbox, max_events
+from api.follow.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.events import Admitted, End, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
@@ -105,8 +105,8 @@ def done(text: str, *ids: int) -> Result:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "SILENCE_S", 0.02)
-    monkeypatch.setattr(follow, "REFILL_AGAIN_S", 0.01)
+    monkeypatch.setattr(follower, "SILENCE_S", 0.02)
+    monkeypatch.setattr(follower, "REFILL_AGAIN_S", 0.01)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def inbox() -> Inbox:
     return Inbox(num_choices=1)
 
 
-def follower(queue: FakeQueue, inbox: Inbox, of: Job | None = None) -> Follower:
+def follow(queue: FakeQueue, inbox: Inbox, of: Job | None = None) -> Follower:
     return Follower(of or job(), inbox, cast(Queue, queue), queue.shown)
 
 
@@ -140,7 +140,7 @@ async def failure_of(following: Follower) -> ErrorCode:
 async def test_events_become_steps_and_the_end_tells_the_usage(
     queue: FakeQueue, inbox: Inbox
 ) -> None:
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     inbox.put(Admitted(job=ID, try_=1, prompt_tokens=3))
     inbox.put(tokens(0, (1,), "a", STOP))
     steps: list[Step] = await following.steps(1)
@@ -151,13 +151,13 @@ async def test_events_become_steps_and_the_end_tells_the_usage(
 
 
 async def test_nothing_comes_within_the_patience(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     assert await following.steps(0.01) == []
     assert not following.is_ended
 
 
 async def test_what_came_before_an_error_is_shown_before_it(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     inbox.put(tokens(0, (1,), "a"))
     inbox.put(end(JobState.FAILED, JobError(code=ErrorCode.INTERNAL, message="broken")))
     assert await following.steps(1) == [Delta(0, "a", None)]
@@ -170,13 +170,13 @@ async def test_a_gap_is_refilled_from_the_checkpoints(queue: FakeQueue, inbox: I
     queue.checkpoints = (tokens(0, (1, 2), "ab"),)
     for event in (tokens(0, (1,), "a"), tokens(2, (3,), "c", STOP), end()):
         inbox.put(event)
-    assert await text_of(follower(queue, inbox)) == "abc"
+    assert await text_of(follow(queue, inbox)) == "abc"
 
 
 async def test_a_gap_stays_open_until_the_checkpoints_reach_over_it(
     queue: FakeQueue, inbox: Inbox
 ) -> None:
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     inbox.put(tokens(1, (2,), "b"))
     assert await following.steps(0.05) == []
     queue.checkpoints = (tokens(0, (1,), "a"),)
@@ -184,7 +184,7 @@ async def test_a_gap_stays_open_until_the_checkpoints_reach_over_it(
 
 
 async def test_a_gap_waits_for_redis(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     queue.checkpoints, queue.is_away = (tokens(0, (1,), "a"),), True
     inbox.put(tokens(1, (2,), "b"))
     assert await following.steps(0.05) == []
@@ -196,12 +196,12 @@ async def test_a_gap_at_the_end_is_filled_from_the_result(queue: FakeQueue, inbo
     queue.stored = done("abc", 1, 2, 3)
     for event in (tokens(0, (1,), "a"), end()):
         inbox.put(event)
-    assert await text_of(follower(queue, inbox)) == "abc"
+    assert await text_of(follow(queue, inbox)) == "abc"
 
 
 async def test_an_end_with_a_gap_waits_for_redis(queue: FakeQueue, inbox: Inbox) -> None:
     queue.stored, queue.is_away = done("abc", 1, 2, 3), True
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     inbox.put(end())
     assert await following.steps(0.05) == []
     queue.is_away = False
@@ -211,11 +211,11 @@ async def test_an_end_with_a_gap_waits_for_redis(queue: FakeQueue, inbox: Inbox)
 async def test_after_silence_the_result_is_looked_up(queue: FakeQueue, inbox: Inbox) -> None:
     queue.stored = done("abc", 1, 2, 3)
     inbox.put(tokens(0, (1,), "a"))
-    assert await text_of(follower(queue, inbox)) == "abc"
+    assert await text_of(follow(queue, inbox)) == "abc"
 
 
 async def test_silence_of_a_running_job_is_waited_out(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     waiting = asyncio.create_task(following.steps(5))
     await until(lambda: queue.num_looks >= 3)
     inbox.put(tokens(0, (1,), "a"))
@@ -224,7 +224,7 @@ async def test_silence_of_a_running_job_is_waited_out(queue: FakeQueue, inbox: I
 
 async def test_a_job_that_redis_does_not_know_is_lost(queue: FakeQueue, inbox: Inbox) -> None:
     queue.state = None
-    assert await failure_of(follower(queue, inbox)) is ErrorCode.UNAVAILABLE
+    assert await failure_of(follow(queue, inbox)) is ErrorCode.UNAVAILABLE
 
 
 async def test_a_job_that_failed_silently_fails_with_its_error(
@@ -232,7 +232,7 @@ async def test_a_job_that_failed_silently_fails_with_its_error(
 ) -> None:
     queue.state = JobState.DEAD
     queue.error = JobError(code=ErrorCode.POISON_JOB, message="twice")
-    assert await failure_of(follower(queue, inbox)) is ErrorCode.POISON_JOB
+    assert await failure_of(follow(queue, inbox)) is ErrorCode.POISON_JOB
 
 
 @pytest.mark.parametrize(
@@ -248,18 +248,18 @@ async def test_an_end_without_a_reason_is_told_by_its_state(
     queue: FakeQueue, inbox: Inbox, state: JobState, code: ErrorCode
 ) -> None:
     inbox.put(end(state))
-    assert await failure_of(follower(queue, inbox)) is code
+    assert await failure_of(follow(queue, inbox)) is code
 
 
 async def test_the_deadline_ends_the_wait(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follower(queue, inbox, job(deadline_ms=30))
+    following = follow(queue, inbox, job(deadline_ms=30))
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
     assert not following.is_ended
 
 
 async def test_the_deadline_holds_while_redis_is_away(queue: FakeQueue, inbox: Inbox) -> None:
     queue.is_away = True
-    following = follower(queue, inbox, job(deadline_ms=60))
+    following = follow(queue, inbox, job(deadline_ms=60))
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
 
 
@@ -275,7 +275,7 @@ async def test_a_moved_job_goes_on_where_it_was_and_its_old_worker_is_ignored(
     )
     for event in events:
         inbox.put(event)
-    assert await text_of(follower(queue, inbox)) == "ab"
+    assert await text_of(follow(queue, inbox)) == "ab"
 
 
 async def test_the_end_of_a_job_that_was_cancelled_between_two_tries_counts(
@@ -283,7 +283,7 @@ async def test_the_end_of_a_job_that_was_cancelled_between_two_tries_counts(
 ) -> None:
     inbox.put(Retry(job=ID, try_=1))
     inbox.put(end(JobState.CANCELLED, try_=1))
-    assert await failure_of(follower(queue, inbox)) is ErrorCode.CANCELLED
+    assert await failure_of(follow(queue, inbox)) is ErrorCode.CANCELLED
 
 
 async def test_a_moved_job_that_contradicts_what_was_shown_ends(
@@ -291,13 +291,13 @@ async def test_a_moved_job_that_contradicts_what_was_shown_ends(
 ) -> None:
     inbox.put(tokens(0, (1, 2), "ab"))
     inbox.put(tokens(1, (9,), "x", try_=2))
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     assert await following.steps(1) == [Delta(0, "ab", None)]
     assert await failure_of(following) is ErrorCode.RESUME_DIVERGED
 
 
 async def test_a_client_that_leaves_ends_the_wait(queue: FakeQueue, inbox: Inbox) -> None:
-    waiting = asyncio.create_task(follower(queue, inbox).steps(5))
+    waiting = asyncio.create_task(follow(queue, inbox).steps(5))
     await asyncio.sleep(0)
     inbox.client_gone()
     with pytest.raises(ClientGone):
@@ -307,9 +307,9 @@ async def test_a_client_that_leaves_ends_the_wait(queue: FakeQueue, inbox: Inbox
 async def test_of_more_tokens_than_fit_none_is_lost_or_shown_twice(
     queue: FakeQueue, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "SILENCE_S", 60)  # the newest event alone shows what is missing
+    monkeypatch.setattr(follower, "SILENCE_S", 60)  # the newest event alone shows what is missing
     num = 3 * max_events(1)
-    following = follower(queue, inbox)
+    following = follow(queue, inbox)
     for index in range(num):
         inbox.put(tokens(index, (index,), f"{index} ", STOP if index == num - 1 else None))
     queue.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
@@ -329,9 +329,9 @@ def words(num: int) -> str:
 async def test_the_end_of_a_choice_that_didnt_fit_is_shown_while_the_job_goes_on(
     queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "SILENCE_S", 60)
+    monkeypatch.setattr(follower, "SILENCE_S", 60)
     inbox = Inbox(num_choices=2)
-    following = follower(queue, inbox, job(n=2))
+    following = follow(queue, inbox, job(n=2))
     for index in range(max_events(2)):
         inbox.put(tokens(index, (index,), f"{index} ", choice=1))
     inbox.put(tokens(0, (1,), "a", choice=0))
@@ -346,7 +346,7 @@ async def test_the_end_of_a_choice_that_didnt_fit_is_shown_while_the_job_goes_on
 async def test_what_is_held_while_a_gap_stays_open_is_bounded(
     queue: FakeQueue, inbox: Inbox
 ) -> None:
-    following, num = follower(queue, inbox), 4 * max_events(1)
+    following, num = follow(queue, inbox), 4 * max_events(1)
     for index in range(1, num):
         inbox.put(tokens(index, (index,), f"{index} "))
         if index % 10 == 0:

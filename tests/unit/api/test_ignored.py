@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from api.ignored import warning
-from api.translate import parse_chat
+from api.requests.translate import parse_chat
+from api.requests.unused_fields import warning
 
 TOOL = {"type": "function", "function": {"name": "a", "strict": True}}
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from queue_support import make_job
 
-from api.length import JOINED_BYTES, check_length
+from api.requests.prompt_length import JOINED_BYTES, check_length
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job, Prompt, SamplingParams
 

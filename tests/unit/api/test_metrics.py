@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from api import timing
-from api.metrics import MAX_MODELS, OTHER_MODELS, Metrics
-from api.pool_metrics import MAX_ADAPTERS, OTHER_ADAPTERS, PoolSnapshot
-from api.timing import Timing
-from api.transcript import Delta
+from api.follow.transcript import Delta
+from api.metrics import stream_timing
+from api.metrics.metrics import MAX_MODELS, OTHER_MODELS, Metrics
+from api.metrics.pool_metrics import MAX_ADAPTERS, OTHER_ADAPTERS, PoolSnapshot
+from api.metrics.stream_timing import Timing
 from shared.protocol.events import Admitted
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.results import Usage
@@ -38,7 +38,7 @@ def test_an_answer_tells_its_waits_for_an_engine_for_a_token_and_between_tokens(
     monkeypatch,
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(stream_timing, "time", clock)
     metrics = Metrics()
     answer = Timing(metrics)
     for passed_s, step in (

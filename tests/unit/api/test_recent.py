@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from api import recent
-from api.recent import Recent
+from api import cached_read
+from api.cached_read import Recent
 
 
 class Source:
@@ -40,7 +40,7 @@ async def test_those_who_ask_at_once_or_soon_after_share_one_read(source: Source
 async def test_a_value_grows_old(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     value = Recent(source.read)
     assert await value.get() == 1
-    monkeypatch.setattr(recent, "MAX_AGE_S", 0)
+    monkeypatch.setattr(cached_read, "MAX_AGE_S", 0)
     assert await value.get() == 2
 
 

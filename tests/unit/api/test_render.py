@@ -3,8 +3,8 @@ from typing import Any
 
 import orjson
 
-from api.render import ChatShape, CompletionShape, StreamWriter, shape_of
-from api.transcript import ChoiceTranscript, Delta
+from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.openai_chunks import ChatShape, CompletionShape, StreamWriter, shape_of
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.replies import Inbox, max_events
+from api.follow.reply_hub import Inbox, max_events
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.tool_calls import CallArguments, CallStart, Piece, Text, ToolCallParser
+from api.render.tool_parser import CallArguments, CallStart, Piece, Text, ToolCallParser
 from shared.protocol.tools import ToolForm, ToolUse
 
 HERMES, LLAMA3 = ToolForm.HERMES, ToolForm.LLAMA3_JSON

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from api.transcript import Delta, Diverged, Transcript, whole_choices
+from api.follow.transcript import Delta, Diverged, Transcript, whole_choices
 from shared.protocol.events import Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from api.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
+from api.requests.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
 from shared.errors import JobFailed
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job

@@ -13,8 +13,8 @@ from openai.types.chat import (
     completion_create_params as chat_create_params,
 )
 
-from api.ignored import warning
-from api.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
+from api.requests.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
+from api.requests.unused_fields import warning
 from ops.conformance import (
     CHAT,
     COMPLETIONS,

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from api.app import create_app
-from api.keys import OPEN_PATHS
+from api.http.auth import OPEN_PATHS
 from ops import cli
 from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, WorkerSettings
 

@@ -2,8 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from api.http_limits import Refusal
-from api.pool_metrics import PoolCollector, PoolSnapshot
+from api.http.connection_limits import Refusal
+from api.metrics.pool_metrics import PoolCollector, PoolSnapshot
 from shared.protocol.results import Usage
 
 MAX_MODELS = 200

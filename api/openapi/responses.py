@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.errors import JOB_HEADER, RETRY_AFTER_S
-from api.ignored import WARNING_HEADER
+from api.requests.unused_fields import WARNING_HEADER
 from api.schema.errors import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from api.keys import OPEN_PATHS, SCHEME
-from api.request_id import REQUEST_ID_HEADER
+from api.http.auth import OPEN_PATHS, SCHEME
+from api.http.request_id import REQUEST_ID_HEADER
 from api.schema.adapters import (
     LoadAdapterRequest,
     UnloadAdapterRequest,

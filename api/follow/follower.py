@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from api.follow.reply_hub import Inbox, max_events
+from api.follow.transcript import Delta, Diverged, Transcript, whole_choices
 from api.redis_guard import redis_guard
-from api.replies import Inbox, max_events
-from api.transcript import Delta, Diverged, Transcript, whole_choices
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId

@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import orjson
 
-from api.logprobs import chat_logprobs, text_logprobs
-from api.tool_answers import ToolAnswers
-from api.transcript import ChoiceTranscript, Delta
+from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.logprobs import chat_logprobs, text_logprobs
+from api.render.tool_deltas import ToolAnswers
 from shared.protocol.answer_ids import CHAT_PREFIX, COMPLETION_PREFIX
 from shared.protocol.jobs import Endpoint, Job
 from shared.protocol.results import FinishReason, Usage

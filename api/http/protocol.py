@@ -19,7 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from api.http_limits import HttpLimits, Refusal, response_bytes
+from api.http.connection_limits import HttpLimits, Refusal, response_bytes
 
 LINGER_S = 1.0
 """A refused client's bytes are read and dropped for so long; else the kernel would reset the

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterable
 
-from api.follow import Step
-from api.metrics import Metrics
+from api.follow.follower import Step
+from api.metrics.metrics import Metrics
 from shared.protocol.events import Admitted
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from api.body import validate
-from api.conversation import template_messages, tool_use
-from api.length import check_length
-from api.schema import neutral
+from api.http.body import validate
+from api.requests.chat_messages import template_messages, tool_use
+from api.requests.prompt_length import check_length
+from api.schema import unserved_fields
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.generation import GenerationRequest
@@ -55,10 +55,12 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
     Raises:
         JobFailed: a field is wrong, unknown or not served; the error names it.
     """
-    served = neutral.without_neutral(raw, neutral.CHAT)
+    served = unserved_fields.without_neutral(raw, unserved_fields.CHAT)
     if isinstance(served.get("messages"), list):
         served["messages"] = [
-            neutral.without_neutral(message, neutral.MESSAGE, path=f"messages[{i}].")
+            unserved_fields.without_neutral(
+                message, unserved_fields.MESSAGE, path=f"messages[{i}]."
+            )
             if isinstance(message, dict)
             else message
             for i, message in enumerate(served["messages"])
@@ -79,7 +81,9 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     Raises:
         JobFailed: a field is wrong, unknown or not served; the error names it.
     """
-    request = validate(CompletionRequest, neutral.without_neutral(raw, neutral.COMPLETIONS))
+    request = validate(
+        CompletionRequest, unserved_fields.without_neutral(raw, unserved_fields.COMPLETIONS)
+    )
     _check_stream_options(request)
     num_answers = len(request.prompt) * (request.n or 1)
     if num_answers > MAX_ANSWERS:

@@ -1,6 +1,6 @@
 """What is read of a pool for load balancers and for Prometheus."""
 
-from api.pool_metrics import PoolSnapshot
+from api.metrics.pool_metrics import PoolSnapshot
 from api.redis_guard import redis_guard
 from shared.errors import RedisUnavailable
 from shared.store.queue import Queue

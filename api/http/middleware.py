@@ -8,8 +8,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
-from api.metrics import Metrics
-from api.request_id import request_id_of, with_request_id
+from api.http.request_id import request_id_of, with_request_id
+from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 
 CLIENT_LEFT = 499

@@ -4,8 +4,8 @@ import hashlib
 from collections import defaultdict
 from typing import Any
 
-from api.tool_calls import CallArguments, CallStart, Piece, Text, ToolCallParser
-from api.transcript import Delta
+from api.follow.transcript import Delta
+from api.render.tool_parser import CallArguments, CallStart, Piece, Text, ToolCallParser
 from shared.protocol.ids import JobId
 from shared.protocol.results import FinishReason
 from shared.protocol.tools import ToolUse

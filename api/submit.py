@@ -6,9 +6,9 @@ import time
 from api.admission import admit
 from api.answer import Answer
 from api.context import Context
-from api.ignored import warning
+from api.requests.translate import Ticket
+from api.requests.unused_fields import warning
 from api.schema.generation import GenerationRequest
-from api.translate import Ticket
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Job
 

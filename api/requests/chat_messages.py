@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from api.depth import is_deep
+from api.http.json_depth import is_deep
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage, Message, ToolMessage
 from api.schema.tools import NamedTool, ToolCall

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from api.json_scan import ObjectScan
-from api.tool_marks import marks_of
+from api.render.json_scan import ObjectScan
+from api.render.tool_markers import marks_of
 from shared.protocol.tools import ToolUse
 
 _HEAD = re.compile(

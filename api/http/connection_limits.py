@@ -8,7 +8,7 @@ from http import HTTPStatus
 import orjson
 
 from api.errors import RETRY_AFTER_S, job_error_body
-from api.request_id import REQUEST_ID_HEADER, new_request_id
+from api.http.request_id import REQUEST_ID_HEADER, new_request_id
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
 
