@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ops.commands import adapters, bench, chat, eval_demo, health, jobs, queue, serve, up
 from ops.commands.flags import spread_adapters
-from ops.supervisor import EXIT_REFUSED, ChildRefused
+from ops.local.supervisor import EXIT_REFUSED, ChildRefused
 from shared.errors import AdapterRejected, LorikeetError, ModelRejected, SettingsError
 
 EXIT_FAILED = 1

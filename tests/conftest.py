@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 import structlog
 
-from ops.embedded import start_redis
+from ops.local.embedded_redis import start_redis
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue

@@ -10,8 +10,8 @@ from shared.protocol.workers import WorkerInfo
 from shared.store.queue import Queue
 from shared.store.queue_replies import Standing
 from shared.store.registry import Adapter, BaseModel, Registry
-from worker.adapters import Adapters
-from worker.running import RunningJobs
+from worker.adapters.residency import Adapters
+from worker.jobs.running import RunningJobs
 
 log = structlog.get_logger()
 

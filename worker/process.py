@@ -11,11 +11,11 @@ from shared.errors import EngineStalled
 from shared.settings import WorkerSettings
 from shared.store.connection import check_redis, connect
 from shared.store.durability import durability_of
-from worker.huge_pages import use_huge_pages
-from worker.lora.names import parse_adapter_flags
-from worker.served import ServedModel
+from worker.adapters.flags import parse_adapter_flags
+from worker.served_model import ServedModel
 from worker.service import Worker
-from worker.share_cores import share_cores
+from worker.startup.huge_pages import use_huge_pages
+from worker.startup.process_tuning import share_cores
 
 EXIT_STALLED = 1
 
@@ -33,7 +33,7 @@ def _load(settings: WorkerSettings) -> ServedModel:
     share_cores()
     use_huge_pages()
     # Only here: it imports torch, and what is wrong with the settings or Redis shows before.
-    from worker.loading import load_served
+    from worker.startup.load_model import load_served
 
     served = load_served(settings)
     # What is here stays: to look through all of it for garbage again and again takes tenths of a

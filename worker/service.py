@@ -24,29 +24,29 @@ from shared.store.queue import Queue
 from shared.store.queue_replies import Mail
 from shared.store.registry import Registry
 from shared.store.token_streams import recover
-from worker.adapter_entry import entry_of
-from worker.adapter_keeper import AdapterKeeper
-from worker.adapters import MAX_LOADING, Adapters
-from worker.consumer import Consumer
-from worker.deadlines import Deadlines
+from worker.adapters.flags import parse_adapter_flags
+from worker.adapters.inspector import Inspector
+from worker.adapters.load_at_start import read_each
+from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.prefetch import LookAhead
+from worker.adapters.residency import MAX_LOADING, Adapters
+from worker.adapters.retention import AdapterKeeper
 from worker.engine.request import StepOutput
-from worker.engine_thread import EngineThread
-from worker.info import budgets, worker_info
-from worker.inspector import Inspector
+from worker.engine.stall_detector import until_stalled
+from worker.engine.thread import EngineThread
+from worker.jobs.consumer import Consumer
+from worker.jobs.deadlines import Deadlines
+from worker.jobs.publisher import Publisher
+from worker.jobs.running import RunningJobs
 from worker.lease import Lease
-from worker.loader_threads import LoaderThreads
-from worker.look_ahead import LookAhead
-from worker.lora.names import parse_adapter_flags
+from worker.lora.checkpoint.adapter_entry import entry_of
 from worker.membership import Membership
-from worker.publisher import Publisher
-from worker.read_each import read_each
-from worker.retry import MAX_DELAY_S
-from worker.running import RunningJobs
-from worker.served import ServedModel
-from worker.stall import until_stalled
+from worker.redis_retry import MAX_DELAY_S
+from worker.served_model import ServedModel
+from worker.worker_info import budgets, worker_info
 
 if TYPE_CHECKING:  # it imports torch
-    from worker.lora.adapter import LoRAAdapter
+    from worker.lora.checkpoint.adapter import LoRAAdapter
 
 log = structlog.get_logger()
 

@@ -9,13 +9,13 @@ import typer
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from ops.bench.bench import Bench
+from ops.bench.adapter_probe_commands import adapters_app
+from ops.bench.compare.report import WIDTH, lines, table, write_results
+from ops.bench.compare.results import Results
+from ops.bench.compare.run import Bench
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
-from ops.bench.probes.adapter_commands import adapters_app
-from ops.bench.probes.commands import probes_app
+from ops.bench.probe_commands import probes_app
 from ops.bench.progress import progress
-from ops.bench.report import WIDTH, lines, table, write_results
-from ops.bench.results import Results
 from ops.bench.servers import check_vllm
 from ops.demo.model import demo_model
 from shared.errors import LorikeetError

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from worker.huge_pages import use_huge_pages
+from worker.startup.huge_pages import use_huge_pages
 
 BUFFER_BYTES = 1 << 30
 PASSES = 10

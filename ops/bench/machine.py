@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ops.cores import usable_cores
+from ops.local.cores import usable_cores
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "peft")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ops.bench.adapters import MAX_RANK
+from ops.bench.make_adapters import MAX_RANK
 from ops.bench.processes import (
     Serving,
     clean_environment,
@@ -18,7 +18,7 @@ from ops.bench.processes import (
     process,
     wait_until_serves,
 )
-from ops.embedded import start_redis
+from ops.local.embedded_redis import start_redis
 from shared.errors import SettingsError
 
 BASE = "base"

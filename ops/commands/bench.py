@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.bench.arrivals import Arrivals, Closed, Open
-from ops.bench.lengths import parse_length
-from ops.bench.popularity import FORMULA, Popularity
+from ops.bench.load.arrivals import Arrivals, Closed, Open
+from ops.bench.load.lengths import parse_length
+from ops.bench.load.popularity import FORMULA, Popularity
 from shared.api_keys import parse_keys
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:
-    from ops.bench.answers import Answer
-    from ops.bench.load import Load
-    from ops.bench.load_report import LoadReport
+    from ops.bench.load.answers import Answer
+    from ops.bench.load.load import Load
+    from ops.bench.load.report import LoadReport
 
 CLIENTS = 8
 """Unless a number or a rate is given."""
@@ -121,8 +121,8 @@ def bench(
     A request that fails, or gets another number of tokens, is an error, and ends this with 1.
     """
     # Later, as httpx takes its time.
-    from ops.bench.load import Load
-    from ops.bench.load_report import Slo, report
+    from ops.bench.load.load import Load
+    from ops.bench.load.report import Slo, report
 
     _check_outputs(stream, plot, slo_ttft_ms, slo_itl_ms)
     load = Load(
@@ -146,7 +146,7 @@ def bench(
 
 
 def _send(load: "Load", api_key: str | None) -> "list[Answer]":
-    from ops.bench.load import send_load
+    from ops.bench.load.load import send_load
     from ops.bench.progress import progress
 
     with progress(Console(stderr=True)) as bar:
@@ -157,8 +157,8 @@ def _send(load: "Load", api_key: str | None) -> "list[Answer]":
 def _show(
     found: "LoadReport", answers: "list[Answer]", json: Path | None, plot: Path | None
 ) -> None:
-    from ops.bench.load_output import load_lines, load_table
-    from ops.bench.written import write_json
+    from ops.bench.json_files import write_json
+    from ops.bench.load.output import load_lines, load_table
 
     console = Console()
     console.print(load_table(found))
@@ -167,7 +167,7 @@ def _show(
     if json:
         write_json(found, json)
     if plot:
-        from ops.bench.load_plot import plot_load
+        from ops.bench.load.plot import plot_load
 
         plot_load(found, answers, plot)
     if found.errors:

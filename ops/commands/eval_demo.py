@@ -45,7 +45,7 @@ def eval_demo(
     scores = _ask(url.rstrip("/"), keys[0].secret if keys else None, clients, most)
     Console().print(_table(scores))
     if json:
-        from ops.bench.written import write_json
+        from ops.bench.json_files import write_json
 
         write_json(scores, json)
     if plot:

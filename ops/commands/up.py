@@ -20,9 +20,9 @@ from ops.commands.flags import (
     settings_flags,
     to_argv,
 )
-from ops.cores import usable_cores
-from ops.lines import Lines
-from ops.up import USUAL_REDIS_URL, Plan, run_plan, usable_port, worker_names
+from ops.local.cores import usable_cores
+from ops.local.process_output import Lines
+from ops.local.up import USUAL_REDIS_URL, Plan, run_plan, usable_port, worker_names
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 

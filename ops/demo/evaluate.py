@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 import orjson
 
-from ops.bench.answers import client
+from ops.bench.load.answers import client
 from ops.demo.task import Example, Task
 from shared.errors import LorikeetError
 

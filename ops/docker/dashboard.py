@@ -23,7 +23,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
-from ops.up import usable_port
+from ops.local.up import usable_port
 
 OPS = Path(__file__).parents[1]
 DASHBOARD = OPS / "grafana/dashboards/lorikeet.json"

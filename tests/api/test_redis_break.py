@@ -19,7 +19,7 @@ from api_support import (
 )
 from structlog.testing import capture_logs
 
-from ops.embedded import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import RedisUnavailable
 from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings

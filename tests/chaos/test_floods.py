@@ -16,7 +16,7 @@ from scripted_engine import BASE
 from servers import Process, start_lorikeet, wait_for
 from worker_support import worker_process
 
-from ops.embedded import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.cancel_tasks import cancel_tasks
 
 HALF_SENT, SILENT = 1000, 200

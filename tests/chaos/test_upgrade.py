@@ -19,7 +19,7 @@ import pytest
 from served_tiny import NAMES, TinyModels
 from servers import wait_for
 
-from ops.embedded import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.connection import connect

@@ -12,7 +12,7 @@ import pytest
 from rich.text import Text
 from typer.testing import CliRunner
 
-from ops.bench.popularity import FORMULA
+from ops.bench.load.popularity import FORMULA
 from ops.cli import app
 from shared.errors import SettingsError
 

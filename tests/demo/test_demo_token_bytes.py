@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from shared.context_length import least_bytes
-from worker.token_bytes import max_token_bytes
+from worker.text.token_bytes import max_token_bytes
 
 pytestmark = pytest.mark.demo
 PIECES = [

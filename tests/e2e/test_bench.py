@@ -6,8 +6,8 @@ import pytest
 import tiny
 from rich.progress import Progress
 
-from ops.bench.bench import Bench
-from ops.bench.report import write_results
+from ops.bench.compare.report import write_results
+from ops.bench.compare.run import Bench
 
 
 @pytest.mark.timeout(300)  # three of the processes that it starts import torch

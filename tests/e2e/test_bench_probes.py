@@ -11,9 +11,9 @@ import pytest
 import tiny
 import torch
 
-from ops.bench.adapters import make_adapters
-from ops.bench.gpu import peft_on
-from ops.bench.load import send_load
+from ops.bench.gpu.measure import peft_on
+from ops.bench.load.load import send_load
+from ops.bench.make_adapters import make_adapters
 from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding

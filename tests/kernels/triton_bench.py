@@ -8,10 +8,10 @@ import torch
 from tiny import save_tiny_model, tiny_model, tiny_tokenizer
 from torch import Tensor
 
-from ops.bench.gpu import measure_gpu, measure_kernel
+from ops.bench.gpu.clock import Clock
+from ops.bench.gpu.measure import measure_gpu, measure_kernel
+from ops.bench.gpu.trials import Sizes, trials
 from ops.bench.probes.finding import write_finding
-from ops.bench.probes.gpu_clock import Clock
-from ops.bench.probes.gpu_trials import Sizes, trials
 from worker.kernels.interface import LoRAPlan, LoRASites
 from worker.kernels.triton.kernels import TritonKernels
 from worker.model.loader import LoadedModel, prepare_model
@@ -59,7 +59,7 @@ def short_prompts(seed: str, sequences: int) -> list[str]:
 def test_everything_is_measured_and_told(
     model: Path, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.bench.gpu.prompts", short_prompts)
+    monkeypatch.setattr("ops.bench.gpu.measure.prompts", short_prompts)
     told: list[str] = []
     finding = measure_gpu(
         loaded,

@@ -17,7 +17,7 @@ from shared.protocol.results import FinishReason
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import RequestId, StepOutput
-from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel
 

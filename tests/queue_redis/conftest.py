@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from queue_support import API, LIMITS, Actor, make_job
 
-from ops.embedded import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.protocol.codec import decode_events
 from shared.protocol.events import Event
 from shared.protocol.ids import ApiId

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from queue_support import LIMITS, Actor, make_job
 
-from ops.embedded import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, QueueFull
 from shared.protocol.jobs import Job, JobState
 from shared.protocol.limits import Limits

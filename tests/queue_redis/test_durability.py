@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
 
-from ops.embedded import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import DuplicateJob, RedisUnavailable, SettingsError
 from shared.settings import PoolSettings
 from shared.store.connection import Redis

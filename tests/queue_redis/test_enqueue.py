@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from queue_support import LIMITS, make_job
 
-from ops.embedded import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import DuplicateJob, QueueFull
 from shared.protocol.jobs import JobState, SamplingParams
 from shared.store.connection import connect

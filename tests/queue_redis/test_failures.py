@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 
-from ops.embedded import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import LeaseLost, QueueFull, RedisUnavailable
 from shared.protocol.events import Retry, Tokens
 from shared.protocol.jobs import JobState

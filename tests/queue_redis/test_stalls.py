@@ -11,7 +11,7 @@ import pytest
 from fake_clock import FakeClock
 from queue_support import INFO, LIMITS, Actor, eventually, make_job
 
-from ops.embedded import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import LeaseLost
 from shared.protocol.jobs import Job, JobState
 from shared.store.connection import Redis

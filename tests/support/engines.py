@@ -12,7 +12,7 @@ from shared.protocol.ids import AdapterVersion
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import Request, RequestId, RowSampling, StepOutput
-from worker.lora.adapter import read_adapter
+from worker.lora.checkpoint.adapter import read_adapter
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel, prepare_model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.embedded import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 
 SOURCE = r"""
 #define _GNU_SOURCE

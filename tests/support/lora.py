@@ -10,12 +10,12 @@ from torch import nn
 from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import Kernels, LoRASite
 from worker.kernels.reference import ReferenceKernels
-from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.base.modules import BaseModules, ModuleShape, base_modules
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
+from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
 from worker.lora.layers import LoRAContext, Siblings, serve_linears, weights_of
-from worker.lora.layout import AdapterImage
-from worker.lora.low_rank import LowRank, LowRankStack
-from worker.lora.modules import BaseModules, ModuleShape, base_modules
-from worker.lora.pool import LoRAPool
+from worker.lora.memory.layout import AdapterImage
+from worker.lora.memory.pool import LoRAPool
 
 CPU = torch.device("cpu")
 

@@ -23,14 +23,14 @@ from shared.protocol.results import FinishReason
 from shared.settings import WorkerSettings
 from shared.store.inspections import Findings, Inspection
 from shared.store.registry import BaseModel
-from worker.adapter_budgets import AdapterBudgets
-from worker.adapter_entry import entry_of
+from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.request import Request, RequestId, StepOutput
-from worker.grammars import Grammars
+from worker.lora.checkpoint.adapter_entry import entry_of
 from worker.process import run_with
-from worker.served import ServedModel
-from worker.text import Tokenizer
+from worker.served_model import ServedModel
+from worker.text.grammar_cache import Grammars
+from worker.text.tokenizer import Tokenizer
 
 HF = byte_level_tokenizer()
 EOS_ID: int = HF.eos_token_id

@@ -11,8 +11,8 @@ from typing import Any
 
 from queue_support import eventually
 
-from ops import embedded
-from ops.embedded import EmbeddedRedis, find_server, start_redis
+from ops.local import embedded_redis
+from ops.local.embedded_redis import EmbeddedRedis, find_server, start_redis
 from shared.store.connection import REDIS_DOWN, connect
 
 SERVICE = "main"
@@ -24,7 +24,7 @@ PERIODS = ("ping-period", 250, "info-period", 200, "publish-period", 100, "ask-p
 
 def spawn(*words: str) -> "subprocess.Popen[bytes]":
     """The server program with these arguments, in a process that dies with this one."""
-    wrapper = [sys.executable, "-I", "-S", "-c", embedded._DIE_WITH_PARENT, str(os.getpid())]
+    wrapper = [sys.executable, "-I", "-S", "-c", embedded_redis._DIE_WITH_PARENT, str(os.getpid())]
     return subprocess.Popen(
         [*wrapper, str(find_server()), *words],
         stdin=subprocess.DEVNULL,

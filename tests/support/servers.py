@@ -16,7 +16,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops.embedded import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 
 LORIKEET = Path(sys.executable).with_name("lorikeet")
 START_TIMEOUT_S = 100.0

@@ -27,7 +27,7 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Adapter, Registry
 from shared.store.token_streams import ReplyReader
-from worker.served import ServedModel
+from worker.served_model import ServedModel
 from worker.service import Worker
 
 DEADLINE_S = 20.0

@@ -31,9 +31,9 @@ POLICY_FILES = {
     "worker/engine/request.py",
     "worker/engine/block_manager.py",
     "worker/engine/scheduler.py",
-    "worker/engine/residents.py",
-    "worker/lora/names.py",
-    "worker/lora/pages.py",
+    "worker/engine/adapter_lru.py",
+    "worker/adapters/flags.py",
+    "worker/lora/memory/pages.py",
 }
 
 

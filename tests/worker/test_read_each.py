@@ -7,7 +7,7 @@ import pytest
 from scripted_engine import ScriptedAdapter, named_scripted_adapter, read_scripted_adapter
 
 from shared.errors import AdapterRejected
-from worker.read_each import read_each
+from worker.adapters.load_at_start import read_each
 
 
 def read_all(sources: Mapping[str, str]) -> tuple[list[ScriptedAdapter], list[str]]:
@@ -37,7 +37,7 @@ def test_no_more_folders_are_remembered_than_fit_into_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     size = read_scripted_adapter("a", "folder").num_bytes
-    monkeypatch.setattr("worker.read_each.MAX_SHARED_BYTES", 4 * size)
+    monkeypatch.setattr("worker.adapters.load_at_start.MAX_SHARED_BYTES", 4 * size)
     sources = {f"a{n}": f"folder-{n % 12}" for n in range(24)}
     adapters, folders = read_all(sources)
     assert [adapter.source for adapter in adapters] == list(sources.values())

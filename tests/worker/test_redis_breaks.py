@@ -11,7 +11,7 @@ import pytest
 from scripted_engine import ScriptedEngine
 from worker_support import Client, all_seamless, has_workers, running, until
 
-from ops.embedded import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
 from shared.protocol.events import Event, Tokens

@@ -20,7 +20,7 @@ from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
-from worker import adapter_keeper, spread
+from worker.adapters import replica_policy, retention
 from worker.service import Worker
 
 HOT, COLD, THIRD = (AdapterVersion(f"{name}@v1") for name in ("hot", "cold", "third"))
@@ -30,8 +30,8 @@ STEAL_S = 1.5 * LOAD_S
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter_keeper, "SWEEP_S", 0.05)
-    monkeypatch.setattr(spread, "KEPT_STEALS", 1)
+    monkeypatch.setattr(retention, "SWEEP_S", 0.05)
+    monkeypatch.setattr(replica_policy, "KEPT_STEALS", 1)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from scripted_engine import ScriptedEngine
 from worker_support import PROGRAM, Client, all_seamless, has_workers, until
 
-from ops.supervisor import Child, Supervisor
+from ops.local.supervisor import Child, Supervisor
 from shared.errors import EngineStalled
 from shared.protocol.jobs import Job, JobState
 from worker.service import Worker

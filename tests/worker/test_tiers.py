@@ -27,8 +27,8 @@ from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
-from worker import consumer
-from worker.loader_threads import NICENESS
+from worker.adapters.loader_threads import NICENESS
+from worker.jobs import consumer
 from worker.service import Worker
 
 ONE, TWO, THREE = (AdapterVersion(f"{name}@v1") for name in ("one", "two", "three"))

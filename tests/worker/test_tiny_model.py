@@ -25,8 +25,8 @@ from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
-from worker import adapter_keeper, spread
-from worker.loading import load_served
+from worker.adapters import replica_policy, retention
+from worker.startup.load_model import load_served
 
 MIB = 1 << 20
 NUM_TOKENS = 24
@@ -153,8 +153,8 @@ async def test_a_hot_adapter_is_served_by_a_second_worker_as_by_the_first_and_go
     pool: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adapter_keeper, "SWEEP_S", 0.05)
-    monkeypatch.setattr(spread, "KEPT_STEALS", 1)
+    monkeypatch.setattr(retention, "SWEEP_S", 0.05)
+    monkeypatch.setattr(replica_policy, "KEPT_STEALS", 1)
     settings = settings.model_copy(update={"max_num_seqs": 2})
     other = settings.model_copy(update={"adapters": ()})
     request: dict[str, Any] = {"sampling": sampled(0.8, num_tokens=100)}

@@ -17,7 +17,7 @@ from shared.store.inspections import Findings, Inspection, Inspections
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Adapter, Registry
-from worker import adapter_keeper
+from worker.adapters import retention
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -133,8 +133,8 @@ async def test_versions_that_nobody_refers_to_go_without_mail_as_well(
     keys: Keys,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adapter_keeper, "SWEEP_S", 0.05)
-    monkeypatch.setattr(adapter_keeper, "TIDY_S", 0.1)
+    monkeypatch.setattr(retention, "SWEEP_S", 0.05)
+    monkeypatch.setattr(retention, "TIDY_S", 0.1)
     async with start(engine, adapters=("one=v1",)):
         await redis.delete(keys.version(V1))
         await until(lambda: engine.adapters == [])

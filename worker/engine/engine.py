@@ -10,17 +10,17 @@ import structlog
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
+from worker.engine.adapter_lru import Residents, first_to_go
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
 from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
-from worker.engine.residents import Residents, first_to_go
 from worker.engine.scheduler import Scheduler, step_size
-from worker.lora.adapter import LoRAAdapter
+from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
-from worker.lora.layout import AdapterImage, PoolLayout
-from worker.lora.pool import LoRAPool, Reserved
+from worker.lora.memory.layout import AdapterImage, PoolLayout
+from worker.lora.memory.pool import LoRAPool, Reserved
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
 from worker.model.loader import LoadedModel
 

@@ -11,7 +11,7 @@ from worker.engine.request import TokenLogprobs
 from worker.engine.sampler import sample
 from worker.engine.scheduler import Chunk
 from worker.lora.layers import LoRAContext
-from worker.lora.pool import LoRAPool
+from worker.lora.memory.pool import LoRAPool
 from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel

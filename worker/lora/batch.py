@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import LoRAPages, LoRAPlan, LoRASites
-from worker.lora.pages import PAGE_ROWS
-from worker.lora.pool import LoRAPool, PageNumbers, SiblingSites
-from worker.lora.side_batch import side_batch
+from worker.lora.memory.pages import PAGE_ROWS
+from worker.lora.memory.pool import LoRAPool, PageNumbers, SiblingSites
+from worker.lora.side.batch import side_batch
 
 Sequences = Sequence[tuple[AdapterVersion | None, int]]
 """(resident adapter or None for the base, number of tokens), from left to right."""

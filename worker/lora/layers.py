@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
-from worker.lora.base_weight import BaseWeight, row_squares, weight_of
+from worker.lora.base.base_weight import BaseWeight, row_squares, weight_of
+from worker.lora.base.linear import BaseLinear, base_linear
 from worker.lora.batch import LoRABatch, Sequences, build_batch
-from worker.lora.linear import BaseLinear, base_linear
-from worker.lora.pool import LoRAPool, SiblingSites
+from worker.lora.memory.pool import LoRAPool, SiblingSites
 
 
 @dataclass(slots=True)

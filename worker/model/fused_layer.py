@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from worker.kernels.cpu.layer import HeadParams, NativeLayer, PackedLinear
 from worker.kernels.cpu.native import NativeKernels
+from worker.lora.base.linear import NativePacked
 from worker.lora.layers import ServedLinear, Siblings
-from worker.lora.linear import NativePacked
 from worker.model.attention import current_step
 from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
 

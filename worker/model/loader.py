@@ -18,8 +18,9 @@ from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
+from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
-from worker.lora.modules import BaseModules, base_modules
+from worker.model.adaptable import changeable, without_uncalled
 from worker.model.attention import (
     PAGED_ATTENTION,
     AttentionStep,
@@ -27,7 +28,6 @@ from worker.model.attention import (
     attention_step,
     probe_layers,
 )
-from worker.model.called import changeable, without_uncalled
 from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
 from worker.model.siblings import sibling_groups

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from worker.lora.linear import can_join
+from worker.lora.base.linear import can_join
 from worker.model.trace import Call
 
 

@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from ops.bench.answers import Answer
-from ops.bench.arrivals import Closed, Open
-from ops.bench.lengths import Length
-from ops.bench.load import Load, body_of
-from ops.bench.load_report import answers_of
-from ops.bench.percentiles import Percentiles, percentiles
-from ops.bench.popularity import Popularity
+from ops.bench.load.answers import Answer
+from ops.bench.load.arrivals import Closed, Open
+from ops.bench.load.lengths import Length
+from ops.bench.load.load import Load, body_of
+from ops.bench.load.percentiles import Percentiles, percentiles
+from ops.bench.load.popularity import Popularity
+from ops.bench.load.report import answers_of
 from ops.bench.probes.finding import Chart, Finding
 from ops.bench.processes import Serving
 from ops.bench.servers import lorikeet

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ops.bench.modules import MeasurementFailed
+from ops.bench.subprocesses import MeasurementFailed
 from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import Request, RequestId, RowSampling
-from worker.lora.adapter import LoRAAdapter, read_adapter
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel
 

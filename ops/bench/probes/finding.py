@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ops.bench.json_files import write_json
 from ops.bench.machine import this_machine
-from ops.bench.written import write_json
 
 Points = Sequence[tuple[float, float]]
 

@@ -9,13 +9,13 @@ from statistics import median
 
 import httpx
 
-from ops.bench.answers import Answer, ask, client
-from ops.bench.arrivals import Closed
-from ops.bench.lengths import Length
-from ops.bench.load import Load, body_of
-from ops.bench.modules import MeasurementFailed
-from ops.bench.percentiles import percentile
+from ops.bench.load.answers import Answer, ask, client
+from ops.bench.load.arrivals import Closed
+from ops.bench.load.lengths import Length
+from ops.bench.load.load import Load, body_of
+from ops.bench.load.percentiles import percentile
 from ops.bench.probes.finding import Chart, Finding
+from ops.bench.subprocesses import MeasurementFailed
 
 SETTLED_PIECES = 16
 """Every stream has got so many pieces of text before the long prompt is sent."""

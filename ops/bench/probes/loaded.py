@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.huge_pages import use_huge_pages
-from worker.share_cores import share_cores
+from worker.startup.huge_pages import use_huge_pages
+from worker.startup.process_tuning import share_cores
 
 if TYPE_CHECKING:  # it imports torch
     from worker.model.loader import LoadedModel
@@ -22,7 +22,7 @@ def load_as_worker(model: Path) -> "LoadedModel":
     import torch
 
     from worker.model.loader import load_model
-    from worker.threads import take_cores
+    from worker.startup.openmp import take_cores
 
     loaded = load_model(str(model), dtype="bfloat16", device="cpu")
     take_cores(torch.get_num_threads(), loaded.kernels)

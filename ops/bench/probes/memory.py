@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from ops.bench.arrivals import Closed
-from ops.bench.lengths import Length
-from ops.bench.load import Load
-from ops.bench.load_report import answers_of
+from ops.bench.load.arrivals import Closed
+from ops.bench.load.lengths import Length
+from ops.bench.load.load import Load
+from ops.bench.load.report import answers_of
 from ops.bench.probes.finding import Chart, Finding
 
 CLIENTS = 32

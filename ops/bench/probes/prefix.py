@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from ops.bench.answers import Answer
-from ops.bench.arrivals import Closed
-from ops.bench.lengths import Length
-from ops.bench.load import Load
-from ops.bench.percentiles import percentiles
+from ops.bench.load.answers import Answer
+from ops.bench.load.arrivals import Closed
+from ops.bench.load.lengths import Length
+from ops.bench.load.load import Load
+from ops.bench.load.percentiles import percentiles
 from ops.bench.probes.finding import Chart, Finding
 
 CLIENTS = 8

@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ops.bench.arrivals import Closed
-from ops.bench.lengths import Length
-from ops.bench.load import Load
-from ops.bench.load_report import answers_of, report
+from ops.bench.compare.queue_latency import LEASE_MS, LIMITS, new_pool, own_pool
+from ops.bench.load.arrivals import Closed
+from ops.bench.load.lengths import Length
+from ops.bench.load.load import Load
+from ops.bench.load.report import answers_of, report
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.probes.script_pool import adapter, version
-from ops.bench.queue import LEASE_MS, LIMITS, new_pool, own_pool
+from ops.bench.scripts.large_pool import adapter, version
 from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.workers import WorkerInfo

@@ -3,9 +3,9 @@
 import statistics
 from pathlib import Path
 
-from ops.bench.modules import run_module
 from ops.bench.probes.finding import Chart, Finding
 from ops.bench.probes.schema_process import SchemaCost
+from ops.bench.subprocesses import run_module
 
 
 def measure_schema(model: Path, batch: int) -> Finding:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.bench.modules import MeasurementFailed
 from ops.bench.probes.loaded import load_as_worker
+from ops.bench.subprocesses import MeasurementFailed
 
 if TYPE_CHECKING:
     from worker.engine.engine import Engine

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.bench.floor import Floor
-from ops.bench.modules import run_module
+from ops.bench.compare.floor import Floor
 from ops.bench.probes.engine_process import Context, Parts, Step
 from ops.bench.probes.finding import Chart, Finding
+from ops.bench.subprocesses import run_module
 
 ENGINE = "probes.engine_process"
 
 
 def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
     """Decode steps of the base model and of its adapters beside the floor, by batch size."""
-    floors = [Floor(**f) for f in run_module("floor", str(model), *_flags("batch", batches))]
+    rows = run_module("compare.floor", str(model), *_flags("batch", batches))
+    floors = [Floor(**row) for row in rows]
     found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
     return steps_finding([Step(**step) for step in found], floors)
 

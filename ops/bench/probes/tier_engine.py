@@ -10,20 +10,20 @@ from typing import TypeVar
 
 import torch
 
-from ops.bench.modules import MeasurementFailed
 from ops.bench.probes.engine import endless_request, random_prompt
+from ops.bench.subprocesses import MeasurementFailed
 from shared.protocol.ids import AdapterVersion
-from worker.adapter_budgets import AdapterBudgets
+from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import StepOutput
-from worker.engine_thread import EngineThread
-from worker.loader_threads import LoaderThreads
-from worker.lora.adapter import read_adapter
-from worker.lora.host import HostTier
-from worker.lora.layout import AdapterImage
+from worker.engine.thread import EngineThread
+from worker.lora.checkpoint.adapter import read_adapter
+from worker.lora.memory.host_tier import HostTier
+from worker.lora.memory.layout import AdapterImage
 from worker.model.loader import load_model
-from worker.threads import end_team, set_threads, take_cores
+from worker.startup.openmp import end_team, set_threads, take_cores
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
-from worker.huge_pages import use_huge_pages
-from worker.share_cores import share_cores
+from worker.startup.huge_pages import use_huge_pages
+from worker.startup.process_tuning import share_cores
 
 if TYPE_CHECKING:
     from ops.bench.probes.tier_engine import TierEngine

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from ops.bench.modules import run_module
 from ops.bench.probes.finding import Chart, Finding, Points
 from ops.bench.probes.tier_process import LoadingSteps, Turnover
+from ops.bench.subprocesses import run_module
 
 PROCESS = "probes.tier_process"
 MIB = 1 << 20

@@ -15,7 +15,7 @@ local LOAD_LOCK_MS = 15000
 local DEATHS_UNTIL_SUSPECT = 2
 local DEFAULT_STALL_MS = 3000
 local MAX_KEPT_BODY = 65536 -- bytes of a request that is kept after its job's end
-local MAX_SENT = 128 -- publications that may hold tokens without a checkpoint; see worker/publisher.py
+local MAX_SENT = 128 -- publications that may hold tokens without a checkpoint; see worker/jobs/publisher.py
 local SAMPLE = 16 -- holders of a version that are looked at for a parked one
 
 local function now_ms()

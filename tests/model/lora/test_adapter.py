@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
-from worker.lora.adapter import LoRAAdapter, read_adapter
-from worker.lora.modules import BaseModules, base_modules
+from worker.lora.base.modules import BaseModules, base_modules
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
 
 Q0 = "model.layers.0.self_attn.q_proj"
 

@@ -13,13 +13,13 @@ from tiny import save_adapter, tiny_model
 from shared.errors import AdapterRejected, ErrorCode, StoreFailed
 from shared.store.inspections import Findings, Inspection
 from shared.store.registry import Adapter
-from worker.adapter_entry import entry_of
-from worker.adapter_reader import AdapterReader, Read
-from worker.adapter_roots import AdapterRoots
-from worker.adapter_store import AdapterStore
-from worker.lora.adapter import Digests, LoRAAdapter, read_adapter
-from worker.lora.modules import BaseModules, base_modules
-from worker.lora.source import WEIGHTS_FILE
+from worker.adapters.allowed_sources import AdapterRoots
+from worker.adapters.disk_store import AdapterStore
+from worker.adapters.reader import AdapterReader, Read
+from worker.lora.base.modules import BaseModules, base_modules
+from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_adapter
+from worker.lora.checkpoint.adapter_entry import entry_of
+from worker.lora.checkpoint.source import WEIGHTS_FILE
 
 MIB = 1 << 20
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import Kernels
-from worker.lora.adapter import LoRAAdapter
 from worker.lora.batch import build_batch
+from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import Siblings
 
 BASE = made_base()

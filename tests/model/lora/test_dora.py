@@ -6,8 +6,8 @@ from kernel_sets import SET_IDS, SETS, kernels_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from worker.lora.base_weight import BaseWeight
-from worker.lora.dora import dora_scale
+from worker.lora.base.base_weight import BaseWeight
+from worker.lora.checkpoint.dora import dora_scale
 from worker.lora.layers import Siblings
 
 RANK, IN = 5, 96

@@ -8,9 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from lora import CPU, made, made_adapter, made_base, made_pool
 
 from shared.errors import SettingsError
-from worker.lora.adapter import LoRAAdapter
-from worker.lora.host import HostTier
-from worker.lora.layout import AdapterImage, PoolLayout
+from worker.lora.checkpoint.adapter import LoRAAdapter
+from worker.lora.memory.host_tier import HostTier
+from worker.lora.memory.layout import AdapterImage, PoolLayout
 
 BASE = made_base()
 LAYOUT = PoolLayout(BASE, torch.float32)

@@ -15,8 +15,8 @@ from tiny import roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
 from shared.errors import AdapterRejected
-from worker.lora.adapter import LoRAAdapter, read_adapter
-from worker.lora.modules import BaseModules
+from worker.lora.base.modules import BaseModules
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
 
 P = "base_model.model."
 Q0 = f"{P}model.layers.0.self_attn.q_proj"

@@ -11,9 +11,9 @@ from tiny import ARCHITECTURES, roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
 from shared.protocol.ids import AdapterVersion
+from worker.lora.base.modules import base_modules
 from worker.lora.batch import build_batch
-from worker.lora.description import describe
-from worker.lora.modules import base_modules
+from worker.lora.checkpoint.header_report import describe
 
 MODEL_TYPES = (*ARCHITECTURES, "gpt2", "phi3", "glm4", "phi")
 NUM_ROWS, LENGTH = 2, 9

@@ -10,8 +10,8 @@ import torch
 from lora import check, made_base, made_pool
 from safetensors.torch import load_file
 
-from worker.lora.adapter import Digests, LoRAAdapter, read_adapter
-from worker.lora.tensor_file import distance, read_header, read_tensors
+from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_adapter
+from worker.lora.checkpoint.tensor_file import distance, read_header, read_tensors
 
 LAYERS = 12
 BASE = made_base(LAYERS)

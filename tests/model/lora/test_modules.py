@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from shared.errors import AdapterRejected
-from worker.lora.modules import ModuleShape, base_modules
+from worker.lora.base.modules import ModuleShape, base_modules
 
 
 @pytest.mark.parametrize("model_type", [*ARCHITECTURES, "gpt2", "opt", "qwen3_moe"])

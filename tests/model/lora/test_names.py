@@ -4,7 +4,7 @@ import pytest
 
 from shared.adapter_names import is_valid_name
 from shared.errors import SettingsError
-from worker.lora.names import parse_adapter_flags
+from worker.adapters.flags import parse_adapter_flags
 
 
 def test_named_sources_keep_their_order() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.lora.pages import Blocks, Run, Units, pages_of_rank, units_of
+from worker.lora.memory.pages import Blocks, Run, Units, pages_of_rank, units_of
 
 SIZES = (3, 4, 11)
 """Of blocks; three of them are no multiples of each other."""

@@ -6,9 +6,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from lora import CPU, check, made_adapter, made_base, made_pool, site_of
 
 from shared.errors import SettingsError
-from worker.lora.adapter import LoRAAdapter
-from worker.lora.layout import AdapterImage, Site
-from worker.lora.pool import LoRAPool, Reserved
+from worker.lora.checkpoint.adapter import LoRAAdapter
+from worker.lora.memory.layout import AdapterImage, Site
+from worker.lora.memory.pool import LoRAPool, Reserved
 
 BASE = made_base()
 Q = {"layers.0.q": 8, "layers.1.q": 8}

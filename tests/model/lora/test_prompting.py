@@ -7,9 +7,9 @@ import torch
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
-from worker.lora.adapter import read_adapter
-from worker.lora.modules import base_modules
-from worker.lora.prompting import Prompting, read_prompting
+from worker.lora.base.modules import base_modules
+from worker.lora.checkpoint.adapter import read_adapter
+from worker.lora.checkpoint.prompting import Prompting, read_prompting
 
 TEMPLATE = "{{ bos_token }}<|im_start|>{{ messages[0].content }}"
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
-from worker.lora.adapter import LoRAAdapter, read_adapter
-from worker.lora.config import _READ, _SERVED_VALUES, _WITHOUT_EFFECT
-from worker.lora.modules import BaseModules, base_modules
-from worker.lora.unserved import WHY_NOT
+from worker.lora.base.modules import BaseModules, base_modules
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
+from worker.lora.checkpoint.config import _READ, _SERVED_VALUES, _WITHOUT_EFFECT
+from worker.lora.checkpoint.refusal_reasons import WHY_NOT
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 Tensors = dict[str, torch.Tensor]

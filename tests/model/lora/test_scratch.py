@@ -2,7 +2,7 @@ import psutil
 import pytest
 import torch
 
-from worker.lora.scratch import MAX_SPARE_BYTES, MAX_SPARES, scratch
+from worker.lora.scratch_buffer import MAX_SPARE_BYTES, MAX_SPARES, scratch
 
 MIB = 1 << 20
 

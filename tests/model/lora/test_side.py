@@ -9,14 +9,14 @@ from kinds import kinds
 from lora import CPU, made_adapter, made_base, made_pool, wrapped
 from tiny import roughen, save_adapter, tiny_model
 
-from worker.lora.adapter import LoRAAdapter
 from worker.lora.batch import build_batch
-from worker.lora.host import HostTier
-from worker.lora.low_rank import LowRank
-from worker.lora.pages import UNIT_BYTES, units_of
-from worker.lora.pool import LoRAPool
-from worker.lora.side import SideWeights, packed_bytes, unpacked
-from worker.lora.side_terms import LowRankVectors, TokenLogits, TokenVectors, WholeLinear
+from worker.lora.checkpoint.adapter import LoRAAdapter
+from worker.lora.checkpoint.low_rank import LowRank
+from worker.lora.memory.host_tier import HostTier
+from worker.lora.memory.pages import UNIT_BYTES, units_of
+from worker.lora.memory.pool import LoRAPool
+from worker.lora.side.terms import LowRankVectors, TokenLogits, TokenVectors, WholeLinear
+from worker.lora.side.weights import SideWeights, packed_bytes, unpacked
 
 BASE = made_base()
 Q = {"layers.0.q": 8, "layers.1.q": 8}

@@ -6,7 +6,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from ops.bench.adapters import make_adapters
+from ops.bench.make_adapters import make_adapters
 
 
 @pytest.fixture(scope="module")

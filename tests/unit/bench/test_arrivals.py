@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.bench.arrivals import Open, due_times_s
+from ops.bench.load.arrivals import Open, due_times_s
 
 rates = st.floats(0.01, 1000)
 shapes = st.floats(0.2, 50)

@@ -1,6 +1,6 @@
 """The queue bench itself, at a size at which its figures mean nothing."""
 
-from ops.bench.queue import measure_queue
+from ops.bench.compare.queue_latency import measure_queue
 
 
 async def test_the_queue_bench_measures_every_job(redis_url: str) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.bench.answers import Answer
-from ops.bench.floor import Floor
-from ops.bench.modules import MeasurementFailed, run_module
+from ops.bench.compare.floor import Floor
+from ops.bench.load.answers import Answer
 from ops.bench.options import read_numbers
 from ops.bench.probes.engine_process import Context, Step
 from ops.bench.probes.finding import Finding, write_finding
@@ -15,6 +14,7 @@ from ops.bench.probes.interference import Disturbance, interference_finding
 from ops.bench.probes.memory import MemorySample, memory_finding
 from ops.bench.probes.prefix import prefix_finding
 from ops.bench.probes.steps import contexts_finding, lora_finding, steps_finding
+from ops.bench.subprocesses import MeasurementFailed, run_module
 from shared.errors import SettingsError
 
 STEP = Step(batch=8, base_ms=20.0, adapters_ms=24.0, lora_ms=4.0, lora_bytes=30_000_000)
@@ -104,4 +104,4 @@ def test_other_words_are_refused_with_the_flag(text: str) -> None:
 
 def test_a_measurement_that_fails_is_told_with_its_last_words() -> None:
     with pytest.raises(MeasurementFailed, match="floor ended with 2"):
-        run_module("floor", "--no-such-flag")
+        run_module("compare.floor", "--no-such-flag")

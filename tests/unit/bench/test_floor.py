@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ops.bench.floor import measure_floor
+from ops.bench.compare.floor import measure_floor
 
 
 class Counting(nn.Linear):

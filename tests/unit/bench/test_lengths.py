@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.bench.lengths import Length, parse_length
+from ops.bench.load.lengths import Length, parse_length
 from shared.errors import SettingsError
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ops.bench.arrivals import Closed, Open, due_times_s
-from ops.bench.lengths import Length, fixed
-from ops.bench.load import Load, body_of, send_load
-from ops.bench.load_report import run_load
-from ops.bench.popularity import Popularity
-from ops.bench.prompts import prompt
+from ops.bench.load.arrivals import Closed, Open, due_times_s
+from ops.bench.load.lengths import Length, fixed
+from ops.bench.load.load import Load, body_of, send_load
+from ops.bench.load.popularity import Popularity
+from ops.bench.load.prompts import prompt
+from ops.bench.load.report import run_load
 
 SEPARATORS = "\u2028 \u0085 \x0c"
 """Python's splitlines ends a line at each of them; SSE doesn't."""

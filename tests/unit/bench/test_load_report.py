@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ops.bench.answers import Answer
-from ops.bench.arrivals import Closed
-from ops.bench.load import Load
-from ops.bench.load_output import load_lines, load_table
-from ops.bench.load_plot import plot_load
-from ops.bench.load_report import Slo, report
+from ops.bench.load.answers import Answer
+from ops.bench.load.arrivals import Closed
+from ops.bench.load.load import Load
+from ops.bench.load.output import load_lines, load_table
+from ops.bench.load.plot import plot_load
+from ops.bench.load.report import Slo, report
 
 LOAD = Load(url="http://127.0.0.1/v1", models=("a",), arrivals=Closed(clients=1), requests=4)
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ops.bench.percentiles import percentile, percentiles
+from ops.bench.load.percentiles import percentile, percentiles
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.bench.popularity import Popularity, pick, probabilities
+from ops.bench.load.popularity import Popularity, pick, probabilities
 
 counts = st.integers(1, 200)
 exponents = st.floats(0, 4)

@@ -1,4 +1,4 @@
-from ops.bench.prompts import WORDS, prompt
+from ops.bench.load.prompts import WORDS, prompt
 
 
 def test_a_prompt_has_the_number_of_words_asked_for() -> None:

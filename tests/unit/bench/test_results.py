@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ops.bench.arrivals import Closed
-from ops.bench.floor import Floor
-from ops.bench.load import Load
-from ops.bench.load_report import LoadReport
+from ops.bench.compare.floor import Floor
+from ops.bench.compare.queue_latency import QueueReport
+from ops.bench.compare.report import WIDTH, lines, table, write_results
+from ops.bench.compare.results import Repeat, Results, Scenario, summarise
+from ops.bench.load.arrivals import Closed
+from ops.bench.load.load import Load
+from ops.bench.load.percentiles import percentiles
+from ops.bench.load.report import LoadReport
 from ops.bench.machine import Machine, this_machine
-from ops.bench.percentiles import percentiles
-from ops.bench.queue import QueueReport
-from ops.bench.report import WIDTH, lines, table, write_results
-from ops.bench.results import Repeat, Results, Scenario, summarise
 
 BASE = Scenario(kind="base", clients=8)
 ADAPTERS = Scenario(kind="adapters", clients=8)

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from ops.bench.probes.script_costs import (
+from ops.bench.scripts.costs import (
     TABLE_WIDTH,
     Call,
     costs_finding,

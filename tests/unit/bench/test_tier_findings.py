@@ -2,8 +2,8 @@
 
 import pytest
 
-from ops.bench.answers import Answer
-from ops.bench.percentiles import percentiles
+from ops.bench.load.answers import Answer
+from ops.bench.load.percentiles import percentiles
 from ops.bench.probes.churn import Churn, ChurnShape, churn_finding
 from ops.bench.probes.tier_process import LoadingSteps, Turnover, steps_ms
 from ops.bench.probes.tiers import Budgets, loading_finding, turnover_finding

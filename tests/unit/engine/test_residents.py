@@ -1,5 +1,5 @@
 from shared.protocol.ids import AdapterVersion
-from worker.engine.residents import Residents, first_to_go
+from worker.engine.adapter_lru import Residents, first_to_go
 
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 

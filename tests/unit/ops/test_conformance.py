@@ -15,7 +15,7 @@ from openai.types.chat import (
 
 from api.requests.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
 from api.requests.unused_fields import warning
-from ops.conformance import (
+from ops.generate.conformance import (
     CHAT,
     COMPLETIONS,
     EXTENSIONS,
@@ -123,4 +123,4 @@ def test_every_field_of_openais_clients_is_listed() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == page(), "run: python -m ops.conformance"
+    assert PAGE.read_text() == page(), "run: python -m ops.generate.conformance"

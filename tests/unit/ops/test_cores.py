@@ -3,7 +3,7 @@ import os
 import pytest
 
 from ops.bench.machine import this_machine
-from ops.cores import usable_cores
+from ops.local.cores import usable_cores
 
 
 def test_all_cores_count_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:

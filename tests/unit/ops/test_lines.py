@@ -3,7 +3,7 @@ from io import StringIO
 import orjson
 from rich.console import Console
 
-from ops.lines import Lines, readable
+from ops.local.process_output import Lines, readable
 
 
 def test_a_json_log_line_becomes_readable() -> None:

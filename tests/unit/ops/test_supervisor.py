@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.supervisor import Child, ChildRefused, Supervisor
+from ops.local.supervisor import Child, ChildRefused, Supervisor
 
 DEADLINE_S = 20
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ops import up
 from ops.commands import up as command
 from ops.commands.chat import DEFAULT_URL
+from ops.local import up
 from shared.api_keys import ApiKey
 from shared.settings import ApiSettings
 

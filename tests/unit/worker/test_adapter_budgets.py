@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.adapter_budgets import AdapterBudgets
+from worker.adapters.memory_budgets import AdapterBudgets
 
 BYTES = st.integers(0, 1 << 40)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError, StoreFailed
-from worker import adapter_store
-from worker.adapter_store import AdapterStore
+from worker.adapters import disk_store
+from worker.adapters.disk_store import AdapterStore
 
 ONE, TWO, THREE = (digit * 64 for digit in "123")
 
@@ -95,7 +95,7 @@ def test_what_a_killed_process_left_is_removed_in_time(store: AdapterStore, tmp_
     AdapterStore(folder, max_bytes=1)
     assert not old.exists()
     assert new.exists()
-    assert adapter_store.UNFINISHED_S >= 600
+    assert disk_store.UNFINISHED_S >= 600
 
 
 def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:

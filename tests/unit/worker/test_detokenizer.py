@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from worker.detokenizer import TextStream, TokenBytes
+from worker.text.detokenizer import TextStream, TokenBytes
 
 BYTE_LEVEL = byte_level_tokenizer()
 SENTENCEPIECE = sentencepiece_tokenizer()

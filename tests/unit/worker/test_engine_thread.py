@@ -7,7 +7,7 @@ from scripted_engine import BASE, ENDLESS, ScriptedEngine, expected_ids
 
 from shared.errors import ErrorCode
 from worker.engine.request import Request, RequestId, RowSampling, StepOutput
-from worker.engine_thread import EngineThread
+from worker.engine.thread import EngineThread
 
 
 class Running:

@@ -1,6 +1,6 @@
 import pytest
 
-from worker.lora.kept import MAX_BYTES, MAX_KEPT, kept
+from worker.lora.checkpoint.text_cache import MAX_BYTES, MAX_KEPT, kept
 
 
 def test_a_text_is_parsed_once_as_long_as_it_is_among_the_last() -> None:

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from worker_support import until
 
 from shared.protocol.ids import AdapterVersion
-from worker.line import Line
-from worker.room import Room
+from worker.adapters.memory_queue import Line
+from worker.adapters.yield_policy import Room
 
 A, B, C, D = (AdapterVersion(f"{name}@1") for name in "abcd")
 LONG_S, NOT_S = 60.0, 0.0

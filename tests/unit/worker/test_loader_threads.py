@@ -1,4 +1,4 @@
-from worker.loader_threads import CROWDED_SHARE, SHARE, share_of_core
+from worker.adapters.loader_threads import CROWDED_SHARE, SHARE, share_of_core
 
 
 def test_a_load_alone_leaves_a_busy_engine_most_of_a_core() -> None:

@@ -1,5 +1,5 @@
 from shared.protocol.ids import AdapterVersion
-from worker.room import Room
+from worker.adapters.yield_policy import Room
 
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from shared.protocol.ids import AdapterVersion
 from shared.store.queue_replies import Copy
-from worker.spread import KEPT_STEALS, Spread
+from worker.adapters.replica_policy import KEPT_STEALS, Spread
 
 A, B = (AdapterVersion(f"{name}@1") for name in "ab")
 STEAL_MS = 250

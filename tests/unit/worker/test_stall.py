@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from worker.stall import until_stalled
+from worker.engine.stall_detector import until_stalled
 
 LIMIT_S = 0.3
 

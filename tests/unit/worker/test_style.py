@@ -8,10 +8,10 @@ from shared.errors import AdapterRejected, JobFailed
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import ToolForm, ToolUse
-from worker.lora.prompting import Prompting
-from worker.read_style import style_of
-from worker.style import OF_BASE, Style
-from worker.text import Tokenizer
+from worker.lora.checkpoint.prompting import Prompting
+from worker.text.prompt_style import OF_BASE, Style
+from worker.text.read_style import style_of
+from worker.text.tokenizer import Tokenizer
 
 HF = tiny_tokenizer()
 TOKENIZER = Tokenizer(HF, vocab_size=len(HF))

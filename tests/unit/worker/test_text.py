@@ -6,7 +6,7 @@ from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
-from worker.text import Tokenizer
+from worker.text.tokenizer import Tokenizer
 
 HF = byte_level_tokenizer()
 TOKENIZER = Tokenizer(HF, vocab_size=500)

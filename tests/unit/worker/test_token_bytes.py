@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from transformers import CodeLlamaTokenizer, PreTrainedTokenizerFast
 
 from shared.context_length import least_bytes
-from worker.token_bytes import max_token_bytes
+from worker.text.token_bytes import max_token_bytes
 
 PIECES = [
     *CORPUS,

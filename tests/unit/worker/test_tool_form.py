@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from shared.errors import SettingsError
 from shared.protocol.tools import ToolForm
-from worker.tool_form import tool_form
+from worker.text.tool_call_format import tool_form
 
 
 def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerFast:

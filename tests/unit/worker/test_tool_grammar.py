@@ -6,7 +6,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
-from worker.tool_grammar import tool_source
+from worker.text.tool_grammar import tool_source
 
 HERMES, LLAMA3 = ToolForm.HERMES, ToolForm.LLAMA3_JSON
 CITY = {

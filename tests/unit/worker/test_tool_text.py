@@ -6,7 +6,7 @@ from tool_templates import HERMES, LLAMA3
 
 from shared.errors import JobFailed
 from shared.protocol.tools import ToolForm, ToolUse
-from worker.text import Tokenizer
+from worker.text.tokenizer import Tokenizer
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 USE = ToolUse(tools=(TOOL,), form=ToolForm.HERMES)

@@ -4,7 +4,7 @@
 #include "lora.h"
 #include "vec.h"
 
-constexpr int64_t PAGE_ROWS = 8;  // equals worker/lora/pages.py
+constexpr int64_t PAGE_ROWS = 8;  // equals worker/lora/memory/pages.py
 constexpr int64_t FEW_TOKENS = 8;  // fewer: reading b is what takes time
 
 // A page's rows of `a` with some tokens of its adapter (shrink), or all its rows of `b` with all

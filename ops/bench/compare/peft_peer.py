@@ -1,0 +1,85 @@
+"""The peer that everybody has: transformers + PEFT, one mixed batch by `adapter_names`, offline.
+
+Run in its own process (`python -m ops.bench.compare.peft_peer`), so that neither side's threads
+or memory touch the other's. It uses bf16, all cores, SDPA attention and greedy decoding, and it
+never stops before the last token.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ops.bench.load.prompts import prompt
+
+PROMPT_WORDS = 128
+WARM_UP_TOKENS = 4
+
+
+def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[str]]:
+    """The model with every adapter below `adapters`, its tokenizer, and the adapters' names."""
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    peer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    peer.generation_config.eos_token_id = None
+    peer.generation_config.pad_token_id = tokenizer.pad_token_id
+    names = sorted(folder.name for folder in adapters.iterdir())
+    for name in names:
+        if isinstance(peer, PeftModel):
+            peer.load_adapter(adapters / name, name, autocast_adapter_dtype=False)
+        else:
+            peer = PeftModel.from_pretrained(
+                peer, adapters / name, name, autocast_adapter_dtype=False
+            )
+    return peer.to(device).eval(), tokenizer, names
+
+
+def prompts(seed: str, sequences: int) -> list[str]:
+    """The texts of one batch."""
+    return [prompt(f"{seed}/{sequences}", index, PROMPT_WORDS) for index in range(sequences)]
+
+
+def generate(
+    peer: Any, tokenizer: Any, adapters: list[str], *, sequences: int, new_tokens: int, seed: str
+) -> float:
+    """Output tokens per second of one batch, its prefill included."""
+    inputs = tokenizer(prompts(seed, sequences), return_tensors="pt", padding=True).to(peer.device)
+    names = [adapters[index % len(adapters)] for index in range(sequences)]
+    start = time.perf_counter()
+    with torch.inference_mode():
+        output = peer.generate(
+            **inputs, adapter_names=names, max_new_tokens=new_tokens, do_sample=False
+        ).cpu()
+    seconds = time.perf_counter() - start
+    produced = output.shape[1] - inputs["input_ids"].shape[1]
+    if produced != new_tokens:
+        raise RuntimeError(f"{new_tokens} tokens asked, {produced} answered")
+    return sequences * new_tokens / seconds
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="folder of the base model")],
+    adapters: Annotated[Path, typer.Argument(help="folder with one folder for each adapter")],
+    sequences: Annotated[list[int], typer.Option(help="batch size; may be given repeatedly")],
+    new_tokens: Annotated[int, typer.Option(help="tokens of each answer")] = 128,
+    seed: Annotated[str, typer.Option(help="what picks the prompts, with the batch size")] = "",
+    device: Annotated[str, typer.Option(help="torch's name for it")] = "cpu",
+) -> None:
+    """Print output tokens per second by batch size, as one line of JSON."""
+    peer, tokenizer, names = load_peer(model, adapters, device)
+    speeds = {}
+    for size in sequences:
+        generate(peer, tokenizer, names, sequences=size, new_tokens=WARM_UP_TOKENS, seed=seed)
+        speeds[size] = generate(
+            peer, tokenizer, names, sequences=size, new_tokens=new_tokens, seed=seed
+        )
+    print(json.dumps(speeds))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,149 @@
+"""What one `make bench` found: every figure as measured, and the summary drawn from them."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ops.bench.compare.floor import Floor
+from ops.bench.compare.queue_latency import QueueReport
+from ops.bench.load.report import LoadReport
+from ops.bench.machine import Machine
+
+Kind = Literal["base", "adapters"]
+LABELS: dict[str, str] = {"base": "base", "adapters": "8 adapters"}
+"""What each kind is called where people read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Who is asked by how many clients."""
+
+    kind: Kind
+    clients: int
+
+
+Loads = tuple[tuple[Scenario, LoadReport], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """One round: Lorikeet and its peers right after each other, as the machine's speed drifts."""
+
+    peft: dict[int, float]
+    """Output tokens per second by batch size, adapters mixed."""
+    lorikeet: Loads
+    vllm: Loads = ()
+    """Empty where it isn't installed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything that is written to the JSON file."""
+
+    date: str
+    machine: Machine
+    model: str
+    queue: QueueReport
+    bandwidth_bytes_per_s: float
+    """Of memory, read by all cores."""
+    floor: tuple[Floor, ...]
+    repeats: tuple[Repeat, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """One figure over all repeats."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A peer in one scenario, and Lorikeet beside it."""
+
+    tokens_per_s: Spread
+    ratio: Spread
+    """Ours / the peer's tokens per second, of the two figures of the same repeat."""
+    ttft_p50_s: Spread | None = None
+    """None for an offline peer, which doesn't stream."""
+    ttft_ratio: Spread | None = None
+    """The peer's / ours: how many times as long its clients wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One scenario over all repeats."""
+
+    scenario: Scenario
+    tokens_per_s: Spread
+    ttft_p50_s: Spread
+    itl_p50_s: Spread
+    lora_tax: Spread | None
+    """1 - adapters / base, of the same repeat and clients; None for the base itself."""
+    peft: Peer | None
+    """None for the base model, which isn't PEFT's work."""
+    vllm: Peer | None
+    """None where it wasn't measured."""
+    floor_tokens_per_s: float
+    num_errors: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and extremes of at least one value."""
+    return Spread(median=statistics.median(values), low=min(values), high=max(values))
+
+
+def summarise(results: Results) -> list[Row]:
+    """One row for each scenario, in the order in which they ran."""
+    first = results.repeats[0].lorikeet
+    return [_row(results, scenario) for scenario, _ in first]
+
+
+def _row(results: Results, scenario: Scenario) -> Row:
+    reports = [dict(repeat.lorikeet)[scenario] for repeat in results.repeats]
+    floors = {floor.batch: floor.tokens_per_s for floor in results.floor}
+    is_adapters = scenario.kind == "adapters"
+    peers = [load for repeat in results.repeats for s, load in repeat.vllm if s == scenario]
+    return Row(
+        scenario=scenario,
+        tokens_per_s=spread([report.tokens_per_s for report in reports]),
+        ttft_p50_s=spread([report.ttft_s.p50 for report in reports]),
+        itl_p50_s=spread([report.itl_s.p50 for report in reports]),
+        lora_tax=_lora_tax(results, scenario) if is_adapters else None,
+        peft=_peft(results, scenario, reports) if is_adapters else None,
+        vllm=_vllm(reports, peers) if peers else None,
+        floor_tokens_per_s=floors[scenario.clients],
+        num_errors=sum(len(report.errors) for report in [*reports, *peers]),
+    )
+
+
+def _lora_tax(results: Results, scenario: Scenario) -> Spread:
+    base = Scenario(kind="base", clients=scenario.clients)
+    rounds = [dict(repeat.lorikeet) for repeat in results.repeats]
+    return spread([1 - _ratio(r[scenario].tokens_per_s, r[base].tokens_per_s) for r in rounds])
+
+
+def _peft(results: Results, scenario: Scenario, ours: Sequence[LoadReport]) -> Peer:
+    theirs = [repeat.peft[scenario.clients] for repeat in results.repeats]
+    ratios = [_ratio(a.tokens_per_s, b) for a, b in zip(ours, theirs, strict=True)]
+    return Peer(tokens_per_s=spread(theirs), ratio=spread(ratios))
+
+
+def _vllm(ours: Sequence[LoadReport], theirs: Sequence[LoadReport]) -> Peer:
+    def ratios(of: Callable[[LoadReport, LoadReport], float]) -> Spread:
+        return spread([of(a, b) for a, b in zip(ours, theirs, strict=True)])
+
+    return Peer(
+        tokens_per_s=spread([load.tokens_per_s for load in theirs]),
+        ratio=ratios(lambda a, b: _ratio(a.tokens_per_s, b.tokens_per_s)),
+        ttft_p50_s=spread([load.ttft_s.p50 for load in theirs]),
+        ttft_ratio=ratios(lambda a, b: _ratio(b.ttft_s.p50, a.ttft_s.p50)),
+    )
+
+
+def _ratio(a: float, b: float) -> float:
+    """NaN where a load had no answer at all: its errors say why."""
+    return a / b if b else float("nan")

@@ -1,0 +1,108 @@
+"""Decode steps on a GPU: the engine's, the model's part alone, and that as a CUDA graph."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ops.bench.gpu.clock import Clock
+from ops.bench.gpu.trials import Sizes
+from ops.bench.probes.engine import EngineProbe
+from shared.protocol.ids import AdapterVersion
+
+WARM_UP_RUNS = 3
+"""Before a capture: what is compiled or allocated at first use mustn't be captured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decode:
+    """Steps that give `batch` sequences a token each."""
+
+    batch: int
+    adapters: int
+    """Different ones; 0 is the base model."""
+    step_ms: float
+    """Of the engine: scheduler, model and sampler."""
+    forward_ms: float
+    """The model alone."""
+    graph_ms: float | None
+    """The model alone, replayed as a CUDA graph."""
+    graph_error: str | None
+    """Why it can't be."""
+    weights_ms: float
+    """Of reading the base's linears once."""
+    kv_ms: float
+    """Of reading all keys and values."""
+    lora_ms: float
+    """Of reading the adapters in the batch."""
+
+    @property
+    def floor_ms(self) -> float:
+        """No step is faster than reading all this."""
+        return self.weights_ms + self.kv_ms + self.lora_ms
+
+    def says(self, base: "Decode") -> str:
+        """In one line; `base` is the same without adapters."""
+        what = f"{self.adapters} adapters" if self.adapters else "base"
+        tax = f", LoRA tax {100 * (self.step_ms / base.step_ms - 1):.0f} %" if self.adapters else ""
+        graph = (
+            f"no CUDA graph ({self.graph_error})"
+            if self.graph_ms is None
+            else f"{self.graph_ms:.2f} ms as a CUDA graph"
+        )
+        return (
+            f"decode of {self.batch}, {what}: a step {self.step_ms:.2f} ms{tax}; the model "
+            f"{self.forward_ms:.2f} ms, {graph}; floor {self.floor_ms:.2f} ms (weights "
+            f"{self.weights_ms:.2f}, KV {self.kv_ms:.2f}, LoRA {self.lora_ms:.2f})"
+        )
+
+
+def measure_decode(
+    probe: EngineProbe, sizes: Sizes, clock: Clock, bandwidth: float, steps: int
+) -> Iterator[Decode]:
+    """The base model's steps, then those with each number of adapters."""
+    for number in (0, *sizes.adapters):
+        used = probe.adapters[:number]
+        versions: list[AdapterVersion | None] = [adapter.version for adapter in used] or [None]
+        seconds = probe.decode_s(sizes.batch, sizes.context, versions, steps)
+        forward, end = probe.decode_forward(sizes.batch, sizes.context, versions)
+        forward_ms = clock.ms(forward)
+        graph_ms, graph_error = _graph_ms(forward, clock)
+        end()
+        context = sizes.context + steps
+        yield Decode(
+            batch=sizes.batch,
+            adapters=number,
+            step_ms=1000 * statistics.median(seconds),
+            forward_ms=forward_ms,
+            graph_ms=graph_ms,
+            graph_error=graph_error,
+            weights_ms=1000 * probe.weight_bytes / bandwidth,
+            kv_ms=1000 * sizes.batch * context * probe.kv_bytes_per_token / bandwidth,
+            lora_ms=1000 * sum(a.num_bytes for a in used[: sizes.batch]) / bandwidth,
+        )
+
+
+def _graph_ms(forward: Callable[[], Tensor], clock: Clock) -> tuple[float | None, str | None]:
+    """Milliseconds of a replay, or why there is none."""
+    if not clock.is_cuda:
+        return None, "there are none on a CPU"
+    try:
+        return clock.ms(_captured(forward).replay), None
+    except RuntimeError as error:  # torch's own for whatever a capture doesn't allow
+        return None, str(error).strip().splitlines()[0]
+
+
+def _captured(forward: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP_RUNS):
+            forward()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        forward()
+    return graph

@@ -1,0 +1,103 @@
+"""Load on any OpenAI-compatible server, ours or a peer's, in a closed or an open loop."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ops.bench.load.answers import Answer, ask, client
+from ops.bench.load.arrivals import Arrivals, Closed, Open, due_times_s
+from ops.bench.load.lengths import Length
+from ops.bench.load.popularity import Popularity, pick
+from ops.bench.load.prompts import prompt
+
+OnDone = Callable[[], None]
+WORKLOAD_LENGTH = Length(128, 128)
+"""Of prompts and of answers in `make bench`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is sent: greedy completions that go on after the end-of-sequence token."""
+
+    url: str
+    """The server, up to and including /v1."""
+    models: tuple[str, ...]
+    popularity: Popularity = Popularity.DISTINCT
+    zipf_s: float = 1.0
+    """The exponent, for `Popularity.ZIPF`."""
+    arrivals: Arrivals
+    requests: int
+    input_words: Length = WORKLOAD_LENGTH
+    """Random common words of a prompt; most tokenizers make about a token of each."""
+    shared_words: int = 0
+    """Words in front of them that all prompts begin with."""
+    output_tokens: Length = WORKLOAD_LENGTH
+    stream: bool = True
+    seed: str = ""
+    """Loads of different seeds share no prompt."""
+
+
+async def send_load(
+    load: Load, on_done: OnDone = lambda: None, *, api_key: str | None = None
+) -> list[Answer]:
+    """Send the load; a failed request is an answer with an error.
+
+    `on_done` is called after each request, failed ones included.
+    """
+    answers: list[Answer] = []
+    async with client(load.url, api_key) as http, asyncio.TaskGroup() as tasks:
+        sender = _Sender(http, load, answers, on_done)
+        match load.arrivals:
+            case Closed(clients=clients):
+                numbers = iter(range(load.requests))
+                for _ in range(clients):
+                    tasks.create_task(sender.send_each(numbers))
+            case Open():
+                start = time.perf_counter()
+                for number, due in enumerate(due_times_s(load.arrivals, load.requests, load.seed)):
+                    tasks.create_task(sender.send_at(start + due, number))
+    return answers
+
+
+def body_of(load: Load, number: int) -> dict[str, Any]:
+    """Request `number` of the load, as it is posted."""
+    seed = f"{load.seed}/{number}"
+    words = load.input_words.draw(f"{seed}/input")
+    model = pick(load.popularity, len(load.models), number, zipf_s=load.zipf_s, seed=load.seed)
+    body = {
+        "model": load.models[model],
+        "prompt": prompt(load.seed, number, words, shared_words=load.shared_words),
+        "max_tokens": load.output_tokens.draw(f"{seed}/output"),
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": load.stream,
+    }
+    return body | ({"stream_options": {"include_usage": True}} if load.stream else {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    http: httpx.AsyncClient
+    load: Load
+    answers: list[Answer]
+    on_done: OnDone
+
+    async def send_each(self, numbers: Iterator[int]) -> None:
+        """Be one client of a closed loop."""
+        for number in numbers:
+            await self._send(number, time.perf_counter())
+
+    async def send_at(self, due_s: float, number: int) -> None:
+        """Send at `due_s`, from which it is timed: a late generator hides no waiting."""
+        await asyncio.sleep(due_s - time.perf_counter())
+        await self._send(number, due_s)
+
+    async def _send(self, number: int, due_s: float) -> None:
+        answer = Answer(due_s)
+        self.answers.append(answer)
+        await ask(self.http, self.load.url, body_of(self.load, number), answer)
+        self.on_done()

@@ -1,0 +1,39 @@
+"""Draws how a load's latencies are distributed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ops.bench.load.answers import Answer
+from ops.bench.load.report import LoadReport, Slo
+
+COLOUR = "#1b7f5c"
+
+
+def plot_load(found: LoadReport, answers: Sequence[Answer], path: Path) -> None:
+    """Draw the share of answers, or of gaps, within a latency, into the PNG file `path`."""
+    good = [answer for answer in answers if answer.error is None]
+    streamed = [answer for answer in good if answer.text_s]
+    slo = found.slo or Slo()
+    figure = Figure(figsize=(9, 3.2), dpi=150, layout="constrained")
+    ttft, itl, e2e = figure.subplots(1, 3, sharey=True)
+    firsts = [answer.text_s[0] - answer.sent_s for answer in streamed]
+    _distribution(ttft, "time to first token", firsts, slo.ttft_ms)
+    gaps = [gap for answer in streamed for gap in answer.gaps_s]
+    _distribution(itl, "between tokens", gaps, slo.itl_ms)
+    _distribution(e2e, "whole answer", [answer.end_s - answer.sent_s for answer in good], None)
+    ttft.set_ylabel("share within")
+    figure.suptitle(f"{found.tokens_per_s:.1f} output tokens/s, {found.answered} answers", size=10)
+    figure.savefig(path)
+
+
+def _distribution(axes: Axes, title: str, seconds: list[float], limit_ms: float | None) -> None:
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("ms")
+    axes.spines[["top", "right"]].set_visible(False)
+    if seconds:
+        axes.ecdf([1000 * value for value in seconds], color=COLOUR)
+    if limit_ms is not None:
+        axes.axvline(limit_ms, color="#b04040", linewidth=1, linestyle="--")

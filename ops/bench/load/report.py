@@ -1,0 +1,100 @@
+"""What a load found: latencies, throughput, and goodput at a service level."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ops.bench.load.answers import Answer
+from ops.bench.load.load import Load, OnDone, send_load
+from ops.bench.load.percentiles import Percentiles, percentiles
+from ops.bench.subprocesses import MeasurementFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slo:
+    """What an answer must hold to count for the goodput; None asks for nothing."""
+
+    ttft_ms: float | None = None
+    itl_ms: float | None = None
+    """Of the mean over the answer's tokens (others call it TPOT)."""
+
+    def holds(self, answer: Answer) -> bool:
+        """Whether an answer that came in full keeps to it."""
+        ttft = _at_most(answer.text_s[0] - answer.sent_s, self.ttft_ms) if answer.text_s else True
+        return ttft and _at_most(answer.mean_itl_s, self.itl_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """What one load measured, over the answers that came in full."""
+
+    load: Load
+    answered: int
+    errors: tuple[str, ...]
+    """One for each request that failed or was answered with another number of tokens."""
+    input_tokens: int
+    output_tokens: int
+    seconds: float
+    """From the first send to the last token."""
+    tokens_per_s: float
+    """Output tokens."""
+    requests_per_s: float
+    ttft_s: Percentiles
+    """Time from sending to the first text; NaN for answers that weren't streamed."""
+    itl_s: Percentiles
+    """Time between two pieces of text of one answer; NaN as above."""
+    e2e_s: Percentiles
+    """Time from sending to the end of the answer."""
+    slo: Slo | None = None
+    goodput_per_s: float | None = None
+    """Requests per second that kept to the SLO."""
+
+
+def answers_of(load: Load, on_done: OnDone = lambda: None) -> list[Answer]:
+    """Send the load, of which no request may fail.
+
+    Raises:
+        MeasurementFailed: one did.
+    """
+    answers = asyncio.run(send_load(load, on_done))
+    if errors := [answer.error for answer in answers if answer.error]:
+        raise MeasurementFailed(f"{len(errors)} requests failed: {errors[0]}")
+    return answers
+
+
+async def run_load(load: Load, on_done: OnDone = lambda: None) -> LoadReport:
+    """Send the load and measure it."""
+    return report(load, await send_load(load, on_done))
+
+
+def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> LoadReport:
+    """Sum up the answers to a load; a failed one counts as an error and nothing else."""
+    good = [answer for answer in answers if answer.error is None]
+    streamed = [answer for answer in good if answer.text_s]
+    tokens = sum(answer.output_tokens or 0 for answer in good)
+    start = min((answer.sent_s for answer in answers), default=0.0)
+    seconds = max((answer.end_s for answer in good), default=start) - start
+    held = sum(slo.holds(answer) for answer in good) if slo else 0
+    return LoadReport(
+        load=load,
+        answered=len(good),
+        errors=tuple(answer.error for answer in answers if answer.error is not None),
+        input_tokens=sum(answer.input_tokens for answer in good),
+        output_tokens=tokens,
+        seconds=seconds,
+        tokens_per_s=_per_s(tokens, seconds),
+        requests_per_s=_per_s(len(good), seconds),
+        ttft_s=percentiles([answer.text_s[0] - answer.sent_s for answer in streamed]),
+        itl_s=percentiles([gap for answer in streamed for gap in answer.gaps_s]),
+        e2e_s=percentiles([answer.end_s - answer.sent_s for answer in good]),
+        slo=slo,
+        goodput_per_s=_per_s(held, seconds) if slo else None,
+    )
+
+
+def _per_s(number: int, seconds: float) -> float:
+    return number / seconds if seconds else 0.0
+
+
+def _at_most(seconds: float, limit_ms: float | None) -> bool:
+    return limit_ms is None or 1000 * seconds <= limit_ms

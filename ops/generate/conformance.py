@@ -1,0 +1,195 @@
+"""Each field of a request and what Lorikeet does with it.
+
+`python -m ops.generate.conformance` writes the page again.
+
+The tests send each row's value and hold the page against what happens.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
+
+
+class Outcome(StrEnum):
+    """What becomes of a field with a value that asks for something."""
+
+    WORKS = "works"
+    """The answer follows it."""
+    IGNORED = "ignored"
+    """Accepted and not used; the header X-Lorikeet-Warning names it."""
+    REFUSED = "refused"
+    """A 400 names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One field, with a value that asks for something."""
+
+    name: str
+    value: Any
+    outcome: Outcome
+    note: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Other fields without which it makes no sense."""
+
+
+WORKS, IGNORED, REFUSED = Outcome
+USER = {"role": "user", "content": "hi"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+_CALLS = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+_SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+
+COMMON = (
+    Row("model", "other", WORKS, "the base model or an adapter"),
+    Row("temperature", 0.5, WORKS),
+    Row("top_p", 0.5, WORKS),
+    Row("n", 2, WORKS, "up to 16"),
+    Row("stop", ["x"], WORKS, "up to 16 strings"),
+    Row("seed", 7, WORKS, "equal seeds draw alike"),
+    Row("max_tokens", 5, WORKS),
+    Row("presence_penalty", 0.5, WORKS),
+    Row("frequency_penalty", 0.5, WORKS),
+    Row("logit_bias", {"5": 1}, WORKS),
+    Row("stream", True, WORKS),
+    Row("stream_options.include_usage", True, WORKS, more={"stream": True}),
+    Row("stream_options.include_obfuscation", True, REFUSED, "streams aren't padded"),
+    Row("user", "me", IGNORED),
+)
+"""OpenAI's fields that both endpoints have."""
+
+CHAT = (
+    Row("messages", [USER, USER], WORKS),
+    *COMMON,
+    Row("max_completion_tokens", 5, WORKS),
+    Row("logprobs", True, WORKS, "of the model's own distribution, before bias and penalties"),
+    Row("top_logprobs", 3, WORKS, "up to 20", {"logprobs": True}),
+    Row(
+        "response_format",
+        _SCHEMA,
+        WORKS,
+        "schemas in full or refused by keyword; `strict` is always on",
+    ),
+    Row("tools", [TOOL], WORKS, "functions; a 400 if the chat template can't show them"),
+    Row(
+        "tool_choice",
+        "required",
+        WORKS,
+        "required and named are enforced; none hides the tools from the model",
+        {"tools": [TOOL]},
+    ),
+    Row("parallel_tool_calls", False, WORKS, more={"tools": [TOOL]}),
+    Row("metadata", {"a": "b"}, IGNORED),
+    Row("prediction", {"type": "content", "content": "x"}, IGNORED, "it would only save time"),
+    Row("prompt_cache_key", "a", IGNORED),
+    Row("prompt_cache_options", {"ttl": "30m"}, IGNORED),
+    Row("prompt_cache_retention", "24h", IGNORED),
+    Row("safety_identifier", "a", IGNORED),
+    Row("service_tier", "flex", IGNORED, "auto and default ask for nothing"),
+    Row("store", True, IGNORED, "an answer can be read at /v1/jobs for a while"),
+    Row("audio", {"voice": "x", "format": "wav"}, REFUSED),
+    Row("function_call", {"name": "f"}, REFUSED, "OpenAI's older form of tool_choice"),
+    Row("functions", [{"name": "f"}], REFUSED, "OpenAI's older form of tools"),
+    Row("modalities", ["text", "audio"], REFUSED, '["text"] asks for nothing'),
+    Row("moderation", {"model": "x"}, REFUSED),
+    Row("reasoning_effort", "high", REFUSED, "none asks for nothing"),
+    Row("verbosity", "low", REFUSED, "medium asks for nothing"),
+    Row("web_search_options", {}, REFUSED),
+)
+"""OpenAI's fields of /v1/chat/completions."""
+
+MESSAGES = (
+    Row("role: system", {"role": "system", "content": "x"}, WORKS),
+    Row("role: developer", {"role": "developer", "content": "x"}, WORKS, "the same as system"),
+    Row("role: user", {"role": "user", "content": "x"}, WORKS),
+    Row("role: assistant", {"role": "assistant", "content": "x"}, WORKS),
+    Row("role: tool", {"role": "tool", "content": "x", "tool_call_id": "a"}, WORKS),
+    Row("role: function", {"role": "function", "content": "x", "name": "f"}, REFUSED),
+    Row("name", {**USER, "name": "bob"}, WORKS, "given to the chat template; few show it"),
+    Row("tool_calls", _CALLS, WORKS),
+    Row("tool_call_id", {"role": "tool", "content": "x", "tool_call_id": "b"}, WORKS),
+    Row("content: text", {**USER, "content": [{"type": "text", "text": "x"}]}, WORKS),
+    Row("content: image_url", {**USER, "content": [{"type": "image_url"}]}, REFUSED),
+    Row("content: input_audio", {**USER, "content": [{"type": "input_audio"}]}, REFUSED),
+    Row("content: file", {**USER, "content": [{"type": "file"}]}, REFUSED),
+    Row("content: refusal", {"role": "assistant", "content": [{"type": "refusal"}]}, REFUSED),
+    Row("audio", {"role": "assistant", "content": "x", "audio": {"id": "a"}}, REFUSED),
+    Row("refusal", {"role": "assistant", "content": "x", "refusal": "no"}, REFUSED),
+    Row("function_call", {**_CALLS, "function_call": {"name": "f"}}, REFUSED),
+)
+"""What a message of a chat may have; the value is the message."""
+
+TOOLS = (
+    Row("type: function", [TOOL], WORKS),
+    Row("type: custom", [{"type": "custom", "custom": {"name": "f"}}], REFUSED),
+    Row(
+        "function.strict",
+        [{"type": "function", "function": {"name": "f", "strict": True}}],
+        IGNORED,
+        "with tool_choice auto; arguments of required calls always follow the schema",
+    ),
+)
+"""What a tool of a chat may have; the value is `tools`."""
+
+COMPLETIONS = (
+    Row(
+        "prompt",
+        "other",
+        WORKS,
+        "text or token ids, or a list of prompts; up to 128 answers in all",
+    ),
+    *COMMON,
+    Row("echo", True, WORKS),
+    Row("logprobs", 3, WORKS, "up to 5; with echo of the prompt as well"),
+    Row("best_of", 2, REFUSED, "1 asks for nothing"),
+    Row("suffix", "x", REFUSED),
+)
+"""OpenAI's fields of /v1/completions."""
+
+EXTENSIONS = (
+    Row("top_k", 5, WORKS),
+    Row("min_p", 0.1, WORKS),
+    Row("repetition_penalty", 1.2, WORKS),
+    Row("min_tokens", 3, WORKS, "before an end-of-sequence token or a stop string"),
+    Row("ignore_eos", True, WORKS),
+    Row("skip_special_tokens", False, REFUSED),
+    Row("stop_token_ids", [5], REFUSED),
+)
+"""Fields of vLLM and LMDeploy that OpenAI's API doesn't have; on both endpoints."""
+
+_PARTS = (
+    ("`POST /v1/chat/completions`", CHAT),
+    ("Messages of a chat", MESSAGES),
+    ("Tools of a chat", TOOLS),
+    ("`POST /v1/completions`", COMPLETIONS),
+    ("Beyond OpenAI's API, on both endpoints", EXTENSIONS),
+)
+_HEAD = """# What becomes of each field
+
+Every field of OpenAI's API, and what becomes of it when it asks for something. This page is made
+by `python -m ops.generate.conformance`, from a table that the tests go through.
+
+- **works**: the answer follows it.
+- **ignored**: accepted and not used, as clients send it whatever the server is. The answer's
+  header `X-Lorikeet-Warning` names it.
+- **refused**: a 400 names it. It may be sent with `null`, or with the value that asks for nothing.
+
+Anything else is an unknown field, and a 400 that names it.
+"""
+
+
+def page() -> str:
+    """The page as Markdown."""
+    return _HEAD + "".join(_part(title, rows) for title, rows in _PARTS)
+
+
+def _part(title: str, rows: tuple[Row, ...]) -> str:
+    lines = [f"| `{row.name}` | {row.outcome} | {row.note} |" for row in rows]
+    return "\n".join([f"\n## {title}\n", "| field | | |", "| --- | --- | --- |", *lines, ""])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,178 @@
+"""The one thread that owns an engine: takes messages between steps, steps while there is work."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from shared.errors import EngineBroken, ErrorCode, JobError
+from worker.engine.request import Request, RequestId, StepOutput
+
+if TYPE_CHECKING:  # it imports torch
+    from worker.engine.engine import Engine
+    from worker.lora.memory.layout import AdapterImage
+    from worker.lora.memory.pool import Reserved
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+STOP_TIMEOUT_S = 5.0
+FAILURES_UNTIL_BROKEN = 3
+ENGINE_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine failed; see the log")
+
+
+class EngineThread:
+    """Runs an engine. Any thread may call any method, and all but two return at once."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        on_outputs: Callable[[list[StepOutput]], None],
+        on_broken: Callable[[], None],
+        *,
+        take_cores: Callable[[], None],
+    ) -> None:
+        """Wrap `engine`.
+
+        Args:
+            engine: what to run.
+            on_outputs: gets each step's outputs, on the engine thread.
+            on_broken: called on the engine thread when nothing can be computed any more.
+            take_cores: called there first, and before each step: OpenMP may start other threads.
+        """
+        self._engine = engine
+        self._on_outputs = on_outputs
+        self._on_broken = on_broken
+        self._take_cores = take_cores
+        self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._in_flight: set[RequestId] = set()
+        self._busy_since: float | None = None
+        """When it began what it does now, on the monotonic clock; None while it waits."""
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.stats = engine.stats()
+        """As of the last step."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has requests to compute."""
+        return bool(self._in_flight)
+
+    @property
+    def step_s(self) -> float:
+        """For how long it has been at its present step or message; 0 while it waits for one."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def start(self) -> None:
+        """Start the thread; call it once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the step that it is in; blocks until then, for seconds at most.
+
+        Requests in flight get no further output. Calls made before still run, none made after.
+        """
+        self._inbox.put(None)
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def add(self, request: Request) -> None:
+        """Queue a request; its outputs come with those of later steps."""
+        self._inbox.put(lambda: self._add(request))
+
+    def abort(self, request_id: RequestId) -> None:
+        """End a request before the next step; outputs of the present one may still come."""
+        self._inbox.put(lambda: self._abort(request_id))
+
+    def call(self, function: Callable[["Engine"], T]) -> Future[T]:
+        """Run `function` on the engine between two steps; the future has what it returns."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                _resolve(future, lambda: function(self._engine))
+
+        self._inbox.put(run)
+        return future
+
+    def write_adapter(self, reserved: "Reserved", image: "AdapterImage") -> None:
+        """Copy an adapter to memory that the engine has reserved; blocks, while steps go on."""
+        self._engine.write_adapter(reserved, image)
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception:  # per worker: it must not stay in the pool without an engine
+            log.exception("engine_thread_ended")
+            self._fail_all()
+            self._on_broken()
+
+    def _serve(self) -> None:
+        is_idle = True
+        self._take_cores()
+        while self._take_messages(wait=is_idle):
+            # After a failed step nothing is in flight: whatever the engine says, it may rest.
+            is_idle = not self._engine.has_work or not self._step()
+            self.stats = self._engine.stats()
+            if self._engine.num_failures_in_a_row >= FAILURES_UNTIL_BROKEN:
+                raise EngineBroken(f"{FAILURES_UNTIL_BROKEN} steps in a row failed")
+
+    def _take_messages(self, *, wait: bool) -> bool:
+        """Handle what lies in the inbox, waiting for it if told to; false: it said stop."""
+        self._busy_since = None if wait else time.monotonic()
+        try:
+            message = self._inbox.get(block=wait)
+            while message is not None:
+                self._busy_since = time.monotonic()
+                message()
+                message = self._inbox.get_nowait()
+        except Empty:
+            return True
+        return False
+
+    def _step(self) -> bool:
+        """Run one step and hand its outputs on; false if the engine failed."""
+        self._take_cores()
+        self._busy_since = time.monotonic()
+        try:
+            outputs = self._engine.step()
+        except Exception:  # per step: an error for every request in flight
+            log.exception("engine_failed", requests=sorted(self._in_flight))
+            self._fail_all()
+            return False
+        self._in_flight.difference_update(o.request_id for o in outputs if o.finish or o.error)
+        if outputs:
+            self._on_outputs(outputs)
+        return True
+
+    def _fail_all(self) -> None:
+        failed = sorted(self._in_flight)
+        for request_id in failed:
+            self._abort(request_id)
+        self._on_outputs([StepOutput(request_id=id_, error=ENGINE_FAILED) for id_ in failed])
+
+    def _add(self, request: Request) -> None:
+        self._in_flight.add(request.id)
+        try:
+            self._engine.add(request)
+        except Exception:  # per job: it becomes the request's error
+            log.exception("request_refused", request=request.id)
+            self._in_flight.discard(request.id)
+            self._on_outputs([StepOutput(request_id=request.id, error=ENGINE_FAILED)])
+
+    def _abort(self, request_id: RequestId) -> None:
+        self._in_flight.discard(request_id)
+        try:
+            self._engine.abort(request_id)
+        except Exception:  # per job: the others go on
+            log.exception("abort_failed", request=request_id)
+
+
+def _resolve(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except Exception as error:  # noqa: BLE001  (the caller's to handle, where it waits)
+        future.set_exception(error)

@@ -1,0 +1,215 @@
+"""What an adapter may target in a base model, matched as PEFT matches."""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.other import EMBEDDING_LAYER_NAMES
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from shared.errors import AdapterRejected
+from worker.lora.base.base_weight import BaseTable, BaseWeight, base_table, row_squares
+from worker.lora.base.linear import can_join
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleShape:
+    """What goes into a linear, and what comes out."""
+
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseEmbedding:
+    """The table of the input tokens' vectors."""
+
+    name: str
+    weight: Tensor
+    """`[vocab, dim]`"""
+    scale: float
+    """What the module multiplies the vectors by."""
+    is_tied: bool
+    """Whether the output head has the same weight."""
+
+    def as_linear(self) -> BaseWeight:
+        """The table transposed: `[dim, vocab]`, as PEFT sees it."""
+        return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BaseModules:
+    """The modules of one base model by name, as `named_modules` gives them."""
+
+    model_type: str
+    linears: Mapping[str, ModuleShape]
+    """What adapters may target: the decoder's linears in the model's order, then its head."""
+    head: str | None = None
+    """Which of them is the output head."""
+    embedding: BaseEmbedding | None = None
+    """The input embedding, which adapters may target too."""
+    conv1d: frozenset[str]
+    """Those of `linears` that are GPT-2's Conv1D, which stores its weight as `[in, out]`."""
+    others: Mapping[str, str]
+    """Every other module and what it is, for error messages."""
+    all_linear: frozenset[str]
+    """What PEFT's `all-linear` stands for."""
+    tables: Mapping[str, BaseTable] = field(default_factory=dict)
+    """The weights of the embedding and the head."""
+    norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """The sizes of the parameters of norms, by module and parameter name."""
+    weights: Mapping[str, BaseWeight] = field(default_factory=dict)
+    """Of the linears, as they are served; of none before."""
+
+    def targets(self, config: Any) -> list[str]:
+        """The modules that a `peft.LoraConfig` targets: the embedding, and linears in order.
+
+        Raises:
+            AdapterRejected: it targets nothing, or something that isn't served.
+        """
+        config = self._with_default_targets(config)
+        for name, kind in self.others.items():
+            if check_target_module_exists(config, name):
+                raise AdapterRejected(
+                    f"target_modules matches {name} ({kind}); only linears inside the decoder, "
+                    "its input embedding and its output head are served"
+                )
+        tied = self.tied_targets(config)
+        names = [self.embedding.name] if self.embedding else []
+        names += self.linears
+        found = [n for n in names if n in tied or check_target_module_exists(config, n)]
+        if not found:
+            raise AdapterRejected("target_modules matches no module of the base model")
+        return found
+
+    def tied_targets(self, config: Any) -> set[str]:
+        """What `ensure_weight_tying` targets together: embedding and head, if either is named."""
+        is_saved = any(is_table(name) for name in config.modules_to_save or ())
+        if not config.ensure_weight_tying or is_saved or not self.is_tied:
+            return set()
+        assert self.embedding is not None
+        assert self.head is not None
+        named = config.target_modules or ()
+        if isinstance(named, str):
+            is_named = any(re.fullmatch(named, name) for name in EMBEDDING_LAYER_NAMES)
+        else:
+            is_named = any(is_table(name) for name in named)
+        return {self.embedding.name, self.head} if is_named else set()
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the head has the embedding's weight."""
+        return self.embedding is not None and self.head is not None and self.embedding.is_tied
+
+    def _with_default_targets(self, config: Any) -> Any:
+        targets = config.target_modules
+        if targets is None:
+            targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(self.model_type)
+            if targets is None:
+                raise AdapterRejected(
+                    f"target_modules isn't set, and PEFT has no default for {self.model_type}"
+                )
+        elif isinstance(targets, str) and targets.lower() == ALL_LINEAR:
+            targets = self.all_linear
+        config = copy.copy(config)
+        config.target_modules = targets
+        return config
+
+
+def is_table(name: str) -> bool:
+    """Whether PEFT takes a module that is called so for an embedding or a head."""
+    return name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES
+
+
+def place_in_layer(name: str) -> str:
+    """The part of a module's name below its layer; the whole name outside of layers."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[numbers[0] + 1 :]) if numbers else name
+
+
+def base_modules(model: nn.Module) -> BaseModules:
+    """The modules of a transformers model, before `serve_linears` has changed it."""
+    head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
+    embedding = _embedding(model, head)
+    linears: dict[str, ModuleShape] = {}
+    others: dict[str, str] = {}
+    all_linear = set()
+    for name, module in model.named_modules():
+        is_linear = isinstance(module, nn.Linear | Conv1D) and module is not head
+        if is_linear:
+            all_linear.add(name)
+        if (is_linear and not _is_expert(name)) or (module is head and can_join(module)):
+            linears[name] = _shape(module)
+        elif name and not (embedding and name == embedding.name):
+            others[name] = type(module).__name__
+    head_name = next((name for name in linears if model.get_submodule(name) is head), None)
+    return BaseModules(
+        model_type=str(getattr(model.config, "model_type", "")),
+        linears=linears,
+        head=head_name,
+        embedding=embedding,
+        tables=_tables(embedding, head_name, head),
+        conv1d=frozenset(n for n in linears if isinstance(model.get_submodule(n), Conv1D)),
+        others=others,
+        all_linear=frozenset(all_linear),
+        norms={name: sizes for name, module in model.named_modules() if (sizes := _sizes(module))},
+    )
+
+
+def _embedding(model: nn.Module, head: nn.Module | None) -> BaseEmbedding | None:
+    """The model's input embedding, if it does what PEFT takes it to do."""
+    found = model.get_input_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
+    scale = getattr(found, "embed_scale", None)
+    if not isinstance(found, nn.Embedding) or found.max_norm is not None:
+        return None
+    if type(found) is not nn.Embedding and scale is None:
+        return None
+    return BaseEmbedding(
+        name=next(name for name, module in model.named_modules() if module is found),
+        weight=found.weight.data,
+        scale=1.0 if scale is None else float(scale),
+        is_tied=getattr(head, "weight", None) is found.weight,
+    )
+
+
+def _tables(
+    embedding: BaseEmbedding | None, head_name: str | None, head: Any
+) -> dict[str, BaseTable]:
+    tables = {embedding.name: base_table(embedding.weight)} if embedding else {}
+    if head_name and embedding and embedding.is_tied:
+        tables[head_name] = tables[embedding.name]
+    elif head_name:
+        tables[head_name] = base_table(head.weight.data)
+    return tables
+
+
+def _is_expert(name: str) -> bool:
+    """Whether a module is one of several inside its layer.
+
+    Those are experts, which see some of the tokens in an order of their own, so that rows of
+    their input can't be told apart by adapter.
+    """
+    return sum(part.isdigit() for part in name.split(".")) > 1
+
+
+def _sizes(module: nn.Module) -> dict[str, int]:
+    """The parameters of a norm, which works on each token for itself; empty for anything else."""
+    parameters = dict(module.named_parameters())
+    is_norm = "Norm" in type(module).__name__ and parameters.keys() <= {"weight", "bias"}
+    if not is_norm or any(parameter.dim() != 1 for parameter in parameters.values()):
+        return {}
+    return {name: len(parameter) for name, parameter in parameters.items()}
+
+
+def _shape(linear: Any) -> ModuleShape:
+    if isinstance(linear, Conv1D):
+        return ModuleShape(linear.nx, linear.nf)
+    return ModuleShape(linear.in_features, linear.out_features)

@@ -1,0 +1,76 @@
+"""What the side weights of a batch's adapters make of the base's outputs."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from shared.protocol.ids import AdapterVersion
+from worker.lora.side.resident import SideStore
+
+
+class SideBatch:
+    """The tokens of one batch whose adapters have side weights; valid until the store changes."""
+
+    def __init__(self, store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]) -> None:
+        """`tokens` are the numbers of each adapter's tokens."""
+        self._store = store
+        self._tokens = {
+            version: torch.tensor(numbers, dtype=torch.int64, device=store.device)
+            for version, numbers in tokens.items()
+            if version in store
+        }
+        self._with_terms = [v for v in self._tokens if store[v].weights.linears]
+        self._versions = tuple(v for v in self._tokens if store[v].has_vectors)
+        if self._versions:
+            parts = [self._tokens[version] for version in self._versions]
+            lengths = torch.tensor([len(part) for part in parts], device=store.device)
+            self._rows = torch.cat(parts)
+            self._slots = torch.arange(len(parts), device=store.device).repeat_interleave(lengths)
+
+    def changes(self, names: tuple[str, ...]) -> bool:
+        """Whether outputs of any of the linears `names` are changed."""
+        weights = [self._store[version].weights for version in self._tokens]
+        kinds = [kind for w in weights for kind in (w.scales, w.shifts, w.linears)]
+        return any(name in kind for kind in kinds for name in names)
+
+    def change_linears_(
+        self, names: tuple[str, ...], sizes: Sequence[int], x: Tensor, y: Tensor
+    ) -> None:
+        """Change `y` `[T, sum of sizes]` in place, which the linears `names` made of `x`."""
+        if self._versions:
+            self._scale_and_shift_(names, sizes, y)
+        for version in self._with_terms:
+            terms, tokens = self._store[version].weights.linears, self._tokens[version]
+            for name, columns in zip(names, torch.split(y, list(sizes), dim=1), strict=True):
+                if name in terms:
+                    rows = x.index_select(0, tokens), columns.index_select(0, tokens)
+                    columns.index_copy_(0, tokens, terms[name].change(*rows))
+
+    def _scale_and_shift_(self, names: tuple[str, ...], sizes: Sequence[int], y: Tensor) -> None:
+        scale = self._store.table("scales", names, sizes, self._versions)
+        shift = self._store.table("shifts", names, sizes, self._versions)
+        if scale is None and shift is None:
+            return
+        rows = y.index_select(0, self._rows)
+        if scale is not None:
+            rows = rows * scale.index_select(0, self._slots)
+        if shift is not None:
+            rows = rows + shift.index_select(0, self._slots)
+        y.index_copy_(0, self._rows, rows.to(y.dtype))
+
+    def change_output_(self, name: str, x: Tensor, y: Tensor) -> None:
+        """Change in place what another module `name` made of `x`; both are `[B, L, ...]`."""
+        x, y = x.flatten(0, 1), y.view(-1, *y.shape[2:])
+        for version, tokens in self._tokens.items():
+            change = self._store[version].changes.get(name)
+            if change is not None:
+                part = change(x.index_select(0, tokens), y.index_select(0, tokens))
+                y.index_copy_(0, tokens, part)
+
+
+def side_batch(
+    store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]
+) -> SideBatch | None:
+    """The batch of `tokens`; None if none of its adapters has side weights."""
+    return SideBatch(store, tokens) if any(version in store for version in tokens) else None
