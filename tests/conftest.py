@@ -6,13 +6,15 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import structlog
 
-from ops.local.embedded_redis import start_redis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -71,3 +73,37 @@ async def redis(redis_url: str, keys: Keys) -> AsyncIterator[Redis]:
 @pytest.fixture
 def queue(redis: Redis, keys: Keys) -> Queue:
     return Queue(redis, keys)
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., EmbeddedRedis]]:
+    """Starts servers that the test may fill, stop or configure."""
+    servers: list[EmbeddedRedis] = []
+
+    def start(directory: Path | None = None, **options: Any) -> EmbeddedRedis:
+        servers.append(start_redis(directory, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def own_server(start_server: Callable[..., EmbeddedRedis]) -> EmbeddedRedis:
+    """A server for one test."""
+    return start_server()
+
+
+@pytest.fixture
+async def open_client() -> AsyncIterator[Callable[[str], Redis]]:
+    """Connects to servers other than the common one."""
+    clients: list[Redis] = []
+
+    def open_one(url: str) -> Redis:
+        clients.append(connect(url))
+        return clients[-1]
+
+    yield open_one
+    for opened in clients:
+        await opened.aclose()

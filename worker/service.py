@@ -32,8 +32,8 @@ from worker.adapters.prefetch import LookAhead
 from worker.adapters.residency import MAX_LOADING, Adapters
 from worker.adapters.retention import AdapterKeeper
 from worker.engine.request import StepOutput
-from worker.engine.stall_detector import until_stalled
 from worker.engine.thread import EngineThread
+from worker.engine_stall import until_stalled
 from worker.jobs.consumer import Consumer
 from worker.jobs.deadlines import Deadlines
 from worker.jobs.publisher import Publisher

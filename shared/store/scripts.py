@@ -85,11 +85,15 @@ def script_names() -> list[str]:
 
 def source(name: str) -> str:
     """The whole text of a script: its shebang, the shared parts, its own lines."""
-    paths = _files()
-    shebang, _, body = paths[name].read_text().partition("\n")
+    shebang, _, body = read_script_file(name).partition("\n")
     parts = ["common", *(part for part, scripts in PARTS.items() if name in scripts)]
-    shared = "".join(paths[part].read_text() for part in parts)
+    shared = "".join(read_script_file(part) for part in parts)
     return f"{shebang}\nlocal PROTOCOL_VERSION = {PROTOCOL_VERSION}\n{shared}{body}"
+
+
+def read_script_file(name: str) -> str:
+    """The text of one Lua file as it is on disk."""
+    return _files()[name].read_text()
 
 
 @cache

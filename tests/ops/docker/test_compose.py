@@ -1,0 +1,250 @@
+"""docker-compose.yml: read as YAML everywhere, and by Compose itself where that is installed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from api.server import DRAIN_S
+from ops.commands.flags import default_text
+from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
+from worker.service import HAND_OVER_S
+
+ROOT = Path(__file__).parents[3]
+FILES = ["docker-compose.yml", "docker-compose.gpu.yml"]
+SECRETS = {
+    "REDIS_PASSWORD",
+    "LORIKEET_API_KEYS",
+    "ADMIN_KEY",
+    "LORIKEET_METRICS_KEY",
+    "GRAFANA_PASSWORD",
+}
+OURS = ("api", "control", "worker")
+SETTINGS: dict[str, type[PoolSettings]] = {
+    "api": ApiSettings,
+    "control": ControlSettings,
+    "worker": WorkerSettings,
+}
+NOT_IN_CONTAINERS = {"LORIKEET_API_KEY_FILE", "LORIKEET_ALLOW_ANONYMOUS"}
+"""Keys come by LORIKEET_API_KEYS, which is required."""
+FIXED = {
+    "LORIKEET_REDIS_URL",
+    "LORIKEET_HOST",
+    "LORIKEET_PORT",
+    "LORIKEET_DEVICE",
+    "LORIKEET_ADAPTER_STORE",
+}
+"""What the files themselves decide."""
+
+
+def read(name: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return parsed
+
+
+SERVICES: dict[str, dict[str, Any]] = read(FILES[0])["services"]
+EXAMPLE = (ROOT / ".env.example").read_text()
+EXAMPLES = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A clone in which the first of the two commands was run."""
+    for name in (*FILES, ".env.example", "ops/docker/init.sh"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    init(tmp_path)
+    return tmp_path
+
+
+def init(project: Path) -> str:
+    """What the command prints."""
+    done = subprocess.run(
+        ["sh", "ops/docker/init.sh"], cwd=project, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def compose() -> list[str]:
+    """Compose as a plugin or as a program; empty if it isn't there."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            words = [*command, "version"]
+            if subprocess.run(words, capture_output=True, check=False).returncode == 0:
+                return command
+    return []
+
+
+def config(project: Path, **variables: str) -> dict[str, Any]:
+    """The services, as Compose understands them."""
+    command = compose()
+    if not command:
+        pytest.skip("Compose isn't installed; the other tests read the files as YAML")
+    names = SECRETS | set(EXAMPLES)
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    done = subprocess.run(
+        [*command, "config", "--format", "json"],
+        cwd=project,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    services: dict[str, Any] = json.loads(done.stdout)["services"]
+    return services
+
+
+def test_compose_accepts_the_file_as_the_first_command_leaves_it(project: Path) -> None:
+    services = config(project)
+    assert set(services) == {"redis", "api", "control", "worker", "prometheus", "grafana"}
+    assert services["worker"]["environment"]["LORIKEET_MODEL"] == "demo"
+    assert services["worker"]["stop_grace_period"] == "45s"
+    assert {port["host_ip"] for s in services.values() for port in s.get("ports", ())} == {
+        "127.0.0.1"
+    }
+
+
+def test_compose_takes_models_and_adapters_of_the_users(project: Path) -> None:
+    with (project / ".env").open("a") as env:
+        env.write("LORIKEET_MODEL=/models/qwen\nLORIKEET_ADAPTERS=a=/adapters/a b=/adapters/b\n")
+        env.write("MODELS_DIR=./my-models\nADAPTERS_DIR=/srv/adapters\nLORIKEET_DRAIN_S=120\n")
+        env.write("API_ADDRESS=0.0.0.0:8000\n")
+    services = config(project)
+    environment = services["worker"]["environment"]
+    assert environment["LORIKEET_MODEL"] == "/models/qwen"
+    assert environment["LORIKEET_ADAPTERS"] == "a=/adapters/a b=/adapters/b"
+    mounts = {v["target"]: v["source"] for v in services["worker"]["volumes"]}
+    assert mounts["/models"] == str(project / "my-models")
+    assert mounts["/adapters"] == "/srv/adapters"
+    assert services["worker"]["stop_grace_period"] == "2m15s"
+    assert services["api"]["ports"][0]["published"] == "8000"
+
+
+def test_compose_gives_workers_a_gpu_by_the_second_file(project: Path) -> None:
+    worker = config(project, COMPOSE_FILE=":".join(FILES), GPU="3")["worker"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["device_ids"], device["capabilities"]) == (["3"], ["gpu"])
+    assert worker["environment"]["LORIKEET_DEVICE"] == "cuda"
+    assert worker["build"]["args"] == {"TORCH_INDEX": ""}
+
+
+def test_compose_takes_the_manuals_way_to_several_gpus(project: Path) -> None:
+    manual = (ROOT / "ops/docs/compose.md").read_text()
+    (more,) = re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL)
+    (project / "docker-compose.more.yml").write_text(more)
+    services = config(project, COMPOSE_FILE=":".join([*FILES, "docker-compose.more.yml"]))
+    workers = [services["worker"], services["worker-1"]]
+    devices = [w["deploy"]["resources"]["reservations"]["devices"][0] for w in workers]
+    assert [device["device_ids"] for device in devices] == [["0"], ["1"]]
+    del workers[0]["deploy"], workers[1]["deploy"]
+    assert workers[0] == workers[1]
+
+
+def test_the_first_command_fills_in_secrets_and_overwrites_nothing(project: Path) -> None:
+    env = project / ".env"
+    found = dict(re.findall(r"^([A-Z_]+)=(.*)$", env.read_text(), re.MULTILINE))
+    assert set(found) == SECRETS
+    assert len(set(found.values())) == len(SECRETS)
+    assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in found.values())
+    assert env.stat().st_mode & 0o077 == 0
+    assert re.sub("=[0-9a-f]{48}$", "=", env.read_text(), flags=re.MULTILINE) == EXAMPLE
+    before = env.read_text()
+    with pytest.raises(subprocess.CalledProcessError):
+        init(project)
+    assert env.read_text() == before
+
+
+def test_every_variable_is_explained_and_every_explained_one_is_used() -> None:
+    text = "".join((ROOT / name).read_text() for name in FILES)
+    used = set(re.findall(r"\$\{([A-Z_]+)", text))
+    passed_on = {k for s in SERVICES.values() for k, v in environment_of(s).items() if v is None}
+    assert used | passed_on | {"COMPOSE_FILE"} == set(EXAMPLES)
+
+
+def environment_of(service: dict[str, Any]) -> dict[str, str | None]:
+    environment: dict[str, str | None] = service.get("environment", {})
+    return environment
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_setting_reaches_its_container(name: str) -> None:
+    settings = {f"LORIKEET_{field.upper()}" for field in SETTINGS[name].model_fields}
+    given = {k for k in environment_of(SERVICES[name]) if k.startswith("LORIKEET_")}
+    assert given == settings - NOT_IN_CONTAINERS
+
+
+def test_the_values_shown_are_the_defaults() -> None:
+    defaults = {
+        f"LORIKEET_{name.upper()}": default_text(field)
+        for cls in SETTINGS.values()
+        for name, field in cls.model_fields.items()
+    }
+    shown = {k: v for k, v in EXAMPLES.items() if k in defaults and k not in SECRETS | FIXED}
+    shown.pop("LORIKEET_MODEL")  # required, and the demo here
+    assert shown == {k: defaults[k] for k in shown}
+
+
+def test_images_have_a_version_and_ours_have_lorikeets() -> None:
+    services = {**SERVICES, "worker-gpu": read(FILES[1])["services"]["worker"]}
+    for name, service in services.items():
+        tag = service["image"].rpartition(":")[2]
+        assert re.match(r"v?\d+\.\d", tag), name
+        if "build" in service:
+            assert tag == version("lorikeet"), name
+
+
+def test_redis_keeps_everything_and_only_lorikeet_reaches_it() -> None:
+    redis = SERVICES["redis"]
+    words = redis["command"]
+    flags = dict(zip(words[1::2], words[2::2], strict=True))
+    assert flags["--appendonly"] == "yes"
+    assert flags["--appendfsync"] == "${REDIS_APPENDFSYNC:-everysec}"
+    assert flags["--maxmemory-policy"] == "noeviction"
+    assert flags["--requirepass"].startswith("${REDIS_PASSWORD:?")
+    assert "ports" not in redis
+    assert redis["networks"] == ["queue"]
+    assert read(FILES[0])["networks"]["queue"]["internal"]
+    assert {n for n, s in SERVICES.items() if "queue" in s.get("networks", ())} == {"redis", *OURS}
+
+
+def test_parts_start_after_what_they_need_is_healthy() -> None:
+    needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    healthy = {
+        (name, other)
+        for name, others in needs.items()
+        for other, how in others.items()
+        if how["condition"] == "service_healthy"
+    }
+    assert healthy == {
+        *((name, "redis") for name in OURS),
+        ("prometheus", "api"),
+        ("grafana", "prometheus"),
+    }
+    assert all("healthcheck" in service for service in SERVICES.values())
+    # Compose stops in the opposite order: answers end before the workers do.
+    assert "worker" in needs["api"]
+
+
+def test_containers_of_ours_can_do_little() -> None:
+    for name in OURS:
+        service = SERVICES[name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_stopping_leaves_time_to_drain() -> None:
+    worker = SERVICES["worker"]
+    drain = "${LORIKEET_DRAIN_S:-30}"
+    assert worker["environment"]["LORIKEET_DRAIN_S"] == drain
+    rest_ms = int(worker["stop_grace_period"].removeprefix(f"{drain}s").removesuffix("ms"))
+    assert rest_ms >= 1000 * HAND_OVER_S + 5000
+    assert int(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > DRAIN_S

@@ -1,0 +1,165 @@
+"""What the documentation names exists: files, commands, flags, variables, URLs and messages."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from api.app import create_app
+from api.http.auth import OPEN_PATHS
+from ops import cli
+from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "ops" / "docs"
+MANUAL = [ROOT / "README.md", ROOT / "ops" / "demo" / "README.md", *sorted(DOCS.glob("*.md"))]
+OTHERS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "ops/decisions").glob("*.md")]
+COMING_FROM = DOCS / "coming-from.md"
+TROUBLESHOOTING = DOCS / "troubleshooting.md"
+OF_OTHER_PROGRAMS = {
+    *("--build", "--pull", "--scale", "--volumes", "--wait"),  # Docker Compose
+    *("--appendonly", "--maxmemory", "--maxmemory-policy", "--requirepass"),  # Redis
+    *("--key", "--prometheus"),  # python -m ops.docker.dashboard
+    *("--quick", "--repeats", "--results", "--vllm"),  # make bench
+}
+"""Flags that the manual names and `lorikeet` doesn't have."""
+URL = re.compile(
+    r"(?:(?<=\s)|(?<=23333)|^)/(?:v1/[\w/-]+|health|ready|metrics|docs|openapi\.json)\b"
+)
+
+
+def by_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def text_of(path: Path) -> str:
+    """A page, without what it says of other servers."""
+    text = path.read_text()
+    if path == COMING_FROM:
+        rows = [line.partition(" | ")[2] if line[:1] == "|" else line for line in text.splitlines()]
+        text = "\n".join(row for row in rows if not row.startswith(("lmdeploy ", "vllm ")))
+    return text
+
+
+def blocks(text: str) -> list[str]:
+    """Fenced blocks of what is typed."""
+    return re.findall(r"^```(?:bash|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def spans(text: str) -> list[str]:
+    """What stands in backticks on one line, outside of fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M))
+
+
+def typed(text: str) -> Iterator[str]:
+    """Command lines: those of blocks, without prompts, comments and continuation, and of spans."""
+    for block in blocks(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield re.sub(r"\s#\s.*", "", line.removeprefix("$ "))
+    yield from spans(text)
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors that GitHub makes."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"https?:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in headings(file), target
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [
+        page.name for page in DOCS.glob("*.md") if f"(ops/docs/{page.name})" not in readme
+    ] == []
+
+
+@cache
+def commands() -> dict[str, set[str]]:
+    """Every command by its words, and its flags."""
+    found: dict[str, set[str]] = {}
+
+    def walk(command: click.Command, words: str) -> None:
+        own = {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+        found[words] = own | {"--help", "-h"}
+        for name, sub in getattr(command, "commands", {}).items():
+            walk(sub, f"{words} {name}")
+
+    walk(typer.main.get_command(cli.app), "lorikeet")
+    return found
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=by_name)
+def test_commands_and_their_flags_exist(page: Path) -> None:
+    for line in typed(text_of(page)):
+        words = line.strip().removeprefix(".venv/bin/").split()
+        if words[:1] != ["lorikeet"] or words[1:2] in ([], ["COMMAND"]):
+            continue
+        name = " ".join(words[:3]) if " ".join(words[:3]) in commands() else " ".join(words[:2])
+        assert name in commands(), line
+        flags = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert flags <= commands()[name], line
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=by_name)
+def test_flags_exist(page: Path) -> None:
+    known = OF_OTHER_PROGRAMS.union(*commands().values())
+    for span in spans(text_of(page)):
+        if re.match(r"--[a-z]", span):
+            flag = re.split(r"[\s=:.]", span)[0]
+            assert flag in known, span
+
+
+@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
+def test_variables_exist(page: Path) -> None:
+    classes = (ApiSettings, WorkerSettings, ControlSettings)
+    known = {ENV_PREFIX + name.upper() for cls in classes for name in cls.model_fields}
+    found = set(re.findall(rf"\b{ENV_PREFIX}[A-Z_]+\b", page.read_text()))
+    assert found <= known
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=by_name)
+def test_urls_exist(page: Path) -> None:
+    paths = [*create_app(ApiSettings()).state.openapi["paths"], *OPEN_PATHS]
+    known = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in paths))
+    for line in typed(text_of(page)):
+        for url in URL.findall(line):
+            assert known.fullmatch(url), line
+
+
+@cache
+def strings() -> str:
+    """Every string of the sources, one a line; of f-strings what stands between the values."""
+    files = [
+        file for top in ("api", "shared", "worker", "ops") for file in (ROOT / top).rglob("*.py")
+    ]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    found = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    scripts = [file.read_text() for file in (ROOT / "shared/store/lua").rglob("*.lua")]
+    return "\n".join([*found, *scripts])
+
+
+def symptoms() -> list[str]:
+    rows = [line for line in TROUBLESHOOTING.read_text().splitlines() if line.startswith("| ")]
+    cells = [row.split(" | ")[0] for row in rows]
+    return [span for cell in cells for span in spans(cell) if not span.startswith("/")]
+
+
+@pytest.mark.parametrize("symptom", symptoms())
+def test_messages_are_the_programs(symptom: str) -> None:
+    for part in symptom.split("..."):
+        assert part.strip(" :,;") in strings()

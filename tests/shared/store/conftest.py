@@ -1,0 +1,50 @@
+"""Fixtures of the queue's tests; their classes are in tests/support/queue_support.py."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from queue_support import API, LIMITS, Actor, make_job
+
+from shared.protocol.codec import decode_events
+from shared.protocol.events import Event
+from shared.protocol.ids import ApiId
+from shared.protocol.jobs import Job
+from shared.protocol.limits import Limits
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+
+
+@pytest.fixture
+def actor(queue: Queue, redis: Redis, keys: Keys) -> Callable[..., Awaitable[Actor]]:
+    """Registers a worker: `await actor("w1", holds=["a@1"])`."""
+
+    async def start(name: str = "w1", *, holds: Sequence[str] = ("a@1",), **changes: Any) -> Actor:
+        return await Actor(queue, redis, keys, name, list(holds)).register(**changes)
+
+    return start
+
+
+@pytest.fixture
+def enqueue(queue: Queue) -> Callable[..., Awaitable[Job]]:
+    """Makes and enqueues a job: `await enqueue("a@1", tenant="t")`."""
+
+    async def put(version: str = "a@1", *, limits: Limits = LIMITS, **changes: Any) -> Job:
+        job = make_job(version, **changes)
+        await queue.enqueue(job, limits)
+        return job
+
+    return put
+
+
+@pytest.fixture
+def events(redis: Redis, keys: Keys) -> Callable[..., Awaitable[list[Event]]]:
+    """Everything that was written to the reply stream, or what concerns one job."""
+
+    async def read(job: Job | None = None, api: ApiId = API) -> list[Event]:
+        entries = await redis.xrange(keys.replies(api))
+        found = [event for _, fields in entries for event in decode_events(fields[b"e"])]
+        return [event for event in found if job is None or event.job == job.id]
+
+    return read

@@ -1,0 +1,68 @@
+"""The `redis-cli` commands of ops/docs/queue.md, sent to a pool in which something happens."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from queue_support import API, LIMITS, Actor, make_job, tokens
+
+from shared.protocol.ids import AdapterVersion
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Adapter, BaseModel, Registry
+
+PAGE = Path(__file__).parents[4] / "ops" / "docs" / "queue.md"
+COMMANDS = re.findall(r"^\$ redis-cli (.*)\n(.*)$", PAGE.read_text(), re.MULTILINE)
+"""Each with the first line of what it prints."""
+BASE = AdapterVersion("base@0123456789ab")
+PIRATE = AdapterVersion("pirate@b13716a93689")
+
+
+@pytest.fixture
+async def names(queue: Queue, redis: Redis, keys: Keys) -> dict[str, str]:
+    """What the names on the page stand for here."""
+    await Registry(redis, keys).set_base(
+        BaseModel(name="base", version=BASE, max_model_len=8, source="b", created_s=0)
+    )
+    await Registry(redis, keys).add_adapter(
+        Adapter(
+            name="extract",
+            version=AdapterVersion("extract@ba01d64d1243"),
+            digest="0" * 64,
+            weights_digest="1" * 64,
+            source="org/extract",
+            rank=8,
+            num_bytes=1000,
+            created_s=0,
+        )
+    )
+    worker = await Actor(queue, redis, keys, "vm:1:a", [BASE, PIRATE]).register()
+    running, ended, waiting = (make_job(PIRATE) for _ in range(3))
+    for job in (running, ended):
+        await queue.enqueue(job, LIMITS)
+    claimed = {one.job.id: one for one in await worker.claim()}
+    shown = tokens(running, 0, [5], "x")
+    await queue.publish(worker.id, {API: [shown]}, [shown])
+    await worker.finish(claimed[ended.id])
+    await queue.enqueue(waiting, LIMITS)
+    return {"{lk:main}:": keys.prefix, "WORKER": worker.id, "JOB": running.id, "ENDED": ended.id}
+
+
+def test_the_page_has_commands() -> None:
+    assert len(COMMANDS) > 10
+
+
+@pytest.mark.parametrize(("command", "printed"), COMMANDS)
+async def test_a_documented_command_shows_what_the_page_says(
+    redis: Redis, names: dict[str, str], command: str, printed: str
+) -> None:
+    id_of = names["ENDED"] if ":res:" in command else names["JOB"]
+    line = re.sub(r"\b[0-9a-f]{32}\b", id_of, command)
+    for name, value in names.items():
+        line = line.replace(name, value)
+    reply = await redis.execute_command(*shlex.split(line))
+    values = reply if isinstance(reply, list) else [reply]
+    assert bool(values) is bool(printed)
+    assert None not in values

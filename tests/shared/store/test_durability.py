@@ -1,0 +1,141 @@
+"""`--durability strict`: accepted and claimed is what outlives power loss or failover."""
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from queue_support import LIMITS, Actor, eventually, make_job
+
+from ops.local.embedded_redis import EmbeddedRedis
+from shared.errors import DuplicateJob, RedisUnavailable, SettingsError
+from shared.settings import PoolSettings
+from shared.store.connection import Redis
+from shared.store.durability import Durability, durability_at, durability_of
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+
+
+def strict(url: str) -> PoolSettings:
+    return PoolSettings(redis_url=url, durability="strict")
+
+
+@pytest.fixture
+async def durable(start_server, open_client, tmp_path: Path) -> EmbeddedRedis:
+    """A server that syncs each write to its file."""
+    server: EmbeddedRedis = start_server(tmp_path / "data")
+    await open_client(server.url).config_set("appendfsync", "always")
+    return server
+
+
+@pytest.fixture
+async def replica(own_server, start_server, open_client) -> AsyncIterator[EmbeddedRedis]:
+    """A replica of `own_server`, in step with it."""
+    server: EmbeddedRedis = start_server()
+    redis = open_client(server.url)
+    await open_client(own_server.url).config_set("repl-diskless-sync-delay", 0)
+    await redis.replicaof("127.0.0.1", own_server.port)
+
+    async def is_in_step() -> bool:
+        return (await redis.info("replication"))["master_link_status"] == "up"
+
+    await eventually(is_in_step)
+    yield server
+    server.stop()  # before its master, which would wait for it
+
+
+async def test_by_default_nothing_is_waited_for(redis: Redis, redis_url: str) -> None:
+    assert await durability_of(redis, PoolSettings(redis_url=redis_url)) is None
+
+
+async def test_the_file_is_waited_for_where_each_write_is_synced(
+    durable: EmbeddedRedis, open_client, keys: Keys
+) -> None:
+    redis = open_client(durable.url)
+    durability = await durability_of(redis, strict(durable.url))
+    assert durability == Durability(local=1, replicas=0)
+    queue = Queue(redis, keys, durability=durability)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    job = make_job()
+    assert await queue.enqueue(job, LIMITS) == 1
+    assert await worker.claim_ids() == [job.id]
+    waited = await redis.info("commandstats")
+    assert waited["cmdstat_waitaof"]["calls"] == 2
+
+
+async def test_a_file_that_is_gone_is_said(durable: EmbeddedRedis, open_client, keys: Keys) -> None:
+    redis = open_client(durable.url)
+    durability = await durability_of(redis, strict(durable.url))
+    await redis.config_set("appendonly", "no")
+    with pytest.raises(RedisUnavailable, match=r"not acknowledged: .*appendonly is disabled"):
+        await Queue(redis, keys, durability=durability).enqueue(make_job(), LIMITS)
+
+
+@pytest.mark.parametrize("appendonly", [True, False])
+async def test_a_redis_that_could_lose_writes_is_refused(
+    start_server, tmp_path: Path, appendonly: bool
+) -> None:
+    server = start_server(tmp_path / "data" if appendonly else None)
+    with pytest.raises(
+        SettingsError, match=r"--durability strict: .*`appendfsync always`.*replica"
+    ):
+        await durability_at(strict(server.url))
+
+
+async def test_a_redis_that_hides_its_configuration_counts_as_one_that_could_lose_writes(
+    durable: EmbeddedRedis, open_client
+) -> None:
+    redis = open_client(durable.url)
+    await redis.execute_command("ACL", "SETUSER", "default", "-config")
+    with pytest.raises(SettingsError, match="--durability strict"):
+        await durability_of(redis, strict(durable.url))
+
+
+async def test_sentinels_promise_a_replica(durable: EmbeddedRedis, open_client) -> None:
+    settings = strict("redis+sentinel://127.0.0.1/main")
+    assert await durability_of(open_client(durable.url), settings) == Durability(
+        local=1, replicas=1
+    )
+
+
+async def test_a_replica_is_waited_for(own_server, replica, open_client, keys: Keys) -> None:
+    redis = open_client(own_server.url)
+    durability = await durability_of(redis, strict(own_server.url))
+    assert durability == Durability(local=0, replicas=1)
+    queue = Queue(redis, keys, durability=durability)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    job = make_job()
+    os.kill(replica.pid, signal.SIGSTOP)
+    started_s = time.monotonic()
+    with pytest.raises(
+        RedisUnavailable, match=r"not acknowledged by 1 of 1 replicas within 1\.5 s"
+    ):
+        await queue.enqueue(job, LIMITS)
+    assert 1 < time.monotonic() - started_s < 3
+    # Another connection, which wrote nothing, doesn't take it for accepted either.
+    other = Queue(open_client(own_server.url), keys, durability=durability)
+    with pytest.raises(RedisUnavailable, match="not acknowledged"):
+        await other.enqueue(job, LIMITS)
+    with pytest.raises(RedisUnavailable, match="not acknowledged"):
+        await worker.claim()
+    started_s = time.monotonic()
+    assert await worker.claim() == []
+    assert time.monotonic() - started_s < 1
+    os.kill(replica.pid, signal.SIGCONT)
+    with pytest.raises(DuplicateJob):
+        await queue.enqueue(job, LIMITS)
+    await queue.enqueue(make_job(), LIMITS)
+    assert len(await worker.claim()) == 1
+
+
+async def test_a_script_that_redis_has_lost_runs_once(
+    durable: EmbeddedRedis, open_client, keys: Keys
+) -> None:
+    redis = open_client(durable.url)
+    queue = Queue(redis, keys, durability=Durability(local=1, replicas=0))
+    for position in (1, 2):
+        await redis.script_flush()
+        assert await queue.enqueue(make_job(), LIMITS) == position
+    assert (await queue.counts()).waiting == 2

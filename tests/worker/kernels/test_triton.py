@@ -1,0 +1,76 @@
+"""The Triton kernels: by their interpreter, by their compiler, and how they are picked.
+
+There is no GPU here. The interpreter runs them on a CPU, in float32 and float16; it must be chosen
+before triton is imported, so that those tests run in a process of their own:
+
+    TRITON_INTERPRET=1 pytest -k triton tests/worker/kernels/{test_attention,test_lora,triton_*}.py
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from structlog.testing import capture_logs
+
+from worker.kernels.pick import pick_kernels
+
+FOLDER = Path(__file__).parent
+FILES = ["test_attention.py", "test_lora.py", "triton_engine.py", "triton_bench.py"]
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.timeout(400)
+def test_by_the_interpreter_all_is_as_by_torch() -> None:
+    # An adapter that overflows does so in numpy, which warns of it.
+    warnings = [
+        f"-Wignore:{what} encountered:RuntimeWarning" for what in ("overflow", "invalid value")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "triton", *warnings]
+        + [str(FOLDER / name) for name in FILES],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout.splitlines()[-1]
+
+
+def test_without_triton_torch_computes_on_a_gpu_and_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "worker.kernels.triton.check", None)
+    with capture_logs() as logs:
+        assert pick_kernels(CUDA, torch.bfloat16, tmp_path).name == "torch"
+    assert [line["event"] for line in logs] == ["triton_kernels_unavailable"]
+    assert logs[0]["instead"] == "torch, slower"
+
+
+def test_kernels_that_do_not_run_on_the_gpu_are_not_picked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.kernels.triton import check
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of resource: shared memory\nand more lines")
+
+    monkeypatch.setattr(check, "check_kernels", fail)
+    with capture_logs() as logs:
+        assert pick_kernels(CUDA, torch.bfloat16, tmp_path).name == "torch"
+    assert [line["event"] for line in logs] == ["triton_kernels_unavailable"]
+    assert logs[0]["reason"] == "out of resource: shared memory"
+
+
+def test_kernels_that_run_on_the_gpu_are_picked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.kernels.triton import check
+
+    monkeypatch.setattr(check, "check_kernels", lambda kernels, device, dtype: None)
+    with capture_logs() as logs:
+        assert pick_kernels(CUDA, torch.bfloat16, tmp_path).name == "triton"
+    assert logs == []

@@ -1,0 +1,125 @@
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from queue_support import LIMITS, Actor, eventually, make_job
+
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+
+CODE = """
+import sys
+from shared.log import configure_logging
+from shared.settings import ControlSettings
+from worker.control import run_control
+configure_logging("info", process="control")
+assert "torch" not in sys.modules
+run_control(ControlSettings(redis_url=sys.argv[1], pool=sys.argv[2]))
+"""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start_control() -> Iterator[Start]:
+    processes = []
+
+    def start(url: str, pool: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", CODE, url, pool]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+async def says_that_redis_is_away(control: "subprocess.Popen[str]") -> None:
+    assert control.stderr is not None
+    line = "started"
+    while "redis_away" not in line:
+        line = await asyncio.wait_for(asyncio.to_thread(control.stderr.readline), 10)
+        assert line, "the process ended"
+
+
+async def dies_and_is_given_up(queue: Queue, redis: Redis, keys: Keys) -> None:
+    """A worker that never beats loses its job within its lease and a few seconds."""
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=100)
+    await queue.enqueue(make_job(), LIMITS)
+    assert len(await worker.claim()) == 1
+
+    async def is_requeued() -> bool:
+        return (await queue.counts()).waiting == 1
+
+    await eventually(is_requeued)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_it_gives_up_dead_workers_and_stops_cleanly(
+    start_control: Start, redis_url: str, pool: str, queue: Queue, redis: Redis, keys: Keys, signum
+) -> None:
+    control = start_control(redis_url, pool)
+    await dies_and_is_given_up(queue, redis, keys)
+    control.send_signal(signum)
+    _, log = control.communicate(timeout=5)
+    assert control.returncode == 0
+    assert "control_stopped" in log
+    assert "Traceback" not in log
+
+
+async def test_it_waits_for_redis_and_goes_on(
+    start_control: Start, start_server, open_client, pool: str, keys: Keys
+) -> None:
+    server = start_server()
+    control = start_control(server.url, pool)
+    redis = open_client(server.url)
+    await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+    server.stop()
+    await says_that_redis_is_away(control)
+    start_server(port=server.port)
+    await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+    control.terminate()
+    _, log = control.communicate(timeout=5)
+    assert control.returncode == 0
+    assert "Traceback" not in log
+
+
+async def test_it_stops_while_redis_is_away(
+    start_control: Start, start_server, open_client, pool: str, keys: Keys
+) -> None:
+    server = start_server()
+    control = start_control(server.url, pool)
+    redis = open_client(server.url)
+    await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+    server.stop()
+    await says_that_redis_is_away(control)
+    control.terminate()
+    control.communicate(timeout=5)
+    assert control.returncode == 0
+
+
+def test_without_a_redis_it_says_so_once_and_ends() -> None:
+    command = [sys.executable, "-m", "ops.cli", "control", "--redis-url", "redis://127.0.0.1:1/0"]
+    control = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert control.returncode == 1
+    (line,) = control.stderr.splitlines()
+    assert "no Redis at redis://127.0.0.1:1/0" in line
+
+
+async def test_two_pools_in_one_redis_are_both_served(
+    start_control: Start, redis_url: str, pool: str, redis: Redis
+) -> None:
+    pools = [f"{pool}-a", f"{pool}-b"]
+    for name in pools:
+        start_control(redis_url, name)
+    for name in pools:
+        keys = Keys(name)
+        await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+        async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
+            await redis.delete(key)
