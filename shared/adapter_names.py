@@ -1,4 +1,4 @@
-"""How adapters may be called, and how a request names one."""
+"""Rule for the names of adapters."""
 
 import re
 
@@ -9,5 +9,5 @@ _NAME = re.compile(NAME_PATTERN)
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether an adapter may be called `name`: it becomes a model name and part of Redis keys."""
+    """Return whether an adapter may have this name, which appears in URLs and Redis keys."""
     return _NAME.fullmatch(name) is not None and ".." not in name

@@ -1,4 +1,4 @@
-"""Who may use the API: keys, and the tenant that each stands for."""
+"""API keys, and the tenant that each key identifies."""
 
 import hashlib
 import re
@@ -11,10 +11,10 @@ from shared.errors import SettingsError
 from shared.settings import ApiSettings
 
 MIN_KEY_CHARS = 16
-"""Shorter ones can be guessed, also from what names a tenant."""
+"""Shorter keys can be guessed, also from the hash that names their tenant in logs."""
 TENANT_HASH_CHARS = 12
 ADMIN = "admin"
-"""The tenant whose keys may change what is served."""
+"""Tenant whose keys may change the served adapters."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,64}):(.*)")
@@ -23,63 +23,65 @@ _SECRET = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What a client sends, and in whose name."""
+    """A key that clients send, with its tenant."""
 
     tenant: str
-    """What jobs, limits, logs and metrics know of it."""
+    """Name of the key's owner in jobs, limits, logs and metrics."""
     secret: str = field(repr=False)
 
 
 def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
-    """The keys that clients may send; empty when anybody on this machine may use the API.
+    """Return the keys that clients may send; empty if clients need no key.
 
     Raises:
-        SettingsError: a key is malformed or stands for two tenants, its file can't be read, or
-            the network could reach the API without a key.
+        SettingsError: a key is malformed or has two tenants, the key file can't be read, or other
+            machines could use the API without a key.
     """
     keys = parse_keys(word.get_secret_value() for word in settings.api_keys)
     if settings.api_key_file is not None:
         keys += parse_keys([_read(settings.api_key_file)])
     _check_is_one_tenant_each(keys)
     if keys and settings.allow_anonymous:
-        raise SettingsError("--allow-anonymous and --api-key contradict each other: give one")
+        raise SettingsError(
+            "--allow-anonymous and --api-key contradict each other: give only one of them"
+        )
     if not (keys or settings.allow_anonymous or is_loopback(settings.host)):
         raise SettingsError(
             f"--host: {settings.host} can be reached from the network, which needs API keys: give "
-            "--api-key or LORIKEET_API_KEYS, or --allow-anonymous if all who reach it may use it"
+            "--api-key or LORIKEET_API_KEYS, or --allow-anonymous to serve every client"
         )
     return keys
 
 
 def metrics_key(settings: ApiSettings, keys: Iterable[ApiKey]) -> str | None:
-    """The key that opens the metrics and nothing else, if there is one.
+    """Return the key that gives access to the metrics only, if one is set.
 
     Raises:
-        SettingsError: it is malformed or one of `keys`; the message doesn't show it.
+        SettingsError: the key is malformed or one of `keys`. The message doesn't contain it.
     """
     secret = settings.metrics_key.get_secret_value() if settings.metrics_key else ""
-    if not secret:  # a container's variable without a value
+    if not secret:  # containers may set the variable to an empty value
         return None
     if not _SECRET.fullmatch(secret):
-        raise SettingsError("--metrics-key: it may have printable ASCII characters only")
-    _check_length(secret, "--metrics-key: it")
+        raise SettingsError("--metrics-key: only printable ASCII characters are allowed")
+    _check_length(secret, "--metrics-key: the key")
     if secret in {key.secret for key in keys}:
-        raise SettingsError("--metrics-key: it is an API key as well; give it one of its own")
+        raise SettingsError("--metrics-key: the key is also an API key; choose another one")
     return secret
 
 
 def parse_keys(texts: Iterable[str]) -> tuple[ApiKey, ...]:
-    """The keys in `texts`, as `key` or `tenant:key`, separated by commas or white space.
+    """Return the keys in `texts`: `key` or `tenant:key`, separated by commas or white space.
 
     Raises:
-        SettingsError: one is malformed; the message doesn't show it.
+        SettingsError: a key is malformed. The message doesn't contain it.
     """
     words = [word for text in texts for word in _SEPARATORS.split(text) if word]
     return tuple(_parse(word, number) for number, word in enumerate(words, 1))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
+    """Return whether only this machine can reach a server that listens on `host`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -91,8 +93,8 @@ def _parse(word: str, number: int) -> ApiKey:
     secret = named[2] if named else word
     if not _SECRET.fullmatch(secret) or (":" in word and not named):
         raise SettingsError(
-            f"--api-key: key {number} isn't KEY or TENANT:KEY, with a tenant of letters, digits, "
-            "_ and -, and a key of printable ASCII characters"
+            f"--api-key: key {number} isn't KEY or TENANT:KEY, where TENANT has only letters, "
+            "digits, _ and -, and KEY only printable ASCII characters"
         )
     _check_length(secret, f"--api-key: key {number}")
     return ApiKey(named[1] if named else _tenant_of(secret), secret)
@@ -102,7 +104,7 @@ def _check_length(secret: str, name: str) -> None:
     if len(secret) < MIN_KEY_CHARS:
         raise SettingsError(
             f"{name} is shorter than {MIN_KEY_CHARS} characters; "
-            "`openssl rand -hex 24` makes a good one"
+            "`openssl rand -hex 24` generates a good key"
         )
 
 

@@ -1,10 +1,10 @@
-"""Where Lorikeet keeps what it can make again."""
+"""Folder of files that Lorikeet can create again when they are deleted."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Lorikeet's cache: `$XDG_CACHE_HOME/lorikeet`, else `~/.cache/lorikeet`."""
+    """Return Lorikeet's cache folder: `$XDG_CACHE_HOME/lorikeet`, else `~/.cache/lorikeet`."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "lorikeet"

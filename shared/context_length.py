@@ -1,4 +1,4 @@
-"""Whether a prompt fits into the model's context, by its tokens or by its bytes alone."""
+"""Checks of prompts and answers against the model's context length."""
 
 import unicodedata
 
@@ -6,45 +6,50 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job
 
 SPACE_MARK = "\u2581"
-"""Stands for a space in tokens of sentencepiece's kind."""
+"""Character that represents a space in the tokens of SentencePiece vocabularies."""
 RARE_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127, 192, 193, *range(241, 256)])
-"""Bytes that a byte-level vocabulary may lack, so that a text's have no token: of control
-characters, of characters that Unicode doesn't define, and such that UTF-8 doesn't have."""
+"""Bytes for which a byte-level vocabulary may lack a token: of control characters, of characters
+that Unicode doesn't define, and bytes that never occur in UTF-8."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
-"""NFC leaves at least a quarter of the bytes of any text, as all of Unicode was tried."""
+"""NFC keeps at least a quarter of the bytes of any text, as a test of all characters showed."""
 
 
 def output_limit(
     job: Job, num_prompt_tokens: int, max_model_len: int, *, is_least: bool = False
 ) -> int:
-    """Return how many tokens each choice of the job may have.
+    """Return the largest number of output tokens of each choice of the job.
 
-    A chat answer is cut at the end of the context, with finish reason `length`; a completion that
-    was asked to be longer is refused, as at OpenAI. With `is_least` the prompt may have more tokens
-    than `num_prompt_tokens`, and a refusal says so.
+    A chat answer ends at the end of the context, with finish reason `length`. A completion with a
+    larger `max_tokens` is refused, as by OpenAI.
+
+    Args:
+        job: the job.
+        num_prompt_tokens: tokens of its prompt.
+        max_model_len: context length of the model, in tokens.
+        is_least: whether `num_prompt_tokens` is only a lower bound, as the message then says.
 
     Raises:
-        JobFailed: the prompt, or prompt and completion, don't fit into the context.
+        JobFailed: the prompt, or prompt and completion together, exceed the context.
     """
-    room = max_model_len - num_prompt_tokens
+    num_left = max_model_len - num_prompt_tokens
     wanted = job.sampling.max_tokens
-    if room <= 0:
+    if num_left <= 0:
         raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
-    if wanted is None or (wanted > room and job.endpoint is Endpoint.CHAT):
-        return room
-    if wanted > room:
+    if wanted is None or (wanted > num_left and job.endpoint is Endpoint.CHAT):
+        return num_left
+    if wanted > num_left:
         raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
     return wanted
 
 
 def least_bytes(text: str) -> int:
-    """Return how many bytes of `text` its tokens have to cover, whatever the tokenizer's form.
+    """Return a lower bound of the bytes of `text` that its tokens represent, for any tokenizer.
 
-    A tokenizer may compose characters (NFC), and write a space as a mark of three bytes, which the
-    text itself may hold as well. So a mark counts as one byte; and of a text that isn't composed
-    yet, ASCII counts in full and the rest as the least that composing leaves. `RARE_BYTES` don't
-    count.
+    A tokenizer may compose characters (NFC), and may write a space as the three bytes of
+    `SPACE_MARK`, which may also occur in the text. Therefore `SPACE_MARK` counts as one byte. In a
+    text that isn't in NFC, ASCII bytes count in full and other bytes as a quarter, the least that
+    composing keeps. `RARE_BYTES` don't count.
     """
     raw = text.encode().translate(None, RARE_BYTES)
     if unicodedata.is_normalized("NFC", text):

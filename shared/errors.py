@@ -1,19 +1,19 @@
-"""Every error that Lorikeet raises on purpose, and what each means to a client.
+"""Every error that Lorikeet raises on purpose, and its meaning for clients.
 
 LorikeetError
-├── SettingsError            a flag, variable or file is wrong: the process doesn't start
-├── RedisUnavailable         Redis can't be reached or refuses to serve: HTTP 503
-├── ProtocolMismatch         a message written by another protocol version
+├── SettingsError            a flag, variable or file is invalid: the process doesn't start
+├── RedisUnavailable         Redis can't be reached or can't serve: HTTP 503
+├── ProtocolMismatch         a message of another protocol version
 ├── LeaseLost                this worker was given up; its jobs run elsewhere
-├── DuplicateJob             a job of this id exists
-├── QueueFull                a waiting limit is reached: HTTP 429
-├── EngineBroken             a worker can't compute any more: it ends, its jobs run elsewhere
-│   └── EngineStalled        its engine finishes no step
+├── DuplicateJob             a job with this id exists
+├── QueueFull                a limit of the queue is reached: HTTP 429
+├── EngineBroken             the engine can't compute any more: the worker exits
+│   └── EngineStalled        the engine finishes no step
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; names the tensor or field
-│   └── StoreFailed          its files can't be copied to the worker's store: HTTP 503
-├── GrammarRejected          a schema that an answer must follow can't be enforced
-└── JobFailed                ends one job with a `JobError`, which names its HTTP status
+│   └── StoreFailed          the adapter's files can't be copied to the worker's store: HTTP 503
+├── GrammarRejected          the schema of an answer can't be enforced
+└── JobFailed                ends one job with a `JobError`, which has an HTTP status
 """
 
 from dataclasses import dataclass
@@ -21,62 +21,62 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Machine-readable reasons that reach clients, in OpenAI's `error.code`."""
+    """Machine-readable reasons in answers to clients, as OpenAI's `error.code`."""
 
     INVALID_VALUE = "invalid_value"
-    """A field has a value outside of what is allowed."""
+    """A field has a value that isn't allowed."""
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
-    """A field is known to OpenAI's API, but isn't served."""
+    """A field of OpenAI's API isn't supported here."""
     UNKNOWN_PARAMETER = "unknown_parameter"
-    """No such field exists."""
+    """A field doesn't exist."""
     INVALID_API_KEY = "invalid_api_key"
-    """No API key was sent, or one that isn't known."""
+    """The request has no API key, or an unknown one."""
     PERMISSION_DENIED = "permission_denied"
-    """The API key is good, but not for this."""
+    """The API key doesn't permit this request."""
     MODEL_NOT_FOUND = "model_not_found"
     """No base model or adapter has this name."""
     ADAPTER_EXISTS = "adapter_exists"
-    """An adapter of this name is loaded, and wasn't to be replaced."""
+    """An adapter with this name is loaded, and the request doesn't replace it."""
     ADAPTER_CONFLICT = "adapter_conflict"
-    """The adapter isn't in a state for this."""
+    """The adapter's state doesn't allow this request."""
     ADAPTER_REJECTED = "adapter_rejected"
     """The adapter's files can't be served exactly as PEFT would."""
     SOURCE_NOT_FOUND = "source_not_found"
-    """There is no such folder of an adapter, or the hub doesn't give it."""
+    """The adapter's folder doesn't exist, or the hub doesn't provide its repository."""
     SOURCE_NOT_ALLOWED = "source_not_allowed"
-    """The adapter lies outside of what may be loaded at run time."""
+    """The adapter's source isn't one of those that clients may load."""
     JOB_NOT_FOUND = "job_not_found"
-    """No job has this id, or it has expired."""
+    """No job has this id, or it is no longer kept."""
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
-    """The prompt, or prompt and answer, don't fit into the model's context."""
+    """The prompt, or prompt and answer together, are longer than the model's context."""
     UNKNOWN_URL = "unknown_url"
-    """Nothing is served there."""
+    """The URL doesn't exist."""
     METHOD_NOT_ALLOWED = "method_not_allowed"
-    """The URL takes other methods."""
+    """The URL doesn't support this HTTP method."""
     REQUEST_TOO_LARGE = "request_too_large"
-    """The request body is over the byte limit."""
+    """The request body exceeds the limit in bytes."""
     HEADERS_TOO_LARGE = "headers_too_large"
-    """The request line and headers are over the byte limit."""
+    """The request line and headers exceed the limit in bytes."""
     REQUEST_TIMEOUT = "request_timeout"
-    """The request didn't arrive in full within its time."""
+    """The request didn't arrive completely within its time limit."""
     TOO_MANY_CONNECTIONS = "too_many_connections"
-    """The front end has as many connections as it may have; try again later."""
+    """The front end has reached its limit of connections; try again later."""
     QUEUE_FULL = "queue_full"
     """A limit on waiting jobs is reached; try again later."""
     DEADLINE_EXCEEDED = "deadline_exceeded"
-    """The job wasn't finished within its deadline."""
+    """The job didn't finish within its deadline."""
     CANCELLED = "cancelled"
     """The job was cancelled."""
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     """The adapter is registered, but no worker can load it."""
     POISON_JOB = "poison_job"
-    """The job killed its worker repeatedly and won't be tried again."""
+    """The job killed its worker repeatedly, and isn't tried again."""
     RESUME_DIVERGED = "resume_diverged"
-    """A moved stream contradicted what was already shown."""
+    """Another worker continued the answer, and contradicted what was already sent."""
     UNAVAILABLE = "service_unavailable"
-    """Redis, or every worker, is out of reach."""
+    """Redis, or every worker, is unavailable."""
     INTERNAL = "internal_error"
-    """A fault of ours; the log has the job id."""
+    """An internal error, logged with the job's id."""
 
 
 HTTP_STATUS: dict[ErrorCode, int] = {
@@ -112,61 +112,82 @@ HTTP_STATUS: dict[ErrorCode, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
-    """Why a job or request ended without an answer, as clients are told."""
+    """Reason why a job or request ended without an answer, as clients receive it."""
 
     code: ErrorCode
     message: str
     param: str | None = None
+    """Name of the request's field that is at fault."""
 
     @property
     def status(self) -> int:
-        """The HTTP status that goes with the code."""
+        """HTTP status of the code."""
         return HTTP_STATUS[self.code]
 
 
 class LorikeetError(Exception):
-    """Base of every error raised on purpose."""
+    """Base class of every error that is raised on purpose."""
 
 
 class SettingsError(LorikeetError):
-    """A setting is missing, unknown or out of range."""
+    """A setting is missing, unknown or invalid."""
 
 
 class RedisUnavailable(LorikeetError):
-    """Redis can't be reached, or is set up in a way that would lose jobs."""
+    """Redis can't be reached, can't serve, or has a configuration that would lose jobs.
+
+    The call that raises it may have been executed.
+    """
 
 
 class ProtocolMismatch(LorikeetError):
-    """A message comes from another protocol version."""
+    """A message was written with another protocol version."""
 
 
 class LeaseLost(LorikeetError):
-    """The worker's lease has ended: whatever it holds runs elsewhere."""
+    """The worker's lease has ended, and its jobs run elsewhere."""
 
 
 class DuplicateJob(LorikeetError):
-    """A job of this id is already stored."""
+    """A job with this id exists."""
 
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(f"job {job_id} exists already, in state {state}")
         self.state = state
 
 
-class QueueFull(LorikeetError):
-    """A limit on waiting jobs is reached."""
+class ReachedLimit(StrEnum):
+    """Limit of the queue that a job would exceed."""
 
-    def __init__(self, which: str, waiting: int) -> None:
-        super().__init__(f"the queue is full ({which}: {waiting} waiting)")
-        self.which = which
-        self.waiting = waiting
+    POOL = "pool"
+    """Waiting jobs of the pool."""
+    ADAPTER = "adapter"
+    """Waiting jobs of one adapter version."""
+    TENANT = "tenant"
+    """Waiting jobs of one tenant."""
+    MEMORY = "memory"
+    """Redis' memory."""
+    POOL_BYTES = "bytes of the pool"
+    """Bytes of the pool's unfinished requests."""
+    TENANT_BYTES = "bytes of the tenant"
+    """Bytes of one tenant's unfinished requests."""
+
+
+class QueueFull(LorikeetError):
+    """The queue doesn't accept a job because a limit is reached."""
+
+    def __init__(self, limit: ReachedLimit, num_waiting: int) -> None:
+        super().__init__(f"the queue is full ({limit}: {num_waiting} waiting)")
+        self.limit = limit
+        self.num_waiting = num_waiting
 
 
 class EngineBroken(LorikeetError):
-    """The engine can't compute any more, such as after an error of its device."""
+    """The engine can't compute any more, such as after a device error."""
 
 
 class EngineStalled(EngineBroken):
-    """The engine finishes no step, and can't be stopped: only the process' end helps."""
+    """The engine finishes no step and can't be interrupted, so the process has to exit."""
 
 
 class ModelRejected(LorikeetError):
@@ -178,15 +199,15 @@ class AdapterRejected(LorikeetError):
 
 
 class StoreFailed(AdapterRejected):
-    """The worker's store can't take an adapter's files, such as on a full disk."""
+    """The worker's store can't hold an adapter's files, such as on a full disk."""
 
 
 class GrammarRejected(LorikeetError):
-    """What an answer must follow can't be enforced; says which part of it."""
+    """The schema of an answer can't be enforced. The message names the part at fault."""
 
 
 class JobFailed(LorikeetError):
-    """Ends one job, or one request before it became a job."""
+    """Ends one job, or one request before it becomes a job."""
 
     def __init__(self, error: JobError) -> None:
         super().__init__(error.message)

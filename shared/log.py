@@ -1,4 +1,4 @@
-"""Log lines: one event a line, with its fields, for people on a terminal and JSON elsewhere."""
+"""Log output: one event per line, readable on a terminal and JSON elsewhere."""
 
 import logging
 import sys
@@ -7,9 +7,9 @@ import structlog
 
 
 def configure_logging(level: str, *, process: str) -> None:
-    """Send log lines of at least `level` to standard error, each with the process' name.
+    """Write log lines of at least `level` to standard error, each with the name of the process.
 
-    Changes the logging of the whole process; call it once, at start.
+    Changes the logging of the whole process. Call it once, at start.
     """
     structlog.contextvars.bind_contextvars(process=process)
     renderer: structlog.typing.Processor = (

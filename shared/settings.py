@@ -1,26 +1,30 @@
-"""What can be set, one frozen class per process; read once at start and passed down.
+"""Settings of the processes: one frozen class each, read once at start and passed down.
 
-A value comes from its command-line flag, else from the variable `LORIKEET_<NAME>`, else from the
-default here. Unknown `LORIKEET_` variables and bad values stop the start.
+A value comes from its command-line flag, else from the environment variable `LORIKEET_<NAME>`,
+else from the default here. Unknown `LORIKEET_` variables and invalid values prevent the start.
+The field descriptions are the help texts of the flags and the table in ops/docs/settings.md.
 """
 
 import os
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.adapter_flags import parse_adapter_flags
 from shared.errors import SettingsError
 
 ENV_PREFIX = "LORIKEET_"
 MAX_NUMBER = 10**9
-"""Products of it with milliseconds or bytes stay exact in JSON and in Redis' scripts."""
+"""Largest number that any setting accepts. Its products with 1,000 (milliseconds) or 2^20 (bytes)
+are exact in JSON and in Lua."""
 MAX_THREADS = 4096
 
-# Kubernetes gives every container such variables for each Service: of a Service `lorikeet`, or
-# `lorikeet-redis`, they look like ours.
+# Kubernetes sets variables of this form in every container, for each Service. Those of a Service
+# named `lorikeet` or `lorikeet-redis` begin like the variables of the settings.
 _SERVICE_NAME = re.compile(
     rf"{ENV_PREFIX}([A-Z0-9_]+_)?"
     r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -28,26 +32,37 @@ _SERVICE_NAME = re.compile(
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
+def _number(default: int, description: str, *, least: int = 1) -> Any:
+    return Field(default, ge=least, le=MAX_NUMBER, description=description)
+
+
+def _seconds(default: float, description: str, *, least: float = 0.1) -> Any:
+    return Field(default, ge=least, le=MAX_NUMBER, allow_inf_nan=False, description=description)
+
+
 class PoolSettings(BaseSettings):
-    """What every process needs: where Redis is, and which pool of it."""
+    """Settings of every process: the Redis server and the pool."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        description="Redis or Valkey; rediss:// for TLS, "
-        "redis+sentinel://host1:26379,host2:26379/service for Sentinel",
+        description="URL of Redis or Valkey: redis://, rediss:// for TLS, or "
+        "redis+sentinel://HOST1:26379,HOST2:26379/SERVICE for Sentinel.",
     )
     durability: Literal["default", "strict"] = Field(
         "default",
-        description="strict: acknowledge requests and claims once they outlive power loss and "
-        "failover of Redis",
+        description="When a request or claim is acknowledged: default, as soon as Redis has it; "
+        "strict, once it also survives a power loss and failover of Redis.",
     )
     pool: str = Field(
-        "main", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="one base model and its workers"
+        "main",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Name of the pool, which is one base model and its workers. Several pools can "
+        "share a Redis.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe log lines shown"
+        "info", description="Lowest severity of the log lines that are written."
     )
 
 
@@ -56,92 +71,78 @@ def _words(value: Any) -> Any:
 
 
 class ApiSettings(PoolSettings):
-    """The front end."""
+    """Settings of a front end."""
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. An address that other machines can reach needs API "
+        "keys or --allow-anonymous.",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
-        description="key, or tenant:key, that clients must send; the variable takes several, "
-        "separated by commas or spaces",
+        description="Key that clients must send: KEY or TENANT:KEY. Repeat the flag for several "
+        "keys; the variable separates them by commas or spaces.",
     )
-    api_key_file: Path | None = Field(None, description="file of such keys, one a line")
+    api_key_file: Path | None = Field(
+        None, description="File with further API keys, one per line: KEY or TENANT:KEY."
+    )
     metrics_key: SecretStr | None = Field(
-        None, description="key that opens /metrics, and nothing else; for Prometheus"
+        None, description="Key that gives access to /metrics only, for Prometheus."
     )
     allow_anonymous: bool = Field(
-        False, description="serve all who reach --host, without keys; for closed networks"
+        False,
+        description="Serve every client that reaches --host, without keys. Only for closed "
+        "networks.",
     )
-    port: int = Field(23333, ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    max_body_bytes: int = Field(
-        4_000_000, ge=1024, le=MAX_NUMBER, description="largest request body"
+    port: int = Field(23333, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    max_body_bytes: int = _number(
+        4_000_000,
+        "Maximum size of a request body in bytes. A larger one is refused with 413.",
+        least=1024,
     )
-    max_header_bytes: int = Field(
+    max_header_bytes: int = _number(
         32_768,
-        ge=1024,
-        le=MAX_NUMBER,
-        description="largest request line and headers together, then 431",
+        "Maximum size of request line and headers together, in bytes. "
+        "A larger one is refused with 431.",
+        least=1024,
     )
-    max_connections: int = Field(
-        4096, ge=1, le=MAX_NUMBER, description="connections of one front end, then 503"
+    max_connections: int = _number(
+        4096, "Maximum number of connections of one front end. Further ones are refused with 503."
     )
-    header_timeout_s: float = Field(
-        10,
-        ge=0.1,
-        le=MAX_NUMBER,
-        allow_inf_nan=False,
-        description="time for a request's headers to arrive, then 408",
+    header_timeout_s: float = _seconds(
+        10, "Time limit in seconds for receiving a request's headers, then 408."
     )
-    body_timeout_s: float = Field(
-        60,
-        ge=0.1,
-        le=MAX_NUMBER,
-        allow_inf_nan=False,
-        description="time for a request's body to arrive, then 408",
+    body_timeout_s: float = _seconds(
+        60, "Time limit in seconds for receiving a request's body, then 408."
     )
-    send_timeout_s: float = Field(
-        30,
-        ge=0.1,
-        le=MAX_NUMBER,
-        allow_inf_nan=False,
-        description="a client that takes nothing of its answer for this long is cut off",
+    send_timeout_s: float = _seconds(
+        30, "Seconds after which a client that doesn't read its answer is disconnected."
     )
-    max_waiting: int = Field(
-        10_000, ge=1, le=MAX_NUMBER, description="waiting jobs of the pool, then 429"
+    max_waiting: int = _number(
+        10_000, "Maximum number of waiting jobs of the pool. Further requests are refused with 429."
     )
-    max_waiting_adapter: int = Field(
-        5_000, ge=1, le=MAX_NUMBER, description="waiting jobs of one adapter, then 429"
+    max_waiting_adapter: int = _number(
+        5_000,
+        "Maximum number of waiting jobs of one adapter. Further requests are refused with 429.",
     )
-    max_waiting_tenant: int = Field(
-        5_000, ge=1, le=MAX_NUMBER, description="waiting jobs of one tenant, then 429"
+    max_waiting_tenant: int = _number(
+        5_000,
+        "Maximum number of waiting jobs of one tenant. Further requests are refused with 429.",
     )
-    max_waiting_mb: int = Field(
+    max_waiting_mb: int = _number(
         1024,
-        ge=1,
-        le=MAX_NUMBER,
-        description="MiB of unfinished requests of the pool, then 429; at most half of Redis' "
-        "memory",
+        "Maximum size of the pool's unfinished requests in MiB, and never more than half of Redis' "
+        "memory. Further requests are refused with 429.",
     )
-    max_waiting_tenant_mb: int = Field(
+    max_waiting_tenant_mb: int = _number(
         256,
-        ge=1,
-        le=MAX_NUMBER,
-        description="MiB of unfinished requests of one tenant, then 429; at most a quarter of "
-        "Redis' memory",
+        "Maximum size of one tenant's unfinished requests in MiB, and never more than a quarter "
+        "of Redis' memory. Further requests are refused with 429.",
     )
-    deadline_s: float = Field(
-        600,
-        ge=0.1,
-        le=MAX_NUMBER,
-        allow_inf_nan=False,
-        description="time from acceptance to answer, then 504",
+    deadline_s: float = _seconds(
+        600, "Time limit in seconds from accepting a request to the end of its answer, then 504."
     )
-    retain_s: float = Field(
-        600,
-        ge=1,
-        le=MAX_NUMBER,
-        allow_inf_nan=False,
-        description="how long a finished job can be looked up",
-    )
+    retain_s: float = _seconds(600, "Seconds for which a finished job can be looked up.", least=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -152,99 +153,128 @@ class ApiSettings(PoolSettings):
 
 
 class WorkerSettings(PoolSettings):
-    """One worker: one engine, one base model, any number of adapters."""
+    """Settings of a worker, which runs one engine with one base model and its adapters."""
 
-    model: str = Field(description="base model: a folder, a hub id, or `demo`")
+    model: str = Field(description="Base model: a folder, a hub id (ORG/REPO), or demo.")
     served_name: str | None = Field(
-        None, description="the base model's name; by default its folder's or hub id"
+        None,
+        description="Name by which clients request the base model. By default its folder's name "
+        "or its hub id.",
     )
     adapters: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
-        description="name=folder or name=org/repo; one bare path takes its folder's name; "
-        "several are separated by spaces",
+        description="Adapters to serve, separated by spaces: NAME=FOLDER, NAME=ORG/REPO, or a "
+        "path whose last part is the name.",
     )
     tool_call_parser: Literal["auto", "hermes", "llama3_json", "none"] = Field(
-        "auto", description="how the model writes tool calls; auto asks its chat template"
+        "auto",
+        description="Form in which the model writes tool calls. auto detects it in the chat "
+        "template.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    device: str = Field(
+        "auto",
+        description="Device of the engine, such as cpu, cuda or cuda:1. auto selects the first "
+        "GPU, or the CPU if there is none.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="weights, activations and KV cache; auto is bfloat16"
+        "auto", description="Type of weights, activations and KV cache. auto means bfloat16."
     )
-    max_num_seqs: int = Field(64, ge=1, le=MAX_NUMBER, description="sequences computed together")
-    max_num_batched_tokens: int = Field(
-        512, ge=16, le=MAX_NUMBER, description="tokens per engine step"
+    max_num_seqs: int = _number(
+        64,
+        "Maximum number of sequences in a batch. "
+        "A higher value increases the throughput and slows each answer.",
+    )
+    max_num_batched_tokens: int = _number(
+        512,
+        "Maximum number of tokens per engine step. "
+        "A higher value speeds up long prompts and delays running answers.",
+        least=16,
     )
     max_model_len: int | None = Field(
-        None, ge=8, le=MAX_NUMBER, description="context length; by default the model's"
+        None,
+        ge=8,
+        le=MAX_NUMBER,
+        description="Context length in tokens, at most the model's. By default the model's.",
     )
-    kv_cache_mb: int = Field(
-        2048, ge=1, le=MAX_NUMBER, description="memory for the KV cache, in MiB"
+    kv_cache_mb: int = _number(
+        2048, "Memory for the KV cache, in MiB. It limits how many tokens run at once."
     )
     prefix_cache: bool = Field(
-        True, description="share the KV cache of equal beginnings, per adapter and tenant"
+        True,
+        description="Reuse the KV cache of equal prompt beginnings, per adapter and tenant.",
     )
-    adapter_memory_mb: int = Field(
-        1024, ge=1, le=MAX_NUMBER, description="memory for resident adapters, in MiB"
+    adapter_memory_mb: int = _number(
+        1024, "Memory for resident adapters, in MiB. Increase it if adapters are often evicted."
     )
-    adapter_host_mb: int = Field(
+    adapter_host_mb: int = _number(
         1024,
-        ge=0,
-        le=MAX_NUMBER,
-        description="host memory for copies of adapters that are quickly resident again, in MiB; "
-        "on CPUs as much more for resident ones",
+        "Host memory for adapters that can become resident quickly, in MiB. On a CPU "
+        "it is added to --adapter-memory-mb.",
+        least=0,
     )
     adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
-        description="folder whose adapters clients may load at run time, or hub:ORG for those of "
-        "an organisation of the Hugging Face hub; by default the parents of the folders in "
-        "--adapters",
+        description="Folder, or hub:ORG for an organisation of the Hugging Face hub, from which "
+        "clients may load adapters at run time. By default the parent folders of --adapters.",
     )
     adapter_store: Path | None = Field(
         None,
-        description="folder for copies of adapters' files, so that a version outlives its source; "
-        "by default in ~/.cache/lorikeet",
+        description="Folder for copies of adapter files, so that a version stays available when "
+        "its source changes. By default in ~/.cache/lorikeet.",
     )
-    adapter_store_mb: int = Field(
-        10_240, ge=1, le=MAX_NUMBER, description="disk space for these copies, in MiB"
-    )
+    adapter_store_mb: int = _number(10_240, "Maximum size of --adapter-store, in MiB.")
     threads: int | None = Field(
-        None, ge=1, le=MAX_THREADS, description="CPU threads of the engine; by default all"
+        None,
+        ge=1,
+        le=MAX_THREADS,
+        description="CPU threads of the engine. By default one per available core.",
     )
     lease_ms: int = Field(
-        # What a dead worker showed last is read from reply streams, which keep a minute.
+        # A dead worker's last tokens are read from reply streams, which are kept for a minute.
         6000,
         ge=300,
         le=20_000,
-        description="a worker silent for this long is given up",
+        description="Milliseconds without a heartbeat after which a worker is given up and its "
+        "jobs run elsewhere.",
     )
-    stall_s: float = Field(
+    stall_s: float = _seconds(
         60,
-        ge=0.1,
-        le=MAX_NUMBER,
-        allow_inf_nan=False,
-        description="a worker whose engine finishes no step for this long ends, to start anew",
+        "Seconds without a finished engine step after which the worker exits, so that "
+        "its supervisor restarts it.",
     )
-    drain_s: float = Field(
+    drain_s: float = _seconds(
         30,
-        ge=0,
-        le=MAX_NUMBER,
-        allow_inf_nan=False,
-        description="on SIGTERM, time to finish running jobs before they are handed on",
+        "Seconds that running jobs have to finish after SIGTERM. Other workers continue the rest.",
+        least=0,
     )
+
+    @cached_property
+    def adapter_sources(self) -> dict[str, str]:
+        """Source of each adapter of `adapters` by name: a folder's full path, or a hub id."""
+        return parse_adapter_flags(self.adapters)
+
+    @model_validator(mode="after")
+    def _check_adapters(self) -> "WorkerSettings":
+        _ = self.adapter_sources  # raises SettingsError before the process does anything else
+        return self
 
 
 class ControlSettings(PoolSettings):
-    """The control process: reaps dead workers when no worker is left to do it."""
+    """Settings of a control process, which reaps dead workers when no worker is left to do it."""
 
 
 S = TypeVar("S", bound=PoolSettings)
 
 
 def load_settings(cls: type[S], **given: Any) -> S:
-    """Settings of class `cls` from the flags `given` (None: not given) and the environment.
+    """Return settings of class `cls` from flags and the environment.
+
+    Args:
+        cls: class of the settings.
+        given: values of flags by setting; None if the flag isn't given.
 
     Raises:
-        SettingsError: a value is bad, or a LORIKEET_ variable is unknown; the message names it.
+        SettingsError: a value is invalid or a LORIKEET_ variable is unknown. The message names it.
     """
     _refuse_unknown_variables()
     try:
@@ -257,7 +287,7 @@ def _refuse_unknown_variables() -> None:
     known = {ENV_PREFIX + name.upper() for cls in _ALL for name in cls.model_fields}
     for name, value in os.environ.items():
         if name.startswith(ENV_PREFIX) and name not in known and not _is_of_service(name, value):
-            raise SettingsError(f"unknown environment variable {name}")
+            raise SettingsError(f"unknown environment variable {name}: correct or remove it")
 
 
 def _is_of_service(name: str, value: str) -> bool:
@@ -273,10 +303,10 @@ def _describe(error: Any) -> str:
 
 
 def flag_of(name: str) -> str:
-    """The flag that gives the setting `name`."""
+    """Return the command-line flag of the setting `name`."""
     return "--" + _FLAG_NAMES.get(name, name).replace("_", "-")
 
 
 _FLAG_NAMES = {"api_keys": "api_key", "adapter_roots": "adapter_root"}
-"""Flags that are given once for each value."""
+"""Flags of settings with several values that take one value each, and may be repeated."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)

@@ -1,8 +1,8 @@
-"""What every test may ask for: a real Redis, and a pool of its own in it."""
+"""Fixtures for all tests: a real Redis, and a pool in it for each test."""
 
 import os
 
-# Tiny models lose by threads, and torch's threads spin when others need the cores.
+# Threads slow tiny models down, and torch's threads spin while other processes need the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import uuid
@@ -17,16 +17,20 @@ import structlog
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.residency import ResidencyStore
 
-# The machine may be busy with anything else: a slow example says nothing about the code.
+pytest_plugins = ["left_out"]
+
+# A slow example says nothing about the code, since the machine may be busy.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
 
 
 @pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
-    """A test that starts a process' logging leaves none of it to the next."""
+    """Reset logging after each test."""
     yield
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
@@ -34,13 +38,13 @@ def fresh_logging() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Copies of tests' adapters don't stay in the user's cache."""
+    """Keep copies of adapters in a temporary folder instead of the user's cache."""
     os.environ["LORIKEET_ADAPTER_STORE"] = str(tmp_path_factory.mktemp("adapter-store"))
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """REDIS_URL, else a server that ends with the tests."""
+    """REDIS_URL, or the URL of a server that is stopped after the tests."""
     if url := os.environ.get("REDIS_URL"):
         yield url
         return
@@ -51,7 +55,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def pool() -> str:
-    """A pool that no other test uses."""
+    """Name of a pool that no other test uses."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
@@ -62,7 +66,7 @@ def keys(pool: str) -> Keys:
 
 @pytest.fixture
 async def redis(redis_url: str, keys: Keys) -> AsyncIterator[Redis]:
-    """A client; the pool's keys are gone after the test."""
+    """Client of Redis. The pool's keys are deleted after the test."""
     client = connect(redis_url)
     yield client
     async for key in client.scan_iter(match=f"{keys.prefix}*", count=1000):
@@ -71,13 +75,23 @@ async def redis(redis_url: str, keys: Keys) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def queue(redis: Redis, keys: Keys) -> Queue:
-    return Queue(redis, keys)
+def residency(redis: Redis, keys: Keys) -> ResidencyStore:
+    return ResidencyStore(redis, keys)
+
+
+@pytest.fixture
+def queue(redis: Redis, keys: Keys, residency: ResidencyStore) -> Queue:
+    return Queue(redis, keys, residency=residency)
+
+
+@pytest.fixture
+def views(redis: Redis, keys: Keys) -> PoolViews:
+    return PoolViews(redis, keys)
 
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., EmbeddedRedis]]:
-    """Starts servers that the test may fill, stop or configure."""
+    """Return a function that starts servers, which the test may fill, stop or configure."""
     servers: list[EmbeddedRedis] = []
 
     def start(directory: Path | None = None, **options: Any) -> EmbeddedRedis:
@@ -91,13 +105,13 @@ def start_server() -> Iterator[Callable[..., EmbeddedRedis]]:
 
 @pytest.fixture
 def own_server(start_server: Callable[..., EmbeddedRedis]) -> EmbeddedRedis:
-    """A server for one test."""
+    """Server for one test."""
     return start_server()
 
 
 @pytest.fixture
 async def open_client() -> AsyncIterator[Callable[[str], Redis]]:
-    """Connects to servers other than the common one."""
+    """Return a function that connects to other servers than `redis_url`."""
     clients: list[Redis] = []
 
     def open_one(url: str) -> Redis:

@@ -1,12 +1,11 @@
-"""Jobs, events, results and worker descriptions to JSON and back.
+"""Encodes jobs, events, results and worker descriptions as JSON, and decodes them.
 
-The wire form is plain JSON, so that redis-cli shows it readably. Field names on the wire
-equal the attribute names, except for `try_`, which is `try` there.
+Field names on the wire equal the attribute names, except for `try_`, which is `try` there.
 
-Processes of two releases share a Redis while a pool is upgraded, so each reads what the other
-writes: a new field has a default, which stands for it in older messages, and a field that isn't
-known is dropped. What older processes would misread needs another protocol version, which one
-release learns to read and the next one writes.
+During an upgrade, processes of two releases share a Redis, and each decodes the messages of the
+other. A new field therefore has a default, which applies to older messages, and unknown fields are
+dropped. A change that older processes would misread needs a new protocol version: one release
+reads it, and only the next one writes it.
 """
 
 from collections.abc import Iterable
@@ -25,21 +24,21 @@ from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from shared.protocol.workers import WorkerInfo
 
 PROTOCOL_VERSION = 1
-"""What is written."""
+"""Version of the messages that this release writes."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
-"""What is read: the last version as well."""
+"""Versions that this release reads, which include the previous one."""
 
 
 def encode_job(job: Job) -> bytes:
-    """The job as JSON, with the protocol version."""
+    """Return the job as JSON, with the protocol version."""
     return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(job)})
 
 
 def decode_job(raw: bytes | str) -> Job:
-    """The job in `raw`.
+    """Return the job in `raw`.
 
     Raises:
-        ProtocolMismatch: another protocol version wrote it.
+        ProtocolMismatch: it has another protocol version.
     """
     wire = _checked(raw)
     sampling = wire.pop("sampling")
@@ -57,31 +56,31 @@ def decode_job(raw: bytes | str) -> Job:
 
 
 def encode_events(events: Iterable[Event]) -> bytes:
-    """One message: the events of one step for one API process."""
+    """Return events for one front end as one message."""
     wire = [_event_to_wire(event) for event in events]
     return orjson.dumps({"v": PROTOCOL_VERSION, "events": wire})
 
 
 def decode_events(raw: bytes | str) -> list[Event]:
-    """The events of one message, oldest first.
+    """Return the events of one message, oldest first.
 
     Raises:
-        ProtocolMismatch: another protocol version wrote it.
+        ProtocolMismatch: it has another protocol version.
     """
     return [_event_from_wire(wire) for wire in _checked(raw)["events"]]
 
 
 def encode_result(result: Result) -> bytes:
-    """The finished job as JSON, with the protocol version."""
+    """Return the result of a job as JSON, with the protocol version."""
     wire = {"v": PROTOCOL_VERSION, **asdict(replace(result, choices=()))}
     return orjson.dumps(wire | {"choices": [_choice_to_wire(choice) for choice in result.choices]})
 
 
 def decode_result(raw: bytes | str) -> Result:
-    """The finished job in `raw`.
+    """Return the result of a job in `raw`.
 
     Raises:
-        ProtocolMismatch: another protocol version wrote it.
+        ProtocolMismatch: it has another protocol version.
     """
     wire = _checked(raw)
     return Result(
@@ -97,23 +96,30 @@ def decode_result(raw: bytes | str) -> Result:
             for c in wire["choices"]
         ),
         usage=_usage(wire["usage"]),
-        error=_error(wire["error"]),
+        error=decode_job_error(wire["error"]),
     )
 
 
 def encode_worker_info(info: WorkerInfo) -> bytes:
-    """The worker's description as JSON, with the protocol version."""
+    """Return a worker's description as JSON, with the protocol version."""
     return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(info)})
 
 
 def decode_worker_info(raw: bytes | str) -> WorkerInfo:
-    """The worker's description in `raw`.
+    """Return the worker's description in `raw`.
 
     Raises:
-        ProtocolMismatch: another protocol version wrote it.
+        ProtocolMismatch: it has another protocol version.
     """
     wire = _checked(raw)
     return WorkerInfo(**_known(WorkerInfo, wire))
+
+
+def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
+    """Return the error in a decoded JSON object; None if there is none."""
+    if not wire:
+        return None
+    return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
 
 
 _TYPE_NAMES = {Admitted: "admitted", Tokens: "tokens", Retry: "retry", End: "end"}
@@ -160,7 +166,7 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
                 try_=try_,
                 state=JobState(wire["state"]),
                 usage=_usage(wire.get("usage")),
-                error=_error(wire.get("error")),
+                error=decode_job_error(wire.get("error")),
             )
         case other:
             raise ProtocolMismatch(f"unknown event type {other!r}")
@@ -180,15 +186,15 @@ def _choice_to_wire(choice: Choice) -> dict[str, Any]:
     return wire | _logprobs_to_wire(choice)
 
 
-def _logprobs_to_wire(told: Tokens | Choice) -> dict[str, Any]:
-    """What there is of logprobs; a position is its offset, the chosen token, and the likeliest."""
+def _logprobs_to_wire(source: Tokens | Choice) -> dict[str, Any]:
+    """Return the non-empty logprobs: each position is [offset, chosen token, top tokens...]."""
     return {
         name: [
             [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]
-            for p in getattr(told, name)
+            for p in getattr(source, name)
         ]
         for name in _LOGPROBS
-        if getattr(told, name)
+        if getattr(source, name)
     }
 
 
@@ -206,7 +212,7 @@ def _logprobs(wire: dict[str, Any]) -> dict[str, tuple[PositionLogprobs, ...]]:
 
 def _token_logprob(wire: tuple[str, float | None, Iterable[int] | None]) -> TokenLogprob:
     token, logprob, raw = wire
-    # A list without bytes comes as {} from Redis' scripts.
+    # Lua writes an empty list as {}.
     return TokenLogprob(token=token, logprob=logprob, bytes=None if raw is None else tuple(raw))
 
 
@@ -214,14 +220,8 @@ def _usage(wire: dict[str, int] | None) -> Usage | None:
     return Usage(**_known(Usage, wire)) if wire else None
 
 
-def _error(wire: dict[str, Any] | None) -> JobError | None:
-    if not wire:
-        return None
-    return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
-
-
 def _known(cls: type[Any], wire: dict[str, Any]) -> dict[str, Any]:
-    """The fields that this release knows."""
+    """Return the fields that this release knows."""
     return {f.name: wire[f.name] for f in fields(cls) if f.name in wire}
 
 
@@ -230,6 +230,7 @@ def _checked(raw: bytes | str) -> dict[str, Any]:
     version = wire.pop("v", None)
     if version not in READABLE:
         raise ProtocolMismatch(
-            f"protocol version {version!r}, this process speaks {PROTOCOL_VERSION}"
+            f"the message has protocol version {version!r}, but this process reads only "
+            f"{READABLE.start} to {PROTOCOL_VERSION}; upgrade the older processes"
         )
     return wire

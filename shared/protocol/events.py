@@ -1,4 +1,4 @@
-"""What a job's front end hears of it, in order."""
+"""Events of a job, which a worker publishes to the job's front end in order."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from shared.protocol.results import FinishReason, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """The job is tokenised and fits: from here on it will stream."""
+    """The prompt is tokenized and fits into the context. Tokens will follow."""
 
     job: JobId
     try_: int
@@ -20,7 +20,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """New tokens of one choice, and the text that they made visible."""
+    """New tokens of one choice, and the text that they complete."""
 
     job: JobId
     try_: int
@@ -29,27 +29,29 @@ class Tokens:
     """Position of `ids[0]` among the choice's output tokens."""
     ids: tuple[int, ...]
     text: str
-    """May lag behind the ids: UTF-8 and possible stop strings are held back."""
+    """New text. It may lag behind the ids, by incomplete UTF-8 and possible stop strings."""
     finish: FinishReason | None = None
-    """Set on the choice's last event."""
+    """Reason why the choice ended; set on its last event only."""
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Of `ids`, if the job asks for them; an end-of-sequence token that ends a choice has none."""
+    """Logprobs of `ids`, if the job asks for them. An end-of-sequence token that ends a choice has
+    none."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
-    """Of the prompt's tokens, on the event of index 0, if the job echoes it with logprobs."""
+    """Logprobs of the prompt's tokens, on the event with index 0, if the job echoes its prompt with
+    logprobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """The worker died or gave the job back; what was published up to here stays valid."""
+    """The worker died or released the job. Events that were published before stay valid."""
 
     job: JobId
     try_: int
-    """The try that ended; the next event carries a higher one."""
+    """Try that ended. Events of the next try have a higher number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The one final event of a job."""
+    """The only final event of a job."""
 
     job: JobId
     try_: int

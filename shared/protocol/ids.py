@@ -1,14 +1,24 @@
-"""The ids that cross Redis, as types that don't mix."""
+"""Distinct types for the ids that cross Redis."""
 
 from typing import NewType
 
 JobId = NewType("JobId", str)
-"""128 random bits as 32 hex digits: unguessable."""
+"""128 random bits as 32 hex digits, which can't be guessed."""
 WorkerId = NewType("WorkerId", str)
 """`host:pid:boot-uuid`, never reused."""
 ApiId = NewType("ApiId", str)
-"""Names one API process, and with it its reply stream; never reused."""
+"""Id of one API process and of its reply stream, never reused."""
 InspectionId = NewType("InspectionId", str)
-"""Names one look into an adapter's files."""
+"""Id of one inspection of an adapter's files."""
 AdapterVersion = NewType("AdapterVersion", str)
-"""`name@digest12`: one exact set of weights. The base model has one as well."""
+"""`name@digest12`: one exact set of weights, of an adapter or of the base model."""
+
+CHAT_PREFIX = "chatcmpl-"
+"""Precedes the job id in the id of a chat completion, as in OpenAI's API."""
+COMPLETION_PREFIX = "cmpl-"
+"""Precedes the job id in the id of a completion, as in OpenAI's API."""
+
+
+def job_id_of(given: str) -> JobId:
+    """Return the job id in `given`, which is a job id or the id of an answer."""
+    return JobId(given.removeprefix(CHAT_PREFIX).removeprefix(COMPLETION_PREFIX))

@@ -1,4 +1,4 @@
-"""What a client asked for, as it waits in Redis."""
+"""Jobs: requests as they are stored in Redis."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,117 +11,119 @@ Prompt = str | tuple[int, ...]
 """Text or token ids."""
 
 MAX_LEFT_MS = 10**12
-"""A deadline that nobody lives to see."""
+"""Milliseconds until the deadline of a job without one, about 30 years."""
 
 
 class Endpoint(StrEnum):
-    """Which OpenAI endpoint a job came in through."""
+    """OpenAI endpoint that received a request."""
 
     CHAT = "chat"
-    """/v1/chat/completions: `messages` is set."""
+    """/v1/chat/completions; the job has `messages`."""
     COMPLETIONS = "completions"
-    """/v1/completions: `prompts` is set."""
+    """/v1/completions; the job has `prompts`."""
 
 
 class JobState(StrEnum):
-    """Where a job is. All states after RUNNING are final."""
+    """State of a job. All states after RUNNING are final."""
 
     QUEUED = "queued"
-    """Waits in the queue of its adapter version."""
+    """Waiting in the queue of its adapter version."""
     RUNNING = "running"
     """Claimed by exactly one worker."""
     DONE = "done"
-    """Answered in full."""
+    """Answered completely."""
     FAILED = "failed"
-    """Ended with an error, which the job carries."""
+    """Ended with an error, which is stored with the job."""
     CANCELLED = "cancelled"
-    """Ended by its client."""
+    """Cancelled by its client."""
     EXPIRED = "expired"
     """Its deadline passed before it was answered."""
     DEAD = "dead"
-    """Killed its worker repeatedly while running alone; kept as a dead letter."""
+    """Killed its worker repeatedly while it ran alone. It is kept as a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How tokens are drawn. A draw is a function of (seed, choice, position)."""
+    """Sampling parameters. Each sampled token is a function of (seed, choice, position)."""
 
     seed: int
-    """Always set: the API picks one if the client sends none, so that a moved job goes on alike."""
+    """Always set, so that another worker continues a job identically. The front end picks a seed if
+    the client sends none."""
     temperature: float = 1.0
-    """0 is greedy."""
+    """0 selects the likeliest token."""
     top_p: float = 1.0
     top_k: int = 0
-    """0 keeps all tokens."""
+    """Number of tokens to sample from; 0 keeps all."""
     min_p: float = 0.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """What is added to the logits of token ids."""
+    """(token id, value added to its logit)."""
     min_tokens: int = 0
-    """Output tokens before an end-of-sequence token or a stop string may end the answer."""
+    """Number of output tokens before an end-of-sequence token or a stop string may end a choice."""
     max_tokens: int | None = None
-    """None: as many as the context holds."""
+    """None: up to the end of the context."""
     stop: tuple[str, ...] = ()
     n: int = 1
     ignore_eos: bool = False
     logprobs: int | None = None
-    """How many of the likeliest tokens are told with each token; None: nothing is told."""
+    """Number of likeliest tokens to report with each token; None reports no logprobs."""
     left_out: tuple[str, ...] = ()
-    """Fields that the client didn't send: an adapter may have values of its own for them."""
+    """Names of fields that the client didn't send, for which an adapter may have defaults."""
     json_schema: str | None = None
-    """JSON Schema, as JSON text, that each answer must be valid under; None: any text."""
+    """JSON Schema, as JSON text, that each answer must match; None allows any text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request as it is stored in Redis: OpenAI's fields as sent, and what routes it."""
+    """One request as it is stored in Redis."""
 
     id: JobId
     endpoint: Endpoint
     model: str
-    """The name that the client sent, echoed in the response."""
+    """Model name that the client sent, repeated in the response."""
     version: AdapterVersion
-    """What runs it, resolved when the request was accepted."""
+    """Version that answers it, resolved when the request was accepted."""
     sampling: SamplingParams
     created_s: int
-    """Unix time."""
+    """Unix time in seconds."""
     deadline_ms: int
-    """Milliseconds from enqueueing on."""
+    """Milliseconds from the time of enqueueing."""
     cost: int
-    """Estimated tokens, prompt and answers: what fairness charges and claims reserve."""
+    """Estimated tokens of prompts and answers, which fair queueing charges and claims reserve."""
     reply_to: ApiId
     tenant: str = "default"
     priority: int = 0
-    """Higher runs earlier; one step is worth 1,000 tokens of the fair tag."""
+    """A higher priority runs earlier. One step is worth 1,000 tokens of the fair tag."""
     messages: tuple[dict[str, Any], ...] | None = None
-    """Chat only, as chat templates take them: texts in one piece, arguments of tools as objects."""
+    """Chat only: the messages in the form of chat templates, with joined text parts and with tool
+    arguments as objects."""
     prompts: tuple[Prompt, ...] = ()
     """Completions only."""
     echo: bool = False
     """Completions only: whether each choice's text begins with the prompt."""
     fingerprint: str = ""
-    """Names base and adapter weights to clients, by their digests."""
+    """`system_fingerprint` of the response: digests of the base and adapter weights."""
     tools: ToolUse | None = None
-    """Chat only: what the model may call."""
+    """Chat only: tools that the model may call."""
 
     @property
     def num_choices(self) -> int:
-        """Choices over all prompts; those of prompt i are `i * n` to `i * n + n - 1`."""
+        """Number of choices over all prompts. Prompt i has choices `i * n` to `i * n + n - 1`."""
         return self.sampling.n * max(1, len(self.prompts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedJob:
-    """A job that this worker owns until it finishes or releases it."""
+    """A job that a worker owns until it finishes or releases it."""
 
     job: Job
     try_: int
-    """Fencing token: counts claims of this job, from 1."""
+    """Number of the job's claim, from 1; a fencing token."""
     suspect: bool
-    """Its last worker died holding it: it must run alone."""
-    epoch: int = 0
-    """Random: no other claim of any job has it, whatever Redis forgets. 0 stands for any."""
+    """Whether the job must run alone, because a worker died while it ran the job."""
+    claim_epoch: int = 0
+    """Random id of the claim, unique even if a failover of Redis loses writes. 0 matches any."""
     left_ms: int = MAX_LEFT_MS
-    """From the claim to the job's deadline."""
+    """Milliseconds from the claim to the job's deadline."""

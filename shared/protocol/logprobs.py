@@ -1,26 +1,26 @@
-"""How likely a model found the tokens of a text."""
+"""Log probabilities of tokens."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
-    """A token that stands, or might have stood, at one position."""
+    """A token and its log probability at one position of a text."""
 
     token: str
-    """Its text, with U+FFFD for parts of characters; the name of a special token."""
+    """Text of the token, with U+FFFD for incomplete characters, or the name of a special token."""
     logprob: float | None
-    """Under the model's own distribution. None for the first token of a prompt."""
+    """Log probability in the model's own distribution; None for the first token of a prompt."""
     bytes: tuple[int, ...] | None
-    """Its text in UTF-8, which may be part of a character; None for a special token."""
+    """Text of the token as UTF-8, possibly part of a character; None for a special token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionLogprobs:
-    """One position of a text."""
+    """Log probabilities at one position of a text."""
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...]
-    """The likeliest tokens, best first; as many as were asked for."""
+    """Likeliest tokens, best first; `SamplingParams.logprobs` of them."""
     offset: int
-    """Characters of the choice's text before the token."""
+    """Number of characters of the choice's text before the token."""

@@ -1,4 +1,4 @@
-"""How a job ended, as Redis keeps it."""
+"""Results of jobs as they are stored in Redis."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,12 +10,12 @@ from shared.protocol.logprobs import PositionLogprobs
 
 
 class FinishReason(StrEnum):
-    """Why a choice ended, in OpenAI's words."""
+    """Reason why a choice ended, as in OpenAI's API."""
 
     STOP = "stop"
-    """End-of-sequence token or stop string."""
+    """An end-of-sequence token or a stop string."""
     LENGTH = "length"
-    """`max_tokens` or the model's context is used up."""
+    """`max_tokens` or the end of the context is reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,24 +25,25 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
-    """Of the prompts', those that needn't be computed, as an earlier request had them."""
+    """Prompt tokens that were taken from the prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One finished answer."""
+    """One finished choice."""
 
     text: str
     finish: FinishReason
     ids: tuple[int, ...]
     logprobs: tuple[PositionLogprobs, ...] = ()
+    """Logprobs of `ids`, as in `Tokens`."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
-    """Both as in `Tokens`."""
+    """Logprobs of the prompt's tokens, as in `Tokens`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What `res:<id>` keeps of a finished job."""
+    """Result of a job, stored in `res:<id>`."""
 
     job: JobId
     state: JobState

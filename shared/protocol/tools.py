@@ -1,4 +1,4 @@
-"""Tools that a model may call, and the forms in which models write such calls."""
+"""Tools that a model may call, and the forms in which models write calls."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,14 +6,14 @@ from typing import Any
 
 
 class ToolForm(StrEnum):
-    """How a model writes that it calls a tool; its chat template teaches it one of these."""
+    """Form of a model's tool calls, which its chat template describes."""
 
     HERMES = "hermes"
-    """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, anywhere, any number of them:
-    Hermes, Qwen 2.5 and 3 and others."""
+    """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, any number of times in an answer.
+    Used by Hermes, Qwen 2.5, Qwen 3 and others."""
     LLAMA3_JSON = "llama3_json"
-    """`{"name": ..., "parameters": {...}}` in place of an answer, several parted by semicolons:
-    Llama 3.1 and later."""
+    """`{"name": ..., "parameters": {...}}` instead of an answer, several separated by semicolons.
+    Used by Llama 3.1 and later."""
 
 
 HERMES_OPEN, HERMES_CLOSE = "<tool_call>", "</tool_call>"
@@ -21,30 +21,30 @@ LLAMA3_SEPARATOR = ";"
 
 
 class ToolChoice(StrEnum):
-    """Whether an answer must call tools."""
+    """Whether an answer must contain tool calls."""
 
     AUTO = "auto"
-    """The model decides."""
+    """The model decides whether to call tools."""
     REQUIRED = "required"
-    """It must call at least one."""
+    """The answer must contain at least one call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse:
-    """The tools of one request; there is none of it when no call is wanted."""
+    """Tools of one request. A request that allows no calls has none."""
 
     tools: tuple[dict[str, Any], ...]
-    """As sent: `{"type": "function", "function": {...}}`; what the chat template shows."""
+    """Tools as the client sent them: `{"type": "function", "function": {...}}`."""
     form: ToolForm
     choice: ToolChoice = ToolChoice.AUTO
     name: str | None = None
-    """The only tool that may be called, if the client named one."""
+    """Name of the only tool that may be called, if the client named one."""
     is_parallel: bool = True
-    """Whether one answer may hold several calls."""
+    """Whether one answer may contain several calls."""
 
     @property
     def names(self) -> frozenset[str]:
-        """What may be called."""
+        """Names of the tools that may be called."""
         if self.name is not None:
             return frozenset((self.name,))
         return frozenset(tool["function"]["name"] for tool in self.tools)

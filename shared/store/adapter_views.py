@@ -1,63 +1,60 @@
-"""What operators see of adapters: versions, what they were used for, and where they are."""
+"""Views of adapters for operators: versions, usage and loading workers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.store.chunks import chunks
-from shared.store.connection import Redis, redis_errors
+from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
-from shared.store.registry import Adapter, read_adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionView:
-    """One version, and what it was used for since it was registered."""
+    """One version, and its usage since it was registered."""
 
     adapter: Adapter
     requests: int
     tokens: int
-    """Prompts and answers."""
+    """Tokens of prompts and answers."""
     used_ms: int | None
-    """Unix time of the last request's end."""
+    """Unix time in milliseconds at which its last request ended."""
     waiting: int
-    """Jobs in its queue."""
+    """Number of jobs in its queue."""
     loader: WorkerId | None
-    """Who reads it right now."""
+    """Worker that is loading it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterView:
-    """One name: its current version, and the previous ones in the order of rollbacks."""
+    """One name: its current version, and its previous versions in the order of rollbacks."""
 
     current: VersionView
     previous: tuple[VersionView, ...]
 
 
 class AdapterViews:
-    """Reads the registry of one pool; two round trips for each few hundred adapters."""
+    """Reads the registry of one pool, with two round trips per `CHUNK` adapters."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
     async def adapters(self) -> list[AdapterView]:
-        """Every adapter that has a name, by name."""
-        with redis_errors():
-            raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
+        """Return a view of every registered name, sorted by name."""
+        raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
         views: list[AdapterView] = []
         for names in chunks(sorted(name.decode() for name in raw)):
             views += await self._views(names)
         return views
 
     async def adapter(self, name: str) -> AdapterView | None:
-        """The adapter of this name."""
+        """Return the view of one name; None if it isn't registered."""
         return next(iter(await self._views([name])), None)
 
     async def retired(self) -> list[VersionView]:
-        """Versions that no name refers to, and that wait for their last jobs to end."""
-        with redis_errors():
-            raw = await self._redis.zrange(self._keys.retired, 0, -1)
+        """Return versions without a name, which are kept until their last jobs end."""
+        raw = await self._redis.zrange(self._keys.retired, 0, -1)
         versions = [AdapterVersion(version.decode()) for version in raw]
         views: list[VersionView] = []
         for some in chunks(versions):
@@ -66,12 +63,11 @@ class AdapterViews:
         return views
 
     async def _views(self, names: Sequence[str]) -> list[AdapterView]:
-        with redis_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipe.hget(self._keys.adapter(name), "version")
-                pipe.lrange(self._keys.previous(name), 0, -1)
-            flat = await pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(self._keys.adapter(name), "version")
+            pipe.lrange(self._keys.previous(name), 0, -1)
+        flat = await pipe.execute()
         listed = [
             [AdapterVersion(raw.decode()) for raw in (current, *previous)]
             for current, previous in zip(flat[::2], flat[1::2], strict=True)
@@ -90,13 +86,12 @@ class AdapterViews:
     async def _versions(
         self, versions: Sequence[AdapterVersion]
     ) -> Mapping[AdapterVersion, VersionView]:
-        with redis_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for version in versions:
-                pipe.hgetall(self._keys.version(version))
-                pipe.zcard(self._keys.queue(version))
-                pipe.get(self._keys.loading(version))
-            flat = await pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for version in versions:
+            pipe.hgetall(self._keys.version(version))
+            pipe.zcard(self._keys.queue(version))
+            pipe.get(self._keys.loading(version))
+        flat = await pipe.execute()
         rows = zip(versions, flat[::3], flat[1::3], flat[2::3], strict=True)
         return {
             version: _view(fields, waiting, loader)
@@ -108,7 +103,7 @@ class AdapterViews:
 def _view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:
     used_ms = fields.get(b"used_ms")
     return VersionView(
-        adapter=read_adapter(fields),
+        adapter=decode_adapter(decode_hash(fields)),
         requests=int(fields.get(b"requests", 0)),
         tokens=int(fields.get(b"tokens", 0)),
         used_ms=int(used_ms) if used_ms else None,

@@ -1,17 +1,19 @@
-"""Connections to Redis, with a time limit on every wait.
+"""Redis client with a time limit on every call and one error for a Redis that can't serve.
 
-redis-py 5 has neither time limits nor retries by default. Claims and publications must not be
-retried blindly (a lost reply would claim twice), so the client here doesn't retry; whoever may
-repeat a call says so where it is called.
+redis-py 5 has neither time limits nor retries by default. A lost reply to a claim or a publication
+can't be told from a lost call, and repeating these calls isn't safe, so the client never retries.
+Callers that may repeat a call use `shared.store.retry`.
 """
 
+import asyncio
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis.asyncio as aioredis
+from redis.asyncio.client import Pipeline as BasePipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -23,16 +25,22 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from shared.errors import RedisUnavailable, SettingsError
 from shared.store.sentinel import FORM, is_sentinel_url, sentinel_pool
 
+CHUNK = 500
+"""Default number of items per round trip, which then takes milliseconds."""
+
 CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0
-"""Longest BLOCK of any call; the socket waits three seconds longer."""
+"""Longest time for which any call asks Redis to block."""
+TIMEOUT_S = MAX_BLOCK_S + 3.0
+"""Default time limit of a command or pipeline, beside the time for which it asks Redis to block."""
+BLOCKING = {"BLPOP", "XREAD"}
 
-REDIS_DOWN = (RedisConnectionError, RedisTimeoutError, OSError)
-"""What redis-py raises while the server can't be reached."""
+CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OSError)
+"""Errors that redis-py raises while the server can't be reached."""
 
 REFUSALS = (
     "BUSY ",  # a script runs for seconds; BUSYGROUP and BUSYKEY are something else
-    "UNBLOCKED ",  # it became a replica, or somebody ended our wait
+    "UNBLOCKED ",  # the server became a replica, or an operator unblocked the client
     "LOADING",
     "MISCONF",
     "MASTERDOWN",
@@ -40,68 +48,156 @@ REFUSALS = (
     "NOREPLICAS",
     "TRYAGAIN",
 )
-"""How a server begins its answer when it is up, but doesn't serve for now."""
+"""First words of the replies of a server that is up but can't serve for now."""
 
 REDIRECTIONS = ("MOVED ", "ASK ")
-"""How a node of a cluster begins its answer when another node has the keys."""
+"""First words of the replies of a cluster node that doesn't have the keys."""
+
+T = TypeVar("T")
 
 MIN_VERSIONS = {"Redis": (7, 0), "Valkey": (7, 2)}
-"""The first ones that know `#!lua` scripts and all the commands in ours."""
-
-Redis = aioredis.Redis
+"""First versions with `#!lua` scripts and with all commands that the scripts call."""
 
 
 class OutOfMemory(RedisUnavailable):
     """Redis refused a write because `maxmemory` is reached."""
 
 
-@contextmanager
-def redis_errors() -> Iterator[None]:
-    """Turn what redis-py raises when Redis is away or refuses to serve into `RedisUnavailable`."""
+class Redis(aioredis.Redis):
+    """redis-py client whose commands and pipelines fail with `RedisUnavailable`.
+
+    A command fails when the server can't be reached, doesn't answer within the time limit, or
+    answers that it can't serve for now. The server may have executed it. Other error replies raise
+    redis-py's `ResponseError`.
+    """
+
+    timeout_s = TIMEOUT_S
+
+    async def initialize(self) -> "Redis":
+        """Connect, if this client has a connection of its own."""
+        async with _reported_errors(self.timeout_s):
+            return await super().initialize()
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute one command within the time limit."""
+        block_s = MAX_BLOCK_S if args[0] in BLOCKING else 0.0
+        async with _reported_errors(self.timeout_s + block_s):
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "Pipeline":
+        """Return a pipeline with the same time limit for all of its commands together."""
+        pipe = Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipe.timeout_s = self.timeout_s
+        return pipe
+
+    def client(self) -> "Redis":
+        """Return a client with the same time limit and one connection of its own."""
+        client = type(self)(connection_pool=self.connection_pool, single_connection_client=True)
+        client.timeout_s = self.timeout_s
+        return client
+
+
+class Pipeline(BasePipeline):
+    """Pipeline of a `Redis`."""
+
+    timeout_s = TIMEOUT_S
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Execute the queued commands within the time limit."""
+        async with _reported_errors(self.timeout_s):
+            return await super().execute(raise_on_error)
+
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command of a watching pipeline within the time limit."""
+        async with _reported_errors(self.timeout_s):
+            return await super().immediate_execute_command(  # type: ignore[no-untyped-call]
+                *args, **options
+            )
+
+
+@asynccontextmanager
+async def _reported_errors(timeout_s: float) -> AsyncIterator[None]:
+    """Limit a call's time and turn its errors into `RedisUnavailable` where Redis can't serve.
+
+    redis-py sends through `asyncio.wait_for`, which before Python 3.12 drops a cancellation that
+    arrives just as the sending completes. A dropped one is raised again here.
+    """
+    task = asyncio.current_task()
+    num_cancellations = task.cancelling() if task else 0
     try:
-        yield
-    except REDIS_DOWN as error:
-        raise RedisUnavailable(f"Redis is out of reach: {error}") from error
+        async with asyncio.timeout(timeout_s):
+            yield
+    except CONNECTION_ERRORS as error:  # a `TimeoutError` is an OSError
+        _raise_if_cancelled(task, num_cancellations)
+        reason = str(error) or f"no answer within {timeout_s:g} s"
+        raise RedisUnavailable(f"Redis is out of reach: {reason}") from error
     except OutOfMemoryError as error:
         raise OutOfMemory(f"Redis is out of memory: {error}") from error
     except ReadOnlyError as error:
         raise RedisUnavailable(f"Redis is a read-only replica: {error}") from error
     except ResponseError as error:
-        raise _refusal(error) from error
+        if refusal := _refusal(str(error)):
+            raise RedisUnavailable(refusal) from error
+        raise
+    _raise_if_cancelled(task, num_cancellations)
 
 
-def _refusal(error: ResponseError) -> Exception:
-    """What `error` means: Redis can't serve us for now, or our command is wrong."""
-    text = str(error)
-    if text.startswith(REDIRECTIONS):
-        return RedisUnavailable(
-            "this Redis is a node of a cluster, and the keys of the pool are in another node: "
-            f"set --redis-url to {text.split()[-1]}"
+def _raise_if_cancelled(task: "asyncio.Task[Any] | None", num_cancellations: int) -> None:
+    if task and task.cancelling() > num_cancellations:
+        raise asyncio.CancelledError
+
+
+def _refusal(reply: str) -> str | None:
+    """Return why the server can't serve for now; None if the command itself is wrong."""
+    if reply.startswith(REDIRECTIONS):
+        return (
+            "this Redis is a node of a cluster, and another node has the keys of the pool: "
+            f"set --redis-url to {reply.split()[-1]}"
         )
-    return RedisUnavailable(f"Redis doesn't serve: {error}") if text.startswith(REFUSALS) else error
+    return f"Redis can't serve for now: {reply}" if reply.startswith(REFUSALS) else None
 
 
-def connect(url: str, *, max_connections: int = 64) -> Redis:
-    """A client for `url`; connects on first use, and again after a break.
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+    """Return `items` in slices of at most `size`, in order.
+
+    No pipeline should occupy Redis or the event loop for long.
+    """
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def decode_hash(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return the fields of a Redis hash as text."""
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
+def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S) -> Redis:
+    """Return a client for `url`, which connects on first use and again after a lost connection.
+
+    Args:
+        url: of a Redis, or of Sentinels.
+        max_connections: calls beyond this number wait for a free connection.
+        timeout_s: time limit of each command and pipeline.
 
     Raises:
         SettingsError: `url` isn't the URL of a Redis, or of Sentinels.
     """
     make_pool = _sentinel_pool if is_sentinel_url(url) else _pool
-    return Redis.from_pool(
-        make_pool(
-            url,
-            max_connections=max_connections,
-            timeout=CONNECT_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=MAX_BLOCK_S + 3.0,
-            retry=Retry(NoBackoff(), 0),
-        )
+    pool = make_pool(
+        url,
+        max_connections=max_connections,
+        timeout=CONNECT_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
     )
+    client = Redis(connection_pool=pool)
+    client.auto_close_connection_pool = True
+    client.timeout_s = timeout_s
+    return client
 
 
 def _pool(url: str, **options: Any) -> aioredis.BlockingConnectionPool:
-    # A Unix socket's connection doesn't take options of TCP.
+    # Connections to a Unix socket don't accept options of TCP.
     if not url.startswith("unix://"):
         options["socket_keepalive"] = True
     try:
@@ -118,20 +214,22 @@ def _sentinel_pool(url: str, **options: Any) -> aioredis.BlockingConnectionPool:
 
 
 async def check_redis(client: Redis, url: str) -> None:
-    """Make sure that Redis answers, is recent enough and would not evict jobs.
+    """Check that Redis answers, is recent enough and can't evict jobs.
 
     Raises:
-        RedisUnavailable: it doesn't, with what to do about it.
+        RedisUnavailable: it doesn't; the message says what to do.
     """
     shown = _without_password(url)
-    with redis_errors():
-        try:
-            await client.ping()
-            server, memory = await client.info("server"), await client.info("memory")
-        except REDIS_DOWN as error:
-            raise RedisUnavailable(
-                f"no Redis at {shown}: {str(error).rstrip('.')}; start one or set --redis-url"
-            ) from None
+    try:
+        await client.ping()
+        server, memory = await client.info("server"), await client.info("memory")
+    except RedisUnavailable as error:
+        if not isinstance(error.__cause__, CONNECTION_ERRORS):
+            raise
+        reason = str(error.__cause__).rstrip(".") or "no answer in time"
+        raise RedisUnavailable(
+            f"no Redis at {shown}: {reason}; start one or set --redis-url"
+        ) from None
     _check_version(server, shown)
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -142,7 +240,7 @@ async def check_redis(client: Redis, url: str) -> None:
 
 
 async def check_redis_at(url: str) -> None:
-    """`check_redis` for who has no client yet.
+    """Run `check_redis` with a client that is closed afterwards.
 
     Raises:
         RedisUnavailable: as `check_redis`.
@@ -159,7 +257,7 @@ def _check_version(info: Mapping[str, Any], shown: str) -> None:
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get(f"{name.lower()}_version", ""))
     needed = MIN_VERSIONS[name]
-    # Some proxies hide the version.
+    # Some proxies hide the version; such a server is accepted.
     if version and tuple(map(int, re.findall(r"\d+", version)[:2])) < needed:
         raise RedisUnavailable(
             f"the server at {shown} is {name} {version}, which is older than "
@@ -168,7 +266,7 @@ def _check_version(info: Mapping[str, Any], shown: str) -> None:
 
 
 def _without_password(url: str) -> str:
-    """`url` as it may stand in a log."""
+    """Return `url` with its password hidden, for logs and messages."""
     password = urlsplit(url).password
     shown = url.replace(f":{password}@", ":***@") if password else url
     return re.sub(r"(?<=[?&]password=)[^&]+", "***", shown)

@@ -1,4 +1,4 @@
-"""Jobs that ended without an answer, kept so that they can be enqueued anew."""
+"""Jobs that ended without an answer, kept so that operators can enqueue them again."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import orjson
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import Job
-from shared.store.connection import Redis, redis_errors
+from shared.store.connection import Redis
 from shared.store.keys import Keys
 
 PAGE = 100
@@ -23,63 +23,59 @@ class DeadLetter:
     tenant: str
     tries: int
     worker: WorkerId
-    """The last that it killed."""
+    """Last worker that the job killed."""
     reason: str
     died_ms: int
-    """Unix time."""
+    """Unix time in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A job that can be enqueued anew."""
+    """A job that can be enqueued again."""
 
     job: Job
     is_dead: bool
-    """It killed its workers; else a fault of ours ended it."""
+    """Whether the job killed its workers; otherwise a server error ended it."""
 
 
-class Letters:
-    """The dead letters of a pool, and its failed jobs for as long as they are kept."""
+class DeadLetters:
+    """Dead letters of a pool, and its failed jobs as long as they are kept."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
-    async def dead(self, most: int) -> list[DeadLetter]:
-        """The newest `most` dead letters, newest first."""
-        with redis_errors():
-            entries = await self._redis.xrevrange(self._keys.dead, count=most)
+    async def dead(self, limit: int) -> list[DeadLetter]:
+        """Return the newest `limit` dead letters, newest first."""
+        entries = await self._redis.xrevrange(self._keys.dead, count=limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
     async def find(self, job_id: JobId) -> Unanswered | None:
-        """The job as it was accepted, if it is a dead letter or failed by a fault of ours.
+        """Return the job as it was accepted, if it is a dead letter or failed by a server error.
 
         Raises:
-            ProtocolMismatch: another protocol version wrote it.
+            ProtocolMismatch: the job has another protocol version.
         """
         entry, body = await self._find_dead(job_id)
         if entry is None:
             key = self._keys.job(job_id)
-            with redis_errors():
-                state, kept = await self._redis.hmget(key, ["state", "body"])  # type: ignore[misc]
+            state, kept = await self._redis.hmget(key, ["state", "body"])  # type: ignore[misc]
             body = kept if state == b"failed" else None
         return Unanswered(decode_job(body), is_dead=entry is not None) if body else None
 
     async def discard(self, job_id: JobId) -> None:
-        """Keep the job no longer."""
+        """Delete a dead letter, or the request of a failed job."""
         entry, _ = await self._find_dead(job_id)
-        with redis_errors():
-            if entry is not None:
-                await self._redis.xdel(self._keys.dead, entry)
-            else:
-                await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
+        if entry is not None:
+            await self._redis.xdel(self._keys.dead, entry)
+        else:
+            await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
     async def _find_dead(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """The job's entry among the dead letters, and its body."""
+        """Return the stream entry of the job's dead letter and the job's body."""
         end = b"+"
         while True:
-            with redis_errors():
-                page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)
+            page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)
             for entry, fields in page:
                 if fields[b"id"] == job_id.encode():
                     return entry, fields[b"body"]

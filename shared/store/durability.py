@@ -1,4 +1,4 @@
-"""Waiting until what was written outlives power loss and failover, for `--durability strict`."""
+"""Waits until writes survive power loss and failover, for `--durability strict`."""
 
 from dataclasses import dataclass
 
@@ -6,35 +6,35 @@ from redis.exceptions import ResponseError
 
 from shared.errors import RedisUnavailable, SettingsError
 from shared.settings import PoolSettings
-from shared.store.connection import Redis, connect, redis_errors
+from shared.store.connection import Redis, connect
 from shared.store.sentinel import is_sentinel_url
 
 TIMEOUT_MS = 1500
-"""Longest wait for one write; front ends give up on a call after two seconds."""
+"""Longest wait for one write. It is below the time limit of a front end's calls, two seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durability:
-    """The copies that a write must have before it is acknowledged."""
+    """Copies that a write needs before it is acknowledged."""
 
     local: int
-    """1: it is synced to the append-only file of the server that took it; else 0."""
+    """1 if the master must have synced it to its append-only file, else 0."""
     replicas: int
-    """How many replicas have it; with `local`, have it in their append-only files."""
+    """Number of replicas that must have it; with `local`, in their append-only files."""
     timeout_ms: int = TIMEOUT_MS
 
     async def confirm(self, connection: Redis) -> None:
-        """Wait for the copies of all that was written before the last write of `connection`.
+        """Wait for the copies of every write up to the last one of `connection`.
 
         Args:
-            connection: a client with one connection, since Redis looks at that one's writes only.
+            connection: client with one connection, since Redis waits for that connection's writes.
 
         Raises:
-            RedisUnavailable: there are too few of them in time; they may still come.
+            RedisUnavailable: too few copies exist after `timeout_ms`. Further ones may follow.
         """
         try:
             local, replicas = await self._wait(connection)
-        except ResponseError as error:  # its role or its file has changed since the start
+        except ResponseError as error:  # the server's role or configuration has changed
             raise RedisUnavailable(f"the write was not acknowledged: {error}") from error
         if local < self.local:
             raise self._lacks("the append-only file")
@@ -55,21 +55,20 @@ class Durability:
 
 
 async def durability_of(client: Redis, settings: PoolSettings) -> Durability | None:
-    """What `--durability` asks of the server that `client` reaches; None: not to wait.
+    """Return the copies to wait for at this server; None with `--durability default`.
 
     Raises:
-        RedisUnavailable: Redis is away.
-        SettingsError: it has neither a file nor a replica that could be waited for.
+        RedisUnavailable: Redis can't be reached.
+        SettingsError: the server has neither an append-only file nor a replica to wait for.
     """
     if settings.durability == "default":
         return None
-    with redis_errors():
-        local = await _syncs_each_write(client)
-        has_replica = (await client.info("replication")).get("connected_slaves", 0) > 0
+    local = await _syncs_each_write(client)
+    has_replica = (await client.info("replication")).get("connected_slaves", 0) > 0
     replicas = has_replica or is_sentinel_url(settings.redis_url)
     if not local and not replicas:
         raise SettingsError(
-            "--durability strict: this Redis has no replica, and doesn't sync each write to an "
+            "--durability strict: this Redis has no replica and doesn't sync each write to an "
             "append-only file; set `appendonly yes` and `appendfsync always` (Redis 7.2 or "
             "later, or Valkey), or connect a replica"
         )
@@ -77,7 +76,7 @@ async def durability_of(client: Redis, settings: PoolSettings) -> Durability | N
 
 
 async def durability_at(settings: PoolSettings) -> Durability | None:
-    """`durability_of` for callers that have no client yet.
+    """Run `durability_of` with a client that is closed afterwards.
 
     Raises:
         RedisUnavailable: as `durability_of`.
@@ -94,11 +93,9 @@ async def _syncs_each_write(client: Redis) -> bool:
     if not (await client.info("persistence")).get("aof_enabled"):
         return False
     try:
-        (waitaof,) = await client.execute_command(  # type: ignore[no-untyped-call]
-            "COMMAND INFO", "WAITAOF"
-        )
+        (waitaof,) = await client.execute_command("COMMAND INFO", "WAITAOF")
         found = await client.config_get("appendfsync")
-    except ResponseError:  # some services forbid them
+    except ResponseError:  # some hosted services forbid these commands
         return False
-    # With everysec some servers acknowledge before they sync: redis/redis#13793.
+    # With `everysec` some servers acknowledge before they sync: redis/redis#13793.
     return bool(waitaof) and found.get("appendfsync") == "always"

@@ -1,4 +1,4 @@
-"""Estimates how much memory each kind of key takes, from a random sample."""
+"""Estimates the memory of each kind of key from a random sample."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -9,16 +9,17 @@ from shared.store.keys import Keys
 
 NUM_SAMPLED = 200
 NUM_FIELDS = 64
-"""Fields or entries that are measured of a large key; the others count as their mean."""
+"""Number of fields or entries of a large key that are measured to estimate its size."""
 OTHER = "other"
-"""Keys of kinds that this version doesn't know."""
+"""Kind of all keys that this release doesn't know."""
 
 
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
     """Return the estimated bytes of the pool's keys, by the word after the pool's prefix.
 
-    Kinds of a single key are measured. Of the others `NUM_SAMPLED` random keys of the database are,
-    so that the estimate is right on average: rare large keys make it jump between calls.
+    Kinds with a single key are measured exactly. Other kinds are estimated from `NUM_SAMPLED`
+    random keys of the database. The estimate is unbiased, but rare large keys make it vary between
+    calls.
     """
     kinds = key_kinds()
     singles = [kind for kind, is_single in kinds.items() if is_single]
@@ -30,15 +31,15 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
         pipe.randomkey()
     num_keys, *replies = await pipe.execute()
     measured = {kind: size or 0 for kind, size in zip(singles, replies, strict=False)}
-    drawn = [key for key in replies[len(singles) :] if key]
-    sampled = await _sampled_bytes(redis, _several(drawn, keys, kinds))
-    scale = num_keys / max(1, len(drawn))
+    sampled_keys = [key for key in replies[len(singles) :] if key]
+    sampled = await _sampled_bytes(redis, _with_kinds(sampled_keys, keys, kinds))
+    scale = num_keys / max(1, len(sampled_keys))
     estimated = {kind: round(size * scale) for kind, size in sampled.items()}
     return {**dict.fromkeys((*kinds, OTHER), 0), **estimated, **measured}
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return every kind of key of a pool, and whether there is only one such key."""
+    """Return every kind of a pool's keys, and whether it has a single key."""
     keys, kinds = Keys(""), {}
     for name, member in vars(Keys).items():
         if isinstance(member, property) and name != "prefix":
@@ -53,11 +54,11 @@ def _kind(key: str, keys: Keys) -> str:
     return key.removeprefix(keys.prefix).partition(":")[0]
 
 
-def _several(
-    drawn: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
+def _with_kinds(
+    sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
-    """The drawn keys of the pool, but for those that are the only ones of their kind."""
-    pool = [key for key in drawn if key.startswith(keys.prefix.encode())]
+    """Return the sampled keys of the pool with their kinds, without kinds with a single key."""
+    pool = [key for key in sampled_keys if key.startswith(keys.prefix.encode())]
     named = [(_kind(key.decode(errors="replace"), keys), key) for key in pool]
     return [(kind if kind in kinds else OTHER, key) for kind, key in named if not kinds.get(kind)]
 
@@ -69,5 +70,5 @@ async def _sampled_bytes(redis: Redis, sample: list[tuple[str, bytes]]) -> dict[
     sizes: list[Any] = await pipe.execute()
     total: dict[str, int] = {}
     for (kind, _), size in zip(sample, sizes, strict=True):
-        total[kind] = total.get(kind, 0) + (size or 0)  # a key may be gone by now
+        total[kind] = total.get(kind, 0) + (size or 0)  # None if the key was deleted meanwhile
     return total

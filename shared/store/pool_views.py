@@ -1,4 +1,4 @@
-"""What can be seen of a pool: jobs, workers and counts. Reads only, never blocks a script."""
+"""Views of a pool: jobs, workers and counts. They only read, in short commands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,20 +6,20 @@ from typing import Any
 
 import orjson
 
-from shared.errors import ErrorCode, JobError
-from shared.protocol.codec import decode_result, decode_worker_info
+from shared.errors import JobError
+from shared.protocol.codec import decode_job_error, decode_result, decode_worker_info
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result, Usage
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis, ResponseError, redis_errors
+from shared.store.connection import Redis, ResponseError
 from shared.store.key_memory import estimate_key_bytes
 from shared.store.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job as its owner may see it; times in Unix milliseconds."""
+    """A job as its owner may see it. Times are Unix times in milliseconds."""
 
     id: JobId
     state: JobState
@@ -28,10 +28,10 @@ class JobView:
     tenant: str
     enqueued_ms: int
     started_ms: int | None
-    """The last claim."""
+    """Time of the last claim."""
     ended_ms: int | None
     position: int | None
-    """From 1, in the queue of its version; None unless it waits."""
+    """Position in the queue of its version, from 1; None if it isn't waiting."""
     try_: int
     worker: WorkerId | None
     error: JobError | None
@@ -40,88 +40,88 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """A live worker."""
+    """A worker of the pool."""
 
     id: WorkerId
     lease_left_ms: int
-    """Negative: silent for too long and about to be given up."""
+    """Time until the lease ends. Negative if the worker is about to be given up."""
     info: WorkerInfo
     residents: tuple[AdapterVersion, ...]
-    """Sorted."""
+    """Versions that it holds, sorted."""
     running: int
+    """Number of jobs that it owns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCounts:
-    """Sizes and totals of the pool."""
+    """Counts of the pool's jobs and workers."""
 
     waiting: int
+    """Number of waiting jobs."""
     totals: Mapping[JobState, int]
-    """Jobs that ended so far, by final state."""
+    """Number of jobs that have ended, by final state."""
     waiting_by_version: Mapping[AdapterVersion, int]
-    """Versions with at least one waiting job."""
+    """Number of waiting jobs, by version."""
     retried: int
-    """How often a job went back to the queue because its worker died."""
+    """Number of times that a job was requeued because its worker died."""
     released: int
-    """How often a job went back because a live worker gave it back."""
+    """Number of times that a live worker released a job."""
     workers_lost: int
-    """Workers that were given up so far."""
+    """Number of workers that were given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What waits for one version."""
+    """Waiting jobs of one version."""
 
     version: AdapterVersion
     waiting: int
     next_waited_ms: int
-    """How long the job that is next has waited."""
+    """Waiting time of the first job in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisMemory:
-    """Bytes."""
+    """Memory of Redis, in bytes."""
 
     used: int
+    """Bytes in use, by any program."""
     limit: int
-    """`maxmemory`; 0 is none."""
+    """`maxmemory`; 0 means no limit."""
     by_kind: Mapping[str, int] = field(default_factory=dict)
-    """Estimates of what the pool's keys take, by the word after the pool's prefix."""
+    """Estimated bytes of the pool's keys, by the word after the pool's prefix."""
 
 
-class Views:
-    """Reads one pool."""
+class PoolViews:
+    """Reads the state of one pool."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
     async def job(self, job_id: JobId) -> JobView | None:
-        """The job, or None when it is unknown or no longer kept."""
-        with redis_errors():
-            values = await self._redis.hmget(self._keys.job(job_id), _JOB_FIELDS)  # type: ignore[misc]
-            fields = dict(zip(_JOB_FIELDS, values, strict=True))
-            if fields["state"] is None:
-                return None
-            rank = None
-            if fields["state"] == b"queued":
-                queue = self._keys.queue(AdapterVersion(fields["version"].decode()))
-                rank = await self._redis.zrank(queue, job_id)
+        """Return a job; None if it is unknown or no longer kept."""
+        values = await self._redis.hmget(self._keys.job(job_id), _JOB_FIELDS)  # type: ignore[misc]
+        fields = dict(zip(_JOB_FIELDS, values, strict=True))
+        if fields["state"] is None:
+            return None
+        rank = None
+        if fields["state"] == b"queued":
+            queue = self._keys.queue(AdapterVersion(fields["version"].decode()))
+            rank = await self._redis.zrank(queue, job_id)
         return _job_view(job_id, fields, rank)
 
     async def result(self, job_id: JobId) -> Result | None:
-        """How the job ended; None before, and after it is no longer kept."""
-        with redis_errors():
-            raw = await self._redis.get(self._keys.result(job_id))
+        """Return the result of a job; None if it hasn't ended or is no longer kept."""
+        raw = await self._redis.get(self._keys.result(job_id))
         return decode_result(raw) if raw is not None else None
 
     async def workers(self) -> list[WorkerView]:
-        """Every worker that was not given up, by id."""
-        with redis_errors():
-            seconds, micros = await self._redis.time()
-            leases = await self._redis.zrange(self._keys.workers, 0, -1, withscores=True)
-            ids = [WorkerId(raw.decode()) for raw, _ in leases]
-            replies = await self._read_workers(ids)
+        """Return every worker that wasn't given up, sorted by id."""
+        seconds, micros = await self._redis.time()
+        leases = await self._redis.zrange(self._keys.workers, 0, -1, withscores=True)
+        ids = [WorkerId(raw.decode()) for raw, _ in leases]
+        replies = await self._read_workers(ids)
         now_ms = seconds * 1000 + micros // 1000
         views = [
             WorkerView(
@@ -139,15 +139,14 @@ class Views:
         return sorted(views, key=lambda view: view.id)
 
     async def counts(self) -> QueueCounts:
-        """How much waits, and how much ended so far."""
-        with redis_errors():
-            counters = await self._redis.hgetall(self._keys.counters)  # type: ignore[misc]
-            names = await self._redis.zrange(self._keys.ready, 0, -1)
-            versions = [AdapterVersion(raw.decode()) for raw in names]
-            pipe = self._redis.pipeline(transaction=False)
-            for version in versions:
-                pipe.zcard(self._keys.queue(version))
-            sizes = await pipe.execute()
+        """Return the numbers of waiting jobs, ended jobs and lost workers."""
+        counters = await self._redis.hgetall(self._keys.counters)  # type: ignore[misc]
+        names = await self._redis.zrange(self._keys.ready, 0, -1)
+        versions = [AdapterVersion(raw.decode()) for raw in names]
+        pipe = self._redis.pipeline(transaction=False)
+        for version in versions:
+            pipe.zcard(self._keys.queue(version))
+        sizes = await pipe.execute()
         return QueueCounts(
             waiting=int(counters.get(b"waiting", 0)),
             totals={state: int(counters.get(state.encode(), 0)) for state in _FINAL},
@@ -157,28 +156,21 @@ class Views:
             workers_lost=int(counters.get(b"workers_lost", 0)),
         )
 
-    async def cold_heads(self, limit: int) -> list[AdapterVersion]:
-        """Versions that wait and nobody holds, by the order of their first jobs."""
-        with redis_errors():
-            names = await self._redis.zrange(self._keys.cold, 0, limit - 1)
-        return [AdapterVersion(raw.decode()) for raw in names]
-
     async def backlogs(self) -> list[Backlog]:
-        """Versions with at least one waiting job, the one whose next job waits longest first."""
-        with redis_errors():
-            seconds, micros = await self._redis.time()
-            versions = [
-                AdapterVersion(raw.decode())
-                for raw in await self._redis.zrange(self._keys.ready, 0, -1)
-            ]
-            pipe = self._redis.pipeline(transaction=False)
-            for version in versions:
-                pipe.zcard(self._keys.queue(version))
-                pipe.zrange(self._keys.queue(version), 0, 0)
-            flat = await pipe.execute()
-            for head in flat[1::2]:
-                pipe.hget(self._keys.job(JobId(head[0].decode() if head else "")), "enq")
-            accepted = await pipe.execute()
+        """Return versions with waiting jobs, the one with the longest waiting first job first."""
+        seconds, micros = await self._redis.time()
+        versions = [
+            AdapterVersion(raw.decode())
+            for raw in await self._redis.zrange(self._keys.ready, 0, -1)
+        ]
+        pipe = self._redis.pipeline(transaction=False)
+        for version in versions:
+            pipe.zcard(self._keys.queue(version))
+            pipe.zrange(self._keys.queue(version), 0, 0)
+        flat = await pipe.execute()
+        for head in flat[1::2]:
+            pipe.hget(self._keys.job(JobId(head[0].decode() if head else "")), "enq")
+        accepted = await pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
         found = [
             Backlog(version=version, waiting=size, next_waited_ms=max(0, now_ms - int(ms)))
@@ -188,16 +180,15 @@ class Views:
         return sorted(found, key=lambda backlog: -backlog.next_waited_ms)
 
     async def memory(self) -> RedisMemory:
-        """How full Redis is, and of what; measures some hundreds of keys, which takes a while."""
-        with redis_errors():
-            info = await self._redis.info("memory")
-            by_kind = await self._bytes_by_kind()
+        """Return Redis' memory, with estimates by kind of key from some hundred keys."""
+        info = await self._redis.info("memory")
+        by_kind = await self._bytes_by_kind()
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)
 
     async def _bytes_by_kind(self) -> Mapping[str, int]:
         try:
             return await estimate_key_bytes(self._redis, self._keys)
-        except ResponseError:  # some services forbid MEMORY USAGE or RANDOMKEY
+        except ResponseError:  # some hosted services forbid MEMORY USAGE or RANDOMKEY
             return {}
 
     async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
@@ -231,7 +222,7 @@ def _job_view(job_id: JobId, fields: dict[str, Any], rank: int | None) -> JobVie
         position=rank + 1 if rank is not None else None,
         try_=int(fields["try"]),
         worker=WorkerId(fields["owner"].decode()) if fields["owner"] else None,
-        error=JobError(**{**error, "code": ErrorCode(error["code"])}) if error else None,
+        error=decode_job_error(error),
         usage=Usage(**usage) if usage else None,
     )
 

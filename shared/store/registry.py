@@ -1,61 +1,50 @@
-"""Which base model a pool serves, and which adapters by which names."""
+"""Registry of a pool: its base model, and which version each adapter name refers to."""
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, cast
+from dataclasses import asdict
+from enum import StrEnum
 
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+from shared.protocol.adapters import (
+    Adapter,
+    AdapterState,
+    BaseModel,
+    decode_adapter,
+    decode_base_model,
+)
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.tools import ToolForm
-from shared.store.chunks import chunks
-from shared.store.connection import Redis, redis_errors
+from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
-from shared.store.scripts import Scripts
-
-State = Literal["ready", "quarantined", "retired", "unloaded"]
+from shared.store.scripts import Scripts, flat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseModel:
-    """The model that a pool serves."""
+class _AddMode(StrEnum):
+    """Why an adapter is added."""
 
-    name: str
-    version: AdapterVersion
-    max_model_len: int
-    source: str
-    created_s: int
-    tool_form: ToolForm | None = None
-    """How it writes tool calls; None: its chat template has no place for tools."""
-    max_token_bytes: int = 0
-    """The most bytes of a prompt that one token can stand for; 0: that isn't known."""
+    START = "start"
+    """A worker was started with it."""
+    LOAD = "load"
+    """A client loads it under a new name."""
+    REPLACE = "replace"
+    """A client loads it under a new name or one that is taken."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
-    """One version of an adapter: a name, and the weights behind it."""
+class _AddOutcome(StrEnum):
+    """Outcome of `add_adapter.lua`."""
 
-    name: str
-    version: AdapterVersion
-    digest: str
-    """Of the version: all of its hex digits."""
-    weights_digest: str
-    source: str
-    """Folder or hub id."""
-    rank: int
-    """The largest rank of any of its modules."""
-    num_bytes: int
-    created_s: int
-    state: State = "ready"
-    """Quarantined: its jobs killed their workers, so it takes no more. Retired and unloaded ones
-    only end the jobs that they have; retired means that the name has gone through others since."""
+    OK = "ok"
+    EXISTS = "exists"
+    """The name is taken, and isn't to be replaced."""
+    QUARANTINED = "quarantined"
+    """The version is quarantined."""
 
 
 class Registry:
-    """Names and versions of one pool.
+    """Base model, adapter names and versions of one pool.
 
-    A name has a current version and some previous ones. Each has an entry of its own, which stays
-    for as long as the name refers to it, or a job that waits or runs.
+    A name has a current version and up to several previous ones. Each version has an entry, which
+    is kept as long as the name refers to it or one of its jobs waits or runs.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -64,63 +53,64 @@ class Registry:
         self._scripts = Scripts(redis, keys)
 
     async def set_base(self, base: BaseModel) -> str:
-        """Say what the pool serves; another version than before unregisters all adapters.
+        """Set the pool's base model. A change of its version unregisters all adapters.
 
-        Returns the registry's epoch: another one than last time means that it knows no adapter of
-        that time any more.
+        Returns the registry's epoch. It changes when the registry has lost its adapters, which
+        then have to be registered again.
 
         Raises:
             SettingsError: live workers of the pool serve another version.
         """
         fields = {**asdict(base), "tool_form": base.tool_form or ""}
-        args = base.version, uuid.uuid4().hex, *_pairs(fields)
-        other = epoch = b""
-        while not (other or epoch):  # of many adapters that it forgets, it takes some in each call
-            other, epoch = await self._scripts.run("set_base", *args)
+        args = base.version, uuid.uuid4().hex, *flat(fields.items())
+        other = registry_epoch = b""
+        while not (other or registry_epoch):  # each call unregisters some of the adapters
+            other, registry_epoch = await self._scripts.run("set_base", *args)
         if other:
             raise SettingsError(
                 f"pool {self._keys.pool} serves {other.decode()}, not {base.version}: "
                 "stop its workers first, or set another --pool"
             )
-        return str(epoch.decode())
+        return str(registry_epoch.decode())
 
     async def base(self) -> BaseModel | None:
-        """What the pool serves; None before its first worker."""
-        with redis_errors():
-            return _base(await self._redis.hgetall(self._keys.base))  # type: ignore[misc]
+        """Return the pool's base model; None before the first worker has started."""
+        return _base(await self._redis.hgetall(self._keys.base))  # type: ignore[misc]
 
     async def add_adapter(self, adapter: Adapter) -> AdapterVersion | None:
-        """Register what a worker was started with; returns the version that the name has then.
+        """Register an adapter that a worker was started with.
 
-        That is another one, or none, if a client decided so knowing this version, or a younger
-        worker was started with another. The same version stays quarantined.
+        Returns the version that the name refers to afterwards. It is another one, or None, if a
+        client changed the name while this version was known, or if a worker that started later
+        registered another version. A quarantined version stays quarantined.
         """
-        _, version = await self._add("start", adapter)
-        return AdapterVersion(version) if version else None
+        _, version = await self._add(_AddMode.START, adapter)
+        return version
 
     async def load_adapter(self, adapter: Adapter, *, replace: bool) -> None:
-        """Register an adapter for a client, at once and for all new requests.
+        """Register an adapter for a client. All new requests use it immediately.
 
         Raises:
-            JobFailed: the name is taken and not to be replaced, or the version is quarantined.
+            JobFailed: the name is taken and `replace` is false, or the version is quarantined.
         """
-        outcome, version = await self._add("replace" if replace else "load", adapter)
-        if outcome == "exists":
+        mode = _AddMode.REPLACE if replace else _AddMode.LOAD
+        outcome, version = await self._add(mode, adapter)
+        if outcome is _AddOutcome.EXISTS:
             raise JobFailed(already_loaded(adapter.name, version))
-        if outcome == "quarantined":
+        if outcome is _AddOutcome.QUARANTINED:
             raise JobFailed(_conflict(f"{_quarantine(version)}; load other weights"))
 
     async def unload_adapter(self, name: str) -> bool:
-        """Take no new jobs for the name; those that wait or run end normally. May be repeated.
+        """Accept no new jobs for the name; its waiting and running jobs end normally.
 
-        Returns whether the name is known, or was within the last hour.
+        May be repeated. Returns whether the name is registered, or was within the last hour.
         """
         return bool(await self._scripts.run("unload_adapter", name) >= 0)
 
     async def roll_back_adapter(self, name: str) -> AdapterVersion | None:
-        """Let the name stand for its previous version again; None: there is no such adapter.
+        """Make the name refer to its previous version again; None: no such adapter exists.
 
-        The one that it had becomes the last that further calls reach.
+        The version that it referred to until now becomes the last one that further calls reach.
 
         Raises:
             JobFailed: there is no previous version, or it is quarantined.
@@ -134,48 +124,44 @@ class Registry:
                 raise JobFailed(_conflict(_quarantine(version.decode())))
         return None
 
-    async def sweep(self) -> list[AdapterVersion]:
-        """Forget versions that no name refers to and no job waits or runs for; returns them.
+    async def forget_unused(self) -> list[AdapterVersion]:
+        """Delete the entries of versions without a name and without jobs; return these versions.
 
-        Anybody may call it, about once a second; the workers are told.
+        Notifies the workers. Any number of processes may call this, each about once a second.
         """
-        return [AdapterVersion(raw.decode()) for raw in await self._scripts.run("sweep")]
+        return [AdapterVersion(raw.decode()) for raw in await self._scripts.run("forget_unused")]
 
     async def adapter(self, name: str) -> Adapter | None:
-        """The adapter that has this name now."""
-        with redis_errors():
-            version = await self._redis.hget(self._keys.adapter(name), "version")  # type: ignore[misc]
+        """Return the adapter that the name refers to; None if there is none."""
+        version = await self._redis.hget(self._keys.adapter(name), "version")  # type: ignore[misc]
         return await self.adapter_by_version(AdapterVersion(version.decode())) if version else None
 
     async def adapter_by_version(self, version: AdapterVersion) -> Adapter | None:
-        """The adapter of this version, whatever its name stands for now; None: it is forgotten."""
-        with redis_errors():
-            fields = await self._redis.hgetall(self._keys.version(version))  # type: ignore[misc]
-        return read_adapter(fields) if fields else None
+        """Return a version, current or not; None if its entry was deleted."""
+        fields = await self._redis.hgetall(self._keys.version(version))  # type: ignore[misc]
+        return decode_adapter(decode_hash(fields)) if fields else None
 
     async def adapters(self) -> list[Adapter]:
-        """All adapters that have a name now, by name."""
-        with redis_errors():
-            names = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
-            found: list[Adapter] = []
-            for some in chunks(sorted(raw.decode() for raw in names)):
-                found += await self._current(some)
+        """Return the current version of every registered name, sorted by name."""
+        names = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
+        found: list[Adapter] = []
+        for some in chunks(sorted(raw.decode() for raw in names)):
+            found += await self._current(some)
         return found
 
     async def forgotten(self, versions: list[AdapterVersion]) -> list[AdapterVersion]:
-        """Those of `versions` that have no entry."""
+        """Return those of `versions` whose entries were deleted."""
         gone: list[AdapterVersion] = []
         for some in chunks(versions):
-            with redis_errors():
-                pipe = self._redis.pipeline(transaction=False)
-                for version in some:
-                    pipe.exists(self._keys.version(version))
-                found = await pipe.execute()
+            pipe = self._redis.pipeline(transaction=False)
+            for version in some:
+                pipe.exists(self._keys.version(version))
+            found = await pipe.execute()
             gone += [version for version, is_there in zip(some, found, strict=True) if not is_there]
         return gone
 
     async def resolve(self, model: str) -> AdapterVersion | None:
-        """The version that a request for `model` runs; None when nothing is called so.
+        """Return the version that serves requests for `model`; None if there is no such model.
 
         Raises:
             JobFailed: the adapter is quarantined.
@@ -184,19 +170,19 @@ class Registry:
         return version
 
     async def find(self, model: str) -> tuple[BaseModel | None, AdapterVersion | None]:
-        """What the pool serves, and the version that a request for `model` runs.
+        """Return the base model, and the version that serves requests for `model`.
 
-        An adapter is called `name`, `base:name` or `name@version`, which may be a previous one.
+        An adapter is named by `name`, `base:name` or `name@version`. The last form may name a
+        previous version.
 
         Raises:
             JobFailed: the adapter is quarantined.
         """
         base_name, colon, name = model.rpartition(":")
-        with redis_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(self._keys.base)
-            pipe.hget(self._keys.adapter(name), "version")
-            fields, current = await pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hgetall(self._keys.base)
+        pipe.hget(self._keys.adapter(name), "version")
+        fields, current = await pipe.execute()
         base = _base(fields)
         if base and model in (base.name, base.version):
             return base, base.version
@@ -206,32 +192,35 @@ class Registry:
         return base, await self._served(version)
 
     async def _served(self, version: AdapterVersion) -> AdapterVersion | None:
-        """The version itself if it takes new requests."""
+        """Return the version if it takes new requests, else None."""
         adapter = await self.adapter_by_version(version) if version else None
-        if adapter and adapter.state == "quarantined":
+        if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{_quarantine(version)}; register other weights under its name"
             raise JobFailed(
                 JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
             )
-        return version if adapter and adapter.state == "ready" else None
+        return version if adapter and adapter.state is AdapterState.READY else None
 
     async def _current(self, names: Sequence[str]) -> list[Adapter]:
-        """The adapters that have these names now."""
+        """Return the adapters that these names refer to."""
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
             pipe.hget(self._keys.adapter(name), "version")
         for version in [raw.decode() for raw in await pipe.execute() if raw]:
             pipe.hgetall(self._keys.version(AdapterVersion(version)))
-        return [read_adapter(reply) for reply in await pipe.execute() if reply]
+        return [decode_adapter(decode_hash(reply)) for reply in await pipe.execute() if reply]
 
-    async def _add(self, how: str, adapter: Adapter) -> tuple[str, str]:
-        head = how, adapter.name, adapter.version, adapter.created_s
-        outcome, version = await self._scripts.run("add_adapter", *head, *_pairs(asdict(adapter)))
-        return outcome.decode(), version.decode()
+    async def _add(
+        self, mode: _AddMode, adapter: Adapter
+    ) -> tuple[_AddOutcome, AdapterVersion | None]:
+        args = mode, adapter.name, adapter.version, adapter.created_s
+        outcome, raw = await self._scripts.run("add_adapter", *args, *flat(asdict(adapter).items()))
+        version = AdapterVersion(raw.decode()) if raw else None
+        return _AddOutcome(outcome.decode()), version
 
 
-def already_loaded(name: str, version: str) -> JobError:
-    """Why a name can't be loaded a second time."""
+def already_loaded(name: str, version: AdapterVersion | None) -> JobError:
+    """Return the error for loading a name that is taken."""
     return JobError(
         code=ErrorCode.ADAPTER_EXISTS,
         message=f"adapter {name} is loaded already, as {version}; "
@@ -244,44 +233,9 @@ def _conflict(message: str) -> JobError:
     return JobError(code=ErrorCode.ADAPTER_CONFLICT, message=message)
 
 
-def _quarantine(version: str) -> str:
+def _quarantine(version: str | None) -> str:
     return f"adapter {version} is quarantined: several of its jobs in a row killed their workers"
 
 
-def _pairs(fields: Mapping[str, str | int]) -> list[str | int]:
-    return [word for pair in fields.items() for word in pair]
-
-
-def read_adapter(raw: Mapping[bytes, bytes]) -> Adapter:
-    """The adapter in the fields of a version's entry."""
-    fields = _decoded(raw)
-    return Adapter(
-        name=fields["name"],
-        version=AdapterVersion(fields["version"]),
-        digest=fields["digest"],
-        weights_digest=fields["weights_digest"],
-        source=fields["source"],
-        rank=int(fields["rank"]),
-        num_bytes=int(fields["num_bytes"]),
-        created_s=int(fields["created_s"]),
-        state=cast(State, fields["state"]),
-    )
-
-
 def _base(raw: Mapping[bytes, bytes]) -> BaseModel | None:
-    fields = _decoded(raw)
-    if not fields:
-        return None
-    return BaseModel(
-        name=fields["name"],
-        version=AdapterVersion(fields["version"]),
-        max_model_len=int(fields["max_model_len"]),
-        source=fields["source"],
-        created_s=int(fields["created_s"]),
-        tool_form=ToolForm(fields["tool_form"]) if fields.get("tool_form") else None,
-        max_token_bytes=int(fields.get("max_token_bytes", 0)),  # older workers don't write it
-    )
-
-
-def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in fields.items()}
+    return decode_base_model(decode_hash(raw)) if raw else None

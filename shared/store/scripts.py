@@ -1,7 +1,7 @@
-"""The Lua scripts of a pool: atomic, and loaded again by themselves after a restart of Redis."""
+"""Runs the Lua scripts of a pool. They are atomic, and reloaded after a restart of Redis."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from shared.protocol.codec import PROTOCOL_VERSION
-from shared.store.connection import NoScriptError, Redis, redis_errors
+from shared.store.connection import NoScriptError, Redis
 from shared.store.durability import Durability
 from shared.store.keys import Keys
 
@@ -18,10 +18,10 @@ PARTS = {
     "give_back": {"release", "hand_on"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
-"""Files that some scripts share, beside `common.lua` in front of all."""
+"""Files that some scripts include, in addition to `common.lua`, which all include."""
 
 Arg = str | bytes | int
-"""One ARGV of a script."""
+"""One argument of a script."""
 
 
 class Scripts:
@@ -39,33 +39,41 @@ class Scripts:
         durability: Durability | None = None,
         is_promise: Callable[[Any], bool] = bool,
     ) -> Any:
-        """What the script `name` returns for these ARGV.
+        """Run a script and return its reply.
 
-        With a `durability`, a reply that `is_promise` comes back once it holds for what the script
-        read and wrote.
+        Args:
+            name: the script's name.
+            args: its arguments (ARGV).
+            durability: copies that the script's writes need before the reply is returned.
+            is_promise: returns whether a reply promises something to the caller. Only then are the
+                copies waited for.
 
         Raises:
-            RedisUnavailable: Redis is away or refuses, or the copies are too few; the script may
-                have run.
+            RedisUnavailable: Redis can't be reached or can't serve, or too few copies exist. The
+                script may have run.
         """
-        with redis_errors():
-            if durability is None:
-                return await self._call(self._redis, name, *args)
-            # Redis waits for the writes of one connection; another may lead to another server.
-            async with self._redis.client() as connection:
-                reply = await self._call(connection, name, *args)
-                if is_promise(reply):
-                    await self._call(connection, "barrier")
-                    await durability.confirm(connection)
-                return reply
+        if durability is None:
+            return await self._call(self._redis, name, *args)
+        # WAIT applies to the writes of its connection, which always leads to the same server.
+        async with self._redis.client() as connection:
+            reply = await self._call(connection, name, *args)
+            if is_promise(reply):
+                await self._call(connection, "barrier")
+                await durability.confirm(connection)
+            return reply
 
     async def _call(self, redis: Redis, name: str, *args: Arg) -> Any:
         script = self._scripts[name]
         keys_and_args: tuple[Any, ...] = (1, self._prefix, *args)
         try:
             return await redis.evalsha(script.sha, *keys_and_args)  # type: ignore[misc]
-        except NoScriptError:  # nothing ran; EVAL loads it too
+        except NoScriptError:  # nothing has run; EVAL also loads the script
             return await redis.eval(script.text, *keys_and_args)  # type: ignore[misc]
+
+
+def flat(rows: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    """Return the items of all rows, as consecutive arguments of a script."""
+    return (item for row in rows for item in row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +87,12 @@ class _Script:
 
 
 def script_names() -> list[str]:
-    """Names of all scripts that can be run, without the files that they share."""
+    """Return the names of all scripts, without the files that they include."""
     return sorted(_files().keys() - {"common", *PARTS})
 
 
 def source(name: str) -> str:
-    """The whole text of a script: its shebang, the shared parts, its own lines."""
+    """Return the complete text of a script: its shebang, the included files, its own lines."""
     shebang, _, body = read_script_file(name).partition("\n")
     parts = ["common", *(part for part, scripts in PARTS.items() if name in scripts)]
     shared = "".join(read_script_file(part) for part in parts)
@@ -92,7 +100,7 @@ def source(name: str) -> str:
 
 
 def read_script_file(name: str) -> str:
-    """The text of one Lua file as it is on disk."""
+    """Return the text of one Lua file."""
     return _files()[name].read_text()
 
 

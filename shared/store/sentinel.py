@@ -1,4 +1,4 @@
-"""Connections to the master that Sentinels name; they are asked again whenever one is made."""
+"""Connections to the master of a Redis service. Sentinels are asked for it at each connect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,18 +19,18 @@ SUFFIX = "+sentinel"
 FORM = f"redis{SUFFIX}://[user:password@]host1:26379,host2:26379/service[/db]"
 SENTINEL_PORT = 26379
 ASK_TIMEOUT_S = 1.0
-"""Time for one Sentinel to answer; then the next one is asked."""
+"""Time limit for the answer of one Sentinel, after which the next one is asked."""
 
 Address = tuple[str, int]
 
 
 def is_sentinel_url(url: str) -> bool:
-    """Whether `url` names Sentinels, not a Redis."""
+    """Return whether `url` names Sentinels instead of a Redis server."""
     return url.partition("://")[0] in {f"redis{SUFFIX}", f"rediss{SUFFIX}"}
 
 
 class Sentinels:
-    """The Sentinels of one service, and where its master was found last."""
+    """Sentinels of one service, with the address of its last known master."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class Sentinels:
         self._options = options
         self.master: Address | None = None
 
-    async def lead(self, connect: Callable[[Address], Awaitable[None]]) -> None:
-        """Call `connect` with the master that a Sentinel names.
+    async def connect_to_master(self, connect: Callable[[Address], Awaitable[None]]) -> None:
+        """Call `connect` with the address of the master that a Sentinel names.
 
-        If it fails there, the other Sentinels are asked: one that was cut off from the rest for a
-        while names an old master.
+        If `connect` fails, the next Sentinel is asked, since one that was isolated from the others
+        may name an old master.
 
         Raises:
-            redis.exceptions.ConnectionError: no Sentinel names a master that can be connected to.
+            redis.exceptions.ConnectionError: no Sentinel names a master that accepts connections.
         """
         failures = []
         for sentinel in tuple(self.addresses):
-            # A caller that gives up meanwhile finds another one first when it comes back.
+            # If the caller is cancelled here, its next call begins with another Sentinel.
             self._move(sentinel, len(self.addresses))
             try:
                 address = await self._ask(sentinel)
@@ -78,7 +78,7 @@ class Sentinels:
         self.addresses.insert(place, sentinel)
 
     def connection_to(self, sentinel: Address, **credentials: Any) -> Connection:
-        """A new connection to one Sentinel, which isn't connected yet."""
+        """Return a new connection to one Sentinel, which isn't open yet."""
         host, port = sentinel
         return self._connection_class(host=host, port=port, **self._options, **credentials)
 
@@ -86,7 +86,7 @@ class Sentinels:
         try:
             return await self._ask_with({}, sentinel)
         except AuthenticationError:
-            # One without a password refuses to be given one, so it goes only to those that want it.
+            # A Sentinel without a password refuses credentials, so they are sent only on demand.
             if not self._credentials:
                 raise
         return await self._ask_with(self._credentials, sentinel)
@@ -101,31 +101,31 @@ class Sentinels:
         finally:
             await connection.disconnect(nowait=True)
         if reply is None:
-            raise RedisConnectionError(f"it knows no service {self.service!r}")
+            raise RedisConnectionError(f"it has no service {self.service!r}")
         return reply[0].decode(), int(reply[1])
 
 
 class MasterConnection(Connection):
-    """A connection to whatever server is the master when it is made."""
+    """Connection to the server that is the master at the time of connecting."""
 
     def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
         self._sentinels = sentinels
         super().__init__(**options)
 
     @property
-    def leads_to_master(self) -> bool:
-        """Whether it goes where the master was found last."""
+    def is_to_master(self) -> bool:
+        """Whether it is a connection to the last known master."""
         return (self.host, self.port) == self._sentinels.master
 
     async def connect(self) -> None:
-        """Ask for the master and connect to it, unless it is connected."""
+        """Find the master and connect to it, unless the connection is open."""
         if not self.is_connected:
-            await self._sentinels.lead(self._connect_to)
+            await self._sentinels.connect_to_master(self._connect_to)
 
     async def _connect_to(self, address: Address) -> None:
         self.host, self.port = address
         try:
-            # A stopped server accepts connections too, and never answers.
+            # A suspended server also accepts connections, but never answers.
             async with asyncio.timeout(self.socket_connect_timeout):
                 await super().connect()  # type: ignore[no-untyped-call]
                 await self.send_command("HELLO")
@@ -137,10 +137,10 @@ class MasterConnection(Connection):
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """The next response; one that only a replica gives ends the connection.
+        """Return the next response, or disconnect if it shows that the server is a replica.
 
         Raises:
-            redis.exceptions.ConnectionError: the server is no master any more.
+            redis.exceptions.ConnectionError: the server is no longer the master.
         """
         try:
             return await super().read_response(*args, **options)
@@ -153,45 +153,51 @@ class MasterConnection(Connection):
 
 
 class TlsMasterConnection(MasterConnection, SSLConnection):
-    """The same by TLS."""
+    """`MasterConnection` with TLS."""
 
 
 class SentinelPool(BlockingConnectionPool):
-    """Connections to the master; idle ones to an earlier master are made anew."""
+    """Pool of connections to the master. Idle connections to an earlier master are replaced."""
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Make sure that `connection` goes to the master and can be used."""
+        """Reconnect `connection` if it leads to an earlier master or can't be used."""
         assert isinstance(connection, MasterConnection)
-        if connection.is_connected and not connection.leads_to_master:
+        if connection.is_connected and not connection.is_to_master:
             await connection.disconnect(nowait=True)
         await super().ensure_connection(connection)
 
 
 def sentinel_pool(url: str, **options: Any) -> SentinelPool:
-    """A pool for the master that the Sentinels in `url` name; `options` are those of redis-py.
+    """Return a pool of connections to the master that the Sentinels in `url` name.
+
+    Args:
+        url: Sentinels and service, in the form of `FORM`.
+        options: options of redis-py's connections.
 
     Raises:
-        ValueError: `url` hasn't the form of `FORM`; the message doesn't repeat it.
+        ValueError: `url` doesn't have the form of `FORM`. The message doesn't contain the URL.
     """
     parts = urlsplit(url)
     scheme = parts.scheme.removesuffix(SUFFIX)
     user, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path.strip("/").partition("/")
     if not service or parts.fragment or not (db.isdecimal() or not db):
-        raise ValueError("after the hosts come the name of the service and, optionally, a number")
-    # Options of one server's URL, as for TLS, mean the same here: redis-py reads them.
-    of_url = dict(
+        raise ValueError(
+            "the hosts must be followed by the name of the service and an optional database number"
+        )
+    # redis-py parses the options in the query, which are the same as for a single server.
+    url_options = dict(
         parse_url(urlunsplit((scheme, f"{user}{at}localhost", f"/{db}", parts.query, "")))
     )
     for name in ("host", "port", "connection_class"):
-        of_url.pop(name, None)
-    options |= of_url
+        url_options.pop(name, None)
+    options |= url_options
     sentinels = Sentinels(
         [_address(host) for host in hosts.split(",")],
         unquote(service),
         credentials={name: options[name] for name in ("username", "password") if name in options},
         connection_class=SSLConnection if scheme == "rediss" else Connection,
-        options=_of_sentinels(options),
+        options=_sentinel_options(options),
     )
     master_class = TlsMasterConnection if scheme == "rediss" else MasterConnection
     return SentinelPool(connection_class=master_class, sentinels=sentinels, **options)
@@ -204,23 +210,23 @@ def _address(host: str) -> Address:
     except ValueError:
         name, port = None, None
     if not name:
-        raise ValueError("a host or its port is wrong")
+        raise ValueError("a host or its port is invalid")
     return unquote(name), port or SENTINEL_PORT
 
 
-def _of_sentinels(options: dict[str, Any]) -> dict[str, Any]:
-    """What connections to Sentinels have of the `options` of those to the master."""
+def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options for connections to Sentinels, from those for the master."""
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     limits = {"socket_connect_timeout": ASK_TIMEOUT_S, "socket_timeout": ASK_TIMEOUT_S}
     return {**shared, **limits, "lib_name": None, "lib_version": None}
 
 
 def _role(hello: Any) -> Any:
-    # RESP2 has no maps: names and values alternate there.
+    # In RESP2, which has no maps, names and values alternate.
     fields = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
     return fields.get(b"role")
 
 
 def _comes_from_replica(error: ResponseError) -> bool:
-    of_replicas = ("UNBLOCKED ", "MASTERDOWN ")
-    return isinstance(error, ReadOnlyError) or str(error).startswith(of_replicas)
+    replica_errors = ("UNBLOCKED ", "MASTERDOWN ")
+    return isinstance(error, ReadOnlyError) or str(error).startswith(replica_errors)

@@ -1,30 +1,30 @@
-"""Looks after a pool: silent workers, overdue jobs, versions that kill their workers."""
+"""Maintenance of a pool: silent workers, overdue jobs and quarantined versions."""
 
 from shared.protocol.ids import WorkerId
-from shared.store.job_handover import Settlement
-from shared.store.queue_replies import Reaped
+from shared.protocol.queue_replies import Reaped
+from shared.store.job_handover import JobHandover
 from shared.store.scripts import Scripts
 
 MAX_PAGES = 100
-"""Calls of one sweep for overdue jobs, and for quarantined ones."""
+"""Most script calls of one sweep for overdue jobs, and for quarantined ones."""
 
 
 class Sweep:
-    """One pass over the pool, in calls of Redis that are short."""
+    """One maintenance pass over a pool, in short script calls."""
 
-    def __init__(self, scripts: Scripts, settlement: Settlement) -> None:
+    def __init__(self, scripts: Scripts, handover: JobHandover) -> None:
         self._scripts = scripts
-        self._settlement = settlement
+        self._handover = handover
 
     async def run(self, every_ms: int) -> Reaped:
-        """Sweep, unless somebody did so less than about `every_ms` ago."""
+        """Sweep the pool, unless another sweep started less than about `every_ms` ago."""
         reply = await self._scripts.run("reap", every_ms)
         if reply is None:
             return Reaped(workers=0, requeued=0, ended=0, expired=0)
-        num_lost, *unsettled = reply
+        num_lost, *with_jobs = reply
         requeued = ended = 0
-        for raw in unsettled:
-            more_requeued, more_ended = await self._settlement.settle(WorkerId(raw.decode()))
+        for raw in with_jobs:
+            more_requeued, more_ended = await self._handover.hand_over_all(WorkerId(raw.decode()))
             requeued, ended = requeued + more_requeued, ended + more_ended
         expired = await self._expire()
         await self._end_quarantined()

@@ -1,4 +1,4 @@
-"""Tokens on their way to clients: a reply stream per API process, a checkpoint stream per job."""
+"""Published tokens: a reply stream per front end, and a checkpoint stream per job."""
 
 import time
 from collections.abc import Iterable
@@ -9,46 +9,49 @@ from shared.protocol.codec import decode_events
 from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import ApiId, JobId
 from shared.protocol.jobs import ClaimedJob
-from shared.store.connection import Redis, redis_errors
+from shared.store.connection import Redis
 from shared.store.keys import Keys
 
 BLOCK_MS = 1000
+"""Longest wait of one `ReplyReader.read`."""
 TRIM_MS = 60_000
+"""Age of an entry after which it is deleted from its reply stream."""
 TTL_MS = 120_000
-TEND_EVERY_S = 10.0
+"""Lifetime of a reply stream after the last renewal."""
+MAINTAIN_EVERY_S = 10.0
 
 
 class ReplyReader:
-    """Follows the reply stream of one API process, from its start."""
+    """Reads the reply stream of one front end from its start."""
 
     def __init__(self, redis: Redis, keys: Keys, api: ApiId) -> None:
         self._redis = redis
         self._stream = keys.replies(api)
         self._last_id = b"0-0"
-        self._tended_s = 0.0
+        self._maintained_s = 0.0
 
     async def read(self) -> list[Event]:
-        """The events since the last call, oldest first; waits up to a second for some.
+        """Return the events since the last call, oldest first. Waits up to a second for events.
 
         Raises:
-            RedisUnavailable: Redis is away. The next call goes on where this one stood.
-            ProtocolMismatch: another version wrote them; the next call goes on behind them.
+            RedisUnavailable: Redis can't serve. The next call continues at the same position.
+            ProtocolMismatch: an event has another protocol version. The next call continues after
+                the events of this one.
         """
         try:
-            with redis_errors():
-                await self._tend()
-                reply = await self._redis.xread({self._stream: self._last_id}, block=BLOCK_MS)
+            await self._maintain()
+            reply = await self._redis.xread({self._stream: self._last_id}, block=BLOCK_MS)
         except RedisUnavailable:
-            self._tended_s = 0.0  # it may come back with another stream
+            self._maintained_s = 0.0  # the stream may differ afterwards
             raise
         entries = reply[0][1] if reply else []
         if entries:
             self._last_id = entries[-1][0]
         return [event for _, fields in entries for event in decode_events(fields[b"e"])]
 
-    async def _tend(self) -> None:
-        """Keep the stream short, and alive while this process is, even when nothing is written."""
-        if time.monotonic() - self._tended_s < TEND_EVERY_S:
+    async def _maintain(self) -> None:
+        """Trim the stream and renew its lifetime, so that it lives as long as this process."""
+        if time.monotonic() - self._maintained_s < MAINTAIN_EVERY_S:
             return
         oldest_ms = int(self._last_id.split(b"-")[0]) - TRIM_MS
         pipe = self._redis.pipeline(transaction=False)
@@ -57,8 +60,8 @@ class ReplyReader:
         pipe.xrevrange(self._stream, count=1)
         *_, newest = await pipe.execute()
         if newest and _order(newest[0][0]) < _order(self._last_id):
-            self._last_id = b"0-0"  # the stream began anew, by an earlier clock
-        self._tended_s = time.monotonic()
+            self._last_id = b"0-0"  # a new stream, from a server with an earlier clock
+        self._maintained_s = time.monotonic()
 
 
 def _order(entry: bytes) -> tuple[int, ...]:
@@ -66,56 +69,56 @@ def _order(entry: bytes) -> tuple[int, ...]:
 
 
 async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
-    """Everything that earlier tries showed of the job: one Tokens per choice, from index 0.
+    """Return the tokens that earlier tries have published: one `Tokens` per choice, from index 0.
 
-    Whoever takes a job from a worker copies what was shown into the checkpoints, so they have
-    all of it. The new owner must go on behind it: a token that was shown is law.
+    A handover copies published tokens into the checkpoints, so the checkpoints contain all of
+    them. The new owner must continue after these tokens and may not change them.
     """
-    return await shown(redis, keys, job.job.id)
+    return await read_checkpoints(redis, keys, job.job.id)
 
 
-async def shown(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
-    """The checkpoints of a job: one Tokens per choice, in order, from index 0.
+async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
+    """Return the checkpoints of a job: one `Tokens` per choice, in order, from index 0.
 
-    Empty for a job without checkpoints, and ten minutes after its end.
+    Empty for a job without checkpoints, and from ten minutes after the job's end.
     """
-    with redis_errors():
-        entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
+    entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
     events = (event for _, fields in entries for event in decode_events(fields[b"e"]))
     return merge(event for event in events if isinstance(event, Tokens))
 
 
 def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
-    """One Tokens per choice: the contiguous ids from 0 on, with their text and finish reason.
+    """Join pieces to one `Tokens` per choice: the contiguous ids from index 0, text, finish reason.
 
-    Pieces are in the order in which they were written; repeated ones are dropped. A piece without
-    ids counts only as the last one of its choice, since nothing else tells that it is new. A longer
-    one from index 0 stands for all before: its worker wrote it again, as Redis had been away.
+    `pieces` are in the order in which they were written. Repeated pieces are dropped. A piece
+    without ids counts only if it has a finish reason, since otherwise it can't be
+    distinguished from a repeated one. A longer piece from index 0 replaces all earlier ones: its
+    worker wrote it again after Redis was unavailable.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:
-        have = merged.get(piece.choice)
-        if piece.index == 0 and (have is None or len(piece.ids) > len(have.ids)):
+        joined = merged.get(piece.choice)
+        if piece.index == 0 and (joined is None or len(piece.ids) > len(joined.ids)):
             merged[piece.choice] = piece
-        elif have is not None and _follows(have, piece):
-            merged[piece.choice] = _append(have, piece)
+        elif joined is not None and _follows(joined, piece):
+            merged[piece.choice] = _append(joined, piece)
     return tuple(merged[choice] for choice in sorted(merged))
 
 
-def _follows(have: Tokens, piece: Tokens) -> bool:
-    is_next = not have.finish and piece.index == len(have.ids)
+def _follows(joined: Tokens, piece: Tokens) -> bool:
+    is_next = not joined.finish and piece.index == len(joined.ids)
     return is_next and bool(piece.ids or piece.finish)
 
 
-def _append(have: Tokens, piece: Tokens) -> Tokens:
+def _append(joined: Tokens, piece: Tokens) -> Tokens:
     return Tokens(
-        job=have.job,
+        job=joined.job,
         try_=piece.try_,
-        choice=have.choice,
+        choice=joined.choice,
         index=0,
-        ids=have.ids + piece.ids,
-        text=have.text + piece.text,
+        ids=joined.ids + piece.ids,
+        text=joined.text + piece.text,
         finish=piece.finish,
-        logprobs=have.logprobs + piece.logprobs,
-        prompt_logprobs=have.prompt_logprobs,
+        logprobs=joined.logprobs + piece.logprobs,
+        prompt_logprobs=joined.prompt_logprobs,
     )

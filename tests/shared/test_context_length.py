@@ -59,12 +59,12 @@ def test_a_prompt_that_fills_the_context_is_refused(endpoint: str, param: str) -
 
 
 @pytest.mark.parametrize("num_tokens", [99, 100])
-def test_a_refusal_says_that_only_the_least_number_of_tokens_is_known(num_tokens: int) -> None:
+def test_a_refusal_by_a_lower_bound_of_tokens_says_so(num_tokens: int) -> None:
     error = refusal(job(Endpoint.COMPLETIONS, max_tokens=5), num_tokens, is_least=True)
     assert f"at least {num_tokens}" in error.message
 
 
-def test_ascii_counts_in_full_and_a_mark_as_the_space_that_it_may_stand_for() -> None:
+def test_ascii_counts_in_full_and_a_space_mark_as_one_byte() -> None:
     assert least_bytes("one two") == 7
     assert least_bytes("\u4f60\u597d caf\u00e9") == 6 + 4 + 2
     assert least_bytes("\u2581\u2581") == 2
@@ -72,22 +72,22 @@ def test_ascii_counts_in_full_and_a_mark_as_the_space_that_it_may_stand_for() ->
 
 
 @given(TEXTS)
-def test_composing_leaves_at_least_the_bytes_that_are_counted(text: str) -> None:
+def test_composing_keeps_at_least_the_counted_bytes(text: str) -> None:
     composed = unicodedata.normalize("NFC", text)
     assert least_bytes(text) <= _num_bytes(composed.replace("\u2581", " "))
     assert least_bytes(composed) <= _num_bytes(composed)
 
 
 @given(TEXTS, TEXTS)
-def test_composing_piece_by_piece_leaves_as_many(one: str, other: str) -> None:
+def test_composing_in_pieces_keeps_at_least_the_counted_bytes(one: str, other: str) -> None:
     pieces = [unicodedata.normalize("NFC", piece) for piece in (one, other)]
     assert least_bytes(one + other) <= sum(map(_num_bytes, pieces))
 
 
-def test_no_composed_character_stands_for_more_than_is_counted() -> None:
-    """Weights: 4 a byte of ASCII, 1 of any other; each composed character has at least its parts'.
+def test_no_composed_character_represents_more_than_the_counted_bytes() -> None:
+    """An ASCII byte has the weight 4, any other byte 1. No character outweighs its NFD parts.
 
-    So a text has no more weight than four times the bytes of its composed form.
+    It follows that the weight of a text is at most four times the bytes of its composed form.
     """
     characters = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
     parts = {c: d for c in characters if (d := unicodedata.normalize("NFD", c)) != c}

@@ -5,7 +5,7 @@ from shared.settings import ApiSettings, PoolSettings, WorkerSettings, load_sett
 
 WORKER = {"model": "m"}
 SERVICES = {
-    # What Kubernetes sets for Services called `lorikeet` and `lorikeet-redis`.
+    # Variables that Kubernetes sets for Services named `lorikeet` and `lorikeet-redis`.
     "LORIKEET_SERVICE_HOST": "10.0.0.1",
     "LORIKEET_SERVICE_PORT": "80",
     "LORIKEET_SERVICE_PORT_HTTP": "80",
@@ -22,13 +22,13 @@ SERVICES = {
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "0.0001", "1e300"])
 @pytest.mark.parametrize("name", ["retain_s", "deadline_s"])
-def test_a_time_that_is_no_usable_number_of_ms_is_refused(name: str, value: str) -> None:
+def test_an_invalid_duration_is_refused(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')}: "):
         load_settings(ApiSettings, **{name: value})
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e300"])
-def test_a_time_to_drain_that_never_ends_is_refused(value: str) -> None:
+def test_an_infinite_drain_time_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="--drain-s: "):
         load_settings(WorkerSettings, **WORKER, drain_s=value)
 
@@ -51,7 +51,7 @@ def test_a_huge_number_is_refused(cls: type[PoolSettings], name: str) -> None:
         load_settings(cls, **{**given, name: 10**18})
 
 
-def test_the_variable_for_adapters_holds_them_separated_by_spaces(
+def test_the_adapters_variable_contains_several_separated_by_spaces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LORIKEET_ADAPTERS", " a=./x  b=./y\n")
@@ -60,7 +60,7 @@ def test_the_variable_for_adapters_holds_them_separated_by_spaces(
     assert load_settings(WorkerSettings, **WORKER).adapters == ()
 
 
-def test_a_flag_for_an_adapter_may_hold_spaces() -> None:
+def test_an_adapter_flag_may_contain_spaces() -> None:
     given = load_settings(WorkerSettings, **WORKER, adapters=["a=./my folder"])
     assert given.adapters == ("a=./my folder",)
 

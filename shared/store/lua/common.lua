@@ -1,6 +1,6 @@
--- Put before every script by shared/store/scripts.py, together with PROTOCOL_VERSION.
--- KEYS[1] is the pool's prefix `{lk:<pool>}:`; all other keys are built from it and share its
--- cluster slot. shared/store/keys.py says what each key holds.
+-- Included in every script by shared/store/scripts.py, after the definition of PROTOCOL_VERSION.
+-- KEYS[1] is the pool's prefix `{lk:<pool>}:`. All other keys begin with it and are in the same
+-- cluster slot. shared/store/keys.py documents each key.
 
 local P = KEYS[1]
 
@@ -14,18 +14,19 @@ local TENANT_TTL_MS = 86400000
 local LOAD_LOCK_MS = 15000
 local DEATHS_UNTIL_SUSPECT = 2
 local DEFAULT_STALL_MS = 3000
-local MAX_KEPT_BODY = 65536 -- bytes of a request that is kept after its job's end
-local MAX_SENT = 128 -- publications that may hold tokens without a checkpoint; see worker/jobs/publisher.py
-local SAMPLE = 16 -- holders of a version that are looked at for a parked one
+local MAX_KEPT_BODY = 65536 -- bytes: larger requests are deleted when their job ends
+-- Publications that may contain tokens without a checkpoint; see worker/jobs/publisher.py.
+local MAX_SENT = 128
+local SAMPLE = 16 -- holders of a version among which a parked one is searched
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Pool time is Redis' clock minus the gaps between sweeps, in which Redis stood still or was away, and
--- minus jumps of the clock. Deadlines and waits are counted in it. Returns the clock, and by how much
--- pool time lags behind it. The sweep keeps `swept`, `lag` and `stall_ms`.
+-- Return Redis' clock in ms, and by how much pool time lags behind it. Pool time is the clock without
+-- its jumps, and without the gaps between sweeps, in which Redis stalled or was unavailable. Deadlines
+-- and waiting times are measured in pool time. `reap` maintains `swept`, `lag` and `stall_ms`.
 local function read_clock()
   local now = now_ms()
   local swept, lag, stall_ms = unpack(redis.call('HMGET', P .. 'cnt', 'swept', 'lag', 'stall_ms'))
@@ -38,22 +39,22 @@ end
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes' }
 
--- A job as a table, without its body; a missing field is false.
+-- Return a job as a table without its body. Missing fields are false.
 local function read_job(id)
   local values, job = redis.call('HMGET', P .. 'job:' .. id, unpack(JOB_FIELDS)), { id = id }
   for i, name in ipairs(JOB_FIELDS) do job[name] = values[i] end
   return job
 end
 
--- The pool time at which the job's deadline passes.
+-- Return the job's deadline in pool time.
 local function due_of(job) return job.deadline - (job.lag or 0) end
 
--- The registry's hash of a version; there is none of the base.
+-- Return the key of a version's entry in the registry. The base model has no entry.
 local function version_key(version) return P .. 'version:' .. version end
 
 local function is_registered(wid) return redis.call('ZSCORE', P .. 'workers', wid) ~= false end
 
--- Take back the deaths that a worker's jobs were charged with when it fell silent: it speaks.
+-- Cancel the deaths that were charged to the jobs of a silent worker, since it is alive.
 local function pardon(wid)
   local charged = redis.call('HGETALL', P .. 'charged:' .. wid)
   for i = 1, #charged, 2 do
@@ -71,34 +72,36 @@ local function pardon(wid)
   redis.call('DEL', P .. 'charged:' .. wid)
 end
 
--- Whether the worker that calls is in the pool. When it isn't, its first call takes up to 5 commands
--- more for each job that it lost.
+-- Return whether the calling worker is in the pool. If it isn't, its first call takes up to 5 more
+-- commands for each job that it lost.
 local function is_worker(wid)
   if is_registered(wid) then return true end
-  redis.call('ZADD', P .. 'lost', 'XX', -1, wid) -- what isn't settled yet is as if it had left
+  redis.call('ZADD', P .. 'lost', 'XX', -1, wid) -- jobs that aren't handed over yet are treated as after a regular exit
   pardon(wid)
   return false
 end
 
--- Renew a worker's lease, with what it tells of itself.
-local function note_worker(wid, lease_ms, info, now)
-  local key, told = P .. 'w:' .. wid, cjson.decode(info)
+-- Renew a worker's lease, and store its description.
+local function renew_lease(wid, lease_ms, info, now)
+  local key, decoded = P .. 'w:' .. wid, cjson.decode(info)
   redis.call('ZADD', P .. 'workers', now + lease_ms, wid)
   redis.call('ZREM', P .. 'missing', wid)
-  redis.call('HSET', key, 'info', info, 'seqs', told.max_num_seqs, 'beat', now, 'lease', lease_ms)
+  redis.call('HSET', key, 'info', info, 'seqs', decoded.max_num_seqs, 'beat', now, 'lease', lease_ms)
   redis.call('PEXPIRE', key, WORKER_TTL_MS)
-  if (told.kv_tokens or 0) > 0 then redis.call('ZADD', P .. 'capacity', told.kv_tokens, wid) end
+  if (decoded.kv_tokens or 0) > 0 then
+    redis.call('ZADD', P .. 'capacity', decoded.kv_tokens, wid)
+  end
 end
 
--- Take a worker out of the pool: it can't publish any more. `num_jobs` are those that it dies with, -1
--- if it leaves. `hand_on` and `forget_worker` do the rest.
+-- Remove a worker from the pool, so that it can't publish any more. `num_jobs` is the number of jobs
+-- of a dead worker, or -1 if the worker leaves. `hand_on` and `forget_worker` complete the removal.
 local function take_out(wid, num_jobs)
   if redis.call('ZREM', P .. 'workers', wid) == 1 then redis.call('ZADD', P .. 'lost', num_jobs, wid) end
   for _, name in ipairs({ 'missing', 'capacity', 'idle' }) do redis.call('ZREM', P .. name, wid) end
 end
 
--- Which of the jobs (id, epoch, ...) in ARGV are not the worker's any more, as two flat lists: those,
--- and those of its jobs that their clients have cancelled. An epoch of 0 matches any.
+-- Return two lists: those of the jobs {id claim_epoch}... in ARGV that the worker no longer owns, and
+-- all of its jobs that their clients have cancelled. An epoch of 0 matches any claim.
 local function standing_of(wid, first, num_jobs)
   local fenced, ids = {}, {}
   for i = 1, num_jobs do ids[i] = ARGV[first + 2 * i - 2] end
@@ -110,15 +113,16 @@ local function standing_of(wid, first, num_jobs)
   return fenced, redis.call('SMEMBERS', P .. 'cancelled:' .. wid)
 end
 
--- Tell a worker that a job isn't wanted any more: at once by mail, and by what it calls next.
-local function tell_cancelled(wid, id)
+-- Notify a worker that a job was cancelled: immediately by mail, and in the reply to its next call.
+local function notify_cancelled(wid, id)
   redis.call('SADD', P .. 'cancelled:' .. wid, id)
   redis.call('PEXPIRE', P .. 'cancelled:' .. wid, MAILBOX_TTL_MS)
   redis.call('RPUSH', P .. 'wake:' .. wid, 'cancel ' .. id)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- Whether a job of the version runs. Workers of the last release leave ids of ended jobs behind.
+-- Return whether a job of the version runs. Workers of the previous release don't remove the ids of
+-- ended jobs.
 local function is_running(version)
   local key = P .. 'run:' .. version
   for _, id in ipairs(redis.call('SRANDMEMBER', key, 2)) do
@@ -129,7 +133,7 @@ end
 
 local function is_doomed(version) return redis.call('SISMEMBER', P .. 'doomed', version) == 1 end
 
--- Bring `ready` and `cold` in line with the head of the version's queue and with its holders.
+-- Update `ready` and `cold` after a change of the version's queue or holders.
 local function reindex(version)
   local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0, 'WITHSCORES')
   if not head[2] or is_doomed(version) then
@@ -145,7 +149,8 @@ local function reindex(version)
   end
 end
 
--- A tenant's hash may only expire while it has nothing waiting, or its count would be lost.
+-- Change the number of waiting jobs. A tenant's hash may expire only while none of its jobs waits,
+-- since the count would be lost.
 local function count_waiting(tenant, change)
   redis.call('HINCRBY', P .. 'cnt', 'waiting', change)
   if not tenant then return end
@@ -158,7 +163,7 @@ local function count_waiting(tenant, change)
   end
 end
 
--- Count the bytes of a request that is kept for a job until its end.
+-- Change the bytes of unfinished requests.
 local function count_bytes(tenant, change)
   redis.call('HINCRBY', P .. 'cnt', 'bytes', change)
   if redis.call('EXISTS', P .. 't:' .. tenant) == 1 then
@@ -166,7 +171,7 @@ local function count_bytes(tenant, change)
   end
 end
 
--- Correct what fairness charged the tenant.
+-- Correct the tokens that fair queueing charged to a tenant.
 local function charge(tenant, tokens)
   local key = P .. 't:' .. tenant
   if redis.call('EXISTS', key) == 1 then redis.call('HINCRBYFLOAT', key, 'tag', tokens) end
@@ -180,8 +185,8 @@ local function error_json(code, message)
   return '{"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"param":null}'
 end
 
--- Add one entry to the reply stream of an API process; returns its id. `wid` is the worker that wrote
--- it, if any.
+-- Add an entry to the reply stream of an API process, and return the entry's id. `wid` is the worker
+-- that publishes it, if any.
 local function reply(api, payload, wid, now)
   local key = P .. 'out:' .. api
   local id = redis.call('XADD', key, 'MINID', '~', now - REPLY_TRIM_MS, '*', 'e', payload,
@@ -195,13 +200,14 @@ local function checkpoint(id, payload)
   redis.call('PEXPIRE', P .. 'tok:' .. id, CHECKPOINT_TTL_MS)
 end
 
--- A parked worker for a job of this version: a holder first, else the one with most room.
+-- Return a parked worker for a job of this version: a holder if one is parked, else the worker with
+-- the largest free capacity.
 local function parked_for(version)
   local holders = redis.call('SRANDMEMBER', P .. 'on:' .. version, SAMPLE)
-  local best, most = nil, -1
+  local best, best_free = nil, -1
   local free = #holders > 0 and redis.call('ZMSCORE', P .. 'idle', unpack(holders)) or {}
   for i, wid in ipairs(holders) do
-    if free[i] and tonumber(free[i]) > most then best, most = wid, tonumber(free[i]) end
+    if free[i] and tonumber(free[i]) > best_free then best, best_free = wid, tonumber(free[i]) end
   end
   return best or redis.call('ZREVRANGE', P .. 'idle', 0, 0)[1]
 end
@@ -215,14 +221,14 @@ local function wake(version)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- The one way in which a job ends. With .is_ours, a fault of ours ended it, and its body stays to be
--- enqueued anew unless it is large. The last two arguments are what a worker wrote, and are made here
--- for a job that a script ends.
+-- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended the
+-- job, and its request is kept for `lorikeet retry` unless it is large. A worker passes the final event
+-- and the result; they are built here for a job that a script ends.
 local function end_job(job, state, now, usage, error, event, result)
   local key, num_bytes = P .. 'job:' .. job.id, tonumber(job.bytes or 0)
   redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
   redis.call('HDEL', key, 'owner', 'reserved', 'bytes')
-  if not job.is_ours or num_bytes > MAX_KEPT_BODY then redis.call('HDEL', key, 'body') end
+  if not job.may_retry or num_bytes > MAX_KEPT_BODY then redis.call('HDEL', key, 'body') end
   if num_bytes > 0 then count_bytes(job.tenant, -num_bytes) end
   redis.call('ZREM', P .. 'due', job.id)
   if job.state == 'running' then redis.call('SREM', P .. 'run:' .. job.version, job.id) end
@@ -231,21 +237,21 @@ local function end_job(job, state, now, usage, error, event, result)
   redis.call('PEXPIRE', P .. 'tok:' .. job.id, CHECKPOINT_AFTER_END_MS)
   redis.call('HINCRBY', P .. 'cnt', state, 1)
   local ending = ',"state":"' .. state .. '","usage":' .. usage .. ',"error":' .. error .. '}'
-  local of_job = '"job":"' .. job.id .. '"'
-  event = event or events_json({ '{"type":"end",' .. of_job .. ',"try":' .. job.try .. ending })
-  result = result or '{"v":' .. PROTOCOL_VERSION .. ',' .. of_job .. ',"choices":[]' .. ending
+  local job_field = '"job":"' .. job.id .. '"'
+  event = event or events_json({ '{"type":"end",' .. job_field .. ',"try":' .. job.try .. ending })
+  result = result or '{"v":' .. PROTOCOL_VERSION .. ',' .. job_field .. ',"choices":[]' .. ending
   redis.call('SET', P .. 'res:' .. job.id, result, 'PX', job.retain)
   reply(job.out, event, false, now)
 end
 
--- End a job that never ran: its tenant isn't charged.
+-- End a job that never ran, without a charge to its tenant.
 local function end_unrun(job, state, now, error)
   count_waiting(job.tenant, -1)
   charge(job.tenant, -job.cost)
   end_job(job, state, now, 'null', error)
 end
 
--- End a job whose deadline passed while it waited; its queue has been left already.
+-- End a job whose deadline passed while it waited. The caller has removed it from its queue.
 local function expire(job, now)
   end_unrun(job, 'expired', now,
     error_json('deadline_exceeded', 'the deadline passed while the job was waiting'))

@@ -1,4 +1,4 @@
-"""Processes of the last release and of this one read what the other writes."""
+"""Compatibility of messages between this release and its neighbours."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def changed(raw: bytes, **changes: Any) -> bytes:
     return orjson.dumps({**orjson.loads(raw), **changes})
 
 
-def test_messages_of_the_last_protocol_version_are_understood() -> None:
+def test_messages_of_the_previous_protocol_version_are_decoded() -> None:
     last = PROTOCOL_VERSION - 1
     assert decode_job(changed(encode_job(JOB), v=last)) == JOB
     assert decode_events(changed(encode_events(EVENTS), v=last)) == EVENTS
@@ -47,7 +47,7 @@ def test_messages_of_other_versions_are_refused(version: object) -> None:
         decode_job(changed(encode_job(JOB), v=version))
 
 
-def test_fields_of_a_younger_release_are_dropped() -> None:
+def test_fields_of_a_newer_release_are_dropped() -> None:
     wire = orjson.loads(encode_job(JOB))
     wire["sampling"]["novelty"] = 1
     assert decode_job(orjson.dumps({**wire, "novelty": 2})) == JOB

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.protocol.answer_ids import job_id_of
+from shared.protocol.ids import job_id_of
 
 
 @pytest.mark.parametrize("given", ["3f0c", "chatcmpl-3f0c", "cmpl-3f0c"])

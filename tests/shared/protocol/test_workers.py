@@ -8,10 +8,10 @@ INFO = WorkerInfo(
 )
 
 
-def test_what_a_worker_tells_of_itself_is_read_as_it_was_written() -> None:
+def test_a_worker_description_is_decoded_as_it_was_encoded() -> None:
     assert decode_worker_info(encode_worker_info(INFO)) == INFO
 
 
-def test_what_a_younger_worker_tells_besides_is_passed_over() -> None:
+def test_unknown_fields_of_a_newer_worker_are_dropped() -> None:
     wire = orjson.loads(encode_worker_info(INFO)) | {"from_the_future": 1}
     assert decode_worker_info(orjson.dumps(wire)) == INFO

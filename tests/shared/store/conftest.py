@@ -1,4 +1,4 @@
-"""Fixtures of the queue's tests; their classes are in tests/support/queue_support.py."""
+"""Fixtures of the tests of the store. Their classes are in tests/support/queue_support.py."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from shared.protocol.codec import decode_events
 from shared.protocol.events import Event
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import Job
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -18,7 +18,7 @@ from shared.store.queue import Queue
 
 @pytest.fixture
 def actor(queue: Queue, redis: Redis, keys: Keys) -> Callable[..., Awaitable[Actor]]:
-    """Registers a worker: `await actor("w1", holds=["a@1"])`."""
+    """Return a function that registers a worker: `await actor("w1", holds=["a@1"])`."""
 
     async def start(name: str = "w1", *, holds: Sequence[str] = ("a@1",), **changes: Any) -> Actor:
         return await Actor(queue, redis, keys, name, list(holds)).register(**changes)
@@ -28,9 +28,9 @@ def actor(queue: Queue, redis: Redis, keys: Keys) -> Callable[..., Awaitable[Act
 
 @pytest.fixture
 def enqueue(queue: Queue) -> Callable[..., Awaitable[Job]]:
-    """Makes and enqueues a job: `await enqueue("a@1", tenant="t")`."""
+    """Return a function that enqueues a new job: `await enqueue("a@1", tenant="t")`."""
 
-    async def put(version: str = "a@1", *, limits: Limits = LIMITS, **changes: Any) -> Job:
+    async def put(version: str = "a@1", *, limits: QueueLimits = LIMITS, **changes: Any) -> Job:
         job = make_job(version, **changes)
         await queue.enqueue(job, limits)
         return job
@@ -40,7 +40,7 @@ def enqueue(queue: Queue) -> Callable[..., Awaitable[Job]]:
 
 @pytest.fixture
 def events(redis: Redis, keys: Keys) -> Callable[..., Awaitable[list[Event]]]:
-    """Everything that was written to the reply stream, or what concerns one job."""
+    """Return a function that reads all events of a reply stream, or those of one job."""
 
     async def read(job: Job | None = None, api: ApiId = API) -> list[Event]:
         entries = await redis.xrange(keys.replies(api))

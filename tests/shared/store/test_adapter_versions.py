@@ -1,4 +1,4 @@
-"""Names that clients load, replace, roll back and unload, and the jobs that ran meanwhile."""
+"""Adapters that clients load, replace, roll back and unload while jobs run."""
 
 from dataclasses import replace
 
@@ -6,11 +6,12 @@ import pytest
 from queue_support import INFO, LIMITS, eventually, make_job
 
 from shared.errors import ErrorCode, JobFailed
+from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.registry import Adapter, BaseModel, Registry
+from shared.store.registry import Registry
 
 BASE = BaseModel(
     name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
@@ -72,7 +73,7 @@ async def test_a_rollback_needs_a_name_and_a_previous_version(registry: Registry
     assert refusal.value.error.code is ErrorCode.ADAPTER_CONFLICT
 
 
-async def test_a_quarantined_version_comes_back_neither_by_rollback_nor_by_loading(
+async def test_a_quarantined_version_can_be_neither_rolled_back_to_nor_loaded(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     await load(registry, ONE, TWO)
@@ -90,27 +91,27 @@ async def test_previous_versions_are_served_by_their_full_name(registry: Registr
     assert await registry.resolve("base:a@1") == "a@1"
 
 
-async def test_versions_beyond_the_previous_four_are_retired_and_forgotten_in_time(
+async def test_versions_beyond_the_previous_four_are_retired_and_forgotten(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     await load(registry, *(version_of(str(n)) for n in range(6)))
     assert await registry.resolve("a@0") is None
     assert await registry.resolve("a@1") == "a@1"
-    assert await registry.sweep() == []  # a request may be on its way to the queue
+    assert await registry.forget_unused() == []  # a request may be admitted but not yet enqueued
     await redis.zadd(keys.retired, {"a@0": 0})
     assert await swept(registry) == ["a@0"]
     assert await registry.adapter_by_version(AdapterVersion("a@0")) is None
 
 
 async def swept(registry: Registry) -> list[AdapterVersion]:
-    """What a sweep forgets, once there is something; they are bounded to one a second."""
-    forgotten: list[AdapterVersion] = await eventually(registry.sweep)
+    """Return the forgotten versions once there are any, since one call per second does the work."""
+    forgotten: list[AdapterVersion] = await eventually(registry.forget_unused)
     return forgotten
 
 
-async def test_an_unloaded_name_takes_no_new_jobs_at_once(registry: Registry, queue: Queue) -> None:
+async def test_an_unloaded_name_takes_no_new_jobs(registry: Registry, queue: Queue) -> None:
     await load(registry, ONE, TWO)
-    admitted = [make_job("a@1"), make_job("a@2")]  # and not yet queued
+    admitted = [make_job("a@1"), make_job("a@2")]  # but not yet enqueued
     assert await registry.unload_adapter("a")
     for name in ("a", "a@1", "a@2", "base:a"):
         assert await registry.resolve(name) is None
@@ -121,9 +122,7 @@ async def test_an_unloaded_name_takes_no_new_jobs_at_once(registry: Registry, qu
         assert refusal.value.error.code is ErrorCode.MODEL_NOT_FOUND
 
 
-async def test_a_job_that_comes_after_all_was_forgotten_is_refused_too(
-    registry: Registry, queue: Queue
-) -> None:
+async def test_a_job_of_a_forgotten_version_is_refused(registry: Registry, queue: Queue) -> None:
     await load(registry, ONE)
     await registry.unload_adapter("a")
     assert await swept(registry) == ["a@1"]
@@ -131,7 +130,7 @@ async def test_a_job_that_comes_after_all_was_forgotten_is_refused_too(
         await queue.enqueue(make_job("a@1"), LIMITS)
 
 
-async def test_unloading_may_be_repeated_but_not_of_a_name_that_never_was(
+async def test_unloading_may_be_repeated_but_fails_for_an_unknown_name(
     registry: Registry,
 ) -> None:
     await load(registry, ONE)
@@ -150,7 +149,7 @@ async def test_an_unloaded_version_stays_until_its_last_job_has_ended(
     worker = await actor(holds=["a@1"])
     (running,) = await worker.claim(sequences=1)
     await registry.unload_adapter("a")
-    assert await registry.sweep() == []
+    assert await registry.forget_unused() == []
     await worker.finish(running)
     (waiting,) = await worker.claim()
     assert (running.job, waiting.job) == tuple(jobs)
@@ -162,10 +161,10 @@ async def test_an_unloaded_version_stays_until_its_last_job_has_ended(
 
 
 async def sweeps_nothing(registry: Registry) -> bool:
-    return await registry.sweep() == []
+    return await registry.forget_unused() == []
 
 
-async def test_a_job_that_a_dead_worker_leaves_keeps_its_unloaded_version(
+async def test_a_job_of_a_dead_worker_keeps_its_unloaded_version(
     registry: Registry, queue: Queue, actor
 ) -> None:
     await load(registry, ONE)
@@ -174,7 +173,7 @@ async def test_a_job_that_a_dead_worker_leaves_keeps_its_unloaded_version(
     assert len(await worker.claim()) == 1
     await registry.unload_adapter("a")
     await worker.die()
-    assert await registry.sweep() == []
+    assert await registry.forget_unused() == []
     other = await actor("w2", holds=["a@1"])
     (claimed,) = await other.claim()
     await other.finish(claimed)
@@ -196,7 +195,7 @@ async def test_a_name_can_be_loaded_again_while_it_drains(
     assert await redis.ttl(keys.adapter("a")) == -1
 
 
-async def test_a_restarted_worker_changes_nothing_that_clients_decided(
+async def test_a_restarted_worker_does_not_undo_changes_by_clients(
     registry: Registry,
 ) -> None:
     assert await registry.add_adapter(ONE) == "a@1"
@@ -210,7 +209,7 @@ async def test_a_restarted_worker_changes_nothing_that_clients_decided(
     assert await registry.resolve("a") is None
 
 
-async def test_a_worker_that_starts_with_weights_new_to_the_name_is_followed(
+async def test_a_worker_that_starts_with_new_weights_changes_the_version(
     registry: Registry,
 ) -> None:
     await registry.add_adapter(ONE)
@@ -221,7 +220,7 @@ async def test_a_worker_that_starts_with_weights_new_to_the_name_is_followed(
     assert await registry.resolve("a") == "a@4"
 
 
-async def test_what_a_worker_was_started_with_is_remembered_as_unloaded_for_ever(
+async def test_an_unloaded_adapter_of_a_worker_stays_unloaded(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     await load(registry, ONE)
@@ -243,7 +242,7 @@ async def test_the_epoch_changes_when_redis_has_forgotten_the_registry(
     assert await registry.set_base(BASE) != epoch
 
 
-async def test_uses_are_counted_by_version(
+async def test_requests_and_tokens_are_counted_by_version(
     registry: Registry, queue: Queue, redis: Redis, keys: Keys, actor
 ) -> None:
     await load(registry, ONE)

@@ -1,4 +1,4 @@
-"""A pool that is pointed at the wrong node of a Redis Cluster."""
+"""A pool with the URL of the wrong node of a Redis Cluster."""
 
 import subprocess
 from collections.abc import AsyncIterator
@@ -9,15 +9,16 @@ from queue_support import LIMITS, eventually, make_job
 from sentinels import free_port, spawn
 
 from shared.errors import RedisUnavailable
-from shared.store.connection import REDIS_DOWN, Redis, connect
+from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 LAST_SLOT = 16383
 
 
 class Cluster:
-    """Two nodes: the second one has the slot of a pool, the first one all others."""
+    """Redis Cluster of two nodes. The second node has the slot of a pool, the first all others."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,7 +66,7 @@ class Cluster:
     async def _answers(self, node: Redis) -> bool:
         try:
             return bool(await node.ping())
-        except REDIS_DOWN:
+        except RedisUnavailable:
             return False
 
     async def _is_complete(self, node: Redis) -> bool:
@@ -91,7 +92,7 @@ async def test_the_node_that_has_the_keys_or_gets_them_is_named(
     with pytest.raises(RedisUnavailable, match=named.format(cluster.ports[1])):
         await Queue(first, keys).enqueue(make_job(), LIMITS)
     with pytest.raises(RedisUnavailable, match=named.format(cluster.ports[1])):
-        await Queue(first, keys).counts()
+        await PoolViews(first, keys).counts()
     assert await Queue(second, keys).enqueue(make_job(), LIMITS) == 1
     await second.flushall()
     slot = await first.execute_command("CLUSTER", "KEYSLOT", keys.prefix)

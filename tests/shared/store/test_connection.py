@@ -1,15 +1,20 @@
+import asyncio
+import contextlib
 import socket
 import ssl
+from typing import Any
 
 import pytest
+from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
 from shared.errors import RedisUnavailable, SettingsError
-from shared.store.connection import check_redis_at, connect, redis_errors
+from shared.store.connection import Redis, check_redis_at, connect
+from shared.store.keys import Keys
 from shared.store.sentinel import FORM, SentinelPool, TlsMasterConnection
 
 
-def test_what_is_no_redis_url_is_a_wrong_setting() -> None:
+def test_an_invalid_redis_url_is_a_settings_error() -> None:
     with pytest.raises(SettingsError, match=r"--redis-url: .*redis://"):
         connect("localhost:6379")
 
@@ -31,7 +36,7 @@ def test_what_is_no_redis_url_is_a_wrong_setting() -> None:
         "redis+sentinel://127.0.0.1/main?socket_timeout=soon",
     ],
 )
-def test_what_is_no_sentinel_url_is_a_wrong_setting(url: str) -> None:
+def test_an_invalid_sentinel_url_is_a_settings_error(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         connect(url)
     assert str(caught.value).startswith("--redis-url: ")
@@ -49,7 +54,7 @@ def test_a_sentinel_url_names_user_password_hosts_service_and_database() -> None
     assert sentinels.service == "my pool"
 
 
-def test_time_limits_hold_behind_sentinels_and_nothing_is_tried_twice() -> None:
+def test_connections_by_sentinels_have_time_limits_and_no_retries() -> None:
     plain = connect("redis://localhost").connection_pool
     pool = connect("redis+sentinel://localhost/main").connection_pool
     for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive"):
@@ -59,7 +64,7 @@ def test_time_limits_hold_behind_sentinels_and_nothing_is_tried_twice() -> None:
     assert pool.make_connection().retry._retries == 0
 
 
-def test_tls_goes_to_the_master_and_to_the_sentinels() -> None:
+def test_tls_is_used_for_the_master_and_for_the_sentinels() -> None:
     pool = connect("rediss+sentinel://localhost/main?ssl_cert_reqs=none").connection_pool
     master = pool.make_connection()
     assert isinstance(master, TlsMasterConnection)
@@ -76,7 +81,7 @@ def test_tls_goes_to_the_master_and_to_the_sentinels() -> None:
         ("redis+sentinel://:secret@127.0.0.1:{}/m", "redis+sentinel://:***@127.0.0.1:{}/m"),
     ],
 )
-async def test_the_password_isnt_told(form: str, shown: str) -> None:
+async def test_messages_do_not_contain_the_password(form: str, shown: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with pytest.raises(RedisUnavailable) as caught:
@@ -86,12 +91,43 @@ async def test_the_password_isnt_told(form: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["MOVED 866 10.0.0.2:6379", "ASK 866 10.0.0.2:6379"])
-def test_another_node_of_a_cluster_is_named(answer: str) -> None:
+async def test_another_node_of_a_cluster_is_named(redis: Redis, answer: str) -> None:
     named = pytest.raises(RedisUnavailable, match=r"set --redis-url to 10\.0\.0\.2:6379")
-    with named, redis_errors():
-        raise ResponseError(answer)
+    with named:
+        await redis.eval("return redis.error_reply(ARGV[1])", 0, answer)
 
 
-def test_a_wrong_command_is_a_fault_of_ours() -> None:
-    with pytest.raises(ResponseError, match="wrong kind"), redis_errors():
-        raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+async def test_an_error_of_a_command_is_raised_unchanged(redis: Redis, keys: Keys) -> None:
+    await redis.set(keys.counters, "not a hash")
+    with pytest.raises(ResponseError, match="wrong kind"):
+        await redis.hgetall(keys.counters)
+    with pytest.raises(ResponseError, match="wrong kind"):
+        await redis.pipeline(transaction=False).hgetall(keys.counters).execute()
+
+
+async def test_a_silent_server_is_unavailable_after_the_time_limit() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        client = connect(url, timeout_s=0.2)
+        for call in (client.ping, client.pipeline().ping().execute):
+            with pytest.raises(RedisUnavailable, match="out of reach"):
+                await asyncio.wait_for(call(), 2)
+        await client.aclose()
+
+
+async def test_a_cancellation_that_redis_py_drops_is_raised(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drop_cancellation(connection: Connection, *args: Any, **options: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        await send(connection, *args, **options)
+
+    send = Connection.send_packed_command
+    await redis.ping()
+    monkeypatch.setattr(Connection, "send_packed_command", drop_cancellation)
+    call = asyncio.create_task(redis.ping())
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait({call}, timeout=5)
+    assert call.cancelled()

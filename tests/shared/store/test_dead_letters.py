@@ -1,11 +1,11 @@
-"""What is kept of jobs that ended without an answer."""
+"""Dead letters and failed jobs that can be enqueued again."""
 
 import pytest
 
 from shared.errors import ErrorCode
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.store.connection import Redis
-from shared.store.dead_letters import Letters, Unanswered
+from shared.store.dead_letters import DeadLetters, Unanswered
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 
@@ -13,19 +13,19 @@ DEATHS = 3
 
 
 @pytest.fixture
-def letters(redis: Redis, keys: Keys) -> Letters:
-    return Letters(redis, keys)
+def letters(redis: Redis, keys: Keys) -> DeadLetters:
+    return DeadLetters(redis, keys)
 
 
 async def kill_with(worker, job, deaths: int = DEATHS) -> None:
-    """Let the worker die of the job until it is given up."""
+    """Let the worker die of the job until the job becomes a dead letter."""
     for _ in range(deaths):
         assert await worker.claim_ids() == [job.id]
         await worker.die()
         await worker.register()
 
 
-async def test_a_dead_letter_tells_who_died_of_it_and_why(actor, enqueue, letters) -> None:
+async def test_a_dead_letter_names_its_worker_and_the_reason(actor, enqueue, letters) -> None:
     worker, job = await actor("w1"), await enqueue(tenant="red")
     await kill_with(worker, job)
     (letter,) = await letters.dead(10)
@@ -35,7 +35,9 @@ async def test_a_dead_letter_tells_who_died_of_it_and_why(actor, enqueue, letter
     assert letter.died_ms > 0
 
 
-async def test_the_newest_letters_come_first_and_any_is_found(actor, enqueue, letters) -> None:
+async def test_dead_letters_are_listed_newest_first_and_found_by_id(
+    actor, enqueue, letters
+) -> None:
     worker, jobs = await actor(), []
     for i in range(3):
         jobs.append(await enqueue(f"{i}@1"))
@@ -46,7 +48,7 @@ async def test_the_newest_letters_come_first_and_any_is_found(actor, enqueue, le
         assert await letters.find(job.id) == Unanswered(job, is_dead=True)
 
 
-async def test_a_letter_behind_many_others_is_found_and_discarded(
+async def test_an_old_dead_letter_is_found_and_discarded(
     actor, enqueue, letters, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
@@ -93,14 +95,14 @@ async def test_jobs_of_a_quarantined_adapter_are_kept(
 
 
 async def kill_with_first(worker, job_id: JobId) -> None:
-    """Let the worker die of the job, running it alone."""
+    """Let the worker die while it runs the job alone."""
     for _ in range(DEATHS):
         assert await worker.claim_ids(sequences=1) == [job_id]
         await worker.die()
         await worker.register()
 
 
-async def test_answered_waiting_and_unknown_jobs_are_no_letters(
+async def test_answered_waiting_and_unknown_jobs_cannot_be_retried(
     actor, enqueue, letters, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
     worker, done = await actor(), await enqueue()

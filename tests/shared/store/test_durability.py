@@ -1,4 +1,4 @@
-"""`--durability strict`: accepted and claimed is what outlives power loss or failover."""
+"""`--durability strict`: acknowledged writes survive power loss and failover."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ from shared.settings import PoolSettings
 from shared.store.connection import Redis
 from shared.store.durability import Durability, durability_at, durability_of
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 
@@ -24,7 +25,7 @@ def strict(url: str) -> PoolSettings:
 
 @pytest.fixture
 async def durable(start_server, open_client, tmp_path: Path) -> EmbeddedRedis:
-    """A server that syncs each write to its file."""
+    """Server that syncs each write to its append-only file."""
     server: EmbeddedRedis = start_server(tmp_path / "data")
     await open_client(server.url).config_set("appendfsync", "always")
     return server
@@ -32,25 +33,25 @@ async def durable(start_server, open_client, tmp_path: Path) -> EmbeddedRedis:
 
 @pytest.fixture
 async def replica(own_server, start_server, open_client) -> AsyncIterator[EmbeddedRedis]:
-    """A replica of `own_server`, in step with it."""
+    """Replica of `own_server`, in sync with it."""
     server: EmbeddedRedis = start_server()
     redis = open_client(server.url)
     await open_client(own_server.url).config_set("repl-diskless-sync-delay", 0)
     await redis.replicaof("127.0.0.1", own_server.port)
 
-    async def is_in_step() -> bool:
+    async def is_in_sync() -> bool:
         return (await redis.info("replication"))["master_link_status"] == "up"
 
-    await eventually(is_in_step)
+    await eventually(is_in_sync)
     yield server
-    server.stop()  # before its master, which would wait for it
+    server.stop()  # before its master, which would wait for it at shutdown
 
 
-async def test_by_default_nothing_is_waited_for(redis: Redis, redis_url: str) -> None:
+async def test_by_default_writes_are_not_waited_for(redis: Redis, redis_url: str) -> None:
     assert await durability_of(redis, PoolSettings(redis_url=redis_url)) is None
 
 
-async def test_the_file_is_waited_for_where_each_write_is_synced(
+async def test_the_append_only_file_is_waited_for_if_each_write_is_synced(
     durable: EmbeddedRedis, open_client, keys: Keys
 ) -> None:
     redis = open_client(durable.url)
@@ -65,7 +66,9 @@ async def test_the_file_is_waited_for_where_each_write_is_synced(
     assert waited["cmdstat_waitaof"]["calls"] == 2
 
 
-async def test_a_file_that_is_gone_is_said(durable: EmbeddedRedis, open_client, keys: Keys) -> None:
+async def test_a_disabled_append_only_file_is_reported(
+    durable: EmbeddedRedis, open_client, keys: Keys
+) -> None:
     redis = open_client(durable.url)
     durability = await durability_of(redis, strict(durable.url))
     await redis.config_set("appendonly", "no")
@@ -114,7 +117,7 @@ async def test_a_replica_is_waited_for(own_server, replica, open_client, keys: K
     ):
         await queue.enqueue(job, LIMITS)
     assert 1 < time.monotonic() - started_s < 3
-    # Another connection, which wrote nothing, doesn't take it for accepted either.
+    # Another connection, which hasn't written anything, doesn't report it as accepted either.
     other = Queue(open_client(own_server.url), keys, durability=durability)
     with pytest.raises(RedisUnavailable, match="not acknowledged"):
         await other.enqueue(job, LIMITS)
@@ -135,7 +138,8 @@ async def test_a_script_that_redis_has_lost_runs_once(
 ) -> None:
     redis = open_client(durable.url)
     queue = Queue(redis, keys, durability=Durability(local=1, replicas=0))
+    views = PoolViews(redis, keys)
     for position in (1, 2):
         await redis.script_flush()
         assert await queue.enqueue(make_job(), LIMITS) == position
-    assert (await queue.counts()).waiting == 2
+    assert (await views.counts()).waiting == 2

@@ -4,10 +4,10 @@ from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.store.connection import Redis
 from shared.store.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
 from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 SIZE = 4000
-"""Bytes of a value that are most of its key's."""
+"""Size of a value that dominates the size of its key."""
 
 
 def test_every_kind_of_key_is_known() -> None:
@@ -18,7 +18,7 @@ def test_every_kind_of_key_is_known() -> None:
 
 @pytest.fixture
 async def own_redis(own_server, open_client) -> Redis:
-    """A database with no keys but the test's, which random ones are drawn from."""
+    """Client of a database that has only the test's keys."""
     opened: Redis = open_client(own_server.url)
     return opened
 
@@ -36,7 +36,7 @@ async def test_kinds_are_estimated_by_their_share_of_a_sample(own_redis: Redis, 
         pipe.set(f"{keys.prefix}unheard-of:{number}", "x" * SIZE)
     await pipe.execute()
     found = await estimate_key_bytes(own_redis, keys)
-    # Each kind is a quarter of the sample: six standard deviations are about half of it.
+    # Each kind is a quarter of the sample. Half of that is about six standard deviations.
     for kind in ("job", "res", OTHER):
         assert found[kind] / (5 * NUM_SAMPLED * SIZE) == pytest.approx(1.2, rel=0.6)
     assert {kind for kind, size in found.items() if size} == {"job", "res", OTHER}
@@ -52,16 +52,20 @@ async def test_kinds_of_one_key_are_measured(own_redis: Redis, keys: Keys) -> No
     assert found["adapters"] == await own_redis.memory_usage(keys.adapters, samples=0)
 
 
-async def test_only_large_keys_of_a_kind_make_its_bytes(own_redis: Redis, keys: Keys) -> None:
+async def test_the_bytes_of_a_kind_are_those_of_its_large_keys(
+    own_redis: Redis, keys: Keys
+) -> None:
     await own_redis.xadd(keys.replies(ApiId("api")), {"e": "x" * SIZE})
     await own_redis.zadd(keys.queue(AdapterVersion("a@1")), {"0" * 32: 1})
     found = await estimate_key_bytes(own_redis, keys)
     assert found["out"] > SIZE / 2 > found["q"] > 0
 
 
-async def test_a_server_that_forbids_to_look_tells_nothing_by_kind(own_server, open_client) -> None:
+async def test_a_server_that_forbids_sampling_reports_no_bytes_by_kind(
+    own_server, open_client
+) -> None:
     redis = open_client(own_server.url)
     await redis.execute_command("ACL", "SETUSER", "default", "-randomkey")
-    memory = await Queue(redis, Keys("main")).memory()
+    memory = await PoolViews(redis, Keys("main")).memory()
     assert memory.used > 0
     assert memory.by_kind == {}

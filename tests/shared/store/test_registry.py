@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import ErrorCode, JobFailed, SettingsError
+from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapter_views import AdapterViews
-from shared.store.chunks import CHUNK, chunks
-from shared.store.connection import Redis
+from shared.store.connection import CHUNK, Redis, chunks
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.registry import Adapter, BaseModel, Registry
+from shared.store.registry import Registry
 
 BASE = BaseModel(name="base", version="base@1", max_model_len=8192, source="org/base", created_s=1)
 ADAPTER = Adapter(
@@ -75,7 +75,7 @@ async def test_more_adapters_than_one_round_trip_reads_are_listed_by_name(
     assert await registry.forgotten(versions) == versions
 
 
-async def test_a_base_that_an_older_worker_described_has_no_bytes_of_tokens(
+async def test_a_base_model_of_an_older_worker_has_no_max_token_bytes(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     base = replace(BASE, max_token_bytes=81)
@@ -101,7 +101,7 @@ async def test_a_quarantined_adapter_is_refused_until_its_weights_change(
 ) -> None:
     await registry.add_adapter(ADAPTER)
     await redis.hset(keys.version(ADAPTER.version), "state", "quarantined")
-    await registry.add_adapter(ADAPTER)  # as a restarted worker does
+    await registry.add_adapter(ADAPTER)  # as by a restarted worker
     for name in (ADAPTER.name, ADAPTER.version):
         with pytest.raises(JobFailed, match="quarantined") as refusal:
             await registry.resolve(name)
@@ -147,6 +147,8 @@ async def test_an_older_worker_that_registers_again_does_not_flip_a_name_back(
     await registry.add_adapter(new)
     await registry.add_adapter(ADAPTER)
     assert await registry.resolve(ADAPTER.name) == new.version
-    back = replace(ADAPTER, created_s=new.created_s + 1)  # a restart with the old weights
+    back = replace(
+        ADAPTER, created_s=new.created_s + 1
+    )  # as by a worker that restarts with the old weights
     await registry.add_adapter(back)
     assert await registry.adapter(ADAPTER.name) == back

@@ -1,4 +1,4 @@
-"""A pool whose Redis is the master that Sentinels name."""
+"""A pool with a URL of Sentinels, which name its master."""
 
 import asyncio
 import signal
@@ -17,6 +17,7 @@ from shared.settings import ControlSettings
 from shared.store.connection import Redis, check_redis, check_redis_at, connect
 from shared.store.durability import Durability
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from worker import control
 
@@ -25,7 +26,8 @@ Start = Callable[..., Awaitable[Replicated]]
 
 @pytest.fixture
 async def replicated(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts a master, replicas and Sentinels: `await replicated(sentinels=3)`."""
+    """Return a function that starts a master, replicas and Sentinels, as in
+    `await replicated(sentinels=3)`."""
     started: list[Replicated] = []
 
     async def start(**options: int) -> Replicated:
@@ -39,7 +41,7 @@ async def replicated(tmp_path: Path) -> AsyncIterator[Start]:
 
 @pytest.fixture
 async def sentinel(own_server: EmbeddedRedis) -> AsyncIterator[FakeSentinel]:
-    """Names `own_server` as the master, until it is told another one."""
+    """Fake Sentinel that names `own_server` as the master until a test changes it."""
     async with FakeSentinel(own_server.port) as fake:
         yield fake
 
@@ -49,14 +51,17 @@ def url_of(*sentinels: FakeSentinel, user: str = "") -> str:
 
 
 async def num_waiting(redis: Redis, keys: Keys) -> int:
-    return (await Queue(redis, keys).counts()).waiting
+    return (await PoolViews(redis, keys).counts()).waiting
 
 
-async def test_a_pool_goes_on_at_the_new_master(replicated: Start, open_client, keys: Keys) -> None:
+async def test_a_pool_continues_at_the_new_master(
+    replicated: Start, open_client, keys: Keys
+) -> None:
     servers = await replicated(sentinels=3)
     redis = open_client(servers.url)
     await check_redis(redis, servers.url)
     queue = Queue(redis, keys)
+    views = PoolViews(redis, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     await queue.enqueue(make_job(), LIMITS)
     old = servers.ports[0]
@@ -68,8 +73,8 @@ async def test_a_pool_goes_on_at_the_new_master(replicated: Start, open_client, 
     with pytest.raises(RedisUnavailable):
         await mail
     with pytest.raises(RedisUnavailable, match="no master of 'main'"):
-        await queue.counts()
-    assert await eventually(lambda: answers(queue), within_s=15)
+        await views.counts()
+    assert await eventually(lambda: answers(views), within_s=15)
     new = await servers.promoted(old)
     await queue.enqueue(make_job(), LIMITS)
     assert len(await worker.claim()) == 2
@@ -90,37 +95,39 @@ async def is_waiting(servers: Replicated, port: int) -> bool:
     return b"cmd=blpop" in await servers.ask(port, "CLIENT", "LIST")
 
 
-async def answers(queue: Queue) -> bool:
+async def answers(views: PoolViews) -> bool:
     try:
-        async with asyncio.timeout(1):  # as front ends do; a frozen server never answers
-            await queue.counts()
+        async with asyncio.timeout(1):  # as in front ends; a suspended server never answers
+            await views.counts()
     except (RedisUnavailable, TimeoutError):
         return False
     return True
 
 
-async def test_a_frozen_master_is_left_for_the_new_one(
+async def test_a_suspended_master_is_replaced_by_the_new_one(
     replicated: Start, open_client, keys: Keys
 ) -> None:
     servers = await replicated()
     queue = Queue(open_client(servers.url), keys)
+    views = PoolViews(open_client(servers.url), keys)
     await queue.enqueue(make_job(), LIMITS)
     servers.signal(servers.ports[0], signal.SIGSTOP)
-    assert await eventually(lambda: answers(queue), within_s=20)
+    assert await eventually(lambda: answers(views), within_s=20)
     assert await servers.master_port() == servers.ports[1]
 
 
-async def test_a_master_that_becomes_a_replica_is_left(
+async def test_connections_to_a_master_that_becomes_a_replica_end(
     own_server, start_server, sentinel: FakeSentinel, open_client, keys: Keys
 ) -> None:
     redis, new = open_client(url_of(sentinel)), start_server()
     queue = Queue(redis, keys)
+    views = PoolViews(redis, keys)
     await queue.enqueue(make_job(), LIMITS)
     await open_client(own_server.url).replicaof("127.0.0.1", new.port)
     with pytest.raises(RedisUnavailable, match="has become a replica"):
         await queue.enqueue(make_job(), LIMITS)
     with pytest.raises(RedisUnavailable, match=f"127.0.0.1:{own_server.port} is a replica"):
-        await queue.counts()  # a replica could answer this
+        await views.counts()  # a replica could answer this command
     sentinel.master = new.port
     await queue.enqueue(make_job(), LIMITS)
     assert await num_waiting(open_client(new.url), keys) == 1
@@ -150,7 +157,7 @@ async def test_idle_connections_to_an_earlier_master_are_not_used(
     queue = Queue(redis, keys)
     await asyncio.gather(*(queue.enqueue(make_job(), LIMITS) for _ in range(4)))
     sentinel.master = new.port
-    # The old master lives on, cut off from its Sentinels, and one connection to it breaks.
+    # The old master keeps running, isolated from its Sentinels. One connection to it breaks.
     async with redis.client() as broken:
         await old.client_kill_filter(_id=str(await broken.client_id()))
     await queue.enqueue(make_job(), LIMITS)
@@ -159,7 +166,7 @@ async def test_idle_connections_to_an_earlier_master_are_not_used(
     assert await num_waiting(open_client(new.url), keys) == 5
 
 
-async def test_a_sentinel_that_names_a_replica_is_passed_over(
+async def test_a_sentinel_that_names_a_replica_is_skipped(
     own_server, start_server, sentinel: FakeSentinel, open_client, keys: Keys
 ) -> None:
     replica = start_server()
@@ -168,10 +175,10 @@ async def test_a_sentinel_that_names_a_replica_is_passed_over(
         redis = open_client(url_of(stale, ignorant, sentinel))
         await Queue(redis, keys).enqueue(make_job(), LIMITS)
     assert await num_waiting(open_client(own_server.url), keys) == 1
-    replica.stop()  # before its master, which would wait for it
+    replica.stop()  # before its master, which would wait for it at shutdown
 
 
-async def test_a_silent_sentinel_is_passed_over(sentinel: FakeSentinel, open_client) -> None:
+async def test_a_silent_sentinel_is_skipped(sentinel: FakeSentinel, open_client) -> None:
     async with FakeSentinel() as silent:
         silent.is_silent = True
         started_s = time.monotonic()
@@ -179,7 +186,7 @@ async def test_a_silent_sentinel_is_passed_over(sentinel: FakeSentinel, open_cli
         assert time.monotonic() - started_s < 2
 
 
-async def test_a_caller_that_gives_up_gets_past_silent_sentinels(
+async def test_a_call_that_is_cut_off_does_not_ask_silent_sentinels_again(
     sentinel: FakeSentinel, open_client
 ) -> None:
     async with FakeSentinel() as silent:
@@ -192,7 +199,7 @@ async def test_a_caller_that_gives_up_gets_past_silent_sentinels(
             assert await redis.ping()
 
 
-async def test_without_a_master_the_reasons_are_told(sentinel: FakeSentinel) -> None:
+async def test_without_a_master_the_message_gives_the_reasons(sentinel: FakeSentinel) -> None:
     sentinel.master = None
     async with FakeSentinel() as gone:
         url = url_of(gone, sentinel, user="me:secret@")
@@ -200,7 +207,7 @@ async def test_without_a_master_the_reasons_are_told(sentinel: FakeSentinel) -> 
         await check_redis_at(url)
     message = str(caught.value)
     assert message.startswith(f"no Redis at redis+sentinel://me:***@{gone_address(url)}")
-    assert "knows no service 'main'" in message
+    assert "has no service 'main'" in message
     assert "secret" not in message
 
 
@@ -208,7 +215,7 @@ def gone_address(url: str) -> str:
     return url.partition("@")[2].partition(",")[0]
 
 
-async def test_a_password_goes_to_the_master_and_to_sentinels_that_ask_for_one(
+async def test_a_password_is_sent_to_the_master_and_to_sentinels_that_require_it(
     own_server, sentinel: FakeSentinel, open_client
 ) -> None:
     await open_client(own_server.url).config_set("requirepass", "secret")

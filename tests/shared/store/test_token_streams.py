@@ -1,4 +1,4 @@
-"""Tokens reach the API process, and what was shown survives the worker that showed it."""
+"""Published tokens reach their front end, and survive the worker that published them."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from shared.protocol.results import FinishReason
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.token_streams import ReplyReader, merge, recover, shown
+from shared.store.token_streams import ReplyReader, merge, read_checkpoints, recover
 
 
 async def publish(worker: Actor, *batch: Tokens, checkpoints: tuple[Tokens, ...] = ()) -> None:
@@ -46,7 +46,7 @@ async def test_the_reader_waits_for_events(actor, enqueue, redis: Redis, keys: K
     assert await asyncio.wait_for(reading, 2) == [piece]
 
 
-async def test_the_reader_returns_when_nothing_comes(redis: Redis, keys: Keys) -> None:
+async def test_the_reader_returns_when_there_are_no_events(redis: Redis, keys: Keys) -> None:
     assert await asyncio.wait_for(ReplyReader(redis, keys, API).read(), 3) == []
 
 
@@ -96,7 +96,7 @@ async def test_a_publication_of_a_worker_that_was_given_up_writes_nothing(
     with pytest.raises(LeaseLost):
         await publish(worker, piece, checkpoints=(piece,))
     assert await events() == before
-    assert await shown(redis, keys, job.id) == ()
+    assert await read_checkpoints(redis, keys, job.id) == ()
 
 
 async def test_pieces_merge_to_one_per_choice() -> None:
@@ -118,7 +118,7 @@ async def test_pieces_merge_to_one_per_choice() -> None:
     )
 
 
-async def test_pieces_behind_a_missing_start_are_not_shown() -> None:
+async def test_pieces_after_a_missing_start_are_dropped() -> None:
     job = make_job()
     assert merge([tokens(job, 3, [4], "d")]) == ()
 
@@ -140,7 +140,7 @@ async def leave(worker: Actor, _: str) -> None:
 
 @pytest.mark.parametrize("end", [reap, release, leave])
 @pytest.mark.parametrize("num_checkpointed", [0, 1, 3, 5])
-async def test_the_next_owner_recovers_exactly_what_was_shown(
+async def test_the_next_owner_recovers_exactly_the_published_tokens(
     actor, enqueue, events, redis: Redis, keys: Keys, end: Crash, num_checkpointed: int
 ) -> None:
     worker, job, mate = await actor("w1"), await enqueue(n=2), await enqueue()
@@ -157,7 +157,9 @@ async def test_the_next_owner_recovers_exactly_what_was_shown(
         kept = merge(pieces[: i + 1]) if i + 1 == num_checkpointed else ()
         await publish(worker, piece, tokens(mate, i, [99], "mate"), checkpoints=kept)
     await end(worker, job.id)
-    await redis.delete(keys.replies(API))  # recovery doesn't depend on the trimmed stream
+    await redis.delete(
+        keys.replies(API)
+    )  # recovery doesn't need the reply stream, which is trimmed
     (claimed,) = await (await actor("w2")).claim(sequences=2)
     assert claimed.job.id == job.id
     assert await recover(redis, keys, claimed) == (
@@ -166,8 +168,8 @@ async def test_the_next_owner_recovers_exactly_what_was_shown(
     )
 
 
-def told(token: str, logprob: float | None, *top: tuple[str, float]) -> PositionLogprobs:
-    """A position; the likeliest tokens are special ones, without bytes."""
+def position(token: str, logprob: float | None, *top: tuple[str, float]) -> PositionLogprobs:
+    """Return logprobs of a position. The likeliest tokens are special ones, without bytes."""
     return PositionLogprobs(
         chosen=TokenLogprob(token=token, logprob=logprob, bytes=tuple(token.encode())),
         top=tuple(TokenLogprob(token=t, logprob=p, bytes=None) for t, p in top),
@@ -177,13 +179,16 @@ def told(token: str, logprob: float | None, *top: tuple[str, float]) -> Position
 
 @pytest.mark.parametrize("end", [reap, release, leave])
 @pytest.mark.parametrize("is_checkpointed", [False, True])
-async def test_logprobs_survive_the_worker_that_showed_them(
+async def test_logprobs_survive_the_worker_that_published_them(
     actor, enqueue, events, redis: Redis, keys: Keys, end: Crash, is_checkpointed: bool
 ) -> None:
     worker, job = await actor("w1"), await enqueue()
     await worker.claim()
-    prompt = (told("<s>", None), told("h/\u00e9", -0.1))
-    parts = (told("", -1e-7, ("<|end|>", -9999.0)), told("\ufffd", -12.345678901234, ('"', -0.5)))
+    prompt = (position("<s>", None), position("h/\u00e9", -0.1))
+    parts = (
+        position("", -1e-7, ("<|end|>", -9999.0)),
+        position("\ufffd", -12.345678901234, ('"', -0.5)),
+    )
     pieces = [
         tokens(job, 0, [1], "a", logprobs=parts[:1], prompt_logprobs=prompt),
         tokens(job, 1, [2], "b", logprobs=parts[1:]),
@@ -204,7 +209,7 @@ async def test_each_choice_is_recovered_from_its_own_last_checkpoint(
     await worker.claim()
     early, late = tokens(job, 0, [10], "a"), tokens(job, 0, [20], "x", choice=1)
     await publish(worker, early, checkpoints=(early,))
-    await asyncio.sleep(0.002)  # checkpoints of another millisecond
+    await asyncio.sleep(0.002)  # gives the checkpoints other ids
     await publish(worker, tokens(job, 1, [11], "b"), tokens(job, 0, [30], "q", choice=2))
     await asyncio.sleep(0.002)
     await publish(worker, late, checkpoints=(late,))
@@ -228,13 +233,13 @@ async def test_recovery_spans_several_tries(actor, enqueue, events, redis, keys)
             text += piece.text
             await publish(worker, piece, checkpoints=(piece,) if i == start else ())
         await worker.queue.release(worker.id, [job.id])
-    (last,) = await shown(redis, keys, job.id)
+    (last,) = await read_checkpoints(redis, keys, job.id)
     assert (last.ids, last.text, last.try_) == (tuple(range(9)), text, 3)
     visible = [event for event in await events(job) if isinstance(event, Tokens)]
     assert "".join(event.text for event in visible) == text
 
 
-async def test_shown_gives_the_checkpoints_of_a_finished_job(
+async def test_the_checkpoints_of_a_finished_job_can_be_read(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
@@ -243,10 +248,10 @@ async def test_shown_gives_the_checkpoints_of_a_finished_job(
     for piece in pieces:
         await publish(worker, piece, checkpoints=(piece,))
     await worker.finish(claimed, JobState.DONE)
-    assert await shown(redis, keys, job.id) == merge(pieces)
+    assert await read_checkpoints(redis, keys, job.id) == merge(pieces)
 
 
-async def test_a_reader_goes_on_where_it_stood_after_a_break(
+async def test_a_reader_continues_at_its_position_after_an_outage(
     own_server, open_client, keys: Keys
 ) -> None:
     redis = open_client(own_server.url)

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
 -- At most 20 commands.
 -- ARGV: how name version created_s field value...
--- how: 'start', a worker was started with it; 'load', a client loads a new name; 'replace', or gives
--- it other weights. Returns {'ok', version that the name has now or ''} | {'exists', version} |
--- {'quarantined', version}.
+-- how: 'start', a worker was started with the adapter; 'load', a client loads a new name; 'replace', a
+-- client loads a name that may be taken. Returns {'ok', current version of the name or ''} |
+-- {'exists', version} | {'quarantined', version}.
 local how, name, version, created_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key, current = P .. 'adapter:' .. name, current_of(name)
 local by, since_s = unpack(redis.call('HMGET', key, 'by', 'created_s'))
 local is_quarantined = redis.call('HGET', version_key(version), 'state') == 'quarantined'
 
--- What a client decided holds over restarts of workers, unless they bring weights that are new to
--- the name; and of two workers that register again, the younger one is right.
+-- A client's change outlives restarts of workers, unless a worker has weights that the name never had.
+-- Of two workers that register different versions, the one that started later wins.
 local function is_outdated()
   if by == 'client' then
     return version == current or redis.call('LPOS', P .. 'previous:' .. name, version) ~= false

@@ -1,6 +1,6 @@
 #!lua
 -- At most 4 commands.
--- ARGV: wid id body ttl_ms. Asks a worker to read an adapter. Returns 0 when it was given up.
+-- ARGV: wid id body ttl_ms. Sends an inspection to a worker. Returns 0 if the worker was given up.
 local wid, id = ARGV[1], ARGV[2]
 if not is_registered(wid) then return 0 end
 redis.call('SET', P .. 'inspect:' .. id, ARGV[3], 'PX', ARGV[4])

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- At most 1,500 commands.
--- ARGV: version new_epoch field value... Returns {version that live workers serve when it is another
--- one or '', epoch}. The epoch tells a worker whether the registry still knows its adapters. With
--- another base the adapters of the last one are forgotten, a page at a time: {'', ''} asks for
--- another call.
+-- ARGV: version new_epoch field value... Returns {version, ''} if live workers serve another version,
+-- else {'', epoch of the registry}. Workers whose adapters were registered in another epoch register
+-- them again. A change of the base model deletes all adapters, one page per call: {'', ''} means that
+-- another call is needed.
 local PAGE = 128
 local version = redis.call('HGET', P .. 'base', 'version')
 if version and version ~= ARGV[1] and redis.call('EXISTS', P .. 'workers') == 1 then
@@ -12,7 +12,7 @@ end
 local function forget(versions)
   for _, each in ipairs(versions) do redis.call('DEL', version_key(each)) end
 end
--- Workers register theirs after this.
+-- Workers register their adapters after this.
 local function forget_page()
   local names = redis.call('SRANDMEMBER', P .. 'adapters', PAGE)
   for _, name in ipairs(names) do
@@ -27,7 +27,7 @@ local function forget_page()
 end
 if version and version ~= ARGV[1] then
   if forget_page() then return { '', '' } end
-  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes') -- older workers tell less
+  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes') -- older workers don't set these
 end
 redis.call('HSET', P .. 'base', unpack(ARGV, 3))
 redis.call('HSETNX', P .. 'base', 'epoch', ARGV[2])

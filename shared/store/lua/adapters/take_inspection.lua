@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- At most 3 commands.
--- ARGV: id ttl_ms. Returns what is to be read, and tells that it was taken; false when nobody waits.
+-- ARGV: id ttl_ms. Takes and confirms an inspection. Returns its body; false if it was withdrawn.
 local id = ARGV[1]
 local body = redis.call('GETDEL', P .. 'inspect:' .. id)
 if not body then return false end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 30 commands.
--- ARGV: name. No new job comes in for any version of the name; those that wait or run end normally.
--- Returns 1, 0 when the name was unloaded before, or -1 when there was never such a name.
+-- ARGV: name. Stops new jobs for all versions of the name; waiting and running jobs end normally.
+-- Returns 1, 0 if the name is already unloaded, or -1 if it is unknown.
 local name = ARGV[1]
 local key, previous, current = P .. 'adapter:' .. name, P .. 'previous:' .. name, current_of(name)
 local REMEMBERED_MS = 3600000

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- 1 command.
--- A write behind everything that this server has so far, whichever connection wrote it: WAIT and
--- WAITAOF look at the last write of their own connection.
+-- Writes after all earlier writes of this server, of any connection. WAIT and WAITAOF wait for the last
+-- write of their own connection, and thereby for all earlier ones.
 redis.call('SET', P .. 'barrier', '', 'PX', 60000)
 return 1

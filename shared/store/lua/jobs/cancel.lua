@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 30 commands.
--- ARGV: id error. Returns the state after the call: 'cancelled' | 'running' (its worker was told) |
--- the final state that it had reached before | false when there is no such job.
+-- ARGV: id error. Returns the state after the call: 'cancelled' | 'running' (its worker is notified) |
+-- the final state that the job already had | false if no such job exists.
 local id, error = ARGV[1], ARGV[2]
 local job = read_job(id)
 if job.state == 'queued' then
@@ -11,6 +11,6 @@ if job.state == 'queued' then
   return 'cancelled'
 elseif job.state == 'running' then
   redis.call('HSETNX', P .. 'job:' .. id, 'cancel', error)
-  tell_cancelled(job.owner, id)
+  notify_cancelled(job.owner, id)
 end
 return job.state

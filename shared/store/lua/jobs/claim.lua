@@ -1,31 +1,31 @@
 #!lua flags=allow-oom
 -- At most 3,000 commands.
--- ARGV: wid epoch sequences tokens steal_ms max_cold load_ms num_more more... num_less less...
+-- ARGV: wid claim_epoch sequences tokens steal_ms max_cold load_ms num_more more... num_less less...
 -- refused...
--- The worker holds what stands in has:<wid>, plus `more`, minus `less`.
+-- The worker holds the versions in has:<wid>, plus `more`, minus `less`.
 -- Returns {'lost'} | {'ok', ms until the next steal or -1, {id, try, suspect, body, ms left}...}.
 local wid, epoch = ARGV[1], ARGV[2]
 local room = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = tonumber(ARGV[6]) }
 local steal_ms, load_ms = tonumber(ARGV[5]), tonumber(ARGV[7])
-local OVERDUE = 8 -- times steal_ms: a foreign head that waits longer goes before own heads
+local OVERDUE = 8 -- times steal_ms: foreign jobs that wait longer go before own jobs
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
 local PAGE = 64
 local MAX_PAGES = 4
 local NAMES_PAGE = 512 -- versions looked up in one command
-local SPARE_SOURCES = 16 -- own versions beyond `sequences`, as jobs may be passed by
+local SPARE_SOURCES = 16 -- own versions beyond `sequences`, since some jobs may be skipped
 local MAX_TAKEN = 64
 local MAX_EXAMINED = 128
 local MAX_EXPIRED = 32
-local MAX_PASSED = 32 -- large jobs in front of a queue
-local MAX_LOOKS = 32 -- at foreign heads, for their age
-local RESERVED_MS = 5000 -- a draining worker renews its reservation with each claim
+local MAX_SKIPPED = 32 -- large jobs at the front of a queue
+local MAX_LOOKS = 32 -- foreign versions whose waiting time is read
+local RESERVED_MS = 5000 -- a worker renews its reservation with each claim
 
 if not is_worker(wid) then return { 'lost' } end
 local now, lag = read_clock()
 local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
-local taken, touched, num_taken_of = {}, {}, {} -- the last by tenant
+local taken, touched, num_taken_of = {}, {}, {} -- the last is by tenant
 local virtual_time, examined, num_expired, next_steal = 0, 0, 0, -1
--- Nothing more is taken once a job must not be overtaken, or has to run alone.
+-- Set when no further job may be taken: a job must not be overtaken, or has to run alone.
 local is_closed = room.sequences <= 0
 
 local next_arg = 8
@@ -40,12 +40,12 @@ local more, num_more = read_set()
 local less = read_set()
 local is_refused = {}
 for i = next_arg, #ARGV do is_refused[ARGV[i]] = true end
-local is_own = {} -- by version, of those that were looked up
+local is_own = {} -- by version, for versions that were looked up
 
 local function look_up(versions)
-  local told = #versions > 0 and redis.call('SMISMEMBER', P .. 'has:' .. wid, unpack(versions)) or {}
+  local is_held = #versions > 0 and redis.call('SMISMEMBER', P .. 'has:' .. wid, unpack(versions)) or {}
   for i, version in ipairs(versions) do
-    is_own[version] = more[version] or (told[i] == 1 and not less[version])
+    is_own[version] = more[version] or (is_held[i] == 1 and not less[version])
   end
 end
 
@@ -61,7 +61,7 @@ local function is_done()
   return is_closed or #taken >= MAX_TAKEN or examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED
 end
 
--- A cursor over the waiting jobs of one version, in order of their scores.
+-- Return a cursor over the waiting jobs of one version, in the order of their scores.
 local function open(version, score)
   return { version = version, score = score, page = {}, page_size = 4, at = 1, skipped = 0 }
 end
@@ -100,14 +100,14 @@ local function take(source, job)
   is_closed = job.suspect or room.sequences <= 0
 end
 
-local function pass_by(source) source.at, source.skipped = source.at + 2, source.skipped + 1 end
+local function skip(source) source.at, source.skipped = source.at + 2, source.skipped + 1 end
 
--- Leave a large job to others. Behind many of them the queue is looked at from anywhere, so that no
--- small job waits for all of them.
+-- Leave a large job to larger workers. After many large jobs, continue at an arbitrary place of the
+-- queue, so that small jobs don't wait for all of them.
 local function leave_to_larger(source)
-  pass_by(source)
-  source.passed = (source.passed or 0) + 1
-  if source.passed == MAX_PASSED then
+  skip(source)
+  source.num_large = (source.num_large or 0) + 1
+  if source.num_large == MAX_SKIPPED then
     local size = redis.call('ZCARD', P .. 'q:' .. source.version)
     source.skipped = math.max(source.skipped, now % size)
     source.page, source.at = {}, 1
@@ -115,7 +115,7 @@ local function leave_to_larger(source)
 end
 
 local largest, own_capacity
--- Whether another worker holds so many tokens, and this one doesn't.
+-- Return whether the job exceeds the capacity of this worker, but not that of the largest worker.
 local function is_for_larger(job)
   if largest == nil then
     largest = tonumber(redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2] or 0)
@@ -124,12 +124,14 @@ local function is_for_larger(job)
   return tonumber(job.cost) > own_capacity and tonumber(job.cost) <= largest
 end
 
--- A suspect needs an empty worker, a large job a large gap. The first busy worker that meets it keeps
--- itself free for it and drains, the others pass by: it neither waits for ever, nor stops them all.
+-- Skip a job that the worker has no capacity for now, or stop taking jobs until it has. A suspect needs
+-- an idle worker, a large job a large free capacity. The first busy worker that finds such a job
+-- reserves it and drains, and other workers skip it. So the job runs eventually without stopping all
+-- workers.
 local function skip_or_drain(source, job)
   local by, ms = string.match(job.reserved or '', '^(.*) (%d+)$')
   if by and by ~= wid and is_registered(by) and math.abs(now - ms) < RESERVED_MS then
-    pass_by(source)
+    skip(source)
     return
   end
   redis.call('HSET', P .. 'job:' .. job.id, 'reserved', wid .. ' ' .. string.format('%d', now))
@@ -140,11 +142,11 @@ local function fits(job)
   return tonumber(job.sequences) <= room.sequences and tonumber(job.cost) <= room.tokens
 end
 
--- Take the next job of the source, or end it, or pass by it, or close the claim.
+-- Take the next job of the source, end it, skip it, or close the claim.
 local function serve(source, id)
   examined = examined + 1
   local job = read_job(id)
-  if not job.deadline then -- somebody deleted its hash
+  if not job.deadline then -- its hash was deleted
     remove(source, id)
     count_waiting(nil, -1)
   elseif due_of(job) <= now - lag then
@@ -160,10 +162,10 @@ local function serve(source, id)
   end
 end
 
--- Serve the source until `most` jobs are taken; true when any was.
-local function serve_from(source, most)
+-- Take up to `limit` jobs from the source; return whether any was taken.
+local function serve_from(source, limit)
   local before = #taken
-  while not is_done() and #taken - before < most do
+  while not is_done() and #taken - before < limit do
     local id = peek(source)
     if not id then break end
     serve(source, id)
@@ -171,32 +173,32 @@ local function serve_from(source, most)
   return #taken > before
 end
 
--- Versions of a worker that holds many: the first of them that wait, as many as there may be jobs
--- taken. Most often these are among the first that wait at all.
+-- Return the own versions of a worker that holds many: those with the oldest waiting jobs, at least as
+-- many as jobs may be taken. They are usually among the first versions of `ready`.
 local function first_of_many()
-  local names, most = {}, math.min(room.sequences, MAX_TAKEN) + SPARE_SOURCES
+  local names, needed = {}, math.min(room.sequences, MAX_TAKEN) + SPARE_SOURCES
   local heads = redis.call('ZRANGE', P .. 'ready', 0, NAMES_PAGE - 1)
   look_up(heads)
   for _, version in ipairs(heads) do
     if is_own[version] then names[#names + 1] = version end
   end
-  if #heads < NAMES_PAGE or #names >= most then return names end
+  if #heads < NAMES_PAGE or #names >= needed then return names end
   names = {}
-  for version in pairs(more) do -- few: a worker soon tells what it has loaded
+  for version in pairs(more) do -- few, since a worker reports loaded versions soon
     if #names >= NAMES_PAGE then break end
     names[#names + 1] = version
   end
-  local told = redis.call('ZINTER', 2, P .. 'ready', P .. 'has:' .. wid, 'WEIGHTS', 1, 0)
-  for _, version in ipairs(told) do
-    if #names >= NAMES_PAGE + most then break end
+  local reported = redis.call('ZINTER', 2, P .. 'ready', P .. 'has:' .. wid, 'WEIGHTS', 1, 0)
+  for _, version in ipairs(reported) do
+    if #names >= NAMES_PAGE + needed then break end
     if not less[version] and not more[version] then names[#names + 1] = version end
   end
   return names
 end
 
 local function own_names()
-  local num_told = redis.call('SCARD', P .. 'has:' .. wid)
-  if num_told + num_more > NAMES_PAGE then return first_of_many() end
+  local num_reported = redis.call('SCARD', P .. 'has:' .. wid)
+  if num_reported + num_more > NAMES_PAGE then return first_of_many() end
   local names = {}
   for _, version in ipairs(redis.call('SMEMBERS', P .. 'has:' .. wid)) do
     if not less[version] and not more[version] then names[#names + 1] = version end
@@ -210,7 +212,7 @@ local function by_score(a, b)
   return a.version < b.version
 end
 
--- The queues of own versions that wait, in the order of their heads.
+-- Return cursors of the own versions with waiting jobs, in the order of their first jobs.
 local function own_sources()
   local sources, names = {}, own_names()
   for first = 1, #names, NAMES_PAGE do
@@ -233,7 +235,7 @@ local function insert_by_score(sources, source)
   table.insert(sources, low, source)
 end
 
--- Merge the sources by the scores of their heads.
+-- Serve the sources in the order of the scores of their first jobs.
 local function serve_merged(sources)
   while not is_done() and sources[1] do
     local source = table.remove(sources, 1)
@@ -255,16 +257,17 @@ local function start_load(version)
   room.cold = room.cold - 1
 end
 
--- Fairness over adapters: nobody's head waits for ever behind the own heads of a busy worker. One
--- that others hold may be served by them; one that nobody holds waits as long as its load takes.
+-- Fairness between adapters: take a foreign job that has waited too long before own jobs, since a busy
+-- worker may always have own jobs. A version that other workers hold gets more time, since they may
+-- serve it; a cold version waits for about the time of its load.
 local function serve_overdue(own_score)
   local heads = redis.call('ZRANGE', P .. 'ready', '-inf', string.format('(%.17g', own_score),
     'BYSCORE', 'LIMIT', 0, PAGE)
-  local looks = 0
+  local num_looks = 0
   look_up(heads)
   for _, version in ipairs(heads) do
-    if is_foreign(version) and looks < MAX_LOOKS and not another_loads(version) then
-      looks = looks + 1
+    if is_foreign(version) and num_looks < MAX_LOOKS and not another_loads(version) then
+      num_looks = num_looks + 1
       local is_cold = redis.call('EXISTS', P .. 'on:' .. version) == 0
       if waited_ms(version, now, lag) > (is_cold and load_ms or OVERDUE * steal_ms) then
         if serve_from(open(version), 1) then start_load(version) end
@@ -274,17 +277,18 @@ local function serve_overdue(own_score)
   end
 end
 
--- Whether all that hold the version are full, for so long that this worker had better help. Here
--- its jobs would wait for the load, and where others run as well, for about the time of a job.
+-- Return whether all holders of the version are full, and its jobs would wait for them longer than for
+-- this worker, which has to load the version and, unless it is idle, finish about one job first.
 local function is_backlog(version)
-  local free, running = room_of_holders(version, wid)
+  local free, running = capacity_of_holders(version, wid)
   if free > 0 then return false end
   local run_ms = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or 0)
   return needs_holder(redis.call('ZCARD', P .. 'q:' .. version), running, run_ms,
     steal_ms / LOAD_SHARE, is_empty() and 0 or run_ms)
 end
 
--- Whether this worker may take jobs of a version that others hold; else notes when it may.
+-- Return whether this worker may take jobs of a version that other workers hold. If not, lower
+-- `next_steal` to the time after which it may.
 local function may_steal(version)
   local left = steal_ms - waited_ms(version, now, lag)
   if left < 0 or is_backlog(version) then return true end
@@ -293,7 +297,7 @@ local function may_steal(version)
 end
 
 local function serve_foreign()
-  local looks = 0
+  local num_looks = 0
   for page = 0, MAX_PAGES - 1 do
     local heads = redis.call('ZRANGE', P .. 'ready', page * PAGE, page * PAGE + PAGE - 1)
     if #heads == 0 then return end
@@ -303,17 +307,17 @@ local function serve_foreign()
       if is_done() or room.cold <= 0 then return end
       local may_take = is_foreign(version)
       if may_take and not cold[i] then
-        looks = looks + 1
-        may_take = looks <= MAX_LOOKS and may_steal(version)
+        num_looks = num_looks + 1
+        may_take = num_looks <= MAX_LOOKS and may_steal(version)
       end
-      -- One more holder at a time: it may be all that is needed.
+      -- Add one holder at a time, since a single one may suffice.
       may_take = may_take and not another_loads(version)
       if may_take and serve_from(open(version), math.huge) then start_load(version) end
     end
   end
 end
 
-local function settle()
+local function finish_claim()
   for version in pairs(touched) do reindex(version) end
   for tenant, count in pairs(num_taken_of) do count_waiting(tenant, -count) end
   if virtual_time > tonumber(redis.call('HGET', P .. 'cnt', 'vtime') or 0) then
@@ -333,7 +337,7 @@ if not is_closed then
   serve_merged(sources)
   if room.cold > 0 and not is_closed then serve_foreign() end
 end
-settle()
+finish_claim()
 local is_cut_short = examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED
 if is_cut_short and #taken + num_expired > 0 then next_steal = 1 end
 return { 'ok', next_steal, unpack(taken) }

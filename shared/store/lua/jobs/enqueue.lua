@@ -3,14 +3,14 @@
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 -- Returns {'ok', position} | {'dup', state} | {'full', which, waiting} | {'gone'} | {'quarantined'} |
--- {'large', most tokens that a worker holds}.
+-- {'large', largest capacity of a worker in tokens}.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
 local MAX_MEMORY_USE = 0.8
--- What requests may take of Redis' memory, whatever the limits in bytes say.
+-- Largest shares of Redis' memory that requests may use, in addition to the limits in bytes.
 local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
--- Ranks jobs of one tag by arrival: a thousandth of a token a job.
+-- Orders jobs with the same tag by their arrival, by about a thousandth of a token per job.
 local ARRIVAL_STEP = 1 / 1024
 
 local state = redis.call('HGET', job_key, 'state')
@@ -22,8 +22,8 @@ local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes = unpack(
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   'tag', 'waiting', 'bytes'))
 
--- INFO is expensive: all API processes share one answer for a while.
-local function look_at_memory()
+-- INFO is slow, so that all API processes share its result for MEMORY_CHECK_MS.
+local function measure_memory()
   if max_memory and math.abs(now - (memory_ms or 0)) < MEMORY_CHECK_MS then return end
   local info = redis.call('INFO', 'memory')
   local used = tonumber(string.match(info, 'used_memory:(%d+)'))
@@ -38,14 +38,14 @@ local function bytes_left(limit, share, taken)
   return limit - (taken or 0)
 end
 
--- A tenant may have one request of any size.
+-- Return the refusal for a limit that is reached, if any. A tenant may have one request of any size.
 local function limit_reached()
   local of_pool, of_tenant = tonumber(waiting or 0), tonumber(tenant_waiting or 0)
   if of_pool >= tonumber(ARGV[11]) then return { 'full', 'pool', of_pool } end
   local of_version = redis.call('ZCARD', P .. 'q:' .. version)
   if of_version >= tonumber(ARGV[12]) then return { 'full', 'adapter', of_version } end
   if of_tenant >= tonumber(ARGV[13]) then return { 'full', 'tenant', of_tenant } end
-  look_at_memory()
+  measure_memory()
   if memory_high == '1' then return { 'full', 'memory', of_pool } end
   if num_bytes > bytes_left(tonumber(ARGV[16]), POOL_SHARE, bytes) then
     return { 'full', 'bytes of the pool', of_pool }
@@ -56,15 +56,15 @@ local function limit_reached()
   end
 end
 
--- The most tokens that a live worker holds, if the job needs more than that. Workers of the last
--- release don't tell, and may hold any.
+-- Return the largest capacity of a live worker in tokens if the job needs more, else nil or false.
+-- Workers of the previous release don't report their capacity, which may be any.
 local function too_large_for()
   if redis.call('ZCARD', P .. 'capacity') < redis.call('ZCARD', P .. 'workers') then return nil end
   local largest = redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2]
   return largest and tonumber(ARGV[6]) > tonumber(largest) and tonumber(largest)
 end
 
--- Why the version takes no new jobs, if something happened to it since the request was admitted.
+-- Return the refusal if the version was unloaded or quarantined since the request was admitted.
 local function refused_version()
   local entry_state = redis.call('HGET', version_key(version), 'state')
   if entry_state == 'unloaded' then return { 'gone' } end
@@ -78,8 +78,8 @@ if most_tokens then return { 'large', most_tokens } end
 local refusal = refused_version() or limit_reached()
 if refusal then return refusal end
 
--- Start-time fair queueing: a tenant that was idle starts at the virtual time, a busy one behind
--- what it has queued already.
+-- Start-time fair queueing: the first job of an idle tenant starts at the virtual time, another job
+-- after the tenant's queued jobs.
 local tag = math.max(tonumber(virtual_time or 0), tonumber(tenant_tag or 0))
 redis.call('HSET', tenant_key, 'tag', tag + tonumber(ARGV[6]))
 local score = tag - boost + redis.call('HINCRBY', P .. 'cnt', 'arrivals', 1) * ARRIVAL_STEP

@@ -1,11 +1,10 @@
 #!lua flags=allow-oom
 -- At most 1,100 commands.
--- Ends overdue jobs, a page at a time: waiting ones, and running ones that their workers should have
--- ended. Drops waiting ids whose hashes somebody deleted. Returns {how many it ended, 1 when there may
--- be more}.
+-- Ends a page of overdue jobs: waiting ones, and running ones that their workers should have ended.
+-- Removes waiting ids whose hashes were deleted. Returns {number of ended jobs, 1 if more may follow}.
 local PAGE = 24
-local RUNNING_GRACE_MS = 5000 -- a worker ends its overdue jobs by itself
-local MAX_HEADS = 16 -- drawn by lot, so that all get their turn
+local RUNNING_GRACE_MS = 5000 -- workers end their overdue jobs themselves
+local MAX_HEADS = 16 -- a random sample, so that every version is checked eventually
 local now, lag = read_clock()
 local num_ended = 0
 
@@ -26,7 +25,7 @@ local function end_running(job)
   num_ended = num_ended + 1
 end
 
--- A worker of the last version leaves these behind.
+-- A worker of the previous release doesn't remove these when a job ends.
 local function clear(job)
   redis.call('ZREM', P .. 'due', job.id)
   if not job.state then return end
@@ -49,8 +48,9 @@ for _, id in ipairs(overdue) do
   end
 end
 
--- A job that a front end of the last version enqueued isn't in `due`.
-local function look_at_head(version)
+-- Check the first job of a version. Jobs that a front end of the previous release enqueued aren't in
+-- `due`.
+local function check_head(version)
   local id = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
   local job = id and read_job(id)
   if job and not job.state then
@@ -62,9 +62,9 @@ local function look_at_head(version)
   end
 end
 
--- What a worker of the last release left of jobs whose hashes are gone by now.
+-- Correct the counter that workers of the previous release don't decrease when a job ends.
 if redis.call('EXISTS', P .. 'due') == 0 then redis.call('HSET', P .. 'cnt', 'bytes', 0) end
 
 local heads = redis.call('ZRANDMEMBER', P .. 'ready', MAX_HEADS)
-for _, version in ipairs(heads) do look_at_head(version) end
+for _, version in ipairs(heads) do check_head(version) end
 return { num_ended, #overdue == PAGE and 1 or 0 }

@@ -1,10 +1,10 @@
--- Put behind common.lua in the scripts that take jobs from a worker.
+-- Included after common.lua in the scripts that take jobs from a worker.
 local DEATHS_ALONE_UNTIL_DEAD = 2
 local DEAD_JOBS_UNTIL_QUARANTINE = 3
 local MAX_DEAD_LETTERS = 10000
 local CHARGED_TTL_MS = 3600000
 
--- Let a running job wait again, at its old place.
+-- Put a running job back into its queue, at its old place.
 local function requeue(job, now)
   local key = P .. 'job:' .. job.id
   redis.call('HSET', key, 'state', 'queued')
@@ -19,12 +19,13 @@ local function requeue(job, now)
   wake(job.version)
 end
 
--- Serve a version no more, as it kills its workers; `quarantine` ends what waits for it.
+-- Stop serving a version that kills its workers. `quarantine` ends its waiting jobs.
 local function doom(version)
   redis.call('SADD', P .. 'doomed', version)
   reindex(version)
 end
 
+-- End a job that killed its workers, and keep it as a dead letter.
 local function bury(job, wid, now)
   local error = error_json('poison_job', 'the job killed its worker '
     .. DEATHS_ALONE_UNTIL_DEAD .. ' times while it ran alone and will not be tried again')
@@ -36,19 +37,20 @@ local function bury(job, wid, now)
   end_job(job, 'dead', now, 'null', error)
   local entry = version_key(job.version)
   local state = redis.call('HGET', entry, 'state')
-  if not state then return end -- the base's
+  if not state then return end -- the base model has no entry
   if redis.call('HINCRBY', entry, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then
     if state == 'ready' then redis.call('HSET', entry, 'state', 'quarantined') end
     doom(job.version)
   end
 end
 
--- Charge a job with the death of its worker; true when it may be tried again. It becomes a suspect,
--- which runs alone, by a death alone or by its second in company; the first in company says little
--- of it, and would make the jobs of a worker that was merely killed wait for each other. Only the
--- death of a suspect counts, so that a poison job takes no batch-mates with it. What a job is charged
--- with is noted: the worker may only have been silent.
-local function survives(job, was_alone, wid)
+-- Charge a worker's death to one of its jobs; return whether the job may be tried again. A job becomes
+-- a suspect, which runs alone, when its worker dies while it runs alone, or for the second time while
+-- it runs in a batch. The first death in a batch says little about a job, and isolating all jobs of the
+-- batch would make them wait for each other. Only the deaths of a suspect can end a job, so a poison
+-- job doesn't end the other jobs of its batch. The charges are recorded so that they can be cancelled
+-- if the worker was only silent.
+local function charge_death(job, was_alone, wid)
   local key, charged = P .. 'job:' .. job.id, P .. 'charged:' .. wid
   local field, number = 'deaths', was_alone and DEATHS_UNTIL_SUSPECT or 1
   if job.suspect then field, number = 'fails', 1 end
@@ -60,19 +62,19 @@ local function survives(job, was_alone, wid)
   return true
 end
 
--- Take a job from the worker: back to its queue at its old score, or to its end. `shown` is what it
--- has shown beyond the checkpoints, or ''. `death` is nil, or tells whether the worker died running
--- this job alone. Returns 'requeued' | 'ended', or nil when the job wasn't the worker's.
-local function give_back(wid, id, shown, death, now)
+-- Take a job from a worker: requeue it at its old score, or end it. `published` has the published
+-- tokens that aren't in a checkpoint, or is ''. `death` is nil if the worker is alive or left, else it
+-- has the field `was_alone`. Returns 'requeued' | 'ended', or nil if the worker doesn't own the job.
+local function give_back(wid, id, published, death, now)
   local job = read_job(id)
   redis.call('ZREM', P .. 'own:' .. wid, id)
   if job.state ~= 'running' or job.owner ~= wid then return nil end
-  if shown ~= '' then checkpoint(id, shown) end
+  if published ~= '' then checkpoint(id, published) end
   unlock_load(wid, job.version)
   if job.cancel then
     end_job(job, 'cancelled', now, 'null', job.cancel)
     return 'ended'
-  elseif death and not survives(job, death.was_alone, wid) then
+  elseif death and not charge_death(job, death.was_alone, wid) then
     bury(job, wid, now)
     return 'ended'
   end

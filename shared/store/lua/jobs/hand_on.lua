@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- At most 60 commands for each job; callers send 16 at a time.
--- ARGV: wid {id checkpoint}... Takes jobs from a worker that left or was given up, with what it had
--- shown of them beyond their checkpoints, or ''. Returns {requeued, ended}; false: it isn't lost.
+-- ARGV: wid {id tokens}... Takes jobs from a worker that left or was given up. `tokens` are published
+-- tokens that aren't in a checkpoint, or ''. Returns {requeued, ended}; false if the worker isn't lost.
 local wid, now = ARGV[1], now_ms()
-local num_owned = redis.call('ZSCORE', P .. 'lost', wid) -- -1: it left
+local num_owned = redis.call('ZSCORE', P .. 'lost', wid) -- -1 if it left
 if not num_owned or is_registered(wid) then return false end
 local death = tonumber(num_owned) >= 0 and { was_alone = tonumber(num_owned) == 1 } or nil
 local num = { requeued = 0, ended = 0 }

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- At most 20 commands, and 2 for each adapter that is loaded.
--- ARGV: wid lease_ms info num_known {id epoch}... loading...
--- Returns {jobs booked on the worker, known ones that aren't, cancelled ones, how many versions the
--- registry has forgotten, how many the worker holds}; -1: the worker was given up.
+-- ARGV: wid lease_ms info num_known {id claim_epoch}... loading...
+-- Returns {number of jobs that the worker owns, known jobs that it doesn't own, its cancelled jobs,
+-- number of versions that the registry has forgotten, number of versions that the worker holds}; -1 if
+-- the worker was given up.
 local wid, num_known = ARGV[1], tonumber(ARGV[4])
 if not is_worker(wid) then return -1 end
-note_worker(wid, tonumber(ARGV[2]), ARGV[3], now_ms())
+renew_lease(wid, tonumber(ARGV[2]), ARGV[3], now_ms())
 for i = 5 + 2 * num_known, #ARGV do
   local key = P .. 'load:' .. ARGV[i]
   if redis.call('GET', key) == wid then redis.call('PEXPIRE', key, LOAD_LOCK_MS) end

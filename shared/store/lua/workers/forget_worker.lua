@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 1,300 commands.
--- ARGV: wid. Takes a lost worker without jobs out of what it held, a page at a time. Returns 1 when
--- nothing is left of it.
+-- ARGV: wid. Removes a lost worker without jobs from the holders of a page of versions. Returns 1 when
+-- no record of the worker is left, 0 if another call is needed.
 local PAGE = 200
 local wid = ARGV[1]
 if is_registered(wid) then

@@ -1,4 +1,4 @@
 #!lua flags=allow-oom
 -- At most 5 commands.
--- ARGV: wid. A drained worker signs off.
+-- ARGV: wid. Removes a drained worker from the pool.
 take_out(ARGV[1], -1)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 4 commands.
--- ARGV: wid version. Returns 1 when the worker may load the version for all: it waits, nobody holds
--- it, and no other worker loads it.
+-- ARGV: wid version. Makes the worker the only one that loads the version, and returns 1, if jobs wait
+-- for the version, no worker holds it and no other worker loads it. Else returns 0.
 local wid, version = ARGV[1], ARGV[2]
 local key = P .. 'load:' .. version
 if not is_worker(wid) or not redis.call('ZSCORE', P .. 'cold', version) then return 0 end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 900 commands.
--- Ends jobs that wait for versions which kill their workers, a page at a time. Returns {how many it
--- ended, 1 when there may be more}.
+-- Ends a page of the jobs that wait for versions which kill their workers. Returns {number of ended
+-- jobs, 1 if more may follow}.
 local PAGE = 32
 local MAX_VERSIONS = 16
 local now, num_ended = now_ms(), 0
@@ -14,7 +14,7 @@ local function end_waiting(version, id)
     count_waiting(nil, -1)
     return
   end
-  job.is_ours = true
+  job.may_retry = true
   end_unrun(job, 'failed', now, error_json('adapter_unavailable', 'adapter ' .. version
     .. ' is quarantined: several of its jobs in a row killed their workers'))
 end
@@ -23,7 +23,7 @@ local doomed = redis.call('SRANDMEMBER', P .. 'doomed', MAX_VERSIONS)
 for _, version in ipairs(doomed) do
   local ids = redis.call('ZRANGE', P .. 'q:' .. version, 0, PAGE - num_ended - 1)
   for _, id in ipairs(ids) do end_waiting(version, id) end
-  -- A job of it that still runs may come back to the queue.
+  -- A running job of the version may still return to the queue.
   if #ids == 0 and not is_running(version) then redis.call('SREM', P .. 'doomed', version) end
   if num_ended >= PAGE then break end
 end

@@ -1,4 +1,4 @@
-"""Waiting requests are limited in bytes as well, and what ended keeps few of them."""
+"""Limits of waiting requests in bytes, and of the requests that are kept after their end."""
 
 from dataclasses import replace
 
@@ -8,10 +8,11 @@ from queue_support import LIMITS, Actor, make_job
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, QueueFull
 from shared.protocol.jobs import Job, JobState
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
 from shared.store.connection import Redis
-from shared.store.dead_letters import Letters
+from shared.store.dead_letters import DeadLetters
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 BODY = 100_000
@@ -22,15 +23,15 @@ def large_job(tenant: str, **changes: object) -> Job:
     return make_job(tenant=tenant, prompts=("x" * (BODY - 2000),), **changes)
 
 
-async def fill(queue: Queue, tenant: str, limits: Limits = TIGHT) -> tuple[list[Job], str]:
-    """Enqueue until the queue is full; the jobs, and which limit that was."""
+async def fill(queue: Queue, tenant: str, limits: QueueLimits = TIGHT) -> tuple[list[Job], str]:
+    """Enqueue until the queue is full; return the jobs and the limit that was reached."""
     jobs: list[Job] = []
     while True:
         job = large_job(tenant)
         try:
             await queue.enqueue(job, limits)
         except QueueFull as full:
-            return jobs, full.which
+            return jobs, full.limit
         jobs.append(job)
 
 
@@ -88,14 +89,14 @@ async def dies_alone(worker: Actor, job: Job) -> None:
 
 @pytest.mark.parametrize("is_large", [False, True])
 async def test_a_dead_letter_keeps_a_small_body_only(
-    actor, queue: Queue, redis: Redis, keys: Keys, is_large: bool
+    actor, queue: Queue, views: PoolViews, redis: Redis, keys: Keys, is_large: bool
 ) -> None:
     worker = await actor()
     job = large_job("red") if is_large else make_job(tenant="red")
     await queue.enqueue(job, LIMITS)
     await dies_alone(worker, job)
-    assert (await queue.job_view(job.id)).state == JobState.DEAD
-    letters = Letters(redis, keys)
+    assert (await views.job(job.id)).state == JobState.DEAD
+    letters = DeadLetters(redis, keys)
     (letter,) = await letters.dead(10)
     assert letter.id == job.id
     found = await letters.find(job.id)

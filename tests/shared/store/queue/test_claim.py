@@ -1,4 +1,4 @@
-"""Who gets which job, and in which order."""
+"""Assignment of jobs to workers, and its order."""
 
 from dataclasses import replace
 
@@ -9,14 +9,15 @@ from queue_support import LIMITS, make_job
 from shared.errors import LeaseLost
 from shared.protocol.codec import encode_job
 from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import Mail, MailKind
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.queue_replies import Mail
+from shared.store.residency import ResidencyStore
 
 
 async def age(redis: Redis, keys: Keys, *jobs, ms: int) -> None:
-    """Make waiting jobs look as if they had been enqueued earlier."""
+    """Move the enqueueing times of waiting jobs into the past."""
     for job in jobs:
         await redis.hincrby(keys.job(job.id), "enq", -ms)
 
@@ -45,13 +46,13 @@ async def test_priority_is_worth_a_bounded_number_of_tokens(actor, enqueue) -> N
     assert order == [high[0].id, high[1].id, high[2].id, plain.id, high[3].id]
 
 
-async def test_a_worker_takes_as_many_sequences_as_it_has_room_for(actor, enqueue) -> None:
+async def test_a_worker_takes_as_many_sequences_as_it_has_capacity_for(actor, enqueue) -> None:
     jobs = [await enqueue(n=n) for n in (2, 3, 2, 1)]
     worker = await actor()
     assert await worker.claim_ids(sequences=5) == [jobs[0].id, jobs[1].id]
 
 
-async def test_a_worker_takes_as_many_tokens_as_it_has_room_for(actor, enqueue) -> None:
+async def test_a_worker_takes_as_many_tokens_as_it_has_capacity_for(actor, enqueue) -> None:
     jobs = [await enqueue(cost=cost) for cost in (40, 50, 20)]
     worker = await actor()
     assert await worker.claim_ids(tokens=100) == [jobs[0].id, jobs[1].id]
@@ -79,7 +80,7 @@ async def test_own_adapters_go_before_foreign_ones(actor, enqueue) -> None:
     worker = await actor("w1", holds=["a@1"])
     claim = await worker.try_claim(sequences=1, max_cold=1, steal_ms=250)
     assert [claimed.job.id for claimed in claim.jobs] == [own.id]
-    assert (await worker.queue.job_view(foreign.id)).state == JobState.QUEUED
+    assert (await worker.views.job(foreign.id)).state == JobState.QUEUED
 
 
 async def test_a_foreign_job_is_left_to_its_holder_until_steal_ms(
@@ -95,7 +96,7 @@ async def test_a_foreign_job_is_left_to_its_holder_until_steal_ms(
     assert await worker.claim_ids(max_cold=1, steal_ms=5000) == [job.id]
 
 
-async def test_a_worker_without_room_for_an_adapter_takes_no_foreign_job(
+async def test_a_worker_without_memory_for_an_adapter_takes_no_foreign_job(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     job = await enqueue("b@1")
@@ -110,13 +111,13 @@ async def test_at_most_max_cold_adapters_are_taken_at_once(actor, enqueue) -> No
     assert await worker.claim_ids(max_cold=2) == [jobs[0].id, jobs[3].id, jobs[1].id]
 
 
-async def test_a_cold_adapter_has_one_loader(actor, enqueue, queue: Queue) -> None:
+async def test_a_cold_adapter_has_one_loader(actor, enqueue, residency: ResidencyStore) -> None:
     first, second = await actor("w1", holds=[]), await actor("w2", holds=[])
     await enqueue("c@1")
     assert len(await first.claim(max_cold=1)) == 1
     later = await enqueue("c@1")
     assert await second.claim(max_cold=1) == []
-    await queue.set_residents(first.id, add=["c@1"])
+    await residency.set_residents(first.id, add=["c@1"])
     assert await first.claim_ids(residents=["c@1"]) == [later.id]
 
 
@@ -128,12 +129,14 @@ async def test_the_loader_takes_further_jobs_while_it_loads(actor, enqueue) -> N
     assert await worker.claim_ids(residents=["c@1"]) == [later.id]
 
 
-async def test_a_failed_load_makes_way_for_the_next_loader(actor, enqueue, queue: Queue) -> None:
+async def test_after_a_failed_load_the_next_worker_may_load(
+    actor, enqueue, residency: ResidencyStore
+) -> None:
     first, second = await actor("w1", holds=[]), await actor("w2", holds=[])
     await enqueue("c@1")
     (claimed,) = await first.claim(max_cold=1)
     await first.finish(claimed, JobState.FAILED)
-    await queue.set_residents(first.id, remove=["c@1"])
+    await residency.set_residents(first.id, remove=["c@1"])
     job = await enqueue("c@1")
     assert await second.claim_ids(max_cold=1) == [job.id]
 
@@ -157,7 +160,7 @@ async def test_an_overdue_foreign_head_goes_before_own_jobs(
     assert order == [foreign[0].id, own[0].id]
 
 
-async def test_a_cold_head_whose_turn_it_is_waits_no_longer_than_its_load_takes(
+async def test_the_oldest_job_of_a_cold_adapter_waits_no_longer_than_its_load(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     worker = await actor(holds=["a@1"])
@@ -169,7 +172,7 @@ async def test_a_cold_head_whose_turn_it_is_waits_no_longer_than_its_load_takes(
     assert await worker.claim_ids(**one) == [own[1].id]
 
 
-async def test_a_foreign_head_behind_the_own_heads_is_not_overdue(
+async def test_a_foreign_job_after_the_own_jobs_is_not_overdue(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     worker = await actor(holds=["a@1"])
@@ -192,22 +195,22 @@ async def test_an_idle_worker_helps_at_once_where_the_wait_is_longer_than_a_load
     assert await idle.claim_ids(max_cold=1, steal_ms=3000) == [job.id]
 
 
-async def test_an_idle_worker_leaves_a_job_to_a_holder_with_room(
+async def test_an_idle_worker_leaves_a_job_to_a_holder_with_free_capacity(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     holder, idle = await actor("w1", holds=["b@1"]), await actor("w2", holds=[])
     await redis.hset(keys.counters, "run_ms", 10**6)
     for _ in range(8):
         await enqueue("b@1")
-    await holder.claim(sequences=7)  # it was woken, and comes for the last one in a moment
+    await holder.claim(sequences=7)  # it was woken, and would claim the last job next
     assert await idle.claim(max_cold=1, steal_ms=3000) == []
 
 
-async def test_a_worker_that_finds_nothing_is_woken_by_the_next_job(actor, enqueue) -> None:
+async def test_a_worker_that_finds_no_job_is_woken_by_the_next_one(actor, enqueue) -> None:
     worker = await actor()
     assert await worker.claim() == []
     job = await enqueue()
-    assert await worker.queue.wait(worker.id, timeout_s=2) == Mail(kind="job")
+    assert await worker.queue.wait(worker.id, timeout_s=2) == Mail(kind=MailKind.JOB)
     assert await worker.claim_ids() == [job.id]
 
 
@@ -220,7 +223,9 @@ async def test_a_job_wakes_exactly_one_worker_a_holder_first(actor, enqueue) -> 
     assert await roomy.is_parked()
 
 
-async def test_without_a_parked_holder_the_worker_with_most_room_wakes(actor, enqueue) -> None:
+async def test_without_a_parked_holder_the_worker_with_the_largest_free_capacity_wakes(
+    actor, enqueue
+) -> None:
     small, roomy = await actor("w1", holds=["b@1"]), await actor("w2", holds=["b@1"])
     await small.claim(sequences=1)
     await roomy.claim(sequences=8)
@@ -229,7 +234,7 @@ async def test_without_a_parked_holder_the_worker_with_most_room_wakes(actor, en
     assert not await roomy.is_parked()
 
 
-async def test_claiming_with_no_room_unparks(actor, enqueue) -> None:
+async def test_claiming_without_capacity_unparks(actor, enqueue) -> None:
     worker = await actor()
     await worker.claim()
     assert await worker.is_parked()
@@ -245,11 +250,11 @@ async def test_released_and_reclaimed_jobs_wake_others(actor, enqueue, queue: Qu
     await first.claim()
     await second.claim()
     await queue.release(first.id, [job.id])
-    assert await queue.wait(second.id, timeout_s=2) == Mail(kind="job")
+    assert await queue.wait(second.id, timeout_s=2) == Mail(kind=MailKind.JOB)
     (claimed,) = await second.claim()
     await first.claim()
     await second.die()
-    assert await queue.wait(first.id, timeout_s=2) == Mail(kind="job")
+    assert await queue.wait(first.id, timeout_s=2) == Mail(kind=MailKind.JOB)
     assert (await first.claim())[0].try_ == claimed.try_ + 1
 
 
@@ -286,38 +291,38 @@ async def test_a_job_that_never_ran_costs_nothing(actor, enqueue, queue: Queue) 
     assert await (await actor()).claim_ids() == [first.id, second.id]
 
 
-async def test_expired_jobs_end_when_a_worker_meets_them(actor, enqueue, events, queue) -> None:
+async def test_expired_jobs_end_when_a_worker_finds_them(actor, enqueue, events, views) -> None:
     late = [await enqueue(deadline_ms=0) for _ in range(100)]
     job = await enqueue()
     worker = await actor()
     while not (claimed := await worker.claim_ids(sequences=1)):
-        assert (await queue.counts()).waiting > 1
+        assert (await views.counts()).waiting > 1
     assert claimed == [job.id]
     for expired in late:
         (end,) = await events(expired)
         assert (end.state, end.error.code) == (JobState.EXPIRED, "deadline_exceeded")
-        assert (await queue.result(expired.id)).error == end.error
-    counts = await queue.counts()
+        assert (await views.result(expired.id)).error == end.error
+    counts = await views.counts()
     assert (counts.waiting, counts.totals[JobState.EXPIRED]) == (0, 100)
 
 
-async def test_a_thousand_expired_jobs_are_cleared_in_bounded_steps(actor, enqueue, queue) -> None:
+async def test_a_thousand_expired_jobs_are_cleared_in_bounded_steps(actor, enqueue, views) -> None:
     for _ in range(600):
         await enqueue(deadline_ms=0)
     worker = await actor()
     claim = await worker.try_claim()
     assert (claim.jobs, claim.next_steal_ms) == ((), 1)
-    assert 0 < 600 - (await queue.counts()).waiting < 100
-    while (waiting := (await queue.counts()).waiting) > 0:
+    assert 0 < 600 - (await views.counts()).waiting < 100
+    while (waiting := (await views.counts()).waiting) > 0:
         assert await worker.claim() == []
-        assert (await queue.counts()).waiting < waiting
+        assert (await views.counts()).waiting < waiting
 
 
-async def test_a_job_whose_hash_was_deleted_is_dropped(actor, enqueue, redis, keys, queue) -> None:
+async def test_a_job_whose_hash_was_deleted_is_dropped(actor, enqueue, redis, keys, views) -> None:
     job = await enqueue()
     await redis.delete(keys.job(job.id))
     assert await (await actor()).claim() == []
-    assert (await queue.counts()).waiting == 0
+    assert (await views.counts()).waiting == 0
 
 
 async def test_a_worker_that_was_given_up_gets_nothing(actor, enqueue) -> None:
@@ -366,13 +371,13 @@ async def test_an_undecodable_job_comes_apart_from_its_mates(
     assert reason in unread.reason
 
 
-@pytest.mark.parametrize("are_told", [True, False])
+@pytest.mark.parametrize("are_reported", [True, False])
 async def test_a_worker_of_very_many_adapters_gets_the_first_jobs_of_its_own(
-    actor, queue: Queue, are_told: bool
+    actor, queue: Queue, are_reported: bool
 ) -> None:
     versions = [f"x{i}@1" for i in range(1500)]
     held = versions[200:]
-    worker = await actor(holds=held if are_told else [])
+    worker = await actor(holds=held if are_reported else [])
     worker.holds = held
     jobs = {version: make_job(version, priority=-i) for i, version in enumerate(versions)}
     for job in jobs.values():
@@ -388,5 +393,5 @@ async def test_a_claim_goes_by_what_the_worker_says_now_not_by_what_it_told(acto
     worker = await actor(holds=["a@1", "b@1"])
     await enqueue("b@1")
     mine, loading = await enqueue("a@1"), await enqueue("c@1")
-    worker.holds = ["a@1", "c@1"]  # it drops b, and loads c
+    worker.holds = ["a@1", "c@1"]  # it evicts b and loads c
     assert await worker.claim_ids() == [mine.id, loading.id]

@@ -1,42 +1,42 @@
-"""A deadline ends a job whatever its worker and its client do."""
+"""A job ends at its deadline, independent of its worker and its client."""
 
 from queue_support import INFO, NEVER_MS, eventually
 
 from shared.errors import ErrorCode
 from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import FinishOutcome
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.queue_replies import FinishOutcome
 
 
-async def test_a_claim_tells_how_long_the_job_has_left(actor, enqueue) -> None:
+async def test_a_claim_includes_the_time_until_the_deadline(actor, enqueue) -> None:
     worker = await actor()
     await enqueue(deadline_ms=30_000)
     (claimed,) = await worker.claim()
     assert 25_000 < claimed.left_ms <= 30_000
 
 
-async def test_the_sweep_ends_a_running_job_that_its_worker_lets_run_on(
+async def test_a_sweep_ends_an_overdue_running_job_that_its_worker_does_not_end(
     actor, enqueue, events, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue(deadline_ms=60_000)
     (claimed,) = await worker.claim()
     await redis.hincrby(keys.job(job.id), "deadline", -60_000)
     await redis.zincrby(keys.due, -60_000, job.id)
-    assert (await queue.reap()).expired == 0  # the worker has a few seconds to end it
+    assert (await queue.reap()).expired == 0  # its worker has a few seconds to end it
     await redis.hincrby(keys.job(job.id), "deadline", -60_000)
     await redis.zincrby(keys.due, -60_000, job.id)
     assert (await queue.reap()).expired == 1
     (end,) = await events(job)
     assert (end.state, end.error.code) == (JobState.EXPIRED, ErrorCode.DEADLINE_EXCEEDED)
-    known = {job.id: claimed.epoch}
+    known = {job.id: claimed.claim_epoch}
     beat = await queue.beat(worker.id, lease_ms=6000, info=INFO, known=known)
     assert (beat.booked, beat.fenced) == (0, {job.id})
     assert await worker.finish(claimed) == FinishOutcome.FENCED
 
 
-async def test_the_time_in_which_redis_stood_still_counts_for_no_deadline(
+async def test_stalls_of_redis_do_not_count_towards_deadlines(
     actor, enqueue, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
     await queue.reap()
@@ -53,7 +53,7 @@ async def test_the_time_in_which_redis_stood_still_counts_for_no_deadline(
     assert await worker.claim_ids() == [early.id, late.id, after.id]
 
 
-async def test_an_ended_job_is_due_no_more(actor, enqueue, queue: Queue, redis, keys) -> None:
+async def test_an_ended_job_is_no_longer_due(actor, enqueue, queue: Queue, redis, keys) -> None:
     worker = await actor()
     await enqueue()
     (claimed,) = await worker.claim()

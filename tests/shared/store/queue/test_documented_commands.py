@@ -1,4 +1,4 @@
-"""The `redis-cli` commands of ops/docs/queue.md, sent to a pool in which something happens."""
+"""The `redis-cli` commands of ops/docs/queue.md, run against a pool in use."""
 
 import re
 import shlex
@@ -7,22 +7,23 @@ from pathlib import Path
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
+from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.registry import Adapter, BaseModel, Registry
+from shared.store.registry import Registry
 
 PAGE = Path(__file__).parents[4] / "ops" / "docs" / "queue.md"
 COMMANDS = re.findall(r"^\$ redis-cli (.*)\n(.*)$", PAGE.read_text(), re.MULTILINE)
-"""Each with the first line of what it prints."""
+"""Documented commands with the first lines of their output."""
 BASE = AdapterVersion("base@0123456789ab")
 PIRATE = AdapterVersion("pirate@b13716a93689")
 
 
 @pytest.fixture
 async def names(queue: Queue, redis: Redis, keys: Keys) -> dict[str, str]:
-    """What the names on the page stand for here."""
+    """Return the values of the placeholders on the page."""
     await Registry(redis, keys).set_base(
         BaseModel(name="base", version=BASE, max_model_len=8, source="b", created_s=0)
     )

@@ -1,4 +1,4 @@
-"""Every accepted job ends in exactly one final event, whoever ends it."""
+"""Every accepted job ends in exactly one final event."""
 
 from dataclasses import replace
 
@@ -8,12 +8,15 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.events import End, Retry
 from shared.protocol.jobs import JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.queue_replies import FinishOutcome, Mail, MailKind
 from shared.protocol.results import Choice, FinishReason, Result, Usage
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
-from shared.store.queue_replies import FinishOutcome, Mail
 
 
-async def test_finish_stores_the_result_and_sends_the_end(actor, enqueue, events, queue) -> None:
+async def test_finish_stores_the_result_and_sends_the_end(
+    actor, enqueue, events, queue, views
+) -> None:
     worker = await actor()
     job = await enqueue()
     (claimed,) = await worker.claim()
@@ -25,7 +28,7 @@ async def test_finish_stores_the_result_and_sends_the_end(actor, enqueue, events
     told = replace(plain, logprobs=(position,), prompt_logprobs=(position, position))
     result = Result(job=job.id, state=JobState.DONE, choices=(plain, told), usage=usage)
     assert await queue.finish(worker.id, end, result) == FinishOutcome.OK
-    assert await queue.result(job.id) == result
+    assert await views.result(job.id) == result
     assert await events(job) == [end]
     assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).booked == 0
 
@@ -60,7 +63,7 @@ async def test_an_older_try_of_the_same_worker_cannot_finish(actor, enqueue, que
     assert await worker.finish(old) == FinishOutcome.FENCED
 
 
-async def test_a_job_that_nobody_knows_cannot_be_finished(actor, enqueue, redis, keys) -> None:
+async def test_an_unknown_job_cannot_be_finished(actor, enqueue, redis, keys) -> None:
     worker = await actor()
     job = await enqueue()
     (claimed,) = await worker.claim()
@@ -68,31 +71,33 @@ async def test_a_job_that_nobody_knows_cannot_be_finished(actor, enqueue, redis,
     assert await worker.finish(claimed) == FinishOutcome.FENCED
 
 
-async def test_a_waiting_job_is_cancelled_at_once(actor, enqueue, events, queue: Queue) -> None:
+async def test_a_waiting_job_is_cancelled_at_once(
+    actor, enqueue, events, queue: Queue, views: PoolViews
+) -> None:
     job = await enqueue()
     assert await queue.cancel(job.id) == JobState.CANCELLED
     (end,) = await events(job)
     assert (end.state, end.error.code) == (JobState.CANCELLED, ErrorCode.CANCELLED)
-    assert (await queue.result(job.id)).error == end.error
+    assert (await views.result(job.id)).error == end.error
     assert await (await actor()).claim() == []
 
 
 async def test_a_running_job_is_cancelled_by_its_worker_with_the_given_reason(
-    actor, enqueue, events, queue: Queue
+    actor, enqueue, events, queue: Queue, views: PoolViews
 ) -> None:
     worker = await actor()
     job = await enqueue()
     (claimed,) = await worker.claim()
     reason = JobError(code=ErrorCode.DEADLINE_EXCEEDED, message='the "deadline" is over')
     assert await queue.cancel(job.id, error=reason) == JobState.RUNNING
-    assert await queue.wait(worker.id, timeout_s=2) == Mail(kind="cancel", job=job.id)
+    assert await queue.wait(worker.id, timeout_s=2) == Mail(kind=MailKind.CANCEL, job=job.id)
     assert await events(job) == []
     assert await worker.finish(claimed, JobState.CANCELLED, used=5) == FinishOutcome.OK
     (end,) = await events(job)
     assert (end.state, end.error, end.try_) == (JobState.CANCELLED, reason, 1)
     assert end.usage == Usage(prompt_tokens=5, completion_tokens=0)
-    assert (await queue.result(job.id)).error == reason
-    assert (await queue.job_view(job.id)).error == reason
+    assert (await views.result(job.id)).error == reason
+    assert (await views.job(job.id)).error == reason
 
 
 async def test_a_job_that_is_done_before_the_cancel_arrives_is_done(
@@ -107,7 +112,7 @@ async def test_a_job_that_is_done_before_the_cancel_arrives_is_done(
     assert await queue.cancel(job.id) == JobState.DONE
 
 
-async def test_cancelling_what_does_not_exist_says_so(queue: Queue) -> None:
+async def test_cancelling_an_unknown_job_returns_none(queue: Queue) -> None:
     assert await queue.cancel("0" * 32) is None
 
 
@@ -158,8 +163,8 @@ async def test_releasing_a_job_for_ever_never_makes_it_a_suspect(actor, enqueue,
         await queue.release(worker.id, [job.id])
 
 
-async def test_a_worker_that_leaves_hands_its_jobs_on_and_leaves_no_trace(
-    actor, enqueue, events, queue: Queue, redis, keys
+async def test_a_worker_that_leaves_releases_its_jobs_and_leaves_no_trace(
+    actor, enqueue, events, queue: Queue, views: PoolViews, redis, keys
 ) -> None:
     worker = await actor(holds=["a@1", "b@1"])
     job = await enqueue()
@@ -167,7 +172,7 @@ async def test_a_worker_that_leaves_hands_its_jobs_on_and_leaves_no_trace(
     await worker.claim()
     await queue.leave(worker.id)
     assert await events(job) == [Retry(job=job.id, try_=1)]
-    assert await queue.workers() == []
+    assert await views.workers() == []
     left = [key.decode() async for key in redis.scan_iter(match=f"{keys.prefix}*")]
     assert not [key for key in left if worker.id in key or ":on:" in key]
     assert await redis.zcard(keys.idle) == 0
@@ -206,7 +211,7 @@ async def test_a_finished_job_is_kept_for_retain_and_its_checkpoints_ten_minutes
     assert 110_000 < await redis.pttl(keys.replies(API)) <= 120_000
 
 
-async def test_a_tenant_is_forgotten_only_when_nothing_of_it_waits(
+async def test_a_tenant_is_forgotten_only_when_none_of_its_jobs_waits(
     actor, enqueue, queue: Queue, redis, keys
 ) -> None:
     worker = await actor()
@@ -218,8 +223,8 @@ async def test_a_tenant_is_forgotten_only_when_nothing_of_it_waits(
     assert await redis.pttl(keys.tenant("t")) == -1
 
 
-async def test_overdue_jobs_that_nobody_claims_are_expired_by_the_reaper(
-    enqueue, events, queue: Queue, redis, keys
+async def test_a_sweep_expires_overdue_jobs_that_no_worker_claims(
+    enqueue, events, queue: Queue, views: PoolViews, redis, keys
 ) -> None:
     overdue = [await enqueue(version, deadline_ms=0) for version in ("a@1", "a@1", "b@1")]
     fresh = await enqueue("a@1")
@@ -227,25 +232,27 @@ async def test_overdue_jobs_that_nobody_claims_are_expired_by_the_reaper(
     for job in overdue:
         (end,) = await events(job)
         assert (end.state, end.error.code) == (JobState.EXPIRED, ErrorCode.DEADLINE_EXCEEDED)
-        assert (await queue.result(job.id)).error == end.error
-    assert (await queue.counts()).waiting == 1
+        assert (await views.result(job.id)).error == end.error
+    assert (await views.counts()).waiting == 1
     assert await redis.zrange(keys.ready, 0, -1) == [b"a@1"]
-    assert (await queue.job_view(fresh.id)).position == 1
+    assert (await views.job(fresh.id)).position == 1
     assert (await queue.reap()).expired == 0
 
 
-async def test_a_reap_expires_many_jobs_a_page_at_a_time(enqueue, queue: Queue) -> None:
+async def test_a_reap_expires_many_jobs_a_page_at_a_time(
+    enqueue, queue: Queue, views: PoolViews
+) -> None:
     for _ in range(70):
         await enqueue(deadline_ms=0)
     assert [(await queue.reap()).expired for _ in range(2)] == [70, 0]
-    assert (await queue.counts()).waiting == 0
+    assert (await views.counts()).waiting == 0
 
 
-async def test_the_reaper_passes_over_waiting_jobs_whose_hashes_were_deleted(
-    enqueue, queue: Queue, redis, keys
+async def test_a_sweep_drops_waiting_jobs_whose_hashes_were_deleted(
+    enqueue, queue: Queue, views: PoolViews, redis, keys
 ) -> None:
     lost, kept = await enqueue(), await enqueue()
     await redis.delete(keys.job(lost.id))
     await queue.reap()
-    assert (await queue.counts()).waiting == 1
-    assert (await queue.job_view(kept.id)).position == 1
+    assert (await views.counts()).waiting == 1
+    assert (await views.job(kept.id)).position == 1

@@ -10,6 +10,7 @@ from shared.errors import DuplicateJob, QueueFull
 from shared.protocol.jobs import JobState, SamplingParams
 from shared.store.connection import connect
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 
@@ -58,7 +59,7 @@ async def test_an_id_is_accepted_once(queue: Queue, actor) -> None:
         ("max_waiting_tenant", "tenant", {"version": "b@1"}, {"tenant": "t2"}),
     ],
 )
-async def test_each_limit_refuses_what_it_counts(
+async def test_each_limit_refuses_further_jobs(
     queue: Queue, limit: str, which: str, same: dict[str, str], other: dict[str, str] | None
 ) -> None:
     limits = replace(LIMITS, **{limit: 2})
@@ -66,20 +67,22 @@ async def test_each_limit_refuses_what_it_counts(
         await queue.enqueue(make_job(), limits)
     with pytest.raises(QueueFull) as error:
         await queue.enqueue(make_job(**same), limits)
-    assert (error.value.which, error.value.waiting) == (which, 2)
+    assert (error.value.limit, error.value.num_waiting) == (which, 2)
     if other is not None:
         await queue.enqueue(make_job(**other), limits)
 
 
-async def test_a_refused_job_leaves_no_trace(queue: Queue) -> None:
+async def test_a_refused_job_leaves_no_trace(queue: Queue, views: PoolViews) -> None:
     job = make_job()
     with pytest.raises(QueueFull):
         await queue.enqueue(job, replace(LIMITS, max_waiting=0))
-    assert await queue.job_view(job.id) is None
-    assert (await queue.counts()).waiting == 0
+    assert await views.job(job.id) is None
+    assert (await views.counts()).waiting == 0
 
 
-async def test_a_limit_holds_under_concurrency(queue: Queue, redis_url: str, keys: Keys) -> None:
+async def test_a_limit_holds_under_concurrency(
+    views: PoolViews, redis_url: str, keys: Keys
+) -> None:
     clients = [connect(redis_url) for _ in range(8)]
     limits = replace(LIMITS, max_waiting_tenant=25)
     calls = [
@@ -92,10 +95,10 @@ async def test_a_limit_holds_under_concurrency(queue: Queue, redis_url: str, key
         await client.aclose()
     assert sum(isinstance(outcome, int) for outcome in outcomes) == 25
     assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 55
-    assert (await queue.counts()).waiting == 25
+    assert (await views.counts()).waiting == 25
 
 
-async def test_room_is_free_again_when_a_job_is_claimed_or_cancelled(queue: Queue, actor) -> None:
+async def test_a_claimed_or_cancelled_job_makes_place_in_the_queue(queue: Queue, actor) -> None:
     limits = replace(LIMITS, max_waiting=1)
     first = make_job()
     await queue.enqueue(first, limits)
@@ -135,7 +138,7 @@ async def test_a_redis_without_memory_is_a_full_queue(
     await redis.config_set("maxmemory", 1)
     with pytest.raises(QueueFull) as error:
         await queue.enqueue(make_job(), LIMITS)
-    assert (error.value.which, error.value.waiting) == ("memory", 1)
+    assert (error.value.limit, error.value.num_waiting) == ("memory", 1)
 
 
 async def test_a_suspect_runs_alone_from_its_first_try(actor, queue: Queue) -> None:

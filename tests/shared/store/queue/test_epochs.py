@@ -1,4 +1,4 @@
-"""A claim has an epoch that no rollback of Redis repeats: two owners of a try never both write."""
+"""Claim epochs, which a failover can't repeat: of two owners of a try, only one can write."""
 
 import pytest
 from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
@@ -6,10 +6,11 @@ from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 from shared.protocol.codec import decode_events
 from shared.protocol.events import Tokens
 from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import FinishOutcome
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
-from shared.store.queue_replies import FinishOutcome
 
 
 async def test_every_claim_has_another_epoch(actor, enqueue, queue: Queue) -> None:
@@ -17,22 +18,22 @@ async def test_every_claim_has_another_epoch(actor, enqueue, queue: Queue) -> No
     epochs = set()
     for _ in range(5):
         (claimed,) = await worker.claim()
-        epochs.add(claimed.epoch)
+        epochs.add(claimed.claim_epoch)
         await queue.release(worker.id, [job.id])
     assert len(epochs) == 5
     assert 0 not in epochs
 
 
-async def test_what_another_claim_of_the_same_worker_and_try_publishes_is_fenced(
+async def test_publications_of_another_claim_of_the_same_worker_and_try_are_fenced(
     actor, enqueue, events, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
-    """As after a failover that forgot one claim, and brought back an earlier one."""
+    """The state after a failover that lost one claim and restored an earlier one."""
     worker, job, mate = await actor(), await enqueue(), await enqueue()
     old, _ = await worker.claim()
-    await redis.zadd(keys.owned(worker.id), {job.id: old.epoch - 1})
-    epochs = {job.id: old.epoch, mate.id: old.epoch}
+    await redis.zadd(keys.owned(worker.id), {job.id: old.claim_epoch - 1})
+    epochs = {job.id: old.claim_epoch, mate.id: old.claim_epoch}
     pieces = [tokens(job, 0, [1]), tokens(mate, 0, [2])]
-    standing = await queue.publish(worker.id, {API: pieces}, pieces, epochs=epochs)
+    standing = await queue.publish(worker.id, {API: pieces}, pieces, claim_epochs=epochs)
     assert standing.fenced == {job.id}
     assert await events() == []
     assert await worker.finish(old) == FinishOutcome.FENCED
@@ -40,7 +41,7 @@ async def test_what_another_claim_of_the_same_worker_and_try_publishes_is_fenced
     assert (beat.booked, beat.fenced) == (2, {job.id})
 
 
-async def test_after_a_failover_only_the_owner_that_redis_knows_goes_on(
+async def test_after_a_failover_only_the_owner_that_redis_knows_continues(
     start_server, open_client, keys: Keys, tmp_path
 ) -> None:
     old_master, new_master = start_server(tmp_path), start_server()
@@ -50,7 +51,7 @@ async def test_after_a_failover_only_the_owner_that_redis_knows_goes_on(
     first = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     job = make_job()
     await queue.enqueue(job, LIMITS)
-    await eventually(lambda: new_queue.job_view(job.id))
+    await eventually(lambda: PoolViews(other, keys).job(job.id))
     await other.replicaof("NO", "ONE")
     (claimed,) = await first.claim()
     await queue.publish(first.id, {API: [tokens(job, 0, [1], "A")]})
@@ -59,8 +60,8 @@ async def test_after_a_failover_only_the_owner_that_redis_knows_goes_on(
     assert again.try_ == claimed.try_
     await new_queue.publish(second.id, {API: [tokens(job, 0, [2], "B")]})
     late = tokens(job, 1, [3], "A")
-    epochs = {job.id: claimed.epoch}
-    standing = await new_queue.publish(first.id, {API: [late]}, (late,), epochs=epochs)
+    epochs = {job.id: claimed.claim_epoch}
+    standing = await new_queue.publish(first.id, {API: [late]}, (late,), claim_epochs=epochs)
     assert standing.fenced == {job.id}
     shown = [event for event in await _events(other, keys) if isinstance(event, Tokens)]
     assert [event.text for event in shown] == ["B"]
@@ -77,7 +78,7 @@ async def _events(redis: Redis, keys: Keys) -> list[object]:
 
 
 @pytest.mark.parametrize("is_mail_lost", [False, True])
-async def test_a_cancellation_is_heard_at_the_next_publication_and_beat(
+async def test_the_next_publication_and_heartbeat_report_a_cancellation(
     actor, enqueue, queue: Queue, redis: Redis, keys: Keys, is_mail_lost: bool
 ) -> None:
     worker, job = await actor(), await enqueue()
@@ -92,14 +93,14 @@ async def test_a_cancellation_is_heard_at_the_next_publication_and_beat(
     assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).cancelled == frozenset()
 
 
-async def test_what_redis_forgot_of_a_workers_adapters_is_told_again(
+async def test_adapters_of_a_worker_that_redis_forgot_are_reported_again(
     actor, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
-    """As after a failover that lost the last changes."""
+    """The state after a failover that lost the last changes."""
     worker = await actor(holds=["a@1", "b@1"])
     await redis.srem(keys.residents(worker.id), "b@1")
     await redis.delete(keys.holders("b@1"))
-    for _ in range(2):  # a single difference may be a call on its way
+    for _ in range(2):  # a single mismatch may be due to a call under way
         await queue.beat(worker.id, lease_ms=60_000, info=INFO)
     assert await redis.sismember(keys.residents(worker.id), "b@1")
     assert await redis.sismember(keys.holders("b@1"), worker.id)

@@ -1,4 +1,4 @@
-"""What real failures do: processes that are killed or frozen, a Redis that ends or fills up."""
+"""Failures: killed or suspended workers, and a Redis that stops or runs out of memory."""
 
 import asyncio
 import os
@@ -14,14 +14,17 @@ from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import LeaseLost, QueueFull, RedisUnavailable
+from shared.protocol.adapters import BaseModel
 from shared.protocol.events import Retry, Tokens
 from shared.protocol.jobs import JobState
-from shared.store.connection import Redis, redis_errors
+from shared.protocol.queue_replies import FinishOutcome
+from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
-from shared.store.queue_replies import FinishOutcome
-from shared.store.registry import BaseModel, Registry
-from shared.store.token_streams import ReplyReader, merge, recover, shown
+from shared.store.registry import Registry
+from shared.store.residency import ResidencyStore
+from shared.store.token_streams import ReplyReader, merge, read_checkpoints, recover
 
 ACTOR = Path(__file__).parents[3] / "support" / "actor_process.py"
 LEASE_MS = 500
@@ -100,22 +103,26 @@ async def test_a_frozen_worker_is_fenced_when_it_wakes(
     assert await successor.finish(claimed) == FinishOutcome.OK
 
 
-async def test_a_living_worker_is_not_given_up(start_actor: Start, enqueue, queue: Queue) -> None:
+async def test_a_living_worker_is_not_given_up(
+    start_actor: Start, enqueue, queue: Queue, views: PoolViews
+) -> None:
     job = await enqueue()
     worker = start_actor("steady")
     assert await next_line(worker) == f"claimed {job.id}"
     deadline = time.monotonic() + 2 * LEASE_MS / 1000
     while time.monotonic() < deadline:
         assert (await queue.reap()).workers == 0
-    assert (await queue.job_view(job.id)).state == JobState.RUNNING
+    assert (await views.job(job.id)).state == JobState.RUNNING
 
 
-async def test_a_worker_that_was_given_up_learns_it_from_every_call(actor, queue: Queue) -> None:
+async def test_every_call_of_a_worker_that_was_given_up_raises_lease_lost(
+    actor, queue: Queue, residency: ResidencyStore
+) -> None:
     worker = await actor()
     await worker.die()
     calls: list[Awaitable[object]] = [
         queue.beat(worker.id, lease_ms=1000, info=INFO),
-        queue.set_residents(worker.id, add=["a@1"]),
+        residency.set_residents(worker.id, add=["a@1"]),
         queue.publish(worker.id, {}),
         worker.claim(),
     ]
@@ -125,27 +132,27 @@ async def test_a_worker_that_was_given_up_learns_it_from_every_call(actor, queue
 
 
 async def test_scripts_are_loaded_again_after_redis_forgot_them(
-    enqueue, queue: Queue, redis: Redis
+    enqueue, views: PoolViews, redis: Redis
 ) -> None:
     await enqueue()
     await redis.script_flush()
     await enqueue()
-    assert (await queue.counts()).waiting == 2
+    assert (await views.counts()).waiting == 2
 
 
 async def test_an_absent_redis_is_unavailable_to_every_caller(open_client, pool: str) -> None:
     redis, keys = open_client("redis://127.0.0.1:1/0"), Keys(pool)
-    queue, job = Queue(redis, keys), make_job()
+    queue, views, job = Queue(redis, keys), PoolViews(redis, keys), make_job()
     calls: list[Awaitable[object]] = [
         queue.enqueue(job, LIMITS),
         queue.wait("w1", timeout_s=1),
         queue.reap(),
-        queue.job_view(job.id),
-        queue.workers(),
-        queue.counts(),
-        queue.result(job.id),
+        views.job(job.id),
+        views.workers(),
+        views.counts(),
+        views.result(job.id),
         ReplyReader(redis, keys, API).read(),
-        shown(redis, keys, job.id),
+        read_checkpoints(redis, keys, job.id),
         Registry(redis, keys).resolve("a"),
         Registry(redis, keys).adapters(),
     ]
@@ -154,17 +161,17 @@ async def test_an_absent_redis_is_unavailable_to_every_caller(open_client, pool:
             await call
 
 
-async def test_a_frozen_redis_is_unavailable_in_bounded_time(
+async def test_a_suspended_redis_is_unavailable_in_bounded_time(
     own_server: EmbeddedRedis, open_client, keys: Keys
 ) -> None:
     redis = open_client(own_server.url)
-    queue = Queue(redis, keys)
-    await queue.counts()
+    views = PoolViews(redis, keys)
+    await views.counts()
     os.kill(own_server.pid, signal.SIGSTOP)
     with pytest.raises(RedisUnavailable):
-        await asyncio.wait_for(queue.counts(), 8)
+        await asyncio.wait_for(views.counts(), 8)
     os.kill(own_server.pid, signal.SIGCONT)
-    assert (await queue.counts()).waiting == 0
+    assert (await views.counts()).waiting == 0
 
 
 async def test_a_read_only_replica_is_unavailable(own_server, open_client, keys: Keys) -> None:
@@ -175,18 +182,22 @@ async def test_a_read_only_replica_is_unavailable(own_server, open_client, keys:
     await redis.replicaof("NO", "ONE")
 
 
-async def test_errors_of_ours_are_not_taken_for_an_absent_redis(redis: Redis, keys: Keys) -> None:
+async def test_command_errors_are_not_reported_as_an_unavailable_redis(
+    redis: Redis, keys: Keys
+) -> None:
     await redis.set(keys.counters, "not a hash")
-    with pytest.raises(Exception, match="WRONGTYPE") as error, redis_errors():
+    with pytest.raises(Exception, match="WRONGTYPE") as error:
         await redis.hgetall(keys.counters)
     assert not isinstance(error.value, RedisUnavailable)
 
 
-async def test_with_memory_used_up_all_that_frees_memory_still_works(
+async def test_without_free_memory_all_calls_that_free_memory_work(
     own_server: EmbeddedRedis, open_client, keys: Keys
 ) -> None:
     redis = open_client(own_server.url)
     queue = Queue(redis, keys)
+    residency = ResidencyStore(redis, keys)
+    views = PoolViews(redis, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     jobs = [make_job() for _ in range(5)]
     for job in jobs:
@@ -196,7 +207,9 @@ async def test_with_memory_used_up_all_that_frees_memory_still_works(
     with pytest.raises(QueueFull, match="memory"):
         await queue.enqueue(make_job(), LIMITS)
     base = BaseModel(name="m", version="m@1", max_model_len=8, source="m", created_s=1)
-    assert await Registry(redis, keys).set_base(base)  # a worker that starts anew drains it, too
+    assert await Registry(redis, keys).set_base(
+        base
+    )  # setting the base model works too, as at the start of a worker
     assert (await queue.beat(worker.id, lease_ms=60_000, info=INFO)).booked == 1
     assert await queue.reconcile(worker.id, [first.job.id], grace_ms=0) == 0
     piece = tokens(jobs[0], 0, [1])
@@ -204,7 +217,7 @@ async def test_with_memory_used_up_all_that_frees_memory_still_works(
     assert await worker.finish(first) == FinishOutcome.OK
     assert await queue.cancel(jobs[1].id) == JobState.CANCELLED
     (second,) = await worker.claim(sequences=1)
-    await queue.set_residents(worker.id, add=["b@1"], remove=["b@1"])
+    await residency.set_residents(worker.id, add=["b@1"], remove=["b@1"])
     assert await queue.release(worker.id, [second.job.id]) == 1
     assert len(await worker.claim()) == 3
     await worker.die()
@@ -212,15 +225,16 @@ async def test_with_memory_used_up_all_that_frees_memory_still_works(
     third, *_ = await other.claim()
     assert await other.finish(third) == FinishOutcome.OK
     await queue.leave(other.id)
-    assert (await queue.counts()).waiting == 2
+    assert (await views.counts()).waiting == 2
 
 
-async def test_accepted_jobs_survive_a_killed_redis_and_leases_start_anew(
+async def test_accepted_jobs_survive_a_killed_redis_and_leases_are_renewed(
     start_server, open_client, tmp_path: Path, keys: Keys
 ) -> None:
     server = start_server(tmp_path)
     redis = open_client(server.url)
     queue = Queue(redis, keys)
+    views = PoolViews(redis, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=300)
     await queue.reap()
     running, waiting = make_job(), make_job()
@@ -229,7 +243,7 @@ async def test_accepted_jobs_survive_a_killed_redis_and_leases_start_anew(
     (claimed,) = await worker.claim(sequences=1)
     os.kill(server.pid, signal.SIGKILL)
     with pytest.raises(RedisUnavailable):
-        await queue.counts()
+        await views.counts()
     await asyncio.sleep(0.4)  # longer than the lease
     server.stop()
     server = start_server(tmp_path, port=server.port)

@@ -1,4 +1,4 @@
-"""A job that needs a large gap blocks nobody but the worker that keeps itself free for it."""
+"""A large job blocks only the worker that drains for it."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,17 +9,18 @@ from queue_support import INFO, LIMITS, NEVER_MS, Actor, eventually, make_job
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 MOST = 1000
-"""Tokens that a worker holds."""
-ROOMY = Limits(
+"""Capacity of a worker in tokens."""
+ROOMY = QueueLimits(
     max_waiting=NEVER_MS, max_waiting_adapter=NEVER_MS, max_waiting_tenant=NEVER_MS, retain_ms=1000
 )
 
 
-async def test_a_job_that_no_live_worker_holds_is_refused(queue: Queue) -> None:
+async def test_a_job_that_exceeds_every_live_worker_is_refused(queue: Queue) -> None:
     small, large = WorkerId("small"), WorkerId("large")
     for wid, tokens in ((small, MOST), (large, 2 * MOST)):
         info = replace(INFO, kv_tokens=tokens)
@@ -35,12 +36,16 @@ async def test_a_job_that_no_live_worker_holds_is_refused(queue: Queue) -> None:
         await queue.enqueue(make_job(cost=MOST + 1), LIMITS)
 
 
-async def test_without_a_worker_that_tells_its_size_any_job_is_accepted(actor, enqueue) -> None:
+async def test_without_a_worker_that_reports_its_capacity_any_job_is_accepted(
+    actor, enqueue
+) -> None:
     await actor()
     await enqueue(cost=NEVER_MS)
 
 
-async def test_a_large_job_is_left_to_the_worker_that_holds_it(queue: Queue, redis, keys) -> None:
+async def test_a_large_job_is_left_to_a_worker_with_the_capacity_for_it(
+    queue: Queue, redis, keys
+) -> None:
     small, large = (Actor(queue, redis, keys, name, ["a@1"]) for name in ("small", "large"))
     for worker, tokens in ((small, MOST), (large, 2 * MOST)):
         info = replace(INFO, kv_tokens=tokens)
@@ -52,7 +57,7 @@ async def test_a_large_job_is_left_to_the_worker_that_holds_it(queue: Queue, red
     assert await large.claim_ids(tokens=2 * MOST) == [job.id]
 
 
-async def test_one_large_job_holds_one_worker_back_and_the_others_pass_by(actor, enqueue) -> None:
+async def test_one_large_job_blocks_one_worker_and_the_others_skip_it(actor, enqueue) -> None:
     workers = [await actor(f"w{i}") for i in range(4)]
     for worker in workers:
         await enqueue(cost=100)
@@ -95,10 +100,10 @@ async def test_a_reservation_ends_with_its_worker(actor, enqueue) -> None:
     assert not await second.is_parked()
 
 
-async def test_no_worker_idles_while_small_jobs_wait_behind_a_large_one(
-    actor, enqueue, queue: Queue
+async def test_no_worker_idles_while_small_jobs_wait_after_a_large_one(
+    actor, enqueue, queue: Queue, views: PoolViews
 ) -> None:
-    """1,000 small jobs and one that needs a whole worker, on four workers of ten slots each."""
+    """1,000 small jobs and one that needs a whole worker, on four workers with ten slots each."""
     slots, tokens = 10, 1000
     workers = [await actor(f"w{i}") for i in range(4)]
     running: dict[WorkerId, list[ClaimedJob]] = {worker.id: [] for worker in workers}
@@ -111,10 +116,10 @@ async def test_no_worker_idles_while_small_jobs_wait_behind_a_large_one(
     while len(ends) < 1001:
         for worker in workers:
             mine = running[worker.id]
-            for _ in range(2):  # as a worker does: until nothing comes
+            for _ in range(2):  # as workers do: until no job is returned
                 used = sum(c.job.cost for c in mine)
                 mine += await worker.claim(sequences=slots - len(mine), tokens=tokens - used)
-            if not mine and (await queue.counts()).waiting:
+            if not mine and (await views.counts()).waiting:
                 idle[worker.id] += 1
         for worker in workers:
             if mine := running[worker.id]:
@@ -122,15 +127,15 @@ async def test_no_worker_idles_while_small_jobs_wait_behind_a_large_one(
                 await worker.finish(done)
                 ends.append(done.job.id)
     assert not idle
-    assert ends.index(large.id) < 400  # it isn't put off for ever either
-    await eventually(lambda: _is_empty(queue))
+    assert ends.index(large.id) < 400  # the large job isn't delayed forever
+    await eventually(lambda: _is_empty(views))
 
 
-async def _is_empty(queue: Queue) -> bool:
-    return (await queue.counts()).waiting == 0
+async def _is_empty(views: PoolViews) -> bool:
+    return (await views.counts()).waiting == 0
 
 
-async def test_a_small_worker_reaches_small_jobs_behind_many_large_ones(
+async def test_a_small_worker_reaches_small_jobs_after_many_large_ones(
     queue: Queue, redis, keys
 ) -> None:
     small, large = (Actor(queue, redis, keys, name, ["a@1"]) for name in ("small", "large"))

@@ -1,4 +1,4 @@
-"""Random sequences of operations against a plain model of the queue."""
+"""Random sequences of operations, compared with a simple model of the queue."""
 
 import asyncio
 from collections import Counter
@@ -27,14 +27,16 @@ from shared.protocol.codec import decode_events
 from shared.protocol.events import End, Retry
 from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import ClaimedJob, Job, JobState
+from shared.protocol.queue_replies import FinishOutcome, ReplicaStanding
 from shared.store.connection import connect
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
-from shared.store.queue_replies import Copy, FinishOutcome
+from shared.store.residency import ResidencyStore
 
 T = TypeVar("T")
 STALL_MS = 100_000
-"""Longer than half of the actors' leases."""
+"""Gap between sweeps that counts as a stall: more than half of the actors' leases."""
 VERSIONS = ("a@1", "b@1", "c@1")
 TENANTS = ("t1", "t2", "t3")
 QUICK = settings(
@@ -61,7 +63,7 @@ a_request = st.fixed_dictionaries(
 
 @dataclass
 class Known:
-    """What the model knows of one job."""
+    """Expected state of one job."""
 
     job: Job
     is_expired: bool
@@ -70,9 +72,9 @@ class Known:
     tries: int = 0
     retries: int = 0
     deaths: int = 0
-    """In company, while it isn't a suspect; one alone counts for two."""
+    """Deaths before it became a suspect; a death while it ran alone counts as two."""
     fails: int = 0
-    """Deaths as a suspect."""
+    """Deaths since it became a suspect."""
     is_cancelled: bool = False
 
     @property
@@ -81,7 +83,7 @@ class Known:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Any operations in any order lose no job, and keep every index true."""
+    """No sequence of operations loses a job or makes an index inconsistent."""
 
     url = ""
     examples = 0
@@ -94,12 +96,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.keys = Keys(f"property-{self.examples}")
         self.redis = self.run(self.make_client())
-        self.queue = Queue(self.redis, self.keys)
+        self.residency = ResidencyStore(self.redis, self.keys)
+        self.queue = Queue(self.redis, self.keys, residency=self.residency)
+        self.views = PoolViews(self.redis, self.keys)
         self.jobs: dict[str, Known] = {}
         self.actors: dict[str, Actor] = {}
         self.num_actors = 0
         self.charged: dict[str, list[tuple[Known, str, int]]] = {}
-        """By silent worker: the deaths that its jobs were charged with."""
+        """Deaths charged to jobs, by silent worker."""
 
     async def make_client(self) -> Any:
         return connect(self.url)
@@ -107,7 +111,7 @@ class QueueMachine(RuleBasedStateMachine):
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
 
-    # What clients do.
+    # Operations of clients.
 
     @rule(requests=st.lists(a_request, min_size=1, max_size=6))
     def enqueue(self, requests: list[dict[str, Any]]) -> None:
@@ -129,7 +133,7 @@ class QueueMachine(RuleBasedStateMachine):
             known.is_cancelled = True
         assert self.run(self.queue.cancel(known.job.id)) == known.state
 
-    # What workers do.
+    # Operations of workers.
 
     @precondition(lambda self: len(self.actors) < 3)
     @rule(holds=st.sets(st.sampled_from(VERSIONS)))
@@ -203,7 +207,7 @@ class QueueMachine(RuleBasedStateMachine):
     def load_and_drop(self, data: st.DataObject, add: set[str]) -> None:
         actor = self.draw_actor(data)
         drop = sorted(set(actor.holds) - add)
-        self.run(self.queue.set_residents(actor.id, add=sorted(add), remove=drop))
+        self.run(self.residency.set_residents(actor.id, add=sorted(add), remove=drop))
         actor.holds = sorted(add)
 
     @precondition(lambda self: sum(bool(actor.holds) for actor in self.actors.values()) > 1)
@@ -211,11 +215,11 @@ class QueueMachine(RuleBasedStateMachine):
     def shrink(self, data: st.DataObject, steal_ms: int) -> None:
         copies = [(actor, version) for actor in self.actors.values() for version in actor.holds]
         actor, version = data.draw(st.sampled_from(copies))
-        call = self.queue.shrink(actor.id, {version: 0}, due=[version], steal_ms=steal_ms)
+        call = self.residency.shrink(actor.id, {version: 0}, due=[version], steal_ms=steal_ms)
         copy = self.run(call)[version]
         others = [a for a in self.actors.values() if a is not actor and version in a.holds]
-        assert (copy is Copy.SOLE) == (not others)
-        if copy is Copy.GONE:
+        assert (copy is ReplicaStanding.SOLE) == (not others)
+        if copy is ReplicaStanding.GONE:
             actor.holds = [held for held in actor.holds if held != version]
 
     @precondition(lambda self: self.actors)
@@ -234,20 +238,20 @@ class QueueMachine(RuleBasedStateMachine):
         self.bury(actor)
         with pytest.raises(LeaseLost):
             self.run(self.queue.publish(actor.id, {API: [tokens(make_job(), 0, [1])]}))
-        self.take_back(actor.id)  # it spoke
+        self.cancel_charges(actor.id)  # its heartbeat cancels the charges
 
     @precondition(lambda self: self.charged)
     @rule(data=st.data())
     def speak_again(self, data: st.DataObject) -> None:
-        """A worker that was given up was only silent: its jobs are charged with nothing."""
+        """A worker that was given up proves alive, which cancels the charges of its jobs."""
         name = data.draw(st.sampled_from(sorted(self.charged)))
         with pytest.raises(LeaseLost):
             self.run(self.zombie(name).claim())
-        self.take_back(name)
+        self.cancel_charges(name)
 
     @rule()
     def stall(self) -> None:
-        """Redis stood still for longer than a lease: nobody is given up."""
+        """Redis stalls for longer than a lease. No worker is given up."""
         self.run(self.queue.reap())
         self.run(self.shift_back())
         for actor in self.actors.values():
@@ -261,17 +265,17 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.of(JobState.RUNNING))
     @rule(data=st.data())
     def publish_as_another_claim(self, data: st.DataObject) -> None:
-        """Of two owners of a try, as after a rollback, only the one that Redis knows writes."""
+        """Of two owners of a try, as after a failover, only the one that Redis knows can write."""
         known = data.draw(st.sampled_from(self.of(JobState.RUNNING)))
         assert known.owner is not None
         late = {API: [tokens(known.job, 0, [1])]}
         epochs = {known.job.id: 1}
-        standing = self.run(self.queue.publish(WorkerId(known.owner), late, epochs=epochs))
+        standing = self.run(self.queue.publish(WorkerId(known.owner), late, claim_epochs=epochs))
         assert standing.fenced == {known.job.id}
 
     @rule(times=st.integers(2, 4))
     def crash_again_and_again(self, times: int) -> None:
-        """A worker that dies of whatever it claims."""
+        """A worker dies of each job that it claims."""
         for _ in range(times):
             self.start(set(VERSIONS))
             actor = self.actors[f"w{self.num_actors}"]
@@ -280,13 +284,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.bury(actor)
 
     async def shift_back(self) -> None:
-        """Let all that is be as long ago as the stall is to last."""
+        """Move all times in Redis into the past by the length of the stall."""
         await self.redis.hincrby(self.keys.counters, "swept", -STALL_MS)
         for known in self.of(JobState.QUEUED):
             await self.redis.hincrby(self.keys.job(known.job.id), "deadline", -STALL_MS)
             await self.redis.zincrby(self.keys.due, -STALL_MS, known.job.id)
 
-    # What must hold after each operation.
+    # Invariants after each operation.
 
     @invariant()
     def every_index_is_true(self) -> None:
@@ -326,7 +330,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.runner.close()
 
     async def drain(self) -> None:
-        """One good worker ends whatever is left."""
+        """A reliable worker ends all remaining jobs."""
         for actor in list(self.actors.values()):
             owned = self.owned(actor)
             await self.queue.leave(actor.id)
@@ -348,10 +352,10 @@ class QueueMachine(RuleBasedStateMachine):
         assert ends == dict.fromkeys(self.jobs, 1)
         assert retries == Counter({i: k.retries for i, k in self.jobs.items() if k.retries})
         for job_id, known in self.jobs.items():
-            assert (await self.queue.job_view(job_id)).state == known.state
-            assert (await self.queue.result(job_id)).state == known.state
+            assert (await self.views.job(job_id)).state == known.state
+            assert (await self.views.result(job_id)).state == known.state
         totals = Counter(known.state for known in self.jobs.values())
-        counts = await self.queue.counts()
+        counts = await self.views.counts()
         assert counts.waiting == 0
         assert {state: n for state, n in counts.totals.items() if n} == dict(totals)
 
@@ -360,7 +364,7 @@ class QueueMachine(RuleBasedStateMachine):
             await self.redis.delete(key)
         await self.redis.aclose()
 
-    # The model's side.
+    # The model.
 
     def of(self, state: JobState) -> list[Known]:
         return [known for known in self.jobs.values() if known.state == state]
@@ -380,9 +384,9 @@ class QueueMachine(RuleBasedStateMachine):
                 setattr(known, field, getattr(known, field) + number)
                 self.charged.setdefault(actor.id, []).append((known, field, number))
         self.unbook(owned)
-        self.run(self.note_expired())  # the reaper ends overdue heads as well
+        self.run(self.note_expired())  # a sweep also ends overdue jobs
 
-    def take_back(self, name: str) -> None:
+    def cancel_charges(self, name: str) -> None:
         for known, field, number in self.charged.pop(name, ()):
             setattr(known, field, getattr(known, field) - number)
 
@@ -412,7 +416,7 @@ class QueueMachine(RuleBasedStateMachine):
                 known.retries += 1
 
     async def own_queue(self, actor: Actor) -> list[Known]:
-        """What waits for the adapters of this worker, in order."""
+        """Return the waiting jobs of this worker's adapters, in order."""
         scored = []
         for version in actor.holds:
             scored += await self.redis.zrange(self.keys.queue(version), 0, -1, withscores=True)
@@ -435,7 +439,7 @@ class QueueMachine(RuleBasedStateMachine):
         owned: list[Known], claimed: list[ClaimedJob], sequences: int, room: int
     ) -> None:
         if len(claimed) == 1 and not owned and sequences > 0:
-            return  # an empty worker takes one job of any size
+            return  # an idle worker takes one job of any size
         assert sum(c.job.sampling.n for c in claimed) <= sequences
         assert sum(c.job.cost for c in claimed) <= room
 
@@ -451,7 +455,7 @@ class QueueMachine(RuleBasedStateMachine):
     def check_full(
         next_up: Known, owned: list[Known], claimed: list[ClaimedJob], sequences: int, room: int
     ) -> None:
-        """What was left behind didn't fit."""
+        """Check that the worker had no capacity for the jobs that it didn't claim."""
         sequences -= sum(c.job.sampling.n for c in claimed)
         room -= sum(c.job.cost for c in claimed)
         is_empty = not owned and not claimed
@@ -472,7 +476,7 @@ costs = st.lists(st.integers(1, 100), min_size=1, max_size=12)
 def test_a_flood_delays_another_tenant_by_no_more_than_its_fair_share(
     redis_url: str, flood: list[int], calm: list[int], ran: list[int]
 ) -> None:
-    """While both wait, neither is ahead of the other by more than one job of each."""
+    """While jobs of both wait, neither tenant is ahead by more than one job of each."""
 
     async def claim_order() -> list[Job]:
         redis, keys = connect(redis_url), Keys(f"fair-{abs(hash((*flood, *calm, *ran)))}")

@@ -1,4 +1,4 @@
-"""A Redis that stands still, or whose clock jumps, is no death of its workers."""
+"""Stalls of Redis and jumps of its clock don't count as deaths of workers."""
 
 import asyncio
 import os
@@ -16,6 +16,7 @@ from shared.errors import LeaseLost
 from shared.protocol.jobs import Job, JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 LEASE_MS = 600
@@ -76,10 +77,10 @@ async def test_a_sweep_after_a_gap_of_half_a_lease_extends_every_lease(
     assert (await queue.reap()).workers == (0 if is_gap else 3)
 
 
-async def test_a_stopped_redis_costs_no_worker_its_jobs(
+async def test_a_suspended_redis_takes_no_jobs_from_workers(
     own_server: EmbeddedRedis, open_client, keys: Keys
 ) -> None:
-    """Sweeps and beats that waited for it come in the worst order when it goes on."""
+    """When Redis continues, the waiting sweeps run before the waiting heartbeats."""
     redis = open_client(own_server.url)
     queue = Queue(redis, keys)
     workers = [Actor(queue, redis, keys, f"w{i}", ["a@1"]) for i in range(6)]
@@ -101,7 +102,7 @@ async def test_a_stopped_redis_costs_no_worker_its_jobs(
     assert not any([await is_suspect(redis, keys, job) for job in jobs])
 
 
-async def test_a_worker_that_speaks_again_takes_back_what_its_jobs_were_charged_with(
+async def test_a_worker_that_proves_alive_cancels_the_charges_of_its_jobs(
     actor, enqueue, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
     worker = await actor("w1")
@@ -116,7 +117,7 @@ async def test_a_worker_that_speaks_again_takes_back_what_its_jobs_were_charged_
     assert (claimed.try_, claimed.suspect) == (2, False)
 
 
-async def test_only_the_death_of_the_worker_that_speaks_again_is_taken_back(
+async def test_only_the_charges_of_the_worker_that_proves_alive_are_cancelled(
     actor, enqueue, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
     job, mate = await enqueue(), await enqueue()
@@ -135,8 +136,8 @@ async def test_only_the_death_of_the_worker_that_speaks_again_is_taken_back(
     assert await is_suspect(redis, keys, mate)
 
 
-async def test_a_suspects_death_is_taken_back_too(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
+async def test_the_charge_of_a_suspect_is_cancelled_too(
+    actor, enqueue, queue: Queue, views: PoolViews, redis: Redis, keys: Keys
 ) -> None:
     job = await enqueue()
     for name in ("w1", "w2"):
@@ -148,10 +149,12 @@ async def test_a_suspects_death_is_taken_back_too(
     third = await actor("w3")
     await third.claim()
     await third.die()
-    assert (await queue.job_view(job.id)).state == JobState.QUEUED
+    assert (await views.job(job.id)).state == JobState.QUEUED
 
 
-async def test_of_many_that_sweep_one_does_it_each_time(actor, queue: Queue, redis, keys) -> None:
+async def test_one_of_many_concurrent_sweeps_does_the_work(
+    actor, queue: Queue, redis, keys
+) -> None:
     await queue.reap(every_ms=60_000)
     worker = await actor()
     await queue.beat(worker.id, lease_ms=0, info=INFO)
@@ -171,6 +174,7 @@ async def test_a_clock_that_jumps_an_hour_and_back_makes_no_suspects_and_ends_no
 ) -> None:
     redis = open_client(clock.start_redis())
     queue = Queue(redis, keys)
+    views = PoolViews(redis, keys)
     workers = [
         await Actor(queue, redis, keys, f"w{i}", ["a@1"]).register(lease_ms=LEASE_MS)
         for i in range(3)
@@ -194,7 +198,7 @@ async def test_a_clock_that_jumps_an_hour_and_back_makes_no_suspects_and_ends_no
         assert abs((await redis.time())[0] - time.time() - offset_s) < 60
         assert await sweep_and_beat(6) == 0
     assert not any([await is_suspect(redis, keys, job) for job in jobs])
-    states = [(await queue.job_view(job.id)).state for job in jobs]
+    states = [(await views.job(job.id)).state for job in jobs]
     assert states == [JobState.RUNNING] * len(claimed) + [JobState.QUEUED] * 3
     clock.set(-HOUR_S)
 
@@ -202,33 +206,33 @@ async def test_a_clock_that_jumps_an_hour_and_back_makes_no_suspects_and_ends_no
         await queue.reap()
         return not await redis.zcard(keys.workers)
 
-    await eventually(all_given_up)  # a dead worker is found although its lease ends in an hour
-    assert (await queue.counts()).retried == len(claimed)
+    await eventually(all_given_up)  # a dead worker is detected although its lease ends in an hour
+    assert (await views.counts()).retried == len(claimed)
 
 
-async def test_a_worker_that_speaks_while_it_is_settled_is_charged_with_nothing(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
+async def test_a_worker_that_proves_alive_during_its_handover_is_not_charged(
+    actor, enqueue, queue: Queue, views: PoolViews, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
     await worker.claim()
     await redis.zrem(keys.workers, worker.id)
-    await redis.zadd(keys.lost, {worker.id: 1})  # given up, and nothing is handed on yet
+    await redis.zadd(keys.lost, {worker.id: 1})  # given up, but its jobs aren't handed over yet
     with pytest.raises(LeaseLost):
         await worker.claim()
     await queue.reap()
-    assert (await queue.job_view(job.id)).state == JobState.QUEUED
+    assert (await views.job(job.id)).state == JobState.QUEUED
     assert not await is_suspect(redis, keys, job)
     assert await redis.zcard(keys.lost) == 0
 
 
 async def test_a_worker_that_registers_again_under_its_id_keeps_its_jobs(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
+    actor, enqueue, queue: Queue, views: PoolViews, redis: Redis, keys: Keys
 ) -> None:
-    """The reply of its first call was lost, and a sweep had given it up in between."""
+    """The reply to its first call was lost, and a sweep gave it up before the second call."""
     await redis.zadd(keys.lost, {"w1": 0})
     worker, job = await actor("w1"), await enqueue()
     await worker.claim()
     for _ in range(3):
         await queue.reap()
-    assert (await queue.job_view(job.id)).state == JobState.RUNNING
+    assert (await views.job(job.id)).state == JobState.RUNNING
     assert await redis.zcard(keys.lost) == 0

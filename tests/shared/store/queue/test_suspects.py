@@ -1,23 +1,25 @@
-"""A job whose workers died runs alone; one that kills them even then ends as a dead letter."""
+"""A job whose workers died runs alone. If it kills them even then, it becomes a dead letter."""
 
 from queue_support import Actor
 
 from shared.errors import ErrorCode
+from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Retry
 from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import FinishOutcome
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
-from shared.store.queue_replies import FinishOutcome
-from shared.store.registry import Adapter, Registry
+from shared.store.registry import Registry
 
 
 async def die_alone(worker: Actor, job_id: str) -> None:
-    """The worker dies of this job, which it runs alone, and starts again."""
+    """Let a worker die while it runs this job alone, and start it again."""
     assert await worker.claim_ids(sequences=1) == [job_id]
     await worker.die()
     await worker.register()
 
 
-async def test_a_job_goes_on_elsewhere_after_its_worker_died(actor, enqueue, events) -> None:
+async def test_another_worker_continues_a_job_after_its_worker_died(actor, enqueue, events) -> None:
     worker = await actor("w1")
     job = await enqueue()
     (old,) = await worker.claim()
@@ -32,13 +34,13 @@ async def test_a_job_goes_on_elsewhere_after_its_worker_died(actor, enqueue, eve
 
 
 async def die_together(worker: Actor, *job_ids: str) -> None:
-    """The worker dies running these jobs, and starts again."""
+    """Let a worker die while it runs these jobs, and start it again."""
     assert await worker.claim_ids() == list(job_ids)
     await worker.die()
     await worker.register()
 
 
-async def test_jobs_of_a_killed_worker_run_on_together(actor, enqueue) -> None:
+async def test_jobs_of_a_killed_worker_may_run_in_one_batch_again(actor, enqueue) -> None:
     worker = await actor()
     jobs = [(await enqueue()).id for _ in range(3)]
     await die_together(worker, *jobs)
@@ -46,7 +48,7 @@ async def test_jobs_of_a_killed_worker_run_on_together(actor, enqueue) -> None:
     assert [(c.job.id, c.suspect) for c in claimed] == [(job, False) for job in jobs]
 
 
-async def test_a_second_death_in_company_makes_suspects_which_run_alone(actor, enqueue) -> None:
+async def test_a_second_death_in_a_batch_makes_suspects_which_run_alone(actor, enqueue) -> None:
     worker, other = await actor("w1"), await actor("w2")
     suspects = [await enqueue() for _ in range(2)]
     for _ in range(2):
@@ -59,7 +61,7 @@ async def test_a_second_death_in_company_makes_suspects_which_run_alone(actor, e
     assert await other.claim_ids() == [suspects[1].id]
 
 
-async def test_a_suspect_behind_other_jobs_is_not_claimed_with_them(actor, enqueue) -> None:
+async def test_a_suspect_after_other_jobs_is_not_claimed_with_them(actor, enqueue) -> None:
     worker, other = await actor("w1"), await actor("w2")
     suspect = await enqueue()
     await worker.claim()
@@ -73,7 +75,7 @@ async def test_a_suspect_behind_other_jobs_is_not_claimed_with_them(actor, enque
     assert await other.claim_ids() == [suspect.id]
 
 
-async def test_one_busy_worker_drains_for_a_suspect_and_the_others_pass_by(actor, enqueue) -> None:
+async def test_one_busy_worker_drains_for_a_suspect_and_the_others_skip_it(actor, enqueue) -> None:
     victim, first, second = [await actor(name) for name in ("w1", "w2", "w3")]
     suspect = await enqueue()
     await victim.claim()
@@ -124,17 +126,17 @@ async def test_a_cold_suspect_is_claimed_alone_too(actor, enqueue) -> None:
     assert (claimed.job.id, claimed.suspect) == (suspect.id, True)
 
 
-async def test_deaths_in_company_never_kill_a_job(actor, enqueue, queue: Queue) -> None:
-    """Only the first two deaths are in company: from then on it runs alone."""
+async def test_deaths_in_a_batch_never_end_a_job(actor, enqueue, views: PoolViews) -> None:
+    """Only the first two deaths happen in a batch. Afterwards the job runs alone."""
     worker = await actor()
     jobs = [await enqueue() for _ in range(3)]
     for _ in range(2):
         await die_together(worker, *[job.id for job in jobs])
-    assert [(await queue.job_view(job.id)).state for job in jobs] == [JobState.QUEUED] * 3
+    assert [(await views.job(job.id)).state for job in jobs] == [JobState.QUEUED] * 3
 
 
 async def test_a_job_that_kills_its_worker_twice_alone_is_a_dead_letter(
-    actor, enqueue, events, queue: Queue, redis, keys
+    actor, enqueue, events, views: PoolViews, redis, keys
 ) -> None:
     worker = await actor()
     job, mate = await enqueue(), await enqueue()
@@ -144,7 +146,7 @@ async def test_a_job_that_kills_its_worker_twice_alone_is_a_dead_letter(
         await die_alone(worker, job.id)
     end = (await events(job))[-1]
     assert (end.state, end.error.code) == (JobState.DEAD, ErrorCode.POISON_JOB)
-    assert (await queue.job_view(job.id)).error == end.error
+    assert (await views.job(job.id)).error == end.error
     ((_, letter),) = await redis.xrange(keys.dead)
     assert (letter[b"id"].decode(), letter[b"try"]) == (job.id, b"4")
     (survivor,) = await worker.claim()
@@ -152,7 +154,9 @@ async def test_a_job_that_kills_its_worker_twice_alone_is_a_dead_letter(
     assert await worker.finish(survivor) == FinishOutcome.OK
 
 
-async def test_handing_a_suspect_on_does_not_count(actor, enqueue, queue: Queue) -> None:
+async def test_releasing_a_suspect_does_not_count(
+    actor, enqueue, queue: Queue, views: PoolViews
+) -> None:
     worker = await actor()
     job = await enqueue()
     await die_alone(worker, job.id)
@@ -161,7 +165,7 @@ async def test_handing_a_suspect_on_does_not_count(actor, enqueue, queue: Queue)
         (claimed,) = await worker.claim()
         assert claimed.suspect
         await queue.release(worker.id, [job.id])
-    assert (await queue.job_view(job.id)).state == JobState.QUEUED
+    assert (await views.job(job.id)).state == JobState.QUEUED
 
 
 def an_adapter(version: str) -> Adapter:
@@ -185,7 +189,7 @@ async def bury(worker: Actor, enqueue, version: str = "a@1"):
 
 
 async def test_three_dead_jobs_in_a_row_quarantine_the_version(
-    actor, enqueue, events, queue: Queue, redis, keys
+    actor, enqueue, events, views: PoolViews, redis, keys
 ) -> None:
     registry = Registry(redis, keys)
     await registry.add_adapter(an_adapter("a@1"))
@@ -200,7 +204,7 @@ async def test_three_dead_jobs_in_a_row_quarantine_the_version(
     for job in waiting:
         (end,) = await events(job)
         assert (end.state, end.error.code) == (JobState.FAILED, ErrorCode.ADAPTER_UNAVAILABLE)
-    assert (await queue.counts()).waiting == 1
+    assert (await views.counts()).waiting == 1
     assert await worker.claim_ids(max_cold=1) == [other.id]
 
 
@@ -219,15 +223,15 @@ async def test_a_job_that_is_done_in_between_starts_the_count_again(
     assert (await registry.adapter("a")).state == "ready"
 
 
-async def test_all_that_waits_for_quarantined_versions_ends_whatever_else_is_quarantined(
-    actor, enqueue, queue: Queue, redis, keys
+async def test_waiting_jobs_of_all_quarantined_versions_end(
+    actor, enqueue, queue: Queue, views: PoolViews, redis, keys
 ) -> None:
     worker = await actor(holds=["b@1"])
     await enqueue("b@1")
-    await worker.claim()  # it runs, so its version stays among the doomed
+    await worker.claim()  # a running job keeps its version in `doomed`
     waiting = [await enqueue("a@1") for _ in range(100)]
     await redis.sadd(keys.doomed, "a@1", "b@1")
     await queue.reap()
-    states = {(await queue.job_view(job.id)).state for job in waiting}
+    states = {(await views.job(job.id)).state for job in waiting}
     assert states == {JobState.FAILED}
     assert await redis.smembers(keys.doomed) == {b"b@1"}

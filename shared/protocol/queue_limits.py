@@ -1,4 +1,4 @@
-"""What may wait in a pool, as a front end sets it."""
+"""Limits that a front end sets for jobs that it enqueues."""
 
 from dataclasses import dataclass
 
@@ -8,21 +8,25 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What may wait, and how long a finished job is kept."""
+class QueueLimits:
+    """Most jobs and bytes that may wait, and how long a finished job is kept."""
 
     max_waiting: int
+    """Waiting jobs of the pool."""
     max_waiting_adapter: int
+    """Waiting jobs of one adapter version."""
     max_waiting_tenant: int
+    """Waiting jobs of one tenant."""
     retain_ms: int
+    """Time for which a finished job can be looked up."""
     max_bytes: int = 1024 * MIB
-    """Bytes of unfinished requests."""
+    """Bytes of the pool's unfinished requests."""
     max_bytes_tenant: int = 256 * MIB
-    """Those of one tenant."""
+    """Bytes of one tenant's unfinished requests."""
 
     @classmethod
-    def of(cls, settings: ApiSettings) -> "Limits":
-        """Those that a front end has."""
+    def of(cls, settings: ApiSettings) -> "QueueLimits":
+        """Return the limits in a front end's settings."""
         return cls(
             max_waiting=settings.max_waiting,
             max_waiting_adapter=settings.max_waiting_adapter,

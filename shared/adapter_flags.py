@@ -1,0 +1,41 @@
+"""Parser of the --adapters flags."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.adapter_names import NAME_RULE, is_valid_name
+from shared.errors import SettingsError
+
+
+def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
+    """Return the source of each adapter by name, in the order of the flags.
+
+    A flag is `name=source`, or only a source, whose last part is then the name. A source is a
+    folder or a hub id. Folders are returned as full paths.
+
+    Raises:
+        SettingsError: a flag has an invalid name, no source, or a name that another flag has.
+    """
+    sources: dict[str, str] = {}
+    for flag in flags:
+        name, source = _split(flag)
+        if not is_valid_name(name):
+            raise SettingsError(f"--adapters {flag!r}: invalid adapter name {name!r} ({NAME_RULE})")
+        if not source:
+            raise SettingsError(f"--adapters {flag!r}: no folder or hub id after '='")
+        if name in sources:
+            raise SettingsError(f"--adapters {flag!r}: the name {name!r} is given twice")
+        sources[name] = _full_path(source)
+    return sources
+
+
+def _split(flag: str) -> tuple[str, str]:
+    name, equals, source = flag.partition("=")
+    return (name, source) if equals else (os.path.basename(os.path.abspath(flag)), flag)
+
+
+def _full_path(source: str) -> str:
+    """Return a folder as a full path, since workers may run elsewhere; a hub id unchanged."""
+    folder = Path(source).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else source

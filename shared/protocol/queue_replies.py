@@ -1,0 +1,186 @@
+"""Replies of the queue's scripts, decoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from shared.errors import (
+    DuplicateJob,
+    ErrorCode,
+    JobError,
+    JobFailed,
+    LorikeetError,
+    ProtocolMismatch,
+    QueueFull,
+    ReachedLimit,
+)
+from shared.protocol.codec import decode_job
+from shared.protocol.ids import InspectionId, JobId
+from shared.protocol.jobs import ClaimedJob, Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undecodable:
+    """A claimed job that this process can't decode. The worker that claimed it must end it."""
+
+    id: JobId
+    try_: int
+    claim_epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Jobs that one call of `claim` took for a worker."""
+
+    jobs: tuple[ClaimedJob, ...]
+    undecodable: tuple[Undecodable, ...]
+    """Jobs that were claimed as well, but written by a process of another protocol version."""
+    next_steal_ms: int | None
+    """Time until the worker may take a waiting job of another worker's adapter; None: no such
+    job waits."""
+
+    @classmethod
+    def of(cls, reply: Sequence[Any], claim_epoch: int) -> "Claim":
+        """Decode a reply of `claim.lua` whose first item is `ok`."""
+        _, next_steal_ms, *taken = reply
+        entries = [_claimed(entry, claim_epoch) for entry in taken]
+        return cls(
+            jobs=tuple(entry for entry in entries if isinstance(entry, ClaimedJob)),
+            undecodable=tuple(entry for entry in entries if isinstance(entry, Undecodable)),
+            next_steal_ms=next_steal_ms if next_steal_ms >= 0 else None,
+        )
+
+
+def _claimed(
+    entry: tuple[bytes, int, int, bytes, int], claim_epoch: int
+) -> ClaimedJob | Undecodable:
+    raw_id, try_, is_suspect, body, left_ms = entry
+    try:
+        return ClaimedJob(
+            job=decode_job(body),
+            try_=try_,
+            suspect=bool(is_suspect),
+            claim_epoch=claim_epoch,
+            left_ms=left_ms,
+        )
+    except (ProtocolMismatch, AttributeError, TypeError, KeyError, ValueError) as error:
+        reason = str(error) if isinstance(error, ProtocolMismatch) else repr(error)
+        job_id = JobId(raw_id.decode())
+        return Undecodable(id=job_id, try_=try_, claim_epoch=claim_epoch, reason=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped:
+    """Counts of what one call of `reap` did."""
+
+    workers: int
+    """Workers that were given up."""
+    requeued: int
+    """Jobs of these workers that went back to their queues."""
+    ended: int
+    """Jobs of these workers that were ended."""
+    expired: int
+    """Jobs that were ended because their deadline had passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """State of a worker's jobs according to Redis."""
+
+    booked: int = 0
+    """Number of jobs that the worker owns. Only a heartbeat counts them."""
+    fenced: frozenset[JobId] = frozenset()
+    """Jobs named in the call that the worker no longer owns and must drop."""
+    cancelled: frozenset[JobId] = frozenset()
+    """Jobs of the worker that their clients have cancelled."""
+    num_forgotten: int = 0
+    """Versions that the registry has forgotten so far. Only a heartbeat reports it."""
+
+
+class FinishOutcome(StrEnum):
+    """Outcome of `finish`."""
+
+    OK = "ok"
+    """The job has ended and its result is stored."""
+    AGAIN = "again"
+    """This try had already finished: the call was repeated after a lost reply."""
+    FENCED = "fenced"
+    """The job belongs to another worker or try. Nothing was written."""
+
+
+class ReplicaStanding(StrEnum):
+    """Whether the pool needs a worker's replica of an adapter version."""
+
+    NEEDED = "needed"
+    """The other holders lack the capacity for the version's jobs."""
+    SURPLUS = "surplus"
+    """The other holders have the capacity."""
+    GONE = "gone"
+    """The worker no longer counts as a holder."""
+    SOLE = "sole"
+    """No other worker holds the version."""
+
+
+class MailKind(StrEnum):
+    """Kind of a message to a worker."""
+
+    JOB = "job"
+    """A job waits that the worker may claim."""
+    CANCEL = "cancel"
+    """A client cancelled one of its jobs."""
+    DRAIN = "drain"
+    """The worker is to drain."""
+    INSPECT = "inspect"
+    """A front end asks it to inspect an adapter."""
+    TIDY = "tidy"
+    """The registry has forgotten versions. Only sweeps of the previous release send it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """A message to a worker."""
+
+    kind: MailKind
+    job: JobId | None = None
+    """Job to cancel."""
+    inspection: InspectionId | None = None
+    """Inspection to take and answer."""
+
+
+def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
+    """Return the error for a reply of `enqueue.lua` that isn't `ok`."""
+    match reply:
+        case [b"dup", state]:
+            return DuplicateJob(job.id, state.decode())
+        case [b"full", limit, num_waiting]:
+            return QueueFull(ReachedLimit(limit.decode()), num_waiting)
+        case [b"gone"]:
+            return JobFailed(_unloaded(job))
+        case [b"quarantined"]:
+            return JobFailed(_quarantined(job))
+        case [b"large", max_tokens]:
+            return JobFailed(_too_large(job, max_tokens))
+    raise AssertionError(f"enqueue returned {reply!r}")
+
+
+def _unloaded(job: Job) -> JobError:
+    message = f"the model {job.model!r} was unloaded; GET /v1/models lists the served models"
+    return JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message, param="model")
+
+
+def _quarantined(job: Job) -> JobError:
+    message = f"adapter {job.version} is quarantined: several of its jobs killed their workers"
+    return JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
+
+
+def _too_large(job: Job, max_tokens: int) -> JobError:
+    # A single answer fits, since it fits into the model's context.
+    message = (
+        f"the prompts and {job.num_choices} answers may take {job.cost} tokens, and no worker "
+        f"holds more than {max_tokens} at a time; ask for fewer answers, or for shorter ones with "
+        "max_tokens"
+    )
+    param = "prompt" if len(job.prompts) > 1 else "n"
+    return JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message=message, param=param)

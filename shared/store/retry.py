@@ -1,0 +1,30 @@
+"""Repeats calls while Redis is unavailable."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from shared.errors import RedisUnavailable
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+FIRST_DELAY_S = 0.05
+MAX_DELAY_S = 1.0
+
+
+async def retry_until_available(call: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of `call`, repeating it for as long as it raises `RedisUnavailable`.
+
+    Repeating the call must be safe: a call that fails may have been executed.
+    """
+    delay_s = FIRST_DELAY_S
+    while True:
+        try:
+            return await call()
+        except RedisUnavailable as error:
+            log.warning("redis_away", error=str(error), retry_s=delay_s)
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, MAX_DELAY_S)
