@@ -1,45 +1,43 @@
-"""Whether a request may become a job, decided before anything is queued."""
+"""Decides whether a request may become a job, before anything is queued."""
 
-from dataclasses import dataclass
+import secrets
+import time
 
-from api.redis_guard import redis_guard
+from api.context import Context
+from api.requests.translate import Admission
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.ids import AdapterVersion
-from shared.protocol.tools import ToolForm
-from shared.store.registry import BaseModel, Registry
+from shared.protocol.adapters import BaseModel
+from shared.protocol.ids import AdapterVersion, JobId
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What an accepted request will run on."""
+async def admit(context: Context, tenant: str, model: str) -> Admission:
+    """Resolve `model` to a version of the base model or of an adapter.
 
-    version: AdapterVersion
-    fingerprint: str
-    max_model_len: int
-    max_token_bytes: int
-    tool_form: ToolForm | None
-
-
-async def admit(registry: Registry, model: str) -> Admission:
-    """Find what `model` names. There is no fallback: an adapter that is gone isn't the base model.
+    There is no fallback: a request for an unloaded adapter never runs on the base model.
 
     Raises:
-        JobFailed: nothing has this name, or it takes no requests for now.
+        JobFailed: no model has this name, the model accepts no requests at present, or no worker
+            has registered a base model.
         RedisUnavailable: the registry can't be read.
     """
-    async with redis_guard():
-        base, version = await registry.find(model)
+    base, version = await context.registry.find(model)
     if base is None:
-        message = "no worker has registered a model yet: start one, or try again soon"
+        message = "no worker has registered a base model; start a worker, or try again soon"
         raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
     if version is None:
         raise JobFailed(model_not_found(model))
     return Admission(
+        id=JobId(secrets.token_hex(16)),
+        tenant=tenant,
         version=version,
         fingerprint=_fingerprint(base, version),
         max_model_len=base.max_model_len,
         max_token_bytes=base.max_token_bytes,
         tool_form=base.tool_form,
+        reply_to=context.api_id,
+        created_s=int(time.time()),
+        deadline_ms=int(context.settings.deadline_s * 1000),
+        random_seed=secrets.randbits(63),
     )
 
 
@@ -49,9 +47,9 @@ def _fingerprint(base: BaseModel, version: AdapterVersion) -> str:
 
 
 def model_not_found(name: str) -> JobError:
-    """No base model or adapter is called `name`."""
+    """Return the error for a name that neither the base model nor an adapter has."""
     return JobError(
         code=ErrorCode.MODEL_NOT_FOUND,
-        message=f"the model {name[:200]!r} doesn't exist; GET /v1/models lists those that do",
+        message=f"the model {name[:200]!r} doesn't exist; GET /v1/models lists all models",
         param="model",
     )

@@ -1,4 +1,4 @@
-"""Runs one job and answers its request with what comes of it, whole or as a stream."""
+"""Runs one job and sends its answer, complete or as a stream."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -9,136 +9,137 @@ from fastapi import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.context import Context
-from api.errors import JOB_HEADER, job_error_body, json_response
-from api.follow.follower import Follower, Step
+from api.errors import job_error_body, json_response
+from api.follow.follow_state import Update
+from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox
 from api.follow.transcript import Delta
-from api.metrics.stream_timing import Timing
-from api.redis_guard import redis_guard
-from api.render.openai_chunks import DONE, KEEP_ALIVE, StreamWriter, shape_of, sse, whole
-from api.requests.unused_fields import WARNING_HEADER
+from api.headers import JOB_HEADER, WARNING_HEADER
+from api.metrics.stream_timing import StreamTiming
+from api.render.openai_chunks import DONE, KEEP_ALIVE, StreamWriter, complete_body, format_of, sse
+from api.requests.ignored_fields import warning
+from api.schema.generation import GenerationRequest
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.jobs import Job
 
 KEEP_ALIVE_S = 10.0
-"""A stream with nothing to show sends its headers after this long, and then comments."""
+"""Interval of keep-alive comments in a stream without new chunks.
+
+The response headers of a stream are sent after the same time at the latest.
+"""
 
 log = structlog.get_logger()
 
 
 class Answer(Response):
-    """The response to a request that was accepted as `job`.
+    """Response to a request that was accepted as `job`.
 
-    Queues the job when it is sent. An error before the worker admits the job becomes an HTTP
-    status; later, in a stream, it becomes an event. When the client leaves, the job is cancelled.
-    When this process stops, the job goes on: it can still be looked up.
+    Queues the job when the response is sent. An error before a worker admits the job becomes an
+    HTTP status; an error later in a stream becomes an event. The job is cancelled if the client
+    closes its connection. If this process stops, the job continues and /v1/jobs still has it.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        job: Job,
-        *,
-        stream: bool,
-        include_usage: bool,
-        warning: str | None = None,
-    ) -> None:
+    def __init__(self, context: Context, request: GenerationRequest, job: Job) -> None:
         super().__init__()
         self._context = context
         self._job = job
-        self._is_stream = stream
-        self._own_headers = {JOB_HEADER: job.id} | ({WARNING_HEADER: warning} if warning else {})
-        self._shape = shape_of(job, stream=stream)
-        self._writer = StreamWriter(self._shape, job, include_usage=include_usage)
-        self._is_opened = False
-        self._timing = Timing(context.metrics)
+        self._is_stream = bool(request.stream)
+        self._extra_headers: dict[str, str] = {JOB_HEADER: job.id}
+        if ignored := warning(request):
+            self._extra_headers[WARNING_HEADER] = ignored
+        options = request.stream_options
+        include_usage = options is not None and bool(options.include_usage)
+        self._format = format_of(job, stream=self._is_stream)
+        self._writer = StreamWriter(self._format, job, include_usage=include_usage)
+        self._is_opening_sent = False
+        self._timing = StreamTiming(context.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Queue the job, follow it, and send what comes of it."""
+        """Queue the job, follow it, and send its answer."""
         scope.setdefault("state", {})["job_id"] = self._job.id
-        with self._context.replies.open(self._job.id, self._job.num_choices) as inbox:
+        context = self._context
+        with context.replies.open(self._job.id, self._job.num_choices) as inbox:
             await self._enqueue()
-            follower = Follower(self._job, inbox, self._context.queue, self._context.shown)
+            follower = Follower(self._job, inbox, context.views, context.read_checkpoints)
             try:
                 async with _watch_client(receive, inbox):
                     if self._is_stream:
                         await self._stream(follower, send)
                     else:
-                        await (await self._whole(follower))(scope, receive, send)
+                        await (await self._complete(follower))(scope, receive, send)
             except ClientGone:
-                self._context.cancels.add(self._job.id)
+                context.cancels.add(self._job.id)
             except Exception as failure:
-                self._give_up(follower, failure)
+                self._cancel_unless_ended(follower, failure)
                 raise
             finally:
-                self._record(follower)
+                self._count(follower)
 
     async def _enqueue(self) -> None:
         try:
-            async with redis_guard():
-                await self._context.queue.enqueue(self._job, self._context.limits)
+            await self._context.queue.enqueue(self._job, self._context.limits)
         except RedisUnavailable:
-            self._context.cancels.add(self._job.id)  # it may have been queued all the same
+            self._context.cancels.add(self._job.id)  # Redis may have queued the job nevertheless
             raise
         log.info("job_accepted", job_id=self._job.id, version=self._job.version)
 
-    async def _whole(self, follower: Follower) -> Response:
+    async def _complete(self, follower: Follower) -> Response:
         while not follower.is_done:
-            await self._steps(follower)
+            await self._updates(follower)
         assert follower.usage is not None
-        body = whole(self._shape, self._job, follower.transcript.choices, follower.usage)
-        return json_response(body, headers=self._own_headers)
+        body = complete_body(self._format, self._job, follower.transcript.choices, follower.usage)
+        return json_response(body, headers=self._extra_headers)
 
     async def _stream(self, follower: Follower, send: Send) -> None:
-        steps = await self._steps(follower)  # what is raised here becomes an HTTP status
-        await send(_stream_start(self._own_headers))
+        updates = await self._updates(follower)  # an exception here becomes an HTTP status
+        await send(_stream_start(self._extra_headers))
         try:
             while not follower.is_done:
-                await _write(send, self._events(steps) if steps else KEEP_ALIVE)
-                steps = await self._steps(follower)
+                await _send_chunk(send, self._chunks(updates) if updates else KEEP_ALIVE)
+                updates = await self._updates(follower)
             assert follower.usage is not None
-            last = self._events(steps) + self._writer.closing(follower.usage)
+            last = self._chunks(updates) + self._writer.closing(follower.usage)
         except ClientGone:
             raise
-        except Exception as failure:  # noqa: BLE001 -- the status is sent: it becomes an event
-            self._give_up(follower, failure)
+        except Exception as failure:  # noqa: BLE001 -- the status is sent, so it becomes an event
+            self._cancel_unless_ended(follower, failure)
             last = sse(job_error_body(_as_error(self._job, failure))) + DONE
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _steps(self, follower: Follower) -> list[Step]:
-        steps = await follower.steps(KEEP_ALIVE_S)
-        self._timing.note(steps)
-        return steps
+    async def _updates(self, follower: Follower) -> list[Update]:
+        updates = await follower.updates(KEEP_ALIVE_S)
+        self._timing.record(updates)
+        return updates
 
-    def _events(self, steps: Iterable[Step]) -> bytes:
-        """The chunks for `steps`, with the stream's opening in front of the first."""
-        chunks = [self._writer.delta(step) for step in steps if isinstance(step, Delta)]
-        if not self._is_opened:
-            self._is_opened = True
+    def _chunks(self, updates: Iterable[Update]) -> bytes:
+        """Return the chunks for `updates`, after the opening chunks on the first call."""
+        chunks = [self._writer.delta(update) for update in updates if isinstance(update, Delta)]
+        if not self._is_opening_sent:
+            self._is_opening_sent = True
             chunks.insert(0, self._writer.opening())
         return b"".join(chunks)
 
-    def _give_up(self, follower: Follower, failure: Exception) -> None:
-        if not follower.is_ended:
+    def _cancel_unless_ended(self, follower: Follower, failure: Exception) -> None:
+        if not follower.has_ended:
             error = failure.error if isinstance(failure, JobFailed) else None
             self._context.cancels.add(self._job.id, error)
 
-    def _record(self, follower: Follower) -> None:
+    def _count(self, follower: Follower) -> None:
         metrics = self._context.metrics
         if follower.usage is not None:
-            metrics.tokens(self._job.model, follower.usage)
-        if follower.failure and follower.failure.code is ErrorCode.RESUME_DIVERGED:
-            metrics.diverged()
+            metrics.count_tokens(self._job.model, follower.usage)
+        if follower.error and follower.error.code is ErrorCode.RESUME_DIVERGED:
+            metrics.count_divergence()
 
 
 @asynccontextmanager
 async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """Tell `inbox` when the client closes its connection."""
+    """Mark `inbox` when the client closes its connection."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        inbox.client_gone()
+        inbox.mark_client_gone()
 
     task = asyncio.create_task(watch())
     try:
@@ -148,18 +149,18 @@ async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
         await asyncio.wait((task,))
 
 
-def _stream_start(own: Mapping[str, str]) -> Message:
+def _stream_start(extra_headers: Mapping[str, str]) -> Message:
     headers = {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache",
-        "x-accel-buffering": "no",  # nginx would hold the tokens back
-        **own,
+        "x-accel-buffering": "no",  # nginx would buffer the tokens otherwise
+        **extra_headers,
     }
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     return {"type": "http.response.start", "status": 200, "headers": raw}
 
 
-async def _write(send: Send, chunk: bytes) -> None:
+async def _send_chunk(send: Send, chunk: bytes) -> None:
     if chunk:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
@@ -168,4 +169,5 @@ def _as_error(job: Job, failure: Exception) -> JobError:
     if isinstance(failure, JobFailed):
         return failure.error
     log.error("stream_failed", job_id=job.id, exc_info=failure)
-    return JobError(code=ErrorCode.INTERNAL, message="an internal error; the log has the job's id")
+    message = f"internal error; the server's log has the details under the job id {job.id}"
+    return JobError(code=ErrorCode.INTERNAL, message=message)

@@ -1,4 +1,4 @@
-"""The FastAPI app."""
+"""Builds the FastAPI app."""
 
 import asyncio
 import os
@@ -11,47 +11,50 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api.cached_read import Recent
 from api.context import Context
 from api.errors import add_error_handlers
-from api.follow.cancel_queue import Cancels
-from api.follow.reply_hub import Replies
+from api.follow.cancel_queue import CancelQueue
+from api.follow.reply_hub import ReplyHub
 from api.http.auth import KeyCheck
 from api.http.middleware import Boundary
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
-from api.pool_state import not_ready_reason, pool_snapshot
+from api.pool_status import CachedRead, not_ready_reason, pool_snapshot
 from api.routes import adapters, chat, completions, docs, health, jobs, metrics, models
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.ids import ApiId
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
 from shared.store.adapter_views import AdapterViews
 from shared.store.connection import Redis, connect
 from shared.store.durability import Durability
 from shared.store.inspections import Inspections
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
-from shared.store.token_streams import ReplyReader, shown
+from shared.store.token_streams import ReplyReader, read_checkpoints
 
 MAX_INSPECTIONS = 8
-"""Adapters that workers are asked to read at a time; others wait for their turn."""
+"""Maximum number of inspections at a time. Further ones wait."""
+REDIS_TIMEOUT_S = 2.0
+"""Time limit of each Redis call, after which a request is answered with 503."""
 
 
 def create_app(settings: ApiSettings, *, durability: Durability | None = None) -> FastAPI:
-    """The front end of one pool. It connects to Redis when it is started, and waits for it.
+    """Create the front end of one pool. It connects to Redis when it starts.
 
-    With a `durability`, requests are accepted only once that is durable.
+    With `durability`, a request is accepted only after its job is durable in Redis.
 
     Raises:
-        SettingsError: its keys are malformed, or missing where the network could reach it.
+        SettingsError: the API keys are malformed, or they are missing although the server is
+            reachable from the network.
     """
     keys, app_metrics = api_keys(settings), Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        redis = connect(settings.redis_url)
+        redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         queue = Queue(redis, Keys(settings.pool), durability=durability)
         context = _context(settings, redis, queue, app_metrics, has_keys=bool(keys))
         app.state.context = context
@@ -69,9 +72,9 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
 
     app = FastAPI(
         title="Lorikeet",
-        version=version("lorikeet"),
+        version=version("lorikeet-serve"),
         lifespan=lifespan,
-        openapi_url=None,  # routes/docs.py fills in the served names
+        openapi_url=None,  # routes/docs.py serves the document with the names of models
     )
     for routes in (chat, completions, models, adapters, jobs, health, metrics, docs):
         app.include_router(routes.router)
@@ -88,21 +91,22 @@ def _context(
 ) -> Context:
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
-    registry = Registry(redis, keys)
+    registry, views = Registry(redis, keys), PoolViews(redis, keys)
     return Context(
         settings=settings,
         api_id=api_id,
-        limits=Limits.of(settings),
+        limits=QueueLimits.of(settings),
         queue=queue,
+        views=views,
         registry=registry,
-        shown=partial(shown, redis, keys),
-        replies=Replies(ReplyReader(redis, keys, api_id)),
-        cancels=Cancels(queue),
+        read_checkpoints=partial(read_checkpoints, redis, keys),
+        replies=ReplyHub(ReplyReader(redis, keys, api_id)),
+        cancels=CancelQueue(queue),
         metrics=app_metrics,
         adapter_views=AdapterViews(redis, keys),
         inspections=Inspections(redis, keys),
-        inspecting=asyncio.Semaphore(MAX_INSPECTIONS),
-        not_ready_reason=Recent(partial(not_ready_reason, registry, queue)),
-        pool_snapshot=Recent(partial(pool_snapshot, queue)),
+        inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
+        not_ready_reason=CachedRead(partial(not_ready_reason, registry, views)),
+        pool_snapshot=CachedRead(partial(pool_snapshot, views)),
         has_keys=has_keys,
     )

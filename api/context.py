@@ -1,4 +1,4 @@
-"""What one API process holds; routes get it as a dependency."""
+"""Everything that the routes of one app share."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,42 +6,44 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.cached_read import Recent
-from api.follow.cancel_queue import Cancels
-from api.follow.follower import Shown
-from api.follow.reply_hub import Replies
+from api.follow.cancel_queue import CancelQueue
+from api.follow.follower import ReadCheckpoints
+from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
+from api.pool_status import CachedRead
 from shared.protocol.ids import ApiId
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
 from shared.store.adapter_views import AdapterViews
 from shared.store.inspections import Inspections
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The parts of one running app."""
+    """Shared parts of one running app."""
 
     settings: ApiSettings
     api_id: ApiId
-    limits: Limits
+    limits: QueueLimits
     queue: Queue
+    views: PoolViews
     registry: Registry
-    shown: Shown
-    replies: Replies
-    cancels: Cancels
+    read_checkpoints: ReadCheckpoints
+    replies: ReplyHub
+    cancels: CancelQueue
     metrics: Metrics
     adapter_views: AdapterViews
     inspections: Inspections
-    inspecting: asyncio.Semaphore
-    """Bounds how many connections wait for workers to read adapters."""
-    not_ready_reason: Recent[str | None]
-    """Why no request can be served now; None if one can."""
-    pool_snapshot: Recent[PoolSnapshot | None]
-    """The pool's figures; None while Redis is out of reach."""
+    inspection_slots: asyncio.Semaphore
+    """Limits how many inspections run at a time; each holds a Redis connection."""
+    not_ready_reason: CachedRead[str | None]
+    """Why the pool can't serve requests; None if it can."""
+    pool_snapshot: CachedRead[PoolSnapshot | None]
+    """State of the pool for the metrics; None if Redis is unavailable."""
     has_keys: bool
     """Whether clients need API keys."""
 
@@ -57,6 +59,6 @@ def _tenant(request: Request) -> str:
 
 
 InTenant = Annotated[str, Depends(_tenant)]
-"""In whose name the request comes, as a parameter of a route that needs a key."""
+"""Parameter of a route: the tenant that sent the request."""
 InContext = Annotated[Context, Depends(_context)]
-"""The app's context, as a parameter of a route."""
+"""Parameter of a route: the context of the app."""

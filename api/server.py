@@ -22,29 +22,29 @@ from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
 
 DRAIN_S = 30
-"""On SIGTERM, time for running answers to end before their connections are cut."""
+"""Time that running answers have to finish after SIGTERM. Then their connections are closed."""
 
 log = structlog.get_logger()
 
 
 def run_api(settings: ApiSettings) -> None:
-    """Serve until SIGTERM or SIGINT; then take no new requests and let running ones end.
+    """Serve until SIGTERM or SIGINT. Then drain: accept no requests and finish running answers.
 
     Raises:
         RedisUnavailable: Redis can't be reached.
-        SettingsError: API keys are malformed or missing, the port can't be listened on, or there is
-            no such Redis URL.
+        SettingsError: API keys are malformed or missing, the port is in use, or the Redis URL is
+            invalid.
     """
     asyncio.run(_serve(settings))
 
 
 def http_config(app: FastAPI, settings: ApiSettings, *, drain_s: int = DRAIN_S) -> HttpConfig:
-    """How uvicorn serves `app`, with the limits that the settings put on its connections."""
+    """Return uvicorn's configuration for `app`, with the connection limits of the settings."""
     metrics: Metrics = app.state.metrics
     return HttpConfig(
         app,
         limits=HttpLimits.of(settings),
-        on_refused=metrics.http_refused,
+        on_refused=metrics.count_refusal,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=drain_s,
@@ -52,22 +52,25 @@ def http_config(app: FastAPI, settings: ApiSettings, *, drain_s: int = DRAIN_S) 
 
 
 async def _serve(settings: ApiSettings) -> None:
-    api_keys(settings)  # a wrong one needn't wait for Redis
+    api_keys(settings)  # reports malformed keys before it waits for Redis
     await check_redis_at(settings.redis_url)
     app = create_app(settings, durability=await durability_at(settings))
     listener = _listen(settings.host, settings.port)
-    _allow_open_files()
+    _raise_open_file_limit()
     config = http_config(app, settings)
     log.info("api_listening", url=_url(listener), pool=settings.pool)
     await _Server(config).serve(sockets=[listener])
     log.info("api_stopped")
 
 
-def _allow_open_files() -> None:
-    """Take as many files as we may: each connection is one, and 1,024 is a usual limit."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS has a limit of its own below
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_open_file_limit() -> None:
+    """Raise the soft limit of open files to the hard limit.
+
+    Every connection is an open file, and a common soft limit is 1,024.
+    """
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS has another, lower limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -84,7 +87,7 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Ends normally after a signal; uvicorn would raise the signal again once it has stopped."""
+    """Server that returns normally after a signal. uvicorn would raise the signal again."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

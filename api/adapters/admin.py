@@ -1,4 +1,4 @@
-"""Who may change what is served."""
+"""Authorizes requests that manage adapters."""
 
 from urllib.parse import urlsplit
 
@@ -10,10 +10,12 @@ from shared.errors import ErrorCode, JobError, JobFailed
 
 
 def _check(request: Request, context: InContext) -> None:
-    """Let the tenant `admin` in; without keys everybody on this machine, but for web pages.
+    """Allow the tenant `admin`; on a server without keys, allow local clients.
+
+    Web pages of other sites aren't local clients, even in a local browser.
 
     Raises:
-        JobFailed: it is somebody else.
+        JobFailed: the request isn't allowed.
     """
     reason = _reason_to_refuse(request, context)
     if reason:
@@ -23,19 +25,28 @@ def _check(request: Request, context: InContext) -> None:
 def _reason_to_refuse(request: Request, context: Context) -> str | None:
     if context.has_keys:
         if request.state.tenant != ADMIN:
-            return f"adapters are managed with a key of the tenant {ADMIN}: --api-key {ADMIN}:KEY"
+            return (
+                f"only the tenant {ADMIN} may manage adapters; use a key of this tenant (the "
+                f"server's --api-key {ADMIN}:KEY)"
+            )
     elif not is_loopback(context.settings.host):
-        return f"adapters are managed from the network with API keys only: --api-key {ADMIN}:KEY"
-    elif _is_of_another_site(request):
-        return "a page of another site may not manage adapters"
+        return (
+            "a server that is reachable from the network needs API keys before adapters can be "
+            f"managed; start it with --api-key {ADMIN}:KEY"
+        )
+    elif _is_from_another_site(request):
+        return "a web page of another site may not manage adapters; send the request directly"
     return None
 
 
-def _is_of_another_site(request: Request) -> bool:
-    """Browsers let every page send simple requests to this machine, and say whose page it is."""
+def _is_from_another_site(request: Request) -> bool:
+    """Return whether a browser sent the request for a page of another site.
+
+    Browsers let any page send simple requests to the local machine, and name the page's origin.
+    """
     origin = request.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
 ADMIN_ONLY = Depends(_check)
-"""Lets a route be called only by those who may change what is served."""
+"""Dependency of routes that manage adapters. Refuses other clients with status 403."""

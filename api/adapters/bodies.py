@@ -1,16 +1,16 @@
-"""From what the registry knows of adapters to the bodies of responses."""
+"""Builds the response bodies of /v1/adapters from views of the registry."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from api.schema.adapters import AdapterBody, Holder, VersionBody
+from shared.protocol.adapters import BaseModel
 from shared.store.adapter_views import AdapterView, VersionView
 from shared.store.pool_views import WorkerView
-from shared.store.registry import BaseModel
 
 
 def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:
-    """A name with all its versions."""
+    """Return the body for an adapter with all its versions."""
     return AdapterBody(
         id=view.current.adapter.name,
         parent=base.name,
@@ -20,7 +20,7 @@ def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerVie
 
 
 def version_body(view: VersionView, workers: Sequence[WorkerView]) -> VersionBody:
-    """One version."""
+    """Return the body for one version."""
     return VersionBody(**_fields(view, workers))
 
 

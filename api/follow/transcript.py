@@ -1,4 +1,4 @@
-"""What one request has been shown, and which events still add to it. Pure."""
+"""The tokens and text of one job that its client has received. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -8,39 +8,40 @@ from shared.protocol.results import FinishReason, Result
 
 
 class Diverged(Exception):
-    """An event contradicts what was already shown."""
+    """An event has a different token from the one that the client received at its index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an event adds to a choice. The text may be empty: it can lag behind the tokens."""
+    """Addition to one choice. Its text may be empty, because text can lag behind the tokens."""
 
     choice: int
     text: str
     finish: FinishReason | None
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Of an echoed prompt as well."""
+    """Log-probabilities of the new tokens; at index 0, after those of an echoed prompt."""
 
 
 @dataclass(slots=True)
 class ChoiceTranscript:
-    """The tokens and the text of one choice so far."""
+    """Tokens and text of one choice."""
 
     ids: list[int] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
+    """The text, in the pieces in which it arrived."""
     logprobs: list[PositionLogprobs] = field(default_factory=list)
-    """Of an echoed prompt as well."""
+    """Log-probabilities of `ids`, after those of an echoed prompt."""
     num_chars: int = 0
     finish: FinishReason | None = None
 
     @property
     def text(self) -> str:
-        """Everything shown."""
+        """The complete text so far."""
         return "".join(self.parts)
 
 
 class Transcript:
-    """Accepts each token of a job once, by (try, choice, index)."""
+    """Accepts each token of a job once, identified by try, choice and index."""
 
     def __init__(self, num_choices: int) -> None:
         self.choices = [ChoiceTranscript() for _ in range(num_choices)]
@@ -53,62 +54,64 @@ class Transcript:
 
     @property
     def num_tokens(self) -> int:
-        """Output tokens over all choices."""
+        """Number of output tokens of all choices."""
         return sum(len(choice.ids) for choice in self.choices)
 
     def is_void(self, event: Event) -> bool:
-        """Whether it comes from a try that has been given up."""
+        """Return whether `event` belongs to a try that is over."""
         return event.try_ < self._min_try
 
     def void(self, retry: Retry) -> None:
-        """Refuse from here on what comes of this try or of an earlier one."""
+        """Treat all further events of this try and of earlier ones as void."""
         self._min_try = max(self._min_try, retry.try_ + 1)
 
     def can_accept(self, event: Tokens) -> bool:
-        """False when tokens in front of it are missing, or it can't be told which text is new.
+        """Return whether `event` can be appended.
 
-        Refill with an event that starts at index 0 first.
+        It can't if tokens before it are missing, or if only some of its tokens are new: its text
+        can't be divided between its tokens. An event that starts at index 0 closes such a gap.
         """
-        num_shown = len(self.choices[event.choice].ids)
-        is_old = event.index + len(event.ids) <= num_shown
-        return event.index in (0, num_shown) or (event.index < num_shown and is_old)
+        num_known = len(self.choices[event.choice].ids)
+        has_no_new_tokens = event.index + len(event.ids) <= num_known
+        is_next = event.index in (0, num_known)
+        return is_next or (event.index < num_known and has_no_new_tokens)
 
     def accept(self, event: Tokens) -> Delta | None:
-        """Take in what is new in `event`; None if nothing is.
+        """Append the new part of `event` and return it, or None if nothing is new.
 
         Raises:
-            Diverged: a token differs from the one that was shown at its index.
+            Diverged: a token differs from the known token at the same index.
         """
         self._min_try = max(self._min_try, event.try_)
-        shown = self.choices[event.choice]
-        overlap = shown.ids[event.index : event.index + len(event.ids)]
+        known = self.choices[event.choice]
+        overlap = known.ids[event.index : event.index + len(event.ids)]
         if overlap and tuple(overlap) != event.ids[: len(overlap)]:
             raise Diverged(f"choice {event.choice}, index {event.index}")
-        if event.index == 0 and shown.ids:
-            text = event.text[shown.num_chars :]  # the event tells the whole text so far
-        elif event.index == len(shown.ids):
+        if event.index == 0 and known.ids:
+            text = event.text[known.num_chars :]  # the event has the complete text so far
+        elif event.index == len(known.ids):
             text = event.text
         else:
             text = ""
-        return self._add(event, text, num_known=len(overlap))
+        return self._append(event, text, num_known=len(overlap))
 
-    def _add(self, event: Tokens, text: str, *, num_known: int) -> Delta | None:
-        shown, ids = self.choices[event.choice], event.ids[num_known:]
-        if shown.finish is not None or not (text or ids or event.finish):
+    def _append(self, event: Tokens, text: str, *, num_known: int) -> Delta | None:
+        known, ids = self.choices[event.choice], event.ids[num_known:]
+        if known.finish is not None or not (text or ids or event.finish):
             return None
         logprobs = event.logprobs[num_known:]
-        if not shown.ids:
+        if not known.ids:
             logprobs = event.prompt_logprobs + logprobs
-        shown.ids += ids
-        shown.logprobs += logprobs
-        shown.parts.append(text)
-        shown.num_chars += len(text)
-        shown.finish = event.finish
+        known.ids += ids
+        known.logprobs += logprobs
+        known.parts.append(text)
+        known.num_chars += len(text)
+        known.finish = event.finish
         return Delta(event.choice, text, event.finish, logprobs)
 
 
-def whole_choices(result: Result) -> list[Tokens]:
-    """A finished job's choices, each as one event from index 0."""
+def result_events(result: Result) -> list[Tokens]:
+    """Return each choice of a finished job as one event from index 0."""
     return [
         Tokens(
             job=result.job,

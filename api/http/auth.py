@@ -1,4 +1,4 @@
-"""Lets requests in that carry a key, and finds in whose name they come."""
+"""Authenticates requests by API key and determines their tenant."""
 
 import hashlib
 import hmac
@@ -12,16 +12,19 @@ from shared.api_keys import ADMIN, ApiKey
 from shared.errors import ErrorCode, JobError
 
 ANONYMOUS = "default"
-"""The tenant of all requests when there are no keys."""
+"""Tenant of all requests if the server has no API keys."""
 OPEN_PATHS = {"/health", "/ready", "/docs", "/openapi.json"}
-"""Load balancers and browsers send no key. Without one, the description names no models."""
+"""Paths that need no key, for load balancers and browsers.
+
+Without a key, /openapi.json doesn't contain the names of models.
+"""
 METRICS_PATH = "/metrics"
-"""Shows all tenants' work: for the metrics key and for administrators."""
+"""Path that shows all tenants' load. It needs the metrics key or an administrator's key."""
 SCHEME = "bearer"
 
 
 class KeyCheck:
-    """ASGI middleware; sets the request's `tenant`, or refuses it before reading the body."""
+    """ASGI middleware that sets a request's `tenant`, or refuses it before its body is read."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], metrics_key: str | None) -> None:
         self._app = app
@@ -31,48 +34,53 @@ class KeyCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
-            request, sent = Request(scope), _sent(scope)
-            tenant = self._tenant(sent)
-            if error := self._error(request, sent, tenant):
+            request, sent_key = Request(scope), _sent_key(scope)
+            tenant = self._tenant(sent_key)
+            if error := self._error(request, sent_key, tenant):
                 await _refusal(request, error)(scope, receive, send)
                 return
             scope.setdefault("state", {})["tenant"] = tenant
         await self._app(scope, receive, send)
 
-    def _error(self, request: Request, sent: bytes | None, tenant: str | None) -> JobError | None:
-        """Why the request isn't let in; None if it is."""
+    def _error(
+        self, request: Request, sent_key: bytes | None, tenant: str | None
+    ) -> JobError | None:
+        """Return why the request is refused, or None if it is allowed."""
         path = request.scope["path"]
         if path == METRICS_PATH:
-            return self._metrics_error(request, sent, tenant)
-        return None if tenant is not None or path in OPEN_PATHS else _unknown(request)
+            return self._metrics_error(request, sent_key, tenant)
+        return None if tenant is not None or path in OPEN_PATHS else _unauthenticated(request)
 
     def _metrics_error(
-        self, request: Request, sent: bytes | None, tenant: str | None
+        self, request: Request, sent_key: bytes | None, tenant: str | None
     ) -> JobError | None:
         is_open = not self._keys and self._metrics_key is None
-        if is_open or tenant == ADMIN or self._is_metrics_key(sent):
+        if is_open or tenant == ADMIN or self._is_metrics_key(sent_key):
             return None
-        return _not_for(tenant) if self._keys and tenant else _unknown(request)
+        return _metrics_denied(tenant) if self._keys and tenant else _unauthenticated(request)
 
-    def _is_metrics_key(self, sent: bytes | None) -> bool:
+    def _is_metrics_key(self, sent_key: bytes | None) -> bool:
         known = self._metrics_key
-        return sent is not None and known is not None and hmac.compare_digest(sent, known)
+        return sent_key is not None and known is not None and hmac.compare_digest(sent_key, known)
 
-    def _tenant(self, sent: bytes | None) -> str | None:
-        """Whose key it is. Takes as long for a wrong key as for any right one."""
+    def _tenant(self, sent_key: bytes | None) -> str | None:
+        """Return the tenant of the key, or None if the key is unknown.
+
+        Compares with every key, so that the time doesn't depend on which one matches.
+        """
         if not self._keys:
             return ANONYMOUS
-        if sent is None:
+        if sent_key is None:
             return None
         tenant = None
         for known, owner in self._keys:
-            if hmac.compare_digest(sent, known):
+            if hmac.compare_digest(sent_key, known):
                 tenant = owner
         return tenant
 
 
-def _sent(scope: Scope) -> bytes | None:
-    """The digest of the key that the request carries."""
+def _sent_key(scope: Scope) -> bytes | None:
+    """Return the digest of the request's key, or None if it has none."""
     authorization = dict(scope["headers"]).get(b"authorization", b"")
     scheme, _, key = authorization.partition(b" ")
     return _digest(key.strip()) if scheme.decode("latin-1").lower() == SCHEME else None
@@ -82,18 +90,18 @@ def _digest(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
-def _unknown(request: Request) -> JobError:
+def _unauthenticated(request: Request) -> JobError:
     is_sent = "authorization" in request.headers
-    message = "this API key isn't known here" if is_sent else "an API key is needed"
+    message = "unknown API key" if is_sent else "an API key is needed"
     return JobError(
         code=ErrorCode.INVALID_API_KEY,
         message=f"{message}; send it in the header `Authorization: Bearer KEY`",
     )
 
 
-def _not_for(tenant: str) -> JobError:
-    message = f"the tenant {tenant} may not read the metrics: send --metrics-key, or a key of the "
-    message += f"tenant {ADMIN}"
+def _metrics_denied(tenant: str) -> JobError:
+    message = f"the tenant {tenant} may not read the metrics; send the metrics key (the server's "
+    message += f"--metrics-key) or a key of the tenant {ADMIN}"
     return JobError(code=ErrorCode.PERMISSION_DENIED, message=message)
 
 

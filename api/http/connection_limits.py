@@ -1,4 +1,4 @@
-"""What one connection may take, and what is sent to a client that takes more."""
+"""Limits of HTTP connections, and the error responses for clients that exceed them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,31 +8,32 @@ from http import HTTPStatus
 import orjson
 
 from api.errors import RETRY_AFTER_S, job_error_body
-from api.http.request_id import REQUEST_ID_HEADER, new_request_id
+from api.headers import REQUEST_ID_HEADER, RETRY_AFTER_HEADER
+from api.http.request_id import new_request_id
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
 
 
 class Refusal(StrEnum):
-    """Why a connection was refused or cut; the label `reason` of the metric."""
+    """Why a connection was refused or closed early. The metrics use it as the label `reason`."""
 
     HEADERS_TOO_LARGE = "headers_too_large"
-    """The request line and headers, or trailers, are over the byte limit."""
+    """The request line and headers, or the trailers, exceed the limit in bytes."""
     HEADER_TIMEOUT = "header_timeout"
     """The headers didn't arrive in time."""
     BODY_TIMEOUT = "body_timeout"
     """The body didn't arrive in time."""
     TOO_MANY_CONNECTIONS = "too_many_connections"
-    """The connection is one too many."""
+    """The maximum number of connections was reached."""
     SLOW_READER = "slow_reader"
-    """The client took nothing of its answer for too long. Nothing can be sent to it."""
+    """The client read nothing of its response for too long. It receives no error response."""
     MALFORMED = "malformed"
-    """What came isn't HTTP."""
+    """The received bytes aren't a valid HTTP request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """The limits of every connection of one front end."""
+    """Limits of each connection, and of their number."""
 
     max_header_bytes: int
     max_connections: int
@@ -42,16 +43,16 @@ class HttpLimits:
 
     @classmethod
     def of(cls, settings: ApiSettings) -> "HttpLimits":
-        """The limits in the settings."""
+        """Return the limits in the settings."""
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})
 
     def error(self, refusal: Refusal) -> JobError:
-        """What the client is told."""
+        """Return the error that a refused client receives."""
         code, message = {
             Refusal.HEADERS_TOO_LARGE: (
                 ErrorCode.HEADERS_TOO_LARGE,
-                f"the headers are larger than {self.max_header_bytes} bytes: send fewer, or have "
-                "the server's --max-header-bytes raised",
+                f"the headers are larger than {self.max_header_bytes} bytes; send fewer, or ask "
+                "the operator to raise --max-header-bytes",
             ),
             Refusal.HEADER_TIMEOUT: (
                 ErrorCode.REQUEST_TIMEOUT,
@@ -59,12 +60,12 @@ class HttpLimits:
             ),
             Refusal.BODY_TIMEOUT: (
                 ErrorCode.REQUEST_TIMEOUT,
-                f"the body didn't arrive within {self.body_timeout_s:g} s: shorten it, or have "
-                "the server's --body-timeout-s raised",
+                f"the body didn't arrive within {self.body_timeout_s:g} s; shorten it, or ask "
+                "the operator to raise --body-timeout-s",
             ),
             Refusal.TOO_MANY_CONNECTIONS: (
                 ErrorCode.TOO_MANY_CONNECTIONS,
-                f"the server has all of its {self.max_connections} connections; try again later",
+                f"all {self.max_connections} connections of the server are in use; try again later",
             ),
             Refusal.MALFORMED: (ErrorCode.INVALID_VALUE, "this isn't a valid HTTP request"),
         }[refusal]
@@ -72,7 +73,7 @@ class HttpLimits:
 
 
 def response_bytes(error: JobError, server_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The whole HTTP response that reports `error` and closes the connection."""
+    """Return a complete HTTP response that reports `error` and closes the connection."""
     body = orjson.dumps(job_error_body(error))
     headers = {
         "content-type": "application/json",
@@ -81,7 +82,7 @@ def response_bytes(error: JobError, server_headers: Iterable[tuple[bytes, bytes]
         REQUEST_ID_HEADER.lower(): new_request_id(),
     }
     if error.status in RETRY_AFTER_S:
-        headers["retry-after"] = str(RETRY_AFTER_S[error.status])
+        headers[RETRY_AFTER_HEADER.lower()] = str(RETRY_AFTER_S[error.status])
     raw = [*server_headers, *((k.encode(), v.encode()) for k, v in headers.items())]
     status = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()
     return b"\r\n".join([status, *(name + b": " + value for name, value in raw), b"", body])

@@ -1,4 +1,4 @@
-"""The outermost layer of a request: names it, counts it, and answers what nobody else caught."""
+"""Outermost layer of every request: identifies it, counts it and handles unexpected exceptions."""
 
 import time
 
@@ -12,18 +12,20 @@ from api.http.request_id import request_id_of, with_request_id
 from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 
-CLIENT_LEFT = 499
-"""nginx's status for a client that closed its connection; seen only in the metrics."""
+CLIENT_GONE_STATUS = 499
+"""nginx's status for a client that closed its connection. It only appears in the metrics."""
 
-_LOGGED = "an internal error; the log tells more under this response's X-Request-Id"
+_INTERNAL_ERROR = (
+    "internal error; the server's log has the details under this response's X-Request-Id"
+)
 
 log = structlog.get_logger()
 
 
 class Boundary:
-    """ASGI middleware; an unexpected exception becomes a log line and a 500 without internals.
+    """ASGI middleware that turns an unexpected exception into a log entry and a 500 response.
 
-    All that is logged on behalf of a request carries its id.
+    The response doesn't describe the exception. All log entries of a request have its id.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -41,32 +43,33 @@ class Boundary:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         start_s = time.monotonic()
-        status = CLIENT_LEFT
+        status = CLIENT_GONE_STATUS
 
-        async def noting_send(message: Message) -> None:
+        async def recording_send(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(with_request_id(message, request_id))
 
         try:
-            await self._app(scope, receive, noting_send)
+            await self._app(scope, receive, recording_send)
         except ClientDisconnect:
-            pass  # it left while it was sending
+            pass  # the client left while it sent the body
         except Exception:
             log.exception("request_failed", path=scope["path"], **scope.get("state", {}))
-            if status != CLIENT_LEFT:
-                raise  # the response has begun: cut off, it doesn't look complete
-            await _internal_error(Request(scope))(scope, receive, noting_send)
+            if status != CLIENT_GONE_STATUS:
+                raise  # the response has started; closing the connection shows it is incomplete
+            await _internal_error(Request(scope))(scope, receive, recording_send)
         finally:
-            self._metrics.request(_endpoint(scope), status, time.monotonic() - start_s)
+            seconds = time.monotonic() - start_s
+            self._metrics.count_request(_endpoint(scope), status, seconds)
 
 
 def _internal_error(request: Request) -> Response:
-    error = JobError(code=ErrorCode.INTERNAL, message=_LOGGED)
+    error = JobError(code=ErrorCode.INTERNAL, message=_INTERNAL_ERROR)
     return error_response(request, error)
 
 
 def _endpoint(scope: Scope) -> str:
-    """The route, not the path: paths have no bound."""
+    """Return the route of the request. Unlike paths, routes have a bounded number of values."""
     route = scope.get("route")
     return getattr(route, "path", "other")

@@ -1,12 +1,13 @@
-"""The HTTP protocol of one connection: uvicorn's, with limits on what its client may take.
+"""HTTP protocol of one connection: uvicorn's, with limits on what the client may use.
 
-uvicorn parses without limits: headers and trailers grow as long as a client sends them, a request
-may take forever to arrive, and so may a client to read its answer. Here
+uvicorn's parser has no limits: headers and trailers may grow without end, and a client may take
+any time to send its request or to read its response. This protocol adds:
 
-- bytes are counted before they reach the parser, which holds all that isn't part of a body;
-- one timer runs while a request arrives, and one while the client has bytes to take;
-- a request that is sent before the last one was answered isn't taken: the connection ends after
-  the running answer, as RFC 9112 allows, and the client repeats it on another one.
+- A byte limit. Bytes are counted before they reach the parser, which buffers everything that isn't
+  part of a body.
+- Two timers. One runs while a request arrives, the other while the client has unread bytes.
+- No pipelining. If a client sends a request before the last one was answered, the connection closes
+  after the current answer, as RFC 9112 allows. The client repeats the request on a new connection.
 """
 
 import asyncio
@@ -22,16 +23,18 @@ from uvicorn.server import ServerState
 from api.http.connection_limits import HttpLimits, Refusal, response_bytes
 
 LINGER_S = 1.0
-"""A refused client's bytes are read and dropped for so long; else the kernel would reset the
-connection, and the client might not see the response."""
+"""Time for which a refused client's bytes are read and discarded.
+
+Without it the kernel would reset the connection, and the client might not see the response.
+"""
 MAX_UNSENT_KERNEL_BYTES = 65_536
-"""Bytes that the kernel takes for a client before it has sent them."""
+"""Maximum number of unsent bytes that the kernel buffers for one client."""
 
 OnRefused = Callable[[Refusal], None]
 
 
 class HttpConfig(uvicorn.Config):
-    """uvicorn's configuration, with the limits of each connection."""
+    """uvicorn's configuration, with limits for each connection."""
 
     def __init__(
         self, app: Any, *, limits: HttpLimits, on_refused: OnRefused, **options: Any
@@ -42,20 +45,20 @@ class HttpConfig(uvicorn.Config):
 
 
 class Phase(Enum):
-    """What is expected from the client."""
+    """Part of a request that the protocol expects next."""
 
     HEAD = auto()
     """A request line and headers."""
     BODY = auto()
     """The rest of a body."""
     IDLE = auto()
-    """Nothing: its request is here. The next one may begin once it was answered."""
-    DEAF = auto()
-    """Nothing any more: whatever comes is dropped, and the connection ends soon."""
+    """Nothing: the request is complete. The next one may start after its answer."""
+    CLOSING = auto()
+    """Nothing: received bytes are discarded, and the connection closes soon."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection with limits."""
 
     def __init__(
         self,
@@ -73,16 +76,17 @@ class LimitedProtocol(HttpToolsProtocol):
         self._read_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._num_held_bytes = 0
-        """Fed to the parser since the request began, or since a part of its body came out.
+        """Bytes given to the parser since the request started, or since its last piece of body.
 
-        The piece in which that happens isn't counted: the parser holds twice the limit at most.
+        The bytes that complete a piece of body aren't counted, so the parser holds at most twice
+        the limit.
         """
         self._num_unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or refuse one that is too many."""
+        """Accept the connection, or refuse it if there are too many."""
         super().connection_made(transport)
-        # Whatever the kernel doesn't take pauses the app, so at most one message waits here.
+        # Bytes that the kernel doesn't accept pause the app, so at most one message waits here.
         transport.set_write_buffer_limits(high=0)
         _set_options(transport)
         num_over = len(self.connections) - self._limits.max_connections
@@ -95,65 +99,65 @@ class LimitedProtocol(HttpToolsProtocol):
             self._time_phase()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; the app sees that its client has left."""
-        self._phase = Phase.DEAF
+        """Clean up. The app is informed that its client has disconnected."""
+        self._phase = Phase.CLOSING
         self._cancel_timers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, as far as the limits allow."""
+        """Parse received bytes in pieces, until a limit is exceeded."""
         data = self._expected(data)
         while data:
-            room = self._limits.max_header_bytes - self._num_held_bytes
-            if room <= 0:
+            num_allowed = self._limits.max_header_bytes - self._num_held_bytes
+            if num_allowed <= 0:
                 self._refuse(Refusal.HEADERS_TOO_LARGE)
                 return
-            piece, data = data[:room], data[room:]
+            piece, data = data[:num_allowed], data[num_allowed:]
             self._num_held_bytes += len(piece)
             super().data_received(piece)
             data = self._expected(data)
         self._time_phase()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what isn't HTTP."""
-        if self._phase is not Phase.DEAF:
+        """Refuse bytes that aren't HTTP."""
+        if self._phase is not Phase.CLOSING:
             self._refuse(Refusal.MALFORMED)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Handle the start of a request."""
         super().on_message_begin()
         if self._is_answering():
-            self._end_after_answer()
+            self._close_after_answer()
         elif self._phase is Phase.IDLE:
             self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """The headers are here: the app starts."""
-        if self._phase is not Phase.DEAF:
+        """Handle the end of the headers: start the app."""
+        if self._phase is not Phase.CLOSING:
             self._phase = Phase.BODY
             self._num_held_bytes = 0
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body came out of the parser."""
-        if self._phase is not Phase.DEAF:
+        """Handle a parsed piece of the body."""
+        if self._phase is not Phase.CLOSING:
             self._num_held_bytes = 0
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here in full."""
-        if self._phase is not Phase.DEAF:
+        """Handle the end of the request."""
+        if self._phase is not Phase.CLOSING:
             self._phase = Phase.IDLE
             self._num_held_bytes = 0
             super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """The client has bytes to take: it must take some from time to time."""
+        """Start the send timer, because the client has unread bytes."""
         super().pause_writing()
         self._time_sending()
 
     def resume_writing(self) -> None:
-        """The client has taken all that was here."""
+        """Stop the send timer, because the client has read all bytes."""
         super().resume_writing()
         if self._send_timer:
             self._send_timer.cancel()
@@ -163,11 +167,11 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expected(self, data: bytes) -> bytes:
-        """What is to be parsed of `data`; the first of it may begin a request."""
-        if self._phase is Phase.DEAF:
+        """Return the part of `data` to parse. Its first byte may start a request."""
+        if self._phase is Phase.CLOSING:
             return b""
         if self._phase is Phase.IDLE:
-            data = data.lstrip(b"\r\n")  # some clients end a body with an empty line
+            data = data.lstrip(b"\r\n")  # some clients send an empty line after a body
             if data and not self._is_answering():
                 self._expect_head()
         return data
@@ -176,12 +180,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._phase = Phase.HEAD
         self._num_held_bytes = 0
 
-    def _end_after_answer(self) -> None:
-        self._phase = Phase.DEAF
+    def _close_after_answer(self) -> None:
+        self._phase = Phase.CLOSING
         self.cycle.keep_alive = False
 
     def _time_phase(self) -> None:
-        """Start the timer of a phase that has just begun."""
+        """Start the timer of the current phase, if the phase has just begun."""
         if self._phase is not self._timed_phase:
             self._timed_phase = self._phase
             if self._read_timer:
@@ -190,35 +194,35 @@ class LimitedProtocol(HttpToolsProtocol):
             limits = self._limits
             if self._phase is Phase.HEAD:
                 self._read_timer = self.loop.call_later(
-                    limits.header_timeout_s, self._header_timeout
+                    limits.header_timeout_s, self._on_header_timeout
                 )
             elif self._phase is Phase.BODY:
                 self._read_timer = self.loop.call_later(
                     limits.body_timeout_s, self._refuse, Refusal.BODY_TIMEOUT
                 )
         if self._phase is Phase.IDLE and not self._is_answering():
-            self._keep_alive()
+            self._restart_keep_alive()
 
-    def _keep_alive(self) -> None:
-        """Start uvicorn's timer again; bytes that came after an early answer have stopped it."""
+    def _restart_keep_alive(self) -> None:
+        """Restart uvicorn's keep-alive timer, which bytes after an early answer have stopped."""
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _header_timeout(self) -> None:
+    def _on_header_timeout(self) -> None:
         if self._num_held_bytes:
             self._refuse(Refusal.HEADER_TIMEOUT)
         else:
             self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer the request that is arriving with an error, unless it was answered; then close."""
+        """Close the connection. Send an error if no answer to the current request has started."""
         can_answer = self._can_answer()
         self._on_refused(refusal)
-        self._phase = self._timed_phase = Phase.DEAF
+        self._phase = self._timed_phase = Phase.CLOSING
         self._cancel_timers()
-        self._leave_app()
+        self._disconnect_app()
         if can_answer:
             error = self._limits.error(refusal)
             self.transport.write(response_bytes(error, self.server_state.default_headers))
@@ -230,8 +234,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return not self.cycle.response_started
         return not self._is_answering()
 
-    def _leave_app(self) -> None:
-        """Let the app see that its client has left; what it still sends is dropped."""
+    def _disconnect_app(self) -> None:
+        """Inform the app that its client has disconnected. Its further output is discarded."""
         if self._is_answering():
             self.cycle.disconnected = True
             self.cycle.waiting_for_100_continue = False
@@ -242,7 +246,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._send_timer = self.loop.call_later(self._limits.send_timeout_s, self._check_reader)
 
     def _check_reader(self) -> None:
-        """Cut off a client that has taken nothing."""
+        """Close the connection if the client has read nothing since the timer started."""
         if self.transport.get_write_buffer_size() < self._num_unsent_bytes:
             self._time_sending()
         else:
@@ -257,11 +261,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def _set_options(transport: asyncio.Transport) -> None:
-    """Send at once, and let the kernel hold little for one client.
+    """Disable Nagle's algorithm, and limit how much the kernel buffers for a client.
 
-    asyncio switches Nagle's algorithm off only for sockets that were made with the number of TCP.
-    Else a response's second part waits for the acknowledgement of the first: 40 ms with most
-    clients. A small buffer also shows sooner whether a client reads.
+    asyncio disables the algorithm only for sockets created with the protocol number of TCP. With
+    it, the second part of a response waits for the acknowledgement of the first, which most clients
+    delay by 40 ms. A small kernel buffer also shows earlier whether a client reads.
     """
     connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):

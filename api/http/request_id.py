@@ -1,4 +1,4 @@
-"""The id of an HTTP request: the client's, or one of ours."""
+"""Ids of HTTP requests: sent by the client or generated."""
 
 import re
 import secrets
@@ -6,23 +6,27 @@ import secrets
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope
 
-REQUEST_ID_HEADER = "X-Request-Id"
-_SANE = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+from api.headers import REQUEST_ID_HEADER
+
+_VALID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 
 def request_id_of(scope: Scope) -> str:
-    """The client's id, if it is short and plain, as it goes into logs and headers; or a new one."""
+    """Return the id that the client sent, or a new one.
+
+    The id appears in logs and headers, so a long one or one with unusual characters is replaced.
+    """
     sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    return sent if _SANE.fullmatch(sent) else new_request_id()
+    return sent if _VALID.fullmatch(sent) else new_request_id()
 
 
 def new_request_id() -> str:
-    """An id for a request that brought none."""
+    """Return a random request id."""
     return f"req_{secrets.token_hex(16)}"
 
 
 def with_request_id(message: Message, request_id: str) -> Message:
-    """The start of a response, with the id in a header; any other message as it is."""
+    """Add the id to the headers of a response start. Other messages are returned unchanged."""
     if message["type"] != "http.response.start":
         return message
     header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())

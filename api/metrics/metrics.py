@@ -1,4 +1,4 @@
-"""Prometheus metrics of one app; those of its pool are added at each scrape."""
+"""Prometheus metrics of one app, and the exposition that adds the metrics of the pool."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -7,7 +7,10 @@ from api.metrics.pool_metrics import PoolCollector, PoolSnapshot
 from shared.protocol.results import Usage
 
 MAX_MODELS = 200
-"""Models that are told apart; the label's values stay in memory, here and in Prometheus."""
+"""Maximum number of values of the label `model`.
+
+Every value stays in the memory of this process and of Prometheus.
+"""
 OTHER_MODELS = "(other)"
 
 _QUEUE_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
@@ -17,73 +20,73 @@ _REQUEST_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """What this process counts; each app has its own."""
+    """Counters and histograms of one app."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._models: set[str] = set()
         self._requests = Counter(
             "lorikeet_requests",
-            "HTTP requests answered; status 499 is a client that left",
+            "HTTP requests; status 499 means that the client closed the connection",
             ("endpoint", "status"),
             registry=self._registry,
         )
         self._request_seconds = Histogram(
             "lorikeet_request_seconds",
-            "From an HTTP request to the end of its response",
+            "Time from the start of an HTTP request to the end of its response",
             ("endpoint",),
             buckets=_REQUEST_BUCKETS,
             registry=self._registry,
         )
         self._queue_seconds = self._histogram(
             "lorikeet_queue_seconds",
-            "From a job's acceptance until it is in an engine: it waited, and its adapter loaded",
+            "Time from the acceptance of a job until an engine runs it, including adapter loading",
             _QUEUE_BUCKETS,
         )
         self._first_token_seconds = self._histogram(
             "lorikeet_time_to_first_token_seconds",
-            "From a job's acceptance to its first token",
+            "Time from the acceptance of a job to its first token",
             _FIRST_TOKEN_BUCKETS,
         )
         self._token_gap_seconds = self._histogram(
             "lorikeet_inter_token_seconds",
-            "Between two arrivals of tokens of one answer",
+            "Time between two arrivals of tokens of the same choice",
             _TOKEN_GAP_BUCKETS,
         )
         self._prompt_tokens = self._counter(
-            "lorikeet_prompt_tokens", "Prompt tokens answered", ("model",)
+            "lorikeet_prompt_tokens", "Prompt tokens of finished jobs", ("model",)
         )
         self._completion_tokens = self._counter(
-            "lorikeet_completion_tokens", "Tokens generated", ("model",)
+            "lorikeet_completion_tokens", "Output tokens of finished jobs", ("model",)
         )
         self._diverged = self._counter(
             "lorikeet_resume_diverged",
-            "Streams ended because a moved job contradicted what was shown; expected 0",
+            "Streams that ended because a resumed job contradicted its earlier tokens; expected 0",
         )
         self._http_refused = self._counter(
-            "lorikeet_http_refused", "Connections that were refused or cut", ("reason",)
+            "lorikeet_http_refused", "Connections that were refused or closed early", ("reason",)
         )
         for refusal in Refusal:
-            self._http_refused.labels(refusal.value)  # shown from the start, as 0
+            self._http_refused.labels(refusal.value)  # exports 0 before the first refusal
 
-    def request(self, endpoint: str, status: int, seconds: float) -> None:
-        """Count an HTTP request."""
+    def count_request(self, endpoint: str, status: int, seconds: float) -> None:
+        """Count an HTTP request and observe its duration."""
         self._requests.labels(endpoint, str(status)).inc()
         self._request_seconds.labels(endpoint).observe(seconds)
 
-    def admitted(self, seconds: float) -> None:
-        """Count the wait of a job for an engine."""
+    def observe_queue_time(self, seconds: float) -> None:
+        """Observe the time from the acceptance of a job until an engine runs it."""
         self._queue_seconds.observe(seconds)
 
-    def first_token(self, seconds: float) -> None:
-        """Count the wait for a job's first token."""
+    def observe_first_token(self, seconds: float) -> None:
+        """Observe the time from the acceptance of a job to its first token."""
         self._first_token_seconds.observe(seconds)
 
-    def token_gap(self, seconds: float) -> None:
-        """Count the time between two arrivals of tokens."""
+    def observe_token_gap(self, seconds: float) -> None:
+        """Observe the time between two arrivals of tokens of the same choice."""
         self._token_gap_seconds.observe(seconds)
 
-    def tokens(self, model: str, usage: Usage) -> None:
+    def count_tokens(self, model: str, usage: Usage) -> None:
         """Count the tokens of a finished job."""
         if len(self._models) < MAX_MODELS:
             self._models.add(model)
@@ -91,16 +94,19 @@ class Metrics:
         self._prompt_tokens.labels(label).inc(usage.prompt_tokens)
         self._completion_tokens.labels(label).inc(usage.completion_tokens)
 
-    def diverged(self) -> None:
+    def count_divergence(self) -> None:
         """Count a stream that ended with `resume_diverged`."""
         self._diverged.inc()
 
-    def http_refused(self, refusal: Refusal) -> None:
-        """Count a connection that was refused or cut."""
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count a connection that was refused or closed early."""
         self._http_refused.labels(refusal.value).inc()
 
     def exposition(self, pool: PoolSnapshot | None) -> bytes:
-        """All metrics in Prometheus' text format; without `pool`, Redis was out of reach."""
+        """Return all metrics in Prometheus's text format.
+
+        `pool` is None if Redis is unavailable; then most metrics of the pool are missing.
+        """
         scrape = CollectorRegistry()
         scrape.register(PoolCollector(pool))
         return generate_latest(self._registry) + generate_latest(scrape)

@@ -1,36 +1,36 @@
-"""When the parts of an answer arrived, for the metrics."""
+"""Times the arrival of one answer's tokens for the metrics."""
 
 import time
 from collections.abc import Iterable
 
-from api.follow.follower import Step
+from api.follow.follow_state import Update
 from api.metrics.metrics import Metrics
 from shared.protocol.events import Admitted
 
 
-class Timing:
-    """Clocks one answer, from the moment that this is made."""
+class StreamTiming:
+    """Stopwatch of one answer, which starts when it is created."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._start_s = time.monotonic()
         self._is_admitted = False
         self._last_s: dict[int, float] = {}
-        """When each choice grew last."""
+        """Choice -> time of its last tokens."""
 
-    def note(self, steps: Iterable[Step]) -> None:
-        """Take in what has just arrived."""
+    def record(self, updates: Iterable[Update]) -> None:
+        """Record that these updates have arrived now."""
         now = time.monotonic()
-        for step in steps:
-            if not isinstance(step, Admitted):
-                self._note_tokens(step.choice, now)
-            elif not self._is_admitted:  # a job that is moved is admitted again
+        for update in updates:
+            if not isinstance(update, Admitted):
+                self._record_tokens(update.choice, now)
+            elif not self._is_admitted:  # a job that moves to another worker is admitted again
                 self._is_admitted = True
-                self._metrics.admitted(now - self._start_s)
+                self._metrics.observe_queue_time(now - self._start_s)
 
-    def _note_tokens(self, choice: int, now: float) -> None:
+    def _record_tokens(self, choice: int, now: float) -> None:
         if not self._last_s:
-            self._metrics.first_token(now - self._start_s)
+            self._metrics.observe_first_token(now - self._start_s)
         elif choice in self._last_s:
-            self._metrics.token_gap(now - self._last_s[choice])
+            self._metrics.observe_token_gap(now - self._last_s[choice])
         self._last_s[choice] = now

@@ -1,4 +1,4 @@
-"""The OpenAPI document: fields from the schema, model names from the registry."""
+"""Builds the OpenAPI document from the request schemas and the names of all models."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.headers import REQUEST_ID_HEADER
 from api.http.auth import OPEN_PATHS, SCHEME
-from api.http.request_id import REQUEST_ID_HEADER
 from api.schema.adapters import (
     LoadAdapterRequest,
     UnloadAdapterRequest,
@@ -23,20 +23,23 @@ from api.schema.models import ModelCard
 REF = "#/components/schemas/{model}"
 REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
 MANAGEMENT_REQUESTS = (LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest)
-_REQUEST_ID = {"description": "the client's, or a new one", "schema": {"type": "string"}}
-DESCRIPTION = """Serves one base model and its LoRA adapters. The `model` field of a request names
-either; [/v1/models](/v1/models) lists the names."""
+_REQUEST_ID = {
+    "description": "Id of the request: sent by the client or generated.",
+    "schema": {"type": "string"},
+}
+DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
+names the base model or an adapter; [/v1/models](/v1/models) lists all names."""
 
 
 def takes(model: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Documents that a route takes `model` as its JSON body."""
+    """Return the `openapi_extra` of a route whose JSON body is `model`."""
     content = {"schema": {"$ref": REF.format(model=model.__name__)}}
     content |= {"examples": dict(examples)} if examples else {}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
-    """The document without model names, to be made once."""
+    """Return the document without the names of models."""
     document = get_openapi(
         title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
     )
@@ -46,7 +49,7 @@ def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template=REF)
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
-    # FastAPI's own validation is never reached.
+    # FastAPI documents its own validation, which no route uses.
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for operations in document["paths"].values():
@@ -68,14 +71,14 @@ def _add_keys(document: dict[str, Any]) -> None:
             for operation in operations.values():
                 operation["security"] = [{"key": []}]
                 operation["responses"]["401"] = {
-                    "description": "no API key, or an unknown one",
+                    "description": "The API key is missing or unknown.",
                     "content": {"application/json": {"schema": error}},
                     "headers": {REQUEST_ID_HEADER: _REQUEST_ID},
                 }
 
 
 def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """A copy of `document` that offers the served names, with an example for each."""
+    """Return a copy of `document` with the names of models, and an example request for each."""
     document = copy.deepcopy(document)
     names = [card.id for card in cards]
     if not names:

@@ -1,49 +1,49 @@
-"""What routes can answer beside what they are asked for, for the OpenAPI document."""
+"""Entries of the OpenAPI document for responses, above all for errors."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from api.errors import JOB_HEADER, RETRY_AFTER_S
-from api.requests.unused_fields import WARNING_HEADER
+from api.errors import RETRY_AFTER_S
+from api.headers import JOB_HEADER, RETRY_AFTER_HEADER, WARNING_HEADER
 from api.schema.errors import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
 
 _MEANINGS = {
-    400: "the request can't be served as it is: `param` names the field",
-    404: "there is no such model or job",
-    409: "the job was cancelled",
-    413: "the body is too large",
-    429: "too much is waiting",
-    500: "a fault of the server's",
-    503: "Redis, the model or the adapter can't be reached for now",
-    504: "not finished within the deadline",
+    400: "The request is invalid or unsupported. `param` names the field.",
+    404: "The model or job doesn't exist.",
+    409: "The job was cancelled.",
+    413: "The body is too large.",
+    429: "The queue is full.",
+    500: "Internal error.",
+    503: "Redis, the model or the adapter is unavailable at present.",
+    504: "The job wasn't finished within its deadline.",
 }
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
 
 
 def errors(*statuses: int, meanings: Mapping[int, str] = _MEANINGS) -> Responses:
-    """The document's entries of these statuses, in OpenAI's shape."""
-    return {
-        status: {
-            "model": ErrorBody,
-            "description": meanings[status],
-            **({"headers": _header("Retry-After", "seconds")} if status in RETRY_AFTER_S else {}),
-        }
-        for status in statuses
-    }
+    """Return the entries for error responses with these statuses."""
+    return {status: _error(status, meanings[status]) for status in statuses}
 
 
 def inference(answer: type[BaseModel]) -> Responses:
-    """The entries of a route that answers with `answer`, or with a stream of its chunks."""
+    """Return the entries of a route that answers with `answer`, or with a stream of chunks."""
     headers = {
-        **_header(JOB_HEADER, "names the job at /v1/jobs"),
-        **_header(WARNING_HEADER, "names fields that were accepted and not used"),
+        **_header(JOB_HEADER, "Id of the job, for /v1/jobs."),
+        **_header(WARNING_HEADER, "Fields of the request that were accepted and ignored."),
     }
-    whole = {"model": answer, "content": _STREAM, "headers": headers}
-    return {200: whole, **errors(400, 404, 409, 413, 429, 500, 503, 504)}
+    success = {"model": answer, "content": _STREAM, "headers": headers}
+    return {200: success, **errors(400, 404, 409, 413, 429, 500, 503, 504)}
+
+
+def _error(status: int, meaning: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"model": ErrorBody, "description": meaning}
+    if status in RETRY_AFTER_S:
+        entry["headers"] = _header(RETRY_AFTER_HEADER, "Seconds to wait before a retry.")
+    return entry
 
 
 def _header(name: str, description: str) -> dict[str, Any]:

@@ -1,39 +1,40 @@
-"""Follows the brackets and strings of a JSON object that arrives in pieces. Pure."""
+"""Finds the end of a JSON object that arrives in pieces. Pure."""
 
 _OUTSIDE_STRINGS = frozenset("0123456789+-.eE,: \t\n\r" + "true" + "false" + "null")
 _CLOSES = {"}": "{", "]": "["}
 
 
 class ObjectScan:
-    """Tells where an object, and the first object inside of it, begin and end.
+    """Incremental scanner of one JSON object and of the first object nested in it.
 
-    Checks brackets and what may stand between strings, not all of JSON's grammar.
+    Checks that brackets match and which characters occur outside strings, not the whole grammar of
+    JSON.
     """
 
     def __init__(self) -> None:
         self.text = ""
-        """The object so far."""
+        """Text of the object so far."""
         self.is_closed = False
-        """Whether the object is whole."""
+        """Whether the object is complete."""
         self.is_broken = False
-        """Whether what came next can't belong to a JSON object."""
+        """Whether the next character can't belong to a JSON object."""
         self.inner_start: int | None = None
-        """Where the first nested object begins in `text`."""
+        """Index in `text` at which the first nested object starts."""
         self.inner_end: int | None = None
-        """Where it ends."""
+        """Index in `text` after the end of the first nested object."""
         self._open: list[str] = []
         self._is_string = False
         self._is_escaped = False
 
     def feed(self, text: str) -> str:
-        """Take what belongs to the object, from its `{` on.
+        """Scan more text. The first call must start with `{`.
 
         Returns:
-            The rest: what follows the object, or begins with what broke it.
+            The rest of `text`: it follows the object, or starts with the character that broke it.
         """
         start = len(self.text)
         for i, char in enumerate(text):
-            if not self._take(char, start + i):
+            if not self._accept(char, start + i):
                 self.is_broken = True
                 self.text += text[:i]
                 return text[i:]
@@ -44,21 +45,21 @@ class ObjectScan:
         self.text += text
         return ""
 
-    def _take(self, char: str, at: int) -> bool:
+    def _accept(self, char: str, index: int) -> bool:
         if self._is_string:
-            self._take_in_string(char)
+            self._accept_in_string(char)
             return True
         if char == '"':
             self._is_string = True
             return True
         if char in "{[":
-            self._enter(char, at)
+            self._enter(char, index)
             return True
         if char in _CLOSES:
-            return self._leave(char, at)
+            return self._leave(char, index)
         return char in _OUTSIDE_STRINGS
 
-    def _take_in_string(self, char: str) -> None:
+    def _accept_in_string(self, char: str) -> None:
         if self._is_escaped:
             self._is_escaped = False
         elif char == "\\":
@@ -66,13 +67,13 @@ class ObjectScan:
         else:
             self._is_string = char != '"'
 
-    def _enter(self, char: str, at: int) -> None:
+    def _enter(self, char: str, index: int) -> None:
         if char == "{" and len(self._open) == 1 and self.inner_start is None:
-            self.inner_start = at
+            self.inner_start = index
         self._open.append(char)
 
-    def _leave(self, char: str, at: int) -> bool:
+    def _leave(self, char: str, index: int) -> bool:
         is_matching = self._open.pop() == _CLOSES[char]
         if len(self._open) == 1 and self.inner_start is not None and self.inner_end is None:
-            self.inner_end = at + 1
+            self.inner_end = index + 1
         return is_matching

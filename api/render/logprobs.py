@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI's clients read them. Pure."""
+"""Renders log-probabilities in OpenAI's format. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 
 
 def chat_logprobs(positions: Sequence[PositionLogprobs]) -> dict[str, Any]:
-    """The `logprobs` of a chat's choice."""
+    """Return the `logprobs` of a chat choice."""
     content = [
         {**_chat_token(position.chosen), "top_logprobs": [_chat_token(t) for t in position.top]}
         for position in positions
@@ -16,7 +16,7 @@ def chat_logprobs(positions: Sequence[PositionLogprobs]) -> dict[str, Any]:
 
 
 def text_logprobs(positions: Sequence[PositionLogprobs]) -> dict[str, Any]:
-    """The `logprobs` of a completion's choice."""
+    """Return the `logprobs` of a completion choice."""
     return {
         "tokens": [position.chosen.token for position in positions],
         "token_logprobs": [position.chosen.logprob for position in positions],
@@ -30,11 +30,11 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _text_top(position: PositionLogprobs) -> dict[str, float | None] | None:
-    """The likeliest tokens and the chosen one; null for the first of a prompt."""
+    """Return the most likely tokens and the chosen one; None for the first token of a prompt."""
     if position.chosen.logprob is None:
         return None
-    told: dict[str, float | None] = {}
+    top: dict[str, float | None] = {}
     for token in (*position.top, position.chosen):
-        # Tokens may have the same text, as parts of characters do: then the likeliest is told.
-        told.setdefault(token.token, token.logprob)
-    return told
+        # Tokens with incomplete characters can have equal texts. The most likely one is kept.
+        top.setdefault(token.token, token.logprob)
+    return top

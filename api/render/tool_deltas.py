@@ -1,4 +1,4 @@
-"""Answers that may call tools, as OpenAI's clients read them. Pure."""
+"""Renders answers with tool calls in OpenAI's format. Pure."""
 
 import hashlib
 from collections import defaultdict
@@ -11,20 +11,20 @@ from shared.protocol.results import FinishReason
 from shared.protocol.tools import ToolUse
 
 TOOL_CALLS = "tool_calls"
-"""OpenAI's reason to finish of an answer that calls."""
+"""OpenAI's finish reason for an answer that calls tools."""
 
 
 class ToolAnswers:
-    """Splits the choices of one job into content and calls."""
+    """Splits the choices of one job into content and tool calls."""
 
     def __init__(self, job_id: JobId, use: ToolUse, *, stream: bool) -> None:
         self._job_id = job_id
         self._parsers: defaultdict[int, ToolCallParser] = defaultdict(
-            lambda: ToolCallParser(use, shows_early=stream)
+            lambda: ToolCallParser(use, emits_early=stream)
         )
 
     def message(self, choice: int, text: str) -> dict[str, Any]:
-        """The `content` and `tool_calls` of a whole answer."""
+        """Return `content` and `tool_calls` of a complete answer."""
         parser = self._parsers[choice]
         content, calls = "", list[dict[str, Any]]()
         for piece in parser.feed(text) + parser.close():
@@ -38,13 +38,13 @@ class ToolAnswers:
         return {"content": None if calls and not content else content, "tool_calls": calls or None}
 
     def deltas(self, delta: Delta) -> list[dict[str, Any]]:
-        """What `delta` adds to a streamed answer."""
+        """Return the `delta` objects of the chunks for `delta`."""
         parser = self._parsers[delta.choice]
         pieces = parser.feed(delta.text) + (parser.close() if delta.finish else [])
         return [self._delta(delta.choice, piece) for piece in pieces]
 
-    def finish(self, choice: int, finish: FinishReason | None) -> str | None:
-        """The reason to finish of a choice whose text was given."""
+    def finish_reason(self, choice: int, finish: FinishReason | None) -> str | None:
+        """Return the finish reason of a choice, after its whole text was processed."""
         has_called = self._parsers[choice].num_calls > 0
         return TOOL_CALLS if has_called and finish is FinishReason.STOP else finish
 
@@ -59,7 +59,7 @@ class ToolAnswers:
                 return {"tool_calls": [{"index": piece.index, "function": function}]}
 
     def _start(self, choice: int, call: CallStart) -> dict[str, Any]:
-        # The same wherever and however often the answer is read.
+        # Derived from the job, so that a call has the same id whenever its answer is rendered.
         digest = hashlib.sha256(f"{self._job_id}:{choice}:{call.index}".encode()).hexdigest()
         function = {"name": call.name, "arguments": ""}
         return {"id": f"call_{digest[:24]}", "type": "function", "function": function}

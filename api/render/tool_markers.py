@@ -1,4 +1,4 @@
-"""Where in a model's text calls of tools may begin, by the form that it writes them in. Pure."""
+"""Finds where tool calls may start in a model's text. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -12,83 +12,83 @@ _LLAMA3_NEXT = re.compile(rf"\s*{LLAMA3_SEPARATOR}\s*\{{")
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
-    """What came of looking for the next call."""
+class Split:
+    """Text split at the place where the next call may start."""
 
     text: str
-    """Stands in front of it for sure."""
+    """Text that is certainly not part of a call."""
     held: str
-    """What follows: the marks and the call, or what may turn out to be marks."""
+    """The rest: markers and a call, or characters that may become markers."""
     object_at: int | None
-    """Where in `held` the call's object begins; None: there is no call yet."""
+    """Index in `held` at which the JSON object of the call starts; None if there is no call yet."""
 
 
-class Marks(Protocol):
+class CallFinder(Protocol):
     """Finds the calls of one text in their order."""
 
-    def seek(self, text: str) -> Sought:
-        """Look for the next call in `text`, which begins with what was held last."""
+    def split(self, text: str) -> Split:
+        """Search `text`, which starts with the last `held`, for the next call."""
 
     def call_ended(self) -> None:
-        """The object of the call that was found last is over."""
+        """Continue after the object of the last call."""
 
     def call_failed(self) -> None:
-        """It was no call."""
+        """Continue after an object that turned out not to be a call."""
 
 
-def marks_of(use: ToolUse) -> Marks:
-    """What finds calls of the form."""
+def call_finder(use: ToolUse) -> CallFinder:
+    """Return the finder for the model's syntax of calls."""
     if use.form is ToolForm.HERMES:
-        return _Tags(is_parallel=use.is_parallel)
-    return _Objects(is_parallel=use.is_parallel)
+        return _HermesFinder(is_parallel=use.is_parallel)
+    return _Llama3Finder(is_parallel=use.is_parallel)
 
 
-class _Tags:
-    """Hermes: each call stands between tags, anywhere in the text."""
+class _HermesFinder:
+    """Hermes syntax: each call is enclosed in tags, anywhere in the text."""
 
     def __init__(self, *, is_parallel: bool) -> None:
         self._is_parallel = is_parallel
         self._may_call = True
         self._expects_close = False
 
-    def seek(self, text: str) -> Sought:
+    def split(self, text: str) -> Split:
         if self._expects_close:
             rest = text.lstrip()
             if HERMES_CLOSE.startswith(rest) and rest != HERMES_CLOSE:
-                return Sought("", text, None)
+                return Split("", text, None)
             self._expects_close = False
             text = rest.removeprefix(HERMES_CLOSE) if rest.startswith(HERMES_CLOSE) else text
         if not self._may_call:
-            return Sought(text, "", None)
+            return Split(text, "", None)
         found = _HERMES_CALL.search(text)
         before = text[: found.start()].rstrip() if found else _before_tag(text)
         held = text[len(before) :]
-        return Sought(before, held, found.end() - 1 - len(before) if found else None)
+        return Split(before, held, found.end() - 1 - len(before) if found else None)
 
     def call_ended(self) -> None:
         self._expects_close = True
         self._may_call = self._is_parallel
 
     def call_failed(self) -> None:
-        pass  # another one may follow
+        pass  # another call may follow
 
 
-class _Objects:
-    """Llama 3: the text is one call or several, or it is none."""
+class _Llama3Finder:
+    """Llama 3 syntax: the whole text consists of calls, or contains none."""
 
     def __init__(self, *, is_parallel: bool) -> None:
         self._is_parallel = is_parallel
         self._may_call = True
         self._start, self._separator = _LLAMA3_FIRST, ""
 
-    def seek(self, text: str) -> Sought:
+    def split(self, text: str) -> Split:
         if self._may_call:
             if found := self._start.match(text):
-                return Sought("", text, found.end() - 1)
+                return Split("", text, found.end() - 1)
             if text.strip() in ("", self._separator):
-                return Sought("", text, None)
+                return Split("", text, None)
         self._may_call = False
-        return Sought(text, "", None)
+        return Split(text, "", None)
 
     def call_ended(self) -> None:
         self._start, self._separator = _LLAMA3_NEXT, LLAMA3_SEPARATOR
@@ -99,7 +99,7 @@ class _Objects:
 
 
 def _before_tag(text: str) -> str:
-    """`text` up to where a tag, and whitespace in front of it, may have begun."""
+    """Return `text` without a suffix that may be whitespace and the start of an opening tag."""
     stripped = text.rstrip()
     if stripped.endswith(HERMES_OPEN):
         return stripped.removesuffix(HERMES_OPEN).rstrip()

@@ -1,7 +1,7 @@
-"""Finds the tool calls in a model's text as it grows. Pure.
+"""Extracts tool calls from a model's text while it is generated. Pure.
 
-What only looks like a call stays text, and no text is lost: only marks of calls, and whitespace
-around them, are left out. A call names an offered tool and has an object as arguments.
+A call names an offered tool and has an object as arguments. Anything else that resembles a call
+remains text. No text is lost: only the markers of calls, and whitespace around them, are removed.
 """
 
 import re
@@ -12,14 +12,14 @@ from typing import Any
 import orjson
 
 from api.render.json_scan import ObjectScan
-from api.render.tool_markers import marks_of
+from api.render.tool_markers import call_finder
 from shared.protocol.tools import ToolUse
 
 _HEAD = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
     r'"(?:arguments|parameters)"\s*:\s*'
 )
-"""All that may stand in front of arguments that are shown before the call is whole."""
+"""The only text that may precede arguments that are emitted before the call is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,19 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call begins."""
+    """Start of a call."""
 
     index: int
-    """Counts the calls of a choice, from 0."""
+    """Number of earlier calls in the same choice."""
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """More of a call's arguments: JSON, as the model wrote it."""
+    """Next part of a call's arguments: JSON, as the model wrote it."""
 
     index: int
+    """Index of the call, as in its `CallStart`."""
     text: str
 
 
@@ -50,103 +51,104 @@ Piece = Text | CallStart | CallArguments
 
 
 @dataclass(slots=True)
-class _Call:
-    """What may be a call, in the making."""
+class _Candidate:
+    """Text that may turn out to be a call."""
 
-    marks: str
-    """Stands in front of the object."""
+    markers: str
+    """Text before the object: an opening tag or a separator, with whitespace."""
     scan: ObjectScan = field(default_factory=ObjectScan)
-    num_shown: int | None = None
-    """Length of the object up to the arguments that were shown last; None: it isn't shown yet."""
+    num_emitted: int | None = None
+    """Index in the object after the last emitted argument text; None before the call's start."""
 
 
 class ToolCallParser:
-    """Splits the text of one choice into what it says and what it calls.
+    """Splits the text of one choice into text and tool calls.
 
-    With `shows_early`, arguments are shown while they grow, and text that turns out to be malformed
-    then has begun as a call. Without, all of it stays text.
+    With `emits_early`, arguments are emitted while they arrive. If such a call turns out to be
+    malformed, its start has already been emitted. Otherwise a call is emitted when it is complete,
+    and a malformed one is emitted as text.
     """
 
-    def __init__(self, use: ToolUse, *, shows_early: bool) -> None:
+    def __init__(self, use: ToolUse, *, emits_early: bool) -> None:
         self.num_calls = 0
         self._names = use.names
-        self._marks = marks_of(use)
-        self._shows_early = shows_early
+        self._finder = call_finder(use)
+        self._emits_early = emits_early
         self._held = ""
-        self._call: _Call | None = None
+        self._candidate: _Candidate | None = None
 
     def feed(self, text: str) -> list[Piece]:
-        """What `text` adds. What may turn out to belong to a call is held back."""
+        """Process more text. Characters that may belong to a call are held back."""
         self._held += text
         return list(self._advance())
 
     def close(self) -> list[Piece]:
-        """What was held back, now that no text follows."""
-        pieces = list(self._give_up(self._call)) if self._call else []
+        """Return the characters that were held back, after the end of the text."""
+        pieces = list(self._reject(self._candidate)) if self._candidate else []
         rest, self._held = self._held, ""
         if rest.strip() or (rest and not self.num_calls):
             pieces.append(Text(rest))
         return pieces
 
     def _advance(self) -> Iterator[Piece]:
-        while call := self._call or (yield from self._seek()):
-            yield from self._go_on(call)
-            if self._call:
-                return  # there is more to come
+        while candidate := self._candidate or (yield from self._find()):
+            yield from self._scan(candidate)
+            if self._candidate:
+                return  # its object isn't complete yet
 
-    def _seek(self) -> Generator[Piece, None, _Call | None]:
-        sought = self._marks.seek(self._held)
-        if sought.text:
-            yield Text(sought.text)
-        self._held = sought.held
-        if sought.object_at is not None:
-            self._call = _Call(self._held[: sought.object_at])
-            self._held = self._held[sought.object_at :]
-        return self._call
+    def _find(self) -> Generator[Piece, None, _Candidate | None]:
+        split = self._finder.split(self._held)
+        if split.text:
+            yield Text(split.text)
+        self._held = split.held
+        if split.object_at is not None:
+            self._candidate = _Candidate(self._held[: split.object_at])
+            self._held = self._held[split.object_at :]
+        return self._candidate
 
-    def _go_on(self, call: _Call) -> Iterator[Piece]:
-        scan = call.scan
+    def _scan(self, candidate: _Candidate) -> Iterator[Piece]:
+        scan = candidate.scan
         self._held = scan.feed(self._held)
-        if self._shows_early:
-            yield from self._show(call)
+        if self._emits_early:
+            yield from self._emit(candidate)
         if scan.is_broken:
-            yield from self._give_up(call)
+            yield from self._reject(candidate)
         elif scan.is_closed:
-            yield from self._conclude(call)
+            yield from self._complete(candidate)
 
-    def _show(self, call: _Call) -> Iterator[Piece]:
-        """What can be told of a call that isn't whole."""
-        scan = call.scan
-        start = call.num_shown
+    def _emit(self, candidate: _Candidate) -> Iterator[Piece]:
+        """Emit the known part of a call that isn't complete."""
+        scan = candidate.scan
+        start = candidate.num_emitted
         if start is None:
             name, start = _name_in_head(scan), scan.inner_start
             if start is None or name not in self._names:
                 return
             yield self._start(name)
-        call.num_shown = len(scan.text) if scan.inner_end is None else scan.inner_end
-        if call.num_shown > start:
-            yield CallArguments(self.num_calls - 1, scan.text[start : call.num_shown])
+        end = candidate.num_emitted = len(scan.text) if scan.inner_end is None else scan.inner_end
+        if end > start:
+            yield CallArguments(self.num_calls - 1, scan.text[start:end])
 
-    def _conclude(self, call: _Call) -> Iterator[Piece]:
-        """End a call whose object is whole; if that is none of a call, it is text."""
-        if call.num_shown is None:
-            found = _read_call(call.scan)
+    def _complete(self, candidate: _Candidate) -> Iterator[Piece]:
+        """Emit the rest of a candidate whose object is complete, as a call or as text."""
+        if candidate.num_emitted is None:
+            found = _read_call(candidate.scan)
             if found is None or found[0] not in self._names:
-                yield from self._give_up(call)
+                yield from self._reject(candidate)
                 return
             name, arguments = found
             yield self._start(name)
             yield CallArguments(self.num_calls - 1, arguments)
-        self._call = None
-        self._marks.call_ended()
+        self._candidate = None
+        self._finder.call_ended()
 
-    def _give_up(self, call: _Call) -> Iterator[Piece]:
-        """Go on with text, and all that wasn't shown of `call` is text."""
-        self._call = None
-        self._marks.call_failed()
-        text = call.scan.text[call.num_shown or 0 :]
-        if call.num_shown is None:
-            text = call.marks + text
+    def _reject(self, candidate: _Candidate) -> Iterator[Piece]:
+        """Emit everything of the candidate that wasn't emitted yet as text."""
+        self._candidate = None
+        self._finder.call_failed()
+        text = candidate.scan.text[candidate.num_emitted or 0 :]
+        if candidate.num_emitted is None:
+            text = candidate.markers + text
         if text:
             yield Text(text)
 
@@ -156,24 +158,24 @@ class ToolCallParser:
 
 
 def _name_in_head(scan: ObjectScan) -> str | None:
-    """The name of a call whose arguments have begun, and nothing unusual stands before them."""
+    """Return the name of a call whose arguments have started, if `_HEAD` matches before them."""
     head = _HEAD.fullmatch(scan.text, 0, scan.inner_start or 0)
     name = _loads(head[1]) if head else None
     return name if isinstance(name, str) else None
 
 
 def _read_call(scan: ObjectScan) -> tuple[str, str] | None:
-    """The name and the arguments of a whole object, if it is a call."""
+    """Return name and arguments of a complete object, or None if it isn't a call."""
     call = _loads(scan.text)
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return None
     arguments = call.get("arguments", call.get("parameters"))
-    if isinstance(arguments, str):  # some models write JSON into a string
+    if isinstance(arguments, str):  # some models write the arguments as a JSON string
         is_object = isinstance(_loads(arguments), dict)
         return (call["name"], arguments) if is_object else None
     if not isinstance(arguments, dict | None):
         return None
-    if _name_in_head(scan):  # as the model wrote them
+    if _name_in_head(scan):  # keeps the arguments as the model wrote them
         return call["name"], scan.text[scan.inner_start : scan.inner_end]
     return call["name"], orjson.dumps(arguments or {}).decode()
 

@@ -1,23 +1,24 @@
-"""A chat from how clients send it to how chat templates take it. Pure."""
+"""Translates the messages and tools of a chat request for chat templates. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from api.http.json_depth import is_deep
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage, Message, ToolMessage
-from api.schema.tools import NamedTool, ToolCall
+from api.schema.tools import NamedTool, ToolCall, is_deep
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
 
 def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
-    """The messages, with texts in one piece and arguments of calls as objects.
+    """Return the messages as chat templates expect them.
+
+    Contents are strings, and the arguments of tool calls are objects.
 
     Raises:
-        JobFailed: an assistant neither says nor calls anything.
+        JobFailed: an assistant message has neither content nor tool calls.
     """
     plain = tuple(_template_message(i, message) for i, message in enumerate(messages))
     names = {c["id"]: c["function"]["name"] for m in plain for c in m.get("tool_calls", ())}
@@ -28,12 +29,13 @@ def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]
 
 
 def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse | None:
-    """What the model may call; None when no call is wanted.
+    """Return the tools that the model may call, or None if it may call none.
 
-    `form` is how the model writes calls; None: it can't.
+    `form` is the syntax in which the model writes calls; None if its chat template has no tools.
 
     Raises:
-        JobFailed: the tools or the choice among them don't fit together, or the model has no tools.
+        JobFailed: two tools have the same name, `tool_choice` names no tool, or the model's chat
+            template has no tools.
     """
     choice = request.tool_choice or "auto"
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in request.tools or ())
@@ -42,7 +44,7 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
     if not tools or choice == "none":
         return None
     if form is None:
-        raise _no_tools()
+        raise _tools_unsupported()
     return ToolUse(
         tools=tools,
         form=form,
@@ -53,7 +55,7 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
 
 
 def _template_message(index: int, message: Message) -> dict[str, Any]:
-    # "developer" is what OpenAI's newer models call "system"; chat templates know only that.
+    # Chat templates only know "system", which OpenAI's newer models call "developer".
     role = "system" if message.role == "developer" else message.role
     plain: dict[str, Any] = {"role": role, "content": message.content or ""}
     if message.name is not None:
@@ -65,12 +67,16 @@ def _template_message(index: int, message: Message) -> dict[str, Any]:
             plain["tool_calls"] = [_template_call(call) for call in message.tool_calls]
         elif message.content is None:
             param = f"messages[{index}].content"
-            raise _invalid(f"{param}: is required where there are no tool_calls", param)
+            raise _invalid(f"{param}: is required if there are no tool_calls", param)
     return plain
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
-    """The call; arguments that can't be read, as a model may have written them, stay text."""
+    """Return the call with its arguments as an object.
+
+    Arguments that aren't valid JSON, or are nested too deeply, stay text. A model may have written
+    them, and the client only repeats its answer.
+    """
     try:
         arguments = orjson.loads(call.function.arguments or "{}")
     except orjson.JSONDecodeError:
@@ -82,8 +88,8 @@ def _template_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _check_choice(choice: str | NamedTool, names: Sequence[str]) -> None:
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise _invalid(f"tools: there are two of the name {min(twice)!r}", "tools")
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise _invalid(f"tools: several have the name {min(repeated)!r}; rename one", "tools")
     if not names and choice not in ("none", "auto"):
         raise _invalid("tool_choice: is only allowed with tools", "tool_choice")
     if isinstance(choice, NamedTool) and choice.function.name not in names:
@@ -91,8 +97,8 @@ def _check_choice(choice: str | NamedTool, names: Sequence[str]) -> None:
         raise _invalid(message, "tool_choice")
 
 
-def _no_tools() -> JobFailed:
-    message = "tools: this model's chat template can't show them; leave them out, or send "
+def _tools_unsupported() -> JobFailed:
+    message = "tools: this model's chat template doesn't support tools; leave them out, or send "
     message += 'tool_choice "none"'
     code = ErrorCode.UNSUPPORTED_PARAMETER
     return JobFailed(JobError(code=code, message=message, param="tools"))

@@ -1,4 +1,4 @@
-"""Adapters at run time: /v1/adapters, and vLLM's routes to load and unload one."""
+"""/v1/adapters and vLLM's load and unload routes: adapter management at run time."""
 
 from typing import Any, TypeVar
 
@@ -11,10 +11,11 @@ from api.adapters.inspection import inspect
 from api.admission import model_not_found
 from api.context import Context, InContext
 from api.errors import job_error_body
-from api.http.body import read_json_object, validate
+from api.http.body import read_json_object
+from api.http.validation import validate
 from api.openapi import document
 from api.openapi.responses import Responses, errors
-from api.redis_guard import redis_guard
+from api.requests.unsupported_fields import drop_unsupported
 from api.schema.adapters import (
     AdapterBody,
     AdapterList,
@@ -27,24 +28,24 @@ from api.schema.adapters import (
     ValidationBody,
 )
 from api.schema.errors import ErrorDetail
-from api.schema.unserved_fields import without_neutral
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.adapters import Adapter
+from shared.protocol.adapters import BaseModel as Base
 from shared.store.inspections import Findings, Inspection
-from shared.store.registry import Adapter, already_loaded
-from shared.store.registry import BaseModel as Base
+from shared.store.registry import already_loaded
 
 router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
 M = TypeVar("M", bound=BaseModel)
 UNNAMED = "unnamed"
-"""What an adapter is called that is only looked at."""
+"""Name of an adapter in a validation request without lora_name."""
 _MEANINGS = {
-    400: "the adapter can't be served exactly, or the request is malformed",
-    403: "adapters aren't managed with this key, or this source isn't under an allowed root",
-    404: "there is no such adapter or folder",
-    409: "the name is taken, or the adapter's state forbids it",
-    413: "the body is too large",
-    503: "Redis or every worker is out of reach for now",
-    504: "no worker has read it within the deadline",
+    400: "The request is malformed, or the adapter can't be served exactly.",
+    403: "The key may not manage adapters, or the source isn't under an --adapter-root.",
+    404: "The adapter or its source doesn't exist.",
+    409: "The name is taken, or the adapter's state doesn't allow the change.",
+    413: "The body is too large.",
+    503: "Redis or every worker is unavailable at present.",
+    504: "No worker has read the adapter within the deadline.",
 }
 _READS = 400, 403, 404, 413, 503, 504
 
@@ -59,7 +60,7 @@ def _takes(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
 
 @router.post(
     "/v1/load_lora_adapter",
-    summary="Load an adapter, or replace one",
+    summary="Load or replace an adapter",
     responses=_errors(*_READS, 409),
     openapi_extra=_takes(
         LoadAdapterRequest,
@@ -68,26 +69,27 @@ def _takes(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
     ),
 )
 async def load_adapter(request: Request, context: InContext) -> AdapterBody:
-    """A worker reads and checks its files, then all new requests find it, at once and everywhere.
+    """Load an adapter, after a worker has read and checked its files.
 
-    With `load_inplace` the name flips to the new weights. Requests that were accepted before are
-    answered by the version that they were accepted for, also if its folder was written over.
+    Every server of the pool accepts the name as soon as the call returns.
+
+    With `load_inplace`, new requests for the name use the new weights. Earlier requests keep the
+    version for which they were accepted, even if its folder is overwritten.
     """
     body = await _read(request, context, LoadAdapterRequest)
     base = await _base(context)
     name = body.lora_name
     if name == base.name:
-        raise JobFailed(_conflict(f"{name} is the base model's name", "lora_name"))
-    if not body.load_inplace:
-        async with redis_guard():
-            if taken := await context.registry.adapter(name):
-                raise JobFailed(already_loaded(name, taken.version))
+        raise JobFailed(
+            _conflict(f"{name} is the name of the base model; choose another one", "lora_name")
+        )
+    if not body.load_inplace and (taken := await context.registry.adapter(name)):
+        raise JobFailed(already_loaded(name, taken.version))
     findings = await inspect(context, Inspection(name=name, source=body.lora_path))
     if findings.adapter is None:
-        assert findings.error is not None  # it is that or an adapter
+        assert findings.error is not None  # findings have one or the other
         raise JobFailed(findings.error)
-    async with redis_guard():
-        await context.registry.load_adapter(findings.adapter, replace=body.load_inplace)
+    await context.registry.load_adapter(findings.adapter, replace=body.load_inplace)
     return await _adapter(context, name, base)
 
 
@@ -98,20 +100,21 @@ async def load_adapter(request: Request, context: InContext) -> AdapterBody:
     openapi_extra=_takes(UnloadAdapterRequest, unload={"lora_name": "sql"}),
 )
 async def unload_adapter(request: Request, context: InContext) -> DeletedAdapter:
-    """New requests for it are a 404 at once; those that wait or run are answered, then its memory
-    is freed. Repeating it does no harm.
+    """Unload an adapter. New requests for it get status 404.
+
+    Waiting and running requests are still answered, and then its memory is freed. Repeated calls
+    succeed as well.
     """
     return await _unload(context, (await _read(request, context, UnloadAdapterRequest)).lora_name)
 
 
-@router.get("/v1/adapters", summary="List adapters and where they are", responses=_errors(403, 503))
+@router.get("/v1/adapters", summary="List adapters", responses=_errors(403, 503))
 async def list_adapters(context: InContext) -> AdapterList:
-    """Versions, sizes, use, and the workers that hold them."""
+    """Return all versions with their size, usage and the workers that hold them."""
     base = await _base(context)
-    async with redis_guard():
-        views = await context.adapter_views.adapters()
-        retired = await context.adapter_views.retired()
-        workers = await context.queue.workers()
+    views = await context.adapter_views.adapters()
+    retired = await context.adapter_views.retired()
+    workers = await context.views.workers()
     return AdapterList(
         data=[adapter_body(view, base, workers) for view in views],
         draining=[version_body(view, workers) for view in retired],
@@ -125,28 +128,31 @@ async def list_adapters(context: InContext) -> AdapterList:
     openapi_extra=_takes(ValidateAdapterRequest, validate={"lora_path": "/adapters/sql-v2"}),
 )
 async def validate_adapter(request: Request, context: InContext) -> ValidationBody:
-    """What loading would find: tensors that match the base model and those that don't, bytes,
-    ranks, and the reason if it would be refused.
+    """Return what loading the adapter would find: matching and other tensors, size and ranks.
+
+    If loading would be refused, `error` has the reason.
     """
     body = await _read(request, context, ValidateAdapterRequest)
     base = await _base(context)
-    asked = Inspection(name=body.lora_name or UNNAMED, source=body.lora_path)
-    findings = await inspect(context, asked)
-    if findings.error and findings.source is None:  # nothing was read
+    inspection = Inspection(name=body.lora_name or UNNAMED, source=body.lora_path)
+    findings = await inspect(context, inspection)
+    if findings.error and findings.source is None:  # no file was read
         raise JobFailed(findings.error)
     return _validation(findings, base, is_named=body.lora_name is not None)
 
 
 @router.post(
     "/v1/adapters/{name:path}/rollback",
-    summary="Go back to an adapter's previous version",
+    summary="Roll back to the previous version",
     responses=_errors(403, 404, 409, 503),
 )
 async def roll_back_adapter(name: str, context: InContext) -> AdapterBody:
-    """Repeated, it goes further back, and after the oldest version comes the one it began with."""
+    """Make the previous version of an adapter its current one.
+
+    Repeated calls go further back. After the oldest version, they return to the newest.
+    """
     base = await _base(context)
-    async with redis_guard():
-        version = await context.registry.roll_back_adapter(name)
+    version = await context.registry.roll_back_adapter(name)
     if version is None:
         raise JobFailed(model_not_found(name))
     return await _adapter(context, name, base)
@@ -156,37 +162,34 @@ async def roll_back_adapter(name: str, context: InContext) -> AdapterBody:
     "/v1/adapters/{name:path}", summary="Unload an adapter", responses=_errors(403, 404, 503)
 )
 async def delete_adapter(name: str, context: InContext) -> DeletedAdapter:
-    """The same as POST /v1/unload_lora_adapter."""
+    """Unload an adapter. Equivalent to POST /v1/unload_lora_adapter."""
     return await _unload(context, name)
 
 
 async def _read(request: Request, context: Context, model: type[M]) -> M:
     raw = await read_json_object(request, context.settings.max_body_bytes)
-    # vLLM's own handles of adapters, which nobody else can know.
-    return validate(model, without_neutral(raw, {"lora_int_id": ()}))
+    # lora_int_id is vLLM's internal id of an adapter, which has no meaning here.
+    return validate(model, drop_unsupported(raw, {"lora_int_id": ()}))
 
 
 async def _base(context: Context) -> Base:
-    async with redis_guard():
-        base = await context.registry.base()
+    base = await context.registry.base()
     if base is None:
-        message = "no model is registered yet; try again"
+        message = "no worker has registered a base model; start a worker, or try again soon"
         raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
     return base
 
 
 async def _unload(context: Context, name: str) -> DeletedAdapter:
-    async with redis_guard():
-        if not await context.registry.unload_adapter(name):
-            raise JobFailed(model_not_found(name))
+    if not await context.registry.unload_adapter(name):
+        raise JobFailed(model_not_found(name))
     return DeletedAdapter(id=name)
 
 
 async def _adapter(context: Context, name: str, base: Base) -> AdapterBody:
-    async with redis_guard():
-        view = await context.adapter_views.adapter(name)
-        workers = await context.queue.workers()
-    if view is None:  # it was unloaded this very moment
+    view = await context.adapter_views.adapter(name)
+    workers = await context.views.workers()
+    if view is None:  # another client has just unloaded it
         raise JobFailed(model_not_found(name))
     return adapter_body(view, base, workers)
 

@@ -1,4 +1,4 @@
-"""GET /docs and /openapi.json: Swagger UI, with the names that are served right now."""
+"""GET /docs and /openapi.json: Swagger UI, with the names of all models."""
 
 from typing import Any
 
@@ -16,14 +16,17 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/docs")
 async def swagger_ui(request: Request) -> Response:
-    """Swagger UI; the page loads its script from a CDN."""
+    """Return Swagger UI. The page loads its script from a CDN."""
     root = request.scope.get("root_path", "")
     return get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title="Lorikeet")
 
 
 @router.get("/openapi.json")
 async def openapi(request: Request, context: InContext) -> Response:
-    """The document; names are left out while Redis is away, and for those who send no key."""
+    """Return the OpenAPI document.
+
+    It has no names of models if Redis is unavailable or the client sent no required key.
+    """
     document: dict[str, Any] = request.app.state.openapi
     try:
         cards = await model_cards(context) if request.state.tenant else []

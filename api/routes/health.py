@@ -9,20 +9,23 @@ router = APIRouter(tags=["operations"])
 
 
 @router.head("/health", include_in_schema=False)
-@router.get("/health", summary="Is this process alive?")
+@router.get("/health", summary="Liveness check")
 async def health() -> dict[str, str]:
-    """200 for as long as the process runs, whatever else is down."""
+    """Return 200 while the process runs, even if Redis or all workers are unavailable."""
     return {"status": "ok"}
 
 
 @router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
-    summary="Can requests be served?",
-    responses={503: {"description": "not now; `reason` says why"}},
+    summary="Readiness check",
+    responses={503: {"description": "Requests can't be served; `reason` says why."}},
 )
 async def ready(context: InContext) -> Response:
-    """200 when Redis answers, a base model is registered and a worker is alive; a second old."""
+    """Return 200 if Redis answers, a base model is registered and a worker is alive.
+
+    The result is cached for one second.
+    """
     reason = await context.not_ready_reason.get()
     if reason:
         return json_response({"status": "not ready", "reason": reason}, 503)

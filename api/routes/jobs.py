@@ -1,17 +1,16 @@
-"""/v1/jobs: look a request up, or cancel it."""
+"""GET, POST and DELETE /v1/jobs: the state of a request, and its cancellation."""
 
 from fastapi import APIRouter
 
 from api.context import Context, InContext, InTenant
 from api.errors import job_error_body
 from api.openapi.responses import errors
-from api.redis_guard import redis_guard
 from api.render.openai_chunks import usage_body
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import CancelledJob, JobBody, JobChoice
 from api.schema.usage import UsageBody
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.answer_ids import job_id_of
+from shared.protocol.ids import job_id_of
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
 from shared.store.pool_views import JobView
@@ -20,43 +19,45 @@ router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
 
 
-@router.get("/v1/jobs/{job_id}", summary="Look a request up", responses=ERRORS)
+@router.get("/v1/jobs/{job_id}", summary="Get a job", responses=ERRORS)
 async def get_job(job_id: str, context: InContext, tenant: InTenant) -> JobBody:
-    """Where a request is, and its answers once it is done, for as long as they are kept.
+    """Return the state of a job. Once the job is done, its answers are kept for a limited time.
 
-    The id is the response's `X-Lorikeet-Job` header; the `id` of a completion works as well.
+    The id is the value of the header `X-Lorikeet-Job`, or the `id` of a completion.
     """
     view = await _own_job(job_id, context, tenant)
-    async with redis_guard():
-        result = await context.queue.result(view.id)
+    result = await context.views.result(view.id)
     return _body(view, result)
 
 
-@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a request", responses=ERRORS)
+@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
 async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
-    """Its client gets the error `cancelled`. A job that has ended stays as it is."""
+    """Cancel a job. Its client gets the error `cancelled`. An ended job is unchanged."""
     return await _cancel(job_id, context, tenant)
 
 
-@router.delete("/v1/jobs/{job_id}", summary="Cancel a request", responses=ERRORS)
+@router.delete("/v1/jobs/{job_id}", summary="Cancel a job", responses=ERRORS)
 async def delete_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
-    """The same as POST .../cancel."""
+    """Cancel a job. Equivalent to POST /v1/jobs/{job_id}/cancel."""
     return await _cancel(job_id, context, tenant)
 
 
 async def _cancel(job_id: str, context: Context, tenant: str) -> CancelledJob:
     view = await _own_job(job_id, context, tenant)
-    async with redis_guard():
-        state = await context.queue.cancel(view.id)
+    state = await context.queue.cancel(view.id)
     if state is None:
         raise JobFailed(_not_found(job_id))
     return CancelledJob(id=view.id, state=state.value)
 
 
 async def _own_job(job_id: str, context: Context, tenant: str) -> JobView:
-    """The tenant's job; another tenant's is as unknown to it as one that never was."""
-    async with redis_guard():
-        view = await context.queue.job_view(job_id_of(job_id))
+    """Return a job of this tenant.
+
+    Raises:
+        JobFailed: there is no such job, or it belongs to another tenant. The error is the same, so
+            that tenants can't find out each other's job ids.
+    """
+    view = await context.views.job(job_id_of(job_id))
     if view is None or view.tenant != tenant:
         raise JobFailed(_not_found(job_id))
     return view
@@ -65,7 +66,7 @@ async def _own_job(job_id: str, context: Context, tenant: str) -> JobView:
 def _not_found(job_id: str) -> JobError:
     return JobError(
         code=ErrorCode.JOB_NOT_FOUND,
-        message=f"there is no job {job_id[:100]!r}, or it is no longer kept",
+        message=f"the job {job_id[:100]!r} doesn't exist or has expired",
     )
 
 

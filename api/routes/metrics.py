@@ -14,9 +14,9 @@ router = APIRouter(tags=["operations"])
     "/metrics",
     summary="Metrics of this process and of its pool",
     response_class=PlainTextResponse,
-    responses=errors(403, meanings={403: "this key is for a tenant's requests"}),
+    responses=errors(403, meanings={403: "The key belongs to a tenant without access to metrics."}),
 )
 async def metrics(context: InContext) -> Response:
-    """Prometheus' text format. The pool's figures may be a second old."""
+    """Return Prometheus's text format. Metrics of the pool are cached for one second."""
     body = context.metrics.exposition(await context.pool_snapshot.get())
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

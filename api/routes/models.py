@@ -7,46 +7,45 @@ from fastapi import APIRouter
 from api.admission import model_not_found
 from api.context import Context, InContext
 from api.openapi.responses import errors
-from api.redis_guard import redis_guard
 from api.schema.models import ModelCard, ModelList
 from shared.errors import JobFailed
-from shared.store.registry import Adapter, BaseModel
+from shared.protocol.adapters import Adapter, BaseModel
 
 router = APIRouter(tags=["models"])
 
 
-@router.get("/v1/models", summary="List what is served", responses=errors(503))
+@router.get("/v1/models", summary="List models", responses=errors(503))
 async def list_models(context: InContext) -> ModelList:
-    """The base model and every adapter; each name can be the `model` of a request."""
+    """Return the base model and all adapters. Requests can have each `id` as their `model`."""
     return ModelList(data=await model_cards(context))
 
 
 @router.get(
     "/v1/models/{model_id:path}",
-    summary="Describe one model",
+    summary="Get a model",
     responses=errors(404, 503),
 )
 async def get_model(model_id: str, context: InContext) -> ModelCard:
-    """One entry of the list."""
-    async with redis_guard():
-        base = await context.registry.base()
-        if base is not None and model_id == base.name:
-            return _base_card(base)
-        adapter = await context.registry.adapter(model_id) if base else None
+    """Return one entry of the list."""
+    base = await context.registry.base()
+    if base is not None and model_id == base.name:
+        return _base_card(base)
+    adapter = await context.registry.adapter(model_id) if base else None
     if base is None or adapter is None:
         raise JobFailed(model_not_found(model_id))
     return _adapter_card(adapter, base)
 
 
 async def model_cards(context: Context) -> list[ModelCard]:
-    """The base model first, then the adapters by name; empty before a worker has registered.
+    """Return the base model and then the adapters by name.
+
+    The list is empty before the first worker has registered.
 
     Raises:
         RedisUnavailable: the registry can't be read.
     """
-    async with redis_guard():
-        base = await context.registry.base()
-        adapters = await context.registry.adapters() if base else []
+    base = await context.registry.base()
+    adapters = await context.registry.adapters() if base else []
     if base is None:
         return []
     return [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
@@ -62,6 +61,6 @@ def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
 
 
 def _source_name(source: str) -> str:
-    """A hub id as it is; of a folder the last part only, as paths are nobody's business."""
+    """Return a hub id unchanged, and only the last part of a folder, as paths are private."""
     is_hub_id = source.count("/") == 1 and not source.startswith(("/", "."))
     return source if is_hub_id else PurePath(source).name

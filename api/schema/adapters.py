@@ -1,4 +1,4 @@
-"""/v1/adapters and vLLM's routes: what is accepted and returned."""
+"""Requests and responses of /v1/adapters and of vLLM's load and unload routes."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ def _valid_name(name: str) -> str:
 
 def _valid_path(path: str) -> str:
     if "\0" in path:
-        raise ValueError("must not hold a NUL")
+        raise ValueError("must not contain a NUL character")
     return path
 
 
@@ -30,25 +30,27 @@ Path = Annotated[
     Field(
         min_length=1,
         max_length=4096,
-        description="a folder as the worker sees it, under an --adapter-root of the worker; or "
-        "org/repo of the Hugging Face hub, where the worker has --adapter-root hub:org",
+        description="Folder on the worker's machine, under one of the worker's --adapter-root "
+        "folders. If the worker has --adapter-root hub:org, a Hugging Face repository `org/repo`.",
     ),
     AfterValidator(_valid_path),
 ]
 
 
 class LoadAdapterRequest(BaseModel):
-    """POST /v1/load_lora_adapter, with vLLM's fields."""
+    """Body of POST /v1/load_lora_adapter, with vLLM's field names."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     lora_name: Name
     lora_path: Path
-    load_inplace: bool = Field(False, description="replace the adapter that has the name")
+    load_inplace: bool = Field(
+        False, description="Whether to replace an adapter that already has this name."
+    )
 
 
 class UnloadAdapterRequest(BaseModel):
-    """POST /v1/unload_lora_adapter, with vLLM's fields."""
+    """Body of POST /v1/unload_lora_adapter, with vLLM's field names."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -56,61 +58,69 @@ class UnloadAdapterRequest(BaseModel):
 
 
 class ValidateAdapterRequest(BaseModel):
-    """POST /v1/adapters/validate."""
+    """Body of POST /v1/adapters/validate."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     lora_path: Path
-    lora_name: Name | None = Field(None, description="what it would be called")
+    lora_name: Name | None = Field(
+        None, description="Name to build the `version` of the response from."
+    )
 
 
 class Holder(BaseModel):
-    """A worker that has a version."""
+    """A worker that has a version of an adapter in memory or is loading it."""
 
     worker: str
     tier: Literal["device", "loading"] = Field(
-        description="device: in the memory that it computes in; loading: it is being read"
+        description="device: the version is in the memory that the worker computes in. "
+        "loading: the worker is reading its files."
     )
 
 
 class VersionBody(BaseModel):
-    """One version of an adapter, and what it was used for since it was loaded."""
+    """One version of an adapter, with its usage since it was loaded."""
 
-    version: str = Field(description="name@digest; can be the `model` of a request, too")
+    version: str = Field(
+        description="`name@digest`. The `model` field of a request accepts it as well."
+    )
     state: Literal["ready", "quarantined", "retired", "unloaded"] = Field(
-        description="quarantined: its jobs killed their workers, so it takes no more; retired and "
-        "unloaded: it only ends the jobs that it has"
+        description="ready: accepts requests. quarantined: accepts none, because its jobs "
+        "repeatedly killed their workers. retired, unloaded: finishes the requests that it "
+        "already has and accepts no others."
     )
     source: str
-    rank: int = Field(description="the largest of any module")
-    bytes: int = Field(description="of its weights, in the dtype that workers compute in")
-    created: int = Field(description="Unix time")
+    rank: int = Field(description="Largest rank of any module.")
+    bytes: int = Field(description="Size of the weights in the dtype that workers compute in.")
+    created: int = Field(description="Unix time in seconds.")
     requests: int
-    tokens: int = Field(description="of prompts and answers")
-    last_used_ms: int | None = Field(description="Unix time in milliseconds")
-    waiting: int = Field(description="requests in its queue")
+    tokens: int = Field(description="Prompt tokens plus output tokens.")
+    last_used_ms: int | None = Field(description="Unix time in milliseconds.")
+    waiting: int = Field(description="Number of requests in its queue.")
     workers: list[Holder]
 
 
 class AdapterBody(VersionBody):
-    """An adapter: its current version, and the previous ones, next rollback first."""
+    """An adapter: its current version, and its previous versions in the order of rollback."""
 
     id: str
     object: Literal["adapter"] = "adapter"
-    parent: str = Field(description="the base model")
+    parent: str = Field(description="Name of the base model.")
     previous: list[VersionBody]
 
 
 class AdapterList(BaseModel):
-    """All adapters by name, and what is left of those that were unloaded or replaced."""
+    """All adapters by name, and the versions that are still draining."""
 
     object: Literal["list"] = "list"
     data: list[AdapterBody]
-    draining: list[VersionBody] = Field(description="versions that only end their last requests")
+    draining: list[VersionBody] = Field(
+        description="Unloaded or replaced versions that are finishing their last requests."
+    )
 
 
 class DeletedAdapter(BaseModel):
-    """What unloading came to."""
+    """Confirms that an adapter was unloaded."""
 
     id: str
     object: Literal["adapter"] = "adapter"
@@ -118,36 +128,44 @@ class DeletedAdapter(BaseModel):
 
 
 class RankCount(BaseModel):
-    """How many modules have a rank."""
+    """Number of modules that share a rank."""
 
     rank: int
     modules: int
 
 
 class BaseFit(BaseModel):
-    """What the adapter was checked against."""
+    """The base model that an adapter was checked against."""
 
     name: str
     version: str
-    trained_on: str | None = Field(description="the base model by the adapter's own account")
+    trained_on: str | None = Field(
+        description="Base model that the adapter's own configuration names."
+    )
 
 
 class ValidationBody(BaseModel):
-    """What a dry run of loading came to."""
+    """Outcome of checking an adapter without loading it."""
 
     object: Literal["adapter.validation"] = "adapter.validation"
-    valid: bool = Field(description="whether loading it would be accepted")
-    error: ErrorDetail | None = Field(description="why not")
-    source: str | None = Field(description="where its files are, with links resolved")
-    version: str | None = Field(None, description="name@digest, if lora_name was sent")
-    digest: str | None = Field(None, description="of all that changes its answers")
-    rank: int | None = Field(None, description="the largest of any module")
+    valid: bool = Field(description="Whether the adapter could be loaded.")
+    error: ErrorDetail | None = Field(description="Why the adapter can't be loaded.")
+    source: str | None = Field(description="Location of its files, with links resolved.")
+    version: str | None = Field(
+        None, description="`name@digest`, if the request contains lora_name."
+    )
+    digest: str | None = Field(
+        None, description="Digest of everything in its files that affects its answers."
+    )
+    rank: int | None = Field(None, description="Largest rank of any module.")
     bytes: int | None = Field(
-        None, description="of its weights, in the dtype that workers compute in"
+        None, description="Size of the weights in the dtype that workers compute in."
     )
     ranks: list[RankCount]
     num_tensors: int
     num_unmatched: int
-    matched: list[str] = Field(description="tensors for modules of the base model; at most 500")
-    unmatched: list[str] = Field(description="all others; at most 500")
+    matched: list[str] = Field(
+        description="Names of tensors that belong to a module of the base model; at most 500."
+    )
+    unmatched: list[str] = Field(description="Names of all other tensors; at most 500.")
     base: BaseFit

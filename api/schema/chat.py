@@ -1,10 +1,10 @@
-"""/v1/chat/completions: what is accepted and returned."""
+"""Requests and responses of /v1/chat/completions."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from api.schema.generation import NOT_USED, GenerationRequest
+from api.schema.generation import IGNORED, GenerationRequest
 from api.schema.logprobs import ChatLogprobs
 from api.schema.messages import Message
 from api.schema.response_format import ResponseFormat
@@ -13,41 +13,46 @@ from api.schema.usage import UsageBody
 
 
 class ChatCompletionRequest(GenerationRequest):
-    """A conversation to go on with."""
+    """Body of POST /v1/chat/completions: a conversation that the model continues."""
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="the newer name of max_tokens; by default, what the context holds"
+        None,
+        description="Newer name of max_tokens. Defaults to the rest of the context length.",
     )
     logprobs: bool | None = Field(
-        None, description="tell how likely each token of the answer was to the model"
+        None, description="Whether to return the log-probability of each output token."
     )
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None, description="tell as many of the likeliest tokens; only with logprobs"
+        None,
+        description="Number of most likely tokens to return at each position. Requires logprobs.",
     )
     response_format: ResponseFormat | None = Field(
-        None, description="whether answers must be JSON, and under which schema; by default text"
+        None,
+        description="Constrains answers to JSON, optionally to a JSON Schema. Defaults to text.",
     )
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
-        None, description="what the model may call; needs a chat template that shows tools"
+        None,
+        description="Tools that the model may call. The model needs a chat template with tools.",
     )
     tool_choice: ToolChoiceField = Field(
         None,
-        description="none (tools aren't shown to the model), auto (the default with tools), "
-        "required, or the one that must be called",
+        description="none: the model doesn't see the tools. auto: the model decides; the default "
+        "if there are tools. required: the model must call a tool. An object that names a tool: "
+        "the model must call that tool.",
     )
     parallel_tool_calls: bool | None = Field(
-        None, description="whether one answer may hold several calls; by default it may"
+        None, description="Whether one answer may contain several calls. Defaults to true."
     )
-    store: bool | None = Field(None, description=NOT_USED)
-    prediction: dict[str, Any] | None = Field(None, description=NOT_USED)
+    store: bool | None = Field(None, description=IGNORED)
+    prediction: dict[str, Any] | None = Field(None, description=IGNORED)
 
 
 class AnswerMessage(BaseModel):
-    """The model's turn."""
+    """Message that the model generated."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | None = Field(description="null when the model only calls tools")
+    content: str | None = Field(description="null if the answer consists of tool calls only.")
     tool_calls: list[ToolCall] | None
 
 
@@ -56,17 +61,19 @@ class ChatChoice(BaseModel):
 
     index: int
     message: AnswerMessage
-    logprobs: ChatLogprobs | None = Field(None, description="if the request asks for them")
+    logprobs: ChatLogprobs | None = Field(None, description="Present if the request asks for it.")
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(BaseModel):
-    """The answers to one conversation."""
+    """Response of POST /v1/chat/completions without `stream`."""
 
     id: str = Field(examples=["chatcmpl-3f0c..."])
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    system_fingerprint: str = Field(description="digests of the base and the adapter that answered")
+    system_fingerprint: str = Field(
+        description="Digests of the base model and the adapter that answered."
+    )
     choices: list[ChatChoice]
     usage: UsageBody

@@ -1,4 +1,4 @@
-"""/v1/completions: what is accepted and returned."""
+"""Requests and responses of /v1/completions."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,9 +12,15 @@ _PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
 
 
 def as_prompts(value: Any) -> Any:
-    """A list of prompts, each a text or the token ids themselves; one may stand alone."""
-    is_several = bool(value) and isinstance(value, list) and isinstance(value[0], str | list)
-    prompts = value if is_several else [value]
+    """Return `prompt` as a list of prompts, each a string or a list of token ids.
+
+    Raises:
+        ValueError: a prompt is empty or has another type.
+    """
+    is_list_of_prompts = (
+        bool(value) and isinstance(value, list) and isinstance(value[0], str | list)
+    )
+    prompts = value if is_list_of_prompts else [value]
     for prompt in prompts:
         if prompt in ("", []):
             raise ValueError("can't be empty")
@@ -25,23 +31,26 @@ def as_prompts(value: Any) -> Any:
 
 
 def _is_token_id(value: Any) -> bool:
-    # bool is an int in Python, but true isn't a token id.
+    # bool is a subclass of int in Python, but JSON's true isn't a token id.
     return type(value) is int and 0 <= value <= MAX_TOKEN_ID
 
 
 class CompletionRequest(GenerationRequest):
-    """A text to go on with."""
+    """Body of POST /v1/completions: one or more texts that the model continues."""
 
     prompt: Annotated[
         list[str | list[int]],
         BeforeValidator(as_prompts),
         WithJsonSchema({"anyOf": [*_PROMPT, {"type": "array", "items": {"anyOf": _PROMPT}}]}),
-    ] = Field(description="text or token ids; several are answered in order, n times each")
-    echo: bool | None = Field(None, description="begin each answer with its prompt")
+    ] = Field(
+        description="Text or token ids, or a list of such prompts. Choices are in the order of "
+        "the prompts, n for each."
+    )
+    echo: bool | None = Field(None, description="Whether each answer starts with its prompt.")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None,
-        description="tell how likely each token was to the model, and as many likeliest tokens; "
-        "with echo of the prompt as well",
+        description="Returns the log-probability of each token, and this number of most likely "
+        "tokens at each position. With echo, also for the tokens of the prompt.",
     )
 
 
@@ -50,12 +59,12 @@ class CompletionChoice(BaseModel):
 
     index: int
     text: str
-    logprobs: TextLogprobs | None = Field(None, description="if the request asks for them")
+    logprobs: TextLogprobs | None = Field(None, description="Present if the request asks for it.")
     finish_reason: Literal["stop", "length"]
 
 
 class Completion(BaseModel):
-    """The continuations of one text."""
+    """Response of POST /v1/completions without `stream`."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"

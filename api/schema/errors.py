@@ -1,19 +1,19 @@
-"""Errors in OpenAI's shape."""
+"""Error bodies in OpenAI's format."""
 
 from pydantic import BaseModel
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, for people and for programs."""
+    """One error: a message for people, and codes for programs."""
 
     message: str
     type: str
     param: str | None
-    """The field of the request that is at fault."""
+    """Name of the request field that caused the error."""
     code: str | None
 
 
 class ErrorBody(BaseModel):
-    """The body of every response with a status from 400 on."""
+    """Body of every response with a status of 400 or above."""
 
     error: ErrorDetail

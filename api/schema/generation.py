@@ -1,4 +1,4 @@
-"""What /v1/chat/completions and /v1/completions accept alike."""
+"""Request fields that /v1/chat/completions and /v1/completions share."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,11 +9,15 @@ MAX_CHOICES = 16
 MAX_BIASES = 300
 MAX_TOKEN_ID = 2**31 - 1
 INT64 = 2**63
-NOT_USED = "accepted, and not used: the answer's header X-Lorikeet-Warning says so"
+IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 
 
 def as_stops(value: Any) -> Any:
-    """`stop` as a list: one string or several."""
+    """Return `stop`, which may be a string or null, as a list of strings.
+
+    Raises:
+        ValueError: the value has another type, has too many strings, or contains an empty one.
+    """
     stops = [value] if isinstance(value, str) else value
     if stops is None:
         return []
@@ -27,11 +31,15 @@ def as_stops(value: Any) -> Any:
 
 
 def as_logit_bias(value: Any) -> Any:
-    """`logit_bias` as a dict of token ids; in JSON they are strings."""
+    """Return `logit_bias` with integer keys; JSON only has string keys.
+
+    Raises:
+        ValueError: the value isn't an object, has too many keys, or a key isn't a token id.
+    """
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(map(_is_token_id, value)):
-        raise ValueError("must be an object with token ids as its names")
+        raise ValueError("must be an object whose keys are token ids")
     if len(value) > MAX_BIASES:
         raise ValueError(f"can have at most {MAX_BIASES} token ids, not {len(value)}")
     return {int(token_id): bias for token_id, bias in value.items()}
@@ -42,41 +50,56 @@ def _is_token_id(text: str) -> bool:
 
 
 class StreamOptions(BaseModel):
-    """How a stream is sent."""
+    """Options of a streamed answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    include_usage: bool | None = Field(None, description="a last chunk with the token counts")
-    include_obfuscation: Literal[False] | None = Field(None, description="not served")
+    include_usage: bool | None = Field(
+        None, description="Whether the last chunk contains the token counts."
+    )
+    include_obfuscation: Literal[False] | None = Field(None, description="Not supported.")
 
 
 class GenerationRequest(BaseModel):
-    """The fields that both endpoints share. null means the default everywhere."""
+    """Fields that both endpoints share. For every field, null means its default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    model: str = Field(min_length=1, description="the base model or an adapter, as in /v1/models")
+    model: str = Field(
+        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
+    )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="0 is greedy; by default 1"
+        None, description="Sampling temperature; 0 selects the most likely token. Defaults to 1."
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="keep the likeliest tokens that sum up to this; by default 1, all"
+        None,
+        description="Samples from the most likely tokens whose probabilities sum up to this "
+        "value. Defaults to 1, which keeps all tokens.",
     )
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(
-        None, description="keep this many likeliest tokens; 0 or -1, the default, keeps all"
+        None,
+        description="Samples from this number of most likely tokens. 0 and -1 keep all tokens; "
+        "the default.",
     )
     min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="keep tokens at least this likely relative to the likeliest; by default 0"
+        None,
+        description="Minimum probability of a token, relative to the most likely token. "
+        "Defaults to 0.",
     )
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
-        None, description="taken from the logits of tokens that the answer has; by default 0"
+        None,
+        description="Subtracted from the logit of every token that the answer already contains. "
+        "Defaults to 0.",
     )
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
-        None, description="taken from a token's logit each time the answer has it; by default 0"
+        None,
+        description="Subtracted from a token's logit once for each time that the answer already "
+        "contains it. Defaults to 0.",
     )
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
         None,
-        description="makes tokens of prompt and answer less likely if over 1, as in transformers",
+        description="Values above 1 make tokens of the prompt and the answer less likely, as in "
+        "transformers. Defaults to 1.",
     )
     logit_bias: Annotated[
         dict[int, Annotated[float, Field(ge=-100, le=100)]],
@@ -88,12 +111,14 @@ class GenerationRequest(BaseModel):
                 "maxProperties": MAX_BIASES,
             }
         ),
-    ] = Field(default_factory=dict, description="added to the logits of these token ids")
+    ] = Field(default_factory=dict, description="Values to add to the logits of these token ids.")
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="most tokens of one answer"
+        None, description="Maximum number of tokens in one answer."
     )
     min_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="tokens before an answer may end by itself; by default 0"
+        None,
+        description="Minimum number of tokens before an end-of-sequence token or a stop string "
+        "can end an answer. Defaults to 0.",
     )
     stop: Annotated[
         list[str],
@@ -111,20 +136,27 @@ class GenerationRequest(BaseModel):
                 ]
             }
         ),
-    ] = Field(default_factory=list, description="strings that end an answer; not part of it")
+    ] = Field(
+        default_factory=list,
+        description="Strings that end an answer. The answer doesn't include them.",
+    )
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = Field(
-        None, description="equal seeds draw alike; by default a random one"
+        None, description="Requests with equal seeds sample equal tokens. Random by default."
     )
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(
-        None, description="answers to the same prompt; by default 1"
+        None, description="Number of answers to each prompt. Defaults to 1."
     )
-    ignore_eos: bool | None = Field(None, description="go on after the end-of-sequence token")
-    stream: bool | None = Field(None, description="send the answer as it grows, as SSE")
-    stream_options: StreamOptions | None = Field(None, description="only with stream")
-    user: str | None = Field(None, description=NOT_USED)
-    safety_identifier: str | None = Field(None, description=NOT_USED)
-    metadata: dict[str, str] | None = Field(None, description=NOT_USED)
-    service_tier: str | None = Field(None, description=NOT_USED)
-    prompt_cache_key: str | None = Field(None, description=NOT_USED)
-    prompt_cache_options: dict[str, Any] | None = Field(None, description=NOT_USED)
-    prompt_cache_retention: str | None = Field(None, description=NOT_USED)
+    ignore_eos: bool | None = Field(
+        None, description="Whether to continue after the end-of-sequence token."
+    )
+    stream: bool | None = Field(
+        None, description="Whether to send tokens as they are generated, as server-sent events."
+    )
+    stream_options: StreamOptions | None = Field(None, description="Requires stream.")
+    user: str | None = Field(None, description=IGNORED)
+    safety_identifier: str | None = Field(None, description=IGNORED)
+    metadata: dict[str, str] | None = Field(None, description=IGNORED)
+    service_tier: str | None = Field(None, description=IGNORED)
+    prompt_cache_key: str | None = Field(None, description=IGNORED)
+    prompt_cache_options: dict[str, Any] | None = Field(None, description=IGNORED)
+    prompt_cache_retention: str | None = Field(None, description=IGNORED)

@@ -1,4 +1,4 @@
-"""/v1/jobs: what is returned."""
+"""Responses of /v1/jobs."""
 
 from typing import Literal
 
@@ -19,27 +19,31 @@ class JobChoice(BaseModel):
 
 
 class JobBody(BaseModel):
-    """Where a request is."""
+    """State of one job, and its answers once it is done."""
 
     id: str
     object: Literal["job"] = "job"
     state: State
     model: str
-    version: str = Field(description="the exact weights, name@digest")
-    created_ms: int = Field(description="Unix time of its acceptance")
-    started_ms: int | None = Field(description="Unix time when a worker took it last")
+    version: str = Field(description="Weights that run the job, as `name@digest`.")
+    created_ms: int = Field(description="Unix time at which the request was accepted.")
+    started_ms: int | None = Field(description="Unix time at which a worker last claimed the job.")
     ended_ms: int | None
-    position: int | None = Field(description="place in the queue of its version, 1 is next")
-    tries: int = Field(description="how often a worker has taken it")
+    position: int | None = Field(
+        description="Position in the queue of its version; 1 is claimed next."
+    )
+    tries: int = Field(description="Number of times that a worker claimed the job.")
     worker: str | None
     error: ErrorDetail | None
     usage: UsageBody | None
-    choices: list[JobChoice] | None = Field(description="the answers, once it is done")
+    choices: list[JobChoice] | None = Field(description="Answers, present once the job is done.")
 
 
 class CancelledJob(BaseModel):
-    """What cancelling came to."""
+    """State of a job after a request to cancel it."""
 
     id: str
     object: Literal["job"] = "job"
-    state: State = Field(description="running: its worker has been told to stop")
+    state: State = Field(
+        description="running: the worker has been asked to stop and hasn't stopped yet."
+    )

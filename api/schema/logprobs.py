@@ -1,35 +1,47 @@
-"""Log-probabilities, under the model's distribution before bias, penalties and temperature."""
+"""Log-probabilities in responses.
+
+They describe the model's own distribution, before logit bias, penalties and temperature.
+"""
 
 from pydantic import BaseModel, Field
 
 
 class TopLogprob(BaseModel):
-    """A token that might have stood there."""
+    """Log-probability of one candidate token at a position."""
 
-    token: str = Field(description="its text, with U+FFFD for parts of characters")
+    token: str = Field(
+        description="Text of the token. Incomplete UTF-8 characters are written as U+FFFD."
+    )
     logprob: float
-    bytes: list[int] | None = Field(description="its text in UTF-8; null for a special token")
+    bytes: list[int] | None = Field(
+        description="UTF-8 bytes of the token's text; null for a special token."
+    )
 
 
 class ContentLogprob(TopLogprob):
-    """A token of the answer."""
+    """Log-probability of one token of the answer."""
 
-    top_logprobs: list[TopLogprob] = Field(description="the likeliest tokens, best first")
+    top_logprobs: list[TopLogprob] = Field(description="Most likely tokens, most likely first.")
 
 
 class ChatLogprobs(BaseModel):
-    """How likely the tokens of a chat's answer were."""
+    """Log-probabilities of the tokens of one chat answer."""
 
     content: list[ContentLogprob]
     refusal: None = None
 
 
 class TextLogprobs(BaseModel):
-    """How likely the tokens of a completion were; the lists are equally long."""
+    """Log-probabilities of the tokens of one completion. All lists have the same length."""
 
     tokens: list[str]
-    token_logprobs: list[float | None] = Field(description="null for a prompt's first token")
-    top_logprobs: list[dict[str, float] | None] = Field(
-        description="the likeliest tokens and the chosen one; null for a prompt's first token"
+    token_logprobs: list[float | None] = Field(
+        description="Log-probability of each token; null for the first token of the prompt."
     )
-    text_offset: list[int] = Field(description="characters of the choice's text before the token")
+    top_logprobs: list[dict[str, float] | None] = Field(
+        description="Most likely tokens and the selected token at each position; null for the "
+        "first token of the prompt."
+    )
+    text_offset: list[int] = Field(
+        description="Number of characters of the choice's text before each token."
+    )

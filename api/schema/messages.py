@@ -1,4 +1,4 @@
-"""The turns of a conversation, by role."""
+"""Messages of a chat request, by role."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,11 +14,16 @@ _TEXT_PART = {
     "required": ["type", "text"],
     "additionalProperties": False,
 }
-_OTHER_PARTS = ("image_url", "input_audio", "file", "refusal")
+_UNSUPPORTED_PARTS = ("image_url", "input_audio", "file", "refusal")
 
 
 def as_text(content: Any) -> Any:
-    """A message's content as one string; text parts are joined by line breaks."""
+    """Return a message's content as one string; text parts are joined by line breaks.
+
+    Raises:
+        ValueError: the content is neither a string nor a list of text parts.
+        PydanticCustomError: a part has a type that OpenAI's API has and this server doesn't.
+    """
     if isinstance(content, list) and content:
         return "\n".join(_part_text(part) for part in content)
     if not isinstance(content, str):
@@ -28,7 +33,7 @@ def as_text(content: Any) -> Any:
 
 def _part_text(part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in _OTHER_PARTS:
+    if kind in _UNSUPPORTED_PARTS:
         raise PydanticCustomError(
             ErrorCode.UNSUPPORTED_PARAMETER,
             'has a part of type "{kind}", which isn\'t supported; send text',
@@ -50,43 +55,45 @@ Content = Annotated[
 ]
 
 
-class _Turn(BaseModel):
+class _MessageBase(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str | None = Field(None, description="who speaks; some chat templates show it")
+    name: str | None = Field(
+        None, description="Name of the author. Some chat templates show it to the model."
+    )
 
 
-class SystemMessage(_Turn):
-    """What the model is to be; developer is another word for system."""
+class SystemMessage(_MessageBase):
+    """Instructions for the model. The roles developer and system are equivalent."""
 
     role: Literal["system", "developer"]
     content: Content
 
 
-class UserMessage(_Turn):
-    """What the user says."""
+class UserMessage(_MessageBase):
+    """Message from the user."""
 
     role: Literal["user"]
     content: Content
 
 
-class AssistantMessage(_Turn):
-    """What the model has said or called: at least one of both."""
+class AssistantMessage(_MessageBase):
+    """Earlier message from the model, with content, tool calls or both."""
 
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[ToolCall] | None = None
 
 
-class ToolMessage(_Turn):
-    """What a called tool came to."""
+class ToolMessage(_MessageBase):
+    """Result of a tool call."""
 
     role: Literal["tool"]
     content: Content
-    tool_call_id: str = Field(description="the id of the call")
+    tool_call_id: str = Field(description="Id of the call that this message answers.")
 
 
 Message = Annotated[
     SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
 ]
-"""One turn of the conversation."""
+"""One message of the conversation."""

@@ -1,4 +1,4 @@
-"""/v1/models: what is returned."""
+"""Responses of /v1/models."""
 
 from typing import Literal
 
@@ -6,18 +6,18 @@ from pydantic import BaseModel, Field
 
 
 class ModelCard(BaseModel):
-    """One name that the `model` field of a request can have."""
+    """One model that requests can name."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["lorikeet"] = "lorikeet"
-    root: str = Field(description="where an adapter's weights come from; a base model's own id")
-    parent: str | None = Field(description="an adapter's base model")
+    root: str = Field(description="Source of an adapter's weights. For the base model, its own id.")
+    parent: str | None = Field(description="For an adapter, the name of the base model.")
 
 
 class ModelList(BaseModel):
-    """Everything that is served: the base model first, then the adapters by name."""
+    """All models: the base model first, then the adapters by name."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

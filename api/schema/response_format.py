@@ -1,4 +1,4 @@
-"""`response_format`: what form an answer takes."""
+"""The request field `response_format`, which constrains answers to JSON."""
 
 import json
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +10,11 @@ ANY_OBJECT = '{"type":"object"}'
 
 
 def as_json_text(schema: Any) -> Any:
-    """A JSON Schema as compact JSON, its properties in the order in which they were sent."""
+    """Return a JSON Schema as compact JSON, with its properties in the client's order.
+
+    Raises:
+        ValueError: the schema isn't an object, isn't valid JSON, or is too large.
+    """
     if not isinstance(schema, dict):
         raise ValueError("must be an object")
     try:
@@ -18,7 +22,7 @@ def as_json_text(schema: Any) -> Any:
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except ValueError:
-        raise ValueError("can't have NaN or an infinity in it") from None
+        raise ValueError("can't contain NaN or an infinity") from None
     if len(text.encode()) > MAX_SCHEMA_BYTES:
         raise ValueError(f"can have at most {MAX_SCHEMA_BYTES} bytes as compact JSON")
     return text
@@ -29,7 +33,7 @@ class _Strict(BaseModel):
 
 
 class NamedSchema(_Strict):
-    """The schema of an answer."""
+    """JSON Schema that an answer must satisfy."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
@@ -37,25 +41,31 @@ class NamedSchema(_Strict):
         str,
         BeforeValidator(as_json_text),
         WithJsonSchema({"type": "object", "additionalProperties": True}),
-    ] = Field(alias="schema", description="JSON Schema, draft 2020-12")
-    strict: bool | None = Field(None, description="a schema is always enforced")
+    ] = Field(alias="schema", description="JSON Schema, draft 2020-12.")
+    strict: bool | None = Field(
+        None, description="Has no effect: the server always enforces the schema."
+    )
 
 
 class ResponseFormat(_Strict):
-    """Any text, any JSON object, or JSON that is valid under a schema."""
+    """Format of the answers: any text, any JSON object, or JSON that satisfies a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: NamedSchema | None = Field(None, description="with type json_schema, only there")
+    json_schema: NamedSchema | None = Field(
+        None, description="Required with the type json_schema, and only allowed with it."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("json_schema belongs to the type json_schema, which needs it")
+            raise ValueError(
+                "json_schema is required with the type json_schema, and only allowed with it"
+            )
         return self
 
     @property
     def schema_text(self) -> str | None:
-        """What an answer must be valid under, as JSON; None if it may be any text."""
+        """JSON Schema that answers must satisfy, as JSON text; None allows any text."""
         if self.json_schema is not None:
             return self.json_schema.schema_
         return ANY_OBJECT if self.type == "json_object" else None

@@ -1,4 +1,4 @@
-"""Tools in requests and answers."""
+"""Tools in requests, and tool calls in messages and answers."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,61 +12,80 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from api.http.json_depth import MAX_DEPTH, is_deep
-
 MAX_TOOLS = 128
+MAX_DEPTH = 100
+"""Maximum nesting of JSON that clients define freely. orjson writes at most 254 levels."""
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
 _MODES = ("none", "auto", "required")
+
+
+def is_deep(value: Any, max_depth: int = MAX_DEPTH) -> bool:
+    """Return whether lists and objects in `value` are nested in more than `max_depth` levels."""
+    if not isinstance(value, dict | list):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return max_depth == 0 or any(is_deep(child, max_depth - 1) for child in children)
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def of_an_object(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema of objects, as arguments have names."""
+def check_parameters(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a function's arguments unchanged.
+
+    Raises:
+        ValueError: the schema doesn't describe an object, or is nested too deeply.
+    """
     if schema.get("type", "object") != "object":
-        raise ValueError('must have the type "object": arguments have names')
+        raise ValueError('must have the type "object", because arguments are passed by name')
     if is_deep(schema):
         raise ValueError(f"can't be nested in more than {MAX_DEPTH} levels")
     return schema
 
 
 class FunctionDefinition(_Strict):
-    """A function of the client's."""
+    """Function that the client offers to the model."""
 
     name: str = Field(pattern=NAME_PATTERN)
     description: str | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(of_an_object)] | None = Field(
-        None, description="JSON Schema of the arguments, an object; by default there are none"
+    parameters: Annotated[dict[str, Any], AfterValidator(check_parameters)] | None = Field(
+        None,
+        description="JSON Schema of the arguments, an object. By default the function has none.",
     )
     strict: bool | None = Field(
-        None, description="arguments follow the schema, which holds when a call is required"
+        None,
+        description="Asks that arguments satisfy the schema. The server enforces it only if "
+        "tool_choice requires a call.",
     )
 
 
 class Tool(_Strict):
-    """Something that the model may call."""
+    """Tool that the model may call."""
 
     type: Literal["function"]
     function: FunctionDefinition
 
 
 class NamedFunction(_Strict):
-    """Names one of the tools."""
+    """Name of one of the tools of the request."""
 
     name: str
 
 
 class NamedTool(_Strict):
-    """The one tool that must be called."""
+    """Value of `tool_choice` that names the tool to call."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
 def as_tool_choice(value: Any) -> Any:
-    """One of the modes, or an object that names a tool."""
+    """Return `tool_choice` as a mode or a `NamedTool`.
+
+    Raises:
+        ValueError: the value is neither.
+    """
     if value is None or value in _MODES:
         return value
     try:
@@ -104,18 +123,20 @@ ToolChoiceField = Annotated[
         }
     ),
 ]
-"""Whether tools are called: by default auto, without tools none."""
+"""Whether the model may or must call tools. Defaults to auto with tools, and to none without."""
 
 
 class CalledFunction(_Strict):
-    """Which function, with what."""
+    """Function of a call, and its arguments."""
 
     name: str
-    arguments: str = Field(description="a JSON object, as text that the model wrote: check it")
+    arguments: str = Field(
+        description="Arguments as JSON text that the model wrote. Clients must validate it."
+    )
 
 
 class ToolCall(_Strict):
-    """A call of a tool by the model."""
+    """Call of a tool by the model."""
 
     id: str
     type: Literal["function"]

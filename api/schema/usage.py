@@ -1,18 +1,19 @@
-"""Token counts, as OpenAI's clients read them."""
+"""Token counts in responses, in OpenAI's format."""
 
 from pydantic import BaseModel, Field
 
 
 class PromptTokensDetails(BaseModel):
-    """What is known of the prompt's tokens."""
+    """Breakdown of the prompt tokens."""
 
     cached_tokens: int = Field(
-        description="those that an earlier request of the same adapter and tenant began with"
+        description="Prompt tokens that were reused from an earlier request of the same tenant "
+        "and adapter with the same prefix."
     )
 
 
 class UsageBody(BaseModel):
-    """Tokens of one request, over all its answers."""
+    """Token counts of one request, over all its answers."""
 
     prompt_tokens: int
     total_tokens: int

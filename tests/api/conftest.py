@@ -1,12 +1,15 @@
-"""Fixtures of the front end's tests: a pool with models, a worker, a server and its clients."""
+"""Fixtures for a pool with models, a worker, a server and its clients."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 import openai
 import pytest
-from api_support import RunningApp, ScriptedWorker, register_models, running_app
+from adapter_readers import Reader, reading
+from api_support import RunningApp, ScriptedWorker, client_of, register_models, running_app
 
+from api.app import create_app
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -49,3 +52,24 @@ async def client(server: RunningApp) -> AsyncIterator[openai.AsyncOpenAI]:
         api_key="none", base_url=f"{server.url}/v1", max_retries=0, timeout=20
     ) as client:
         yield client
+
+
+@pytest.fixture
+async def direct(settings: ApiSettings, registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that calls the app without a network."""
+    async with client_of(create_app(settings)) as client:
+        yield client
+
+
+@pytest.fixture
+async def readers(redis: Redis, keys: Keys) -> AsyncIterator[Callable[..., Any]]:
+    """A function that starts workers which answer inspections."""
+    async with reading(redis, keys) as start:
+        yield start
+
+
+@pytest.fixture
+async def reader(readers: Any, registry: Registry) -> Reader:
+    """A worker that answers inspections."""
+    one: Reader = await readers()
+    return one

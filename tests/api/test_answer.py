@@ -1,4 +1,4 @@
-"""How the end of a job reaches its client, before and after the job was admitted."""
+"""Errors, cancellation, keep-alive comments and resumption of answers."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import json
 import httpx
 import openai
 import pytest
-from api_support import RunningApp, ScriptedWorker, running_app, until
+from api_support import RunningApp, ScriptedWorker, running_app, sse_text, until
 from openai.types.chat import ChatCompletionMessageParam
 
 from api import answer
@@ -15,11 +15,14 @@ from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 BODY = {"model": "extract", "messages": MESSAGES}
+STREAM = {**BODY, "stream": True}
+STOP = FinishReason.STOP
 TOO_LONG = JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message="too long", param="messages")
 URL = "/v1/chat/completions"
 
@@ -45,7 +48,7 @@ async def test_an_error_before_the_job_is_admitted_is_an_http_status(
 async def test_an_error_in_a_stream_is_an_event(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json={**BODY, "stream": True}))
+    request = asyncio.create_task(http.post(URL, json=STREAM))
     job = await worker.take()
     await worker.admit(job)
     await worker.tokens(job, 0, (1,), "begun")
@@ -72,7 +75,7 @@ async def test_openais_client_raises_an_error_from_a_stream(
             pass
 
 
-async def test_an_error_after_admission_is_still_a_status_of_a_whole_answer(
+async def test_an_error_after_admission_is_a_status_if_the_answer_is_not_streamed(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=BODY))
@@ -87,17 +90,20 @@ async def test_an_error_after_admission_is_still_a_status_of_a_whole_answer(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_deadline_that_passes_is_a_504_and_cancels_the_job_even_without_a_worker(
-    settings: ApiSettings, registry: Registry, queue: Queue, stream: bool
+    settings: ApiSettings, registry: Registry, views: PoolViews, stream: bool
 ) -> None:
-    hurried = settings.model_copy(update={"deadline_s": 0.3})
-    async with running_app(hurried) as running, httpx.AsyncClient(base_url=running.url) as http:
+    short_deadline = settings.model_copy(update={"deadline_s": 0.3})
+    async with (
+        running_app(short_deadline) as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
         response = await http.post(URL, json={**BODY, "stream": stream})
         assert response.status_code == 504
         assert response.json()["error"]["code"] == "deadline_exceeded"
         job_id = JobId(response.headers["x-lorikeet-job"])
         while (await http.get(f"/v1/jobs/{job_id}")).json()["state"] == "queued":
             pass
-    view = await queue.job_view(job_id)
+    view = await views.job(job_id)
     assert view is not None
     assert view.error is not None
     assert (view.state, view.error.code) == (JobState.CANCELLED, ErrorCode.DEADLINE_EXCEEDED)
@@ -106,9 +112,12 @@ async def test_a_deadline_that_passes_is_a_504_and_cancels_the_job_even_without_
 async def test_a_deadline_that_passes_in_a_stream_is_an_event(
     settings: ApiSettings, worker: ScriptedWorker
 ) -> None:
-    hurried = settings.model_copy(update={"deadline_s": 0.5})
-    async with running_app(hurried) as running, httpx.AsyncClient(base_url=running.url) as http:
-        request = asyncio.create_task(http.post(URL, json={**BODY, "stream": True}))
+    short_deadline = settings.model_copy(update={"deadline_s": 0.5})
+    async with (
+        running_app(short_deadline) as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
+        request = asyncio.create_task(http.post(URL, json=STREAM))
         job = await worker.take()
         await worker.admit(job)
         response = await request
@@ -116,7 +125,7 @@ async def test_a_deadline_that_passes_in_a_stream_is_an_event(
         assert (await worker.mail()).job == job.job.id
 
 
-async def test_a_full_queue_is_a_429_that_says_when_to_come_back(
+async def test_a_full_queue_is_a_429_with_retry_after(
     settings: ApiSettings, registry: Registry
 ) -> None:
     small = settings.model_copy(update={"max_waiting": 1})
@@ -134,12 +143,12 @@ async def test_a_full_queue_is_a_429_that_says_when_to_come_back(
 
 async def until_waiting(running: RunningApp, number: int) -> None:
     async with asyncio.timeout(10):
-        while (await running.context.queue.counts()).waiting != number:
+        while (await running.context.views.counts()).waiting != number:
             pass
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_while_its_job_waits_cancels_it(
+async def test_disconnecting_cancels_a_waiting_job(
     server: RunningApp, http: httpx.AsyncClient, stream: bool
 ) -> None:
     request = asyncio.create_task(http.post(URL, json={**BODY, "stream": stream}))
@@ -150,7 +159,7 @@ async def test_a_client_that_leaves_while_its_job_waits_cancels_it(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_while_its_job_runs_stops_the_worker(
+async def test_disconnecting_cancels_a_running_job(
     http: httpx.AsyncClient, worker: ScriptedWorker, stream: bool
 ) -> None:
     request = asyncio.create_task(http.post(URL, json={**BODY, "stream": stream}))
@@ -176,11 +185,11 @@ async def test_openais_client_closing_its_stream_stops_the_worker(
     assert (await worker.mail()).job == job.job.id
 
 
-async def test_a_stream_with_nothing_to_show_sends_its_headers_and_comments(
+async def test_a_stream_without_chunks_sends_its_headers_and_comments(
     http: httpx.AsyncClient, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answer, "KEEP_ALIVE_S", 0.05)
-    async with http.stream("POST", URL, json={**BODY, "stream": True}) as response:
+    async with http.stream("POST", URL, json=STREAM) as response:
         assert response.status_code == 200
         lines = response.aiter_lines()
         assert await anext(lines) == ": keep-alive"
@@ -191,7 +200,7 @@ async def test_a_stream_with_nothing_to_show_sends_its_headers_and_comments(
     assert rest[1] == "data: [DONE]"
 
 
-async def test_comments_do_not_disturb_openais_client(
+async def test_openais_client_ignores_comments(
     client: openai.AsyncOpenAI, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answer, "KEEP_ALIVE_S", 0.02)
@@ -205,7 +214,7 @@ async def test_comments_do_not_disturb_openais_client(
     assert "".join(texts) == "hello"
 
 
-async def test_a_finish_reason_of_length_is_told(
+async def test_the_finish_reason_length_is_returned(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
@@ -215,3 +224,73 @@ async def test_a_finish_reason_of_length_is_told(
     await worker.tokens(job, 0, (1,), "cut", FinishReason.LENGTH)
     await worker.finish(job)
     assert (await request).choices[0].finish_reason == "length"
+
+
+@pytest.fixture
+async def other(queue: Queue, worker: ScriptedWorker) -> ScriptedWorker:
+    return await ScriptedWorker.start(queue)
+
+
+async def test_a_stream_continues_on_the_next_worker_where_the_first_one_stopped(
+    http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker, other: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=STREAM))
+    job = await worker.take()
+    await worker.admit(job)
+    await worker.tokens(job, 0, (1,), "one")
+    await queue.release(worker.id, [job.job.id])
+    moved = await other.take()
+    assert (moved.job.id, moved.try_) == (job.job.id, 2)
+    await other.admit(moved)
+    await other.tokens(moved, 1, (2,), " two", STOP)
+    await other.finish(moved)
+    assert sse_text(await request) == "one two"
+
+
+async def test_events_that_a_worker_publishes_after_releasing_the_job_are_dropped(
+    http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker, other: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=STREAM))
+    job = await worker.take()
+    await worker.tokens(job, 0, (1,), "one")
+    await queue.release(worker.id, [job.job.id])
+    await worker.tokens(job, 1, (9,), " late")
+    moved = await other.take()
+    await other.tokens(moved, 1, (2,), " two", STOP)
+    await other.finish(moved)
+    assert sse_text(await request) == "one two"
+
+
+async def test_a_worker_that_diverges_ends_the_stream_and_is_counted(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    queue: Queue,
+    worker: ScriptedWorker,
+    other: ScriptedWorker,
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=STREAM))
+    job = await worker.take()
+    await worker.tokens(job, 0, (1, 2), "one")
+    await queue.release(worker.id, [job.job.id])
+    moved = await other.take()
+    await other.tokens(moved, 1, (9,), "other")
+    response = await request
+    assert sse_text(response) == "one"
+    assert "resume_diverged" in response.text
+    assert response.text.endswith("data: [DONE]\n\n")
+    assert (await other.mail()).job == job.job.id
+    await until(
+        lambda: b"lorikeet_resume_diverged_total 1.0" in server.context.metrics.exposition(None)
+    )
+
+
+async def test_lost_tokens_are_read_from_the_checkpoints(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=STREAM))
+    job = await worker.take()
+    await worker.tokens(job, 0, (1,), "a", checkpoint=True)
+    await worker.tokens(job, 1, (2, 3), "bc", is_lost=True, checkpoint=True)
+    await worker.tokens(job, 3, (4,), "d", STOP)
+    await worker.finish(job)
+    assert sse_text(await request) == "abcd"

@@ -1,4 +1,4 @@
-"""The front end as a process."""
+"""The front end as a process: start, errors and signals."""
 
 import asyncio
 import os
@@ -38,13 +38,13 @@ def api_process(*args: str) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-def test_without_redis_the_start_fails_with_one_clear_error() -> None:
+def test_without_redis_the_start_fails_with_an_error() -> None:
     settings = ApiSettings(redis_url="redis://127.0.0.1:1/0", port=0)
     with pytest.raises(RedisUnavailable, match=r"no Redis at redis://127\.0\.0\.1:1/0"):
         run_api(settings)
 
 
-def test_a_port_that_is_taken_is_named(redis_url: str) -> None:
+def test_the_error_for_a_port_in_use_names_the_port(redis_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"can't listen on 127.0.0.1:{port}"):
@@ -64,7 +64,7 @@ async def test_a_signal_ends_the_process_cleanly(
         assert "api_stopped" in process.stdout.read()
 
 
-async def test_an_answer_that_runs_when_the_signal_comes_is_finished_first(
+async def test_a_running_answer_is_finished_after_the_signal(
     redis_url: str, pool: str, worker: ScriptedWorker
 ) -> None:
     port = free_port()

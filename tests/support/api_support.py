@@ -1,4 +1,4 @@
-"""The front end as its tests run it: a real server, and a worker that does what it is told."""
+"""A real server and a scripted worker for tests of the front end."""
 
 import asyncio
 import socket
@@ -12,21 +12,25 @@ import httpx
 import orjson
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
 from api.context import Context
+from api.metrics.metrics import Metrics
+from api.metrics.pool_metrics import PoolSnapshot
 from api.server import http_config
 from shared.errors import JobError
+from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.events import Admitted, End, Tokens
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.queue_replies import Mail, MailKind
 from shared.protocol.results import Choice, FinishReason, Result, Usage
 from shared.protocol.tools import ToolForm
 from shared.protocol.workers import WorkerInfo
 from shared.settings import ApiSettings
 from shared.store.queue import Queue
-from shared.store.queue_replies import Mail
-from shared.store.registry import Adapter, BaseModel, Registry
+from shared.store.registry import Registry
 
 BASE = BaseModel(
     name="tiny/base",
@@ -63,16 +67,16 @@ async def register_models(registry: Registry) -> None:
 
 
 async def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
-    """Wait for `condition`; fails when it takes too long."""
+    """Wait until `condition` is true, and fail after `deadline_s`."""
     end = time.monotonic() + deadline_s
     while not condition():
-        assert time.monotonic() < end, "the condition didn't come true"
+        assert time.monotonic() < end, "the condition didn't become true in time"
         await asyncio.sleep(0.005)
 
 
 @dataclass
 class ScriptedWorker:
-    """Claims jobs through the real queue, and publishes what the test says."""
+    """Worker that claims jobs from the real queue and publishes what the test asks for."""
 
     queue: Queue
     id: WorkerId
@@ -85,7 +89,7 @@ class ScriptedWorker:
         return worker
 
     async def take(self) -> ClaimedJob:
-        """The next job, as soon as there is one."""
+        """Wait for the next job and claim it."""
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             claim = await self.queue.claim(
@@ -99,7 +103,7 @@ class ScriptedWorker:
             if claim.jobs:
                 return claim.jobs[0]
             await self.queue.wait(self.id, timeout_s=0.5)
-        raise AssertionError("no job came")
+        raise AssertionError("no job arrived")
 
     async def admit(self, job: ClaimedJob) -> None:
         event = Admitted(job=job.job.id, try_=job.try_, prompt_tokens=USAGE.prompt_tokens)
@@ -117,7 +121,7 @@ class ScriptedWorker:
         is_lost: bool = False,
         checkpoint: bool = False,
     ) -> None:
-        """Publish tokens of a choice; a lost event reaches the checkpoints at most."""
+        """Publish tokens of a choice. A lost event isn't sent, but may be in the checkpoints."""
         event = Tokens(
             job=job.job.id,
             try_=job.try_,
@@ -131,7 +135,7 @@ class ScriptedWorker:
         await self.queue.publish(self.id, events, [event] if checkpoint else [])
 
     async def finish(self, job: ClaimedJob, *choices: Choice) -> None:
-        """End the job well."""
+        """End the job successfully."""
         end = End(job=job.job.id, try_=job.try_, state=JobState.DONE, usage=USAGE)
         result = Result(job=job.job.id, state=JobState.DONE, choices=choices, usage=USAGE)
         await self.queue.finish(self.id, end, result)
@@ -145,20 +149,20 @@ class ScriptedWorker:
         await self.queue.finish(self.id, end, result)
 
     async def answer(self, job: ClaimedJob, text: str = "hello", *, choice: int = 0) -> None:
-        """Show a whole answer of two tokens and end the job."""
+        """Publish a complete answer of two tokens and end the job."""
         await self.admit(job)
         await self.tokens(job, 0, (1,), text[:2], choice=choice)
         await self.tokens(job, 1, (2,), text[2:], FinishReason.STOP, choice=choice)
         await self.finish(job, Choice(text=text, finish=FinishReason.STOP, ids=(1, 2)))
 
     async def mail(self) -> Mail:
-        """The next message that isn't about new jobs."""
+        """Wait for the next message other than one about new jobs."""
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             mail = await self.queue.wait(self.id, timeout_s=0.5)
-            if mail and mail.kind != "job":
+            if mail and mail.kind is not MailKind.JOB:
                 return mail
-        raise AssertionError("no message came")
+        raise AssertionError("no message arrived")
 
 
 def worker_info() -> WorkerInfo:
@@ -189,7 +193,7 @@ class _Server(uvicorn.Server):
 
 @dataclass
 class RunningApp:
-    """An app that listens on `url`."""
+    """App that listens on `url`."""
 
     app: FastAPI
     url: str
@@ -203,7 +207,7 @@ class RunningApp:
 
 @asynccontextmanager
 async def running_app(settings: ApiSettings) -> AsyncIterator[RunningApp]:
-    """A real server in this event loop."""
+    """Run a real server in this event loop."""
     app = create_app(settings)
     listener = socket.create_server(("127.0.0.1", 0))
     server = _Server(http_config(app, settings, drain_s=1))
@@ -219,7 +223,7 @@ async def running_app(settings: ApiSettings) -> AsyncIterator[RunningApp]:
 
 @asynccontextmanager
 async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that calls the started app directly, without a network."""
+    """Start the app and return a client that calls it without a network."""
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -229,11 +233,34 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def sse_text(response: httpx.Response) -> str:
-    """The text of a chat stream's first choice."""
+    """Return the text of the first choice of a chat stream."""
     data = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
     chunks = [orjson.loads(event) for event in data if event not in ("[DONE]", ": keep-alive")]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk.get("choices")]
     return "".join(delta.get("content", "") for delta in deltas)
+
+
+def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
+    """Return the status of an error response, and `code` and `param` of its body."""
+    error = reply.json()["error"]
+    return reply.status_code, error["code"], error["param"]
+
+
+def metric_samples(
+    metrics: Metrics, pool: PoolSnapshot | None = None
+) -> dict[tuple[str, ...], float]:
+    """Return the value of each sample by its name and the values of its labels."""
+    families = text_string_to_metric_families(metrics.exposition(pool).decode())
+    return {(s.name, *s.labels.values()): s.value for f in families for s in f.samples}
+
+
+async def waiting_job(server: RunningApp) -> str:
+    """Wait until one job is in the queue, and return its id."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not (await server.context.views.counts()).waiting:
+            pass
+    (job_id,) = server.context.replies._inboxes
+    return job_id
 
 
 def free_port() -> int:

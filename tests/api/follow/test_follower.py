@@ -1,56 +1,53 @@
-"""The follower on a queue in memory: what it makes of gaps, silence and ends."""
+"""The follower with stored jobs and checkpoints in memory: gaps, silence, ends and outages."""
 
 import asyncio
 from typing import Any, cast
 
 import pytest
 from api_support import until
+from followed_job import ADMITTED, ID, RETRY, STOP, USAGE, done, end, followed_job, tokens
 
 from api.follow import follower
-from api.follow.follower import Follower, Step
+from api.follow.follow_state import Update
+from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, max_events
 from api.follow.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
-from shared.protocol.events import Admitted, End, Retry, Tokens
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
-from shared.protocol.results import Choice, FinishReason, Result, Usage
-from shared.store.pool_views import JobView
-from shared.store.queue import Queue
-
-ID = JobId("j")
-STOP = FinishReason.STOP
-USAGE = Usage(prompt_tokens=3, completion_tokens=2)
+from shared.protocol.events import Tokens
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.jobs import Job, JobState
+from shared.protocol.results import Result
+from shared.store.pool_views import JobView, PoolViews
 
 
-class FakeQueue:
-    """What the follower looks at."""
+class FakeViews:
+    """Stands in for `PoolViews` and for the reader of checkpoints."""
 
     def __init__(self) -> None:
         self.stored: Result | None = None
         self.state: JobState | None = JobState.RUNNING
         self.error: JobError | None = None
-        self.is_away = False
+        self.is_unavailable = False
         self.checkpoints: tuple[Tokens, ...] = ()
-        self.num_looks = 0
+        self.num_job_reads = 0
 
     async def result(self, job_id: JobId) -> Result | None:
-        self._answer()
+        self._raise_if_unavailable()
         return self.stored
 
-    async def job_view(self, job_id: JobId) -> JobView | None:
-        self.num_looks += 1
-        self._answer()
+    async def job(self, job_id: JobId) -> JobView | None:
+        self.num_job_reads += 1
+        self._raise_if_unavailable()
         state = self.stored.state if self.stored else self.state
         return view(state, self.error) if state else None
 
-    async def shown(self, job_id: JobId) -> tuple[Tokens, ...]:
-        self._answer()
+    async def read_checkpoints(self, job_id: JobId) -> tuple[Tokens, ...]:
+        self._raise_if_unavailable()
         return self.checkpoints
 
-    def _answer(self) -> None:
-        if self.is_away:
-            raise RedisUnavailable("away")
+    def _raise_if_unavailable(self) -> None:
+        if self.is_unavailable:
+            raise RedisUnavailable("unavailable")
 
 
 def view(state: JobState, error: JobError | None) -> JobView:
@@ -68,41 +65,6 @@ def view(state: JobState, error: JobError | None) -> JobView:
     )
 
 
-def job(n: int = 1, deadline_ms: int = 20_000) -> Job:
-    return Job(
-        id=ID,
-        endpoint=Endpoint.CHAT,
-        model="m",
-        version=AdapterVersion("m@1"),
-        sampling=SamplingParams(seed=1, n=n),
-        created_s=0,
-        deadline_ms=deadline_ms,
-        cost=1,
-        reply_to=ApiId("api"),
-    )
-
-
-def tokens(
-    index: int,
-    ids: tuple[int, ...],
-    text: str,
-    finish: FinishReason | None = None,
-    try_: int = 1,
-    choice: int = 0,
-) -> Tokens:
-    return Tokens(job=ID, try_=try_, choice=choice, index=index, ids=ids, text=text, finish=finish)
-
-
-def end(state: JobState = JobState.DONE, error: JobError | None = None, try_: int = 1) -> End:
-    usage = USAGE if state is JobState.DONE else None
-    return End(job=ID, try_=try_, state=state, usage=usage, error=error)
-
-
-def done(text: str, *ids: int) -> Result:
-    choices = (Choice(text=text, finish=STOP, ids=ids),)
-    return Result(job=ID, state=JobState.DONE, choices=choices, usage=USAGE)
-
-
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "SILENCE_S", 0.02)
@@ -110,8 +72,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def queue() -> FakeQueue:
-    return FakeQueue()
+def views() -> FakeViews:
+    return FakeViews()
 
 
 @pytest.fixture
@@ -119,15 +81,15 @@ def inbox() -> Inbox:
     return Inbox(num_choices=1)
 
 
-def follow(queue: FakeQueue, inbox: Inbox, of: Job | None = None) -> Follower:
-    return Follower(of or job(), inbox, cast(Queue, queue), queue.shown)
+def follow(views: FakeViews, inbox: Inbox, of: Job | None = None) -> Follower:
+    return Follower(of or followed_job(), inbox, cast(PoolViews, views), views.read_checkpoints)
 
 
 async def text_of(following: Follower) -> str:
-    """All text until the job is done."""
+    """Return all text until the job is done."""
     text = ""
     while not following.is_done:
-        text += "".join(s.text for s in await following.steps(1) if isinstance(s, Delta))
+        text += "".join(u.text for u in await following.updates(1) if isinstance(u, Delta))
     return text
 
 
@@ -137,102 +99,108 @@ async def failure_of(following: Follower) -> ErrorCode:
     return caught.value.error.code
 
 
-async def test_events_become_steps_and_the_end_tells_the_usage(
-    queue: FakeQueue, inbox: Inbox
+async def test_events_become_updates_and_the_end_has_the_usage(
+    views: FakeViews, inbox: Inbox
 ) -> None:
-    following = follow(queue, inbox)
-    inbox.put(Admitted(job=ID, try_=1, prompt_tokens=3))
+    following = follow(views, inbox)
+    inbox.put(ADMITTED)
     inbox.put(tokens(0, (1,), "a", STOP))
-    steps: list[Step] = await following.steps(1)
-    assert steps == [Admitted(job=ID, try_=1, prompt_tokens=3), Delta(0, "a", STOP)]
+    updates: list[Update] = await following.updates(1)
+    assert updates == [ADMITTED, Delta(0, "a", STOP)]
     inbox.put(end())
-    assert await following.steps(1) == []
+    assert await following.updates(1) == []
     assert following.usage == USAGE
 
 
-async def test_nothing_comes_within_the_patience(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follow(queue, inbox)
-    assert await following.steps(0.01) == []
-    assert not following.is_ended
+async def test_without_updates_the_call_returns_after_its_timeout(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    following = follow(views, inbox)
+    assert await following.updates(0.01) == []
+    assert not following.has_ended
 
 
-async def test_what_came_before_an_error_is_shown_before_it(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follow(queue, inbox)
+async def test_updates_before_an_error_are_returned_before_it(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    following = follow(views, inbox)
     inbox.put(tokens(0, (1,), "a"))
     inbox.put(end(JobState.FAILED, JobError(code=ErrorCode.INTERNAL, message="broken")))
-    assert await following.steps(1) == [Delta(0, "a", None)]
+    assert await following.updates(1) == [Delta(0, "a", None)]
     with pytest.raises(JobFailed, match="broken"):
-        await following.steps(1)
-    assert following.is_ended
+        await following.updates(1)
+    assert following.has_ended
 
 
-async def test_a_gap_is_refilled_from_the_checkpoints(queue: FakeQueue, inbox: Inbox) -> None:
-    queue.checkpoints = (tokens(0, (1, 2), "ab"),)
+async def test_a_gap_is_closed_by_the_checkpoints(views: FakeViews, inbox: Inbox) -> None:
+    views.checkpoints = (tokens(0, (1, 2), "ab"),)
     for event in (tokens(0, (1,), "a"), tokens(2, (3,), "c", STOP), end()):
         inbox.put(event)
-    assert await text_of(follow(queue, inbox)) == "abc"
+    assert await text_of(follow(views, inbox)) == "abc"
 
 
-async def test_a_gap_stays_open_until_the_checkpoints_reach_over_it(
-    queue: FakeQueue, inbox: Inbox
+async def test_a_gap_stays_open_until_the_checkpoints_have_its_tokens(
+    views: FakeViews, inbox: Inbox
 ) -> None:
-    following = follow(queue, inbox)
+    following = follow(views, inbox)
     inbox.put(tokens(1, (2,), "b"))
-    assert await following.steps(0.05) == []
-    queue.checkpoints = (tokens(0, (1,), "a"),)
-    assert await following.steps(1) == [Delta(0, "a", None), Delta(0, "b", None)]
+    assert await following.updates(0.05) == []
+    views.checkpoints = (tokens(0, (1,), "a"),)
+    assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
 
 
-async def test_a_gap_waits_for_redis(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follow(queue, inbox)
-    queue.checkpoints, queue.is_away = (tokens(0, (1,), "a"),), True
+async def test_a_gap_stays_open_while_redis_is_unavailable(views: FakeViews, inbox: Inbox) -> None:
+    following = follow(views, inbox)
+    views.checkpoints, views.is_unavailable = (tokens(0, (1,), "a"),), True
     inbox.put(tokens(1, (2,), "b"))
-    assert await following.steps(0.05) == []
-    queue.is_away = False
-    assert await following.steps(1) == [Delta(0, "a", None), Delta(0, "b", None)]
+    assert await following.updates(0.05) == []
+    views.is_unavailable = False
+    assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
 
 
-async def test_a_gap_at_the_end_is_filled_from_the_result(queue: FakeQueue, inbox: Inbox) -> None:
-    queue.stored = done("abc", 1, 2, 3)
+async def test_a_gap_at_the_end_is_closed_by_the_result(views: FakeViews, inbox: Inbox) -> None:
+    views.stored = done("abc", 1, 2, 3)
     for event in (tokens(0, (1,), "a"), end()):
         inbox.put(event)
-    assert await text_of(follow(queue, inbox)) == "abc"
+    assert await text_of(follow(views, inbox)) == "abc"
 
 
-async def test_an_end_with_a_gap_waits_for_redis(queue: FakeQueue, inbox: Inbox) -> None:
-    queue.stored, queue.is_away = done("abc", 1, 2, 3), True
-    following = follow(queue, inbox)
+async def test_an_end_with_a_gap_is_completed_after_an_outage(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    views.stored, views.is_unavailable = done("abc", 1, 2, 3), True
+    following = follow(views, inbox)
     inbox.put(end())
-    assert await following.steps(0.05) == []
-    queue.is_away = False
+    assert await following.updates(0.05) == []
+    views.is_unavailable = False
     assert await text_of(following) == "abc"
 
 
-async def test_after_silence_the_result_is_looked_up(queue: FakeQueue, inbox: Inbox) -> None:
-    queue.stored = done("abc", 1, 2, 3)
+async def test_after_silence_the_result_is_looked_up(views: FakeViews, inbox: Inbox) -> None:
+    views.stored = done("abc", 1, 2, 3)
     inbox.put(tokens(0, (1,), "a"))
-    assert await text_of(follow(queue, inbox)) == "abc"
+    assert await text_of(follow(views, inbox)) == "abc"
 
 
-async def test_silence_of_a_running_job_is_waited_out(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follow(queue, inbox)
-    waiting = asyncio.create_task(following.steps(5))
-    await until(lambda: queue.num_looks >= 3)
+async def test_a_silent_running_job_is_waited_for(views: FakeViews, inbox: Inbox) -> None:
+    following = follow(views, inbox)
+    waiting = asyncio.create_task(following.updates(5))
+    await until(lambda: views.num_job_reads >= 3)
     inbox.put(tokens(0, (1,), "a"))
     assert await waiting == [Delta(0, "a", None)]
 
 
-async def test_a_job_that_redis_does_not_know_is_lost(queue: FakeQueue, inbox: Inbox) -> None:
-    queue.state = None
-    assert await failure_of(follow(queue, inbox)) is ErrorCode.UNAVAILABLE
+async def test_a_job_that_redis_does_not_know_is_lost(views: FakeViews, inbox: Inbox) -> None:
+    views.state = None
+    assert await failure_of(follow(views, inbox)) is ErrorCode.UNAVAILABLE
 
 
 async def test_a_job_that_failed_silently_fails_with_its_error(
-    queue: FakeQueue, inbox: Inbox
+    views: FakeViews, inbox: Inbox
 ) -> None:
-    queue.state = JobState.DEAD
-    queue.error = JobError(code=ErrorCode.POISON_JOB, message="twice")
-    assert await failure_of(follow(queue, inbox)) is ErrorCode.POISON_JOB
+    views.state = JobState.DEAD
+    views.error = JobError(code=ErrorCode.POISON_JOB, message="twice")
+    assert await failure_of(follow(views, inbox)) is ErrorCode.POISON_JOB
 
 
 @pytest.mark.parametrize(
@@ -244,79 +212,79 @@ async def test_a_job_that_failed_silently_fails_with_its_error(
         (JobState.FAILED, ErrorCode.INTERNAL),
     ],
 )
-async def test_an_end_without_a_reason_is_told_by_its_state(
-    queue: FakeQueue, inbox: Inbox, state: JobState, code: ErrorCode
+async def test_the_error_of_an_end_without_one_depends_on_its_state(
+    views: FakeViews, inbox: Inbox, state: JobState, code: ErrorCode
 ) -> None:
     inbox.put(end(state))
-    assert await failure_of(follow(queue, inbox)) is code
+    assert await failure_of(follow(views, inbox)) is code
 
 
-async def test_the_deadline_ends_the_wait(queue: FakeQueue, inbox: Inbox) -> None:
-    following = follow(queue, inbox, job(deadline_ms=30))
+async def test_the_deadline_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
+    following = follow(views, inbox, followed_job(deadline_ms=30))
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
-    assert not following.is_ended
+    assert not following.has_ended
 
 
-async def test_the_deadline_holds_while_redis_is_away(queue: FakeQueue, inbox: Inbox) -> None:
-    queue.is_away = True
-    following = follow(queue, inbox, job(deadline_ms=60))
+async def test_the_deadline_applies_while_redis_is_unavailable(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    views.is_unavailable = True
+    following = follow(views, inbox, followed_job(deadline_ms=60))
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
 
 
-async def test_a_moved_job_goes_on_where_it_was_and_its_old_worker_is_ignored(
-    queue: FakeQueue, inbox: Inbox
+async def test_a_moved_job_resumes_and_events_of_its_old_worker_are_ignored(
+    views: FakeViews, inbox: Inbox
 ) -> None:
     events = (
         tokens(0, (1,), "a", try_=1),
-        Retry(job=ID, try_=1),
+        RETRY,
         tokens(1, (9,), "x", try_=1),
         tokens(1, (2,), "b", STOP, try_=2),
         end(try_=2),
     )
     for event in events:
         inbox.put(event)
-    assert await text_of(follow(queue, inbox)) == "ab"
+    assert await text_of(follow(views, inbox)) == "ab"
 
 
-async def test_the_end_of_a_job_that_was_cancelled_between_two_tries_counts(
-    queue: FakeQueue, inbox: Inbox
+async def test_the_end_of_a_job_cancelled_between_two_tries_is_accepted(
+    views: FakeViews, inbox: Inbox
 ) -> None:
-    inbox.put(Retry(job=ID, try_=1))
+    inbox.put(RETRY)
     inbox.put(end(JobState.CANCELLED, try_=1))
-    assert await failure_of(follow(queue, inbox)) is ErrorCode.CANCELLED
+    assert await failure_of(follow(views, inbox)) is ErrorCode.CANCELLED
 
 
-async def test_a_moved_job_that_contradicts_what_was_shown_ends(
-    queue: FakeQueue, inbox: Inbox
-) -> None:
+async def test_a_moved_job_that_diverges_ends(views: FakeViews, inbox: Inbox) -> None:
     inbox.put(tokens(0, (1, 2), "ab"))
     inbox.put(tokens(1, (9,), "x", try_=2))
-    following = follow(queue, inbox)
-    assert await following.steps(1) == [Delta(0, "ab", None)]
+    following = follow(views, inbox)
+    assert await following.updates(1) == [Delta(0, "ab", None)]
     assert await failure_of(following) is ErrorCode.RESUME_DIVERGED
 
 
-async def test_a_client_that_leaves_ends_the_wait(queue: FakeQueue, inbox: Inbox) -> None:
-    waiting = asyncio.create_task(follow(queue, inbox).steps(5))
+async def test_a_disconnected_client_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
+    waiting = asyncio.create_task(follow(views, inbox).updates(5))
     await asyncio.sleep(0)
-    inbox.client_gone()
+    inbox.mark_client_gone()
     with pytest.raises(ClientGone):
         await waiting
 
 
-async def test_of_more_tokens_than_fit_none_is_lost_or_shown_twice(
-    queue: FakeQueue, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+async def test_tokens_that_do_not_fit_are_neither_lost_nor_repeated(
+    views: FakeViews, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "SILENCE_S", 60)  # the newest event alone shows what is missing
+    monkeypatch.setattr(follower, "SILENCE_S", 60)  # only the newest event shows what is missing
     num = 3 * max_events(1)
-    following = follow(queue, inbox)
+    following = follow(views, inbox)
     for index in range(num):
         inbox.put(tokens(index, (index,), f"{index} ", STOP if index == num - 1 else None))
-    queue.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
-    text = "".join([s.text for s in await following.steps(1) if isinstance(s, Delta)])
+    views.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
+    text = "".join([u.text for u in await following.updates(1) if isinstance(u, Delta)])
     assert text == words(num - 5)
-    queue.checkpoints = (tokens(0, tuple(range(num)), words(num), STOP),)
-    text += "".join([s.text for s in await following.steps(1) if isinstance(s, Delta)])
+    views.checkpoints = (tokens(0, tuple(range(num)), words(num), STOP),)
+    text += "".join([u.text for u in await following.updates(1) if isinstance(u, Delta)])
     assert text == words(num)
     inbox.put(end())
     assert await text_of(following) == ""
@@ -326,34 +294,34 @@ def words(num: int) -> str:
     return "".join(f"{index} " for index in range(num))
 
 
-async def test_the_end_of_a_choice_that_didnt_fit_is_shown_while_the_job_goes_on(
-    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+async def test_the_end_of_a_choice_that_did_not_fit_arrives_while_the_job_runs(
+    views: FakeViews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SILENCE_S", 60)
     inbox = Inbox(num_choices=2)
-    following = follow(queue, inbox, job(n=2))
+    following = follow(views, inbox, followed_job(n=2))
     for index in range(max_events(2)):
         inbox.put(tokens(index, (index,), f"{index} ", choice=1))
     inbox.put(tokens(0, (1,), "a", choice=0))
     inbox.put(tokens(1, (2,), "b", STOP, choice=0))
     inbox.put(tokens(max_events(2), (3,), "last", choice=1))
-    queue.checkpoints = (tokens(0, (1, 2), "ab", STOP, choice=0),)
-    steps = [step for step in await following.steps(1) if isinstance(step, Delta)]
-    assert [s for s in steps if s.choice == 0] == [Delta(0, "ab", STOP)]
-    assert "".join(s.text for s in steps if s.choice == 1) == words(max_events(2)) + "last"
+    views.checkpoints = (tokens(0, (1, 2), "ab", STOP, choice=0),)
+    updates = [update for update in await following.updates(1) if isinstance(update, Delta)]
+    assert [u for u in updates if u.choice == 0] == [Delta(0, "ab", STOP)]
+    assert "".join(u.text for u in updates if u.choice == 1) == words(max_events(2)) + "last"
 
 
-async def test_what_is_held_while_a_gap_stays_open_is_bounded(
-    queue: FakeQueue, inbox: Inbox
+async def test_pending_events_are_bounded_while_a_gap_stays_open(
+    views: FakeViews, inbox: Inbox
 ) -> None:
-    following, num = follow(queue, inbox), 4 * max_events(1)
+    following, num = follow(views, inbox), 4 * max_events(1)
     for index in range(1, num):
         inbox.put(tokens(index, (index,), f"{index} "))
         if index % 10 == 0:
-            assert await following.steps(0.001) == []
-            assert len(following._held) <= max_events(1)
-    queue.checkpoints = (tokens(0, tuple(range(num - 1)), words(num - 1)),)
+            assert await following.updates(0.001) == []
+            assert len(following._progress.pending) <= max_events(1)
+    views.checkpoints = (tokens(0, tuple(range(num - 1)), words(num - 1)),)
     inbox.put(tokens(num, (num,), "last", STOP))
-    queue.stored = done(words(num) + "last", *range(num + 1))
+    views.stored = done(words(num) + "last", *range(num + 1))
     inbox.put(end())
     assert await text_of(following) == words(num) + "last"

@@ -1,4 +1,4 @@
-"""An inbox of a client that reads too little."""
+"""The inbox of a client that reads too slowly."""
 
 import pytest
 
@@ -18,14 +18,14 @@ def tokens(index: int, choice: int = 0) -> Tokens:
 
 
 def fill(inbox: Inbox, num_choices: int) -> list[Event]:
-    """As many tokens as fit."""
+    """Put as many token events as fit, and return them."""
     events: list[Event] = [tokens(index) for index in range(max_events(num_choices))]
     for event in events:
         inbox.put(event)
     return events
 
 
-async def test_all_that_fits_comes_out_once_and_in_order() -> None:
+async def test_events_that_fit_are_returned_once_and_in_order() -> None:
     inbox = Inbox(num_choices=1)
     events = fill(inbox, 1)
     assert await inbox.get(1) == events
@@ -33,7 +33,7 @@ async def test_all_that_fits_comes_out_once_and_in_order() -> None:
     assert fill(inbox, 1) == await inbox.get(1)
 
 
-async def test_of_tokens_that_dont_fit_the_newest_of_each_choice_is_kept() -> None:
+async def test_of_the_tokens_that_do_not_fit_the_newest_of_each_choice_are_kept() -> None:
     inbox = Inbox(num_choices=2)
     events = fill(inbox, 2)
     for index in range(1000, 2000):
@@ -44,7 +44,7 @@ async def test_of_tokens_that_dont_fit_the_newest_of_each_choice_is_kept() -> No
 
 
 @pytest.mark.parametrize("event", [ADMITTED, RETRY, END])
-async def test_what_isnt_tokens_always_fits_and_keeps_its_place(event: Event) -> None:
+async def test_events_other_than_tokens_always_fit_and_keep_their_order(event: Event) -> None:
     inbox = Inbox(num_choices=1)
     events = fill(inbox, 1)
     for index in (1000, 1001):

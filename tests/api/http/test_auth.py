@@ -1,4 +1,4 @@
-"""API keys: who is let in, and what tenants see of each other."""
+"""API keys: which requests are allowed, and the isolation of tenants."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 
-RED, BLUE, NAMELESS = "red-" + "r" * 20, "blue-" + "b" * 20, "nameless-" + "n" * 20
+RED, BLUE, UNNAMED = "red-" + "r" * 20, "blue-" + "b" * 20, "nameless-" + "n" * 20
 ADMIN, METRICS = "admin-" + "a" * 20, "metrics-" + "m" * 20
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
@@ -40,9 +40,9 @@ WRONG = [
 
 @pytest.fixture
 def settings(settings: ApiSettings) -> ApiSettings:
-    words = [f"red:{RED}", f"blue:{BLUE}", NAMELESS, f"admin:{ADMIN}"]
+    keys = [f"red:{RED}", f"blue:{BLUE}", UNNAMED, f"admin:{ADMIN}"]
     given = {
-        "api_keys": tuple(map(SecretStr, words)),
+        "api_keys": tuple(map(SecretStr, keys)),
         "metrics_key": SecretStr(METRICS),
         "max_waiting_tenant": 1,
     }
@@ -74,27 +74,27 @@ async def test_without_a_key_every_route_is_refused_in_openais_shape(
 async def test_a_wrong_key_is_refused_and_not_repeated(http: httpx.AsyncClient, sent: str) -> None:
     reply = await http.get("/v1/models", headers=[(b"authorization", sent.encode("latin-1"))])
     assert reply.status_code == 401
-    assert reply.json()["error"]["message"].startswith("this API key isn't known here; ")
+    assert reply.json()["error"]["message"].startswith("unknown API key; ")
     assert not [word for word in sent.split()[1:] if word in reply.text]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-@pytest.mark.parametrize("key", [RED, BLUE, NAMELESS])
-async def test_every_key_is_let_in(http: httpx.AsyncClient, scheme: str, key: str) -> None:
+@pytest.mark.parametrize("key", [RED, BLUE, UNNAMED])
+async def test_every_key_is_accepted(http: httpx.AsyncClient, scheme: str, key: str) -> None:
     headers = {"Authorization": f"{scheme} {key}"}
     assert (await http.get("/v1/models", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("key", [METRICS, ADMIN])
-async def test_metrics_are_for_their_own_key_and_administrators(
+async def test_the_metrics_key_and_administrators_can_read_metrics(
     http: httpx.AsyncClient, key: str
 ) -> None:
     reply = await http.get("/metrics", headers=bearer(key))
     assert (reply.status_code, "lorikeet_redis_up" in reply.text) == (200, True)
 
 
-@pytest.mark.parametrize("key", [RED, NAMELESS])
-async def test_metrics_arent_for_other_tenants(http: httpx.AsyncClient, key: str) -> None:
+@pytest.mark.parametrize("key", [RED, UNNAMED])
+async def test_other_tenants_cannot_read_metrics(http: httpx.AsyncClient, key: str) -> None:
     reply = await http.get("/metrics", headers=bearer(key))
     assert reply.status_code == 403
     assert reply.json()["error"]["code"] == "permission_denied"
@@ -103,16 +103,16 @@ async def test_metrics_arent_for_other_tenants(http: httpx.AsyncClient, key: str
     assert unknown.status_code == 401
 
 
-async def test_the_metrics_key_opens_nothing_else(http: httpx.AsyncClient) -> None:
+async def test_the_metrics_key_gives_no_other_access(http: httpx.AsyncClient) -> None:
     for method, path in ROUTES:
         if path != "/metrics":
             reply = await http.request(method, path, headers=bearer(METRICS))
             assert (path, reply.status_code) == (path, 401)
-    stranger = await http.get("/openapi.json", headers=bearer(METRICS))
-    assert "extract" not in str(stranger.json()["components"]["schemas"]["ChatCompletionRequest"])
+    anonymous = await http.get("/openapi.json", headers=bearer(METRICS))
+    assert "extract" not in str(anonymous.json()["components"]["schemas"]["ChatCompletionRequest"])
 
 
-async def test_without_a_metrics_key_administrators_alone_read_metrics(
+async def test_without_a_metrics_key_only_administrators_can_read_metrics(
     settings: ApiSettings,
 ) -> None:
     app = create_app(settings.model_copy(update={"metrics_key": None}))
@@ -121,7 +121,7 @@ async def test_without_a_metrics_key_administrators_alone_read_metrics(
             assert (await http.get("/metrics", headers=bearer(key))).status_code == status
 
 
-async def test_metrics_can_have_a_key_where_all_else_is_open(settings: ApiSettings) -> None:
+async def test_metrics_can_need_a_key_on_a_server_without_api_keys(settings: ApiSettings) -> None:
     async with client_of(create_app(settings.model_copy(update={"api_keys": ()}))) as http:
         assert (await http.get("/v1/models")).status_code == 200
         assert (await http.get("/metrics")).status_code == 401
@@ -129,7 +129,7 @@ async def test_metrics_can_have_a_key_where_all_else_is_open(settings: ApiSettin
         assert (await http.get("/metrics", headers=bearer(METRICS))).status_code == 200
 
 
-async def test_openais_client_sends_the_key_and_knows_the_refusal(server: RunningApp) -> None:
+async def test_openais_client_sends_the_key_and_understands_the_error(server: RunningApp) -> None:
     url = f"{server.url}/v1"
     async with openai.AsyncOpenAI(api_key=RED, base_url=url, max_retries=0) as client:
         assert len([model async for model in client.models.list()]) == 2
@@ -138,26 +138,26 @@ async def test_openais_client_sends_the_key_and_knows_the_refusal(server: Runnin
             await client.models.list()
 
 
-async def test_health_is_told_to_everybody(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_health_checks_need_no_key(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     assert (await http.get("/health")).status_code == 200
     assert (await http.head("/health")).status_code == 200
     assert (await http.get("/ready")).json() == {"status": "ready"}
 
 
-async def test_the_description_is_open_but_names_models_to_those_with_a_key_alone(
+async def test_the_openapi_document_has_model_names_only_with_a_key(
     http: httpx.AsyncClient,
 ) -> None:
     assert (await http.get("/docs")).status_code == 200
-    stranger = (await http.get("/openapi.json")).json()
-    assert "extract" not in str(stranger["components"]["schemas"]["ChatCompletionRequest"])
-    assert "examples" not in str(stranger["paths"][CHAT]["post"]["requestBody"])
-    member = (await http.get("/openapi.json", headers=bearer(RED))).json()
-    assert "extract" in str(member["components"]["schemas"]["ChatCompletionRequest"])
-    assert stranger["components"]["securitySchemes"] == {
+    anonymous = (await http.get("/openapi.json")).json()
+    assert "extract" not in str(anonymous["components"]["schemas"]["ChatCompletionRequest"])
+    assert "examples" not in str(anonymous["paths"][CHAT]["post"]["requestBody"])
+    authenticated = (await http.get("/openapi.json", headers=bearer(RED))).json()
+    assert "extract" in str(authenticated["components"]["schemas"]["ChatCompletionRequest"])
+    assert anonymous["components"]["securitySchemes"] == {
         "key": {"type": "http", "scheme": "bearer"}
     }
-    assert stranger["paths"][CHAT]["post"]["security"] == [{"key": []}]
-    assert "security" not in stranger["paths"]["/health"]["get"]
+    assert anonymous["paths"][CHAT]["post"]["security"] == [{"key": []}]
+    assert "security" not in anonymous["paths"]["/health"]["get"]
 
 
 async def test_a_refused_request_is_counted(http: httpx.AsyncClient) -> None:
@@ -166,7 +166,7 @@ async def test_a_refused_request_is_counted(http: httpx.AsyncClient) -> None:
     assert 'lorikeet_requests_total{endpoint="other",status="401"} 1.0' in metrics
 
 
-async def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
+async def test_only_the_tenant_of_a_job_can_read_and_cancel_it(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED)))
@@ -188,12 +188,12 @@ async def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
     assert reply.json()["state"] == "done"
 
 
-async def test_a_tenants_limit_holds_for_it_alone(
+async def test_the_limit_of_one_tenant_does_not_affect_others(
     http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
 ) -> None:
     first = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED)))
     async with asyncio.timeout(10):
-        while not (await server.context.queue.counts()).waiting:
+        while not (await server.context.views.counts()).waiting:
             pass
     refused = await http.post(CHAT, json=BODY, headers=bearer(RED))
     assert refused.status_code == 429
@@ -207,7 +207,7 @@ async def test_a_tenants_limit_holds_for_it_alone(
 async def test_keys_are_neither_in_redis_nor_in_metrics(
     http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys
 ) -> None:
-    for key in (RED, NAMELESS):
+    for key in (RED, UNNAMED):
         request = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(key)))
         await worker.answer(await worker.take())
         await request
@@ -215,13 +215,13 @@ async def test_keys_are_neither_in_redis_nor_in_metrics(
     metrics = (await http.get("/metrics", headers=bearer(METRICS))).text
     assert list(text_string_to_metric_families(metrics))
     assert len(kept) > 5
-    for secret in (RED, NAMELESS, METRICS):
+    for secret in (RED, UNNAMED, METRICS):
         assert secret not in metrics
         assert not [text for text in kept if secret in text]
 
 
 async def dump(redis: Redis, key: bytes) -> str:
-    """A key and its value, readable."""
+    """Return a key and its value as text."""
     match await redis.type(key):
         case b"hash":
             value = await redis.hgetall(key)  # type: ignore[misc]

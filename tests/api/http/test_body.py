@@ -1,7 +1,14 @@
+"""Parsing and size limit of request bodies."""
+
+from collections.abc import AsyncIterator
+
+import httpx
 import pytest
 
 from api.http.body import parse_json_object
 from shared.errors import ErrorCode, JobFailed
+
+CHAT = "/v1/chat/completions"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,7 @@ from shared.errors import ErrorCode, JobFailed
         b'"text"',
     ],
 )
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_only_json_objects_are_accepted(body: bytes) -> None:
     with pytest.raises(JobFailed) as caught:
         parse_json_object(body)
     assert caught.value.error.code is ErrorCode.INVALID_VALUE
@@ -34,10 +41,42 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "-1e999"])
-def test_what_is_no_finite_number_comes_through_so_that_its_field_can_be_named(number: str) -> None:
+def test_numbers_that_are_not_finite_are_parsed(number: str) -> None:
     body = f'{{"temperature": {number}}}'.encode()
     assert parse_json_object(body).keys() == {"temperature"}
 
 
-def test_a_json_object_is_read() -> None:
+def test_a_json_object_is_parsed() -> None:
     assert parse_json_object('{"ä": [1, "x"]}'.encode()) == {"ä": [1, "x"]}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 9000, b"{'a': 1}"])
+async def test_a_body_that_is_not_a_json_object_is_a_400(
+    direct: httpx.AsyncClient, body: bytes
+) -> None:
+    response = await direct.post(CHAT, content=body)
+    assert response.status_code == 400
+    assert "JSON" in response.json()["error"]["message"]
+
+
+async def test_a_body_over_the_limit_is_a_413(http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, content=b"x" * 10_001)
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "request_too_large"
+
+
+async def test_a_body_over_the_limit_without_content_length_is_a_413(
+    http: httpx.AsyncClient,
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(11):
+            yield b"x" * 1000
+
+    response = await http.post(CHAT, content=chunks())
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "request_too_large"
+
+
+async def test_a_body_at_the_limit_is_accepted(http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, content=b" " * 10_000)
+    assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""Every response names its request, and so does the log."""
+"""Responses and log entries have the id of their request."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ HEADER = "X-Request-Id"
 
 
 @pytest.mark.parametrize("sent", ["a", "trace-1/2:3_4.5+6=7@8", "x" * 128])
-async def test_a_clients_id_comes_back(http: httpx.AsyncClient, sent: str) -> None:
+async def test_the_clients_id_is_returned(http: httpx.AsyncClient, sent: str) -> None:
     response = await http.get("/health", headers={HEADER: sent})
     assert response.headers[HEADER] == sent
 
@@ -27,12 +27,12 @@ async def test_an_id_that_is_long_or_odd_is_replaced(
     assert response.headers[HEADER].startswith("req_")
 
 
-async def test_ids_are_made_anew_for_each_request(http: httpx.AsyncClient) -> None:
+async def test_every_request_gets_a_new_id(http: httpx.AsyncClient) -> None:
     ids = {(await http.get("/health")).headers[HEADER] for _ in range(3)}
     assert len(ids) == 3
 
 
-async def test_errors_have_ids_as_well(http: httpx.AsyncClient) -> None:
+async def test_error_responses_have_ids(http: httpx.AsyncClient) -> None:
     for response in (
         await http.get("/nothing"),
         await http.get(CHAT),
@@ -44,7 +44,7 @@ async def test_errors_have_ids_as_well(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_has_one_and_the_log_says_which_job_it_became(
+async def test_an_answer_has_an_id_and_the_log_has_it_with_the_job_id(
     http: httpx.AsyncClient, worker: ScriptedWorker, stream: bool
 ) -> None:
     with capture_logs([structlog.contextvars.merge_contextvars]) as logs:

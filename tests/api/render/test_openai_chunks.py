@@ -1,13 +1,13 @@
-from dataclasses import replace
+"""Stream chunks and responses in OpenAI's format."""
+
 from typing import Any
 
 import orjson
 
-from api.follow.transcript import ChoiceTranscript, Delta
-from api.render.openai_chunks import ChatShape, CompletionShape, StreamWriter, shape_of
+from api.follow.transcript import Delta
+from api.render.openai_chunks import ChatFormat, CompletionFormat, StreamWriter, format_of
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
-from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason, Usage
 
 
@@ -28,7 +28,7 @@ def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
 
 def writer(endpoint: Endpoint = Endpoint.CHAT, *, include_usage: bool = False) -> StreamWriter:
     return StreamWriter(
-        shape_of(job(endpoint), stream=True), job(endpoint), include_usage=include_usage
+        format_of(job(endpoint), stream=True), job(endpoint), include_usage=include_usage
     )
 
 
@@ -36,9 +36,9 @@ def events(raw: bytes) -> list[Any]:
     return [orjson.loads(part.removeprefix(b"data: ")) for part in raw.split(b"\n\n") if part]
 
 
-def test_ids_tell_the_endpoint_and_the_job() -> None:
-    assert ChatShape(job(), stream=True).id == "chatcmpl-a1"
-    assert CompletionShape(job()).id == "cmpl-a1"
+def test_ids_contain_the_endpoints_prefix_and_the_job_id() -> None:
+    assert ChatFormat(job(), stream=True).id == "chatcmpl-a1"
+    assert CompletionFormat(job()).id == "cmpl-a1"
 
 
 def test_a_chat_chunk_carries_the_text() -> None:
@@ -56,7 +56,7 @@ def test_a_chat_chunk_carries_the_text() -> None:
     ]
 
 
-def test_a_chat_choice_finishes_in_a_chunk_of_its_own() -> None:
+def test_the_finish_reason_of_a_chat_choice_has_its_own_chunk() -> None:
     chunks = events(writer().delta(Delta(0, "x", FinishReason.STOP)))
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
     assert chunks[1]["choices"][0]["delta"] == {}
@@ -73,70 +73,6 @@ def test_a_completion_chunk_carries_text_and_finish_together() -> None:
 def test_tokens_without_visible_text_write_nothing() -> None:
     assert writer().delta(Delta(0, "", None)) == b""
     assert writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None)) == b""
-
-
-TOP = (
-    TokenLogprob(token="x", logprob=-0.5, bytes=(120,)),
-    TokenLogprob(token="<|end|>", logprob=-1.5, bytes=None),
-)
-TOLD = PositionLogprobs(
-    chosen=TokenLogprob(token="\ufffd", logprob=-2.0, bytes=(195,)), top=TOP, offset=4
-)
-FIRST = PositionLogprobs(
-    chosen=TokenLogprob(token="p", logprob=None, bytes=(112,)), top=(), offset=0
-)
-CHAT_TOLD = {
-    "content": [
-        {
-            "token": "\ufffd",
-            "logprob": -2.0,
-            "bytes": [195],
-            "top_logprobs": [
-                {"token": "x", "logprob": -0.5, "bytes": [120]},
-                {"token": "<|end|>", "logprob": -1.5, "bytes": None},
-            ],
-        }
-    ],
-    "refusal": None,
-}
-
-
-def telling(endpoint: Endpoint) -> Job:
-    return replace(job(endpoint), sampling=SamplingParams(seed=1, logprobs=2))
-
-
-def test_logprobs_stand_with_the_text_that_they_are_of() -> None:
-    chunks = events(writer().delta(Delta(0, "x", FinishReason.STOP, (TOLD,))))
-    assert [chunk["choices"][0]["logprobs"] for chunk in chunks] == [CHAT_TOLD, None]
-
-
-def test_logprobs_of_a_token_without_visible_text_are_told() -> None:
-    (chunk,) = events(writer().delta(Delta(0, "", None, (TOLD,))))
-    assert chunk["choices"][0]["delta"] == {"content": ""}
-    assert chunk["choices"][0]["logprobs"] == CHAT_TOLD
-    (chunk,) = events(writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None, (TOLD,))))
-    assert chunk["choices"][0]["logprobs"]["tokens"] == ["\ufffd"]
-
-
-def test_a_whole_chat_tells_logprobs_if_asked_also_of_no_token() -> None:
-    told = ChoiceTranscript(parts=["x"], logprobs=[TOLD], finish=FinishReason.STOP)
-    shape = shape_of(telling(Endpoint.CHAT), stream=False)
-    assert orjson.loads(orjson.dumps(shape.choice(0, told)["logprobs"])) == CHAT_TOLD
-    none = shape.choice(0, ChoiceTranscript(finish=FinishReason.STOP))
-    assert none["logprobs"] == {"content": [], "refusal": None}
-    unasked = shape_of(job(), stream=False).choice(0, ChoiceTranscript(finish=FinishReason.STOP))
-    assert unasked["logprobs"] is None
-
-
-def test_a_completion_tells_logprobs_in_lists() -> None:
-    told = ChoiceTranscript(parts=["px"], logprobs=[FIRST, TOLD], finish=FinishReason.STOP)
-    choice = shape_of(telling(Endpoint.COMPLETIONS), stream=False).choice(0, told)
-    assert choice["logprobs"] == {
-        "tokens": ["p", "\ufffd"],
-        "token_logprobs": [None, -2.0],
-        "top_logprobs": [None, {"x": -0.5, "<|end|>": -1.5, "\ufffd": -2.0}],
-        "text_offset": [0, 4],
-    }
 
 
 def test_a_stream_ends_with_done() -> None:

@@ -1,4 +1,4 @@
-"""What of a model's text is a call of a tool, and what stays text."""
+"""Which parts of a model's text are tool calls."""
 
 import json
 from typing import Any
@@ -22,9 +22,9 @@ def use(form: ToolForm, *, name: str | None = None, is_parallel: bool = True) ->
     return ToolUse(tools=tools, form=form, name=name, is_parallel=is_parallel)
 
 
-def parse(use: ToolUse, *chunks: str, shows_early: bool = False) -> tuple[str, Calls]:
-    """The text and the calls (name, arguments) of an answer that comes in `chunks`."""
-    parser = ToolCallParser(use, shows_early=shows_early)
+def parse(use: ToolUse, *chunks: str, emits_early: bool = False) -> tuple[str, Calls]:
+    """Return text and calls (name, arguments) of an answer that arrives in `chunks`."""
+    parser = ToolCallParser(use, emits_early=emits_early)
     return joined([piece for chunk in chunks for piece in parser.feed(chunk)] + parser.close())
 
 
@@ -51,7 +51,12 @@ def hermes(*objects: str) -> str:
 GOOD: list[tuple[ToolForm, str, str, Calls]] = [
     (HERMES, hermes(CALL), "", [("add", ARGUMENTS)]),
     (HERMES, f"<tool_call>{CALL}</tool_call>", "", [("add", ARGUMENTS)]),
-    (HERMES, f"<tool_call>{CALL}", "", [("add", ARGUMENTS)]),  # ended by its eos or a stop string
+    (
+        HERMES,
+        f"<tool_call>{CALL}",
+        "",
+        [("add", ARGUMENTS)],
+    ),  # ended by an end-of-sequence token or a stop string
     (HERMES, f"Wait.\n\n{hermes(CALL)}\n", "Wait.", [("add", ARGUMENTS)]),
     (HERMES, f"{hermes(CALL)}\nDone? <b>", "\nDone? <b>", [("add", ARGUMENTS)]),
     (HERMES, hermes(CALL, CALL), "", [("add", ARGUMENTS)] * 2),
@@ -76,7 +81,7 @@ GOOD: list[tuple[ToolForm, str, str, Calls]] = [
         [("add", '{"a": "1"}')],
     ),
 ]
-"""Form, answer, its text, its calls."""
+"""Syntax, answer, expected text, expected calls."""
 
 TEXTS: list[tuple[ToolForm, str]] = [
     (HERMES, ""),
@@ -101,7 +106,7 @@ TEXTS: list[tuple[ToolForm, str]] = [
     (LLAMA3, '  {"name": "add"'),
     (LLAMA3, hermes(CALL)),
 ]
-"""Form, and an answer that calls nothing."""
+"""Syntax, and an answer without calls."""
 
 LATE: list[str] = [
     hermes('{"name": "add", "arguments": {"a": 1,,}}'),
@@ -109,35 +114,37 @@ LATE: list[str] = [
     hermes('{"name": "add", "arguments": {"a": 1}'),
     '<tool_call>{"name": "add", "arguments": {"a": "1',
 ]
-"""Answers that turn out to be malformed when their arguments have begun."""
+"""Answers that become malformed after the start of their arguments."""
 
 
-@pytest.mark.parametrize("shows_early", [False, True])
+@pytest.mark.parametrize("emits_early", [False, True])
 @pytest.mark.parametrize(("form", "answer", "text", "calls"), GOOD)
-def test_calls_are_told_apart_from_text(
-    form: ToolForm, answer: str, text: str, calls: Calls, shows_early: bool
+def test_calls_are_separated_from_text(
+    form: ToolForm, answer: str, text: str, calls: Calls, emits_early: bool
 ) -> None:
-    assert parse(use(form), answer, shows_early=shows_early) == (text, calls)
-    assert parse(use(form), *answer, shows_early=shows_early) == (text, calls)
+    assert parse(use(form), answer, emits_early=emits_early) == (text, calls)
+    assert parse(use(form), *answer, emits_early=emits_early) == (text, calls)
 
 
-@pytest.mark.parametrize("shows_early", [False, True])
+@pytest.mark.parametrize("emits_early", [False, True])
 @pytest.mark.parametrize(("form", "answer"), TEXTS)
-def test_what_only_looks_like_a_call_stays_text(
-    form: ToolForm, answer: str, shows_early: bool
+def test_text_that_resembles_a_call_stays_text(
+    form: ToolForm, answer: str, emits_early: bool
 ) -> None:
-    assert parse(use(form), answer, shows_early=shows_early) == (answer, [])
-    assert parse(use(form), *answer, shows_early=shows_early) == (answer, [])
+    assert parse(use(form), answer, emits_early=emits_early) == (answer, [])
+    assert parse(use(form), *answer, emits_early=emits_early) == (answer, [])
 
 
 @pytest.mark.parametrize("answer", LATE)
-def test_a_malformed_call_is_text_where_nothing_of_it_was_shown(answer: str) -> None:
+def test_a_malformed_call_that_was_not_emitted_is_text(answer: str) -> None:
     assert parse(use(HERMES), answer) == (answer, [])
 
 
 @pytest.mark.parametrize("answer", LATE)
-def test_a_call_that_has_begun_keeps_its_arguments_and_the_rest_is_text(answer: str) -> None:
-    text, calls = parse(use(HERMES), *answer, shows_early=True)
+def test_a_malformed_call_that_was_emitted_keeps_its_arguments_and_the_rest_is_text(
+    answer: str,
+) -> None:
+    text, calls = parse(use(HERMES), *answer, emits_early=True)
     ((name, arguments),) = calls
     assert name == "add"
     assert arguments + text in answer or answer.endswith(text)
@@ -145,14 +152,14 @@ def test_a_call_that_has_begun_keeps_its_arguments_and_the_rest_is_text(answer: 
     assert arguments in answer
 
 
-def test_a_call_after_a_malformed_one_counts() -> None:
+def test_a_call_after_a_malformed_one_is_found() -> None:
     broken = "<tool_call>{oops}</tool_call>"
     text, calls = parse(use(HERMES), f"{broken}\n{hermes(CALL)}")
     assert (text, calls) == (broken, [("add", ARGUMENTS)])
 
 
-def test_arguments_are_shown_while_they_grow() -> None:
-    parser = ToolCallParser(use(HERMES), shows_early=True)
+def test_arguments_are_emitted_while_they_arrive() -> None:
+    parser = ToolCallParser(use(HERMES), emits_early=True)
     assert parser.feed('Ok <tool_call>{"name": "add", "argu') == [Text("Ok")]
     assert parser.feed('ments": {"a"') == [CallStart(0, "add"), CallArguments(0, '{"a"')]
     assert parser.feed(": 1") == [CallArguments(0, ": 1")]
@@ -160,8 +167,8 @@ def test_arguments_are_shown_while_they_grow() -> None:
     assert parser.close() == []
 
 
-def test_text_is_shown_at_once_unless_it_may_begin_a_call() -> None:
-    parser = ToolCallParser(use(HERMES), shows_early=True)
+def test_text_is_emitted_immediately_unless_it_may_start_a_call() -> None:
+    parser = ToolCallParser(use(HERMES), emits_early=True)
     assert parser.feed("a < b") == [Text("a < b")]
     assert parser.feed(" <tool") == []
     assert parser.feed("s>") == [Text(" <tools>")]
@@ -174,12 +181,12 @@ def test_text_is_shown_at_once_unless_it_may_begin_a_call() -> None:
         (LLAMA3, f"{CALL};{CALL}", f";{CALL}"),
     ],
 )
-def test_without_parallel_calls_the_first_one_is_the_only_one(
+def test_without_parallel_calls_only_the_first_one_is_found(
     form: ToolForm, answer: str, text: str
 ) -> None:
     wanted = (text, [("add", ARGUMENTS)])
     assert parse(use(form, is_parallel=False), answer) == wanted
-    assert parse(use(form, is_parallel=False), *answer, shows_early=True) == wanted
+    assert parse(use(form, is_parallel=False), *answer, emits_early=True) == wanted
 
 
 def test_only_the_named_tool_can_be_called() -> None:
@@ -195,13 +202,15 @@ SCRAPS = st.sampled_from((*MARKS, *PARTS))
 
 
 @given(st.lists(SCRAPS, max_size=20), st.sampled_from(ToolForm), st.data())
-def test_chunks_make_no_difference(scraps: list[str], form: ToolForm, data: Any) -> None:
+def test_the_result_does_not_depend_on_chunk_boundaries(
+    scraps: list[str], form: ToolForm, data: Any
+) -> None:
     answer = "".join(scraps)
-    for shows_early in (False, True):
+    for emits_early in (False, True):
         cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=6)))
         chunks = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
-        whole = parse(use(form), answer, shows_early=shows_early)
-        assert parse(use(form), *chunks, shows_early=shows_early) == whole
+        whole = parse(use(form), answer, emits_early=emits_early)
+        assert parse(use(form), *chunks, emits_early=emits_early) == whole
 
 
 @given(st.lists(SCRAPS, max_size=20), st.sampled_from(ToolForm))
@@ -233,7 +242,7 @@ def test_any_arguments_arrive_as_the_model_wrote_them(
     written = json.dumps(arguments, ensure_ascii=is_ascii)
     call = f'{{"name": "say", "arguments": {written}}}'
     answer = f"{said}\n{hermes(call)}" if form is HERMES else call
-    for shows_early in (False, True):
-        text, calls = parse(use(form), *answer, shows_early=shows_early)
+    for emits_early in (False, True):
+        text, calls = parse(use(form), *answer, emits_early=emits_early)
         assert calls == [("say", written)]
         assert text == (said.rstrip() if form is HERMES else "")

@@ -1,14 +1,33 @@
+"""Prompts that can't fit into the context are refused before a worker tokenizes them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
+from api_support import BASE, ScriptedWorker, client_of
 from queue_support import make_job
 
+from api.app import create_app
 from api.requests.prompt_length import JOINED_BYTES, check_length
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job, Prompt, SamplingParams
+from shared.protocol.results import Choice, FinishReason
+from shared.settings import ApiSettings
+from shared.store.pool_views import PoolViews
+from shared.store.registry import Registry
 
 MAX_LEN = 10
 TOKEN_BYTES = 20
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+LARGE = "lorem ipsum " * 325_000
+"""Text of 3.9 MB."""
+FITTING = "lorem ipsum " * 6_000
+"""Text of 72 kB, where the context holds at most 80 kB."""
 
 
 def completion(*prompts: Prompt, max_tokens: int = 1) -> Job:
@@ -36,7 +55,7 @@ def refusal(job: Job, max_token_bytes: int = TOKEN_BYTES) -> JobError:
     return caught.value.error
 
 
-def test_a_text_may_have_as_many_bytes_as_the_context_beside_the_answer_can_hold() -> None:
+def test_a_text_may_have_as_many_bytes_as_fit_into_the_context_with_its_answer() -> None:
     check(completion("x" * 180))
     assert "at least 10 tokens" in refusal(completion("x" * 181, max_tokens=1)).message
     check(completion("x" * 100, max_tokens=5))
@@ -45,34 +64,88 @@ def test_a_text_may_have_as_many_bytes_as_the_context_beside_the_answer_can_hold
     assert "you requested at least 11 tokens (at least 6 in the prompt, 5 " in error.message
 
 
-def test_each_prompt_counts_for_itself() -> None:
+def test_each_prompt_is_checked_separately() -> None:
     check(completion("x" * 150, "x" * 150))
     refusal(completion("x", "x" * 200))
 
 
-def test_token_ids_are_counted_whatever_is_known_of_texts() -> None:
+def test_token_ids_are_counted_even_if_the_size_of_tokens_is_unknown() -> None:
     check(completion((1,) * 9), 0)
     assert "at least" not in refusal(completion((1,) * 10), 0).message
     assert "11 tokens (6 in" in refusal(completion("x", (1,) * 6, max_tokens=5)).message
 
 
-def test_texts_are_left_to_the_worker_where_nothing_is_known_of_tokens() -> None:
+def test_texts_are_not_checked_if_the_size_of_tokens_is_unknown() -> None:
     check(completion("x" * 1000), 0)
     check(chat(("user", "x" * 1000)), 0)
 
 
-def test_a_chat_is_as_long_as_the_longest_turn_of_its_user() -> None:
+def test_the_length_of_a_chat_is_that_of_its_longest_user_message() -> None:
     check(chat(("user", "x" * 180), ("assistant", "x" * 180), ("user", "x" * 180)))
     error = refusal(chat(("user", "x" * 200), ("assistant", "x"), ("user", "x")))
     assert error.param == "messages"
     assert "which leaves no room" in error.message
 
 
-def test_turns_that_a_template_may_leave_out_and_white_space_do_not_count() -> None:
+def test_messages_of_other_roles_and_whitespace_do_not_count() -> None:
     check(chat(("system", "x" * 999), ("assistant", "x" * 999), ("user", "x" + " \n" * 999)))
     check(chat(("assistant", "x" * 999)))
 
 
-def test_a_chat_has_room_for_what_composes_with_the_template() -> None:
+def test_bytes_that_may_compose_with_the_template_do_not_count() -> None:
     check(chat(("user", "x" * (180 + JOINED_BYTES))))
     refusal(chat(("user", "x" * (181 + JOINED_BYTES))))
+
+
+@pytest.fixture
+async def direct(settings: ApiSettings, registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a pool whose tokens cover up to 80 bytes."""
+    await registry.set_base(replace(BASE, max_token_bytes=80))
+    async with client_of(create_app(settings.model_copy(update={"max_body_bytes": 2**22}))) as http:
+        yield http
+
+
+def user(content: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+@pytest.mark.parametrize(
+    ("url", "fields", "param"),
+    [
+        (CHAT, user(LARGE), "messages"),
+        (CHAT, user("naïve " + LARGE), "messages"),
+        (CHAT, {**user(LARGE), "stream": True}, "messages"),
+        (TEXT, {"prompt": LARGE}, "prompt"),
+        (TEXT, {"prompt": ["short", LARGE]}, "prompt"),
+        (TEXT, {"prompt": [1] * 1000}, "prompt"),
+    ],
+)
+async def test_a_prompt_that_cannot_fit_is_refused_and_never_queued(
+    direct: httpx.AsyncClient, views: PoolViews, url: str, fields: dict[str, Any], param: str
+) -> None:
+    begun = time.monotonic()
+    response = await direct.post(url, json={"model": BASE.name, **fields})
+    assert time.monotonic() - begun < 5
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["param"] == param
+    assert error["message"].startswith("This model's maximum context length is 1000 tokens.")
+    assert (await views.counts()).waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "fields"), [(CHAT, user(FITTING)), (TEXT, {"prompt": [FITTING, FITTING]})]
+)
+async def test_a_prompt_that_may_fit_is_left_to_the_worker(
+    direct: httpx.AsyncClient, worker: ScriptedWorker, url: str, fields: dict[str, Any]
+) -> None:
+    request = asyncio.create_task(
+        direct.post(url, json={"model": BASE.name, "max_tokens": 2, **fields})
+    )
+    job = await worker.take()
+    for choice in range(job.job.num_choices):
+        await worker.tokens(job, 0, (1,), "hello", FinishReason.STOP, choice=choice)
+    await worker.finish(
+        job, *[Choice(text="hello", finish=FinishReason.STOP, ids=(1,))] * job.job.num_choices
+    )
+    assert (await request).status_code == 200

@@ -1,14 +1,16 @@
+"""Translation of requests into jobs."""
+
 from typing import Any
 
 import pytest
 
-from api.requests.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
+from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
 from shared.errors import JobFailed
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job
 
 HI = [{"role": "user", "content": "hi"}]
-TICKET = Ticket(
+ADMISSION = Admission(
     id=JobId("a" * 32),
     tenant="t",
     version=AdapterVersion("m@1"),
@@ -22,11 +24,11 @@ TICKET = Ticket(
 
 
 def chat(**fields: Any) -> Job:
-    return chat_job(parse_chat({"model": "m", "messages": HI, **fields}), TICKET)
+    return chat_job(parse_chat({"model": "m", "messages": HI, **fields}), ADMISSION)
 
 
 def completion(**fields: Any) -> Job:
-    return completion_job(parse_completion({"model": "m", "prompt": "hi", **fields}), TICKET)
+    return completion_job(parse_completion({"model": "m", "prompt": "hi", **fields}), ADMISSION)
 
 
 def test_a_request_without_options_gets_openais_defaults() -> None:
@@ -38,10 +40,10 @@ def test_a_request_without_options_gets_openais_defaults() -> None:
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (1, 1, 0, 0)
     assert (sampling.max_tokens, sampling.stop, sampling.n) == (None, (), 1)
     assert not sampling.ignore_eos
-    assert sampling.seed == TICKET.random_seed
+    assert sampling.seed == ADMISSION.random_seed
 
 
-def test_null_means_the_default() -> None:
+def test_null_selects_the_default() -> None:
     names: tuple[str, ...] = (
         "temperature",
         "top_p",
@@ -55,7 +57,7 @@ def test_null_means_the_default() -> None:
     assert chat(**dict.fromkeys(names)) == chat()
 
 
-def test_what_an_adapter_may_set_is_named_where_the_client_leaves_it_out() -> None:
+def test_fields_that_an_adapter_may_set_are_listed_if_the_client_omits_them() -> None:
     may_set = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     assert chat().sampling.left_out == completion().sampling.left_out == may_set
     assert chat(temperature=1, top_k=-1).sampling.left_out == (
@@ -96,7 +98,7 @@ def test_zero_is_a_seed() -> None:
     assert chat(seed=0).sampling.seed == 0
 
 
-def test_a_negative_seed_becomes_one_that_random_generators_take() -> None:
+def test_a_negative_seed_becomes_a_valid_one() -> None:
     assert 0 <= chat(seed=-1).sampling.seed < 2**63
 
 
@@ -136,45 +138,7 @@ def test_a_schema_that_is_too_large_or_nested_too_deeply_is_refused_by_name() ->
         assert failed.value.error.param == "response_format.json_schema.schema"
 
 
-def test_developer_is_another_word_for_system() -> None:
-    job = chat(messages=[{"role": "developer", "content": "be brief"}, *HI])
-    assert job.messages is not None
-    assert job.messages[0] == {"role": "system", "content": "be brief"}
-
-
-def test_text_parts_are_joined_by_line_breaks() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    job = chat(messages=[{"role": "user", "content": parts}])
-    assert job.messages == ({"role": "user", "content": "a\nb"},)
-
-
-def test_an_answer_can_be_sent_back_as_a_message() -> None:
-    answer = {"role": "assistant", "content": "hello", "tool_calls": None, "refusal": None}
-    job = chat(messages=[*HI, answer, *HI])
-    assert job.messages is not None
-    assert job.messages[1] == {"role": "assistant", "content": "hello"}
-
-
-def test_fields_that_are_not_served_may_be_sent_with_the_value_that_asks_for_nothing() -> None:
-    neutral = {
-        "tools": [],
-        "tool_choice": "auto",
-        "parallel_tool_calls": True,
-        "functions": [],
-        "function_call": "none",
-        "response_format": {"type": "text"},
-        "service_tier": "auto",
-        "store": False,
-        "metadata": None,
-        "modalities": ["text"],
-        "reasoning_effort": None,
-        "user": "me",
-    }
-    assert chat(**neutral) == chat()
-    assert completion(best_of=1, suffix=None) == completion()
-
-
-def test_a_completion_is_sixteen_tokens_long_by_default_as_openais() -> None:
+def test_max_tokens_of_a_completion_defaults_to_16() -> None:
     job = completion()
     assert (job.endpoint, job.prompts) == (Endpoint.COMPLETIONS, ("hi",))
     assert job.sampling.max_tokens == 16
@@ -193,13 +157,13 @@ def test_a_prompt_may_be_token_ids() -> None:
         ([[1], [2, 3]], ((1,), (2, 3))),
     ],
 )
-def test_several_prompts_stand_in_a_list(given: object, prompts: object) -> None:
+def test_several_prompts_can_be_sent_in_a_list(given: object, prompts: object) -> None:
     job = completion(prompt=given, n=2)
     assert job.prompts == prompts
     assert job.num_choices == 2 * len(job.prompts)
 
 
-def test_logprobs_reach_the_worker_as_the_number_of_likeliest_tokens() -> None:
+def test_logprobs_reach_the_worker_as_a_number_of_tokens() -> None:
     assert chat(logprobs=True).sampling.logprobs == 0
     assert chat(logprobs=True, top_logprobs=7).sampling.logprobs == 7
     assert chat(logprobs=False, top_logprobs=0).sampling.logprobs is None
@@ -220,7 +184,7 @@ def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
     assert completion(prompt=[[1] * 30, [1] * 20], max_tokens=10, n=2).cost == 50 + 4 * 10
 
 
-def test_no_cost_is_more_than_the_context_holds() -> None:
+def test_the_cost_is_limited_by_the_context() -> None:
     huge = [{"role": "user", "content": "x" * 1_000_000}]
-    assert chat(messages=huge, max_tokens=999_999).cost == TICKET.max_model_len
-    assert chat(messages=huge, max_tokens=999_999, n=3).cost == TICKET.max_model_len + 2
+    assert chat(messages=huge, max_tokens=999_999).cost == ADMISSION.max_model_len
+    assert chat(messages=huge, max_tokens=999_999, n=3).cost == ADMISSION.max_model_len + 2

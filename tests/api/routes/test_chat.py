@@ -1,3 +1,5 @@
+"""POST /v1/chat/completions."""
+
 import asyncio
 
 import httpx
@@ -11,7 +13,7 @@ from shared.protocol.results import Choice, FinishReason
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 
 
-async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_know(
+async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
@@ -58,7 +60,7 @@ async def test_openais_client_reads_an_answer_of_the_base_model(
     assert (job.job.sampling.temperature, job.job.sampling.top_p) == (0.8, 0.8)
 
 
-async def test_a_stream_opens_with_the_role_and_ends_with_the_reason_to_finish(
+async def test_a_stream_starts_with_the_role_and_ends_with_the_finish_reason(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     body = {"model": "extract", "messages": MESSAGES, "stream": True}
@@ -102,7 +104,7 @@ async def test_a_token_reaches_the_client_when_it_is_published(
     assert [chunk.choices[0].finish_reason async for chunk in stream] == ["length"]
 
 
-async def test_the_usage_comes_in_a_last_chunk_when_it_is_asked_for(
+async def test_the_last_chunk_has_the_usage_if_requested(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
@@ -121,7 +123,7 @@ async def test_the_usage_comes_in_a_last_chunk_when_it_is_asked_for(
     assert chunks[-1].usage.completion_tokens == 2
 
 
-async def test_several_choices_are_interleaved_and_told_apart_by_index(
+async def test_streamed_choices_are_interleaved_and_identified_by_index(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
@@ -144,7 +146,7 @@ async def test_several_choices_are_interleaved_and_told_apart_by_index(
     assert (roles, finishes) == (2, 2)
 
 
-async def test_several_choices_come_in_order_in_a_whole_answer(
+async def test_choices_are_in_order_in_a_complete_answer(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(
@@ -162,7 +164,7 @@ async def test_several_choices_come_in_order_in_a_whole_answer(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_of_which_nothing_arrived_is_built_from_its_result(
+async def test_an_answer_without_events_is_built_from_its_result(
     client: openai.AsyncOpenAI, worker: ScriptedWorker, stream: bool
 ) -> None:
     request = asyncio.create_task(

@@ -1,3 +1,5 @@
+"""POST /v1/completions."""
+
 import asyncio
 
 import httpx
@@ -25,7 +27,7 @@ async def test_a_completion_has_openais_fields(
     }
 
 
-async def test_token_ids_reach_the_worker_as_they_are(
+async def test_token_ids_reach_the_worker_unchanged(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     request = asyncio.create_task(client.completions.create(model="extract", prompt=[5, 6, 7]))

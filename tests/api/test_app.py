@@ -1,4 +1,4 @@
-"""Redis goes away in the middle and comes back."""
+"""The app as a whole: separate metrics, and outages of Redis."""
 
 import asyncio
 import os
@@ -12,6 +12,7 @@ import pytest
 from api_support import (
     RunningApp,
     ScriptedWorker,
+    client_of,
     register_models,
     running_app,
     sse_text,
@@ -19,6 +20,7 @@ from api_support import (
 )
 from structlog.testing import capture_logs
 
+from api.app import create_app
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import RedisUnavailable
 from shared.protocol.results import FinishReason
@@ -33,8 +35,15 @@ URL = "/v1/chat/completions"
 STOP = FinishReason.STOP
 
 
-class OwnRedis:
-    """A server that the test may break; it keeps its data on disk."""
+async def test_two_apps_in_one_process_have_separate_metrics(settings: ApiSettings) -> None:
+    async with client_of(create_app(settings)) as one, client_of(create_app(settings)) as two:
+        await one.get("/health")
+        assert 'endpoint="/health"' in (await one.get("/metrics")).text
+        assert 'endpoint="/health"' not in (await two.get("/metrics")).text
+
+
+class BreakableRedis:
+    """Redis server that a test can kill or freeze. It keeps its data on disk."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -59,14 +68,14 @@ class OwnRedis:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    server = OwnRedis(tmp_path)
+def own_redis(tmp_path: Path) -> Iterator[BreakableRedis]:
+    server = BreakableRedis(tmp_path)
     yield server
     server.stop()
 
 
 @pytest.fixture
-async def broken_server(own_redis: OwnRedis) -> AsyncIterator[RunningApp]:
+async def broken_server(own_redis: BreakableRedis) -> AsyncIterator[RunningApp]:
     async with running_app(ApiSettings(redis_url=own_redis.url)) as running:
         yield running
 
@@ -78,15 +87,15 @@ async def broken_http(broken_server: RunningApp) -> AsyncIterator[httpx.AsyncCli
 
 
 @pytest.fixture
-async def broken_worker(own_redis: OwnRedis) -> AsyncIterator[ScriptedWorker]:
+async def broken_worker(own_redis: BreakableRedis) -> AsyncIterator[ScriptedWorker]:
     client = connect(own_redis.url)
     await register_models(Registry(client, Keys("main")))
     yield await ScriptedWorker.start(Queue(client, Keys("main")))
     await client.aclose()
 
 
-async def test_a_running_stream_goes_on_when_redis_is_back_and_new_requests_get_a_503_meanwhile(
-    own_redis: OwnRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
+async def test_during_an_outage_new_requests_get_a_503_and_a_running_stream_continues_afterwards(
+    own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
 ) -> None:
     with capture_logs() as logs:
         running = asyncio.create_task(broken_http.post(URL, json=BODY))
@@ -107,8 +116,8 @@ async def test_a_running_stream_goes_on_when_redis_is_back_and_new_requests_get_
     assert (events.count("redis_lost"), events.count("redis_back")) == (1, 1)
 
 
-async def test_a_silent_redis_is_a_503_within_seconds_and_the_running_answer_comes_after_it(
-    own_redis: OwnRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
+async def test_while_redis_hangs_new_requests_get_a_503_and_a_running_answer_arrives_afterwards(
+    own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
 ) -> None:
     running = asyncio.create_task(broken_http.post(URL, json=BODY))
     job = await broken_worker.take()
@@ -123,8 +132,8 @@ async def test_a_silent_redis_is_a_503_within_seconds_and_the_running_answer_com
     assert sse_text(await running) == "hello"
 
 
-async def test_a_client_that_leaves_while_redis_is_away_cancels_its_job_afterwards(
-    own_redis: OwnRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
+async def test_disconnecting_during_an_outage_cancels_the_job_afterwards(
+    own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
 ) -> None:
     running = asyncio.create_task(broken_http.post(URL, json=BODY))
     job = await broken_worker.take()
@@ -138,7 +147,7 @@ async def test_a_client_that_leaves_while_redis_is_away_cancels_its_job_afterwar
     assert (mail.kind, mail.job) == ("cancel", job.job.id)
 
 
-async def test_a_job_that_redis_forgot_ends_with_a_503(
+async def test_a_job_that_redis_lost_ends_with_a_503(
     redis_url: str, settings: ApiSettings, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.follow.follower.SILENCE_S", 0.1)

@@ -1,0 +1,255 @@
+"""State machine of the front end's view of one job. Pure.
+
+`advance` is the transition function: signals go in, and the next state, the client's updates and
+an action come out. `Follower` delivers the signals and performs the actions.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from api.follow.transcript import Delta, Diverged, Transcript, result_events
+from shared.errors import ErrorCode, JobError
+from shared.protocol.events import Admitted, End, Event, Retry, Tokens
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Result, Usage
+
+Update = Admitted | Delta
+"""Progress of a job that its client can see."""
+
+
+class FollowState(Enum):
+    """State of following one job. The states after COMPLETING are final."""
+
+    STREAMING = auto()
+    """The client has every received token. The job waits or runs."""
+    GAP = auto()
+    """Received tokens are held until the checkpoints have the missing tokens before them."""
+    COMPLETING = auto()
+    """The job is done, and its stored result has tokens that the client doesn't have yet."""
+    DONE = auto()
+    """The job is done, and the client has every token."""
+    FAILED = auto()
+    """The job ended with an error, or Redis has lost it."""
+    ABANDONED = auto()
+    """The front end stopped following a job that may still wait or run."""
+
+
+FINAL_STATES = frozenset({FollowState.DONE, FollowState.FAILED, FollowState.ABANDONED})
+
+
+class Timer(Enum):
+    """Signals of the two timers of a `Follower`."""
+
+    SILENCE = auto()
+    """No event has arrived for a while, or a stored result is due to be read again."""
+    REFILL = auto()
+    """The checkpoints are due to be read if there is a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """Signal that the deadline of the job has passed."""
+
+    deadline_ms: int
+    """Length of the deadline, for the error message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Reply to READ_CHECKPOINTS."""
+
+    events: tuple[Tokens, ...]
+    """Each choice as one event from index 0; empty if there are no checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """Reply to READ_JOB."""
+
+    state: JobState | None
+    """None if Redis doesn't know the job."""
+    error: JobError | None = None
+    result: Result | None = None
+    """Set only after the job has ended."""
+
+
+Signal = Event | Timer | DeadlinePassed | Checkpoints | StoredJob
+
+
+class Action(Enum):
+    """Read that the follower must perform. Its reply is the next signal."""
+
+    READ_CHECKPOINTS = auto()
+    """Reply with `Checkpoints`."""
+    READ_JOB = auto()
+    """Reply with `StoredJob`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """State of following one job, with the data that belongs to it."""
+
+    state: FollowState = FollowState.STREAMING
+    max_pending: int
+    """Maximum length of `pending`; at least the number of choices."""
+    pending: tuple[Tokens, ...] = ()
+    """Events after a gap, in the order of arrival."""
+    prompt_tokens: int = 0
+    usage: Usage | None = None
+    """Token counts of a job in COMPLETING or DONE; always set in DONE."""
+    error: JobError | None = None
+    """Set in FAILED and ABANDONED."""
+    diverged_at: str | None = None
+    """Choice and index at which an event contradicted the transcript."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Result of one transition."""
+
+    progress: Progress
+    updates: tuple[Update, ...] = ()
+    action: Action | None = None
+
+
+def advance(progress: Progress, transcript: Transcript, signal: Signal) -> Outcome:
+    """Apply one signal and return what follows from it.
+
+    Appends new tokens to `transcript`. A final state ignores every signal.
+    """
+    if progress.state in FINAL_STATES:
+        return Outcome(progress)
+    match signal:
+        case Timer.SILENCE:
+            return Outcome(progress, action=Action.READ_JOB)
+        case Timer.REFILL:
+            return Outcome(progress, action=Action.READ_CHECKPOINTS if progress.pending else None)
+        case DeadlinePassed():
+            error = _deadline_exceeded(signal.deadline_ms)
+            return Outcome(replace(progress, state=FollowState.ABANDONED, error=error))
+        case StoredJob():
+            return _on_stored_job(progress, transcript, signal)
+        case Checkpoints():
+            events = (*signal.events, *progress.pending)
+            return _add_tokens(replace(progress, pending=()), transcript, events)
+        case _:
+            return _on_event(progress, transcript, signal)
+
+
+def _on_event(progress: Progress, transcript: Transcript, event: Event) -> Outcome:
+    # A job can be cancelled between two tries: an End counts even from a try that is over.
+    if transcript.is_void(event) and not isinstance(event, End):
+        return Outcome(progress)
+    match event:
+        case Tokens():
+            return _add_tokens(progress, transcript, (event,))
+        case Admitted():
+            return Outcome(replace(progress, prompt_tokens=event.prompt_tokens), (event,))
+        case Retry():
+            transcript.void(event)
+            return Outcome(progress)
+        case End(state=JobState.DONE):
+            completing = replace(progress, state=FollowState.COMPLETING, usage=event.usage)
+            return _settle(completing, transcript)
+        case End():
+            return Outcome(_failed(progress, event.state, event.error))
+
+
+def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob) -> Outcome:
+    if stored.state is None:
+        return Outcome(replace(progress, state=FollowState.FAILED, error=_job_lost()))
+    if stored.state in (JobState.QUEUED, JobState.RUNNING):
+        return Outcome(progress)
+    if stored.result is None:
+        return Outcome(_failed(progress, stored.state, stored.error))
+    result = stored.result
+    if result.state is not JobState.DONE:
+        return Outcome(_failed(progress, result.state, result.error))
+    outcome = _add_tokens(replace(progress, pending=()), transcript, result_events(result))
+    if outcome.progress.state in FINAL_STATES:
+        return outcome
+    return Outcome(_done(outcome.progress, transcript, result.usage), outcome.updates)
+
+
+def _add_tokens(progress: Progress, transcript: Transcript, events: Iterable[Tokens]) -> Outcome:
+    """Append events to the transcript, and hold those that come after a gap."""
+    updates: list[Update] = []
+    for event in events:
+        if not transcript.can_accept(event):
+            progress = _hold(progress, event)
+            continue
+        try:
+            delta = transcript.accept(event)
+        except Diverged as diverged:
+            progress = replace(
+                progress,
+                state=FollowState.ABANDONED,
+                error=_resume_diverged(),
+                diverged_at=str(diverged),
+            )
+            return Outcome(progress, tuple(updates))
+        updates += [delta] if delta else []
+    outcome = _settle(progress, transcript)
+    return Outcome(outcome.progress, tuple(updates), outcome.action)
+
+
+def _settle(progress: Progress, transcript: Transcript) -> Outcome:
+    """Choose the state that fits the pending events and the transcript."""
+    if progress.state is not FollowState.COMPLETING:
+        state = FollowState.GAP if progress.pending else FollowState.STREAMING
+        return Outcome(progress if progress.state is state else replace(progress, state=state))
+    if transcript.is_complete:
+        return Outcome(_done(progress, transcript, progress.usage))
+    # Redis stores the result together with the end of the job, so it has every token.
+    return Outcome(progress, action=Action.READ_JOB)
+
+
+def _hold(progress: Progress, event: Tokens) -> Progress:
+    """Add an event to the pending ones. If there are too many, keep the newest of each choice.
+
+    The checkpoints will contain the others as well.
+    """
+    pending = (*progress.pending, event)
+    if len(pending) > progress.max_pending:
+        pending = tuple({held.choice: held for held in pending}.values())
+    return replace(progress, pending=pending)
+
+
+def _done(progress: Progress, transcript: Transcript, usage: Usage | None) -> Progress:
+    counted = Usage(prompt_tokens=progress.prompt_tokens, completion_tokens=transcript.num_tokens)
+    return replace(progress, state=FollowState.DONE, usage=usage or counted)
+
+
+def _failed(progress: Progress, state: JobState, error: JobError | None) -> Progress:
+    return replace(progress, state=FollowState.FAILED, error=error or _error_of_state(state))
+
+
+def _deadline_exceeded(deadline_ms: int) -> JobError:
+    return JobError(
+        code=ErrorCode.DEADLINE_EXCEEDED,
+        message=f"the request wasn't finished within {deadline_ms / 1000:g} s; ask for fewer "
+        "tokens, or try again when the load is lower",
+    )
+
+
+def _resume_diverged() -> JobError:
+    return JobError(
+        code=ErrorCode.RESUME_DIVERGED,
+        message="another worker continued the answer and generated different tokens from those "
+        "already sent; send the request again",
+    )
+
+
+def _job_lost() -> JobError:
+    return JobError(code=ErrorCode.UNAVAILABLE, message="the job was lost; send it again")
+
+
+def _error_of_state(state: JobState) -> JobError:
+    codes = {
+        JobState.CANCELLED: ErrorCode.CANCELLED,
+        JobState.EXPIRED: ErrorCode.DEADLINE_EXCEEDED,
+        JobState.DEAD: ErrorCode.POISON_JOB,
+    }
+    code = codes.get(state, ErrorCode.INTERNAL)
+    return JobError(code=code, message=f"the job ended as {state}")

@@ -1,0 +1,12 @@
+"""Names of the HTTP headers that the front end reads or sets."""
+
+REQUEST_ID_HEADER = "X-Request-Id"
+"""Identifies one HTTP request. Clients may send it; otherwise the front end generates it."""
+JOB_HEADER = "X-Lorikeet-Job"
+"""Id of the job that a request became, for `GET /v1/jobs/{id}` and for cancelling it."""
+WARNING_HEADER = "X-Lorikeet-Warning"
+"""Lists the fields of a request that were accepted and ignored."""
+RETRY_AFTER_HEADER = "Retry-After"
+"""Seconds that a client should wait before it retries."""
+SHOULD_RETRY_HEADER = "X-Should-Retry"
+"""With the value `false`, OpenAI's clients don't retry the request."""

@@ -1,0 +1,55 @@
+"""Status of the pool for load balancers and Prometheus, read at most once a second."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from api.metrics.pool_metrics import PoolSnapshot
+from shared.errors import RedisUnavailable
+from shared.store.pool_views import PoolViews
+from shared.store.registry import Registry
+
+MAX_AGE_S = 1.0
+
+T = TypeVar("T")
+
+
+class CachedRead(Generic[T]):
+    """Value of `read` that is cached for `MAX_AGE_S`. Concurrent callers share one read."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
+        self._read = read
+        self._lock = asyncio.Lock()
+        self._last: tuple[float, T] | None = None
+        """Time of the last read, and its value."""
+
+    async def get(self) -> T:
+        """Return the cached value, or read it again if it is too old."""
+        async with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] >= MAX_AGE_S:
+                value = await self._read()
+                self._last = time.monotonic(), value
+            return self._last[1]
+
+
+async def not_ready_reason(registry: Registry, views: PoolViews) -> str | None:
+    """Return why the pool can't serve requests, or None if it can."""
+    try:
+        base = await registry.base()
+        workers = await views.workers()
+    except RedisUnavailable:
+        return "Redis doesn't answer"
+    if base is None:
+        return "no base model is registered"
+    if not any(worker.lease_left_ms > 0 for worker in workers):
+        return "no worker is alive"
+    return None
+
+
+async def pool_snapshot(views: PoolViews) -> PoolSnapshot | None:
+    """Return the state of the pool, or None if Redis is unavailable."""
+    try:
+        return PoolSnapshot(await views.counts(), await views.workers(), await views.memory())
+    except RedisUnavailable:
+        return None

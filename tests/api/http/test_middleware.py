@@ -1,0 +1,51 @@
+"""Exceptions and disconnected clients."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from api_support import RunningApp, until
+from openai.types.chat import ChatCompletionMessageParam
+from structlog.testing import capture_logs
+
+CHAT = "/v1/chat/completions"
+HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
+
+
+def body_of(endpoint: str, fields: dict[str, Any]) -> bytes:
+    given = {"messages": [HI]} if endpoint == CHAT else {"prompt": "hi"}
+    return json.dumps({"model": "extract", **given, **fields}).encode()
+
+
+async def test_a_client_that_disconnects_while_it_sends_causes_no_error(server: RunningApp) -> None:
+    _, port = server.url.removeprefix("http://").split(":")
+    with capture_logs() as logs:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.close()
+        await until(lambda: 'status="499"' in server.context.metrics.exposition(None).decode())
+    assert logs == []
+
+
+async def test_an_unexpected_exception_is_a_500_without_internals(
+    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr("api.routes.chat.admit", broken)
+    with capture_logs() as logs:
+        response = await http.post(CHAT, content=body_of(CHAT, {}))
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]
+    assert response.status_code == 500
+    assert response.json()["error"] == {
+        "message": "internal error; the server's log has the details under this response's "
+        "X-Request-Id",
+        "type": "server_error",
+        "param": None,
+        "code": "internal_error",
+    }
+    assert 'status="500"' in server.context.metrics.exposition(None).decode()

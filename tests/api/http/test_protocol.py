@@ -1,0 +1,206 @@
+"""The HTTP protocol of one connection: pipelining, malformed bytes and slow clients."""
+
+import asyncio
+import socket
+
+import pytest
+from api_support import RunningApp, ScriptedWorker, until
+from pydantic import SecretStr
+from raw_client import (
+    BODY,
+    CHAT,
+    GET,
+    GET_AND_CLOSE,
+    OK,
+    SOON_S,
+    STOP,
+    STREAM,
+    connected,
+    open_connections,
+    post,
+    post_head,
+    refusal,
+    refused,
+    streamed_text,
+    with_settings,
+)
+
+from api.follow.reply_hub import max_events
+from api.http import protocol
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Choice
+
+
+async def test_a_response_in_two_parts_does_not_wait_for_an_acknowledgement(
+    server: RunningApp,
+) -> None:
+    async with connected(server) as client:
+        await client.send(GET + b"\r\n")
+        await client.until(OK)
+        (connection,) = server.server.server_state.connections
+        option = connection.transport.get_extra_info("socket").getsockopt
+        assert option(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@with_settings(api_keys=(SecretStr("red:" + "r" * 20),))
+async def test_a_connection_continues_after_a_body_that_arrived_after_its_answer(
+    server: RunningApp,
+) -> None:
+    async with connected(server) as client:
+        await client.send(post_head("Content-Length: 9"))
+        assert (await client.until(b"}}")).startswith(b"HTTP/1.1 401")
+        await client.send(b"x" * 9)
+        await client.send(GET + b"\r\n")
+        await client.until(OK)
+        await client.send(post_head("Content-Length: 9"))
+        await client.until(b"}}")
+        (connection,) = open_connections(server)
+        await client.send(b"x" * 9 + GET)  # the end of a body, and an incomplete head
+        await until(lambda: connection._phase is protocol.Phase.HEAD)
+        await client.send(b"\r\n")
+        await client.until(OK)
+        await client.send(post_head("Content-Length: 9"))
+        await client.until(b"}}")
+        await client.send(b"x" * 9)
+        await until(lambda: connection._phase is protocol.Phase.IDLE)
+        assert connection.timeout_keep_alive_task is not None
+
+
+async def test_a_client_that_pauses_gets_every_token_once_from_bounded_memory(
+    server: RunningApp, worker: ScriptedWorker
+) -> None:
+    async with connected(server, receive_buffer_bytes=4096) as client:
+        await client.send(post(STREAM, "Connection: close"))
+        job = await worker.take()
+        await worker.admit(job)
+        words = [f"{index} " * 500 for index in range(250)]
+        for index, word in enumerate(words):
+            finish = STOP if word is words[-1] else None
+            await worker.tokens(job, index, (index,), word, finish, checkpoint=True)
+        inbox = server.context.replies._inboxes[JobId(job.job.id)]
+        await until(lambda: bool(inbox._newest) and inbox._newest[0].index == len(words) - 1)
+        assert len(inbox._events) == max_events(1)
+        (connection,) = open_connections(server)
+        assert 0 < connection.transport.get_write_buffer_size() < 65_536
+        reading = asyncio.create_task(client.rest())
+        await until(lambda: not inbox._events)
+        await worker.finish(job, Choice(text="".join(words), finish=STOP, ids=tuple(range(250))))
+        assert streamed_text(await reading) == "".join(words)
+
+
+@pytest.mark.parametrize("is_one_piece", [True, False])
+async def test_a_pipelined_request_is_discarded_and_the_running_one_is_answered(
+    server: RunningApp, worker: ScriptedWorker, is_one_piece: bool
+) -> None:
+    async with connected(server) as client:
+        first, second = post(STREAM), post(BODY)
+        await client.send(first + second if is_one_piece else first)
+        job = await worker.take()
+        if not is_one_piece:
+            await client.send(second)
+            (connection,) = open_connections(server)
+            await until(lambda: connection._phase is protocol.Phase.CLOSING)
+        await worker.answer(job, "hello")
+        assert streamed_text(await client.rest()) == "hello"
+    counts = await server.context.views.counts()
+    assert counts.waiting == 0
+    assert counts.totals[JobState.DONE] == 1
+
+
+async def test_disconnecting_after_a_pipelined_request_cancels_the_running_job(
+    server: RunningApp, worker: ScriptedWorker
+) -> None:
+    async with connected(server) as client:
+        await client.send(post(STREAM) + post(BODY))
+        job = await worker.take()
+    mail = await worker.mail()
+    assert (mail.kind, mail.job) == ("cancel", job.job.id)
+
+
+@with_settings(header_timeout_s=SOON_S)
+async def test_bytes_after_the_last_request_are_discarded(
+    server: RunningApp, worker: ScriptedWorker
+) -> None:
+    async with connected(server) as client:
+        await client.send(post(STREAM, "Connection: close"))
+        job = await worker.take()
+        await client.send(b"more")
+        await asyncio.sleep(1.5 * SOON_S)
+        await worker.answer(job, "hello")
+        assert streamed_text(await client.rest()) == "hello"
+
+
+async def test_empty_lines_after_a_body_are_ignored(
+    server: RunningApp, worker: ScriptedWorker
+) -> None:
+    async with connected(server) as client:
+        for _ in range(2):
+            await client.send(post(BODY) + b"\r\n")
+            job = await worker.take()
+            await client.send(b"\r\n")
+            await worker.answer(job)
+            await client.until(b"}]")
+        await client.send(b"\r\n" + GET_AND_CLOSE)
+        assert (await client.rest()).endswith(OK)
+
+
+async def test_bytes_that_are_not_http_get_a_400_in_openais_format_and_are_disconnected(
+    server: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", SOON_S)
+    async with connected(server) as client:
+        await client.send(b"hello\r\n\r\n")
+        assert refusal(await client.rest()) == (400, "invalid_value")
+        await until(lambda: not open_connections(server))
+    assert refused(server) == {"malformed": 1}
+
+
+async def test_a_malformed_body_is_a_400_and_disconnects_the_app(
+    server: RunningApp,
+) -> None:
+    async with connected(server) as client:
+        head = post_head("Transfer-Encoding: chunked", "Expect: 100-continue")
+        await client.send(head + b"hello\r\n")
+        assert refusal(await client.rest()) == (400, "invalid_value")
+        metrics = server.context.metrics
+        await until(lambda: f'endpoint="{CHAT}",status="499"'.encode() in metrics.exposition(None))
+
+
+@pytest.mark.parametrize("is_one_piece", [True, False])
+@pytest.mark.parametrize("more", [b"hello\r\n\r\n", b"\r\n" * 5000])
+@with_settings(max_header_bytes=2000)
+async def test_bytes_after_a_request_do_not_affect_its_answer(
+    server: RunningApp, worker: ScriptedWorker, more: bytes, is_one_piece: bool
+) -> None:
+    async with connected(server) as client:
+        await client.send(post(STREAM) + (more if is_one_piece else b""))
+        job = await worker.take()
+        await worker.admit(job)
+        await client.until(b"\r\n\r\n")
+        await client.send(more)
+        await worker.answer(job, "hello")
+        body = (await client.until(b"0\r\n\r\n")).rpartition(b"\r\n\r\n")[0]
+        assert body.endswith(b"[DONE]\n\n\r\n0")
+        assert refused(server) == {}
+
+
+async def test_an_upgrade_offer_is_ignored(server: RunningApp) -> None:
+    offer = "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"
+    async with connected(server) as client:
+        await client.send(GET + "\r\n".join([*offer, "", ""]).encode())
+        await client.until(OK)
+        await client.send(GET_AND_CLOSE)
+        assert (await client.rest()).endswith(OK)
+
+
+async def test_a_request_with_expect_100_continue_gets_a_100_response(
+    server: RunningApp, worker: ScriptedWorker
+) -> None:
+    head, body = post(BODY, "Expect: 100-continue", "Connection: close").split(b"\r\n\r\n")
+    async with connected(server) as client:
+        await client.send(head + b"\r\n\r\n")
+        assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(body)
+        await worker.answer(await worker.take())
+        assert (await client.rest()).startswith(b"HTTP/1.1 200")

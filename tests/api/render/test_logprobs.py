@@ -1,0 +1,105 @@
+"""Log-probabilities in OpenAI's format."""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.openai_chunks import StreamWriter, format_of
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import FinishReason
+
+TOP = (
+    TokenLogprob(token="x", logprob=-0.5, bytes=(120,)),
+    TokenLogprob(token="<|end|>", logprob=-1.5, bytes=None),
+)
+SECOND = PositionLogprobs(
+    chosen=TokenLogprob(token="\ufffd", logprob=-2.0, bytes=(195,)), top=TOP, offset=4
+)
+FIRST = PositionLogprobs(
+    chosen=TokenLogprob(token="p", logprob=None, bytes=(112,)), top=(), offset=0
+)
+CHAT_SECOND = {
+    "content": [
+        {
+            "token": "\ufffd",
+            "logprob": -2.0,
+            "bytes": [195],
+            "top_logprobs": [
+                {"token": "x", "logprob": -0.5, "bytes": [120]},
+                {"token": "<|end|>", "logprob": -1.5, "bytes": None},
+            ],
+        }
+    ],
+    "refusal": None,
+}
+
+
+def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
+    return Job(
+        id=JobId("a1"),
+        endpoint=endpoint,
+        model="m",
+        version=AdapterVersion("m@1"),
+        fingerprint="fp_1",
+        sampling=SamplingParams(seed=1, n=n),
+        created_s=5,
+        deadline_ms=1,
+        cost=1,
+        reply_to=ApiId("api"),
+    )
+
+
+def writer(endpoint: Endpoint = Endpoint.CHAT, *, include_usage: bool = False) -> StreamWriter:
+    return StreamWriter(
+        format_of(job(endpoint), stream=True), job(endpoint), include_usage=include_usage
+    )
+
+
+def events(raw: bytes) -> list[Any]:
+    return [orjson.loads(part.removeprefix(b"data: ")) for part in raw.split(b"\n\n") if part]
+
+
+def job_with_logprobs(endpoint: Endpoint) -> Job:
+    return replace(job(endpoint), sampling=SamplingParams(seed=1, logprobs=2))
+
+
+def test_logprobs_are_in_the_chunk_with_their_text() -> None:
+    chunks = events(writer().delta(Delta(0, "x", FinishReason.STOP, (SECOND,))))
+    assert [chunk["choices"][0]["logprobs"] for chunk in chunks] == [CHAT_SECOND, None]
+
+
+def test_a_token_without_visible_text_has_logprobs() -> None:
+    (chunk,) = events(writer().delta(Delta(0, "", None, (SECOND,))))
+    assert chunk["choices"][0]["delta"] == {"content": ""}
+    assert chunk["choices"][0]["logprobs"] == CHAT_SECOND
+    (chunk,) = events(writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None, (SECOND,))))
+    assert chunk["choices"][0]["logprobs"]["tokens"] == ["\ufffd"]
+
+
+def test_a_complete_chat_has_logprobs_if_requested_even_without_tokens() -> None:
+    transcript = ChoiceTranscript(parts=["x"], logprobs=[SECOND], finish=FinishReason.STOP)
+    answer_format = format_of(job_with_logprobs(Endpoint.CHAT), stream=False)
+    assert (
+        orjson.loads(orjson.dumps(answer_format.choice(0, transcript)["logprobs"])) == CHAT_SECOND
+    )
+    empty = answer_format.choice(0, ChoiceTranscript(finish=FinishReason.STOP))
+    assert empty["logprobs"] == {"content": [], "refusal": None}
+    unrequested = format_of(job(), stream=False).choice(
+        0, ChoiceTranscript(finish=FinishReason.STOP)
+    )
+    assert unrequested["logprobs"] is None
+
+
+def test_a_completion_has_its_logprobs_in_lists() -> None:
+    transcript = ChoiceTranscript(parts=["px"], logprobs=[FIRST, SECOND], finish=FinishReason.STOP)
+    choice = format_of(job_with_logprobs(Endpoint.COMPLETIONS), stream=False).choice(0, transcript)
+    assert choice["logprobs"] == {
+        "tokens": ["p", "\ufffd"],
+        "token_logprobs": [None, -2.0],
+        "top_logprobs": [None, {"x": -0.5, "<|end|>": -1.5, "\ufffd": -2.0}],
+        "text_offset": [0, 4],
+    }

@@ -1,0 +1,59 @@
+"""GET /health and /ready."""
+
+import httpx
+from api_support import (
+    ScriptedWorker,
+    client_of,
+    running_app,
+)
+
+from api.app import create_app
+from shared.settings import ApiSettings
+from shared.store.registry import Registry
+
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+URL = "/v1/chat/completions"
+
+
+async def test_ready_reports_why_requests_cannot_be_served(
+    settings: ApiSettings, registry: Registry, http: httpx.AsyncClient
+) -> None:
+    elsewhere = settings.model_copy(update={"pool": f"{settings.pool}-empty"})
+    async with client_of(create_app(elsewhere)) as client:
+        response = await client.get("/ready")
+        assert response.status_code == 503
+        assert response.json()["reason"] == "no base model is registered"
+    response = await http.get("/ready")
+    assert (response.status_code, response.json()["reason"]) == (503, "no worker is alive")
+
+
+async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    response = await http.get("/ready")
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+
+
+async def test_health_checks_accept_head_requests(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    for path in ("/health", "/ready"):
+        response = await http.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_without_redis_the_process_is_healthy_but_not_ready(
+    settings: ApiSettings,
+) -> None:
+    unreachable = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    async with (
+        running_app(unreachable) as running,
+        httpx.AsyncClient(base_url=running.url) as client,
+    ):
+        assert (await client.get("/health")).status_code == 200
+        response = await client.get("/ready")
+        assert (response.status_code, response.json()["reason"]) == (503, "Redis doesn't answer")
+        assert "lorikeet_redis_up 0.0" in (await client.get("/metrics")).text
+        assert (await client.get("/openapi.json")).status_code == 200
+        response = await client.post(URL, json=BODY)
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "service_unavailable"
+        assert response.headers["retry-after"] == "2"

@@ -1,0 +1,65 @@
+"""GET /v1/models and one model."""
+
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from api_support import (
+    ADAPTER,
+    BASE,
+)
+
+from shared.store.registry import Registry
+
+BASE_CARD = {
+    "id": "tiny/base",
+    "object": "model",
+    "created": 1,
+    "owned_by": "lorikeet",
+    "root": "tiny/base",
+    "parent": None,
+}
+ADAPTER_CARD = {
+    "id": "extract",
+    "object": "model",
+    "created": 2,
+    "owned_by": "lorikeet",
+    "root": "extract-v1",
+    "parent": "tiny/base",
+}
+
+
+async def test_models_are_the_base_and_every_adapter(http: httpx.AsyncClient) -> None:
+    response = await http.get("/v1/models")
+    assert response.json() == {"object": "list", "data": [BASE_CARD, ADAPTER_CARD]}
+
+
+async def test_openais_client_lists_models(client: openai.AsyncOpenAI) -> None:
+    assert [model.id async for model in client.models.list()] == [BASE.name, ADAPTER.name]
+    assert (await client.models.retrieve(ADAPTER.name)).owned_by == "lorikeet"
+
+
+@pytest.mark.parametrize("card", [BASE_CARD, ADAPTER_CARD])
+async def test_one_model_can_be_read_even_with_a_slash_in_its_name(
+    http: httpx.AsyncClient, card: dict[str, Any]
+) -> None:
+    assert (await http.get(f"/v1/models/{card['id']}")).json() == card
+
+
+async def test_a_model_that_does_not_exist_is_a_404(http: httpx.AsyncClient) -> None:
+    response = await http.get("/v1/models/no/such")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+async def test_the_root_of_an_adapter_is_its_hub_id_or_folder_name(
+    registry: Registry, http: httpx.AsyncClient
+) -> None:
+    fields = {name: getattr(ADAPTER, name) for name in ADAPTER.__slots__}
+    for name, source in [("a", "org/repo"), ("b", "./local"), ("c", "/")]:
+        changes = {"name": name, "version": f"{name}@1", "source": source}
+        await registry.add_adapter(type(ADAPTER)(**{**fields, **changes}))
+    cards = (await http.get("/v1/models")).json()["data"]
+    roots = {card["id"]: card["root"] for card in cards}
+    assert (roots["a"], roots["b"], roots["c"]) == ("org/repo", "local", "c@1")

@@ -1,0 +1,152 @@
+"""HTTP over plain sockets, for requests that no client library would send."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+from api_support import RunningApp
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.http import protocol
+from api.http.connection_limits import Refusal
+from shared.protocol.results import FinishReason
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+STREAM = {**BODY, "stream": True}
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+GET_AND_CLOSE = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+OK = b'{"status":"ok"}'
+TIMEOUT_S = 10.0
+SOON_S = 0.2
+STOP = FinishReason.STOP
+
+
+@dataclass
+class Client:
+    """One connection that sends and receives bytes."""
+
+    connection: socket.socket
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.connection, data)
+
+    async def receive(self, most: int = 65_536) -> bytes:
+        """Return received bytes, or an empty value after the server has closed the connection."""
+        async with asyncio.timeout(TIMEOUT_S):
+            try:
+                return await asyncio.get_running_loop().sock_recv(self.connection, most)
+            except ConnectionResetError:
+                return b""
+
+    async def until(self, end: bytes) -> bytes:
+        """Return all bytes until `end` was received. Fails if the connection closes before."""
+        data = b""
+        while end not in data:
+            piece = await self.receive()
+            assert piece, data
+            data += piece
+        return data
+
+    async def rest(self) -> bytes:
+        """Return all bytes until the server closes the connection."""
+        pieces = []
+        while piece := await self.receive():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+@asynccontextmanager
+async def connected(
+    server: RunningApp, receive_buffer_bytes: int | None = None
+) -> AsyncIterator[Client]:
+    url = urlsplit(server.url)
+    with socket.socket() as connection:
+        if receive_buffer_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (url.hostname, url.port))
+        yield Client(connection)
+
+
+def post(body: dict[str, Any], *lines: str) -> bytes:
+    """Return a complete POST request with `body`."""
+    data = orjson.dumps(body)
+    return post_head(f"Content-Length: {len(data)}", *lines) + data
+
+
+def post_head(*lines: str) -> bytes:
+    head = [f"POST {CHAT} HTTP/1.1", "Host: x", "Content-Type: application/json", *lines, "", ""]
+    return "\r\n".join(head).encode()
+
+
+def refusal(response: bytes) -> tuple[int, str]:
+    """Return status and code of an error response in OpenAI's format that closes the connection."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head
+    assert b"\r\nx-request-id: req_" in head
+    assert f"\r\ncontent-length: {len(body)}".encode() in head
+    error = orjson.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return int(head.split()[1]), error["code"]
+
+
+def refused(server: RunningApp) -> dict[str, float]:
+    """Return how many connections were refused or closed early, by reason."""
+    text = server.context.metrics.exposition(None).decode()
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    counts = {
+        s.labels["reason"]: s.value for s in samples if s.name == "lorikeet_http_refused_total"
+    }
+    assert set(counts) == {reason.value for reason in Refusal}
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def with_settings(**changes: Any) -> pytest.MarkDecorator:
+    """Return a decorator that runs a test with these settings."""
+    return pytest.mark.parametrize("changes", [changes], ids=[""])
+
+
+def with_headers(num_bytes: int) -> bytes:
+    """Return a request whose head has `num_bytes` bytes."""
+    fill = num_bytes - len(GET) - len(b"X-Fill: \r\n\r\n")
+    return GET + b"X-Fill: " + b"a" * fill + b"\r\n\r\n"
+
+
+async def drip(client: Client) -> None:
+    """Send one byte at a time until the connection closes."""
+    while True:
+        await asyncio.sleep(SOON_S / 10)
+        try:
+            await client.send(b"x")
+        except OSError:
+            return
+
+
+def open_connections(server: RunningApp) -> list[protocol.LimitedProtocol]:
+    connections: set[Any] = server.server.server_state.connections
+    return list(connections)
+
+
+def streamed_text(response: bytes) -> str:
+    """Return the text of a chunked stream with one choice."""
+    body = unchunked(response.partition(b"\r\n\r\n")[2])
+    events = [line.removeprefix(b"data: ") for line in body.split(b"\n\n") if line[:6] == b"data: "]
+    assert events.pop() == b"[DONE]"
+    deltas = [orjson.loads(event)["choices"][0]["delta"] for event in events]
+    return "".join(delta.get("content", "") for delta in deltas)
+
+
+def unchunked(body: bytes) -> bytes:
+    parts = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        parts.append(body[: int(size, 16)])
+        body = body[int(size, 16) + 2 :]
+    return b"".join(parts)
