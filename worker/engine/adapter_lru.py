@@ -1,46 +1,48 @@
-"""Which adapters are resident, and which of them goes first. Policy only."""
+"""The order in which the engine evicts resident adapters. Policy only."""
 
 from collections.abc import Collection, Iterator, Sequence
 
 from shared.protocol.ids import AdapterVersion
 
 
-class Residents:
-    """Resident adapters, the least recently used first."""
+class AdapterLRU:
+    """The resident adapters, least recently used first."""
 
     def __init__(self) -> None:
         self._weights_digests: dict[AdapterVersion, str] = {}
 
     def __contains__(self, version: AdapterVersion) -> bool:
-        """Whether requests of the version can be computed."""
+        """Return whether the version is resident."""
         return version in self._weights_digests
 
     def __iter__(self) -> Iterator[AdapterVersion]:
-        """The least recently used first."""
+        """Iterate over the versions, least recently used first."""
         return iter(self._weights_digests)
 
     def weights_digest(self, version: AdapterVersion) -> str:
-        """What tells the weights of a resident version from any others."""
+        """Return the digest of a resident version's weights."""
         return self._weights_digests[version]
 
     def add(self, version: AdapterVersion, weights_digest: str) -> None:
-        """Note a version that is written, as the most recently used one."""
+        """Add a version as the most recently used one."""
         self._weights_digests[version] = weights_digest
 
-    def note_use(self, version: AdapterVersion) -> None:
-        """Note that a resident version took part in a step."""
+    def record_use(self, version: AdapterVersion) -> None:
+        """Make a version the most recently used one."""
         self._weights_digests[version] = self._weights_digests.pop(version)
 
     def discard(self, version: AdapterVersion) -> None:
-        """Note that a version is gone; it need not have been resident."""
+        """Remove a version; one that isn't resident is ignored."""
         self._weights_digests.pop(version, None)
 
 
-def first_to_go(
+def version_to_evict(
     idle: Sequence[AdapterVersion], surplus: Collection[AdapterVersion]
 ) -> AdapterVersion:
-    """Which of `idle` goes, the least recently used first; those that are `surplus` before others.
+    """Return the version to evict: the least recently used of `surplus`, else of all.
 
-    There is at least one.
+    Args:
+        idle: versions that no request uses, least recently used first; at least one.
+        surplus: versions that other workers hold, and this one has given up.
     """
     return next((version for version in idle if version in surplus), idle[0])

@@ -1,4 +1,4 @@
-"""The tensors of one step, made from its chunks."""
+"""Builds the tensors of one step from its chunks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,32 +16,32 @@ from worker.model.kv_cache import BLOCK_SIZE
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """All chunks of a step, flattened into one row of T tokens."""
+    """All chunks of a step, concatenated to T tokens."""
 
     input_ids: Tensor
-    """`[1, T]` int64."""
+    """`[1, T]` int64: token ids."""
     positions: Tensor
-    """`[1, T]` int64."""
+    """`[1, T]` int64: position of each token in its sequence."""
     attention: AttentionBatch
     sampled: list[Request]
-    """The S requests that get a token."""
+    """The S requests for which a token is sampled."""
     scored: list[tuple[Request, int]]
-    """Requests and positions of prompt tokens, P in all: how likely is the token behind each?"""
+    """(request, position) of P prompt tokens whose logits score the prompt token after them."""
     logits_rows: Tensor
-    """`[S + P]` int64: the rows of T whose logits are needed, for `sampled`, then for `scored`."""
+    """`[S + P]` int64: tokens whose logits are needed, for `sampled`, then for `scored`."""
     segments: list[tuple[AdapterVersion | None, int]]
-    """(adapter version, number of tokens) of each chunk, from left to right."""
+    """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
 
     def logits_segments(self) -> list[tuple[AdapterVersion | None, int]]:
-        """The same of `logits_rows`, each for itself."""
+        """Return (adapter version, 1) for each of `logits_rows`."""
         requests = self.sampled + [request for request, _ in self.scored]
         return [(request.version, 1) for request in requests]
 
 
 def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
-    """The batch of `chunks`: decodes first, by context length, then prefill chunks.
+    """Return the batch of `chunks`, with decodes before prefill chunks.
 
-    Equally long contexts stand together for kernels that pad.
+    Decodes are sorted by context length, as some kernels pad neighbours to the same length.
     """
     ordered = sorted(chunks, key=lambda c: (c.num_tokens, c.end))
     ids: list[int] = []
@@ -79,9 +79,9 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Positions in the chunk whose logits say how likely the prompt's next token was.
+    """Return positions in the chunk whose logits score the prompt token after them.
 
-    Those that were scored before, when the request was preempted, aren't scored again.
+    Positions that were scored before a preemption aren't scored again.
     """
     request = chunk.request
     if not request.scores_prompt:
@@ -97,7 +97,7 @@ def _slots(chunk: Chunk) -> Iterator[int]:
 
 
 def _block_tables(chunks: Sequence[Chunk]) -> Tensor:
-    """`[B, M]` int32, padded with block 0."""
+    """Return the block tables of `chunks`, `[B, M]` int32, padded with block 0."""
     tables = [c.request.block_table[: -(-c.end // BLOCK_SIZE)] for c in chunks]
     padded = np.zeros((len(tables), max(map(len, tables))), dtype=np.int32)
     for row, table in zip(padded, tables, strict=True):

@@ -1,4 +1,4 @@
-"""Who owns which block of the KV cache, and which blocks hold a prefix that others may share."""
+"""Allocates the blocks of the KV cache and shares equal prefixes. Policy only."""
 
 import hashlib
 from array import array
@@ -8,50 +8,52 @@ from worker.engine.request import Request
 
 
 class BlockManager:
-    """Hands out fixed-size blocks of the KV cache and takes them back.
+    """Allocates and frees fixed-size blocks of the KV cache.
 
-    A full block is known by a hash over everything that its contents depend on: the request's
-    cache key and all tokens up to the block's end. It may have several owners; without any, it
-    is kept until its memory is wanted, least recently used first.
+    A full block is identified by a hash of everything that its contents depend on: the request's
+    cache key and all tokens up to the block's end. Such a block may have several owners. Without an
+    owner it is kept until its memory is needed, and the least recently used block is evicted first.
     """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
-        # Last in, first out: few requests then touch little of the cache's memory.
+        # Last in, first out, so that few requests use a small part of the cache's memory.
         self._empty = list(range(num_blocks - 1, -1, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()
-        """Blocks without an owner whose contents are known, least recently used first."""
+        """Hashed blocks without an owner, least recently used first."""
         self._owners: Counter[int] = Counter()
+        """Number of owners of each block that has one."""
         self._block_of: dict[bytes, int] = {}
         self._hash_of: dict[int, bytes] = {}
 
     @property
     def num_free(self) -> int:
-        """Blocks that nobody owns."""
+        """Number of blocks without an owner."""
         return len(self._empty) + len(self._idle)
 
     def can_allocate(self, request: Request, num_tokens: int) -> bool:
-        """Whether `request` can own blocks for its first `num_tokens` tokens."""
+        """Return whether enough blocks are free for the request's first `num_tokens` tokens."""
         return self._missing(request, num_tokens) <= self.num_free
 
     def allocate(self, request: Request, num_tokens: int) -> None:
         """Extend the request's block table to cover `num_tokens` tokens."""
         for _ in range(self._missing(request, num_tokens)):
-            block = self._empty.pop() if self._empty else self._forget_oldest()
+            block = self._empty.pop() if self._empty else self._evict()
             self._owners[block] = 1
             request.block_table.append(block)
 
     def reuse(self, request: Request) -> int:
-        """Let `request` go on behind what others have computed of its next tokens.
+        """Share existing blocks that hold the request's next tokens.
 
-        Its last token always remains to be computed, as a new one is drawn from its logits.
+        Updates the request's block table and its counts of computed and cached tokens. The last
+        token is always computed, as the next one is sampled from its logits.
 
         Returns:
-            The number of tokens that needn't be computed.
+            The number of tokens that need not be computed.
         """
         num_before = request.num_computed_tokens
-        while (block := self._next_known(request)) is not None:
+        while (block := self._next_shared(request)) is not None:
             index = request.num_computed_tokens // self.block_size
             self._idle.pop(block, None)
             self._owners[block] += 1
@@ -65,8 +67,8 @@ class BlockManager:
         request.num_cached_tokens += num_reused
         return num_reused
 
-    def remember(self, request: Request, start: int) -> None:
-        """Let others share the blocks that `request` has filled since its token `start`."""
+    def publish(self, request: Request, start: int) -> None:
+        """Let other requests share the blocks that `request` has filled from token `start` on."""
         if request.cache_key is None:
             return
         first, end = start // self.block_size, request.num_computed_tokens // self.block_size
@@ -77,7 +79,7 @@ class BlockManager:
                 self._hash_of[block] = hash_
 
     def free(self, request: Request) -> None:
-        """Take all blocks back; the request's computed tokens are gone."""
+        """Release the request's blocks and reset its counts of computed and cached tokens to 0."""
         for block in reversed(request.block_table):
             self._release(block)
         request.block_table.clear()
@@ -86,8 +88,11 @@ class BlockManager:
     def _missing(self, request: Request, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size) - len(request.block_table)
 
-    def _next_known(self, request: Request) -> int | None:
-        """A block that holds the next whole block of the request's uncomputed tokens."""
+    def _next_shared(self, request: Request) -> int | None:
+        """Return an existing block for the request's next uncomputed tokens; None if there is none.
+
+        The result is None as well if those tokens don't fill a block.
+        """
         index, offset = divmod(request.num_computed_tokens, self.block_size)
         is_last = (index + 1) * self.block_size >= request.num_tokens
         if request.cache_key is None or offset or is_last:
@@ -103,13 +108,17 @@ class BlockManager:
             else:
                 self._empty.append(block)
 
-    def _forget_oldest(self) -> int:
+    def _evict(self) -> int:
+        """Remove the least recently used idle block from the index and return it."""
         block, _ = self._idle.popitem(last=False)
         del self._block_of[self._hash_of.pop(block)]
         return block
 
     def _hash(self, request: Request, index: int) -> bytes:
-        """SHA-256, chained from the cache key: equal only for equal beginnings."""
+        """Return the SHA-256 of the request's `index`-th block, chained from its cache key.
+
+        The hash covers all tokens up to the block's end. It is computed once per request.
+        """
         assert request.cache_key is not None
         hashes = request.block_hashes
         while len(hashes) <= index:

@@ -1,4 +1,4 @@
-"""What one engine may take."""
+"""Limits of one engine."""
 
 from dataclasses import dataclass
 
@@ -8,33 +8,40 @@ from worker.model.kv_cache import BLOCK_SIZE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Budgets of one engine."""
+    """Limits of one engine's batches, sequences and memory."""
 
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     max_model_len: int | None = None
-    """None: the model's, or what the KV cache holds if that is less."""
+    """Longest sequence, in tokens. None: the model's limit or the KV cache's size, if smaller."""
     kv_cache_bytes: int = 2 << 30
     adapter_bytes: int = 1 << 30
     caches_prefixes: bool = True
-    """Whether requests share the KV blocks of equal beginnings."""
+    """Whether requests with a common prefix share its KV blocks."""
 
-    def longest(self, of_model: int, num_blocks: int) -> int:
-        """The longest sequence, in tokens; `num_blocks` are what the KV cache has.
+    def longest(self, model_limit: int, num_blocks: int) -> int:
+        """Return the length of the longest sequence that the engine accepts, in tokens.
+
+        Args:
+            model_limit: the model's longest sequence.
+            num_blocks: number of blocks of the KV cache.
 
         Raises:
-            SettingsError: the model, or the KV cache, doesn't allow what is wanted.
+            SettingsError: `max_model_len` exceeds the model's limit or the KV cache, or the KV
+                cache has no block.
         """
-        in_cache = num_blocks * BLOCK_SIZE
-        wanted = self.max_model_len
-        if wanted is None:
-            if in_cache < BLOCK_SIZE:
+        cache_limit = num_blocks * BLOCK_SIZE
+        if self.max_model_len is None:
+            if cache_limit < BLOCK_SIZE:
                 raise SettingsError("--kv-cache-mb is too small for one block of the KV cache")
-            return min(of_model, in_cache)
-        if wanted > of_model:
-            raise SettingsError(f"--max-model-len {wanted} is over the model's {of_model}")
-        if wanted > in_cache:
+            return min(model_limit, cache_limit)
+        if self.max_model_len > model_limit:
             raise SettingsError(
-                f"--max-model-len {wanted} needs a larger --kv-cache-mb: it holds {in_cache} tokens"
+                f"--max-model-len {self.max_model_len} exceeds the model's limit of {model_limit}"
             )
-        return wanted
+        if self.max_model_len > cache_limit:
+            raise SettingsError(
+                f"--max-model-len {self.max_model_len} needs a larger --kv-cache-mb: "
+                f"it holds {cache_limit} tokens"
+            )
+        return self.max_model_len

@@ -1,4 +1,4 @@
-"""The synchronous engine: schedule, forward, sample, update; one list of outputs per step."""
+"""The synchronous engine. A step schedules requests, runs the model, samples and updates them."""
 
 import hashlib
 import time
@@ -10,13 +10,14 @@ import structlog
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.adapter_lru import Residents, first_to_go
+from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
 from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.scheduler import Scheduler, step_size
+from worker.lora.batch import BatchCache
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
 from worker.lora.memory.layout import AdapterImage, PoolLayout
@@ -29,35 +30,35 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
-    """Where the engine stands."""
+    """Counters and gauges of an engine."""
 
     num_running: int
     num_waiting: int
     kv_blocks: int
     kv_blocks_free: int
     adapter_bytes: int
-    """Of adapters that are resident, or on their way to it."""
+    """Bytes of adapters that are resident or being placed."""
     num_steps: int
     num_preemptions: int
     num_cached_tokens: int
-    """Tokens that weren't computed, as another request had the same prefix, since the start."""
+    """Number of tokens reused from the prefix cache since the start."""
     num_tokens: int
-    """Output tokens since the start."""
+    """Number of output tokens since the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """What came of asking for adapter memory."""
+    """Result of a request for adapter memory."""
 
     reserved: Reserved | None
-    """None: adapters in use leave no room."""
+    """Memory for the adapter; None if the adapters in use leave too little."""
     evicted: list[AdapterVersion]
 
 
 class Engine:
-    """Computes any number of requests for the base model and its resident adapters together.
+    """Computes requests for the base model and its resident adapters in common batches.
 
-    Not thread-safe: one thread owns it.
+    Not thread-safe: all methods but `write_adapter` must be called from one thread.
     """
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig) -> None:
@@ -67,37 +68,37 @@ class Engine:
         self._pool = LoRAPool(
             self.base, max_bytes=config.adapter_bytes, dtype=loaded.dtype, device=loaded.device
         )
-        context = LoRAContext(loaded.kernels)
+        context = LoRAContext(loaded.kernels, BatchCache(self._pool))
         for siblings in loaded.siblings:
             siblings.attach(self._pool, context, is_head=siblings.names == (self.base.head,))
         self._pool.side.attach(loaded.model, context.hook_of)
         cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
-        self._runner = ModelRunner(loaded, cache, self._pool, context)
+        self._runner = ModelRunner(loaded, cache, context)
         self._scheduler = Scheduler(
             BlockManager(num_blocks, BLOCK_SIZE),
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
         self._rejected: list[StepOutput] = []
-        self._residents = Residents()
+        self._residents = AdapterLRU()
         self._caches_prefixes = config.caches_prefixes
         self.num_failures_in_a_row = 0
-        """Failed steps since the last good one: many mean that the device is broken."""
+        """Number of steps that failed since the last successful one."""
         self._num_steps = 0
         self._num_tokens = 0
 
     @property
     def layout(self) -> PoolLayout:
-        """How adapters lie in its memory."""
+        """Layout of adapters in the engine's adapter memory."""
         return self._pool.layout
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything."""
+        """Whether requests or outputs are waiting for a step."""
         return bool(self._scheduler.running or self._scheduler.waiting or self._rejected)
 
     def add(self, request: Request) -> None:
-        """Queue a request; one that can't run gets its error in the next step's outputs."""
+        """Queue a request. If it cannot run, the next step outputs its error."""
         error = self._reason_to_reject(request)
         if error is None:
             request.cache_key = self._cache_key(request)
@@ -106,7 +107,7 @@ class Engine:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output; one that is unknown or finished is ignored."""
+        """End a request without an output. Unknown and finished requests are ignored."""
         request = self._scheduler.find(request_id)
         if request is not None:
             self._scheduler.finish(request)
@@ -118,13 +119,13 @@ class Engine:
         may_evict: bool = True,
         surplus: Collection[AdapterVersion] = (),
     ) -> Placing:
-        """Reserve memory for an adapter, evicting the least recently used idle ones if need be.
+        """Reserve memory for an adapter, evicting the least recently used idle ones if necessary.
 
-        Those that are `surplus` go before all others. What follows is `write_adapter`, then
-        `activate_adapter`; or `remove_adapter`.
+        Versions in `surplus` are evicted before all others. The caller continues with
+        `write_adapter` and `activate_adapter`, or frees the memory with `remove_adapter`.
 
         Raises:
-            AdapterRejected: it is larger than all of the adapter memory.
+            AdapterRejected: the adapter is larger than all of the adapter memory.
         """
         self._check_size(image)
         evicted: list[AdapterVersion] = []
@@ -132,22 +133,22 @@ class Engine:
             idle = self._idle()
             if not (may_evict and idle and self._would_fit(image.num_bytes, idle)):
                 break
-            victim = first_to_go(idle, surplus)
+            victim = version_to_evict(idle, surplus)
             self.remove_adapter(victim)
             evicted.append(victim)
         return Placing(reserved, evicted)
 
     def write_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
-        """Copy an adapter into its memory: the one method for any thread, as steps go on."""
+        """Copy an adapter to its reserved memory. Any thread may call this, also during steps."""
         self._pool.write(reserved, image)
 
     def activate_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
-        """Make an adapter resident that is written."""
+        """Make an adapter resident that was written to its memory."""
         self._pool.activate(reserved)
         self._residents.add(image.version, image.weights_digest)
 
     def add_adapter(self, adapter: LoRAAdapter) -> list[AdapterVersion]:
-        """Make an adapter resident at once; for who has no steps to run meanwhile.
+        """Place, write and activate an adapter in one call, which no step may interrupt.
 
         Returns:
             The versions that were evicted.
@@ -168,7 +169,7 @@ class Engine:
         return placing.evicted
 
     def remove_adapter(self, version: AdapterVersion) -> None:
-        """Free an adapter's memory, resident or reserved; its requests end with an error."""
+        """Free the memory of a resident or reserved adapter. Its requests end with an error."""
         for request in [r for r in self._scheduler.requests if r.version == version]:
             self._scheduler.finish(request)
             self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
@@ -176,7 +177,10 @@ class Engine:
         self._residents.discard(version)
 
     def step(self) -> list[StepOutput]:
-        """Run one step and say what it brought; an error ends requests, never the engine."""
+        """Run one step and return its outputs.
+
+        If the step fails, each of its requests ends with an error, and the engine stays usable.
+        """
         outputs, self._rejected = self._rejected, []
         chunks = self._scheduler.schedule()
         if not chunks:
@@ -185,7 +189,7 @@ class Engine:
         started_s = time.perf_counter()
         try:
             results = self._runner.run(chunks)
-        except Exception:  # caught per step: it becomes an event for each request in it
+        except Exception:  # per step: it becomes an error of each request in the step
             self.num_failures_in_a_row += 1
             log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
             return outputs + [self._fail(chunk.request, _STEP_FAILED) for chunk in chunks]
@@ -194,7 +198,7 @@ class Engine:
         return outputs + self._update(results)
 
     def stats(self) -> EngineStats:
-        """Where the engine stands now."""
+        """Return the engine's current counters and gauges."""
         return EngineStats(
             num_running=len(self._scheduler.running),
             num_waiting=len(self._scheduler.waiting),
@@ -212,9 +216,9 @@ class Engine:
         for computed in results:
             request = computed.chunk.request
             request.num_computed_tokens = computed.chunk.end
-            self._scheduler.blocks.remember(request, computed.chunk.start)
+            self._scheduler.blocks.publish(request, computed.chunk.start)
             if request.version is not None:
-                self._residents.note_use(request.version)
+                self._residents.record_use(request.version)
             if computed.token is not None:
                 outputs.append(self._append(request, computed.token, computed.logprobs))
         return outputs
@@ -222,7 +226,7 @@ class Engine:
     def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
         if token < 0:
             return self._fail(request, TOO_COMPLEX if request.grammar else _NOT_FINITE)
-        tells_prompt = request.scores_prompt and not request.output_ids
+        reports_prompt = request.scores_prompt and not request.output_ids
         request.output_ids.append(token)
         if request.grammar:
             request.grammar.advance(token)
@@ -235,7 +239,7 @@ class Engine:
             token_id=token,
             finish=finish,
             logprobs=logprobs,
-            prompt_logprobs=tuple(request.prompt_logprobs) if tells_prompt else None,
+            prompt_logprobs=tuple(request.prompt_logprobs) if reports_prompt else None,
             num_cached_tokens=request.num_cached_tokens,
         )
 
@@ -259,14 +263,16 @@ class Engine:
         if request.num_tokens >= self.max_model_len:
             return JobError(
                 code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                message=f"{request.num_tokens} tokens don't fit into {self.max_model_len}",
+                message=f"the prompt has {request.num_tokens} tokens, and the model's context is "
+                f"limited to {self.max_model_len}: shorten it",
             )
         return None
 
     def _cache_key(self, request: Request) -> bytes | None:
-        """Weights and tenant: what else is in a prefix are its tokens.
+        """Return a hash of the request's weights and tenant; None if its blocks aren't shared.
 
-        A request that wants its prompt's logprobs must compute all of it, and is left out.
+        A request that reports its prompt's log-probabilities must compute the full prompt, so it
+        doesn't reuse blocks.
         """
         if not self._caches_prefixes or request.scores_prompt:
             return None
@@ -274,7 +280,7 @@ class Engine:
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
 
     def has_room(self, num_bytes: int) -> bool:
-        """Whether an adapter of so many bytes would find memory beside those in use, about."""
+        """Estimate whether `num_bytes` fit after evicting all idle adapters."""
         return self._would_fit(num_bytes, self._idle())
 
     def _would_fit(self, num_bytes: int, idle: Sequence[AdapterVersion]) -> bool:
@@ -282,15 +288,15 @@ class Engine:
         return free + sum(map(self._pool.bytes_of, idle)) >= num_bytes
 
     def _idle(self) -> list[AdapterVersion]:
-        """Resident adapters that no request uses, the least recently used first."""
+        """Return the resident adapters that no request uses, least recently used first."""
         in_use = {request.version for request in self._scheduler.requests}
         return [version for version in self._residents if version not in in_use]
 
     def _check_size(self, image: AdapterImage) -> None:
         if image.num_bytes > self._pool.max_bytes:
             raise AdapterRejected(
-                f"adapter {image.version} takes {image.num_bytes} bytes, and all of "
-                f"--adapter-memory-mb is {self._pool.max_bytes}"
+                f"adapter {image.version} takes {image.num_bytes} bytes, but --adapter-memory-mb "
+                f"is {self._pool.max_bytes} bytes in total; raise it"
             )
 
 

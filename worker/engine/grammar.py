@@ -1,7 +1,7 @@
-"""Grammars that answers must follow, with llguidance: which tokens may come next in each.
+"""Constrains answers to grammars, with llguidance.
 
-A grammar's state is a function of the tokens that it was advanced by, so a moved or recomputed
-answer goes on alike.
+A grammar's state depends only on the tokens that advanced it, so an answer that is recomputed or
+moved to another worker continues with the same constraints.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,34 +14,41 @@ from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 GrammarSource = NewType("GrammarSource", str)
 """A grammar as text: llguidance's JSON form or its Lark dialect."""
 
-# All of them, as a client's schema could set each by a field "x-guidance" of its own.
-JSON_OPTIONS: Any = {  # its TypedDict exists for type checkers only
+# All options are listed, as a client's schema could set any missing one in its "x-guidance" field.
+JSON_OPTIONS: Any = {  # llguidance defines its TypedDict for type checkers only
     "item_separator": ",",
     "key_separator": ":",
     "whitespace_flexible": True,
-    # Enough for both usual styles, and bounded: else a model may write spaces until it is cut.
+    # Allows the compact and the indented style. Unbounded whitespace would let a model write spaces
+    # until it reaches its token limit.
     "whitespace_pattern": r" |\n {0,32}",
     "coerce_one_of": False,
     "lenient": False,
-    # With \u only for what can't be written otherwise: half surrogate pairs aren't characters.
+    # \u escapes are limited to control characters, as lone surrogates aren't valid characters.
     "json_allowed_escapes": 'nrbtf\\"u',
     "json_allow_general_unicode_escapes": False,
 }
-"""How JSON is written, under the key "x-guidance" of a schema."""
+"""Options of JSON grammars, in the format of a schema's "x-guidance" field."""
 _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
-"""1-2 kB a state, for each running answer. A step's cost is bounded by llguidance's defaults."""
+"""Limits of each running answer; a lexer state takes 1-2 kB.
+
+llguidance's defaults limit the cost of a step.
+"""
 
 TOO_COMPLEX = JobError(
     code=ErrorCode.INVALID_VALUE,
-    message="the schema that the answer must follow became too complex to enforce: simplify it",
+    message="the schema became too complex to enforce while the answer was generated: simplify it",
 )
 
 
 def json_source(schema: str) -> GrammarSource:
-    """The grammar of the JSON texts that are valid under `schema`, a JSON Schema as JSON text.
+    """Return the grammar of JSON texts that are valid under a JSON Schema.
+
+    Args:
+        schema: the schema as JSON text.
 
     Raises:
-        GrammarRejected: it isn't an object, or nested too deeply to be read.
+        GrammarRejected: the schema isn't an object or is nested too deeply.
     """
     try:
         return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
@@ -50,41 +57,41 @@ def json_source(schema: str) -> GrammarSource:
 
 
 class GrammarState:
-    """Where one answer is in its grammar."""
+    """State of one answer in its grammar."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
     def allowed(self) -> bytes:
-        """The tokens that may come next: bit `i % 8` of byte `i // 8` stands for token i.
+        """Return a bitmask of the tokens that may come next.
 
-        All states of a tokenizer's grammars give equally many bytes. No bit is set when the
-        grammar has become too complex to go on.
+        Token i is bit `i % 8` of byte `i // 8`. The length depends only on the tokenizer. No bit is
+        set if the grammar has become too complex to continue.
         """
         mask = self._matcher.compute_bitmask()
-        # llguidance itself would allow the end there.
+        # In an error state llguidance allows the end of the answer.
         return bytes(len(mask)) if self._matcher.is_error() else mask
 
     def advance(self, token_id: int) -> None:
-        """Take the token that was drawn, one of those that were allowed."""
+        """Advance by a sampled token, which must be one of the allowed tokens."""
         self._matcher.consume_token(token_id)
 
 
 class Grammar:
-    """A compiled grammar; any number of answers may follow it, on any threads."""
+    """A compiled grammar, shared by any number of answers. Thread-safe."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
-    def start(self, shown: Sequence[int] = ()) -> GrammarState:
-        """The state of an answer of which the tokens `shown` exist already.
+    def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
+        """Return the state of an answer after the tokens `output_ids`.
 
         Raises:
-            JobFailed: they don't follow the grammar.
+            JobFailed: the tokens don't follow the grammar.
         """
         matcher = self._matcher.deep_copy()
-        if not matcher.consume_tokens(list(shown)):
-            message = "another worker showed an answer that doesn't follow its schema here"
+        if not matcher.consume_tokens(list(output_ids)):
+            message = "the tokens published by another worker don't follow the schema on this one"
             raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
         return GrammarState(matcher)
 
@@ -93,40 +100,41 @@ class GrammarCompiler:
     """Compiles grammars for one tokenizer. Thread-safe."""
 
     def __init__(self, hf_tokenizer: Any, *, vocab_size: int, eos_ids: Iterable[int]) -> None:
-        """Take the tokenizer in.
+        """Prepare the tokenizer for llguidance.
 
         Args:
-            hf_tokenizer: of transformers.
-            vocab_size: rows of the model's embedding; those beyond the tokenizer are never allowed.
-            eos_ids: what ends an answer, allowed where the grammar ends and only there.
+            hf_tokenizer: a tokenizer of transformers.
+            vocab_size: rows of the model's embedding. Rows beyond the tokenizer's vocabulary are
+                never allowed.
+            eos_ids: tokens that end an answer, allowed only where the grammar may end.
         """
         self._tokenizer, self._reason = _read(hf_tokenizer, vocab_size, sorted(eos_ids))
 
     def compile(self, source: GrammarSource) -> Grammar:
-        """The grammar, compiled; releases the GIL while it works.
+        """Compile a grammar; releases the GIL meanwhile.
 
         Raises:
-            GrammarRejected: it can't be enforced, or none can with this tokenizer.
+            GrammarRejected: the grammar cannot be enforced, or the tokenizer supports none.
         """
         if self._tokenizer is None:
             raise GrammarRejected(f"the model's tokenizer can't be constrained: {self._reason}")
         matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # finds what allows nothing at all, or too much
+            matcher.compute_bitmask()  # detects grammars that allow no text or are too complex
         if matcher.is_error():
             raise GrammarRejected(_reason(matcher))
         return Grammar(matcher)
 
 
 def _reason(matcher: LLMatcher) -> str:
-    """Why the matcher is in an error state, in words for whoever wrote the schema."""
+    """Return the reason for the matcher's error state, worded for the author of the schema."""
     error = matcher.get_error().removesuffix("<non-verbose/>").strip()
-    return "no text follows it" if error == "NoExtensionBias" else error
+    return "no text matches it" if error == "NoExtensionBias" else error
 
 
 def _read(hf: Any, vocab_size: int, eos_ids: list[int]) -> tuple[LLTokenizer | None, str]:
-    """The tokenizer as llguidance reads it, or None and why it can't."""
-    # Only here: it imports transformers, which takes seconds.
+    """Return the tokenizer for llguidance, or None and the reason why it isn't supported."""
+    # Imported here, as it imports transformers, which takes seconds.
     from llguidance.hf import from_tokenizer
 
     if not eos_ids:

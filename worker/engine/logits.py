@@ -1,10 +1,15 @@
-"""What requests ask to be changed about their logits before a token is drawn.
+"""Adjusts logits by each request's sampling parameters before a token is sampled.
 
-In vLLM's order: a grammar forbids what doesn't follow it, and fewer than `min_tokens` forbid the
-end; then logit bias, repetition penalty (over prompt and output, as in Keskar et al.: CTRL,
-arXiv:1909.05858), frequency and presence penalty (over output,
-https://platform.openai.com/docs/api-reference/completions). All are functions of the request's
-tokens alone, so that a moved or recomputed request is treated alike.
+The order is vLLM's:
+
+1. The grammar's mask, and a mask of stop tokens until `min_tokens` are output.
+2. Logit bias.
+3. Repetition penalty over prompt and output (Keskar et al.: CTRL, arXiv:1909.05858).
+4. Frequency and presence penalty over the output
+   (https://platform.openai.com/docs/api-reference/completions).
+
+The result depends only on the logits and the request's tokens, so a recomputed request, or one that
+moved to another worker, gets the same adjustments.
 """
 
 from collections import Counter
@@ -19,7 +24,7 @@ from worker.engine.request import Request
 
 
 def is_adjusted(request: Request) -> bool:
-    """Whether the request's next token is drawn from other logits than the model's."""
+    """Return whether the logits of the request's next token are adjusted."""
     sampling = request.sampling
     return bool(
         request.grammar
@@ -32,9 +37,9 @@ def is_adjusted(request: Request) -> bool:
 
 
 def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
-    """Change the rows of `logits`, `[S, V]` float32, in place as `requests` ask for.
+    """Adjust `logits`, `[S, V]` float32 with a row for each of `requests`, in place.
 
-    A row whose grammar allows nothing has no finite logit then.
+    If a grammar allows no token, all logits of its row become -inf.
     """
     for row, request in zip(logits, requests, strict=True):
         if is_adjusted(request):
@@ -48,7 +53,7 @@ def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
 
 def _forbid_by_grammar(row: Tensor, grammar: GrammarState) -> None:
     packed = np.frombuffer(grammar.allowed(), np.uint8)
-    # As many bits as there are logits: either may be padded.
+    # The mask and the logits may be padded to different lengths.
     bits = np.unpackbits(packed, bitorder="little", count=row.shape[0])
     row.masked_fill_(torch.from_numpy(bits == 0).to(row.device), -torch.inf)
 

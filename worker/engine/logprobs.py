@@ -1,7 +1,7 @@
-"""Log-probabilities of tokens under the model's own distribution.
+"""Computes log-probabilities of tokens under the model's own distribution.
 
-That is the log-softmax of the logits as the model gives them, before bias, penalties and
-temperature: vLLM's `raw_logprobs`.
+They are the log-softmax of the model's logits before grammar, bias, penalties and temperature, like
+vLLM's `raw_logprobs`.
 """
 
 from collections.abc import Sequence
@@ -12,30 +12,38 @@ from torch import Tensor
 from worker.engine.request import Request, RequestId, TokenLogprobs
 
 LEAST = -9999.0
-"""Stands for minus infinity, which JSON doesn't have; OpenAI's value."""
+"""Replaces minus infinity, which JSON cannot represent. OpenAI uses the same value."""
 _ROWS_AT_ONCE = 64
-"""Bounds the float32 copies of logits when a long prompt is scored."""
+"""Rows converted to float32 at once, which bounds memory when a long prompt is scored."""
 
 
 def sampled_logprobs(
     logits: Tensor, requests: Sequence[Request], tokens: Sequence[int]
 ) -> dict[RequestId, TokenLogprobs]:
-    """How likely the drawn `tokens` were, for the requests that ask; `logits` are `[S, V]`."""
-    asking = [
+    """Return the log-probabilities of sampled tokens, for requests that ask for them.
+
+    Args:
+        logits: `[S, V]`, a row for each request.
+        requests: the S requests.
+        tokens: the sampled token of each request; requests with -1 are left out.
+    """
+    selected = [
         i for i, r in enumerate(requests) if r.sampling.logprobs is not None and tokens[i] >= 0
     ]
-    if not asking:
+    if not selected:
         return {}
-    index = torch.tensor(asking, device=logits.device)
-    chosen = [requests[i] for i in asking]
-    found = token_logprobs(logits[index], [tokens[i] for i in asking], _num_top(chosen))
+    index = torch.tensor(selected, device=logits.device)
+    chosen = [requests[i] for i in selected]
+    found = token_logprobs(logits[index], [tokens[i] for i in selected], _num_top(chosen))
     return {request.id: logprobs for request, logprobs in zip(chosen, found, strict=True)}
 
 
 def score_prompts(logits: Tensor, scored: Sequence[tuple[Request, int]]) -> None:
-    """Append to each request how likely the prompt token behind a position was.
+    """Append the log-probabilities of prompt tokens to their requests' `prompt_logprobs`.
 
-    `logits` are `[P, V]`, a row for each of `scored`: a request, and a position of its prompt.
+    Args:
+        logits: `[P, V]`, a row for each of `scored`.
+        scored: (request, position) pairs; the token at `position + 1` of the prompt is scored.
     """
     if scored:
         requests = [request for request, _ in scored]
@@ -48,9 +56,12 @@ def score_prompts(logits: Tensor, scored: Sequence[tuple[Request, int]]) -> None
 def token_logprobs(
     logits: Tensor, tokens: Sequence[int], num_top: Sequence[int]
 ) -> list[TokenLogprobs]:
-    """How likely each of `tokens` was, and the `num_top` likeliest tokens of its row.
+    """Return the log-probability of each token and of the likeliest tokens of its row.
 
-    `logits` are `[S, V]` of any floating dtype, a row for each token.
+    Args:
+        logits: `[S, V]` of any floating dtype, a row for each token.
+        tokens: S token ids.
+        num_top: number of likeliest tokens to return, for each row.
     """
     result: list[TokenLogprobs] = []
     for first in range(0, len(tokens), _ROWS_AT_ONCE):

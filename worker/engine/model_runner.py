@@ -1,4 +1,4 @@
-"""Runs one step of the model: batch in, token ids out."""
+"""Runs the model and the sampler for one step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from worker.engine.request import TokenLogprobs
 from worker.engine.sampler import sample
 from worker.engine.scheduler import Chunk
 from worker.lora.layers import LoRAContext
-from worker.lora.memory.pool import LoRAPool
 from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel
@@ -19,31 +18,34 @@ from worker.model.loader import LoadedModel
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What a step brought for one of its chunks."""
+    """Result of one chunk of a step."""
 
     chunk: Chunk
     token: int | None
-    """None if the chunk samples none; -1 if the model gave no finite logits for it."""
+    """The sampled token; None if the chunk samples none, -1 if no token could be sampled."""
     logprobs: TokenLogprobs | None
-    """None unless the request asks for them."""
+    """Log-probabilities of the token; None unless the request asks for them."""
 
 
 class ModelRunner:
-    """Owns what a forward needs: the model, the KV cache and the resident adapters."""
+    """Runs forward passes with the model, the KV cache and the resident adapters."""
 
-    def __init__(
-        self, loaded: LoadedModel, cache: KVCache, pool: LoRAPool, context: LoRAContext
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, cache: KVCache, context: LoRAContext) -> None:
         self._model = loaded.model
         self._kernels = loaded.kernels
         self._device = loaded.device
         self._cache = cache
-        self._pool = pool
         self._lora = context
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
-        """Compute `chunks`, and extend the `prompt_logprobs` of requests that ask for them."""
+        """Compute `chunks` and sample their next tokens.
+
+        Also extends the `prompt_logprobs` of requests that ask for them.
+
+        Returns:
+            A result for each chunk, in the same order.
+        """
         batch = build_step(chunks, self._device)
         logits = self._forward(batch)
         sampled, scored = logits[: len(batch.sampled)], logits[len(batch.sampled) :]
@@ -57,7 +59,7 @@ class ModelRunner:
         ]
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
-        self._lora.set_batch(self._pool, batch.segments, batch.logits_segments)
+        self._lora.set_batch(batch.segments, batch.logits_segments)
         with attention_step(AttentionStep(self._kernels, self._cache, batch.attention)):
             out = self._model(
                 input_ids=batch.input_ids,

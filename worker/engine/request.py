@@ -1,4 +1,4 @@
-"""One sequence that the engine computes, and what a step says about it."""
+"""Requests of the engine, and their outputs of a step."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -10,107 +10,113 @@ from shared.protocol.results import FinishReason
 from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
-"""`job:choice`: one choice of one job."""
+"""`job:choice`, which identifies one choice of one job."""
 
 
 class RequestStatus(IntEnum):
-    """Where a request is; ordered so that finished is one comparison."""
+    """State of a request, ordered so that `is_finished` is one comparison."""
 
     WAITING = 0
-    """Not started, or preempted: holds no KV blocks."""
+    """Not started yet, or preempted. The request has no KV blocks."""
     RUNNING = 1
-    """Holds KV blocks and takes part in steps."""
+    """The request has KV blocks and takes part in steps."""
     FINISHED = 2
-    """Ended, failed or aborted."""
+    """The request ended, failed or was aborted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowSampling:
-    """How one sequence draws its tokens; a draw is a function of (seed, choice, position)."""
+class ChoiceSampling:
+    """Sampling parameters of one choice.
+
+    Samples depend only on the logits, the seed, the choice and the position.
+    """
 
     seed: int
     choice: int = 0
+    """Number of the choice among those of its prompt."""
     temperature: float = 1.0
-    """0 is greedy."""
+    """0 selects the likeliest token."""
     top_p: float = 1.0
     top_k: int = 0
-    """0 keeps all tokens."""
+    """Number of likeliest tokens that may be sampled; 0 allows all."""
     min_p: float = 0.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """What is added to the logits of token ids."""
+    """(token id, bias) pairs; the bias is added to the token's logit."""
     min_tokens: int = 0
-    """Output tokens before one of the request's stop ids may be drawn."""
+    """Number of output tokens before one of the request's stop ids may be sampled."""
     logprobs: int | None = None
-    """How many of the likeliest tokens are told with each token; None: nothing is told."""
+    """Number of likeliest tokens reported with each token; None reports no log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """How likely the model found a token, before bias, penalties and temperature."""
+    """Log-probabilities of a token under the model, before bias, penalties and temperature."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
-    """(token id, logprob) of the likeliest tokens, best first."""
+    """(token id, logprob) of the likeliest tokens, in descending order."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """A prompt and the tokens drawn so far.
+    """A prompt and its output tokens so far.
 
-    `num_computed_tokens` catches up with `num_tokens`: that alone describes prefill, chunks,
-    decode, recomputation after preemption and the resumption of a moved stream.
+    Each step raises `num_computed_tokens` towards `num_tokens`. This covers prefill, chunked
+    prefill, decode, recomputation after a preemption, and the resumption of a stream on another
+    worker.
     """
 
     id: RequestId
     prompt_ids: list[int]
     version: AdapterVersion | None
-    """None: the base model."""
-    sampling: RowSampling
+    """Adapter version; None selects the base model."""
+    sampling: ChoiceSampling
     max_tokens: int
-    """Limit of output tokens, those that `output_ids` starts with included."""
+    """Limit of output tokens, including those that a resumed request starts with."""
     stop_ids: frozenset[int] = frozenset()
-    """Tokens that end the sequence; they are still output."""
+    """Tokens that end the sequence. They are part of the output."""
     grammar: GrammarState | None = None
-    """What the output must follow, advanced by `output_ids`; None: any text."""
+    """Grammar that constrains the output, advanced by `output_ids`; None allows any text."""
     tenant: str = ""
     """Requests of different tenants share no KV blocks."""
     output_ids: list[int] = field(default_factory=list)
-    """On resumption it starts with what was already shown."""
+    """Output tokens. A resumed request starts with those that another worker has published."""
     scores_prompt: bool = False
-    """Whether the logprobs of the prompt's tokens are told with the first output token."""
+    """Whether log-probabilities of the prompt's tokens are reported with the first output token."""
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    """Of the prompt's tokens from the second on, as far as they are computed."""
+    """Log-probabilities of the prompt's tokens from the second on, as far as computed."""
     num_computed_tokens: int = 0
-    """Tokens whose keys and values lie in the KV cache."""
+    """Number of tokens whose keys and values are in the KV cache."""
     num_cached_tokens: int = 0
-    """Those of them that other requests had computed."""
+    """Number of computed tokens that were reused from other requests."""
     block_table: list[int] = field(default_factory=list)
+    """KV blocks, in the order of the tokens."""
     cache_key: bytes | None = None
-    """What its keys and values depend on besides its tokens; None: its blocks aren't shared."""
+    """Identifies what keys and values depend on besides tokens; None: blocks are not shared."""
     block_hashes: list[bytes] = field(default_factory=list)
-    """Of its full blocks, as far as they were asked for."""
+    """Hashes of the first full blocks, as far as computed."""
     status: RequestStatus = RequestStatus.WAITING
 
     @property
     def num_tokens(self) -> int:
-        """Prompt and output tokens so far."""
+        """Number of prompt and output tokens so far."""
         return len(self.prompt_ids) + len(self.output_ids)
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether more than the last token is still to be computed."""
+        """Whether more than one token is not computed yet."""
         return self.num_tokens - self.num_computed_tokens > 1
 
     @property
     def is_finished(self) -> bool:
-        """Whether it takes part in no further step."""
+        """Whether the request has ended, failed or been aborted."""
         return self.status >= RequestStatus.FINISHED
 
     def token_ids(self, start: int, end: int) -> list[int]:
-        """Tokens at positions `start` to `end - 1` of prompt and output."""
+        """Return the tokens at positions `start` to `end - 1` of prompt and output."""
         num_prompt = len(self.prompt_ids)
         if end <= num_prompt:
             return self.prompt_ids[start:end]
@@ -120,14 +126,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutput:
-    """One request's part in a step: a new token, or the error that ended it."""
+    """A step's result for one request: a new token, or the error that ended the request."""
 
     request_id: RequestId
     token_id: int | None = None
     finish: FinishReason | None = None
     logprobs: TokenLogprobs | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
-    """With the first token, if the request asks for them; of all prompt tokens but the first."""
+    """Log-probabilities of the prompt's tokens from the second on.
+
+    Set with the first output token if the request asks for them.
+    """
     error: JobError | None = None
     num_cached_tokens: int = 0
-    """Of the request's tokens, those that weren't computed since it was last started."""
+    """Number of the request's tokens reused from the prefix cache since its last (re)start."""

@@ -1,8 +1,7 @@
-"""Drawing tokens: each draw is a function of the logits and of (seed, choice, position).
+"""Samples tokens as a function of the logits and of (seed, choice, position).
 
-The uniform number comes from a counter-based generator and goes through the inverse CDF, in the
-order of the vocabulary, so that neither batch-mates, preemption nor a move to another worker
-change a draw.
+A counter-based generator yields a uniform number, which the inverse CDF in vocabulary order maps to
+a token. The other requests of a batch, preemption, and a move to another worker don't change it.
 """
 
 from collections.abc import Sequence
@@ -11,18 +10,18 @@ import torch
 from torch import Tensor
 
 from worker.engine.logits import adjust, is_adjusted
-from worker.engine.request import Request, RowSampling
+from worker.engine.request import ChoiceSampling, Request
 
 _MASK = (1 << 64) - 1
 _NUM_CANDIDATES = 1024
-"""Tokens sorted for top-k and top-p at first; a row that needs more sorts its vocabulary."""
+"""Tokens that are sorted for top-k and top-p. A row that needs more sorts its full vocabulary."""
 
 
 def uniform(seed: int, choice: int, position: int) -> float:
-    """A number in [0, 1), the same for the same arguments on every machine.
+    """Return a number in [0, 1) that depends only on the arguments.
 
-    SplitMix64's mixing function (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
-    Generators, OOPSLA 2014), chained over the arguments.
+    The mixing function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+    Generators, OOPSLA 2014) is chained over the arguments.
     """
     state = 0
     for word in (seed, choice, position):
@@ -31,9 +30,14 @@ def uniform(seed: int, choice: int, position: int) -> float:
 
 
 def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
-    """The next token of each request; `logits` are `[S, V]` of any floating dtype.
+    """Return the next token of each request.
 
-    -1 stands for the token of a row without finite logits, or whose grammar allows none.
+    Args:
+        logits: `[S, V]` of any floating dtype, a row for each request.
+        requests: the S requests.
+
+    Returns:
+        Token ids. -1 marks a row whose logits are not finite or whose grammar allows no token.
     """
     best, tokens = logits.max(-1)
     others = [i for i, r in enumerate(requests) if r.sampling.temperature > 0 or is_adjusted(r)]
@@ -44,35 +48,38 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
         adjust(adjusted, chosen)
         best[index] = adjusted.amax(-1).to(best.dtype)
         tokens[index] = _choose(adjusted, chosen)
-    # The maximum of a row is NaN if anything in it is.
+    # The maximum of a row with a NaN is NaN.
     return tokens.masked_fill(~best.isfinite(), -1).tolist()
 
 
 def _choose(logits: Tensor, requests: Sequence[Request]) -> Tensor:
-    """The likeliest token `[S]` of rows with temperature 0, and a draw for the others."""
-    tokens = _draw(logits, [r.sampling for r in requests], [len(r.output_ids) for r in requests])
+    """Return `[S]` tokens: the likeliest for rows with temperature 0, sampled for the others."""
+    positions = [len(r.output_ids) for r in requests]
+    tokens = _sample_rows(logits, [r.sampling for r in requests], positions)
     is_greedy = [r.sampling.temperature == 0 for r in requests]
     if not any(is_greedy):
         return tokens
     return torch.where(torch.tensor(is_greedy, device=logits.device), logits.argmax(-1), tokens)
 
 
-def _draw(logits: Tensor, rows: Sequence[RowSampling], positions: Sequence[int]) -> Tensor:
+def _sample_rows(
+    logits: Tensor, rows: Sequence[ChoiceSampling], positions: Sequence[int]
+) -> Tensor:
     temperature = _column([r.temperature or 1.0 for r in rows], logits.device)
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
     probs = _keep_likely(scaled.softmax(-1), rows)
     cdf = probs.cumsum(-1)
-    draws = _column(
+    uniforms = _column(
         [uniform(r.seed, r.choice, p) for r, p in zip(rows, positions, strict=True)], logits.device
     )
-    found = torch.searchsorted(cdf, draws * cdf[:, -1:], right=True)
-    # A draw that rounds up to the whole mass belongs to the last token that has any.
+    found = torch.searchsorted(cdf, uniforms * cdf[:, -1:], right=True)
+    # If the product rounds up to the total mass, take the last token of positive probability.
     last = (probs > 0).cumsum(-1).argmax(-1, keepdim=True)
     return torch.minimum(found, last).squeeze(-1)
 
 
-def _keep_likely(probs: Tensor, rows: Sequence[RowSampling]) -> Tensor:
-    """Probabilities `[S, V]` with top-k, then top-p, then min-p applied; not renormalised."""
+def _keep_likely(probs: Tensor, rows: Sequence[ChoiceSampling]) -> Tensor:
+    """Apply top-k, top-p and min-p to probabilities `[S, V]`, without renormalising them."""
     min_p = _column([r.min_p for r in rows], probs.device)
     is_kept = probs >= min_p * probs.amax(-1, keepdim=True)
     for i, row in enumerate(rows):
@@ -82,7 +89,7 @@ def _keep_likely(probs: Tensor, rows: Sequence[RowSampling]) -> Tensor:
 
 
 def _top(probs: Tensor, top_k: int, top_p: float) -> Tensor:
-    """One row `[V]` with all but its top-k and top-p tokens set to 0."""
+    """Return a row `[V]` in which only the top-k and top-p tokens keep their probability."""
     vocab_size = probs.shape[0]
     top_k = min(top_k, vocab_size) if top_k > 0 else vocab_size
     num_sorted = min(max(_NUM_CANDIDATES, top_k if top_k < vocab_size else 0), vocab_size)

@@ -1,9 +1,9 @@
-"""Which tokens of which requests the next step computes.
+"""Chooses the tokens of each request that the next step computes. Policy only.
 
-One rule: a request's computed tokens catch up with its tokens. A step has a token budget, which
-goes to decodes first, then to unfinished prefills, then to waiting requests in order. When KV
-blocks run out, the youngest running request is preempted and later recomputed; the oldest is
-never preempted, so there is always progress.
+Each step computes some tokens of a request until its number of computed tokens equals its number of
+tokens. A step has a token budget, which goes to decodes first, then to unfinished prefills, then to
+waiting requests in order. When KV blocks run out, the youngest running request is preempted and
+recomputed later. The oldest is never preempted, so there is always progress.
 """
 
 from collections import deque
@@ -23,16 +23,16 @@ class Chunk:
     start: int
     num_tokens: int
     samples: bool
-    """Whether the chunk reaches the last token, so that a new one is drawn."""
+    """Whether the chunk reaches the request's last token, so that a new one is sampled."""
 
     @property
     def end(self) -> int:
-        """Computed tokens of the request once the step is done."""
+        """Number of the request's computed tokens after the step."""
         return self.start + self.num_tokens
 
 
 def step_size(chunks: Sequence[Chunk]) -> StepSize:
-    """What a step of `chunks` computes."""
+    """Return the size of a step that computes `chunks`."""
     prompts = [chunk for chunk in chunks if chunk.num_tokens > 1]
     num_prompt_tokens = sum(chunk.num_tokens for chunk in prompts)
     pairs = sum(chunk.num_tokens * (chunk.start + chunk.num_tokens / 2) for chunk in prompts)
@@ -44,7 +44,7 @@ def step_size(chunks: Sequence[Chunk]) -> StepSize:
 
 
 class Scheduler:
-    """Orders the waiting and running requests into steps."""
+    """Schedules waiting and running requests into steps."""
 
     def __init__(
         self, blocks: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int
@@ -57,24 +57,24 @@ class Scheduler:
         self.pace = Pace()
         self.num_preemptions = 0
         self.num_cached_tokens = 0
-        """Tokens that other requests had computed, since the start."""
+        """Number of tokens reused from the prefix cache since the start."""
 
     @property
     def requests(self) -> Iterator[Request]:
-        """Every unfinished request."""
+        """All unfinished requests, running ones first."""
         yield from self.running
         yield from self.waiting
 
     def add(self, request: Request) -> None:
-        """Queue a request behind the waiting ones."""
+        """Append a request to the waiting queue."""
         self.waiting.append(request)
 
     def find(self, request_id: RequestId) -> Request | None:
-        """The unfinished request of this id, if there is one."""
+        """Return the unfinished request with this id, or None."""
         return next((r for r in self.requests if r.id == request_id), None)
 
     def finish(self, request: Request) -> None:
-        """End a request, whatever its state, and take its blocks back."""
+        """End a waiting or running request and free its blocks."""
         if request.status is RequestStatus.RUNNING:
             self.running.remove(request)
         else:
@@ -83,20 +83,20 @@ class Scheduler:
         request.status = RequestStatus.FINISHED
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next step; empty only when there is no request.
+        """Return the chunks of the next step; empty only if there is no request.
 
-        Allocates their blocks; may preempt requests and start waiting ones.
+        Allocates the chunks' blocks. May preempt running requests and start waiting ones.
         """
         num_preemptions = self.num_preemptions
         budget = self._budget()
         chunks = self._schedule_running(budget)
         if self.num_preemptions > num_preemptions:
-            return chunks  # starting one now would only preempt it again
+            return chunks  # a request that starts now would be preempted again
         budget -= sum(c.num_tokens for c in chunks)
         return chunks + self._schedule_waiting(budget)
 
     def _budget(self) -> int:
-        """Tokens of the next step."""
+        """Return the number of tokens that the next step may have."""
         prompts = [r for r in self.running if r.is_prefilling]
         num_decodes = len(self.running) - len(prompts)
         return self.pace.max_tokens(
@@ -107,7 +107,7 @@ class Scheduler:
         )
 
     def _num_startable(self) -> int:
-        """How many of the waiting requests are held up by the step's size alone, about."""
+        """Estimate how many waiting requests could start if the step's size allowed it."""
         if not self.waiting or not self.blocks.can_allocate(
             self.waiting[0], self.waiting[0].num_tokens
         ):
@@ -116,22 +116,22 @@ class Scheduler:
 
     def _schedule_running(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
-        # Stable sort: decodes (one token short) first, each kind in order of arrival.
+        # The sort is stable: decodes first, then prefills, each in order of arrival.
         for request in sorted(self.running, key=lambda r: r.is_prefilling):
             if budget == 0:
                 break
             if request.status is not RequestStatus.RUNNING:
-                continue  # preempted for an earlier one of this very loop
+                continue  # preempted earlier in this loop
             self.num_cached_tokens += self.blocks.reuse(request)
             chunk = self._next_chunk(request, budget)
-            if self._make_room(request, chunk.end):
+            if self._allocate(request, chunk.end):
                 chunks.append(chunk)
                 budget -= chunk.num_tokens
-        # A request that got its chunk early may have been preempted for an older one since.
+        # A request may have been preempted for an older one after its chunk was added.
         return [c for c in chunks if c.request.status is RequestStatus.RUNNING]
 
-    def _make_room(self, request: Request, num_tokens: int) -> bool:
-        """Allocate blocks, preempting younger requests; False if `request` had to go itself."""
+    def _allocate(self, request: Request, num_tokens: int) -> bool:
+        """Allocate blocks, preempting younger requests; False if `request` itself was preempted."""
         while not self.blocks.can_allocate(request, num_tokens):
             youngest = self.running[-1]
             self._preempt(youngest)
@@ -152,8 +152,8 @@ class Scheduler:
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             request = self.waiting[0]
             num_cached = self.blocks.reuse(request)
-            # Room for all its tokens, not just this chunk: else two long prompts could each
-            # hold half of the cache and preempt each other for ever.
+            # Blocks are allocated for all tokens at once. Otherwise two long prompts could each
+            # hold half of the cache and preempt each other forever.
             if not self.blocks.can_allocate(request, request.num_tokens):
                 self.blocks.free(request)
                 break
@@ -168,7 +168,10 @@ class Scheduler:
         return chunks
 
     def _next_chunk(self, request: Request, budget: int) -> Chunk:
-        """As much as the budget allows; a prompt is cut between blocks, so that they are shared."""
+        """Return the request's largest chunk within `budget`.
+
+        A partial chunk ends at a block boundary if possible, so that its blocks can be shared.
+        """
         start = request.num_computed_tokens
         missing = request.num_tokens - start
         if missing <= budget:

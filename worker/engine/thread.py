@@ -1,4 +1,4 @@
-"""The one thread that owns an engine: takes messages between steps, steps while there is work."""
+"""Runs an engine on a thread of its own."""
 
 import threading
 import time
@@ -26,69 +26,73 @@ ENGINE_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine failed; se
 
 
 class EngineThread:
-    """Runs an engine. Any thread may call any method, and all but two return at once."""
+    """Steps an engine while it has work, and handles messages between steps.
 
-    def __init__(
-        self,
-        engine: "Engine",
-        on_outputs: Callable[[list[StepOutput]], None],
-        on_broken: Callable[[], None],
-        *,
-        take_cores: Callable[[], None],
-    ) -> None:
+    Any thread may call any method. All return at once, except `stop` and `write_adapter`.
+    """
+
+    def __init__(self, engine: "Engine", *, take_cores: Callable[[], None]) -> None:
         """Wrap `engine`.
 
-        Args:
-            engine: what to run.
-            on_outputs: gets each step's outputs, on the engine thread.
-            on_broken: called on the engine thread when nothing can be computed any more.
-            take_cores: called there first, and before each step: OpenMP may start other threads.
+        The thread calls `take_cores` first and before each step, since OpenMP may have started
+        other threads meanwhile.
         """
         self._engine = engine
-        self._on_outputs = on_outputs
-        self._on_broken = on_broken
         self._take_cores = take_cores
+        self._on_outputs: Callable[[list[StepOutput]], None] = _ignore
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._busy_since: float | None = None
-        """When it began what it does now, on the monotonic clock; None while it waits."""
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        """Monotonic time when the current step or message began; None while the thread waits."""
+        self._thread: threading.Thread | None = None
         self.stats = engine.stats()
-        """As of the last step."""
+        """Statistics as of the last step."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether it has requests to compute."""
+        """Whether requests are queued or running."""
         return bool(self._in_flight)
 
     @property
     def step_s(self) -> float:
-        """For how long it has been at its present step or message; 0 while it waits for one."""
+        """Seconds spent on the current step or message; 0 while the thread waits for one."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def start(self) -> None:
-        """Start the thread; call it once."""
+    def start(
+        self, *, on_outputs: Callable[[list[StepOutput]], None], on_broken: Callable[[], None]
+    ) -> None:
+        """Start the thread; call this once.
+
+        Args:
+            on_outputs: called with each step's outputs, on the engine thread.
+            on_broken: called on the engine thread when nothing can be computed any more.
+        """
+        self._on_outputs = on_outputs
+        self._thread = threading.Thread(
+            target=self._run, args=(on_broken,), name="engine", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the step that it is in; blocks until then, for seconds at most.
+        """End the thread after its current step; blocks until then, or for `STOP_TIMEOUT_S`.
 
         Requests in flight get no further output. Calls made before still run, none made after.
         """
         self._inbox.put(None)
-        self._thread.join(STOP_TIMEOUT_S)
+        if self._thread is not None:
+            self._thread.join(STOP_TIMEOUT_S)
 
     def add(self, request: Request) -> None:
-        """Queue a request; its outputs come with those of later steps."""
+        """Queue a request. Later steps produce its outputs."""
         self._inbox.put(lambda: self._add(request))
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request before the next step; outputs of the present one may still come."""
+        """End a request before the next step. The current step may still produce outputs of it."""
         self._inbox.put(lambda: self._abort(request_id))
 
     def call(self, function: Callable[["Engine"], T]) -> Future[T]:
-        """Run `function` on the engine between two steps; the future has what it returns."""
+        """Run `function` on the engine between two steps, and return a future of its result."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -99,29 +103,29 @@ class EngineThread:
         return future
 
     def write_adapter(self, reserved: "Reserved", image: "AdapterImage") -> None:
-        """Copy an adapter to memory that the engine has reserved; blocks, while steps go on."""
+        """Copy an adapter to memory that the engine has reserved. Blocks, but no step waits."""
         self._engine.write_adapter(reserved, image)
 
-    def _run(self) -> None:
+    def _run(self, on_broken: Callable[[], None]) -> None:
         try:
             self._serve()
         except Exception:  # per worker: it must not stay in the pool without an engine
             log.exception("engine_thread_ended")
             self._fail_all()
-            self._on_broken()
+            on_broken()
 
     def _serve(self) -> None:
         is_idle = True
         self._take_cores()
         while self._take_messages(wait=is_idle):
-            # After a failed step nothing is in flight: whatever the engine says, it may rest.
+            # After a failed step no request is in flight, so the thread waits for messages.
             is_idle = not self._engine.has_work or not self._step()
             self.stats = self._engine.stats()
             if self._engine.num_failures_in_a_row >= FAILURES_UNTIL_BROKEN:
                 raise EngineBroken(f"{FAILURES_UNTIL_BROKEN} steps in a row failed")
 
     def _take_messages(self, *, wait: bool) -> bool:
-        """Handle what lies in the inbox, waiting for it if told to; false: it said stop."""
+        """Handle all messages, waiting for the first one if `wait`; return False after a stop."""
         self._busy_since = None if wait else time.monotonic()
         try:
             message = self._inbox.get(block=wait)
@@ -134,7 +138,7 @@ class EngineThread:
         return False
 
     def _step(self) -> bool:
-        """Run one step and hand its outputs on; false if the engine failed."""
+        """Run one step and pass its outputs on; return False if the engine failed."""
         self._take_cores()
         self._busy_since = time.monotonic()
         try:
@@ -176,3 +180,7 @@ def _resolve(future: Future[T], function: Callable[[], T]) -> None:
         future.set_result(function())
     except Exception as error:  # noqa: BLE001  (the caller's to handle, where it waits)
         future.set_exception(error)
+
+
+def _ignore(_: list[StepOutput]) -> None:
+    """Drop outputs of an engine that isn't running."""

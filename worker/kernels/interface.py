@@ -1,98 +1,113 @@
-"""What every set of kernels computes, and the layout of its arguments.
+"""Interface of the kernels, and the memory layout of their arguments.
 
-`reference.py` is plain torch and the oracle; the others must equal it.
+`reference.py` is the reference implementation in plain torch. All others must compute the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Base class of data that kernels derive from their arguments and reuse in later calls."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True, eq=False)
 class AttentionBatch:
-    """How a step's flattened row of T tokens, of B sequences, lies in the KV cache."""
+    """Places in the KV cache of a step's T tokens, which belong to B sequences.
+
+    The tokens of all sequences are concatenated, sequence by sequence.
+    """
 
     slots: Tensor
-    """`[T]` int64: where each token's key and value go."""
+    """`[T]` int64: the cache slot of each token's key and value."""
     query_starts: Tensor
-    """`[B + 1]` int32: sequence b's tokens are those from `query_starts[b]` on."""
+    """`[B + 1]` int32: sequence b has tokens `query_starts[b]` to `query_starts[b + 1] - 1`."""
     context_lens: Tensor
-    """`[B]` int32: cached tokens of each sequence, those of this step included."""
+    """`[B]` int32: number of cached tokens of each sequence, including those of this step."""
     block_tables: Tensor
-    """`[B, M]` int32: each sequence's blocks; what is behind its context is never read."""
-    prepared: dict[str, Any] = field(default_factory=dict)
-    """What kernels made of it for the step's other layers."""
+    """`[B, M]` int32: each sequence's blocks. Entries beyond its context are never read."""
+    prepared: Prepared | None = None
+    """Data that the kernels derived from the batch in the step's first layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoRASite:
-    """The pool's memory for one linear, as its pages lie in it.
+    """Views of the pool's memory for one linear.
 
-    Page `p` is the matrices `a[p]` and `b[p]`. All linears share the memory, and pages may start
-    anywhere in it, so that `a` overlaps itself: only pages of the plan are to be read. Offsets in
-    elements exceed 32 bits.
+    Page `p` of the linear is the matrices `a[p]` and `b[p]`. All linears share the memory, and a
+    page may start anywhere in it, so the pages of `a` overlap, as do those of `b`. Kernels may read
+    only the pages of the plan. Offsets in elements exceed 32 bits.
     """
 
     a: Tensor
-    """`[starts, page_rows, in]`, contiguous but for its first stride."""
+    """`[starts, page_rows, in]`, contiguous except for its first stride."""
     b: Tensor
-    """`[starts, page_rows, out]`, scaled; likewise."""
+    """`[starts, page_rows, out]`, already scaled; contiguous except for its first stride."""
     group: int
     """Index into `LoRAPlan.pages`."""
     layer: int = 0
-    """Its row in `LoRAPages.pages`."""
+    """The linear's row in `LoRAPages.pages`."""
     offset: int = 0
-    """Where its columns begin in the output that it shares with its siblings."""
+    """First column of the linear in the output that it shares with its siblings."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class LoRASites:
-    """Linears that read the same input; as long as the pool is."""
+    """Sibling linears, which read the same input; valid as long as the pool."""
 
     sites: Sequence[LoRASite]
-    prepared: dict[str, Any] = field(default_factory=dict)
+    prepared: Prepared | None = None
+    """Data that the kernels derived from the sites in their first call."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoRAPages:
-    """The pages of each of N adapters in one pool group, whose linears have a row each."""
+    """Pages of each of N adapters in one pool group, with one row for each linear of the group."""
 
     starts: Tensor
-    """`[N + 1]` int32: adapter n's pages are the columns from `starts[n]` on."""
+    """`[N + 1]` int32: adapter n has columns `starts[n]` to `starts[n + 1] - 1` of `pages`."""
     pages: Tensor
-    """`[layers, P]` int32, contiguous: where pages start, in the order of their rows."""
+    """`[layers, P]` int32, contiguous: page indices into `LoRASite.a` and `b`, in rank order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class LoRAPlan:
-    """Which of N adapters computes which tokens of a batch. Tokens of the base are in none."""
+    """Assignment of a batch's tokens to N adapters. Tokens of the base model are left out."""
 
     token_starts: Tensor
-    """`[N + 1]` int32: adapter n's tokens are those from `token_starts[n]` on."""
+    """`[N + 1]` int32: adapter n has entries `token_starts[n]` to `token_starts[n + 1] - 1`."""
     tokens: Tensor
-    """int32: token numbers."""
+    """int32: token indices in the batch, grouped by adapter."""
     pages: Sequence[LoRAPages]
-    """By pool group."""
+    """The adapters' pages, by pool group."""
     page_rows: int
-    """Rows of a page; an adapter's last one is filled up with zeros."""
-    prepared: dict[str, Any] = field(default_factory=dict)
+    """Rows of a page. An adapter's last page is padded with zeros."""
+    prepared: Prepared | None = None
+    """Data that the kernels derived from the plan in their first call."""
 
 
 class Kernels(Protocol):
-    """One implementation of all."""
+    """One implementation of all kernels."""
 
     name: str
-    """For the log."""
+    """Name of the implementation in log messages."""
 
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
-        """Write `key` and `value` `[T, num_kv_heads, dim]` into their slots `[T]` int64.
+        """Write keys and values to their slots of one layer's cache.
 
-        A layer's cache is `[num_blocks, block_size, num_kv_heads, dim]`, keys and values apart;
-        slot `s` is row `s % block_size` of block `s // block_size`.
+        Args:
+            key: `[T, num_kv_heads, key_dim]`.
+            value: `[T, num_kv_heads, value_dim]`.
+            key_cache: `[num_blocks, block_size, num_kv_heads, key_dim]`, changed in place.
+            value_cache: `[num_blocks, block_size, num_kv_heads, value_dim]`, changed in place.
+            slots: `[T]` int64; slot `s` is row `s % block_size` of block `s // block_size`.
         """
 
     def paged_attention(
@@ -106,20 +121,21 @@ class Kernels(Protocol):
         sliding_window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        """Causal attention of each sequence's query tokens over its cached tokens.
+        """Compute causal attention of each sequence's query tokens over its cached tokens.
 
-        `softmax(softcap(q k^T * scaling) + mask) v`; position p sees positions `<= p`, and with
-        a window only those `> p - sliding_window`. Query heads are grouped over key heads (GQA,
-        arXiv 2305.13245).
+        `softmax(softcap(q k^T * scaling) + mask) v`. Position p attends to positions `<= p`, and
+        with a window only to positions `> p - sliding_window`. Each key head serves
+        `num_heads / num_kv_heads` query heads (GQA, arXiv 2305.13245).
 
         Args:
             query: `[T, num_heads, key_dim]`.
-            key_cache: one layer's keys.
-            value_cache: one layer's values.
-            batch: where the tokens' keys and values are.
+            key_cache: `[num_blocks, block_size, num_kv_heads, key_dim]` of one layer.
+            value_cache: `[num_blocks, block_size, num_kv_heads, value_dim]` of one layer.
+            batch: the places of the tokens' keys and values.
             scaling: factor on the scores.
-            sliding_window: positions seen, own included; None sees all.
-            softcap: bound `c` of `c * tanh(score / c)`; None is unbounded.
+            sliding_window: number of positions attended to, including the token's own; None
+                attends to all.
+            softcap: bound `c` in `c * tanh(score / c)`; None leaves scores unbounded.
 
         Returns:
             `[T, num_heads, value_dim]`, contiguous, in the query's dtype.
@@ -127,8 +143,14 @@ class Kernels(Protocol):
         ...
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add each token's LoRA term of `x` `[T, in]` to `y` `[T, sum of out]` in place.
+        """Add each token's LoRA term of `x` to `y` in place.
 
-        `y[t, o] += sum_r b[r, o] * round(sum_i a[r, i] * x[t, i])` over the rows r of the
-        token's adapter in the site that has column o; sums are fp32, `round` is to the dtype.
+        `y[t, offset + o] += sum_r b[r, o] * round(sum_i a[r, i] * x[t, i])` for each site, over the
+        rows r of the token's adapter. Sums are fp32; `round` rounds to the dtype.
+
+        Args:
+            y: `[T, sum of all sites' out]`.
+            x: `[T, in]`.
+            sites: the sibling linears whose terms are added.
+            plan: the adapter of each token.
         """

@@ -1,4 +1,4 @@
-"""Picks the kernels for a device and a dtype."""
+"""Selects the kernels for a device and a dtype."""
 
 from pathlib import Path
 
@@ -14,7 +14,11 @@ log = structlog.get_logger()
 
 
 def pick_kernels(device: torch.device, dtype: torch.dtype, cache_folder: Path) -> Kernels:
-    """The fastest kernels that run here; a line in the log says if torch computes instead."""
+    """Return the fastest kernels that run on `device` with `dtype`.
+
+    If faster kernels exist but cannot be used here, a warning with the reason is logged and the
+    torch kernels are returned.
+    """
     if device.type == "cuda":
         return _triton_kernels(device, dtype)
     if NativeKernels.supports(device, dtype):
@@ -32,7 +36,7 @@ def _native_kernels(dtype: torch.dtype, cache_folder: Path) -> Kernels:
 def _triton_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
     try:
         from worker.kernels.triton.check import NotUsable, usable_kernels
-    except ImportError as error:  # torch's own wheels for CUDA bring Triton, others may not
+    except ImportError as error:  # torch's CUDA wheels depend on Triton; other builds may not
         return _torch_instead("triton_kernels_unavailable", error)
     try:
         return usable_kernels(device, dtype)

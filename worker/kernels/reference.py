@@ -1,4 +1,4 @@
-"""All kernels in plain torch: the oracle of every faster one, and the fallback."""
+"""All kernels in plain torch: the reference for the faster ones, and the fallback."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
-from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites
+from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites, Prepared
 
 
 class ReferenceKernels:
-    """Runs wherever torch does."""
+    """Kernels for every device and dtype that torch supports."""
 
     name = "torch"
 
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
-        """As the interface says."""
+        """Write keys and values to their slots; see `Kernels.store_kv`."""
         key_cache.flatten(0, 1).index_copy_(0, slots, key)
         value_cache.flatten(0, 1).index_copy_(0, slots, value)
 
@@ -34,12 +34,12 @@ class ReferenceKernels:
         sliding_window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        """As the interface says."""
-        groups = batch.prepared.get(self.name)
-        if groups is None:
-            groups = batch.prepared[self.name] = list(_groups(batch))
+        """Compute causal attention; see `Kernels.paged_attention`."""
+        prepared = batch.prepared
+        if not isinstance(prepared, _ReferenceBatch):
+            prepared = batch.prepared = _ReferenceBatch(list(_groups(batch)))
         outs = []
-        for group in groups:
+        for group in prepared.groups:
             key = _gather(key_cache, group)  # [B, Hkv, L, D]
             value = _gather(value_cache, group)
             mask = _visible(group.positions, key.shape[2], sliding_window)  # [B, 1, Q, L]
@@ -52,7 +52,7 @@ class ReferenceKernels:
         return torch.cat(outs)
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """As the interface says."""
+        """Add LoRA terms to `y` in place; see `Kernels.add_lora_`."""
         starts = plan.token_starts.tolist()
         for adapter, (start, end) in enumerate(pairwise(starts)):
             tokens = plan.tokens[start:end].long()
@@ -68,20 +68,27 @@ class ReferenceKernels:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Neighbouring sequences with equally many query tokens and blocks."""
+    """Consecutive sequences with the same number of query tokens and of context blocks."""
 
     start: int
-    """First token in the flattened row."""
+    """Index of the group's first token in the batch."""
     block_tables: Tensor
-    """`[B, M]` int64."""
+    """`[B, M]` int64: the blocks of each sequence."""
     positions: Tensor
-    """`[B, Q]` int64."""
+    """`[B, Q]` int64: the position of each query token in its sequence."""
     num_cached: Tensor
-    """`[B]` int64."""
+    """`[B]` int64: the number of cached tokens of each sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReferenceBatch(Prepared):
+    """Data that the layers of a step share."""
+
+    groups: list[_Group]
 
 
 def _groups(batch: AttentionBatch) -> Iterator[_Group]:
-    """The batch cut into groups: one long context must not pad all others."""
+    """Split the batch into groups, so that a long context doesn't pad all the others."""
     starts, lens = batch.query_starts.tolist(), batch.context_lens.tolist()
     device, block_size = batch.slots.device, _BLOCK_STEP
     shapes = [
@@ -104,18 +111,18 @@ def _groups(batch: AttentionBatch) -> Iterator[_Group]:
 
 
 _BLOCK_STEP = 64
-"""Contexts are told apart in steps of so many tokens."""
+"""Contexts of one group differ by fewer tokens than this."""
 
 
 def _gather(cache: Tensor, group: _Group) -> Tensor:
     num_blocks = -(-int(group.num_cached.max()) // cache.shape[1])
     tables = group.block_tables[:, :num_blocks]
-    # Whole blocks by index_select: on CPU several times faster than advanced indexing.
+    # index_select of entire blocks is several times faster on CPUs than advanced indexing.
     blocks = cache.flatten(1).index_select(0, tables.flatten())
     gathered = blocks.view(len(tables), num_blocks * cache.shape[1], *cache.shape[2:])
-    # What lies behind a context is masked, but a NaN would spoil even what is masked.
-    behind = torch.arange(gathered.shape[1], device=cache.device) >= group.num_cached[:, None]
-    return gathered.masked_fill_(behind[:, :, None, None], 0.0).transpose(1, 2)
+    # Rows beyond a context are masked in attention, but a NaN there would reach the result anyway.
+    is_beyond = torch.arange(gathered.shape[1], device=cache.device) >= group.num_cached[:, None]
+    return gathered.masked_fill_(is_beyond[:, :, None, None], 0.0).transpose(1, 2)
 
 
 def _queries_of(group: _Group, query: Tensor) -> Tensor:
@@ -139,7 +146,7 @@ def _grouped_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float)
     if num_queries > 1 or num_heads == num_kv_heads:
         gqa = num_heads != num_kv_heads
         return F.scaled_dot_product_attention(q, k, v, mask, scale=scaling, enable_gqa=gqa)
-    # Decode: the heads of a group become queries of one head, so that no key is copied.
+    # In decode, a group's query heads become queries of one head, so that keys aren't copied.
     grouped = q.reshape(batch, num_kv_heads, num_heads // num_kv_heads, -1)
     out = F.scaled_dot_product_attention(grouped, k, v, mask, scale=scaling)
     return out.reshape(batch, num_heads, 1, -1)
@@ -156,7 +163,7 @@ def _softcapped(
 
 
 def _pages(plan: LoRAPlan, site: LoRASite, adapter: int) -> Tensor:
-    """`[pages]` int64: where the adapter's pages of the site start."""
+    """Return the indices of the adapter's pages in the site, `[pages]` int64."""
     of_group = plan.pages[site.group]
     first, last = of_group.starts[adapter], of_group.starts[adapter + 1]
     return of_group.pages[site.layer, first:last].long()

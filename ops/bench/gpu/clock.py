@@ -1,4 +1,4 @@
-"""How long work takes on a device, and how fast that device reads its memory."""
+"""Measures durations on a device and its memory bandwidth."""
 
 import statistics
 import time
@@ -7,14 +7,17 @@ from collections.abc import Callable
 import torch
 
 CACHE_BYTES = 256 << 20
-"""More than any GPU's cache: written before each measurement, so that work begins in memory."""
+"""Bytes written before each measurement to evict data from the GPU's cache."""
 BUFFER_BYTES = 1 << 30
+"""Size of the buffer that a bandwidth measurement reads."""
 WARM_UP = 3
+"""Runs before the measured ones."""
 REPEATS = 20
+"""Measured runs."""
 
 
 class Clock:
-    """Times on one device; on a CPU, only to try this code."""
+    """Timer for one device. CPUs are supported for tests only."""
 
     def __init__(self, device: torch.device, *, repeats: int = REPEATS) -> None:
         self._device = device
@@ -28,11 +31,11 @@ class Clock:
         return self._device.type == "cuda"
 
     def ms(self, work: Callable[[], object]) -> float:
-        """Median milliseconds of `work`, which finds nothing in the caches."""
+        """Return the median milliseconds of `work`, started with a cold GPU cache."""
         return statistics.median(self._all_ms(work))
 
     def bandwidth(self, num_bytes: int = BUFFER_BYTES) -> float:
-        """Bytes per second of the fastest sum over a buffer."""
+        """Return the memory bandwidth in bytes per second: the fastest sum over a buffer."""
         buffer = torch.ones(num_bytes // 4, device=self._device)
         return 1000 * num_bytes / min(self._all_ms(buffer.sum))
 

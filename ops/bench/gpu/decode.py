@@ -1,4 +1,4 @@
-"""Decode steps on a GPU: the engine's, the model's part alone, and that as a CUDA graph."""
+"""Measures decode steps on a GPU: in the engine, in the model alone, and as a CUDA graph."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -13,39 +13,39 @@ from ops.bench.probes.engine import EngineProbe
 from shared.protocol.ids import AdapterVersion
 
 WARM_UP_RUNS = 3
-"""Before a capture: what is compiled or allocated at first use mustn't be captured."""
+"""Runs before a capture, as compilation and first allocations must not be captured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """Steps that give `batch` sequences a token each."""
+    """Durations of steps that decode one token of each of `batch` sequences."""
 
     batch: int
     adapters: int
-    """Different ones; 0 is the base model."""
+    """Number of distinct adapters; 0 is the base model."""
     step_ms: float
-    """Of the engine: scheduler, model and sampler."""
+    """Duration of an engine step: scheduler, model and sampler."""
     forward_ms: float
-    """The model alone."""
+    """Duration of the model alone."""
     graph_ms: float | None
-    """The model alone, replayed as a CUDA graph."""
+    """Duration of the model alone, replayed as a CUDA graph."""
     graph_error: str | None
-    """Why it can't be."""
+    """Reason why there is no CUDA graph."""
     weights_ms: float
-    """Of reading the base's linears once."""
+    """Time to read the weights of the base model's linears once."""
     kv_ms: float
-    """Of reading all keys and values."""
+    """Time to read all keys and values."""
     lora_ms: float
-    """Of reading the adapters in the batch."""
+    """Time to read the adapters in the batch."""
 
     @property
     def floor_ms(self) -> float:
-        """No step is faster than reading all this."""
+        """Time to read weights, keys, values and adapters once: a lower bound of `step_ms`."""
         return self.weights_ms + self.kv_ms + self.lora_ms
 
-    def says(self, base: "Decode") -> str:
-        """In one line; `base` is the same without adapters."""
-        what = f"{self.adapters} adapters" if self.adapters else "base"
+    def summary(self, base: "Decode") -> str:
+        """Return the figures in one line; `base` has the figures without adapters."""
+        models = f"{self.adapters} adapters" if self.adapters else "base"
         tax = f", LoRA tax {100 * (self.step_ms / base.step_ms - 1):.0f} %" if self.adapters else ""
         graph = (
             f"no CUDA graph ({self.graph_error})"
@@ -53,7 +53,7 @@ class Decode:
             else f"{self.graph_ms:.2f} ms as a CUDA graph"
         )
         return (
-            f"decode of {self.batch}, {what}: a step {self.step_ms:.2f} ms{tax}; the model "
+            f"decode of {self.batch}, {models}: a step {self.step_ms:.2f} ms{tax}; the model "
             f"{self.forward_ms:.2f} ms, {graph}; floor {self.floor_ms:.2f} ms (weights "
             f"{self.weights_ms:.2f}, KV {self.kv_ms:.2f}, LoRA {self.lora_ms:.2f})"
         )
@@ -62,7 +62,7 @@ class Decode:
 def measure_decode(
     probe: EngineProbe, sizes: Sizes, clock: Clock, bandwidth: float, steps: int
 ) -> Iterator[Decode]:
-    """The base model's steps, then those with each number of adapters."""
+    """Yield the figures of the base model, then those of each number of adapters."""
     for number in (0, *sizes.adapters):
         used = probe.adapters[:number]
         versions: list[AdapterVersion | None] = [adapter.version for adapter in used] or [None]
@@ -86,12 +86,12 @@ def measure_decode(
 
 
 def _graph_ms(forward: Callable[[], Tensor], clock: Clock) -> tuple[float | None, str | None]:
-    """Milliseconds of a replay, or why there is none."""
+    """Return the milliseconds of a replay, or None and the reason why there is no graph."""
     if not clock.is_cuda:
-        return None, "there are none on a CPU"
+        return None, "not available on a CPU"
     try:
         return clock.ms(_captured(forward).replay), None
-    except RuntimeError as error:  # torch's own for whatever a capture doesn't allow
+    except RuntimeError as error:  # raised by torch for operations that can't be captured
         return None, str(error).strip().splitlines()[0]
 
 

@@ -1,8 +1,9 @@
-"""`python -m ops.bench gpu`: everything that only a GPU can tell, from one command.
+"""`python -m ops.bench gpu`: all measurements that need a GPU.
 
-Are the kernels right there, how near are they to reading their bytes once, what does a decode step
-cost against the sum of those, what do 1, 8 or 64 adapters add, what would CUDA graphs save, and
-what does PEFT do beside it.
+The command checks the kernels' results and compares their durations with the time to read their
+bytes once. It measures decode steps of the base model and with several numbers of adapters: in the
+engine, in the model alone, and as a CUDA graph. Last, it compares the engine's throughput with
+PEFT's.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,42 +17,47 @@ from ops.bench.compare.peft_peer import prompts
 from ops.bench.gpu.clock import Clock
 from ops.bench.gpu.decode import Decode, measure_decode
 from ops.bench.gpu.trials import Sizes, Trial, trials
-from ops.bench.make_adapters import make_adapters
+from ops.bench.measurement_process import MeasurementFailed, run_module
 from ops.bench.probes.engine import EngineProbe
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.subprocesses import MeasurementFailed, run_module
+from ops.bench.random_adapters import make_adapters
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
 from worker.model.loader import LoadedModel, load_model, pick_device
 
 MAX_DEVIATION = 2e-2
-"""Of a kernel's result from torch's in float32, relative to its largest value."""
+"""Largest allowed deviation of a kernel's result from torch's in float32.
+
+It is relative to the result's largest value.
+"""
 NEW_TOKENS = 64
-"""Of each answer, beside PEFT."""
+"""Tokens of each answer in the comparison with PEFT."""
 SEED = "gpu"
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 Peer = Callable[[Path, int, int], float]
-"""Tokens per second of PEFT, by the folder of adapters, sequences and tokens of each."""
+"""Measures PEFT: (adapter folder, sequences, tokens per sequence) to tokens per second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFigures:
-    """One trial of a kernel."""
+    """Accuracy and duration of a kernel in one trial."""
 
     name: str
     deviation: float
-    """From torch in float32, relative to its largest value."""
+    """Deviation from torch in float32, relative to the largest value."""
     torch_deviation: float
-    """The same of torch in the kernel's own dtype."""
+    """Deviation of torch in the kernel's dtype from torch in float32."""
     ms: float
+    """Duration of the kernel."""
     torch_ms: float
+    """Duration of torch in the kernel's dtype."""
     floor_ms: float
-    """Of reading and writing its bytes once."""
+    """Time to read and write the kernel's bytes once."""
 
     @property
     def is_right(self) -> bool:
-        """Whether it differs from torch by rounding alone."""
+        """Whether the deviation is within MAX_DEVIATION."""
         return self.deviation <= MAX_DEVIATION
 
     def __str__(self) -> str:
@@ -64,8 +70,8 @@ class KernelFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """The same answers by Lorikeet's engine and by PEFT, both offline."""
+class PeftComparison:
+    """Throughput of Lorikeet's engine and of PEFT for the same answers, both without a server."""
 
     sequences: int
     tokens_per_s: float
@@ -80,30 +86,30 @@ class Beside:
 
 
 def find_gpu() -> torch.device:
-    """The GPU to measure.
+    """Return the GPU to measure.
 
     Raises:
-        MeasurementFailed: there is none that torch can use.
+        MeasurementFailed: torch finds no usable GPU.
     """
     if not torch.cuda.is_available():
-        raise MeasurementFailed("gpu: there is no GPU that torch can use here, nothing is measured")
+        raise MeasurementFailed("gpu: torch finds no usable GPU, so nothing is measured")
     return pick_device("cuda")
 
 
 def load_on_gpu(model: Path, device: torch.device) -> LoadedModel:
-    """The model in bfloat16, with Triton's kernels.
+    """Load the model in bfloat16 with the Triton kernels.
 
     Raises:
-        MeasurementFailed: these kernels can't be used there.
+        MeasurementFailed: the Triton kernels are not usable on `device`.
     """
     loaded = load_model(str(model), dtype="bfloat16", device=str(device))
     if loaded.kernels.name == "torch":
-        raise MeasurementFailed("gpu: Triton's kernels aren't usable here; the log says why")
+        raise MeasurementFailed("gpu: the Triton kernels aren't usable; the log gives the reason")
     return loaded
 
 
 def peft_on(model: Path, device: torch.device) -> Peer:
-    """PEFT with the model in folder `model`, in a process of its own."""
+    """Return a function that measures PEFT on the model in a separate process."""
 
     def measure(adapters: Path, sequences: int, new_tokens: int) -> float:
         flags = [f"--sequences={sequences}", f"--new-tokens={new_tokens}", f"--seed={SEED}"]
@@ -125,30 +131,30 @@ def measure_gpu(
     clock: Clock,
     steps: int,
     new_tokens: int,
-    tell: Tell,
+    report: Report,
 ) -> Finding:
-    """Measure everything, and tell each figure as it is found.
+    """Run all measurements and report each result when it is complete.
 
     Args:
-        loaded: the model, on the device, with the kernels to measure.
-        model: its folder.
-        scratch: a folder for adapters.
+        loaded: the model on the device, with the kernels to measure.
+        model: the model's folder.
+        scratch: a folder in which adapters are created.
         peer: measures PEFT.
-        sizes: of the kernels' trials; its batch, context and adapters are those of decode too.
-        clock: of the device.
-        steps: decode steps for each figure.
-        new_tokens: of each answer, beside PEFT.
-        tell: prints a line.
+        sizes: sizes of the kernels' trials, and of the decode steps.
+        clock: timer for the device.
+        steps: number of decode steps for each figure.
+        new_tokens: tokens of each answer in the comparison with PEFT.
+        report: called with one line for each result.
 
     Raises:
-        MeasurementFailed: a kernel gave something wrong, after all else was measured.
+        MeasurementFailed: a kernel's result was wrong. It is raised after all measurements.
     """
     bandwidth = clock.bandwidth()
-    tell(f"{device_name(loaded.device)}: memory is read at {bandwidth / 1e9:.0f} GB/s")
+    report(f"{device_name(loaded.device)}: memory is read at {bandwidth / 1e9:.0f} GB/s")
     kernels = []
     for trial in trials(sizes, loaded.device):
         kernels.append(measure_kernel(trial, loaded.kernels, loaded.dtype, clock, bandwidth))
-        tell(str(kernels[-1]))
+        report(str(kernels[-1]))
     folders = make_adapters(model, scratch / "adapters", (sizes.rank,) * max(sizes.adapters))
     probe = EngineProbe(
         loaded,
@@ -159,28 +165,28 @@ def measure_gpu(
     decodes = []
     for decode in measure_decode(probe, sizes, clock, bandwidth, steps):
         decodes.append(decode)
-        tell(decode.says(decodes[0]))
-    beside = _beside(probe, scratch / "adapters", peer, max(sizes.adapters), new_tokens)
-    tell(str(beside))
+        report(decode.summary(decodes[0]))
+    comparison = _compare(probe, scratch / "adapters", peer, max(sizes.adapters), new_tokens)
+    report(str(comparison))
     if wrong := [kernel.name for kernel in kernels if not kernel.is_right]:
         raise MeasurementFailed(f"gpu: wrong results of {', '.join(wrong)}")
-    return gpu_finding(device_name(loaded.device), bandwidth, kernels, decodes, beside)
+    return gpu_finding(device_name(loaded.device), bandwidth, kernels, decodes, comparison)
 
 
 def measure_kernel(
     trial: Trial, kernels: Kernels, dtype: torch.dtype, clock: Clock, bandwidth: float
 ) -> KernelFigures:
-    """How right and how fast `kernels` are in `trial`, and torch beside them."""
+    """Measure accuracy and duration of `kernels` and of torch in `trial`."""
     torch_kernels = ReferenceKernels()
     with torch.inference_mode():
         expected = trial.run(torch_kernels, trial.inputs(torch.float32))
-        ours, torchs = trial.inputs(dtype), trial.inputs(dtype)
+        inputs, torch_inputs = trial.inputs(dtype), trial.inputs(dtype)
         return KernelFigures(
             name=trial.name,
-            deviation=_deviation(trial.run(kernels, ours), expected),
-            torch_deviation=_deviation(trial.run(torch_kernels, torchs), expected),
-            ms=clock.ms(lambda: trial.run(kernels, ours)),
-            torch_ms=clock.ms(lambda: trial.run(torch_kernels, torchs)),
+            deviation=_deviation(trial.run(kernels, inputs), expected),
+            torch_deviation=_deviation(trial.run(torch_kernels, torch_inputs), expected),
+            ms=clock.ms(lambda: trial.run(kernels, inputs)),
+            torch_ms=clock.ms(lambda: trial.run(torch_kernels, torch_inputs)),
             floor_ms=1000 * trial.num_bytes * dtype.itemsize / 2 / bandwidth,
         )
 
@@ -190,16 +196,16 @@ def gpu_finding(
     bandwidth: float,
     kernels: Sequence[KernelFigures],
     decodes: Sequence[Decode],
-    beside: Beside,
+    comparison: PeftComparison,
 ) -> Finding:
-    """All figures, those of the decode steps in the plot."""
+    """Return a finding with all figures and a plot of the decode steps."""
     figures: dict[str, Any] = {
         "device": device,
         "triton": _triton_version(),
         "bandwidth_bytes_per_s": bandwidth,
         "kernels": [asdict(kernel) for kernel in kernels],
         "decode": [asdict(decode) for decode in decodes],
-        "beside_peft": asdict(beside),
+        "beside_peft": asdict(comparison),
     }
     series = {
         "step of the engine": [(d.adapters, d.step_ms) for d in decodes],
@@ -208,23 +214,23 @@ def gpu_finding(
     }
     if graphs := [(d.adapters, d.graph_ms) for d in decodes if d.graph_ms is not None]:
         series["model alone, as a CUDA graph"] = graphs
-    says = (f"{device}, decode of {decodes[0].batch} sequences", str(beside))
+    says = (f"{device}, decode of {decodes[0].batch} sequences", str(comparison))
     chart = Chart(x="different adapters in the batch", y="ms", series=series)
     return Finding(name="gpu", figures=figures, says=says, chart=chart)
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself."""
+    """Return the GPU's product name, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _beside(
+def _compare(
     probe: EngineProbe, adapters: Path, peer: Peer, sequences: int, new_tokens: int
-) -> Beside:
+) -> PeftComparison:
     texts, versions = prompts(SEED, sequences), [a.version for a in probe.adapters]
-    probe.generate_s(texts, versions, 2)  # warms up
+    probe.generate_s(texts, versions, 2)  # warm-up
     seconds = probe.generate_s(prompts(f"{SEED}/2", sequences), versions, new_tokens)
-    return Beside(
+    return PeftComparison(
         sequences=sequences,
         tokens_per_s=sequences * new_tokens / seconds,
         peft_tokens_per_s=peer(adapters, sequences, new_tokens),
@@ -232,7 +238,10 @@ def _beside(
 
 
 def _tokens_needed(sizes: Sizes, steps: int, new_tokens: int) -> int:
-    """Room for what is measured: prompts of PEFT's words are shorter than a block a word."""
+    """Return the KV cache size in tokens that all measurements need.
+
+    For the comparison with PEFT, each of a prompt's 128 words takes at most 16 tokens.
+    """
     decode = sizes.batch * (sizes.context + 2 * steps + 64)
     return max(decode, max(sizes.adapters) * (16 * 128 + new_tokens))
 

@@ -1,4 +1,4 @@
-"""Work for each kernel, of the sizes of a model of 8 billion parameters, on random numbers."""
+"""Trials of each kernel on random inputs, in the sizes of a model of 8 billion parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ PAGE_ROWS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Of one layer, and of what is asked of it."""
+    """Sizes of one layer and of its batches."""
 
     hidden: int = 4096
     num_heads: int = 32
@@ -31,13 +31,13 @@ class Sizes:
     head_dim: int = 128
     rank: int = 16
     batch: int = 64
-    """Sequences that decode."""
+    """Number of sequences that decode."""
     context: int = 1024
-    """Tokens before each."""
+    """Context length of each sequence, in tokens."""
     prefill: int = 512
-    """Tokens of a chunk of a prompt."""
+    """Tokens of a prefill chunk."""
     adapters: tuple[int, ...] = (1, 8, 64)
-    """How many different ones a batch has."""
+    """Numbers of distinct adapters in a batch; each is measured."""
 
 
 class Trial(Protocol):
@@ -45,19 +45,19 @@ class Trial(Protocol):
 
     name: str
     num_bytes: int
-    """That it must read and write at least once, in a dtype of 2 bytes."""
+    """Bytes that the call must read and write at least once, for a dtype of 2 bytes."""
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """What it takes: the same numbers in every dtype, rounded to bfloat16."""
+        """Return the inputs in `dtype`: the same numbers for every dtype, rounded to bfloat16."""
         ...
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """Call it; its result."""
+        """Call the kernel and return its result."""
         ...
 
 
 def trials(sizes: Sizes, device: torch.device) -> list[Trial]:
-    """One or more for each kernel."""
+    """Return one or more trials of each kernel."""
     decode, chunk = [(sizes.context, 1)] * sizes.batch, [(sizes.context, sizes.prefill)]
     return [
         StoreKV(sizes, device),
@@ -72,7 +72,10 @@ def trials(sizes: Sizes, device: torch.device) -> list[Trial]:
 
 
 class _Random:
-    """Random tensors on a device, rounded to bfloat16, the same each time that it is made."""
+    """Generator of normally distributed tensors, rounded to bfloat16.
+
+    Every instance yields the same sequence of tensors.
+    """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device, self._dtype = device, dtype
@@ -84,17 +87,17 @@ class _Random:
 
 
 class StoreKV:
-    """The keys and values of a chunk go into the cache."""
+    """Trial that stores the keys and values of a prefill chunk."""
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         self.name = "KV store"
         self._shape = (sizes.prefill, sizes.num_kv_heads, sizes.head_dim)
         self._device = device
         elements = sizes.prefill * sizes.num_kv_heads * sizes.head_dim
-        self.num_bytes = 2 * 2 * 2 * elements  # read and written, keys and values, of 2 bytes
+        self.num_bytes = 2 * 2 * 2 * elements  # (read, write) x (keys, values) x 2 bytes
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Keys, values, their caches, and the slots."""
+        """Return keys, values, the key cache, the value cache, and the slots."""
         random = _Random(self._device, dtype)
         key, value = random(*self._shape), random(*self._shape)
         num_blocks = -(-len(key) // BLOCK_SIZE)
@@ -103,13 +106,13 @@ class StoreKV:
         return key, value, cache[0], cache[1], slots.to(self._device)
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """Both caches, one behind the other."""
+        """Store keys and values and return both caches, `[2, ...]`."""
         kernels.store_kv(*inputs)
         return torch.stack(inputs[2:4])
 
 
 class Attention:
-    """Sequences as (tokens in the context, how many of the last ones are queries)."""
+    """Trial of attention over sequences of (context tokens, query tokens at its end)."""
 
     def __init__(
         self, name: str, sizes: Sizes, sequences: Sequence[tuple[int, int]], device: torch.device
@@ -122,7 +125,7 @@ class Attention:
         self.num_bytes = 2 * (contexts + in_and_out) * sizes.head_dim
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Queries, the caches, and where in them each sequence is."""
+        """Return queries, the key cache, the value cache, and the batch."""
         random, sizes = _Random(self._device, dtype), self._sizes
         num_blocks = [-(-length // BLOCK_SIZE) for length, _ in self._sequences]
         query = random(sum(n for _, n in self._sequences), sizes.num_heads, sizes.head_dim)
@@ -145,13 +148,13 @@ class Attention:
         )
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """Its output."""
+        """Return the attention output."""
         scaling = self._sizes.head_dim**-0.5
         return kernels.paged_attention(*inputs, scaling=scaling, sliding_window=None, softcap=None)
 
 
 class LoRA:
-    """The terms of three siblings, as q, k and v are, of adapters that take tokens in turn."""
+    """Trial of the LoRA terms of q, k and v, with tokens assigned to adapters round-robin."""
 
     def __init__(
         self, name: str, sizes: Sizes, num_tokens: int, num_adapters: int, device: torch.device
@@ -162,11 +165,11 @@ class LoRA:
         narrow = sizes.num_kv_heads * sizes.head_dim
         self._outs = (sizes.num_heads * sizes.head_dim, narrow, narrow)
         weights = self._num_adapters * sizes.rank * (3 * sizes.hidden + sum(self._outs))
-        # Inputs are read, outputs read and written.
+        # Inputs are read; outputs are read and written.
         self.num_bytes = 2 * (weights + num_tokens * (sizes.hidden + 2 * sum(self._outs)))
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Outputs to add to, inputs, weights, and whose tokens they are."""
+        """Return outputs to add to, inputs, the sites with their weights, and the plan."""
         random = _Random(self._device, dtype)
         num_pages = -(-self._rank // PAGE_ROWS)
         shape = (self._num_adapters * num_pages, PAGE_ROWS)
@@ -190,7 +193,7 @@ class LoRA:
         return y, x, LoRASites(sites), plan
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """The outputs, to which each call adds."""
+        """Add the terms to the outputs and return them; each call adds the terms again."""
         kernels.add_lora_(*inputs)
         y: Tensor = inputs[0]
         return y

@@ -1,4 +1,4 @@
-"""What it costs to serve far more adapters than fit into memory: the tiers under Zipf's law."""
+"""Probe: cost of serving more adapters than fit into memory, with Zipf-distributed requests."""
 
 import re
 import time
@@ -18,53 +18,61 @@ from ops.bench.load.percentiles import Percentiles, percentiles
 from ops.bench.load.popularity import Popularity
 from ops.bench.load.report import answers_of
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.processes import Serving
+from ops.bench.server_processes import Serving
 from ops.bench.servers import lorikeet
 
 MIB = 1 << 20
 CLIENTS = 32
-"""Of the closed loop that finds the capacity."""
+"""Number of clients in the closed loop that measures the capacity."""
 BEAT_S = 3.0
-"""Workers tell their totals at least this often."""
+"""Longest interval in which workers publish their totals."""
 _TOTALS = ("adapter_loads", "adapter_reads", "adapter_evictions", "adapter_load_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChurnShape:
-    """How much of what."""
+    """Parameters of the probe."""
 
     registered: int
+    """Number of registered adapters."""
     device: int
-    """Adapters that the device has memory for."""
+    """Number of adapters that fit into device memory."""
     host: int
-    """Adapters that the host has memory for."""
+    """Number of adapters that fit into host memory."""
     requests: int
     share: float
-    """Of the capacity with all adapters resident."""
+    """Request rate, as a share of the capacity with all adapters resident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Churn:
-    """What came of it."""
+    """Results of the probe."""
 
     shape: ChurnShape
     adapter_bytes: int
+    """Size of one adapter's file."""
     asked_for: int
-    """Different adapters."""
+    """Number of distinct adapters that requests name."""
     capacity_per_s: float
-    """Requests, all adapters resident."""
+    """Requests per second of a closed loop with all adapters resident."""
     resident_ttft_s: Percentiles
+    """Time to first token with all adapters resident."""
     tiered_ttft_s: Percentiles
+    """Time to first token with limited memory."""
     totals: Mapping[str, float]
-    """What the worker did with adapters in the tiered run."""
+    """Increase of the worker's adapter metrics during the tiered run."""
 
 
 def measure_churn(
     model: Path, folders: Sequence[Path], scratch: Path, shape: ChurnShape
 ) -> tuple[Churn, list[Answer], list[Answer]]:
-    """The same load with all of its adapters resident, then through the tiers.
+    """Run the same load with all of its adapters resident, then with limited memory.
 
-    Names share `folders` if there are fewer of these, but no memory.
+    If there are fewer `folders` than registered adapters, several adapters are read from the same
+    folder, but each has memory of its own.
+
+    Returns:
+        The results, the answers with all adapters resident, and those with limited memory.
 
     Raises:
         MeasurementFailed: a request failed.
@@ -95,7 +103,7 @@ def measure_churn(
 
 
 def churn_finding(churn: Churn, resident: Sequence[Answer], tiered: Sequence[Answer]) -> Finding:
-    """Times to the first token, of answers that all came in full."""
+    """Return a finding from complete answers of both runs."""
     shape, ours, other = churn.shape, churn.tiered_ttft_s, churn.resident_ttft_s
     says = (
         f"{shape.registered} adapters of {churn.adapter_bytes / 1e6:.1f} MB, memory for "
@@ -130,7 +138,7 @@ def _load(models: tuple[str, ...], requests: int) -> Load:
 
 
 def _asked_for(load: Load) -> tuple[str, ...]:
-    """The models that some request names, the most popular one first."""
+    """Return the models that at least one request names, in descending order of popularity."""
     named = {body_of(load, number)["model"] for number in range(load.requests)}
     return tuple(name for name in load.models if name in named)
 
@@ -148,7 +156,7 @@ def _served(
 
 
 def _mib(number: int, num_bytes: int) -> int:
-    """Memory for so many adapters."""
+    """Return the MiB that `number` adapters of `num_bytes` bytes take."""
     return -(-number * num_bytes // MIB)
 
 
@@ -158,7 +166,7 @@ def _warm_up(load: Load) -> None:
 
 
 def _capacity(load: Load) -> float:
-    """Requests per second of a closed loop."""
+    """Measure the requests per second of a closed loop."""
     _warm_up(load)
     answers = answers_of(replace(load, seed="churn/capacity"))
     start, end = min(a.sent_s for a in answers), max(a.end_s for a in answers)
@@ -166,7 +174,7 @@ def _capacity(load: Load) -> float:
 
 
 def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
-    """The answers, and what the worker did meanwhile."""
+    """Send the load; return its answers and the increase of the worker's totals."""
     time.sleep(BEAT_S)
     before = _totals(load.url)
     answers = answers_of(load)
@@ -175,7 +183,7 @@ def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
 
 
 def _totals(url: str) -> dict[str, float]:
-    """What the worker has done so far, by name."""
+    """Return the worker's totals by name, from the front end's metrics."""
     text = httpx.get(f"{url.removesuffix('/v1')}/metrics", timeout=10).text
     return {
         name: sum(

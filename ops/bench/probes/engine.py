@@ -1,4 +1,4 @@
-"""An engine in this process, without Redis and HTTP: what its steps alone cost."""
+"""Probe: durations of an engine's steps in this process, without Redis and HTTP."""
 
 import random
 import time
@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ops.bench.subprocesses import MeasurementFailed
+from ops.bench.measurement_process import MeasurementFailed
 from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
-from worker.engine.request import Request, RequestId, RowSampling
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
+from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel
 
@@ -24,7 +25,7 @@ WARM_UP_STEPS = 3
 
 
 class EngineProbe:
-    """One engine with all its adapters resident. Every call has the engine for itself."""
+    """An engine with all its adapters resident. No requests are left after a method returns."""
 
     def __init__(
         self,
@@ -34,11 +35,14 @@ class EngineProbe:
         max_num_seqs: int,
         max_tokens: int | None = None,
     ) -> None:
-        """`max_tokens` are what the KV cache holds; by default what the engine's has room for."""
+        """Create the engine and load `adapters`, a mapping from names to folders.
+
+        `max_tokens` is the size of the KV cache in tokens; None uses the engine's default size.
+        """
         self.kv_bytes_per_token = bytes_per_block(loaded.kv_shapes, loaded.dtype) // BLOCK_SIZE
         self.weight_bytes = _bytes_of_linears(loaded.model)
         self.adapters: list[LoRAAdapter] = [
-            read_adapter(name, str(folder), loaded.base, dtype=loaded.dtype)
+            read_checkpoint(name, AdapterFiles(folder), loaded.base, dtype=loaded.dtype)
             for name, folder in adapters.items()
         ]
         config = EngineConfig(
@@ -52,12 +56,12 @@ class EngineProbe:
         self._loaded = loaded
         self._num_requests = 0
         self._prefilled: dict[int, list[int]] = {}
-        """Prompts by their length."""
+        """Prompts of earlier `prefill_s` calls, by length."""
         for adapter in self.adapters:
             self._engine.add_adapter(adapter)
 
     def prefill_s(self, context: int) -> float:
-        """Seconds from adding one prompt of `context` tokens to its first token."""
+        """Measure the seconds from adding a prompt of `context` tokens to its first token."""
         (request,) = self._add(1, context, [None])
         self._prefilled[context] = request.prompt_ids
         start = time.perf_counter()
@@ -69,17 +73,21 @@ class EngineProbe:
     def decode_s(
         self, batch: int, context: int, versions: Sequence[AdapterVersion | None], steps: int
     ) -> list[float]:
-        """Seconds of each of `steps` steps that give `batch` sequences a token each.
+        """Measure the seconds of each of `steps` steps that decode `batch` sequences.
 
-        Each has about `context` tokens before it; `versions` are taken in turn, None is the base.
+        Args:
+            batch: number of sequences.
+            context: tokens of each sequence's prompt.
+            versions: adapter versions, assigned to sequences round-robin; None is the base model.
+            steps: number of measured steps.
 
         Raises:
-            MeasurementFailed: the KV cache is too small for them together.
+            MeasurementFailed: the KV cache is too small for all sequences.
         """
         return self._decode_s(self._add(batch, context, versions), steps)
 
     def decode_prefilled_s(self, context: int, steps: int) -> list[float]:
-        """The same of one sequence, whose prompt `prefill_s` has left in the prefix cache."""
+        """Measure decode steps of one sequence whose prompt an earlier `prefill_s` has cached."""
         prompt_ids = self._prefilled[context]
         self._num_requests += 1
         request = endless_request(self._num_requests, prompt_ids, None)
@@ -105,7 +113,7 @@ class EngineProbe:
         versions: Sequence[AdapterVersion | None],
         new_tokens: int,
     ) -> float:
-        """Seconds until each of `prompts`, all added at once, has its `new_tokens` tokens."""
+        """Measure the seconds to generate `new_tokens` tokens for all `prompts` together."""
         ids = [self._loaded.tokenizer(text)["input_ids"] for text in prompts]
         start = time.perf_counter()
         for index, prompt_ids in enumerate(ids):
@@ -115,7 +123,7 @@ class EngineProbe:
                     id=RequestId(f"probe-{self._num_requests}:0"),
                     prompt_ids=prompt_ids,
                     version=versions[index % len(versions)],
-                    sampling=RowSampling(seed=0, temperature=0.0),
+                    sampling=ChoiceSampling(seed=0, temperature=0.0),
                     max_tokens=new_tokens,
                 )
             )
@@ -126,13 +134,15 @@ class EngineProbe:
     def decode_forward(
         self, batch: int, context: int, versions: Sequence[AdapterVersion | None]
     ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-        """The model's part of one decode step, as often as it is called, and what ends it.
+        """Prepare the model's forward pass of one decode step.
 
-        It is the same step each time, with the same tensors in the same places.
+        Returns:
+            A function that runs the same forward pass on the same tensors at each call, and a
+            function that ends the sequences.
         """
         requests = self._add(batch, context, versions)
         self._step_until_decoding(requests)
-        # The engine's own parts: what comes before and after the model isn't wanted here.
+        # Private attributes are used to run the model without scheduling and sampling.
         chunks, runner = self._engine._scheduler.schedule(), self._engine._runner
         step = build_step(chunks, self._loaded.device)
 
@@ -165,33 +175,36 @@ class EngineProbe:
         seconds = time.perf_counter() - start
         self._check(outputs)
         if len(outputs) != batch:
-            raise MeasurementFailed(f"a step gave {len(outputs)} of {batch} tokens")
+            raise MeasurementFailed(f"a step returned {len(outputs)} of {batch} tokens")
         return seconds
 
     def _check(self, outputs: Sequence[object]) -> None:
         for output in outputs:
             if error := getattr(output, "error", None):
-                raise MeasurementFailed(f"the engine says: {error.message}")
+                raise MeasurementFailed(f"the engine reported an error: {error.message}")
 
 
 def random_prompt(number: int, context: int, vocab_size: int) -> list[int]:
-    """One of `context` tokens that no other number's begins with."""
-    draw = random.Random(number)
-    return [draw.randrange(vocab_size) for _ in range(context)]
+    """Return a prompt of `context` random tokens, which depend on `number`."""
+    generator = random.Random(number)
+    return [generator.randrange(vocab_size) for _ in range(context)]
 
 
 def endless_request(number: int, prompt_ids: list[int], version: AdapterVersion | None) -> Request:
-    """One that ends by `abort` alone."""
+    """Return a request that runs until it is aborted."""
     return Request(
         id=RequestId(f"probe-{number}:0"),
         prompt_ids=prompt_ids,
         version=version,
-        sampling=RowSampling(seed=0, temperature=0.0),
+        sampling=ChoiceSampling(seed=0, temperature=0.0),
         max_tokens=UNBOUNDED,
     )
 
 
 def _bytes_of_linears(model: nn.Module) -> int:
-    """Weights that every decode step reads. Packed ones have their shape still."""
+    """Return the bytes of all linears' weights, which every decode step reads.
+
+    Packed weights keep the shape of the original.
+    """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return sum(linear.weight.numel() * linear.weight.itemsize for linear in linears)

@@ -1,6 +1,6 @@
-"""`python -m ops.bench.probes.engine_process`: engine probes, in a process of their own.
+"""`python -m ops.bench.probes.engine_process`: engine probes, each run in a separate process.
 
-Each prints its rows as one line of JSON.
+Each command prints its results as one line of JSON.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.bench.probes.loaded import load_as_worker
+from ops.bench.probes.base_model import load_as_worker
 
 if TYPE_CHECKING:
     from ops.bench.probes.engine import EngineProbe
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONTEXT = 128
 STEPS = 20
 ROUNDS = 5
-"""What is compared takes turns so often, as the machine's speed drifts."""
+"""Variants that are compared alternate for this many rounds, as the machine's speed drifts."""
 
 Model = Annotated[Path, typer.Argument(help="folder of the base model")]
 Adapters = Annotated[Path, typer.Argument(help="folder with one folder for each adapter")]
@@ -33,59 +33,60 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Decode steps of `batch` sequences."""
+    """Durations of decode steps of `batch` sequences."""
 
     batch: int
     base_ms: float
+    """Step of the base model."""
     adapters_ms: float
-    """With as many different adapters as there are, or sequences if those are fewer."""
+    """Step with a distinct adapter for each sequence, as far as there are enough adapters."""
     lora_ms: float
-    """What the adapters added: the median of differences within a round."""
+    """Added by the adapters: the median of the differences within each round."""
     lora_bytes: int
-    """Weights of the adapters that took part."""
+    """Size of the weights of the adapters in the batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One sequence of `tokens`."""
+    """Durations for one sequence with a context of `tokens` tokens."""
 
     tokens: int
     prefill_ms_per_token: float
     step_ms: float
-    """Of a decode step: the shortest context's, and the median of differences within a round."""
+    """Decode step: the shortest context's median plus the median difference within each round."""
     kv_bytes: int
     """Keys and values that the step reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Where the time of a decode step of `batch` sequences goes; means."""
+    """Mean durations of the parts of a decode step of `batch` sequences."""
 
     batch: int
     adapters: int
-    """How many different ones they have; 0: the base."""
+    """Number of distinct adapters; 0 is the base model."""
     step_ms: float
     layers_ms: float
     head_ms: float
     other_modules_ms: float
-    """The rest of the forward: embedding, rotation, the model's own code."""
+    """Rest of the forward pass: embedding, rotary embedding, and the model's own code."""
     sampling_ms: float
     batch_ms: float
-    """Making the tensors of the step."""
+    """Building the tensors of the step."""
     bookkeeping_ms: float
-    """All else: the scheduler, which adapters take part, outputs."""
+    """Everything else: the scheduler, the LoRA plan, and outputs."""
 
 
 @app.command()
 def steps(model: Model, adapters: Adapters, sizes: Sizes) -> None:
-    """Decode steps of each batch size, with the base model and with adapters in turn."""
+    """Measure decode steps of each batch size, alternating between base model and adapters."""
     probe = _probe(model, adapters, max_num_seqs=max(sizes))
     print(json.dumps([asdict(_step(probe, batch)) for batch in sizes]))
 
 
 @app.command()
 def lora(model: Model, adapters: Adapters, sizes: Sizes) -> None:
-    """Decode steps as `steps` measures them, in turn with the bandwidth."""
+    """Measure decode steps like `steps`, and the memory bandwidth in each round."""
     probe = _probe(model, adapters, max_num_seqs=max(sizes))
     from ops.bench.bandwidth import measure_bandwidth
 
@@ -99,7 +100,7 @@ def lora(model: Model, adapters: Adapters, sizes: Sizes) -> None:
 
 @app.command()
 def contexts(model: Model, sizes: Sizes) -> None:
-    """Prefill and decode steps of one sequence at each context length, and the bandwidth."""
+    """Measure prefill and decode of one sequence by context length, and the memory bandwidth."""
     probe = _probe(model, None, max_num_seqs=1)
     from ops.bench.bandwidth import measure_bandwidth
 
@@ -125,7 +126,7 @@ def contexts(model: Model, sizes: Sizes) -> None:
 
 @app.command()
 def parts(model: Model, adapters: Adapters, sizes: Sizes) -> None:
-    """The parts of decode steps of each batch size, with the base model and with adapters."""
+    """Measure the parts of decode steps by batch size, for the base model and with adapters."""
     loaded = load_as_worker(model)
     from ops.bench.probes.part_timers import PartTimers
 
@@ -151,17 +152,17 @@ def _probe_of(loaded: "LoadedModel", adapters: Path | None, *, max_num_seqs: int
 
 def _parts(probe: "EngineProbe", timers: "PartTimers", batch: int, versions: list[Any]) -> Parts:
     step_ms = 1000 * statistics.mean(probe.decode_s(batch, CONTEXT, versions or [None], STEPS))
-    of = timers.last_ms(STEPS)
+    part_ms = timers.last_ms(STEPS)
     return Parts(
         batch=batch,
         adapters=len(versions),
         step_ms=step_ms,
-        layers_ms=of["layers"],
-        head_ms=of["head"],
-        other_modules_ms=of["model"] - of["layers"] - of["head"],
-        sampling_ms=of["sampling"],
-        batch_ms=of["batch"],
-        bookkeeping_ms=step_ms - of["model"] - of["sampling"] - of["batch"],
+        layers_ms=part_ms["layers"],
+        head_ms=part_ms["head"],
+        other_modules_ms=part_ms["model"] - part_ms["layers"] - part_ms["head"],
+        sampling_ms=part_ms["sampling"],
+        batch_ms=part_ms["batch"],
+        bookkeeping_ms=step_ms - part_ms["model"] - part_ms["sampling"] - part_ms["batch"],
     )
 
 

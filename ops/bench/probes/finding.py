@@ -1,4 +1,4 @@
-"""What a probe found: its figures, what they say, and a plot of them."""
+"""Result of a probe: its figures, a summary, and a plot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,29 +16,29 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Points by what they are, over one pair of axes; y starts at 0."""
+    """Series of points in one plot, whose y axis starts at 0."""
 
     x: str
     y: str
     series: Mapping[str, Points]
     joined: bool = True
-    """Whether lines go through the points."""
+    """Whether lines connect the points of a series."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One probe's result."""
+    """Result of one probe."""
 
     name: str
     figures: Any
-    """Dataclasses, as they go into the JSON file."""
+    """Dataclasses that are written to the JSON file."""
     says: tuple[str, ...]
-    """For the terminal, and the plot's title."""
+    """Lines of the summary, for the terminal and the plot's title."""
     chart: Chart
 
 
 def write_finding(finding: Finding, model: str, folder: Path) -> tuple[Path, Path]:
-    """Write the JSON file and the plot, named by date, commit and probe; returns their paths."""
+    """Write the JSON file and the plot, named by date, commit and probe, and return their paths."""
     machine, date = this_machine(), datetime.now(UTC).isoformat(timespec="seconds")
     stem = f"{date[:10]}-{machine.commit}-{finding.name}"
     data, plot = folder / f"{stem}.json", folder / f"{stem}.png"

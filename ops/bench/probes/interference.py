@@ -1,4 +1,4 @@
-"""How much running streams stutter while a long prompt arrives."""
+"""Probe: gaps between the tokens of running streams while a long prompt is computed."""
 
 import asyncio
 import time
@@ -14,28 +14,28 @@ from ops.bench.load.arrivals import Closed
 from ops.bench.load.lengths import Length
 from ops.bench.load.load import Load, body_of
 from ops.bench.load.percentiles import percentile
+from ops.bench.measurement_process import MeasurementFailed
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.subprocesses import MeasurementFailed
 
 SETTLED_PIECES = 16
-"""Every stream has got so many pieces of text before the long prompt is sent."""
+"""Pieces of text that each stream must have received before the long prompt is sent."""
 POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """One long prompt among running streams; seconds count from when it was sent."""
+    """Effect of one long prompt on running streams."""
 
     ttft_s: float
-    """Of the long prompt."""
+    """Time to first token of the long prompt."""
     before_s: tuple[float, ...]
-    """Gaps of the streams that were over when it was sent."""
+    """Gaps between tokens that ended before the long prompt was sent."""
     during_s: tuple[tuple[float, float], ...]
-    """When each gap that overlaps its prefill ended, and its length."""
+    """(end, length) of each gap that overlaps the prefill; `end` counts from sending the prompt."""
 
 
 def streams_of(url: str, models: Sequence[str], number: int, seed: str) -> Load:
-    """What runs: `number` streams of the workload's prompts, long enough to outlast a prompt."""
+    """Return a load of `number` streams that are long enough to outlast a long prompt."""
     return Load(
         url=url,
         models=tuple(models),
@@ -47,7 +47,7 @@ def streams_of(url: str, models: Sequence[str], number: int, seed: str) -> Load:
 
 
 async def disturb(streams: Load, prompt_words: int) -> Disturbance:
-    """Start the streams, send one prompt of `prompt_words` into them, and let all end.
+    """Start the streams, send one prompt of `prompt_words` words, and wait until all end.
 
     Raises:
         MeasurementFailed: a request failed, or the streams ended before the prompt was computed.
@@ -68,7 +68,7 @@ async def disturb(streams: Load, prompt_words: int) -> Disturbance:
 
 
 def interference_finding(found: Sequence[Disturbance]) -> Finding:
-    """All rounds together."""
+    """Return a finding over all rounds."""
     usual = 1000 * median(gap for one in found for gap in one.before_s)
     during = [(end, gap) for one in found for end, gap in one.during_s]
     p99 = 1000 * percentile([gap for _, gap in during], 99)
@@ -87,7 +87,7 @@ def interference_finding(found: Sequence[Disturbance]) -> Finding:
 
 
 async def _until_settled(answers: Sequence[Answer]) -> None:
-    # Only this probe waits for pieces of text: an event in each answer would cost all others time.
+    # This polls, as an event in each answer would cost time in every other probe.
     while any(len(a.text_s) < SETTLED_PIECES and a.error is None for a in answers):  # noqa: ASYNC110
         await asyncio.sleep(POLL_S)
 

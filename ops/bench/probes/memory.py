@@ -1,4 +1,4 @@
-"""Whether the processes grow with the number of requests that they answered."""
+"""Probe: memory of the server's processes as a function of the requests answered."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class MemorySample:
 
     answered: int
     rss_bytes: dict[str, int]
-    """By process."""
+    """Resident set size by process name."""
 
 
 def measure_memory(
@@ -32,9 +32,9 @@ def measure_memory(
     requests: int,
     on_done: Callable[[], None] = lambda: None,
 ) -> list[MemorySample]:
-    """Send `requests` short ones of 8 tokens, and look at the processes in between.
+    """Send `requests` requests for 8 tokens each and sample the processes' memory in between.
 
-    The first sample is taken after a tenth of them, which isn't counted: until then caches fill.
+    Caches fill during an uncounted tenth of the requests before the first sample.
 
     Raises:
         MeasurementFailed: a request failed.
@@ -58,7 +58,7 @@ def measure_memory(
 
 
 def memory_finding(samples: Sequence[MemorySample]) -> Finding:
-    """First and last sample of each process in words, all in the plot."""
+    """Return a finding with each process's first and last sample, and a plot of all samples."""
     first, last = samples[0], samples[-1]
     says = tuple(
         f"{name}: {before / MIB:.1f} MiB, and after {last.answered:,} more requests "

@@ -1,4 +1,4 @@
-"""Timers around the parts of an engine's step."""
+"""Timers for the parts of an engine's step."""
 
 import time
 from collections import defaultdict
@@ -14,7 +14,7 @@ LAYERS, HEAD, MODEL, SAMPLING, BATCH = "layers", "head", "model", "sampling", "b
 
 
 class PartTimers:
-    """Takes the time of each call of a part, for as long as its process lives."""
+    """Times each call of a part. The patched functions stay patched until the process ends."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
@@ -28,7 +28,7 @@ class PartTimers:
             setattr(model_runner, function, self._timed(part, getattr(model_runner, function)))
 
     def last_ms(self, steps: int) -> dict[str, float]:
-        """Mean milliseconds of each part in a step, over the last `steps`."""
+        """Return the mean milliseconds of each part per step, over the last `steps` steps."""
         return {
             part: 1000 * sum(self._seconds[part][-calls * steps :]) / steps
             for part, calls in self._calls_of.items()

@@ -1,4 +1,4 @@
-"""What the prefix cache is worth: many requests of one adapter that begin alike."""
+"""Probe: effect of the prefix cache on requests of one adapter with a common prefix."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ CLIENTS = 8
 
 
 def shared_prefix(url: str, model: str, requests: int, shared_words: int) -> Load:
-    """`requests` prompts that begin with the same words, with short answers."""
+    """Return a load of `requests` prompts that share their first words, with short answers."""
     return Load(
         url=url,
         models=(model,),
@@ -27,7 +27,7 @@ def shared_prefix(url: str, model: str, requests: int, shared_words: int) -> Loa
 
 
 def prefix_finding(cached: Sequence[Answer], uncached: Sequence[Answer], words: int) -> Finding:
-    """Of answers that all came in full, with and without the cache."""
+    """Return a finding from complete answers with and without the prefix cache."""
     with_cache, without = _ttfts(cached), _ttfts(uncached)
     found = {"cached_s": percentiles(with_cache), "uncached_s": percentiles(without)}
     ours, other = found["cached_s"].p50, found["uncached_s"].p50

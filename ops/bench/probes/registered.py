@@ -1,4 +1,4 @@
-"""What adapters cost that are registered and not asked for."""
+"""Probe: cost of adapters that are registered but not used."""
 
 import asyncio
 import statistics
@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ops.bench.compare.queue_latency import LEASE_MS, LIMITS, new_pool, own_pool
 from ops.bench.load.arrivals import Closed
 from ops.bench.load.lengths import Length
 from ops.bench.load.load import Load
 from ops.bench.load.report import answers_of, report
 from ops.bench.probes.finding import Chart, Finding
 from ops.bench.scripts.large_pool import adapter, version
+from ops.bench.synthetic_pool import LEASE_MS, LIMITS, new_pool, own_pool
 from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.workers import WorkerInfo
@@ -23,32 +23,36 @@ from shared.store.registry import Registry
 
 CLIENTS = 8
 REQUESTS = 64
-"""Of one round."""
+"""Requests of one round."""
 CLAIMED_AT_ONCE = 8
 JOBS = 2000
-"""Claimed in one round, by a worker without an engine."""
+"""Jobs that are claimed in one round, without an engine."""
 WORKER = WorkerId("bench:1:0")
 INFO = WorkerInfo(model="bench", device="cpu", dtype="none", version="0", max_num_seqs=JOBS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """Rounds with so many adapters registered, and the same ones asked for."""
+    """Results of each round with a given number of registered adapters."""
 
     adapters: int
+    """Number of registered adapters; requests always use the same few."""
     claim_us: list[float]
-    """Redis' time for a claim, by its own commandstats."""
+    """Mean time of a claim in Redis, from its commandstats."""
     tokens_per_s: list[float]
-    """Served through worker and front end."""
+    """Output tokens per second through front end and worker."""
 
 
 def measure_claims(url: str, sizes: Sequence[int], active: int, rounds: int) -> list[list[float]]:
-    """Microseconds of a claim in the Redis at `url`, which nobody else uses, by size and round."""
+    """Measure the microseconds of a claim, by size and round.
+
+    No other process may use the Redis at `url` meanwhile, as its commandstats are reset.
+    """
     return asyncio.run(_measure_claims(url, sizes, active, rounds))
 
 
 def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> list[list[float]]:
-    """Output tokens per second of the servers in turn, by server and round."""
+    """Measure output tokens per second of the servers in turn, by server and round."""
     for url in urls:
         _tokens_per_s(url, models, "warm-up")
     found: list[list[float]] = [[] for _ in urls]
@@ -59,7 +63,7 @@ def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> l
 
 
 def registered_finding(sizes: Sequence[Registered], active: int) -> Finding:
-    """Ratios are medians over rounds of one size to the first."""
+    """Return a finding; its ratios to the first size are medians over rounds."""
     first = sizes[0]
     says = tuple(
         f"{one.adapters:,} adapters registered, {active} of them asked for: a claim takes Redis "
@@ -104,7 +108,7 @@ async def _measure_claims(
 
 
 async def _claim_us(url: str, size: int, active: int) -> float:
-    """The mean over enough claims for all jobs."""
+    """Return the mean microseconds of a claim while all jobs are claimed."""
     pool = new_pool()
     async with own_pool(url, pool) as (queue, redis):
         registry = Registry(redis, Keys(pool))

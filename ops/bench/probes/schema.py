@@ -1,21 +1,21 @@
-"""What holding answers to a JSON Schema costs per token."""
+"""Probe: cost per token of constraining answers to a JSON Schema."""
 
 import statistics
 from pathlib import Path
 
+from ops.bench.measurement_process import run_module
 from ops.bench.probes.finding import Chart, Finding
 from ops.bench.probes.schema_process import SchemaCost
-from ops.bench.subprocesses import run_module
 
 
 def measure_schema(model: Path, batch: int) -> Finding:
-    """Decode steps of `batch` rows under a schema beside the same rows without."""
+    """Measure decode steps of `batch` sequences with and without a schema."""
     found = run_module("probes.schema_process", str(model), f"--batch={batch}")
     return schema_finding(SchemaCost(**found))
 
 
 def schema_finding(cost: SchemaCost) -> Finding:
-    """The ratio is the median of the rounds'."""
+    """Return a finding; its ratio is the median over rounds."""
     ratio = statistics.median(b / f for f, b in zip(cost.free_ms, cost.bound_ms, strict=True))
     says = (
         f"C = {cost.batch}: {statistics.median(cost.free_ms):.2f} ms a decode step, "

@@ -1,6 +1,6 @@
-"""`python -m ops.bench.probes.schema_process`: steps under a JSON Schema.
+"""`python -m ops.bench.probes.schema_process`: decode steps with and without a JSON Schema.
 
-Prints what it found as one line of JSON.
+Prints its results as one line of JSON.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.bench.probes.loaded import load_as_worker
-from ops.bench.subprocesses import MeasurementFailed
+from ops.bench.measurement_process import MeasurementFailed
+from ops.bench.probes.base_model import load_as_worker
 
 if TYPE_CHECKING:
     from worker.engine.engine import Engine
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NUM_TOKENS = 128
 ROUNDS = 5
-"""Free and bound rows take turns so often, as the machine's speed drifts."""
+"""Runs without and with a schema alternate for this many rounds, as the machine's speed drifts."""
 ITEM = {
     "type": "object",
     "properties": {
@@ -36,24 +36,26 @@ ITEM = {
     "additionalProperties": False,
 }
 ENDLESS = {"type": "array", "items": ITEM, "minItems": NUM_TOKENS}
-"""No row may end before the others."""
+"""Schema of answers that are longer than NUM_TOKENS, so that all sequences end together."""
 PROMPT = "A list of works of art as JSON:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaCost:
-    """Medians of decode steps of `batch` rows, round by round."""
+    """Median duration of a decode step of `batch` sequences in each round."""
 
     batch: int
     free_ms: list[float]
+    """Steps without a schema."""
     bound_ms: list[float]
+    """Steps with a schema."""
 
 
 def main(
     model: Annotated[Path, typer.Argument(help="folder of the base model")],
-    batch: Annotated[int, typer.Option(help="rows that decode at temperature 1")],
+    batch: Annotated[int, typer.Option(help="number of sequences, which decode at temperature 1")],
 ) -> None:
-    """Decode steps without and with a schema in turn, in one engine."""
+    """Measure decode steps without and with a schema, alternating in one engine."""
     loaded = load_as_worker(model)
     from worker.engine.config import EngineConfig
     from worker.engine.engine import Engine
@@ -65,7 +67,7 @@ def main(
     )
     grammar = compiler.compile(json_source(json.dumps(ENDLESS)))
     prompt_ids = loaded.tokenizer(PROMPT)["input_ids"]
-    _step_ms(engine, batch, prompt_ids, grammar)  # warms everything up
+    _step_ms(engine, batch, prompt_ids, grammar)  # warm-up
     cost = SchemaCost(batch=batch, free_ms=[], bound_ms=[])
     for _ in range(ROUNDS):
         cost.free_ms.append(_step_ms(engine, batch, prompt_ids, None))
@@ -76,7 +78,7 @@ def main(
 def _step_ms(
     engine: "Engine", batch: int, prompt_ids: list[int], grammar: "Grammar | None"
 ) -> float:
-    """The median decode step of one run of all rows."""
+    """Run `batch` sequences to their end and return the median duration of a decode step."""
     for request in _requests(batch, prompt_ids, grammar):
         engine.add(request)
     seconds = []
@@ -84,23 +86,23 @@ def _step_ms(
         start = time.perf_counter()
         outputs = engine.step()
         if any(output.error for output in outputs):
-            raise MeasurementFailed(f"the engine says: {outputs}")
-        if len(outputs) == batch:  # a step of all rows, and not of their prompts
+            raise MeasurementFailed(f"the engine reported an error: {outputs}")
+        if len(outputs) == batch:  # leaves out steps that compute prompts
             seconds.append(time.perf_counter() - start)
     if len(seconds) < NUM_TOKENS - 1:
-        raise MeasurementFailed(f"rows ended after {len(seconds)} of {NUM_TOKENS} steps")
+        raise MeasurementFailed(f"sequences ended after {len(seconds)} of {NUM_TOKENS} steps")
     return 1000 * statistics.median(seconds[1:])
 
 
 def _requests(batch: int, prompt_ids: list[int], grammar: "Grammar | None") -> "Iterator[Request]":
-    from worker.engine.request import Request, RequestId, RowSampling
+    from worker.engine.request import ChoiceSampling, Request, RequestId
 
     for row in range(batch):
         yield Request(
             id=RequestId(f"probe-{row}:0"),
             prompt_ids=prompt_ids,
             version=None,
-            sampling=RowSampling(seed=row),
+            sampling=ChoiceSampling(seed=row),
             max_tokens=NUM_TOKENS,
             grammar=grammar.start() if grammar else None,
         )

@@ -1,18 +1,18 @@
-"""What decode steps cost: against the GEMM floor, by context, and for the bytes of adapters."""
+"""Probes: decode steps against the GEMM floor, by context length, and by adapter bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ops.bench.compare.floor import Floor
+from ops.bench.measurement_process import run_module
 from ops.bench.probes.engine_process import Context, Parts, Step
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.subprocesses import run_module
 
 ENGINE = "probes.engine_process"
 
 
 def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Decode steps of the base model and of its adapters beside the floor, by batch size."""
+    """Compare decode steps of the base model and with adapters to the floor, by batch size."""
     rows = run_module("compare.floor", str(model), *_flags("batch", batches))
     floors = [Floor(**row) for row in rows]
     found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
@@ -20,25 +20,25 @@ def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Findin
 
 
 def measure_lora(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """The LoRA part of a step beside the time that reading its weights takes."""
+    """Compare the LoRA part of a step to the time that reading its weights takes."""
     found = run_module(ENGINE, "lora", str(model), str(adapters), *_flags("size", batches))
     return lora_finding([Step(**step) for step in found["steps"]], found["bandwidth"])
 
 
 def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
-    """A sequence's steps by its length, beside what reading the added keys and values takes."""
+    """Compare decode steps by context length to the time that reading keys and values takes."""
     found = run_module(ENGINE, "contexts", str(model), *_flags("size", contexts))
     return contexts_finding([Context(**c) for c in found["contexts"]], found["bandwidth"])
 
 
 def measure_parts(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Where the time of decode steps goes, base and adapters, by batch size."""
+    """Measure the parts of decode steps by batch size, for the base model and with adapters."""
     found = run_module(ENGINE, "parts", str(model), str(adapters), *_flags("size", batches))
     return parts_finding([Parts(**parts) for parts in found])
 
 
 def parts_finding(found: Sequence[Parts]) -> Finding:
-    """One line for each batch size, without adapters and with."""
+    """Return a finding with a line for each batch size, without and with adapters."""
     says = tuple(
         f"C = {one.batch}, {one.adapters} adapters: {one.step_ms:.1f} ms a step: "
         + ", ".join(f"{label} {ms:.1f}" for label, ms in _labelled(one).items())
@@ -64,7 +64,7 @@ def _labelled(parts: Parts) -> dict[str, float]:
 
 
 def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
-    """`floors` are of the same batch sizes."""
+    """Return a finding; `steps` and `floors` have the same batch sizes."""
     says = tuple(
         f"C = {step.batch}: base {step.base_ms:.1f} ms ({step.base_ms / floor.ms:.2f} x the floor),"
         f" adapters {step.adapters_ms:.1f} ms ({step.adapters_ms / floor.ms:.2f} x)"
@@ -80,7 +80,7 @@ def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
 
 
 def lora_finding(steps: Sequence[Step], bandwidth: float) -> Finding:
-    """`bandwidth` in bytes per second."""
+    """Return a finding; `bandwidth` is in bytes per second."""
     bytes_ms = [1000 * step.lora_bytes / bandwidth for step in steps]
     says = tuple(
         f"{step.batch} distinct adapters, a sequence each: {step.lora_ms:.2f} ms of a step for "
@@ -99,7 +99,11 @@ def lora_finding(steps: Sequence[Step], bandwidth: float) -> Finding:
 
 
 def contexts_finding(contexts: Sequence[Context], bandwidth: float) -> Finding:
-    """`bandwidth` in bytes per second; explained is the shortest context's step and the bytes."""
+    """Return a finding; `bandwidth` is in bytes per second.
+
+    The explained duration of a step is that of the shortest context plus the time to read the
+    additional keys and values.
+    """
     first = contexts[0]
     explained = [
         first.step_ms + 1000 * (context.kv_bytes - first.kv_bytes) / bandwidth
@@ -107,8 +111,8 @@ def contexts_finding(contexts: Sequence[Context], bandwidth: float) -> Finding:
     ]
     says = tuple(
         f"{context.tokens} tokens: a decode step {context.step_ms:.1f} ms, of which its KV bytes "
-        f"explain {known:.1f} ms; prefill {context.prefill_ms_per_token:.2f} ms a token"
-        for context, known in zip(contexts, explained, strict=True)
+        f"explain {explained_ms:.1f} ms; prefill {context.prefill_ms_per_token:.2f} ms a token"
+        for context, explained_ms in zip(contexts, explained, strict=True)
     )
     tokens = [context.tokens for context in contexts]
     series = {

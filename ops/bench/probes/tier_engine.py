@@ -1,4 +1,4 @@
-"""An engine that steps in a thread of its own, in this process, and the tiers that feed it."""
+"""An engine in its own thread, with the device and host tiers of adapters."""
 
 import asyncio
 import gc
@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from ops.bench.measurement_process import MeasurementFailed
 from ops.bench.probes.engine import endless_request, random_prompt
-from ops.bench.subprocesses import MeasurementFailed
 from shared.protocol.ids import AdapterVersion
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_budgets import AdapterBudgets
@@ -19,7 +19,8 @@ from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import StepOutput
 from worker.engine.thread import EngineThread
-from worker.lora.checkpoint.adapter import read_adapter
+from worker.lora.checkpoint.adapter import read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.memory.host_tier import HostTier
 from worker.lora.memory.layout import AdapterImage
 from worker.model.loader import load_model
@@ -33,16 +34,17 @@ POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An adapter that was brought to the device; seconds of `time.perf_counter`."""
+    """A completed load of an adapter to the device; times are those of `time.perf_counter`."""
 
     version: AdapterVersion
     start_s: float
     end_s: float
     evicted: tuple[AdapterVersion, ...]
+    """Versions that were evicted for it."""
 
 
 class TierEngine:
-    """As in a worker: loads run beside the steps, on threads of their own."""
+    """An engine whose steps and adapter loads run on separate threads, as in a worker."""
 
     def __init__(self, model: Path, *, device_bytes: int, host_bytes: int, num_seqs: int) -> None:
         loaded = load_model(str(model), dtype="bfloat16", device="cpu")
@@ -56,16 +58,14 @@ class TierEngine:
         self._host = HostTier(self._engine.layout, self._budgets.copies, loaded.device)
         self._errors: list[str] = []
         self.step_ends_s: list[float] = []
-        """When each step ended that gave tokens."""
+        """End of each step that output tokens."""
         num_threads = torch.get_num_threads()
         end_team()
         self._thread = EngineThread(
             self._engine,
-            self._on_outputs,
-            lambda: None,
             take_cores=lambda: take_cores(num_threads, loaded.kernels),
         )
-        self._thread.start()
+        self._thread.start(on_outputs=self._on_outputs, on_broken=lambda: None)
         self._threads = LoaderThreads(
             1, spare_cores=lambda: set_threads(1), is_engine_busy=lambda: self._thread.is_busy
         )
@@ -73,15 +73,15 @@ class TierEngine:
         gc.freeze()
 
     async def used_bytes(self) -> tuple[int, int]:
-        """What adapters take of the device's budget, and of the host's."""
+        """Return the bytes that adapters use of the device budget and of the host budget."""
         stats = await self._call(lambda engine: engine.stats())
         return self._budgets.used(stats.adapter_bytes, self._host.num_bytes)
 
     async def load(self, name: str, folder: Path) -> Loaded:
-        """Bring an adapter from its files to the device.
+        """Load an adapter from its files to the device.
 
         Raises:
-            MeasurementFailed: there is no room for it.
+            MeasurementFailed: the adapter does not fit into device memory.
         """
         start_s = time.perf_counter()
         image = await self._threads.run(lambda: self._read(name, folder))
@@ -95,12 +95,15 @@ class TierEngine:
         return Loaded(image.version, start_s, time.perf_counter(), tuple(placing.evicted))
 
     async def unload(self, version: AdapterVersion) -> None:
-        """Drop an adapter from the device and from the host."""
+        """Remove an adapter from the device and from the host."""
         await self._call(lambda engine: engine.remove_adapter(version))
         self._host.drop(version)
 
     async def decode(self, number: int, versions: Sequence[AdapterVersion | None]) -> None:
-        """Start as many sequences, with `versions` in turn; they go on until `stop`."""
+        """Start `number` sequences that run until `stop`.
+
+        `versions` are assigned to sequences round-robin; None is the base model.
+        """
         for n in range(number):
             version = versions[n % len(versions)]
             prompt_ids = random_prompt(n, CONTEXT, self._vocab_size)
@@ -108,7 +111,7 @@ class TierEngine:
         await self.steps(number)
 
     async def steps(self, number: int) -> None:
-        """Wait for so many steps.
+        """Wait for `number` steps.
 
         Raises:
             MeasurementFailed: a sequence ended with an error.
@@ -116,17 +119,18 @@ class TierEngine:
         end = len(self.step_ends_s) + number
         while len(self.step_ends_s) < end:
             if self._errors:
-                raise MeasurementFailed(f"the engine says: {self._errors[0]}")
+                raise MeasurementFailed(f"the engine reported an error: {self._errors[0]}")
             await asyncio.sleep(POLL_S)
 
     def stop(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._threads.close()
         self._thread.stop()
 
     def _read(self, name: str, folder: Path) -> AdapterImage:
         base = self._engine.base
-        return self._host.put(read_adapter(name, str(folder), base, dtype=self._dtype))
+        files = AdapterFiles(folder)
+        return self._host.put(read_checkpoint(name, files, base, dtype=self._dtype))
 
     def _on_outputs(self, outputs: list[StepOutput]) -> None:
         self.step_ends_s.append(time.perf_counter())

@@ -1,6 +1,6 @@
-"""`python -m ops.bench.probes.tier_process`: probes of loading, in a process of their own.
+"""`python -m ops.bench.probes.tier_process`: probes of adapter loads, each in a separate process.
 
-Each prints its figures as one line of JSON.
+Each command prints its results as one line of JSON.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import psutil
 import typer
 
-from worker.startup.huge_pages import use_huge_pages
-from worker.startup.process_tuning import share_cores
+from worker.startup.process_tuning import share_cores, use_huge_pages
 
 if TYPE_CHECKING:
     from ops.bench.probes.tier_engine import TierEngine
 
 STEPS_BETWEEN = 20
-"""Steps between two loads: the usual ones, as the machine's speed drifts."""
+"""Steps between two loads. They are the baseline, as the machine's speed drifts."""
 SAMPLES = 100
+"""Number of memory samples."""
 MIB = 1 << 20
 
 Model = Annotated[Path, typer.Argument(help="folder of the base model")]
@@ -33,23 +33,28 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadingSteps:
-    """Decode steps between loads of one adapter, and those that a load overlaps."""
+    """Durations of decode steps with and without a concurrent load of an adapter."""
 
     adapter_bytes: int
     load_s: list[float]
+    """Duration of each load."""
     usual_ms: list[float]
+    """Steps between loads."""
     loading_ms: list[float]
+    """Steps that overlap a load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turnover:
-    """Memory after so many loads."""
+    """Memory after `loads` adapter loads."""
 
     loads: int
     rss_bytes: int
-    """Of the process, since before the first load."""
+    """Growth of the process's resident set size since before the first load."""
     device_bytes: int
+    """Bytes used of the device budget."""
     host_bytes: int
+    """Bytes used of the host budget."""
 
 
 @app.command()
@@ -57,10 +62,10 @@ def loading(
     model: Model,
     large: Annotated[Path, typer.Argument(help="folder of the adapter to load")],
     adapters: Adapters,
-    clients: Annotated[int, typer.Option(help="sequences that decode")],
-    rounds: Annotated[int, typer.Option(help="loads")],
+    clients: Annotated[int, typer.Option(help="number of sequences that decode")],
+    rounds: Annotated[int, typer.Option(help="number of loads")],
 ) -> None:
-    """Steps of sequences of some adapters while another one is loaded, from its files each time."""
+    """Measure decode steps of `adapters` while another adapter is repeatedly loaded from files."""
     _prepare()
     print(json.dumps(asdict(asyncio.run(_loading(model, large, adapters, clients, rounds)))))
 
@@ -69,11 +74,11 @@ def loading(
 def turnover(
     model: Model,
     adapters: Adapters,
-    loads: Annotated[int, typer.Option(help="adapters that are loaded in turn")],
-    device_mb: Annotated[int, typer.Option(help="device memory for adapters")],
-    host_mb: Annotated[int, typer.Option(help="host memory for adapters")],
+    loads: Annotated[int, typer.Option(help="number of adapters that are loaded in turn")],
+    device_mb: Annotated[int, typer.Option(help="MiB of device memory for adapters")],
+    host_mb: Annotated[int, typer.Option(help="MiB of host memory for adapters")],
 ) -> None:
-    """Memory while adapters take turns in it."""
+    """Measure memory while adapters are loaded in turn."""
     _prepare()
     samples = asyncio.run(_turnover(model, adapters, loads, device_mb, host_mb))
     print(json.dumps([asdict(sample) for sample in samples]))
@@ -95,7 +100,7 @@ async def _loading(
     for _ in range(rounds):
         first = len(engine.step_ends_s)
         await engine.steps(STEPS_BETWEEN)
-        # The engine goes on while they are counted.
+        # The engine may have run further steps while this coroutine waited.
         usual = engine.step_ends_s[first : first + STEPS_BETWEEN]
         found.usual_ms.extend(steps_ms(usual, usual[0], usual[-1]))
         loaded = await engine.load(large.name, large)
@@ -112,7 +117,7 @@ async def _turnover(
 ) -> list[Turnover]:
     engine = _engine(model, device_mb, host_mb, 1)
     process = psutil.Process()
-    first = await engine.load("first", adapters[0])  # whatever else a first load brings stays
+    first = await engine.load("first", adapters[0])  # one-time allocations of the first load
     await engine.unload(first.version)
     start = process.memory_info().rss
     samples = []
@@ -145,7 +150,10 @@ def _bytes(folder: Path) -> int:
 
 
 def steps_ms(ends_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
-    """Milliseconds of each step that overlaps an interval; `ends_s` are the steps' ends."""
+    """Return the milliseconds of each step that overlaps an interval.
+
+    `ends_s` are the ends of consecutive steps; each step starts at the end of the previous one.
+    """
     return [
         1000 * (after - before)
         for before, after in pairwise(ends_s)

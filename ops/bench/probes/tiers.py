@@ -1,13 +1,13 @@
-"""What loads do to the steps beside them, and to memory as adapters take turns in it."""
+"""Probes: effect of adapter loads on concurrent steps, and memory as adapters are replaced."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from ops.bench.measurement_process import run_module
 from ops.bench.probes.finding import Chart, Finding, Points
 from ops.bench.probes.tier_process import LoadingSteps, Turnover
-from ops.bench.subprocesses import run_module
 
 PROCESS = "probes.tier_process"
 MIB = 1 << 20
@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
-    """Memory for adapters, in MiB."""
+    """Memory budgets for adapters, in MiB."""
 
     device_mb: int
     host_mb: int
@@ -24,7 +24,7 @@ class Budgets:
 def measure_loading(
     model: Path, adapters: Sequence[Path], large: Path, clients: int, rounds: int
 ) -> Finding:
-    """Steps of `clients` sequences of `adapters`, while `large` is loaded again and again."""
+    """Measure steps of `clients` sequences of `adapters` while `large` is repeatedly loaded."""
     folders = [str(folder) for folder in (model, large, *adapters)]
     flags = [f"--clients={clients}", f"--rounds={rounds}"]
     return loading_finding(LoadingSteps(**run_module(PROCESS, "loading", *folders, *flags)))
@@ -33,7 +33,7 @@ def measure_loading(
 def measure_turnover(
     model: Path, adapters: Sequence[Path], loads: int, budgets: Budgets
 ) -> Finding:
-    """Memory while so many adapters, made of the files in `adapters`, are loaded in turn."""
+    """Measure memory while `loads` adapters, read from `adapters` in turn, are loaded."""
     flags = [f"--{n}={v}" for n, v in (("loads", loads), ("device-mb", budgets.device_mb),
                                        ("host-mb", budgets.host_mb))]  # fmt: skip
     found = run_module(PROCESS, "turnover", str(model), *map(str, adapters), *flags)
@@ -41,14 +41,14 @@ def measure_turnover(
 
 
 def loading_finding(steps: LoadingSteps) -> Finding:
-    """Steps that a load overlaps, in multiples of the median of the others."""
+    """Return a finding that compares steps during loads to the median of the other steps."""
     usual, found = median(steps.usual_ms), steps.loading_ms
     says = (
         f"steps while an adapter of {steps.adapter_bytes / 1e6:.0f} MB loads: median "
         f"{median(found):.1f} ms, {median(found) / usual:.2f} x the usual {usual:.1f} ms; at most "
         f"{max(found):.0f} ms, {max(found) / usual:.2f} x (without: "
         f"{max(steps.usual_ms) / usual:.2f} x)",
-        f"a load takes {median(steps.load_s):.2f} s beside them",
+        f"a load takes {median(steps.load_s):.2f} s while they decode",
     )
     series = {"while it loads": _sorted(found), "usual": _sorted(steps.usual_ms)}
     chart = Chart(x="share of steps", y="ms", series=series)
@@ -56,7 +56,7 @@ def loading_finding(steps: LoadingSteps) -> Finding:
 
 
 def turnover_finding(samples: Sequence[Turnover], budgets: Budgets) -> Finding:
-    """The most that was taken, beside the budgets."""
+    """Return a finding that compares peak memory to the budgets."""
     budget = budgets.device_mb + budgets.host_mb
     rss = max(sample.rss_bytes for sample in samples) / MIB
     device = max(sample.device_bytes for sample in samples) / MIB

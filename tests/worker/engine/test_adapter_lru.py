@@ -1,11 +1,11 @@
 from shared.protocol.ids import AdapterVersion
-from worker.engine.adapter_lru import Residents, first_to_go
+from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 
 
-def residents() -> Residents:
-    made = Residents()
+def residents() -> AdapterLRU:
+    made = AdapterLRU()
     for version in (A, B, C):
         made.add(version, f"weights of {version}")
     return made
@@ -13,7 +13,7 @@ def residents() -> Residents:
 
 def test_the_least_recently_used_come_first() -> None:
     all_three = residents()
-    all_three.note_use(A)
+    all_three.record_use(A)
     assert list(all_three) == [B, C, A]
 
 
@@ -27,10 +27,10 @@ def test_what_is_gone_is_not_resident_and_may_go_twice() -> None:
 
 def test_use_does_not_change_what_weights_a_version_has() -> None:
     all_three = residents()
-    all_three.note_use(B)
+    all_three.record_use(B)
     assert all_three.weights_digest(B) == "weights of b@1"
 
 
 def test_the_first_goes_unless_another_is_surplus() -> None:
-    assert first_to_go([A, B, C], surplus=()) == A
-    assert first_to_go([A, B, C], surplus={C, B}) == B
+    assert version_to_evict([A, B, C], surplus=()) == A
+    assert version_to_evict([A, B, C], surplus={C, B}) == B

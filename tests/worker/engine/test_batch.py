@@ -1,4 +1,4 @@
-"""A step's tensors, for chunks of any lengths."""
+"""Tensors of a step, for chunks of any lengths."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
-from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.engine.scheduler import Chunk
 from worker.model.kv_cache import BLOCK_SIZE
 
@@ -16,14 +16,14 @@ CPU = torch.device("cpu")
 
 
 def chunk(index: int, start: int, num_tokens: int, num_left: int) -> Chunk:
-    """A chunk whose request has `num_left` tokens behind it; its blocks are no neighbours."""
+    """Return a chunk with `num_left` tokens after it; its request's blocks are not adjacent."""
     end = start + num_tokens
     first = 1000 * index
     request = Request(
         id=RequestId(str(index)),
         prompt_ids=list(range(first, first + end + num_left)),
         version=AdapterVersion(f"a{index}@0") if index % 2 else None,
-        sampling=RowSampling(seed=0),
+        sampling=ChoiceSampling(seed=0),
         max_tokens=1,
         block_table=[first + 7 * i for i in range(-(-(end + num_left) // BLOCK_SIZE))],
     )
@@ -66,7 +66,7 @@ def test_every_chunk_has_its_tokens_positions_slots_and_blocks(
     assert dict(zip(step.logits_rows.tolist(), step.sampled, strict=True)) == ends
 
 
-def test_the_layout_has_the_dtypes_that_kernels_read() -> None:
+def test_the_attention_batch_has_the_dtypes_that_kernels_read() -> None:
     layout = build_step([chunk(0, 0, 5, 0), chunk(1, 3, 1, 0)], CPU).attention
     assert layout.slots.dtype == torch.int64
     for tensor in (layout.query_starts, layout.context_lens, layout.block_tables):
@@ -74,6 +74,6 @@ def test_the_layout_has_the_dtypes_that_kernels_read() -> None:
         assert tensor.is_contiguous()
 
 
-def test_equally_long_decodes_stand_together() -> None:
+def test_decodes_are_sorted_by_context_length() -> None:
     chunks = [chunk(0, 30, 1, 0), chunk(1, 0, 9, 0), chunk(2, 5, 1, 0), chunk(3, 30, 1, 0)]
     assert build_step(chunks, CPU).attention.context_lens.tolist() == [6, 31, 31, 9]

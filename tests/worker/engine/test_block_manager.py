@@ -1,10 +1,10 @@
-"""Blocks are shared by requests of equal beginnings, and by no others."""
+"""Blocks are shared by requests with equal prefixes and weights, and by no others."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.engine.block_manager import BlockManager
-from worker.engine.request import Request, RequestId, RequestStatus, RowSampling
+from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
 from worker.engine.scheduler import Chunk, Scheduler
 
 BLOCK = 4
@@ -15,14 +15,14 @@ def request(name: str, prompt: list[int], key: bytes | None = b"weights") -> Req
         id=RequestId(name),
         prompt_ids=prompt,
         version=None,
-        sampling=RowSampling(seed=0),
+        sampling=ChoiceSampling(seed=0),
         max_tokens=100,
         cache_key=key,
     )
 
 
 class Cache:
-    """A scheduler, and a KV cache that holds what each entry was computed from."""
+    """A scheduler and a KV cache whose entries record the tokens that they depend on."""
 
     def __init__(self, num_blocks: int = 40, *, budget: int = 64, max_num_seqs: int = 8) -> None:
         self.scheduler = Scheduler(
@@ -33,7 +33,7 @@ class Cache:
         self.entries: dict[int, object] = {}
 
     def step(self) -> list[Chunk]:
-        """Schedule and compute; what a chunk attends to must be the request's own beginning."""
+        """Run a step and assert that each chunk attends to its own request's tokens only."""
         chunks = self.scheduler.schedule()
         for chunk in chunks:
             for position in range(chunk.start, chunk.end):
@@ -46,7 +46,7 @@ class Cache:
                 assert found == self.origin(chunk.request, position)
         for chunk in chunks:
             chunk.request.num_computed_tokens = chunk.end
-            self.scheduler.blocks.remember(chunk.request, chunk.start)
+            self.scheduler.blocks.publish(chunk.request, chunk.start)
             if chunk.samples:
                 chunk.request.output_ids.append(7)
         return chunks
@@ -57,7 +57,7 @@ class Cache:
 
     @staticmethod
     def origin(request: Request, position: int) -> object:
-        """A key and value depend on the weights and all tokens up to their own."""
+        """Return what a token's key and value depend on: the weights and all tokens up to it."""
         return request.cache_key, tuple(request.token_ids(0, position + 1))
 
 
@@ -106,13 +106,13 @@ def test_without_a_key_nothing_is_shared() -> None:
     assert ("b", 0, 10) in started(cache, request("b", PROMPT, None))
 
 
-def test_a_difference_in_an_early_block_parts_all_later_ones() -> None:
+def test_after_a_differing_block_no_later_block_is_shared() -> None:
     cache = Cache()
     started(cache, request("a", PROMPT))
     assert ("b", 0, 10) in started(cache, request("b", [99, *PROMPT[1:]]))
 
 
-def test_a_request_that_waits_for_its_turn_takes_over_what_was_computed_meanwhile() -> None:
+def test_a_request_shares_blocks_that_were_computed_while_it_waited() -> None:
     cache = Cache(budget=8)
     long = list(range(20))
     cache.scheduler.add(request("a", [*long, 50]))
@@ -123,23 +123,23 @@ def test_a_request_that_waits_for_its_turn_takes_over_what_was_computed_meanwhil
             if chunk.end <= 21:
                 computed[chunk.request.id] += chunk.num_tokens
     assert computed["a"] == 21
-    assert computed["b"] <= 9  # what a hadn't computed a step before
+    assert computed["b"] <= 9  # tokens that a had not computed one step before
 
 
-def test_an_idle_prefix_gives_way_least_recently_used_first() -> None:
+def test_idle_prefixes_are_evicted_least_recently_used_first() -> None:
     cache = Cache(num_blocks=6)
     for name, start in (("a", 0), ("b", 100)):
         r = request(name, list(range(start, start + 10)))
         started(cache, r)
         cache.scheduler.finish(r)
-    large = request("c", list(range(200, 213)))  # 4 blocks: more than were never used
+    large = request("c", list(range(200, 213)))  # 4 blocks, more than the empty ones
     started(cache, large)
     cache.scheduler.finish(large)
     assert started(cache, request("d", list(range(100, 110))))[0][1] > 0
     assert ("e", 0, 10) in started(cache, request("e", list(range(10))))
 
 
-def test_after_a_preemption_only_what_was_overwritten_is_computed_again() -> None:
+def test_after_a_preemption_only_overwritten_blocks_are_computed_again() -> None:
     cache = Cache(num_blocks=4)
     old, young = request("old", list(range(7))), request("young", list(range(50, 57)))
     started(cache, old, young)
@@ -162,14 +162,14 @@ def test_after_a_preemption_only_what_was_overwritten_is_computed_again() -> Non
         max_size=60,
     ),
 )
-def test_nobody_ever_attends_to_anothers_tokens_and_blocks_balance(
+def test_requests_attend_to_their_own_tokens_only_and_no_block_is_lost(
     num_blocks: int, budget: int, moves: list[tuple[str, int, bytes | None]]
 ) -> None:
     cache = Cache(num_blocks, budget=budget, max_num_seqs=4)
     made: list[Request] = []
     for move, number, key in moves:
         if move == "add":
-            # Few different beginnings, so that many are equal.
+            # Prompts have few distinct prefixes, so that many requests share one.
             prompt = [number % 2] * (number // 2) + [number % 3] * (number - number // 2)
             made.append(request(str(len(made)), prompt, key))
             cache.scheduler.add(made[-1])

@@ -1,4 +1,4 @@
-"""What the engine does besides answering exactly: errors, limits, aborts, adapter memory."""
+"""The engine's errors, limits and aborts, and its adapter memory."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,8 @@ from shared.protocol.results import FinishReason
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
 from worker.engine.request import RequestId, StepOutput
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel
 
@@ -30,7 +31,7 @@ def loaded() -> LoadedModel:
 
 
 def last_outputs(engine: Engine) -> dict[RequestId, StepOutput]:
-    """Run until all is done; the last output of each request."""
+    """Run until all requests end and return each one's last output."""
     last: dict[RequestId, StepOutput] = {}
     while engine.has_work:
         last |= {output.request_id: output for output in engine.step()}
@@ -48,7 +49,7 @@ def adapters(engine: Engine, root: Path, count: int, rank: int = 8) -> list[LoRA
         save_adapter(root / str(i), seed=i, r=rank, target_modules=TARGETS) for i in range(count)
     ]
     return [
-        read_adapter(f"a{i}", str(f), engine.base, dtype=torch.float32)
+        read_checkpoint(f"a{i}", AdapterFiles(f), engine.base, dtype=torch.float32)
         for i, f in enumerate(folders)
     ]
 
@@ -81,7 +82,7 @@ def test_a_prompt_that_fills_the_context_is_an_error(loaded: LoadedModel) -> Non
     assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
 
 
-def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
+def test_a_failing_step_ends_its_requests_and_the_engine_stays_usable(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, _ = engine_of(loaded)
@@ -119,7 +120,7 @@ def test_logits_that_are_not_finite_end_only_their_request(
     assert_empty(engine)
 
 
-def test_an_aborted_request_frees_its_blocks_and_is_heard_of_no_more(loaded: LoadedModel) -> None:
+def test_an_aborted_request_frees_its_blocks_and_has_no_further_output(loaded: LoadedModel) -> None:
     engine, _ = engine_of(loaded)
     engine.add(greedy_request("a", random_prompt(1, 9), 50))
     engine.add(greedy_request("b", random_prompt(1, 9), 3))
@@ -156,7 +157,7 @@ def test_removing_an_adapter_ends_its_requests_with_an_error(
     assert engine.stats().adapter_bytes == 0
 
 
-def test_steps_go_on_while_an_adapter_is_written(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_path: Path) -> None:
     engine, _ = engine_of(loaded)
     old, new = adapters(engine, tmp_path, 2)
     engine.add_adapter(old)
@@ -186,7 +187,7 @@ def test_steps_go_on_while_an_adapter_is_written(loaded: LoadedModel, tmp_path: 
 
 
 def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> Engine:
-    """An engine whose adapter memory holds `num_adapters` of rank 8."""
+    """Return an engine whose adapter memory holds `num_adapters` adapters of rank 8."""
     probe, _ = engine_of(load(tiny_model()))
     probe.add_adapter(adapters(probe, root / "probe", 1)[0])
     config = EngineConfig(
@@ -255,13 +256,13 @@ def test_an_adapter_larger_than_all_adapter_memory_is_refused(
 ) -> None:
     engine = small_engine(loaded, tmp_path, 1)
     (large,) = adapters(engine, tmp_path, 1, rank=9)
-    with pytest.raises(AdapterRejected, match=r"takes 36864 bytes, and all of --adapter-memory-mb"):
+    with pytest.raises(AdapterRejected, match=r"takes 36864 bytes, but --adapter-memory-mb"):
         engine.add_adapter(large)
 
 
 def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: LoadedModel) -> None:
     block = bytes_per_block(loaded.kv_shapes, loaded.dtype)
-    with pytest.raises(SettingsError, match="--max-model-len 600 is over the model's 512"):
+    with pytest.raises(SettingsError, match="--max-model-len 600 exceeds the model's limit of 512"):
         Engine(loaded, EngineConfig(max_model_len=600))
     with pytest.raises(SettingsError, match="--kv-cache-mb: it holds 32 tokens"):
         Engine(load(tiny_model()), EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
@@ -275,7 +276,7 @@ def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> 
         Engine(loaded, EngineConfig(kv_cache_bytes=1 << 60))
 
 
-def test_what_an_overflowing_adapter_leaves_in_the_cache_spoils_nobody(
+def test_cache_entries_of_an_overflowing_adapter_do_not_change_later_requests(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:
     engine, _ = engine_of(loaded, num_blocks=40)

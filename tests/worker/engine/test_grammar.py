@@ -1,4 +1,4 @@
-"""Grammars token by token, with tokenizers of both kinds."""
+"""Grammars token by token, with byte-level and SentencePiece tokenizers."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from shared.errors import ErrorCode, GrammarRejected, JobFailed
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarState, json_source
 from worker.engine.logits import adjust
-from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.engine.sampler import sample
 
 TOKENIZER = tiny_tokenizer()
@@ -60,7 +60,9 @@ def test_special_tokens_are_never_part_of_an_answer() -> None:
 
 
 @pytest.mark.parametrize("tokenizer", [byte_level_tokenizer(), sentencepiece_tokenizer()])
-def test_what_is_drawn_reads_as_the_grammar_has_it(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_allowed_tokens_decode_to_text_that_follows_the_grammar(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     schema = {"enum": [{"word": "lazy 好 é"}, {"word": "the quick 🦜"}]}
     eos_id = tokenizer.eos_token_id
     compiler = GrammarCompiler(tokenizer, vocab_size=len(tokenizer), eos_ids={eos_id})
@@ -78,14 +80,14 @@ def test_ids_beyond_the_tokenizer_are_never_allowed() -> None:
 
 @pytest.mark.parametrize("width", [VOCAB - 20, VOCAB, VOCAB + 300])
 def test_logits_may_be_wider_or_narrower_than_the_tokenizer(width: int) -> None:
-    """As embeddings are padded, and some tokenizers have more ids than their model."""
+    """Embeddings may be padded, and some tokenizers have more ids than their model."""
     logits = torch.zeros(2, width)
     free, bound = (
         Request(
             id=RequestId("r"),
             prompt_ids=[7],
             version=None,
-            sampling=RowSampling(seed=1),
+            sampling=ChoiceSampling(seed=1),
             max_tokens=9,
             grammar=state,
         )
@@ -106,14 +108,14 @@ def test_a_grammar_that_allows_nothing_gives_no_token() -> None:
         id=RequestId("r"),
         prompt_ids=[7],
         version=None,
-        sampling=RowSampling(seed=1),
+        sampling=ChoiceSampling(seed=1),
         max_tokens=9,
         grammar=state,
     )
     assert sample(torch.zeros(1, VOCAB), [request]) == [-1]
 
 
-def test_an_answer_is_taken_up_where_it_was_left() -> None:
+def test_an_answer_resumes_after_its_earlier_tokens() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 50}}}
     compiled, ids = grammar(schema), ids_of('{"n":4')
     advanced = compiled.start()
@@ -122,7 +124,7 @@ def test_an_answer_is_taken_up_where_it_was_left() -> None:
     assert allowed(compiled.start(ids)) == allowed(advanced)
 
 
-def test_an_answer_that_does_not_follow_the_grammar_is_not_taken_up() -> None:
+def test_an_answer_that_does_not_follow_the_grammar_is_not_resumed() -> None:
     with pytest.raises(JobFailed) as failed:
         grammar({"type": "boolean"}).start(ids_of("tr1"))
     assert failed.value.error.code is ErrorCode.RESUME_DIVERGED
@@ -143,19 +145,21 @@ def test_an_answer_that_does_not_follow_the_grammar_is_not_taken_up() -> None:
         ({"type": "text"}, "text"),
         ({"$ref": "https://example.com/schema.json"}, "https://example.com/schema.json"),
         ({"$ref": "#/$defs/absent"}, "/$defs/absent"),
-        ({"$ref": "#"}, "no text follows it"),
+        ({"$ref": "#"}, "no text matches it"),
         ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum (5) is greater"),
         ({"enum": []}, "Unsatisfiable"),
         ({"x-guidance": {"lenient": True}, "type": "array", "uniqueItems": True}, "uniqueItems"),
     ],
 )
-def test_what_can_not_be_enforced_is_refused_by_name(schema: dict[str, Any], named: str) -> None:
+def test_unsupported_schemas_are_refused_with_the_reason(
+    schema: dict[str, Any], named: str
+) -> None:
     with pytest.raises(GrammarRejected) as rejected:
         grammar(schema)
     assert named in str(rejected.value)
 
 
-def test_deep_nesting_is_refused_before_anything_recurses_over_it() -> None:
+def test_deep_nesting_is_refused() -> None:
     with pytest.raises(GrammarRejected, match="recursion limit"):
         COMPILER.compile(json_source('{"items":' * 900 + "{}" + "}" * 900))
 
@@ -172,12 +176,12 @@ def test_whitespace_is_bounded() -> None:
     assert not accepts({"type": "object"}, "{" + " " * 2 + "}")
 
 
-def test_half_surrogate_pairs_can_not_be_written() -> None:
+def test_lone_surrogates_are_not_allowed() -> None:
     assert accepts({"type": "string"}, r'"\u0001"')
     assert not accepts({"type": "string"}, r'"\ud800"')
 
 
-def test_a_tokenizer_that_can_not_be_read_is_named_when_a_grammar_is_asked_for() -> None:
+def test_an_unsupported_tokenizer_is_reported_when_a_grammar_is_compiled() -> None:
     for compiler, reason in (
         (GrammarCompiler([], vocab_size=9, eos_ids={1}), "fast"),
         (GrammarCompiler(TOKENIZER, vocab_size=VOCAB, eos_ids=()), "end-of-sequence"),

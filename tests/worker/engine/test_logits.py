@@ -1,4 +1,4 @@
-"""Penalties, bias and the least length, against the formulas of their definitions."""
+"""Penalties, bias and minimum length, against the formulas of their definitions."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from worker.engine.logits import adjust, is_adjusted
-from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.engine.sampler import sample
 
 VOCAB = 12
 TOKEN = st.integers(0, VOCAB - 1)
 SAMPLINGS = st.builds(
-    RowSampling,
+    ChoiceSampling,
     seed=st.integers(0, 2**63 - 1),
     temperature=st.sampled_from([0.0, 0.8]),
     presence_penalty=st.sampled_from([0.0, -2.0, 0.7, 2.0]),
@@ -39,7 +39,7 @@ REQUESTS = st.builds(
 
 
 def reference(logits: Sequence[float], request: Request) -> list[float]:
-    """Each token's logit by the definitions, one token at a time."""
+    """Return the adjusted logits by their definitions, one token at a time."""
     sampling, bias = request.sampling, dict(request.sampling.logit_bias)
     adjusted = []
     for token, logit in enumerate(logits):
@@ -60,9 +60,7 @@ def random_logits(num_rows: int, seed: int) -> torch.Tensor:
 
 
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=4), seed=st.integers(0, 1000))
-def test_each_row_equals_the_reference_whatever_the_others_ask_for(
-    requests: list[Request], seed: int
-) -> None:
+def test_each_row_equals_the_reference_in_every_batch(requests: list[Request], seed: int) -> None:
     logits = random_logits(len(requests), seed)
     expected = [reference(row.tolist(), r) for row, r in zip(logits, requests, strict=True)]
     adjust(logits, requests)
@@ -70,7 +68,7 @@ def test_each_row_equals_the_reference_whatever_the_others_ask_for(
 
 
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=4), seed=st.integers(0, 1000))
-def test_tokens_are_drawn_from_the_adjusted_logits(requests: list[Request], seed: int) -> None:
+def test_tokens_are_sampled_from_the_adjusted_logits(requests: list[Request], seed: int) -> None:
     logits = random_logits(len(requests), seed)
     adjusted = logits.clone()
     adjust(adjusted, requests)
@@ -84,16 +82,16 @@ def _without_adjustments(request: Request) -> Request:
         id=request.id,
         prompt_ids=request.prompt_ids,
         version=None,
-        sampling=RowSampling(seed=sampling.seed, temperature=sampling.temperature),
+        sampling=ChoiceSampling(seed=sampling.seed, temperature=sampling.temperature),
         max_tokens=request.max_tokens,
         output_ids=request.output_ids,
     )
 
 
 @given(request=REQUESTS, seed=st.integers(0, 1000))
-def test_the_repetition_penalty_is_transformers(request: Request, seed: int) -> None:
+def test_the_repetition_penalty_equals_that_of_transformers(request: Request, seed: int) -> None:
     penalty = request.sampling.repetition_penalty
-    request.sampling = RowSampling(seed=0, repetition_penalty=penalty)
+    request.sampling = ChoiceSampling(seed=0, repetition_penalty=penalty)
     logits = random_logits(1, seed)
     ids = torch.tensor([request.prompt_ids + request.output_ids])
     expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())  # type: ignore[arg-type]
@@ -102,7 +100,7 @@ def test_the_repetition_penalty_is_transformers(request: Request, seed: int) -> 
 
 
 @given(request=REQUESTS)
-def test_sampling_leaves_the_models_logits_as_they_are(request: Request) -> None:
+def test_sampling_does_not_change_the_models_logits(request: Request) -> None:
     logits = random_logits(1, 0)
     before = logits.clone()
     sample(logits, [request])
@@ -110,9 +108,9 @@ def test_sampling_leaves_the_models_logits_as_they_are(request: Request) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_small_penalty_counts_in_half_precision(dtype: torch.dtype) -> None:
+def test_a_small_penalty_has_an_effect_in_half_precision(dtype: torch.dtype) -> None:
     logits = torch.tensor([[100.0, 100.0]], dtype=dtype)
-    sampling = RowSampling(seed=0, temperature=0.0, presence_penalty=0.01)
+    sampling = ChoiceSampling(seed=0, temperature=0.0, presence_penalty=0.01)
     request = Request(
         id=RequestId("r"),
         prompt_ids=[1],
@@ -124,8 +122,8 @@ def test_a_small_penalty_counts_in_half_precision(dtype: torch.dtype) -> None:
     assert sample(logits, [request]) == [1]
 
 
-def test_a_request_that_asks_for_nothing_is_not_adjusted() -> None:
-    sampling = RowSampling(seed=0, temperature=0.5, top_p=0.9, top_k=3, min_p=0.1)
+def test_a_request_without_penalties_or_bias_is_not_adjusted() -> None:
+    sampling = ChoiceSampling(seed=0, temperature=0.5, top_p=0.9, top_k=3, min_p=0.1)
     request = Request(
         id=RequestId("r"), prompt_ids=[1], version=None, sampling=sampling, max_tokens=9
     )

@@ -1,3 +1,5 @@
+"""Sampling of tokens, against an oracle."""
+
 import math
 
 import pytest
@@ -6,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.engine.sampler import sample, uniform
 
 
-def at(position: int, row: RowSampling) -> Request:
-    """A request that draws its token of this position."""
+def at(position: int, row: ChoiceSampling) -> Request:
+    """Return a request whose next output token is at `position`."""
     return Request(
         id=RequestId("r"),
         prompt_ids=[0],
@@ -22,8 +24,8 @@ def at(position: int, row: RowSampling) -> Request:
     )
 
 
-def oracle(logits: Tensor, row: RowSampling, position: int) -> int:
-    """One draw, token by token."""
+def oracle(logits: Tensor, row: ChoiceSampling, position: int) -> int:
+    """Sample one token by the definitions, token by token."""
     probs = (logits.double() / row.temperature).softmax(-1).tolist()
     order = sorted(range(len(probs)), key=lambda t: -probs[t])
     kept = order[: row.top_k] if row.top_k else order
@@ -34,10 +36,10 @@ def oracle(logits: Tensor, row: RowSampling, position: int) -> int:
         nucleus.append(token)
         mass += probs[token]
     allowed = {t for t in nucleus if probs[t] >= row.min_p * max(probs)}
-    draw = uniform(row.seed, row.choice, position) * sum(probs[t] for t in allowed)
+    left = uniform(row.seed, row.choice, position) * sum(probs[t] for t in allowed)
     for token in sorted(allowed):
-        draw -= probs[token]
-        if draw < 0:
+        left -= probs[token]
+        if left < 0:
             return token
     return max(allowed)
 
@@ -50,74 +52,74 @@ def oracle(logits: Tensor, row: RowSampling, position: int) -> int:
     top_k=st.sampled_from([0, 1, 3, 100]),
     min_p=st.sampled_from([0.0, 0.05, 0.5]),
 )
-def test_a_draw_equals_the_oracle(
+def test_a_sample_equals_the_oracle(
     vocab: int, seed: int, temperature: float, top_p: float, top_k: int, min_p: float
 ) -> None:
     logits = torch.randn(3, vocab, generator=torch.Generator().manual_seed(seed % 1000)) * 3
     rows = [
-        RowSampling(
+        ChoiceSampling(
             seed=seed, choice=c, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
         )
         for c in range(3)
     ]
-    drawn = sample(logits, [at(i, row) for i, row in enumerate(rows)])
-    assert drawn == [oracle(logits[i], rows[i], i) for i in range(3)]
+    sampled = sample(logits, [at(i, row) for i, row in enumerate(rows)])
+    assert sampled == [oracle(logits[i], rows[i], i) for i in range(3)]
 
 
 def test_a_nucleus_larger_than_the_sorted_candidates_is_exact() -> None:
     logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(0)) * 0.01
-    row = RowSampling(seed=3, top_p=0.95)
+    row = ChoiceSampling(seed=3, top_p=0.95)
     assert [sample(logits, [at(p, row)])[0] for p in range(20)] == [
         oracle(logits[0], row, p) for p in range(20)
     ]
 
 
-def test_a_row_draws_alike_in_any_company() -> None:
+def test_a_row_gets_the_same_token_in_every_batch() -> None:
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
-    rows = [RowSampling(seed=s, temperature=0.8 if s else 0.0, top_p=0.9) for s in range(4)]
+    rows = [ChoiceSampling(seed=s, temperature=0.8 if s else 0.0, top_p=0.9) for s in range(4)]
     together = sample(logits, [at(5, row) for row in rows])
     assert together == [sample(logits[i : i + 1], [at(5, rows[i])])[0] for i in range(4)]
 
 
 def test_temperature_zero_takes_the_maximum() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.0]])
-    assert sample(logits, [at(0, RowSampling(seed=0, temperature=0.0))]) == [1]
+    assert sample(logits, [at(0, ChoiceSampling(seed=0, temperature=0.0))]) == [1]
 
 
 @pytest.mark.parametrize("temperature", [1e-12, 1e-300])
 def test_a_tiny_temperature_is_greedy_rather_than_an_overflow(temperature: float) -> None:
     logits = torch.tensor([[0.0, 3.0, 2.0]])
-    assert sample(logits, [at(0, RowSampling(seed=0, temperature=temperature))]) == [1]
+    assert sample(logits, [at(0, ChoiceSampling(seed=0, temperature=temperature))]) == [1]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_that_is_not_finite_is_reported_and_leaves_the_others_alone(
+def test_a_row_that_is_not_finite_gives_no_token_and_does_not_change_other_rows(
     bad: float, temperature: float
 ) -> None:
     logits = torch.tensor([[0.0, bad, 2.0], [0.0, 9.0, -99.0]])
-    rows = [at(0, RowSampling(seed=0, temperature=temperature))] * 2
+    rows = [at(0, ChoiceSampling(seed=0, temperature=temperature))] * 2
     assert sample(logits, rows) == [-1, 1]
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(1000, 3)
-    drawn = sample(logits, [at(0, RowSampling(seed=s)) for s in range(1000)])
-    shares = [drawn.count(t) / 1000 for t in range(3)]
+    sampled = sample(logits, [at(0, ChoiceSampling(seed=s)) for s in range(1000)])
+    shares = [sampled.count(t) / 1000 for t in range(3)]
     assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.05)
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 15), st.integers(0, 10_000))
-def test_uniform_lies_in_the_unit_interval_and_depends_on_each_argument(
+def test_uniform_is_in_the_unit_interval_and_depends_on_each_argument(
     seed: int, choice: int, position: int
 ) -> None:
-    draw = uniform(seed, choice, position)
-    assert 0 <= draw < 1
-    assert draw == uniform(seed, choice, position)
+    number = uniform(seed, choice, position)
+    assert 0 <= number < 1
+    assert number == uniform(seed, choice, position)
     assert (
         len(
             {
-                draw,
+                number,
                 uniform(seed + 1, choice, position),
                 uniform(seed, choice + 1, position),
                 uniform(seed, choice, position + 1),

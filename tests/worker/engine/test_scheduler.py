@@ -1,3 +1,5 @@
+"""Scheduling of requests into steps, and preemption."""
+
 from collections.abc import Callable
 
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from worker.engine.block_manager import BlockManager
 from worker.engine.pace import StepSize
-from worker.engine.request import Request, RequestId, RequestStatus, RowSampling
+from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
 from worker.engine.scheduler import Chunk, Scheduler, step_size
 
 BLOCK = 4
@@ -17,7 +19,7 @@ def request(name: str, num_prompt: int = 5) -> Request:
         id=RequestId(name),
         prompt_ids=list(range(num_prompt)),
         version=None,
-        sampling=RowSampling(seed=0),
+        sampling=ChoiceSampling(seed=0),
         max_tokens=100,
     )
 
@@ -29,7 +31,7 @@ def scheduler(num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64)
 
 
 def compute(chunks: list[Chunk]) -> None:
-    """What the engine does after a forward: count the tokens, append the drawn one."""
+    """Update the requests as the engine does after a forward pass."""
     for chunk in chunks:
         chunk.request.num_computed_tokens = chunk.end
         if chunk.samples:
@@ -81,12 +83,14 @@ def test_no_more_sequences_run_than_allowed() -> None:
     assert [c.request.id for c in s.schedule()] == ["a", "b"]
 
 
-def test_without_blocks_the_youngest_is_preempted_and_goes_on_before_the_waiting() -> None:
+def test_without_free_blocks_the_youngest_is_preempted_and_resumes_before_waiting_requests() -> (
+    None
+):
     s = scheduler(num_blocks=4)
     s.add(request("old", 7))
     s.add(request("young", 7))
     compute(s.schedule())
-    compute(s.schedule())  # both fill their second block
+    compute(s.schedule())  # both requests fill their second block
     s.add(request("new", 3))
     chunks = s.schedule()
     assert described(chunks) == [("old", 8, 1, True)]
@@ -120,14 +124,14 @@ Operation = Callable[[Scheduler], None]
         st.tuples(st.sampled_from(["add", "step", "abort"]), st.integers(1, 20)), max_size=60
     ),
 )
-def test_blocks_balance_and_everything_ends_whatever_happens(
+def test_no_block_is_lost_and_every_request_ends(
     num_blocks: int, budget: int, max_num_seqs: int, moves: list[tuple[str, int]]
 ) -> None:
     s = scheduler(num_blocks, budget=budget, max_num_seqs=max_num_seqs)
     made: list[Request] = []
     for move, number in moves:
         if move == "add":
-            # At most 24 tokens with its answer: any one request alone fits into 6 blocks.
+            # At most 24 tokens with the answer, so that each request alone fits into 6 blocks.
             made.append(request(str(len(made)), number))
             s.add(made[-1])
         elif move == "abort":
@@ -169,24 +173,24 @@ def check_balance(s: Scheduler, made: list[Request]) -> None:
     ("start", "end", "expected"),
     [(0, 2, [10, 11]), (1, 4, [11, 12, 20]), (3, 5, [20, 21]), (4, 5, [21])],
 )
-def test_token_ids_run_over_prompt_and_output(start: int, end: int, expected: list[int]) -> None:
+def test_token_ids_span_prompt_and_output(start: int, end: int, expected: list[int]) -> None:
     r = request("a")
     r.prompt_ids, r.output_ids = [10, 11, 12], [20, 21]
     assert r.token_ids(start, end) == expected
 
 
-def test_a_steps_size_is_its_decodes_and_its_prompts_tokens_with_what_is_before_them() -> None:
+def test_a_steps_size_counts_decodes_and_prompt_tokens_with_their_context() -> None:
     decode = Chunk(request("a"), start=9, num_tokens=1, samples=True)
     last = Chunk(request("b"), start=30, num_tokens=1, samples=True)
     first = Chunk(request("c"), start=0, num_tokens=10, samples=False)
     later = Chunk(request("d"), start=100, num_tokens=30, samples=True)
     assert step_size([decode, last]) == StepSize(2, 0, 0.0)
-    # 10 tokens with 5 before them at the mean, 30 with 115.
+    # 10 tokens with a mean of 5 tokens before them, and 30 tokens with a mean of 115.
     assert step_size([decode, first, later]) == StepSize(1, 40, (10 * 5 + 30 * 115) / 40)
 
 
 def paced(num_blocks: int = 1000, max_num_seqs: int = 100) -> Scheduler:
-    """With a stream, for which 40 prompt tokens double a step's time."""
+    """Return a scheduler with a running stream, for which 40 prompt tokens double a step's time."""
     s = scheduler(num_blocks, max_num_seqs=max_num_seqs, budget=1000)
     s.add(request("stream"))
     compute(s.schedule())
@@ -200,20 +204,20 @@ def prompt_tokens(chunks: list[Chunk]) -> int:
     return sum(c.num_tokens for c in chunks if c.num_tokens > 1)
 
 
-def test_beside_a_stream_a_prompt_gets_what_the_pace_allows() -> None:
+def test_while_a_stream_runs_a_prompt_gets_the_tokens_that_the_pace_allows() -> None:
     s = paced()
     s.add(request("long", 900))
     assert prompt_tokens(s.schedule()) == 40
 
 
-def test_prompts_that_wait_for_the_step_make_it_larger() -> None:
+def test_prompts_that_wait_for_the_steps_size_make_it_larger() -> None:
     s = paced()
     for name in "abcd":
         s.add(request(name, 900))
     assert prompt_tokens(s.schedule()) == 4 * 40
 
 
-def test_prompts_that_wait_for_something_else_dont() -> None:
+def test_prompts_that_wait_for_blocks_or_sequences_dont_make_the_step_larger() -> None:
     no_sequence_free = paced(max_num_seqs=2)
     no_block_free = paced(num_blocks=300)
     for s in (no_sequence_free, no_block_free):

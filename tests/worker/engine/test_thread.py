@@ -6,7 +6,7 @@ import pytest
 from scripted_engine import BASE, ENDLESS, ScriptedEngine, expected_ids
 
 from shared.errors import ErrorCode
-from worker.engine.request import Request, RequestId, RowSampling, StepOutput
+from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
 from worker.engine.thread import EngineThread
 
 
@@ -21,10 +21,11 @@ class Running:
         self.is_broken = threading.Event()
         self.thread = EngineThread(
             engine,  # type: ignore[arg-type]
-            self.outputs.extend,
-            self.is_broken.set,
             take_cores=self._take_cores,
         )
+
+    def start(self) -> None:
+        self.thread.start(on_outputs=self.outputs.extend, on_broken=self.is_broken.set)
 
     def _take_cores(self) -> None:
         self.takers.append(threading.current_thread().name)
@@ -36,7 +37,7 @@ class Running:
 @pytest.fixture
 def running() -> Iterator[Running]:
     running = Running(ScriptedEngine())
-    running.thread.start()
+    running.start()
     yield running
     running.thread.stop()
 
@@ -46,7 +47,7 @@ def request(name: str, max_tokens: int = 3) -> Request:
         id=RequestId(name),
         prompt_ids=[9],
         version=None,
-        sampling=RowSampling(seed=1),
+        sampling=ChoiceSampling(seed=1),
         max_tokens=max_tokens,
     )
 
@@ -127,7 +128,7 @@ def test_a_request_that_the_engine_refuses_gets_an_error(
 
 def test_stop_runs_the_calls_made_before() -> None:
     running = Running(ScriptedEngine())
-    running.thread.start()
+    running.start()
     running.thread.add(request("a", ENDLESS))
     called = running.thread.call(lambda _: "ran")
     running.thread.stop()

@@ -1,4 +1,4 @@
-"""Paged attention and the KV cache's writes, against dense attention in double precision."""
+"""Paged attention and writes to the KV cache, against dense attention in double precision."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ SCALING = 0.3
 NAN = float("nan")
 
 Sequences = list[tuple[int, int]]
-"""(tokens in the context, how many of the last ones are queries)."""
+"""(context tokens, query tokens at its end) of each sequence."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Heads:
 
 @dataclass(frozen=True)
 class Case:
-    """A step in a cache in which everything that isn't in a context is NaN."""
+    """A step of attention. Cache entries that are in no context are NaN."""
 
     query: Tensor
     keys: Tensor
     values: Tensor
     batch: AttentionBatch
-    of_sequences: list[tuple[Tensor, Tensor, Tensor]]
-    """Query, keys and values of each sequence."""
+    sequences: list[tuple[Tensor, Tensor, Tensor]]
+    """Queries, keys and values of each sequence."""
 
     def run(self, kernels: Kernels, window: int | None = None, cap: float | None = None) -> Tensor:
-        """The kernels' output."""
+        """Return the kernels' output."""
         return kernels.paged_attention(
             self.query,
             self.keys,
@@ -63,12 +63,15 @@ class Case:
         )
 
     def dense(self, window: int | None = None, cap: float | None = None) -> Tensor:
-        """What it must be."""
-        return torch.cat([dense(*parts, window, cap) for parts in self.of_sequences])
+        """Return the expected output."""
+        return torch.cat([dense(*parts, window, cap) for parts in self.sequences])
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None, cap: float | None) -> Tensor:
-    """One sequence in double precision: q `[Q, H, D]` are the last of k `[L, Hkv, D]`."""
+    """Return dense attention of one sequence in double precision.
+
+    The queries `q` `[Q, H, D]` are the last tokens of the context; `k` and `v` are `[L, Hkv, D]`.
+    """
     group = q.shape[1] // k.shape[1]
     k, v = (x.double().repeat_interleave(group, 1).transpose(0, 1) for x in (k, v))
     scores = q.double().transpose(0, 1) @ k.transpose(-1, -2) * SCALING
@@ -83,10 +86,10 @@ def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None, cap: float | None
     return (scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v).transpose(0, 1)
 
 
-def made(
+def make_case(
     kernels: Kernels, dtype: torch.dtype, heads: Heads, sequences: Sequences, block_size: int
 ) -> Case:
-    """Random sequences, in blocks in random order; those depend on the sequences alone."""
+    """Return a case of random sequences in random blocks, which depend only on `sequences`."""
     generator = torch.Generator().manual_seed(len(sequences))
 
     def rand(*shape: int) -> Tensor:
@@ -94,7 +97,7 @@ def made(
 
     sizes = [-(-length // block_size) for length, _ in sequences]
     num_blocks = sum(sizes) + 2
-    # The first two blocks are nobody's: tables are padded with the second.
+    # The first two blocks are unused; tables are padded with the second.
     free = (torch.randperm(num_blocks - 2, generator=generator) + 2).tolist()
     shape = (num_blocks, block_size, heads.num_kv_heads)
     keys = torch.full((*shape, heads.key_dim), NAN, dtype=dtype)
@@ -157,7 +160,7 @@ def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
     name: str, dtype: torch.dtype, heads: Heads, mix: str
 ) -> None:
     kernels = kernels_of(name, dtype)
-    case = made(kernels, dtype, heads, MIXES[mix], 16)
+    case = make_case(kernels, dtype, heads, MIXES[mix], 16)
     for window, cap in PARAMS:
         got = case.run(kernels, window, cap)
         assert got.dtype == dtype
@@ -167,9 +170,11 @@ def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
 
 @pytest.mark.parametrize("block_size", [1, 4, 7, 32, 256])
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_any_size_of_block_gives_the_same(name: str, dtype: torch.dtype, block_size: int) -> None:
+def test_the_result_does_not_depend_on_the_block_size(
+    name: str, dtype: torch.dtype, block_size: int
+) -> None:
     kernels = kernels_of(name, dtype)
-    case = made(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], block_size)
+    case = make_case(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], block_size)
     for window in (None, 3):
         assert_near(case.run(kernels, window), case.dense(window))
 
@@ -192,28 +197,28 @@ def test_any_step_gets_dense_attention(
     cap: float | None,
 ) -> None:
     kernels = kernels_of(name, dtype)
-    case = made(kernels, dtype, Heads(6, 3, 12, 18), sequences, 8)
+    case = make_case(kernels, dtype, Heads(6, 3, 12, 18), sequences, 8)
     assert_near(case.run(kernels, window, cap), case.dense(window, cap))
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 def test_high_scores_neither_overflow_nor_lose_the_others(dtype: torch.dtype) -> None:
     kernels = native_kernels(dtype)
-    case = made(kernels, dtype, Heads(2, 2, 8, 8), [(400, 1), (300, 9)], 16)
-    for _, keys, _ in case.of_sequences:
+    case = make_case(kernels, dtype, Heads(2, 2, 8, 8), [(400, 1), (300, 9)], 16)
+    for _, keys, _ in case.sequences:
         assert keys.isfinite().all()
     case.query.mul_(300)
     parts = torch.split(case.query, [1, 9])
     expected = [
-        dense(q, k, v, None, None) for q, (_, k, v) in zip(parts, case.of_sequences, strict=True)
+        dense(q, k, v, None, None) for q, (_, k, v) in zip(parts, case.sequences, strict=True)
     ]
     assert_near(case.run(kernels), torch.cat(expected))
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_a_key_that_is_no_number_shows_in_every_row_that_sees_it(dtype: torch.dtype) -> None:
+def test_a_key_of_nan_shows_in_every_row_that_sees_it(dtype: torch.dtype) -> None:
     kernels = native_kernels(dtype)
-    case = made(kernels, dtype, Heads(2, 2, 32, 32), [(40, 1), (40, 40)], 16)
+    case = make_case(kernels, dtype, Heads(2, 2, 32, 32), [(40, 1), (40, 40)], 16)
     for table in case.batch.block_tables:
         case.keys[table[0], 5] = NAN
     is_number = case.run(kernels).isfinite().flatten(1).all(dim=1)
@@ -221,9 +226,9 @@ def test_a_key_that_is_no_number_shows_in_every_row_that_sees_it(dtype: torch.dt
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_queries_may_lie_between_keys_and_values_or_by_head(name: str, dtype: torch.dtype) -> None:
+def test_queries_may_be_slices_of_qkv_or_stored_by_head(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
-    case = made(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], 16)
+    case = make_case(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], 16)
     joined = torch.full((len(case.query), 8, 16), NAN, dtype=dtype)
     joined[:, 2:6] = case.query
     for query in (joined[:, 2:6], case.query.transpose(0, 1).contiguous().transpose(0, 1)):
@@ -235,7 +240,7 @@ def test_queries_may_lie_between_keys_and_values_or_by_head(name: str, dtype: to
 @pytest.mark.parametrize("mix", MIXES)
 def test_the_number_of_threads_changes_no_bit(mix: str, dtype: torch.dtype) -> None:
     kernels = native_kernels(dtype)
-    case = made(kernels, dtype, Heads(6, 2, 64, 64), MIXES[mix], 16)
+    case = make_case(kernels, dtype, Heads(6, 2, 64, 64), MIXES[mix], 16)
     outputs = []
     for number in (1, 2, 3):
         with threads(number):
@@ -246,12 +251,12 @@ def test_the_number_of_threads_changes_no_bit(mix: str, dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("window", [None, 300])
-def test_a_sequence_gets_the_same_bits_alone_as_among_others(
+def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
     window: int | None, dtype: torch.dtype
 ) -> None:
-    """Alone, parts of its context are computed apart and added."""
+    """If a sequence is alone, its context is split into tasks whose sums are merged."""
     kernels = native_kernels(dtype)
-    case = made(kernels, dtype, Heads(6, 2, 64, 64), [(700, 1), (600, 200), (513, 2)] * 20, 16)
+    case = make_case(kernels, dtype, Heads(6, 2, 64, 64), [(700, 1), (600, 200), (513, 2)] * 20, 16)
     with threads(1):
         together = case.run(kernels, window)
     for i in range(3):
@@ -270,13 +275,13 @@ def test_a_sequence_gets_the_same_bits_alone_as_among_others(
 @pytest.mark.parametrize("window", [None, 70])
 @pytest.mark.parametrize("heads", SIZES, ids=str)
 @pytest.mark.parametrize(("name", "dtype"), ALONE_AS_TOGETHER, ids=str)
-def test_a_token_gets_the_same_bits_whatever_part_of_a_prompt_it_comes_in(
+def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
     name: str, dtype: torch.dtype, heads: Heads, window: int | None
 ) -> None:
-    """One by one tokens are of few rows; at once, most tasks are of many."""
+    """Single tokens form tasks of few rows; the full prompt forms mostly tasks of many rows."""
     kernels = kernels_of(name, dtype)
     length, num_queries = 640, 140
-    case = made(kernels, dtype, heads, [(length, num_queries)], 16)
+    case = make_case(kernels, dtype, heads, [(length, num_queries)], 16)
     at_once = case.run(kernels, window)
     start = 0
     for size in (1, 1, 2, 5, 34, 1, 95, 1):
@@ -294,19 +299,19 @@ def test_a_token_gets_the_same_bits_whatever_part_of_a_prompt_it_comes_in(
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_one_layout_serves_layers_of_different_sizes(name: str, dtype: torch.dtype) -> None:
+def test_layers_of_different_sizes_share_a_batch(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
     sizes = [Heads(4, 2, 16, 16), Heads(6, 1, 24, 8)]
-    layers = [made(kernels, dtype, heads, MIXES["all kinds"], 16) for heads in sizes]
+    layers = [make_case(kernels, dtype, heads, MIXES["all kinds"], 16) for heads in sizes]
     batch = layers[0].batch
     assert torch.equal(batch.block_tables, layers[1].batch.block_tables)
     for case, window in zip(layers * 2, (3, None, None, 3), strict=True):
         assert_near(replace(case, batch=batch).run(kernels, window), case.dense(window))
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "between others", "by head"])
+@pytest.mark.parametrize("layout", ["contiguous", "slices of qkv", "by head"])
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_keys_and_values_go_to_their_slots_and_nowhere_else(
+def test_keys_and_values_are_written_to_their_slots_only(
     name: str, dtype: torch.dtype, layout: str
 ) -> None:
     kernels = kernels_of(name, dtype)

@@ -1,4 +1,4 @@
-"""The native library: compiled once, by whoever comes first, or a reason why not."""
+"""Compilation and caching of the native library, and the reasons why it may be unavailable."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ def compiler() -> str:
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only source, which is compiled in no time."""
+    """A tiny source that replaces the kernels' sources."""
     source = tmp_path / "src" / "answer.cpp"
     source.parent.mkdir()
     source.write_text('extern "C" int answer() { return 42; }\n')
@@ -36,7 +36,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def calls(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with a line for each call of the compiler that isn't for its version."""
+    """A file that gets a line for each compiler call other than `--version`."""
     log = tmp_path / "calls"
     log.touch()
     put_compiler(
@@ -48,7 +48,7 @@ def calls(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def put_compiler(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `script` come before every other g++."""
+    """Install `script` as the first g++ on PATH."""
     folder.mkdir()
     (folder / "g++").write_text(f"#!/bin/sh\n{script}")
     (folder / "g++").chmod(0o755)
@@ -59,7 +59,7 @@ def libraries(cache: Path) -> list[Path]:
     return list((cache / "kernels").iterdir())
 
 
-def test_without_a_compiler_torch_computes_and_one_line_says_so(
+def test_without_a_compiler_torch_computes_and_a_warning_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -71,7 +71,7 @@ def test_without_a_compiler_torch_computes_and_one_line_says_so(
     assert "C++ compiler" in logs[0]["reason"]
 
 
-def test_tensors_without_native_kernels_are_nothing_to_speak_of(
+def test_tensors_without_native_kernels_use_torch_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -107,7 +107,7 @@ def test_several_processes_at_once_get_one_library(
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
-    for process in processes:  # all wait for this, and go on together
+    for process in processes:  # closing stdin lets all processes continue at the same time
         assert process.stdin is not None
         process.stdin.close()
         process.stdin = None
@@ -115,7 +115,7 @@ def test_several_processes_at_once_get_one_library(
     assert [path.suffix for path in libraries(tmp_path)] == [".so"]
 
 
-def test_what_the_compiler_says_first_is_the_reason(
+def test_the_first_line_of_the_compilers_message_is_the_reason(
     tmp_path: Path, source: Path, compiler: str
 ) -> None:
     source.write_text("#error not today\n#error nor tomorrow\n")
@@ -125,7 +125,7 @@ def test_what_the_compiler_says_first_is_the_reason(
     assert libraries(tmp_path) == []
 
 
-def test_a_compiler_that_does_not_even_say_why_is_named(
+def test_a_compiler_that_fails_without_a_message_is_named(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_compiler(tmp_path / "bin", "exit 3\n", monkeypatch)
@@ -143,11 +143,11 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"not a library" * 1000], ids=len)
-def test_a_broken_library_is_made_anew(
+def test_a_broken_library_is_compiled_again(
     tmp_path: Path, source: Path, compiler: str, content: bytes
 ) -> None:
     load_library(tmp_path)
     (path,) = libraries(tmp_path)
-    path.unlink()  # the loaded one keeps its file
+    path.unlink()  # the loaded library keeps its inode
     path.write_bytes(content)
     assert load_library(tmp_path).answer() == 42

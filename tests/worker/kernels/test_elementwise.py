@@ -1,4 +1,4 @@
-"""The native operations between a layer's products, against their formulas in doubles."""
+"""Native element-wise operations against their formulas in double precision."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_sets import NATIVE_DTYPES, assert_near, native_kernels
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+from torch.nn import functional as F  # noqa: N812  (torch's own name for it)
 
 DIMS = [1, 7, 16, 61, 64, 576]
 
 
 def rms_norm(x: Tensor, weight: Tensor, offset: float, round_first: bool) -> Tensor:
-    """The formula in doubles."""
+    """Return the norm by its formula, in double precision."""
     normed = x.double() * (x.double().pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt()
     if round_first:
         normed = normed.to(x.dtype).double()
@@ -42,7 +42,7 @@ def test_the_norm_of_each_head_between_others(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_the_norm_of_columns_that_lie_apart(dtype: torch.dtype) -> None:
+def test_the_norm_of_rows_that_are_not_contiguous(dtype: torch.dtype) -> None:
     x, weight = torch.randn(20, 6).to(dtype).t(), torch.randn(20).to(dtype)
     got = native_kernels(dtype).rms_norm(x, weight, 1e-5, offset=0.0, round_first=True)
     assert_near(got, rms_norm(x, weight, 0.0, True))

@@ -1,4 +1,4 @@
-"""The native product with a packed weight, against doubles."""
+"""The native product with a packed weight against double precision."""
 
 from collections.abc import Callable
 
@@ -42,9 +42,9 @@ def rand(dtype: torch.dtype) -> Rand:
 
 def check(kernels: NativeKernels, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     got = kernels.linear(x, kernels.pack(weight), bias, len(weight))
-    rest = torch.zeros(len(weight)).double() if bias is None else bias.double()
-    expected = x.double() @ weight.double().t() + rest
-    terms = x.double().abs() @ weight.double().abs().t() + rest.abs()
+    added = torch.zeros(len(weight)).double() if bias is None else bias.double()
+    expected = x.double() @ weight.double().t() + added
+    terms = x.double().abs() @ weight.double().abs().t() + added.abs()
     assert (got.shape, got.dtype, got.is_contiguous()) == (expected.shape, x.dtype, True)
     assert_near(got, expected, terms)
 
@@ -67,7 +67,7 @@ def test_there_may_be_no_rows(kernels: NativeKernels, rand: Rand) -> None:
     assert kernels.linear(rand(0, 40), kernels.pack(rand(24, 40)), None, 24).shape == (0, 24)
 
 
-def test_inputs_may_lie_apart(kernels: NativeKernels, rand: Rand) -> None:
+def test_inputs_need_not_be_contiguous(kernels: NativeKernels, rand: Rand) -> None:
     wide, weight = rand(9, 100), rand(24, 40)
     check(kernels, wide[:, 13:53], weight, None)
     check(kernels, wide[:, :40].t().contiguous().t(), weight, None)
@@ -77,7 +77,7 @@ def test_a_weight_may_be_transposed(kernels: NativeKernels, rand: Rand) -> None:
     check(kernels, rand(5, 40), rand(40, 24).t(), None)
 
 
-def test_no_row_reaches_another(kernels: NativeKernels, rand: Rand) -> None:
+def test_a_row_of_nan_does_not_change_the_other_rows(kernels: NativeKernels, rand: Rand) -> None:
     x, packed = rand(9, 40), kernels.pack(rand(24, 40))
     expected = kernels.linear(x, packed, None, 24)
     x[4] = float("nan")
@@ -97,7 +97,7 @@ def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels, rand: Rand
     assert torch.equal(outputs[0], outputs[2])
 
 
-def test_a_row_is_the_same_among_any_others(kernels: NativeKernels, rand: Rand) -> None:
+def test_a_row_has_the_same_bits_in_every_batch(kernels: NativeKernels, rand: Rand) -> None:
     x, packed, bias = rand(70, 576), kernels.pack(rand(100, 576)), rand(100)
     together = kernels.linear(x, packed, bias, 100)
     for first, num_rows in (
@@ -115,14 +115,16 @@ def test_a_row_is_the_same_among_any_others(kernels: NativeKernels, rand: Rand) 
         assert torch.equal(kernels.linear(x[rows], packed, bias, 100), together[rows])
 
 
-def test_torch_multiplies_as_before_next_to_it(kernels: NativeKernels, rand: Rand) -> None:
+def test_the_native_product_does_not_change_torchs_results(
+    kernels: NativeKernels, rand: Rand
+) -> None:
     x, weight = rand(40, 576), rand(96, 576)
     before = x @ weight.t()
     kernels.linear(x, kernels.pack(weight), None, 96)
     assert torch.equal(x @ weight.t(), before)
 
 
-def test_weights_that_it_does_not_serve_are_known(
+def test_can_pack_is_false_for_unsupported_weights(
     kernels: NativeKernels, dtype: torch.dtype
 ) -> None:
     (other,) = set(NATIVE_DTYPES) - {dtype}
@@ -134,7 +136,7 @@ def test_float32_may_have_any_number_of_inputs(name: str) -> None:
     check(linear_kernels(torch.float32, name), torch.randn(3, 37), torch.randn(5, 37), None)
 
 
-def test_long_sums_of_float32_keep_their_digits(name: str) -> None:
+def test_long_sums_of_float32_keep_their_precision(name: str) -> None:
     kernels = linear_kernels(torch.float32, name)
     x, weight = torch.randn(9, 18944), torch.randn(64, 18944)
     exact = x.double() @ weight.double().t()

@@ -1,4 +1,4 @@
-"""Each token's LoRA term, against a loop over tokens in double precision."""
+"""LoRA terms against a loop over tokens in double precision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,9 +31,9 @@ BASE = -1
 
 @dataclass(frozen=True)
 class Problem:
-    """Tokens of several adapters in linears that read the same input.
+    """Tokens of several adapters in sibling linears.
 
-    All storage that is no adapter's, and all of `y` between the linears' columns, is NaN.
+    Storage that belongs to no adapter, and columns of `y` that belong to no linear, are NaN.
     """
 
     x: Tensor
@@ -42,16 +42,16 @@ class Problem:
     plan: LoRAPlan
     owners: list[int]
     weights: list[list[tuple[Tensor, Tensor] | None]]
-    """Of each site and adapter: a `[r, in]` and b `[r, out]`; None if it doesn't target it."""
+    """By site and adapter: a `[r, in]` and b `[r, out]`; None if the adapter has no rows there."""
 
     def run(self, kernels: Kernels) -> Tensor:
-        """`y` with the terms."""
+        """Return `y` plus the terms that `kernels` compute."""
         got = self.y.clone()
         kernels.add_lora_(got, self.x, self.sites, self.plan)
         return got
 
     def expected(self, *, signs: bool = True) -> Tensor:
-        """What that must be, as doubles; or the sums of its terms without their signs."""
+        """Return the expected result as doubles, or with `signs=False` sums of absolute terms."""
         y = self.y.double() if signs else self.y.double().abs()
         for token, owner in enumerate(self.owners):
             for site, of_site in zip(self.sites.sites, self.weights, strict=True):
@@ -65,20 +65,20 @@ class Problem:
         return y
 
     def only(self, tokens: list[int]) -> "Problem":
-        """The same of some of its tokens."""
+        """Return the problem of the given tokens only."""
         owners = [self.owners[token] for token in tokens]
         plan = plan_of(owners, self.plan.pages)
         return replace(self, x=self.x[tokens], y=self.y[tokens], plan=plan, owners=owners)
 
     def columns(self) -> Tensor:
-        """`[width]` bool: the columns of `y` that are some site's."""
+        """Return `[width]` bool: the columns of `y` that belong to a site."""
         inside = torch.zeros(self.y.shape[1], dtype=torch.bool)
         for site in self.sites.sites:
             inside[site.offset : site.offset + site.b.shape[2]] = True
         return inside
 
 
-def made(
+def make_problem(
     dtype: torch.dtype,
     ranks: Sequence[Sequence[int]],
     owners: list[int],
@@ -86,7 +86,7 @@ def made(
     outs: Sequence[int] = (40,),
     offsets: Sequence[int] = (0,),
 ) -> Problem:
-    """A random problem; `ranks` are of each site and adapter, 0 where it has none."""
+    """Return a random problem. `ranks` has the rank of each adapter for each site; 0 is none."""
     generator = torch.Generator().manual_seed(len(owners))
 
     def rand(*shape: int) -> Tensor:
@@ -108,7 +108,7 @@ def made(
             pairs.append((a[rows], b[rows]) if rank else None)
         a, b = (rows.view(len(numbers), PAGE_ROWS, -1) for rows in (a, b))
         sites.append(LoRASite(a, b, group, layer=1, offset=offset))
-        # The linear's row lies between those of others, whose pages aren't its own.
+        # The linear's row is the second of three; the other rows list other pages.
         table = torch.stack([numbers.flip(0), numbers, numbers.flip(0)])[:, : sum(sizes)]
         pages.append(LoRAPages(int32(starts), table.int().contiguous()))
         weights.append(pairs)
@@ -121,7 +121,7 @@ def made(
 
 
 def plan_of(owners: list[int], pages: Sequence[LoRAPages]) -> LoRAPlan:
-    """Of tokens that have these owners."""
+    """Return the plan of tokens with the given owners."""
     num_adapters = len(pages[0].starts) - 1
     tokens = [[t for t, o in enumerate(owners) if o == i] for i in range(num_adapters)]
     return LoRAPlan(
@@ -163,20 +163,20 @@ def test_each_token_gets_its_own_adapters_term(
     name: str, dtype: torch.dtype, sizes: tuple[int, int], popularity: str
 ) -> None:
     ranks = [[8, 3, 24]]
-    problem = made(dtype, ranks, POPULARITY[popularity], sizes[0], sizes[1:])
+    problem = make_problem(dtype, ranks, POPULARITY[popularity], sizes[0], sizes[1:])
     check(problem, kernels_of(name, dtype))
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8, 24, 48, 64, 256])
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_any_rank_is_computed_whole(name: str, dtype: torch.dtype, rank: int) -> None:
-    check(made(dtype, [[rank, 8]], [0, 1, 0, BASE, 0, 0, 0]), kernels_of(name, dtype))
+def test_all_rows_of_any_rank_are_computed(name: str, dtype: torch.dtype, rank: int) -> None:
+    check(make_problem(dtype, [[rank, 8]], [0, 1, 0, BASE, 0, 0, 0]), kernels_of(name, dtype))
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 def test_forty_distinct_adapters_share_a_batch(name: str, dtype: torch.dtype) -> None:
     owners = [*range(40), BASE, *reversed(range(40))]
-    check(made(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels_of(name, dtype))
+    check(make_problem(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels_of(name, dtype))
 
 
 @pytest.mark.parametrize("num_in", [61, 64])
@@ -189,7 +189,7 @@ def test_siblings_get_their_terms_in_their_own_columns(
     owners = [BASE, *(i for i, number in enumerate(num_tokens) for _ in range(number))]
     outs, offsets = (48, 16, 7), (0, 48, 70)
     check(
-        made(dtype, ranks, owners[1::2] + owners[::2], num_in, outs, offsets),
+        make_problem(dtype, ranks, owners[1::2] + owners[::2], num_in, outs, offsets),
         kernels_of(name, dtype),
     )
 
@@ -197,29 +197,29 @@ def test_siblings_get_their_terms_in_their_own_columns(
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 def test_many_adapters_share_a_wide_linear(name: str, dtype: torch.dtype) -> None:
     owners = [i for i in range(16) for _ in range(1 + i % 3)]
-    check(made(dtype, [[8] * 16], owners, 16, (1700,)), kernels_of(name, dtype))
+    check(make_problem(dtype, [[8] * 16], owners, 16, (1700,)), kernels_of(name, dtype))
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_an_adapter_that_overflows_never_reaches_its_batch_mates(
+def test_an_adapter_that_overflows_does_not_change_other_tokens(
     name: str, dtype: torch.dtype
 ) -> None:
     kernels = kernels_of(name, dtype)
-    problem = made(dtype, [[8, 8, 8]], [0, 1, BASE, 1, 2, 0, 1])
+    problem = make_problem(dtype, [[8, 8, 8]], [0, 1, BASE, 1, 2, 0, 1])
     expected = problem.run(kernels)
     site, pages = problem.sites.sites[0], problem.plan.pages[0]
     page = int(pages.pages[site.layer, 1])  # adapter 1 has a page
     site.a[page] = torch.finfo(dtype).max
     got = problem.run(kernels)
-    inside, wild = problem.columns(), torch.tensor(problem.owners) == 1
-    assert not got[wild][:, inside].isfinite().all()
-    assert torch.equal(got[~wild][:, inside], expected[~wild][:, inside])
+    inside, overflows = problem.columns(), torch.tensor(problem.owners) == 1
+    assert not got[overflows][:, inside].isfinite().all()
+    assert torch.equal(got[~overflows][:, inside], expected[~overflows][:, inside])
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_rows_may_lie_apart(name: str, dtype: torch.dtype) -> None:
+def test_rows_of_the_input_may_have_a_larger_stride(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
-    problem = made(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
+    problem = make_problem(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
     wide = torch.full((5, 50), NAN, dtype=dtype)
     wide[:, 5:37] = problem.x
     got = problem.y.clone()
@@ -231,7 +231,7 @@ def test_rows_may_lie_apart(name: str, dtype: torch.dtype) -> None:
 def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
     kernels = native_kernels(dtype)
     ranks = [[8, 16, 24], [8, 8, 8]]
-    problem = made(dtype, ranks, [i % 4 - 1 for i in range(150)], 64, (200, 30), (0, 200))
+    problem = make_problem(dtype, ranks, [i % 4 - 1 for i in range(150)], 64, (200, 30), (0, 200))
     outputs = []
     for number in (1, 2, 3):
         with with_threads(number):
@@ -242,12 +242,12 @@ def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("num_in", [61, 128])
 @pytest.mark.parametrize(("name", "dtype"), ALONE_AS_TOGETHER, ids=str)
-def test_a_token_gets_the_same_bits_alone_as_among_others(
+def test_a_token_gets_the_same_bits_in_every_batch(
     name: str, dtype: torch.dtype, num_in: int
 ) -> None:
     kernels = kernels_of(name, dtype)
     ranks = [[8, 3, 24] * 4, [16, 0, 1] * 4]
-    problem = made(dtype, ranks, [i % 3 for i in range(75)], num_in, (200, 37), (0, 200))
+    problem = make_problem(dtype, ranks, [i % 3 for i in range(75)], num_in, (200, 37), (0, 200))
     together = problem.run(kernels).nan_to_num(9.0)
     for tokens in ([0], [1], [2], [0, 3], [5, 2, 9, 4, 8], [*range(1, 40, 3)], [*range(26)]):
         alone = problem.only(tokens).run(kernels).nan_to_num(9.0)
@@ -269,13 +269,13 @@ def test_any_batch_equals_token_by_token(
     gap = data.draw(st.integers(0, 3))
     offsets = [0, *accumulate(out + gap for out in outs)][:-1]
     num_in = data.draw(st.integers(1, 80) | st.sampled_from([32, 64, 96]))
-    check(made(dtype, ranks, owners, num_in, outs, offsets), kernels_of(name, dtype))
+    check(make_problem(dtype, ranks, owners, num_in, outs, offsets), kernels_of(name, dtype))
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
-def test_columns_of_the_input_may_lie_apart(name: str, dtype: torch.dtype) -> None:
+def test_columns_of_the_input_need_not_be_contiguous(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
-    problem = made(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
+    problem = make_problem(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
     got = problem.y.clone()
     kernels.add_lora_(got, problem.x.t().contiguous().t(), problem.sites, problem.plan)
     assert torch.equal(got.nan_to_num(9.0), problem.run(kernels).nan_to_num(9.0))

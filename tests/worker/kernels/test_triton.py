@@ -1,7 +1,7 @@
-"""The Triton kernels: by their interpreter, by their compiler, and how they are picked.
+"""Tests of the Triton kernels under their interpreter, and of their selection.
 
-There is no GPU here. The interpreter runs them on a CPU, in float32 and float16; it must be chosen
-before triton is imported, so that those tests run in a process of their own:
+Neither needs a GPU. The interpreter runs the kernels on a CPU in float32 and float16. It must be
+selected before triton is imported, so those tests run in a separate process:
 
     TRITON_INTERPRET=1 pytest -k triton tests/worker/kernels/{test_attention,test_lora,triton_*}.py
 """
@@ -22,9 +22,10 @@ FILES = ["test_attention.py", "test_lora.py", "triton_engine.py", "triton_bench.
 CUDA = torch.device("cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_by_the_interpreter_all_is_as_by_torch() -> None:
-    # An adapter that overflows does so in numpy, which warns of it.
+def test_interpreted_kernels_pass_their_tests() -> None:
+    # The interpreter uses numpy, which warns if an adapter overflows.
     warnings = [
         f"-Wignore:{what} encountered:RuntimeWarning" for what in ("overflow", "invalid value")
     ]
@@ -40,7 +41,7 @@ def test_by_the_interpreter_all_is_as_by_torch() -> None:
     assert "skipped" not in done.stdout.splitlines()[-1]
 
 
-def test_without_triton_torch_computes_on_a_gpu_and_one_line_says_so(
+def test_without_triton_torch_computes_on_a_gpu_and_a_warning_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "worker.kernels.triton.check", None)
@@ -50,7 +51,7 @@ def test_without_triton_torch_computes_on_a_gpu_and_one_line_says_so(
     assert logs[0]["instead"] == "torch, slower"
 
 
-def test_kernels_that_do_not_run_on_the_gpu_are_not_picked(
+def test_kernels_that_fail_on_the_gpu_are_not_picked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from worker.kernels.triton import check

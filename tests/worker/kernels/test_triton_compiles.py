@@ -1,4 +1,4 @@
-"""The Triton kernels, compiled for GPUs that aren't here: for each launch that a model makes."""
+"""Compiles the Triton kernels for several GPUs, for each launch that a model makes."""
 
 import itertools
 import re
@@ -19,9 +19,9 @@ from worker.kernels.triton.kernels import TritonKernels
 
 A100, RTX_4090, H100 = 80, 89, 90
 SHARED_BYTES = 99 << 10
-"""What a program may have on the least of them."""
+"""Largest shared memory of a program on the smallest of these GPUs."""
 STACK_BYTES = 64
-"""Registers that had to be put into memory: some are no harm, kilobytes are."""
+"""Limit of spilled registers. A few bytes cost little; kilobytes slow a kernel down."""
 
 
 class Heads(NamedTuple):
@@ -34,7 +34,7 @@ class Heads(NamedTuple):
 
 
 class Target:
-    """Stands for a GPU's driver as far as compiling goes."""
+    """Replaces a GPU's driver for compilation."""
 
     def __init__(self, capability: int) -> None:
         self._capability = capability
@@ -53,15 +53,15 @@ class Target:
 def compiled(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[list[tuple[str, Any]]]:
-    """Names and kernels: whatever is launched is compiled for the GPU of the test's parameter."""
+    """List of (name, kernel); each launch is compiled for the GPU of the test's parameter."""
     kernels: list[tuple[str, Any]] = []
 
     def launcher(function: Any, grid: Any) -> Any:
-        def compile_it(*args: Any, **kwargs: Any) -> None:
+        def compile_kernel(*args: Any, **kwargs: Any) -> None:
             kernel = function.run(*args, grid=grid, warmup=True, **kwargs)
             kernels.append((function.fn.__name__, kernel))
 
-        return compile_it
+        return compile_kernel
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(driver, "_active", Target(request.param))
@@ -79,7 +79,7 @@ def _functions(kernels: list[tuple[str, Any]]) -> list[Any]:
 
 
 def attend(heads: Heads, dtype: torch.dtype, window: int | None, cap: float | None) -> None:
-    """A step with a short and a long context that decode, and a prompt."""
+    """Run attention of a step with two decodes, of a short and a long context, and a prompt."""
     contexts, queries = [100, 5000, 70], [1, 1, 70]
     num_tokens = sum(queries)
     query = torch.zeros(num_tokens, heads.num_heads, heads.key_dim, dtype=dtype)
@@ -98,7 +98,7 @@ def attend(heads: Heads, dtype: torch.dtype, window: int | None, cap: float | No
 
 
 def add_lora(dtype: torch.dtype, num_tokens: int, num_in: int, outs: tuple[int, ...]) -> None:
-    """Tokens of two adapters, of 1 and 5 pages, in siblings."""
+    """Add terms of two adapters, of 1 and 5 pages, in sibling linears of `outs` features."""
     pages = LoRAPages(int32([0, 1, 6]), int32(range(6))[None])
     plan = LoRAPlan(
         token_starts=int32([0, 1, num_tokens]),
@@ -133,6 +133,7 @@ def check(compiled: list[tuple[str, Any]], tmp_path: Path) -> None:
         assert int(stack) <= STACK_BYTES, f"{name}: {usage}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compiled", "dtype", "heads", "window", "cap"),
     [
@@ -166,6 +167,7 @@ def test_attention_fits_into_registers_and_shared_memory(
     check(compiled, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compiled", "dtype"),
     [(H100, torch.bfloat16), (A100, torch.float32), (RTX_4090, torch.bfloat16)],
@@ -177,7 +179,7 @@ def test_lora_fits_into_registers_and_shared_memory(
 ) -> None:
     for num_tokens, num_in in itertools.product((4, 80), (576, 4096)):
         add_lora(dtype, num_tokens, num_in, (512, 128, 128))
-    add_lora(dtype, 4, 61, (7,))  # rows that can't be read in vectors
+    add_lora(dtype, 4, 61, (7,))  # rows that are not aligned for vector loads
     assert [name for name, _ in compiled] == ["shrink_kernel", "expand_kernel"] * 5
     check(compiled, tmp_path)
 
@@ -190,5 +192,5 @@ def test_weights_and_keys_are_read_in_vectors_of_16_bytes(
     add_lora(torch.bfloat16, 4, 4096, (4096, 1024, 1024))
     for name, kernel in compiled:
         if name in {"attention_kernel", "shrink_kernel", "expand_kernel"}:
-            assert "cp.async.cg.shared.global" in kernel.asm["ptx"], name  # 16 bytes, always
+            assert "cp.async.cg.shared.global" in kernel.asm["ptx"], name  # copies 16 bytes
             assert "ld.global.b16" not in kernel.asm["ptx"], name

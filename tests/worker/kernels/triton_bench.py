@@ -1,4 +1,4 @@
-"""What `python -m ops.bench gpu` does, on a CPU. Run by `test_triton.py`, under the interpreter."""
+"""Runs the `gpu` benchmark on a CPU. `test_triton.py` runs this file under the interpreter."""
 
 import json
 from pathlib import Path
@@ -56,11 +56,11 @@ def short_prompts(seed: str, sequences: int) -> list[str]:
     return [f"{seed} {index}" for index in range(sequences)]
 
 
-def test_everything_is_measured_and_told(
+def test_everything_is_measured_and_reported(
     model: Path, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ops.bench.gpu.measure.prompts", short_prompts)
-    told: list[str] = []
+    reported: list[str] = []
     finding = measure_gpu(
         loaded,
         model,
@@ -70,9 +70,9 @@ def test_everything_is_measured_and_told(
         clock=Clock(CPU, repeats=1),
         steps=1,
         new_tokens=3,
-        tell=told.append,
+        report=reported.append,
     )
-    assert [line.split(":")[0] for line in told] == [
+    assert [line.split(":")[0] for line in reported] == [
         "cpu",
         "KV store",
         "attention, decode",
@@ -85,7 +85,7 @@ def test_everything_is_measured_and_told(
         "decode of 2, 2 adapters",
         "2 sequences, an adapter each",
     ]
-    assert not any("WRONG" in line for line in told)
+    assert not any("WRONG" in line for line in reported)
     assert all(kernel["deviation"] < 1e-5 for kernel in finding.figures["kernels"])
     data, plot = write_finding(finding, "tiny", tmp_path)
     assert json.loads(data.read_text())["figures"]["beside_peft"]["peft_tokens_per_s"] == 30.0
@@ -93,10 +93,10 @@ def test_everything_is_measured_and_told(
 
 
 class WrongLoRA(TritonKernels):
-    """Adds nothing."""
+    """Kernels that omit the LoRA terms."""
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Leaves `y` as it is."""
+        """Leave `y` unchanged."""
 
 
 def test_a_wrong_kernel_is_named() -> None:

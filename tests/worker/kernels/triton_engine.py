@@ -1,4 +1,4 @@
-"""An engine whose kernels are Triton's. Run by `test_triton.py`, under the interpreter."""
+"""An engine with the Triton kernels. `test_triton.py` runs this file under the interpreter."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ ADAPTERS = {
     "rslora": {"r": 24, "use_rslora": True, "target_modules": "all-linear"},
 }
 PROMPTS = {"base": 20, "plain": 7, "rslora": 33}
-"""Tokens of the prompt of each."""
+"""Length of each model's prompt, in tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +63,18 @@ def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(folders: dict[str,
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_kernels_that_compute_what_torch_does_are_usable(dtype: torch.dtype) -> None:
+def test_kernels_that_agree_with_torch_are_usable(dtype: torch.dtype) -> None:
     assert usable_kernels(CPU, dtype).name == "triton"
 
 
 class WrongLoRA(TritonKernels):
-    """Adds nothing."""
+    """Kernels that omit the LoRA terms."""
 
     def add_lora_(self, y: torch.Tensor, x: torch.Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Leaves `y` as it is."""
+        """Leave `y` unchanged."""
 
 
-def test_kernels_that_compute_something_else_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_differ_from_torch_are_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.kernels.triton.check.TritonKernels", WrongLoRA)
     with pytest.raises(NotUsable, match=r"LoRA, 3 x 64, in torch.float32, is off by"):
         usable_kernels(CPU, torch.float32)

@@ -1,13 +1,14 @@
-"""How native code is told of a step's attention."""
+"""ctypes mirror of attention.h."""
 
 import ctypes
 from ctypes import c_float, c_int64, c_void_p
+from dataclasses import dataclass
 
-from worker.kernels.interface import AttentionBatch
+from worker.kernels.interface import AttentionBatch, Prepared
 
 
 class AttentionArgs(ctypes.Structure):
-    """AttentionArgs of attention.h."""
+    """ctypes mirror of `AttentionArgs` in attention.h."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("query", "out", "keys", "values")),
@@ -19,12 +20,20 @@ class AttentionArgs(ctypes.Structure):
     ]
 
 
-def attention_args(batch: AttentionBatch) -> AttentionArgs:
-    """The part that all layers share; `batch` keeps the memory alive."""
-    return AttentionArgs(
+@dataclass(frozen=True, slots=True)
+class NativeBatch(Prepared):
+    """Attention arguments of a batch. Only the fields that all layers share are set."""
+
+    args: AttentionArgs
+
+
+def prepare_batch(batch: AttentionBatch) -> NativeBatch:
+    """Return the arguments of `batch`, whose tensors must outlive them."""
+    args = AttentionArgs(
         block_tables=batch.block_tables.data_ptr(),
         table_stride=batch.block_tables.stride(0),
         query_starts=batch.query_starts.data_ptr(),
         context_lens=batch.context_lens.data_ptr(),
         num_seqs=len(batch.context_lens),
     )
+    return NativeBatch(args)

@@ -1,7 +1,7 @@
-"""Compiles the native kernels for this machine, once, and loads them.
+"""Compiles the native kernels for this machine and loads them.
 
-The compiled library has a name made from the sources, the compiler and the CPU, so that another
-machine or version never loads it.
+The library is cached under a digest of the sources, the compiler, its flags and the CPU, so that a
+library of another machine or version is never loaded.
 """
 
 import ctypes
@@ -20,16 +20,16 @@ TIMEOUT_S = 120
 
 
 class NotCompiled(Exception):
-    """There is no native library; the message says why."""
+    """The native library cannot be compiled or loaded; the message gives the reason."""
 
 
 def load_library(cache_folder: Path) -> ctypes.CDLL:
-    """The library of all sources, kept in `cache_folder`.
+    """Load the native library from `cache_folder`, compiling it first if necessary.
 
-    torch must have been imported: the library uses its OpenMP threads.
+    torch must be imported before, as the library uses torch's OpenMP threads.
 
     Raises:
-        NotCompiled: there is no compiler here, or it failed.
+        NotCompiled: no compiler is installed, the compiler failed, or the folder is not writable.
     """
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
@@ -43,7 +43,7 @@ def load_library(cache_folder: Path) -> ctypes.CDLL:
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    """The library at `path`; None if there is none, or one that a crash has cut off."""
+    """Load the library at `path`; None if it does not exist or a crash left it incomplete."""
     try:
         return ctypes.CDLL(str(path))
     except OSError:
@@ -53,13 +53,14 @@ def _load(path: Path) -> ctypes.CDLL | None:
 def _compile(compiler: str, path: Path) -> ctypes.CDLL:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        objects = []
-        for source in sorted(SOURCES.glob("*.cpp")):
-            objects.append(f"{work}/{source.stem}.o")
+        objects: list[str] = []
+        for source in sorted(SOURCES.rglob("*.cpp")):
+            objects.append(f"{work}/{len(objects)}-{source.stem}.o")
             _run([compiler, *FLAGS, "-c", str(source), "-o", objects[-1]])
-        # Without -fopenmp here, the library takes OpenMP from torch, and shares its threads.
+        # Linked without -fopenmp, the library uses the OpenMP runtime that torch has loaded, and
+        # shares its threads.
         _run([compiler, "-shared", *objects, "-o", f"{work}/kernels.so"])
-        os.replace(f"{work}/kernels.so", path)  # whole or not at all, whoever else compiles
+        os.replace(f"{work}/kernels.so", path)  # atomic, as other processes may compile it too
     return ctypes.CDLL(str(path))
 
 
@@ -77,16 +78,20 @@ def _run(command: list[str]) -> str:
 
 
 def _key(compiler_version: str) -> str:
-    whole = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
-        whole.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    digest = hashlib.sha256()
+    for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
+        name = source.relative_to(SOURCES).as_posix()
+        digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
     for part in (compiler_version, " ".join(FLAGS), platform.machine(), cpu_flags()):
-        whole.update(part.encode() + b"\0")
-    return whole.hexdigest()[:24]
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:24]
 
 
 def cpu_flags() -> str:
-    """What the CPU can do, as Linux tells it: `-march=native` depends on it. Empty elsewhere."""
+    """Return the CPU's features from /proc/cpuinfo, which `-march=native` depends on.
+
+    The result is empty on systems other than Linux.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

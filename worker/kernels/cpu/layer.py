@@ -1,4 +1,4 @@
-"""What the native kernels know of a decoder layer that they compute in one call."""
+"""Parameters of a decoder layer for the native kernels; ctypes mirror of layer.cpp."""
 
 import ctypes
 from collections.abc import Sequence
@@ -10,17 +10,20 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class NormParams:
-    """Of a root-mean-square norm, as `NativeKernels.rms_norm` has them."""
+    """Parameters of a root-mean-square norm; see `NativeKernels.rms_norm`."""
 
     weight: Tensor
+    """`[hidden]`, contiguous."""
     epsilon: float
     offset: float
+    """Added to the weight."""
     round_first: bool
+    """Whether the normalised input is rounded to the dtype before the weight is applied."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
-    """Linears side by side, packed by `NativeKernels.pack`."""
+    """Sibling linears, joined along their outputs and packed by `NativeKernels.pack`."""
 
     weight: Tensor
     bias: Tensor | None
@@ -30,7 +33,7 @@ class PackedLinear:
 
 @dataclass(frozen=True, slots=True)
 class HeadParams:
-    """Of a layer's attention."""
+    """Parameters of a layer's attention."""
 
     num_heads: int
     num_kv_heads: int
@@ -41,19 +44,19 @@ class HeadParams:
 
 
 class NativeLayer:
-    """The parameters of one layer, where native code reads them."""
+    """Parameters of one layer in the memory layout that native code reads."""
 
     def __init__(
         self, norms: Sequence[NormParams], linears: Sequence[PackedLinear], heads: HeadParams
     ) -> None:
-        """Take them.
+        """Copy the parameters to a C struct; weights are referenced, not copied.
 
         Args:
-            norms: in front of attention and MLP.
-            linears: q/k/v, o, gate/up, down.
-            heads: of the attention.
+            norms: the norms before attention and before the MLP.
+            linears: the q/k/v, o, gate/up and down projections.
+            heads: the parameters of the attention.
         """
-        self._tensors = (norms, linears)  # native code has their addresses
+        self._tensors = (norms, linears)  # keeps the referenced weights alive
         self._struct = _Layer(
             norms=(_Norm * 2)(*map(_norm, norms)),
             linears=(_Linear * 4)(*map(_linear, linears)),
@@ -68,7 +71,7 @@ class NativeLayer:
 
 
 class LayerStep(ctypes.Structure):
-    """Step of layer.cpp."""
+    """ctypes mirror of `Step` in layer.cpp."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("x", "y", "cosine", "sine", "slots", "keys", "values")),
@@ -79,7 +82,7 @@ class LayerStep(ctypes.Structure):
 
 
 class _Norm(ctypes.Structure):
-    """Norm of layer.cpp."""
+    """ctypes mirror of `Norm` in layer.cpp."""
 
     _fields_ = [
         ("weight", c_void_p), ("epsilon", c_float), ("offset", c_float), ("round_first", c_int64)
@@ -87,7 +90,7 @@ class _Norm(ctypes.Structure):
 
 
 class _Linear(ctypes.Structure):
-    """Linear of layer.cpp."""
+    """ctypes mirror of `Linear` in layer.cpp."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("packed", "bias")),
@@ -96,7 +99,7 @@ class _Linear(ctypes.Structure):
 
 
 class _Layer(ctypes.Structure):
-    """Layer of layer.cpp."""
+    """ctypes mirror of `Layer` in layer.cpp."""
 
     _fields_ = [
         ("norms", _Norm * 2),

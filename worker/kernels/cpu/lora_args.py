@@ -1,14 +1,15 @@
-"""How native code is told of LoRA terms."""
+"""ctypes mirror of lora.h."""
 
 import ctypes
 from ctypes import c_int64, c_void_p
+from dataclasses import dataclass
 from typing import Any
 
-from worker.kernels.interface import LoRAPlan, LoRASite, LoRASites
+from worker.kernels.interface import LoRAPlan, LoRASite, LoRASites, Prepared
 
 
 class Site(ctypes.Structure):
-    """Site of lora.h."""
+    """ctypes mirror of `Site` in lora.h."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("a", "b")),
@@ -18,13 +19,13 @@ class Site(ctypes.Structure):
 
 
 class Pages(ctypes.Structure):
-    """Pages of lora.h."""
+    """ctypes mirror of `Pages` in lora.h."""
 
     _fields_ = [*((name, c_void_p) for name in ("starts", "pages")), ("row_length", c_int64)]
 
 
 class Plan(ctypes.Structure):
-    """Plan of lora.h."""
+    """ctypes mirror of `Plan` in lora.h."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("token_starts", "tokens", "groups")),
@@ -33,7 +34,7 @@ class Plan(ctypes.Structure):
 
 
 class LoRAArgs(ctypes.Structure):
-    """LoRAArgs of lora.h."""
+    """ctypes mirror of `LoRAArgs` in lora.h."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("sites", "plan", "x", "y")),
@@ -41,21 +42,37 @@ class LoRAArgs(ctypes.Structure):
     ]
 
 
-def lora_args(sites: LoRASites) -> tuple[LoRAArgs, int, Any]:
-    """What all batches share, its address, and what is to be kept for as long.
+@dataclass(frozen=True, slots=True)
+class NativeSites(Prepared):
+    """LoRA arguments of sibling linears. Only the fields that all batches share are set."""
 
-    `sites` keeps the weights alive.
-    """
+    args: LoRAArgs
+    address: int
+    """Address of `args`."""
+    sites: Any
+    """Array of `Site` that `args` refers to."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativePlan(Prepared):
+    """C struct of a plan."""
+
+    plan: Plan
+    address: int
+    """Address of `plan`."""
+    pages: Any
+    """Array of `Pages` that `plan` refers to."""
+
+
+def prepare_sites(sites: LoRASites) -> NativeSites:
+    """Return the arguments of `sites`, whose weights must outlive them."""
     array = (Site * len(sites.sites))(*map(_lora_site, sites.sites))
     args = LoRAArgs(sites=ctypes.addressof(array), num_sites=len(sites.sites))
-    return args, ctypes.addressof(args), array
+    return NativeSites(args, ctypes.addressof(args), array)
 
 
-def lora_plan(plan: LoRAPlan) -> tuple[Plan, int, Any]:
-    """Whose terms a batch wants, its address, and what is to be kept for as long.
-
-    `plan` keeps its tensors alive.
-    """
+def prepare_plan(plan: LoRAPlan) -> NativePlan:
+    """Return the C struct of `plan`, whose tensors must outlive it."""
     array = (Pages * len(plan.pages))(
         *(
             Pages(of_group.starts.data_ptr(), of_group.pages.data_ptr(), of_group.pages.shape[1])
@@ -68,7 +85,7 @@ def lora_plan(plan: LoRAPlan) -> tuple[Plan, int, Any]:
         groups=ctypes.addressof(array),
         num_adapters=len(plan.token_starts) - 1,
     )
-    return struct, ctypes.addressof(struct), array
+    return NativePlan(struct, ctypes.addressof(struct), array)
 
 
 def _lora_site(site: LoRASite) -> Site:

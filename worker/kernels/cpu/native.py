@@ -1,4 +1,4 @@
-"""The native kernels for CPUs: C++ with OpenMP, called through ctypes with tensors' addresses."""
+"""The native kernels for CPUs: C++ with OpenMP, called through ctypes with tensor addresses."""
 
 import ctypes
 import os
@@ -11,29 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.kernels.cpu.attention_args import AttentionArgs, attention_args
+from worker.kernels.cpu.attention_args import AttentionArgs, NativeBatch, prepare_batch
 from worker.kernels.cpu.build import load_library
 from worker.kernels.cpu.layer import LayerStep, NativeLayer
-from worker.kernels.cpu.lora_args import LoRAArgs, lora_args, lora_plan
+from worker.kernels.cpu.lora_args import (
+    NativePlan,
+    NativeSites,
+    prepare_plan,
+    prepare_sites,
+)
 from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
-"""PAGE_ROWS of lora_task.h."""
-_SPREAD = 2
-"""Threads that are kept on cores of their own."""
+"""Equals PAGE_ROWS of lora/task.h."""
+_NUM_PINNED_THREADS = 2
+"""Number of OpenMP threads for which `spread_threads` has an effect."""
 
 
 class NativeKernels:
-    """Kernels of one dtype on the CPU. All tensors are on the CPU and of that dtype."""
+    """Kernels for one dtype on the CPU. Tensor arguments must have that dtype and be on the CPU."""
 
     name = "native"
 
     def __init__(self, dtype: torch.dtype, cache_folder: Path) -> None:
-        """Compile them, or load what was compiled before into `cache_folder`.
+        """Load the kernels from `cache_folder`, compiling them first if necessary.
 
         Raises:
-            NotCompiled: that isn't possible here.
+            NotCompiled: the kernels cannot be compiled on this machine.
         """
         self._dtype = dtype
         library = load_library(cache_folder)
@@ -70,25 +75,25 @@ class NativeKernels:
 
     @staticmethod
     def supports(device: torch.device, dtype: torch.dtype) -> bool:
-        """Whether there are kernels for tensors like these."""
+        """Return whether native kernels exist for tensors of `dtype` on `device`."""
         return device.type == "cpu" and dtype in _SUFFIX
 
     def spread_threads(self) -> None:
-        """Keep the calling thread's two OpenMP threads on a core each, if there are two cores.
+        """Pin the calling thread's two OpenMP threads to one core each, if there are two cores.
 
-        Threads that it starts later stay on its core: of a larger team OpenMP ends some whenever
-        an operation takes fewer, and starts others, which would all be there. Where nothing has
-        changed since the last call it takes some microseconds.
+        Larger teams are not pinned. OpenMP ends some of their threads when an operation uses fewer,
+        and threads that it starts later inherit the affinity of the calling thread, so that all of
+        them would run on its core. A call that changes nothing takes a few microseconds.
         """
-        if len(self._cores) == _SPREAD:
-            self._spread_threads(self._cores, _SPREAD)
+        if len(self._cores) == _NUM_PINNED_THREADS:
+            self._spread_threads(self._cores, _NUM_PINNED_THREADS)
 
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
-        """As the interface says."""
+        """Write keys and values to their slots; see `Kernels.store_kv`."""
         for rows, cache in ((key, key_cache), (value, value_cache)):
-            rows = _with_whole_rows(rows)
+            rows = _with_contiguous_tokens(rows)
             width = rows.shape[1] * rows.shape[2]
             self._store_rows(
                 rows.data_ptr(),
@@ -110,8 +115,8 @@ class NativeKernels:
         sliding_window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        """As the interface says."""
-        query = _with_whole_rows(query)
+        """Compute causal attention; see `Kernels.paged_attention`."""
+        query = _with_contiguous_tokens(query)
         num_tokens, num_heads, key_dim = query.shape
         value_dim = value_cache.shape[3]
         out = query.new_empty(num_tokens, num_heads, value_dim)
@@ -126,12 +131,16 @@ class NativeKernels:
         return out
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """As the interface says; each row of `y` is contiguous."""
+        """Add LoRA terms to `y` in place; see `Kernels.add_lora_`.
+
+        Each row of `y` must be contiguous.
+        """
         x = _rows(x)
-        struct, address = self._lora(sites, plan)
+        prepared = self._lora(sites, plan)
+        struct = prepared.args
         struct.x, struct.y = x.data_ptr(), y.data_ptr()
         struct.in_features, struct.x_stride, struct.y_stride = x.shape[1], x.stride(0), y.stride(0)
-        self._add_lora(address)
+        self._add_lora(prepared.address)
 
     def decoder_layer(
         self,
@@ -142,20 +151,23 @@ class NativeKernels:
         batch: AttentionBatch,
         lora: Sequence[tuple[LoRASites, LoRAPlan] | None],
     ) -> Tensor:
-        """All of `layer` in one call: `x` `[T, hidden]` to a new tensor like it.
+        """Compute a decoder layer in one call.
 
         Args:
-            layer: of the kernels' dtype.
-            x: contiguous.
+            layer: the layer's parameters, in the kernels' dtype.
+            x: `[T, hidden]`, contiguous.
             rotation: cosines and sines of the tokens' positions, `[T, head_dim]` each.
-            cache: the layer's keys and values.
-            batch: where the tokens' keys and values are.
-            lora: the terms of its q/k/v, o, gate/up and down projections.
+            cache: the layer's key cache and value cache.
+            batch: the places of the tokens' keys and values.
+            lora: the LoRA terms of the q/k/v, o, gate/up and down projections.
+
+        Returns:
+            A new tensor of the shape of `x`.
         """
         y = torch.empty_like(x)
         attention = self._attention_of(batch)
         attention.block_size = cache[0].shape[1]
-        terms = [None if pair is None else self._lora(*pair)[1] for pair in lora]
+        terms = [None if pair is None else self._lora(*pair).address for pair in lora]
         step = LayerStep(
             x=x.data_ptr(),
             y=y.data_ptr(),
@@ -172,37 +184,47 @@ class NativeKernels:
         return y
 
     def _attention_of(self, batch: AttentionBatch) -> AttentionArgs:
-        args: AttentionArgs | None = batch.prepared.get(self.name)
-        if args is None:
-            args = batch.prepared[self.name] = attention_args(batch)
-        return args
+        prepared = batch.prepared
+        if not isinstance(prepared, NativeBatch):
+            prepared = batch.prepared = prepare_batch(batch)
+        return prepared.args
 
-    def _lora(self, sites: LoRASites, plan: LoRAPlan) -> tuple[LoRAArgs, int]:
-        """The arguments of `sites` for a batch, and their address."""
+    def _lora(self, sites: LoRASites, plan: LoRAPlan) -> NativeSites:
+        """Return the arguments of `sites`, with the plan of this batch."""
         assert plan.page_rows == _PAGE_ROWS
-        args = sites.prepared.get(self.name)
-        if args is None:
-            args = sites.prepared[self.name] = lora_args(sites)
-        prepared = plan.prepared.get(self.name)
-        if prepared is None:
-            prepared = plan.prepared[self.name] = lora_plan(plan)
-        args[0].plan = prepared[1]
-        return args[0], args[1]
+        prepared = sites.prepared
+        if not isinstance(prepared, NativeSites):
+            prepared = sites.prepared = prepare_sites(sites)
+        prepared_plan = plan.prepared
+        if not isinstance(prepared_plan, NativePlan):
+            prepared_plan = plan.prepared = prepare_plan(plan)
+        prepared.args.plan = prepared_plan.address
+        return prepared
 
     def can_pack(self, weight: Tensor) -> bool:
-        """Whether `pack` and `linear` serve this weight."""
+        """Return whether `pack` and `linear` support this weight on this CPU."""
         is_even = weight.dtype is not torch.bfloat16 or weight.shape[1] % 2 == 0
         return self._can_multiply and weight.dtype is self._dtype and is_even
 
     def pack(self, weight: Tensor) -> Tensor:
-        """A weight `[out, in]` in the layout that `linear` reads."""
+        """Return a weight `[out, in]` in the layout that `linear` reads."""
         weight = weight.contiguous()
         packed = torch.empty(self._linear_packed_size(*weight.shape), dtype=weight.dtype)
         self._linear_pack(weight.data_ptr(), packed.data_ptr(), *weight.shape)
         return packed
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
-        """`x` `[..., in]` times a packed weight, plus a bias: `[..., out_features]`."""
+        """Compute `x w^T + bias`.
+
+        Args:
+            x: `[..., in]`.
+            packed: the weight, packed by `pack`.
+            bias: `[out_features]`.
+            out_features: rows of the weight.
+
+        Returns:
+            `[..., out_features]`.
+        """
         rows = _rows(x)
         y = x.new_empty(*x.shape[:-1], out_features)
         self._linear(
@@ -221,9 +243,12 @@ class NativeKernels:
     def rms_norm(
         self, x: Tensor, weight: Tensor, epsilon: float, *, offset: float, round_first: bool
     ) -> Tensor:
-        """`x / rms(x) * (offset + weight)` over the last dimension of `x`, as a new tensor.
+        """Compute `x / rms(x) * (offset + weight)` over the last dimension of `x`.
 
-        `round_first` rounds to the dtype before the weight is applied.
+        With `round_first`, `x / rms(x)` is rounded to the dtype before the weight is applied.
+
+        Returns:
+            A new contiguous tensor of the shape of `x`.
         """
         rows = _rows(x)
         out = torch.empty(x.shape, dtype=x.dtype)
@@ -241,7 +266,7 @@ class NativeKernels:
         return out
 
     def silu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
-        """`silu(gate) * up` of two `[T, N]` with one row stride, as a new contiguous tensor."""
+        """Compute `silu(gate) * up`, two tensors `[T, N]` of equal strides, as a new tensor."""
         assert gate.stride() == up.stride()
         assert gate.stride(1) == 1
         out = torch.empty(gate.shape, dtype=gate.dtype)
@@ -258,12 +283,12 @@ class NativeKernels:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """`[..., dim]` as `[rows, dim]` in which each row is contiguous."""
+    """Return `x` `[..., dim]` as `[rows, dim]` with contiguous rows, copied only if necessary."""
     rows = x.reshape(-1, x.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
-def _with_whole_rows(rows: Tensor) -> Tensor:
-    """`[T, heads, dim]` in which each token's values are contiguous."""
-    is_whole = rows.stride(2) == 1 and rows.stride(1) == rows.shape[2]
-    return rows if is_whole else rows.contiguous()
+def _with_contiguous_tokens(rows: Tensor) -> Tensor:
+    """Return `rows` `[T, heads, dim]` with each token contiguous, copied only if necessary."""
+    is_contiguous = rows.stride(2) == 1 and rows.stride(1) == rows.shape[2]
+    return rows if is_contiguous else rows.contiguous()

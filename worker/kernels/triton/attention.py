@@ -1,4 +1,4 @@
-"""Launches the attention kernels."""
+"""Launches the attention kernels of `device/attention.py`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,47 +7,51 @@ import torch
 import triton
 from torch import Tensor
 
-from worker.kernels.interface import AttentionBatch
+from worker.kernels.interface import AttentionBatch, Prepared
 from worker.kernels.triton.device.attention import attention_kernel, merge_spans_kernel
 
 SPAN = 256
 """Tokens of context that one program reads for a decoding sequence."""
 BLOCK_SPANS = 16
+"""Spans that a program of `merge_spans_kernel` merges at once."""
 MIN_BLOCK = 16
-"""The least side of a block that a matrix unit takes."""
+"""The smallest side of a block that a matrix unit supports."""
 
 
 @dataclass(slots=True)
-class Prepared:
-    """What the layers of a step share."""
+class TritonBatch(Prepared):
+    """Data that the layers of a step share."""
 
     blocks: dict[int, Tensor] = field(default_factory=dict)
-    """By queries in a block: `[I, 2]` int32, its sequence and its first query there."""
+    """Results of `query_blocks`, by the number of queries in a block."""
     spans: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
-    """Memory for outputs, maxima and sums of spans, by heads, spans and value dimension."""
+    """Memory for outputs, maxima and sums of spans, by (heads, spans, value dimension)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSizes:
-    """What a program holds at once, within the registers and shared memory of common GPUs."""
+    """Limits on a program's block sizes, set by registers and shared memory of common GPUs."""
 
     max_rows: int
+    """Query rows of a program."""
     max_keys: int
+    """Keys that a program reads at once."""
     row_elements: int
-    """Of all rows together: longer heads come in fewer rows."""
+    """Elements of all rows together, so that wider heads get fewer rows."""
     key_elements: int
+    """Elements of all keys together, so that wider heads get fewer keys."""
 
     def rows(self, group: int, width: int, *, is_decode: bool) -> int:
-        """Rows of a program, a power of two that holds at least one query's heads."""
+        """Return a program's rows: a power of two, enough for the `group` heads of one query."""
         wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
         return max(wanted, _padded(group))
 
     def keys(self, width: int) -> int:
-        """Keys that a program takes at once, a power of two."""
+        """Return the number of keys that a program reads at once, a power of two."""
         return max(MIN_BLOCK, min(self.max_keys, self.key_elements // width))
 
     def num_warps(self, rows: int, width: int) -> int:
-        """Warps that have the registers for so many rows."""
+        """Return the number of warps whose registers can hold `rows` rows."""
         return 4 if rows * width <= self.row_elements // 2 else 8
 
 
@@ -57,23 +61,27 @@ SINGLE = BlockSizes(max_rows=32, max_keys=32, row_elements=1 << 12, key_elements
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Attention of one layer; the query's last dimension and the caches are contiguous."""
+    """Attention of one layer; see `Kernels.paged_attention` for the fields.
+
+    The caches and the query's last dimension must be contiguous.
+    """
 
     query: Tensor
     key_cache: Tensor
     value_cache: Tensor
     batch: AttentionBatch
-    prepared: Prepared
+    prepared: TritonBatch
     scaling: float
     sliding_window: int | None
     softcap: float | None
 
     def __call__(self) -> Tensor:
-        """What the interface's `paged_attention` returns."""
+        """Return the attention output, `[T, num_heads, value_dim]`."""
         num_tokens, num_heads, _ = self.query.shape
         num_sequences = len(self.batch.context_lens)
         out = self.query.new_empty(num_tokens, num_heads, self._value_dim)
-        # Told without asking the device: one token each, all tokens to one, or some of both.
+        # Sequence lengths are on the device, and reading them would wait for it. These counts show
+        # whether the batch may have prefills or decodes. A launch without any only costs time.
         if num_tokens > num_sequences:
             self._prefill(out)
         if num_tokens == 1 or num_sequences > 1:
@@ -86,7 +94,7 @@ class Attention:
 
     @property
     def _group(self) -> int:
-        """Query heads of a key head."""
+        """Query heads per key head."""
         return self.query.shape[1] // self.key_cache.shape[2]
 
     def _prefill(self, out: Tensor) -> None:
@@ -96,7 +104,7 @@ class Attention:
         if blocks is None:
             blocks = self.prepared.blocks[num_queries] = query_blocks(self.batch, num_queries)
         grid = (len(blocks), self.key_cache.shape[2], 1)
-        # There are no spans, and what stands in their place is never written to.
+        # Without spans, the kernel ignores the span arguments.
         self._launch(grid, out, (out, out, out), blocks, HAS_SPANS=False, **constants)
 
     def _decode(self, out: Tensor) -> None:
@@ -156,7 +164,7 @@ class Attention:
         )
 
     def _constants(self, *, is_decode: bool) -> dict[str, Any]:
-        """What the kernel is compiled for."""
+        """Return the compile-time constants of `attention_kernel`."""
         key_dim, group = self.query.shape[2], self._group
         sizes = SINGLE if self.query.dtype == torch.float32 else HALF
         width = max(_padded(key_dim), _padded(self._value_dim))
@@ -192,11 +200,13 @@ class Attention:
 
 
 def query_blocks(batch: AttentionBatch, num_queries: int) -> Tensor:
-    """Blocks of up to `num_queries` queries of one sequence each, made without asking the device.
+    """Split queries into blocks of up to `num_queries` queries of one sequence.
+
+    This does not wait for the device.
 
     Returns:
-        `[I, 2]` int32: the sequence, and the block's first query there. A sequence gets at most
-        one block more than it fills; that one begins behind its last query.
+        `[I, 2]` int32: each block's sequence, and its first query in that sequence. A sequence gets
+        at most one block too many, which starts after its last query.
     """
     num_sequences, device = len(batch.context_lens), batch.context_lens.device
     first = batch.query_starts[:-1] // num_queries
@@ -208,5 +218,5 @@ def query_blocks(batch: AttentionBatch, num_queries: int) -> Tensor:
 
 
 def _padded(dim: int) -> int:
-    """The next power of two that a matrix unit takes."""
+    """Return the smallest power of two that is at least `dim` and supported by matrix units."""
     return max(MIN_BLOCK, 1 << (dim - 1).bit_length())

@@ -1,4 +1,4 @@
-"""Tries the kernels on a device before they are relied on, which also compiles most of them."""
+"""Checks the Triton kernels against torch on a device; this also compiles most of them."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,32 +20,32 @@ from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton.kernels import TritonKernels
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Deviation from torch's result, relative to its largest value."""
+"""Largest allowed deviation from torch's result, relative to the result's largest value."""
 
 _BLOCK_SIZE = 16
 _SEQUENCES = ((1, 1), (300, 1), (40, 40), (90, 5))
-"""(tokens in the context, how many of the last ones are queries): each way through attention."""
+"""(context tokens, query tokens at its end); covers each code path of attention."""
 _WINDOW = 70
 _PAGE_ROWS = 8
 _LORA_SIZES = ((3, 64), (3, 2048), (80, 64), (80, 2048))
-"""(tokens, input features): each way through the LoRA term."""
+"""(tokens, input features); covers each code path of the LoRA term."""
 
 
 class NotUsable(Exception):
-    """The kernels don't run here, or compute something else than torch; the message says why."""
+    """The kernels fail on the device or differ from torch; the message gives the reason."""
 
 
 def usable_kernels(device: torch.device, dtype: torch.dtype) -> TritonKernels:
-    """The kernels, compared with torch's on a few random numbers.
+    """Return the kernels after a check against torch on random inputs.
 
     Raises:
-        NotUsable: they can't be compiled or launched here, or a result differs by more than
-            rounding.
+        NotUsable: the kernels cannot be compiled or launched on `device`, or a result deviates from
+            torch's by more than TOLERANCE.
     """
     kernels = TritonKernels()
     try:
         check_kernels(kernels, device, dtype)
-    except Exception as error:  # Triton and the compilers that it runs raise anything
+    except Exception as error:  # Triton and its compilers raise exceptions of any type
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise NotUsable(reason[0]) from error
     return kernels
@@ -53,10 +53,10 @@ def usable_kernels(device: torch.device, dtype: torch.dtype) -> TritonKernels:
 
 @torch.inference_mode()
 def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
-    """Compare each of them with torch's.
+    """Compare each kernel with torch on random inputs.
 
     Raises:
-        NotUsable: a result differs by more than rounding.
+        NotUsable: a result deviates from torch's by more than TOLERANCE.
     """
     trials = {f"attention, window {w}": partial(_attention, w) for w in (None, _WINDOW)}
     trials |= {f"LoRA, {t} x {n}": partial(_lora, t, n) for t, n in _LORA_SIZES}
@@ -69,7 +69,7 @@ def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) ->
 
 
 class _Random:
-    """The same numbers each time that it is made."""
+    """Generator of normally distributed tensors; every instance yields the same sequence."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
@@ -92,7 +92,7 @@ def _attention(window: int | None, kernels: Kernels, random: _Random) -> Tensor:
 
 
 def _attention_batch(device: torch.device) -> tuple[AttentionBatch, Tensor, int]:
-    """The batch of `_SEQUENCES`, the slots of all their tokens, and the blocks needed."""
+    """Return the batch of `_SEQUENCES`, the slots of all their tokens, and the number of blocks."""
     sizes = [-(-length // _BLOCK_SIZE) for length, _ in _SEQUENCES]
     firsts = [0, *accumulate(sizes)]
     tables = torch.zeros(len(sizes), max(sizes), dtype=torch.int32)
@@ -111,8 +111,8 @@ def _attention_batch(device: torch.device) -> tuple[AttentionBatch, Tensor, int]
 
 
 def _lora(num_tokens: int, num_in: int, kernels: Kernels, random: _Random) -> Tensor:
-    """Two adapters, of 2 and 4 pages; the last token is the base's."""
-    # The linear's pages are the second layer's.
+    """Add the terms of two adapters, of 2 and 4 pages; the last token is the base model's."""
+    # The linear uses the second row of pages.
     numbers = _int32([[0] * 6, [3, 1, 0, 2, 5, 4]], random.device)
     pages = LoRAPages(_int32([0, 2, 6], random.device), numbers)
     plan = LoRAPlan(

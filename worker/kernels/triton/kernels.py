@@ -1,4 +1,4 @@
-"""The kernels for GPUs, in Triton. Under TRITON_INTERPRET=1 they run on the CPU, for tests."""
+"""The kernels for GPUs, in Triton. With TRITON_INTERPRET=1 they run on the CPU, for tests."""
 
 from contextlib import AbstractContextManager
 
@@ -7,17 +7,18 @@ import triton
 from torch import Tensor
 
 from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
-from worker.kernels.triton.attention import Attention, Prepared
+from worker.kernels.triton.attention import Attention, TritonBatch
 from worker.kernels.triton.device.kv_store import store_kernel
 from worker.kernels.triton.lora import add_lora_
 
 STORE_COLUMNS = 1024
+"""Elements of a token's key or value that one program of `store_kernel` copies."""
 
 
 class TritonKernels:
-    """Kernels of one GPU for float32, float16 and bfloat16.
+    """Kernels for float32, float16 and bfloat16 on GPUs.
 
-    Every tensor of a call is on one device, which needn't be torch's current one.
+    All tensors of a call must be on one device, which need not be torch's current device.
     """
 
     name = "triton"
@@ -25,7 +26,7 @@ class TritonKernels:
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
-        """As the interface says."""
+        """Write keys and values to their slots; see `Kernels.store_kv`."""
         key, value = _with_dense_rows(key), _with_dense_rows(value)
         num_tokens, num_heads, key_dim = key.shape
         value_dim = value.shape[2]
@@ -63,12 +64,12 @@ class TritonKernels:
         sliding_window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        """As the interface says."""
+        """Compute causal attention; see `Kernels.paged_attention`."""
         assert key_cache.is_contiguous()
         assert value_cache.is_contiguous()
-        prepared = batch.prepared.get(self.name)
-        if prepared is None:
-            prepared = batch.prepared[self.name] = Prepared()
+        prepared = batch.prepared
+        if not isinstance(prepared, TritonBatch):
+            prepared = batch.prepared = TritonBatch()
         attention = Attention(
             query=_with_dense_rows(query),
             key_cache=key_cache,
@@ -83,18 +84,21 @@ class TritonKernels:
             return attention()
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """As the interface says; each row of `y` is contiguous."""
+        """Add LoRA terms to `y` in place; see `Kernels.add_lora_`.
+
+        Each row of `y` must be contiguous.
+        """
         assert y.stride(1) == 1
         with _on_device_of(x):
-            add_lora_(self.name, y, _with_dense_rows(x), sites, plan)
+            add_lora_(y, _with_dense_rows(x), sites, plan)
 
 
 def _on_device_of(x: Tensor) -> AbstractContextManager[None]:
-    """Launch inside on the tensor's GPU: Triton takes torch's current one."""
+    """Make the GPU of `x` torch's current one, on which Triton launches kernels."""
     context: AbstractContextManager[None] = torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
     return context
 
 
 def _with_dense_rows(x: Tensor) -> Tensor:
-    """`[..., dim]` in which the last dimension is contiguous."""
+    """Return `x` with a contiguous last dimension, copied only if necessary."""
     return x if x.stride(-1) == 1 else x.contiguous()

@@ -1,4 +1,4 @@
-"""Launches the LoRA kernels."""
+"""Launches the LoRA kernels of `device/lora.py`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,24 +9,26 @@ import torch
 import triton
 from torch import Tensor
 
-from worker.kernels.interface import LoRAPlan, LoRASites
+from worker.kernels.interface import LoRAPlan, LoRASites, Prepared
 from worker.kernels.triton.device.lora import expand_kernel, shrink_kernel
 from worker.kernels.triton.sites import SiteTable, site_table
 
 BLOCK_ROWS = 32
+"""Adapter rows that a program computes at once."""
 DECODE_TOKENS = 16
-"""Tokens of a tile where no adapter has more: the least that a matrix unit takes."""
+"""Tokens of a tile if no adapter has more: the smallest side that a matrix unit supports."""
 PREFILL_TOKENS = 64
+"""Tokens of a tile if an adapter has more than DECODE_TOKENS."""
 NUM_SPLITS = 8
-"""Of the inputs in shrink: a few tokens of long rows would keep few programs busy."""
+"""Programs that share the inputs of one shrink. Without it, few tokens occupy few programs."""
 MIN_SPLIT_FEATURES = 1024
-"""Inputs that are split; shorter ones are read in a few steps."""
+"""Inputs are split only if there are more features than this."""
 MAX_SPLIT_TOKENS = 1024
-"""Tokens of a plan up to which inputs are split: more keep everything busy without."""
+"""Inputs are split only if the plan has at most this many tokens; more fill the GPU anyway."""
 
 
 class _Tile(NamedTuple):
-    """Tokens of one adapter at one site; the fields of the device's TILE_ constants."""
+    """Tokens of one adapter at one site; fields match the TILE_ constants of `device/lora.py`."""
 
     site: int
     first_token: int
@@ -39,50 +41,53 @@ class _Tile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A plan's tiles at sibling sites."""
+    """A plan's I tiles at sibling sites, on the device."""
 
     tiles: Tensor
-    """`[I, 7]` int64."""
+    """`[I, 7]` int64, a `_Tile` in each row."""
     pages: Tensor
-    """int32: the pages of all sites' groups, one group behind the other, layers within it."""
+    """int32: the flattened `LoRAPages.pages` of all sites' groups, concatenated."""
     max_pages: int
+    """The largest number of pages of a tile."""
     split_size: int
-    """Partial sums of each split."""
+    """Number of partial sums of each split."""
 
 
 @dataclass(slots=True)
-class _PlanWork:
-    """What a plan's launches share."""
+class _PlanWork(Prepared):
+    """Data that all launches of a plan share."""
 
     token_starts: list[int]
+    """`LoRAPlan.token_starts` on the host."""
     page_starts: list[list[int]]
-    """By pool group."""
+    """`LoRAPages.starts` on the host, by pool group."""
     block_tokens: int
+    """Tokens of a tile."""
     works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
-    """By the pool groups of the sites; None where the plan's adapters target none of them."""
+    """Tiles by the pool groups of the sites; None if no adapter of the plan targets the groups."""
     partials: Tensor | None = None
-    """Memory for the largest of them; launches follow each other, so that one serves all."""
+    """Memory for partial sums. Launches run one after another, so that they can share it."""
 
 
-def add_lora_(name: str, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-    """As the interface says; each row of `x` and of `y` is contiguous.
+def add_lora_(y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+    """Add LoRA terms to `y` in place; see `Kernels.add_lora_`.
 
-    `name` is where the kernels keep what they prepare.
+    Each row of `x` and of `y` must be contiguous.
     """
     if not sites.sites:
         return
-    of_plan = plan.prepared.get(name)
-    if of_plan is None:
-        of_plan = plan.prepared[name] = _plan_work(plan)
+    of_plan = plan.prepared
+    if not isinstance(of_plan, _PlanWork):
+        of_plan = plan.prepared = _plan_work(plan)
     groups = tuple(site.group for site in sites.sites)
     if groups not in of_plan.works:
         of_plan.works[groups] = _work(of_plan, plan, groups)
     work = of_plan.works[groups]
     if work is None:
         return
-    of_sites = sites.prepared.get(name)
-    if of_sites is None:
-        of_sites = sites.prepared[name] = site_table(sites)
+    of_sites = sites.prepared
+    if not isinstance(of_sites, SiteTable):
+        of_sites = sites.prepared = site_table(sites)
     _launch(y, x, of_sites, plan, of_plan, work)
 
 
@@ -112,7 +117,7 @@ def _launch(
         num_stages=3,
         enable_fp_fusion=True,
     )
-    block_out = 64 if y.itemsize == 4 else 128  # within the registers
+    block_out = 64 if y.itemsize == 4 else 128  # limited by the number of registers
     expand_kernel[num_tiles, triton.cdiv(sites.max_out_features, block_out)](
         y,
         y.stride(0),
@@ -136,7 +141,7 @@ def _launch(
 
 def _plan_work(plan: LoRAPlan) -> _PlanWork:
     starts = [plan.token_starts, *(of_group.starts for of_group in plan.pages)]
-    # All in one copy from the device, once for a plan: each would wait for it.
+    # One copy from the device per plan, as each copy waits for the device.
     host = torch.stack(starts).tolist()
     most = max((stop - start for start, stop in pairwise(host[0])), default=0)
     block_tokens = DECODE_TOKENS if most <= DECODE_TOKENS else PREFILL_TOKENS
@@ -167,7 +172,7 @@ def _work(of_plan: _PlanWork, plan: LoRAPlan, groups: Sequence[int]) -> _Work | 
 
 
 def _tiles(of_plan: _PlanWork, page_starts: Sequence[int]) -> Iterator[_Tile]:
-    """The tiles of one site, as if there were no other."""
+    """Yield the tiles of one site, with `site` and `partials` still 0."""
     spans = zip(pairwise(of_plan.token_starts), pairwise(page_starts), strict=True)
     for (start, stop), (first_page, end_page) in spans:
         if first_page == end_page:

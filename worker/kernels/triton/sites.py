@@ -1,28 +1,30 @@
-"""The pool's storage as kernels see it; `device/pages.py` reads it."""
+"""Builds the table of sites that `device/pages.py` reads."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from worker.kernels.interface import LoRASites
+from worker.kernels.interface import LoRASites, Prepared
 
 ALIGNED_FEATURES = 16
+"""Alignment of a site's columns, in elements, that lets kernels access outputs in vectors."""
 
 
 @dataclass(frozen=True, slots=True)
-class SiteTable:
-    """Where the weights of sibling linears are, and what kernels must know of them at launch."""
+class SiteTable(Prepared):
+    """Addresses and sizes of the weights of S sibling linears, on the device."""
 
     table: Tensor
-    """`[S, 7]` int64: the device's SITE_ constants name the fields."""
+    """`[S, 7]` int64; the SITE_ constants of `device/pages.py` name the fields."""
     max_out_features: int
+    """The largest number of output features of a site."""
     is_aligned: bool
-    """Whether each site's columns are multiples of ALIGNED_FEATURES."""
+    """Whether each site's output features and offset are multiples of ALIGNED_FEATURES."""
 
 
 def site_table(sites: LoRASites) -> SiteTable:
-    """The table of at least one site."""
+    """Return the table of `sites`, which has at least one site."""
     rows = [
         [
             site.a.data_ptr(),
@@ -35,7 +37,7 @@ def site_table(sites: LoRASites) -> SiteTable:
         ]
         for site in sites.sites
     ]
-    # Whoever reads rows in vectors relies on it: on bytes of addresses, and elements of strides.
+    # Kernels read rows in vectors, which requires aligned addresses (bytes) and strides (elements).
     assert all(row[0] % 16 == row[1] % 16 == row[2] % 8 == row[3] % 8 == 0 for row in rows)
     columns = [column for site in sites.sites for column in (site.b.shape[2], site.offset)]
     return SiteTable(

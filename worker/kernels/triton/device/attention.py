@@ -1,8 +1,8 @@
 """Paged attention with an online softmax, as in Dao: FlashAttention-2 (arXiv 2307.08691).
 
-Sequences with one query token (decode) are computed in spans of the context, so that one long
-context keeps more than a few programs busy. Spans have a fixed length, so that a sequence's result
-doesn't depend on its batch-mates. Sequences with several (prefill) are computed in blocks of
+The context of a sequence with one query token (decode) is split into spans, so that a long context
+occupies many programs. Spans have a fixed length, so that a sequence's result doesn't depend on the
+other sequences of the batch. Sequences with several query tokens (prefill) are split into blocks of
 queries.
 """
 
@@ -16,7 +16,10 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def softcapped(scores, softcap):
-    """`softcap * tanh(scores / softcap)`, without overflow: by `exp(-2 |scores / softcap|)`."""
+    """Return `softcap * tanh(scores / softcap)`.
+
+    It is computed from `exp(-2 |scores / softcap|)`, which cannot overflow.
+    """
     decay = tl.exp(-2.0 * tl.abs(scores) / softcap)
     bounded = softcap * (1.0 - decay) / (1.0 + decay)
     return tl.where(scores < 0.0, -bounded, bounded)
@@ -31,7 +34,10 @@ def positions_seen(
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """The positions `[begin, end)` that queries from `first_position` up to `end` see in a span."""
+    """Return the positions `[begin, end)` of a span that the queries attend to.
+
+    The queries are at positions `first_position` to `end - 1`.
+    """
     begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
     if HAS_SPANS:
         begin = tl.maximum(begin, span * SPAN)
@@ -73,10 +79,11 @@ def attention_kernel(
     BLOCK_KEY_DIM: tl.constexpr,
     BLOCK_VALUE_DIM: tl.constexpr,
 ):
-    """`softmax(softcap(q k^T * scaling) + mask) v` of a block of queries and one key head.
+    """`softmax(softcap(q k^T * scaling) + mask) v` for a block of queries and one key head.
 
-    Rows of a program are its queries times the GROUP of query heads that share the key head.
-    Grid: sequences or blocks of queries, key heads, spans.
+    A program has a row for each of its queries and each of the GROUP query heads that share the key
+    head. With HAS_SPANS, it stores the sums of its span for `merge_spans_kernel` instead of `out`.
+    Grid: sequences (decode) or blocks of queries (prefill), key heads, spans.
     """
     QUERIES: tl.constexpr = 1 if IS_DECODE else BLOCK_ROWS // GROUP
     sequence = tl.program_id(0) if IS_DECODE else tl.load(blocks + 2 * tl.program_id(0))
@@ -136,7 +143,7 @@ def attention_kernel(
         scores = tl.where(is_visible, scores * LOG2_E, float("-inf"))
 
         new_maxima = tl.maximum(maxima, tl.max(scores, 1))
-        # A row that has seen nothing yet has no maximum, and -inf - -inf is NaN.
+        # The maximum of a row that has seen no key yet is -inf, and -inf - -inf would be NaN.
         shift = tl.where(new_maxima == float("-inf"), 0.0, new_maxima)
         weights = tl.exp2(scores - shift[:, None])
         decay_of_old = tl.exp2(maxima - shift)
@@ -182,7 +189,11 @@ def merge_spans_kernel(
     BLOCK_SPANS: tl.constexpr,
     BLOCK_VALUE_DIM: tl.constexpr,
 ):
-    """Puts together what the spans of each decoding sequence gave. Grid: sequences, heads."""
+    """Merge the sums of each decoding sequence's spans and write the output.
+
+    With `w_s = exp2(maxima_s - max(maxima))`, `out = sum_s outs_s w_s / sum_s sums_s w_s`.
+    Grid: sequences, heads.
+    """
     sequence = tl.program_id(0)
     start = tl.load(query_starts + sequence)
     if tl.load(query_starts + sequence + 1) - start != 1:

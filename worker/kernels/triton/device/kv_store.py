@@ -1,4 +1,4 @@
-"""Writes a step's keys and values into their slots of the cache."""
+"""Writes a step's keys and values to their slots of the cache."""
 
 import triton
 import triton.language as tl
@@ -20,7 +20,10 @@ def store_kernel(
     VALUE_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`key_cache[slots[t]] = key[t]`, and the same for values. Grid: tokens, blocks of a row."""
+    """`key_cache[slots[t]] = key[t]` and `value_cache[slots[t]] = value[t]`.
+
+    Grid: tokens, blocks of BLOCK columns.
+    """
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + token)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -1,8 +1,8 @@
-"""The LoRA term in two launches: shrink to each adapter's own rank, expand into the output.
+"""The LoRA term in two kernels: shrink to each adapter's rank, then expand into the output.
 
-A program takes a tile of tokens that share an adapter, as in Chen et al.: Punica: Multi-Tenant
-LoRA Serving (arXiv 2310.18547), and walks that adapter's pages, so that no rank is padded to
-another adapter's.
+Each program computes a tile of tokens that share an adapter, as in Chen et al., Punica:
+Multi-Tenant LoRA Serving (arXiv 2310.18547). It iterates over that adapter's pages, so ranks are
+not padded to the largest rank of the batch.
 """
 
 import triton
@@ -49,8 +49,8 @@ def shrink_kernel(
 ):
     """`partials[s, t, r] = sum_{i in split s} x[t, i] * a[r, i]` in float32.
 
-    Grid: tiles, blocks of rows, splits of the inputs. A tile's partials are `[tokens, rows]` at
-    its place in each split.
+    Grid: tiles, blocks of rows, splits of the inputs. Within each split, a tile's partial sums are
+    `[tokens, rows]` from the tile's TILE_PARTIALS on.
     """
     tile = tiles + tl.program_id(0) * TILE_FIELDS
     row = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -123,10 +123,10 @@ def expand_kernel(
     BLOCK_OUT: tl.constexpr,
     IS_ALIGNED: tl.constexpr,
 ):
-    """`y[t, o] += sum_r b[r, o] * round(sum_s partials[s, t, r])`, sums in float32.
+    """`y[t, offset + o] += sum_r b[r, o] * round(sum_s partials[s, t, r])`, with sums in float32.
 
     Grid: tiles, blocks of output columns. No two programs write the same element. IS_ALIGNED
-    says that all sites' columns are multiples of 16, as in every common model.
+    promises that all sites' output features and offsets are multiples of 16, as in common models.
     """
     tile = tiles + tl.program_id(0) * TILE_FIELDS
     site = tl.load(tile + TILE_SITE)

@@ -1,6 +1,6 @@
-"""How kernels find an adapter's rows in the pool: all that they know of its storage.
+"""Computes the addresses of an adapter's rows in the pool.
 
-`site_table` of `../sites.py` fills the other side of it.
+`site_table` of `../sites.py` builds the table that is read here.
 """
 
 import triton
@@ -31,26 +31,26 @@ def row_pointers(
     is_row,
     PAGE_ROWS: tl.constexpr,
 ):
-    """Where rows of an adapter begin in a site's `a` or `b`.
+    """Return `[R]` pointers to the starts of an adapter's rows in a site's `a` or `b`.
 
     Args:
         sites: the site table, `[S, SITE_FIELDS]` int64.
-        site: the row in it.
+        site: the site's row in the table.
         ADDRESS: SITE_A or SITE_B.
         STRIDE: SITE_A_STRIDE or SITE_B_STRIDE.
         like: a pointer to elements of the storage's dtype.
         width: elements of a row.
-        pages: where pages start, by group, layer and adapter.
-        first_page: the adapter's first in `pages`, of its group's first layer.
-        pages_of_layer: how many the group has of each layer.
-        rows: `[R]`, counted within the adapter.
-        is_row: `[R]`, whether the adapter has it; the pointers of others are never to be read.
+        pages: indices of pages, ordered by group, layer and adapter.
+        first_page: index in `pages` of the adapter's first page in the first layer of its group.
+        pages_of_layer: number of pages of all adapters in one layer of the group.
+        rows: `[R]`, row numbers within the adapter.
+        is_row: `[R]`, whether the adapter has the row; pointers to other rows must not be read.
         PAGE_ROWS: rows of a page.
     """
     place = sites + site * SITE_FIELDS
     storage = tl.load(place + ADDRESS).to(tl.pointer_type(like.dtype.element_ty))
-    storage = tl.multiple_of(storage, 16)  # bytes, so that rows are read in vectors
+    storage = tl.multiple_of(storage, 16)  # bytes; lets the compiler read rows in vectors
     first_page += tl.load(place + SITE_LAYER) * pages_of_layer
     page = tl.load(pages + first_page + rows // PAGE_ROWS, mask=is_row, other=0)
-    page = tl.multiple_of(page.to(tl.int64) * tl.load(place + STRIDE), 8)  # elements, for the same
+    page = tl.multiple_of(page.to(tl.int64) * tl.load(place + STRIDE), 8)  # elements
     return storage + page + rows % PAGE_ROWS * width

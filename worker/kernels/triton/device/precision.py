@@ -1,7 +1,9 @@
-"""How products of float32 are computed; those of 16-bit numbers are exact in any case."""
+"""Precision of float32 products. Products of 16-bit numbers are exact in float32."""
 
 import triton.language as tl
 
 FLOAT32 = tl.constexpr("tf32x3")
-"""Three products of TF32 parts, about as exact as float32's own, which wouldn't use matrix units
-and would need more registers than there are."""
+"""Three TF32 products, about as precise as float32.
+
+Plain float32 products don't use matrix units and need more registers than a program has.
+"""

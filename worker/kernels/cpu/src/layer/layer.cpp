@@ -1,18 +1,20 @@
-// A decoder layer with norms in front of attention and MLP, as Llama's, in one call:
+// A decoder layer in one call, for layers with a norm before attention and before the MLP, such as
+// Llama's:
 //
 //     h = x + o(attention(rope(qkv(norm(x)))))        y = h + down(silu(gate(norm(h))) * up(norm(h)))
 //
-// each linear with its LoRA terms. The steps are those of the other files, so that the result is the
-// same to the bit; what is saved are the calls.
+// Each linear includes its LoRA terms. The steps call the other files' functions, so the result has the
+// same bits as separate calls, without the overhead of calling from Python.
+// worker/kernels/cpu/layer.py mirrors the structs.
 
 #include <algorithm>
 #include <vector>
 
-#include "attention.h"
-#include "lora.h"
-#include "vec.h"
+#include "../attention/attention.h"
+#include "../lora/lora.h"
+#include "../simd/vec.h"
 
-// The other files' functions for tensors of T.
+// Exported functions of the other files for tensors of T.
 template <class T>
 struct Kernels;
 
@@ -51,7 +53,7 @@ struct Norm {
 template <class T>
 struct Linear {
     const T* packed;
-    const T* bias;  // null: none
+    const T* bias;  // null: no bias
     int64_t out_features;
     int64_t in_features;
 };
@@ -63,22 +65,22 @@ struct Layer {
     int64_t num_heads;
     int64_t num_kv_heads;
     int64_t head_dim;
-    int64_t window;  // 0: none
+    int64_t window;  // 0: no sliding window
     float scaling;
-    float softcap;  // 0: none
+    float softcap;  // 0: no softcap
 };
 
 template <class T>
 struct Step {
     const T* x;  // [tokens, hidden]
     T* y;        // [tokens, hidden]
-    const T* cosine;
-    const T* sine;
-    const int64_t* slots;
-    T* keys;
+    const T* cosine;       // [tokens, head_dim]
+    const T* sine;         // [tokens, head_dim]
+    const int64_t* slots;  // [tokens]
+    T* keys;               // cache of this layer
     T* values;
-    AttentionArgs* attention;  // with what all layers share
-    LoRAArgs* lora[4];         // of qkv, o, gate_up, down; null: none
+    AttentionArgs* attention;  // filled in with the fields that all layers share
+    LoRAArgs* lora[4];         // terms of qkv, o, gate_up, down; null: no terms
     int64_t num_tokens;
 };
 
@@ -118,7 +120,8 @@ void add(const T* x, const T* term, T* sum, int64_t size) {
     for (int64_t i = whole; i < size; i++) from_float(sum + i, to_float(x[i]) + to_float(term[i]));
 }
 
-// Attention of `qkv` [tokens, heads of all three, head_dim] to `out` [tokens, num_heads, head_dim].
+// Computes attention of `qkv` [tokens, num_heads + 2 * num_kv_heads, head_dim] to `out`
+// [tokens, num_heads, head_dim]. Rotates `qkv` in place and stores its keys and values in the cache.
 template <class T>
 void attend(const Layer<T>& layer, const Step<T>& step, T* qkv, T* out) {
     int64_t stride = layer.qkv.out_features, kv_width = layer.num_kv_heads * layer.head_dim;

@@ -1,23 +1,23 @@
-// What rows have summed over some keys.
+// Partial softmax sums of query rows over some keys.
 #pragma once
 
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "attention_task.h"
-#include "vec.h"
+#include "task.h"
+#include "../simd/vec.h"
 
 namespace {
 
-constexpr float NONE = -std::numeric_limits<float>::infinity();
+constexpr float NO_SCORE = -std::numeric_limits<float>::infinity();
 
-// Relative to e^highest of each row.
+// Sums over some keys of exp(score - highest) and of exp(score - highest) * value, for each row.
 struct Sums {
     int64_t rows = 0, width = 0;
-    float* out = nullptr;      // [rows, width]: values times weights
-    float* highest = nullptr;  // [rows]: score; NONE where no key was seen
-    float* total = nullptr;    // [rows]: weights
+    float* out = nullptr;      // [rows, width]: sum of weight * value
+    float* highest = nullptr;  // [rows]: highest score; NO_SCORE if the row has seen no key
+    float* total = nullptr;    // [rows]: sum of weights
 
     static int64_t size(int64_t rows, int64_t width) { return rows * (width + 2); }
 
@@ -27,11 +27,11 @@ struct Sums {
 
     void clear() {
         std::fill(out, highest, 0.0f);
-        std::fill(highest, total, NONE);
+        std::fill(highest, total, NO_SCORE);
         std::fill(total, total + rows, 0.0f);
     }
 
-    // Now relative to a score that is at least as high.
+    // Rescales a row's sums to `score`, which is at least as high as the row's highest.
     void raise(int64_t row, float score) {
         if (score == highest[row]) return;
         float factor = std::exp(highest[row] - score);
@@ -41,13 +41,13 @@ struct Sums {
         for (int64_t d = 0; d < width; d += LANES) store(sums + d, load(sums + d) * factor);
     }
 
-    // Adds what the same rows have summed over further keys.
+    // Adds the same rows' sums over other keys.
     void add(const Sums& other) {
         for (int64_t row = 0; row < rows; row++) add(other, row);
     }
 
     void add(const Sums& other, int64_t row) {
-        if (other.highest[row] == NONE) return;
+        if (other.highest[row] == NO_SCORE) return;
         raise(row, std::max(highest[row], other.highest[row]));
         float factor = std::exp(other.highest[row] - highest[row]);
         total[row] = multiply_add(total[row], other.total[row], factor);
@@ -58,12 +58,12 @@ struct Sums {
     }
 };
 
-// Memory for a task's sums.
-struct SumsShape {
+// Size of a task's sums, and views of them in given memory.
+struct SumsLayout {
     int64_t rows, width;
 
-    explicit SumsShape(const Rows& rows)
-        : rows(rows.num_padded()), width(round_up(rows.args->value_dim, WHOLE)) {}
+    explicit SumsLayout(const Rows& rows)
+        : rows(rows.num_padded()), width(round_up(rows.args->value_dim, PADDING)) {}
 
     int64_t size() const { return Sums::size(rows, width); }
     Sums in(float* memory) const { return {memory, rows, width}; }
@@ -73,7 +73,7 @@ struct SumsShape {
     }
 };
 
-// The i-th row's mean of values; nothing where memory is padded.
+// Writes out[i] / total[i], the attention output of the i-th row. Padding rows write nothing.
 template <class T>
 void write(const Rows& rows, const Sums& sums, int64_t i) {
     int64_t head = i / rows.padded(), row = i % rows.padded(), d = 0;

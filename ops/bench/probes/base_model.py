@@ -1,20 +1,19 @@
-"""A base model in this process, with cores and memory as a worker has them."""
+"""Loads a base model with the cores and memory settings of a worker."""
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.startup.huge_pages import use_huge_pages
-from worker.startup.process_tuning import share_cores
+from worker.startup.process_tuning import share_cores, use_huge_pages
 
 if TYPE_CHECKING:  # it imports torch
     from worker.model.loader import LoadedModel
 
 
 def load_as_worker(model: Path) -> "LoadedModel":
-    """The model in bfloat16 on the CPU; this thread computes with all cores from here on.
+    """Load the model in bfloat16 on the CPU and set the calling thread up to use all cores.
 
-    Call it before anything imports torch, as OpenMP then reads how long its threads spin.
+    Callers must not have imported torch before, as OpenMP reads its settings at import.
     """
     assert "torch" not in sys.modules
     share_cores()

@@ -1,10 +1,10 @@
-// A chunk's products on tiles, with weights in bfloat16.
+// Products of one chunk on AMX tiles, with weights in bfloat16.
 #pragma once
 
-#include "attention_sums.h"
-#include "attention_task.h"
-#include "tiles.h"
-#include "vec.h"
+#include "sums.h"
+#include "task.h"
+#include "../simd/tiles.h"
+#include "../simd/vec.h"
 
 #if HAS_TILES
 
@@ -13,11 +13,11 @@ namespace {
 using tile::DEPTH;
 using tile::TILE;
 using tile::WIDTH;
-static_assert(HEIGHT == tile::HEIGHT, "else rows would not be whole tiles");
+static_assert(HEIGHT == tile::HEIGHT, "padded rows must fill tiles");
 
-// For tasks of many rows, which have one key head: keys and values are packed once for all rows.
-// Tiles 0 to 3 have sums, 4 rows of queries or weights, and 5 what they are multiplied with: the
-// two are renamed with every load, as vectors are.
+// For tasks of many rows, which cover one key head: keys and values are packed once for all rows.
+// Tiles 0 to 3 hold sums, tile 4 rows of queries or weights, and tile 5 keys or values. The CPU renames
+// tiles 4 and 5 on every load, as it does vector registers.
 class TileProducts {
 public:
     typedef bf16 Weight;
@@ -28,34 +28,34 @@ public:
         TileBuffer values;   // [keys / DEPTH][columns][DEPTH / 2][WIDTH][2]
     };
 
-    TileProducts(Operands<bf16>& of, Buffers& buffers) : of(of), buffers(buffers) {}
+    TileProducts(Operands<bf16>& ops, Buffers& buffers) : ops(ops), buffers(buffers) {}
 
     void start_task() {
-        key_dim = of.rows.args->key_dim, value_dim = of.rows.args->value_dim;
+        key_dim = ops.rows.args->key_dim, value_dim = ops.rows.args->value_dim;
         depth = round_up(key_dim, DEPTH);
-        for (int tile = 0; tile < 5; tile++) sizes.set(tile, std::min(HEIGHT, of.rows.count), 64);
+        for (int tile = 0; tile < 5; tile++) sizes.set(tile, std::min(HEIGHT, ops.rows.count), 64);
         sizes.use();
-        bf16* queries = buffers.queries.fit(of.rows.num_padded() * depth);
-        of.rows.copy_queries<bf16>(queries, depth, [](bf16 x) { return x; });
+        bf16* queries = buffers.queries.fit(ops.rows.num_padded() * depth);
+        ops.rows.copy_queries<bf16>(queries, depth, [](bf16 x) { return x; });
     }
 
-    int64_t num_score_asks() const { return round_up(of.num_keys(), WHOLE); }
-    int64_t num_value_asks() const { return round_up(of.num_keys(), WHOLE) / 2; }
+    int64_t num_score_advances() const { return round_up(ops.num_keys(), PADDING); }
+    int64_t num_value_advances() const { return round_up(ops.num_keys(), PADDING) / 2; }
 
-    // Queries with keys, `[rows, SPAN]`.
+    // scores[r, k] = q[r] . key[k]; scores are `[rows, SPAN]`.
     void score(float* scores) {
         pack_keys();
         const bf16* rows = buffers.queries.data();
         int64_t steps = depth / DEPTH;
         Product product{rows, depth, buffers.keys.data(), steps * TILE, TILE, steps, scores, SPAN};
-        multiply<false>(product, round_up(of.num_keys(), WHOLE) / WIDTH);
+        multiply<false>(product, round_up(ops.num_keys(), PADDING) / WIDTH);
     }
 
-    // Values times weights `[rows, SPAN]` to `[rows, width]`.
+    // out[r] += sum_k weights[r, k] * value[k]; weights are `[rows, SPAN]`, out is `[rows, width]`.
     void add_values(const Weight* weights, float* out, int64_t width) {
-        int64_t columns = round_up(value_dim, WHOLE) / WIDTH;
+        int64_t columns = round_up(value_dim, PADDING) / WIDTH;
         pack_values(columns);
-        int64_t steps = round_up(of.num_keys(), WHOLE) / DEPTH;
+        int64_t steps = round_up(ops.num_keys(), PADDING) / DEPTH;
         Product product{weights, SPAN, buffers.values.data(), TILE, columns * TILE, steps, out, width};
         multiply<true>(product, columns);
     }
@@ -63,55 +63,55 @@ public:
     static void end_span(Sums&) {}
 
 private:
-    // Rows times packed tiles, summed over `steps` of them.
+    // A product of rows and packed tiles, summed over `steps` tiles.
     struct Product {
         const bf16* rows;
-        int64_t row_stride;  // elements
+        int64_t row_stride;  // elements between rows
         const bf16* tiles;
-        int64_t column_stride;  // elements between tiles
-        int64_t step_stride;
+        int64_t column_stride;  // elements between tiles of neighbouring columns
+        int64_t step_stride;    // elements between tiles of consecutive steps
         int64_t steps;
         float* out;
         int64_t out_stride;
     };
 
-    Operands<bf16>& of;
+    Operands<bf16>& ops;
     TileSizes sizes;
     Buffers& buffers;
     int64_t key_dim = 0, value_dim = 0, depth = 0;
 
-    // Pairs of neighbours in a key are words, of which tiles have columns.
+    // Packs keys for tiles: each pair of neighbouring elements of a key becomes one word of a column.
     void pack_keys() {
         bf16* to = buffers.keys.fit(CHUNK * depth);
-        int64_t end = round_up(of.num_keys(), WHOLE);
+        int64_t end = round_up(ops.num_keys(), PADDING);
         for (int64_t k = 0; k < end; k += WIDTH)
             for (int64_t d = 0; d < key_dim; d += DEPTH, to += TILE) {
                 Vec words[LANES];
-                of.get_transposed(words, 0, k, d == 0, [&](const bf16* key) {
+                ops.get_transposed(words, 0, k, d == 0, [&](const bf16* key) {
                     return (Vec)Dot<bf16>::get_of(key, d, key_dim);
                 });
                 for (int64_t i = 0; i < LANES; i++) std::memcpy(to + i * 2 * WIDTH, &words[i], 64);
             }
     }
 
-    // Neighbouring values' elements are paired.
+    // Packs values for tiles: elements of two neighbouring values become pairs.
     void pack_values(int64_t columns) {
         static constexpr int64_t PAIR = 2 * WIDTH;
         bf16* to = buffers.values.fit(CHUNK * columns * WIDTH);
         alignas(64) uint16_t low[32], high[32];
         for (int i = 0; i < 32; i++) low[i] = i / 2 + i % 2 * 32, high[i] = low[i] + 16;
         const __m512i lows = _mm512_load_si512(low), highs = _mm512_load_si512(high);
-        int64_t end = round_up(of.num_keys(), WHOLE);
+        int64_t end = round_up(ops.num_keys(), PADDING);
         for (int64_t k = 0; k < end; k += 2) {
             bf16* pair = to + k / DEPTH * columns * TILE + k % DEPTH / 2 * PAIR;
-            const bf16 *even = of.get(0, k), *odd = of.get(0, k + 1);
+            const bf16 *even = ops.get(0, k), *odd = ops.get(0, k + 1);
             for (int64_t d = 0; d < value_dim; d += DEPTH, pair += 2 * TILE) {
                 __m512i a = (__m512i)Dot<bf16>::get_of(even, d, value_dim);
                 __m512i b = (__m512i)Dot<bf16>::get_of(odd, d, value_dim);
                 _mm512_store_si512(pair, _mm512_permutex2var_epi16(a, lows, b));
                 _mm512_store_si512(pair + TILE, _mm512_permutex2var_epi16(a, highs, b));
             }
-            of.next.ask();
+            ops.prefetcher.advance();
         }
     }
 
@@ -123,7 +123,7 @@ private:
 
     template <bool ADDS, int COLUMNS>
     void multiply_columns(Product& product) const {
-        for (int64_t row = 0; row < of.rows.count; row += HEIGHT)
+        for (int64_t row = 0; row < ops.rows.count; row += HEIGHT)
             multiply_rows<ADDS, COLUMNS>(product, product.rows + row * product.row_stride,
                                          product.out + row * product.out_stride);
         product.tiles += COLUMNS * product.column_stride, product.out += COLUMNS * WIDTH;

@@ -2,10 +2,10 @@
 //
 //     y[t, offset + o] += sum_r b[r, o] * (sum_i a[r, i] * x[t, i])     r over the adapter's rows
 //
-// Tokens are grouped by adapter whatever their order in the batch (SGMV, arXiv 2310.18547), rows
-// lie in pages, and no token is multiplied by a row that isn't its own. Sums are fp32; the inner
-// one is rounded to the dtype, as PEFT's first linear does. Must equal
-// worker/kernels/reference.py.
+// Tokens are grouped by adapter, in any order in the batch (SGMV, arXiv 2310.18547). Rows are stored in
+// pages, and a token is multiplied by its own adapter's rows only. Sums are fp32. The inner sum is
+// rounded to the dtype, as PEFT's first linear does. worker/kernels/reference.py is the reference
+// implementation.
 
 #include <omp.h>
 
@@ -14,31 +14,31 @@
 #include <vector>
 
 #include "lora.h"
-#include "lora_task.h"
-#include "lora_tiles.h"
-#include "lora_vectors.h"
-#include "vec.h"
+#include "task.h"
+#include "tiles.h"
+#include "vectors.h"
+#include "../simd/vec.h"
 
 namespace {
 
-constexpr int64_t TOKEN_TILE = 64;    // of a shrink task
-constexpr int64_t COLUMN_TILE = 192;  // of an expand task, where it has many tokens or there are few tasks
+constexpr int64_t TOKEN_TILE = 64;    // tokens of a shrink task
+constexpr int64_t COLUMN_TILE = 192;  // columns of an expand task with many tokens, or if tasks are few
 
 struct Tasks {
     std::vector<Task> shrinks, expands;
     std::vector<float> shrunk;
 };
 
-// How an adapter's tokens are computed, and its sums between the two products lie.
-struct Way {
+// How an adapter's tokens are split into tasks, and how its sums between the two products are stored.
+struct Strategy {
     bool by_tiles;
-    int64_t token_tile;  // of a shrink task
+    int64_t token_tile;  // tokens of a shrink task
     int64_t width;       // columns of an expand task
-    int64_t num_padded;  // tokens that there are sums for
+    int64_t num_padded;  // tokens, including padding, that sums are stored for
 };
 
 template <class T>
-Way way_of(const LoRAArgs& args, int64_t num_tokens) {
+Strategy strategy_for(const LoRAArgs& args, int64_t num_tokens) {
     bool many = args.num_sites * args.plan->num_adapters >= 4 * omp_get_max_threads();
     int64_t width = many && num_tokens < FEW_TOKENS ? WIDE_TILE : COLUMN_TILE;
 #if HAS_TILES
@@ -49,38 +49,38 @@ Way way_of(const LoRAArgs& args, int64_t num_tokens) {
     return {false, TOKEN_TILE, width, num_tokens};
 }
 
-void add_tasks(Tasks& tasks, Task task, const Way& way, float* shrunk) {
+void add_tasks(Tasks& tasks, Task task, const Strategy& strategy, float* shrunk) {
     int64_t num_rows = task.num_pages * PAGE_ROWS, num_tokens = task.num_tokens;
-    task.by_tiles = way.by_tiles;
+    task.by_tiles = strategy.by_tiles;
     const int32_t* tokens = task.tokens;
-    for (int64_t first = 0; first < num_tokens; first += way.token_tile) {
+    for (int64_t first = 0; first < num_tokens; first += strategy.token_tile) {
         task.tokens = tokens + first;
-        task.num_tokens = std::min(way.token_tile, num_tokens - first);
+        task.num_tokens = std::min(strategy.token_tile, num_tokens - first);
         task.shrunk = shrunk + first * num_rows;
-        task.token_stride = way.by_tiles ? 1 : num_rows;
-        task.row_stride = way.by_tiles ? round_up(task.num_tokens, 4) : 1;
+        task.token_stride = strategy.by_tiles ? 1 : num_rows;
+        task.row_stride = strategy.by_tiles ? round_up(task.num_tokens, 4) : 1;
         for (task.first = 0; task.first < task.num_pages; task.first++) tasks.shrinks.push_back(task);
     }
     task.tokens = tokens, task.num_tokens = num_tokens, task.shrunk = shrunk;
     const int64_t num_columns = task.site->out_features;
-    for (task.first = 0; task.first < num_columns; task.first += way.width) {
-        task.width = std::min(way.width, num_columns - task.first);
+    for (task.first = 0; task.first < num_columns; task.first += strategy.width) {
+        task.width = std::min(strategy.width, num_columns - task.first);
         tasks.expands.push_back(task);
     }
 }
 
-// Adapter by adapter, as all linears read the same inputs.
+// Splits the work adapter by adapter, as all linears read the same inputs.
 template <class T>
-void cut_into_tasks(const LoRAArgs& args, Tasks& tasks) {
+void split_into_tasks(const LoRAArgs& args, Tasks& tasks) {
     const Plan& plan = *args.plan;
     tasks.shrinks.clear(), tasks.expands.clear();
     int64_t size = 0;
-    for (int pass = 0; pass < 2; pass++) {  // the first one measures the buffer
+    for (int pass = 0; pass < 2; pass++) {  // the first pass measures the buffer
         if (pass && (int64_t)tasks.shrunk.size() < size) tasks.shrunk.resize(size);
         size = 0;
         for (int64_t i = 0; i < plan.num_adapters; i++) {
             int64_t num_tokens = plan.token_starts[i + 1] - plan.token_starts[i];
-            Way way = way_of<T>(args, num_tokens);
+            Strategy strategy = strategy_for<T>(args, num_tokens);
             for (const Site* site = args.sites; site < args.sites + args.num_sites; site++) {
                 const Pages& pages = plan.groups[site->group];
                 int64_t num_pages = pages.starts[i + 1] - pages.starts[i];
@@ -89,15 +89,15 @@ void cut_into_tasks(const LoRAArgs& args, Tasks& tasks) {
                     task.site = site, task.num_tokens = num_tokens, task.num_pages = num_pages;
                     task.tokens = plan.tokens + plan.token_starts[i];
                     task.pages = pages.pages + site->layer * pages.row_length + pages.starts[i];
-                    add_tasks(tasks, task, way, tasks.shrunk.data() + size);
+                    add_tasks(tasks, task, strategy, tasks.shrunk.data() + size);
                 }
-                size += way.num_padded * num_pages * PAGE_ROWS;
+                size += strategy.num_padded * num_pages * PAGE_ROWS;
             }
         }
     }
 }
 
-// The first of the shrink tasks that are a thread's. Neighbours share an adapter's inputs.
+// Index of a thread's first shrink task. Threads get consecutive tasks, which share an adapter's inputs.
 size_t first_of(const std::vector<Task>& shrinks, int64_t thread, int64_t num_threads) {
     auto cost = [](const Task& task) { return FEW_TOKENS + task.num_tokens; };
     int64_t total = 0, before = 0;
@@ -107,51 +107,51 @@ size_t first_of(const std::vector<Task>& shrinks, int64_t thread, int64_t num_th
     return i;
 }
 
-// What a thread computes; what comes next, from `ahead` on, is asked for meanwhile.
+// Runs one thread's tasks. `next_rows` are the weights of its next task, which each task prefetches.
 template <class T>
-struct Thread {
+struct TaskRunner {
     const LoRAArgs& args;
 #if HAS_TILES
     LoRATiles tiles{args};
 #endif
 
-    void run_shrink(const Task& task, const T* ahead) {
+    void run_shrink(const Task& task, const T* next_rows) {
 #if HAS_TILES
         if constexpr (std::is_same_v<T, bf16>)
-            if (task.by_tiles) return tiles.shrink(task, ahead);
+            if (task.by_tiles) return tiles.shrink(task, next_rows);
 #endif
-        shrink<T>(task, args, ahead);
+        shrink<T>(task, args, next_rows);
     }
 
-    void run_expand(const Task& task, const T* ahead) {
+    void run_expand(const Task& task, const T* next_rows) {
 #if HAS_TILES
         if constexpr (std::is_same_v<T, bf16>)
             if (task.by_tiles && task.num_tokens >= FEW_TOKENS) return tiles.expand(task);
-        static_assert(FEW_TOKENS <= TOKENS, "else vectors would find sums in several groups");
+        static_assert(FEW_TOKENS <= TOKENS, "vectors read the sums of one group of tokens only");
 #endif
-        expand<T>(task, args, ahead);
+        expand<T>(task, args, next_rows);
     }
 };
 
 template <class T>
 void add_lora(const LoRAArgs& args) {
-    static thread_local Tasks of_caller;
-    cut_into_tasks<T>(args, of_caller);
-    const Tasks& tasks = of_caller;
+    static thread_local Tasks caller_tasks;
+    split_into_tasks<T>(args, caller_tasks);
+    const Tasks& tasks = caller_tasks;
     const std::vector<Task>&shrinks = tasks.shrinks, &expands = tasks.expands;
     if (shrinks.empty()) return;
 #pragma omp parallel
     {
-        Thread<T> thread{args};
+        TaskRunner<T> runner{args};
         size_t number = omp_get_thread_num(), num_threads = omp_get_num_threads();
-        auto expand_ahead = [&](size_t i) { return b_of<T>(expands[std::min(i, expands.size() - 1)], 0); };
+        auto expand_rows = [&](size_t i) { return b_of<T>(expands[std::min(i, expands.size() - 1)], 0); };
         size_t end = first_of(shrinks, number + 1, num_threads);
         for (size_t i = first_of(shrinks, number, num_threads); i < end; i++)
-            thread.run_shrink(shrinks[i], i + 1 < end ? a_of<T>(shrinks[i + 1], shrinks[i + 1].first)
-                                                      : expand_ahead(number));
+            runner.run_shrink(shrinks[i], i + 1 < end ? a_of<T>(shrinks[i + 1], shrinks[i + 1].first)
+                                                      : expand_rows(number));
 #pragma omp barrier
         for (size_t i = number; i < expands.size(); i += num_threads)
-            thread.run_expand(expands[i], expand_ahead(i + num_threads));
+            runner.run_expand(expands[i], expand_rows(i + num_threads));
     }
 }
 

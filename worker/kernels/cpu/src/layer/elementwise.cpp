@@ -1,13 +1,13 @@
-// What lies between the matrix products of a decoder layer: one pass over memory each.
+// The operations between the matrix products of a decoder layer. Each makes one pass over memory.
 
 #include <cmath>
 
-#include "vec.h"
+#include "../simd/vec.h"
 
 namespace {
 
-// y = x / rms(x) * (offset + weight). `round_first` rounds before the weight is applied, as
-// Llama's norm does; Gemma's doesn't.
+// y = x / rms(x) * (offset + weight). With `round_first`, x / rms(x) is rounded to T before the weight
+// is applied, as in Llama's norm. Gemma's norm does not round there.
 template <class T>
 void rms_norm(const T* x, int64_t x_stride, const T* weight, T* y, int64_t rows, int64_t dim,
               float epsilon, float offset, bool round_first) {
@@ -40,12 +40,12 @@ void rms_norm(const T* x, int64_t x_stride, const T* weight, T* y, int64_t rows,
 
 inline Vec silu(Vec x) {
     Vec negative = x < 0.0f ? x : -x;
-    Vec e = exp_negative(negative);  // of -|x|
+    Vec e = exp_negative(negative);  // exp(-|x|) cannot overflow
     Vec numerator = x < 0.0f ? e : splat(1.0f);
     return x * numerator / (1.0f + e);
 }
 
-// y = silu(gate) * up, silu rounded to the dtype as torch's is.
+// y = silu(gate) * up. silu(gate) is rounded to T first, as torch does.
 template <class T>
 void silu_mul(const T* gate, const T* up, int64_t stride, T* y, int64_t rows, int64_t dim) {
 #pragma omp parallel for if (rows * dim > WORTH_THREADS)
@@ -65,7 +65,8 @@ void silu_mul(const T* gate, const T* up, int64_t stride, T* y, int64_t rows, in
     }
 }
 
-// Rotates each head's halves against each other, in place (RoPE, arXiv 2104.09864).
+// Rotates the two halves of each head in place (RoPE, arXiv 2104.09864):
+// low' = low * cos - high * sin, high' = high * cos + low * sin.
 template <class T>
 void rope(T* x, int64_t stride, const T* cosine, const T* sine, int64_t rows, int64_t heads,
           int64_t dim) {
@@ -90,7 +91,7 @@ void rope(T* x, int64_t stride, const T* cosine, const T* sine, int64_t rows, in
     }
 }
 
-// Copies rows of `width` elements to the rows of `cache` that `slots` names.
+// cache[slots[row]] = x[row], for rows of `width` elements.
 template <class T>
 void store_rows(const T* x, int64_t stride, T* cache, const int64_t* slots, int64_t rows,
                 int64_t width) {

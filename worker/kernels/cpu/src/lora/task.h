@@ -1,27 +1,27 @@
-// The parts that the LoRA terms of some linears are cut into.
+// Tasks that the LoRA terms of sibling linears are split into.
 #pragma once
 
 #include "lora.h"
-#include "vec.h"
+#include "../simd/vec.h"
 
-constexpr int64_t PAGE_ROWS = 8;  // equals worker/lora/memory/pages.py
-constexpr int64_t FEW_TOKENS = 8;  // fewer: reading b is what takes time
+constexpr int64_t PAGE_ROWS = 8;   // equals PAGE_ROWS of worker/lora/memory/pages.py
+constexpr int64_t FEW_TOKENS = 8;  // with fewer tokens, reading b dominates the time of an expand
 
-// A page's rows of `a` with some tokens of its adapter (shrink), or all its rows of `b` with all
-// of the adapter's tokens, for some columns (expand).
+// A shrink task multiplies one page of `a` by some tokens of its adapter. An expand task multiplies
+// some columns of all pages of `b` by all tokens of the adapter.
 struct Task {
     const Site* site;
     const int32_t* tokens;
     const int32_t* pages;
-    // Sum of row r for token t, at t * token_stride + r * row_stride; by tiles, 16 tokens (and the
-    // rest, padded to 4) lie behind each other with all their rows.
+    // The sum of row r for token t is at t * token_stride + r * row_stride. With tiles, each group of
+    // 16 tokens (the last one padded to a multiple of 4) is stored with all its rows, row by row.
     float* shrunk;
     bool by_tiles;
     int64_t num_tokens;
     int64_t num_pages;
     int64_t token_stride;
     int64_t row_stride;
-    int64_t first;  // page of a shrink task, column of an expand task
+    int64_t first;  // page of a shrink task, first column of an expand task
     int64_t width;  // columns of an expand task
 };
 
@@ -35,7 +35,7 @@ const T* b_of(const Task& task, int64_t page) {
     return (const T*)task.site->b + task.pages[page] * task.site->b_stride + task.first;
 }
 
-// The outputs of an expand task's token, from the first of the task's columns on.
+// Outputs of an expand task's token, from the task's first column on.
 template <class T>
 T* y_of(const Task& task, const LoRAArgs& args, int64_t token) {
     return (T*)args.y + task.tokens[token] * args.y_stride + task.site->offset + task.first;

@@ -1,4 +1,4 @@
-// Tiles of up to 16 rows by 64 bytes (AMX), of which a CPU multiplies two at once.
+// AMX tiles: registers of up to 16 rows of 64 bytes that one instruction multiplies.
 #pragma once
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
@@ -15,24 +15,24 @@
 
 namespace tile {
 
-constexpr int64_t HEIGHT = 16;  // rows
-constexpr int64_t WIDTH = 16;   // columns of sums
-constexpr int64_t DEPTH = 32;   // inputs that are summed
-constexpr int64_t TILE = 512;   // elements of bfloat16
+constexpr int64_t HEIGHT = 16;  // rows of a tile
+constexpr int64_t WIDTH = 16;   // fp32 sums in a row
+constexpr int64_t DEPTH = 32;   // bfloat16 inputs in a row
+constexpr int64_t TILE = 512;   // bfloat16 elements of a tile
 
 }  // namespace tile
 
-// Whether Linux keeps the tiles' state for this process, which it asks for.
+// Asks Linux for permission to use tiles, once per process; returns whether it is granted.
 static inline bool may_use_tiles() {
     constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18;
     static const bool may = syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
     return may;
 }
 
-// GCC doesn't know that its intrinsics for tiles read memory.
+// Compiler barrier: GCC does not know that its tile intrinsics read memory.
 static inline void store_before_tiles() { __asm__ volatile("" ::: "memory"); }
 
-// The sizes of a thread's tiles, for as long as it multiplies. Setting them zeroes the tiles.
+// Tile configuration of the current thread; releases the tiles on destruction. use() zeroes all tiles.
 class TileSizes {
 public:
     TileSizes() {
@@ -57,7 +57,7 @@ private:
     } config;
 };
 
-// Memory for tiles, which grows as it must. Their rows fill lines of the cache.
+// Growing buffer for packed tiles, aligned to cache lines.
 class TileBuffer {
 public:
     bf16* fit(int64_t size) {

@@ -3,21 +3,21 @@
 
 #include <algorithm>
 
-#include "groups.h"
-#include "lora_task.h"
+#include "../simd/row_groups.h"
+#include "task.h"
 
 namespace {
 
-constexpr int64_t WIDE_TILE = 1536;  // columns at once, where there are few tokens
+constexpr int64_t WIDE_TILE = 1536;  // columns of an expand task with few tokens
 
-// Tiles whose sums fill the registers, but for what is multiplied.
-constexpr int SHRINK_ROWS = LANES / 4;  // by 4 tokens: a vector of sums
-constexpr int SHRINK_ROWS_ALONE = REGISTERS == 32 ? 4 : 8;  // by one token
+// Sizes of register tiles. Their sums fill the registers that operands leave free.
+constexpr int SHRINK_ROWS = LANES / 4;                      // for 4 tokens: LANES sums in all
+constexpr int SHRINK_ROWS_ALONE = REGISTERS == 32 ? 4 : 8;  // for one token
 constexpr int EXPAND_TOKENS = REGISTERS / 4;
 constexpr int EXPAND_SUMS = REGISTERS == 32 ? 24 : 8;
 
 template <class T, int TOKENS, int ROWS>
-void shrink_tile(const Task& task, const LoRAArgs& args, const T* ahead, int64_t token, int64_t row) {
+void shrink_tile(const Task& task, const LoRAArgs& args, const T* next_rows, int64_t token, int64_t row) {
     using D = Dot<T>;
     const T *x[TOKENS], *a[ROWS];
     const T* page = a_of<T>(task, task.first);
@@ -29,7 +29,7 @@ void shrink_tile(const Task& task, const LoRAArgs& args, const T* ahead, int64_t
         typename D::V rows[ROWS];
         for (int r = 0; r < ROWS; r++) {
             rows[r] = D::get(a[r] + k);
-            if (token == 0) __builtin_prefetch(ahead + (row + r) * args.in_features + k, 0, 2);
+            if (token == 0) __builtin_prefetch(next_rows + (row + r) * args.in_features + k, 0, 2);
         }
         for (int i = 0; i < TOKENS; i++) {
             typename D::V values = D::get(x[i] + k);
@@ -56,11 +56,11 @@ void shrink_tile(const Task& task, const LoRAArgs& args, const T* ahead, int64_t
 }
 
 template <class T>
-void shrink(const Task& task, const LoRAArgs& args, const T* ahead) {
+void shrink(const Task& task, const LoRAArgs& args, const T* next_rows) {
     in_groups<4, 1>(task.num_tokens, [&](auto tokens, int64_t token) {
         constexpr int ROWS = tokens == 4 ? SHRINK_ROWS : SHRINK_ROWS_ALONE;
         for (int64_t row = 0; row < PAGE_ROWS; row += ROWS)
-            shrink_tile<T, tokens, ROWS>(task, args, ahead, token, row);
+            shrink_tile<T, tokens, ROWS>(task, args, next_rows, token, row);
     });
 }
 
@@ -93,7 +93,7 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
     }
 }
 
-// As many vectors of each token at once as there are registers for.
+// Computes as many vectors of each token at once as fit in registers.
 template <class T, int TOKENS>
 void expand_tokens(const Task& task, const LoRAArgs& args, int64_t token) {
     constexpr int VECS = EXPAND_SUMS / std::max(TOKENS, 2);
@@ -104,17 +104,17 @@ void expand_tokens(const Task& task, const LoRAArgs& args, int64_t token) {
         expand_tile<T, TOKENS, 1>(task, args, token, column, std::min(LANES, task.width - column));
 }
 
-// For few tokens, where reading b is what takes time: four of its rows at once from left to right,
-// which is the order that memory likes, with the sums in L1. Meanwhile the next page is asked for.
+// For few tokens, where reading b dominates. Reads four rows of b at once from left to right, which
+// hardware prefetchers follow, keeps the sums in L1, and prefetches the next page.
 template <class T, int TOKENS>
-void expand_streaming(const Task& task, const LoRAArgs& args, const T* ahead, int64_t token) {
+void expand_streaming(const Task& task, const LoRAArgs& args, const T* next_rows, int64_t token) {
     constexpr int ROWS = 4;
     int64_t stride = task.site->out_features, width = task.width, whole = width / LANES * LANES;
     alignas(64) float sums[TOKENS][WIDE_TILE] = {};
     for (int64_t row = 0; row < task.num_pages * PAGE_ROWS; row += ROWS) {
         int64_t page = row / PAGE_ROWS, skipped = row % PAGE_ROWS * stride;
         const T* b = b_of<T>(task, page) + skipped;
-        const T* next = (page + 1 < task.num_pages ? b_of<T>(task, page + 1) : ahead) + skipped;
+        const T* next = (page + 1 < task.num_pages ? b_of<T>(task, page + 1) : next_rows) + skipped;
         float factors[TOKENS][ROWS];
         for (int i = 0; i < TOKENS; i++)
             for (int r = 0; r < ROWS; r++)
@@ -137,10 +137,10 @@ void expand_streaming(const Task& task, const LoRAArgs& args, const T* ahead, in
 }
 
 template <class T>
-void expand(const Task& task, const LoRAArgs& args, const T* ahead) {
+void expand(const Task& task, const LoRAArgs& args, const T* next_rows) {
     if (task.num_tokens < FEW_TOKENS)
         in_groups<4, 2, 1>(task.num_tokens, [&](auto tokens, int64_t token) {
-            expand_streaming<T, tokens>(task, args, ahead, token);
+            expand_streaming<T, tokens>(task, args, next_rows, token);
         });
     else
         in_groups<EXPAND_TOKENS, EXPAND_TOKENS / 2, 1>(

@@ -1,29 +1,29 @@
-// The packed product on tiles.
+// The packed product on AMX tiles.
 #pragma once
 
 #include <algorithm>
 
-#include "linear_edges.h"
-#include "tiles.h"
-#include "vec.h"
+#include "edges.h"
+#include "../simd/tiles.h"
+#include "../simd/vec.h"
 
 #if HAS_TILES
 
 namespace {
 
 struct TileLinear {
-    static constexpr int64_t VECS = 3;  // tiles of columns in a block: 6 of the 8 tiles have their sums
+    static constexpr int64_t VECS = 3;  // tiles of columns in a block; 6 of the 8 tiles hold sums
     static constexpr int64_t COLUMNS = VECS * LANES;
-    static constexpr int64_t WIDTH = tile::WIDTH;  // columns that lie together
-    static constexpr int64_t DEPTH = tile::DEPTH;  // inputs that lie together
-    static constexpr int64_t WORD = 2;             // neighbours among them
+    static constexpr int64_t WIDTH = tile::WIDTH;  // columns of a packed tile
+    static constexpr int64_t DEPTH = tile::DEPTH;  // inputs of a packed tile
+    static constexpr int64_t WORD = 2;             // neighbouring inputs in a word
 
-    struct Unit {
-        Unit() { sizes.use(); }
+    struct ThreadState {
+        ThreadState() { sizes.use(); }
         TileSizes sizes;
     };
 
-    // The rows as tiles: [rows / HEIGHT][k / DEPTH][HEIGHT][DEPTH], padded with zeros.
+    // Packs the rows into tiles [rows / HEIGHT][k / DEPTH][HEIGHT][DEPTH], padded with zeros.
     static const bf16* inputs(const bf16* x, int64_t stride, int64_t rows, int64_t k) {
         static thread_local TileBuffer buffer;
         int64_t depth = round_up(k, DEPTH), height = round_up(rows, HEIGHT);
@@ -44,13 +44,13 @@ struct TileLinear {
         return tiles;
     }
 
-    // One or two tiles of rows (NUM_ROWS) times a block of columns. Tiles 0 to 5 have sums, 6 rows and
-    // 7 columns: the two are renamed with every load, as vectors are.
+    // Multiplies NUM_ROWS tiles of rows (1 or 2) by a block of columns. Tiles 0 to 5 hold sums, tile 6
+    // rows and tile 7 columns. The CPU renames tiles 6 and 7 on every load, as it does vector registers.
     template <int NUM_ROWS>
     static void multiply(const bf16* x, const bf16* w, int64_t k, const float* start, float* out) {
         const bf16* second = x + HEIGHT * k;
         store_before_tiles();
-        _tile_loadd(0, start, 0);  // the same line for each row
+        _tile_loadd(0, start, 0);  // stride 0: every row starts from the same sums
         _tile_loadd(1, start + WIDTH, 0);
         _tile_loadd(2, start + 2 * WIDTH, 0);
         if (NUM_ROWS > 1) {
@@ -94,7 +94,7 @@ struct TileLinear {
 
     static void rows_of_block(int64_t rows, const bf16* x, const bf16* w, const bf16* bias, bf16* y,
                               int64_t y_stride, int64_t num_columns, int64_t k, bool) {
-        Start<COLUMNS> start(bias, num_columns);
+        InitialSums<COLUMNS> start(bias, num_columns);
         alignas(64) float sums[2 * HEIGHT][COLUMNS];
         for (int64_t row = 0; row < rows; row += 2 * HEIGHT, x += 2 * HEIGHT * k) {
             int64_t height = std::min(2 * HEIGHT, rows - row);
@@ -105,7 +105,7 @@ struct TileLinear {
     }
 
 private:
-    static constexpr int64_t AHEAD = 8192;  // bytes of the weight to ask memory for
+    static constexpr int64_t AHEAD = 8192;  // bytes between the weight that is read and its prefetch
     static constexpr int64_t HEIGHT = tile::HEIGHT, TILE = tile::TILE;
 };
 

@@ -1,29 +1,32 @@
-// How the LoRA terms of some linears are asked for.
+// Arguments of the LoRA terms of sibling linears. worker/kernels/cpu/lora_args.py mirrors the structs.
 #pragma once
 
 #include <cstdint>
 
-struct Site {  // one linear
+// One linear.
+struct Site {
     const void* a;  // page p is [PAGE_ROWS, in] from element p * a_stride on
     const void* b;  // page p is [PAGE_ROWS, out] from element p * b_stride on
     int64_t a_stride;
     int64_t b_stride;
     int64_t out_features;
-    int64_t offset;  // of its columns in y
-    int64_t group;   // whose pages it uses
-    int64_t layer;   // its row among these
+    int64_t offset;  // first column of the linear in y
+    int64_t group;   // index into Plan::groups
+    int64_t layer;   // row of Pages::pages
 };
 
-struct Pages {  // of each adapter in one pool group
-    const int32_t* starts;  // [num_adapters + 1]
+// Pages of all adapters in one pool group.
+struct Pages {
+    const int32_t* starts;  // [num_adapters + 1]: adapter i has columns starts[i] to starts[i + 1] - 1
     const int32_t* pages;   // [layers, row_length]
     int64_t row_length;
 };
 
+// Tokens and pages of the adapters in a batch.
 struct Plan {
-    const int32_t* token_starts;  // [num_adapters + 1]
-    const int32_t* tokens;        // rows of x and y
-    const Pages* groups;
+    const int32_t* token_starts;  // [num_adapters + 1]: offsets into `tokens`
+    const int32_t* tokens;        // rows of x and y, grouped by adapter
+    const Pages* groups;          // by pool group
     int64_t num_adapters;
 };
 

@@ -1,11 +1,13 @@
 // Causal attention over a paged KV cache, for decode tokens and prefill chunks in one call.
 //
-// A task is some query tokens of one sequence with all query heads of some key heads (GQA), so that
-// each key is read once for all of them. A span of keys has one softmax, in fp32, and spans are added
-// (Milakov and Gimelshein, arXiv 1805.02867): where there are few tasks, as tasks of their own (Flash-
-// Decoding, Dao et al. 2023). A row's result is the same to the bit however tasks are cut, and whatever
-// other rows are computed with it; but few rows get other bits than many on tiles. Must equal
-// worker/kernels/reference.py.
+// A task covers some query tokens of one sequence and all query heads of some key heads (GQA), so that
+// each key is read once for all of them. Each span of SPAN keys has its own softmax in fp32, and the
+// spans are merged by online softmax (Milakov and Gimelshein, arXiv 1805.02867). If there are fewer
+// tasks than the threads need, each span becomes a task (Flash-Decoding, Dao et al. 2023).
+//
+// A row's result has the same bits however tasks are split and whichever rows are computed with it.
+// The one exception is AMX, where tasks of few rows round differently from tasks of many rows.
+// worker/kernels/reference.py is the reference implementation.
 
 #include "attention.h"
 
@@ -15,16 +17,16 @@
 #include <cmath>
 #include <vector>
 
-#include "attention_pairs.h"
-#include "attention_sums.h"
-#include "attention_task.h"
-#include "attention_tasks.h"
-#include "attention_tiles.h"
-#include "attention_vectors.h"
+#include "pairs.h"
+#include "sums.h"
+#include "task.h"
+#include "task_queues.h"
+#include "tiles.h"
+#include "vectors.h"
 
 namespace {
 
-// What one thread keeps from step to step.
+// Buffers of one thread, reused from step to step.
 template <class Products>
 struct Buffers {
     typename Products::Buffers products;
@@ -32,20 +34,20 @@ struct Buffers {
     std::vector<typename Products::Weight> weights;
 };
 
-// The tasks that one thread computes, one chunk after another, the next one being brought meanwhile.
+// Computes one thread's tasks, chunk by chunk. While a chunk is computed, the next one is prefetched.
 template <class T, class Products>
 class Attention {
 public:
-    Attention(const AttentionArgs& args, Tasks& tasks, Buffers<Products>& buffers)
+    Attention(const AttentionArgs& args, TaskQueue& tasks, Buffers<Products>& buffers)
         : args(args), tasks(tasks), buffers(buffers) {}
 
     void run() {
         take_task(*now);
         for (; now->task; std::swap(now, next)) {
-            follow(*next);
+            locate_next(*next);
             operands.chunk = now;
             if (now->starts_task()) start_task();
-            look_ahead();
+            plan_prefetch();
             if (now->has_values)
                 add_values();
             else
@@ -55,22 +57,22 @@ public:
 
 private:
     const AttentionArgs& args;
-    Tasks& tasks;
+    TaskQueue& tasks;
     Buffers<Products>& buffers;
     Chunk<T> chunks[2];
     Chunk<T>*now = &chunks[0], *next = &chunks[1];
     Operands<T> operands;
     Products products{operands, buffers.products};
-    Sums all;   // of the task
-    Sums span;  // of the current span, until it is added to the others
+    Sums all;   // sums of the task
+    Sums span;  // sums of the current span, until they are added to the task's
 
     void take_task(Chunk<T>& chunk) {
         chunk.task = tasks.take();
         if (chunk.task) chunk.locate_keys(args, chunk.task, chunk.task->first_key);
     }
 
-    // What comes after the current chunk: a span's keys, then its values.
-    void follow(Chunk<T>& chunk) {
+    // Locates the chunk after the current one. A span's keys come first, then its values.
+    void locate_next(Chunk<T>& chunk) {
         const Task* task = now->task;
         if (now->ends_task())
             take_task(chunk);
@@ -88,23 +90,24 @@ private:
         products.start_task();
     }
 
-    // Spreads the next chunk's lines over the reading of this one.
-    void look_ahead() {
-        operands.next.clear();
-        if (next->task) next->ask(args, operands.next);
-        int64_t num_asks = now->has_values ? products.num_value_asks() : products.num_score_asks();
-        if (weighs()) num_asks += now->task->num_heads * operands.rows.count * span_width() / LANES;
-        operands.next.start(num_asks);
+    // Spreads the prefetches of the next chunk over the computation of this one.
+    void plan_prefetch() {
+        operands.prefetcher.clear();
+        if (next->task) next->add_rows_to(operands.prefetcher, args);
+        int64_t num_calls = now->has_values ? products.num_value_advances() : products.num_score_advances();
+        if (starts_span_values())
+            num_calls += now->task->num_heads * operands.rows.count * span_width() / LANES;
+        operands.prefetcher.spread_over(num_calls);
     }
 
-    // Whether the current chunk has a span's first values.
-    bool weighs() const { return now->has_values && now->starts_span(); }
+    // Whether the current chunk holds the first values of a span.
+    bool starts_span_values() const { return now->has_values && now->starts_span(); }
 
-    // Keys of the current span, padded.
-    int64_t span_width() const { return round_up(now->span_end() - now->span_first(), WHOLE); }
+    // Number of keys in the current span, padded to a multiple of PADDING.
+    int64_t span_width() const { return round_up(now->span_end() - now->span_first(), PADDING); }
 
     void add_values() {
-        if (weighs()) start_span(), weigh();
+        if (starts_span_values()) start_span(), weigh();
         products.add_values(buffers.weights.data() + now->in_span(), span.out, span.width);
         if (!now->ends_span()) return;
         Products::end_span(span);
@@ -113,7 +116,7 @@ private:
     }
 
     void start_span() {
-        SumsShape shape{operands.rows};
+        SumsLayout shape{operands.rows};
         bool is_first = now->first == now->task->first_key;
         if (is_first) all = now->task->part ? shape.in(now->task->part) : shape.in(buffers.task_sums);
         span = is_first ? all : shape.in(buffers.span_sums);
@@ -129,7 +132,7 @@ private:
             }
     }
 
-    // A row's weights of the span's keys, relative to its highest score.
+    // Computes one row's softmax weights of the span's keys, relative to the row's highest score.
     void weigh(int64_t row, int64_t of_sums, float* scores, typename Products::Weight* weights) {
         int64_t num_keys = now->span_end() - now->first, end = span_width();
         float scaling = args.scaling;
@@ -140,13 +143,13 @@ private:
         }
         int64_t last = operands.rows.position(row) - now->first;
         int64_t num_visible = std::max<int64_t>(0, std::min(num_keys, last + 1));
-        std::fill(scores + num_visible, scores + end, NONE);
+        std::fill(scores + num_visible, scores + end, NO_SCORE);
         if (args.window)
-            for (int64_t k = 0; k <= std::min(last - args.window, num_keys - 1); k++) scores[k] = NONE;
-        Vec most = splat(NONE);
+            for (int64_t k = 0; k <= std::min(last - args.window, num_keys - 1); k++) scores[k] = NO_SCORE;
+        Vec most = splat(NO_SCORE);
         for (int64_t k = 0; k < end; k += LANES) most = larger(load(scores + k), most);
         float highest = maximum(most) * scaling;
-        if (highest == NONE) {  // it sees none of them
+        if (highest == NO_SCORE) {  // the row sees no key of this span
             std::fill(weights, weights + end, typename Products::Weight{});
             return;
         }
@@ -155,34 +158,34 @@ private:
             Vec weight = exp_negative(load(scores + k) * scaling - highest);
             store(weights + k, weight);
             sums += weight;
-            operands.next.ask();
+            operands.prefetcher.advance();
         }
         span.highest[of_sums] = highest, span.total[of_sums] = sum(sums);
     }
 };
 
 template <class T, class Products>
-void run(const AttentionArgs& args, Tasks& tasks) {
+void run(const AttentionArgs& args, TaskQueue& tasks) {
     static thread_local Buffers<Products> buffers;
     Attention<T, Products>(args, tasks, buffers).run();
 }
 
 template <class T, class FewProducts, class ManyProducts>
 void attend(const AttentionArgs& args) {
-    static thread_local TasksOfKinds of_caller;
-    TasksOfKinds& tasks = of_caller;
-    tasks.cut(args);
+    static thread_local StepTasks caller_tasks;
+    StepTasks& tasks = caller_tasks;
+    tasks.split(args);
 #pragma omp parallel
     {
-        run<T, ManyProducts>(args, tasks.many);
-        run<T, FewProducts>(args, tasks.few);
-        for (const Tasks* kind : {&tasks.many, &tasks.few})
-            if (kind->are_cut()) {
+        run<T, ManyProducts>(args, tasks.many_rows);
+        run<T, FewProducts>(args, tasks.few_rows);
+        for (const TaskQueue* kind : {&tasks.many_rows, &tasks.few_rows})
+            if (kind->are_split()) {
 #pragma omp barrier
 #pragma omp for collapse(2) nowait
-                for (size_t i = 0; i < kind->whole.size(); i++)
+                for (size_t i = 0; i < kind->tasks.size(); i++)
                     for (int64_t row = 0; row < kind->max_sums; row++)
-                        kind->write_whole<T>(args, i, row);
+                        kind->write_merged<T>(args, i, row);
             }
     }
 }

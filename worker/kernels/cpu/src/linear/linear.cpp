@@ -1,19 +1,20 @@
-// y = x w^T + bias with fp32 sums, for weights that were packed once. The order in which a row is
-// summed doesn't depend on the number of rows, so that it has the same bits among any others.
+// y = x w^T + bias with fp32 sums, for weights that were packed once. x is [rows, K], w is [N, K].
+// The order in which a row is summed does not depend on the number of rows, so a row's result has the
+// same bits in every batch.
 //
-// Packed: [N / COLUMNS][K / DEPTH][COLUMNS / WIDTH][DEPTH / WORD][WIDTH][WORD], so that a vector has a
-// word of each of its columns, and memory is read in the order in which it lies. The last columns and
-// inputs are padded with zeros.
+// Packed layout: [N / COLUMNS][K / DEPTH][COLUMNS / WIDTH][DEPTH / WORD][WIDTH][WORD]. A vector holds
+// one word of each of its columns, and memory is read sequentially. The last columns and inputs are
+// padded with zeros.
 
 #include <algorithm>
 #include <type_traits>
 
-#include "linear_tiles.h"
-#include "linear_vectors.h"
+#include "tiles.h"
+#include "vectors.h"
 
 namespace {
 
-// Calls with the kind of product that this process computes for weights of T.
+// Calls `call` with the implementation of the product that this process uses for weights of T.
 template <class T, class Call>
 auto with_kind(const Call& call) {
 #if HAS_TILES
@@ -53,7 +54,7 @@ void multiply(const T* x, int64_t x_stride, const T* packed, const T* bias, T* y
     int64_t depth = round_up(k, Linear::DEPTH);
 #pragma omp parallel
     {
-        [[maybe_unused]] typename Linear::Unit unit;
+        [[maybe_unused]] typename Linear::ThreadState unit;
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < n; block += COLUMNS)
             Linear::rows_of_block(rows, inputs, packed + block * depth, bias ? bias + block : nullptr,
@@ -81,7 +82,7 @@ void multiply(const T* x, int64_t x_stride, const T* packed, const T* bias, T* y
 EXPORT(f32, float)
 EXPORT(bf16, bf16)
 
-// Elsewhere torch multiplies: nothing here was measured there.
+// On other CPUs torch multiplies, as this product has not been measured there.
 extern "C" int linear_supported() {
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
     return 1;

@@ -1,4 +1,4 @@
-// A vector of floats, in GCC's vector extension: one source for AVX2, AVX-512 and NEON.
+// A vector of floats in GCC's vector extension: one source for AVX2, AVX-512 and NEON.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-// As wide as the machine's registers: GCC would keep wider ones in memory.
+// Vectors are as wide as the registers, as GCC keeps wider ones in memory.
 #if defined(__AVX2__) && !defined(__AVX512F__)
 constexpr int64_t LANES = 8;
 constexpr int64_t REGISTERS = 16;
@@ -21,7 +21,7 @@ typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t IVec __attribute__((vector_size(4 * LANES)));
 typedef uint16_t HVec __attribute__((vector_size(2 * LANES)));
 
-constexpr int64_t WORTH_THREADS = 1 << 14;  // elements of a pass over memory
+constexpr int64_t WORTH_THREADS = 1 << 14;  // elements from which on a loop runs on several threads
 
 static inline int64_t round_up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
@@ -29,7 +29,7 @@ struct bf16 {
     uint16_t bits;
 };
 
-static inline Vec splat(float x) { return x - Vec{}; }  // + would change -0
+static inline Vec splat(float x) { return x - Vec{}; }  // adding 0 would turn -0 into 0
 
 static inline Vec load(const float* p) {
     Vec v;
@@ -38,7 +38,7 @@ static inline Vec load(const float* p) {
 }
 
 static inline Vec load(const bf16* p) {
-#if defined(__AVX512F__)  // GCC 12 makes six instructions of the lines below
+#if defined(__AVX512F__)  // GCC 12 compiles the generic version to six instructions
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
     return (Vec)_mm512_slli_epi32(wide, 16);
 #elif defined(__AVX2__)
@@ -90,7 +90,7 @@ static inline void from_float(bf16* p, float x) {
     *p = lanes[0];
 }
 
-// The value as it would be after a store and a load.
+// `x` rounded to the dtype of the second argument, which is used for overloading only.
 static inline float rounded(float x, const float*) { return x; }
 
 static inline float rounded(float x, const bf16*) {
@@ -99,7 +99,7 @@ static inline float rounded(float x, const bf16*) {
     return to_float(half);
 }
 
-// The first n lanes; the others are 0.
+// Loads the first n lanes; the others are 0.
 template <class T>
 static inline Vec load_part(const T* p, int64_t n) {
     float lanes[LANES] = {};
@@ -107,6 +107,7 @@ static inline Vec load_part(const T* p, int64_t n) {
     return load(lanes);
 }
 
+// Stores the first n lanes.
 template <class T>
 static inline void store_part(T* p, Vec v, int64_t n) {
     T lanes[LANES];
@@ -114,8 +115,8 @@ static inline void store_part(T* p, Vec v, int64_t n) {
     std::memcpy(p, lanes, n * sizeof(T));
 }
 
-// sum + a * b, rounded once. Of an expression GCC makes this or two roundings as loops and their tuning
-// have it, and a sum's bits would depend on how many are computed at once.
+// sum + a * b, rounded once. For the plain expression GCC rounds once or twice, depending on the loop
+// around it, so a sum's bits would depend on the number of sums computed at once.
 static inline Vec multiply_add(Vec sum, Vec a, Vec b) {
 #if defined(__AVX512F__)
     return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
@@ -136,9 +137,9 @@ static inline float multiply_add(float sum, float a, float b) {
 
 static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
-// How two vectors trade lanes: where lane & S, from the other one.
+// Shuffle indices that exchange lanes of two vectors at distance S.
 template <int S>
-struct Trade {
+struct LaneExchange {
     static constexpr int low(int lane) { return lane & S ? (int)LANES + lane - S : lane; }
     static constexpr int high(int lane) { return lane & S ? (int)LANES + lane : lane + S; }
     static constexpr int kept(int lane) { return lane & S ? (int)LANES + lane : lane; }
@@ -174,24 +175,26 @@ struct Trade {
     static constexpr IVec KEPT = kepts(Lanes{}), OTHER = others(Lanes{});
 };
 
-// Of all lanes, each step of half as many.
+// Sum of all lanes; each step adds the lanes at distance S.
 template <int S = LANES / 2>
 static inline float sum(Vec v) {
-    v += __builtin_shuffle(v, Trade<S>::SWAP);
+    v += __builtin_shuffle(v, LaneExchange<S>::SWAP);
     if constexpr (S > 1) return sum<S / 2>(v);
     return v[0];
 }
 
+// Maximum of all lanes.
 template <int S = LANES / 2>
 static inline float maximum(Vec v) {
-    v = larger(v, __builtin_shuffle(v, Trade<S>::SWAP));
+    v = larger(v, __builtin_shuffle(v, LaneExchange<S>::SWAP));
     if constexpr (S > 1) return maximum<S / 2>(v);
     return v[0];
 }
 
-// e^x to 1e-7 relative for x <= 0; 0 below -87. Cephes' expf (Moshier): 2^n times a polynomial.
+// e^x for x <= 0 with a relative error of 1e-7; 0 for x < -87. After expf of Cephes (Moshier): 2^n
+// times a polynomial.
 static inline Vec exp_negative(Vec x) {
-#if defined(__AVX512F__)  // that powers of two have instructions here saves half of the time
+#if defined(__AVX512F__)  // instructions for powers of two halve the time
     __mmask16 is_seen = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
     Vec n = (Vec)_mm512_roundscale_ps((__m512)(x * 1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT);
 #else
@@ -217,8 +220,8 @@ static inline Vec exp_negative(Vec x) {
 #endif
 }
 
-// One step of a dot product, as wide as the machine multiplies the dtype. Sums go by value: by
-// reference GCC keeps them in memory.
+// One step of a dot product, as wide as the CPU multiplies the dtype. Sums are passed by value, as GCC
+// keeps references in memory.
 template <class T>
 struct Dot {
     using V = Vec;
@@ -241,12 +244,12 @@ struct Dot<bf16> {
     static V get_part(const bf16* p, int64_t n) {
         return (V)_mm512_maskz_loadu_epi16((1u << n) - 1, p);
     }
-    // From the `first` of a row of `size` elements on; zeros where it has ended.
+    // Loads WIDTH elements of a row of `size` elements from `first` on, padded with zeros.
     static V get_of(const bf16* row, int64_t first, int64_t size) {
         int64_t left = size - first;
         return left < WIDTH ? get_part(row + first, left) : get(row + first);
     }
-    // Two neighbours, for all lanes.
+    // Broadcasts a pair of neighbouring elements to all lanes.
     static V get_pair(const bf16* p) {
         int32_t bits;
         std::memcpy(&bits, p, sizeof bits);
@@ -256,22 +259,22 @@ struct Dot<bf16> {
 };
 #endif
 
-// Each lane with its partner: a's where lane & S is 0, elsewhere b's.
+// Adds each lane and the lane at distance S: lanes of a where (lane & S) == 0, of b elsewhere.
 template <int S>
-static inline Vec folded(Vec a, Vec b) {
-    return __builtin_shuffle(a, b, Trade<S>::KEPT) + __builtin_shuffle(a, b, Trade<S>::OTHER);
+static inline Vec fold(Vec a, Vec b) {
+    return __builtin_shuffle(a, b, LaneExchange<S>::KEPT) + __builtin_shuffle(a, b, LaneExchange<S>::OTHER);
 }
 
 template <int S>
 static inline void sums_step(Vec v[LANES]) {
     if constexpr (S > 0) {
 #pragma GCC unroll 8
-        for (int i = 0; i < S; i++) v[i] = folded<S>(v[i], v[i + S]);
+        for (int i = 0; i < S; i++) v[i] = fold<S>(v[i], v[i + S]);
         sums_step<S / 2>(v);
     }
 }
 
-// Lane i is the sum of v[i]'s lanes; overwrites v.
+// Returns a vector whose lane i is the sum of the lanes of v[i]. Overwrites v.
 static inline Vec sums(Vec v[LANES]) {
     sums_step<LANES / 2>(v);
     return v[0];
@@ -284,12 +287,12 @@ static inline void transpose_step(Vec v[LANES]) {
         for (int i = 0; i < LANES; i++) {
             if (i & S) continue;
             Vec a = v[i], b = v[i | S];
-            v[i] = __builtin_shuffle(a, b, Trade<S>::LOW);
-            v[i | S] = __builtin_shuffle(a, b, Trade<S>::HIGH);
+            v[i] = __builtin_shuffle(a, b, LaneExchange<S>::LOW);
+            v[i | S] = __builtin_shuffle(a, b, LaneExchange<S>::HIGH);
         }
         transpose_step<2 * S>(v);
     }
 }
 
-// Afterwards lane a of v[b] is what lane b of v[a] was.
+// Transposes in place: lane a of v[b] and lane b of v[a] are exchanged.
 static inline void transpose(Vec v[LANES]) { transpose_step<1>(v); }

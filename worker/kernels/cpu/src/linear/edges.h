@@ -1,19 +1,20 @@
-// How sums of a block of the packed product start, and where they go.
+// Initial sums and final stores of a block of columns of the packed product.
 #pragma once
 
-#include "vec.h"
+#include "../simd/vec.h"
 
-// The bias of a block's columns, of which the last block has fewer; zeros without a bias.
+// Bias of a block's columns, zero-padded to COLUMNS; all zeros without a bias.
 template <int64_t COLUMNS>
-struct Start {
+struct InitialSums {
     alignas(64) float sums[COLUMNS] = {};
 
     template <class T>
-    Start(const T* bias, int64_t num_columns) {
+    InitialSums(const T* bias, int64_t num_columns) {
         for (int64_t n = 0; bias && n < num_columns; n++) sums[n] = to_float(bias[n]);
     }
 };
 
+// Stores a row's sums as T; the last block has fewer than COLUMNS columns.
 template <int64_t COLUMNS, class T>
 static inline void store_columns(const float* sums, T* y, int64_t num_columns) {
     T part[COLUMNS];

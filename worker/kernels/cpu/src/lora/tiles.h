@@ -1,22 +1,22 @@
-// LoRA terms of bfloat16 on tiles, for adapters with some tokens in the batch.
+// LoRA terms of bfloat16 on AMX tiles, for adapters with at least WORTH_TILES tokens in the batch.
 #pragma once
 
 #include <algorithm>
 
-#include "lora_task.h"
-#include "tiles.h"
+#include "task.h"
+#include "../simd/tiles.h"
 
 #if HAS_TILES
 
 namespace {
 
-constexpr int64_t WORTH_TILES = 4;  // tokens
-constexpr int64_t TOKENS = 16;      // of a tile
-constexpr int64_t INPUTS = 32;      // of a tile of a shrink
-constexpr int64_t RANKS = 16;       // rows of b in a tile of an expand
+constexpr int64_t WORTH_TILES = 4;  // tokens from which on tiles are faster
+constexpr int64_t TOKENS = 16;      // tokens of a tile
+constexpr int64_t INPUTS = 32;      // inputs of a shrink's tile
+constexpr int64_t RANKS = 16;       // rows of b in an expand's tile
 
-// What a thread multiplies with tiles. Tiles 0 and 1 have sums of a shrink, 2 rows of a, 3 tokens;
-// 4 and 5 have sums of an expand, 6 tokens, 7 rows of b.
+// Runs one thread's tasks on tiles. In a shrink, tiles 0 and 1 hold sums, 2 rows of a, 3 tokens. In an
+// expand, tiles 4 and 5 hold sums, 6 tokens, 7 rows of b.
 class LoRATiles {
 public:
     explicit LoRATiles(const LoRAArgs& args) : args(args) {
@@ -24,7 +24,7 @@ public:
         sizes.set(7, RANKS / 2, 64);
     }
 
-    void shrink(const Task& task, const bf16* ahead) {
+    void shrink(const Task& task, const bf16* next_rows) {
         if (task.tokens != packed_tokens) pack(task);
         const bf16 *a = a_of<bf16>(task, task.first), *x = buffers.packed.data();
         int64_t stride = args.in_features, width = task.row_stride;
@@ -32,10 +32,10 @@ public:
         _tile_zero(0);
         _tile_zero(1);
         for (int64_t k = 0; k < stride; k += INPUTS, x += INPUTS * width) {
-            for (int64_t r = 0; r < PAGE_ROWS; r++) __builtin_prefetch(ahead + r * stride + k, 0, 2);
+            for (int64_t r = 0; r < PAGE_ROWS; r++) __builtin_prefetch(next_rows + r * stride + k, 0, 2);
             _tile_loadd(2, a + k, stride * sizeof(bf16));
             _tile_loadd(3, x, width * 2 * sizeof(bf16));
-            if (k / INPUTS % 2)  // two sums, as each takes its time
+            if (k / INPUTS % 2)  // two sums hide the latency of a product
                 _tile_dpbf16ps(1, 2, 3);
             else
                 _tile_dpbf16ps(0, 2, 3);
@@ -67,17 +67,17 @@ private:
         TileBuffer packed, tokens, columns;
     };
 
-    static Buffers& of_thread() {
+    static Buffers& thread_buffers() {
         static thread_local Buffers buffers;
         return buffers;
     }
 
     const LoRAArgs& args;
-    Buffers& buffers = of_thread();
+    Buffers& buffers = thread_buffers();
     TileSizes sizes;
-    int64_t width = 0;  // tokens of a tile of a shrink; 0: no sizes were set
-    const int32_t* packed_tokens = nullptr;  // those that `packed` has
-    const float* taken_shrunk = nullptr;     // those that `tokens` has
+    int64_t width = 0;  // tokens of a shrink's tile; 0: tile sizes are not configured yet
+    const int32_t* packed_tokens = nullptr;  // tokens whose inputs are in buffers.packed
+    const float* taken_shrunk = nullptr;     // sums that are in buffers.tokens
 
     void set_width(int64_t wanted) {
         width = wanted;
@@ -87,14 +87,14 @@ private:
         sizes.use();
     }
 
-    // The inputs of a task's tokens as [in / 32][16 pairs][width][2], with width a multiple of 4.
+    // Packs the inputs of a task's tokens to [in / 32][16 pairs][width][2]; width is a multiple of 4.
     void pack(const Task& task) {
         packed_tokens = task.tokens;
         if (task.row_stride != width) set_width(task.row_stride);
         bf16* start = buffers.packed.fit(args.in_features * width);
         for (int64_t first = 0; first < width; first += 4) {
             const bf16* x[4];
-            for (int64_t i = 0; i < 4; i++) {  // beyond the last: any
+            for (int64_t i = 0; i < 4; i++) {  // padding repeats the last token
                 int32_t token = task.tokens[std::min(first + i, task.num_tokens - 1)];
                 x[i] = (const bf16*)args.x + token * args.x_stride;
             }
@@ -103,7 +103,7 @@ private:
         }
     }
 
-    // Four pairs of four tokens, token by token, to pair by pair.
+    // Transposes four pairs of four tokens from token-major to pair-major order.
     void pack_pairs(const bf16* const* x, int64_t k, bf16* to) {
         __m128i from[4];
         for (int i = 0; i < 4; i++) from[i] = _mm_loadu_si128((const __m128i*)(x[i] + k));
@@ -114,7 +114,7 @@ private:
         for (int i = 0; i < 4; i++) _mm_storeu_si128((__m128i*)(to + i * width * 2), pairs[i]);
     }
 
-    // The sums of a task's shrinks as [tokens / 16][steps][16 tokens][16 rows].
+    // Packs the sums of a task's shrinks to [tokens / 16][steps][16 tokens][16 rows].
     void take_shrunk(const Task& task, int64_t steps) {
         taken_shrunk = task.shrunk;
         int64_t num_rows = task.num_pages * PAGE_ROWS;
@@ -130,7 +130,7 @@ private:
         }
     }
 
-    // Rows of b as [columns / 16][steps][8 pairs][16 columns][2], with an even number of tiles.
+    // Packs rows of b to [columns / 16][steps][8 pairs][16 columns][2], padded to an even number of tiles.
     void pair_rows(const Task& task, int64_t steps, int64_t num_columns) {
         int64_t padded = round_up(num_columns, 2 * LANES), stride = task.site->out_features;
         bf16* to = buffers.columns.fit(padded * steps * RANKS);

@@ -1,40 +1,40 @@
-// The parts that a step's attention is cut into.
+// Tasks that a step's attention is split into, their query rows, and chunks of their keys and values.
 #pragma once
 
 #include <algorithm>
 
-#include "ahead.h"
+#include "../simd/prefetcher.h"
 #include "attention.h"
-#include "vec.h"
+#include "../simd/vec.h"
 
 namespace {
 
-constexpr int64_t SPAN = 256;      // keys of one softmax; spans' sums are added
-constexpr int64_t CHUNK = 128;     // keys or values of a span that are read at once, for many rows
-constexpr int64_t FEW_CHUNK = 64;  // for few rows: memory is asked for just before it is read
-constexpr int64_t MAX_ROWS = 96;   // query rows of a task: their buffers stay in L2
-constexpr int64_t FEW_ROWS = 8;    // up to here a task has all key heads
+constexpr int64_t SPAN = 256;      // keys of one softmax; sums of spans are merged
+constexpr int64_t CHUNK = 128;     // keys or values processed at once by tasks of many rows
+constexpr int64_t FEW_CHUNK = 64;  // the same for few rows, so that prefetches run shortly before reads
+constexpr int64_t MAX_ROWS = 96;   // query rows of a task; their buffers stay in L2
+constexpr int64_t FEW_ROWS = 8;    // tasks of at most this many rows cover all key heads
 constexpr int64_t HEIGHT = 16;     // rows of a tile
-constexpr int64_t WHOLE = 32;      // chunks, and outputs, are padded to a multiple of it
+constexpr int64_t PADDING = 32;    // chunks and outputs are padded to a multiple of this
 
-// Some query tokens of a sequence, with all query heads of some key heads, over some of its keys.
+// Some query tokens of a sequence and all query heads of some key heads, over some of its keys.
 struct Task {
     int32_t seq;
     int32_t first;  // first token in the flattened row
     int32_t num_tokens;
-    int32_t first_head;  // of the key heads
-    int32_t num_heads;
+    int32_t first_head;  // first key head
+    int32_t num_heads;   // number of key heads
     int64_t first_key;
     int64_t end_key;
-    bool is_few;  // whether it has few rows, as all tasks of these tokens
-    float* part;  // where its sums are left, to be added to those of other keys; none: these are all
+    bool is_few;  // whether tasks of this sequence have few rows
+    float* part;  // memory for its sums, which are merged later; null if the task has all keys
 };
 
-// A task's rows are its tokens, and for each the query heads of one key head.
+// A task's query rows: for each token, the query heads of one key head.
 struct Rows {
     const AttentionArgs* args = nullptr;
     Task task{};
-    int64_t group = 0;  // query heads of a key head
+    int64_t group = 0;  // query heads per key head
     int64_t count = 0;
 
     Rows() = default;
@@ -49,18 +49,18 @@ struct Rows {
         return args->context_lens[task.seq] - end + task.first + row / group;
     }
 
-    // Whole vectors of keys, so that each key has its lane whatever the first row sees.
+    // The first key that a row sees, rounded down so that a key's lane does not depend on the rows.
     int64_t first_key() const {
         int64_t first = args->window ? std::max<int64_t>(0, position(0) - args->window + 1) : 0;
-        return first - first % WHOLE;
+        return first - first % PADDING;
     }
 
     int64_t end_key() const { return position(count - 1) + 1; }
 
-    // Memory for a head's rows: whole tiles of them, where they fill one.
+    // Rows of memory for one head. From one tile on, this is a multiple of a tile's rows.
     int64_t padded() const { return count > HEIGHT ? round_up(count, HEIGHT) : count; }
 
-    // Memory for the rows of all heads, head by head.
+    // Rows of memory for all heads, stored head by head.
     int64_t num_padded() const { return task.num_heads * padded(); }
 
     int64_t token(int64_t row) const { return task.first + row / group; }
@@ -75,7 +75,7 @@ struct Rows {
                query_head(head, row) * args->key_dim;
     }
 
-    // `convert` of those of all heads to `[heads, rows, depth]`, padded with zeros.
+    // Copies `convert(query)` of all heads to `[heads, rows, depth]`, padded with zeros.
     template <class T, class To, class Convert>
     void copy_queries(To* to, int64_t depth, const Convert& convert) const {
         for (int64_t head = 0; head < task.num_heads; head++)
@@ -91,15 +91,15 @@ struct Rows {
     }
 };
 
-// Up to CHUNK keys of a task's span, or their values.
+// Up to CHUNK consecutive keys of a task's span, or the values of those keys.
 template <class T>
 struct Chunk {
-    const Task* task = nullptr;  // none: there is no further one
-    bool has_values;             // else it has keys
-    int64_t first;               // key
+    const Task* task = nullptr;  // null: no task is left
+    bool has_values;             // values if true, keys if false
+    int64_t first;               // position of the first key
     int64_t num_keys;
-    int64_t dim;           // of a key, or a value
-    const T* rows[CHUNK];  // of the task's first key head; padded with the last one
+    int64_t dim;           // elements of a key or value
+    const T* rows[CHUNK];  // rows of the task's first key head, padded by repeating the last one
 
     void locate_keys(const AttentionArgs& args, const Task* of, int64_t from) {
         task = of, first = from, has_values = false, dim = args.key_dim;
@@ -111,13 +111,13 @@ struct Chunk {
         locate(args, args.values);
     }
 
-    // Asks for what it has in the cache: in a block, rows of all heads lie together.
-    void ask(const AttentionArgs& args, Ahead& ahead) const {
+    // Adds the chunk's cache rows to `prefetcher`. Rows of all heads are contiguous within a block.
+    void add_rows_to(Prefetcher& prefetcher, const AttentionArgs& args) const {
         const int64_t stride = args.num_kv_heads * dim, width = task->num_heads * dim;
         for (int64_t k = 0, n; k < num_keys; k += n) {
             int64_t left = args.block_size - (first + k) % args.block_size;
             n = width == stride ? std::min(left, num_keys - k) : 1;
-            ahead.add(rows[k], ((n - 1) * stride + width) * sizeof(T));
+            prefetcher.add(rows[k], ((n - 1) * stride + width) * sizeof(T));
         }
     }
 
@@ -143,29 +143,30 @@ private:
             for (int64_t i = 0; i < n; i++) rows[k + i] = row + (slot + i) * stride;
             k += n;
         }
-        std::fill(rows + num_keys, rows + round_up(num_keys, WHOLE), rows[num_keys - 1]);
+        std::fill(rows + num_keys, rows + round_up(num_keys, PADDING), rows[num_keys - 1]);
     }
 };
 
-// What products are made of: a task's rows, and a chunk.
+// Operands of a product: a task's rows and a chunk.
 template <class T>
 struct Operands {
     Rows rows;
     const Chunk<T>* chunk;
-    Ahead next;  // the next chunk, asked for while this one is read
+    Prefetcher prefetcher;  // prefetches the next chunk while this one is computed
 
     int64_t num_heads() const { return rows.task.num_heads; }
     int64_t num_keys() const { return chunk->num_keys; }
 
-    // The k-th key or value of a head.
+    // The k-th key or value of the chunk for a head.
     const T* get(int64_t head, int64_t k) const { return chunk->rows[k] + head * chunk->dim; }
 
-    // What `word` reads of LANES keys from the k-th on, transposed; meanwhile asks if it `asks`.
+    // Reads `word(row)` of LANES rows from the k-th on and transposes the result to `lanes`. If
+    // `prefetches` is set, each row also advances the prefetcher.
     template <class Word>
-    void get_transposed(Vec (&lanes)[LANES], int64_t head, int64_t k, bool asks, const Word& word) {
+    void get_transposed(Vec (&lanes)[LANES], int64_t head, int64_t k, bool prefetches, const Word& word) {
         for (int64_t i = 0; i < LANES; i++) {
             lanes[i] = word(get(head, k + i));
-            if (asks) next.ask();
+            if (prefetches) prefetcher.advance();
         }
         transpose(lanes);
     }

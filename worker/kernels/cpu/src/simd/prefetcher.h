@@ -1,4 +1,4 @@
-// Asking memory for what is read next.
+// Software prefetching, spread evenly over other work.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +6,8 @@
 
 namespace {
 
-// Asks memory for lines that are needed soon, a few at a time: in bursts it would stall.
-class Ahead {
+// Prefetches cache lines of given memory, a few at each call. A burst of prefetches would stall.
+class Prefetcher {
 public:
     void clear() { pieces.clear(), num_lines = 0; }
 
@@ -17,14 +17,15 @@ public:
         num_lines += (pieces.back().end - first + LINE - 1) / LINE;
     }
 
-    // All that was added is to be asked for in so many times.
-    void start(int64_t times) {
+    // Spreads the prefetches of all added memory over `num_calls` calls of advance().
+    void spread_over(int64_t num_calls) {
         piece = 0, line = end = nullptr;
-        due = 0, due_each = num_lines * ONE / times + 1;
+        due = 0, due_per_call = num_lines * ONE / num_calls + 1;
     }
 
-    void ask() {
-        for (due += due_each; due >= ONE; due -= ONE, line += LINE) {
+    // Issues the prefetches that are due.
+    void advance() {
+        for (due += due_per_call; due >= ONE; due -= ONE, line += LINE) {
             if (line >= end && !next_piece()) return;
             __builtin_prefetch(line, 0, 2);
         }
@@ -39,13 +40,13 @@ private:
     };
 
     std::vector<Piece> pieces;
-    size_t piece = 0;  // the next one
+    size_t piece = 0;  // index of the next piece
     const char *line = nullptr, *end = nullptr;
     int64_t num_lines = 0;
-    int64_t due = 0, due_each = 0;  // in lines * ONE
+    int64_t due = 0, due_per_call = 0;  // fixed point: lines * ONE
 
     bool next_piece() {
-        if (piece == pieces.size()) return due = due_each = 0, false;
+        if (piece == pieces.size()) return due = due_per_call = 0, false;
         line = pieces[piece].start, end = pieces[piece].end, piece++;
         return true;
     }

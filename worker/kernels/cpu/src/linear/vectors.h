@@ -4,29 +4,29 @@
 #include <algorithm>
 #include <vector>
 
-#include "groups.h"
-#include "linear_edges.h"
-#include "vec.h"
+#include "../simd/row_groups.h"
+#include "edges.h"
+#include "../simd/vec.h"
 
 namespace {
 
-// Rows as they are multiplied.
+// Input rows in the dtype in which they are multiplied.
 template <class Element>
 struct Inputs {
     const Element* x;
     int64_t stride;
 };
 
-// How a word of inputs is multiplied with those of LANES columns.
+// Multiplies a word of inputs (one float, or two neighbouring bfloat16) by words of LANES columns.
 template <class T>
 struct Words;
 
 template <>
 struct Words<float> {
     typedef float Input;
-    static constexpr int64_t SIZE = 1;     // elements
-    static constexpr int STEPS = 1;        // to multiply by a word
-    static constexpr int64_t BLOCK = 256;  // inputs summed by themselves: long sums lose digits
+    static constexpr int64_t SIZE = 1;     // elements of a word
+    static constexpr int STEPS = 1;        // multiplications per word
+    static constexpr int64_t BLOCK = 256;  // inputs with a sum of their own, as long sums lose precision
 
     template <int>
     static Vec columns_of(IVec words) {
@@ -43,12 +43,12 @@ struct Words<float> {
     static Inputs<Input> inputs(const float* x, int64_t stride, int64_t, int64_t) { return {x, stride}; }
 };
 
-// CPUs that multiply bfloat16 (AVX512_BF16) take both neighbours of a pair at once. Others widen them one
-// after the other, which costs a shift or a mask: a bfloat16 is the upper half of a float.
+// AVX512_BF16 multiplies both elements of a pair at once. Other CPUs widen one after the other by a
+// shift or a mask, as a bfloat16 is the upper half of a float.
 template <>
 struct Words<bf16> {
     static constexpr int64_t SIZE = 2;
-    static constexpr int64_t BLOCK = INT64_MAX;  // what a bfloat16 keeps no sum loses
+    static constexpr int64_t BLOCK = INT64_MAX;  // an fp32 sum keeps more digits than bfloat16 has
 
 #if defined(__AVX512BF16__)
     typedef bf16 Input;
@@ -85,7 +85,7 @@ struct Words<bf16> {
 
     static Vec add(Vec sums, Vec columns, Vec factor) { return multiply_add(sums, columns, factor); }
 
-    // The rows widened: each is read once for every block of columns.
+    // Widens the rows once, as every block of columns reads them again.
     static Inputs<Input> inputs(const bf16* x, int64_t stride, int64_t rows, int64_t k) {
         static thread_local std::vector<Input> buffer;
         if ((int64_t)buffer.size() < rows * k) buffer.resize(rows * k);
@@ -110,21 +110,22 @@ struct VectorLinear {
 #if defined(__AVX512F__)
     static constexpr int64_t VECS = 3;
     static constexpr int ROWS = 8;
-    // Vectors of columns that a tile of so many rows has: their product is most of the 32 registers.
+    // Vectors of columns in a tile. Its rows times its vectors fill most of the 32 registers.
     static constexpr int64_t vecs_by(int64_t) { return VECS; }
 #else
     static constexpr int64_t VECS = 4;
     static constexpr int ROWS = 6;
-    // Of 16 registers, two columns and a factor leave 12; with fewer sums, each would wait for itself.
+    // Vectors of columns in a tile of `rows` rows. Two columns and a factor leave 12 of 16 registers
+    // for sums. With fewer sums, each addition would wait for the previous one.
     static constexpr int64_t vecs_by(int64_t rows) { return rows > 2 ? 2 : 4; }
 #endif
 
     static constexpr int64_t COLUMNS = VECS * LANES;
-    static constexpr int64_t WIDTH = COLUMNS;  // columns that lie together
+    static constexpr int64_t WIDTH = COLUMNS;  // contiguous columns of the packed layout
     static constexpr int64_t WORD = W::SIZE;
-    static constexpr int64_t DEPTH = WORD;  // inputs that lie together
+    static constexpr int64_t DEPTH = WORD;  // contiguous inputs of the packed layout
 
-    struct Unit {};
+    struct ThreadState {};
 
     static Inputs<Input> inputs(const T* x, int64_t stride, int64_t rows, int64_t k) {
         return W::inputs(x, stride, rows, k);
@@ -141,17 +142,18 @@ struct VectorLinear {
         if constexpr (STEP + 1 < W::STEPS) add_word<R, V, STEP + 1>(sums, words, x, x_stride);
     }
 
-    // R rows by V vectors of columns. `ahead` is what a later tile will read:
-    // `ahead_step` bytes of it are asked for with every word.
+    // Multiplies R rows by V vectors of columns. Each word also prefetches `prefetch_bytes` of
+    // `next_block`, which a later tile reads.
     template <int R, int V>
     static void tile(const Input* x, int64_t x_stride, const T* w, int64_t k, const float* start,
-                     float* out, const char*& ahead, int64_t ahead_step) {
+                     float* out, const char*& next_block, int64_t prefetch_bytes) {
         Vec sums[R][V];
         for (int r = 0; r < R; r++)
             for (int v = 0; v < V; v++) sums[r][v] = load(start + v * LANES);
         const char* weights = (const char*)w;
-        for (int64_t i = 0; i < k; i += WORD, weights += COLUMNS * 4, ahead += ahead_step) {
-            for (int64_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+        for (int64_t i = 0; i < k; i += WORD, weights += COLUMNS * 4, next_block += prefetch_bytes) {
+            for (int64_t line = 0; line < prefetch_bytes; line += 64)
+                __builtin_prefetch(next_block + line, 0, 2);
             IVec words[V];
             for (int v = 0; v < V; v++) {
                 std::memcpy(&words[v], weights + v * sizeof(IVec), sizeof(IVec));
@@ -163,40 +165,41 @@ struct VectorLinear {
             for (int v = 0; v < V; v++) store(out + r * COLUMNS + v * LANES, sums[r][v]);
     }
 
-    // R rows of a block of columns.
+    // Computes R rows of a block of columns.
     template <int R>
     static void rows_of(const Input* x, int64_t x_stride, const T* w, const T* bias, T* y,
-                        int64_t y_stride, int64_t num_columns, int64_t k, const char* ahead,
-                        int64_t ahead_step) {
+                        int64_t y_stride, int64_t num_columns, int64_t k, const char* next_block,
+                        int64_t prefetch_bytes) {
         constexpr int V = vecs_by(R);
-        const Start<COLUMNS> start(bias, num_columns);
+        const InitialSums<COLUMNS> start(bias, num_columns);
         float sums[R][COLUMNS];
         for (int64_t column = 0; column < COLUMNS; column += V * LANES) {
             const T* from = w + column * WORD;
             int64_t size = std::min(k, W::BLOCK);
-            tile<R, V>(x, x_stride, from, size, start.sums + column, sums[0] + column, ahead, ahead_step);
+            tile<R, V>(x, x_stride, from, size, start.sums + column, sums[0] + column, next_block,
+                       prefetch_bytes);
             for (int64_t first = size; first < k; first += size) {
                 size = std::min(k - first, W::BLOCK);
-                add_tile<R, V>(x + first, x_stride, from + first * COLUMNS, size, sums[0] + column, ahead,
-                               ahead_step);
+                add_tile<R, V>(x + first, x_stride, from + first * COLUMNS, size, sums[0] + column, next_block,
+                               prefetch_bytes);
             }
         }
         for (int r = 0; r < R; r++) store_columns<COLUMNS>(sums[r], y + r * y_stride, num_columns);
     }
 
-    // Adds a tile to `out`.
+    // Computes a tile and adds it to `out`.
     template <int R, int V>
     static void add_tile(const Input* x, int64_t x_stride, const T* w, int64_t k, float* out,
-                         const char*& ahead, int64_t ahead_step) {
+                         const char*& next_block, int64_t prefetch_bytes) {
         constexpr float ZEROS[V * LANES] = {};
         float part[R * COLUMNS];
-        tile<R, V>(x, x_stride, w, k, ZEROS, part, ahead, ahead_step);
+        tile<R, V>(x, x_stride, w, k, ZEROS, part, next_block, prefetch_bytes);
         for (int r = 0; r < R; r++)
             for (int64_t n = r * COLUMNS; n < r * COLUMNS + V * LANES; n += LANES)
                 store(out + n, load(out + n) + load(part + n));
     }
 
-    // While a block that lies in L2 is multiplied by further rows, memory brings the next one.
+    // While further rows are multiplied by a block that is in L2, the next block is prefetched.
     static void rows_of_block(int64_t rows, Inputs<Input> inputs, const T* w, const T* bias, T* y,
                               int64_t y_stride, int64_t num_columns, int64_t k, bool has_next) {
         constexpr int64_t TILES = VECS / vecs_by(ROWS);
