@@ -1,4 +1,4 @@
-"""Which adapter computes which tokens of a step, as the LoRA kernels want it."""
+"""Assigns a batch's tokens to adapters, in the form that the LoRA kernels take."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -15,58 +15,79 @@ from worker.lora.memory.pool import LoRAPool, PageNumbers, SiblingSites
 from worker.lora.side.batch import side_batch
 
 Sequences = Sequence[tuple[AdapterVersion | None, int]]
-"""(resident adapter or None for the base, number of tokens), from left to right."""
+"""Pairs of a resident adapter, or None for the base, and a number of tokens, in batch order."""
+
+_MAX_CACHED_BATCHES = 2
+"""A step has up to two batches: all its tokens, and the rows for the output head."""
 
 
 class LoRABatch:
-    """The plan of one batch for every module; valid until the pool gives adapters up."""
+    """Plan of one batch for all modules. Valid until an adapter is removed from the pool."""
 
     def __init__(self, pool: LoRAPool, sequences: Sequences) -> None:
         self.num_tokens = sum(num_tokens for _, num_tokens in sequences)
-        tokens = _tokens_of(sequences)
+        tokens = _tokens_by_adapter(sequences)
         pages = [
             [pool.pages(version, group) for version in tokens] for group in range(len(pool.groups))
         ]
         self._targeted = frozenset(
-            group for group, found in enumerate(pages) if any(part.size for part in found)
+            group for group, by_adapter in enumerate(pages) if any(part.size for part in by_adapter)
         )
         self.plan = _plan(list(tokens.values()), pages, pool.device)
         self.side = side_batch(pool.side, tokens)
-        """None if no adapter of the batch has side weights."""
+        """Side weights of the batch's adapters; None if there are none."""
 
     def check_size(self, names: Sequence[str], num_rows: int) -> None:
-        """Raise if modules get other rows than the batch's tokens: they would be mixed up."""
+        """Check that modules get one row per token, so that rows match their adapters.
+
+        Raises:
+            RuntimeError: the modules `names` get another number of rows.
+        """
         if num_rows != self.num_tokens:
             raise RuntimeError(
                 f"{', '.join(names)} got {num_rows} rows in a batch of {self.num_tokens} tokens"
             )
 
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
-        """The storage of `siblings`; None if no adapter of the batch targets any of them."""
+        """Return the storage of `siblings`; None if no adapter of the batch targets them."""
         return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
 
     def changes(self, names: tuple[str, ...]) -> bool:
-        """Whether side weights of the batch change the linears `names`."""
+        """Return whether side weights of the batch change the linears `names`."""
         return self.side is not None and self.side.changes(names)
 
 
+class BatchCache:
+    """Builds batches, and reuses the last two while no adapter is removed from the pool."""
+
+    def __init__(self, pool: LoRAPool) -> None:
+        self._pool = pool
+        self._num_removals = pool.num_removals
+        self._batches: dict[tuple[tuple[AdapterVersion | None, int], ...], LoRABatch] = {}
+
+    def batch_of(self, sequences: Sequences) -> LoRABatch | None:
+        """Return the batch of `sequences`; None if all of them use the base model."""
+        if self._num_removals != self._pool.num_removals:
+            self._batches.clear()
+            self._num_removals = self._pool.num_removals
+        key = tuple(sequences)
+        batch = self._batches.get(key)
+        if batch is None and (batch := build_batch(self._pool, sequences)) is not None:
+            if len(self._batches) == _MAX_CACHED_BATCHES:
+                del self._batches[next(iter(self._batches))]
+            self._batches[key] = batch
+        return batch
+
+
 def build_batch(pool: LoRAPool, sequences: Sequences) -> LoRABatch | None:
-    """The batch of `sequences`; None if all are the base's: there is no LoRA work then.
-
-    A batch like one of the last two is that one: a step has up to two, of all its tokens and of
-    those whose logits are wanted.
-    """
-    key = tuple(sequences)
-    batch: LoRABatch | None = pool.derived.get(key)
-    if batch is None and any(version is not None for version, _ in sequences):
-        batch = LoRABatch(pool, sequences)
-        if len(pool.derived) > 1:
-            del pool.derived[next(iter(pool.derived))]
-        pool.derived[key] = batch
-    return batch
+    """Build the batch of `sequences`; return None if all of them use the base model."""
+    if all(version is None for version, _ in sequences):
+        return None
+    return LoRABatch(pool, sequences)
 
 
-def _tokens_of(sequences: Sequences) -> dict[AdapterVersion, list[int]]:
+def _tokens_by_adapter(sequences: Sequences) -> dict[AdapterVersion, list[int]]:
+    """Return the token numbers of each adapter."""
     tokens: dict[AdapterVersion, list[int]] = {}
     start = 0
     for version, num_tokens in sequences:
@@ -81,16 +102,18 @@ def _plan(
     pages: Sequence[Sequence[PageNumbers]],
     device: torch.device,
 ) -> LoRAPlan:
-    """`tokens` by adapter, `pages` by group and adapter."""
+    """Build the plan from `tokens` by adapter and `pages` by group and adapter."""
     tables = [_starts([len(part) for part in tokens]), np.concatenate(tokens)]
-    for found in pages:
-        tables.append(_starts([part.shape[1] for part in found]))
-        tables.append(np.concatenate(found, axis=1))
-    token_starts, flat, *of_groups = _on_device(tables, device)
+    for by_adapter in pages:
+        tables.append(_starts([part.shape[1] for part in by_adapter]))
+        tables.append(np.concatenate(by_adapter, axis=1))
+    token_starts, flat_tokens, *group_tables = _to_device(tables, device)
     return LoRAPlan(
         token_starts=token_starts,
-        tokens=flat,
-        pages=[LoRAPages(*pair) for pair in zip(of_groups[::2], of_groups[1::2], strict=True)],
+        tokens=flat_tokens,
+        pages=[
+            LoRAPages(*pair) for pair in zip(group_tables[::2], group_tables[1::2], strict=True)
+        ],
         page_rows=PAGE_ROWS,
     )
 
@@ -99,8 +122,8 @@ def _starts(lengths: Sequence[int]) -> NDArray[np.int64]:
     return np.array([0, *accumulate(lengths)])
 
 
-def _on_device(tables: Sequence[NDArray[Any]], device: torch.device) -> list[torch.Tensor]:
-    """All of them as int32, in one transfer."""
+def _to_device(tables: Sequence[NDArray[Any]], device: torch.device) -> list[torch.Tensor]:
+    """Copy `tables` to the device as int32, in one transfer."""
     flat = np.concatenate([table.ravel() for table in tables]).astype(np.int32)
     sizes = [table.size for table in tables]
     parts = torch.split(torch.from_numpy(flat).to(device), sizes)

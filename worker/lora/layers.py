@@ -1,4 +1,4 @@
-"""The linears of a served model: computed with their siblings, with each token's LoRA term."""
+"""Linears of a served model, computed together with their siblings and with LoRA terms."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,32 +11,31 @@ from torch import Tensor, nn
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.lora.base.base_weight import BaseWeight, row_squares, weight_of
 from worker.lora.base.linear import BaseLinear, base_linear
-from worker.lora.batch import LoRABatch, Sequences, build_batch
+from worker.lora.batch import BatchCache, LoRABatch, Sequences
 from worker.lora.memory.pool import LoRAPool, SiblingSites
 
 
 @dataclass(slots=True)
 class LoRAContext:
-    """What the modules of one model share."""
+    """State of the current step that the served modules of one model share."""
 
     kernels: Kernels
+    batches: BatchCache
     batch: LoRABatch | None = None
-    """Set before each forward, for exactly its tokens; None computes the base model."""
+    """Batch of the step's tokens, set before each forward. None computes the base model."""
     head_batch: LoRABatch | None = None
-    """The same for the rows that the output head gets, which are fewer."""
+    """Batch of the rows that the output head gets, which are fewer than the tokens."""
     head: "Siblings | None" = None
-    """The output head, once it is attached."""
+    """The output head, after it was attached."""
 
-    def set_batch(
-        self, pool: LoRAPool, tokens: Sequences, head_rows: Callable[[], Sequences]
-    ) -> None:
-        """Prepare the next forward: over `tokens`, of which the head gets `head_rows`."""
-        self.batch = build_batch(pool, tokens)
+    def set_batch(self, tokens: Sequences, head_rows: Callable[[], Sequences]) -> None:
+        """Prepare the next forward. `head_rows` returns the sequences of rows for the head."""
+        self.batch = self.batches.batch_of(tokens)
         is_changed = self.batch and self.head and self.head.is_changed_by(self.batch)
-        self.head_batch = build_batch(pool, head_rows()) if is_changed else None
+        self.head_batch = self.batches.batch_of(head_rows()) if is_changed else None
 
     def hook_of(self, name: str) -> Callable[..., None]:
-        """The forward hook of a module other than a linear, for adapters that change its output."""
+        """Return a forward hook that applies side weights to the non-linear module `name`."""
 
         def change(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self.batch is not None and self.batch.side is not None:
@@ -46,10 +45,20 @@ class LoRAContext:
         return change
 
 
-class Siblings:
-    """Linears that read the same input, as q, k and v do: one product serves all.
+@dataclass(slots=True)
+class _JointOutput:
+    """Output of siblings for one input, kept until each of them has returned its columns."""
 
-    The first that is called computes all, and the others hand out their part.
+    x: Tensor | None = None
+    columns: tuple[Tensor, ...] = ()
+    num_remaining: int = 0
+    """Siblings that haven't returned their columns yet."""
+
+
+class Siblings:
+    """Linears that read the same input, such as q, k and v, and are computed by one product.
+
+    The first one that the model calls computes all outputs. The others return their columns.
     """
 
     def __init__(
@@ -63,12 +72,10 @@ class Siblings:
         self.sizes = self.base.out_features
         self._sites: SiblingSites | None = None
         self._context: LoRAContext | None = None
-        self._input: Tensor | None = None
-        self._outputs: tuple[Tensor, ...] = ()
-        self._num_left = 0
+        self._joint = _JointOutput()
 
     def attach(self, pool: LoRAPool, context: LoRAContext, *, is_head: bool = False) -> None:
-        """Add the LoRA terms of what is resident in `pool` from now on, as `context` says."""
+        """Add the LoRA terms of adapters in `pool` from now on, for the batches of `context`."""
         offsets = [0, *accumulate(self.sizes)][:-1]
         self._sites = pool.sibling_sites(self.names, offsets)
         self._context = context
@@ -76,7 +83,7 @@ class Siblings:
             context.head = self
 
     def weight(self, index: int) -> BaseWeight | None:
-        """What can be asked of the weight of sibling `index`; None if it is quantised."""
+        """Return the readable properties of a sibling's weight; None if it is quantised."""
         squares = self._squares[index]
         if squares is None:
             return None
@@ -85,30 +92,59 @@ class Siblings:
         return BaseWeight(squares, self._biases[index], lambda x: self.base.product(x)[:, columns])
 
     def is_changed_by(self, batch: LoRABatch) -> bool:
-        """Whether an adapter of the batch changes any of these outputs."""
+        """Return whether an adapter of `batch` changes any output."""
         assert self._sites is not None
         return batch.sites(self._sites) is not None or batch.changes(self.names)
 
-    def part(self, index: int, x: Tensor) -> Tensor:
-        """The output of sibling `index` for `x` `[..., in]`: a view, contiguous in its rows."""
-        if x is not self._input:
-            self._outputs = torch.split(self.whole(x), self.sizes, dim=-1)
-            self._input, self._num_left = x, len(self.names)
-        output = self._outputs[index]
-        self._num_left -= 1
-        if self._num_left == 0:
-            self._input, self._outputs = None, ()
+    def output(self, index: int, x: Tensor) -> Tensor:
+        """Return the output of sibling `index` for `x` `[..., in]`, as a view with dense rows."""
+        joint = self._joint
+        if x is not joint.x:
+            joint.columns = torch.split(self.joint_output(x), self.sizes, dim=-1)
+            joint.x, joint.num_remaining = x, len(self.names)
+        output = joint.columns[index]
+        joint.num_remaining -= 1
+        if joint.num_remaining == 0:
+            joint.x, joint.columns = None, ()
         return output
 
-    def whole(self, x: Tensor) -> Tensor:
-        """All outputs side by side, `[..., sum of out]`; rows are the batch's tokens in order."""
+    def joint_output(self, x: Tensor) -> Tensor:
+        """Return all outputs side by side, `[..., sum of out]`.
+
+        The rows of `x` are the batch's tokens in order.
+        """
         y = self.base(x)
         if (batch := self._batch) is not None:
             self._change_(y, x, batch)
         return y
 
+    def lora(self, num_rows: int) -> tuple[LoRASites, LoRAPlan] | None:
+        """Return the kernel arguments of the LoRA terms for `num_rows`; None if there are none."""
+        if (batch := self._batch) is None:
+            return None
+        assert self._sites is not None
+        sites = batch.sites(self._sites)
+        if sites is None:
+            return None
+        batch.check_size(self.names, num_rows)
+        return sites, batch.plan
+
+    @property
+    def has_side_weights(self) -> bool:
+        """Whether an adapter of the forward has side weights, which `lora` doesn't cover."""
+        batch = self._batch
+        return batch is not None and batch.side is not None
+
+    @property
+    def _batch(self) -> LoRABatch | None:
+        """Batch of the rows that these linears get in the current forward."""
+        context = self._context
+        if context is None:
+            return None
+        return context.head_batch if context.head is self else context.batch
+
     def _change_(self, y: Tensor, x: Tensor, batch: LoRABatch) -> None:
-        """Make of the base's `y` what the batch's adapters make of it."""
+        """Change the base's output `y` for `x` in place to the output of the batch's adapters."""
         num_rows = y.numel() // y.shape[-1]
         lora = self.lora(num_rows)
         if lora is None and batch.side is None:
@@ -121,34 +157,12 @@ class Siblings:
             batch.check_size(self.names, num_rows)
             batch.side.change_linears_(self.names, self.sizes, x, y)
 
-    def lora(self, num_rows: int) -> tuple[LoRASites, LoRAPlan] | None:
-        """What adapters add to the outputs of so many rows; None if they add nothing."""
-        if (batch := self._batch) is None:
-            return None
-        assert self._sites is not None
-        sites = batch.sites(self._sites)
-        if sites is None:
-            return None
-        batch.check_size(self.names, num_rows)
-        return sites, batch.plan
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether an adapter of the forward changes outputs in another way than `lora` tells."""
-        batch = self._batch
-        return batch is not None and batch.side is not None
-
-    @property
-    def _batch(self) -> LoRABatch | None:
-        """The rows of the forward that these linears get."""
-        context = self._context
-        if context is None:
-            return None
-        return context.head_batch if context.head is self else context.batch
-
 
 class ServedLinear(nn.Module):
-    """One of some siblings, in the place of the base model's linear. Reads like that one."""
+    """Replaces a linear of the base model by one of its siblings.
+
+    Attributes that it doesn't have are looked up in the replaced linear.
+    """
 
     def __init__(self, base_layer: nn.Module, siblings: Siblings, index: int) -> None:
         super().__init__()
@@ -157,11 +171,11 @@ class ServedLinear(nn.Module):
         self._index = index
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., in]` to `[..., out]`."""
-        return self.siblings.part(self._index, x)
+        """Map `[..., in]` to `[..., out]`."""
+        return self.siblings.output(self._index, x)
 
     def __getattr__(self, name: str) -> Any:
-        """Model code may ask for `weight`, `in_features` and the like."""
+        """Return an attribute of the replaced linear, such as `weight` or `in_features`."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -169,7 +183,10 @@ class ServedLinear(nn.Module):
 
 
 def weights_of(served: Iterable[Siblings], names: Container[str]) -> dict[str, BaseWeight]:
-    """What can be asked of the weights of the linears `names`; quantised ones are left out."""
+    """Return the readable properties of the weights of the linears `names`.
+
+    Quantised linears are left out.
+    """
     return {
         name: weight
         for siblings in served
@@ -182,7 +199,11 @@ def weights_of(served: Iterable[Siblings], names: Container[str]) -> dict[str, B
 def serve_linears(
     model: nn.Module, groups: Sequence[Sequence[str]], kernels: Kernels
 ) -> list[Siblings]:
-    """Put a `ServedLinear` in the place of each linear named in `groups` of siblings."""
+    """Replace each linear named in `groups` by a `ServedLinear`.
+
+    Returns:
+        The siblings of each group.
+    """
     served = []
     for names in groups:
         linears = [model.get_submodule(name) for name in names]

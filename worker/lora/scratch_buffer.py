@@ -1,4 +1,4 @@
-"""Memory that a load needs for a while."""
+"""Temporary buffers for loading adapters, with a few kept for reuse."""
 
 import ctypes
 import mmap
@@ -12,43 +12,44 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _LARGE_PAGE = 2 << 20
-"""Bytes; to get as much in small ones takes as long as to fill it."""
-MAX_SPARES = 2
-MAX_SPARE_BYTES = 16 << 20
-"""Of one. To clear new memory takes as long as to read an adapter into it."""
-_spares: deque[mmap.mmap] = deque(maxlen=MAX_SPARES)
+"""Bytes of a huge page. Mapping this much in small pages takes as long as filling it."""
+MAX_IDLE_BUFFERS = 2
+MAX_IDLE_BUFFER_BYTES = 16 << 20
+"""Largest buffer that is kept. Clearing new memory takes as long as reading an adapter into it."""
+_idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 
 
 def scratch(num_bytes: int) -> Bytes:
-    """So many bytes, whatever they say.
+    """Return an uninitialised buffer of `num_bytes`.
 
-    When nothing refers to them any more, the system has them back, but for a few: what malloc
-    keeps for later would come on top of the budgets of the tiers.
+    The memory is returned to the system when nothing refers to the buffer, except for a few idle
+    buffers. It isn't allocated by malloc, which would keep freed memory beyond the budgets of the
+    adapter tiers.
     """
-    memory = _spare(num_bytes) or _mapped(num_bytes)
-    lent = (ctypes.c_ubyte * num_bytes).from_buffer(memory)
-    weakref.finalize(lent, _give_back, memory).atexit = False
-    return np.ctypeslib.as_array(lent)
+    memory = _take_idle(num_bytes) or _map(num_bytes)
+    view = (ctypes.c_ubyte * num_bytes).from_buffer(memory)
+    weakref.finalize(view, _keep_idle, memory).atexit = False
+    return np.ctypeslib.as_array(view)
 
 
-def _spare(num_bytes: int) -> mmap.mmap | None:
-    """What fits of the spares; one that doesn't is of no use to those who load such adapters."""
-    with suppress(IndexError):  # none is left
+def _take_idle(num_bytes: int) -> mmap.mmap | None:
+    """Take an idle buffer that is large enough, and free those that are too small."""
+    with suppress(IndexError):  # no idle buffer is left
         while True:
-            memory = _spares.pop()
+            memory = _idle.pop()
             if len(memory) >= num_bytes:
                 return memory
     return None
 
 
-def _give_back(memory: mmap.mmap) -> None:
-    if len(memory) <= MAX_SPARE_BYTES:
-        _spares.append(memory)
+def _keep_idle(memory: mmap.mmap) -> None:
+    if len(memory) <= MAX_IDLE_BUFFER_BYTES:
+        _idle.append(memory)
 
 
-def _mapped(num_bytes: int) -> mmap.mmap:
+def _map(num_bytes: int) -> mmap.mmap:
     memory = mmap.mmap(-1, max(num_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if num_bytes >= _LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
+        with suppress(OSError):  # the kernel doesn't support huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory

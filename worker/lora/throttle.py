@@ -1,8 +1,8 @@
-"""Lets a thread that loads adapters leave time to the engine.
+"""Limits how much interpreter time a thread takes from the engine.
 
-The engine needs the interpreter some thousand times in a step, and a thread that keeps taking it
-in between, as code made of many small operations does, slows it down several times, whatever that
-thread's priority is. So such code calls `pause` between two operations.
+The engine needs the interpreter some thousand times per step. A background thread that runs many
+small operations holds the interpreter between them and slows the engine down several times,
+whatever the thread's priority. Such code calls `pause` between two operations.
 """
 
 import threading
@@ -11,33 +11,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SLICE_S = 0.0005
-"""Work between two pauses; then as much rest as keeps to the share."""
-AT_ONCE = 1 << 18
-"""Elements that one operation goes over between two pauses."""
+"""CPU time between two pauses."""
+CHUNK_ELEMENTS = 1 << 18
+"""Largest number of elements that one operation should process between two pauses."""
 
 
 @dataclass(slots=True)
-class _Pace:
+class _Throttle:
     share: Callable[[], float]
-    worked_s: float
+    thread_time_s: float
+    """CPU time of the thread at the end of its last pause."""
 
 
-_own = threading.local()
+_local = threading.local()
 
 
-def take_pauses(share: Callable[[], float]) -> None:
-    """Keep the calling thread to what `share` says of a core's time, at its pauses."""
-    _own.pace = _Pace(share, time.thread_time())
+def throttle_thread(share: Callable[[], float]) -> None:
+    """Limit the calling thread to `share()` of a core's time, enforced by its calls to `pause`."""
+    _local.throttle = _Throttle(share, time.thread_time())
 
 
 def pause() -> None:
-    """Rest, if the calling thread takes pauses and has worked since the last one."""
-    pace: _Pace | None = getattr(_own, "pace", None)
-    if pace is None:
+    """Sleep if the calling thread is throttled and has used up its slice."""
+    throttle: _Throttle | None = getattr(_local, "throttle", None)
+    if throttle is None:
         return
-    worked_s = time.thread_time() - pace.worked_s
+    worked_s = time.thread_time() - throttle.thread_time_s
     if worked_s < SLICE_S:
         return
-    if (share := pace.share()) < 1:
+    if (share := throttle.share()) < 1:
         time.sleep(worked_s * (1 / share - 1))
-    pace.worked_s = time.thread_time()
+    throttle.thread_time_s = time.thread_time()

@@ -1,7 +1,7 @@
-"""Which modules beside the decoder's linears adapters can change: those called as expected.
+"""Decides which modules besides the decoder's linears adapters can change.
 
-A change is made to the outputs of modules, token by token. What a model doesn't call, calls twice
-or calls with other rows than the batch's tokens can't be changed so.
+Adapters change the outputs of modules token by token. This isn't possible for a module that the
+model doesn't call, calls twice, or calls with rows other than the batch's tokens.
 """
 
 from collections import Counter
@@ -14,29 +14,30 @@ from worker.lora.base.modules import BaseModules
 from worker.model.trace import Call
 
 
-def changeable(base: BaseModules) -> list[str]:
-    """The names of all modules that an adapter may ask to be changed."""
+def adaptable_modules(base: BaseModules) -> list[str]:
+    """Return the names of all modules that an adapter may change, if they are called suitably."""
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
 
 
-def without_uncalled(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
-    """`base` without the head, the embedding and the norms that weren't called as they must be."""
+def without_unsuitable(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
+    """Return `base` without the head, embedding and norms that `calls` shows to be unsuitable."""
     counts = Counter(call.name for call in calls)
-    found = {call.name for call in calls if counts[call.name] == 1 and _is_by_token(call)}
-    lost = {base.head or "", base.embedding.name if base.embedding else ""} - found - {""}
+    suitable = {call.name for call in calls if counts[call.name] == 1 and _is_by_token(call)}
+    tables = {base.head or "", base.embedding.name if base.embedding else ""}
+    unsuitable = tables - suitable - {""}
     return replace(
         base,
-        norms={name: sizes for name, sizes in base.norms.items() if name in found},
-        linears={name: shape for name, shape in base.linears.items() if name not in lost},
-        head=None if base.head in lost else base.head,
-        embedding=None if base.embedding and base.embedding.name in lost else base.embedding,
-        others={**base.others, **dict.fromkeys(lost, "called in a way of its own")},
+        norms={name: sizes for name, sizes in base.norms.items() if name in suitable},
+        linears={name: shape for name, shape in base.linears.items() if name not in unsuitable},
+        head=None if base.head in unsuitable else base.head,
+        embedding=None if base.embedding and base.embedding.name in unsuitable else base.embedding,
+        others={**base.others, **dict.fromkeys(unsuitable, "not called once for each token")},
     )
 
 
 def _is_by_token(call: Call) -> bool:
-    """Whether input and output are `[1, tokens, ...]`."""
+    """Return whether the input and the output are `[1, tokens, ...]`."""
     if len(call.args) != 1 or call.kwargs or not isinstance(call.output, Tensor):
         return False
     shape = call.input.shape

@@ -1,8 +1,8 @@
-"""The attention function that transformers' models call: paged, for requests of any length.
+"""Paged attention for transformers' models.
 
-All requests of a step lie behind each other in one row `[1, T]`. The function finds the step's
-layout in a context that is set around the forward, since models don't pass extra keywords down
-alike.
+The tokens of all requests in a step are concatenated in one row `[1, T]`. The attention function
+reads the step's layout from a thread-local context, because not all models pass extra keyword
+arguments down to it.
 """
 
 import threading
@@ -24,7 +24,7 @@ PAGED_ATTENTION = "lorikeet_paged"
 
 @dataclass(frozen=True, slots=True)
 class AttentionParams:
-    """What a layer's attention is asked to do besides the plain."""
+    """Parameters of one layer's attention."""
 
     scaling: float
     sliding_window: int | None
@@ -33,7 +33,7 @@ class AttentionParams:
 
 @dataclass(slots=True)
 class LayerProbe:
-    """Collects what the layers ask for during one forward whose values don't matter."""
+    """Attention shapes and parameters by layer, collected during one forward."""
 
     shapes: dict[int, KVShape] = field(default_factory=dict)
     params: dict[int, AttentionParams] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class LayerProbe:
 
 @dataclass(frozen=True, slots=True)
 class AttentionStep:
-    """What the attention of one forward needs."""
+    """Kernels, cache and layout for the attention of one forward."""
 
     kernels: Kernels
     cache: KVCache
@@ -59,7 +59,7 @@ _current = _Current()
 
 @contextmanager
 def attention_step(step: AttentionStep) -> Iterator[None]:
-    """Run forwards inside as `step` says; for this thread only."""
+    """Use `step` for forwards inside the context, in this thread only."""
     _current.step = step
     try:
         yield
@@ -68,17 +68,17 @@ def attention_step(step: AttentionStep) -> Iterator[None]:
 
 
 def current_step() -> AttentionStep:
-    """What the forward that this thread is in runs with."""
+    """Return the step of the forward that runs in this thread."""
     assert _current.step is not None, "a forward needs attention_step around it"
     return _current.step
 
 
 @torch.inference_mode()
 def probe_layers(model: PreTrainedModel) -> LayerProbe:
-    """Run one forward of a model with paged attention, to learn each layer's shape.
+    """Run one forward of a model with paged attention and record each layer's attention.
 
     Raises:
-        NotImplementedError: the model asks for something that isn't implemented here.
+        NotImplementedError: the model uses an attention feature that isn't implemented here.
     """
     _current.probe = LayerProbe()
     try:
@@ -101,25 +101,25 @@ def attend(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Store keys and values and attend to the cache; what transformers calls for each layer.
+    """Store keys and values and compute attention; transformers calls this for each layer.
 
     Args:
         module: the attention module; its `layer_idx` picks the layer's cache.
         query: `[1, num_heads, T, head_dim]`.
         key: `[1, num_kv_heads, T, head_dim]`.
         value: `[1, num_kv_heads, T, value_dim]`.
-        attention_mask: None, as no mask function is registered under this name.
+        attention_mask: None, because no mask function is registered under this name.
         scaling: factor on the scores; by default `head_dim ** -0.5`.
-        dropout: 0 outside of training.
-        sliding_window: positions seen, own included.
+        dropout: 0, because the model isn't training.
+        sliding_window: number of positions attended to, including the token's own.
         softcap: bound on the scores.
-        kwargs: refused unless they are known not to change the result.
+        kwargs: other arguments, which must be known not to change the result.
 
     Returns:
-        `[1, T, num_heads, value_dim]` and no weights.
+        `[1, T, num_heads, value_dim]`, and None instead of the attention weights.
 
     Raises:
-        NotImplementedError: the model asks for something that isn't implemented here.
+        NotImplementedError: the model uses an attention feature that isn't implemented here.
     """
     _refuse_unknown(attention_mask, dropout, kwargs)
     layer = module.layer_idx
@@ -131,7 +131,7 @@ def attend(
         probe.num_calls += 1
         probe.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
         probe.params[layer] = params
-        return _meaningless(query, value), None
+        return _blank_output(query, value), None
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     return store_and_attend(layer, query, key, value, params)[None], None
 
@@ -139,14 +139,14 @@ def attend(
 def store_and_attend(
     layer: int, query: Tensor, key: Tensor, value: Tensor, params: AttentionParams
 ) -> Tensor:
-    """Attention of one layer in the current step.
+    """Store keys and values and compute attention of one layer in the current step.
 
     Args:
         layer: the layer's index.
         query: `[T, num_heads, head_dim]`.
         key: `[T, num_kv_heads, head_dim]`.
         value: `[T, num_kv_heads, value_dim]`.
-        params: of the layer.
+        params: the layer's parameters.
 
     Returns:
         `[T, num_heads, value_dim]`.
@@ -168,7 +168,7 @@ def store_and_attend(
 AttentionInterface.register(PAGED_ATTENTION, attend)
 
 
-_HARMLESS = frozenset(
+_IGNORED_ARGUMENTS = frozenset(
     {
         "cache_position",
         "is_causal",
@@ -183,7 +183,7 @@ _HARMLESS = frozenset(
 
 
 def _refuse_unknown(mask: Tensor | None, dropout: float, kwargs: dict[str, Any]) -> None:
-    unknown = sorted(k for k, v in kwargs.items() if k not in _HARMLESS and v is not None)
+    unknown = sorted(k for k, v in kwargs.items() if k not in _IGNORED_ARGUMENTS and v is not None)
     if mask is not None:
         unknown.append("attention_mask")
     if dropout:
@@ -192,6 +192,6 @@ def _refuse_unknown(mask: Tensor | None, dropout: float, kwargs: dict[str, Any])
         raise NotImplementedError(f"attention with {', '.join(unknown)}")
 
 
-def _meaningless(query: Tensor, value: Tensor) -> Tensor:
+def _blank_output(query: Tensor, value: Tensor) -> Tensor:
     _, num_heads, num_tokens, _ = query.shape
     return query.new_zeros(1, num_tokens, num_heads, value.shape[3])

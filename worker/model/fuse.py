@@ -1,9 +1,10 @@
-"""Puts native operations in the place of what transformers computes in many small ones.
+"""Replaces modules of transformers by modules that use native operations.
 
-Which modules a model has isn't taken from its name: whatever looks like a known one is replaced
-only if the replacement gives what the original gave for the same input. What acts on other inputs
-alone, like a clamp or a factor at late positions, no output shows: attention and MLPs are replaced
-only if their code mentions nothing else than the steps that the replacement has.
+Modules are found by their structure, not by the architecture's name. A module that looks like a
+known one is replaced if the replacement computes the same output for a recorded input. This
+comparison misses steps that act on other inputs only, such as a clamp or a factor for late
+positions. Attention and MLPs are therefore replaced only if their code uses no names beyond those
+of the known steps.
 """
 
 import inspect
@@ -22,22 +23,25 @@ from worker.model.fused_layer import fused_layer
 from worker.model.kv_cache import KVShape
 from worker.model.trace import Call
 
-# Deviation from the original's output, relative to its largest value.
+# Largest deviation from the original's output, relative to its largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 _ROTATE = "apply_rotary_pos_emb"
-"""What transformers calls the function that rotates queries and keys."""
-_OF_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling", "layer_idx"}
-_OF_ATTENTION |= {"shape", "view", "reshape", "transpose", "contiguous", "update", _ROTATE}
-_OF_ATTENTION |= {"ALL_ATTENTION_FUNCTIONS", "get_interface", "eager_attention_forward"}
-_OF_ATTENTION |= {"config", "_attn_implementation", "training", "attention_dropout", "getattr"}
-_OF_ATTENTION |= {"sliding_window", "attn_logit_softcapping"}  # arguments of the attention function
-_OF_GATED_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-_OF_LAYER = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
+"""Name of the function in transformers that rotates queries and keys."""
+_ATTENTION_NAMES = {"q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling", "layer_idx"}
+_ATTENTION_NAMES |= {"shape", "view", "reshape", "transpose", "contiguous", "update", _ROTATE}
+_ATTENTION_NAMES |= {"ALL_ATTENTION_FUNCTIONS", "get_interface", "eager_attention_forward"}
+_ATTENTION_NAMES |= {"config", "_attn_implementation", "training", "attention_dropout", "getattr"}
+_ATTENTION_NAMES |= {
+    "sliding_window",
+    "attn_logit_softcapping",
+}  # arguments of the attention function
+_GATED_MLP_NAMES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+_LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """The modules whose calls `fuse` wants to see."""
+    """Return the names of the modules whose calls `fuse` needs."""
     return [
         name
         for name, module in model.named_modules()
@@ -52,13 +56,18 @@ def fusible(model: nn.Module) -> list[str]:
 def fuse(
     model: nn.Module, kernels: NativeKernels, probe: LayerProbe, calls: Sequence[Call]
 ) -> list[str]:
-    """Replace what can be replaced; the names of it.
+    """Replace modules of `model` where possible.
+
+    Call this inside the attention step in which `calls` were recorded.
 
     Args:
-        model: its linears are served already.
-        kernels: what computes the replacements.
-        probe: what its layers ask of attention.
-        calls: of the original modules; run inside the attention step that they were recorded in.
+        model: the model, whose linears must be served already.
+        kernels: the native kernels.
+        probe: the attention parameters of the model's layers.
+        calls: calls of the original modules.
+
+    Returns:
+        The names of the replaced modules.
     """
     fused = []
     for call in calls:
@@ -75,7 +84,7 @@ def _candidates(
     module: nn.Module, kernels: NativeKernels, probe: LayerProbe, call: Call
 ) -> Iterator[nn.Module]:
     if _is_attention(module):
-        siblings = _common(module, "q_proj", "k_proj", "v_proj")
+        siblings = _joined_siblings(module, "q_proj", "k_proj", "v_proj")
         layer = int(module.layer_idx)  # type: ignore[arg-type]  # an int in every model
         shape = probe.shapes[layer]
         is_known = shape.key_dim == shape.value_dim and _rotates(kernels, module, call, shape)
@@ -85,17 +94,20 @@ def _candidates(
         if (fused := fused_layer(module, kernels)) is not None:
             yield fused
     elif len(call.args) != 1 or call.kwargs:
-        return  # it computes something else besides
+        return  # the module computes more than its replacement
     elif _is_rms_norm(module):
         for offset, round_first in ((0.0, True), (0.0, False), (1.0, False)):
             params = NormParams(module.weight.data, _epsilon(module), offset, round_first)  # type: ignore[arg-type]
             yield FusedRMSNorm(module, kernels, params)
-    elif _is_gated_mlp(module) and (siblings := _common(module, "gate_proj", "up_proj")):
+    elif _is_gated_mlp(module) and (siblings := _joined_siblings(module, "gate_proj", "up_proj")):
         yield FusedGatedMLP(module, kernels, siblings)
 
 
 def _rotates(kernels: NativeKernels, module: nn.Module, call: Call, shape: KVShape) -> bool:
-    """Whether heads are rotated as by `rope_`: where weights are small, no output shows it."""
+    """Return whether the module rotates heads like `rope_`.
+
+    Heads are compared because the module's output barely shows the rotation if weights are small.
+    """
     embeddings = call.kwargs.get("position_embeddings")
     if not isinstance(embeddings, tuple):
         return False
@@ -124,8 +136,8 @@ def _tensor(output: Any) -> Tensor:
     return tensor
 
 
-def _common(module: nn.Module, *names: str) -> Siblings | None:
-    """The siblings that consist of exactly these linears of the module."""
+def _joined_siblings(module: nn.Module, *names: str) -> Siblings | None:
+    """Return the siblings that consist of exactly these linears; None if there are none."""
     linears = [getattr(module, name) for name in names]
     if not all(isinstance(linear, ServedLinear) for linear in linears):
         return None
@@ -146,20 +158,20 @@ def _epsilon(module: Any) -> float:
 
 def _is_gated_mlp(module: nn.Module) -> bool:
     has_silu = "SiLU" in type(getattr(module, "act_fn", None)).__name__
-    return has_silu and _names_in(module) == _OF_GATED_MLP
+    return has_silu and _names_in(module) == _GATED_MLP_NAMES
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return _names_in(module) == _OF_LAYER
+    return _names_in(module) == _LAYER_NAMES
 
 
 def _is_attention(module: nn.Module) -> bool:
     names = _names_in(module)
     has_parts = names.issuperset({"q_proj", "k_proj", "v_proj", "o_proj", "layer_idx", _ROTATE})
-    return has_parts and names <= _OF_ATTENTION
+    return has_parts and names <= _ATTENTION_NAMES
 
 
 def _names_in(module: nn.Module) -> set[str]:
-    """What a module's forward mentions: functions, attributes, globals."""
+    """Return the names of functions, attributes and globals in the code of a module's forward."""
     code = getattr(inspect.unwrap(module.forward), "__code__", None)
     return set(code.co_names) if code is not None else set()

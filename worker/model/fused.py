@@ -1,4 +1,4 @@
-"""Native operations in the place of what transformers computes in many small ones."""
+"""Modules that replace many small operations of transformers by few native ones."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from worker.model.attention import AttentionParams, store_and_attend
 
 
 class FusedRMSNorm(nn.Module):
-    """Root-mean-square norm in one pass."""
+    """Root-mean-square norm, computed in one pass."""
 
     def __init__(self, original: Any, kernels: NativeKernels, params: NormParams) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class FusedRMSNorm(nn.Module):
         self._kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., dim]` to the same."""
+        """Map `[..., dim]` to the same shape."""
         norm = self.params
         return self._kernels.rms_norm(
             x, self.weight, norm.epsilon, offset=norm.offset, round_first=norm.round_first
@@ -29,7 +29,7 @@ class FusedRMSNorm(nn.Module):
 
 
 class FusedGatedMLP(nn.Module):
-    """`down(silu(gate(x)) * up(x))`, gate and up in one product."""
+    """Gated MLP `down(silu(gate(x)) * up(x))`, with gate and up in one product."""
 
     def __init__(self, original: Any, kernels: NativeKernels, siblings: Siblings) -> None:
         super().__init__()
@@ -40,15 +40,15 @@ class FusedGatedMLP(nn.Module):
         self._kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., hidden]` to the same."""
-        gate, up = self.siblings.whole(x).chunk(2, dim=-1)
+        """Map `[..., hidden]` to the same shape."""
+        gate, up = self.siblings.joint_output(x).chunk(2, dim=-1)
         hidden = self._kernels.silu_mul(gate.flatten(0, -2), up.flatten(0, -2))
         out: Tensor = self.down_proj(hidden.view(*x.shape[:-1], -1))
         return out
 
 
 class FusedAttention(nn.Module):
-    """Attention with rotated queries and keys, as Llama's."""
+    """Attention with rotary position encoding, as in Llama."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class FusedAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> tuple[Tensor, None]:
-        """`[1, T, hidden]` to the same; the tokens are those of the current attention step."""
-        rows = self.siblings.whole(hidden_states)[0]
+        """Map `[1, T, hidden]` to the same shape; the tokens are those of the attention step."""
+        rows = self.siblings.joint_output(hidden_states)[0]
         heads = rows.view(len(rows), -1, self.head_dim)
         rotated = heads[:, : self.num_heads[0] + self.num_heads[1]]
         cosine, sine = position_embeddings

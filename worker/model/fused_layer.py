@@ -1,4 +1,4 @@
-"""A whole decoder layer in one native call."""
+"""Decoder layer that is computed by one native call."""
 
 from typing import Any
 
@@ -13,25 +13,25 @@ from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
 
 
 class FusedLayer(nn.Module):
-    """Norm and attention, norm and gated MLP, each added to its input."""
+    """Decoder layer of norm and attention, then norm and gated MLP, with residual connections."""
 
     def __init__(
         self, original: Any, kernels: NativeKernels, siblings: list[Siblings], layer: NativeLayer
     ) -> None:
-        """Take the place of `original`, whose modules are fused.
+        """Replace the layer `original`, whose modules must be fused.
 
         Args:
-            original: its modules keep their names.
-            kernels: what computes it.
-            siblings: of q/k/v, o, gate/up and down.
-            layer: its parameters.
+            original: the layer. Its modules keep their names.
+            kernels: the native kernels.
+            siblings: the siblings of q/k/v, o, gate/up and down.
+            layer: the layer's parameters for the native call.
         """
         super().__init__()
         self.input_layernorm = original.input_layernorm
         self.self_attn = original.self_attn
         self.post_attention_layernorm = original.post_attention_layernorm
         self.mlp = original.mlp
-        self.by_modules = original.forward
+        self.forward_by_modules = original.forward
         self._kernels = kernels
         self._siblings = siblings
         self._layer = layer
@@ -39,9 +39,9 @@ class FusedLayer(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
     ) -> Tensor:
-        """`[1, T, hidden]` to the same; the tokens are those of the current attention step."""
-        if self._siblings[0].is_changed:  # its norms, too, may have to be called
-            out: Tensor = self.by_modules(
+        """Map `[1, T, hidden]` to the same shape; the tokens are those of the attention step."""
+        if self._siblings[0].has_side_weights:  # they may also change the norms
+            out: Tensor = self.forward_by_modules(
                 hidden_states, position_embeddings=position_embeddings, **kwargs
             )
             return out
@@ -60,14 +60,14 @@ class FusedLayer(nn.Module):
 
 
 def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
-    """What may take the place of a decoder layer; None if not all of its parts are native."""
+    """Return a replacement for a decoder layer; None if a part of it isn't fused."""
     attention, mlp = layer.self_attn, layer.mlp
     norms = [layer.input_layernorm, layer.post_attention_layernorm]
     if not (isinstance(attention, FusedAttention) and isinstance(mlp, FusedGatedMLP)):
         return None
     if not all(isinstance(norm, FusedRMSNorm) for norm in norms):
         return None
-    siblings = [attention.siblings, _of(attention.o_proj), mlp.siblings, _of(mlp.down_proj)]
+    siblings = [attention.siblings, _single(attention.o_proj), mlp.siblings, _single(mlp.down_proj)]
     linears = [_packed(one) for one in siblings if one is not None]
     packed = [linear for linear in linears if linear is not None]
     if len(packed) < len(siblings):
@@ -84,8 +84,8 @@ def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
     return FusedLayer(layer, kernels, [one for one in siblings if one is not None], native)
 
 
-def _of(linear: nn.Module) -> Siblings | None:
-    """The siblings of a linear that has none but itself."""
+def _single(linear: nn.Module) -> Siblings | None:
+    """Return the siblings of a linear that forms a group of its own; None for other modules."""
     if not isinstance(linear, ServedLinear) or len(linear.siblings.names) > 1:
         return None
     return linear.siblings

@@ -1,4 +1,4 @@
-"""The memory behind the block tables."""
+"""Device memory for keys and values, in blocks."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ BLOCK_SIZE = 16
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """Shape of one layer's keys and values, for one token."""
+    """Shape of one token's keys and values in one layer."""
 
     num_heads: int
     key_dim: int
     value_dim: int
 
     def num_bytes(self, dtype: torch.dtype) -> int:
-        """Bytes of one token."""
+        """Return the bytes of one token's keys and values."""
         return self.num_heads * (self.key_dim + self.value_dim) * dtype.itemsize
 
 
@@ -35,10 +35,10 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        """Allocate it.
+        """Allocate the memory.
 
         Raises:
-            SettingsError: the device hasn't so much memory.
+            SettingsError: the device doesn't have enough memory.
         """
         self.num_blocks = num_blocks
 
@@ -50,17 +50,17 @@ class KVCache:
                 (block_array(s.num_heads, s.key_dim), block_array(s.num_heads, s.value_dim))
                 for s in shapes
             ]
-        except RuntimeError:  # torch.OutOfMemoryError is one, but what the CPU raises isn't that
+        except RuntimeError:  # torch.OutOfMemoryError on a GPU, plain RuntimeError on the CPU
             num_bytes = num_blocks * bytes_per_block(shapes, dtype)
             raise SettingsError(
-                f"--kv-cache-mb: {num_bytes >> 20} MiB can't be allocated on {device}"
+                f"--kv-cache-mb: {num_bytes >> 20} MiB can't be allocated on {device}; set it lower"
             ) from None
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Keys and values `[num_blocks, BLOCK_SIZE, num_heads, dim]` of one layer."""
+        """Return one layer's keys and values, each `[num_blocks, BLOCK_SIZE, num_heads, dim]`."""
         return self._layers[index]
 
 
 def bytes_per_block(shapes: list[KVShape], dtype: torch.dtype) -> int:
-    """Bytes that one block takes over all layers."""
+    """Return the bytes of one block in all layers."""
     return BLOCK_SIZE * sum(shape.num_bytes(dtype) for shape in shapes)

@@ -1,4 +1,4 @@
-"""Loads a base model and proves that it can be served exactly, or refuses it by name."""
+"""Loads a base model and checks that it can be served exactly."""
 
 import hashlib
 import sys
@@ -20,7 +20,7 @@ from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
-from worker.model.adaptable import changeable, without_uncalled
+from worker.model.adaptable import adaptable_modules, without_unsuitable
 from worker.model.attention import (
     PAGED_ATTENTION,
     AttentionStep,
@@ -41,41 +41,41 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A base model, ready to run on its device."""
+    """A base model on its device, ready to be served."""
 
     name: str
-    """Its folder's name, or its hub id."""
+    """Name of the model's folder, or its hub id."""
     digest: str
-    """SHA-256 over its files, as 64 hex digits."""
+    """SHA-256 of the model's files, as 64 hex digits."""
     model: PreTrainedModel
     tokenizer: Any
     config: Any
     dtype: torch.dtype
     device: torch.device
     max_model_len: int
-    """The context that the model was made for."""
+    """Longest context that the model supports, in tokens."""
     eos_ids: frozenset[int]
     """Tokens that end an answer."""
     kv_shapes: list[KVShape]
-    """One for each layer."""
+    """Shape of the keys and values of each layer."""
     kernels: Kernels
     base: BaseModules
-    """What adapters may target."""
+    """Modules that adapters may target."""
     weight_bytes: int
-    """Of all parameters and buffers."""
+    """Bytes of all parameters and buffers."""
     siblings: list[Siblings]
-    """The linears, in groups that are computed together."""
+    """The linears, in groups that are computed by one product."""
     fused: list[str]
-    """Modules that native operations replace."""
+    """Names of modules that native operations replace."""
 
 
 def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> LoadedModel:
-    """Load the model in folder `source`, or of hub id `source`.
+    """Load the model from the folder or hub id `source`.
 
     Raises:
-        ModelRejected: it isn't there, isn't whole, or can't be served exactly; with the reason.
+        ModelRejected: the model wasn't found, is incomplete, or can't be served exactly.
     """
-    if not sys.stderr.isatty():  # in a log the bars would be lines that say nothing
+    if not sys.stderr.isatty():  # progress bars would only clutter a log file
         logging.disable_progress_bar()
     folder = _find(source)
     torch_device = pick_device(device)
@@ -106,12 +106,18 @@ def prepare_model(
     source: str,
     kernels: Kernels | None = None,
 ) -> LoadedModel:
-    """Make a model that was loaded with eager attention ready to be served, and check it.
+    """Prepare a model for serving and check its results.
 
-    By default the kernels are the fastest that run here.
+    Args:
+        model: the model, loaded with eager attention. It is changed.
+        tokenizer: the model's tokenizer.
+        name: name of the model's folder, or its hub id.
+        digest: SHA-256 of the model's files.
+        source: value of --model, for error messages.
+        kernels: the kernels to use; by default the fastest that this machine supports.
 
     Raises:
-        ModelRejected: its results would differ.
+        ModelRejected: the served model would compute other results.
     """
     config = model.config.get_text_config()
     kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
@@ -142,10 +148,10 @@ def prepare_model(
 
 
 def pick_device(device: str) -> torch.device:
-    """The device named, or the best one there is for `auto`.
+    """Return the device of this name. `auto` is a GPU if there is one, else the CPU.
 
     Raises:
-        ModelRejected: torch knows no such device here.
+        ModelRejected: torch can't use the device on this machine.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -162,20 +168,20 @@ def _find(source: str) -> Path:
     if folder.is_dir():
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise ModelRejected(f"--model {source}: there is no such folder")
+        raise ModelRejected(f"--model {source}: this folder doesn't exist")
     try:
         return Path(snapshot_download(source, allow_patterns=_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelRejected(
-            f"--model {source}: neither a folder nor a hub id that can be loaded ({reason})"
+            f"--model {source}: neither a folder nor a hub id that can be downloaded ({reason})"
         ) from None
 
 
 def _load(cls: Any, folder: Path, source: str, **kwargs: Any) -> Any:
     try:
         return cls.from_pretrained(folder, local_files_only=True, **kwargs)
-    except Exception as error:  # transformers raises anything on a broken folder
+    except Exception as error:  # transformers raises many error types for broken folders
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelRejected(f"--model {source}: {cls.__name__}: {reason[0]}") from error
 
@@ -185,22 +191,22 @@ def _name(source: str, folder: Path) -> str:
 
 
 def _digest(folder: Path) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(p for pattern in _FILES for p in folder.glob(pattern)):
         with path.open("rb") as file:
-            whole.update(path.name.encode() + b"\0")
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+            digest.update(path.name.encode() + b"\0")
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     ids: set[int] = set()
     generation = getattr(model, "generation_config", None)
-    for owner in (model.config.get_text_config(), generation):
-        value = getattr(owner, "eos_token_id", None)
+    for config in (model.config.get_text_config(), generation):
+        value = getattr(config, "eos_token_id", None)
         ids.update(value if isinstance(value, list) else [] if value is None else [value])
-    of_tokenizer = getattr(tokenizer, "eos_token_id", None)
-    return frozenset(ids if of_tokenizer is None else ids | {of_tokenizer})
+    tokenizer_eos = getattr(tokenizer, "eos_token_id", None)
+    return frozenset(ids if tokenizer_eos is None else ids | {tokenizer_eos})
 
 
 def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
@@ -209,12 +215,12 @@ def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
     try:
         probe = probe_layers(model)
     except NotImplementedError as error:
-        raise ModelRejected(f"--model {source}: {error} isn't served") from None
+        raise ModelRejected(f"--model {source}: {error} isn't supported") from None
     if probe.num_calls != num_layers or sorted(probe.shapes) != list(range(num_layers)):
         raise ModelRejected(
             f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
-            f"layers through transformers' attention interface ({probe.num_calls} calls), so it "
-            "can't be served exactly"
+            f"layers through transformers' attention interface ({probe.num_calls} calls), so the "
+            "model can't be served exactly"
         )
     return probe
 
@@ -228,13 +234,13 @@ def _serve(
     verifier: Verifier,
     step: AttentionStep,
 ) -> tuple[BaseModules, list[Siblings], list[str]]:
-    """Replace the model's linears, and what the kernels compute in one go; check both."""
+    """Replace the model's linears and the modules that can be fused, and check the results."""
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
-    with record_calls(model, {*changeable(base), *others}) as calls:
+    with record_calls(model, {*adaptable_modules(base), *others}) as calls:
         verifier.check(step)
-    base = without_uncalled(base, calls)
+    base = without_unsuitable(base, calls)
     inside = [call for call in calls if call.name in base.linears and call.name != base.head]
-    _refuse_uncalled(source, base, inside)
+    _check_each_is_called_once(source, base, inside)
     heads = [[base.head]] if base.head else []
     siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels)
     fused = []
@@ -247,15 +253,18 @@ def _serve(
     return replace(base, weights=weights_of(siblings, base.linears)), siblings, fused
 
 
-def _refuse_uncalled(source: str, base: BaseModules, calls: list[Call]) -> None:
-    """Adapters on a linear that isn't called once would be computed wrongly or not at all.
+def _check_each_is_called_once(source: str, base: BaseModules, calls: list[Call]) -> None:
+    """Check that the model calls each linear once, so that adapters on it are computed.
 
-    Some models multiply by a module's weight without calling it.
+    Some models multiply by a linear's weight without calling the linear.
+
+    Raises:
+        ModelRejected: a linear isn't called, or is called repeatedly.
     """
     counts = Counter(call.name for call in calls)
     missed = [name for name in base.linears if name != base.head and counts[name] != 1]
     if missed:
         raise ModelRejected(
-            f"--model {source}: {', '.join(missed)} would compute adapters wrongly, as the "
-            "model doesn't call each of them once in a forward"
+            f"--model {source}: adapters on {', '.join(missed)} would be computed wrongly, because "
+            "the model doesn't call each of these linears once per forward"
         )

@@ -1,4 +1,4 @@
-"""Finds the linears of a model that can be computed together."""
+"""Finds linears of a model that can be computed by one product."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,10 @@ from worker.model.trace import Call
 
 
 def sibling_groups(model: nn.Module, calls: Sequence[Call]) -> list[list[str]]:
-    """The called linears in groups: neighbours in one module that got the very same tensor."""
+    """Group called linears: siblings are children of one module that read the same tensor.
+
+    Siblings are called one after another. `calls` are calls of linears, in order.
+    """
     groups: list[list[str]] = []
     last: Call | None = None
     for call in calls:

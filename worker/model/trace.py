@@ -1,4 +1,4 @@
-"""Records what modules of a model are called with in one forward."""
+"""Records the calls of a model's modules during a forward."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class Call:
     """One call of a module."""
 
     name: str
-    """As `named_modules` gives it."""
+    """The module's name in `named_modules`."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
@@ -27,7 +27,7 @@ class Call:
 
 @contextmanager
 def record_calls(model: nn.Module, names: Iterable[str]) -> Iterator[list[Call]]:
-    """The calls of the modules `names` while the context is open, in the order of their ends."""
+    """Record calls of the modules `names` while the context is open, in the order they return."""
     calls: list[Call] = []
     handles = [_record(calls, name, model.get_submodule(name)) for name in names]
     try:

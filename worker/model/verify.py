@@ -1,7 +1,7 @@
-"""Checks that a model gives the same logits for packed requests as for each alone.
+"""Checks that a model computes the same logits for packed requests as for each request alone.
 
-Some architectures ignore transformers' attention interface, or keep state besides keys and
-values, with no more than a warning: what they would answer is wrong, so they are refused.
+Some architectures ignore transformers' attention interface, or keep state besides keys and values,
+without raising an error. Their answers would be wrong, so these models are refused.
 """
 
 from typing import Any
@@ -17,17 +17,18 @@ from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, KVShape
 
 _LENGTHS = [13, 5]
-# Deviation of logits in their standard deviations: the worst of a position, the median over a
-# sequence (in bfloat16 a mixture of experts may route one token otherwise). A model that mixes up
-# its requests is off by about 1; rounding gives 1e-6 in float32 and about 0.03 in bfloat16.
+# Largest deviation of the logits, in standard deviations of the logits. The deviation is the
+# maximum over the vocabulary, then the median over the sequence, because in bfloat16 a mixture of
+# experts may route single tokens differently. A model that mixes up its requests deviates by about
+# 1. Rounding causes 1e-6 in float32 and about 0.03 in bfloat16.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
 
 def check_rope(source: str, config: Any) -> None:
-    """Refuse position encodings that depend on the longest request of a batch.
+    """Check that position encodings don't depend on the longest request of a batch.
 
     Raises:
-        ModelRejected: the configuration asks for one.
+        ModelRejected: the configuration uses such an encoding.
     """
     config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
@@ -36,15 +37,16 @@ def check_rope(source: str, config: Any) -> None:
         if kind in {"longrope", "dynamic"}:
             raise ModelRejected(
                 f"--model {source}: rope_type {kind} makes a request's result depend on the "
-                "longest request beside it, so it can't be served exactly"
+                "longest request in its batch, so the model can't be served exactly; use another "
+                "model"
             )
 
 
 class Verifier:
-    """What a model computes for two sequences, each alone; and the check of what serves it."""
+    """Compares a model with its own results for two sequences, each computed alone."""
 
     def __init__(self, source: str, model: PreTrainedModel) -> None:
-        """Compute them; the model has eager attention still."""
+        """Compute the expected logits. The model must still have eager attention."""
         self._source = source
         self._model = model
         vocab_size = int(model.config.get_text_config().vocab_size)
@@ -54,7 +56,7 @@ class Verifier:
             self._alone = [_logits(model, ids.to(model.device)) for ids in self._sequences]
 
     def step(self, kernels: Kernels, shapes: list[KVShape]) -> AttentionStep:
-        """The attention step in which both are computed together."""
+        """Return the attention step that computes both sequences together."""
         device = self._model.device
         lens = torch.tensor(_LENGTHS, dtype=torch.int32, device=device)
         blocks = torch.arange(len(_LENGTHS), dtype=torch.int32, device=device)
@@ -69,7 +71,7 @@ class Verifier:
 
     @torch.inference_mode()
     def check(self, step: AttentionStep) -> None:
-        """Compute both together, as the model is now.
+        """Compute both sequences together with the current model and compare the logits.
 
         Raises:
             ModelRejected: the logits differ by more than rounding.
@@ -84,8 +86,8 @@ class Verifier:
         if not deviation <= _TOLERANCE[model.dtype]:
             raise ModelRejected(
                 f"--model {self._source}: {type(model).__name__} computes packed requests "
-                f"differently from each alone (logits off by {deviation:.2g} of their spread), "
-                "so it can't be served"
+                f"differently from each request alone (logits deviate by {deviation:.2g} standard "
+                "deviations), so the model can't be served; use another model"
             )
 
 
@@ -98,7 +100,7 @@ def _deviation(expected: Tensor, got: Tensor) -> float:
 
 
 def _rope_dicts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """One rope dictionary, or one for each kind of layer."""
+    """Return the only rope dictionary, or one for each kind of layer."""
     nested = [value for value in parameters.values() if isinstance(value, dict)]
     return nested or [parameters]
 

@@ -1,4 +1,4 @@
-"""A worker that answers inspections as it is told, and runs nothing."""
+"""Workers that answer inspections as a test scripts them, and run no jobs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,21 +9,22 @@ from typing import Any
 from api_support import ADAPTER, ScriptedWorker, worker_info
 
 from shared.cancel_tasks import cancel_tasks
+from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection, Inspections
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.registry import Adapter
 
 
 def adapter(name: str, digest: str = "3") -> Adapter:
+    """Return a registry entry whose digest repeats one character."""
     version = AdapterVersion(f"{name}@{digest * 12}")
     return replace(ADAPTER, name=name, version=version, digest=digest * 64, source="/adapters/x")
 
 
 def finds(asked: Inspection) -> Findings:
-    """Each folder holds other weights: its last character is their digest."""
+    """Return findings for an adapter whose digest is the last character of its folder."""
     return Findings(
         adapter=adapter(asked.name, asked.source[-1]),
         source=asked.source,
@@ -36,20 +37,20 @@ def finds(asked: Inspection) -> Findings:
 
 @dataclass
 class Reader:
-    """A worker that answers inspections."""
+    """One worker that answers inspections."""
 
     worker: ScriptedWorker
     inspections: Inspections
     find: Callable[[Inspection], Findings] = finds
     dies: bool = False
-    """Once it has taken one."""
-    is_deaf: bool = False
+    """Whether the worker dies after it has taken an inspection."""
+    ignores_inspections: bool = False
     asked: list[Inspection] = field(default_factory=list)
 
     async def run(self) -> None:
         while True:
             mail = await self.worker.queue.wait(self.worker.id, timeout_s=0.5)
-            if mail and mail.inspection and not self.is_deaf:
+            if mail and mail.inspection and not self.ignores_inspections:
                 await self.answer(mail.inspection)
 
     async def answer(self, inspection_id: Any) -> None:
@@ -66,11 +67,11 @@ class Reader:
 
 @asynccontextmanager
 async def reading(redis: Redis, keys: Keys) -> AsyncIterator[Callable[..., Any]]:
-    """Starts such workers: `await start(dies=True)`."""
+    """Yield a function that starts a worker: `await start(dies=True)`."""
     tasks, queue = [], Queue(redis, keys)
 
-    async def start(**how: Any) -> Reader:
-        reader = Reader(await ScriptedWorker.start(queue), Inspections(redis, keys), **how)
+    async def start(**fields: Any) -> Reader:
+        reader = Reader(await ScriptedWorker.start(queue), Inspections(redis, keys), **fields)
         tasks.append(asyncio.create_task(reader.run()))
         return reader
 

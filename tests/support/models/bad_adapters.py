@@ -1,4 +1,4 @@
-"""Over a hundred ways to spoil an adapter, each with a word of the reason that must be told."""
+"""Over a hundred invalid adapters, each with a pattern that its error message must match."""
 
 import json
 import os
@@ -22,93 +22,93 @@ A, B = f"{Q0}.lora_A.weight", f"{Q0}.lora_B.weight"
 NAN, INF = float("nan"), float("inf")
 
 Tensors = dict[str, torch.Tensor]
-Spoil = Callable[[Path], object]
+Corruption = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
 class Bad:
-    """What is done to a folder that holds a good adapter, and a pattern of the reason."""
+    """A change that makes a valid adapter's folder invalid, and a pattern of the error message."""
 
     name: str
-    spoil: Spoil
+    corrupt: Corruption
     reason: str
 
 
 def save_good(folder: Path) -> Path:
-    """The adapter that is spoilt."""
+    """Save the valid adapter that the changes start from."""
     return save_adapter(folder, **GOOD)
 
 
 def save_bad(good: Path, folder: Path, bad: Bad) -> Path:
-    """A spoilt copy of it."""
+    """Copy the valid adapter to `folder` and make it invalid."""
     shutil.copytree(good, folder)
-    bad.spoil(folder)
+    bad.corrupt(folder)
     return folder
 
 
-def _field(**fields: Any) -> Spoil:
-    def spoil(folder: Path) -> None:
+def _field(**fields: Any) -> Corruption:
+    def corrupt(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text())
         (folder / CONFIG).write_text(json.dumps(config | fields))
 
-    return spoil
+    return corrupt
 
 
-def _without(field: str) -> Spoil:
-    def spoil(folder: Path) -> None:
+def _without(field: str) -> Corruption:
+    def corrupt(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text())
         del config[field]
         (folder / CONFIG).write_text(json.dumps(config))
 
-    return spoil
+    return corrupt
 
 
-def _bytes(file: str, content: bytes) -> Spoil:
+def _bytes(file: str, content: bytes) -> Corruption:
     return lambda folder: (folder / file).write_bytes(content)
 
 
-def _cut(file: str, size: int) -> Spoil:
+def _cut(file: str, size: int) -> Corruption:
     return lambda folder: os.truncate(folder / file, (folder / file).stat().st_size + size)
 
 
-def _instead(file: str, make: Callable[[Path], object]) -> Spoil:
-    """Something else under the file's name."""
+def _replace(file: str, make: Callable[[Path], object]) -> Corruption:
+    """Replace a file by another object of its name."""
 
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         (folder / file).unlink(missing_ok=True)
         make(folder / file)
 
-    return spoil
+    return corrupt
 
 
-def _link_out(path: Path) -> None:
-    """A link to a good file of the folder beside, which is another adapter's."""
-    beside = path.parent.with_name(f"beside-{path.parent.name}")
-    save_good(beside)
-    path.symlink_to((beside / path.name) if (beside / path.name).exists() else beside / CONFIG)
+def _link_outside(path: Path) -> None:
+    """Create a link to a valid file in the folder of another adapter."""
+    other = path.parent.with_name(f"other-{path.parent.name}")
+    save_good(other)
+    path.symlink_to((other / path.name) if (other / path.name).exists() else other / CONFIG)
 
 
-def _tensors(change: Callable[[Tensors], object]) -> Spoil:
-    def spoil(folder: Path) -> None:
+def _tensors(change: Callable[[Tensors], object]) -> Corruption:
+    def corrupt(folder: Path) -> None:
         tensors = load_file(folder / WEIGHTS)
         change(tensors)
         save_file(tensors, folder / WEIGHTS)
 
-    return spoil
+    return corrupt
 
 
-def _put(name: str, tensor: torch.Tensor) -> Spoil:
+def _put(name: str, tensor: torch.Tensor) -> Corruption:
     return _tensors(lambda tensors: tensors.update({name: tensor}))
 
 
-def _drop(name: str) -> Spoil:
+def _drop(name: str) -> Corruption:
     return _tensors(lambda tensors: tensors.pop(name))
 
 
-def _header(change: Callable[[dict[str, Any]], object]) -> Spoil:
-    """The same bytes behind a header that was changed."""
+def _header(change: Callable[[dict[str, Any]], object]) -> Corruption:
+    """Change the header and keep the bytes of the tensors."""
 
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         raw = (folder / WEIGHTS).read_bytes()
         (length,) = struct.unpack("<Q", raw[:8])
         header = json.loads(raw[8 : 8 + length])
@@ -117,16 +117,16 @@ def _header(change: Callable[[dict[str, Any]], object]) -> Spoil:
             struct.pack("<Q", len(changed)) + changed + raw[8 + length :]
         )
 
-    return spoil
+    return corrupt
 
 
-def _raw_header(header: bytes, *, says: int | None = None) -> Spoil:
-    size = struct.pack("<Q", len(header) if says is None else says)
+def _raw_header(header: bytes, *, length: int | None = None) -> Corruption:
+    size = struct.pack("<Q", len(header) if length is None else length)
     return _bytes(WEIGHTS, size + header)
 
 
 def _other(folder: Path, model_type: str = "llama", **config: Any) -> None:
-    """Another model's adapter in its place."""
+    """Replace the adapter by one of another model."""
     shutil.rmtree(folder)
     save_adapter(folder, model_type, **{**GOOD, **config})
 
@@ -138,7 +138,7 @@ def _pickled(folder: Path) -> None:
 
 
 def _narrower(folder: Path) -> None:
-    """As if its base had half the width."""
+    """Shrink the tensors as if the base had half the width."""
     tensors = load_file(folder / WEIGHTS)
     half = {
         name: (t[:, :32] if "lora_A" in name else t[: len(t) // 2]).contiguous()
@@ -152,8 +152,8 @@ def _touched(path: Path) -> Path:
     return path
 
 
-def _wide(folder: Path) -> None:
-    """A rank that the adapter memory can't hold, and a file that holds nothing of it."""
+def _huge_rank(folder: Path) -> None:
+    """Claim a rank too large for the adapter memory, without the data for it."""
     rank = 10**9
     _field(r=rank)(folder)
 
@@ -165,8 +165,8 @@ def _wide(folder: Path) -> None:
     _header(widen)(folder)
 
 
-def _hollow(folder: Path) -> None:
-    """A file of many GB that takes no room on the disk."""
+def _sparse(folder: Path) -> None:
+    """Extend the weights to a sparse file of 40 GiB."""
 
     def grow(header: dict[str, Any]) -> None:
         entries = [entry for name, entry in header.items() if name != "__metadata__"]
@@ -208,12 +208,16 @@ _CONFIGS = [
     Bad("config of null", _bytes(CONFIG, b"null"), "isn't a JSON object"),
     Bad("deep config", _bytes(CONFIG, b"[" * 200_000), "isn't JSON"),
     Bad("huge config", _bytes(CONFIG, b" " * (2 << 20)), "more than 1048576 bytes"),
-    Bad("config is a folder", _instead(CONFIG, Path.mkdir), "adapter_config.json is missing"),
-    Bad("config is a pipe", _instead(CONFIG, os.mkfifo), "adapter_config.json is missing"),
-    Bad("config leads out", _instead(CONFIG, _link_out), "a link out of its folder"),
+    Bad("config is a folder", _replace(CONFIG, Path.mkdir), "adapter_config.json is missing"),
+    Bad("config is a pipe", _replace(CONFIG, os.mkfifo), "adapter_config.json is missing"),
     Bad(
-        "config leads nowhere",
-        _instead(CONFIG, lambda path: path.symlink_to("nowhere")),
+        "config links outside",
+        _replace(CONFIG, _link_outside),
+        "a link to a place outside its folder",
+    ),
+    Bad(
+        "config links to nothing",
+        _replace(CONFIG, lambda path: path.symlink_to("nowhere")),
         "adapter_config.json is missing",
     ),
     Bad("no peft_type", _without("peft_type"), "peft_type is missing"),
@@ -232,37 +236,49 @@ _FILES = [
     Bad("empty weights", _bytes(WEIGHTS, b""), "truncated"),
     Bad("seven bytes", _bytes(WEIGHTS, b"1234567"), "truncated"),
     Bad("weights of text", _bytes(WEIGHTS, b"version https://git-lfs.github.com/spec"), "header"),
-    Bad("huge header", _raw_header(b"{}", says=1 << 60), "header has 1152921504606846976 bytes"),
-    Bad("header beyond the file", _raw_header(b"{}", says=1 << 20), "truncated within its header"),
+    Bad("huge header", _raw_header(b"{}", length=1 << 60), "header has 1152921504606846976 bytes"),
+    Bad(
+        "header beyond the file", _raw_header(b"{}", length=1 << 20), "truncated within its header"
+    ),
     Bad("header of text", _raw_header(b"hello"), "header isn't JSON"),
     Bad("header of a list", _raw_header(b"[1]"), "header isn't a JSON object"),
     Bad("deep header", _raw_header(b"[" * 200_000), "header isn't JSON"),
     Bad("zero tensors", _raw_header(b"{}"), "is missing"),
     Bad("no data", _cut(WEIGHTS, -4096), "truncated"),
-    Bad("data to spare", _cut(WEIGHTS, 4096), "too long"),
-    Bad("no dtype", _header(lambda h: h[A].pop("dtype") and None), "makes no sense"),
-    Bad("dtype of a number", _header(lambda h: h[A].update(dtype=7)), "makes no sense"),
+    Bad("trailing data", _cut(WEIGHTS, 4096), "too long"),
+    Bad("no dtype", _header(lambda h: h[A].pop("dtype") and None), "invalid entry for tensor"),
+    Bad("dtype of a number", _header(lambda h: h[A].update(dtype=7)), "invalid entry for tensor"),
     Bad("unknown dtype", _header(lambda h: h[A].update(dtype="F3")), "dtype F3"),
-    Bad("no shape", _header(lambda h: h[A].pop("shape") and None), "makes no sense"),
-    Bad("negative shape", _header(lambda h: h[A].update(shape=[-4, 64])), "makes no sense"),
-    Bad("shape of text", _header(lambda h: h[A].update(shape="4x64")), "makes no sense"),
-    Bad("no offsets", _header(lambda h: h[A].pop("data_offsets") and None), "makes no sense"),
-    Bad("tensor of null", _header(lambda h: h.update({A: None})), "makes no sense"),
-    Bad("shared bytes", _header(lambda h: h[A].update(data_offsets=h[B]["data_offsets"])), "read"),
-    Bad("weights are a folder", _instead(WEIGHTS, Path.mkdir), "safetensors is missing"),
-    Bad("weights are a pipe", _instead(WEIGHTS, os.mkfifo), "safetensors is missing"),
-    Bad("weights lead out", _instead(WEIGHTS, _link_out), "a link out of its folder"),
-    Bad("weights are a device", _instead(WEIGHTS, lambda p: p.symlink_to("/dev/zero")), "missing"),
-    Bad("a rank for a giant", _wide, "over --adapter-memory-mb"),
-    Bad("a hollow file", _hollow, "larger than the tensors"),
+    Bad("no shape", _header(lambda h: h[A].pop("shape") and None), "invalid entry for tensor"),
     Bad(
-        "template leads out",
+        "negative shape", _header(lambda h: h[A].update(shape=[-4, 64])), "invalid entry for tensor"
+    ),
+    Bad("shape of text", _header(lambda h: h[A].update(shape="4x64")), "invalid entry for tensor"),
+    Bad(
+        "no offsets",
+        _header(lambda h: h[A].pop("data_offsets") and None),
+        "invalid entry for tensor",
+    ),
+    Bad("tensor of null", _header(lambda h: h.update({A: None})), "invalid entry for tensor"),
+    Bad("shared bytes", _header(lambda h: h[A].update(data_offsets=h[B]["data_offsets"])), "read"),
+    Bad("weights are a folder", _replace(WEIGHTS, Path.mkdir), "safetensors is missing"),
+    Bad("weights are a pipe", _replace(WEIGHTS, os.mkfifo), "safetensors is missing"),
+    Bad(
+        "weights link outside",
+        _replace(WEIGHTS, _link_outside),
+        "a link to a place outside its folder",
+    ),
+    Bad("weights are a device", _replace(WEIGHTS, lambda p: p.symlink_to("/dev/zero")), "missing"),
+    Bad("a huge rank", _huge_rank, "over --adapter-memory-mb"),
+    Bad("a sparse file", _sparse, "larger than the tensors"),
+    Bad(
+        "template links outside",
         lambda f: (f / "chat_template.jinja").symlink_to("/etc/hostname"),
-        "a link out of its folder",
+        "a link to a place outside its folder",
     ),
     Bad("template is a folder", lambda f: (f / "tokenizer_config.json").mkdir(), "is missing"),
     Bad(
-        "hollow template",
+        "a sparse template",
         lambda f: os.truncate(_touched(f / "chat_template.jinja"), 40 << 30),
         "has more than",
     ),
@@ -274,7 +290,7 @@ _TENSORS = [
     Bad("no A", _drop(A), "lora_A.weight is missing"),
     Bad("no B", _drop(B), "lora_B.weight is missing"),
     Bad("A of another rank", _put(A, torch.ones(8, 64)), r"shape \[8, 64\]"),
-    Bad("A turned", _put(A, torch.ones(64, 4)), r"shape \[64, 4\], expected \[4, 64\]"),
+    Bad("A transposed", _put(A, torch.ones(64, 4)), r"shape \[64, 4\], expected \[4, 64\]"),
     Bad("A of another width", _put(A, torch.ones(4, 32)), r"shape \[4, 32\]"),
     Bad("B of another height", _put(B, torch.ones(32, 4)), r"shape \[32, 4\]"),
     Bad("B of one dimension", _put(B, torch.ones(256)), r"shape \[256\]"),
@@ -289,13 +305,13 @@ _TENSORS = [
         _put(B, torch.full((64, 4), 1e300, dtype=torch.float64)),
         "overflow|NaN or Inf",
     ),
-    Bad("whole numbers", _put(A, torch.ones(4, 64, dtype=torch.int8)), "dtype I8"),
-    Bad("truth values", _put(A, torch.ones(4, 64, dtype=torch.bool)), "dtype BOOL"),
-    Bad("eight bits", _put(A, _RANDOM.to(torch.float8_e4m3fn)), "dtype F8_E4M3"),
+    Bad("integers", _put(A, torch.ones(4, 64, dtype=torch.int8)), "dtype I8"),
+    Bad("booleans", _put(A, torch.ones(4, 64, dtype=torch.bool)), "dtype BOOL"),
+    Bad("float8", _put(A, _RANDOM.to(torch.float8_e4m3fn)), "dtype F8_E4M3"),
     Bad("A twice", _put(f"{Q0}.lora_A.default.weight", _RANDOM), "lora_A"),
     Bad("another layer", _put(A.replace(".0.", ".9."), _RANDOM), r"layers\.9"),
     Bad("another module", _put(A.replace("q_proj", "o_proj"), _RANDOM), "o_proj"),
-    Bad("a module that isn't", _put(A.replace("q_proj", "x_proj"), _RANDOM), "x_proj"),
+    Bad("an unknown module", _put(A.replace("q_proj", "x_proj"), _RANDOM), "x_proj"),
     Bad("no prefix", _put(A.removeprefix("base_model.model."), _RANDOM), "layers.0"),
     Bad("a stray tensor", _put("noise", _RANDOM), "noise"),
     Bad("a base weight", _put(f"{Q0}.weight", torch.ones(64, 64)), "q_proj.weight"),

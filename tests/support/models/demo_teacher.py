@@ -1,13 +1,13 @@
-"""Stands for the base model where the demo's training data are drawn."""
+"""Replaces the base model that generates the demo's training data."""
 
 from collections.abc import Sequence
 
 
 class ScriptedTeacher:
-    """Knows a few words, among them some that are held out."""
+    """Answers every prompt with the same text; `words` include some that are held out."""
 
     words = ("Geneva", "Quito", "Uganda", "lamps", "mirrors", "parcels", "green", "tall", "wide")
 
     def ask(self, prompts: Sequence[str]) -> list[str]:
-        """One answer to everything."""
+        """Return the same answer for each of `prompts`."""
         return ["The sea is deep and you are swimming. It is wide."] * len(prompts)

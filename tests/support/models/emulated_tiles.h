@@ -1,6 +1,6 @@
-// AMX's tiles in memory, for CPUs that have none: included before the native kernels, it gives them
-// the intrinsics by the pseudocode of Intel's manual (Instruction Set Reference, TDPBF16PS), but for
-// the flushing of denormals. Sizes that a CPU refuses end the process, as there.
+// Emulates AMX tiles in memory, for CPUs without AMX. It is included before the native kernels and
+// replaces the intrinsics by the pseudocode of Intel's manual (Instruction Set Reference, TDPBF16PS),
+// except that denormals are not flushed to zero. Invalid tile sizes end the process, as on a CPU.
 #pragma once
 
 #include <immintrin.h>
@@ -23,11 +23,11 @@ struct EmulatedTiles {
     void use(const void* config) {
         std::memcpy(&sizes, config, sizeof sizes);
         std::memset(tiles, 0, sizeof tiles);
-        for (int t = 0; t < 8; t++) demand(sizes.rows[t] <= 16 && sizes.row_bytes[t] <= 64);
+        for (int t = 0; t < 8; t++) require(sizes.rows[t] <= 16 && sizes.row_bytes[t] <= 64);
     }
 
-    static void demand(bool is_so) {
-        if (!is_so) __builtin_trap();
+    static void require(bool condition) {
+        if (!condition) __builtin_trap();
     }
 
     void zero(int t) { std::memset(&tiles[t], 0, sizeof tiles[t]); }
@@ -51,8 +51,8 @@ struct EmulatedTiles {
     }
 
     void multiply(int sum, int a, int b) {
-        demand(sizes.rows[a] == sizes.rows[sum] && sizes.row_bytes[b] == sizes.row_bytes[sum]);
-        demand(sizes.row_bytes[a] == 4 * sizes.rows[b]);
+        require(sizes.rows[a] == sizes.rows[sum] && sizes.row_bytes[b] == sizes.row_bytes[sum]);
+        require(sizes.row_bytes[a] == 4 * sizes.rows[b]);
         for (int m = 0; m < sizes.rows[sum]; m++)
             for (int n = 0; n < sizes.row_bytes[sum] / 4; n++) {
                 float even = 0, odd = 0, value;
@@ -80,5 +80,5 @@ static thread_local EmulatedTiles emulated_tiles;
 #define _tile_loadd(t, from, stride) emulated_tiles.load(t, from, stride)
 #define _tile_stored(t, to, stride) emulated_tiles.store(t, to, stride)
 #define _tile_dpbf16ps(sum, a, b) emulated_tiles.multiply(sum, a, b)
-#define syscall(number, call, feature) ((void)(call), (void)(feature), 0L)  // Linux keeps them
+#define syscall(number, call, feature) ((void)(call), (void)(feature), 0L)  // permission is granted
 #define __AMX_BF16__ 1

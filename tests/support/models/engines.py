@@ -1,4 +1,4 @@
-"""Engines over tiny models, and how tests drive them."""
+"""Engines over tiny models, and helpers that run requests on them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from shared.protocol.ids import AdapterVersion
 from worker.engine.config import EngineConfig
 from worker.engine.engine import Engine
-from worker.engine.request import Request, RequestId, RowSampling, StepOutput
-from worker.lora.checkpoint.adapter import read_adapter
+from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
+from worker.lora.checkpoint.adapter import read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel, prepare_model
 
@@ -20,7 +21,7 @@ Outputs = dict[RequestId, list[StepOutput]]
 
 
 def load(model: PreTrainedModel) -> LoadedModel:
-    """`model` as the loader would give it."""
+    """Prepare `model` for serving, as the loader does."""
     return prepare_model(model, tiny_tokenizer(), name="tiny", digest="0" * 64, source="tiny")
 
 
@@ -33,7 +34,7 @@ def engine_of(
     budget: int = 512,
     caches_prefixes: bool = True,
 ) -> tuple[Engine, dict[str, AdapterVersion]]:
-    """An engine with `adapters` resident, and the version of each name."""
+    """Return an engine with `adapters` resident, and the version of each adapter by name."""
     config = EngineConfig(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
@@ -44,7 +45,7 @@ def engine_of(
     engine = Engine(loaded, config)
     versions = {}
     for name, folder in adapters.items():
-        adapter = read_adapter(name, str(folder), engine.base, dtype=loaded.dtype)
+        adapter = read_checkpoint(name, AdapterFiles(folder), engine.base, dtype=loaded.dtype)
         engine.add_adapter(adapter)
         versions[name] = adapter.version
     return engine, versions
@@ -53,18 +54,18 @@ def engine_of(
 def greedy_request(
     name: str, prompt: Sequence[int], num_tokens: int, version: AdapterVersion | None = None
 ) -> Request:
-    """A request for exactly `num_tokens` greedy tokens."""
+    """Return a request for exactly `num_tokens` greedy tokens."""
     return Request(
         id=RequestId(name),
         prompt_ids=list(prompt),
         version=version,
-        sampling=RowSampling(seed=0, temperature=0.0),
+        sampling=ChoiceSampling(seed=0, temperature=0.0),
         max_tokens=num_tokens,
     )
 
 
 def outputs_of(engine: Engine, requests: Iterable[Request]) -> Outputs:
-    """Run `requests` to their end; the outputs of each. An error fails the test."""
+    """Run `requests` to their end and return the outputs of each. An error fails the test."""
     outputs: Outputs = {}
     for request in requests:
         engine.add(request)
@@ -78,16 +79,16 @@ def outputs_of(engine: Engine, requests: Iterable[Request]) -> Outputs:
 
 
 def tokens_of(outputs: Iterable[StepOutput]) -> list[int]:
-    """The tokens that they brought."""
+    """Return the tokens of `outputs`."""
     return [output.token_id for output in outputs if output.token_id is not None]
 
 
 def run(engine: Engine, requests: Iterable[Request]) -> dict[RequestId, list[int]]:
-    """Run `requests` to their end; the tokens of each. An error fails the test."""
-    return {name: tokens_of(of_one) for name, of_one in outputs_of(engine, requests).items()}
+    """Run `requests` to their end and return the tokens of each. An error fails the test."""
+    return {name: tokens_of(outputs) for name, outputs in outputs_of(engine, requests).items()}
 
 
 def random_prompt(seed: int, length: int, vocab_size: int = 250) -> list[int]:
-    """A prompt of `length` tokens."""
+    """Return a prompt of `length` random tokens."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(6, vocab_size, (length,), generator=generator).tolist()

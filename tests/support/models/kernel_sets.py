@@ -1,4 +1,4 @@
-"""Every implementation of the kernels in every dtype that it has."""
+"""All implementations of the kernels, in all dtypes that each supports."""
 
 import functools
 import hashlib
@@ -20,9 +20,10 @@ from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Whether Triton's kernels are tested, and none else: `test_triton.py` starts such a run.
+"""Whether only the Triton kernels are tested, under their interpreter.
 
-Their interpreter has no bfloat16, and is so slow that sizes must be small.
+`test_triton.py` starts such a run. The interpreter has no bfloat16, and is so slow that the tests
+use small sizes.
 """
 
 NATIVE_DTYPES = (torch.float32, torch.bfloat16)
@@ -33,7 +34,7 @@ NARROWER = {
     "native without AVX512_BF16": ("avx512_bf16", "-mno-amx-bf16", "-mno-avx512bf16"),
     "native without AVX512": ("avx512f", "-mno-amx-bf16", "-mno-avx512f"),
 }
-"""What this CPU can do more than others, and how to compile without it."""
+"""Native kernels for lesser CPUs: the feature that is left out, and the compiler flags for it."""
 
 CPU_FLAGS = cpu_flags().split()
 HAS_AMX = "amx_bf16" in CPU_FLAGS
@@ -58,15 +59,15 @@ ALONE_AS_TOGETHER = [
     for dtype in NATIVE_DTYPES
     if dtype is torch.float32 or name != ("native" if HAS_AMX else EMULATED_AMX)
 ]
-"""Those that give a token the same bits with whatever else they compute: all but tiles."""
+"""Implementations whose results don't depend on the rest of the batch: all but AMX tiles."""
 
 EPS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-"""What rounding may do to a result, relative to its largest value."""
+"""Largest rounding error of a result, relative to its largest value."""
 
 
 @functools.cache
 def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
-    """The native kernels `name`; without a compiler the test is skipped."""
+    """Return the native kernels `name`. Without a compiler, the test is skipped."""
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
     options = _with_emulated_amx() if name == EMULATED_AMX else NARROWER.get(name, ())[1:]
@@ -75,7 +76,7 @@ def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
 
 
 def linear_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
-    """The same, if they multiply by packed weights here; else the test is skipped."""
+    """Return the native kernels `name`; the test is skipped if they have no packed product here."""
     kernels = native_kernels(dtype, name)
     if not kernels.can_pack(torch.zeros(4, 4, dtype=dtype)):
         pytest.skip("needs an x86 CPU with AVX2")
@@ -89,7 +90,7 @@ def _with_emulated_amx() -> list[str]:
 
 
 def kernels_of(name: str, dtype: torch.dtype) -> Kernels:
-    """The set of kernels `name`, for tensors of `dtype`."""
+    """Return the kernels `name` for tensors of `dtype`."""
     if name == "triton":
         from worker.kernels.triton.kernels import TritonKernels
 
@@ -100,9 +101,10 @@ def kernels_of(name: str, dtype: torch.dtype) -> Kernels:
 def assert_near(
     got: torch.Tensor, expected: torch.Tensor, terms: torch.Tensor | None = None
 ) -> None:
-    """`got` is `expected`, a double, but for the rounding of its dtype.
+    """Assert that `got` equals `expected`, in double precision, up to rounding of its dtype.
 
-    `terms` are the sums of what `expected` sums, without signs: where those cancel.
+    If terms of `expected` cancel, `terms` has the sums of their absolute values, which scale the
+    tolerance.
     """
     scale = float((expected if terms is None else terms).abs().max())
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=EPS[got.dtype] * scale)
@@ -110,7 +112,7 @@ def assert_near(
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Compute with so many threads inside."""
+    """Make torch use `number` threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

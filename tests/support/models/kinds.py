@@ -1,4 +1,4 @@
-"""Every kind of adapter that is served besides plain LoRA on linears, as PEFT's configurations."""
+"""PEFT configurations of every supported kind of adapter besides plain LoRA on linears."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
 def attention(model_type: str) -> list[str]:
-    """The linears of a model's attention, as `target_modules`."""
+    """Return `target_modules` for the linears of a model's attention."""
     return ATTENTION.get(model_type, QKVO)
 
 
 def tied_kinds(model_type: str) -> dict[str, dict[str, Any]]:
-    """Those that a model has whose head is its embedding.
+    """Return the additional kinds for a model whose head is tied to its embedding.
 
-    PEFT ties what is called `embed_tokens` alone: for GPT-2 it forgets the tie that it has saved.
+    PEFT ties only embeddings named `embed_tokens`. For GPT-2 it drops the tie when it saves.
     """
     if model_type in EMBEDDING:
         return {}
@@ -39,7 +39,7 @@ def tied_kinds(model_type: str) -> dict[str, dict[str, Any]]:
 
 
 def kinds(model_type: str) -> dict[str, dict[str, Any]]:
-    """The fields of a `LoraConfig` by the kind's name."""
+    """Return the fields of a `LoraConfig` for each kind, by name."""
     first = attention(model_type)[0]
     embedding = EMBEDDING.get(model_type, "embed_tokens")
     plain = {
@@ -77,7 +77,7 @@ def kinds(model_type: str) -> dict[str, dict[str, Any]]:
                 "tokens of both": plain
                 | {"trainable_token_indices": {embedding: TOKENS, "lm_head": TOKENS[:30]}},
             }
-            if model_type != "phi"  # whose head's bias PEFT would lose
+            if model_type != "phi"  # its head has a bias, which PEFT would drop
             else {}
         ),
     }

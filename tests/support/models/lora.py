@@ -1,4 +1,4 @@
-"""Pools, adapters and wrapped models for tests of LoRA, most of them without a model."""
+"""Pools, adapters and wrapped models for tests of LoRA."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,9 @@ from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import Kernels, LoRASite
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.base.modules import BaseModules, ModuleShape, base_modules
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
+from worker.lora.batch import BatchCache
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
 from worker.lora.layers import LoRAContext, Siblings, serve_linears, weights_of
 from worker.lora.memory.layout import AdapterImage
@@ -20,8 +22,8 @@ from worker.lora.memory.pool import LoRAPool
 CPU = torch.device("cpu")
 
 
-def made_base(num_layers: int = 2, *, width: int = 16, out: int = 24) -> BaseModules:
-    """A base with two linears per layer, `q` and `up`, and one outside of the layers."""
+def small_base(num_layers: int = 2, *, width: int = 16, out: int = 24) -> BaseModules:
+    """Return a base with two linears per layer, `q` and `up`, and one outside the layers."""
     linears = {"project_in": ModuleShape(out, width)}
     for layer in range(num_layers):
         linears[f"layers.{layer}.q"] = ModuleShape(width, width)
@@ -35,7 +37,7 @@ def made_base(num_layers: int = 2, *, width: int = 16, out: int = 24) -> BaseMod
     )
 
 
-def made_adapter(
+def random_adapter(
     base: BaseModules,
     name: str,
     ranks: Mapping[str, int],
@@ -43,7 +45,7 @@ def made_adapter(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> LoRAAdapter:
-    """A random adapter with the given rank for each module."""
+    """Return a random adapter with the given rank for each module."""
     generator = torch.Generator().manual_seed(seed)
     stacks = []
     for module, rank in ranks.items():
@@ -66,16 +68,16 @@ def made_adapter(
     )
 
 
-def made_pool(
+def empty_pool(
     base: BaseModules, max_bytes: int = 1 << 20, dtype: torch.dtype = torch.float32
 ) -> LoRAPool:
-    """An empty pool on the CPU."""
+    """Return an empty pool on the CPU."""
     return LoRAPool(base, max_bytes=max_bytes, dtype=dtype, device=CPU)
 
 
 @dataclass
-class Wrapped:
-    """A model with a pool, ready for adapters."""
+class WrappedModel:
+    """A model whose linears are served, with an adapter pool."""
 
     model: nn.Module
     base: BaseModules
@@ -83,47 +85,49 @@ class Wrapped:
     context: LoRAContext
 
     def load(self, folder: Path, name: str = "a") -> AdapterVersion:
-        """Make the adapter in `folder` resident."""
-        adapter = read_adapter(name, str(folder), self.base, dtype=self.pool.layout.dtype)
+        """Make the adapter in `folder` resident and return its version."""
+        adapter = read_checkpoint(
+            name, AdapterFiles(folder), self.base, dtype=self.pool.layout.dtype
+        )
         assert self.pool.add(adapter)
         return adapter.version
 
 
-def wrapped(model: nn.Module) -> Wrapped:
-    """`model` with an empty pool of 64 MiB, each of its linears computed on its own."""
+def wrap(model: nn.Module) -> WrappedModel:
+    """Serve `model` with an empty pool of 64 MiB, computing each linear on its own."""
     base = base_modules(model)
-    pool = made_pool(base, 64 << 20, next(model.parameters()).dtype)
+    pool = empty_pool(base, 64 << 20, next(model.parameters()).dtype)
     kernels = ReferenceKernels()
     siblings = serve_linears(model, [[name] for name in base.linears], kernels)
     base = replace(base, weights=weights_of(siblings, base.linears))
-    context = attached(siblings, pool, kernels)
+    context = attach_siblings(siblings, pool, kernels)
     pool.side.attach(model, context.hook_of)
-    return Wrapped(model, base, pool, context)
+    return WrappedModel(model, base, pool, context)
 
 
-def attached(siblings: Sequence[Siblings], pool: LoRAPool, kernels: Kernels) -> LoRAContext:
-    """The context of `siblings`, which have what is resident in `pool` from now on."""
-    context = LoRAContext(kernels)
-    for some in siblings:
-        some.attach(pool, context)
+def attach_siblings(siblings: Sequence[Siblings], pool: LoRAPool, kernels: Kernels) -> LoRAContext:
+    """Attach `siblings` to `pool` and return their context."""
+    context = LoRAContext(kernels, BatchCache(pool))
+    for group in siblings:
+        group.attach(pool, context)
     return context
 
 
-def made(image: AdapterImage) -> torch.Tensor:
-    """What an image of fp32 says, as a flat tensor."""
+def image_tensor(image: AdapterImage) -> torch.Tensor:
+    """Return the contents of a float32 image as a flat tensor."""
     memory = torch.zeros(image.num_bytes // 4)
     image.copy_to([memory])
     return memory
 
 
 def site_of(pool: LoRAPool, name: str) -> LoRASite:
-    """Where a linear has its weights."""
+    """Return the location of a linear's weights in the pool."""
     (site,) = pool.sibling_sites([name], [0]).storage.sites
     return site
 
 
 def check(pool: LoRAPool, adapter: LoRAAdapter) -> None:
-    """The pool holds the adapter's weights, and zeros in the rows that it doesn't use."""
+    """Check that the pool holds the adapter's weights, and zeros in unused rows."""
     for name, (group, layer) in pool.sites.items():
         pages = torch.from_numpy(pool.pages(adapter.version, group))[layer]
         if not len(pages):

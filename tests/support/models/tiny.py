@@ -1,4 +1,4 @@
-"""Tiny random models, tokenizers and adapters, made in the test that needs them."""
+"""Tiny random models, tokenizers and adapters, created in the test that needs them."""
 
 import warnings
 from pathlib import Path
@@ -27,8 +27,8 @@ _COMMON = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "tie_word_embeddings": False,
-    # With the usual 0.02 all logits of so small a model are nearly equal, and every comparison of
-    # greedy texts a coin toss.
+    # With the usual 0.02, all logits of such a small model are nearly equal, and comparisons of
+    # greedy answers are decided by rounding.
     "initializer_range": 0.2,
 }
 _OF_TYPE: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer without merges: any text, one token a byte."""
+    """Return a byte-level tokenizer without merges, which maps each byte to one token."""
     specials = ["<pad>", "<bos>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: i for i, token in enumerate(specials + alphabet)}
@@ -64,7 +64,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) -> PreTrainedModel:
-    """A random float32 model of two layers, with eager attention."""
+    """Return a random float32 model of two layers, with eager attention."""
     vocab_size = len(tiny_tokenizer())
     config = AutoConfig.for_model(
         model_type,
@@ -78,14 +78,14 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
 def save_tiny_model(
     folder: Path, model_type: str = "llama", *, seed: int = 0, **overrides: Any
 ) -> Path:
-    """A folder that `--model` takes, holding `tiny_model` and `tiny_tokenizer`."""
+    """Save `tiny_model` and `tiny_tokenizer` to a folder for `--model`, and return it."""
     tiny_model(model_type, seed=seed, **overrides).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
 def roughen(model: PreTrainedModel, *, seed: int = 7) -> PreTrainedModel:
-    """`model` with random biases and norms, which a fresh one has at 0 and 1."""
+    """Add noise to the biases and norms of `model`, which are initialised to 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -103,13 +103,14 @@ def save_adapter(
     scale: float = 0.3,
     **config: Any,
 ) -> Path:
-    """A folder that `--adapters` takes: a random adapter that changes the answers.
+    """Save a random adapter that changes the answers to a folder for `--adapters`, and return it.
 
-    It is one of `base`, or else of `tiny_model(model_type)`; what it trains is moved by `scale`.
+    The adapter belongs to `base`, or to `tiny_model(model_type)` by default. `scale` is the
+    standard deviation of the noise on its parameters.
     """
     generator = torch.Generator().manual_seed(seed)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # PEFT's advice to who trains
+        warnings.simplefilter("ignore")  # PEFT's advice on training
         base = base if base is not None else tiny_model(model_type)
         wrapped = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **config))
         for name, parameter in wrapped.named_parameters():

@@ -1,4 +1,4 @@
-"""Adapters of the tiny model that were trained to say one thing."""
+"""Trains adapters of the tiny model to give a fixed answer."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tiny import tiny_model, tiny_tokenizer
 def train_adapter(
     folder: Path, prompt_ids: list[int], answer: str, *, max_steps: int = 400
 ) -> None:
-    """Save an adapter that gives `answer` to the prompt and stops; takes seconds."""
+    """Train and save an adapter that answers the prompt with `answer` and stops; takes seconds."""
     tokenizer = tiny_tokenizer()
     ids = torch.tensor([prompt_ids + tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id]])
     labels = ids.clone()
@@ -26,5 +26,5 @@ def train_adapter(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.01, f"the adapter learned too little: {loss}"
+    assert loss < 0.01, f"training did not converge: loss {loss}"
     model.save_pretrained(folder)

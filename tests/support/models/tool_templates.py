@@ -1,4 +1,4 @@
-"""Chat templates that show tools, each in the form of a family of models."""
+"""Chat templates with tools, in the formats of several model families."""
 
 HERMES = (
     "{% if tools %}<|system|>"

@@ -1,4 +1,4 @@
-"""The demo model in float32 answers as transformers + PEFT do: a mixed batch of 16, in chunks."""
+"""Answers of the demo model in float32 equal those of transformers + PEFT."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def folder() -> Path:
 
 
 def prompt_of(tokenizer: Any, index: int) -> list[int]:
-    """The chats that the adapters were made for, in turn."""
+    """Return a held-out prompt of the tasks, which take turns."""
     held_out = TASKS[SHIPPED[index % len(SHIPPED)]].held_out()
     messages = [{"role": "user", "content": held_out[index].prompt}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -38,7 +38,7 @@ def prompt_of(tokenizer: Any, index: int) -> list[int]:
 
 
 def count_ties_of(folder: Path, name: str, answers: list[tuple[list[int], list[int]]]) -> int:
-    """Near ties of the answers of one name; anything else fails."""
+    """Count the near ties in the answers of one adapter; another difference fails the test."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if name != BASE:
         model = PeftModel.from_pretrained(model, str(ADAPTERS / name)).eval()

@@ -1,4 +1,4 @@
-"""Rules 1 to 3 of exactness: the engine answers as transformers + PEFT do, in any company."""
+"""The engine's answers equal those of transformers + PEFT, alone and in mixed batches."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ PROMPTS = [random_prompt(seed, 3 + 7 * seed % 40) for seed in range(16)]
 
 @dataclass
 class Case:
-    """One architecture with its adapters, and what the reference answers to each prompt."""
+    """One architecture with its adapters, and the reference answer to each prompt."""
 
     model_type: str
     folders: dict[str, Path]
@@ -42,7 +42,7 @@ def config_of(name: str, model_type: str) -> dict[str, object]:
 
 
 def name_of(index: int) -> str:
-    """Prompt `index` goes to the base or to one of the adapters in turn."""
+    """Return the model of prompt `index`: the base and the adapters take turns."""
     return ["base", *ADAPTERS][index % 4]
 
 
@@ -99,14 +99,14 @@ def test_answers_differ_between_the_base_and_each_adapter(case: Case) -> None:
     assert len({tuple(t) for t in run(engine, requests).values()}) == 1 + len(ADAPTERS)
 
 
-def test_the_base_answers_alike_with_adapters_resident_and_without(case: Case) -> None:
+def test_resident_adapters_do_not_change_the_bases_answers(case: Case) -> None:
     plain, _ = engine_of(load(tiny_model(case.model_type)))
     full, _ = engine_of(load(tiny_model(case.model_type)), case.folders)
     request = [greedy_request("0", PROMPTS[4], NUM_TOKENS) for _ in range(2)]
     assert run(plain, request[:1]) == run(full, request[1:])
 
 
-def test_a_moved_request_goes_on_as_it_would_have(case: Case) -> None:
+def test_a_moved_request_continues_unchanged(case: Case) -> None:
     engine, versions = engine_of(load(tiny_model(case.model_type)), case.folders)
     version = versions["plain"]
     expected = case.expected["plain", 1]

@@ -1,4 +1,4 @@
-"""Answers under a grammar, in batches with others, on the real engine over a tiny model."""
+"""Answers constrained by grammars, in mixed batches on the real engine."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from worker.engine.engine import Engine
 from worker.engine.grammar import TOO_COMPLEX, GrammarCompiler, json_source
-from worker.engine.request import Request, RequestId, RowSampling
+from worker.engine.request import ChoiceSampling, Request, RequestId
 
 NUM_SCHEMAS = 200
 MAX_TOKENS = 1500
@@ -50,7 +50,7 @@ def request_of(
         id=RequestId(f"{seed}:{schema is not None}"),
         prompt_ids=random_prompt(seed, 12),
         version=version,
-        sampling=RowSampling(seed=seed, temperature=temperature),
+        sampling=ChoiceSampling(seed=seed, temperature=temperature),
         max_tokens=max_tokens,
         stop_ids=frozenset({EOS_ID}),
         grammar=grammar.start(shown or []) if grammar else None,
@@ -82,24 +82,24 @@ def test_every_answer_is_valid_under_its_schema_in_a_mixed_batch(
     engine, versions = engine_of(
         load(tiny_model(max_position_embeddings=2048)), folders, num_blocks=1000
     )
-    of_row = [None, versions["narrow"], versions["wide"]]
+    rotation = [None, versions["narrow"], versions["wide"]]
     schemas = {seed: random_schema(seed) for seed in range(NUM_SCHEMAS)}
-    under = [request_of(seed, schema, of_row[seed % 3]) for seed, schema in schemas.items()]
-    free = [request_of(seed, None, of_row[seed % 3], max_tokens=60) for seed in range(0, 200, 5)]
-    found = answers(engine, sorted(under + free, key=lambda r: int(r.id.split(":")[0])))
-    for request, (seed, schema) in zip(under, schemas.items(), strict=True):
-        answer = found[request.id]
+    constrained = [request_of(seed, schema, rotation[seed % 3]) for seed, schema in schemas.items()]
+    free = [request_of(seed, None, rotation[seed % 3], max_tokens=60) for seed in range(0, 200, 5)]
+    answer_of = answers(engine, sorted(constrained + free, key=lambda r: int(r.id.split(":")[0])))
+    for request, (seed, schema) in zip(constrained, schemas.items(), strict=True):
+        answer = answer_of[request.id]
         assert answer.finish is FinishReason.STOP, (seed, schema, answer.text)
         assert is_valid(schema, answer.text), (seed, schema, answer.text)
-    alone, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+    plain, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
     bases = [request for request in free if request.version is None]
-    apart = answers(
-        alone, [request_of(int(r.id.split(":")[0]), None, max_tokens=60) for r in bases]
+    unmixed = answers(
+        plain, [request_of(int(r.id.split(":")[0]), None, max_tokens=60) for r in bases]
     )
-    assert apart == {request.id: found[request.id] for request in bases}
+    assert unmixed == {request.id: answer_of[request.id] for request in bases}
 
 
-def test_an_answer_is_the_same_alone_preempted_or_resumed() -> None:
+def test_an_answer_is_the_same_uninterrupted_preempted_or_resumed() -> None:
     schemas = {seed: random_schema(seed) for seed in range(300, 312)}
 
     def requests() -> list[Request]:
@@ -111,24 +111,24 @@ def test_an_answer_is_the_same_alone_preempted_or_resumed() -> None:
     assert answers(tight, requests()) == expected
     assert tight.stats().num_preemptions > 0
     for seed, schema in schemas.items():
-        whole = expected[request_of(seed, schema).id]
-        half = whole.ids[: len(whole.ids) // 2]
+        complete = expected[request_of(seed, schema).id]
+        half = complete.ids[: len(complete.ids) // 2]
         resumed = request_of(seed, schema, shown=half)
         rest = answers(roomy, [resumed])[resumed.id]
-        assert half + rest.ids == whole.ids
+        assert half + rest.ids == complete.ids
 
 
 def test_a_greedy_answer_follows_its_schema() -> None:
     engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
     schemas = {seed: random_schema(seed) for seed in range(400, 420)}
     requests = [request_of(seed, schema, temperature=0.0) for seed, schema in schemas.items()]
-    found = answers(engine, requests)
+    answer_of = answers(engine, requests)
     for request, schema in zip(requests, schemas.values(), strict=True):
-        assert found[request.id].finish is FinishReason.STOP
-        assert is_valid(schema, found[request.id].text)
+        assert answer_of[request.id].finish is FinishReason.STOP
+        assert is_valid(schema, answer_of[request.id].text)
 
 
-def test_bias_and_penalties_choose_only_among_what_the_grammar_allows() -> None:
+def test_bias_and_penalties_never_override_the_grammar() -> None:
     engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
     schema = random_schema(7)
     request = request_of(7, schema)
@@ -140,7 +140,7 @@ def test_bias_and_penalties_choose_only_among_what_the_grammar_allows() -> None:
     assert is_valid(schema, answer.text)
 
 
-def test_a_grammar_that_can_not_go_on_ends_its_row_with_an_error_and_no_other() -> None:
+def test_a_grammar_that_becomes_too_complex_fails_only_its_own_request() -> None:
     engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
     schema = too_many_choices_later()
     doomed, other = request_of(1, schema), request_of(2, None, max_tokens=50)

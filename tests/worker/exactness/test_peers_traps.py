@@ -1,7 +1,8 @@
-"""What users of other servers reported as wrong or broken, each under its name.
+"""Regression tests for bugs that users of other LoRA servers have reported.
 
-The scale of rsLoRA ignored, ranks that a kernel can't tile, patterns ignored, an adapter that
-matches nothing answered by the base, and a batch of all adapters and the base that crashes.
+Those servers ignored rsLoRA's scaling, failed for ranks that a kernel can't tile, ignored rank
+patterns, answered with the base for an adapter that matches no module, or crashed on a batch of
+all adapters and the base.
 """
 
 import json
@@ -20,7 +21,7 @@ QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
 def assert_exact(root: Path, *configs: dict[str, Any], max_num_seqs: int = 16) -> None:
-    """One request for each adapter and one for the base, in one batch, answer as PEFT does."""
+    """Check one batch with a request for each adapter and the base against PEFT."""
     folders: dict[str, Path] = {
         f"a{i}": save_adapter(root / str(i), seed=i, scale=0.2, **config)
         for i, config in enumerate(configs)

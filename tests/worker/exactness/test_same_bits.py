@@ -1,4 +1,4 @@
-"""An answer has the same bits alone and in company, from its start and taken over half way."""
+"""An answer has the same bits alone, in a mixed batch, and when it is resumed half way."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from kernel_sets import ALONE_AS_TOGETHER, linear_kernels
 from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
-from worker.engine.request import Request, RequestId, RowSampling, TokenLogprobs
+from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
 
 DENSE = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox")
 RANKS = {"one": 8, "two": 20}
@@ -23,32 +23,32 @@ PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(NUM_REQUESTS)]
 
 @pytest.fixture(params=[dtype for name, dtype in ALONE_AS_TOGETHER if name == "native"], ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    found: torch.dtype = request.param
-    linear_kernels(found)
-    return found
+    dtype: torch.dtype = request.param
+    linear_kernels(dtype)
+    return dtype
 
 
 def request_of(
     index: int, versions: dict[str, AdapterVersion], shown: Sequence[int] = ()
 ) -> Request:
-    """Greedy or drawn, of the base or of an adapter."""
+    """Return a greedy or sampled request of the base or an adapter, by `index`."""
     return Request(
         id=RequestId(str(index)),
         prompt_ids=list(PROMPTS[index]),
         version=versions.get(NAMES[index % len(NAMES)]),
-        sampling=RowSampling(seed=index, temperature=index % 2 * 1.0, logprobs=3),
+        sampling=ChoiceSampling(seed=index, temperature=index % 2 * 1.0, logprobs=3),
         max_tokens=NUM_TOKENS,
         output_ids=list(shown),
     )
 
 
 def results(outputs: Outputs, first: int = 0) -> list[tuple[int | None, TokenLogprobs | None]]:
-    """Of each request the tokens from the `first` on, and their logprobs."""
-    return [(o.token_id, o.logprobs) for of_one in outputs.values() for o in of_one[first:]]
+    """Return the tokens of all requests from position `first` on, with their logprobs."""
+    return [(o.token_id, o.logprobs) for each in outputs.values() for o in each[first:]]
 
 
 @pytest.mark.parametrize("model_type", DENSE)
-def test_an_answer_has_the_same_bits_in_any_company(
+def test_an_answer_has_the_same_bits_in_any_batch(
     model_type: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     folders = {
@@ -67,14 +67,14 @@ def test_an_answer_has_the_same_bits_in_any_company(
     assert results(together) == results(alone)
 
     engine, versions = engine_of(loaded, folders, caches_prefixes=False)
-    taken_over = outputs_of(
+    resumed = outputs_of(
         engine,
         [
             request_of(int(name), versions, tokens_of(outputs)[:NUM_SHOWN])
             for name, outputs in alone.items()
         ],
     )
-    assert results(taken_over) == results(alone, NUM_SHOWN)
+    assert results(resumed) == results(alone, NUM_SHOWN)
 
 
 def test_a_token_has_the_same_bits_in_a_prompt_as_in_an_answer(dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Penalties and biases in the engine: what transformers + PEFT and the definitions give."""
+"""Penalties, biases and logprobs of the engine follow their definitions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from reference import MAX_GAP
 from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
-from worker.engine.request import Request, RequestId, RowSampling, StepOutput, TokenLogprobs
+from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput, TokenLogprobs
 
 NUM_TOKENS = 20
 EOS = 2
@@ -57,14 +57,14 @@ def request_of(name: str, seed: int, version: AdapterVersion | None, **sampling:
         id=RequestId(name),
         prompt_ids=random_prompt(seed, 5 + 9 * seed % 30),
         version=version,
-        sampling=RowSampling(**{"seed": seed, "temperature": 0.0, **sampling}),
+        sampling=ChoiceSampling(**{"seed": seed, "temperature": 0.0, **sampling}),
         max_tokens=NUM_TOKENS,
         stop_ids=frozenset({EOS}),
     )
 
 
 def adjusted(logits: list[float], request: Request, output: list[int]) -> list[float]:
-    """The logits by the definitions, with the end forbidden while the answer is too short."""
+    """Return the adjusted logits by definition, without end tokens until `min_tokens`."""
     sampling, bias = request.sampling, dict(request.sampling.logit_bias)
     seen = {*request.prompt_ids, *output}
     result = []
@@ -81,7 +81,7 @@ def adjusted(logits: list[float], request: Request, output: list[int]) -> list[f
 
 @torch.inference_mode()
 def check_greedy(model: Any, request: Request, tokens: list[int]) -> None:
-    """Each token is the best one by the reference, up to float32's noise."""
+    """Check that each token has the reference's best score, up to float32 rounding."""
     ids = torch.tensor([[*request.prompt_ids, *tokens]])
     rows = model(input_ids=ids).logits[0, len(request.prompt_ids) - 1 : -1]
     for position, token in enumerate(tokens):
@@ -109,7 +109,9 @@ def test_a_mixed_batch_follows_the_definitions_through_chunks_and_preemption(
     assert len({tuple(tokens[requests["base", kind].id]) for kind in SAMPLINGS}) == len(SAMPLINGS)
 
 
-def test_a_moved_request_penalises_what_was_shown(folders: dict[str, Path]) -> None:
+def test_a_moved_request_penalises_tokens_that_were_already_output(
+    folders: dict[str, Path],
+) -> None:
     sampling = {**SAMPLINGS["all"], "temperature": 0.9, "min_tokens": NUM_TOKENS}
     engine, versions = engine_of(load(tiny_model()), folders)
     [undisturbed] = run(engine, [request_of("r", 3, versions["one"], **sampling)]).values()
@@ -120,7 +122,7 @@ def test_a_moved_request_penalises_what_was_shown(folders: dict[str, Path]) -> N
 
 @torch.inference_mode()
 def reference_logprobs(model: Any, ids: list[int]) -> torch.Tensor:
-    """`[len(ids), V]`: row p says how likely each token is behind position p."""
+    """Return `[len(ids), V]`: row p has the log-probability of each token after position p."""
     return model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
 
 
@@ -131,7 +133,7 @@ def check_logprobs(row: torch.Tensor, token: int, got: TokenLogprobs, num_top: i
     assert [float(row[i]) for i, _ in got.top] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
-def test_logprobs_are_transformers_log_softmax_whatever_the_sampling_and_the_batch(
+def test_logprobs_equal_transformers_log_softmax_for_any_sampling_and_batch(
     folders: dict[str, Path], models: Models
 ) -> None:
     engine, versions = engine_of(load(tiny_model()), folders, num_blocks=24, budget=23)
@@ -161,9 +163,9 @@ def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> No
         assert output.token_id is not None
         row = rows[num_prompt + position - 1]
         check_logprobs(row, output.token_id, output.logprobs, num_top)
-    told = outputs[0].prompt_logprobs
-    assert (told is not None) is request.scores_prompt
-    assert len(told or ()) == (num_prompt - 1) * request.scores_prompt
-    for position, got in enumerate(told or ()):
+    reported = outputs[0].prompt_logprobs
+    assert (reported is not None) is request.scores_prompt
+    assert len(reported or ()) == (num_prompt - 1) * request.scores_prompt
+    for position, got in enumerate(reported or ()):
         check_logprobs(rows[position], request.prompt_ids[position + 1], got, num_top)
     assert all(output.prompt_logprobs is None for output in outputs[1:])

@@ -1,4 +1,4 @@
-"""Batches of linears with siblings, by both sets of kernels, against a loop over tokens."""
+"""Batches over sibling linears, compared with a loop over tokens, for two sets of kernels."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -8,16 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_sets import kernels_of
-from lora import attached, made_adapter, made_base, made_pool
+from lora import attach_siblings, empty_pool, random_adapter, small_base
 from torch import nn
 
 from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import Kernels
-from worker.lora.batch import build_batch
+from worker.lora.batch import BatchCache, build_batch
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import Siblings
 
-BASE = made_base()
+BASE = small_base()
 GROUPS = [["project_in"], *([f"layers.{i}.q", f"layers.{i}.up"] for i in range(2))]
 RANKS = {
     "plain": dict.fromkeys(BASE.linears, 8),
@@ -27,7 +27,7 @@ RANKS = {
     "outside": {"project_in": 2},
 }
 ADAPTERS = [
-    made_adapter(BASE, name.replace(" ", ""), ranks, seed=seed)
+    random_adapter(BASE, name.replace(" ", ""), ranks, seed=seed)
     for seed, (name, ranks) in enumerate(RANKS.items())
 ]
 BY_VERSION = {adapter.version: adapter for adapter in ADAPTERS}
@@ -45,7 +45,7 @@ def kernels(name: str) -> Kernels:
 
 
 class Case:
-    """The base's linears on top of a pool."""
+    """Siblings of a small base, attached to a pool."""
 
     def __init__(
         self,
@@ -58,28 +58,28 @@ class Case:
             name: nn.Linear(shape.in_features, shape.out_features)
             for name, shape in BASE.linears.items()
         }
-        self.pool = made_pool(BASE, max_bytes)
+        self.pool = empty_pool(BASE, max_bytes)
         self.siblings = [
-            # Of copies: their weights' memory is taken.
+            # Siblings take the memory of their linears' weights, so they get copies.
             Siblings(names, [deepcopy(self.linears[name]) for name in names], kernels)
             for names in GROUPS
         ]
-        self.context = attached(self.siblings, self.pool, kernels)
+        self.context = attach_siblings(self.siblings, self.pool, kernels)
         for adapter in adapters:
             assert self.pool.add(adapter)
 
     @torch.no_grad()
     def check(self, sequences: Sequences) -> None:
-        """All linears give their own output and each token's own term."""
-        self.context.batch = build_batch(self.pool, sequences)
+        """Check that every linear adds each token's own LoRA term to its output."""
+        self.context.batch = self.context.batches.batch_of(sequences)
         num_tokens = sum(n for _, n in sequences)
         for siblings in self.siblings:
             x = torch.randn(1, num_tokens, BASE.linears[siblings.names[0]].in_features)
             want = torch.cat([self.expected(name, x[0], sequences) for name in siblings.names], -1)
-            torch.testing.assert_close(siblings.whole(x)[0], want, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(siblings.joint_output(x)[0], want, rtol=1e-5, atol=1e-4)
 
     def expected(self, name: str, x: torch.Tensor, sequences: Sequences) -> torch.Tensor:
-        """Token by token, from the adapters themselves."""
+        """Compute the output of one linear token by token from the adapters' matrices."""
         y = self.linears[name](x)
         token = 0
         for version, num_tokens in sequences:
@@ -106,10 +106,10 @@ def test_any_batch_equals_token_by_token(
 
 @settings(max_examples=60, derandomize=True)
 @given(st.lists(st.sampled_from(ADAPTERS), min_size=1, max_size=15), st.data())
-def test_weights_are_found_wherever_the_pool_has_put_them(
+def test_weights_are_found_anywhere_in_the_pool(
     name: str, changes: list[LoRAAdapter], data: st.DataObject
 ) -> None:
-    # Not all fit at once, so that pages lie in the gaps which others left.
+    # Not all adapters fit at once, so pages are placed in gaps that others left.
     case = Case(kernels_of(name, torch.float32), [], max_bytes=7 * ONE_PAGE_OF_ALL)
     resident: dict[AdapterVersion, LoRAAdapter] = {}
     for adapter in changes:
@@ -118,15 +118,15 @@ def test_weights_are_found_wherever_the_pool_has_put_them(
             del resident[adapter.version]
         elif case.pool.add(adapter):
             resident[adapter.version] = adapter
-        some = st.tuples(st.sampled_from([None, *resident]), st.integers(1, 3))
-        case.check(data.draw(st.lists(some, min_size=1, max_size=4)))
+        sequences = st.tuples(st.sampled_from([None, *resident]), st.integers(1, 3))
+        case.check(data.draw(st.lists(sequences, min_size=1, max_size=4)))
 
 
-def test_a_batch_of_the_base_alone_has_no_lora_work(kernels: Kernels) -> None:
+def test_a_batch_of_the_base_alone_needs_no_lora(kernels: Kernels) -> None:
     assert build_batch(Case(kernels).pool, [(None, 5), (None, 1)]) is None
 
 
-def test_linears_that_no_adapter_of_the_batch_targets_have_no_lora_work(kernels: Kernels) -> None:
+def test_linears_that_no_adapter_of_the_batch_targets_need_no_lora(kernels: Kernels) -> None:
     case = Case(kernels)
     batch = build_batch(case.pool, [(ADAPTERS[4].version, 4)])
     assert batch is not None
@@ -138,20 +138,21 @@ def test_linears_that_no_adapter_of_the_batch_targets_have_no_lora_work(kernels:
     assert targeted == ["project_in"]
 
 
-def test_an_equal_batch_is_the_same_until_an_adapter_is_given_up(kernels: Kernels) -> None:
+def test_an_equal_batch_is_reused_until_an_adapter_is_removed(kernels: Kernels) -> None:
     pool = Case(kernels, ADAPTERS[:2]).pool
     sequences: Sequences = [(ADAPTERS[0].version, 1), (None, 2), (ADAPTERS[1].version, 1)]
-    batch = build_batch(pool, sequences)
-    assert build_batch(pool, list(sequences)) is batch
-    assert build_batch(pool, sequences[:2]) is not batch
-    batch = build_batch(pool, sequences)
+    batches = BatchCache(pool)
+    batch = batches.batch_of(sequences)
+    assert batches.batch_of(list(sequences)) is batch
+    assert batches.batch_of(sequences[:2]) is not batch
+    batch = batches.batch_of(sequences)
     assert pool.add(ADAPTERS[2])
-    assert build_batch(pool, sequences) is batch
+    assert batches.batch_of(sequences) is batch
     pool.remove(ADAPTERS[2].version)
-    assert build_batch(pool, sequences) is not batch
+    assert batches.batch_of(sequences) is not batch
 
 
-def test_swapped_weights_are_computed_at_once(kernels: Kernels) -> None:
+def test_replaced_weights_are_used_in_the_next_batch(kernels: Kernels) -> None:
     case = Case(kernels, ADAPTERS[:1])
     case.check([(ADAPTERS[0].version, 3)])
     case.pool.remove(ADAPTERS[0].version)

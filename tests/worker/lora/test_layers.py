@@ -1,9 +1,11 @@
+"""Served linears: joint products of siblings, and rows of mixed batches."""
+
 from pathlib import Path
 
 import pytest
 import torch
 from kernel_sets import SET_IDS, SETS, kernels_of
-from lora import wrapped
+from lora import wrap
 from tiny import save_adapter, tiny_model
 from torch import nn
 
@@ -16,15 +18,15 @@ def ids(length: int = 7) -> torch.Tensor:
     return torch.arange(6, 6 + length)[None]
 
 
-def test_every_linear_of_the_base_is_served_and_nothing_else() -> None:
-    case = wrapped(tiny_model("llama"))
+def test_every_linear_of_the_base_is_served_and_no_other_module() -> None:
+    case = wrap(tiny_model("llama"))
     found = {n for n, m in case.model.named_modules() if isinstance(m, ServedLinear)}
     assert found == set(case.base.linears)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_served_linear_reads_like_its_base(dtype: torch.dtype) -> None:
-    case = wrapped(tiny_model("llama").to(dtype))
+def test_a_served_linear_has_the_attributes_of_its_base(dtype: torch.dtype) -> None:
+    case = wrap(tiny_model("llama").to(dtype))
     linear = case.model.get_submodule("model.layers.0.self_attn.k_proj")
     assert (linear.in_features, linear.out_features) == (64, 32)
     assert (linear.weight.shape, linear.weight.dtype) == ((32, 64), dtype)
@@ -32,15 +34,15 @@ def test_a_served_linear_reads_like_its_base(dtype: torch.dtype) -> None:
         _ = linear.no_such_thing
 
 
-def test_without_a_batch_the_base_answers_bit_for_bit(tmp_path: Path) -> None:
-    plain, case = tiny_model("llama"), wrapped(tiny_model("llama"))
+def test_without_a_batch_the_base_logits_are_unchanged_bit_for_bit(tmp_path: Path) -> None:
+    plain, case = tiny_model("llama"), wrap(tiny_model("llama"))
     case.load(save_adapter(tmp_path, target_modules="all-linear"))
     with torch.no_grad():
         assert torch.equal(case.model(ids()).logits, plain(ids()).logits)
 
 
-def test_base_rows_of_a_mixed_batch_are_left_bit_for_bit(tmp_path: Path) -> None:
-    case = wrapped(tiny_model("llama"))
+def test_base_rows_of_a_mixed_batch_are_unchanged_bit_for_bit(tmp_path: Path) -> None:
+    case = wrap(tiny_model("llama"))
     version = case.load(save_adapter(tmp_path, target_modules="all-linear"))
     both = torch.cat([ids(), ids()])
     with torch.no_grad():
@@ -52,7 +54,7 @@ def test_base_rows_of_a_mixed_batch_are_left_bit_for_bit(tmp_path: Path) -> None
 
 
 def test_a_batch_of_another_size_is_an_error(tmp_path: Path) -> None:
-    case = wrapped(tiny_model("llama"))
+    case = wrap(tiny_model("llama"))
     version = case.load(save_adapter(tmp_path, target_modules=["q_proj"]))
     case.context.batch = build_batch(case.pool, [(version, 5)])
     with pytest.raises(RuntimeError, match="7 rows in a batch of 5 tokens"):
@@ -62,7 +64,7 @@ def test_a_batch_of_another_size_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("biases", [(False, False, False), (True, True, True), (True, False, True)])
 @pytest.mark.parametrize(("kernels", "dtype"), SETS, ids=SET_IDS)
 @torch.no_grad()
-def test_siblings_give_what_each_linear_gave(
+def test_siblings_compute_the_outputs_of_their_linears(
     kernels: str, dtype: torch.dtype, biases: tuple[bool, ...]
 ) -> None:
     outs = (40, 7, 16)
@@ -71,29 +73,29 @@ def test_siblings_give_what_each_linear_gave(
     expected = [linear(x) for linear in linears]
     siblings = Siblings(["q", "k", "v"], linears, kernels_of(kernels, dtype))
     for order in ([0, 1, 2], [2, 0, 1]):
-        again = x.clone()  # another tensor: another product
-        got = {index: siblings.part(index, again) for index in order}
+        again = x.clone()  # a new tensor, so the outputs are computed again
+        got = {index: siblings.output(index, again) for index in order}
         for index, want in enumerate(expected):
             tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype.itemsize == 2 else {}
             torch.testing.assert_close(got[index], want, **tolerance)
 
 
 @torch.no_grad()
-def test_an_input_changed_in_place_is_computed_anew() -> None:
+def test_an_input_that_was_changed_in_place_is_computed_again() -> None:
     linears = [nn.Linear(8, 4), nn.Linear(8, 4)]
     siblings = Siblings(["q", "k"], linears, ReferenceKernels())
     x = torch.randn(3, 8)
     for _ in range(2):
         for index, linear in enumerate(linears):
-            torch.testing.assert_close(siblings.part(index, x), linear(x))
+            torch.testing.assert_close(siblings.output(index, x), linear(x))
         x.mul_(2)
 
 
 @torch.no_grad()
-def test_a_forward_that_broke_off_leaves_nothing_to_the_next() -> None:
+def test_an_interrupted_forward_does_not_affect_the_next_one() -> None:
     linears = [nn.Linear(8, 4), nn.Linear(8, 4)]
     siblings = Siblings(["q", "k"], linears, ReferenceKernels())
-    siblings.part(0, torch.zeros(3, 8))
+    siblings.output(0, torch.zeros(3, 8))
     x = torch.randn(3, 8)
     for index, linear in enumerate(linears):
-        torch.testing.assert_close(siblings.part(index, x), linear(x))
+        torch.testing.assert_close(siblings.output(index, x), linear(x))

@@ -1,4 +1,4 @@
-"""Native operations stand where they give what the original gives, and nowhere else."""
+"""Modules are fused only where the native operations compute the same output."""
 
 from typing import Any
 
@@ -18,12 +18,14 @@ from worker.model.loader import LoadedModel, prepare_model
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def made(model_type: str, dtype: torch.dtype = torch.float32, **overrides: Any) -> PreTrainedModel:
+def small_model(
+    model_type: str, dtype: torch.dtype = torch.float32, **overrides: Any
+) -> PreTrainedModel:
     return tiny_model(model_type, **{"initializer_range": 0.02, **overrides}).to(dtype)
 
 
-def prepared(model: PreTrainedModel) -> LoadedModel:
-    """`model` with the native kernels."""
+def load_native(model: PreTrainedModel) -> LoadedModel:
+    """Prepare `model` with the native kernels."""
     kernels = native_kernels(model.dtype)
     return prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny", kernels=kernels)
 
@@ -35,11 +37,11 @@ def count(model: nn.Module, cls: type) -> int:
 QKV, GATE_UP = ["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]
 FOUND = {
     "llama": ([QKV, GATE_UP], (2, 2, 5)),
-    "qwen2": ([QKV, GATE_UP], (2, 2, 5)),  # with biases on q, k and v alone
+    "qwen2": ([QKV, GATE_UP], (2, 2, 5)),  # with biases on q, k and v only
     "qwen3": ([QKV, GATE_UP], (0, 2, 9)),  # norms between projection and rotation
     "gemma2": ([QKV, GATE_UP], (2, 0, 9)),  # GELU
-    "mixtral": ([QKV], (2, 0, 5)),  # experts are no linears
-    "phi3": ([], (0, 0, 5)),  # joined from the start
+    "mixtral": ([QKV], (2, 0, 5)),  # its experts aren't linears
+    "phi3": ([], (0, 0, 5)),  # its linears are joined already
     "gpt2": ([], (0, 0, 0)),
     "gpt_neox": ([], (0, 0, 0)),
     "opt": ([QKV], (0, 0, 0)),
@@ -48,9 +50,9 @@ FOUND = {
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("model_type", FOUND)
-def test_what_a_model_has_is_found(model_type: str, dtype: torch.dtype) -> None:
+def test_siblings_and_fusible_modules_are_found(model_type: str, dtype: torch.dtype) -> None:
     groups, counts = FOUND[model_type]
-    loaded = prepared(made(model_type, dtype))
+    loaded = load_native(small_model(model_type, dtype))
     joined = [[n.rpartition(".")[2] for n in s.names] for s in loaded.siblings if len(s.names) > 1]
     assert joined == groups * 2
     fused = (FusedAttention, FusedGatedMLP, FusedRMSNorm)
@@ -58,11 +60,11 @@ def test_what_a_model_has_is_found(model_type: str, dtype: torch.dtype) -> None:
 
 
 def test_gemmas_norm_adds_one_to_its_weight() -> None:
-    model = made("gemma2")
+    model = small_model("gemma2")
     for name, parameter in model.named_parameters():
         if "norm" in name:
             parameter.data.normal_(std=0.5)
-    loaded = prepared(model)
+    loaded = load_native(model)
     norms = [m for m in loaded.model.modules() if isinstance(m, FusedRMSNorm)]
     assert len(norms) == 9
     assert {norm.params.offset for norm in norms} == {1.0}
@@ -72,7 +74,7 @@ def test_gemmas_norm_adds_one_to_its_weight() -> None:
 @pytest.mark.parametrize(
     ("model_type", "overrides"),
     [
-        ("cohere", {}),  # rotates neighbours, not halves
+        ("cohere", {}),  # rotates adjacent pairs, not halves
         ("helium", {"head_dim": 16}),  # the same
         ("glm4", {"head_dim": 16}),  # rotates a part of each head
         ("stablelm", {}),  # the same
@@ -81,13 +83,15 @@ def test_gemmas_norm_adds_one_to_its_weight() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_attention_of_another_kind_is_left_alone(
+def test_attention_of_another_kind_is_not_fused(
     model_type: str, overrides: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    assert count(prepared(made(model_type, dtype, **overrides)).model, FusedAttention) == 0
+    assert (
+        count(load_native(small_model(model_type, dtype, **overrides)).model, FusedAttention) == 0
+    )
 
 
-def test_look_alikes_are_left_alone() -> None:
+def test_modules_that_only_look_alike_are_not_fused() -> None:
     class OtherRMSNorm(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -96,7 +100,7 @@ def test_look_alikes_are_left_alone() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.weight * x / (x.abs().mean(-1, keepdim=True) + self.eps)
 
-    model = made("llama")
+    model = small_model("llama")
     model.set_submodule("model.layers.1.input_layernorm", OtherRMSNorm())
     mlp: Any = model.get_submodule("model.layers.0.mlp")
     mlp.forward = lambda x: mlp.down_proj(mlp.act_fn(mlp.up_proj(x)) * mlp.gate_proj(x))
@@ -104,20 +108,20 @@ def test_look_alikes_are_left_alone() -> None:
     clamped.forward = lambda x: clamped.down_proj(
         clamped.act_fn(clamped.gate_proj(x)).clamp(max=7.0) * clamped.up_proj(x)
     )
-    loaded = prepared(model)
+    loaded = load_native(model)
     assert count(loaded.model, FusedGatedMLP) == 0
     assert count(loaded.model, FusedRMSNorm) == 4
 
 
 def test_other_kernels_fuse_nothing() -> None:
     loaded = prepare_model(
-        made("llama"), None, name="t", digest="", source="t", kernels=ReferenceKernels()
+        small_model("llama"), None, name="t", digest="", source="t", kernels=ReferenceKernels()
     )
     assert count(loaded.model, FusedRMSNorm) == 0
 
 
 @pytest.mark.parametrize("times", [0, 2])
-def test_a_model_that_calls_a_linear_not_once_is_refused_by_name(times: int) -> None:
+def test_a_model_that_does_not_call_each_linear_once_is_refused(times: int) -> None:
     model = tiny_model("llama")
     mlp: Any = model.get_submodule("model.layers.1.mlp")
 
@@ -128,5 +132,7 @@ def test_a_model_that_calls_a_linear_not_once_is_refused_by_name(times: int) -> 
         return mlp.down_proj(mlp.act_fn(gate) * mlp.up_proj(x))  # type: ignore[no-any-return]
 
     mlp.forward = forward
-    with pytest.raises(ModelRejected, match=r"tiny: model\.layers\.1\.mlp\.gate_proj would"):
+    with pytest.raises(
+        ModelRejected, match=r"tiny: adapters on model\.layers\.1\.mlp\.gate_proj would"
+    ):
         load(model)

@@ -1,4 +1,4 @@
-"""A decoder layer in one native call gives what its modules give, to the bit."""
+"""A decoder layer in one native call equals its modules bit for bit."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def fused_layers(of: LoadedModel) -> list[FusedLayer]:
 
 
 def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[int]]:
-    """Of base and adapters together, in chunks of few tokens."""
+    """Run requests of the base and the adapters in one batch, in chunks of a few tokens."""
     engine, versions = engine_of(of, folders, budget=13)
     names = ["base", *folders]
     requests = [
@@ -47,12 +47,10 @@ def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[i
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("model_type", LAYERS)
-def test_layers_of_the_known_kind_are_found_and_no_others(
-    model_type: str, dtype: torch.dtype
-) -> None:
+def test_only_layers_of_the_known_kind_are_fused(model_type: str, dtype: torch.dtype) -> None:
     of = loaded(model_type, dtype)
-    can_be = native_kernels(dtype).can_pack(torch.empty(16, 16, dtype=dtype))
-    assert len(fused_layers(of)) == (LAYERS[model_type] if can_be else 0)
+    can_fuse = native_kernels(dtype).can_pack(torch.empty(16, 16, dtype=dtype))
+    assert len(fused_layers(of)) == (LAYERS[model_type] if can_fuse else 0)
 
 
 WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -64,7 +62,7 @@ WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("others", [{}, WITH_SIDE_WEIGHTS], ids=["plain", "with side weights"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_a_layer_in_one_call_gives_what_its_modules_give(
+def test_a_layer_in_one_call_equals_its_modules(
     dtype: torch.dtype,
     model_type: str,
     others: dict[str, dict[str, Any]],
@@ -81,10 +79,10 @@ def test_a_layer_in_one_call_gives_what_its_modules_give(
         for seed, (name, config) in enumerate({**ADAPTERS, **others}.items())
     }
     of = loaded(model_type, dtype)
-    at_once = answers(of, folders)
+    fused_answers = answers(of, folders)
 
     def forward(layer: FusedLayer, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        return layer.by_modules(hidden_states, **kwargs)  # type: ignore[no-any-return]
+        return layer.forward_by_modules(hidden_states, **kwargs)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(FusedLayer, "forward", forward)
-    assert answers(of, folders) == at_once
+    assert answers(of, folders) == fused_answers

@@ -1,3 +1,5 @@
+"""Loading base models, and refusing those that can't be served exactly."""
+
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from worker.model.kv_cache import KVCache
 from worker.model.loader import load_model, prepare_model
 
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
-SERVED = {
+SUPPORTED = {
     "mistral": {"sliding_window": 8},
     "gemma3_text": {"head_dim": 16, "sliding_window": 8},
     "phi": {},
@@ -37,32 +39,32 @@ REFUSED = {
 }
 
 
-def prepared(model: PreTrainedModel) -> None:
+def prepare(model: PreTrainedModel) -> None:
     prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny")
 
 
-@pytest.mark.parametrize("model_type", [*ARCHITECTURES, *SERVED])
+@pytest.mark.parametrize("model_type", [*ARCHITECTURES, *SUPPORTED])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_requests_equal_each_alone(model_type: str, dtype: torch.dtype) -> None:
-    # The usual spread of weights: with the tests' wider one, bfloat16 drowns in rounding.
-    overrides = {"initializer_range": 0.02, **SERVED.get(model_type, {})}
-    prepared(tiny_model(model_type, **overrides).to(dtype))
+def test_packed_requests_equal_each_request_alone(model_type: str, dtype: torch.dtype) -> None:
+    # The usual deviation of weights. With the larger one of other tests, bfloat16 rounds too much.
+    overrides = {"initializer_range": 0.02, **SUPPORTED.get(model_type, {})}
+    prepare(tiny_model(model_type, **overrides).to(dtype))
 
 
 @pytest.mark.parametrize("model_type", REFUSED)
-def test_a_model_that_packing_would_change_is_refused_by_name(model_type: str) -> None:
+def test_a_model_whose_logits_depend_on_packing_is_refused_by_name(model_type: str) -> None:
     overrides, reason = REFUSED[model_type]
     with pytest.raises(ModelRejected, match=reason):
-        prepared(tiny_model(model_type, **overrides))
+        prepare(tiny_model(model_type, **overrides))
 
 
-def test_a_folder_gives_its_name_its_context_and_its_end_tokens(tmp_path: Path) -> None:
+def test_name_context_and_end_tokens_are_read_from_the_folder(tmp_path: Path) -> None:
     loaded = load_model(str(save_tiny_model(tmp_path / "my-model")), dtype="float32", device="cpu")
     assert (loaded.name, loaded.max_model_len, loaded.eos_ids) == ("my-model", 512, {2})
     assert (loaded.dtype, loaded.device.type) == (torch.float32, "cpu")
 
 
-def test_the_digest_follows_the_weights(tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_weights(tmp_path: Path) -> None:
     folders = [save_tiny_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     same = shutil.copytree(folders[0], tmp_path / "same")
     digests = [load_model(str(f), dtype="float32").digest for f in [*folders, same]]
@@ -71,7 +73,7 @@ def test_the_digest_follows_the_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
-def test_position_codes_that_depend_on_the_batch_are_refused(tmp_path: Path, kind: str) -> None:
+def test_position_encodings_that_depend_on_the_batch_are_refused(tmp_path: Path, kind: str) -> None:
     rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
     rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8} if kind == "longrope" else {}
     folder = save_tiny_model(tmp_path, rope_parameters=rope, original_max_position_embeddings=128)
@@ -80,18 +82,18 @@ def test_position_codes_that_depend_on_the_batch_are_refused(tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./neither", "~/nor/this", "a/b/c"])
-def test_a_missing_folder_is_named(source: str) -> None:
-    with pytest.raises(ModelRejected, match="there is no such folder"):
+def test_the_error_for_a_missing_folder_names_it(source: str) -> None:
+    with pytest.raises(ModelRejected, match="this folder doesn't exist"):
         load_model(source)
 
 
-def test_a_hub_id_that_cannot_be_fetched_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_failed_download_names_the_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelRejected, match="--model some/model: neither a folder nor a hub id"):
         load_model("some/model")
 
 
-def test_a_truncated_file_of_weights_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_weights_file_is_refused(tmp_path: Path) -> None:
     weights = save_tiny_model(tmp_path) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelRejected, match=r"--model .*: AutoModelForCausalLM: "):
@@ -111,7 +113,7 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gemma2", "phi3", "opt", "gpt2"])
 @torch.inference_mode()
-def test_loading_keeps_the_logits_of_the_model(model_type: str, kernels: str) -> None:
+def test_loading_does_not_change_the_logits(model_type: str, kernels: str) -> None:
     model = tiny_model(model_type)
     ids = torch.arange(6, 20)
     before = model(input_ids=ids[None]).logits[0]

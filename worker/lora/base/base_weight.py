@@ -1,4 +1,4 @@
-"""What reading an adapter asks of the base's weights, which may be packed by then."""
+"""Properties of base weights that remain readable after the weights are packed."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-_ROWS_AT_ONCE = 4096
-"""Bounds the copies that a wider dtype asks for."""
+_CHUNK_ROWS = 4096
+"""Rows per operation, to bound the memory of copies in a wider dtype."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseWeight:
-    """The weight of one base linear, as far as it can still be asked."""
+    """Readable properties of the weight of one base linear."""
 
     squares: Tensor
-    """`[out]`: the squared length of each row, of `wide_dtype`."""
+    """`[out]`: squared length of each row, in the weight's `wide_dtype`."""
     bias: Tensor | None
     """`[out]`."""
     product: Callable[[Tensor], Tensor]
-    """`[n, in]` to `[n, out]`: times the weight, without the bias."""
+    """Maps `[n, in]` to `[n, out]`: the product with the weight, without the bias."""
 
 
 def weight_of(linear: nn.Module) -> Tensor | None:
-    """`[out, in]`: a view of the linear's weight; None if it is quantised."""
+    """Return a view `[out, in]` of the linear's weight; None if it is quantised."""
     if isinstance(linear, Conv1D):
         transposed: Tensor = linear.weight.data.t()
         return transposed
@@ -34,32 +34,33 @@ def weight_of(linear: nn.Module) -> Tensor | None:
 
 @torch.no_grad()
 def row_squares(weight: Tensor) -> Tensor:
-    """`[out]`: the squared length of each row of `weight` `[out, in]`, in its `wide_dtype`."""
+    """Return `[out]`: the squared length of each row of `weight` `[out, in]`, in `wide_dtype`."""
     dtype = wide_dtype(weight.dtype)
-    parts = torch.split(weight, _ROWS_AT_ONCE)
+    parts = torch.split(weight, _CHUNK_ROWS)
     return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=dtype) for part in parts]) ** 2
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What vectors that scale and shift outputs of `dtype` are kept in: float32 at least."""
+    """Return the dtype of vectors that scale or shift outputs of `dtype`: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class BaseTable:
-    """The weight of the input embedding or the output head, known again without being at hand."""
+    """Fingerprint of the weight of the input embedding or the output head."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     digest: bytes
+    """SHA-256 of the weight's bytes."""
 
     def equals(self, tensor: Tensor) -> bool:
-        """Whether `tensor` is the same weight, to the base's precision."""
+        """Return whether `tensor`, cast to the base's dtype, is the same weight."""
         return tuple(tensor.shape) == self.shape and _digest(tensor.to(self.dtype)) == self.digest
 
 
 def base_table(weight: Tensor) -> BaseTable:
-    """By which `weight` is known again."""
+    """Return the fingerprint of `weight`."""
     return BaseTable(tuple(weight.shape), weight.dtype, _digest(weight))
 
 

@@ -1,4 +1,4 @@
-"""Base linears, several of them in one product where their weights can be put together."""
+"""Base linears, joined into one product where possible."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,35 +12,38 @@ from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
 PACKED_ROWS = 32
-"""Rows that oneDNN's layout of a packed weight is chosen for; others are computed as well."""
+"""Number of input rows for which oneDNN chooses its packed layout. Other numbers work too."""
 
 
 class BaseLinear(Protocol):
-    """`[..., in]` to `[..., sum of out]`."""
+    """One or more linears that read the same input."""
 
     out_features: list[int]
-    """Of each linear in it."""
+    """Output width of each linear."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The outputs side by side, in memory of their own."""
+        """Map `[..., in]` to the outputs side by side, `[..., sum of out]`, in new memory."""
         ...
 
     def product(self, x: Tensor) -> Tensor:
-        """The same without the biases."""
+        """Compute the outputs without the biases."""
         ...
 
 
 def can_join(linear: nn.Module) -> bool:
-    """Whether the linear's weight may be put together with others'."""
+    """Return whether the linear's weight can be joined with those of other linears."""
     return type(linear) is nn.Linear
 
 
 def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
-    """One product for all of `linears`; takes their weights' memory where it needs a copy."""
+    """Join `linears`, in the fastest layout that `kernels` and the CPU support.
+
+    Where the weights are copied, the linears lose their own copies.
+    """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears):
         assert len(linears) == 1
-        return _Called(linears[0])
+        return _SingleModule(linears[0])
     if isinstance(kernels, NativeKernels) and kernels.can_pack(plain[0].weight):
         return NativePacked(plain, kernels)
     if _onednn_can_pack(plain[0].weight):
@@ -48,12 +51,12 @@ def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
     return _Joined(plain)
 
 
-class _Called:
-    """A linear that is computed by its own module: a Conv1D, or a quantised one."""
+class _SingleModule:
+    """A linear that is computed by its own module: a Conv1D or a quantised linear."""
 
     def __init__(self, linear: nn.Module) -> None:
         self._linear = linear
-        # GPT-2's Conv1D calls it nf.
+        # GPT-2's Conv1D names its output width nf.
         self.out_features = [int(getattr(linear, "out_features", 0) or linear.nf)]  # type: ignore[arg-type]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -67,14 +70,14 @@ class _Called:
 
 
 class _Joined:
-    """Linears whose weights lie one below the other in one matrix."""
+    """Linears whose weights are concatenated in one matrix."""
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.out_features = [linear.out_features for linear in linears]
         self._weight = _joined_weight(linears)
         self._bias = _joined_bias(linears)
         start = 0
-        for linear in linears:  # each keeps its weight, as a view
+        for linear in linears:  # each linear keeps its weight as a view
             end = start + linear.out_features
             linear.weight = nn.Parameter(self._weight[start:end], requires_grad=False)
             start = end
@@ -87,7 +90,7 @@ class _Joined:
 
 
 class NativePacked:
-    """The same in the layout of the native kernels."""
+    """Joined linears with a weight in the layout of the native kernels."""
 
     def __init__(self, linears: Sequence[nn.Linear], kernels: NativeKernels) -> None:
         self.out_features = [linear.out_features for linear in linears]
@@ -98,16 +101,16 @@ class NativePacked:
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`[..., in]` to `[..., sum of out]`."""
+        """Map `[..., in]` to `[..., sum of out]`."""
         return self._kernels.linear(x, self.weight, self.bias, sum(self.out_features))
 
     def product(self, x: Tensor) -> Tensor:
-        """The same without the biases."""
+        """Compute the outputs without the biases."""
         return self._kernels.linear(x, self.weight, None, sum(self.out_features))
 
 
 class _OneDNNPacked:
-    """The same in oneDNN's layout: on a CPU up to twice as fast for some tens of rows."""
+    """Joined linears with a weight in oneDNN's layout, up to twice as fast for tens of rows."""
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.out_features = [linear.out_features for linear in linears]
@@ -116,18 +119,18 @@ class _OneDNNPacked:
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._times(x, self._bias)
+        return self._multiply(x, self._bias)
 
     def product(self, x: Tensor) -> Tensor:
-        return self._times(x, None)
+        return self._multiply(x, None)
 
-    def _times(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, bias, "none", [], "")
         return y
 
 
 def _drop_weights(linears: Sequence[nn.Linear]) -> None:
-    """Give up the weights' memory; their shape stays to be read."""
+    """Free the memory of the weights. Their shapes remain readable."""
     for linear in linears:
         empty = torch.empty_like(linear.weight, device="meta")
         linear.weight = nn.Parameter(empty, requires_grad=False)

@@ -1,4 +1,4 @@
-"""What an adapter may target in a base model, matched as PEFT matches."""
+"""Modules of a base model that adapters can change, matched by PEFT's rules."""
 
 import copy
 import re
@@ -21,7 +21,7 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True, slots=True)
 class ModuleShape:
-    """What goes into a linear, and what comes out."""
+    """Input and output width of a linear."""
 
     in_features: int
     out_features: int
@@ -29,68 +29,71 @@ class ModuleShape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseEmbedding:
-    """The table of the input tokens' vectors."""
+    """The input embedding of a base model."""
 
     name: str
     weight: Tensor
     """`[vocab, dim]`"""
     scale: float
-    """What the module multiplies the vectors by."""
+    """Factor that the module applies to the vectors."""
     is_tied: bool
-    """Whether the output head has the same weight."""
+    """Whether the output head shares the weight."""
 
     def as_linear(self) -> BaseWeight:
-        """The table transposed: `[dim, vocab]`, as PEFT sees it."""
+        """Return the transposed table `[dim, vocab]`, which PEFT treats as a linear's weight."""
         return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BaseModules:
-    """The modules of one base model by name, as `named_modules` gives them."""
+    """Modules of one base model, by their names in `named_modules`."""
 
     model_type: str
     linears: Mapping[str, ModuleShape]
-    """What adapters may target: the decoder's linears in the model's order, then its head."""
+    """Linears that adapters may target: the decoder's in the model's order, then the head."""
     head: str | None = None
-    """Which of them is the output head."""
+    """Name of the output head, if it is one of `linears`."""
     embedding: BaseEmbedding | None = None
-    """The input embedding, which adapters may target too."""
+    """Input embedding, which adapters may target too."""
     conv1d: frozenset[str]
-    """Those of `linears` that are GPT-2's Conv1D, which stores its weight as `[in, out]`."""
+    """Names of `linears` that are GPT-2's Conv1D, which stores its weight as `[in, out]`."""
     others: Mapping[str, str]
-    """Every other module and what it is, for error messages."""
+    """Short description of every other module, for error messages."""
     all_linear: frozenset[str]
-    """What PEFT's `all-linear` stands for."""
+    """Names of the modules that PEFT's `all-linear` selects."""
     tables: Mapping[str, BaseTable] = field(default_factory=dict)
-    """The weights of the embedding and the head."""
+    """Fingerprints of the weights of the embedding and the head."""
     norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """The sizes of the parameters of norms, by module and parameter name."""
+    """Sizes of the parameters of norms, by module and parameter name."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
-    """Of the linears, as they are served; of none before."""
+    """Readable properties of the linears' weights. Empty until the linears are served."""
 
     def targets(self, config: Any) -> list[str]:
-        """The modules that a `peft.LoraConfig` targets: the embedding, and linears in order.
+        """Return the modules that a `peft.LoraConfig` targets: the embedding, then the linears.
 
         Raises:
-            AdapterRejected: it targets nothing, or something that isn't served.
+            AdapterRejected: the configuration targets no module, or an unsupported one.
         """
         config = self._with_default_targets(config)
         for name, kind in self.others.items():
             if check_target_module_exists(config, name):
                 raise AdapterRejected(
                     f"target_modules matches {name} ({kind}); only linears inside the decoder, "
-                    "its input embedding and its output head are served"
+                    "its input embedding and its output head are supported"
                 )
         tied = self.tied_targets(config)
         names = [self.embedding.name] if self.embedding else []
         names += self.linears
-        found = [n for n in names if n in tied or check_target_module_exists(config, n)]
-        if not found:
-            raise AdapterRejected("target_modules matches no module of the base model")
-        return found
+        targets = [n for n in names if n in tied or check_target_module_exists(config, n)]
+        if not targets:
+            raise AdapterRejected(
+                "target_modules matches no module of the base model; check that the adapter was "
+                "trained on this model"
+            )
+        return targets
 
     def tied_targets(self, config: Any) -> set[str]:
-        """What `ensure_weight_tying` targets together: embedding and head, if either is named."""
+        """Return the embedding and the head if `ensure_weight_tying` targets both; else empty."""
         is_saved = any(is_table(name) for name in config.modules_to_save or ())
         if not config.ensure_weight_tying or is_saved or not self.is_tied:
             return set()
@@ -105,7 +108,7 @@ class BaseModules:
 
     @property
     def is_tied(self) -> bool:
-        """Whether the head has the embedding's weight."""
+        """Whether the head shares the embedding's weight."""
         return self.embedding is not None and self.head is not None and self.embedding.is_tied
 
     def _with_default_targets(self, config: Any) -> Any:
@@ -114,7 +117,8 @@ class BaseModules:
             targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(self.model_type)
             if targets is None:
                 raise AdapterRejected(
-                    f"target_modules isn't set, and PEFT has no default for {self.model_type}"
+                    f"target_modules isn't set, and PEFT has no default for model type "
+                    f"{self.model_type!r}; name the modules in adapter_config.json"
                 )
         elif isinstance(targets, str) and targets.lower() == ALL_LINEAR:
             targets = self.all_linear
@@ -124,19 +128,19 @@ class BaseModules:
 
 
 def is_table(name: str) -> bool:
-    """Whether PEFT takes a module that is called so for an embedding or a head."""
+    """Return whether PEFT treats a module of this name as an embedding or a head."""
     return name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES
 
 
 def place_in_layer(name: str) -> str:
-    """The part of a module's name below its layer; the whole name outside of layers."""
+    """Return the part of a module's name after its layer number; the full name outside layers."""
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[0] + 1 :]) if numbers else name
 
 
 def base_modules(model: nn.Module) -> BaseModules:
-    """The modules of a transformers model, before `serve_linears` has changed it."""
+    """Collect the modules of a transformers model that `serve_linears` has not changed yet."""
     head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     embedding = _embedding(model, head)
     linears: dict[str, ModuleShape] = {}
@@ -165,7 +169,7 @@ def base_modules(model: nn.Module) -> BaseModules:
 
 
 def _embedding(model: nn.Module, head: nn.Module | None) -> BaseEmbedding | None:
-    """The model's input embedding, if it does what PEFT takes it to do."""
+    """Return the model's input embedding, if it computes what PEFT assumes."""
     found = model.get_input_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     scale = getattr(found, "embed_scale", None)
     if not isinstance(found, nn.Embedding) or found.max_norm is not None:
@@ -192,16 +196,16 @@ def _tables(
 
 
 def _is_expert(name: str) -> bool:
-    """Whether a module is one of several inside its layer.
+    """Return whether a module is numbered inside its layer, as experts are.
 
-    Those are experts, which see some of the tokens in an order of their own, so that rows of
-    their input can't be told apart by adapter.
+    An expert gets some of the tokens, in its own order, so its input rows can't be matched to
+    adapters.
     """
     return sum(part.isdigit() for part in name.split(".")) > 1
 
 
 def _sizes(module: nn.Module) -> dict[str, int]:
-    """The parameters of a norm, which works on each token for itself; empty for anything else."""
+    """Return the sizes of a norm's parameters; empty for modules that aren't norms."""
     parameters = dict(module.named_parameters())
     is_norm = "Norm" in type(module).__name__ and parameters.keys() <= {"weight", "bias"}
     if not is_norm or any(parameter.dim() != 1 for parameter in parameters.values()):

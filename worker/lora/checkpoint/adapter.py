@@ -1,7 +1,8 @@
-"""Reads a LoRA adapter in PEFT's format, exactly or not at all."""
+"""Reads LoRA adapters in PEFT's format and refuses those that can't be served exactly."""
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,39 +12,34 @@ import torch
 
 from shared.adapter_names import NAME_RULE, is_valid_name
 from shared.errors import AdapterRejected
+from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.config import AdapterConfig, parse_config, read_config
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
-from worker.lora.checkpoint.manifest import Contents, contents_of
+from worker.lora.checkpoint.manifest import Manifest, manifest_of
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
 from worker.lora.checkpoint.side_reader import SideReader
-from worker.lora.checkpoint.source import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    adapter_file,
-    adapter_folder,
-    template_files,
-)
-from worker.lora.checkpoint.tensor_file import read_header, read_tensors
+from worker.lora.checkpoint.tensor_file import read_tensors
 from worker.lora.checkpoint.tensors import AdapterTensors
-from worker.lora.checkpoint.tied_tensors import check_copies
+from worker.lora.checkpoint.tied_tensors import check_duplicates
 from worker.lora.side.weights import SideWeights
 from worker.lora.throttle import pause
 
 
 class Digests(NamedTuple):
-    """What tells a version from all others; 64 hex digits each."""
+    """SHA-256 digests that identify a version, as 64 hex digits each."""
 
     version: str
-    """Of the weights and of the files that shape prompts and sampling."""
+    """Digest of the weights and of the files that shape prompts and sampling."""
     weights: str
-    """Of the weights alone: what KV blocks depend on."""
+    """Digest of the weights alone, on which the contents of KV blocks depend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoRAAdapter:
-    """An adapter that is checked and ready for the pool."""
+    """A checked adapter in host memory, ready to be copied to the adapter pool."""
 
     name: str
     version: AdapterVersion
@@ -52,51 +48,73 @@ class LoRAAdapter:
     weights_digest: str
     """`Digests.weights`."""
     source: str
-    """As given: a folder or a hub id."""
+    """Folder or hub id that the adapter was loaded from."""
     folder: Path
-    """Where the files are: the source's folder, or the hub's local copy."""
+    """Folder of the files: the source itself, or the hub's local snapshot."""
     rank: int
-    """The largest of its modules'."""
+    """Largest rank of any module."""
     num_bytes: int
-    """Of all its weights in the pool's dtype."""
+    """Bytes of all weights in the pool's dtype."""
     modules: LowRank
-    """What the targeted linears have."""
+    """Low-rank matrices of the targeted linears."""
     side: SideWeights = field(default_factory=SideWeights)
-    """What else it changes."""
+    """Changes besides the low-rank terms."""
     prompting: Prompting = field(default_factory=Prompting)
-    """How its prompts are made and its answers drawn."""
+    """Chat template, end tokens and sampling defaults."""
 
     def named(self, name: str) -> "LoRAAdapter":
-        """The same under another name."""
+        """Return the same adapter under another name."""
         return replace(self, name=name, version=version_of(name, self.digest))
+
+    def registry_entry(self, source: str) -> Adapter:
+        """Return a registry entry for this adapter, created now.
+
+        `source` is the folder or hub id under which every worker can find the files.
+        """
+        return Adapter(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            weights_digest=self.weights_digest,
+            source=source,
+            rank=self.rank,
+            num_bytes=self.num_bytes,
+            created_s=int(time.time()),
+        )
 
 
 def version_of(name: str, digest: str) -> AdapterVersion:
-    """What an adapter of this name and digest is called."""
+    """Return the version id of an adapter with this name and digest."""
     return AdapterVersion(f"{name}@{digest[:12]}")
 
 
-def read_adapter(
+def read_checkpoint(
     name: str,
-    source: str,
+    files: AdapterFiles,
     base: BaseModules,
     *,
     dtype: torch.dtype,
     checked: Digests | None = None,
 ) -> LoRAAdapter:
-    """The adapter at `source`, a folder or a hub id, with weights of `dtype` on the CPU.
+    """Read the adapter in `files`, with weights of `dtype` on the CPU.
 
-    `checked` are the digests of these very files, if they were read before and nobody has touched
-    them since: then all numbers needn't be looked at again.
+    Args:
+        name: the adapter's name.
+        files: the adapter's files.
+        base: the base model's modules.
+        dtype: the dtype of the adapter pool.
+        checked: digests from an earlier read, if the files have not changed since. The values are
+            then not checked and not hashed again.
 
     Raises:
-        AdapterRejected: it can't be served exactly as PEFT would; the message names the tensor,
-            the field or the file.
+        AdapterRejected: the adapter can't be served exactly as PEFT would serve it. The message
+            names the tensor, the field or the file.
     """
     if not is_valid_name(name):
         raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
+    source = files.source
     try:
-        return _read(name, source, base, dtype, checked)
+        return _read(name, files, base, dtype, checked)
     except AdapterRejected as error:
         raise AdapterRejected(f"adapter {name} from {source}: {error}") from error
     except OSError as error:
@@ -104,79 +122,82 @@ def read_adapter(
 
 
 def _read(
-    name: str, source: str, base: BaseModules, dtype: torch.dtype, checked: Digests | None
+    name: str, files: AdapterFiles, base: BaseModules, dtype: torch.dtype, checked: Digests | None
 ) -> LoRAAdapter:
-    folder = adapter_folder(source)
-    config = parse_config(read_config(adapter_file(folder, CONFIG_FILE)))
-    file = adapter_file(folder, WEIGHTS_FILE)
-    header = read_header(file)
-    contents = contents_of(config, header, base)  # decides if the rest is read
+    config = files.config
+    manifest = manifest_of(config, files.header, base)  # refuses misfits before reading tensors
     tensors = AdapterTensors(
-        read_tensors(file, header), contents.names, are_checked=checked is not None
+        read_tensors(files.weights_path, files.header),
+        manifest.names,
+        are_checked=checked is not None,
     )
     tensors.check_finite()
-    check_copies(tensors, base, contents.trained)
-    modules = _weights(tensors, contents, dtype)
-    side = SideReader(tensors, config, base, contents.trained, dtype).read(modules)
-    files = {file.name: file.read_bytes() for file in template_files(folder)}
-    digests = checked or _digests(tensors, config, contents, files)
+    check_duplicates(tensors, base, manifest.trained)
+    modules = _low_rank(tensors, manifest, dtype)
+    side = SideReader(tensors, config, base, manifest.trained, dtype).read(modules)
+    prompt_files = {path.name: path.read_bytes() for path in files.prompt_paths}
+    digests = checked or _digests(tensors, config, manifest, prompt_files)
     return LoRAAdapter(
         name=name,
         version=version_of(name, digests.version),
         digest=digests.version,
         weights_digest=digests.weights,
-        source=source,
-        folder=folder,
-        rank=contents.rank,
+        source=files.source,
+        folder=files.folder,
+        rank=manifest.rank,
         num_bytes=modules.num_bytes + side.num_bytes,
         modules=modules,
         side=side,
-        prompting=read_prompting(files),
+        prompting=read_prompting(prompt_files),
     )
 
 
-def _weights(tensors: AdapterTensors, contents: Contents, dtype: torch.dtype) -> LowRank:
-    """Scaling goes into B before the cast; in float32 that differs from PEFT's order by an ulp."""
+def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -> LowRank:
+    """Read the low-rank matrices, with the scaling in B.
+
+    B is scaled before it is cast. In float32 this differs from PEFT's order of operations by one
+    unit in the last place.
+    """
     stacks = []
-    for pairs in contents.batches:
+    for pairs in manifest.stackable_pairs:
         pause()
         scaling = pairs[0].scaling
         modules = [pair.module for pair in pairs]
         a, _ = tensors.cast_all([pair.a for pair in pairs], dtype)
         b, factor = tensors.cast_all([pair.b for pair in pairs], dtype, scaling)
         stacks.append(LowRankStack(modules, a, b, factor, scaling))
-    return LowRank(stacks, [pair.module for pair in contents.pairs])
+    return LowRank(stacks, [pair.module for pair in manifest.pairs])
 
 
 def _digests(
     tensors: AdapterTensors,
     config: AdapterConfig,
-    contents: Contents,
-    files: Mapping[str, bytes],
+    manifest: Manifest,
+    prompt_files: Mapping[str, bytes],
 ) -> Digests:
-    weights = _weights_digest(tensors, config, contents)
-    return Digests(_version_digest(weights, files), weights)
+    weights = _weights_digest(tensors, config, manifest)
+    return Digests(_version_digest(weights, prompt_files), weights)
 
 
-def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, contents: Contents) -> str:
-    """SHA-256 over what each module computes: its name, scaling, and tensors as in the file."""
+def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, manifest: Manifest) -> str:
+    """Hash the name, scaling and stored tensors of each module with SHA-256."""
     sha = hashlib.sha256()
-    for pair in sorted(contents.pairs, key=lambda pair: pair.module):
+    for pair in sorted(manifest.pairs, key=lambda pair: pair.module):
         pause()
-        sha.update(pair.facts)
+        sha.update(pair.digest_prefix)
         tensors.hash_into(sha, pair.a, pair.b)
-    low_rank = [key for pair in contents.pairs for key in (pair.a, pair.b)]
-    for key in tensors.others(low_rank):
+    low_rank = [key for pair in manifest.pairs for key in (pair.a, pair.b)]
+    for key in tensors.other_keys(low_rank):
         pause()
-        sha.update(tensors.facts(key, config.scaling(key.module)))
+        sha.update(tensors.digest_prefix(key, config.scaling(key.module)))
         tensors.hash_into(sha, key)
     if config.token_indices:
         sha.update(json.dumps(list(config.token_indices.items())).encode())
     return sha.hexdigest()
 
 
-def _version_digest(weights_digest: str, files: Mapping[str, bytes]) -> str:
+def _version_digest(weights_digest: str, prompt_files: Mapping[str, bytes]) -> str:
     sha = hashlib.sha256(weights_digest.encode())
-    for name, content in files.items():
+    for name, content in prompt_files.items():
         sha.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
     return sha.hexdigest()

@@ -1,8 +1,8 @@
-"""Reads adapter_config.json: what is served of it, and by which scale.
+"""Reads adapter_config.json and refuses settings that can't be served exactly.
 
-Every field is known here by name. Some are served, some change nothing at inference, and all
-others must hold what means "not used", or the adapter is refused: a setting that is skipped
-silently gives answers that look right and aren't.
+Every field of PEFT's `LoraConfig` is listed here by name. A field is supported, has no effect at
+inference, or must hold a value that means "not used". Ignoring an unknown field would give wrong
+answers without any sign of it, so an adapter that sets one is refused.
 """
 
 import math
@@ -17,9 +17,8 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
 from shared.errors import AdapterRejected
-from worker.lora.checkpoint.json_file import json_object
-from worker.lora.checkpoint.refusal_reasons import WHY_NOT
-from worker.lora.checkpoint.text_cache import kept
+from worker.lora.checkpoint.json_file import cached_by_text, json_object
+from worker.lora.checkpoint.refusal_reasons import REFUSAL_REASONS, UNKNOWN_FIELD
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -45,30 +44,31 @@ _WITHOUT_EFFECT = frozenset(
     (
         "auto_mapping",
         "base_model_name_or_path",
-        "eva_config",  # how lora_A was first drawn; the base stays as it is
+        "eva_config",  # chooses the initial lora_A and leaves the base unchanged
         "inference_mode",
         "lora_dropout",
-        "megatron_core",  # used with megatron_config alone
+        "megatron_core",  # used only with megatron_config
         "peft_version",
-        "qalora_group_size",  # used with use_qalora alone
+        "qalora_group_size",  # used only with use_qalora
         "revision",
-        "runtime_config",  # where training keeps what
+        "runtime_config",  # where training keeps its tensors
     )
 )
-_SERVED_VALUES: dict[str, tuple[object, ...]] = {
+_SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "task_type": (None, "CAUSAL_LM"),
-    "bias": ("none", "all", "lora_only"),  # whichever were trained are in the file
+    "bias": ("none", "all", "lora_only"),  # the file holds all biases that were trained
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
-_KINDS: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
+_ELEMENT_TYPES: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
+"""Types of targeting fields, or of their list elements, that aren't strings."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdapterConfig:
-    """What of an adapter_config.json says how the adapter computes."""
+    """Settings of an adapter_config.json that change what the adapter computes."""
 
     r: int
     alpha: float
@@ -81,43 +81,53 @@ class AdapterConfig:
     lora_bias: bool
     """Whether B has a bias."""
     modules_to_save: tuple[str, ...]
-    """Ends of names of modules that are trained whole."""
+    """Name suffixes of modules that are trained in full."""
     token_indices: Mapping[str | None, tuple[int, ...]]
-    """Tokens whose rows are trained, by the end of a module's name; None: the embedding's."""
+    """Ids of tokens whose rows are trained, by module name suffix. None is the input embedding."""
     targeting: Any
-    """A `peft.LoraConfig` with the fields that choose modules, for `BaseModules.targets`."""
+    """A `peft.LoraConfig` with the fields that select modules, for `BaseModules.targets`."""
 
     def rank(self, module: str) -> int:
-        """The rank of a targeted module."""
+        """Return the rank of a targeted module."""
         return self.rank_pattern.get(get_pattern_key(self.rank_pattern, module), self.r)
 
     def scaling(self, module: str) -> float:
-        """What PEFT multiplies a targeted module's `B @ A` by."""
+        """Return PEFT's factor on `B @ A` of a targeted module."""
         alpha = self.alpha_pattern.get(get_pattern_key(self.alpha_pattern, module), self.alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
 def read_config(path: Path) -> bytes:
-    """The text of the file `path`.
+    """Read the text of the adapter_config.json at `path`.
 
     Raises:
-        AdapterRejected: it is far too long.
+        AdapterRejected: the file has more than MAX_CONFIG_BYTES.
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise AdapterRejected(f"{path} has more than {MAX_CONFIG_BYTES} bytes")
     return path.read_bytes()
 
 
-@kept
-def parse_config(text: bytes) -> AdapterConfig:
-    """The configuration in the text of an adapter_config.json.
+@cached_by_text
+def config_fields(text: bytes) -> Mapping[str, Any]:
+    """Return the fields of an adapter_config.json, unchecked.
 
     Raises:
-        AdapterRejected: it is unreadable, or asks for what isn't served; the message names the
+        AdapterRejected: `text` isn't a JSON object.
+    """
+    return json_object(text, "adapter_config.json")
+
+
+@cached_by_text
+def parse_config(text: bytes) -> AdapterConfig:
+    """Parse and check the text of an adapter_config.json.
+
+    Raises:
+        AdapterRejected: the text is malformed, or a setting isn't supported. The message names the
             field and its value.
     """
-    fields = json_object(text, "adapter_config.json")
+    fields = config_fields(text)
     _check_fields(fields)
     _check_combinations(fields)
     return AdapterConfig(
@@ -137,39 +147,41 @@ def parse_config(text: bytes) -> AdapterConfig:
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
     if "peft_type" not in fields:
-        raise AdapterRejected("peft_type is missing from adapter_config.json")
+        raise AdapterRejected("peft_type is missing from adapter_config.json; set it to 'LORA'")
     for name, value in fields.items():
-        if name in _SERVED_VALUES:
-            is_served = value in _SERVED_VALUES[name]
-        else:
-            is_served = name in _WITHOUT_EFFECT or name in _READ or not value
-        if not is_served:
-            raise _refusal(name, value, WHY_NOT.get(name))
+        if name in _SUPPORTED_VALUES:
+            if value not in _SUPPORTED_VALUES[name]:
+                supported = ", ".join(map(repr, _SUPPORTED_VALUES[name]))
+                raise _refusal(name, value, REFUSAL_REASONS.get(name, f"supported: {supported}"))
+        elif value and name not in _WITHOUT_EFFECT and name not in _READ:
+            raise _refusal(name, value, REFUSAL_REASONS.get(name, UNKNOWN_FIELD))
 
 
 def _check_combinations(fields: Mapping[str, Any]) -> None:
-    """What PEFT doesn't have together, though it has each alone."""
+    """Refuse combinations that PEFT doesn't implement, though it supports each field alone."""
     if fields.get("use_dora") and fields.get("lora_bias"):
-        raise AdapterRejected("use_dora and lora_bias aren't served together: PEFT has no such")
+        raise AdapterRejected(
+            "use_dora=True with lora_bias=True isn't supported: PEFT doesn't implement it"
+        )
     if fields.get("use_dora") and fields.get("init_lora_weights") == "mica":
-        raise AdapterRejected("use_dora isn't served with init_lora_weights='mica'")
+        raise AdapterRejected("use_dora=True with init_lora_weights='mica' isn't supported")
 
 
 def _targeting(fields: Mapping[str, Any]) -> Any:
-    chosen = {name: fields[name] for name in _TARGETING if fields.get(name) is not None}
-    for name, value in chosen.items():
-        kind = _KINDS.get(name, str)
+    selected = {name: fields[name] for name in _TARGETING if fields.get(name) is not None}
+    for name, value in selected.items():
+        element_type = _ELEMENT_TYPES.get(name, str)
         values = value if isinstance(value, list) else [value]
-        if not all(type(v) is kind for v in values):
-            raise _refusal(name, value, f"expected {kind.__name__} or a list of them")
+        if not all(type(v) is element_type for v in values):
+            raise _refusal(name, value, f"expected {element_type.__name__} or a list of them")
     for name in ("target_modules", "exclude_modules"):
-        if isinstance(chosen.get(name), str):
-            _check_regex(name, chosen[name])
-    for pattern in chosen.get("layers_pattern") or ():
+        if isinstance(selected.get(name), str):
+            _check_regex(name, selected[name])
+    for pattern in selected.get("layers_pattern") or ():
         _check_regex("layers_pattern", pattern)
     try:
-        return LoraConfig(**chosen)
-    except ValueError as error:  # PEFT's own rules on which of these go together
+        return LoraConfig(**selected)
+    except ValueError as error:  # PEFT's own rules on combining these fields
         raise AdapterRejected(f"adapter_config.json: {error}") from None
 
 
@@ -192,32 +204,32 @@ def _strings(name: str, fields: Mapping[str, Any]) -> list[str]:
 def _token_indices(fields: Mapping[str, Any]) -> dict[str | None, tuple[int, ...]]:
     name = "trainable_token_indices"
     value = fields.get(name)
-    of_modules: dict[str | None, Any] = value if isinstance(value, dict) else {None: value}
-    found: dict[str | None, tuple[int, ...]] = {}
-    for module, ids in of_modules.items():
+    by_module: dict[str | None, Any] = value if isinstance(value, dict) else {None: value}
+    indices: dict[str | None, tuple[int, ...]] = {}
+    for module, ids in by_module.items():
         if ids is not None:
             if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
-                raise _refusal(name, value, "expected lists of token ids")
-            found[module] = tuple(ids)
-    return found
+                raise _refusal(name, value, "expected a list of token ids, or an object of them")
+            indices[module] = tuple(ids)
+    return indices
 
 
 def _check_regex(name: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise _refusal(name, pattern, f"no regular expression: {error}") from None
+        raise _refusal(name, pattern, f"not a regular expression: {error}") from None
 
 
 def _rank(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _refusal(name, value, "a rank is a whole number from 1 on")
+        raise _refusal(name, value, "expected an integer of at least 1")
     return value
 
 
 def _number(name: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Comparisons, as math.isfinite raises for whole numbers that no float can hold.
+    # Compare, because math.isfinite raises for integers that no float can hold.
     if not is_number or not abs(value) <= sys.float_info.max:
         raise _refusal(name, value, "expected a finite number")
     return float(value)
@@ -229,7 +241,7 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def _refusal(name: str, value: Any, why: str | None) -> AdapterRejected:
+def _refusal(name: str, value: Any, reason: str) -> AdapterRejected:
     shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return AdapterRejected(f"{name}={shown} isn't served" + (f": {why}" if why else ""))
+    return AdapterRejected(f"{name}={shown} isn't supported: {reason}")

@@ -1,21 +1,40 @@
-"""What an adapter's files say in JSON."""
+"""Parsing of JSON files, with a cache for files of equal content."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from shared.errors import AdapterRejected
 
+T = TypeVar("T")
 
-def json_object(text: bytes, what: str) -> dict[str, Any]:
-    """The fields of a JSON object; `what` is it, for the error.
+MAX_CACHED_TEXTS = 16
+"""Results that `cached_by_text` keeps. Adapters trained by one recipe have equal files."""
+MAX_CACHED_BYTES = 1 << 20
+"""Longest text that is cached, so that hostile files can't fill the memory."""
+
+
+def json_object(text: bytes, name: str) -> dict[str, Any]:
+    """Parse a JSON object. `name` describes the text in error messages.
 
     Raises:
-        AdapterRejected: it is something else.
+        AdapterRejected: the text isn't JSON, or isn't an object.
     """
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterRejected(f"{what} isn't JSON: {error}") from None
+        raise AdapterRejected(f"{name} isn't JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise AdapterRejected(f"{what} isn't a JSON object")
+        raise AdapterRejected(f"{name} isn't a JSON object")
     return fields
+
+
+def cached_by_text(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Decorate `parse` to reuse its result for equal texts. Errors aren't cached."""
+    cached_parse = lru_cache(maxsize=MAX_CACHED_TEXTS)(parse)
+
+    def parse_once(text: bytes) -> T:
+        return (cached_parse if len(text) <= MAX_CACHED_BYTES else parse)(text)
+
+    return parse_once

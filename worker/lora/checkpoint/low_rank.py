@@ -1,4 +1,4 @@
-"""The low-rank matrices of an adapter, many linears' at a time."""
+"""The low-rank matrices of an adapter, stacked over similar linears."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,28 +9,32 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoRAWeights:
-    """One targeted linear: its output changes by `b @ (a @ x)`."""
+    """Low-rank matrices of one linear, which add `b @ (a @ x)` to its output."""
 
     a: Tensor
     """`[r, in]`"""
     b: Tensor
-    """`[out, r]`, `scaling` multiplied in."""
+    """`[out, r]`, multiplied by `scaling`."""
     scaling: float
-    """What PEFT multiplies by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankStack:
-    """Linears at the same place in their layers, whose matrices differ in nothing but numbers."""
+    """Matrices of linears that have the same place in their layers and the same rank."""
 
     modules: Sequence[str]
     a: Tensor
     """`[modules, r, in]`"""
     b: Tensor
-    """`[modules, out, r]`"""
+    """`[modules, out, r]`, not yet multiplied by `factor`."""
     factor: float
-    """B is to be multiplied by it, which is exact: `scaling`, or 1 if that is in B."""
+    """Remaining factor on B. It is `scaling`, or 1 if B already contains the scaling.
+
+    Multiplying by it is exact.
+    """
     scaling: float
+    """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 
     @property
     def rank(self) -> int:
@@ -39,14 +43,14 @@ class LowRankStack:
 
 
 class LowRank(Mapping[str, LoRAWeights]):
-    """What each targeted linear has, by its name, in the model's order.
+    """Low-rank matrices of each targeted linear by module name, in the model's order.
 
-    Whoever goes over all of it goes over `stacks`: there are tens of those, and hundreds of
-    linears.
+    Code that handles all matrices should iterate over `stacks`: an adapter has tens of stacks but
+    hundreds of linears.
     """
 
     def __init__(self, stacks: Sequence[LowRankStack], order: Sequence[str]) -> None:
-        """`order` has the modules of all `stacks`."""
+        """Hold `stacks`; `order` lists their modules in the model's order."""
         self.stacks = stacks
         self._order = order
 
@@ -65,11 +69,12 @@ class LowRank(Mapping[str, LoRAWeights]):
 
     @property
     def num_bytes(self) -> int:
-        """Of all matrices."""
+        """Bytes of all matrices."""
         return sum(stack.a.nbytes + stack.b.nbytes for stack in self.stacks)
 
     @cached_property
     def _places(self) -> dict[str, tuple[LowRankStack, int]]:
+        """Stack and index in it of each module."""
         return {
             module: (stack, index)
             for stack in self.stacks

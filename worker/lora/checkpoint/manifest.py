@@ -1,7 +1,7 @@
-"""What an adapter holds, by its configuration and the header of its file alone.
+"""Derives an adapter's modules and tensors from its configuration and tensor header.
 
-Fine-tunes of one recipe hold the same, so it is worked out once for all of them: it takes half of
-the time of reading such an adapter.
+Manifests are cached, because adapters trained by one recipe share theirs, and building one takes
+half the time of reading such an adapter.
 """
 
 import json
@@ -14,81 +14,85 @@ from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, place_in_layer
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.expected_tensors import expected_tensors, match_tensors
-from worker.lora.checkpoint.target_modules import Trained, trained_modules
-from worker.lora.checkpoint.tensor_file import Header, distance
-from worker.lora.checkpoint.tensor_names import Part, TensorKey
-from worker.lora.checkpoint.text_cache import MAX_BYTES, MAX_KEPT
-from worker.lora.throttle import AT_ONCE
+from worker.lora.checkpoint.json_file import MAX_CACHED_BYTES, MAX_CACHED_TEXTS
+from worker.lora.checkpoint.target_modules import TrainedModules, trained_modules
+from worker.lora.checkpoint.tensor_file import Header, common_distance
+from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
+from worker.lora.throttle import CHUNK_ELEMENTS
 
 
 @dataclass(frozen=True, slots=True)
 class LowRankPair:
-    """A targeted linear's pair of matrices."""
+    """Matrices A and B of a targeted linear."""
 
     module: str
     scaling: float
-    facts: bytes
-    """What a digest covers of it besides the matrices."""
+    digest_prefix: bytes
+    """Module, scaling, dtypes and shapes, which a digest covers besides the matrices."""
 
     @property
     def a(self) -> TensorKey:
-        """A, `[r, in]`."""
-        return TensorKey(self.module, Part.LORA_A)
+        """Key of A, `[r, in]`."""
+        return TensorKey(self.module, TensorRole.LORA_A)
 
     @property
     def b(self) -> TensorKey:
-        """B, `[out, r]`."""
-        return TensorKey(self.module, Part.LORA_B)
+        """Key of B, `[out, r]`."""
+        return TensorKey(self.module, TensorRole.LORA_B)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Contents:
-    """An adapter's tensors and modules, all of which are known and fit the base."""
+class Manifest:
+    """Modules and tensors of an adapter that fits the base model."""
 
-    trained: Trained
+    trained: TrainedModules
     names: Mapping[TensorKey, str]
-    """Of the tensors in the file."""
+    """Names of the tensors in the file."""
     pairs: tuple[LowRankPair, ...]
-    """Of the targeted linears, in the model's order."""
-    batches: tuple[tuple[LowRankPair, ...], ...]
-    """The same; together those that are alike but for their numbers, and equally far apart in the
-    file."""
+    """Pairs of the targeted linears, in the model's order."""
+    stackable_pairs: tuple[tuple[LowRankPair, ...], ...]
+    """`pairs`, grouped so that the matrices of each group can be read as one tensor.
+
+    Pairs of a group have the same place in their layers, shapes, dtypes and scaling, and a constant
+    distance in the file.
+    """
     rank: int
-    """The largest."""
+    """Largest rank of any module."""
 
 
-def contents_of(config: AdapterConfig, header: Header, base: BaseModules) -> Contents:
-    """What an adapter of `config` and `header` holds.
+def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
+    """Return the manifest of the adapter with this `config` and `header`.
 
     Raises:
-        AdapterRejected: it doesn't fit the base, or isn't served; the message names the tensor or
-            the field.
+        AdapterRejected: the adapter doesn't fit the base model, or isn't supported. The message
+            names the tensor or the field.
     """
-    is_kept = len(header.text) <= MAX_BYTES
-    return (_contents if is_kept else _contents.__wrapped__)(config, header, base)
+    is_cached = len(header.text) <= MAX_CACHED_BYTES
+    return (_manifest if is_cached else _manifest.__wrapped__)(config, header, base)
 
 
-@lru_cache(maxsize=MAX_KEPT)
-def _contents(config: AdapterConfig, header: Header, base: BaseModules) -> Contents:
+@lru_cache(maxsize=MAX_CACHED_TEXTS)
+def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
     trained = trained_modules(config, base)
     linears = [module for module in trained.targets if module in base.linears]
-    _check_layout(config, base, linears)
+    _check_fan_in_fan_out(config, base, linears)
     names = match_tensors(header.tensors, expected_tensors(config, base, trained))
     pairs = [_pair(module, config, names, header) for module in linears]
-    return Contents(
+    return Manifest(
         trained=trained,
         names=names,
         pairs=tuple(pairs),
-        batches=tuple(_batches(pairs, names, header)),
+        stackable_pairs=tuple(_stackable(pairs, names, header)),
         rank=max(config.rank(module) for module in trained.targets),
     )
 
 
-def _check_layout(config: AdapterConfig, base: BaseModules, linears: list[str]) -> None:
-    """PEFT sets fan_in_fan_out by what it meets, so another value is from another model."""
+def _check_fan_in_fan_out(config: AdapterConfig, base: BaseModules, linears: list[str]) -> None:
+    """Refuse the value that PEFT would set for another base model."""
     if linears and config.fan_in_fan_out not in {module in base.conv1d for module in linears}:
         raise AdapterRejected(
-            f"fan_in_fan_out={config.fan_in_fan_out} doesn't fit the base model's {linears[0]}"
+            f"fan_in_fan_out={config.fan_in_fan_out} doesn't fit the base model's {linears[0]}; "
+            "the adapter was trained on another base model"
         )
 
 
@@ -96,33 +100,36 @@ def _pair(
     module: str, config: AdapterConfig, names: Mapping[TensorKey, str], header: Header
 ) -> LowRankPair:
     scaling = config.scaling(module)
-    keys = [TensorKey(module, part) for part in (Part.LORA_A, Part.LORA_B)]
+    keys = [TensorKey(module, role) for role in (TensorRole.LORA_A, TensorRole.LORA_B)]
     kinds = [header.tensors[names[key]].kind for key in keys]
     return LowRankPair(module, scaling, json.dumps([module, scaling.hex(), *kinds]).encode())
 
 
-def _batches(
+def _stackable(
     pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
 ) -> Iterator[tuple[LowRankPair, ...]]:
-    alike: dict[tuple[str, str, str, float], list[LowRankPair]] = {}
+    similar: dict[tuple[str, str, str, float], list[LowRankPair]] = {}
     for pair in pairs:
         a, b = (header.tensors[names[key]] for key in (pair.a, pair.b))
         kind = (place_in_layer(pair.module), a.kind, b.kind, pair.scaling)
-        alike.setdefault(kind, []).append(pair)
-    for some in alike.values():
-        run: list[LowRankPair] = []
-        for pair in some:
-            if run and not _are_one([*run, pair], names, header):
-                yield tuple(run)
-                run = []
-            run.append(pair)
-        yield tuple(run)
+        similar.setdefault(kind, []).append(pair)
+    for candidates in similar.values():
+        group: list[LowRankPair] = []
+        for pair in candidates:
+            if group and not _can_stack([*group, pair], names, header):
+                yield tuple(group)
+                group = []
+            group.append(pair)
+        yield tuple(group)
 
 
-def _are_one(pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header) -> bool:
-    """Whether one operation may go over all A of alike pairs, and one over all B."""
+def _can_stack(
+    pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
+) -> bool:
+    """Return whether one operation can process all A of similar pairs, and one all B."""
     matrices = ([pair.a for pair in pairs], [pair.b for pair in pairs])
     infos = [[header.tensors[names[key]] for key in keys] for keys in matrices]
     return all(
-        distance(some) is not None and len(some) * prod(some[0].shape) <= AT_ONCE for some in infos
+        common_distance(same) is not None and len(same) * prod(same[0].shape) <= CHUNK_ELEMENTS
+        for same in infos
     )

@@ -1,4 +1,4 @@
-"""What else of an adapter's folder shapes its answers: chat template, end tokens, sampling."""
+"""Reads an adapter's chat templates, end tokens and sampling defaults. Pure."""
 
 import math
 import sys
@@ -15,38 +15,39 @@ GENERATION = "generation_config.json"
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token")
 _BOUNDS = {
-    "temperature": (0.0, math.inf),
-    "top_p": (math.ulp(0.0), 1.0),
-    "top_k": (0, math.inf),
-    "min_p": (0.0, 1.0),
-    "repetition_penalty": (1e-3, math.inf),
+    "temperature": (0.0, math.inf, "a number of at least 0"),
+    "top_p": (math.ulp(0.0), 1.0, "a number above 0 and at most 1"),
+    "top_k": (0, math.inf, "an integer of at least 0"),
+    "min_p": (0.0, 1.0, "a number from 0 to 1"),
+    "repetition_penalty": (1e-3, math.inf, "a number of at least 0.001"),
 }
-"""The fields of generation_config.json that stand in for what a request leaves out."""
+"""Lowest value, highest value and description of each field of generation_config.json that sets a
+request default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompting:
-    """How prompts of one adapter are made and how its answers are drawn, as far as it says."""
+    """How an adapter's prompts are rendered and its tokens sampled, where its files say so."""
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Chat templates: `default`, and perhaps `tool_use`; empty means the base's."""
+    """Chat templates by name, `default` and optionally `tool_use`. Empty means the base's."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """As templates name them: `bos_token`, ..."""
+    """Special tokens by the names that templates use: `bos_token`, ..."""
     token_ids: Mapping[str, int] = field(default_factory=dict)
-    """Of added tokens that the templates mention."""
+    """Ids of added tokens that occur in the templates."""
     eos_ids: tuple[int, ...] = ()
-    """Tokens that end an answer, besides the base's."""
+    """Tokens that end an answer, in addition to the base's."""
     sampling: Mapping[str, float] = field(default_factory=dict)
-    """Values of sampling fields that a request leaves out."""
+    """Defaults of sampling fields, for requests that don't set them."""
     unused: tuple[str, ...] = ()
-    """Files that aren't used."""
+    """Names of prompt files that are ignored."""
 
 
 def read_prompting(files: Mapping[str, bytes]) -> Prompting:
-    """What an adapter's `files` say, by name.
+    """Parse an adapter's prompt files, given by name.
 
     Raises:
-        AdapterRejected: one of them makes no sense; names the file and the field.
+        AdapterRejected: a file is malformed. The message names the file and the field.
     """
     tokenizer, generation = _object(files, TOKENIZER), _object(files, GENERATION)
     templates = _templates(files, tokenizer)
@@ -67,45 +68,54 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _templates(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """As transformers reads them: the file first, then the tokenizer's field."""
+    """Return the templates. As in transformers, the file overrides the tokenizer's field."""
     if TEMPLATE in files:
         try:
             return {"default": files[TEMPLATE].decode()}
         except UnicodeDecodeError as error:
             raise AdapterRejected(f"{TEMPLATE} isn't UTF-8: {error}") from None
-    given = tokenizer.get("chat_template")
-    if given is None:
+    field_value = tokenizer.get("chat_template")
+    if field_value is None:
         return {}
-    named = given if isinstance(given, list) else [{"name": "default", "template": given}]
+    entries = (
+        field_value
+        if isinstance(field_value, list)
+        else [{"name": "default", "template": field_value}]
+    )
     try:
-        templates = {entry["name"]: entry["template"] for entry in named}
-        is_sane = all(isinstance(text, str) for text in templates.values())
+        templates = {entry["name"]: entry["template"] for entry in entries}
+        is_valid = all(isinstance(text, str) for text in templates.values())
     except (TypeError, KeyError):
-        is_sane = False
-    if not is_sane or "default" not in templates:
-        raise AdapterRejected(f"{TOKENIZER}: chat_template is neither a text nor a list of them")
+        is_valid = False
+    if not is_valid or "default" not in templates:
+        raise AdapterRejected(
+            f"{TOKENIZER}: chat_template is neither a string nor a list of named templates with a "
+            "'default'"
+        )
     return {name: templates[name] for name in ("default", "tool_use") if name in templates}
 
 
 def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
+    tokens = {}
     for name in _SPECIAL_TOKENS:
         value = tokenizer.get(name)
         text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str):
-            found[name] = text
-    return found
+            tokens[name] = text
+    return tokens
 
 
 def _token_ids(tokenizer: Mapping[str, Any], templates: Mapping[str, str]) -> dict[str, int]:
     added = tokenizer.get("added_tokens_decoder") or {}
     try:
         ids = {entry["content"]: int(number) for number, entry in added.items()}
-        is_sane = all(isinstance(token, str) for token in ids)
+        is_valid = all(isinstance(token, str) for token in ids)
     except (AttributeError, KeyError, TypeError, ValueError):
-        is_sane = False
-    if not is_sane:
-        raise AdapterRejected(f"{TOKENIZER}: added_tokens_decoder makes no sense")
+        is_valid = False
+    if not is_valid:
+        raise AdapterRejected(
+            f"{TOKENIZER}: added_tokens_decoder isn't an object of token ids and their 'content'"
+        )
     return {
         token: number
         for token, number in ids.items()
@@ -117,21 +127,25 @@ def _eos_ids(generation: Mapping[str, Any]) -> tuple[int, ...]:
     value = generation.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(i) is int and i >= 0 for i in ids):
-        raise AdapterRejected(f"{GENERATION}: eos_token_id={value!r} is no token id")
+        raise AdapterRejected(
+            f"{GENERATION}: eos_token_id={value!r} isn't a token id or a list of token ids"
+        )
     return tuple(ids)
 
 
 def _sampling(generation: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, (least, most) in _BOUNDS.items():
+    sampling: dict[str, float] = {}
+    for name, (lowest, highest, expected) in _BOUNDS.items():
         value = generation.get(name)
         if value is None:
             continue
         is_number = type(value) is int or (type(value) is float and name != "top_k")
-        # Comparisons, as math.isfinite raises for whole numbers that no float can hold.
-        if not is_number or not least <= value <= min(most, sys.float_info.max):
-            raise AdapterRejected(f"{GENERATION}: {name}={value!r} isn't served")
-        found[name] = value
+        # Compare, because math.isfinite raises for integers that no float can hold.
+        if not is_number or not lowest <= value <= min(highest, sys.float_info.max):
+            raise AdapterRejected(
+                f"{GENERATION}: {name}={value!r} isn't supported: expected {expected}"
+            )
+        sampling[name] = value
     if generation.get("do_sample") is False:
-        found["temperature"] = 0.0
-    return found
+        sampling["temperature"] = 0.0
+    return sampling

@@ -1,26 +1,32 @@
-"""Why some fields of PEFT's LoraConfig aren't served, for who sets them."""
+"""Reasons why some fields of PEFT's LoraConfig aren't supported, as shown to clients."""
 
 _CHANGED_BASE = (
     "this initialisation changes the base model; save the adapter with "
-    "path_initial_model_for_weight_conversion, which makes it a plain LoRA"
+    "path_initial_model_for_weight_conversion, which converts it to a plain LoRA"
 )
 
-WHY_NOT = {
-    "alora_invocation_tokens": "an activated LoRA begins in the middle of a prompt",
-    "arrow_config": "it sends each token to other adapters",
+UNKNOWN_FIELD = (
+    "this version of Lorikeet doesn't know the field; train without it, or set it to null if it "
+    "doesn't change the answers"
+)
+
+REFUSAL_REASONS = {
+    "alora_invocation_tokens": "an activated LoRA starts in the middle of a prompt",
+    "arrow_config": "Arrow routes each token to other adapters",
     "corda_config": _CHANGED_BASE,
     "init_lora_weights": _CHANGED_BASE,
-    "kasa_config": "it cuts small singular values off the base's weights",
-    "layer_replication": "it makes a deeper model of the base's layers",
+    "kasa_config": "KaSA removes small singular values from the base model's weights",
+    "layer_replication": "it builds a deeper model out of the base model's layers",
     "loftq_config": _CHANGED_BASE,
     "lora_ga_config": _CHANGED_BASE,
-    "megatron_config": "its layers are Megatron's",
-    "monteclora_config": "it draws weights at random",
+    "megatron_config": "it needs Megatron's parallel layers",
+    "monteclora_config": "it samples weights at random",
     "target_parameters": (
-        "parameters without a linear of their own, as experts have, see tokens in another order"
+        "a parameter that isn't the weight of a linear, such as an expert's, sees tokens in "
+        "another order; use target_modules"
     ),
     "use_bdlora": "its A and B are block-diagonal",
-    "use_qalora": "it needs a base quantised by GPTQ",
-    "velora_config": "it changes how gradients are computed, and keeps more than A and B",
+    "use_qalora": "it needs a base model quantised by GPTQ",
+    "velora_config": "it changes how gradients are computed and stores more than A and B",
 }
-"""By field; a field that isn't here is one that this version of PEFT doesn't have."""
+"""Reasons by field."""

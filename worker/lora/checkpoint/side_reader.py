@@ -1,4 +1,4 @@
-"""Makes the side weights of an adapter from the tensors of its file."""
+"""Reads side weights, which are an adapter's changes besides its low-rank terms."""
 
 from collections.abc import Mapping
 
@@ -8,34 +8,33 @@ from torch import Tensor
 from worker.lora.base.base_weight import BaseWeight, wide_dtype
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.config import AdapterConfig
-from worker.lora.checkpoint.dora import dora_scale
 from worker.lora.checkpoint.low_rank import LoRAWeights
-from worker.lora.checkpoint.target_modules import TokenSource, Trained
-from worker.lora.checkpoint.tensor_names import Part, TensorKey
+from worker.lora.checkpoint.target_modules import TokenSource, TrainedModules
+from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
 from worker.lora.checkpoint.tensors import AdapterTensors
 from worker.lora.side.terms import (
+    FullLinear,
     LowRankVectors,
     SideTerm,
     TokenLogits,
     TokenVectors,
-    WholeLinear,
 )
 from worker.lora.side.weights import SideWeights
 from worker.lora.throttle import pause
 
 
 class SideReader:
-    """Reads what an adapter changes besides its low-rank terms. Its tensors fit the base."""
+    """Builds the side weights of an adapter whose tensors fit the base model."""
 
     def __init__(
         self,
         tensors: AdapterTensors,
         config: AdapterConfig,
         base: BaseModules,
-        trained: Trained,
+        trained: TrainedModules,
         dtype: torch.dtype,
     ) -> None:
-        """`dtype` is that of the base's outputs."""
+        """Read from `tensors`. `dtype` is the dtype of the base model's outputs."""
         self._tensors = tensors
         self._config = config
         self._base = base
@@ -43,19 +42,19 @@ class SideReader:
         self._dtype = dtype
 
     def read(self, low_rank: Mapping[str, LoRAWeights]) -> SideWeights:
-        """The side weights beside the low-rank terms of the targeted linears.
+        """Return the side weights. `low_rank` holds the matrices of the targeted linears.
 
         Raises:
-            AdapterRejected: numbers overflow.
+            AdapterRejected: a value overflows, or DoRA would scale a row of length 0.
         """
         scales: dict[str, Tensor] = {}
         shifts: dict[str, Tensor] = {}
         for module, weight in self._base.weights.items() if self._has_vectors() else ():
             pause()
-            own = low_rank.get(module)
-            if own is not None and self._config.use_dora:
-                scales[module] = self._scale(module, weight, own)
-            shift = self._shift(module, weight, scales.get(module), own)
+            matrices = low_rank.get(module)
+            if matrices is not None and self._config.use_dora:
+                scales[module] = self._scale(module, weight, matrices)
+            shift = self._shift(module, weight, scales.get(module), matrices)
             if shift is not None and module not in self._trained.saved:
                 shifts[module] = shift
         return SideWeights(
@@ -67,54 +66,59 @@ class SideReader:
         )
 
     def _has_vectors(self) -> bool:
-        """Whether it may change a linear's output by more than the low-rank term."""
-        parts = {Part.BASE_BIAS, Part.BIAS, Part.LORA_B_BIAS}
-        return self._config.use_dora or not parts.isdisjoint(self._tensors.parts)
+        """Return whether the adapter may scale or shift outputs of linears."""
+        biases = {TensorRole.BASE_BIAS, TensorRole.BIAS, TensorRole.LORA_B_BIAS}
+        return self._config.use_dora or not biases.isdisjoint(self._tensors.roles)
 
     def _scale(self, module: str, base: BaseWeight, low_rank: LoRAWeights) -> Tensor:
-        key = TensorKey(module, Part.MAGNITUDE)
+        key = TensorKey(module, TensorRole.MAGNITUDE)
         scale = dora_scale(self._tensors[key], low_rank.a, low_rank.b, base)
         if not scale.isfinite().all():
-            raise self._tensors.refusal(key, "scales a row of length 0")
+            raise self._tensors.refusal(key, "scales a row of length 0, which DoRA can't divide by")
         return scale
 
     def _shift(
         self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LoRAWeights | None
     ) -> Tensor | None:
-        """What is added to the scaled output, which has the base's bias in it; None for nothing."""
+        """Return the vector to add to the scaled output; None if there is none.
+
+        The scaled output contains the base's bias times `scale`.
+        """
         tensors, dtype = self._tensors, wide_dtype(self._dtype)
-        old = None if base.bias is None else base.bias.to("cpu", dtype)
-        bias = tensors.find(TensorKey(module, Part.BASE_BIAS), TensorKey(module, Part.BIAS))
-        of_b = tensors.find(TensorKey(module, Part.LORA_B_BIAS))
-        if bias is None and of_b is None and (scale is None or old is None):
+        base_bias = None if base.bias is None else base.bias.to("cpu", dtype)
+        new_bias = tensors.find(
+            TensorKey(module, TensorRole.BASE_BIAS), TensorKey(module, TensorRole.BIAS)
+        )
+        b_bias = tensors.find(TensorKey(module, TensorRole.LORA_B_BIAS))
+        if new_bias is None and b_bias is None and (scale is None or base_bias is None):
             return None
         shift = torch.zeros(len(base.squares), dtype=dtype)
-        if old is not None:
-            shift += old if bias is None else tensors.cast(bias, dtype)
-            shift -= old if scale is None else old * scale
-        if of_b is not None:
+        if base_bias is not None:
+            shift += base_bias if new_bias is None else tensors.cast(new_bias, dtype)
+            shift -= base_bias if scale is None else base_bias * scale
+        if b_bias is not None:
             assert low_rank is not None
-            shift += tensors.cast(of_b, dtype, low_rank.scaling)
+            shift += tensors.cast(b_bias, dtype, low_rank.scaling)
         return shift
 
     def _linears(self) -> dict[str, SideTerm]:
-        found: dict[str, SideTerm] = {
-            module: self._whole_linear(module)
+        terms: dict[str, SideTerm] = {
+            module: self._full_linear(module)
             for module in self._trained.saved
             if module in self._base.linears
         }
         head = self._base.head
         if head is not None and head in self._trained.tokens:
             ids, rows = self._token_rows(self._trained.tokens[head], 1.0)
-            found[head] = TokenLogits(ids, rows)
-        return found
+            terms[head] = TokenLogits(ids, rows)
+        return terms
 
-    def _whole_linear(self, module: str) -> WholeLinear:
-        weight = self._tensors.cast(TensorKey(module, Part.WEIGHT), self._dtype)
+    def _full_linear(self, module: str) -> FullLinear:
+        weight = self._tensors.cast(TensorKey(module, TensorRole.WEIGHT), self._dtype)
         if module in self._base.conv1d:
             weight = weight.t().contiguous()
-        bias = self._tensors.find(TensorKey(module, Part.BIAS))
-        return WholeLinear(weight, None if bias is None else self._tensors.cast(bias, self._dtype))
+        bias = self._tensors.find(TensorKey(module, TensorRole.BIAS))
+        return FullLinear(weight, None if bias is None else self._tensors.cast(bias, self._dtype))
 
     def _embeddings(self) -> dict[str, SideTerm]:
         embedding = self._base.embedding
@@ -126,7 +130,8 @@ class SideReader:
             return {name: TokenVectors(*rows)}
         if name not in self._trained.targets:
             return {}
-        key_a, key_b = TensorKey(name, Part.EMBEDDING_A), TensorKey(name, Part.EMBEDDING_B)
+        key_a = TensorKey(name, TensorRole.EMBEDDING_A)
+        key_b = TensorKey(name, TensorRole.EMBEDDING_B)
         scaling = self._config.scaling(name)
         a = self._tensors.cast(key_a, self._dtype)
         scale = None
@@ -138,9 +143,9 @@ class SideReader:
         return {name: LowRankVectors(a.t().contiguous(), b, scale)}
 
     def _token_rows(self, source: TokenSource, factor: float) -> tuple[Tensor, Tensor]:
-        """The tokens' ids, sorted, and their rows."""
+        """Return the token ids, sorted, and their rows times `factor`."""
         ids, order = torch.tensor(source.ids).sort()
-        rows = self._tensors.cast(TensorKey(source.module, Part.TOKENS), self._dtype, factor)
+        rows = self._tensors.cast(TensorKey(source.module, TensorRole.TOKENS), self._dtype, factor)
         return ids, rows.index_select(0, order)
 
     def _parameters(self) -> dict[str, dict[str, Tensor]]:
@@ -153,5 +158,31 @@ class SideReader:
         }
 
     def _parameters_of(self, module: str) -> dict[str, Tensor]:
-        keys = [self._tensors.find(TensorKey(module, part)) for part in (Part.WEIGHT, Part.BIAS)]
-        return {key.part.value: self._tensors.cast(key, self._dtype) for key in keys if key}
+        roles = TensorRole.WEIGHT, TensorRole.BIAS
+        keys = [self._tensors.find(TensorKey(module, role)) for role in roles]
+        return {key.role.value: self._tensors.cast(key, self._dtype) for key in keys if key}
+
+
+@torch.no_grad()
+def dora_scale(magnitude: Tensor, a: Tensor, b: Tensor, base: BaseWeight) -> Tensor:
+    """Return DoRA's factor `magnitude / ||W + B A||` for each row of the weight W.
+
+    See Liu et al., arXiv:2402.09353. W may be packed, so it isn't read: row by row,
+    `||W + B A||^2 = ||W||^2 + 2 (W A^T) . B + B (A A^T) . B`, where `W A^T` is the base linear's
+    product with the rows of A.
+
+    Args:
+        magnitude: `[out]`.
+        a: `[r, in]`.
+        b: `[out, r]`, scaled.
+        base: weight of the base linear.
+
+    Returns:
+        `[out]`, in the dtype of `base.squares`, on the CPU.
+    """
+    device, dtype = base.squares.device, base.squares.dtype
+    a = a.to(device)
+    products = base.product(a).t().to(dtype)  # [out, r]
+    a, b = a.to(dtype), b.to(device, dtype)
+    lengths = (base.squares + ((2 * products + b @ (a @ a.t())) * b).sum(-1)).sqrt()
+    return (magnitude.to(device, dtype) / lengths).cpu()

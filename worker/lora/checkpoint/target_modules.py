@@ -1,4 +1,4 @@
-"""Which modules of a base an adapter changes: by low rank, whole, or in the rows of some tokens."""
+"""Finds the modules of the base model that an adapter changes, by PEFT's rules."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,123 +10,135 @@ from worker.lora.checkpoint.config import AdapterConfig
 
 
 class TokenSource(NamedTuple):
-    """Rows of an embedding or a head that an adapter replaces."""
+    """Location of the rows that an adapter replaces in an embedding or a head."""
 
     module: str
-    """Under whose name they are in the file: a tied head has the embedding's."""
+    """Module name of the tensor in the file. A tied head uses the embedding's tensor."""
     ids: tuple[int, ...]
+    """Ids of the tokens whose rows are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """The modules by name; no module is in two of the three."""
+class TrainedModules:
+    """Names of the modules that an adapter changes. Each is in one of three collections."""
 
     targets: list[str]
-    """With a low-rank term: the embedding, and linears in the model's order."""
+    """Modules with a low-rank term: the embedding, and linears in the model's order."""
     saved: list[str]
-    """As a whole."""
+    """Modules that are replaced in full."""
     tokens: Mapping[str, TokenSource]
-    """In some rows: the embedding, the head, or both."""
+    """Modules of which some rows are replaced: the embedding, the head, or both."""
     is_tied: bool
-    """Whether what the adapter has for the head must equal what it has for the embedding."""
+    """Whether the adapter's tensors for the head must equal those for the embedding."""
 
 
-def trained_modules(config: AdapterConfig, base: BaseModules) -> Trained:
-    """What an adapter of `config` changes in `base`, by PEFT's rules.
+def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:
+    """Return the modules of `base` that an adapter with `config` changes.
 
     Raises:
-        AdapterRejected: it changes nothing, something that isn't served, or something twice.
+        AdapterRejected: the adapter changes no module, an unsupported module, or a module in two
+            ways.
     """
     targets = base.targets(config.targeting)
-    saved = _saved(config, base)
-    tokens = _tokens(config, base)
+    saved = _saved_modules(config, base)
+    tokens = _token_sources(config, base)
     for field, modules in (("modules_to_save", saved), ("trainable_token_indices", tokens)):
         if both := sorted({*modules} & {*targets}):
-            raise AdapterRejected(f"{field} and target_modules both match {both[0]}")
+            raise AdapterRejected(
+                f"{field} and target_modules both match {both[0]}; train it in one way only"
+            )
     if both := sorted({*saved} & {*tokens}):
-        raise AdapterRejected(f"trainable_token_indices and modules_to_save both match {both[0]}")
-    is_tied = bool(base.tied_targets(config.targeting)) or _ties_saved(config, base)
-    return Trained(targets, saved, tokens, is_tied)
+        raise AdapterRejected(
+            f"trainable_token_indices and modules_to_save both match {both[0]}; train it in one "
+            "way only"
+        )
+    is_tied = bool(base.tied_targets(config.targeting)) or _saves_tied_tables(config, base)
+    return TrainedModules(targets, saved, tokens, is_tied)
 
 
-def _saved(config: AdapterConfig, base: BaseModules) -> list[str]:
+def _saved_modules(config: AdapterConfig, base: BaseModules) -> list[str]:
     embedding = base.embedding.name if base.embedding else ""
-    servable = {embedding, *base.linears, *base.norms}
-    found = {name for name in _names(base) if _ends_with(name, config.modules_to_save)}
-    if _ties_saved(config, base):
-        found |= {embedding, *([base.head] if base.head else [])}
-    for name in sorted(found):
-        if name not in servable or (name in base.linears and name not in base.weights):
+    supported = {embedding, *base.linears, *base.norms}
+    saved = {name for name in _module_names(base) if _ends_with(name, config.modules_to_save)}
+    if _saves_tied_tables(config, base):
+        saved |= {embedding, *([base.head] if base.head else [])}
+    for name in sorted(saved):
+        if name not in supported or (name in base.linears and name not in base.weights):
             kind = base.others.get(name, "quantised")
             raise AdapterRejected(
                 f"modules_to_save matches {name} ({kind}); only linears, norms, the input "
-                "embedding and the output head are served"
+                "embedding and the output head are supported"
             )
-    return sorted(found)
+    return sorted(saved)
 
 
-def _ties_saved(config: AdapterConfig, base: BaseModules) -> bool:
-    """Whether PEFT saves embedding and head together, as either is named and they are tied."""
+def _saves_tied_tables(config: AdapterConfig, base: BaseModules) -> bool:
+    """Return whether PEFT saves the embedding and the head together, because they are tied."""
     is_named = any(is_table(name) for name in config.modules_to_save)
     return bool(config.targeting.ensure_weight_tying) and base.is_tied and is_named
 
 
-def _tokens(config: AdapterConfig, base: BaseModules) -> dict[str, TokenSource]:
-    """By module."""
-    found: dict[str, TokenSource] = {}
+def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenSource]:
+    """Return the source of replaced rows by module name."""
+    sources: dict[str, TokenSource] = {}
     for name, ids in config.token_indices.items():
         module = _table(name, base)
-        found[module] = TokenSource(module, _checked(ids, base.tables[module].shape[0]))
-    _share(found, config, base)
+        sources[module] = TokenSource(module, _checked_ids(ids, base.tables[module].shape[0]))
+    _share_with_tied_head(sources, config, base)
     head = base.head
     weight = base.weights.get(head or "")
-    if head in found and weight is not None and weight.bias is not None:
+    if head in sources and weight is not None and weight.bias is not None:
         raise AdapterRejected(
-            f"trainable_token_indices isn't served on {head}, which has a bias: PEFT loses it"
+            f"trainable_token_indices isn't supported on {head}, which has a bias: PEFT drops "
+            "it; train the head with modules_to_save"
         )
-    return found
+    return sources
 
 
-def _share(found: dict[str, TokenSource], config: AdapterConfig, base: BaseModules) -> None:
-    """Let a tied head have the embedding's rows."""
+def _share_with_tied_head(
+    sources: dict[str, TokenSource], config: AdapterConfig, base: BaseModules
+) -> None:
+    """Use the embedding's rows for a head that is tied to it."""
     embedding, head = base.embedding, base.head
-    if not base.is_tied or embedding is None or head is None or embedding.name not in found:
+    if not base.is_tied or embedding is None or head is None or embedding.name not in sources:
         return
-    source = found[embedding.name]
-    if head not in found or found[head].ids == source.ids:
-        found[head] = source
+    source = sources[embedding.name]
+    if head not in sources or sources[head].ids == source.ids:
+        sources[head] = source
     elif config.targeting.ensure_weight_tying:
         raise AdapterRejected(
-            "trainable_token_indices differ between modules that ensure_weight_tying ties"
+            "trainable_token_indices differ between modules that ensure_weight_tying ties; use the "
+            "same ids for both"
         )
 
 
 def _table(name: str | None, base: BaseModules) -> str:
-    """The one module that `name` stands for, an embedding or a head; None is the embedding."""
+    """Return the only embedding or head that `name` matches. None stands for the embedding."""
     if name is None:
-        found = [base.embedding.name] if base.embedding else []
+        matches = [base.embedding.name] if base.embedding else []
     else:
-        found = [module for module in _names(base) if module.endswith(name)]
-    if len(found) == 1 and found[0] in base.tables:
-        return found[0]
+        matches = [module for module in _module_names(base) if module.endswith(name)]
+    if len(matches) == 1 and matches[0] in base.tables:
+        return matches[0]
     raise AdapterRejected(
-        f"trainable_token_indices={name!r} isn't served: it must match the input embedding or "
-        f"the output head alone, and matches {', '.join(found) or 'nothing'}"
+        f"trainable_token_indices={name!r} isn't supported: it must match only the input embedding "
+        f"or only the output head, but matches {', '.join(matches) or 'no module'}"
     )
 
 
-def _checked(ids: Collection[int], vocab_size: int) -> tuple[int, ...]:
+def _checked_ids(ids: Collection[int], vocab_size: int) -> tuple[int, ...]:
     for token_id in ids:
         if not 0 <= token_id < vocab_size:
             raise AdapterRejected(
-                f"trainable_token_indices has {token_id}, outside of the vocabulary of {vocab_size}"
+                f"trainable_token_indices contains {token_id}, which is outside the vocabulary of "
+                f"{vocab_size} tokens"
             )
     if len(set(ids)) < len(ids):
-        raise AdapterRejected("trainable_token_indices has an index twice")
+        raise AdapterRejected("trainable_token_indices contains an index twice; list each once")
     return tuple(ids)
 
 
-def _names(base: BaseModules) -> list[str]:
+def _module_names(base: BaseModules) -> list[str]:
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.others]
 

@@ -1,10 +1,10 @@
-"""Reads a safetensors file, after checking that it is what its header says.
+"""Reads safetensors files and checks them against their headers.
 
-The format: 8 bytes little-endian length of the header, the header as JSON, the tensors' bytes
-(https://huggingface.co/docs/safetensors). The checks come first so that an error can name the
-file, the tensor and what is wrong, and so that a header alone decides if the rest is read. The
-bytes are read straight into a tensor: nothing here holds the interpreter for long, which the
-engine needs meanwhile.
+A file holds the length of the header (8 bytes, little-endian), the header as JSON, and the bytes of
+the tensors (https://huggingface.co/docs/safetensors). The header is checked on its own first, so
+that an error can name the file and the tensor, and so that a file can be refused before its tensors
+are read. Tensors are read in chunks with pauses in between, because the engine needs the
+interpreter meanwhile.
 """
 
 import math
@@ -19,14 +19,13 @@ from typing import Any, BinaryIO
 import torch
 
 from shared.errors import AdapterRejected
-from worker.lora.checkpoint.json_file import json_object
-from worker.lora.checkpoint.text_cache import kept
+from worker.lora.checkpoint.json_file import cached_by_text, json_object
 from worker.lora.scratch_buffer import Bytes, scratch
-from worker.lora.throttle import AT_ONCE, pause
+from worker.lora.throttle import CHUNK_ELEMENTS, pause
 
 MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
-"""Read between two pauses."""
+"""Bytes read between two pauses."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -38,41 +37,42 @@ FLOATS = tuple(_DTYPES)
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What the header says about one tensor."""
+    """Header entry of one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
+    """Offset of the first byte, counted from the end of the header."""
     stop: int
-    """Its bytes, counted from the end of the header."""
+    """Offset after the last byte, counted from the end of the header."""
 
     @property
     def kind(self) -> str:
-        """Dtype and shape, as torch writes them."""
+        """Dtype and shape as text, in torch's notation."""
         return f"{_DTYPES[self.dtype]}{list(self.shape)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """What a file says that it holds."""
+    """Parsed header of a safetensors file."""
 
     text: bytes
     tensors: Mapping[str, TensorInfo]
-    """By name."""
+    """Entries by tensor name."""
     num_bytes: int
-    """Of all tensors."""
+    """Bytes of all tensors."""
 
     @property
     def start(self) -> int:
-        """Where the tensors' bytes start in the file."""
+        """Offset in the file of the tensors' bytes."""
         return 8 + len(self.text)
 
 
 class FileTensors(Mapping[str, torch.Tensor]):
-    """The tensors of a file by name, floats all of them, each in its own dtype, on the CPU."""
+    """Floating-point tensors of a file by name, on the CPU, each in the dtype of the file."""
 
     def __init__(self, data: Bytes, infos: Mapping[str, TensorInfo]) -> None:
-        """`data` are the bytes behind the header."""
+        """Hold `data`, the bytes after the header, which `infos` describe."""
         self._data = data
         self.infos = infos
 
@@ -87,9 +87,12 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return torch.frombuffer(part, dtype=dtype).view(info.shape)
 
     def stacked(self, names: Sequence[str]) -> torch.Tensor:
-        """Tensors of one shape and dtype as one, in place if they are equally far apart."""
+        """Return tensors of one shape and dtype stacked along a new first dimension.
+
+        The result is a view if the tensors have a constant distance in the file, else a copy.
+        """
         infos = [self.infos[name] for name in names]
-        first, step = self[names[0]], distance(infos)
+        first, step = self[names[0]], common_distance(infos)
         size = first.dtype.itemsize
         if not step or infos[0].start % size or step % size:
             return torch.stack([self[name] for name in names])
@@ -103,62 +106,76 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return len(self.infos)
 
     def bytes_of(self, name: str) -> memoryview:
-        """A tensor as it lies in the file."""
+        """Return the bytes of a tensor as stored in the file."""
         info = self.infos[name]
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Look at all bytes at once, if they are one array, before looking for who is to blame.
+        """Check the values of all tensors, in one pass if they have one dtype.
 
         Raises:
-            AdapterRejected: a tensor holds NaN or Inf.
+            AdapterRejected: a tensor holds NaN or Inf. The message names it.
         """
         dtypes = {info.dtype for info in self.infos.values()}
         if len(dtypes) == 1:
-            whole = torch.frombuffer(self._data, dtype=_DTYPES[dtypes.pop()])
-            if is_finite(whole):
+            values = torch.frombuffer(self._data, dtype=_DTYPES[dtypes.pop()])
+            if is_finite(values):
                 return
         for name in self:
             if not is_finite(self[name]):
-                raise AdapterRejected(f"tensor {name} holds NaN or Inf")
+                raise AdapterRejected(f"tensor {name} holds NaN or Inf; train or save it again")
 
 
-def distance(infos: Sequence[TensorInfo]) -> int | None:
-    """Bytes from one tensor to the next, each behind the last one; None if they differ."""
+def common_distance(infos: Sequence[TensorInfo]) -> int | None:
+    """Return the bytes from the start of each tensor to the next; None if they vary."""
     steps = {after.start - before.start for before, after in pairwise(infos)}
     step = steps.pop() if steps else infos[0].stop - infos[0].start
     return step if not steps and step >= 0 else None
 
 
 def read_header(path: Path) -> Header:
-    """What the file `path` says that it holds.
+    """Read and parse the header of the file at `path`.
 
     Raises:
-        AdapterRejected: the file is truncated, too long, or its header makes no sense.
+        AdapterRejected: the header is malformed, or the file is shorter or longer than it says.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        return _header(path, file)
+        text = _header_text(path, file, size)
+    try:
+        header = _parse_header(text)
+    except AdapterRejected as error:
+        raise AdapterRejected(f"{path}: {error}") from None
+    expected = header.start + header.num_bytes
+    if size != expected:
+        problem = "truncated" if size < expected else "too long"
+        raise AdapterRejected(
+            f"{path} is {problem}: it has {size} bytes, its header says {expected}; copy it again"
+        )
+    return header
 
 
 def read_tensors(path: Path, header: Header) -> FileTensors:
-    """The tensors themselves.
+    """Read the tensors of the file at `path`, whose header is `header`.
 
-    The file is read whole rather than mapped: one that shrinks meanwhile would kill the process.
+    The tensors are copied into memory, not mapped: accessing a mapped file after it was truncated
+    kills the process.
 
     Raises:
-        AdapterRejected: the file can't be read, or isn't the one that `header` is from.
+        AdapterRejected: the file has changed since `header` was read, or `header` is inconsistent.
     """
     _check_shapes(path, header)
     data = scratch(header.num_bytes)
     with path.open("rb") as file:
-        if _header(path, file).text != header.text or not _fills(data, file):
-            raise AdapterRejected(f"{path} was changed while it was read")
+        start = struct.pack("<Q", len(header.text)) + header.text
+        if file.read(len(start)) != start or not _fill(data, file) or file.read(1):
+            raise AdapterRejected(f"{path} was changed while it was read; load the adapter again")
     return FileTensors(data, header.tensors)
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether it holds neither NaN nor Inf; ten times as fast as `isfinite`."""
-    for part in torch.split(tensor.reshape(-1), AT_ONCE):
+    """Return whether `tensor` holds neither NaN nor Inf. Ten times as fast as `torch.isfinite`."""
+    for part in torch.split(tensor.reshape(-1), CHUNK_ELEMENTS):
         pause()
         if part.numel() and not all(math.isfinite(end) for end in torch.aminmax(part)):
             return False
@@ -169,11 +186,14 @@ def _check_shapes(path: Path, header: Header) -> None:
     for name, info in header.tensors.items():
         size = info.stop - info.start
         if math.prod(info.shape) * _DTYPES[info.dtype].itemsize != size:
-            raise AdapterRejected(f"{path} can't be read: tensor {name!r} has {size} bytes")
+            raise AdapterRejected(
+                f"{path} can't be read: tensor {name!r} has {size} bytes, which doesn't match its "
+                f"shape {list(info.shape)} and dtype {info.dtype}"
+            )
 
 
-def _fills(data: Bytes, file: BufferedReader) -> bool:
-    """Whether the rest of the file is as long as `data`, which holds it then."""
+def _fill(data: Bytes, file: BufferedReader) -> bool:
+    """Read from `file` into all of `data`. Return False if the file ends before."""
     chunks = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
     for chunk in chunks:
         pause()
@@ -182,46 +202,39 @@ def _fills(data: Bytes, file: BufferedReader) -> bool:
     return True
 
 
-def _header(path: Path, file: BinaryIO) -> Header:
-    """The header, behind which `file` stands then."""
-    size = path.stat().st_size
-    text = _header_text(path, file, size)
-    try:
-        header = _parsed(text)
-    except AdapterRejected as error:
-        raise AdapterRejected(f"{path}: {error}") from None
-    expected = header.start + header.num_bytes
-    if size != expected:
-        what = "truncated" if size < expected else "too long"
-        raise AdapterRejected(f"{path} is {what}: it has {size} bytes, its header says {expected}")
-    return header
-
-
 def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:
     if size < 8:
-        raise AdapterRejected(f"{path} is truncated: it has {size} bytes, not even a header")
+        raise AdapterRejected(
+            f"{path} is truncated: it has {size} bytes, too few for a header; copy it again"
+        )
     (length,) = struct.unpack("<Q", file.read(8))
     if length > MAX_HEADER_BYTES:
         raise AdapterRejected(f"{path}: its header has {length} bytes, over {MAX_HEADER_BYTES}")
     if 8 + length > size:
-        raise AdapterRejected(f"{path} is truncated within its header of {length} bytes")
+        raise AdapterRejected(
+            f"{path} is truncated within its header of {length} bytes; copy it again"
+        )
     return file.read(length)
 
 
-@kept
-def _parsed(text: bytes) -> Header:
+@cached_by_text
+def _parse_header(text: bytes) -> Header:
     entries = json_object(text, "its header")
     infos = {name: _info(name, e) for name, e in entries.items() if name != "__metadata__"}
     return Header(text, infos, _checked_end(infos))
 
 
 def _checked_end(infos: Mapping[str, TensorInfo]) -> int:
-    """Where the last tensor ends; they lie one behind the other."""
+    """Return the offset after the last tensor. Check that tensors neither overlap nor leave gaps.
+
+    Raises:
+        AdapterRejected: a tensor doesn't start where the one before it ends.
+    """
     end = 0
     for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
         if info.start != end:
             raise AdapterRejected(
-                f"can't be read: tensor {name!r} starts at {info.start}, not at {end}"
+                f"can't be read: tensor {name!r} starts at byte {info.start}, expected {end}"
             )
         end = info.stop
     return end
@@ -231,9 +244,9 @@ def _info(name: str, entry: Any) -> TensorInfo:
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         sizes = (*shape, start, stop, stop - start)
-        is_sane = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in sizes)
+        is_valid = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in sizes)
     except (KeyError, TypeError, ValueError):
-        is_sane = False
-    if not is_sane:
-        raise AdapterRejected(f"its header makes no sense at tensor {name!r}")
+        is_valid = False
+    if not is_valid:
+        raise AdapterRejected(f"its header has an invalid entry for tensor {name!r}")
     return TensorInfo(dtype, shape, start, stop)

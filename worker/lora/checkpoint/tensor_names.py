@@ -1,12 +1,12 @@
-"""The names that PEFT gives to the tensors of an adapter's file."""
+"""Parses the names that PEFT gives to an adapter's tensors. Pure."""
 
 import re
 from enum import StrEnum
 from typing import NamedTuple
 
 
-class Part(StrEnum):
-    """What a tensor is to its module; the value is the end of its name in the file."""
+class TensorRole(StrEnum):
+    """Role of a tensor in its module. The value is the suffix of its name in the file."""
 
     LORA_A = "lora_A.weight"
     LORA_B = "lora_B.weight"
@@ -16,30 +16,30 @@ class Part(StrEnum):
     EMBEDDING_A = "lora_embedding_A"
     EMBEDDING_B = "lora_embedding_B"
     BASE_WEIGHT = "base_layer.weight"
-    """Of a targeted embedding or head: PEFT adds it to the file."""
+    """Base weight of a targeted embedding or head, which PEFT copies into the file."""
     BASE_BIAS = "base_layer.bias"
-    """The bias of a targeted module, trained with it."""
+    """Trained bias of a targeted module."""
     TOKENS = "token_adapter.trainable_tokens_delta"
-    """Rows of an embedding or a head."""
+    """Trained rows of an embedding or a head."""
     WEIGHT = "weight"
-    """Of a module that was trained whole."""
+    """Weight of a module that was trained in full."""
     BIAS = "bias"
-    """Of a module that isn't targeted, trained all the same."""
+    """Trained bias of a module that isn't targeted."""
 
 
 class TensorKey(NamedTuple):
-    """Which tensor of which module."""
+    """Module and role of a tensor."""
 
     module: str
-    part: Part
+    role: TensorRole
 
     def __str__(self) -> str:
-        """The tensor's name as PEFT writes it."""
-        return f"base_model.model.{self.module}.{self.part}"
+        """Return the tensor's name as PEFT writes it."""
+        return f"base_model.model.{self.module}.{self.role}"
 
 
-# Some writers put the adapter's name behind `lora_A` and the like; DoRA's vector was once a
-# parameter, and then a module with a weight.
+# Some writers insert the adapter's name after `lora_A` and the like. DoRA's vector was first a
+# parameter, and later a module with a weight.
 _NAME = re.compile(
     r"base_model\.model\.(?P<module>.+?)\.(?:"
     r"(?P<lora>lora_[AB])(?:\.[^.]+)?(?P<kind>\.weight|\.bias)"
@@ -51,10 +51,10 @@ _NAME = re.compile(
 
 
 def parse_name(name: str) -> TensorKey | None:
-    """What the tensor `name` of a file is; None if it is nothing that is known."""
+    """Return the module and role of the tensor `name`; None if PEFT writes no such name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     lora = match["lora"] and match["lora"] + match["kind"]
-    part = lora or match["embedding"] or match["tokens"] or match["vector"] or match["plain"]
-    return TensorKey(match["module"], Part(part)) if part in set(Part) else None
+    role = lora or match["embedding"] or match["tokens"] or match["vector"] or match["plain"]
+    return TensorKey(match["module"], TensorRole(role)) if role in set(TensorRole) else None

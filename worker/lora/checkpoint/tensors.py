@@ -1,4 +1,4 @@
-"""The tensors of an adapter by what they are, checked to be numbers."""
+"""The tensors of an adapter by module and role, with checks for finite values."""
 
 import json
 import math
@@ -10,25 +10,26 @@ from torch import Tensor
 
 from shared.errors import AdapterRejected
 from worker.lora.checkpoint.tensor_file import FileTensors, is_finite
-from worker.lora.checkpoint.tensor_names import Part, TensorKey
+from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
 
 
 class AdapterTensors:
-    """What an adapter's file holds, each tensor in its own dtype, on the CPU."""
+    """Tensors of an adapter's file, on the CPU, in the dtypes of the file."""
 
     def __init__(
         self, file: FileTensors, names: Mapping[TensorKey, str], *, are_checked: bool = False
     ) -> None:
-        """Take those tensors of `file` that `names` names.
+        """Use the tensors of `file` that `names` lists.
 
-        `are_checked` says that all were cast before, so that they needn't be looked at.
+        With `are_checked`, an earlier read has found all values finite, also after the casts, and
+        they aren't checked again.
         """
         self._file = file
         self._are_checked = are_checked
         self._names = dict(names)
 
     def check_finite(self) -> None:
-        """Make sure that all are numbers.
+        """Check the values of all tensors.
 
         Raises:
             AdapterRejected: a tensor holds NaN or Inf.
@@ -40,75 +41,79 @@ class AdapterTensors:
         return self._file[self._names[key]]
 
     @property
-    def parts(self) -> set[Part]:
-        """What there are tensors of."""
-        return {key.part for key in self._names}
+    def roles(self) -> set[TensorRole]:
+        """Roles that at least one tensor has."""
+        return {key.role for key in self._names}
 
     def drop(self, key: TensorKey) -> None:
-        """Forget a tensor."""
+        """Remove a tensor."""
         del self._names[key]
 
     def find(self, *keys: TensorKey) -> TensorKey | None:
-        """The first of `keys` that is there."""
+        """Return the first of `keys` that has a tensor; None if none has."""
         return next((key for key in keys if key in self._names), None)
 
     def cast(self, key: TensorKey, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
-        """The tensor times `scaling`, rounded once.
+        """Return the tensor times `scaling` as `dtype`, rounded once.
 
         Raises:
-            AdapterRejected: `dtype` can't hold it.
+            AdapterRejected: a value overflows `dtype`.
         """
         tensor = self[key]
-        made = _cast(tensor, dtype, scaling)
-        if made is not tensor and not self._are_numbers(made):
-            raise AdapterRejected(f"tensor {self._names[key]} overflows {dtype} ({scaling=})")
-        return made
+        result = _cast(tensor, dtype, scaling)
+        if result is not tensor and not self._are_finite(result):
+            raise AdapterRejected(
+                f"tensor {self._names[key]} overflows {dtype} ({scaling=}); serve the base model "
+                "with --dtype float32"
+            )
+        return result
 
     def cast_all(
         self, keys: Sequence[TensorKey], dtype: torch.dtype, scaling: float = 1.0
     ) -> tuple[Tensor, float]:
-        """Tensors of one shape and dtype, cast like one; the first dimension tells them apart.
+        """Stack tensors of one shape and dtype along a new first dimension, as `dtype`.
 
         Returns:
-            They, and what is left to multiply them by: `scaling`, if that is exact, or 1.
+            The stack, and the factor by which it remains to be multiplied: `scaling` if that
+            product is exact, else 1.
 
         Raises:
-            AdapterRejected: `dtype` can't hold one of them.
+            AdapterRejected: a value overflows `dtype`.
         """
         tensors = self._file.stacked([self._names[key] for key in keys])
-        is_left = _is_exact(tensors, dtype, scaling)
-        if is_left and (scaling == 1 or self._are_checked):
+        is_exact = _is_exact(tensors, dtype, scaling)
+        if is_exact and (scaling == 1 or self._are_checked):
             return tensors, scaling
-        made = _cast(tensors, dtype, scaling)
-        if not self._are_numbers(made):
+        result = _cast(tensors, dtype, scaling)
+        if not self._are_finite(result):
             for key in keys:
-                self.cast(key, dtype, scaling)
-        return (tensors, scaling) if is_left else (made, 1.0)
+                self.cast(key, dtype, scaling)  # raises for the tensor that overflows
+        return (tensors, scaling) if is_exact else (result, 1.0)
 
-    def _are_numbers(self, made: Tensor) -> bool:
-        return self._are_checked or is_finite(made)
+    def refusal(self, key: TensorKey, reason: str) -> AdapterRejected:
+        """Return an error that names a tensor."""
+        return AdapterRejected(f"tensor {self._names[key]} {reason}")
 
-    def refusal(self, key: TensorKey, why: str) -> AdapterRejected:
-        """The error that names a tensor."""
-        return AdapterRejected(f"tensor {self._names[key]} {why}")
-
-    def others(self, keys: Iterable[TensorKey]) -> list[TensorKey]:
-        """Every tensor but `keys`, sorted."""
+    def other_keys(self, keys: Iterable[TensorKey]) -> list[TensorKey]:
+        """Return the keys of all tensors except `keys`, sorted."""
         return sorted(self._names.keys() - set(keys))
 
-    def facts(self, key: TensorKey, scaling: float) -> bytes:
-        """What a digest covers of a tensor besides its bytes."""
+    def digest_prefix(self, key: TensorKey, scaling: float) -> bytes:
+        """Return name, scaling, dtype and shape, which a digest covers besides the bytes."""
         kind = self._file.infos[self._names[key]].kind
         return json.dumps([str(key), scaling.hex(), kind]).encode()
 
     def hash_into(self, sha: Any, *keys: TensorKey) -> None:
-        """Let a digest cover all bytes of tensors, as they are in the file."""
+        """Add the bytes of tensors, as stored in the file, to the digest `sha`."""
         for key in keys:
             sha.update(self._file.bytes_of(self._names[key]))
 
+    def _are_finite(self, result: Tensor) -> bool:
+        return self._are_checked or is_finite(result)
+
 
 def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
-    """The tensor times `scaling`, rounded once."""
+    """Return the tensor times `scaling`, rounded once."""
     if scaling != 1.0:
         is_exact = _is_exact(tensor, dtype, scaling)
         tensor = (tensor if is_exact else tensor.double()) * scaling
@@ -116,6 +121,6 @@ def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
 
 
 def _is_exact(tensor: Tensor, dtype: torch.dtype, scaling: float) -> bool:
-    """Whether a product has the same digits, so that it needn't be computed in more of them."""
-    digits, exponent = math.frexp(scaling)
-    return tensor.dtype == dtype and digits == 0.5 and abs(exponent) < 100
+    """Return whether the product needs no rounding: a power of two changes the exponent only."""
+    mantissa, exponent = math.frexp(scaling)
+    return tensor.dtype == dtype and mantissa == 0.5 and abs(exponent) < 100

@@ -1,33 +1,35 @@
-"""Tensors that PEFT stores twice: copies of the base's own, and both halves of a tied pair."""
+"""Checks tensors that PEFT stores twice: copies of the base's tables, and both halves of a tie."""
 
 import torch
 
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.expected_tensors import copy_key
-from worker.lora.checkpoint.target_modules import Trained
-from worker.lora.checkpoint.tensor_names import Part, TensorKey
+from worker.lora.checkpoint.expected_tensors import table_copy_key
+from worker.lora.checkpoint.target_modules import TrainedModules
+from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
 from worker.lora.checkpoint.tensors import AdapterTensors
 
-_TIED = (
-    (Part.LORA_A, Part.EMBEDDING_B),
-    (Part.LORA_B, Part.EMBEDDING_A),
-    (Part.WEIGHT, Part.WEIGHT),
+_TIED_ROLES = (
+    (TensorRole.LORA_A, TensorRole.EMBEDDING_B),
+    (TensorRole.LORA_B, TensorRole.EMBEDDING_A),
+    (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
-"""What of the head PEFT ties to what of the embedding; the first two are transposed."""
+"""Roles in the head and in the embedding of tensors that PEFT ties. The low-rank ones are
+transposed."""
 
 
-def check_copies(tensors: AdapterTensors, base: BaseModules, trained: Trained) -> None:
-    """Drop copies of the base's own tables, and check that what PEFT ties is equal.
+def check_duplicates(tensors: AdapterTensors, base: BaseModules, trained: TrainedModules) -> None:
+    """Check that tensors stored twice are equal, and drop copies of the base's tables.
 
     Raises:
-        AdapterRejected: what should be equal isn't, so that PEFT would do something else.
+        AdapterRejected: two tensors differ that PEFT requires to be equal.
     """
     for module, table in base.tables.items():
-        key = tensors.find(copy_key(module, trained))
+        key = tensors.find(table_copy_key(module, trained))
         if key is not None and module not in trained.saved:
             if not table.equals(tensors[key]):
                 raise tensors.refusal(
-                    key, "isn't what the base model has: the adapter belongs to another base"
+                    key,
+                    "differs from the base model's weight: the adapter was trained on another base",
                 )
             tensors.drop(key)
     if trained.is_tied:
@@ -37,10 +39,10 @@ def check_copies(tensors: AdapterTensors, base: BaseModules, trained: Trained) -
 def _check_ties(tensors: AdapterTensors, base: BaseModules) -> None:
     assert base.embedding is not None
     assert base.head is not None
-    for of_head, of_embedding in _TIED:
-        key = tensors.find(TensorKey(base.head, of_head))
-        tied = tensors.find(TensorKey(base.embedding.name, of_embedding))
-        if key is not None and tied is not None:
-            other = tensors[tied]
-            if not torch.equal(tensors[key], other if of_head is of_embedding else other.t()):
-                raise tensors.refusal(key, "differs from the embedding's, which it is tied to")
+    for head_role, embedding_role in _TIED_ROLES:
+        key = tensors.find(TensorKey(base.head, head_role))
+        tied_key = tensors.find(TensorKey(base.embedding.name, embedding_role))
+        if key is not None and tied_key is not None:
+            tied = tensors[tied_key]
+            if not torch.equal(tensors[key], tied if head_role is embedding_role else tied.t()):
+                raise tensors.refusal(key, "differs from the embedding's, to which it is tied")

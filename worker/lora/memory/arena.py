@@ -1,4 +1,4 @@
-"""One piece of memory, given out in units."""
+"""A preallocated memory area that is handed out in units."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,11 +7,14 @@ from torch import Tensor
 
 from shared.errors import SettingsError
 from worker.lora.memory.pages import UNIT_BYTES, Run, Units
-from worker.lora.throttle import AT_ONCE, pause
+from worker.lora.throttle import CHUNK_ELEMENTS, pause
 
 
 class Arena:
-    """Memory of a fixed size. Nothing in it ever moves; on a CPU it is taken when first written."""
+    """Memory of a fixed size whose contents never move.
+
+    On a CPU the operating system provides the pages when they are first written.
+    """
 
     def __init__(
         self,
@@ -22,70 +25,85 @@ class Arena:
         setting: str,
         is_pinned: bool = False,
     ) -> None:
-        """Allocate it; `is_pinned` is for memory of the host that a GPU copies from.
+        """Allocate the memory.
+
+        Args:
+            num_bytes: the size, rounded down to whole units.
+            dtype: the dtype of the elements.
+            device: the device that holds the memory.
+            setting: the name of the setting that requests the memory, for the error message.
+            is_pinned: whether to pin host memory, so that a GPU can copy from it.
 
         Raises:
-            SettingsError: there isn't so much memory; names the `setting` that asked for it.
+            SettingsError: the device doesn't have enough memory.
         """
         self.units = Units(num_bytes // UNIT_BYTES)
-        self._unit = UNIT_BYTES // dtype.itemsize
+        self._unit_elements = UNIT_BYTES // dtype.itemsize
         try:
             self.data = torch.empty(
-                self.units.num_units * self._unit, dtype=dtype, device=device, pin_memory=is_pinned
+                self.units.num_units * self._unit_elements,
+                dtype=dtype,
+                device=device,
+                pin_memory=is_pinned,
             )
-        except RuntimeError:  # torch.OutOfMemoryError is one, but what the CPU raises isn't that
+        except RuntimeError:  # torch.OutOfMemoryError on a GPU, plain RuntimeError on the CPU
             raise SettingsError(
-                f"{setting}: {num_bytes >> 20} MiB can't be allocated on {device}"
+                f"{setting}: {num_bytes >> 20} MiB can't be allocated on {device}; set it lower"
             ) from None
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all of it."""
+        """Size in bytes."""
         return self.units.num_units * UNIT_BYTES
 
     @property
     def num_bytes_used(self) -> int:
-        """Bytes that were given out."""
+        """Bytes that are allocated to runs."""
         return self.units.num_used * UNIT_BYTES
 
     def pieces(self, runs: Iterable[Run]) -> list[Tensor]:
-        """The memory of each run."""
-        return [
-            self.data[start * self._unit : (start + units) * self._unit] for start, units in runs
-        ]
+        """Return the memory of each run as a flat tensor."""
+        size = self._unit_elements
+        return [self.data[start * size : (start + units) * size] for start, units in runs]
 
 
 def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    """Copy flat tensors to others that are cut in other places; each has as much in all."""
-    left = list(reversed(sources))
+    """Copy the concatenation of `sources` to the concatenation of `targets`.
+
+    All tensors are flat, and both sequences have the same total size.
+    """
+    remaining = list(reversed(sources))
     for target in targets:
         while len(target):
             pause()
-            source = left.pop()
-            size = min(len(source), len(target), AT_ONCE)
-            # From other memory it may still be read when its owner has given it up.
+            source = remaining.pop()
+            size = min(len(source), len(target), CHUNK_ELEMENTS)
+            # Copies from other memory must finish here, because its owner may free it right after.
             target[:size].copy_(source[:size], non_blocking=source.is_pinned())
             target = target[size:]
             if size < len(source):
-                left.append(source[size:])
+                remaining.append(source[size:])
 
 
 def cut_pieces(pieces: Sequence[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
-    """What pieces give for each of `sizes` in turn, as many elements, in as few tensors."""
-    left = list(reversed(pieces))
+    """Cut the concatenation of flat `pieces` into consecutive parts of `sizes` elements.
+
+    Each part is a list of views, as few as possible.
+    """
+    remaining = list(reversed(pieces))
     for size in sizes:
-        cut: list[Tensor] = []
+        part: list[Tensor] = []
         while size:
-            piece = left.pop()
-            cut.append(piece[:size])
+            piece = remaining.pop()
+            part.append(piece[:size])
             if size < len(piece):
-                left.append(piece[size:])
-            size -= len(cut[-1])
-        yield cut
+                remaining.append(piece[size:])
+            size -= len(part[-1])
+        yield part
 
 
 def fill_zeros(target: Tensor) -> None:
-    """Clear a flat tensor."""
-    for part in torch.split(target, AT_ONCE):
+    """Set all elements of a flat tensor to zero."""
+    for part in torch.split(target, CHUNK_ELEMENTS):
         pause()
         part.zero_()

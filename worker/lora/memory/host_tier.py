@@ -1,4 +1,4 @@
-"""Checked adapters in the host's memory, ready to be copied to the device."""
+"""Copies of checked adapters in host memory, ready to be copied to the device."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -17,26 +17,29 @@ SETTING = "--adapter-host-mb"
 
 
 @dataclass(slots=True, eq=False)
-class _Copy:
+class _HostImage:
+    """An adapter's image in host memory."""
+
     image: AdapterImage
     runs: list[Run]
     num_users: int
-    """Who reads it; it stays meanwhile."""
+    """Callers that are reading the image. It isn't evicted meanwhile."""
     is_wanted: bool = True
-    """False: it goes with its last user."""
+    """False after `drop`: the memory is freed when the last user releases the image."""
 
 
 class HostTier:
-    """Copies of adapters within a budget of bytes; the least recently used ones make room.
+    """LRU cache of adapter images within a budget of host memory.
 
-    Any thread may call any method. What `put` and `take` give is to be given back by `release`.
+    All methods may be called on any thread. Callers must `release` every image that `put` or
+    `take` returns.
     """
 
     def __init__(self, layout: PoolLayout, max_bytes: int, device: torch.device) -> None:
-        """Take the memory; `device` is the one that it is copied to.
+        """Allocate the memory. Images will be copied from it to `device`.
 
         Raises:
-            SettingsError: there isn't so much memory.
+            SettingsError: the host doesn't have enough memory.
         """
         self._layout = layout
         self._arena = Arena(
@@ -46,118 +49,119 @@ class HostTier:
             setting=SETTING,
             is_pinned=device.type == "cuda",
         )
-        self._copies: OrderedDict[AdapterVersion, _Copy] = OrderedDict()
-        """The most recently used last."""
+        self._images: OrderedDict[AdapterVersion, _HostImage] = OrderedDict()
+        """Images by version, least recently used first."""
         self._lock = Lock()
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all copies."""
+        """Bytes used by all images."""
         return self._arena.num_bytes_used
 
     @property
     def max_bytes(self) -> int:
-        """The budget, in whole units."""
+        """The budget in bytes, rounded down to whole units."""
         return self._arena.num_bytes
 
     @property
     def versions(self) -> list[AdapterVersion]:
-        """What there are copies of."""
+        """Versions that have an image here, least recently used first."""
         with self._lock:
-            return list(self._copies)
+            return list(self._images)
 
     def __contains__(self, version: AdapterVersion) -> bool:
-        """Whether `take` would give a copy of the version."""
-        copy = self._copies.get(version)
-        return copy is not None and copy.is_wanted
+        """Return whether `take` would return an image of the version."""
+        held = self._images.get(version)
+        return held is not None and held.is_wanted
 
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
-        """The adapter's image, which isn't kept."""
+        """Return the adapter's image without keeping it here."""
         return self._layout.image(adapter)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Whether an image of so many bytes fits beside all copies."""
+        """Return whether an image of `num_bytes` fits without evicting others."""
         units = self._arena.units
         return units_of(num_bytes) <= units.num_units - units.num_used
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> AdapterImage:
-        """Keep a copy of the adapter, if it fits beside those that are read. Takes long.
+        """Keep an image of the adapter, if it fits. Blocks while the weights are copied.
 
-        Without `may_evict` it has to fit beside all others.
+        Images that aren't being read are evicted to make room, unless `may_evict` is false.
 
         Returns:
-            The copy, or an image that nobody keeps.
+            The image that is kept, or a temporary image if it doesn't fit or exists already.
         """
-        made = self._layout.image(adapter)
+        temporary = self._layout.image(adapter)
         with self._lock:
-            is_new = adapter.version not in self._copies
-            runs = self._allocate(made.num_bytes, may_evict=may_evict) if is_new else None
+            is_new = adapter.version not in self._images
+            runs = self._allocate(temporary.num_bytes, may_evict=may_evict) if is_new else None
         if runs is None:
-            return made
+            return temporary
         try:
             pieces = self._arena.pieces(runs)
-            made.copy_to(pieces)
+            temporary.copy_to(pieces)
         except BaseException:
             self._release(runs)
             raise
-        copy = replace(made, copy_to=partial(copy_pieces, pieces))
+        image = replace(temporary, copy_to=partial(copy_pieces, pieces))
         with self._lock:
-            if copy.version not in self._copies:
-                self._copies[copy.version] = _Copy(copy, runs, num_users=1)
-                return copy
-        self._release(runs)  # somebody was faster
-        return made
+            if image.version not in self._images:
+                self._images[image.version] = _HostImage(image, runs, num_users=1)
+                return image
+        self._release(runs)  # another thread has put the same version meanwhile
+        return temporary
+
+    def take(self, version: AdapterVersion) -> AdapterImage | None:
+        """Return the image of a version and mark it as used; None if there is no image."""
+        with self._lock:
+            held = self._images.get(version)
+            if held is None or not held.is_wanted:
+                return None
+            self._images.move_to_end(version)
+            held.num_users += 1
+            return held.image
+
+    def release(self, image: AdapterImage) -> None:
+        """End the caller's use of an image that `put` or `take` returned."""
+        with self._lock:
+            held = self._images.get(image.version)
+            if held is not None and held.image is image:
+                held.num_users -= 1
+                if not held.is_wanted:
+                    self._remove_unused(held)
+
+    def touch(self, version: AdapterVersion) -> None:
+        """Mark a version as used, without reading its image."""
+        with self._lock:
+            if version in self._images:
+                self._images.move_to_end(version)
+
+    def drop(self, version: AdapterVersion) -> None:
+        """Remove a version's image, if any. Its memory is freed when its last user releases it."""
+        with self._lock:
+            held = self._images.get(version)
+            if held is not None:
+                held.is_wanted = False
+                self._remove_unused(held)
+
+    def _allocate(self, num_bytes: int, *, may_evict: bool) -> list[Run] | None:
+        """Allocate memory, evicting idle images if needed; None if there isn't enough."""
+        num_units = units_of(num_bytes)
+        idle = [held for held in self._images.values() if may_evict and held.num_users == 0]
+        units = self._arena.units
+        free = units.num_units - units.num_used
+        if free + sum(run.units for held in idle for run in held.runs) < num_units:
+            return None
+        while (runs := units.allocate([Blocks(num_units, 1)])) is None:
+            self._remove_unused(idle.pop(0))
+        return runs[0]
 
     def _release(self, runs: list[Run]) -> None:
         with self._lock:
             self._arena.units.release(runs)
 
-    def take(self, version: AdapterVersion) -> AdapterImage | None:
-        """The copy of a version, which is used most recently then; None if there is none."""
-        with self._lock:
-            copy = self._copies.get(version)
-            if copy is None or not copy.is_wanted:
-                return None
-            self._copies.move_to_end(version)
-            copy.num_users += 1
-            return copy.image
-
-    def release(self, image: AdapterImage) -> None:
-        """Say that nobody reads the image any more that `put` or `take` has given."""
-        with self._lock:
-            copy = self._copies.get(image.version)
-            if copy is not None and copy.image is image:
-                copy.num_users -= 1
-                if not copy.is_wanted:
-                    self._drop_unused(copy)
-
-    def touch(self, version: AdapterVersion) -> None:
-        """Say that a version is used, wherever it is."""
-        with self._lock:
-            if version in self._copies:
-                self._copies.move_to_end(version)
-
-    def drop(self, version: AdapterVersion) -> None:
-        """Forget a version, if there is a copy; its memory is free once nobody reads it."""
-        with self._lock:
-            copy = self._copies.get(version)
-            if copy is not None:
-                copy.is_wanted = False
-                self._drop_unused(copy)
-
-    def _allocate(self, num_bytes: int, *, may_evict: bool) -> list[Run] | None:
-        """Memory, after others have made room; None if those that stay leave too little."""
-        num_units = units_of(num_bytes)
-        idle = [copy for copy in self._copies.values() if may_evict and copy.num_users == 0]
-        units = self._arena.units
-        free = units.num_units - units.num_used
-        if free + sum(run.units for copy in idle for run in copy.runs) < num_units:
-            return None
-        while (found := units.allocate([Blocks(num_units, 1)])) is None:
-            self._drop_unused(idle.pop(0))
-        return found[0]
-
-    def _drop_unused(self, copy: _Copy) -> None:
-        if copy.num_users == 0:
-            del self._copies[copy.image.version]
-            self._arena.units.release(copy.runs)
+    def _remove_unused(self, held: _HostImage) -> None:
+        """Remove an image and free its memory, unless it is being read."""
+        if held.num_users == 0:
+            del self._images[held.image.version]
+            self._arena.units.release(held.runs)

@@ -1,9 +1,9 @@
-"""How an adapter's weights lie in memory: in the pool, and in copies that wait for it.
+"""Memory layout of adapter weights, in the pool and in the host's copies.
 
-A page holds PAGE_ROWS rows of one linear: its A `[PAGE_ROWS, in]`, then its B, transposed and
-scaled, `[PAGE_ROWS, out]`. Linears of the same shape, at the same place in each layer, are a
-group. An adapter has pages of the groups that it targets, as many as its largest rank there needs,
-and of each layer; rows that it doesn't use are zero.
+A page holds PAGE_ROWS rows of one linear: A `[PAGE_ROWS, in]`, then B `[PAGE_ROWS, out]`,
+transposed and scaled. Linears of the same shape, at the same place in each layer, form a group. In
+each group that it targets, an adapter has the same number of pages for every layer, enough for its
+largest rank in the group. Unused rows are zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,19 +26,19 @@ from worker.lora.throttle import pause
 
 
 class Site(NamedTuple):
-    """Where a module's weights are in the pool."""
+    """Location of a linear's weights in the pool."""
 
     group: int
     layer: int
-    """Index within the group, not the model's number of the layer."""
+    """Index within the group, which may differ from the model's layer number."""
 
 
-class Part(NamedTuple):
-    """What an adapter has of one group."""
+class GroupPages(NamedTuple):
+    """Number of pages that an adapter has in one group."""
 
     group: int
     num_pages: int
-    """Of each layer."""
+    """Pages for each layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +51,32 @@ class PoolGroup:
 
     @property
     def num_layers(self) -> int:
-        """How many linears there are."""
+        """Number of linears in the group."""
         return len(self.modules)
 
     @property
     def b_start(self) -> int:
-        """Where B begins in a page, in elements."""
+        """Offset of B in a page, in elements."""
         return PAGE_ROWS * self.shape.in_features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdapterImage:
-    """An adapter's weights as they lie in memory: by part, then layer, then page."""
+    """An adapter's weights in the layout of the pool: by group, then layer, then page."""
 
     version: AdapterVersion
     weights_digest: str
-    parts: tuple[Part, ...]
+    group_pages: tuple[GroupPages, ...]
     side: SideWeights
-    """What it has besides, as tensors without memory."""
+    """Shapes and dtypes of the side weights, as tensors on the `meta` device."""
     num_bytes: int
-    """Of all pages and side weights."""
+    """Bytes of all pages and side weights."""
     copy_to: Callable[[Sequence[Tensor]], None]
-    """Writes first the pages, then the side weights to flat tensors, one behind the other."""
+    """Writes the pages, then the side weights, to the concatenation of flat tensors."""
 
 
 class PoolLayout:
-    """Which linears a base has, and what their pages are like in one dtype."""
+    """Groups of a base model's linears and the sizes of their pages in one dtype."""
 
     def __init__(self, base: BaseModules, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -92,82 +92,91 @@ class PoolLayout:
 
     @cached_property
     def sites(self) -> dict[str, Site]:
-        """Where each linear of the base has its weights, by module name."""
+        """Site of each linear of the base, by module name."""
         return {
             name: Site(index, layer)
             for index, group in enumerate(self.groups)
             for layer, name in enumerate(group.modules)
         }
 
-    def blocks(self, part: Part) -> Blocks:
-        """What memory a part takes."""
-        group = self.groups[part.group]
-        return Blocks(group.num_layers * part.num_pages, group.page_units)
+    def blocks(self, pages: GroupPages) -> Blocks:
+        """Return the memory that an adapter's pages in one group take."""
+        group = self.groups[pages.group]
+        return Blocks(group.num_layers * pages.num_pages, group.page_units)
 
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
-        """An adapter's image, which is made when it is copied; the adapter fits the base."""
-        parts = self._parts(adapter)
+        """Return the image of an adapter that fits the base. It is computed on each `copy_to`."""
+        group_pages = self._group_pages(adapter)
         return AdapterImage(
             version=adapter.version,
             weights_digest=adapter.weights_digest,
-            parts=parts,
+            group_pages=group_pages,
             side=adapter.side.map(lambda tensor: torch.empty_like(tensor, device="meta")),
-            num_bytes=sum(self._sizes(parts, adapter.side)) * self.dtype.itemsize,
-            copy_to=partial(self._make, adapter, parts),
+            num_bytes=sum(self._sizes(group_pages, adapter.side)) * self.dtype.itemsize,
+            copy_to=partial(self._write, adapter, group_pages),
         )
 
-    def _make(self, adapter: LoRAAdapter, parts: Sequence[Part], targets: Sequence[Tensor]) -> None:
-        """Write an image, part by part, right where it is wanted if that can be."""
-        sizes = self._sizes(parts, adapter.side)
+    def _write(
+        self, adapter: LoRAAdapter, group_pages: Sequence[GroupPages], targets: Sequence[Tensor]
+    ) -> None:
+        """Write an adapter's image to `targets`, one group after the other.
+
+        A group goes directly to its target if that is contiguous and on the CPU, else through a
+        scratch buffer.
+        """
+        sizes = self._sizes(group_pages, adapter.side)
         for index, pieces in enumerate(cut_pieces(targets, sizes)):
-            is_there = len(pieces) == 1 and pieces[0].device.type == "cpu"
-            data = pieces[0] if is_there else self._scratch(sizes[index])
-            if index < len(parts):
-                self._fill(parts[index], data, adapter)
+            is_direct = len(pieces) == 1 and pieces[0].device.type == "cpu"
+            data = pieces[0] if is_direct else self._scratch(sizes[index])
+            if index < len(group_pages):
+                self._fill(group_pages[index], data, adapter)
             else:
                 _fill_side(data, adapter.side)
-            if not is_there:
+            if not is_direct:
                 copy_pieces([data], pieces)
 
     def _scratch(self, size: int) -> Tensor:
         return torch.frombuffer(scratch(size * self.dtype.itemsize), dtype=self.dtype)
 
-    def _sizes(self, parts: Sequence[Part], side: SideWeights) -> list[int]:
-        """Elements of each part, and of the side weights if there are any."""
-        blocks = [*map(self.blocks, parts), *side_blocks(side)]
+    def _sizes(self, group_pages: Sequence[GroupPages], side: SideWeights) -> list[int]:
+        """Return the elements of the pages in each group, then of the side weights, if any."""
+        blocks = [*map(self.blocks, group_pages), *side_blocks(side)]
         return [self.unit * number * units for number, units in blocks]
 
     def _page_units(self, shape: ModuleShape) -> int:
         width = shape.in_features + shape.out_features
         return units_of(PAGE_ROWS * width * self.dtype.itemsize)
 
-    def _parts(self, adapter: LoRAAdapter) -> tuple[Part, ...]:
+    def _group_pages(self, adapter: LoRAAdapter) -> tuple[GroupPages, ...]:
         num_pages: dict[int, int] = {}
         for stack in adapter.modules.stacks:
             group = self._group_of(stack)
             num_pages[group] = max(num_pages.get(group, 0), pages_of_rank(stack.rank))
-        return tuple(Part(group, num_pages[group]) for group in sorted(num_pages))
+        return tuple(GroupPages(group, num_pages[group]) for group in sorted(num_pages))
 
     def _group_of(self, stack: LowRankStack) -> int:
         return self.sites[stack.modules[0]].group
 
-    def _fill(self, part: Part, data: Tensor, adapter: LoRAAdapter) -> None:
-        group = self.groups[part.group]
-        stacks = [s for s in adapter.modules.stacks if self._group_of(s) == part.group]
+    def _fill(self, group_pages: GroupPages, data: Tensor, adapter: LoRAAdapter) -> None:
+        """Write an adapter's pages in one group to `data`, a flat tensor on the CPU."""
+        group = self.groups[group_pages.group]
+        stacks = [s for s in adapter.modules.stacks if self._group_of(s) == group_pages.group]
         rows = sum(len(stack.modules) * stack.rank for stack in stacks)
-        if rows < group.num_layers * part.num_pages * PAGE_ROWS:
+        if rows < group.num_layers * group_pages.num_pages * PAGE_ROWS:
             fill_zeros(data)
-        pages = data.view(group.num_layers, part.num_pages, group.page_units * self.unit)
+        pages = data.view(group.num_layers, group_pages.num_pages, group.page_units * self.unit)
         for stack in stacks:
             layers = [self.sites[module].layer for module in stack.modules]
-            for some, at in _runs(layers):
-                a, b = stack.a[at], stack.b[at].transpose(1, 2)
-                _put(pages[some], 0, group.shape.in_features, a, 1.0)
-                _put(pages[some], group.b_start, group.shape.out_features, b, stack.factor)
+            for layer_slice, stack_slice in _consecutive_runs(layers):
+                a, b = stack.a[stack_slice], stack.b[stack_slice].transpose(1, 2)
+                _write_rows(pages[layer_slice], 0, group.shape.in_features, a, 1.0)
+                _write_rows(
+                    pages[layer_slice], group.b_start, group.shape.out_features, b, stack.factor
+                )
 
 
 def side_blocks(side: SideWeights) -> list[Blocks]:
-    """What memory side weights take: one block, or none."""
+    """Return the memory that side weights take: one block, or none."""
     num_bytes = packed_bytes(side)
     return [Blocks(1, units_of(num_bytes))] if num_bytes else []
 
@@ -178,8 +187,8 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
         copy_pieces([source.flatten()], [target.flatten()])
 
 
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Which ascending `numbers` follow each other, as slices of what they count and of them."""
+def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Yield each run of consecutive ascending `numbers` as a slice of values and of indices."""
     start = 0
     for end in range(1, len(numbers) + 1):
         if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
@@ -187,11 +196,17 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
             start = end
 
 
-def _put(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
-    """Write `factor` times each layer's `rows` `[layers, r, width]` to its pages.
+def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
+    """Write `rows` times `factor` to the pages of several layers, in few operations.
 
-    They begin at element `start` of each page. Many layers in one operation: many small ones would
-    take the interpreter from the engine.
+    Many small operations would take the interpreter from the engine.
+
+    Args:
+        pages: `[layers, pages, elements of a page]`.
+        start: offset of the first row in each page, in elements.
+        width: elements of a row.
+        rows: `[layers, r, width]`.
+        factor: a power of two, or 1.
     """
     pause()
     layers, rank, _ = rows.shape
@@ -199,12 +214,12 @@ def _put(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> 
     places = pages[:, :, start:end].view(layers, -1, PAGE_ROWS, width)
     num_full, rest = divmod(rank, PAGE_ROWS)
     full = rows[:, : rank - rest].view(layers, num_full, PAGE_ROWS, width)
-    _multiply(full, factor, places[:, :num_full])
+    _copy_multiplied(full, factor, places[:, :num_full])
     if rest:
-        _multiply(rows[:, rank - rest :], factor, places[:, num_full, :rest])
+        _copy_multiplied(rows[:, rank - rest :], factor, places[:, num_full, :rest])
 
 
-def _multiply(source: Tensor, factor: float, target: Tensor) -> None:
+def _copy_multiplied(source: Tensor, factor: float, target: Tensor) -> None:
     target.copy_(source)
     if factor != 1:
-        target.mul_(factor)  # in one operation with the copy, it would go over source's order
+        target.mul_(factor)  # one fused operation would iterate in the source's memory order

@@ -1,8 +1,9 @@
-"""Which memory belongs to whom. Policy only: no torch, no weights.
+"""Allocates memory units to adapters. Policy only.
 
-Memory is counted in units of UNIT_BYTES. A page is a block of units side by side: PAGE_ROWS rows
-of one linear, A and B. Pages of different linears differ in size, so that what is free may be cut
-up; but a page is small beside what an adapter needs, and fills the gaps that others leave.
+Memory is counted in units of UNIT_BYTES. A page is a block of adjacent units that holds PAGE_ROWS
+rows of A and B of one linear. Pages of different linears differ in size, so free memory may become
+fragmented. This does little harm, because a page is small compared with an adapter and fits into
+the gaps that others leave.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,103 +11,103 @@ from typing import NamedTuple
 
 PAGE_ROWS = 8
 UNIT_BYTES = 512
-"""A page's size is rounded up to it: pages of real models lose nothing by that."""
+"""Page sizes are rounded up to a multiple of this. Pages of real models need no rounding."""
 
 
 class Blocks(NamedTuple):
-    """Blocks of one size. Each lies in one piece, but they may lie apart."""
+    """A number of blocks of one size. Each block is contiguous; blocks need not be adjacent."""
 
     number: int
     units: int
-    """Of each."""
+    """Units of each block."""
 
 
 class Run(NamedTuple):
-    """Units side by side; where they hold blocks, whole ones."""
+    """Adjacent units. A run that holds blocks holds complete ones."""
 
     start: int
     units: int
 
 
 def pages_of_rank(rank: int) -> int:
-    """How many pages hold `rank` rows."""
+    """Return the pages that hold `rank` rows."""
     return -(-rank // PAGE_ROWS)
 
 
 def units_of(num_bytes: int) -> int:
-    """How many units hold `num_bytes`."""
+    """Return the units that hold `num_bytes`."""
     return -(-num_bytes // UNIT_BYTES)
 
 
 class Units:
-    """So many units of memory, each free or given to somebody."""
+    """Allocator of `num_units` units of memory."""
 
     def __init__(self, num_units: int) -> None:
         self.num_units = num_units
         self._free = [Run(0, num_units)]
-        """In order; no two touch."""
+        """Free runs in order. No two are adjacent."""
         self._num_free = num_units
 
     @property
     def num_used(self) -> int:
-        """Units that were given away."""
+        """Allocated units."""
         return self.num_units - self._num_free
 
     def allocate(self, wanted: Sequence[Blocks]) -> list[list[Run]] | None:
-        """Runs for each of `wanted`, in order; None if the free units don't do.
+        """Return the runs allocated for each of `wanted`, in order; None if there isn't enough.
 
-        All in one piece where there is such a gap, the smallest one that does; else wherever
-        there are gaps.
+        Everything goes into the smallest free run that holds all of it. If there is none, the
+        blocks are spread over all free runs.
         """
         num_units = sum(blocks.number * blocks.units for blocks in wanted)
         if num_units > self._num_free:
             return None
-        whole = min((gap for gap in self._free if gap.units >= num_units),
-                    key=lambda gap: gap.units, default=None)  # fmt: skip
-        cut = _cut([whole] if whole else self._free, wanted)
+        best_fit = min((gap for gap in self._free if gap.units >= num_units),
+                       key=lambda gap: gap.units, default=None)  # fmt: skip
+        cut = _cut([best_fit] if best_fit else self._free, wanted)
         if cut is None:
             return None
-        runs, left = cut
-        others = [gap for gap in self._free if gap is not whole] if whole else []
-        self._free = sorted([*others, *left])
+        runs, rest = cut
+        others = [gap for gap in self._free if gap is not best_fit] if best_fit else []
+        self._free = sorted([*others, *rest])
         self._num_free -= num_units
         return runs
 
     def release(self, runs: Iterable[Run]) -> None:
-        """Take runs back."""
+        """Free allocated runs."""
         runs = list(runs)
-        self._free = _joined(sorted([*self._free, *runs]))
+        self._free = _merged(sorted([*self._free, *runs]))
         self._num_free += sum(run.units for run in runs)
 
 
 def _cut(gaps: list[Run], wanted: Sequence[Blocks]) -> tuple[list[list[Run]], list[Run]] | None:
-    """Runs for each of `wanted`, and what is left of `gaps`; None if they don't do.
+    """Return runs for each of `wanted` and the rest of `gaps`; None if they are too small.
 
-    The largest blocks come first, as smaller ones fit into what these leave.
+    The largest blocks are placed first, because smaller ones fit into the gaps they leave.
     """
     runs: list[list[Run]] = [[] for _ in wanted]
     for index in sorted(range(len(wanted)), key=lambda i: -wanted[i].units):
         missing, size = wanted[index]
-        left = []
+        rest = []
         for start, units in gaps:
             taken = min(missing, units // size) * size
             if taken:
                 runs[index].append(Run(start, taken))
                 missing -= taken // size
             if taken < units:
-                left.append(Run(start + taken, units - taken))
+                rest.append(Run(start + taken, units - taken))
         if missing:
             return None
-        gaps = left
+        gaps = rest
     return runs, gaps
 
 
-def _joined(runs: Sequence[Run]) -> list[Run]:
-    """Sorted `runs` with those that touch in one; none may overlap."""
-    joined: list[Run] = []
+def _merged(runs: Sequence[Run]) -> list[Run]:
+    """Merge adjacent runs. `runs` are sorted and don't overlap."""
+    merged: list[Run] = []
     for run in runs:
-        if joined and joined[-1].start + joined[-1].units == run.start:
-            run = Run(joined[-1].start, joined.pop().units + run.units)
-        assert not joined or joined[-1].start + joined[-1].units <= run.start
-        joined.append(run)
-    return joined
+        if merged and merged[-1].start + merged[-1].units == run.start:
+            run = Run(merged[-1].start, merged.pop().units + run.units)
+        assert not merged or merged[-1].start + merged[-1].units <= run.start
+        merged.append(run)
+    return merged

@@ -1,4 +1,4 @@
-"""What the side weights of a batch's adapters make of the base's outputs."""
+"""Applies the side weights of a batch's adapters to the base's outputs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,10 @@ from worker.lora.side.resident import SideStore
 
 
 class SideBatch:
-    """The tokens of one batch whose adapters have side weights; valid until the store changes."""
+    """Tokens of one batch whose adapters have side weights. Valid until the store changes."""
 
     def __init__(self, store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]) -> None:
-        """`tokens` are the numbers of each adapter's tokens."""
+        """Prepare a batch. `tokens` are the token numbers of each adapter."""
         self._store = store
         self._tokens = {
             version: torch.tensor(numbers, dtype=torch.int64, device=store.device)
@@ -29,7 +29,7 @@ class SideBatch:
             self._slots = torch.arange(len(parts), device=store.device).repeat_interleave(lengths)
 
     def changes(self, names: tuple[str, ...]) -> bool:
-        """Whether outputs of any of the linears `names` are changed."""
+        """Return whether the batch changes outputs of any of the linears `names`."""
         weights = [self._store[version].weights for version in self._tokens]
         kinds = [kind for w in weights for kind in (w.scales, w.shifts, w.linears)]
         return any(name in kind for kind in kinds for name in names)
@@ -37,7 +37,14 @@ class SideBatch:
     def change_linears_(
         self, names: tuple[str, ...], sizes: Sequence[int], x: Tensor, y: Tensor
     ) -> None:
-        """Change `y` `[T, sum of sizes]` in place, which the linears `names` made of `x`."""
+        """Change outputs of linears in place.
+
+        Args:
+            names: the linears, in the order of their columns in `y`.
+            sizes: the linears' output widths.
+            x: `[T, in]`, the linears' input.
+            y: `[T, sum of sizes]`, the linears' outputs.
+        """
         if self._versions:
             self._scale_and_shift_(names, sizes, y)
         for version in self._with_terms:
@@ -46,6 +53,18 @@ class SideBatch:
                 if name in terms:
                     rows = x.index_select(0, tokens), columns.index_select(0, tokens)
                     columns.index_copy_(0, tokens, terms[name].change(*rows))
+
+    def change_output_(self, name: str, x: Tensor, y: Tensor) -> None:
+        """Change in place the output `y` of the non-linear module `name` for the input `x`.
+
+        Both are `[B, L, ...]`.
+        """
+        x, y = x.flatten(0, 1), y.view(-1, *y.shape[2:])
+        for version, tokens in self._tokens.items():
+            change = self._store[version].changes.get(name)
+            if change is not None:
+                part = change(x.index_select(0, tokens), y.index_select(0, tokens))
+                y.index_copy_(0, tokens, part)
 
     def _scale_and_shift_(self, names: tuple[str, ...], sizes: Sequence[int], y: Tensor) -> None:
         scale = self._store.table("scales", names, sizes, self._versions)
@@ -59,18 +78,9 @@ class SideBatch:
             rows = rows + shift.index_select(0, self._slots)
         y.index_copy_(0, self._rows, rows.to(y.dtype))
 
-    def change_output_(self, name: str, x: Tensor, y: Tensor) -> None:
-        """Change in place what another module `name` made of `x`; both are `[B, L, ...]`."""
-        x, y = x.flatten(0, 1), y.view(-1, *y.shape[2:])
-        for version, tokens in self._tokens.items():
-            change = self._store[version].changes.get(name)
-            if change is not None:
-                part = change(x.index_select(0, tokens), y.index_select(0, tokens))
-                y.index_copy_(0, tokens, part)
-
 
 def side_batch(
     store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]
 ) -> SideBatch | None:
-    """The batch of `tokens`; None if none of its adapters has side weights."""
+    """Return the batch of `tokens`; None if none of its adapters has side weights."""
     return SideBatch(store, tokens) if any(version in store for version in tokens) else None

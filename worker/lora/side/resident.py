@@ -1,4 +1,4 @@
-"""The side weights of resident adapters, on the device."""
+"""Side weights of the resident adapters, on the device."""
 
 import copy
 from collections import Counter
@@ -12,31 +12,31 @@ from torch import Tensor, nn
 from shared.protocol.ids import AdapterVersion
 from worker.lora.side.weights import SideWeights
 
-Change = Callable[[Tensor, Tensor], Tensor]
-"""From a module's input and output for an adapter's tokens to the output that it wants."""
+OutputChange = Callable[[Tensor, Tensor], Tensor]
+"""Maps a module's input and base output to the adapter's output, for the adapter's tokens."""
 Kind = Literal["scales", "shifts"]
 Versions = tuple[AdapterVersion, ...]
 
-_KEPT_TABLES = 2
-"""Batches whose tables are kept: that of a step's tokens, and that of the rows for the head."""
+_CACHED_TABLES = 2
+"""Batches whose tables are cached: the step's tokens, and the rows for the head."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResidentSide:
-    """One adapter's side weights."""
+    """Side weights of one resident adapter."""
 
     weights: SideWeights
-    changes: Mapping[str, Change]
-    """Of the outputs of modules that aren't linears, by name."""
+    changes: Mapping[str, OutputChange]
+    """Changes to outputs of modules other than linears, by module name."""
 
     @property
     def has_vectors(self) -> bool:
-        """Whether outputs of linears are scaled or shifted."""
+        """Whether the adapter scales or shifts outputs of linears."""
         return bool(self.weights.scales or self.weights.shifts)
 
 
 class SideStore:
-    """Whose side weights are resident."""
+    """Side weights of all resident adapters, by version."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -45,7 +45,10 @@ class SideStore:
         self._tables: dict[Versions, dict[tuple[Kind, tuple[str, ...]], Tensor | None]] = {}
 
     def attach(self, model: nn.Module, hook_of: Callable[[str], Callable[..., None]]) -> None:
-        """Let adapters change outputs of `model`: `hook_of` gives the forward hook of a module."""
+        """Let adapters change outputs of `model`.
+
+        `hook_of` returns the forward hook to register on the module of a name.
+        """
         self._hooks = _Hooks(model, hook_of)
 
     def __contains__(self, version: object) -> bool:
@@ -55,16 +58,18 @@ class SideStore:
         return self._resident[version]
 
     def add(self, version: AdapterVersion, weights: SideWeights) -> None:
-        """Let batches find an adapter's side weights, which are on the device."""
+        """Add an adapter's side weights, which must be on the device."""
         assert self._hooks is not None or not weights.parameters
-        changes: dict[str, Change] = {n: term.change for n, term in weights.embeddings.items()}
+        changes: dict[str, OutputChange] = {
+            name: term.change for name, term in weights.embeddings.items()
+        }
         if self._hooks is not None:
             changes |= {n: self._hooks.replaced(n, p) for n, p in weights.parameters.items()}
             self._hooks.add(changes)
         self._resident[version] = ResidentSide(weights, changes)
 
     def remove(self, version: AdapterVersion) -> None:
-        """Give an adapter's side weights up, if it has any."""
+        """Remove an adapter's side weights, if it has any."""
         side = self._resident.pop(version, None)
         self._tables.clear()
         if side is not None and self._hooks is not None:
@@ -73,14 +78,23 @@ class SideStore:
     def table(
         self, kind: Kind, names: tuple[str, ...], sizes: Sequence[int], versions: Versions
     ) -> Tensor | None:
-        """The vectors of `versions`, one a row, for the linears `names` side by side.
+        """Return `[len(versions), sum of sizes]`: the vectors of adjacent linears, by version.
 
-        `sizes` are the linears' widths. What an adapter doesn't have changes nothing; None if
-        none of them has anything. Kept until the versions of a batch change.
+        Linears for which a version has no vector get neutral values. The table is cached until
+        the versions of the batch change.
+
+        Args:
+            kind: which vectors.
+            names: the linears, in the order of their columns.
+            sizes: the linears' output widths.
+            versions: the adapters, in the order of the rows.
+
+        Returns:
+            The table; None if no version has a vector for any of the linears.
         """
         tables = self._tables.get(versions)
         if tables is None:
-            if len(self._tables) == _KEPT_TABLES:
+            if len(self._tables) == _CACHED_TABLES:
                 del self._tables[next(iter(self._tables))]
             tables = self._tables[versions] = {}
         key = kind, names
@@ -92,11 +106,11 @@ class SideStore:
         self, kind: Kind, names: tuple[str, ...], sizes: Sequence[int], versions: Versions
     ) -> Tensor | None:
         rows = [getattr(self._resident[version].weights, kind) for version in versions]
-        found = next((row[name] for row in rows for name in names if name in row), None)
-        if found is None:
+        example = next((row[name] for row in rows for name in names if name in row), None)
+        if example is None:
             return None
         neutral = 1.0 if kind == "scales" else 0.0
-        blanks = [found.new_full((size,), neutral) for size in sizes]
+        blanks = [example.new_full((size,), neutral) for size in sizes]
         return torch.cat(
             [
                 torch.stack([row.get(name, blank) for row in rows])
@@ -107,31 +121,31 @@ class SideStore:
 
 
 class _Hooks:
-    """Forward hooks on modules of the base, there only while an adapter needs them."""
+    """Forward hooks on modules of the base, registered only while an adapter needs them."""
 
     def __init__(self, model: nn.Module, hook_of: Callable[[str], Callable[..., None]]) -> None:
         self._model = model
         self._hook_of = hook_of
-        self._users: Counter[str] = Counter()
+        self._num_users: Counter[str] = Counter()
         self._handles: dict[str, Any] = {}
 
-    def add(self, names: Mapping[str, Change]) -> None:
-        """Let an adapter change the outputs of the modules `names`."""
+    def add(self, names: Mapping[str, OutputChange]) -> None:
+        """Count an adapter that changes the outputs of the modules `names`."""
         for name in names:
-            if not self._users[name]:
+            if not self._num_users[name]:
                 module = self._model.get_submodule(name)
                 self._handles[name] = module.register_forward_hook(self._hook_of(name))
-            self._users[name] += 1
+            self._num_users[name] += 1
 
-    def remove(self, names: Mapping[str, Change]) -> None:
-        """Take that back."""
+    def remove(self, names: Mapping[str, OutputChange]) -> None:
+        """Undo one `add` of the same names."""
         for name in names:
-            self._users[name] -= 1
-            if not self._users[name]:
+            self._num_users[name] -= 1
+            if not self._num_users[name]:
                 self._handles.pop(name).remove()
 
-    def replaced(self, name: str, parameters: Mapping[str, Tensor]) -> Change:
-        """What the module gives with other parameters in the place of its own."""
+    def replaced(self, name: str, parameters: Mapping[str, Tensor]) -> OutputChange:
+        """Return the module's forward pass with `parameters` in place of its own."""
         module = copy.copy(self._model.get_submodule(name))
         module._parameters = {
             **module._parameters,

@@ -1,4 +1,4 @@
-"""What an adapter makes of whole modules, for the tokens that are its own."""
+"""Changes that an adapter makes to the outputs of whole modules, for its own tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,94 +8,95 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
-OfTensor = Callable[[Tensor], Tensor]
+TensorFunction = Callable[[Tensor], Tensor]
 
 
 class SideTerm(Protocol):
-    """One adapter's part in one module."""
+    """One adapter's change to one module."""
 
-    def map(self, function: OfTensor) -> "SideTerm":
-        """The same with `function` of each tensor in its place, always in the same order."""
+    def map(self, function: TensorFunction) -> "SideTerm":
+        """Return a copy with `function` applied to each tensor, always in the same order."""
         ...
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """What takes the place of `y`, the base's output for `x`; a row for each token."""
+        """Return the adapter's output for `x`, given the base's output `y`; one row per token."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankVectors:
-    """LoRA of an embedding: token t's vector becomes `scale * (vector + a[t] @ b)`."""
+    """LoRA of an embedding: the vector of token t becomes `scale * (vector + a[t] @ b)`."""
 
     a: Tensor
     """`[vocab, r]`"""
     b: Tensor
-    """`[r, dim]`, with all factors in it."""
+    """`[r, dim]`, multiplied by the scaling and the embedding's factor."""
     scale: Tensor | None
-    """`[dim]`: DoRA's; None is 1."""
+    """`[dim]`: DoRA's factor. None is 1."""
 
-    def map(self, function: OfTensor) -> "LowRankVectors":
-        """As the protocol says."""
+    def map(self, function: TensorFunction) -> "LowRankVectors":
+        """Return a copy with `function` applied to each tensor, always in the same order."""
         scale = None if self.scale is None else function(self.scale)
         return LowRankVectors(function(self.a), function(self.b), scale)
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """From token ids `[n]` and vectors `[n, dim]`."""
+        """Return `[n, dim]` vectors for token ids `x` `[n]` and the base's vectors `y`."""
         new = torch.addmm(y, self.a.index_select(0, x), self.b)
         return new if self.scale is None else (new * self.scale).to(y.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenVectors:
-    """Vectors of some tokens in an embedding."""
+    """Replacements for the vectors of some tokens in an embedding."""
 
     ids: Tensor
     """`[n]` int64, sorted."""
     vectors: Tensor
-    """`[n, dim]`, with the embedding's factor in them."""
+    """`[n, dim]`, multiplied by the embedding's factor."""
 
-    def map(self, function: OfTensor) -> "TokenVectors":
-        """As the protocol says."""
+    def map(self, function: TensorFunction) -> "TokenVectors":
+        """Return a copy with `function` applied to each tensor, always in the same order."""
         return TokenVectors(function(self.ids), function(self.vectors))
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """From token ids `[n]` and vectors `[n, dim]`."""
+        """Return `[n, dim]` vectors for token ids `x` `[n]` and the base's vectors `y`."""
         places = torch.searchsorted(self.ids, x).clamp_(max=len(self.ids) - 1)
-        is_theirs = self.ids[places] == x
-        return torch.where(is_theirs[:, None], self.vectors[places], y)
+        is_replaced = self.ids[places] == x
+        return torch.where(is_replaced[:, None], self.vectors[places], y)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLogits:
-    """Rows of an output head for some tokens."""
+    """Replacements for the rows of some tokens in an output head."""
 
     ids: Tensor
     """`[n]` int64."""
     rows: Tensor
     """`[n, in]`"""
 
-    def map(self, function: OfTensor) -> "TokenLogits":
-        """As the protocol says."""
+    def map(self, function: TensorFunction) -> "TokenLogits":
+        """Return a copy with `function` applied to each tensor, always in the same order."""
         return TokenLogits(function(self.ids), function(self.rows))
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """From `[n, in]` and logits `[n, vocab]`."""
+        """Return `[n, vocab]` logits for inputs `x` `[n, in]` and the base's logits `y`."""
         return y.index_copy(1, self.ids, F.linear(x, self.rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WholeLinear:
-    """A linear in the place of the base's."""
+class FullLinear:
+    """A linear that replaces the base's linear."""
 
     weight: Tensor
     """`[out, in]`"""
     bias: Tensor | None
+    """`[out]`"""
 
-    def map(self, function: OfTensor) -> "WholeLinear":
-        """As the protocol says."""
+    def map(self, function: TensorFunction) -> "FullLinear":
+        """Return a copy with `function` applied to each tensor, always in the same order."""
         bias = None if self.bias is None else function(self.bias)
-        return WholeLinear(function(self.weight), bias)
+        return FullLinear(function(self.weight), bias)
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """From `[n, in]` to `[n, out]`."""
+        """Return `[n, out]` outputs for inputs `x` `[n, in]`; `y` isn't used."""
         return F.linear(x, self.weight, self.bias)

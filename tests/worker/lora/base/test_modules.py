@@ -1,3 +1,5 @@
+"""The base's modules that adapters may target, compared with PEFT."""
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -11,7 +13,7 @@ from worker.lora.base.modules import ModuleShape, base_modules
 
 
 @pytest.mark.parametrize("model_type", [*ARCHITECTURES, "gpt2", "opt", "qwen3_moe"])
-def test_all_linear_is_what_peft_makes_of_it(model_type: str) -> None:
+def test_all_linear_stands_for_the_same_modules_as_in_peft(model_type: str) -> None:
     model = tiny_model(model_type)
     config = LoraConfig(target_modules="all-linear")
     assert (
@@ -20,7 +22,7 @@ def test_all_linear_is_what_peft_makes_of_it(model_type: str) -> None:
     )
 
 
-def test_linears_are_those_of_the_decoder_with_their_shapes() -> None:
+def test_linears_of_the_decoder_are_found_with_their_shapes() -> None:
     base = base_modules(tiny_model("llama"))
     assert base.linears["model.layers.0.self_attn.k_proj"] == ModuleShape(64, 32)
     assert base.linears["model.layers.1.mlp.down_proj"] == ModuleShape(96, 64)
@@ -33,14 +35,14 @@ def test_linears_are_those_of_the_decoder_with_their_shapes() -> None:
     assert base.model_type == "llama"
 
 
-def test_gpt_2_has_linears_of_its_own_kind() -> None:
+def test_gpt_2_has_conv1d_modules() -> None:
     base = base_modules(tiny_model("gpt2"))
     assert base.linears["transformer.h.0.attn.c_attn"] == ModuleShape(64, 192)
     assert base.conv1d == set(base.linears) - {"lm_head"}
 
 
 class Experts(nn.Module):
-    """Experts as linears of their own, as older models keep them."""
+    """A layer whose experts are separate linears, as in older models."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class Experts(nn.Module):
         return None
 
 
-def test_experts_that_see_some_of_the_tokens_cannot_be_targeted() -> None:
+def test_experts_cannot_be_targeted() -> None:
     base = base_modules(Experts())
     assert set(base.linears) == {"layers.0.o"}
     with pytest.raises(AdapterRejected, match=r"layers\.0\.experts\.0 \(Linear\)"):
@@ -77,14 +79,12 @@ def test_experts_that_see_some_of_the_tokens_cannot_be_targeted() -> None:
         ),
     ],
 )
-def test_targets_that_are_not_served_are_refused_by_name(
-    config: dict[str, object], message: str
-) -> None:
+def test_unsupported_targets_are_refused_by_name(config: dict[str, object], message: str) -> None:
     with pytest.raises(AdapterRejected, match=message):
         base_modules(tiny_model("llama")).targets(LoraConfig(**config))
 
 
-def test_a_model_without_peft_defaults_asks_for_targets() -> None:
+def test_a_model_without_peft_defaults_needs_explicit_targets() -> None:
     torch.manual_seed(0)
     with pytest.raises(AdapterRejected, match="target_modules isn't set"):
         base_modules(Experts()).targets(LoraConfig())

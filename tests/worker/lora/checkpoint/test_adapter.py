@@ -1,3 +1,5 @@
+"""Reading adapters: weights, scaling, versions, and sources on the hub."""
+
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, base_modules
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -25,10 +28,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(base: BaseModules, folder: Path, name: str = "a") -> LoRAAdapter:
-    return read_adapter(name, str(folder), base, dtype=torch.float32)
+    return read_checkpoint(name, AdapterFiles(folder), base, dtype=torch.float32)
 
 
-def test_an_adapter_tells_its_name_rank_and_size(base: BaseModules, folder: Path) -> None:
+def test_an_adapter_has_its_name_rank_and_size(base: BaseModules, folder: Path) -> None:
     adapter = read(base, folder, "org/sql")
     assert adapter.version == f"org/sql@{adapter.digest[:12]}"
     assert len(adapter.digest) == len(adapter.weights_digest) == 64
@@ -37,9 +40,11 @@ def test_an_adapter_tells_its_name_rank_and_size(base: BaseModules, folder: Path
     assert adapter.num_bytes == 2 * 4 * (128 + 96) * 4
 
 
-def test_weights_have_the_pools_dtype_and_the_scaling_in_b(base: BaseModules, folder: Path) -> None:
+def test_weights_have_the_pools_dtype_and_b_contains_the_scaling(
+    base: BaseModules, folder: Path
+) -> None:
     stored = load_file(folder / "adapter_model.safetensors")
-    weights = read_adapter("a", str(folder), base, dtype=torch.bfloat16).modules[Q0]
+    weights = read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.bfloat16).modules[Q0]
     assert weights.scaling == 2.5
     assert torch.equal(weights.a, stored[f"base_model.model.{Q0}.lora_A.weight"].bfloat16())
     b = (stored[f"base_model.model.{Q0}.lora_B.weight"] * 2.5).bfloat16()
@@ -85,7 +90,7 @@ def test_a_pattern_matches_from_a_dot_to_the_end_of_a_name(base: BaseModules, fo
     assert scalings == {"q_proj": 5.0, "v_proj": 2.5}
 
 
-def test_tensor_names_may_hold_the_adapters_name(base: BaseModules, folder: Path) -> None:
+def test_tensor_names_may_contain_the_adapters_name(base: BaseModules, folder: Path) -> None:
     before = read(base, folder)
     file = folder / "adapter_model.safetensors"
     named = {n.replace(".weight", ".default.weight"): t for n, t in load_file(file).items()}
@@ -93,7 +98,9 @@ def test_tensor_names_may_hold_the_adapters_name(base: BaseModules, folder: Path
     assert read(base, folder).version == before.version
 
 
-def test_new_weights_under_an_old_name_are_another_version(base: BaseModules, folder: Path) -> None:
+def test_new_weights_under_the_same_name_are_another_version(
+    base: BaseModules, folder: Path
+) -> None:
     before = read(base, folder)
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
@@ -111,7 +118,7 @@ def test_another_scaling_is_another_version(base: BaseModules, folder: Path) -> 
     assert read(base, folder).weights_digest != before.weights_digest
 
 
-def test_what_changes_nothing_keeps_the_version(
+def test_changes_without_effect_on_answers_keep_the_version(
     base: BaseModules, folder: Path, tmp_path: Path
 ) -> None:
     before = read(base, folder)
@@ -138,7 +145,7 @@ def test_a_file_that_shapes_prompts_changes_the_version_but_not_the_weights(
 
 
 def hub_cache(root: Path, folder: Path) -> Path:
-    """A hub cache as the hub's client lays it out, holding `org/sql`; returns its snapshot."""
+    """Create a hub cache that holds `org/sql` and return the snapshot folder."""
     repo = root / "models--org--sql"
     snapshot = repo / "snapshots" / ("0" * 40)
     (repo / "blobs").mkdir(parents=True)
@@ -151,28 +158,28 @@ def hub_cache(root: Path, folder: Path) -> Path:
     return snapshot
 
 
-def test_the_hubs_cache_is_read_offline_through_its_links(
+def test_a_hub_id_is_read_offline_through_the_links_of_the_cache(
     base: BaseModules, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub_cache(tmp_path / "hub", folder)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    adapter = read_adapter("sql", "org/sql", base, dtype=torch.float32)
+    adapter = read_checkpoint("sql", AdapterFiles.find("org/sql"), base, dtype=torch.float32)
     assert adapter.source == "org/sql"
     assert adapter.weights_digest == read(base, folder).weights_digest
 
 
-def test_a_snapshot_folder_of_the_hubs_cache_is_a_folder(
+def test_a_snapshot_folder_of_the_hubs_cache_can_be_a_source(
     base: BaseModules, folder: Path, tmp_path: Path
 ) -> None:
     snapshot = hub_cache(tmp_path / "hub", folder)
     assert read(base, snapshot).version == read(base, folder).version
 
 
-def test_what_the_hub_does_not_give_is_refused(
+def test_a_hub_id_that_cannot_be_downloaded_is_refused(
     base: BaseModules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(AdapterRejected, match=r"sql from org/sql: .*hub doesn't give it"):
-        read_adapter("sql", "org/sql", base, dtype=torch.float32)
+    with pytest.raises(AdapterRejected, match=r"'org/sql' isn't a folder .* hub failed"):
+        AdapterFiles.find("org/sql")

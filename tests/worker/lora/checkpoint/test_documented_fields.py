@@ -1,4 +1,4 @@
-"""The page on adapters names everything that their configuration can hold."""
+"""The documentation of adapters lists every field of adapter_config.json."""
 
 import dataclasses
 from pathlib import Path
@@ -10,5 +10,5 @@ PAGE = (Path(__file__).parents[4] / "ops/docs/adapters.md").read_text()
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(LoraConfig)])
-def test_the_page_on_adapters_tells_what_becomes_of_each_field(field: str) -> None:
+def test_the_documentation_mentions_the_field(field: str) -> None:
     assert f"`{field}`" in PAGE or f"`{field} " in PAGE

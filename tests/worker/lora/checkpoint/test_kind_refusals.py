@@ -1,4 +1,4 @@
-"""What of each kind of adapter can't be served as PEFT would is refused by name."""
+"""Adapters of all kinds that can't be served exactly are refused, naming the tensor or field."""
 
 import json
 from collections.abc import Callable
@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from kinds import tied_kinds
-from lora import wrapped
+from lora import wrap
 from safetensors.torch import load_file, save_file
 from tiny import roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 P = "base_model.model."
 Q0 = f"{P}model.layers.0.self_attn.q_proj"
@@ -30,16 +31,16 @@ def tied() -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def base() -> BaseModules:
-    return wrapped(roughen(tiny_model())).base
+    return wrap(roughen(tiny_model())).base
 
 
 @pytest.fixture(scope="module")
 def qwen2() -> BaseModules:
-    return wrapped(roughen(tiny_model("qwen2"))).base
+    return wrap(roughen(tiny_model("qwen2"))).base
 
 
 def read(base: BaseModules, folder: Path) -> LoRAAdapter:
-    return read_adapter("a", str(folder), base, dtype=torch.float32)
+    return read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)
 
 
 def refused(base: BaseModules, folder: Path, message: str) -> None:
@@ -47,7 +48,7 @@ def refused(base: BaseModules, folder: Path, message: str) -> None:
         read(base, folder)
 
 
-def spoil(folder: Path, change: Callable[[Tensors], Any]) -> None:
+def change_tensors(folder: Path, change: Callable[[Tensors], Any]) -> None:
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
     change(tensors)
@@ -92,12 +93,12 @@ MAGNITUDE = f"{Q0}.lora_magnitude_vector"
         (
             TABLES,
             fill(f"{EMBEDDING}.base_layer.weight", 0.1),
-            rf"tensor {EMBEDDING}\.base_layer\.weight isn't what the base model has",
+            rf"tensor {EMBEDDING}\.base_layer\.weight differs from the base model's weight",
         ),
         (
             TABLES,
             fill(f"{HEAD}.base_layer.weight", 0.1),
-            rf"tensor {HEAD}\.base_layer\.weight isn't what the base model has",
+            rf"tensor {HEAD}\.base_layer\.weight differs from the base model's weight",
         ),
         (NORM, drop(f"{P}model.norm.weight"), rf"tensor {P}model\.norm\.weight is missing"),
         (
@@ -123,7 +124,7 @@ MAGNITUDE = f"{Q0}.lora_magnitude_vector"
         (
             {"target_modules": ["q_proj"]},
             put(f"{HEAD}.weight", torch.ones(262, 64)),
-            rf"tensor {HEAD}\.weight isn't what the base model has",
+            rf"tensor {HEAD}\.weight differs from the base model's weight",
         ),
         (
             TABLES,
@@ -157,18 +158,22 @@ def test_a_tensor_that_does_not_fit(
 ) -> None:
     folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
     assert read(base, folder).num_bytes
-    spoil(folder, change)
+    change_tensors(folder, change)
     refused(base, folder, message)
 
 
 @pytest.mark.parametrize(
     ("config", "fields", "message"),
     [
-        (DORA, {"lora_bias": True}, "use_dora and lora_bias aren't served together"),
-        (DORA, {"init_lora_weights": "mica"}, "use_dora isn't served with init_lora_weights"),
-        (TABLES, {"lora_bias": True}, r"lora_bias=True isn't served on model\.embed_tokens"),
-        (DORA, {"use_dora": "yes"}, "use_dora='yes' isn't served"),
-        (DORA, {"lora_bias": 1, "use_dora": False}, "lora_bias=1 isn't served"),
+        (DORA, {"lora_bias": True}, "use_dora=True with lora_bias=True isn't supported"),
+        (
+            DORA,
+            {"init_lora_weights": "mica"},
+            "use_dora=True with init_lora_weights='mica' isn't supported",
+        ),
+        (TABLES, {"lora_bias": True}, r"lora_bias=True isn't supported on model\.embed_tokens"),
+        (DORA, {"use_dora": "yes"}, "use_dora='yes' isn't supported"),
+        (DORA, {"lora_bias": 1, "use_dora": False}, "lora_bias=1 isn't supported"),
         (DORA, {"use_dora": False}, "lora_magnitude_vector belongs to no module"),
         (DORA, {"modules_to_save": ["proj"]}, "modules_to_save and target_modules both match"),
         (
@@ -190,7 +195,7 @@ def test_a_tensor_that_does_not_fit(
     ],
     ids=str,
 )
-def test_fields_that_do_not_go_together(
+def test_fields_that_cannot_be_combined(
     base: BaseModules, tmp_path: Path, config: dict[str, Any], fields: dict[str, Any], message: str
 ) -> None:
     folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
@@ -198,61 +203,63 @@ def test_fields_that_do_not_go_together(
     refused(base, folder, message)
 
 
-def test_a_bias_of_another_width_than_the_bases(qwen2: BaseModules, tmp_path: Path) -> None:
+def test_a_bias_whose_width_differs_from_the_bases(qwen2: BaseModules, tmp_path: Path) -> None:
     folder = save_adapter(
         tmp_path, base=roughen(tiny_model("qwen2")), target_modules=["v_proj"], bias="all"
     )
     assert read(qwen2, folder).side.shifts
-    spoil(folder, put(f"{Q0}.bias", torch.ones(32)))
+    change_tensors(folder, put(f"{Q0}.bias", torch.ones(32)))
     refused(qwen2, folder, rf"tensor {Q0}\.bias has shape \[32\], expected \[64\]")
 
 
-def test_saved_modules_beside_all_biases_which_peft_saves_three_times(tmp_path: Path) -> None:
+def test_saved_modules_with_all_biases_which_peft_saves_three_times(tmp_path: Path) -> None:
     config = {"target_modules": ["query_key_value"], "modules_to_save": ["dense"], "bias": "all"}
     folder = save_adapter(tmp_path, base=roughen(tiny_model("gpt_neox")), **config)
-    base = wrapped(roughen(tiny_model("gpt_neox"))).base
+    base = wrap(roughen(tiny_model("gpt_neox"))).base
     refused(base, folder, r"dense\.(modules_to_save|original_module)\.bias belongs to no module")
 
 
-def test_a_row_that_dora_cannot_scale(base: BaseModules, tmp_path: Path) -> None:
+def test_a_row_of_length_zero_which_dora_cannot_scale(base: BaseModules, tmp_path: Path) -> None:
     def model() -> PreTrainedModel:
         model = tiny_model()
         model.get_submodule("model.layers.0.self_attn.q_proj").weight.data[3] = 0
         return model
 
     folder = save_adapter(tmp_path, base=model(), **DORA)
-    spoil(folder, lambda tensors: tensors[f"{Q0}.lora_B.weight"][3].zero_())
-    refused(wrapped(model()).base, folder, f"tensor {MAGNITUDE} scales a row of length 0")
+    change_tensors(folder, lambda tensors: tensors[f"{Q0}.lora_B.weight"][3].zero_())
+    refused(wrap(model()).base, folder, f"tensor {MAGNITUDE} scales a row of length 0")
 
 
 @pytest.mark.parametrize("field", ["use_dora", "lora_bias"])
-def test_what_asks_for_a_quantised_weight(base: BaseModules, tmp_path: Path, field: str) -> None:
+def test_fields_that_need_to_read_a_quantised_weight(
+    base: BaseModules, tmp_path: Path, field: str
+) -> None:
     config = {"target_modules": ["q_proj"], field: True}
     folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
     quantised = replace(base, weights={})
-    refused(quantised, folder, rf"{field}=True isn't served on .*q_proj: .* quantised")
+    refused(quantised, folder, rf"{field}=True isn't supported on .*q_proj: .* quantised")
 
 
 @pytest.mark.parametrize(
     ("kind", "part"), [("a tied head", "lora_A.weight"), ("a saved pair", "weight")]
 )
-def test_a_tie_that_does_not_hold(tmp_path: Path, kind: str, part: str) -> None:
+def test_tied_tensors_that_differ(tmp_path: Path, kind: str, part: str) -> None:
     folder = save_adapter(tmp_path, base=tied(), **tied_kinds("llama")[kind])
-    base = wrapped(tied()).base
+    base = wrap(tied()).base
     assert read(base, folder).side.num_bytes
-    spoil(folder, lambda tensors: tensors[f"{HEAD}.{part}"][0].add_(1))
+    change_tensors(folder, lambda tensors: tensors[f"{HEAD}.{part}"][0].add_(1))
     refused(base, folder, rf"tensor {HEAD}\.{part} differs from the embedding's")
 
 
-def test_a_tie_between_different_tokens(tmp_path: Path) -> None:
+def test_tied_modules_with_different_tokens(tmp_path: Path) -> None:
     folder = save_adapter(tmp_path, base=tied(), **TOKENS)
     indices = {"embed_tokens": [7, 3], "lm_head": [3]}
     set_field(folder, trainable_token_indices=indices, ensure_weight_tying=True)
-    refused(wrapped(tied()).base, folder, "trainable_token_indices differ between modules")
+    refused(wrap(tied()).base, folder, "trainable_token_indices differ between modules")
 
 
-def test_tokens_of_a_head_with_a_bias_which_peft_loses(tmp_path: Path) -> None:
+def test_tokens_of_a_head_with_a_bias_which_peft_drops(tmp_path: Path) -> None:
     folder = save_adapter(tmp_path, "phi", **TOKENS)
     set_field(folder, trainable_token_indices={"lm_head": [7, 3]})
-    message = "trainable_token_indices isn't served on lm_head, which has a bias"
-    refused(wrapped(tiny_model("phi")).base, folder, message)
+    message = "trainable_token_indices isn't supported on lm_head, which has a bias"
+    refused(wrap(tiny_model("phi")).base, folder, message)

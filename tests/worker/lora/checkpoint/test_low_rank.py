@@ -1,4 +1,4 @@
-"""Matrices of many linears at a time, wherever they lie in the file."""
+"""Low-rank matrices, stacked over linears, for any order of tensors in the file."""
 
 import json
 import random
@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora import check, made_base, made_pool
+from lora import check, empty_pool, small_base
 from safetensors.torch import load_file
 
-from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_adapter
-from worker.lora.checkpoint.tensor_file import distance, read_header, read_tensors
+from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.tensor_file import common_distance, read_header, read_tensors
 
 LAYERS = 12
-BASE = made_base(LAYERS)
+BASE = small_base(LAYERS)
 ALPHAS = (4, 8, 10)
-"""Of rank 4: B is left alone, doubled exactly, or multiplied by 2.5."""
+"""Values of alpha for rank 4, which multiply B by 1, by 2 (exact) and by 2.5."""
 
 
 def save(folder: Path, names: Sequence[str], tensors: dict[str, torch.Tensor], alpha: int) -> Path:
-    """An adapter whose file has the tensors in the order of `names`."""
+    """Save an adapter whose file has the tensors in the order of `names`."""
     folder.mkdir()
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": alpha}
     config["target_modules"] = sorted(
@@ -41,19 +42,21 @@ def save(folder: Path, names: Sequence[str], tensors: dict[str, torch.Tensor], a
 
 
 def tensors_of(modules: Sequence[str], rank: int = 4) -> dict[str, torch.Tensor]:
-    made = torch.Generator().manual_seed(0)
-    found = {}
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
     for module in modules:
         shape = BASE.linears[module]
         prefix = f"base_model.model.{module}"
-        a = torch.randn(rank, shape.in_features, generator=made)
-        found[f"{prefix}.lora_A.weight"] = a
-        found[f"{prefix}.lora_B.weight"] = torch.randn(shape.out_features, rank, generator=made)
-    return found
+        a = torch.randn(rank, shape.in_features, generator=generator)
+        tensors[f"{prefix}.lora_A.weight"] = a
+        tensors[f"{prefix}.lora_B.weight"] = torch.randn(
+            shape.out_features, rank, generator=generator
+        )
+    return tensors
 
 
 def read(folder: Path, dtype: torch.dtype = torch.float32) -> LoRAAdapter:
-    return read_adapter("a", str(folder), BASE, dtype=dtype)
+    return read_checkpoint("a", AdapterFiles(folder), BASE, dtype=dtype)
 
 
 def shuffled(names: list[str]) -> list[str]:
@@ -61,7 +64,11 @@ def shuffled(names: list[str]) -> list[str]:
     return names
 
 
-ORDERS = {"as PEFT has it": sorted, "backwards": lambda n: sorted(n, reverse=True), "any": shuffled}
+ORDERS = {
+    "PEFT's order": sorted,
+    "reversed": lambda n: sorted(n, reverse=True),
+    "shuffled": shuffled,
+}
 LINEARS = {
     "all": list(BASE.linears),
     "some layers": [f"layers.{layer}.q" for layer in (1, 2, 5, 7, 9, 11)],
@@ -72,7 +79,7 @@ LINEARS = {
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("linears", LINEARS)
-def test_every_linear_has_its_own_matrices_in_any_order_of_the_file(
+def test_every_linear_gets_its_own_matrices_for_any_order_of_tensors(
     tmp_path: Path, linears: str, order: str, alpha: int
 ) -> None:
     modules = LINEARS[linears]
@@ -84,45 +91,45 @@ def test_every_linear_has_its_own_matrices_in_any_order_of_the_file(
         a, b = (tensors[f"base_model.model.{module}.lora_{part}.weight"] for part in "AB")
         assert torch.equal(adapter.modules[module].a, a)
         assert torch.equal(adapter.modules[module].b, b * (alpha / 4))
-    pool = made_pool(BASE)
+    pool = empty_pool(BASE)
     assert pool.add(adapter)
     check(pool, adapter)
 
 
-def test_what_peft_writes_is_read_many_linears_at_a_time(tmp_path: Path) -> None:
+def test_matrices_in_pefts_order_are_stacked_over_many_linears(tmp_path: Path) -> None:
     tensors = tensors_of(list(BASE.linears))
     adapter = read(save(tmp_path / "a", sorted(tensors), tensors, 8))
     assert len(adapter.modules) == 2 * LAYERS + 1
     assert len(adapter.modules.stacks) <= 1 + 2 * 4, "layers 0 and 1, 2 and 3, 4 to 9, 10 and 11"
 
 
-def test_tensors_equally_far_apart_are_one_in_place(tmp_path: Path) -> None:
+def test_tensors_with_a_constant_distance_are_stacked_as_a_view(tmp_path: Path) -> None:
     tensors = tensors_of(LINEARS["some layers"])
     file = save(tmp_path / "a", list(tensors), tensors, 8) / "adapter_model.safetensors"
     header = read_header(file)
     names = [name for name in tensors if "lora_A" in name]
-    found = read_tensors(file, header)
-    stacked = found.stacked(names)
+    tensors_in_file = read_tensors(file, header)
+    stacked = tensors_in_file.stacked(names)
     assert torch.equal(stacked, torch.stack([load_file(file)[name] for name in names]))
-    assert stacked.data_ptr() == found[names[0]].data_ptr()
+    assert stacked.data_ptr() == tensors_in_file[names[0]].data_ptr()
     uneven = [names[0], names[1], names[3]]
-    assert distance([header.tensors[name] for name in uneven]) is None
-    assert torch.equal(found.stacked(uneven), stacked[[0, 1, 3]])
+    assert common_distance([header.tensors[name] for name in uneven]) is None
+    assert torch.equal(tensors_in_file.stacked(uneven), stacked[[0, 1, 3]])
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_files_that_were_checked_before_give_the_same_numbers(
+def test_files_that_were_checked_before_are_read_with_the_same_values(
     tmp_path: Path, dtype: torch.dtype, alpha: int
 ) -> None:
     tensors = tensors_of(list(BASE.linears))
     folder = save(tmp_path / "a", sorted(tensors), tensors, alpha)
     whole = read(folder, dtype)
     digests = Digests(whole.digest, whole.weights_digest)
-    again = read_adapter("a", str(folder), BASE, dtype=dtype, checked=digests)
+    again = read_checkpoint("a", AdapterFiles(folder), BASE, dtype=dtype, checked=digests)
     for module, weights in whole.modules.items():
         assert torch.equal(weights.a, again.modules[module].a)
         assert torch.equal(weights.b, again.modules[module].b)
-    pool = made_pool(BASE, dtype=dtype)
+    pool = empty_pool(BASE, dtype=dtype)
     assert pool.add(again)
     check(pool, whole)

@@ -1,3 +1,5 @@
+"""Chat templates, end tokens and sampling defaults from an adapter's folder."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import base_modules
-from worker.lora.checkpoint.adapter import read_adapter
+from worker.lora.checkpoint.adapter import read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
 
 TEMPLATE = "{{ bos_token }}<|im_start|>{{ messages[0].content }}"
@@ -23,11 +26,11 @@ def read(tokenizer: Any = None, generation: Any = None, **files: str) -> Prompti
     return read_prompting(contents)
 
 
-def test_a_folder_without_such_files_says_nothing() -> None:
+def test_a_folder_without_prompt_files_changes_nothing() -> None:
     assert read() == Prompting()
 
 
-def test_the_templates_file_comes_before_the_tokenizers_field() -> None:
+def test_the_template_file_overrides_the_tokenizers_field() -> None:
     assert read({"chat_template": "old"}).templates == {"default": "old"}
     files = {"chat_template.jinja": "new", "other.jinja": "x"}
     both = read({"chat_template": "old"}, **files)
@@ -35,7 +38,7 @@ def test_the_templates_file_comes_before_the_tokenizers_field() -> None:
     assert both.unused == ("other.jinja",)
 
 
-def test_named_templates_are_a_default_and_one_for_tools() -> None:
+def test_of_named_templates_the_default_and_the_one_for_tools_are_used() -> None:
     named = [{"name": n, "template": n.upper()} for n in ("default", "tool_use", "rag")]
     assert read({"chat_template": named}).templates == {
         "default": "DEFAULT",
@@ -43,12 +46,12 @@ def test_named_templates_are_a_default_and_one_for_tools() -> None:
     }
 
 
-def test_special_tokens_are_texts_or_objects() -> None:
+def test_special_tokens_may_be_strings_or_objects() -> None:
     found = read({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None})
     assert found.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
 
 
-def test_added_tokens_count_where_a_template_mentions_them() -> None:
+def test_added_tokens_are_used_if_a_template_mentions_them() -> None:
     added = {"7": {"content": "<|im_start|>"}, "8": {"content": "[PAD]"}}
     tokenizer = {"chat_template": TEMPLATE, "added_tokens_decoder": added}
     assert read(tokenizer).token_ids == {"<|im_start|>": 7}
@@ -70,7 +73,7 @@ def test_added_tokens_count_where_a_template_mentions_them() -> None:
     ],
     ids=str,
 )
-def test_a_generation_config_gives_end_tokens_and_defaults(
+def test_a_generation_config_sets_end_tokens_and_defaults(
     generation: dict[str, Any], eos_ids: tuple[int, ...], sampling: dict[str, float]
 ) -> None:
     found = read(generation=generation)
@@ -88,14 +91,14 @@ def test_a_generation_config_gives_end_tokens_and_defaults(
             "chat_template is neither",
         ),
         ({"tokenizer_config.json": '{"added_tokens_decoder": [1]}'}, "added_tokens_decoder"),
-        ({"generation_config.json": '{"eos_token_id": "x"}'}, "eos_token_id='x' is no token id"),
-        ({"generation_config.json": '{"eos_token_id": [-1]}'}, "is no token id"),
-        ({"generation_config.json": '{"temperature": -1}'}, "temperature=-1 isn't served"),
-        ({"generation_config.json": '{"temperature": true}'}, "temperature=True isn't served"),
-        ({"generation_config.json": '{"top_k": 2.5}'}, "top_k=2.5 isn't served"),
-        ({"generation_config.json": '{"top_p": NaN}'}, "top_p=nan isn't served"),
-        ({"generation_config.json": '{"top_p": 0}'}, "top_p=0 isn't served"),
-        ({"generation_config.json": f'{{"top_k": 1{"0" * 400}}}'}, "top_k=1000.* isn't served"),
+        ({"generation_config.json": '{"eos_token_id": "x"}'}, "eos_token_id='x' isn't a token id"),
+        ({"generation_config.json": '{"eos_token_id": [-1]}'}, "isn't a token id"),
+        ({"generation_config.json": '{"temperature": -1}'}, "temperature=-1 isn't supported"),
+        ({"generation_config.json": '{"temperature": true}'}, "temperature=True isn't supported"),
+        ({"generation_config.json": '{"top_k": 2.5}'}, "top_k=2.5 isn't supported"),
+        ({"generation_config.json": '{"top_p": NaN}'}, "top_p=nan isn't supported"),
+        ({"generation_config.json": '{"top_p": 0}'}, "top_p=0 isn't supported"),
+        ({"generation_config.json": f'{{"top_k": 1{"0" * 400}}}'}, "top_k=1000.* isn't supported"),
         (
             {
                 "chat_template.jinja": "x",
@@ -106,20 +109,18 @@ def test_a_generation_config_gives_end_tokens_and_defaults(
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_by_file_and_field(
-    files: dict[str, str], message: str
-) -> None:
+def test_malformed_files_are_refused_by_file_and_field(files: dict[str, str], message: str) -> None:
     with pytest.raises(AdapterRejected, match=message):
         read(**files)
 
 
-def test_an_adapter_brings_what_its_folder_says(tmp_path: Path) -> None:
+def test_an_adapter_has_the_prompting_of_its_folder(tmp_path: Path) -> None:
     folder = save_adapter(tmp_path, target_modules=["q_proj"])
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     (folder / "generation_config.json").write_text('{"eos_token_id": 9}')
     base = base_modules(tiny_model())
-    adapter = read_adapter("a", str(folder), base, dtype=torch.float32)
+    adapter = read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)
     assert adapter.prompting == Prompting(templates={"default": TEMPLATE}, eos_ids=(9,))
     (folder / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(AdapterRejected, match=r"a from .*chat_template\.jinja isn't UTF-8"):
-        read_adapter("a", str(folder), base, dtype=torch.float32)
+        read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""What can't be served exactly is refused by name, before anything else happens with it."""
+"""Adapters that can't be served exactly are refused, naming the field, tensor or file."""
 
 import dataclasses
 import json
@@ -17,9 +17,10 @@ from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, base_modules
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_adapter
-from worker.lora.checkpoint.config import _READ, _SERVED_VALUES, _WITHOUT_EFFECT
-from worker.lora.checkpoint.refusal_reasons import WHY_NOT
+from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.config import _READ, _SUPPORTED_VALUES, _WITHOUT_EFFECT
+from worker.lora.checkpoint.refusal_reasons import REFUSAL_REASONS
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 Tensors = dict[str, torch.Tensor]
@@ -43,7 +44,7 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def read(base: BaseModules, folder: Path, dtype: torch.dtype = torch.float32) -> LoRAAdapter:
-    return read_adapter("a", str(folder), base, dtype=dtype)
+    return read_checkpoint("a", AdapterFiles(folder), base, dtype=dtype)
 
 
 def refused(base: BaseModules, folder: Path, message: str, **kwargs: Any) -> None:
@@ -57,7 +58,7 @@ def set_field(folder: Path, **fields: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
-def test_the_adapter_that_these_tests_spoil_is_good(base: BaseModules, folder: Path) -> None:
+def test_the_adapter_that_these_tests_change_is_valid(base: BaseModules, folder: Path) -> None:
     assert len(read(base, folder).modules) == 4
 
 
@@ -126,16 +127,16 @@ def test_the_adapter_that_these_tests_spoil_is_good(base: BaseModules, folder: P
     ],
     ids=str,
 )
-def test_a_config_field_that_is_not_served(
+def test_an_unsupported_config_field(
     base: BaseModules, folder: Path, field: str, value: object
 ) -> None:
     set_field(folder, **{field: value})
-    refused(base, folder, f"{field}.*{re.escape(WHY_NOT.get(field, ''))}")
+    refused(base, folder, f"{field}.*{re.escape(REFUSAL_REASONS.get(field, ''))}")
 
 
-def test_each_field_of_pefts_configuration_is_known() -> None:
-    """A new version's fields are refused wherever they are set, but then without a reason."""
-    known = _READ | _WITHOUT_EFFECT | _SERVED_VALUES.keys() | WHY_NOT.keys()
+def test_each_field_of_pefts_configuration_is_listed() -> None:
+    """Fields of newer PEFT versions are refused when they are set, with a generic reason."""
+    known = _READ | _WITHOUT_EFFECT | _SUPPORTED_VALUES.keys() | REFUSAL_REASONS.keys()
     assert {field.name for field in dataclasses.fields(LoraConfig)} == known
 
 
@@ -154,7 +155,7 @@ def test_each_field_of_pefts_configuration_is_known() -> None:
     ],
     ids=str,
 )
-def test_a_config_field_without_effect_on_the_answers_is_served(
+def test_a_config_field_without_effect_on_the_answers_is_accepted(
     base: BaseModules, folder: Path, fields: dict[str, object]
 ) -> None:
     set_field(folder, **fields)
@@ -166,7 +167,7 @@ def test_a_config_without_a_peft_type(base: BaseModules, folder: Path) -> None:
     refused(base, folder, "peft_type is missing")
 
 
-def test_layers_to_transform_beside_a_regex_is_refused_as_by_peft(
+def test_layers_to_transform_with_a_regex_is_refused_as_by_peft(
     base: BaseModules, folder: Path
 ) -> None:
     set_field(folder, target_modules=".*q_proj", layers_to_transform=[0])
@@ -186,7 +187,7 @@ RANDOM = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("change", "message"),
     [
         (drop(A), f"tensor {A} is missing"),
         (drop(B), f"tensor {B} is missing"),
@@ -211,11 +212,11 @@ RANDOM = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     ],
 )
 def test_a_tensor_that_does_not_fit(
-    base: BaseModules, folder: Path, spoil: Callable[[Tensors], None], message: str
+    base: BaseModules, folder: Path, change: Callable[[Tensors], None], message: str
 ) -> None:
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
-    spoil(tensors)
+    change(tensors)
     save_file(tensors, file)
     refused(base, folder, message)
 
@@ -241,11 +242,11 @@ def header(text: bytes) -> bytes:
         (header(b"not JSON"), "its header isn't JSON"),
         (header(b"[" * 100_000), "its header isn't JSON"),
         (header(b"[]"), "its header isn't a JSON object"),
-        (header(b'{"x": 3}'), "makes no sense at tensor 'x'"),
-        (header(b'{"x": {"dtype": "F32", "shape": [1]}}'), "makes no sense at tensor 'x'"),
+        (header(b'{"x": 3}'), "invalid entry for tensor 'x'"),
+        (header(b'{"x": {"dtype": "F32", "shape": [1]}}'), "invalid entry for tensor 'x'"),
         (
             header(b'{"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}'),
-            "makes no sense at tensor 'x'",
+            "invalid entry for tensor 'x'",
         ),
         (
             header(b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'),
@@ -255,14 +256,14 @@ def header(text: bytes) -> bytes:
         (b"\x80\x02}q\x00.", "is truncated"),
     ],
 )
-def test_a_file_that_is_no_sane_safetensors_file(
+def test_a_malformed_safetensors_file(
     base: BaseModules, folder: Path, content: bytes, message: str
 ) -> None:
     (folder / "adapter_model.safetensors").write_bytes(content)
     refused(base, folder, message)
 
 
-def test_a_truncated_file_says_how_much_is_missing(base: BaseModules, folder: Path) -> None:
+def test_the_error_for_a_truncated_file_has_both_sizes(base: BaseModules, folder: Path) -> None:
     file = folder / "adapter_model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-100])
@@ -281,7 +282,9 @@ def test_a_header_whose_tensors_overlap(base: BaseModules, folder: Path) -> None
     refused(base, folder, "can't be read")
 
 
-def test_a_pickled_adapter_says_how_to_convert_it(base: BaseModules, folder: Path) -> None:
+def test_the_error_for_a_pickled_adapter_says_how_to_convert_it(
+    base: BaseModules, folder: Path
+) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     refused(base, folder, r"safetensors is missing.*adapter_model\.bin.*convert it")
 
@@ -295,18 +298,18 @@ def test_a_missing_file(base: BaseModules, folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"]
 )
-def test_a_link_out_of_the_folder(
+def test_a_link_to_a_place_outside_the_folder(
     base: BaseModules, folder: Path, tmp_path: Path, name: str
 ) -> None:
     outside = tmp_path / "outside"
     outside.write_text("secret")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(outside)
-    refused(base, folder, f"{name} is a link out of its folder")
+    refused(base, folder, f"{name} is a link to a place outside its folder")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, " " * (1 << 20) + "{}"])
-def test_a_config_that_is_no_json_object(base: BaseModules, folder: Path, text: str) -> None:
+def test_a_config_that_is_not_a_json_object(base: BaseModules, folder: Path, text: str) -> None:
     (folder / "adapter_config.json").write_text(text)
     refused(base, folder, "adapter_config.json (isn't|has more than)")
 
@@ -319,16 +322,16 @@ def test_a_config_that_cannot_be_read(base: BaseModules, folder: Path) -> None:
 @pytest.mark.parametrize("source", ["/no/such/folder", "no-such-folder", "a/b/c", "../a", ""])
 def test_a_source_that_is_neither_a_folder_nor_a_hub_id(base: BaseModules, source: str) -> None:
     with pytest.raises(AdapterRejected, match="is neither a folder nor a hub id"):
-        read_adapter("a", source, base, dtype=torch.float32)
+        AdapterFiles.find(source)
 
 
 @pytest.mark.parametrize("name", ["../a", "a..b", "a@1", "", "a b"])
-def test_a_name_that_could_be_mistaken(base: BaseModules, folder: Path, name: str) -> None:
+def test_an_invalid_adapter_name(base: BaseModules, folder: Path, name: str) -> None:
     with pytest.raises(AdapterRejected, match="bad adapter name"):
-        read_adapter(name, str(folder), base, dtype=torch.float32)
+        read_checkpoint(name, AdapterFiles(folder), base, dtype=torch.float32)
 
 
-def test_gpt_2s_transposed_weights_ask_for_fan_in_fan_out(tmp_path: Path) -> None:
+def test_gpt_2s_transposed_weights_need_fan_in_fan_out(tmp_path: Path) -> None:
     folder = save_adapter(
         tmp_path / "a", "gpt2", r=2, target_modules=["c_attn"], fan_in_fan_out=True
     )

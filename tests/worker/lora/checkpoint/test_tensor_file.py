@@ -1,3 +1,5 @@
+"""Reading safetensors files."""
+
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,14 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def tensors() -> dict[str, torch.Tensor]:
-    made = torch.Generator().manual_seed(0)
-    return {str(d): torch.randn(3, 5, generator=made).to(d) for d in DTYPES} | {
+    generator = torch.Generator().manual_seed(0)
+    return {str(d): torch.randn(3, 5, generator=generator).to(d) for d in DTYPES} | {
         "one": torch.ones(()),
         "long": torch.arange(100_000.0),
     }
 
 
-def test_every_dtype_and_shape_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_every_dtype_and_shape_is_read_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_file(tensors(), file)
     read = read_tensors(file, read_header(file))
@@ -28,7 +30,7 @@ def test_every_dtype_and_shape_is_read_as_it_was_written(tmp_path: Path) -> None
         assert torch.equal(read[name], tensor)
 
 
-def test_a_tensor_may_start_anywhere(tmp_path: Path) -> None:
+def test_a_tensor_may_start_at_any_offset(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     header = (
         b'{"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},'
@@ -42,7 +44,7 @@ def test_a_tensor_may_start_anywhere(tmp_path: Path) -> None:
     assert torch.equal(read["b"], values)
 
 
-def test_a_file_that_changes_between_its_header_and_its_tensors_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changes_after_its_header_was_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_file(tensors(), file)
     header = read_header(file)
@@ -51,7 +53,7 @@ def test_a_file_that_changes_between_its_header_and_its_tensors_is_refused(tmp_p
         read_tensors(file, header)
 
 
-def test_a_tensor_whose_bytes_do_not_make_its_shape_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_whose_size_does_not_match_its_shape_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     header = b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}'
     file.write_bytes(len(header).to_bytes(8, "little") + header + b"0000")
@@ -61,7 +63,7 @@ def test_a_tensor_whose_bytes_do_not_make_its_shape_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_one_value_that_is_not_finite_is_found_wherever_it_is(
+def test_one_value_that_is_not_finite_is_found_at_any_position(
     dtype: torch.dtype, bad: float
 ) -> None:
     for position in (0, 1, 63, 64, 999):

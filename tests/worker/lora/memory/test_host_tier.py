@@ -1,22 +1,22 @@
-"""The host tier: copies within a budget, the least recently used going first."""
+"""The host tier: an LRU cache of adapter images within a budget."""
 
 import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from lora import CPU, made, made_adapter, made_base, made_pool
+from lora import CPU, empty_pool, image_tensor, random_adapter, small_base
 
 from shared.errors import SettingsError
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.memory.host_tier import HostTier
 from worker.lora.memory.layout import AdapterImage, PoolLayout
 
-BASE = made_base()
+BASE = small_base()
 LAYOUT = PoolLayout(BASE, torch.float32)
 Q = {"layers.0.q": 8, "layers.1.q": 8}
 BYTES = 2 * 8 * (16 + 16) * 4
-"""Of an adapter of rank 8 on q."""
+"""Bytes of an adapter of rank 8 on q."""
 
 
 def tier(num_bytes: int) -> HostTier:
@@ -24,7 +24,7 @@ def tier(num_bytes: int) -> HostTier:
 
 
 def adapter(number: int, rank: int = 8) -> LoRAAdapter:
-    return made_adapter(BASE, "a", dict.fromkeys(Q, rank), seed=number)
+    return random_adapter(BASE, "a", dict.fromkeys(Q, rank), seed=number)
 
 
 def put(host: HostTier, *adapters: LoRAAdapter) -> None:
@@ -33,18 +33,18 @@ def put(host: HostTier, *adapters: LoRAAdapter) -> None:
 
 
 def check(image: AdapterImage, of: LoRAAdapter) -> None:
-    """The copy is the adapter: what the pool makes of it says so."""
-    pool = made_pool(BASE)
+    """Check that `image` holds the weights of the adapter `of`."""
+    pool = empty_pool(BASE)
     reserved = pool.reserve(image)
     assert reserved is not None
     pool.write(reserved, image)
     expected = LAYOUT.image(of)
     assert (image.version, image.weights_digest) == (of.version, of.weights_digest)
-    assert image.parts == expected.parts
-    assert torch.equal(made(image), made(expected))
+    assert image.group_pages == expected.group_pages
+    assert torch.equal(image_tensor(image), image_tensor(expected))
 
 
-def test_what_was_put_is_there_to_be_taken() -> None:
+def test_an_image_that_was_put_can_be_taken() -> None:
     host = tier(4 * BYTES)
     put(host, adapter(1))
     assert adapter(1).version in host
@@ -55,7 +55,7 @@ def test_what_was_put_is_there_to_be_taken() -> None:
     assert host.take(adapter(2).version) is None
 
 
-def test_the_least_recently_used_copy_makes_room() -> None:
+def test_the_least_recently_used_image_is_evicted() -> None:
     host = tier(3 * BYTES)
     put(host, adapter(1), adapter(2), adapter(3))
     image = host.take(adapter(1).version)
@@ -67,7 +67,7 @@ def test_the_least_recently_used_copy_makes_room() -> None:
     assert host.num_bytes == 3 * BYTES
 
 
-def test_a_copy_that_is_read_stays() -> None:
+def test_an_image_in_use_is_not_evicted() -> None:
     host = tier(2 * BYTES)
     first = host.put(adapter(1))
     put(host, adapter(2), adapter(3))
@@ -78,7 +78,7 @@ def test_a_copy_that_is_read_stays() -> None:
     assert adapter(1).version not in host
 
 
-def test_what_does_not_fit_is_given_all_the_same_and_drives_nobody_out() -> None:
+def test_an_image_that_does_not_fit_is_returned_and_evicts_nothing() -> None:
     host = tier(2 * BYTES)
     put(host, adapter(1))
     image = host.put(adapter(2, rank=24))
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_given_all_the_same_and_drives_nobody_out() -> None
     check(kept, adapter(1))
 
 
-def test_an_adapter_may_be_put_for_which_nobody_has_to_go() -> None:
+def test_an_adapter_can_be_put_without_evicting_others() -> None:
     host = tier(2 * BYTES)
     for number in (1, 2, 3):
         image = host.put(adapter(number), may_evict=False)
@@ -100,7 +100,7 @@ def test_an_adapter_may_be_put_for_which_nobody_has_to_go() -> None:
     assert [adapter(n).version in host for n in (1, 2, 3)] == [True, True, False]
 
 
-def test_memory_of_a_copy_that_could_not_be_made_is_free_again(
+def test_memory_of_an_image_that_could_not_be_written_is_freed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host = tier(2 * BYTES)
@@ -120,7 +120,7 @@ def test_a_tier_without_memory_keeps_nothing() -> None:
     assert host.num_bytes == 0
 
 
-def test_a_copy_that_is_dropped_is_gone_once_nobody_reads_it() -> None:
+def test_a_dropped_image_is_freed_when_its_last_user_releases_it() -> None:
     host = tier(2 * BYTES)
     put(host, adapter(1), adapter(2))
     image = host.take(adapter(1).version)
@@ -135,7 +135,7 @@ def test_a_copy_that_is_dropped_is_gone_once_nobody_reads_it() -> None:
     assert host.num_bytes == 0
 
 
-def test_a_copy_that_is_there_is_not_made_twice() -> None:
+def test_an_adapter_is_kept_only_once() -> None:
     host = tier(4 * BYTES)
     first, second = host.put(adapter(1)), host.put(adapter(1))
     assert host.num_bytes == BYTES
@@ -184,7 +184,7 @@ class Accounts(RuleBasedStateMachine):
         self.host.drop(self.adapters[number].version)
 
     @invariant()
-    def the_budget_is_kept(self) -> None:
+    def the_budget_is_not_exceeded(self) -> None:
         kept = {image.version: image for image, _ in self.read}
         assert self.host.num_bytes <= self.LIMIT
         there = [a for a in self.adapters if a.version in self.host]
@@ -193,7 +193,7 @@ class Accounts(RuleBasedStateMachine):
             assert sum(LAYOUT.image(a).num_bytes for a in there) == self.host.num_bytes
 
     @invariant()
-    def what_is_read_stays_what_it_is(self) -> None:
+    def images_in_use_are_unchanged(self) -> None:
         for image, of in self.read:
             check(image, of)
 

@@ -1,4 +1,4 @@
-"""Memory accounting, by a model that keeps the owner written on every unit."""
+"""The unit allocator, compared with a model that records the owner of every unit."""
 
 from random import Random
 
@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from worker.lora.memory.pages import Blocks, Run, Units, pages_of_rank, units_of
 
 SIZES = (3, 4, 11)
-"""Of blocks; three of them are no multiples of each other."""
+"""Sizes of blocks. None is a multiple of another."""
 BLOCKS = st.lists(st.builds(Blocks, st.integers(1, 6), st.sampled_from(SIZES)), min_size=1,
                   max_size=3)  # fmt: skip
 
@@ -21,16 +21,16 @@ def allocate(units: Units, *wanted: tuple[int, int]) -> list[list[Run]]:
 
 
 @given(st.integers(1, 1000))
-def test_pages_of_a_rank_hold_it_and_no_page_is_idle(rank: int) -> None:
+def test_a_rank_gets_as_few_pages_as_hold_it(rank: int) -> None:
     assert 8 * (pages_of_rank(rank) - 1) < rank <= 8 * pages_of_rank(rank)
 
 
 @given(st.integers(1, 10**12))
-def test_units_hold_the_bytes_and_none_is_idle(num_bytes: int) -> None:
+def test_bytes_get_as_few_units_as_hold_them(num_bytes: int) -> None:
     assert 512 * (units_of(num_bytes) - 1) < num_bytes <= 512 * units_of(num_bytes)
 
 
-def test_all_lies_in_one_piece_where_there_is_such_a_gap_the_smallest_that_does() -> None:
+def test_an_allocation_goes_into_the_smallest_free_run_that_holds_all_of_it() -> None:
     units = Units(100)
     first, _, third, _ = (allocate(units, (1, size))[0] for size in (20, 10, 12, 10))
     units.release(first + third)
@@ -38,7 +38,7 @@ def test_all_lies_in_one_piece_where_there_is_such_a_gap_the_smallest_that_does(
     assert allocate(units, (1, 15)) == [[Run(0, 15)]]
 
 
-def test_blocks_fill_gaps_where_there_is_no_such_gap_the_largest_first() -> None:
+def test_blocks_are_spread_over_free_runs_the_largest_first() -> None:
     units = Units(25)
     first, _, third, _ = (allocate(units, (1, size))[0] for size in (11, 1, 10, 3))
     units.release(first + third)
@@ -46,25 +46,25 @@ def test_blocks_fill_gaps_where_there_is_no_such_gap_the_largest_first() -> None
     assert allocate(units, (3, 3), (1, 11)) == [[Run(12, 9)], [Run(0, 11)]]
 
 
-def test_what_a_thousand_adapters_of_other_modules_leave_behind_is_of_use() -> None:
+def test_fragmentation_by_a_thousand_adapters_wastes_little_memory() -> None:
     # The pages of SmolLM2-135M (q, k, v, o, gate, up, down), and memory for 16 adapters of rank 16.
     sizes, num_layers = (36, 24, 24, 36, 66, 66, 66), 30
     units = Units(16 * 2 * num_layers * sum(sizes))
-    draw, resident = Random(0), list[list[list[Run]]]()
+    random, resident = Random(0), list[list[list[Run]]]()
     for _ in range(1000):
-        modules = draw.choice([range(7), (0, 2), (0, 1, 2, 3), (4, 5, 6), (1,), (2, 6)])
-        num_pages = draw.choice([1, 1, 2, 2, 3, 4, 8])
+        modules = random.choice([range(7), (0, 2), (0, 1, 2, 3), (4, 5, 6), (1,), (2, 6)])
+        num_pages = random.choice([1, 1, 2, 2, 3, 4, 8])
         wanted = [Blocks(num_layers * num_pages, sizes[module]) for module in modules]
         while (runs := units.allocate(wanted)) is None:
             unused = units.num_units - units.num_used - sum(n * size for n, size in wanted)
             assert unused <= 0.05 * units.num_units
-            victim = resident.pop(draw.randrange(-(-len(resident) // 2)))
+            victim = resident.pop(random.randrange(-(-len(resident) // 2)))
             units.release(run for part in victim for run in part)
         resident.append(runs)
 
 
 class Accounts(RuleBasedStateMachine):
-    """`owner` is what a unit's owner wrote on it."""
+    """Owners allocate and free blocks in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Accounts(RuleBasedStateMachine):
         self.units.release(run for part in runs for run in part)
 
     @invariant()
-    def every_block_lies_in_one_piece(self) -> None:
+    def every_block_is_contiguous(self) -> None:
         for wanted, runs in self.owners.values():
             for blocks, part in zip(wanted, runs, strict=True):
                 assert sum(run.units for run in part) == blocks.number * blocks.units
@@ -109,7 +109,7 @@ class Accounts(RuleBasedStateMachine):
         assert all(0 <= unit < 97 for unit in taken)
 
     @invariant()
-    def what_is_free_can_be_had_unit_by_unit(self) -> None:
+    def all_free_units_can_be_allocated_one_by_one(self) -> None:
         num_free = 97 - self.units.num_used
         assert self.units.allocate([Blocks(num_free + 1, 1)]) is None
         if num_free:

@@ -1,4 +1,4 @@
-"""Side weights: in the adapter memory with the pages, and out of the way of who has none."""
+"""Side weights in adapter memory, and batches with and without them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from kinds import kinds
-from lora import CPU, made_adapter, made_base, made_pool, wrapped
+from lora import CPU, empty_pool, random_adapter, small_base, wrap
 from tiny import roughen, save_adapter, tiny_model
 
 from worker.lora.batch import build_batch
@@ -15,56 +15,56 @@ from worker.lora.checkpoint.low_rank import LowRank
 from worker.lora.memory.host_tier import HostTier
 from worker.lora.memory.pages import UNIT_BYTES, units_of
 from worker.lora.memory.pool import LoRAPool
-from worker.lora.side.terms import LowRankVectors, TokenLogits, TokenVectors, WholeLinear
+from worker.lora.side.terms import FullLinear, LowRankVectors, TokenLogits, TokenVectors
 from worker.lora.side.weights import SideWeights, packed_bytes, unpacked
 
-BASE = made_base()
+BASE = small_base()
 Q = {"layers.0.q": 8, "layers.1.q": 8}
 PAGE_Q = 2 * 8 * (16 + 16) * 4
 
 
 def side(seed: int) -> SideWeights:
-    """Some of everything, in several dtypes."""
+    """Return random side weights of every kind, in several dtypes."""
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(*shape: int) -> torch.Tensor:
+    def randn(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
     return SideWeights(
-        scales={"layers.0.q": draw(16), "layers.1.q": draw(16).double()},
-        shifts={"layers.1.q": draw(16)},
+        scales={"layers.0.q": randn(16), "layers.1.q": randn(16).double()},
+        shifts={"layers.1.q": randn(16)},
         linears={
-            "layers.0.up": WholeLinear(draw(2, 16), None),
-            "layers.1.up": WholeLinear(draw(2, 16).bfloat16(), draw(2)),
-            "head": TokenLogits(torch.tensor([3, 1]), draw(2, 5)),
+            "layers.0.up": FullLinear(randn(2, 16), None),
+            "layers.1.up": FullLinear(randn(2, 16).bfloat16(), randn(2)),
+            "head": TokenLogits(torch.tensor([3, 1]), randn(2, 5)),
         },
         embeddings={
-            "embedding": LowRankVectors(draw(9, 2), draw(2, 5), draw(5)),
-            "tokens": TokenVectors(torch.tensor([1, 3]), draw(2, 5)),
+            "embedding": LowRankVectors(randn(9, 2), randn(2, 5), randn(5)),
+            "tokens": TokenVectors(torch.tensor([1, 3]), randn(2, 5)),
         },
-        parameters={"norm": {"weight": draw(5), "bias": draw(0)}},
+        parameters={"norm": {"weight": randn(5), "bias": randn(0)}},
     )
 
 
 SIDE = units_of(packed_bytes(replace(side(0), parameters={}))) * UNIT_BYTES
-"""What `with_side` has besides its page."""
+"""Bytes of the side weights of `with_side`."""
 
 
 def with_side(name: str, *, seed: int = 0) -> LoRAAdapter:
-    """An adapter of one page of each layer, and of `SIDE` bytes beside it."""
-    some = replace(side(seed), parameters={})  # without a model there are no norms
-    return replace(made_adapter(BASE, name, Q, seed=seed), side=some)
+    """Return an adapter with one page per layer and `SIDE` bytes of side weights."""
+    weights = replace(side(seed), parameters={})  # without a model there are no norms
+    return replace(random_adapter(BASE, name, Q, seed=seed), side=weights)
 
 
 def check(pool: LoRAPool, adapter: LoRAAdapter) -> None:
-    """The pool holds the adapter's side weights, in its own memory."""
-    found = pool.side[adapter.version].weights
-    for ours, theirs in zip(found.tensors, adapter.side.tensors, strict=True):
+    """Check that the pool holds the adapter's side weights."""
+    resident = pool.side[adapter.version].weights
+    for ours, theirs in zip(resident.tensors, adapter.side.tensors, strict=True):
         assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
 
 
-def test_what_is_packed_is_unpacked_as_it_was() -> None:
+def test_packed_side_weights_are_unpacked_unchanged() -> None:
     weights = side(1)
     memory = torch.full((packed_bytes(weights) + 7,), 255, dtype=torch.uint8)
     views = unpacked(weights.map(lambda tensor: tensor.to("meta")), memory)
@@ -75,8 +75,8 @@ def test_what_is_packed_is_unpacked_as_it_was() -> None:
     assert {view.untyped_storage().data_ptr() for view in views.tensors} == {memory.data_ptr()}
 
 
-def test_side_weights_take_adapter_memory_and_give_it_back() -> None:
-    pool = made_pool(BASE, max_bytes=PAGE_Q + SIDE)
+def test_side_weights_use_adapter_memory_until_they_are_removed() -> None:
+    pool = empty_pool(BASE, max_bytes=PAGE_Q + SIDE)
     first, second = with_side("a"), with_side("b", seed=1)
     assert pool.add(first)
     assert pool.num_bytes == pool.bytes_of(first.version) == PAGE_Q + SIDE
@@ -87,20 +87,20 @@ def test_side_weights_take_adapter_memory_and_give_it_back() -> None:
     assert first.version not in pool.side
     assert pool.add(second)
     check(pool, second)
-    small = made_pool(BASE, max_bytes=PAGE_Q + SIDE - UNIT_BYTES)
+    small = empty_pool(BASE, max_bytes=PAGE_Q + SIDE - UNIT_BYTES)
     assert not small.add(first)
 
 
-def test_side_weights_that_were_never_activated_are_given_back_too() -> None:
-    pool = made_pool(BASE)
+def test_memory_of_side_weights_that_were_never_activated_is_freed() -> None:
+    pool = empty_pool(BASE)
     reserved = pool.reserve(pool.layout.image(with_side("a")))
     assert reserved is not None
     pool.remove(with_side("a").version)
     assert pool.num_bytes == 0
 
 
-def test_an_adapter_with_nothing_but_side_weights_is_resident_too() -> None:
-    pool = made_pool(BASE)
+def test_an_adapter_with_side_weights_only_can_be_resident() -> None:
+    pool = empty_pool(BASE)
     adapter = replace(with_side("a"), modules=LowRank((), ()))
     assert pool.add(adapter)
     check(pool, adapter)
@@ -109,30 +109,30 @@ def test_an_adapter_with_nothing_but_side_weights_is_resident_too() -> None:
     assert batch.changes(("layers.0.q",))
 
 
-def test_side_weights_go_through_the_host_tier_in_pieces() -> None:
-    pool = made_pool(BASE)
+def test_side_weights_may_be_fragmented_in_the_host_tier() -> None:
+    pool = empty_pool(BASE)
     host = HostTier(pool.layout, 3 * (PAGE_Q + SIDE), CPU)
     for seed, name in enumerate("abc"):
         host.release(host.put(with_side(name, seed=seed)))
     assert host.num_bytes == 3 * (PAGE_Q + SIDE)
     for name, seed in (("a", 0), ("c", 2)):
         host.drop(with_side(name, seed=seed).version)
-    wide = made_adapter(BASE, "d", dict.fromkeys(Q, 16), seed=3)
-    cut = replace(wide, side=with_side("d", seed=3).side)
-    host.release(host.put(cut))
-    image = host.take(cut.version)
+    wide = random_adapter(BASE, "d", dict.fromkeys(Q, 16), seed=3)
+    fragmented = replace(wide, side=with_side("d", seed=3).side)
+    host.release(host.put(fragmented))
+    image = host.take(fragmented.version)
     assert image is not None
-    assert with_side("b", seed=1).version in host, "it lies in the gaps on both sides of it"
+    assert with_side("b", seed=1).version in host, "the new image uses the gaps on both sides of it"
     reserved = pool.reserve(image)
     assert reserved is not None
     pool.write(reserved, image)
     pool.activate(reserved)
-    check(pool, cut)
+    check(pool, fragmented)
 
 
-def test_a_batch_without_side_weights_is_computed_as_ever() -> None:
-    pool = made_pool(BASE)
-    plain, other = made_adapter(BASE, "plain", Q), with_side("other", seed=1)
+def test_a_batch_without_side_weights_has_no_side_batch() -> None:
+    pool = empty_pool(BASE)
+    plain, other = random_adapter(BASE, "plain", Q), with_side("other", seed=1)
     pool.add(plain)
     pool.add(other)
     batch = build_batch(pool, [(plain.version, 3), (None, 2)])
@@ -145,7 +145,7 @@ def test_a_batch_without_side_weights_is_computed_as_ever() -> None:
 
 
 def test_modules_are_hooked_only_while_an_adapter_needs_it(tmp_path: Path) -> None:
-    case = wrapped(roughen(tiny_model("gpt_neox")))
+    case = wrap(roughen(tiny_model("gpt_neox")))
     configs = [kinds("gpt_neox")[name] for name in ("all biases", "embedding", "all biases")]
     folders = [
         save_adapter(tmp_path / str(i), base=roughen(tiny_model("gpt_neox")), seed=i, **config)
@@ -169,8 +169,10 @@ def test_modules_are_hooked_only_while_an_adapter_needs_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["DoRA and biases", "saved embedding and head", "tokens"])
 @torch.no_grad()
-def test_base_rows_beside_side_weights_are_left_bit_for_bit(kind: str, tmp_path: Path) -> None:
-    case = wrapped(roughen(tiny_model("qwen2")))
+def test_base_rows_are_unchanged_bit_for_bit_in_a_batch_with_side_weights(
+    kind: str, tmp_path: Path
+) -> None:
+    case = wrap(roughen(tiny_model("qwen2")))
     config = kinds("qwen2")[kind]
     version = case.load(save_adapter(tmp_path, base=roughen(tiny_model("qwen2")), **config))
     ids = torch.arange(40, 47).repeat(2, 1)

@@ -1,4 +1,4 @@
-"""The lengths of rows that DoRA divides by, from weights that are packed and no longer at hand."""
+"""DoRA's scale, computed from packed weights."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from worker.lora.base.base_weight import BaseWeight
-from worker.lora.checkpoint.dora import dora_scale
+from worker.lora.checkpoint.side_reader import dora_scale
 from worker.lora.layers import Siblings
 
 RANK, IN = 5, 96
@@ -21,7 +21,9 @@ def expected(weight: torch.Tensor, magnitude: torch.Tensor, ab: list[torch.Tenso
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 @torch.no_grad()
-def test_rows_are_divided_by_their_length_after_the_update(name: str, dtype: torch.dtype) -> None:
+def test_magnitudes_are_divided_by_the_row_lengths_of_the_updated_weight(
+    name: str, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     linears = [nn.Linear(IN, out, bias=out != 7).to(dtype) for out in (40, 7, 16)]
     weights = [linear.weight.clone() for linear in linears]
@@ -39,7 +41,7 @@ def test_rows_are_divided_by_their_length_after_the_update(name: str, dtype: tor
 
 
 @torch.no_grad()
-def test_a_conv1d_is_read_as_a_linear() -> None:
+def test_a_conv1d_is_treated_as_a_linear() -> None:
     torch.manual_seed(0)
     conv = Conv1D(12, IN)
     siblings = Siblings(["c"], [conv], kernels_of("torch", torch.float32))
@@ -52,7 +54,7 @@ def test_a_conv1d_is_read_as_a_linear() -> None:
     )
 
 
-def test_a_quantised_linear_tells_nothing() -> None:
+def test_a_quantised_linear_has_no_readable_weight() -> None:
     class Quantised(nn.Linear):
         pass
 

@@ -1,0 +1,138 @@
+"""The files of one adapter, each located and parsed once per load."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from shared.errors import AdapterRejected
+from worker.lora.checkpoint.config import (
+    AdapterConfig,
+    config_fields,
+    parse_config,
+    read_config,
+)
+from worker.lora.checkpoint.source import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_file,
+    adapter_folder,
+    prompt_file_names,
+)
+from worker.lora.checkpoint.tensor_file import Header, read_header
+
+T = TypeVar("T")
+
+FileStamp = tuple[str, int, int, int, int]
+"""Name, inode, size, mtime and ctime of a file, which show whether it was written or replaced."""
+
+
+class AdapterFiles:
+    """The files in one adapter's folder.
+
+    Every load builds one and passes it to the size check, the report and the reading of tensors.
+    A property reads its file on first use. From then on it returns the same result or raises the
+    same error.
+    """
+
+    def __init__(self, folder: Path, source: str | None = None) -> None:
+        """Use the files in `folder`, to which `source` was resolved."""
+        self.folder = folder
+        self.source = str(folder) if source is None else source
+        """The folder or hub id that error messages name."""
+        self.stamps = _stamps(folder)
+        """Stamps of the files at construction."""
+        self._config_path = _Once(lambda: adapter_file(folder, CONFIG_FILE))
+        self._config_text = _Once(lambda: read_config(self._config_path()))
+        self._config_fields = _Once(lambda: config_fields(self._config_text()))
+        self._config = _Once(self._parse_config)
+        self._weights_path = _Once(lambda: adapter_file(folder, WEIGHTS_FILE))
+        self._header = _Once(lambda: read_header(self._weights_path()))
+        self._prompt_paths = _Once(
+            lambda: [adapter_file(folder, name) for name in sorted(prompt_file_names(folder))]
+        )
+
+    @classmethod
+    def find(cls, source: str) -> "AdapterFiles":
+        """Resolve `source`, a folder or a hub id, and return its files.
+
+        Raises:
+            AdapterRejected: the folder doesn't exist, or the download failed.
+        """
+        return cls(adapter_folder(source), source)
+
+    @property
+    def config(self) -> AdapterConfig:
+        """The parsed adapter_config.json. Raises AdapterRejected if it isn't supported."""
+        return self._config()
+
+    @property
+    def base_model_name(self) -> str | None:
+        """The base model that adapter_config.json names; None if it names none or is unreadable."""
+        try:
+            name = self._config_fields().get("base_model_name_or_path")
+        except (AdapterRejected, OSError):
+            return None
+        return name if isinstance(name, str) else None
+
+    @property
+    def weights_path(self) -> Path:
+        """Path of adapter_model.safetensors. Raises AdapterRejected if it is missing."""
+        return self._weights_path()
+
+    @property
+    def header(self) -> Header:
+        """The parsed header of the weights. Raises AdapterRejected if it is malformed."""
+        return self._header()
+
+    @property
+    def prompt_paths(self) -> list[Path]:
+        """Paths of the files that shape prompts and sampling, sorted by name.
+
+        Raises AdapterRejected if one of them is a link to a place outside the folder.
+        """
+        return self._prompt_paths()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Paths of all files that belong to the adapter."""
+        return [self._config_path(), self.weights_path, *self.prompt_paths]
+
+    def have_changed(self) -> bool:
+        """Return whether a file was written, added, replaced or removed since construction."""
+        return _stamps(self.folder) != self.stamps
+
+    def _parse_config(self) -> AdapterConfig:
+        self._config_fields()  # raises the kept error if the text isn't JSON
+        return parse_config(self._config_text())
+
+
+class _Once(Generic[T]):
+    """Calls a function at most once and keeps its result or its error."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._result: tuple[T] | None = None
+        self._error: AdapterRejected | OSError | None = None
+
+    def __call__(self) -> T:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if self._result is None:
+            try:
+                self._result = (self._function(),)
+            except (AdapterRejected, OSError) as error:
+                self._error = error
+                raise
+        return self._result[0]
+
+
+def _stamps(folder: Path) -> list[FileStamp]:
+    """Return a stamp for each of the adapter's files that exists."""
+    stamps = []
+    for name in sorted({CONFIG_FILE, WEIGHTS_FILE} | prompt_file_names(folder)):
+        with suppress(OSError):
+            status = (folder / name).stat()
+            times = status.st_mtime_ns, status.st_ctime_ns
+            stamps.append((name, status.st_ino, status.st_size, *times))
+    return stamps
