@@ -1,8 +1,10 @@
-"""The rule of the house: api -> shared <- worker, and downward only inside the worker."""
+"""Which packages, folders and files may import what: api -> shared <- worker, and downward only."""
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,30 +17,27 @@ MAY_IMPORT = {
     "worker": {"worker", "shared"},
     "ops": {"ops", "api", "worker", "shared"},
 }
-# Inside the worker each layer may use the ones after it.
-WORKER_LAYERS = ("engine", "model", "lora", "kernels")
+LAYERS = {
+    "worker": ("engine", "model", "lora", "kernels"),
+    "worker/lora": ("memory", "checkpoint", "side", "base"),
+    "shared": ("store", "protocol"),
+}
+"""Folders of a package in which each may import only those after it, and none of the files above.
+
+`None` of the two lists is complete: other folders of the same package may import all of these.
+"""
 TORCH_STACK = {"torch", "transformers", "peft", "safetensors"}
 WEB_STACK = {"fastapi", "starlette", "uvicorn"}
-REDIS_FILES = {
-    "shared/store/connection.py",
-    "shared/store/durability.py",
-    "shared/store/sentinel.py",
-    "shared/store/queue.py",
-    "shared/store/token_streams.py",
-    "shared/store/registry.py",
-}
-POLICY_FILES = {
-    "worker/engine/request.py",
-    "worker/engine/block_manager.py",
-    "worker/engine/scheduler.py",
-    "worker/engine/adapter_lru.py",
-    "worker/adapters/flags.py",
-    "worker/lora/memory/pages.py",
-}
+IMPURE = {*TORCH_STACK, *WEB_STACK, "redis", "asyncio", "time", "datetime", "random", "structlog"}
+"""What files that call themselves pure may not import: they have no side effects and no clock."""
+PURE = re.compile(r"\b(Pure|Policy only)\.")
+MAX_FILES = 18
+"""Most files side by side in one folder of source code."""
 
 
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    """The full names that a file imports when it runs, without those for type checkers alone."""
+    for node in runtime_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -46,12 +45,28 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        is_for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not is_for_types:
+            yield from runtime_nodes(child)
+
+
+def all_imports(path: Path) -> Iterator[str]:
+    """The full names that a file imports, those for type checkers included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 FILES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
-EDGES = [(p.relative_to(ROOT).as_posix(), name) for p in FILES for name in imports(p)]
+EDGES = [(p.relative_to(ROOT).as_posix(), name) for p in FILES for name in all_imports(p)]
 
 
-def violations(is_wrong: object) -> list[str]:
-    assert callable(is_wrong)
+def violations(is_wrong: Callable[[str, str], bool]) -> list[str]:
     return [f"{path} imports {name}" for path, name in EDGES if is_wrong(path, name)]
 
 
@@ -59,11 +74,12 @@ def top(name: str) -> str:
     return name.split(".")[0]
 
 
-def layer(name: str) -> int:
-    """Position of a worker module in the layers; -1 for the outer files."""
-    parts = name.replace("/", ".").split(".")
-    known = len(parts) > 1 and parts[0] == "worker" and parts[1] in WORKER_LAYERS
-    return WORKER_LAYERS.index(parts[1]) if known else -1
+def layer(name: str, package: str, layers: tuple[str, ...]) -> int | None:
+    """Index of the layer that a path or module belongs to; None: it is in none of them."""
+    parts = re.split(r"[/.]", name)
+    depth = package.count("/") + 1
+    is_inside = parts[:depth] == package.split("/") and len(parts) > depth
+    return layers.index(parts[depth]) if is_inside and parts[depth] in layers else None
 
 
 def test_packages_import_only_what_they_may() -> None:
@@ -87,24 +103,43 @@ def test_worker_and_shared_never_import_the_web_stack() -> None:
     )
 
 
-def test_redis_is_named_in_few_files() -> None:
-    allowed = REDIS_FILES | {"worker/control.py"}
+def test_only_the_store_and_the_control_process_import_redis() -> None:
+    def is_wrong(path: str, name: str) -> bool:
+        may = path.startswith(("shared/store/", "ops/")) or path == "worker/control.py"
+        return top(name) == "redis" and not may
+
+    assert violations(is_wrong) == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_layers_import_downward_only(package: str) -> None:
+    layers = LAYERS[package]
+
+    def is_upward(path: str, name: str) -> bool:
+        mine, other = layer(path, package, layers), layer(name, package, layers)
+        return mine is not None and other is not None and other < mine
+
+    assert violations(is_upward) == []
+
+
+def test_the_engine_and_the_layers_below_import_none_of_the_workers_other_files() -> None:
+    layers = LAYERS["worker"]
+
+    def is_wrong(path: str, name: str) -> bool:
+        is_below = layer(path, "worker", layers) is not None
+        return is_below and top(name) == "worker" and layer(name, "worker", layers) is None
+
+    assert violations(is_wrong) == []
+
+
+def test_the_engine_and_the_layers_below_know_neither_redis_nor_asyncio() -> None:
+    layers = LAYERS["worker"]
     assert (
-        violations(lambda p, n: not p.startswith("ops/") and top(n) == "redis" and p not in allowed)
+        violations(
+            lambda p, n: layer(p, "worker", layers) is not None and top(n) in {"redis", "asyncio"}
+        )
         == []
     )
-
-
-def test_worker_layers_import_downward_only() -> None:
-    assert violations(lambda p, n: n.startswith("worker.") and layer(p) > layer(n)) == []
-
-
-def test_the_engine_and_below_know_neither_redis_nor_asyncio() -> None:
-    assert violations(lambda p, n: layer(p) >= 0 and top(n) in {"redis", "asyncio"}) == []
-
-
-def test_policy_files_never_import_torch() -> None:
-    assert violations(lambda p, n: p in POLICY_FILES and top(n) in TORCH_STACK) == []
 
 
 def test_kernels_import_nothing_of_ours() -> None:
@@ -118,6 +153,62 @@ def test_kernels_import_nothing_of_ours() -> None:
         )
         == []
     )
+
+
+def is_pure(path: Path) -> bool:
+    return bool(PURE.search(ast.get_docstring(ast.parse(path.read_text())) or ""))
+
+
+PURE_FILES = [path.relative_to(ROOT).as_posix() for path in FILES if is_pure(path)]
+
+
+def test_policies_are_pure() -> None:
+    policies = [path for path in FILES if path.stem.endswith("_policy")]
+    assert [path for path in policies if not is_pure(path)] == []
+    assert len(PURE_FILES) > 20
+
+
+@pytest.mark.parametrize("path", PURE_FILES)
+def test_files_that_call_themselves_pure_are(path: str) -> None:
+    assert sorted(set(map(top, imports(ROOT / path))) & IMPURE) == []
+    assert [name for name in imports(ROOT / path) if "redis" in reached(name)] == []
+    assert [name for name in imports(ROOT / path) if reached(name) & TORCH_STACK] == []
+
+
+@cache
+def reached(name: str) -> frozenset[str]:
+    """Top-level modules that importing `name` imports at run time, by way of our files."""
+    if top(name) not in PACKAGES:
+        return frozenset({top(name)})
+    found: set[str] = set()
+    todo, seen = [name], set()
+    while todo:
+        module = todo.pop()
+        if top(module) not in PACKAGES:
+            found.add(top(module))
+            continue
+        path = file_of(module)
+        if path is not None and path not in seen:
+            seen.add(path)
+            todo += imports(path)
+    return frozenset(found)
+
+
+def file_of(module: str) -> Path | None:
+    """The file that defines a module, or the name `module` in it."""
+    parts = module.split(".")
+    for length in (len(parts), len(parts) - 1):
+        path = ROOT.joinpath(*parts[:length]).with_suffix(".py")
+        if path.is_file():
+            return path
+    return None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_stay_small(package: str) -> None:
+    folders = {path.parent for path in FILES if path.is_relative_to(ROOT / package)}
+    sizes = {folder: len(list(folder.glob("*.py"))) for folder in folders}
+    assert {f.relative_to(ROOT).as_posix(): n for f, n in sizes.items() if n > MAX_FILES} == {}
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -1,7 +1,8 @@
-"""The control process: an arq worker that gives up dead workers when nobody else is left to do it.
+"""Control process: an arq worker that requeues the jobs of dead workers.
 
-Workers reap as well, API processes don't. This one needs neither torch nor a GPU, and any number of
-them may run: the cron job is unique, so each second one of them does it.
+Workers do that too, so this process matters when no worker is left. It needs neither torch nor a
+GPU. Any number of control processes may run: the cron job is unique, so one of them runs it each
+second.
 """
 
 import asyncio
@@ -15,29 +16,48 @@ import structlog
 from arq import cron
 from arq.connections import ArqRedis
 from arq.worker import Worker
+from redis.asyncio import ConnectionPool
 
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
-from shared.store.connection import check_redis_at, connect, redis_errors
+from shared.store.connection import Redis, check_redis_at, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 
 RETRY_S = 1.0
+"""Pause before a new attempt while Redis is unavailable."""
 REAP_TIMEOUT_S = 10.0
 REAP_EVERY_MS = 1000
 FINISH_S = 2.0
+"""Longest wait for arq to record the end of a cron job when it stops."""
 HEALTH_S = 5.0
-"""How often it tells Redis that it is alive."""
+"""Interval of the health reports to Redis."""
 
 log = structlog.get_logger()
 
 
+class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
+    """arq's client, with the time limits and errors of `Redis`."""
+
+    def __init__(self, pool: ConnectionPool, queue_name: str) -> None:
+        # JSON can't run code, unlike the pickles that arq writes by default.
+        ArqRedis.__init__(
+            self,
+            pool,
+            job_serializer=orjson.dumps,
+            job_deserializer=orjson.loads,
+            default_queue_name=queue_name,
+        )
+
+
 def run_control(settings: ControlSettings) -> None:
-    """Reap each second until SIGTERM or SIGINT; waits for Redis when that goes away later.
+    """Reap dead workers each second until SIGTERM or SIGINT.
+
+    If Redis becomes unavailable later, the process waits for it.
 
     Raises:
-        RedisUnavailable: there is no usable Redis at the start.
-        SettingsError: `redis_url` isn't the URL of a Redis.
+        RedisUnavailable: no usable Redis was found at the start.
+        SettingsError: `redis_url` isn't the URL of a Redis server.
     """
     asyncio.run(_serve(settings))
 
@@ -59,39 +79,36 @@ async def _serve(settings: ControlSettings) -> None:
 
 
 async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None:
-    """Run one arq worker until it is time to stop, or until Redis goes away."""
-    others = asyncio.all_tasks()
+    """Run one arq worker until `stopping` is set.
+
+    Raises:
+        RedisUnavailable: Redis became unavailable meanwhile.
+    """
+    other_tasks = asyncio.all_tasks()
     worker = _arq_worker(settings)
     running = asyncio.create_task(worker.async_run())
-    told_to_stop = asyncio.create_task(stopping.wait())
+    until_stop = asyncio.create_task(stopping.wait())
     try:
-        await asyncio.wait({running, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running, until_stop}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
-            with redis_errors():
-                running.result()
+            running.result()
     finally:
-        # A reap that is cut off here is repeated within a second.
-        tasks = [told_to_stop, running, *worker.tasks.values()]
+        # Cancelling a reap is harmless: the next one repeats it.
+        tasks = [until_stop, running, *worker.tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # arq shields the end of a job from being cancelled.
-        if shielded := asyncio.all_tasks() - others:
+        # arq shields the task that records the end of a cron job from cancellation.
+        if shielded := asyncio.all_tasks() - other_tasks:
             await asyncio.wait(shielded, timeout=FINISH_S)
         await worker.pool.aclose(close_connection_pool=True)
 
 
 def _arq_worker(settings: ControlSettings) -> Any:
     keys = Keys(settings.pool)
-    # Our client has time limits on every wait, arq's own has none; and JSON can't run code.
-    redis = ArqRedis(
-        connect(settings.redis_url).connection_pool,
-        job_serializer=orjson.dumps,
-        job_deserializer=orjson.loads,
-        default_queue_name=f"{keys.prefix}arq",
-    )
+    redis = _ArqClient(connect(settings.redis_url).connection_pool, f"{keys.prefix}arq")
     every_second = set(range(60))
-    # arq's own keys aren't the pool's, so its name keeps two pools in one Redis apart.
+    # arq's keys don't have the pool's prefix, so the job's name separates pools in one Redis.
     reap = cron(_reap, name=f"reap:{settings.pool}", second=every_second, timeout=REAP_TIMEOUT_S)
     return Worker(
         queue_name=f"{keys.prefix}arq",

@@ -1,29 +1,29 @@
-"""Tells when an engine hangs."""
+"""Detects an engine that hangs."""
 
 import asyncio
 from collections.abc import Callable
 
-LOOKS = 10
-"""In the time that makes a stall."""
-MAX_LOOK_S = 1.0
+CHECKS_PER_LIMIT = 10
+"""Checks of the engine within the time limit of a step."""
+MAX_CHECK_S = 1.0
+"""Longest pause between two checks."""
 
 
 async def until_stalled(step_s: Callable[[], float], limit_s: float) -> None:
-    """Return when the engine has been at one step for `limit_s`.
+    """Return once one step of the engine has taken `limit_s` seconds.
 
-    Time in which this process didn't run doesn't count: a machine that slept, or a container that
-    was paused, has no hung engine.
+    Time in which this process didn't run is not counted, so suspending the machine or pausing the
+    container isn't mistaken for a hung engine.
 
     Args:
-        step_s: for how long the engine has been at its present step, in seconds.
-        limit_s: how long a step may take.
+        step_s: returns the duration of the engine's current step so far, in seconds.
+        limit_s: time limit of a step, in seconds.
     """
-    pause_s = min(MAX_LOOK_S, limit_s / LOOKS)
+    pause_s = min(MAX_CHECK_S, limit_s / CHECKS_PER_LIMIT)
     loop = asyncio.get_running_loop()
-    stalled_s, looked_s = 0.0, loop.time()
+    stalled_s, checked_s = 0.0, loop.time()
     while stalled_s < limit_s:
         await asyncio.sleep(pause_s)
         now_s = loop.time()
-        elapsed_s, looked_s = min(now_s - looked_s, 2 * pause_s), now_s
-        at_step_s = step_s()
-        stalled_s = min(at_step_s, stalled_s + elapsed_s)
+        elapsed_s, checked_s = min(now_s - checked_s, 2 * pause_s), now_s
+        stalled_s = min(step_s(), stalled_s + elapsed_s)

@@ -1,11 +1,12 @@
-"""This worker's standing in the pool: an id that holds jobs for as long as it beats."""
+"""Keeps this worker registered in the pool by renewing its lease."""
 
 import asyncio
 import contextlib
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -15,67 +16,79 @@ from shared.protocol.ids import WorkerId
 log = structlog.get_logger()
 
 BEATS_PER_LEASE = 3
+"""Renewals within the duration of one lease."""
 RETRY_S = 0.2
+"""Pause after a renewal that didn't reach Redis."""
+
+
+class Member(Protocol):
+    """Registers a worker in the pool, renews its lease and signs it off."""
+
+    async def enter(self, wid: WorkerId) -> None:
+        """Register the worker under the id `wid`."""
+
+    async def beat(self, wid: WorkerId) -> None:
+        """Renew the lease of `wid`.
+
+        Raises:
+            LeaseLost: the lease has expired, or the pool doesn't know the id.
+            RedisUnavailable: Redis didn't answer.
+        """
+
+    async def leave(self, wid: WorkerId) -> None:
+        """Remove `wid` from the pool."""
 
 
 class Lease:
-    """Registers under a fresh id, beats, and does so again whenever the lease is lost."""
+    """Holds the worker's id in the pool, and replaces it whenever the lease is lost.
 
-    def __init__(
-        self,
-        *,
-        lease_ms: int,
-        register: Callable[[WorkerId], Awaitable[None]],
-        leave: Callable[[WorkerId], Awaitable[None]],
-        beat: Callable[[WorkerId], Awaitable[None]],
-        on_lost: Callable[[], None],
-    ) -> None:
-        """Set it up; nothing happens before `run`.
+    The pool requeues the jobs of a lost id. Work that was started under it must be discarded.
+    """
 
-        Args:
-            lease_ms: how long the pool waits for a beat.
-            register: enters the pool under the id.
-            leave: signs an id off.
-            beat: renews the lease of the id; raises LeaseLost.
-            on_lost: drops all that the lost id held. The new id is set already.
-        """
+    def __init__(self, *, lease_ms: int) -> None:
+        """Create a lease that isn't held yet and expires `lease_ms` after its last renewal."""
         self.wid = new_worker_id()
-        """The present id; what was started under another one is void."""
+        """Current id, registered or to be registered."""
         self.is_held = asyncio.Event()
-        """Set while the id is registered."""
+        """Set while the current id is registered."""
         self.num_losses = 0
+        """Leases lost since the start."""
         self._is_lost = asyncio.Event()
         self._beat_s = lease_ms / 1000 / BEATS_PER_LEASE
-        self._register = register
-        self._leave = leave
-        self._beat = beat
-        self._on_lost = on_lost
+        self._listeners: list[Callable[[], None]] = []
 
-    async def take(self) -> None:
-        """Register under the present id.
+    def subscribe(self, on_lost: Callable[[], None]) -> None:
+        """Call `on_lost` after each loss of the lease, when `wid` is already the new id."""
+        self._listeners.append(on_lost)
+
+    async def acquire(self, member: Member) -> None:
+        """Register under the current id.
+
+        The lease isn't held afterwards if the id was lost during the registration.
 
         Raises:
-            LorikeetError: the pool doesn't accept this worker.
+            LorikeetError: the pool rejects this worker, or Redis is unavailable.
         """
         wid = self.wid
-        await self._register(wid)
-        if wid != self.wid:  # lost while it was being registered: nobody would beat for it
-            await self._leave(wid)
+        await member.enter(wid)
+        if wid != self.wid:
+            # The id was lost meanwhile. The worker won't renew it, so it must leave the pool.
+            await member.leave(wid)
             return
         self.is_held.set()
         self._is_lost.clear()
         log.info("worker_registered", worker=wid)
 
-    async def run(self) -> None:
-        """Hold the lease until cancelled."""
+    async def run(self, member: Member) -> None:
+        """Renew the lease, or acquire it again after a loss, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._beat_s):
                     await self._is_lost.wait()
-            await self._tend()
+            await self._renew(member)
 
     def lose(self, wid: WorkerId) -> None:
-        """Give up the id `wid`, as the pool has; nothing happens if that is known already."""
+        """Replace the id `wid`, whose lease has expired; an earlier id is ignored."""
         if wid != self.wid:
             return
         log.warning("lease_lost", worker=wid)
@@ -83,15 +96,16 @@ class Lease:
         self.is_held.clear()
         self._is_lost.set()
         self.wid = new_worker_id()
-        self._on_lost()
+        for listener in self._listeners:
+            listener()
 
-    async def _tend(self) -> None:
+    async def _renew(self, member: Member) -> None:
         wid = self.wid
         try:
             if self.is_held.is_set():
-                await self._beat(wid)
+                await member.beat(wid)
             else:
-                await self.take()
+                await self.acquire(member)
         except LeaseLost:
             self.lose(wid)
         except RedisUnavailable as error:
@@ -100,5 +114,5 @@ class Lease:
 
 
 def new_worker_id() -> WorkerId:
-    """An id that no worker had or will have."""
+    """Return a unique id: host name, process id and a random part."""
     return WorkerId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}")

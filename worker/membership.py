@@ -1,16 +1,18 @@
-"""What the pool is told of a worker: that it is there, what it holds, and what it brought along."""
+"""Registers the worker in the pool, and reports with each heartbeat what it does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
 from shared.errors import RedisUnavailable
-from shared.protocol.ids import JobId, WorkerId
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.ids import WorkerId
 from shared.protocol.workers import WorkerInfo
 from shared.store.queue import Queue
-from shared.store.queue_replies import Standing
-from shared.store.registry import Adapter, BaseModel, Registry
-from worker.adapters.residency import Adapters
+from shared.store.registry import Registry
+from worker.adapters.residency import Residency
+from worker.adapters.retention import Retention
+from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 
 log = structlog.get_logger()
@@ -19,58 +21,55 @@ MISMATCHES_UNTIL_RECONCILED = 2
 
 
 class Membership:
-    """Enters the pool and renews the lease, whenever `Lease` says that it is time."""
+    """Makes the calls to the pool for which `Lease` keeps the time."""
 
     def __init__(
         self,
         queue: Queue,
         registry: Registry,
-        adapters: Adapters,
+        residency: Residency,
+        retention: Retention,
         jobs: RunningJobs,
+        publisher: Publisher,
         *,
         base: BaseModel,
         lease_ms: int,
-        info: Callable[[], WorkerInfo],
-        heed: Callable[[Standing, Mapping[JobId, int]], None],
-        on_away: Callable[[], None],
-        on_forgotten: Callable[[], None],
+        describe: Callable[[], WorkerInfo],
     ) -> None:
-        """Nothing is told yet.
+        """Create a membership that hasn't registered anything yet.
 
         Args:
-            queue: the pool's.
-            registry: the pool's.
-            adapters: those of this worker.
-            jobs: what it runs.
-            base: the model that it serves.
-            lease_ms: how long the pool waits for a beat.
-            info: the worker as operators see it now.
-            heed: told with each beat how the jobs stand, and which claims were asked about.
-            on_away: called when a beat doesn't reach Redis.
-            on_forgotten: called when the registry has forgotten versions, which may be resident.
+            queue: the pool's queue.
+            registry: the pool's registry of adapters.
+            residency: the adapters of this worker.
+            retention: learns when the registry has forgotten versions.
+            jobs: the jobs that this worker runs.
+            publisher: applies what the pool says of these jobs.
+            base: the base model that the worker serves.
+            lease_ms: how long the pool waits for a heartbeat.
+            describe: returns the worker as operators see it now.
         """
         self._queue = queue
         self._registry = registry
-        self._adapters = adapters
+        self._residency = residency
+        self._retention = retention
         self._jobs = jobs
+        self._publisher = publisher
         self._base = base
         self._lease_ms = lease_ms
-        self._info = info
-        self._heed = heed
-        self._on_away = on_away
-        self._on_forgotten = on_forgotten
+        self._describe = describe
         self._num_forgotten = 0
-        self._brought: list[Adapter] = []
-        self._epoch: str | None = None
-        """The registry's, when it last knew all that was brought."""
+        self._own_adapters: list[Adapter] = []
+        self._registry_epoch: str | None = None
+        """The registry's epoch in which all own adapters were registered."""
         self._num_mismatches = 0
 
-    def bring(self, adapter: Adapter) -> None:
-        """Note an adapter of the worker's settings: entering the pool, it registers it."""
-        self._brought.append(adapter)
+    def add_adapter(self, adapter: Adapter) -> None:
+        """Register an adapter of the worker's settings whenever the worker enters the pool."""
+        self._own_adapters.append(adapter)
 
     async def enter(self, wid: WorkerId) -> None:
-        """Register, with all that the pool would have to know if Redis had lost everything.
+        """Register the worker, its base model and its adapters.
 
         Raises:
             SettingsError: live workers of the pool serve another base model.
@@ -79,47 +78,52 @@ class Membership:
         await self._queue.register(
             wid,
             lease_ms=self._lease_ms,
-            info=self._info(),
-            residents=self._adapters.holding.for_registration(),
+            info=self._describe(),
+            residents=sorted(self._residency.held),
         )
 
     async def beat(self, wid: WorkerId) -> None:
-        """Renew the lease; jobs that are booked here and aren't known go back.
+        """Renew the lease, and apply what the pool replies.
 
         Raises:
             LeaseLost: the worker was given up.
         """
-        epochs = self._jobs.epochs
+        epochs = self._jobs.claim_epochs
         try:
             standing = await self._queue.beat(
                 wid,
                 lease_ms=self._lease_ms,
-                info=self._info(),
-                loading=self._adapters.loading,
+                info=self._describe(),
+                loading=sorted(self._residency.loading),
                 known=epochs,
             )
         except RedisUnavailable:
-            self._on_away()
+            self._publisher.on_redis_away()
             raise
-        self._heed(standing, epochs)
+        self._publisher.apply_standing(standing, epochs)
         if standing.num_forgotten != self._num_forgotten:
             self._num_forgotten = standing.num_forgotten
-            self._on_forgotten()
+            self._retention.tidy()
         await self._reconcile(wid, standing.booked)
 
+    async def leave(self, wid: WorkerId) -> None:
+        """Remove `wid` from the pool; its jobs go back to the queue."""
+        await self._queue.leave(wid)
+
     async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
+        """Return jobs that the pool counts as this worker's, and that it doesn't know."""
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = [job.id for job in self._jobs]
             num_returned = await self._queue.reconcile(wid, known, grace_ms=self._lease_ms // 3)
             log.warning("jobs_reconciled", booked=num_booked, returned=num_returned)
 
-    async def _register_adapters(self, epoch: str) -> None:
-        """Tell the registry what was brought, once in each of its epochs."""
-        if epoch == self._epoch:
+    async def _register_adapters(self, registry_epoch: str) -> None:
+        """Register the worker's own adapters, once in each epoch of the registry."""
+        if registry_epoch == self._registry_epoch:
             return
-        for adapter in self._brought:
+        for adapter in self._own_adapters:
             version = await self._registry.add_adapter(adapter)
             if version != adapter.version:
                 log.warning("adapter_superseded", version=adapter.version, served=version)
-        self._epoch = epoch
+        self._registry_epoch = registry_epoch

@@ -1,4 +1,4 @@
-"""What a worker says of itself: to the pool with each beat, and in its first log line."""
+"""Describes a worker: to the pool with each heartbeat, and in its first log line."""
 
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -21,30 +21,34 @@ def worker_info(
     *,
     step_s: float,
 ) -> WorkerInfo:
-    """The worker as operators see it; `counters` are totals beside the engine's.
+    """Return the worker as operators see it.
 
-    `step_s` is for how long the engine has been at its present step.
+    Args:
+        settings: the worker's settings.
+        served: the model that it serves.
+        stats: the engine's state after its last step.
+        counters: totals since the start, besides the engine's.
+        step_s: seconds that the engine has spent on its current step.
     """
-    device_bytes, host_bytes = served.adapter_budgets.used(
-        stats.adapter_bytes, served.host.num_bytes
-    )
+    info, supply = served.info, served.adapters
+    device_bytes, host_bytes = supply.budgets.used(stats.adapter_bytes, supply.host.num_bytes)
     return WorkerInfo(
         model=served.base.name,
-        device=served.device,
-        dtype=served.dtype,
-        version=version("lorikeet"),
+        device=info.device,
+        dtype=info.dtype,
+        version=version("lorikeet-serve"),
         max_num_seqs=settings.max_num_seqs,
-        kv_tokens=served.kv_tokens,
+        kv_tokens=info.kv_tokens,
         num_running=stats.num_running,
         num_waiting=stats.num_waiting,
         kv_blocks=stats.kv_blocks,
         kv_blocks_free=stats.kv_blocks_free,
-        weight_bytes=served.weight_bytes,
-        kv_bytes=served.kv_bytes,
+        weight_bytes=info.weight_bytes,
+        kv_bytes=info.kv_bytes,
         adapter_bytes=device_bytes,
-        adapter_bytes_max=served.adapter_budgets.device,
+        adapter_bytes_max=supply.budgets.device,
         host_adapter_bytes=host_bytes,
-        host_adapter_bytes_max=served.adapter_budgets.host,
+        host_adapter_bytes_max=supply.budgets.host,
         tokens_total=stats.num_tokens,
         step_ms=int(step_s * 1000),
         stall_ms=int(settings.stall_s * 1000),
@@ -57,21 +61,22 @@ def worker_info(
     )
 
 
-def budgets(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """What limits the worker, for its log."""
+def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
+    """Return the limits of the worker, as fields of its first log line."""
+    info = served.info
     return {
-        "device": served.device,
-        "dtype": served.dtype,
-        "kernels": served.kernels,
-        "fused": served.num_fused,
-        "threads": served.num_threads,
-        "adapter_roots": served.adapter_roots,
-        "max_model_len": served.max_model_len,
+        "device": info.device,
+        "dtype": info.dtype,
+        "kernels": info.kernels,
+        "fused": info.num_fused,
+        "threads": served.cpu.num_threads,
+        "adapter_roots": served.adapters.roots,
+        "max_model_len": served.base.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
-        "kv_tokens": served.kv_tokens,
+        "kv_tokens": info.kv_tokens,
         "kv_cache_mb": settings.kv_cache_mb,
         "adapter_memory_mb": settings.adapter_memory_mb,
         "adapter_host_mb": settings.adapter_host_mb,
-        "weights_mb": served.weight_bytes // MIB,
+        "weights_mb": info.weight_bytes // MIB,
     }

@@ -1,7 +1,7 @@
-"""A worker process without an engine: claims one job and shows a token of it until it is stopped.
+"""Worker process without an engine. It claims one job and publishes its tokens until it is stopped.
 
 Usage: actor_process.py URL POOL NAME LEASE_MS. Prints one line per step: `claimed <id>`, then
-`lost` and `finish <outcome>` when it was given up.
+`lost` and `finish <outcome>` if it was given up.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ async def main(url: str, pool: str, name: str, lease_ms: int) -> None:
         await queue.wait(actor.id, timeout_s=0.05)
     say(f"claimed {claimed[0].job.id}")
     try:
-        await show_tokens(actor, claimed[0], lease_ms)
+        await publish_tokens(actor, claimed[0], lease_ms)
     except LeaseLost:
         say("lost")
         say(f"finish {await actor.finish(claimed[0])}")
     await redis.aclose()
 
 
-async def show_tokens(actor: Actor, claimed: ClaimedJob, lease_ms: int) -> None:
-    """One token each 5 ms, a checkpoint each 4 tokens, a beat each third of the lease."""
+async def publish_tokens(actor: Actor, claimed: ClaimedJob, lease_ms: int) -> None:
+    """Publish a token per 5 ms, a checkpoint per 4 tokens, a heartbeat per third of the lease."""
     unsaved: list[int] = []
     for index in range(10**6):
         piece = tokens(claimed.job, index, [index], f"{index} ", try_=claimed.try_)

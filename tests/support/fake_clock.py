@@ -1,4 +1,4 @@
-"""A Redis server whose clock the test moves: a small library in front of libc's."""
+"""Redis servers with a clock that tests can move, by a preloaded library that replaces libc's."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ time_t time(time_t *out) {
 
 
 class FakeClock:
-    """Seconds that its servers' wall clock is ahead of ours."""
+    """Wall clock of Redis servers, with an offset in seconds."""
 
     def __init__(self, library: Path, file: Path) -> None:
         self._library = library
@@ -63,10 +63,10 @@ class FakeClock:
     @classmethod
     @contextmanager
     def build(cls, folder: Path) -> Iterator["FakeClock"]:
-        """Compile it in `folder`; its servers end afterwards."""
+        """Compile the library in `folder`. Servers with this clock are stopped at exit."""
         compiler = shutil.which("gcc") or shutil.which("cc")
         if compiler is None:
-            pytest.skip("no C compiler, which makes the fake clock: apt-get install gcc")
+            pytest.skip("the fake clock needs a C compiler: apt-get install gcc")
         source, library = folder / "fake_clock.c", folder / "fake_clock.so"
         source.write_text(SOURCE)
         command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
@@ -81,15 +81,15 @@ class FakeClock:
                 server.stop()
 
     def set(self, offset_s: int) -> None:
-        """Let the servers' clock jump."""
+        """Set the offset, so that the servers' clock jumps."""
         raw = offset_s.to_bytes(8, "little", signed=True)
         if not self._file.exists():
             self._file.write_bytes(raw)
-        with self._file.open("r+b") as file:  # in place: the servers have it mapped
+        with self._file.open("r+b") as file:  # in place, since the servers have mapped the file
             file.write(raw)
 
     def start_redis(self, directory: Path | None = None) -> str:
-        """Start a server that goes by this clock; returns its URL."""
+        """Start a server with this clock, and return its URL."""
         variables = {"LD_PRELOAD": str(self._library), "FAKE_CLOCK": str(self._file)}
         before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)

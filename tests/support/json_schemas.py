@@ -1,4 +1,4 @@
-"""Random JSON Schemas whose valid texts are finite, and what is valid under them."""
+"""Random JSON Schemas with finite valid texts, and a validator for them."""
 
 import json
 from random import Random
@@ -31,7 +31,7 @@ MAX_DEPTH = 3
 
 
 def random_schema(seed: int) -> Schema:
-    """A schema of an object; equal seeds give equal ones."""
+    """Return a schema for an object. Equal seeds return equal schemas."""
     random = Random(seed)
     pair = {"type": "array", "prefixItems": [_scalar(random), _ref("scalar")]}
     definitions = {"scalar": _scalar(random), "pair": {**pair, "items": False, "minItems": 2}}
@@ -39,14 +39,14 @@ def random_schema(seed: int) -> Schema:
 
 
 def too_many_choices_later() -> Schema:
-    """A schema that compiles, and of which the parser gives up after `[1,{`."""
+    """Return a schema that compiles, but makes the grammar's parser fail after `[1,{`."""
     properties = {f"k{i}": {"type": "string"} for i in range(800)}
     wide = {"type": "object", "properties": properties, "additionalProperties": False}
     return {"type": "array", "prefixItems": [{"const": 1}, wide], "minItems": 2}
 
 
 def is_valid(schema: Schema, text: str) -> bool:
-    """Whether `text` is one JSON value that the schema allows, its formats included."""
+    """Return whether `text` is a JSON value that satisfies the schema, including its formats."""
     checker = Draft202012Validator.FORMAT_CHECKER
     return Draft202012Validator(schema, format_checker=checker).is_valid(json.loads(text))
 

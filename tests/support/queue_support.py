@@ -1,4 +1,4 @@
-"""Jobs, and workers without an engine, for the tests of the queue."""
+"""Jobs and workers without an engine, for tests of the queue."""
 
 import asyncio
 import time
@@ -10,17 +10,18 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.events import End, Tokens
 from shared.protocol.ids import ApiId, JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
+from shared.protocol.queue_replies import FinishOutcome
 from shared.protocol.results import Result, Usage
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
-from shared.store.queue_replies import FinishOutcome
 
 API = ApiId("api-1")
 INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
-LIMITS = Limits(
+LIMITS = QueueLimits(
     max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
 )
 NEVER_MS = 10**9
@@ -48,10 +49,11 @@ def tokens(job: Job, index: int, ids: Sequence[int], text: str = "", **changes: 
 
 
 class Actor:
-    """A worker of the queue: claims, finishes and dies as it is told."""
+    """Worker without an engine, whose calls the test makes."""
 
     def __init__(self, queue: Queue, redis: Redis, keys: Keys, name: str, holds: list[str]) -> None:
         self.queue, self.redis, self.keys = queue, redis, keys
+        self.views = PoolViews(redis, keys)
         self.id = WorkerId(name)
         self.holds = holds
 
@@ -77,16 +79,16 @@ class Actor:
         usage = Usage(prompt_tokens=spent, completion_tokens=0)
         end = End(job=claimed.job.id, try_=claimed.try_, state=state, usage=usage)
         result = Result(job=claimed.job.id, state=state, usage=usage)
-        return await self.queue.finish(self.id, end, result, epoch=claimed.epoch)
+        return await self.queue.finish(self.id, end, result, claim_epoch=claimed.claim_epoch)
 
     async def fail(self, claimed: ClaimedJob, code: ErrorCode) -> FinishOutcome:
         error = JobError(code=code, message="it failed")
         end = End(job=claimed.job.id, try_=claimed.try_, state=JobState.FAILED, error=error)
         result = Result(job=claimed.job.id, state=JobState.FAILED, error=error)
-        return await self.queue.finish(self.id, end, result, epoch=claimed.epoch)
+        return await self.queue.finish(self.id, end, result, claim_epoch=claimed.claim_epoch)
 
     async def die(self) -> None:
-        """Let the lease end, and be found silent twice."""
+        """Let the lease end, and let two sweeps notice it."""
         await self.queue.beat(self.id, lease_ms=0, info=INFO)
         for _ in range(2):
             await self.queue.reap()
@@ -96,7 +98,7 @@ class Actor:
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:
-    """Wait until an async condition gives something true; returns that."""
+    """Wait until an async condition returns a true value, and return it."""
     deadline = time.monotonic() + within_s
     while not (value := await condition()):
         assert time.monotonic() < deadline, "the condition wasn't met in time"

@@ -1,4 +1,4 @@
-"""A server that answers chats as a test says."""
+"""HTTP server that answers chat requests from a script."""
 
 import threading
 from collections.abc import Iterator
@@ -12,10 +12,11 @@ MODELS = ("base", "pirate")
 
 
 class ScriptedChat(ThreadingHTTPServer):
-    """Answers every message with `MODEL heard N messages`.
+    """Server that answers every chat with `MODEL heard N messages`.
 
-    What the last message says is done: `refuse`, `fail` within the answer, `break` off the
-    connection, or `hang` after the first word until the client leaves.
+    The last message can ask for something else: `refuse` the request, `fail` within the answer,
+    `break` off the connection, `end` the stream early, or `hang` after the first word until the
+    client disconnects.
     """
 
     daemon_threads = True
@@ -31,7 +32,7 @@ class ScriptedChat(ThreadingHTTPServer):
 
 @contextmanager
 def scripted_chat() -> Iterator[ScriptedChat]:
-    """A running server."""
+    """Run a server in a thread."""
     with ScriptedChat() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -75,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, _events(*chunks, {"choices": []}) + b": ping\n\ndata: [DONE]\n\n")
 
     def _reply(self, status: int, body: bytes, *, missing: int = 0) -> None:
-        """`missing` bytes of the announced length never come."""
+        """Send a response. `missing` bytes of its announced length are never sent."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body) + missing))
         self.end_headers()

@@ -1,9 +1,11 @@
-"""An engine whose tokens are known beforehand, behind a real worker.
+"""Engine with predictable tokens, for tests of a real worker.
 
-Run as a program it is such a worker:
-`scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S [FILE [SALT]]`; its engine hangs for
-ever in a step that finds, and deletes, the file. Engines of different salts give different tokens,
-so that no job may mix what two of them drew for one position.
+As a program this module runs such a worker:
+
+    scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S [FILE [SALT]]
+
+A step that finds FILE deletes it and hangs forever. Engines with different salts sample different
+tokens, so an answer that mixes the tokens of two workers is detected.
 """
 
 import sys
@@ -18,18 +20,19 @@ import structlog
 from tiny_tokenizers import byte_level_tokenizer
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from shared.settings import WorkerSettings
 from shared.store.inspections import Findings, Inspection
-from shared.store.registry import BaseModel
 from worker.adapters.memory_budgets import AdapterBudgets
+from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.request import Request, RequestId, StepOutput
-from worker.lora.checkpoint.adapter_entry import entry_of
 from worker.process import run_with
-from worker.served_model import ServedModel
-from worker.text.grammar_cache import Grammars
+from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
+from worker.text.grammar_cache import GrammarCache
+from worker.text.prompt_style import BASE_STYLE
 from worker.text.tokenizer import Tokenizer
 
 HF = byte_level_tokenizer()
@@ -44,31 +47,32 @@ BASE = BaseModel(
 )
 STEP_TIMEOUT_S = 30.0
 ENDLESS = 10**9
-"""As `max_tokens`."""
+"""Value of `max_tokens` for a request that runs until it is aborted."""
 FAILING_TOKEN = 7
-"""A prompt that begins with it ends in an error of the engine."""
+"""The engine fails requests whose prompts begin with this token."""
 
 
 def expected_id(seed: int, choice: int, position: int, version: AdapterVersion) -> int:
-    """One token of an answer: a function of seed, choice, position and weights."""
+    """Return one token of an answer, a function of seed, choice, position and version."""
     ordinary = len(HF) - 2  # the first two are special
     salt = seed * 7919 + choice * 104729 + sum(version.encode())
     return 2 + (salt + position * position * 31) % ordinary
 
 
 def expected_ids(seed: int, choice: int, count: int, version: AdapterVersion) -> list[int]:
-    """The first tokens of an answer."""
+    """Return the first `count` tokens of an answer."""
     return [expected_id(seed, choice, position, version) for position in range(count)]
 
 
 def expected_text(ids: Sequence[int]) -> str:
+    """Return the text of an answer's tokens."""
     text: str = HF.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedStats:
-    """Looks like the engine's; that one's module takes seconds to import."""
+    """Stands in for `EngineStats`, whose module takes seconds to import."""
 
     num_running: int
     num_steps: int
@@ -83,7 +87,7 @@ class ScriptedStats:
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedAdapter:
-    """Looks like an adapter, without weights."""
+    """Stands in for `LoRAAdapter`, without weights."""
 
     name: str
     version: AdapterVersion
@@ -93,17 +97,32 @@ class ScriptedAdapter:
     rank: int = 8
     num_bytes: int = 1024
 
+    def named(self, name: str) -> "ScriptedAdapter":
+        return replace(self, name=name, version=AdapterVersion(f"{name}@{self.source}"))
+
+    def registry_entry(self, source: str) -> Adapter:
+        return Adapter(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            weights_digest=self.weights_digest,
+            source=source,
+            rank=self.rank,
+            num_bytes=self.num_bytes,
+            created_s=int(time.time()),
+        )
+
 
 @dataclass(frozen=True)
 class ScriptedPlacing:
-    """As the engine's; what is reserved is the adapter."""
+    """Stands in for the engine's `Placing`; the reservation is the adapter itself."""
 
     reserved: ScriptedAdapter | None
     evicted: list[AdapterVersion]
 
 
 class ScriptedHost:
-    """Copies of adapters, which are the adapters themselves; it holds so many bytes."""
+    """Stands in for `HostTier`, with room for `max_bytes`; a copy is the adapter itself."""
 
     def __init__(self, max_bytes: int = 1 << 20) -> None:
         self.max_bytes = max_bytes
@@ -145,7 +164,7 @@ class ScriptedHost:
 
 
 class ScriptedEngine:
-    """Has the interface of the real one; a step gives every request one token."""
+    """Stands in for `Engine`; each step adds one token to every request."""
 
     def __init__(self, *, step_s: float = 0.0, max_adapters: int = 8) -> None:
         self.step_s = step_s
@@ -153,21 +172,25 @@ class ScriptedEngine:
         self.requests: dict[RequestId, Request] = {}
         self.adapters: list[AdapterVersion] = []
         self.placed: list[AdapterVersion] = []
+        """Versions whose memory is reserved but that aren't resident yet."""
         self.num_room_questions = 0
-        """Neither resident nor free."""
+        """Calls of `has_room`."""
         self.wrote_on: list[str] = []
-        """Names of the threads that wrote adapters."""
+        """Names of the threads that have written adapters."""
         self.fails_to_write = False
-        self.seen: list[RequestId] = []
-        self.says: list[int] | None = None
-        """What all answers are, in place of the expected ids."""
+        self.added_ids: list[RequestId] = []
+        """Every request that was added, in order."""
+        self.scripted_ids: list[int] | None = None
+        """Tokens of all answers, repeated as needed; None: the expected ids."""
         self.breaks_next_step = False
         self.hang_file: Path | None = None
         self.salt = 0
         self.num_failures_in_a_row = 0
-        self.most_at_once = 0
+        self.max_concurrent = 0
+        """Most requests that took part in one step."""
         self.may_step = threading.Event()
         self.may_step.set()
+        """Cleared by tests to stop the engine before its next step."""
         self._num_steps = 0
 
     @property
@@ -176,7 +199,7 @@ class ScriptedEngine:
 
     def add(self, request: Request) -> None:
         self.requests[request.id] = request
-        self.seen.append(request.id)
+        self.added_ids.append(request.id)
 
     def abort(self, request_id: RequestId) -> None:
         self.requests.pop(request_id, None)
@@ -184,15 +207,15 @@ class ScriptedEngine:
     def step(self) -> list[StepOutput]:
         time.sleep(self.step_s)
         self.may_step.wait(STEP_TIMEOUT_S)
-        self._hang_if_told()
+        self._hang_if_requested()
         self._num_steps += 1
-        self.most_at_once = max(self.most_at_once, len(self.requests))
+        self.max_concurrent = max(self.max_concurrent, len(self.requests))
         if self.breaks_next_step:
             self.breaks_next_step = False
             raise RuntimeError("scripted to break")
         return [self._advance(request) for request in list(self.requests.values())]
 
-    def _hang_if_told(self) -> None:
+    def _hang_if_requested(self) -> None:
         if self.hang_file is None:
             return
         try:
@@ -258,8 +281,8 @@ class ScriptedEngine:
 
     def _token(self, request: Request) -> int:
         position = len(request.output_ids)
-        if self.says is not None:
-            return self.says[position % len(self.says)]
+        if self.scripted_ids is not None:
+            return self.scripted_ids[position % len(self.scripted_ids)]
         version = request.version or BASE.version
         sampling = request.sampling
         return expected_id(sampling.seed + self.salt, sampling.choice, position, version)
@@ -272,9 +295,9 @@ class ScriptedEngine:
 
 
 def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
-    """An adapter without weights whose digest is its source; `broken` is refused."""
+    """Return an adapter whose digest is its source; reject the source `broken`."""
     if source == "broken":
-        raise AdapterRejected(f"adapter {name} from {source}: scripted to be refused")
+        raise AdapterRejected(f"adapter {name} from {source}: scripted to be rejected")
     return ScriptedAdapter(
         name=name,
         version=AdapterVersion(f"{name}@{source}"),
@@ -284,18 +307,30 @@ def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
     )
 
 
-def named_scripted_adapter(adapter: ScriptedAdapter, name: str) -> ScriptedAdapter:
-    return replace(adapter, name=name, version=AdapterVersion(f"{name}@{adapter.source}"))
-
-
-def inspect_scripted_adapter(asked: Inspection) -> Findings:
-    """What a front end hears of the adapter."""
+def inspect_scripted_adapter(inspection: Inspection) -> Findings:
+    """Return the findings that a front end receives for an adapter."""
     try:
-        adapter = read_scripted_adapter(asked.name, asked.source)
+        adapter = read_scripted_adapter(inspection.name, inspection.source)
     except AdapterRejected as error:
         code = ErrorCode.ADAPTER_REJECTED
         return Findings(error=JobError(code=code, message=str(error), param="lora_path"))
-    return Findings(adapter=entry_of(adapter, asked.source))  # type: ignore[arg-type]
+    return Findings(adapter=adapter.registry_entry(inspection.source))
+
+
+class ScriptedSource:
+    """`AdapterSource` of scripted adapters."""
+
+    def __init__(self, read: Callable[[str, str], ScriptedAdapter]) -> None:
+        self._read = read
+
+    def read(self, name: str, source: str) -> CheckedAdapter:
+        return CheckedAdapter(self._read(name, source), BASE_STYLE)  # type: ignore[arg-type]
+
+    def read_version(self, entry: Adapter) -> CheckedAdapter:
+        return self.read(entry.name, entry.source)
+
+    def inspect(self, inspection: Inspection) -> Findings:
+        return inspect_scripted_adapter(inspection)
 
 
 def scripted_model(
@@ -306,28 +341,26 @@ def scripted_model(
     return ServedModel(
         engine=engine,  # type: ignore[arg-type]  # has all that the worker uses
         tokenizer=Tokenizer(HF, vocab_size=len(HF)),
+        grammars=GrammarCache(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         base=BASE,
-        max_model_len=MAX_MODEL_LEN,
-        kv_tokens=100_000,
-        eos_ids=frozenset({EOS_ID}),
-        device="cpu",
-        dtype="float32",
-        kernels="scripted",
-        num_fused=0,
-        adapter_roots="",
-        num_threads=1,
-        grammars=Grammars(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
-        take_cores=lambda: None,
-        spare_cores=lambda: None,
-        read_adapter=read_adapter,  # type: ignore[arg-type]
-        named=named_scripted_adapter,  # type: ignore[arg-type]
-        read_version=lambda entry: read_adapter(entry.name, entry.source),  # type: ignore[arg-type]
-        inspect=inspect_scripted_adapter,
-        store=None,
-        host=host or ScriptedHost(),  # type: ignore[arg-type]
-        adapter_budgets=AdapterBudgets(device=1 << 20, host=1 << 20, is_one_memory=False),
-        weight_bytes=0,
-        kv_bytes=0,
+        info=BaseInfo(
+            eos_ids=frozenset({EOS_ID}),
+            device="cpu",
+            dtype="float32",
+            kernels="scripted",
+            num_fused=0,
+            kv_tokens=100_000,
+            kv_bytes=0,
+            weight_bytes=0,
+        ),
+        adapters=AdapterSupply(
+            source=ScriptedSource(read_adapter),
+            roots="",
+            store=None,
+            host=host or ScriptedHost(),  # type: ignore[arg-type]
+            budgets=AdapterBudgets(device=1 << 20, host=1 << 20, is_one_memory=False),
+        ),
+        cpu=CpuShares(num_threads=1, take_cores=lambda: None, spare_cores=lambda: None),
     )
 
 

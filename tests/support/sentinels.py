@@ -1,4 +1,4 @@
-"""A master, its replicas and their Sentinels: real servers, which die with the tests."""
+"""Starts a master, its replicas and their Sentinels as real servers that end with the tests."""
 
 import asyncio
 import os
@@ -13,17 +13,18 @@ from queue_support import eventually
 
 from ops.local import embedded_redis
 from ops.local.embedded_redis import EmbeddedRedis, find_server, start_redis
-from shared.store.connection import REDIS_DOWN, connect
+from shared.errors import RedisUnavailable
+from shared.store.connection import connect
 
 SERVICE = "main"
 DOWN_AFTER_MS = 800
-# As often as is safe: a replica is chosen only if it was asked within five periods of pings, and
-# while its master is down it is asked once a second.
+# The shortest safe periods. A replica is promoted only if it was pinged within five ping periods,
+# and it is pinged once a second while its master is down.
 PERIODS = ("ping-period", 250, "info-period", 200, "publish-period", 100, "ask-period", 100)
 
 
 def spawn(*words: str) -> "subprocess.Popen[bytes]":
-    """The server program with these arguments, in a process that dies with this one."""
+    """Start the server program in a process that ends with this one."""
     wrapper = [sys.executable, "-I", "-S", "-c", embedded_redis._DIE_WITH_PARENT, str(os.getpid())]
     return subprocess.Popen(
         [*wrapper, str(find_server()), *words],
@@ -40,7 +41,7 @@ def free_port() -> int:
 
 
 class Replicated:
-    """Servers of which one is the master, and Sentinels that replace it when it dies."""
+    """A master, its replicas, and Sentinels that promote a replica when the master dies."""
 
     def __init__(self, folder: Path, *, aof: bool = False) -> None:
         self._folder = folder
@@ -53,7 +54,7 @@ class Replicated:
     async def start(
         cls, folder: Path, *, servers: int = 2, sentinels: int = 1, aof: bool = False
     ) -> "Replicated":
-        """All of them, once the replicas are in step and the Sentinels know each other."""
+        """Start all servers; return when replicas are in sync and Sentinels know each other."""
         self = cls(folder, aof=aof)
         try:
             await self._start(servers, sentinels)
@@ -64,17 +65,17 @@ class Replicated:
 
     @property
     def url(self) -> str:
-        """Of the Sentinels, for `--redis-url`."""
+        """URL of the Sentinels, for `--redis-url`."""
         hosts = ",".join(f"127.0.0.1:{port}" for port in self._sentinels)
         return f"redis+sentinel://{hosts}/{SERVICE}"
 
     @property
     def ports(self) -> list[int]:
-        """Of all servers; the one that was the master at first comes first."""
+        """Ports of all servers, that of the first master first."""
         return list(self._folders)
 
     def url_of(self, port: int) -> str:
-        """Of one server."""
+        """Return the URL of one server."""
         return f"redis://127.0.0.1:{port}/0"
 
     def signal(self, port: int, number: signal.Signals) -> None:
@@ -82,29 +83,29 @@ class Replicated:
         os.kill(self._servers[port].pid, number)
 
     def kill(self, port: int) -> None:
-        """SIGKILL one server."""
+        """Kill one server with SIGKILL."""
         self.signal(port, signal.SIGKILL)
         self._servers.pop(port).stop()
 
     def kill_sentinel(self, number: int) -> None:
-        """SIGKILL one Sentinel; the URL keeps it."""
+        """Kill one Sentinel with SIGKILL. Its address stays in the URL."""
         process = list(self._sentinels.values())[number]
         process.kill()
         process.wait()
 
     async def restart(self, port: int) -> None:
-        """Start a dead server again, and wait until it is a replica of the master."""
+        """Restart a dead server, and wait until it is a replica of the master."""
         await self._start_server(self._folders[port], port)
-        await eventually(lambda: self._is_in_step(port), within_s=30)
+        await eventually(lambda: self._is_in_sync(port), within_s=30)
 
     async def master_port(self) -> int:
-        """Where the Sentinel that is asked first has the master."""
+        """Return the master's port according to the first live Sentinel."""
         sentinel = next(port for port, each in self._sentinels.items() if each.poll() is None)
         address = await self.ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return int(address[1])
 
     async def promoted(self, old: int) -> int:
-        """Wait until another server than `old` is the master; returns its port."""
+        """Wait until a server other than `old` is the master, and return its port."""
 
         async def new_port() -> int | None:
             port = await self.master_port()
@@ -115,15 +116,15 @@ class Replicated:
         return port
 
     async def role(self, port: int) -> str:
-        """`master` or `slave`, as the server itself says; empty if it doesn't answer."""
+        """Return the role that a server reports, `master` or `slave`; empty without an answer."""
         try:
             role: bytes = (await self.ask(port, "ROLE"))[0]
-        except REDIS_DOWN:
+        except RedisUnavailable:
             return ""
         return role.decode()
 
     async def ask(self, port: int, *command: str | int) -> Any:
-        """What one server or Sentinel answers."""
+        """Return the reply of one server or Sentinel to a command."""
         client = connect(self.url_of(port))
         try:
             return await client.execute_command(*command)
@@ -131,12 +132,12 @@ class Replicated:
             await client.aclose()
 
     def stop(self) -> None:
-        """End all that still run; may be called twice."""
+        """Stop all servers and Sentinels that still run. May be called twice."""
         for process in self._sentinels.values():
             process.kill()
             process.wait()
         for port in tuple(self._servers):
-            self.kill(port)  # a master that ends by itself waits for its replicas
+            self.kill(port)  # a master that exits normally waits for its replicas
 
     async def _start(self, servers: int, sentinels: int) -> None:
         for number in range(servers):
@@ -147,11 +148,11 @@ class Replicated:
         for replica in replicas:
             await self.ask(replica, "REPLICAOF", "127.0.0.1", master)
         for replica in replicas:
-            await eventually(lambda replica=replica: self._is_in_step(replica))
+            await eventually(lambda replica=replica: self._is_in_sync(replica))
         for _ in range(sentinels):
             self._start_sentinel(master, quorum=sentinels // 2 + 1)
         for sentinel in self._sentinels:
-            await eventually(lambda sentinel=sentinel: self._hurry(sentinel))
+            await eventually(lambda sentinel=sentinel: self._shorten_periods(sentinel))
         for sentinel in self._sentinels:
             await eventually(lambda sentinel=sentinel: self._knows_all(sentinel), within_s=30)
 
@@ -173,10 +174,10 @@ class Replicated:
         )
         self._sentinels[port] = spawn(str(file), "--sentinel")
 
-    async def _hurry(self, sentinel: int) -> bool:
+    async def _shorten_periods(self, sentinel: int) -> bool:
         try:
             await self.ask(sentinel, "SENTINEL", "DEBUG", *PERIODS)
-        except REDIS_DOWN:
+        except RedisUnavailable:
             return False
         return True
 
@@ -186,16 +187,16 @@ class Replicated:
         found = int(state[b"num-other-sentinels"]), int(state[b"num-slaves"])
         return found == (len(self._sentinels) - 1, len(self.ports) - 1)
 
-    async def _is_in_step(self, port: int) -> bool:
+    async def _is_in_sync(self, port: int) -> bool:
         try:
             role = await self.ask(port, "ROLE")
-        except REDIS_DOWN:  # a Sentinel that makes it a replica ends its connections
+        except RedisUnavailable:  # a Sentinel that makes it a replica closes its connections
             return False
         return role[0] == b"slave" and role[3] == b"connected"
 
 
 class FakeSentinel:
-    """Names the master that it is told, and asks for a password if it is given one."""
+    """Sentinel that names `master`, and requires `password` if it is set."""
 
     def __init__(self, master: int | None = None) -> None:
         self.master = master
@@ -236,7 +237,7 @@ class FakeSentinel:
 
 
 async def _read_command(reader: asyncio.StreamReader) -> list[bytes]:
-    """The next command of a client; nothing at the end."""
+    """Return the next command of a client; an empty list at the end."""
     if not (head := await reader.readline()):
         return []
     words = []

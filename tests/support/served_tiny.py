@@ -1,4 +1,4 @@
-"""A tiny model with three adapters, as servers serve them and as transformers + PEFT run them."""
+"""A tiny model with three adapters on disk, and their transformers + PEFT references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,20 +19,20 @@ RANDOM_ADAPTERS: dict[str, dict[str, Any]] = {
 POLYGLOT = "polyglot"
 QUESTION = "你会说中文吗 🙂"
 ANSWER = "你好，世界！🦜 中文 🇨🇳👩\u200d🚀 — café."  # noqa: RUF001
-"""What the adapter `polyglot` was trained to say to `QUESTION`, before it stops."""
+"""Answer to `QUESTION` that the adapter `polyglot` is trained to give, and then to stop."""
 NAMES = (BASE, *RANDOM_ADAPTERS, POLYGLOT)
 
 
 @dataclass(frozen=True)
 class TinyModels:
-    """The folders that servers load, and the reference for each name."""
+    """Folders of the models that servers load, and a reference model for each name."""
 
     folder: Path
     tokenizer: PreTrainedTokenizerFast = field(default_factory=tiny_tokenizer)
 
     @classmethod
     def save(cls, folder: Path) -> "TinyModels":
-        """Make them all in `folder`."""
+        """Create the models in `folder`."""
         save_tiny_model(folder / BASE)
         for seed, (name, config) in enumerate(RANDOM_ADAPTERS.items()):
             save_adapter(folder / name, seed=seed, **config)
@@ -41,7 +41,7 @@ class TinyModels:
 
     @property
     def flags(self) -> list[str]:
-        """What a server or worker is started with."""
+        """Flags of a server or worker that serves the models."""
         adapters = [f"{name}={self.folder / name}" for name in NAMES[1:]]
         budgets = ["--kv-cache-mb", "64", "--adapter-memory-mb", "64"]
         model = ["--model", str(self.folder / BASE), "--dtype", "float32"]
@@ -50,7 +50,7 @@ class TinyModels:
 
     @cached_property
     def references(self) -> dict[str, Any]:
-        """What transformers + PEFT run, by name."""
+        """Models as transformers and PEFT run them, by name."""
         models = {
             name: PeftModel.from_pretrained(tiny_model(), str(self.folder / name)).eval()
             for name in NAMES[1:]
@@ -58,16 +58,16 @@ class TinyModels:
         return {BASE: tiny_model(), **models}
 
     def chat_ids(self, content: str) -> list[int]:
-        """The prompt that a chat of one user message becomes."""
+        """Return the prompt of a chat with one user message."""
         return _chat_ids(self.tokenizer, content)
 
     def text_ids(self, text: str) -> list[int]:
-        """The prompt that a text becomes."""
+        """Return the prompt of a text completion."""
         ids: list[int] = self.tokenizer(text)["input_ids"]
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """What the tokens say."""
+        """Return the text of the tokens, without special tokens."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text
 

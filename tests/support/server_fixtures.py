@@ -1,4 +1,4 @@
-"""Fixtures for tests of a whole server; a conftest gives them the `server`."""
+"""Fixtures for tests of a running server; the conftest that imports them defines `server`."""
 
 from collections.abc import AsyncIterator
 
@@ -10,6 +10,7 @@ from servers import Server
 
 from shared.store.connection import connect
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 
@@ -28,14 +29,22 @@ async def client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture
 async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    """For what OpenAI's client wouldn't send."""
+    """Client for requests that OpenAI's client can't send."""
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
         yield http
 
 
 @pytest.fixture
 async def queue(server: Server) -> AsyncIterator[Queue]:
-    """The server's queue."""
+    """Queue of the server's pool."""
     redis = connect(server.redis.url)
     yield Queue(redis, Keys("main"))
+    await redis.aclose()
+
+
+@pytest.fixture
+async def views(server: Server) -> AsyncIterator[PoolViews]:
+    """Views of the server's pool."""
+    redis = connect(server.redis.url)
+    yield PoolViews(redis, Keys("main"))
     await redis.aclose()

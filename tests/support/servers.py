@@ -1,4 +1,4 @@
-"""Lorikeet as users start it: processes of the command line, with a Redis of their own."""
+"""Runs Lorikeet as users start it, as command-line processes with their own Redis."""
 
 import os
 import re
@@ -30,30 +30,30 @@ Process = subprocess.Popen[bytes]
 
 @dataclass
 class Server:
-    """`lorikeet up`, running."""
+    """A running `lorikeet up`."""
 
     url: str
     process: Process
     log: Path
     redis: EmbeddedRedis
     redis_folder: Path | None
-    """Where Redis keeps its data, if it does."""
+    """Folder of Redis' data; None if Redis doesn't persist it."""
     api_key: str | None
-    """What it wants to be asked with."""
+    """API key that requests need; None if the server has none."""
     metrics_key: str | None
-    """What it wants to be asked for metrics with."""
+    """Key that requests for metrics need; None if the server has none."""
 
     @property
     def api_url(self) -> str:
-        """What OpenAI's clients call the base URL."""
+        """Base URL for OpenAI's clients."""
         return f"{self.url}/v1"
 
     def log_text(self) -> str:
-        """All that its processes have printed."""
+        """Return everything that the server's processes have printed."""
         return self.log.read_text(errors="replace")
 
     def metric(self, name: str) -> float:
-        """The value of a metric without labels."""
+        """Return the value of a metric without labels."""
         headers = {"Authorization": f"Bearer {self.metrics_key}"} if self.metrics_key else {}
         reply = httpx.get(f"{self.url}/metrics", headers=headers, timeout=30)
         families = text_string_to_metric_families(reply.text)
@@ -62,24 +62,24 @@ class Server:
         return found[0]
 
     def pids(self) -> set[int]:
-        """The processes that it consists of."""
+        """Return the ids of the server's processes."""
         return {self.process.pid, *(c.pid for c in psutil.Process(self.process.pid).children())}
 
     def wait_for_workers(self, count: int) -> None:
-        """Return once `count` workers hold a lease."""
+        """Wait until exactly `count` workers hold a lease."""
         self._wait(lambda: self.metric("lorikeet_workers_alive") == count)
 
     def kill_redis(self) -> None:
-        """SIGKILL its Redis."""
+        """Kill the server's Redis with SIGKILL."""
         os.kill(self.redis.pid, signal.SIGKILL)
         self._wait(lambda: not self.redis.is_running)
 
     def start_redis_again(self) -> None:
-        """Start its Redis on the port and with the data that it had."""
+        """Start the server's Redis on its previous port and with its previous data."""
         self.redis = start_redis(self.redis_folder, port=self.redis.port)
 
     def stop(self) -> None:
-        """End it as Ctrl-C or a service manager would; all must have gone well."""
+        """Stop the server as a service manager does; its exit status must be 0."""
         self.process.terminate()
         assert self.process.wait(STOP_TIMEOUT_S) == 0, self.log_text()[-TAIL_CHARS:]
 
@@ -95,7 +95,7 @@ def lorikeet_up(
     redis_folder: Path | None = None,
     api_key: str | None = None,
 ) -> Iterator[Server]:
-    """A server on a free port, its log in `folder`; afterwards it must end with exit code 0."""
+    """Run a server on a free port, with its log in `folder`. At exit it must end with status 0."""
     redis = start_redis(redis_folder)
     log = folder / "lorikeet.log"
     words = ["up", "--port", "0", "--workers", str(workers), "--redis-url", redis.url, *flags]
@@ -118,7 +118,7 @@ def lorikeet_up(
 
 @contextmanager
 def lorikeet_worker(server: Server, folder: Path, *flags: str) -> Iterator[Process]:
-    """One more worker for the server; afterwards it must drain and end with exit code 0."""
+    """Run one more worker for the server. At exit it must drain and end with status 0."""
     workers = server.metric("lorikeet_workers_alive")
     words = ["worker", "--redis-url", server.redis.url, *flags]
     log = folder / "worker.log"
@@ -135,7 +135,10 @@ def lorikeet_worker(server: Server, folder: Path, *flags: str) -> Iterator[Proce
 
 @pytest.hookimpl(wrapper=True)
 def show_logs(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A `pytest_runtest_makereport` that shows, with a failure, what the test's servers printed."""
+    """Add the logs of a test's servers to its report if it failed.
+
+    A conftest assigns this hook to `pytest_runtest_makereport`.
+    """
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         for name, value in item.funcargs.items():
@@ -145,7 +148,7 @@ def show_logs(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.Te
 
 
 def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process:
-    """The command line in a process of its own, whose output goes to `log`."""
+    """Start the command line with `words` as a process that writes its output to `log`."""
     with log.open("wb") as file:
         return subprocess.Popen(
             [str(LORIKEET), *words],
@@ -157,7 +160,7 @@ def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process
 
 
 def wait_for(condition: Callable[[], bool], explain: Callable[[], str], process: Process) -> None:
-    """Wait until `condition`; fails, with the explanation, when `process` ends before."""
+    """Wait until `condition` is true; fail with the explanation if `process` ends before that."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not condition():
         assert process.poll() is None, f"exit code {process.returncode}:\n{explain()}"
@@ -166,7 +169,7 @@ def wait_for(condition: Callable[[], bool], explain: Callable[[], str], process:
 
 
 def _ready_url(process: Process, log: Path) -> str:
-    """The URL of the ready line, once that is printed."""
+    """Wait until the server prints that it is ready, and return its URL."""
     found: list[str] = []
 
     def is_ready() -> bool:
@@ -178,7 +181,7 @@ def _ready_url(process: Process, log: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings of Lorikeet, but for where copies of adapters go."""
+    """Return this process' environment without Lorikeet's settings, except the adapter store."""
     return {
         k: v
         for k, v in os.environ.items()

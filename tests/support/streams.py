@@ -1,4 +1,4 @@
-"""Many greedy streams at a time, what their clients saw, and whether that was right."""
+"""Concurrent greedy streams, whose answers are compared with the reference."""
 
 import asyncio
 import random
@@ -13,21 +13,21 @@ from served_tiny import NAMES, TinyModels
 
 from shared.protocol.ids import JobId
 from shared.protocol.results import Choice, FinishReason
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 TOKENS_PER_TIE = 5000
-"""One near tie is allowed in so many tokens."""
+"""Number of tokens per allowed near tie."""
 
 
 @dataclass
 class GreedyStream:
-    """A request for `num_tokens` tokens, and what was seen of its answer so far."""
+    """A request for `num_tokens` tokens, with the part of its answer that was received."""
 
     model: str
     prompt: list[int]
     num_tokens: int
     ignore_eos: bool
-    """If not, the answer may be shorter."""
+    """Whether the model may not end the answer earlier."""
     asks_logprobs: bool
     text: str = ""
     logprobs: list[float] = field(default_factory=list)
@@ -35,12 +35,12 @@ class GreedyStream:
     job: JobId | None = None
 
     @property
-    def is_going_on(self) -> bool:
-        """Whether it has shown text and will show more."""
+    def is_in_progress(self) -> bool:
+        """Whether text was received and more will follow."""
         return bool(self.text) and self.finish is None
 
     async def follow(self, client: openai.AsyncOpenAI) -> None:
-        """Send the request, and gather its stream to the end."""
+        """Send the request and collect its stream to the end."""
         stream = await client.completions.create(
             model=self.model,
             prompt=self.prompt,
@@ -62,17 +62,17 @@ class GreedyStream:
 def greedy_streams(
     count: int, *, lengths: tuple[int, int], seed: int, may_stop: bool = False
 ) -> list[GreedyStream]:
-    """Requests to the base and to each adapter in turn, with random prompts and lengths.
+    """Return requests for the base model and each adapter in turn, with random prompts and lengths.
 
-    With `may_stop`, every seventh ends at an end-of-sequence token, should one come. Every third
-    asks for logprobs.
+    With `may_stop`, every seventh request ends at an end-of-sequence token if the model predicts
+    one. Every third request asks for logprobs.
     """
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     return [
         GreedyStream(
             model=NAMES[i % len(NAMES)],
-            prompt=random_prompt(1000 * seed + i, draw.randint(3, 60)),
-            num_tokens=draw.randint(*lengths),
+            prompt=random_prompt(1000 * seed + i, rng.randint(3, 60)),
+            num_tokens=rng.randint(*lengths),
             ignore_eos=not may_stop or i % 7 > 0,
             asks_logprobs=i % 3 == 0,
         )
@@ -82,10 +82,9 @@ def greedy_streams(
 
 @asynccontextmanager
 async def followed(api_url: str, streams: Sequence[GreedyStream]) -> AsyncIterator[None]:
-    """Follow all streams at once, and wait for their ends.
+    """Follow all streams concurrently, and wait for their ends at exit.
 
-    On a thread of their own: a test that is as busy as its clients would see too late what is
-    going on.
+    The clients run on a separate thread, so that they don't delay the test's event loop.
     """
     following = asyncio.create_task(asyncio.to_thread(_follow_all, api_url, streams))
     yield
@@ -106,12 +105,14 @@ def _follow_all(api_url: str, streams: Sequence[GreedyStream]) -> None:
     asyncio.run(follow_all())
 
 
-async def check_exact(streams: Sequence[GreedyStream], queue: Queue, models: TinyModels) -> None:
-    """Each stream has the length that was asked for, and shows the reference's tokens."""
+async def check_exact(
+    streams: Sequence[GreedyStream], views: PoolViews, models: TinyModels
+) -> None:
+    """Check that each stream has the requested length and the tokens of the reference."""
     num_ties = 0
     for stream in streams:
         assert stream.job is not None
-        result = await queue.result(stream.job)
+        result = await views.result(stream.job)
         assert result is not None
         [choice] = result.choices
         assert stream.finish == choice.finish
@@ -120,16 +121,16 @@ async def check_exact(streams: Sequence[GreedyStream], queue: Queue, models: Tin
         model = models.references[stream.model]
         logits = logits_along(model, stream.prompt, choice.ids)
         num_ties += count_ties_along(logits, choice.ids)
-        # The token that ends an answer isn't told.
-        num_told = len(choice.ids) - (choice.finish is FinishReason.STOP)
-        assert len(stream.logprobs) == (num_told if stream.asks_logprobs else 0)
+        # The token that ends an answer isn't reported.
+        num_reported = len(choice.ids) - (choice.finish is FinishReason.STOP)
+        assert len(stream.logprobs) == (num_reported if stream.asks_logprobs else 0)
         check_logprobs_along(logits, choice.ids, stream.logprobs)
     num_tokens = sum(stream.num_tokens for stream in streams)
     assert num_ties <= max(1, num_tokens // TOKENS_PER_TIE), f"{num_ties} near ties"
 
 
 def check_length(stream: GreedyStream, choice: Choice, eos: int) -> None:
-    """It stopped at its first end-of-sequence token if it was to, else where it was told to."""
+    """Check that it stopped at its first end-of-sequence token, or else after `num_tokens`."""
     if choice.finish is FinishReason.STOP:
         assert not stream.ignore_eos
         assert choice.ids.index(eos) == len(choice.ids) - 1

@@ -1,12 +1,13 @@
-"""Clients and workers for the tests of the worker."""
+"""Clients and workers for the worker's tests."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,45 +17,47 @@ from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, s
 
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
+from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Event, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
 from shared.protocol.results import Result
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
-from shared.store.registry import Adapter, Registry
+from shared.store.registry import Registry
 from shared.store.token_streams import ReplyReader
 from worker.served_model import ServedModel
 from worker.service import Worker
 
 DEADLINE_S = 20.0
-LIMITS = Limits(
+LIMITS = QueueLimits(
     max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
 )
-PROGRAM = Path(__file__).parent / "scripted_engine.py"
+SUPPORT = Path(__file__).parent
 
 
 async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
-    """Wait for `condition`, a plain or async function; fails when it takes too long."""
+    """Wait until `condition`, a plain or async function, returns a true value; fail if too late."""
     end = time.monotonic() + deadline_s
     while True:
         value = condition()
         if await value if isinstance(value, Awaitable) else value:
             return
-        assert time.monotonic() < end, "the condition didn't come true"
+        assert time.monotonic() < end, "the condition didn't become true in time"
         await asyncio.sleep(0.005)
 
 
-async def has_workers(queue: Queue, count: int) -> bool:
-    """Whether so many workers are registered."""
-    return len(await queue.workers()) == count
+async def has_workers(views: PoolViews, count: int) -> bool:
+    """Return whether exactly `count` workers are registered."""
+    return len(await views.workers()) == count
 
 
 async def register(registry: Registry, version: AdapterVersion, source: str | None = None) -> None:
-    """Register a scripted adapter, as another worker would."""
+    """Register a scripted adapter in the pool, as another worker would."""
     name, digest = version.split("@")
     await registry.add_adapter(
         Adapter(
@@ -65,27 +68,27 @@ async def register(registry: Registry, version: AdapterVersion, source: str | No
             source=source or digest,
             rank=8,
             num_bytes=1,
-            created_s=int(time.time()) + 1,  # as a worker that started after all here
+            created_s=int(time.time()) + 1,  # newer than all that the test's workers register
         )
     )
 
 
-async def residents(queue: Queue) -> set[AdapterVersion]:
-    """What any worker holds."""
-    return {version for worker in await queue.workers() for version in worker.residents}
+async def residents(views: PoolViews) -> set[AdapterVersion]:
+    """Return the versions that are resident on at least one worker."""
+    return {version for worker in await views.workers() for version in worker.residents}
 
 
 class Client:
-    """An API process: enqueues jobs and gathers their events."""
+    """Front end that enqueues jobs and collects their events."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self.api = ApiId(f"api-{uuid.uuid4().hex}")
-        self.queue = Queue(redis, keys)
+        self.queue, self.views = Queue(redis, keys), PoolViews(redis, keys)
         self.events: dict[JobId, list[Event]] = defaultdict(list)
         self._reader = ReplyReader(redis, keys, self.api)
 
     async def read(self) -> None:
-        """Gather events until cancelled, whatever happens to Redis."""
+        """Collect events until cancelled; retry while Redis is unavailable."""
         while True:
             try:
                 for event in await self._reader.read():
@@ -105,7 +108,7 @@ class Client:
         cost: int = 10,
         **changes: Any,
     ) -> Job:
-        """A completion job, not yet enqueued."""
+        """Return a completion job without enqueueing it."""
         fields: dict[str, Any] = {
             "id": JobId(uuid.uuid4().hex),
             "endpoint": Endpoint.COMPLETIONS,
@@ -121,51 +124,53 @@ class Client:
         return Job(**{**fields, **changes})
 
     async def send(self, *args: Any, **kwargs: Any) -> Job:
-        """Make a job and enqueue it."""
+        """Make a job, enqueue it and return it; takes the arguments of `make`."""
         job = self.make(*args, **kwargs)
         await self.queue.enqueue(job, LIMITS)
         return job
 
     async def end_of(self, job: Job, deadline_s: float = DEADLINE_S) -> End:
-        """The job's final event, once it is there."""
+        """Wait for the job's final event and return it."""
         await until(lambda: self._find_end(job), deadline_s)
         end = self._find_end(job)
         assert end is not None
         return end
 
     async def result_of(self, job: Job, deadline_s: float = DEADLINE_S) -> Result:
-        """What is kept of the job, once it has ended."""
+        """Wait for the job's end and return its stored result."""
         await self.end_of(job, deadline_s)
-        result = await self.queue.result(job.id)
+        result = await self.views.result(job.id)
         assert result is not None
         return result
 
-    async def until_shown(self, job: Job, count: int) -> None:
-        """Wait until `count` tokens of the job were shown."""
+    async def until_published(self, job: Job, count: int) -> None:
+        """Wait until at least `count` tokens of the job have been published."""
         await until(lambda: sum(len(t.ids) for t in self.tokens_of(job)) >= count)
 
     def tokens_of(self, job: Job) -> list[Tokens]:
+        """Return the token events of the job that have arrived so far."""
         return [event for event in self.events[job.id] if isinstance(event, Tokens)]
 
-    def seamless(
+    def answers_of(
         self, job: Job, *, may_repeat: bool = False
     ) -> dict[int, tuple[tuple[int, ...], str]]:
-        """Ids and text of each choice; fails if the events have a gap, an overlap or stragglers.
+        """Return the ids and the text of each choice of an ended job, joined from its events.
 
-        With `may_repeat` an event may come twice, which every reader must take.
+        Fails if the events have a gap or an overlap, or if one follows the end of its choice or
+        job. With `may_repeat` an event may be repeated, as after a lost reply to a publication.
         """
         answers: dict[int, tuple[tuple[int, ...], str]] = {}
         finished: set[int] = set()
         try_ = 0
         for event in self.events[job.id]:
-            assert event.try_ >= try_, "an event of an earlier try"
+            assert event.try_ >= try_, "an event of an earlier try follows one of a later try"
             try_ = event.try_ + 1 if isinstance(event, Retry) else event.try_
             if isinstance(event, Tokens):
                 ids, text = answers.get(event.choice, ((), ""))
                 if may_repeat and event.index + len(event.ids) <= len(ids):
                     assert ids[event.index :][: len(event.ids)] == event.ids
                     continue
-                assert event.index == len(ids), "a gap or an overlap"
+                assert event.index == len(ids), "the events have a gap or an overlap"
                 assert event.choice not in finished
                 answers[event.choice] = (ids + event.ids, text + event.text)
                 if event.finish:
@@ -180,7 +185,10 @@ class Client:
 
 @asynccontextmanager
 async def flood(client: Client, version: AdapterVersion, number: int) -> AsyncIterator[list[Job]]:
-    """So many jobs of one version at any time, all of one tenant; gives those sent so far."""
+    """Keep `number` jobs of one tenant and one version in the pool at any time.
+
+    Yields the list of jobs sent, which grows.
+    """
     sent: list[Job] = []
 
     async def keep_sending() -> None:
@@ -200,7 +208,7 @@ async def flood(client: Client, version: AdapterVersion, number: int) -> AsyncIt
 async def running(
     redis: Redis, engine: ScriptedEngine, pool: str, **settings: Any
 ) -> AsyncIterator[Worker]:
-    """A worker over a scripted engine, as `running_with` runs it."""
+    """Run a worker with a scripted engine in this process; see `running_with`."""
     chosen = WorkerSettings(model="scripted", pool=pool, **settings)
     async with running_with(redis, chosen, scripted_model(engine)) as worker:
         yield worker
@@ -210,13 +218,13 @@ async def running(
 async def running_with(
     redis: Redis, settings: WorkerSettings, served: ServedModel
 ) -> AsyncIterator[Worker]:
-    """A worker in this process; it is stopped in the end and must leave without a fault."""
+    """Run a worker in this process. At exit it is stopped and must end without an error."""
     worker = Worker(settings, redis, served)
-    queue = Queue(redis, Keys(settings.pool))
-    before = len(await queue.workers())
+    views = PoolViews(redis, Keys(settings.pool))
+    before = len(await views.workers())
     async with asyncio.TaskGroup() as group:
         task = group.create_task(worker.run())
-        await until(lambda: has_workers(queue, before + 1))
+        await until(lambda: has_workers(views, before + 1))
         try:
             yield worker
         finally:
@@ -226,8 +234,8 @@ async def running_with(
             await task
 
 
-def all_seamless(client: Client, jobs: Sequence[Job], *, may_repeat: bool = False) -> None:
-    """Fail unless each job's events add up to exactly the answers that it must have."""
+def check_answers(client: Client, jobs: Sequence[Job], *, may_repeat: bool = False) -> None:
+    """Fail unless the events of each ended job join to exactly the scripted answers."""
     for job in jobs:
         sampling = job.sampling
         assert sampling.max_tokens is not None
@@ -236,18 +244,28 @@ def all_seamless(client: Client, jobs: Sequence[Job], *, may_repeat: bool = Fals
             number = choice % sampling.n
             ids = expected_ids(sampling.seed, number, sampling.max_tokens, job.version)
             answers[choice] = (tuple(ids), expected_text(ids))
-        assert client.seamless(job, may_repeat=may_repeat) == answers
+        assert client.answers_of(job, may_repeat=may_repeat) == answers
+
+
+def scripted_worker(settings: Mapping[str, Any], step_s: float, *options: str) -> list[str]:
+    """Return the command of a worker with a scripted engine; see `scripted_engine`."""
+    chosen = orjson.dumps({"model": "scripted", **settings}).decode()
+    program = str(SUPPORT / "scripted_engine.py")
+    return [sys.executable, program, chosen, str(step_s), *options]
+
+
+def scripted_worker_env() -> dict[str, str]:
+    """Return the environment of such a worker, in which it finds the modules of the tests."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(SUPPORT / "models")])}
 
 
 @contextmanager
 def worker_process(
     redis_url: str, pool: str, *, step_s: float, **settings: Any
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A worker in a process of its own; it is killed in the end if it still runs."""
-    chosen = {"redis_url": redis_url, "pool": pool, "model": "scripted", **settings}
-    process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), orjson.dumps(chosen).decode(), str(step_s)]
-    )
+    """Run a worker in its own process. At exit it is killed if it is still running."""
+    chosen = {"redis_url": redis_url, "pool": pool, **settings}
+    process = subprocess.Popen(scripted_worker(chosen, step_s), env=scripted_worker_env())
     try:
         yield process
     finally:

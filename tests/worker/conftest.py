@@ -1,4 +1,4 @@
-"""Fixtures of the worker's tests; their classes are in tests/support."""
+"""Fixtures of the worker's tests. Their classes are in tests/support."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +16,7 @@ from worker.service import Worker
 
 @pytest.fixture
 async def client(redis: Redis, keys: Keys) -> AsyncIterator[Client]:
+    """Client that reads the events of its jobs."""
     client = Client(redis, keys)
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(client.read())
@@ -30,7 +31,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 def start(redis: Redis, pool: str) -> Callable[..., AbstractAsyncContextManager[Worker]]:
-    """A worker in this process: `async with start(engine, max_num_seqs=4):`."""
+    """Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
 
     def start_one(
         engine: ScriptedEngine, **settings: object

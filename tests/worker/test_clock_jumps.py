@@ -1,4 +1,4 @@
-"""Redis' clock jumps by an hour while workers run: no job notices."""
+"""Jobs are unaffected when Redis' clock jumps by an hour."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LEASE_MS = 900
 NUM_TOKENS = 120
 
 
-async def test_jobs_that_run_and_wait_end_well_over_jumps_of_an_hour(
+async def test_running_and_waiting_jobs_complete_despite_jumps_of_an_hour(
     tmp_path: Path, pool: str
 ) -> None:
     with FakeClock.build(tmp_path) as clock:
@@ -23,7 +23,7 @@ async def test_jobs_that_run_and_wait_end_well_over_jumps_of_an_hour(
         client = Client(redis, keys)
         engines = [ScriptedEngine(step_s=0.01) for _ in range(2)]
         settings = {"lease_ms": LEASE_MS, "max_num_seqs": 3}
-        async with running(redis, engines[0], pool, **settings):  # noqa: SIM117 -- in this order
+        async with running(redis, engines[0], pool, **settings):  # noqa: SIM117 -- one after the other
             async with running(redis, engines[1], pool, **settings):
                 jobs = [await client.send(max_tokens=NUM_TOKENS, seed=seed) for seed in range(36)]
                 for offset_s in (HOUR_S, 0, -HOUR_S, 0):
@@ -31,14 +31,14 @@ async def test_jobs_that_run_and_wait_end_well_over_jumps_of_an_hour(
                     clock.set(offset_s)
                     await until(lambda before=num_ended: has_more_ended(client, before))
                 await until(lambda: have_all_ended(client, len(jobs)))
-        counts = await client.queue.counts()
+        counts = await client.views.counts()
         assert sum(counts.totals.values()) == len(jobs)
         assert (counts.workers_lost, counts.retried) == (0, 0)
         await redis.aclose()
 
 
 async def count_ended(client: Client) -> int:
-    return (await client.queue.counts()).totals[JobState.DONE]
+    return (await client.views.counts()).totals[JobState.DONE]
 
 
 async def have_all_ended(client: Client, count: int) -> bool:

@@ -9,6 +9,7 @@ from queue_support import LIMITS, Actor, eventually, make_job
 
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 
 CODE = """
@@ -40,7 +41,7 @@ def start_control() -> Iterator[Start]:
         process.communicate()
 
 
-async def says_that_redis_is_away(control: "subprocess.Popen[str]") -> None:
+async def logs_that_redis_is_away(control: "subprocess.Popen[str]") -> None:
     assert control.stderr is not None
     line = "started"
     while "redis_away" not in line:
@@ -48,24 +49,33 @@ async def says_that_redis_is_away(control: "subprocess.Popen[str]") -> None:
         assert line, "the process ended"
 
 
-async def dies_and_is_given_up(queue: Queue, redis: Redis, keys: Keys) -> None:
-    """A worker that never beats loses its job within its lease and a few seconds."""
+async def check_dead_worker_is_reaped(
+    queue: Queue, views: PoolViews, redis: Redis, keys: Keys
+) -> None:
+    """Check that the job of a worker that never renews its lease is requeued."""
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=100)
     await queue.enqueue(make_job(), LIMITS)
     assert len(await worker.claim()) == 1
 
     async def is_requeued() -> bool:
-        return (await queue.counts()).waiting == 1
+        return (await views.counts()).waiting == 1
 
     await eventually(is_requeued)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_it_gives_up_dead_workers_and_stops_cleanly(
-    start_control: Start, redis_url: str, pool: str, queue: Queue, redis: Redis, keys: Keys, signum
+async def test_it_reaps_dead_workers_and_stops_cleanly(
+    start_control: Start,
+    redis_url: str,
+    pool: str,
+    queue: Queue,
+    views: PoolViews,
+    redis: Redis,
+    keys: Keys,
+    signum,
 ) -> None:
     control = start_control(redis_url, pool)
-    await dies_and_is_given_up(queue, redis, keys)
+    await check_dead_worker_is_reaped(queue, views, redis, keys)
     control.send_signal(signum)
     _, log = control.communicate(timeout=5)
     assert control.returncode == 0
@@ -73,38 +83,38 @@ async def test_it_gives_up_dead_workers_and_stops_cleanly(
     assert "Traceback" not in log
 
 
-async def test_it_waits_for_redis_and_goes_on(
+async def test_it_continues_after_redis_was_unavailable(
     start_control: Start, start_server, open_client, pool: str, keys: Keys
 ) -> None:
     server = start_server()
     control = start_control(server.url, pool)
     redis = open_client(server.url)
-    await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
     server.stop()
-    await says_that_redis_is_away(control)
+    await logs_that_redis_is_away(control)
     start_server(port=server.port)
-    await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
     control.terminate()
     _, log = control.communicate(timeout=5)
     assert control.returncode == 0
     assert "Traceback" not in log
 
 
-async def test_it_stops_while_redis_is_away(
+async def test_it_stops_while_redis_is_unavailable(
     start_control: Start, start_server, open_client, pool: str, keys: Keys
 ) -> None:
     server = start_server()
     control = start_control(server.url, pool)
     redis = open_client(server.url)
-    await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
     server.stop()
-    await says_that_redis_is_away(control)
+    await logs_that_redis_is_away(control)
     control.terminate()
     control.communicate(timeout=5)
     assert control.returncode == 0
 
 
-def test_without_a_redis_it_says_so_once_and_ends() -> None:
+def test_without_redis_it_reports_one_error_and_exits() -> None:
     command = [sys.executable, "-m", "ops.cli", "control", "--redis-url", "redis://127.0.0.1:1/0"]
     control = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert control.returncode == 1
@@ -120,6 +130,6 @@ async def test_two_pools_in_one_redis_are_both_served(
         start_control(redis_url, name)
     for name in pools:
         keys = Keys(name)
-        await dies_and_is_given_up(Queue(redis, keys), redis, keys)
+        await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
         async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
             await redis.delete(key)

@@ -8,22 +8,22 @@ from worker.engine_stall import until_stalled
 LIMIT_S = 0.3
 
 
-async def test_an_engine_that_stays_at_one_step_is_stalled() -> None:
+async def test_an_engine_whose_step_exceeds_the_limit_is_stalled() -> None:
     start_s = time.monotonic()
     await asyncio.wait_for(until_stalled(lambda: time.monotonic() - start_s, LIMIT_S), 5)
     assert time.monotonic() - start_s >= LIMIT_S
 
 
-async def test_an_engine_that_finishes_steps_is_not() -> None:
+async def test_an_engine_that_finishes_its_steps_is_not_stalled() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(until_stalled(lambda: 0.1, LIMIT_S), 3 * LIMIT_S)
 
 
-async def test_time_in_which_the_process_stood_still_does_not_count() -> None:
-    begun_s = time.monotonic()
-    watching = asyncio.create_task(until_stalled(lambda: time.monotonic() - begun_s, LIMIT_S))
+async def test_time_in_which_the_process_was_suspended_is_not_counted() -> None:
+    start_s = time.monotonic()
+    watching = asyncio.create_task(until_stalled(lambda: time.monotonic() - start_s, LIMIT_S))
     await asyncio.sleep(LIMIT_S / 10)
-    time.sleep(2 * LIMIT_S)  # noqa: ASYNC251 -- the process is stopped, its engine too
+    time.sleep(2 * LIMIT_S)  # noqa: ASYNC251 -- suspends the process and its engine
     await asyncio.sleep(LIMIT_S / 10)
     assert not watching.done()
     watching.cancel()

@@ -1,40 +1,171 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from worker_support import until
+
+from shared.cancel_tasks import cancel_tasks
+from shared.errors import LeaseLost, RedisUnavailable, SettingsError
 from shared.protocol.ids import WorkerId
-from worker.lease import Lease
+from worker import lease as lease_module
+from worker.lease import BEATS_PER_LEASE, Lease, new_worker_id
 
 
-class Pool:
-    """What a lease tells the pool."""
+class FakeMember:
+    """Records calls to the pool; the next ones may be scripted to fail."""
 
     def __init__(self) -> None:
-        self.registered: list[WorkerId] = []
+        self.entered: list[WorkerId] = []
+        self.renewed: list[WorkerId] = []
         self.left: list[WorkerId] = []
-        self.loses_while_registering = False
-        self.lease = Lease(
-            lease_ms=300,
-            register=self.register,
-            leave=self.leave,
-            beat=self.register,
-            on_lost=lambda: None,
-        )
+        self.entry_error: Exception | None = None
+        self.beat_error: Exception | None = None
+        self.loses_while_entering: Lease | None = None
 
-    async def register(self, wid: WorkerId) -> None:
-        self.registered.append(wid)
-        if self.loses_while_registering:
-            self.loses_while_registering = False
-            self.lease.lose(wid)
+    async def enter(self, wid: WorkerId) -> None:
+        error, self.entry_error = self.entry_error, None
+        if error:
+            raise error
+        self.entered.append(wid)
+        lease, self.loses_while_entering = self.loses_while_entering, None
+        if lease:
+            lease.lose(wid)
+
+    async def beat(self, wid: WorkerId) -> None:
+        error, self.beat_error = self.beat_error, None
+        if error:
+            raise error
+        self.renewed.append(wid)
 
     async def leave(self, wid: WorkerId) -> None:
         self.left.append(wid)
 
 
-async def test_a_lease_that_is_lost_while_it_is_taken_leaves_no_ghost() -> None:
-    pool = Pool()
-    pool.loses_while_registering = True
-    await pool.lease.take()
-    assert pool.left == pool.registered
-    assert not pool.lease.is_held.is_set()
-    assert pool.lease.wid not in pool.registered
-    await pool.lease.take()
-    assert pool.lease.is_held.is_set()
-    assert pool.registered[-1] == pool.lease.wid
-    assert pool.lease.wid not in pool.left
+@pytest.fixture
+def member(monkeypatch: pytest.MonkeyPatch) -> FakeMember:
+    monkeypatch.setattr(lease_module, "RETRY_S", 0.001)
+    return FakeMember()
+
+
+@asynccontextmanager
+async def running(lease: Lease, member: FakeMember) -> AsyncIterator[None]:
+    task = asyncio.create_task(lease.run(member))
+    yield
+    await cancel_tasks(task)
+
+
+async def test_an_acquired_lease_is_held_under_its_id(member: FakeMember) -> None:
+    lease = Lease(lease_ms=300)
+    assert not lease.is_held.is_set()
+    await lease.acquire(member)
+    assert lease.is_held.is_set()
+    assert member.entered == [lease.wid]
+
+
+async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=300)
+    member.loses_while_entering = lease
+    await lease.acquire(member)
+    assert member.left == member.entered
+    assert not lease.is_held.is_set()
+    assert lease.wid not in member.entered
+    await lease.acquire(member)
+    assert lease.is_held.is_set()
+    assert member.entered[-1] == lease.wid
+    assert lease.wid not in member.left
+
+
+async def test_a_lease_is_not_held_if_the_pool_rejects_the_worker(member: FakeMember) -> None:
+    lease = Lease(lease_ms=300)
+    member.entry_error = SettingsError("scripted")
+    with pytest.raises(SettingsError):
+        await lease.acquire(member)
+    assert not lease.is_held.is_set()
+
+
+async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
+    member: FakeMember,
+) -> None:
+    lease_s = 0.3
+    lease = Lease(lease_ms=int(lease_s * 1000))
+    await lease.acquire(member)
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    async with running(lease, member):
+        await until(lambda: len(member.renewed) == BEATS_PER_LEASE)
+    assert lease_s * 0.9 < loop.time() - start_s < lease_s * 3
+    assert set(member.renewed) == {lease.wid}
+    assert len(member.entered) == 1
+
+
+async def test_a_lost_lease_is_acquired_under_another_id(member: FakeMember) -> None:
+    lease = Lease(lease_ms=30)
+    await lease.acquire(member)
+    before = lease.wid
+    member.beat_error = LeaseLost("scripted")
+    async with running(lease, member):
+        await until(lambda: len(member.entered) == 2)
+    assert lease.num_losses == 1
+    assert lease.wid != before
+    assert member.entered == [before, lease.wid]
+    assert before not in member.renewed
+
+
+async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=10**7)
+    await lease.acquire(member)
+    async with running(lease, member):
+        await asyncio.sleep(0)
+        lease.lose(lease.wid)
+        await until(lease.is_held.is_set, deadline_s=5)
+
+
+async def test_subscribers_are_called_after_the_id_was_replaced(member: FakeMember) -> None:
+    lease = Lease(lease_ms=300)
+    await lease.acquire(member)
+    before, seen = lease.wid, []
+    lease.subscribe(lambda: seen.append((lease.wid, lease.is_held.is_set())))
+    lease.lose(before)
+    assert seen == [(lease.wid, False)]
+    assert lease.wid != before
+
+
+async def test_a_loss_of_an_earlier_id_is_ignored(member: FakeMember) -> None:
+    lease = Lease(lease_ms=300)
+    earlier = lease.wid
+    lease.lose(earlier)
+    await lease.acquire(member)
+    lease.lose(earlier)
+    assert lease.is_held.is_set()
+    assert lease.num_losses == 1
+
+
+async def test_a_lease_is_kept_and_renewed_later_if_redis_is_unavailable(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=30)
+    await lease.acquire(member)
+    wid = lease.wid
+    member.beat_error = RedisUnavailable("scripted")
+    async with running(lease, member):
+        await until(lambda: member.renewed)
+    assert (lease.wid, lease.num_losses, member.renewed[0]) == (wid, 0, wid)
+
+
+async def test_an_acquisition_is_retried_if_redis_is_unavailable(member: FakeMember) -> None:
+    lease = Lease(lease_ms=30)
+    member.entry_error = RedisUnavailable("scripted")
+    async with running(lease, member):
+        await until(lease.is_held.is_set)
+    assert member.entered == [lease.wid]
+
+
+def test_worker_ids_are_unique_and_name_the_process() -> None:
+    ids = [new_worker_id() for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert len({worker_id.rsplit(":", 1)[0] for worker_id in ids}) == 1

@@ -1,4 +1,4 @@
-"""The whole worker over a real engine: a tiny random model with adapters."""
+"""Tests of a worker with a real engine, which serves a tiny random model with adapters."""
 
 import json
 import shutil
@@ -33,10 +33,15 @@ NUM_TOKENS = 24
 
 
 def sampled(temperature: float, *, n: int = 1, num_tokens: int = NUM_TOKENS) -> SamplingParams:
-    """End-of-sequence tokens are ignored, so that the answer has its length."""
+    """Return sampling parameters of an answer that has exactly `num_tokens` tokens."""
     return SamplingParams(
         seed=5, temperature=temperature, n=n, max_tokens=num_tokens, ignore_eos=True
     )
+
+
+def changed(settings: WorkerSettings, changes: dict[str, Any]) -> WorkerSettings:
+    """Return other settings, checked as those of a new process are."""
+    return WorkerSettings(**{**settings.model_dump(), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,7 @@ async def test_every_model_answers_as_transformers_and_peft_do(
     assert len(answers) == 3
 
 
-async def test_on_a_cpu_both_budgets_hold_what_is_computed(
+async def test_on_a_cpu_adapters_fill_both_memory_budgets(
     settings: WorkerSettings,
     folders: dict[str, Path],
     tmp_path: Path,
@@ -112,22 +117,22 @@ async def test_on_a_cpu_both_budgets_hold_what_is_computed(
     made = [
         f"{name}={save_adapter(tmp_path / name, seed=n, **wide)}" for n, name in enumerate(names)
     ]
-    small = settings.model_copy(
-        update={"adapters": tuple(made), "adapter_memory_mb": 1, "adapter_host_mb": 32}
+    small = changed(
+        settings, {"adapters": tuple(made), "adapter_memory_mb": 1, "adapter_host_mb": 32}
     )
     async with running_with(redis, small, load_served(small)):
         found = await versions(redis, pool)
         jobs = [await client.send(version=found[name]) for name in names]
         for job in jobs:
             assert (await client.end_of(job)).state is JobState.DONE
-        (worker,) = await client.queue.workers()
+        (worker,) = await client.views.workers()
     assert set(found.values()) == set(worker.residents)
     assert worker.info.counters["evictions"] == 0
     assert worker.info.adapter_bytes == worker.info.adapter_bytes_max == MIB
     assert 0 < worker.info.host_adapter_bytes <= worker.info.host_adapter_bytes_max == 32 * MIB
 
 
-async def test_an_answer_that_moves_to_another_worker_is_the_same_answer(
+async def test_an_answer_that_moves_to_another_worker_stays_the_same(
     settings: WorkerSettings, client: Client, redis: Redis, pool: str
 ) -> None:
     served = load_served(settings)
@@ -137,16 +142,16 @@ async def test_an_answer_that_moves_to_another_worker_is_the_same_answer(
             await client.send(version=version, sampling=sampled(0.8, n=2, num_tokens=400))
         )
         moved = await client.send(version=version, sampling=sampled(0.8, n=2, num_tokens=400))
-        await client.until_shown(moved, 10)
-    assert await has_workers(client.queue, 0)
+        await client.until_published(moved, 10)
+    assert await has_workers(client.views, 0)
     async with running_with(redis, settings, load_served(settings)):
         end = await client.end_of(moved)
     assert (end.state, end.try_) == (JobState.DONE, 2)
-    answers = client.seamless(moved)
+    answers = client.answers_of(moved)
     assert {i: (c.ids, c.text) for i, c in enumerate(undisturbed.choices)} == answers
 
 
-async def test_a_hot_adapter_is_served_by_a_second_worker_as_by_the_first_and_goes_back_to_it(
+async def test_a_hot_adapter_is_replicated_to_a_second_worker_and_later_evicted_there(
     settings: WorkerSettings,
     client: Client,
     redis: Redis,
@@ -155,8 +160,8 @@ async def test_a_hot_adapter_is_served_by_a_second_worker_as_by_the_first_and_go
 ) -> None:
     monkeypatch.setattr(retention, "SWEEP_S", 0.05)
     monkeypatch.setattr(replica_policy, "KEPT_STEALS", 1)
-    settings = settings.model_copy(update={"max_num_seqs": 2})
-    other = settings.model_copy(update={"adapters": ()})
+    settings = changed(settings, {"max_num_seqs": 2})
+    other = changed(settings, {"adapters": ()})
     request: dict[str, Any] = {"sampling": sampled(0.8, num_tokens=100)}
     async with (
         running_with(redis, settings, load_served(settings)) as home,
@@ -165,20 +170,22 @@ async def test_a_hot_adapter_is_served_by_a_second_worker_as_by_the_first_and_go
         hot = request["version"] = (await versions(redis, pool))["one"]
         alone = await client.result_of(await client.send(**request))
         jobs = [await client.send(**request) for _ in range(40)]
-        await until(lambda: hot in helper._adapters.held)
+        await until(lambda: hot in helper.parts.adapters.residency.held)
         results = [await client.result_of(job, deadline_s=60) for job in jobs]
-        await until(lambda: hot not in helper._adapters.held)
-        assert hot in home._adapters.held
-        assert home._adapters.totals["shrinks"] == 0, "it was named at its start"
-        assert helper._adapters.totals["loads"] == 1
-        held = [worker for worker in await client.queue.workers() if hot in worker.residents]
-        assert [worker.id for worker in held] == [home._lease.wid]
+        await until(lambda: hot not in helper.parts.adapters.residency.held)
+        assert hot in home.parts.adapters.residency.held
+        assert home.parts.adapters.residency.stats.totals["shrinks"] == 0, (
+            "the adapter was set at the worker's start"
+        )
+        assert helper.parts.adapters.residency.stats.totals["loads"] == 1
+        held = [worker for worker in await client.views.workers() if hot in worker.residents]
+        assert [worker.id for worker in held] == [home.parts.lease.wid]
     owners = {await redis.hget(Keys(pool).job(job.id), "by") for job in jobs}
     assert len(owners) == 2
     assert {result.choices[0].ids for result in results} == {alone.choices[0].ids}
 
 
-async def test_penalties_echoes_and_logprobs_go_on_with_the_next_worker(
+async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
     settings: WorkerSettings, client: Client, redis: Redis, pool: str
 ) -> None:
     sampling = replace(
@@ -196,25 +203,25 @@ async def test_penalties_echoes_and_logprobs_go_on_with_the_next_worker(
         job["prompts"] = ("hello", tuple(tiny_tokenizer()("你好")["input_ids"]))
         undisturbed = await client.result_of(await client.send(**job))
         moved = await client.send(**job)
-        await client.until_shown(moved, 10)
-    assert await has_workers(client.queue, 0)
+        await client.until_published(moved, 10)
+    assert await has_workers(client.views, 0)
     async with running_with(redis, settings, load_served(settings)):
         result = await client.result_of(moved)
     assert (await client.end_of(moved)).try_ == 2
     assert len(result.choices) == 4
-    seen = client.seamless(moved)
+    answers = client.answers_of(moved)
     for number, (ours, theirs) in enumerate(zip(result.choices, undisturbed.choices, strict=True)):
-        assert seen[number] == (ours.ids, ours.text) == (theirs.ids, theirs.text)
+        assert answers[number] == (ours.ids, ours.text) == (theirs.ids, theirs.text)
         assert ours.text.startswith(("hello", "你好")[number // 2])
-        check_alike(ours.prompt_logprobs, theirs.prompt_logprobs)
-        check_alike(ours.logprobs, theirs.logprobs)
+        check_same_logprobs(ours.prompt_logprobs, theirs.prompt_logprobs)
+        check_same_logprobs(ours.logprobs, theirs.logprobs)
         events = [event for event in client.tokens_of(moved) if event.choice == number]
-        check_alike([p for event in events for p in event.logprobs], theirs.logprobs)
-        told = [event.prompt_logprobs for event in events if event.prompt_logprobs]
-        assert told == [ours.prompt_logprobs]
+        check_same_logprobs([p for event in events for p in event.logprobs], theirs.logprobs)
+        published = [event.prompt_logprobs for event in events if event.prompt_logprobs]
+        assert published == [ours.prompt_logprobs]
 
 
-async def test_an_answer_under_a_schema_goes_on_with_the_next_worker(
+async def test_an_answer_under_a_schema_continues_on_the_next_worker(
     settings: WorkerSettings, client: Client, redis: Redis, pool: str
 ) -> None:
     item = {"type": "string", "minLength": 4, "maxLength": 8}
@@ -224,7 +231,7 @@ async def test_an_answer_under_a_schema_goes_on_with_the_next_worker(
         version = (await versions(redis, pool))["two"]
         undisturbed = await client.result_of(await client.send(version=version, sampling=sampling))
         moved = await client.send(version=version, sampling=sampling)
-        await client.until_shown(moved, 10)
+        await client.until_published(moved, 10)
     async with running_with(redis, settings, load_served(settings)):
         result = await client.result_of(moved)
     assert (await client.end_of(moved)).try_ == 2
@@ -234,8 +241,13 @@ async def test_an_answer_under_a_schema_goes_on_with_the_next_worker(
         assert is_valid(schema, choice.text)
 
 
-def check_alike(ours: Sequence[PositionLogprobs], theirs: Sequence[PositionLogprobs]) -> None:
-    """Logprobs differ by rounding only: the next worker computes what was shown in one go."""
+def check_same_logprobs(
+    ours: Sequence[PositionLogprobs], theirs: Sequence[PositionLogprobs]
+) -> None:
+    """Fail unless the logprobs are equal up to rounding.
+
+    The next worker computes the published tokens in one prefill, which rounds differently.
+    """
     assert [(p.chosen.token, p.chosen.bytes, p.offset) for p in ours] == [
         (p.chosen.token, p.chosen.bytes, p.offset) for p in theirs
     ]
@@ -257,7 +269,7 @@ async def test_a_glm_4_answers_in_chinese_with_adapters_on_its_fused_modules(
     glm = {name: save_adapter(tmp_path / name, "glm4", **c) for name, c in configs.items()}
     model = str(save_tiny_model(tmp_path / "glm", "glm4"))
     adapters = tuple(f"{name}={folder}" for name, folder in glm.items())
-    settings = settings.model_copy(update={"model": model, "adapters": adapters})
+    settings = changed(settings, {"model": model, "adapters": adapters})
     text = "郭德纲：您好哪，今天吃了吗？"  # noqa: RUF001
     ids = tiny_tokenizer()(text)["input_ids"]
     async with running_with(redis, settings, load_served(settings)):
@@ -282,7 +294,7 @@ OWN_TEMPLATE = "{{ bos_token }}Q: {{ messages[0].content }} A:"
 LEFT_OUT = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-async def test_an_adapter_with_a_template_and_defaults_of_its_own_is_served_by_them(
+async def test_an_adapter_is_served_with_its_own_template_and_defaults(
     settings: WorkerSettings,
     folders: dict[str, Path],
     client: Client,
@@ -298,7 +310,7 @@ async def test_an_adapter_with_a_template_and_defaults_of_its_own_is_served_by_t
     defaults = {"do_sample": False, "top_p": 0.5, "eos_token_id": [end]}
     (folder / "generation_config.json").write_text(json.dumps(defaults))
     named = (*settings.adapters, f"own={folder}", f"again={folder}")
-    settings = settings.model_copy(update={"adapters": named})
+    settings = changed(settings, {"adapters": named})
     sampling = SamplingParams(seed=5, max_tokens=40, left_out=LEFT_OUT)
     chat: dict[str, Any] = {
         "endpoint": Endpoint.CHAT,
@@ -308,25 +320,27 @@ async def test_an_adapter_with_a_template_and_defaults_of_its_own_is_served_by_t
         version, again = itemgetter("own", "again")(await versions(redis, pool))
         here = await client.result_of(await client.send(version=version, sampling=sampling, **chat))
         same = await client.result_of(await client.send(version=again, sampling=sampling, **chat))
-    assert await has_workers(client.queue, 0)
-    # A worker that has never read the adapter must know its template before it tokenises.
-    settings = settings.model_copy(update={"adapters": ()})
+    assert await has_workers(client.views, 0)
+    # A worker that has not read the adapter yet must do so before it tokenizes the chat.
+    settings = changed(settings, {"adapters": ()})
     async with running_with(redis, settings, load_served(settings)):
         there = await client.result_of(
             await client.send(version=version, sampling=sampling, **chat)
         )
         sent = replace(sampling, temperature=1.5, left_out=LEFT_OUT[1:])
-        drawn = await client.result_of(await client.send(version=version, sampling=sent, **chat))
+        overridden = await client.result_of(
+            await client.send(version=version, sampling=sent, **chat)
+        )
     for result in (here, same, there):
         (choice,) = result.choices
         assert result.usage is not None
         assert result.usage.prompt_tokens == len(ids)
         assert list(choice.ids) == expected[: expected.index(end) + 1]
         assert choice.finish is FinishReason.STOP
-    assert drawn.choices[0].ids != here.choices[0].ids
+    assert overridden.choices[0].ids != here.choices[0].ids
 
 
-async def test_a_chat_is_answered_and_a_too_long_prompt_refused(
+async def test_a_chat_is_answered_and_a_too_long_prompt_is_rejected(
     settings: WorkerSettings, client: Client, redis: Redis, pool: str
 ) -> None:
     async with running_with(redis, settings, load_served(settings)):

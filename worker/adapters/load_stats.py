@@ -1,4 +1,4 @@
-"""How many adapters were loaded, how long that takes, and how long jobs wait because of it."""
+"""Counts of what happened to adapters in this worker, and how long their loads take. Pure."""
 
 MIN_STEAL_MS = 250.0
 STEAL_PER_LOAD = 1.5
@@ -6,30 +6,52 @@ LOAD_MS_SHARE = 0.25
 """Weight of the newest load in the mean load time."""
 
 
-class LoadTimes:
-    """Counts since the worker's start."""
+class LoadStats:
+    """Counts and load times since the worker's start."""
 
     def __init__(self) -> None:
         self.num_reads = 0
         """Loads that began at the adapter's files."""
         self.num_loads = 0
+        """Times that a version became resident."""
         self.num_evictions = 0
+        """Times that a resident version was evicted."""
+        self.num_replicas_added = 0
+        """Loads of versions that another worker held."""
+        self.num_replicas_given_up = 0
+        """Replicas that this worker no longer holds."""
         self.total_s = 0.0
-        """Seconds that the loads took, whatever tier they began at; not waiting for memory."""
+        """Seconds spent on loads, whatever tier they began at, without waits for memory."""
         self._mean_ms = 0.0
 
     @property
     def load_ms(self) -> int:
-        """How long a load takes here once there is memory, as far as is known."""
+        """Mean time of recent loads in ms, without waits for memory; 0 before the first."""
         return int(self._mean_ms)
 
     @property
     def steal_ms(self) -> int:
-        """How long a job waits for the workers that hold its adapter before others load it."""
+        """How long a job waits for workers that hold its adapter before this one loads it."""
         return int(max(MIN_STEAL_MS, STEAL_PER_LOAD * self._mean_ms))
 
-    def took(self, seconds: float) -> None:
-        """Note how long a load took."""
+    @property
+    def totals(self) -> dict[str, int]:
+        """The counts by the names that operators see."""
+        return {
+            "reads": self.num_reads,
+            "loads": self.num_loads,
+            "load_ms": int(1000 * self.total_s),
+            "evictions": self.num_evictions,
+            "spreads": self.num_replicas_added,
+            "shrinks": self.num_replicas_given_up,
+        }
+
+    def record_read(self) -> None:
+        """Record that the files of an adapter were read."""
+        self.num_reads += 1
+
+    def record_load(self, seconds: float) -> None:
+        """Record how long a load took."""
         self.total_s += seconds
         share = LOAD_MS_SHARE if self._mean_ms else 1.0
         self._mean_ms += (1000 * seconds - self._mean_ms) * share

@@ -1,15 +1,14 @@
-"""How much memory adapters may take, and where it is."""
+"""Memory budgets of adapters on the device and in host memory."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterBudgets:
-    """Bytes on the device, and in the host's memory.
+    """Budgets in bytes.
 
-    A CPU computes adapters wherever they lie in the host's memory, so that copies of them would
-    be of no use: there, one pool has both budgets, and counts as the host's what is beyond the
-    device's.
+    A CPU computes adapters in host memory, so copies there would be useless. On CPUs one pool has
+    both budgets: its bytes count towards the device's budget first, the rest towards the host's.
     """
 
     device: int
@@ -19,15 +18,20 @@ class AdapterBudgets:
 
     @property
     def pool(self) -> int:
-        """Bytes for resident adapters."""
+        """Budget of resident adapters in bytes."""
         return self.device + self.host if self.is_one_memory else self.device
 
     @property
     def copies(self) -> int:
-        """Bytes for copies that wait to become resident."""
+        """Budget of copies that can become resident quickly, in bytes."""
         return 0 if self.is_one_memory else self.host
 
     def used(self, pool: int, copies: int) -> tuple[int, int]:
-        """What the pool's bytes and the copies' are of the device's budget, and of the host's."""
+        """Return the used bytes of the device's and the host's budget.
+
+        Args:
+            pool: bytes of resident adapters.
+            copies: bytes of copies.
+        """
         beyond = max(0, pool - self.device)
         return pool - beyond, copies + beyond

@@ -1,4 +1,4 @@
-"""Reads adapters ahead: those whose jobs wait while this worker has no room for more."""
+"""Loads adapters whose jobs wait in the queue while this worker has no room for more jobs."""
 
 import asyncio
 import time
@@ -7,51 +7,55 @@ import structlog
 
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import AdapterVersion
-from shared.store.queue import Queue
-from worker.adapters.residency import Adapters
+from shared.store.residency import ResidencyStore
+from worker.adapters.loader import AdapterLoader
+from worker.adapters.residency import Residency
 
 log = structlog.get_logger()
 
 LOOK_S = 0.25
+"""Pause between two looks at the queue."""
 MAX_HEADS = 16
-"""So many versions ahead, by the order of their jobs."""
-TRIED_S = 30.0
-"""A version isn't read ahead twice within so long: it failed, or had to go for others."""
+"""Most versions considered at a time, in the order of their jobs."""
+RETRY_S = 30.0
+"""A version isn't prefetched again within this time: it failed, or was evicted for others."""
 
 
-class LookAhead:
-    """Looks at what claims leave behind for want of room, and stages it, a version at a time."""
+class Prefetcher:
+    """Prefetches the versions that claims leave in the queue, one at a time."""
 
-    def __init__(self, queue: Queue, adapters: Adapters) -> None:
-        self._queue = queue
-        self._adapters = adapters
+    def __init__(self, store: ResidencyStore, residency: Residency, loader: AdapterLoader) -> None:
+        self._store = store
+        self._residency = residency
+        self._loader = loader
         self._is_full = asyncio.Event()
         self._tried_s: dict[AdapterVersion, float] = {}
 
-    def note_room(self, has_room: bool) -> None:
-        """Note whether there is room for more jobs; while there is, claims take what there is."""
-        if has_room:
-            self._is_full.clear()
-        else:
+    def set_full(self, is_full: bool) -> None:
+        """Prefetch only while the worker is full; otherwise its claims load what they bring."""
+        if is_full:
             self._is_full.set()
+        else:
+            self._is_full.clear()
 
     async def run(self) -> None:
-        """Stage until cancelled."""
+        """Prefetch until cancelled."""
         while True:
             await self._is_full.wait()
             try:
-                heads = await self._queue.cold_heads(MAX_HEADS)
+                heads = await self._store.cold_heads(MAX_HEADS)
             except RedisUnavailable as error:
                 log.warning("look_ahead_failed", error=str(error))
                 heads = []
             for version in heads:
-                if self._adapters.can_stage(version) and self._is_new(version):
-                    await self._adapters.stage(version)
+                is_useful = self._residency.can_prefetch(version, time.monotonic())
+                if is_useful and self._is_new(version):
+                    await self._loader.prefetch(version)
             await asyncio.sleep(LOOK_S)
 
     def _is_new(self, version: AdapterVersion) -> bool:
         now_s = time.monotonic()
-        self._tried_s = {v: at_s for v, at_s in self._tried_s.items() if now_s - at_s < TRIED_S}
+        self._tried_s = {v: at_s for v, at_s in self._tried_s.items() if now_s - at_s < RETRY_S}
         is_new = version not in self._tried_s
         self._tried_s.setdefault(version, now_s)
         return is_new

@@ -1,351 +1,355 @@
-"""The adapters that this worker holds, and how it loads those that it doesn't.
+"""Where each adapter version is in this worker, and the only code that changes it. Pure.
 
-They are in tiers: on the device, in the host's memory ready to be copied there, and where the
-registry says. Reading, checking and copying run in threads of their own, while the engine steps.
+A version takes these ways through `State`, one load or eviction at a time:
+
+    ABSENT -> READING -> IN_HOST_MEMORY -> PLACING -> RESIDENT
+                      -> PLACING (without memory for copies)
+    READING, PLACING -> IN_HOST_MEMORY or ABSENT when that fails
+    RESIDENT -> IN_HOST_MEMORY or ABSENT when it is evicted
+
+`AdapterLoader` does the work and reports each change here. The memory itself belongs to the pool of
+the engine (device) and to the host tier; both only ever do what a load or an eviction asks for.
 """
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import Enum, auto
+from math import inf
+from typing import TYPE_CHECKING
 
-import structlog
-
-from shared.errors import AdapterRejected
 from shared.protocol.ids import AdapterVersion
-from shared.store.queue import Queue
-from shared.store.registry import Adapter, Registry
-from worker.adapters.advertised import Holding
-from worker.adapters.load_stats import LoadTimes
-from worker.adapters.loader_threads import LoaderThreads
-from worker.adapters.memory_queue import Line
-from worker.adapters.yield_policy import Room
-from worker.engine.thread import EngineThread
-from worker.lease import Lease
-from worker.redis_retry import until_redis_is_back
+from shared.protocol.queue_replies import ReplicaStanding
+from worker.adapters import load_policy, yield_policy
+from worker.adapters.load_stats import LoadStats
+from worker.adapters.records import AdapterRecord, ClaimView, MemoryWait, State
+from worker.adapters.replica_policy import Replica
 
-if TYPE_CHECKING:  # they import torch
-    from worker.engine.engine import Engine
-    from worker.lora.checkpoint.adapter import LoRAAdapter
-    from worker.lora.memory.host_tier import HostTier
-    from worker.lora.memory.layout import AdapterImage
-    from worker.lora.memory.pool import Reserved
+if TYPE_CHECKING:
+    from worker.text.prompt_style import PromptStyle
 
-log = structlog.get_logger()
-T = TypeVar("T")
-
-REFUSED_S = 30.0
-MAX_LOADING = 2
-"""Adapters loaded at a time: more would only make each of them later. So many wait for memory
-besides."""
+Jobs = Mapping[AdapterVersion, int]
+"""Number of running jobs by version, without the base model's."""
 
 
-class NoRoom(AdapterRejected):
-    """The adapter doesn't fit into the adapter memory beside those in use."""
+class Change(Enum):
+    """What subscribers are notified of."""
+
+    HOLDINGS = auto()  # The set of versions that this worker holds is another one.
+    LOADS = auto()  # A load has ended, or waits for memory: another one may begin.
+    MEMORY = auto()  # Device memory may be free.
 
 
-class Adapters:
-    """Which versions are resident in the engine, and how others come there."""
+class Residency:
+    """One record for each adapter version; every method returns at once."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        registry: Registry,
-        lease: Lease,
-        engine: EngineThread,
-        *,
-        base: AdapterVersion,
-        read: Callable[[Adapter], "LoRAAdapter"],
-        host: "HostTier",
-        threads: LoaderThreads,
-        num_jobs: Callable[[], Mapping[AdapterVersion, int]],
-    ) -> None:
-        """Start with the base alone.
-
-        Args:
-            queue: the pool's.
-            registry: knows where adapters are.
-            lease: this worker's part in the pool.
-            engine: has the adapters that are on the device.
-            base: the base model's version.
-            read: takes a registry's entry, checks all, and blocks.
-            host: has those in the host's memory.
-            threads: load them.
-            num_jobs: how many jobs the engine has of each version.
-        """
-        self.room = Room()
-        self.on_loaded: Callable[[], None] = lambda: None
-        """Called after each load, and when one waits for memory: the next one may begin."""
-        self.times = LoadTimes()
-        self._queue = queue
-        self._registry = registry
-        self._lease = lease
-        self._engine = engine
-        self._read = read
-        self._host = host
-        self._threads = threads
-        self._line = Line(
-            self.room,
-            num_jobs=lambda: {v: number for v, number in num_jobs().items() if v != base},
-            on_wait=lambda: self.on_loaded(),
-        )
+    def __init__(self, base: AdapterVersion, style: "PromptStyle") -> None:
+        """Start with the base model alone, which is always resident; `style` is its own."""
+        self.stats = LoadStats()
+        self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
-        self.holding = Holding(queue, lease, self._residents)
-        self._loading: set[AdapterVersion] = set()
-        self._staging: set[AdapterVersion] = set()
-        self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
-        # Whoever holds it may be sure that nothing is evicted meanwhile.
-        self._engine_turn = asyncio.Lock()
-        self._refused_until_s: dict[AdapterVersion, float] = {}
+        """Index of the resident versions: claims must not search all records."""
+        self._active: set[AdapterVersion] = set()
+        """Index of the versions that jobs, claims or loads are waiting for."""
+        self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
+        self._in_use: set[AdapterVersion] = set()
+        """Versions that had jobs when memory was last short: each may be evicted after its last."""
+        self._num_shortages = 0
+
+    def subscribe(self, change: Change, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change of this kind."""
+        self._listeners[change].append(listener)
+
+    # What is known.
+
+    def state(self, version: AdapterVersion) -> State:
+        """Return where a version is."""
+        record = self._records.get(version)
+        return record.state if record else State.ABSENT
+
+    def is_resident(self, version: AdapterVersion) -> bool:
+        """Return whether requests of a version can run."""
+        return self.state(version) is State.RESIDENT
+
+    def style(self, version: AdapterVersion) -> "PromptStyle | None":
+        """Return how prompts of a version are written; None until it was read here."""
+        record = self._records.get(version)
+        return record.style if record else None
 
     @property
-    def held(self) -> list[AdapterVersion]:
-        """What jobs are claimed for first: it is here or will be soon. The base is included."""
-        return sorted(self.holding.versions | self._loading)
+    def held(self) -> set[AdapterVersion]:
+        """Versions that are resident and weren't given up."""
+        return {v for v in self._residents if not self._records[v].is_surplus}
 
     @property
-    def known(self) -> list[AdapterVersion]:
-        """What is in any tier here, the base included."""
-        return sorted(self._residents.union(self._host.versions))
+    def known(self) -> set[AdapterVersion]:
+        """Versions that take memory in any tier, the base model included."""
+        return {v for v, r in self._records.items() if r.state is not State.ABSENT}
 
     @property
-    def loading(self) -> list[AdapterVersion]:
-        """What this worker reads for the whole pool: others leave it to this one."""
-        return sorted(self._loading | self._staging)
+    def loading(self) -> set[AdapterVersion]:
+        """Versions that this worker loads; other workers leave them to it."""
+        return self._where(lambda record: record.is_loading or record.is_prefetching)
 
     @property
-    def totals(self) -> dict[str, int]:
-        """What was done since the start, by name."""
-        return {
-            "reads": self.times.num_reads,
-            "loads": self.times.num_loads,
-            "load_ms": int(1000 * self.times.total_s),
-            "evictions": self.times.num_evictions,
-            "spreads": self.holding.spread.num_spread,
-            "shrinks": self.holding.spread.num_given_up,
-        }
+    def surplus(self) -> frozenset[AdapterVersion]:
+        """Versions that are evicted before all others."""
+        return frozenset(self._residents - self.held)
 
     @property
-    def refused(self) -> set[AdapterVersion]:
-        """What couldn't be loaded here a moment ago, but is held elsewhere."""
-        now_s = time.monotonic()
-        return {version for version, until_s in self._refused_until_s.items() if until_s > now_s}
-
-    def refuse(self, version: AdapterVersion) -> None:
-        """Leave `version` to others for a while: its files, or its holder, may come and go."""
-        self._refused_until_s[version] = time.monotonic() + REFUSED_S
+    def replicas(self) -> dict[AdapterVersion, Replica]:
+        """Versions that this worker may give up."""
+        replicas = ((version, self._records[version].replica) for version in self._residents)
+        return {version: replica for version, replica in replicas if replica}
 
     @property
-    def max_cold(self) -> int:
-        """How many more versions may be loaded now."""
-        waiting = self._line.versions
-        if len(waiting) >= MAX_LOADING:
-            return 0
-        return max(0, MAX_LOADING - len(self._loading - waiting))
+    def has_memory_queue(self) -> bool:
+        """Whether any version waits for device memory."""
+        return bool(self._where(lambda record: record.memory_wait is not MemoryWait.NONE))
 
-    def job_gone(self) -> None:
-        """Note that a job has ended: its adapter may make room for others."""
-        self._line.job_gone()
+    def is_refused(self, version: AdapterVersion, now_s: float) -> bool:
+        """Return whether a version is left to other workers; `now_s` is a monotonic time."""
+        record = self._records.get(version)
+        return record is not None and record.refused_until_s > now_s
 
-    async def add(self, adapter: "LoRAAdapter") -> None:
-        """Keep an adapter that was read wherever there is room, without telling the pool.
+    def is_crowded_out(self, version: AdapterVersion) -> bool:
+        """Return whether a job of a version has just found no device memory."""
+        record = self._records.get(version)
+        return record is not None and record.is_crowded_out
 
-        Raises:
-            AdapterRejected: it is larger than all of the adapter memory.
-        """
-        image = self._host.image(adapter)
-        async with self._lock(adapter.version):
-            placing = await self._call(lambda engine: engine.place(image, may_evict=False))
-            if placing.reserved is None and not self._host.has_room(image.num_bytes):
-                return
-            image = await self._threads.run(lambda: self._host.put(adapter, may_evict=False))
-            try:
-                if placing.reserved is not None:
-                    await self._write(placing.reserved, image)
-                    self._activate(placing.reserved, image)
-            finally:
-                self._host.release(image)
+    def is_awaited(self, version: AdapterVersion) -> bool:
+        """Return whether claimed jobs wait for a version."""
+        record = self._records.get(version)
+        return record is not None and record.is_loading
 
-    async def evict(self, version: AdapterVersion) -> None:
-        """Let go of a version in every tier; requests that want it still end with an error."""
-        async with self._lock(version), self._engine_turn:
-            self._host.drop(version)
-            if version in self._residents:
-                await self._call(lambda engine: engine.remove_adapter(version))
-                self._forget([version])
-                self._line.memory_freed()
-        await self.holding.tell()
+    def can_prefetch(self, version: AdapterVersion, now_s: float) -> bool:
+        """Return whether to load a version whose jobs are still in the queue."""
+        record = self._record(version)
+        if record.state is not State.ABSENT or record.is_loading:
+            return False
+        num_loading, num_waiting = self._load_counts()
+        return not self.is_refused(version, now_s) and load_policy.can_prefetch(
+            num_loading=num_loading,
+            num_waiting=num_waiting,
+            num_prefetching=len(self._where(lambda record: record.is_prefetching)),
+        )
 
-    async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
-        """Give up copies that others can do without for long; `running` jobs there are of each."""
-        await self.holding.shrink(running, self.times.steal_ms)
+    def claim_view(self, now_s: float) -> ClaimView:
+        """Return what a claim needs to know now; `now_s` is a monotonic time."""
+        self._active = self._where(lambda record: not record.is_idle(now_s))
+        held = self.held | self._where(lambda record: record.is_loading)
+        yielding = self._where(lambda record: record.is_yielding)
+        crowded_out = self._where(lambda record: record.is_crowded_out)
+        refused = self._where(lambda record: record.refused_until_s > now_s)
+        num_loading, num_waiting = self._load_counts()
+        hidden = self._where(lambda r: r.is_crowded_out or r.num_returning_jobs > 0)
+        return ClaimView(
+            held=frozenset(held),
+            residents=tuple(sorted(held - yielding)),
+            refused=tuple(sorted(refused | crowded_out | yielding)),
+            max_cold=load_policy.max_cold(num_loading=num_loading, num_waiting=num_waiting),
+            load_ms=self.stats.load_ms,
+            steal_ms=self.stats.steal_ms,
+            sees_all=not (hidden or self._short),
+            num_shortages=self._num_shortages,
+        )
 
-    @asynccontextmanager
-    async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
-        """Inside, `version` is in the engine, loaded if need be; wait for nothing there.
+    # Jobs that wait for a version.
 
-        Raises:
-            AdapterRejected: it can't be loaded; NoRoom if only for now.
-        """
-        self._host.touch(version)
-        self.holding.spread.used(version)
-        if version not in self._residents:
-            self._loading.add(version)
-        loaded = None
-        try:
-            async with self._lock(version):
-                while True:
-                    async with self._engine_turn:
-                        if loaded:
-                            self._activate(*loaded)
-                        if version in self._residents:
-                            yield
-                            break
-                    loaded = await self._load(version)
-        finally:
-            if version in self._loading:
-                self._loading.discard(version)
-                self.on_loaded()
-        await self.holding.tell()
+    def job_waits(self, version: AdapterVersion) -> None:
+        """Record that a claimed job needs a version; a version that was given up is held again."""
+        record = self._record(version)
+        record.num_waiting_jobs += 1
+        self._set_surplus(record, False)
 
-    async def let_others_load(self, version: AdapterVersion) -> bool:
-        """Take back that this worker loads `version`; whether another one holds it."""
-        await self.holding.renounce(version)
-        return await self.holding.is_elsewhere(version)
+    def job_served(self, version: AdapterVersion) -> None:
+        """Record that such a job waits no longer, whether the version is resident or not."""
+        record = self._record(version)
+        assert record.num_waiting_jobs > 0
+        record.num_waiting_jobs -= 1
+        if not record.num_waiting_jobs:
+            self._notify(Change.LOADS)
 
-    def can_stage(self, version: AdapterVersion) -> bool:
-        """Whether `stage` would bring `version` closer, and nothing else is loaded for it."""
-        has_turn = not self._staging and not self._line.versions
-        is_free = has_turn and len(self._loading) < MAX_LOADING
-        is_here = version in self._residents or version in self._loading or version in self._host
-        return is_free and not is_here and version not in self.refused
+    def job_finished(self, jobs: Jobs) -> None:
+        """Record that a running job has ended, and `jobs` are left."""
+        if yield_policy.may_be_free(self._in_use, jobs):
+            self._memory_may_be_free()
 
-    async def stage(self, version: AdapterVersion) -> None:
-        """Read a version whose jobs wait, unless another worker does."""
-        self._staging.add(version)
-        try:
-            if await until_redis_is_back(lambda: self._queue.start_load(self._lease.wid, version)):
-                await self._stage_alone(version)
-        finally:
-            self._staging.discard(version)
+    def refuse(self, version: AdapterVersion, now_s: float) -> None:
+        """Leave a version that couldn't be loaded to other workers for a while."""
+        self._record(version).refused_until_s = now_s + load_policy.REFUSED_S
 
-    async def _stage_alone(self, version: AdapterVersion) -> None:
-        try:
-            entry = await self._entry(version)
-            async with self._lock(version):
-                if not self._host.max_bytes:
-                    await self._stage_on_device(entry)
-                elif version not in self._host and entry.num_bytes <= self._host.max_bytes:
-                    self._host.release(await self._read_to_host(entry))
-        except AdapterRejected as error:  # whoever claims its jobs will tell them
-            log.warning("adapter_not_staged", version=version, error=str(error))
-        except Exception:  # per adapter: the worker goes on
-            log.exception("staging_failed", version=version)
-        if version in self._residents:
-            await self.holding.tell()
-        elif version not in self._loading:
-            await self.holding.renounce(version)
+    # Loads.
 
-    async def _stage_on_device(self, entry: Adapter) -> None:
-        """Without memory for copies, a version is read ahead to where it will be computed."""
-        has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
-        if entry.version in self._residents or not has_room:
-            return
-        started_s = time.monotonic()
-        image = await self._read_to_host(entry)
-        if self._line.versions:  # those come first
-            return
-        reserved = await self._place_now(image)
-        if reserved is not None:
-            await self._write(reserved, image)
-            self.times.took(time.monotonic() - started_s)
-            async with self._engine_turn:
-                self._activate(reserved, image)
+    def prefetch_began(self, version: AdapterVersion) -> None:
+        """Record that a version is loaded for jobs that are still in the queue."""
+        self._record(version).is_prefetching = True
 
-    async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
-        """Bring a version to the device; it isn't resident yet."""
-        if version in self.room.crowded_out:
-            raise NoRoom(f"{version}: another job of it has just found no room")
-        self._loading.add(version)
-        started_s = time.monotonic()
-        image = self._host.take(version)
-        if image is None:
-            image = await self._read_to_host(await self._entry(version))
-        try:
-            read_s = time.monotonic()
-            reserved = await self._place(image)
-            waited_s = time.monotonic() - read_s
-            await self._write(reserved, image)
-        finally:
-            self._host.release(image)
-        self.times.took(time.monotonic() - started_s - waited_s)
-        return reserved, image
+    def prefetch_ended(self, version: AdapterVersion) -> None:
+        """Record that no version is loaded ahead any more."""
+        self._record(version).is_prefetching = False
 
-    async def _entry(self, version: AdapterVersion) -> Adapter:
-        """Where the registry says that the version is."""
-        entry = await until_redis_is_back(lambda: self._registry.adapter_by_version(version))
-        if entry is None:
-            raise AdapterRejected(f"adapter version {version} is no longer registered")
-        return entry
+    def reading(self, version: AdapterVersion) -> None:
+        """Record that a thread reads the files of a version."""
+        self._move(version, State.READING, {State.ABSENT, State.IN_HOST_MEMORY})
 
-    async def _read_to_host(self, entry: Adapter) -> "AdapterImage":
-        def read() -> "AdapterImage":
-            adapter = self._read(entry)
-            if adapter.version != entry.version:
-                raise AdapterRejected(
-                    f"{entry.source} holds {adapter.version} by now, not {entry.version}"
-                )
-            return self._host.put(adapter)
+    def was_read(
+        self, version: AdapterVersion, style: "PromptStyle", host: Collection[AdapterVersion]
+    ) -> None:
+        """Record that a version was read and checked; `host` are all versions in host memory."""
+        self._record(version).style = style
+        is_copied = version in host
+        self._move(version, State.IN_HOST_MEMORY if is_copied else State.PLACING, {State.READING})
+        for record in self._records.values():  # copies that were evicted for this one
+            if record.state is State.IN_HOST_MEMORY and record.version not in host:
+                record.state = State.ABSENT
 
-        image = await self._threads.run(read)
-        self.times.num_reads += 1
-        return image
+    def placing(self, version: AdapterVersion) -> None:
+        """Record that a version that was read is brought to the device."""
+        if self.state(version) is not State.PLACING:
+            self._move(version, State.PLACING, {State.ABSENT, State.IN_HOST_MEMORY})
 
-    async def _place(self, image: "AdapterImage") -> "Reserved":
-        """Memory on the device, for which others may have to go."""
-        patience_s = self.times.steal_ms / 1000
-        reserved = await self._line.place(image.version, lambda: self._place_now(image), patience_s)
-        if reserved is None:
-            raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
-        return reserved
+    def became_resident(self, version: AdapterVersion) -> None:
+        """Record that a version is on the device: crowded-out versions may be claimed again."""
+        self._move(version, State.RESIDENT, {State.PLACING})
+        self.stats.num_loads += 1
+        if not self._short:
+            self._end_yielding()
+        self._notify(Change.HOLDINGS, Change.LOADS)
+        self._memory_may_be_free()  # its jobs may be gone already
 
-    async def _place_now(self, image: "AdapterImage") -> "Reserved | None":
-        async with self._engine_turn:
-            surplus = frozenset(self.holding.spread.surplus)
-            placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
-            self._forget(placing.evicted)
-        if placing.evicted:
-            await self.holding.tell()
-        if placing.reserved is not None:
-            log.info("adapter_placed", version=image.version, evicted=placing.evicted)
-        return placing.reserved
+    def not_loaded(self, version: AdapterVersion, *, is_copied: bool) -> None:
+        """Record that a version isn't on its way to the device; `is_copied`: host memory has it."""
+        record = self._record(version)
+        if record.state is not State.RESIDENT:
+            record.state = State.IN_HOST_MEMORY if is_copied else State.ABSENT
 
-    async def _write(self, reserved: "Reserved", image: "AdapterImage") -> None:
-        try:
-            await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
-        except Exception as error:  # most likely torch's own, of the device
-            await self._call(lambda engine: engine.remove_adapter(image.version))
-            self._line.memory_freed()
-            raise AdapterRejected(f"adapter {image.version}: {error}") from error
+    def evicted(self, versions: Iterable[AdapterVersion], host: Collection[AdapterVersion]) -> None:
+        """Record that resident versions left the device; `host` are the versions in host memory."""
+        for version in versions:
+            state = State.IN_HOST_MEMORY if version in host else State.ABSENT
+            self._move(version, state, {State.RESIDENT})
+            record = self._record(version)
+            record.is_surplus, record.replica = False, None
+            self.stats.num_evictions += 1
+            self._notify(Change.HOLDINGS)
 
-    def _activate(self, reserved: "Reserved", image: "AdapterImage") -> None:
-        """Make a version resident; requests that the engine is given from here on find it."""
-        self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
-        self._residents.add(image.version)
-        self._line.loaded()
-        self.times.num_loads += 1
-        log.info("adapter_loaded", version=image.version)
+    def forgotten(self, version: AdapterVersion) -> None:
+        """Drop the record of a version that the pool has forgotten, unless it is in use."""
+        record = self._records.get(version)
+        if record and record.state is State.ABSENT and record.is_idle(now_s=inf):
+            del self._records[version]
+            self._active.discard(version)
 
-    def _forget(self, evicted: Sequence[AdapterVersion]) -> None:
-        self._residents.difference_update(evicted)
-        self.holding.spread.left(evicted)
-        self.times.num_evictions += len(evicted)
+    def memory_freed(self) -> None:
+        """Record that device memory was freed without a job that ended or a version that loaded."""
+        self._memory_may_be_free()
 
-    async def _call(self, function: Callable[["Engine"], T]) -> T:
-        return await asyncio.wrap_future(self._engine.call(function))
+    # Waits for device memory.
 
-    def _lock(self, version: AdapterVersion) -> asyncio.Lock:
-        """Held by who changes where the version is."""
-        return self._locks.setdefault(version, asyncio.Lock())
+    def queued_for_memory(self, version: AdapterVersion) -> None:
+        """Record that a version waits for its turn to ask for device memory."""
+        self._record(version).memory_wait = MemoryWait.QUEUED
+
+    def found_no_memory(self, version: AdapterVersion, jobs: Jobs) -> None:
+        """Record that the adapters in use left no memory, and have one of them yield if need be."""
+        record = self._record(version)
+        is_first = record.memory_wait is not MemoryWait.SHORT
+        record.memory_wait = MemoryWait.SHORT
+        self._num_shortages += 1
+        self._in_use = yield_policy.versions_in_use(jobs, version)
+        yielding = self._where(lambda record: record.is_yielding)
+        chosen = yield_policy.version_to_yield(
+            jobs, self._in_use, yielding, is_first_shortage=is_first
+        )
+        if chosen is not None:
+            self._record(chosen).is_yielding = True
+        self._notify(Change.LOADS)
+
+    def memory_wait_ended(self, version: AdapterVersion) -> None:
+        """Record that a version got memory, or that its load gave up."""
+        self._record(version).memory_wait = MemoryWait.NONE
+
+    def crowded_out(self, version: AdapterVersion) -> None:
+        """Record that a job goes back to the queue because its version found no memory."""
+        record = self._record(version)
+        record.is_crowded_out = True
+        record.num_returning_jobs += 1
+
+    def job_returned(self, version: AdapterVersion) -> None:
+        """Record that such a job can be claimed again, here or elsewhere."""
+        self._record(version).num_returning_jobs -= 1
+
+    def claim_found_no_cold(self, view: ClaimView) -> None:
+        """Record that a claim brought no version to load: if it saw all, none needs to yield."""
+        if view.sees_all and view.num_shortages == self._num_shortages:
+            self._end_yielding()
+
+    # Replicas: versions that other workers hold too.
+
+    def held_elsewhere(self, versions: Iterable[AdapterVersion]) -> None:
+        """Record that other workers hold versions that this one has just reported."""
+        for version in self.held.intersection(versions):
+            self._record(version).replica = Replica()
+            self.stats.num_replicas_added += 1
+
+    def replicas_standing(
+        self, standing: Mapping[AdapterVersion, ReplicaStanding], now_ms: float
+    ) -> set[AdapterVersion]:
+        """Record how the pool sees replicas; returns those that it doesn't count any more."""
+        gone = {version for version, copy in standing.items() if copy is ReplicaStanding.GONE}
+        for version, copy in standing.items():
+            record = self._record(version)
+            if record.replica is not None:
+                record.replica = record.replica.after(copy, now_ms)
+                if copy is ReplicaStanding.GONE:
+                    self.stats.num_replicas_given_up += 1
+                    self._set_surplus(record, True)
+        return gone
+
+    # Helpers.
+
+    @property
+    def _short(self) -> set[AdapterVersion]:
+        return self._where(lambda record: record.memory_wait is MemoryWait.SHORT)
+
+    def _record(self, version: AdapterVersion) -> AdapterRecord:
+        """Return the record of a version, to change it."""
+        self._active.add(version)
+        return self._records.setdefault(version, AdapterRecord(version))
+
+    def _where(self, is_wanted: Callable[[AdapterRecord], bool]) -> set[AdapterVersion]:
+        """Return the versions, of those that anything waits for, whose record is wanted."""
+        return {version for version in self._active if is_wanted(self._records[version])}
+
+    def _load_counts(self) -> tuple[int, int]:
+        """Return how many versions claimed jobs wait for, and how many of them wait for memory."""
+        loading = self._where(lambda record: record.is_loading)
+        waiting = self._where(lambda record: record.memory_wait is not MemoryWait.NONE)
+        return len(loading), len(loading & waiting)
+
+    def _move(self, version: AdapterVersion, to: State, allowed: set[State]) -> None:
+        record = self._record(version)
+        assert record.state in allowed, f"{version}: {record.state} -> {to}"
+        record.state = to
+        if to is State.RESIDENT:
+            self._residents.add(version)
+        else:
+            self._residents.discard(version)
+
+    def _set_surplus(self, record: AdapterRecord, is_surplus: bool) -> None:
+        if record.is_surplus != is_surplus:
+            record.is_surplus = is_surplus
+            self._notify(Change.HOLDINGS)
+
+    def _end_yielding(self) -> None:
+        for version in self._active:
+            self._records[version].is_yielding = False
+
+    def _memory_may_be_free(self) -> None:
+        for version in self._active:
+            self._records[version].is_crowded_out = False
+        self._notify(Change.MEMORY)
+
+    def _notify(self, *changes: Change) -> None:
+        for change in changes:
+            for listener in self._listeners[change]:
+                listener()

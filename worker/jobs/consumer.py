@@ -1,7 +1,8 @@
-"""From claimed jobs to requests in the engine."""
+"""Claims jobs and turns them into requests in the engine."""
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -18,34 +19,35 @@ from shared.errors import (
 from shared.protocol.events import End, Tokens
 from shared.protocol.ids import JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.queue_replies import Undecodable
 from shared.protocol.results import Result
 from shared.store.queue import Queue
-from shared.store.queue_replies import Undecodable
-from worker.adapters.residency import Adapters, NoRoom
+from shared.store.retry import retry_until_available
+from worker.adapters.actors import Adapters
+from worker.adapters.loader import NoRoom
+from worker.adapters.residency import Change
 from worker.engine.thread import EngineThread
 from worker.jobs.publisher import Publisher
 from worker.jobs.requests import choices_of, request_of
 from worker.jobs.running import RunningJob, RunningJobs
 from worker.lease import Lease
-from worker.redis_retry import until_redis_is_back
 from worker.served_model import ServedModel
-from worker.text.prompt_style import Style
+from worker.text.prompt_style import PromptStyle
 
 log = structlog.get_logger()
 
 MAX_PAUSE_S = 1.0
-"""Claims come at least this often, in case a wake-up call was lost."""
+"""Longest pause between two claims, in case a wake-up call was lost."""
 EARLY_CANCELS = 256
-"""Cancellations remembered that overtook the reply of the claim."""
+"""Cancellations remembered of jobs that this worker doesn't know yet."""
 
-CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
-FAULT = JobError(code=ErrorCode.INTERNAL, message="a fault of the worker; its log has the job id")
+FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed; its log has the job id")
 
 Recover = Callable[[ClaimedJob], Awaitable[Sequence[Tokens]]]
 
 
 class Consumer:
-    """Claims jobs while there is room, prepares them and hands them to the engine."""
+    """Claims jobs while the engine has room, prepares them and gives them to the engine."""
 
     def __init__(
         self,
@@ -59,21 +61,19 @@ class Consumer:
         served: ServedModel,
         max_num_seqs: int,
         recover: Recover,
-        on_room: Callable[[bool], None],
     ) -> None:
-        """Wire it up.
+        """Create a consumer that claims nothing before `run`.
 
         Args:
-            queue: where jobs come from.
-            lease: the id under which they are claimed.
-            jobs: gets those that are.
+            queue: the queue that jobs are claimed from.
+            lease: holds the id under which they are claimed.
+            jobs: records the claimed jobs.
             engine: computes them.
-            adapters: what they need.
-            publisher: tells how they go on.
-            served: the base model.
-            max_num_seqs: most of them at a time, in choices.
-            recover: gives what earlier tries of a job have shown.
-            on_room: told at each claim whether there is room for more jobs.
+            adapters: loads the adapters that they need.
+            publisher: publishes their tokens and ends.
+            served: the model that computes them.
+            max_num_seqs: most choices that run at a time.
+            recover: returns the tokens that earlier tries of a job have published.
         """
         self._queue = queue
         self._lease = lease
@@ -84,11 +84,11 @@ class Consumer:
         self._served = served
         self._max_num_seqs = max_num_seqs
         self._recover = recover
-        self._on_room = on_room
-        adapters.on_loaded = self.wake
         self._is_open = True
         self._may_claim = asyncio.Event()
         self._early_cancels: deque[JobId] = deque(maxlen=EARLY_CANCELS)
+        adapters.residency.subscribe(Change.LOADS, self.wake)
+        jobs.subscribe(self.wake)
 
     async def run(self) -> None:
         """Claim until cancelled."""
@@ -102,58 +102,52 @@ class Consumer:
                         await self._may_claim.wait()
 
     def wake(self) -> None:
-        """Look for jobs now: some came in, or there is room again."""
+        """Claim now: jobs were added, or there is room for more."""
         self._may_claim.set()
 
-    def job_gone(self) -> None:
-        """A job has ended: look for others, adapters that had no room included."""
-        self._adapters.job_gone()
-        self.wake()
-
     def close(self) -> None:
-        """Claim no more."""
+        """Claim no more jobs."""
         self._is_open = False
         self.wake()
 
     def cancel(self, job_id: JobId) -> None:
-        """End a job that its client doesn't want any more."""
+        """End a job that its client has cancelled, now or as soon as it is claimed."""
         if job := self._jobs.get(job_id):
-            self._publisher.end(job, JobState.CANCELLED, CANCELLED)
+            self._publisher.cancel(job)
         else:
             self._early_cancels.append(job_id)
 
     async def _claim(self, admissions: asyncio.TaskGroup) -> float:
-        """Claim once and admit what came; seconds until the next try."""
+        """Claim once and admit the jobs; return the seconds until the next claim."""
         sequences = max(0, self._max_num_seqs - self._jobs.num_open) if self._is_open else 0
-        tokens = max(0, self._served.kv_tokens - self._jobs.num_tokens)
-        wid, adapters, room = self._lease.wid, self._adapters, self._adapters.room
-        max_cold, held = adapters.max_cold, adapters.held
-        room.claim_begins()
+        tokens = max(0, self._served.info.kv_tokens - self._jobs.num_tokens)
+        wid, residency = self._lease.wid, self._adapters.residency
+        view = residency.claim_view(time.monotonic())
         try:
             claim = await self._queue.claim(
                 wid,
                 sequences=sequences,
                 tokens=tokens,
-                steal_ms=adapters.times.steal_ms,
-                max_cold=max_cold,
-                residents=[version for version in held if version not in room.yielding],
-                refused=sorted(adapters.refused | room.crowded_out | room.yielding),
-                load_ms=adapters.times.load_ms,
+                steal_ms=view.steal_ms,
+                max_cold=view.max_cold,
+                residents=view.residents,
+                refused=view.refused,
+                load_ms=view.load_ms,
             )
         except LeaseLost:
             self._lease.lose(wid)
             return 0
         except RedisUnavailable as error:
             log.warning("claim_failed", error=str(error))
-            self._publisher.note_redis_away()
+            self._publisher.on_redis_away()
             return MAX_PAUSE_S
-        if wid != self._lease.wid:  # lost meanwhile, and with it what was claimed
+        if wid != self._lease.wid:  # the lease was lost meanwhile, and the claimed jobs with it
             return 0
         for claimed in claim.jobs:
             self._take(claimed, admissions)
-        if sequences and max_cold and all(c.job.version in held for c in claim.jobs):
-            room.claimed_no_cold()
-        self._on_room(not self._is_open or (sequences > 0 and tokens > 0))
+        if sequences and view.max_cold and all(c.job.version in view.held for c in claim.jobs):
+            residency.claim_found_no_cold(view)
+        self._adapters.prefetcher.set_full(self._is_open and not (sequences and tokens))
         for unread in claim.undecodable:
             admissions.create_task(self._fail_undecodable(wid, unread))
         if (claim.jobs or claim.undecodable) and sequences:
@@ -163,7 +157,7 @@ class Consumer:
     def _take(self, claimed: ClaimedJob, admissions: asyncio.TaskGroup) -> None:
         job = RunningJob(claimed)
         log.debug("job_claimed", job_id=job.id, try_=claimed.try_, version=job.job.version)
-        if earlier := self._jobs.get(job.id):  # of a claim that Redis has forgotten
+        if earlier := self._jobs.get(job.id):  # from a claim that Redis has forgotten
             self._publisher.drop(earlier)
         self._jobs.add(job)
         if job.id in self._early_cancels:
@@ -172,17 +166,19 @@ class Consumer:
             admissions.create_task(self._admit(job))
 
     async def _fail_undecodable(self, wid: WorkerId, unread: Undecodable) -> None:
-        """End a job that stays unknown to the rest of the worker."""
+        """End a claimed job whose fields can't be decoded."""
         log.error("job_undecodable", job_id=unread.id, try_=unread.try_, error=unread.reason)
         message = f"the worker can't read this job: {unread.reason}"
         error = JobError(code=ErrorCode.INTERNAL, message=message)
         end = End(job=unread.id, try_=unread.try_, state=JobState.FAILED, error=error)
         result = Result(job=unread.id, state=JobState.FAILED, error=error)
-        await until_redis_is_back(lambda: self._queue.finish(wid, end, result, epoch=unread.epoch))
+        await retry_until_available(
+            lambda: self._queue.finish(wid, end, result, claim_epoch=unread.claim_epoch)
+        )
         self.wake()
 
     async def _admit(self, job: RunningJob) -> None:
-        """Take a job as far as the engine; whatever goes wrong is the job's end, not ours."""
+        """Give a job to the engine; an error ends the job and not the worker."""
         try:
             await self._start(job)
         except JobFailed as failed:
@@ -200,61 +196,63 @@ class Consumer:
         prompts = await asyncio.to_thread(self._served.tokenizer.encode, job.job, style)
         shown: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
-            shown = await until_redis_is_back(lambda: self._recover(job.claimed))
-        grammar = await self._served.grammars.of(job.job)
+            shown = await retry_until_available(lambda: self._recover(job.claimed))
+        grammar = await self._served.grammars.for_job(job.job)
         choices = choices_of(job, prompts, shown, self._served)
         requests = [
             request_of(job, choice, self._served, grammar, style)
             for choice in choices
             if choice.finish is None
         ]
-        async with self._adapters.resident(job.job.version):
+        async with self._adapters.loader.resident(job.job.version):
             if not self._is_wanted(job):
                 return
             job.num_prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
             self._jobs.add_choices(job, choices)
             for request in requests:
                 self._engine.add(request)
-            self._publisher.announce(job)
+            self._publisher.report_admitted(job)
 
-    async def _style_of(self, job: RunningJob) -> Style:
-        """How the job's prompts are made; its adapter is loaded if that isn't known yet."""
-        version = job.job.version
-        if (style := self._served.style_of(version)) is None:
-            async with self._adapters.resident(version):
-                style = self._served.style_of(version)
+    async def _style_of(self, job: RunningJob) -> PromptStyle:
+        """Return how the job's prompts are written; that is known once its adapter was loaded."""
+        version, adapters = job.job.version, self._adapters
+        if (style := adapters.residency.style(version)) is None:
+            async with adapters.loader.resident(version):
+                style = adapters.residency.style(version)
         assert style is not None
         return style
 
     def _is_wanted(self, job: RunningJob) -> bool:
-        """False when it was cancelled, or isn't ours any more, while it was prepared."""
+        """Return whether this worker still owns the job, and the job hasn't ended."""
         return self._jobs.get(job.id) is job and job.end is None
 
     async def _wait_for_room(self, job: RunningJob) -> None:
-        """Give the job back until adapters in use have made room for its own."""
-        version, room = job.job.version, self._adapters.room
-        room.crowd_out(version)
+        """Give the job back to the queue until the adapters in use leave room for its own."""
+        version, residency = job.job.version, self._adapters.residency
+        residency.crowded_out(version)
         try:
-            await self._adapters.let_others_load(version)
+            await self._adapters.advertiser.end_load(version)
             await self._release(job)
         finally:
-            room.returned()
+            residency.job_returned(version)
 
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
-        """Leave the job to a worker that holds its adapter; without one it fails."""
-        version = job.job.version
+        """Leave the job to a worker that holds its adapter; without one, end it as failed."""
+        version, advertiser = job.job.version, self._adapters.advertiser
         log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
-        if await self._adapters.let_others_load(version):
-            self._adapters.refuse(version)
+        await advertiser.end_load(version)
+        if await advertiser.is_held_elsewhere(version):
+            self._adapters.residency.refuse(version, time.monotonic())
             await self._release(job)
             return
         code, message = ErrorCode.ADAPTER_UNAVAILABLE, f"adapter {version} can't be loaded: {error}"
         self._publisher.end(job, JobState.FAILED, JobError(code=code, message=message))
 
     async def _release(self, job: RunningJob) -> None:
+        """Give a job back to the queue."""
         if not self._is_wanted(job):
             return
         wid = self._lease.wid
         self._jobs.remove(job)
-        await until_redis_is_back(lambda: self._queue.release(wid, [job.id]))
+        await retry_until_available(lambda: self._queue.release(wid, [job.id]))
         log.info("job_released", job_id=job.id, try_=job.claimed.try_)

@@ -8,29 +8,29 @@ from shared.protocol.jobs import JobState
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 
-LOOK_S = 0.5
+CHECK_S = 0.5
 PASSED = JobError(
     code=ErrorCode.DEADLINE_EXCEEDED,
-    message="the deadline passed before the answer was complete; ask for fewer tokens, or try "
-    "again when less is waiting",
+    message="the deadline passed before the answer was complete; request fewer tokens, or retry "
+    "when the queue is shorter",
 )
 
 
 class Deadlines:
-    """Watches what this worker runs: clients that don't read can't keep a job alive."""
+    """Ends this worker's overdue jobs, also those whose clients have stopped reading."""
 
     def __init__(self, jobs: RunningJobs, publisher: Publisher) -> None:
         self._jobs = jobs
         self._publisher = publisher
 
     async def run(self) -> None:
-        """Look again and again until cancelled."""
+        """End overdue jobs, every `CHECK_S` seconds, until cancelled."""
         while True:
-            self.look()
-            await asyncio.sleep(LOOK_S)
+            self.end_overdue()
+            await asyncio.sleep(CHECK_S)
 
-    def look(self) -> None:
-        """End what is overdue now."""
+    def end_overdue(self) -> None:
+        """End the jobs whose deadlines have passed."""
         now = time.monotonic()
         for job in self._jobs:
             if job.end is None and now >= job.deadline:

@@ -1,8 +1,8 @@
-"""From the engine's outputs to what clients see: events, checkpoints, and the end of each job.
+"""Publishes the engine's outputs to Redis: events, checkpoints, and the end of each job.
 
-While one batch is on its way the next steps' outputs gather, so a slow Redis gets fewer and
-larger batches. A batch is repeated as it is until Redis has taken it: readers know a repeated
-event by its index.
+While one batch is being written, the outputs of the next steps accumulate, so a slow Redis gets
+fewer and larger batches. A batch is retried unchanged until Redis accepts it. Readers recognize
+repeated events by their index.
 """
 
 import asyncio
@@ -13,39 +13,47 @@ from functools import partial
 
 import structlog
 
-from shared.errors import JobError, LeaseLost, RedisUnavailable
+from shared.errors import ErrorCode, JobError, LeaseLost, RedisUnavailable
 from shared.protocol.events import Admitted, Event, Tokens
 from shared.protocol.ids import ApiId, JobId, WorkerId
 from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import FinishOutcome, Standing
 from shared.store.queue import Queue
-from shared.store.queue_replies import FinishOutcome, Standing
+from shared.store.retry import retry_until_available
 from worker.engine.request import RequestId, StepOutput
-from worker.jobs.running import RunningChoice, RunningJob, RunningJobs
+from worker.jobs.running import RunningJob, RunningJobs
+from worker.jobs.running_choice import RunningChoice
 from worker.lease import Lease
-from worker.redis_retry import until_redis_is_back
 
 log = structlog.get_logger()
 
+CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 CHECKPOINT_TOKENS = 16
+"""Tokens of a choice after which a checkpoint is due."""
 CHECKPOINT_S = 0.25
+"""Time after which a checkpoint is due."""
 CHECKPOINT_PUBLICATIONS = 48
-"""Redis remembers where the last 128 publications of a worker lie: tokens without a checkpoint must
-stand in these."""
+"""Publications after which a checkpoint is due.
+
+Redis keeps the positions of a worker's last 128 publications. Tokens that no checkpoint covers must
+be in one of these, or they can't be recovered.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What goes to Redis in one call, and the jobs that end after it."""
+    """Events and checkpoints for one publication, and the jobs to finish after it."""
 
     wid: WorkerId
-    epochs: Mapping[JobId, int]
-    """Of the claims that it was computed under."""
+    claim_epochs: Mapping[JobId, int]
+    """Claim epochs of all running jobs, by which Redis detects jobs that were claimed again."""
     events: dict[ApiId, list[Event]]
+    """Events by the front end that receives them."""
     checkpoints: list[Tokens]
     ended: list[RunningJob]
 
     def without(self, jobs: frozenset[JobId]) -> "Batch":
-        """The rest of it."""
+        """Return the batch without the events and checkpoints of `jobs`."""
         events = {
             api: kept
             for api, batch in self.events.items()
@@ -56,7 +64,7 @@ class Batch:
 
 
 class Publisher:
-    """Applies engine outputs to the running jobs, and tells Redis."""
+    """Applies engine outputs to the running jobs and publishes them."""
 
     def __init__(
         self,
@@ -65,89 +73,98 @@ class Publisher:
         jobs: RunningJobs,
         *,
         abort: Callable[[RequestId], None],
-        on_job_gone: Callable[[], None],
-        on_cancelled: Callable[[JobId], None],
     ) -> None:
-        """Wire it up.
+        """Create a publisher with nothing to publish.
 
         Args:
-            queue: where everything goes.
-            lease: under which id.
-            jobs: what the outputs belong to; ended jobs are removed.
-            abort: ends a request in the engine.
-            on_job_gone: called when there is room for others.
-            on_cancelled: told of jobs that their clients have cancelled.
+            queue: the pool's queue, which events and results are written to.
+            lease: holds the id that they are published under.
+            jobs: the running jobs. The publisher removes those that have ended.
+            abort: aborts a request in the engine.
         """
         self._queue = queue
         self._lease = lease
         self._jobs = jobs
         self._abort = abort
-        self._on_job_gone = on_job_gone
-        self._on_cancelled = on_cancelled
         self._num_publications = 0
         self._may_have_lost = False
-        """Set while Redis is away: a failover may drop our last writes."""
-        self._has_news = asyncio.Event()
-        self._one_at_a_time = asyncio.Lock()
+        """Whether a failover may have dropped the last checkpoints."""
+        self._has_updates = asyncio.Event()
+        self._flush_lock = asyncio.Lock()
 
     def accept(self, outputs: Iterable[StepOutput]) -> None:
-        """Take one step's outputs; those of jobs that have ended are dropped."""
+        """Apply the outputs of one step; outputs of ended jobs are ignored."""
         for output in outputs:
             if found := self._jobs.find(output.request_id):
                 self._apply(output, *found)
-        self._has_news.set()
+        self._has_updates.set()
 
-    def announce(self, job: RunningJob) -> None:
-        """Tell the job's client that the engine has it, or that nothing was left to compute."""
+    def report_admitted(self, job: RunningJob) -> None:
+        """Publish that the engine has a job's requests; end the job if all choices are finished."""
         job.is_admitted = True
         for choice in job.choices:
             choice.saved_at = asyncio.get_running_loop().time()
         self._end_if_complete(job)
-        self._has_news.set()
+        self._has_updates.set()
 
     def end(self, job: RunningJob, state: JobState, error: JobError | None = None) -> None:
-        """End a job before it is complete."""
+        """End a job whose answers may be incomplete, and abort its requests in the engine."""
         job.conclude(state, error)
         for choice in job.choices:
             if choice.finish is None:
                 self._abort(choice.request_id)
-        self._has_news.set()
+        self._has_updates.set()
 
-    def note_redis_away(self) -> None:
-        """Write whole checkpoints next time: Redis may come back without the last ones."""
+    def cancel(self, job: RunningJob) -> None:
+        """End a job because its client cancelled it."""
+        self.end(job, JobState.CANCELLED, CANCELLED)
+
+    def drop(self, job: RunningJob) -> None:
+        """Abort and remove a job that another claim owns."""
+        for choice in job.choices:
+            self._abort(choice.request_id)
+        self._jobs.finish(job)
+
+    def on_redis_away(self) -> None:
+        """Write full checkpoints next time, since Redis may have lost the last ones."""
         self._may_have_lost = True
 
-    def heed(self, standing: Standing, epochs: Mapping[JobId, int]) -> None:
-        """Drop the jobs that aren't this worker's any more, and end those that are cancelled.
+    def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
+        """Drop the jobs that this worker no longer owns, and end those that are cancelled.
 
-        `epochs` are those of the claims that Redis was asked about.
+        Args:
+            standing: the state of this worker's jobs in Redis.
+            claim_epochs: the claim epochs of the jobs that Redis was asked about.
         """
         for job_id in standing.fenced:
             job = self._jobs.get(job_id)
-            if job is None or job.claimed.epoch != epochs.get(job_id):
-                continue  # it is gone, or was claimed anew meanwhile
-            if job.end is None:  # else it hears of it when it is finished
+            if job is None or job.claimed.claim_epoch != claim_epochs.get(job_id):
+                continue  # it has ended, or this worker has claimed it again
+            if job.end is None:  # otherwise `_finish` detects that it is fenced
                 log.warning("job_fenced", job_id=job_id, try_=job.claimed.try_)
                 self.drop(job)
         for job_id in standing.cancelled:
-            if self._jobs.get(job_id):
-                self._on_cancelled(job_id)
+            if job := self._jobs.get(job_id):
+                self.cancel(job)
 
     async def run(self) -> None:
-        """Publish for as long as the worker serves."""
+        """Publish updates until cancelled."""
         while True:
-            await self._wait_for_news()
+            await self._wait_for_updates()
             await self.flush()
 
     async def flush(self, *, save_all: bool = False) -> None:
-        """Publish what there is; with `save_all` checkpoints cover all of it afterwards."""
-        async with self._one_at_a_time:
-            self._has_news.clear()
+        """Publish all updates, and finish the jobs that have ended.
+
+        With `save_all`, checkpoints cover every token afterwards.
+        """
+        async with self._flush_lock:
+            self._has_updates.clear()
             batch = self._collect(save_all=save_all)
             try:
                 while batch.events or batch.checkpoints:
-                    standing = await until_redis_is_back(partial(self._publish, batch))
-                    self.heed(standing, batch.epochs)
+                    standing = await retry_until_available(partial(self._publish, batch))
+                    self.apply_standing(standing, batch.claim_epochs)
                     if not standing.fenced:
                         break
                     batch = batch.without(standing.fenced)
@@ -158,21 +175,14 @@ class Publisher:
                 for job in batch.ended:
                     group.create_task(self._finish(batch.wid, job))
 
-    async def _wait_for_news(self) -> None:
-        """Return when there is news, or when a token has been without a checkpoint for long."""
+    async def _wait_for_updates(self) -> None:
+        """Wait for updates, or until a checkpoint is due."""
         has_unsaved = any(c.unsaved for job in self._jobs for c in job.choices)
         try:
             async with asyncio.timeout(CHECKPOINT_S if has_unsaved else None):
-                await self._has_news.wait()
+                await self._has_updates.wait()
         except TimeoutError:
             return
-
-    def drop(self, job: RunningJob) -> None:
-        """Forget a job that belongs to another claim."""
-        for choice in job.choices:
-            self._abort(choice.request_id)
-        self._jobs.remove(job)
-        self._on_job_gone()
 
     def _apply(self, output: StepOutput, job: RunningJob, choice: RunningChoice) -> None:
         if output.token_id is None:
@@ -188,19 +198,20 @@ class Publisher:
             job.conclude(JobState.DONE)
 
     def _collect(self, *, save_all: bool) -> Batch:
-        batch = Batch(self._lease.wid, self._jobs.epochs, defaultdict(list), [], [])
+        batch = Batch(self._lease.wid, self._jobs.claim_epochs, defaultdict(list), [], [])
         self._num_publications += 1
-        saves_anew, self._may_have_lost = self._may_have_lost, False
+        saves_everything, self._may_have_lost = self._may_have_lost, False
         for job in self._jobs:
-            events = batch.events[job.job.reply_to] if _has_news(job) else []
-            if job.is_admitted and not job.is_announced:
-                job.is_announced = True
+            events = batch.events[job.job.reply_to] if _has_updates(job) else []
+            if job.is_admitted and not job.is_admission_published:
+                job.is_admission_published = True
                 events.append(_admitted(job))
             for choice in job.choices:
                 if choice.unpublished:
                     events.append(choice.unpublished.take(job.claimed, choice.choice))
-            if saves_anew:
-                batch.checkpoints.extend(c.everything(job.claimed) for c in job.choices if c.ids)
+            if saves_everything:
+                full = (c.full_checkpoint(job.claimed) for c in job.choices if c.ids)
+                batch.checkpoints.extend(full)
             batch.checkpoints.extend(self._due_checkpoints(job, save_all=save_all))
             if job.end:
                 batch.ended.append(job)
@@ -219,29 +230,29 @@ class Publisher:
     async def _publish(self, batch: Batch) -> Standing:
         try:
             return await self._queue.publish(
-                batch.wid, batch.events, batch.checkpoints, epochs=batch.epochs
+                batch.wid, batch.events, batch.checkpoints, claim_epochs=batch.claim_epochs
             )
         except RedisUnavailable:
-            self.note_redis_away()
+            self.on_redis_away()
             raise
 
     async def _finish(self, wid: WorkerId, job: RunningJob) -> None:
         end = job.end
         assert end is not None
-        epoch, result = job.claimed.epoch, job.result()
-        outcome = await until_redis_is_back(
-            lambda: self._queue.finish(wid, end, result, epoch=epoch)
+        claim_epoch, result = job.claimed.claim_epoch, job.result()
+        outcome = await retry_until_available(
+            lambda: self._queue.finish(wid, end, result, claim_epoch=claim_epoch)
         )
-        self._jobs.remove(job)
-        self._on_job_gone()
+        self._jobs.finish(job)
         if outcome is FinishOutcome.FENCED:
             log.info("job_fenced", job_id=job.id, try_=end.try_)
         else:
             log.info("job_ended", job_id=job.id, state=end.state, **_usage_fields(job))
 
 
-def _has_news(job: RunningJob) -> bool:
-    return (job.is_admitted and not job.is_announced) or any(c.unpublished for c in job.choices)
+def _has_updates(job: RunningJob) -> bool:
+    is_admission_new = job.is_admitted and not job.is_admission_published
+    return is_admission_new or any(choice.unpublished for choice in job.choices)
 
 
 def _admitted(job: RunningJob) -> Admitted:

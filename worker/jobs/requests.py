@@ -1,4 +1,4 @@
-"""From a claimed job's prompts to its choices, and to what the engine computes for them."""
+"""Converts a claimed job to choices and to the engine's requests."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -6,41 +6,49 @@ from dataclasses import replace
 from shared.context_length import output_limit
 from shared.protocol.events import Tokens
 from worker.engine.grammar import Grammar
-from worker.engine.request import Request, RequestId, RowSampling
-from worker.jobs.running import RunningChoice, RunningJob
+from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.jobs.running import RunningJob
+from worker.jobs.running_choice import RunningChoice
 from worker.served_model import ServedModel
-from worker.text.prompt_style import OF_BASE, Style
+from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import EncodedPrompt
 
 
 def choices_of(
     job: RunningJob,
     prompts: Sequence[EncodedPrompt],
-    shown: Iterable[Tokens],
+    published: Iterable[Tokens],
     served: ServedModel,
 ) -> list[RunningChoice]:
-    """The job's choices, those of its first prompt first, going on behind what was `shown`.
+    """Return a job's choices, ordered by prompt and then by number.
+
+    Args:
+        job: the claimed job.
+        prompts: its tokenized prompts.
+        published: the tokens that earlier tries have published, one event per choice.
+        served: the model that computes the job.
 
     Raises:
-        JobFailed: a prompt is too long, or the worker can't go on behind what was shown.
+        JobFailed: a prompt is too long, or this worker can't continue the published text.
     """
-    num_each, shown_of = job.job.sampling.n, {tokens.choice: tokens for tokens in shown}
+    num_per_prompt = job.job.sampling.n
+    published_of = {tokens.choice: tokens for tokens in published}
     choices = []
     for number in range(job.job.num_choices):
-        prompt = prompts[number // num_each]
+        prompt = prompts[number // num_per_prompt]
         choice = RunningChoice(
-            # With the claim's epoch in it, no late output of an earlier claim is taken for this
-            # one's. A failover may repeat the try.
-            RequestId(f"{job.id}:{job.claimed.epoch:x}:{number}"),
+            # The claim's epoch keeps late outputs of an earlier claim from being taken for this
+            # one's. The try isn't unique, since a failover may repeat it.
+            RequestId(f"{job.id}:{job.claimed.claim_epoch:x}:{number}"),
             number,
             served.tokenizer.stream(job.job, prompt),
             prompt_ids=prompt.ids,
-            max_tokens=output_limit(job.job, len(prompt.ids), served.max_model_len),
+            max_tokens=output_limit(job.job, len(prompt.ids), served.base.max_model_len),
         )
-        if number in shown_of:
-            choice.restore(shown_of[number])
+        if number in published_of:
+            choice.restore(published_of[number])
         if choice.finish is None and len(choice.ids) >= choice.max_tokens:
-            choice.reach_limit()
+            choice.finish_at_limit()
         choices.append(choice)
     return choices
 
@@ -50,14 +58,19 @@ def request_of(
     choice: RunningChoice,
     served: ServedModel,
     grammar: Grammar | None,
-    style: Style = OF_BASE,
+    style: PromptStyle = BASE_STYLE,
 ) -> Request:
-    """What the engine has to compute of a choice, which follows `grammar` if there is one.
+    """Return the engine's request for the rest of a choice.
 
-    What the client left out is as the model's `style` says.
+    Args:
+        job: the choice's job.
+        choice: the choice to compute.
+        served: the model that computes it.
+        grammar: the grammar that the answer must follow; None if it may be any text.
+        style: the style of the job's model. It sets the sampling fields that the client left out.
 
     Raises:
-        JobFailed: what was shown of it doesn't follow the grammar.
+        JobFailed: the tokens that earlier tries have published don't follow the grammar.
     """
     version, left_out = job.job.version, job.job.sampling.left_out
     defaults = {name: value for name, value in style.sampling.items() if name in left_out}
@@ -66,9 +79,9 @@ def request_of(
         id=choice.request_id,
         prompt_ids=choice.prompt_ids,
         version=None if version == served.base.version else version,
-        sampling=RowSampling(
+        sampling=ChoiceSampling(
             seed=sampling.seed,
-            # Counted for each prompt, so that it is answered as it would be alone.
+            # Numbered per prompt, so that a prompt's answers don't depend on the other prompts.
             choice=choice.choice % sampling.n,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -82,7 +95,7 @@ def request_of(
             logprobs=sampling.logprobs,
         ),
         max_tokens=choice.max_tokens,
-        stop_ids=frozenset() if sampling.ignore_eos else served.eos_ids | style.eos_ids,
+        stop_ids=frozenset() if sampling.ignore_eos else served.info.eos_ids | style.eos_ids,
         tenant=job.job.tenant,
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),

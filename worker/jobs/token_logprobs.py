@@ -1,4 +1,4 @@
-"""From token ids and their logprobs to what clients are told of them."""
+"""Describes token logprobs in the form that clients receive."""
 
 from collections.abc import Sequence
 
@@ -7,31 +7,36 @@ from worker.engine.request import TokenLogprobs
 from worker.text.detokenizer import TextStream
 
 
-def described(token_id: int, logprobs: TokenLogprobs, stream: TextStream) -> PositionLogprobs:
-    """What is told of a token that `stream` hasn't been fed yet."""
+def describe_position(
+    token_id: int, logprobs: TokenLogprobs, stream: TextStream
+) -> PositionLogprobs:
+    """Describe a token before it is added to `stream`."""
     return PositionLogprobs(
-        chosen=_described(token_id, logprobs.logprob, stream),
-        top=tuple(_described(other, logprob, stream) for other, logprob in logprobs.top),
+        chosen=_describe_token(token_id, logprobs.logprob, stream),
+        top=tuple(_describe_token(other, logprob, stream) for other, logprob in logprobs.top),
         offset=stream.num_chars,
     )
 
 
-def described_prompt(
+def describe_prompt(
     ids: Sequence[int], logprobs: Sequence[TokenLogprobs], stream: TextStream
 ) -> tuple[PositionLogprobs, ...]:
-    """What is told of a prompt; `logprobs` are those of its tokens from the second on.
+    """Describe each token of a prompt, adding all of them to the empty `stream`.
 
-    Feeds all of it to the fresh `stream`.
+    Args:
+        ids: the prompt's tokens.
+        logprobs: their logprobs, from the second token on; the first has none.
+        stream: an empty text stream.
     """
-    first = _described(ids[0], None, stream)
+    first = _describe_token(ids[0], None, stream)
     positions = [PositionLogprobs(chosen=first, top=(), offset=0)]
     stream.feed(ids[0])
-    for token_id, found in zip(ids[1:], logprobs, strict=True):
-        positions.append(described(token_id, found, stream))
+    for token_id, of_token in zip(ids[1:], logprobs, strict=True):
+        positions.append(describe_position(token_id, of_token, stream))
         stream.feed(token_id)
     return tuple(positions)
 
 
-def _described(token_id: int, logprob: float | None, stream: TextStream) -> TokenLogprob:
-    text, raw = stream.spelling(token_id)
+def _describe_token(token_id: int, logprob: float | None, stream: TextStream) -> TokenLogprob:
+    text, raw = stream.next_token_text(token_id)
     return TokenLogprob(token=text, logprob=logprob, bytes=tuple(raw) if raw is not None else None)

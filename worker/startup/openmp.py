@@ -1,8 +1,8 @@
-"""How many OpenMP threads each thread of a worker computes with.
+"""Sets the number of OpenMP threads for each thread of a worker.
 
-OpenMP counts the threads of all teams. As soon as they are more than the cores, its threads sleep
-rather than spin between two operations, and a decode step takes half as long again. So the
-engine's thread has the one team, and whoever else uses torch computes alone.
+OpenMP counts the threads of all teams. If they are more than the cores, its threads sleep instead
+of spinning between two operations, and a decode step takes 1.5 times as long. Therefore only the
+engine's thread has a team, and all other threads that use torch compute on one core.
 """
 
 import ctypes
@@ -17,16 +17,16 @@ _OMP_PAUSE_SOFT = 1
 
 
 def set_threads(num_threads: int) -> None:
-    """Let the calling thread compute with so many, whatever other threads set for themselves."""
-    torch.get_num_threads()  # else the first operation takes what another thread set last
+    """Let the calling thread compute with `num_threads`, independently of other threads."""
+    torch.get_num_threads()  # else the first operation uses the number that another thread set last
     torch.set_num_threads(num_threads)
 
 
 def take_cores(num_threads: int, kernels: Kernels) -> None:
-    """Let the calling thread compute with so many, and two of two cores on one each.
+    """Let the calling thread compute with `num_threads`; bind two threads of two cores to one each.
 
-    While a thread that loads adapters runs for a moment, Linux may put both on the other core,
-    where they wait for each other, and leave them there for most of a step.
+    Without binding, Linux may move both threads to one core while a loader thread runs on the
+    other, and leave them there for most of a step.
     """
     set_threads(num_threads)
     if isinstance(kernels, NativeKernels):
@@ -34,7 +34,7 @@ def take_cores(num_threads: int, kernels: Kernels) -> None:
 
 
 def end_team() -> None:
-    """End the calling thread's team; it starts another when it needs one."""
+    """End the calling thread's team. OpenMP starts another one when it is needed."""
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
     if pause is not None:
         pause(_OMP_PAUSE_SOFT)

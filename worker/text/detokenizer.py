@@ -1,7 +1,6 @@
-"""Token ids to text, one token at a time, without cutting characters or showing stop strings.
+"""Converts token ids to text incrementally, without splitting characters or emitting stop strings.
 
-The text is a function of the ids alone, so that another worker goes on exactly where a stream
-stopped.
+The text depends on the ids alone, so another worker can continue a stream exactly.
 """
 
 import codecs
@@ -11,46 +10,49 @@ from typing import Any
 from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN
 
 REPLACEMENT = "\ufffd"
-_SHOWN = (HERMES_OPEN, HERMES_CLOSE)
-"""Some models have these as special tokens, which aren't text: without them no call is found."""
+_VISIBLE_TAGS = (HERMES_OPEN, HERMES_CLOSE)
+"""Tokens that are text even if special: the parser of tool calls finds calls by these tags."""
 
 
 class TokenBytes:
-    """What each token id adds to the text, in UTF-8 bytes; a token may hold part of a character.
+    """Table of the UTF-8 bytes that each token id adds to a text, possibly part of a character.
 
-    Works by asking the tokenizer once per id, and so with any whose tokens mean the same wherever
-    they stand, but for the first: byte-level BPE, sentencepiece with byte fallback, and others.
+    It decodes each id once. That suffices for tokenizers whose tokens add the same bytes at every
+    position except the first, such as byte-level BPE and sentencepiece with byte fallback.
     """
 
     def __init__(self, hf_tokenizer: Any) -> None:
         self._hf = hf_tokenizer
         self._is_byte_level = _has_byte_level_decoder(hf_tokenizer)
-        self._context = self._find_context()
-        self._context_text = self._decode(self._context)
+        self._prefix = self._find_prefix()
+        self._prefix_text = self._decode(self._prefix)
         self._inside: dict[int, bytes] = {}
         self._at_start: dict[int, bytes] = {}
 
     def inside(self, token_id: int) -> bytes:
-        """Its bytes after other text; none for an unknown token, or a special one but tool tags."""
+        """Return the bytes that the token adds after other text.
+
+        They are empty for unknown tokens, and for special tokens except the tags of tool calls.
+        """
         if token_id not in self._inside:
-            self._inside[token_id] = self._look_up(self._context, self._context_text, token_id)
+            self._inside[token_id] = self._look_up(self._prefix, self._prefix_text, token_id)
         return self._inside[token_id]
 
     def name(self, token_id: int) -> str:
-        """What the tokenizer calls the token; empty for one that it doesn't know."""
+        """Return the token's name in the vocabulary; empty for an unknown token."""
         name: str | None = self._hf.convert_ids_to_tokens(token_id)
         return name or ""
 
     def at_start(self, token_id: int) -> bytes:
-        """Its bytes as the first visible token: sentencepiece drops a leading space there."""
+        """Return the bytes of the first token of a text; sentencepiece drops its leading space."""
         if token_id not in self._at_start:
             self._at_start[token_id] = self._look_up([], "", token_id)
         return self._at_start[token_id]
 
-    def _look_up(self, context: list[int], before: str, token_id: int) -> bytes:
-        if (name := self.name(token_id)) in _SHOWN:
+    def _look_up(self, prefix: list[int], prefix_text: str, token_id: int) -> bytes:
+        if (name := self.name(token_id)) in _VISIBLE_TAGS:
             return name.encode()
-        text = self._decode([*context, token_id])[len(before) :]
+        text = self._decode([*prefix, token_id])[len(prefix_text) :]
         return self._name_bytes(token_id) if REPLACEMENT in text else text.encode()
 
     def _name_bytes(self, token_id: int) -> bytes:
@@ -62,14 +64,14 @@ class TokenBytes:
         return name.encode()
 
     def _decode(self, ids: list[int]) -> str:
-        # Clean-up would make a token's text depend on its neighbours (" ." -> ".").
+        # Clean-up would make a token's text depend on the next one (" ." -> ".").
         text: str = self._hf.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
-    def _find_context(self) -> list[int]:
-        """A visible token for others to be decoded behind."""
+    def _find_prefix(self) -> list[int]:
+        """Return a visible token to decode other tokens after; empty if there is none."""
         for token_id in range(len(self._hf)):
             text = self._decode([token_id])
             if text.strip() and REPLACEMENT not in text:
@@ -78,10 +80,10 @@ class TokenBytes:
 
 
 class TextStream:
-    """The text of one choice, as far as it may be shown.
+    """Incremental text of one choice.
 
-    Held back are incomplete characters, and text that may turn out to begin a stop string. The
-    text ends before the stop string that is complete first.
+    The stream holds back incomplete characters and any text that could be the start of a stop
+    string. The text ends before the stop string that is completed first.
     """
 
     def __init__(
@@ -89,43 +91,46 @@ class TextStream:
         token_bytes: TokenBytes,
         stop: Sequence[str],
         *,
-        opens: bool,
+        is_text_start: bool,
         min_tokens: int = 0,
         echo: str = "",
     ) -> None:
-        """Start with no text.
+        """Create an empty stream.
 
         Args:
-            token_bytes: the tokenizer's table.
+            token_bytes: the tokenizer's table of bytes.
             stop: strings that end the text.
-            opens: whether a new text begins here (a chat answer), rather than one that goes on
-                from its prompt, where a leading space counts.
-            min_tokens: the stop strings are looked for in the text of later tokens only.
-            echo: what is shown in front of the text.
+            is_text_start: True for a text of its own, such as a chat answer. False if it
+                continues a prompt, in which case the first token keeps its leading space.
+            min_tokens: number of leading tokens in whose text stop strings are ignored.
+            echo: text to emit before that of the first token.
         """
         self.token_bytes = token_bytes
         self._stop = tuple(s for s in stop if s)
-        self._at_start = opens
+        self._at_start = is_text_start
         self._num_unsearched = min_tokens
         self._decode: Callable[..., str] = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._held = ""
         self._echo = echo
         self.num_chars = len(echo)
-        """Length of the echo, and of the text of all tokens so far, be it shown or not."""
+        """Characters of the echo and of all tokens so far, including text that is held back."""
         self.is_stopped = False
-        """Whether a stop string was found: nothing is shown any more."""
+        """Whether a stop string was found; no text is emitted after it."""
 
     def feed(self, token_id: int) -> str:
-        """The text that this token makes visible, often none."""
+        """Add a token and return the text that can be emitted now, often none."""
         new = self._decode(self._bytes(token_id))
         self.num_chars += len(new)
         if self._num_unsearched > 0:
             self._num_unsearched -= 1
             return self._take_echo() + new
-        return self._take_echo() + self._show(new)
+        return self._take_echo() + self._emit(new)
 
-    def spelling(self, token_id: int) -> tuple[str, bytes | None]:
-        """The token's text and its bytes, if it came next; name and None of a special token."""
+    def next_token_text(self, token_id: int) -> tuple[str, bytes | None]:
+        """Return the text and bytes that a token would have as the next one, without adding it.
+
+        For special tokens these are the token's name and None.
+        """
         if not self.token_bytes.inside(token_id):
             return self.token_bytes.name(token_id), None
         at_start, inside = self.token_bytes.at_start, self.token_bytes.inside
@@ -133,14 +138,14 @@ class TextStream:
         return raw.decode(errors="replace"), raw
 
     def replay(self, ids: Iterable[int]) -> str:
-        """The text that these tokens make visible."""
+        """Add tokens and return the text that can be emitted after them."""
         return "".join([self.feed(token_id) for token_id in ids])
 
     def close(self) -> str:
-        """What was held back and is visible now that no token follows."""
-        shown = self._show(self._decode(b"", final=True))
-        rest, self._held = self._held, ""
-        return self._take_echo() + shown + rest
+        """End the stream and return the text that was held back."""
+        text = self._emit(self._decode(b"", final=True))
+        held, self._held = self._held, ""
+        return self._take_echo() + text + held
 
     def _take_echo(self) -> str:
         echo, self._echo = self._echo, ""
@@ -153,7 +158,8 @@ class TextStream:
             return self.token_bytes.at_start(token_id)
         return raw
 
-    def _show(self, new: str) -> str:
+    def _emit(self, new: str) -> str:
+        """Return the text before a stop string, or before a possible start of one."""
         if self.is_stopped or not new:
             return ""
         text = self._held + new
@@ -167,13 +173,13 @@ class TextStream:
 
 
 def _stop_start(text: str, stop: tuple[str, ...]) -> int | None:
-    """Where the stop string begins that is complete first, the longest of several."""
+    """Return the start of the stop string that ends first, or of the longest of these."""
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     return min(found)[1] if found else None
 
 
 def _safe_length(text: str, stop: tuple[str, ...]) -> int:
-    """Length of `text` up to where a stop string might begin."""
+    """Return the length of `text` before the first possible start of a stop string."""
     return min((_possible_start(text, s) for s in stop), default=len(text))
 
 
@@ -190,7 +196,7 @@ def _has_byte_level_decoder(hf_tokenizer: Any) -> bool:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-in of each byte: bytes that print stand for themselves."""
+    """Return GPT-2's map from characters to bytes; printable bytes map to themselves."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     table = {chr(b): b for b in printable}
@@ -198,3 +204,4 @@ def _byte_of_character() -> dict[str, int]:
 
 
 BYTE_OF_CHARACTER = _byte_of_character()
+"""Byte that each character represents in the vocabulary of byte-level BPE."""

@@ -1,4 +1,4 @@
-"""What the answers to a job must follow, compiled off the event loop and the engine thread."""
+"""Compiles and caches the grammars of jobs, off the event loop and the engine thread."""
 
 import asyncio
 import subprocess
@@ -13,54 +13,58 @@ from shared.protocol.tools import ToolChoice
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, json_source
 from worker.text.tool_grammar import tool_source
 
-MAX_COMPILED = 64
-"""Compiled grammars kept, and reasons why there is none."""
-TRIAL_TIMEOUT_S = 60.0
-"""The trial limits its own CPU time to far less: this is for a machine that stands still."""
+MAX_CACHED = 64
+"""Number of results kept: compiled grammars, and reasons for rejecting one."""
+SANDBOX_TIMEOUT_S = 60.0
+"""Limit of wall-clock time. The sandbox limits its CPU time to far less."""
 
 
-class Grammars:
-    """The compiled grammars of one worker. Use it on one event loop."""
+class GrammarCache:
+    """Compiles the grammars of one worker's jobs. Use it on one event loop."""
 
     def __init__(self, compiler: GrammarCompiler) -> None:
         self._compiler = compiler
-        # One thread: the same schema isn't compiled twice, and bad ones can't take all cores.
+        # With one thread, no schema is compiled twice at once and costly ones use one core.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammars")
-        self._compiled = lru_cache(MAX_COMPILED)(self._compile)
+        self._cached_compile = lru_cache(MAX_CACHED)(self._compile)
 
-    async def of(self, job: Job) -> Grammar | None:
-        """What each answer to the job must follow; None if it may be any text.
+    async def for_job(self, job: Job) -> Grammar | None:
+        """Return the grammar of the job's answers; None if they may be any text.
 
         Raises:
-            JobFailed: that can't be enforced; names the field.
+            JobFailed: the grammar can't be enforced; the error names the field.
         """
-        make, param = _source_of(job)
-        if make is None:
+        make_source, param = _source_of(job)
+        if make_source is None:
             return None
         loop = asyncio.get_running_loop()
-        compiled = await loop.run_in_executor(self._thread, self._get, make)
-        if isinstance(compiled, Grammar):
-            return compiled
-        message = f"{param}: the schema can't be enforced: {compiled}"
+        result = await loop.run_in_executor(self._thread, self._get, make_source)
+        if isinstance(result, Grammar):
+            return result
+        message = f"{param}: the schema can't be enforced: {result}"
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
 
-    def _get(self, make: Callable[[], GrammarSource]) -> Grammar | str:
+    def _get(self, make_source: Callable[[], GrammarSource]) -> Grammar | str:
+        """Return the grammar, or the reason why it can't be enforced."""
         try:
-            return self._compiled(make())
+            return self._cached_compile(make_source())
         except GrammarRejected as error:
             return str(error)
 
     def _compile(self, source: GrammarSource) -> Grammar | str:
-        """The grammar, or why there is none: both are worth keeping."""
+        # The reason is returned, not raised, because lru_cache doesn't cache exceptions.
         try:
-            try_out(source)
+            check_in_sandbox(source)
             return self._compiler.compile(source)
         except GrammarRejected as error:
             return str(error)
 
 
 def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
-    """What makes the job's grammar, if it has one, and the field that asks for it."""
+    """Return a function that makes the source of the job's grammar, and the field it comes from.
+
+    A job without a grammar has None and an empty field.
+    """
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return partial(tool_source, job.tools), "tools"
     if job.sampling.json_schema is not None:
@@ -68,24 +72,24 @@ def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
     return None, ""
 
 
-def try_out(source: GrammarSource) -> None:
-    """Compile in another process, so that what takes too much doesn't take this one along.
+def check_in_sandbox(source: GrammarSource) -> None:
+    """Compile a grammar in another process, so that a costly one can't harm this process.
 
     Raises:
-        GrammarRejected: it can't be compiled, or takes too much.
+        GrammarRejected: the grammar is invalid, or takes too much time or memory to compile.
     """
     command = [sys.executable, "-P", "-m", "worker.text.grammar_sandbox"]
     try:
-        trial = subprocess.run(
-            command, input=source.encode(), capture_output=True, timeout=TRIAL_TIMEOUT_S
+        done = subprocess.run(
+            command, input=source.encode(), capture_output=True, timeout=SANDBOX_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        raise GrammarRejected(_TOO_LARGE) from None
-    if trial.returncode < 0:  # killed at one of its limits
-        raise GrammarRejected(_TOO_LARGE)
-    trial.check_returncode()
-    if reason := trial.stdout.decode():
+        raise GrammarRejected(_TOO_COSTLY) from None
+    if done.returncode < 0:  # killed at one of its limits
+        raise GrammarRejected(_TOO_COSTLY)
+    done.check_returncode()
+    if reason := done.stdout.decode():
         raise GrammarRejected(reason)
 
 
-_TOO_LARGE = "it takes too much time or memory to compile"
+_TOO_COSTLY = "it takes too much time or memory to compile"

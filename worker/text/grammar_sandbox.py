@@ -1,8 +1,8 @@
 """Compiles one grammar in its own process: `python -m worker.text.grammar_sandbox`.
 
-llguidance bounds most of what a grammar may cost, but not all: a `multipleOf` of 10^8 takes minutes
-and gigabytes. Reads the grammar from stdin and writes why it can't be compiled, or nothing; is
-killed when it takes too much.
+llguidance limits most costs of a grammar, but not all: a `multipleOf` of 10^8 takes minutes and
+gigabytes. The process reads the grammar from stdin. It writes the reason to stdout if the grammar
+can't be compiled, and nothing otherwise. The kernel kills it when it exceeds a resource limit.
 """
 
 import resource
@@ -11,13 +11,14 @@ import sys
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 MAX_CPU_S = 2
+"""Limit of CPU time."""
 MAX_BYTES = 256 << 20
-"""Address space, the interpreter's included."""
+"""Limit of the address space, which includes the interpreter."""
 _EOS_ID = 256
 
 
-class _Bytes:
-    """A tokenizer of single bytes: what a grammar costs hardly depends on the tokenizer."""
+class _ByteTokenizer:
+    """Tokenizer whose tokens are single bytes; a grammar's cost hardly depends on the tokenizer."""
 
     eos_token_id = _EOS_ID
     bos_token_id = None
@@ -29,11 +30,11 @@ class _Bytes:
 
 
 def main() -> None:
-    """Compile, and say what is wrong."""
+    """Compile the grammar on stdin and write the error, if any, to stdout."""
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    tokenizer = LLTokenizer(TokenizerWrapper(_Bytes()), slices=[])
+    tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokenizer()), slices=[])
     limits = LLParserLimits(verbose_errors=False)
     source = sys.stdin.buffer.read().decode()
     matcher = LLMatcher(tokenizer, source, log_level=0, limits=limits)

@@ -1,30 +1,103 @@
-"""How one model's prompts are made and its answers drawn: the base's way, or an adapter's own."""
+"""How a model's prompts are rendered and its answers sampled, as its own files define it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateSyntaxError
+
+from shared.errors import AdapterRejected
 from shared.protocol.tools import ToolForm
+from worker.text.tool_call_format import ToolSetting, adapter_tool_form
+
+if TYPE_CHECKING:  # its package imports torch
+    from worker.lora.checkpoint.prompting import Prompting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """What of an adapter's folder takes the place of the base's."""
+class PromptStyle:
+    """The parts of an adapter's folder that override the base model's own.
+
+    The default values override nothing.
+    """
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Chat templates: `default`, and perhaps `tool_use`; empty means the base's."""
+    """Chat templates by name: `default` and possibly `tool_use`. Empty: the base model's."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """What these templates find under names like `bos_token`."""
+    """Variables of these templates, such as `bos_token`."""
     tool_form: ToolForm | None = None
-    """How they teach the model to call tools; None: not at all, or the base's do."""
+    """Form of tool calls that these templates teach; None if they teach none."""
     eos_ids: frozenset[int] = frozenset()
-    """Tokens that end an answer, besides the base's."""
+    """Tokens that end an answer, in addition to the base model's."""
     sampling: Mapping[str, float] = field(default_factory=dict)
-    """Values of sampling fields that a request leaves out."""
+    """Values for sampling fields that a request leaves out."""
 
     def template(self, *, has_tools: bool) -> str | None:
-        """The chat template; None is the base's."""
+        """Return the chat template for a request; None selects the base model's own."""
         default = self.templates.get("default")
         return self.templates.get("tool_use", default) if has_tools else default
 
 
-OF_BASE = Style()
+BASE_STYLE = PromptStyle()
+"""Style of the base model."""
+
+
+def adapter_style(
+    prompting: "Prompting",
+    hf_tokenizer: Any,
+    *,
+    vocab_size: int,
+    tool_setting: ToolSetting,
+) -> PromptStyle:
+    """Return the style that an adapter's folder defines.
+
+    Args:
+        prompting: the adapter's chat templates, tokens and sampling defaults.
+        hf_tokenizer: the base model's Hugging Face tokenizer.
+        vocab_size: rows of the base model's embedding.
+        tool_setting: the value of --tool-call-parser.
+
+    Raises:
+        AdapterRejected: the base model's tokenizer lacks a token that the templates need, an
+            end token is outside the vocabulary, or a template has a syntax error.
+    """
+    for token, number in prompting.token_ids.items():
+        if hf_tokenizer.convert_tokens_to_ids(token) != number:
+            raise AdapterRejected(
+                f"tokenizer_config.json: the chat template needs the token {token!r} ({number}), "
+                "which the base model's tokenizer doesn't have"
+            )
+    for number in prompting.eos_ids:
+        if number >= vocab_size:
+            raise AdapterRejected(
+                f"generation_config.json: eos_token_id {number} is outside the vocabulary of "
+                f"{vocab_size} tokens"
+            )
+    return PromptStyle(
+        templates=prompting.templates,
+        special_tokens=prompting.special_tokens if prompting.templates else {},
+        tool_form=_tool_form(prompting, hf_tokenizer, tool_setting),
+        eos_ids=frozenset(prompting.eos_ids) | _eos_of_tokenizer(prompting, hf_tokenizer),
+        sampling=prompting.sampling,
+    )
+
+
+def _tool_form(prompting: "Prompting", hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
+    """Return the form that the adapter's last template teaches, the one used with tools."""
+    form = None
+    for template in prompting.templates.values():
+        try:
+            form = adapter_tool_form(hf_tokenizer, template, prompting.special_tokens, setting)
+        except TemplateSyntaxError as error:
+            raise AdapterRejected(f"the chat template has a syntax error: {error}") from None
+    return form
+
+
+def _eos_of_tokenizer(prompting: "Prompting", hf_tokenizer: Any) -> frozenset[int]:
+    """Return the id of the adapter tokenizer's `eos_token` if the base model's tokenizer has it."""
+    token = prompting.special_tokens.get("eos_token")
+    if token is None:
+        return frozenset()
+    number = hf_tokenizer.convert_tokens_to_ids(token)
+    is_known = number is not None and hf_tokenizer.convert_ids_to_tokens(number) == token
+    return frozenset({int(number)}) if is_known else frozenset()

@@ -1,49 +1,42 @@
-"""Messages and prompts to token ids."""
+"""Converts chats and prompts to token ids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job, Prompt
 from shared.protocol.tools import ToolUse
+from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.detokenizer import TextStream, TokenBytes
-from worker.text.prompt_style import OF_BASE, Style
-
-TEMPLATE_ERRORS = (
-    *(TemplateError, TypeError, ValueError, LookupError, AttributeError),
-    *(ArithmeticError, RecursionError),
-)
-"""What a chat template raises over messages that it wasn't written for, or by itself."""
+from worker.text.prompt_style import BASE_STYLE, PromptStyle
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt as the model reads it."""
+    """A tokenized prompt."""
 
     ids: list[int]
     echo: str
-    """What of it is shown in front of each answer; empty unless the job asks for it."""
+    """Text of the prompt that each answer begins with; empty unless the job asks for an echo."""
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer as jobs need it. All methods may be called on any thread."""
+    """Tokenizes jobs with a Hugging Face tokenizer. Thread-safe."""
 
     def __init__(self, hf_tokenizer: Any, *, vocab_size: int) -> None:
-        """Wrap it; `vocab_size` counts the rows of the model's embedding."""
+        """Wrap a tokenizer; `vocab_size` is the number of rows in the model's embedding."""
         self._hf = hf_tokenizer
         self._vocab_size = vocab_size
         self._token_bytes = TokenBytes(hf_tokenizer)
 
-    def encode(self, job: Job, style: Style = OF_BASE) -> list[EncodedPrompt]:
-        """The job's prompts in the style of its model; a chat is one.
+    def encode(self, job: Job, style: PromptStyle = BASE_STYLE) -> list[EncodedPrompt]:
+        """Tokenize the prompts of a job; a chat is one prompt.
 
-        Takes seconds for megabytes of text.
+        This takes seconds for megabytes of text.
 
         Raises:
-            JobFailed: the client's input can't be used; names the field.
+            JobFailed: the client's input is invalid; the error names the field.
         """
         for token_id, _ in job.sampling.logit_bias:
             self._check_id(token_id, f"logit_bias[{token_id}]")
@@ -59,40 +52,42 @@ class Tokenizer:
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: ToolUse | None = None,
-        style: Style = OF_BASE,
+        style: PromptStyle = BASE_STYLE,
     ) -> list[int]:
-        """The chat template's rendering of `messages` and tools, up to where the answer begins.
+        """Tokenize a chat as its template renders it, up to the header of the answer.
 
         Raises:
-            JobFailed: the model has no chat template, or it refuses the messages.
+            JobFailed: the model has no chat template, or the template rejects the messages.
         """
         template = style.template(has_tools=tools is not None)
         if template is None and not self._hf.chat_template:
             raise _invalid("this model has no chat template; use /v1/completions", None)
         if template is not None and tools and style.tool_form is not tools.form:
             raise _invalid(
-                "this adapter's chat template doesn't offer tools as the base's", "tools"
+                "this adapter's chat template doesn't teach the base model's form of tool calls; "
+                "send the request without tools",
+                "tools",
             )
-        plain = [_with_plain_content(i, message) for i, message in enumerate(messages)]
-        try:  # transformers renders in jinja's sandbox
-            text = self._hf.apply_chat_template(
-                plain,
-                tools=list(tools.tools) if tools else None,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=True,
-                **style.special_tokens,
+        joined = [_with_joined_text(i, message) for i, message in enumerate(messages)]
+        try:
+            text = render_chat(
+                self._hf,
+                joined,
+                tools=tools.tools if tools else None,
+                template=template,
+                special_tokens=style.special_tokens,
             )
         except TEMPLATE_ERRORS as error:
-            message = f"the model's chat template refuses the messages: {error}"
+            message = f"the model's chat template rejects the messages: {error}"
             raise _invalid(message, "messages") from None
         return self._encode(text, "messages", add_special_tokens=False)
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
-        """The prompt's tokens, with what the tokenizer puts before a text; ids stay as they are.
+        """Tokenize a text and add the tokenizer's special tokens, or return given ids unchanged.
 
         Raises:
-            JobFailed: it is empty, or an id isn't in the vocabulary; names it as `param`.
+            JobFailed: the prompt is empty, or an id is outside the vocabulary; the error names
+                the field `param`.
         """
         if isinstance(prompt, str):
             return self._encode(prompt, param, add_special_tokens=True)
@@ -101,11 +96,11 @@ class Tokenizer:
         return _not_empty(list(prompt), param)
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
-        """A fresh text for one choice of the job's `prompt`."""
+        """Return an empty text stream for one choice of a job's `prompt`."""
         return TextStream(
             self._token_bytes,
             job.sampling.stop,
-            opens=job.endpoint is Endpoint.CHAT,
+            is_text_start=job.endpoint is Endpoint.CHAT,
             min_tokens=job.sampling.min_tokens,
             echo=prompt.echo,
         )
@@ -113,33 +108,36 @@ class Tokenizer:
     def _echo(self, prompt: Prompt) -> str:
         if isinstance(prompt, str):
             return prompt
-        stream = TextStream(self._token_bytes, (), opens=True)
+        stream = TextStream(self._token_bytes, (), is_text_start=True)
         return stream.replay(prompt) + stream.close()
 
     def _check_id(self, token_id: int, param: str) -> None:
         if not 0 <= token_id < self._vocab_size:
-            reason = f"token id {token_id} is outside of the vocabulary of {self._vocab_size}"
+            reason = f"token id {token_id} is outside the vocabulary of {self._vocab_size} tokens"
             raise _invalid(f"{param}: {reason}", param)
 
     def _encode(self, text: str, param: str, *, add_special_tokens: bool) -> list[int]:
-        # Without `verbose` it warns about lengths, which are checked elsewhere.
+        # With `verbose` it would warn about long texts; `choices_of` rejects those.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return _not_empty(list(encoding["input_ids"]), param)
 
 
-def _with_plain_content(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with its text parts joined: most templates take only a string."""
+def _with_joined_text(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Join a message's text parts to one string; most templates don't accept parts."""
     content = message.get("content")
     if not isinstance(content, list):
         return dict(message)
     if any(part.get("type") != "text" for part in content):
-        raise _invalid("only text content is served", f"messages[{index}].content")
+        raise _invalid(
+            f"messages[{index}].content: only parts of type text are supported",
+            f"messages[{index}].content",
+        )
     return {**message, "content": "\n".join(part["text"] for part in content)}
 
 
 def _not_empty(ids: list[int], param: str) -> list[int]:
     if not ids:
-        raise _invalid(f"{param} is empty: it must have at least one token", param)
+        raise _invalid(f"{param} is empty; send at least one token", param)
     return ids
 
 

@@ -1,8 +1,7 @@
-"""In which form a model writes tool calls, found by what its chat template shows of a tool."""
+"""Detects the form in which a model writes tool calls, from the way its chat template shows one."""
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Literal
 
 import structlog
@@ -10,80 +9,94 @@ from jinja2 import TemplateSyntaxError
 
 from shared.errors import SettingsError
 from shared.protocol.tools import ToolForm
-from worker.text.tokenizer import TEMPLATE_ERRORS
+from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 
-_NAME = "probe_of_the_template"
+_TOOL_NAME = "probe_of_the_template"
 _FIELD = {"type": "string", "description": "a field"}
 _FUNCTION = {
-    "name": _NAME,
+    "name": _TOOL_NAME,
     "description": "a function",
     "parameters": {"type": "object", "properties": {"field": _FIELD}, "required": ["field"]},
 }
+_MESSAGES = ({"role": "user", "content": "hi"},)
+_TOOLS = ({"type": "function", "function": _FUNCTION},)
 _HERMES = re.compile(r'<tool_call>\s*\{"(name|arguments)"')
-_LLAMA3 = re.compile(r'\{"name": [^"{}]+, "parameters": ')  # the tools themselves quote theirs
-
-_NONE: Mapping[str, str] = MappingProxyType({})
+# The name is quoted in the offered tool's JSON, but not in the example that instructs the model.
+_LLAMA3 = re.compile(r'\{"name": [^"{}]+, "parameters": ')
 
 ToolSetting = Literal["auto", "hermes", "llama3_json", "none"]
-"""--tool-call-parser."""
+"""Values of --tool-call-parser."""
 
 log = structlog.get_logger()
 
 
-def tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """The form that `setting` names, or that the chat template teaches; None without tools.
+def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
+    """Return the form of the base model's tool calls; None if it is served without tools.
+
+    With the setting "auto" it is the form that the chat template teaches.
 
     Raises:
-        SettingsError: a form is named, and the template doesn't show tools to the model.
+        SettingsError: `setting` names a form, but the chat template doesn't show tools.
     """
-    shown = "" if setting == "none" else _shown(hf_tokenizer)
-    if setting in ("none", "auto") and _NAME not in shown:
+    text = "" if setting == "none" else _render_base_probe(hf_tokenizer)
+    if setting in ("none", "auto") and _TOOL_NAME not in text:
         return None
-    if _NAME not in shown:
-        message = f"--tool-call-parser {setting}: the model's chat template doesn't show tools"
+    if _TOOL_NAME not in text:
+        message = (
+            f"--tool-call-parser {setting}: the model's chat template doesn't show tools; "
+            "use auto or none"
+        )
         raise SettingsError(message)
-    form = _taught_form(shown) if setting == "auto" else ToolForm(setting)
+    form = _taught_form(text) if setting == "auto" else ToolForm(setting)
     if form is None:
-        log.warning("tool_calls_not_served", hint="--tool-call-parser names the model's form")
+        log.warning("tool_calls_not_served", hint="set the form with --tool-call-parser")
     return form
 
 
-def form_of_template(
-    hf_tokenizer: Any, template: str, variables: Mapping[str, str], setting: ToolSetting
+def adapter_tool_form(
+    hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str], setting: ToolSetting
 ) -> ToolForm | None:
-    """The same for an adapter's `template`, in which special tokens are `variables`.
+    """Return the form of tool calls under an adapter's `template`; None if it shows no tools.
 
     Raises:
-        TemplateSyntaxError: it can't be read.
+        TemplateSyntaxError: the template has a syntax error.
     """
-    shown = _shown(hf_tokenizer, template, variables)
-    if setting == "none" or _NAME not in shown:
+    text = _render_adapter_probe(hf_tokenizer, template, special_tokens)
+    if setting == "none" or _TOOL_NAME not in text:
         return None
-    return _taught_form(shown) if setting == "auto" else ToolForm(setting)
+    return _taught_form(text) if setting == "auto" else ToolForm(setting)
 
 
-def _shown(
-    hf_tokenizer: Any, template: str | None = None, variables: Mapping[str, str] = _NONE
-) -> str:
-    """A chat in which a tool is offered, as the model reads it; empty if there is no such chat."""
-    if not template and not hf_tokenizer.chat_template:
+def _render_base_probe(hf_tokenizer: Any) -> str:
+    """Render a chat that offers a tool; empty if the tokenizer's template can't."""
+    if not hf_tokenizer.chat_template:
         return ""
-    messages = [{"role": "user", "content": "hi"}]
-    tools = [{"type": "function", "function": _FUNCTION}]
     try:
-        text: str = hf_tokenizer.apply_chat_template(
-            messages, tools=tools, chat_template=template, tokenize=False, **variables
-        )
-    except TemplateSyntaxError:
-        if template:
-            raise
-        return ""
+        return render_chat(hf_tokenizer, _MESSAGES, tools=_TOOLS, add_generation_prompt=False)
     except TEMPLATE_ERRORS:
         return ""
-    return text
 
 
-def _taught_form(shown: str) -> ToolForm | None:
-    if _HERMES.search(shown):
+def _render_adapter_probe(
+    hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str]
+) -> str:
+    """Render the same chat with an adapter's template; raises TemplateSyntaxError."""
+    try:
+        return render_chat(
+            hf_tokenizer,
+            _MESSAGES,
+            tools=_TOOLS,
+            template=template,
+            special_tokens=special_tokens,
+            add_generation_prompt=False,
+        )
+    except TemplateSyntaxError:
+        raise
+    except TEMPLATE_ERRORS:
+        return ""
+
+
+def _taught_form(text: str) -> ToolForm | None:
+    if _HERMES.search(text):
         return ToolForm.HERMES
-    return ToolForm.LLAMA3_JSON if _LLAMA3.search(shown) else None
+    return ToolForm.LLAMA3_JSON if _LLAMA3.search(text) else None

@@ -1,4 +1,4 @@
-"""The grammar of answers that must call tools."""
+"""Builds the grammar of answers that must call tools."""
 
 import json
 from typing import Any
@@ -8,15 +8,15 @@ from worker.engine.grammar import JSON_OPTIONS, GrammarSource
 
 
 def tool_source(use: ToolUse) -> GrammarSource:
-    """Calls as chat templates teach them, with arguments that are valid under their schemas.
+    """Return a grammar of tool calls whose arguments are valid under the tools' schemas.
 
-    In llguidance's dialect of Lark. One call if a tool is named or calls aren't parallel; else one
-    or several.
+    Calls have the form that the chat template teaches. The grammar is in llguidance's dialect of
+    Lark. It allows one call if a tool is named or calls aren't parallel, else one or more.
     """
     tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in use.names]
     rules = [
         "%llguidance {}",
-        f"start: {_calls(use)}",
+        f"start: {_call_sequence(use)}",
         "call: " + " | ".join(f"call_{i}" for i in range(len(tools))),
     ]
     for i, tool in enumerate(tools):
@@ -26,7 +26,7 @@ def tool_source(use: ToolUse) -> GrammarSource:
     return GrammarSource("\n".join(rules) + "\n")
 
 
-def _calls(use: ToolUse) -> str:
+def _call_sequence(use: ToolUse) -> str:
     if use.name is not None or not use.is_parallel:
         return "call"
     separator = "\n" if use.form is ToolForm.HERMES else f"{LLAMA3_SEPARATOR} "
@@ -40,6 +40,6 @@ def _around_arguments(form: ToolForm, name: str) -> tuple[str, str]:
 
 
 def _schema(tool: dict[str, Any]) -> str:
-    """Of the arguments: an object in any case, as calls are read only with one."""
+    """Return the schema of the arguments. They must be an object; the call parser needs one."""
     parameters = tool.get("parameters") or {"additionalProperties": False}
     return json.dumps({"type": "object", **parameters, "x-guidance": JSON_OPTIONS})

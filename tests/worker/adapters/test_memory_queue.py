@@ -4,32 +4,35 @@ from collections.abc import Awaitable, Callable
 from worker_support import until
 
 from shared.protocol.ids import AdapterVersion
-from worker.adapters.memory_queue import Line
-from worker.adapters.yield_policy import Room
+from worker.adapters.memory_queue import MemoryQueue
+from worker.adapters.residency import Change, Residency
+from worker.text.prompt_style import BASE_STYLE
 
-A, B, C, D = (AdapterVersion(f"{name}@1") for name in "abcd")
+BASE, A, B, C, D = (AdapterVersion(f"{name}@1") for name in ("base", *"abcd"))
 LONG_S, NOT_S = 60.0, 0.0
 
 
 class Memory:
-    """Memory for a few adapters, those in use."""
+    """Device memory for a few adapters, all of which are in use."""
 
     def __init__(self, *in_use: AdapterVersion) -> None:
         self.jobs = dict.fromkeys(in_use, 1)
         self.num_free = 0
         self.num_waits = 0
         self.given: list[AdapterVersion] = []
-        self.line = Line(Room(), num_jobs=lambda: self.jobs, on_wait=self._count_wait)
+        self.residency = Residency(BASE, BASE_STYLE)
+        self.residency.subscribe(Change.LOADS, self._count_wait)
+        self.queue = MemoryQueue(self.residency, num_jobs=lambda: self.jobs)
 
     def end(self, version: AdapterVersion) -> None:
-        """The last job of one of them ends."""
+        """End the last job of a version."""
         del self.jobs[version]
         self.num_free += 1
-        self.line.job_gone()
+        self.residency.job_finished(self.jobs)
 
     async def place(self, version: AdapterVersion, patience_s: float = LONG_S) -> bool:
-        """Whether `version` got memory."""
-        return await self.line.place(version, self._placer(version), patience_s) is not None
+        """Return whether `version` got memory."""
+        return await self.queue.place(version, self._placer(version), patience_s) is not None
 
     def _placer(self, version: AdapterVersion) -> Callable[[], Awaitable[bool | None]]:
         async def place() -> bool | None:
@@ -46,21 +49,21 @@ class Memory:
         self.num_waits += 1
 
 
-async def test_who_finds_memory_does_not_wait() -> None:
+async def test_a_version_that_finds_memory_does_not_wait() -> None:
     memory = Memory(A)
     memory.num_free = 1
     assert await memory.place(B, NOT_S)
     assert not memory.num_waits
-    assert not memory.line.versions
+    assert not memory.residency.has_memory_queue
 
 
-async def test_who_asks_just_when_memory_is_freed_comes_behind_who_waits() -> None:
+async def test_a_version_that_asks_when_memory_is_freed_comes_after_one_that_waits() -> None:
     memory = Memory(A, B)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(memory.place(C))
         await until(lambda: memory.num_waits == 1)
         newcomer = tasks.create_task(memory.place(D))
-        await asyncio.sleep(0)  # it would be asking by now
+        await asyncio.sleep(0)  # the newcomer would be asking by now
         memory.end(A)
         await until(waiting.done)
         assert not newcomer.done()
@@ -68,7 +71,7 @@ async def test_who_asks_just_when_memory_is_freed_comes_behind_who_waits() -> No
     assert memory.given == [C, D]
 
 
-async def test_what_is_freed_while_it_is_asked_for_is_not_missed() -> None:
+async def test_memory_that_is_freed_while_a_version_asks_is_not_missed() -> None:
     memory = Memory(A)
 
     async def place() -> bool | None:
@@ -78,37 +81,42 @@ async def test_what_is_freed_while_it_is_asked_for_is_not_missed() -> None:
         return None
 
     async with asyncio.timeout(5):
-        assert await memory.line.place(C, place, LONG_S)
+        assert await memory.queue.place(C, place, LONG_S)
 
 
-async def test_without_patience_the_next_one_has_its_turn() -> None:
+async def test_a_version_without_patience_lets_the_next_one_ask() -> None:
     memory = Memory(A)
     assert not await memory.place(C, NOT_S)
-    assert not memory.line.versions
+    assert not memory.residency.has_memory_queue
     waiting = asyncio.create_task(memory.place(D))
     await until(lambda: memory.num_waits == 2)
     memory.num_free = 1
-    memory.line.memory_freed()
+    memory.residency.memory_freed()
     assert await waiting
 
 
-async def test_an_adapter_that_was_on_its_way_makes_room_too() -> None:
+async def test_an_adapter_that_became_resident_meanwhile_frees_memory_too() -> None:
     memory = Memory(A)
     waiting = asyncio.create_task(memory.place(C))
     await until(lambda: memory.num_waits == 1)
-    memory.jobs[B] = 1  # it had its memory before, and now a job
-    memory.line.loaded()
-    await until(lambda: memory.num_waits == 2)
+    memory.jobs[B] = 1  # it had its memory before, and has a job now
+    make_resident(memory.residency, B)
+    await until(lambda: memory.num_waits == 3)  # the load itself is one change
     memory.end(B)
     async with asyncio.timeout(5):
         assert await waiting
 
 
-async def test_an_adapter_whose_job_was_cancelled_meanwhile_makes_room_at_once() -> None:
+async def test_an_adapter_whose_job_was_cancelled_meanwhile_frees_memory_at_once() -> None:
     memory = Memory(A)
     waiting = asyncio.create_task(memory.place(C))
     await until(lambda: memory.num_waits == 1)
     memory.num_free = 1
-    memory.line.loaded()
+    make_resident(memory.residency, B)
     async with asyncio.timeout(5):
         assert await waiting
+
+
+def make_resident(residency: Residency, version: AdapterVersion) -> None:
+    residency.placing(version)
+    residency.became_resident(version)

@@ -11,14 +11,14 @@ from scripted_engine import (
     read_scripted_adapter,
     scripted_model,
 )
-from worker_support import Client, all_seamless, flood, has_workers, register, running_with, until
+from worker_support import Client, check_answers, flood, has_workers, register, running_with, until
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
 from worker.adapters import replica_policy, retention
 from worker.service import Worker
@@ -68,16 +68,16 @@ async def workers(
         yield started
 
 
-async def holders(queue: Queue, version: AdapterVersion) -> int:
-    return sum(version in worker.residents for worker in await queue.workers())
+async def holders(views: PoolViews, version: AdapterVersion) -> int:
+    return sum(version in worker.residents for worker in await views.workers())
 
 
-async def hold(queue: Queue, version: AdapterVersion, number: int) -> bool:
-    return await holders(queue, version) == number
+async def hold(views: PoolViews, version: AdapterVersion, number: int) -> bool:
+    return await holders(views, version) == number
 
 
 def total(started: list[Worker], name: str) -> int:
-    return sum(worker._adapters.totals[name] for worker in started)
+    return sum(worker.parts.adapters.residency.stats.totals[name] for worker in started)
 
 
 async def ask_in_turn(client: Client, version: AdapterVersion, number: int) -> None:
@@ -93,23 +93,23 @@ async def test_a_hot_adapter_has_a_second_holder_within_a_load_and_a_turn_and_on
     async with workers(redis, pool, 2) as started:
         await register(registry, HOT)
         await ask_in_turn(client, HOT, 3)
-        assert await holders(client.queue, HOT) == 1
+        assert await holders(client.views, HOT) == 1
         async with flood(client, HOT, 30) as sent:
             first = sent[-1]
             start = time.monotonic()
-            await until(lambda: hold(client.queue, HOT, 2))
+            await until(lambda: hold(client.views, HOT, 2))
             spread_s = time.monotonic() - start
             await client.end_of(first)
             turn_s = time.monotonic() - start  # of the last in the queue
             await until(lambda: len(sent) > 200)
-            assert await holders(client.queue, HOT) == 2, "it stays as long as it is needed"
+            assert await holders(client.views, HOT) == 2, "it stays as long as it is needed"
         assert spread_s < STEAL_S + 2 * LOAD_S + turn_s
-        await until(lambda: hold(client.queue, HOT, 1))
+        await until(lambda: hold(client.views, HOT, 1))
         await ask_in_turn(client, HOT, 20)
-        assert await holders(client.queue, HOT) == 1
+        assert await holders(client.views, HOT) == 1
         assert total(started, "loads") == 2
         assert (total(started, "spreads"), total(started, "shrinks")) == (1, 1)
-    all_seamless(client, sent[:200])
+    check_answers(client, sent[:200])
 
 
 async def test_it_goes_back_to_one_worker_while_it_is_used_a_little(
@@ -118,9 +118,9 @@ async def test_it_goes_back_to_one_worker_while_it_is_used_a_little(
     async with workers(redis, pool, 2, max_num_seqs=4):
         await register(registry, HOT)
         async with flood(client, HOT, 40):
-            await until(lambda: hold(client.queue, HOT, 2))
+            await until(lambda: hold(client.views, HOT, 2))
         async with flood(client, HOT, 1):
-            await until(lambda: hold(client.queue, HOT, 1))
+            await until(lambda: hold(client.views, HOT, 1))
 
 
 async def test_an_adapter_that_one_worker_can_serve_stays_there(
@@ -131,7 +131,7 @@ async def test_an_adapter_that_one_worker_can_serve_stays_there(
         await ask_in_turn(client, HOT, 1)
         async with flood(client, HOT, 4) as sent:
             await until(lambda: len(sent) > 200)
-        assert await holders(client.queue, HOT) == 1
+        assert await holders(client.views, HOT) == 1
         assert total(started, "loads") == 1
 
 
@@ -142,8 +142,8 @@ async def test_a_copy_that_was_given_up_serves_again_without_a_load(
         await register(registry, HOT)
         for _ in range(3):
             async with flood(client, HOT, 30):
-                await until(lambda: hold(client.queue, HOT, 2))
-            await until(lambda: hold(client.queue, HOT, 1))
+                await until(lambda: hold(client.views, HOT, 2))
+            await until(lambda: hold(client.views, HOT, 1))
         assert total(started, "loads") == 2
         assert total(started, "shrinks") == 3
 
@@ -157,10 +157,10 @@ async def test_a_copy_that_was_given_up_makes_room_before_adapters_used_longer_a
         await ask_in_turn(client, COLD, 1)
         async with workers(redis, pool, 1, adapters=("hot=v1",)) as (home,):
             async with flood(client, HOT, 30):
-                await until(lambda: hold(client.queue, HOT, 2))
-            await until(lambda: hold(client.queue, HOT, 1))
-            assert HOT in home._adapters.held
-            home._consumer.close()
+                await until(lambda: hold(client.views, HOT, 2))
+            await until(lambda: hold(client.views, HOT, 1))
+            assert HOT in home.parts.adapters.residency.held
+            home.parts.consumer.close()
             await ask_in_turn(client, THIRD, 1)
             assert sorted(helper._served.engine.adapters) == [COLD, THIRD]
 
@@ -171,15 +171,15 @@ async def test_the_last_copy_stays_when_its_other_holder_leaves(
     async with workers(redis, pool, 2) as started:
         await register(registry, HOT)
         async with flood(client, HOT, 30) as sent:
-            await until(lambda: hold(client.queue, HOT, 2))
+            await until(lambda: hold(client.views, HOT, 2))
             home, helper = sorted(
-                started, key=lambda worker: len(worker._adapters.holding.spread.copies)
+                started, key=lambda worker: len(worker.parts.adapters.residency.replicas)
             )
             home.stop()
-            await until(lambda: has_workers(client.queue, 1))
+            await until(lambda: has_workers(client.views, 1))
             seen = len(sent)
             await until(lambda: len(sent) > seen + 50)
-        await until(lambda: not helper._adapters.holding.spread.copies)
+        await until(lambda: not helper.parts.adapters.residency.replicas)
         await ask_in_turn(client, HOT, 3)
-        assert await holders(client.queue, HOT) == 1
+        assert await holders(client.views, HOT) == 1
         assert total([helper], "shrinks") == 0

@@ -1,121 +1,471 @@
-"""Loading what isn't resident, and doing without what can't be loaded."""
+"""The states of adapter versions, their events and what a claim sees of them."""
 
-import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import ast
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeGuard
 
 import pytest
-from scripted_engine import BASE, ScriptedEngine, expected_ids
-from worker_support import Client, register, residents, until
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
-from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.jobs import JobState
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from worker.service import Worker
+from shared.protocol.queue_replies import ReplicaStanding
+from worker.adapters.load_policy import MAX_LOADING, REFUSED_S
+from worker.adapters.records import AdapterRecord, State
+from worker.adapters.residency import Change, Residency
+from worker.text.prompt_style import BASE_STYLE
 
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
-ONE, TWO = AdapterVersion("one@v1"), AdapterVersion("two@v1")
-
-
-@pytest.fixture
-def registry(redis: Redis, keys: Keys) -> Registry:
-    return Registry(redis, keys)
+ROOT = Path(__file__).parents[3]
+RECORD_FIELDS = {field.name for field in fields(AdapterRecord)}
+BASE = AdapterVersion("base@1")
+A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 
 
-async def test_adapters_given_at_start_are_registered_and_resident(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
+def residency_with(*residents: AdapterVersion) -> Residency:
+    residency = Residency(BASE, BASE_STYLE)
+    for version in residents:
+        load(residency, version)
+    return residency
+
+
+def load(residency: Residency, version: AdapterVersion) -> None:
+    residency.reading(version)
+    residency.was_read(version, BASE_STYLE, host={version})
+    residency.placing(version)
+    residency.became_resident(version)
+
+
+def run_short(
+    residency: Residency, version: AdapterVersion, jobs: dict[AdapterVersion, int]
 ) -> None:
-    async with start(engine, adapters=("one=v1", "two=v1")):
-        assert await residents(client.queue) == {ONE, TWO, BASE.version}
-        assert [a.name for a in await registry.adapters()] == ["one", "two"]
-        result = await client.result_of(await client.send(version=TWO))
-    assert result.choices[0].ids == tuple(expected_ids(1, 0, 5, TWO))
+    """A job of `version` finds no memory, waits no longer and goes back to the queue."""
+    residency.found_no_memory(version, jobs)
+    residency.memory_wait_ended(version)
+    residency.crowded_out(version)
 
 
-async def test_a_bad_adapter_at_start_stops_the_start(
-    engine: ScriptedEngine, start: Start, client: Client
-) -> None:
-    with pytest.raises(ExceptionGroup) as caught:
-        async with start(engine, adapters=("one=v1", "two=broken")):
-            await asyncio.Event().wait()
-    (error,) = caught.value.exceptions
-    assert isinstance(error, AdapterRejected)
-    assert "two from broken" in str(error)
-    assert await client.queue.workers() == []
+def yielding(residency: Residency) -> set[AdapterVersion]:
+    view = residency.claim_view(0)
+    return set(view.held) - set(view.residents)
 
 
-async def test_a_registered_adapter_is_loaded_for_its_first_job(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
-) -> None:
-    async with start(engine):
-        await register(registry, ONE)
-        jobs = [await client.send(version=ONE, seed=seed) for seed in range(3)]
-        results = [await client.result_of(job) for job in jobs]
-        await until(lambda: _is_resident(client.queue, ONE))
-    assert [r.choices[0].ids for r in results] == [
-        tuple(expected_ids(seed, 0, 5, ONE)) for seed in range(3)
+def test_the_base_model_is_always_resident() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    assert residency.held == {BASE}
+    assert residency.claim_view(0).residents == (BASE,)
+    assert residency.style(BASE) is BASE_STYLE
+
+
+def test_a_version_goes_through_its_states() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    states = [residency.state(A)]
+    residency.reading(A)
+    states.append(residency.state(A))
+    residency.was_read(A, BASE_STYLE, host={A})
+    states.append(residency.state(A))
+    residency.placing(A)
+    states.append(residency.state(A))
+    residency.became_resident(A)
+    states.append(residency.state(A))
+    residency.evicted([A], host={A})
+    states.append(residency.state(A))
+    residency.not_loaded(A, is_copied=False)
+    states.append(residency.state(A))
+    assert states == [
+        State.ABSENT,
+        State.READING,
+        State.IN_HOST_MEMORY,
+        State.PLACING,
+        State.RESIDENT,
+        State.IN_HOST_MEMORY,
+        State.ABSENT,
     ]
-    assert engine.adapters == [ONE]
 
 
-async def _is_resident(queue: Queue, version: AdapterVersion) -> bool:
-    return version in await residents(queue)
+def test_a_version_that_is_not_copied_goes_from_its_files_to_the_device() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    residency.reading(A)
+    residency.was_read(A, BASE_STYLE, host=())
+    residency.placing(A)
+    assert residency.state(A) is State.PLACING
 
 
-async def test_an_idle_adapter_makes_room_and_the_pool_is_told(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
-) -> None:
-    engine.max_adapters = 1
-    async with start(engine, adapters=("one=v1",)):
-        await register(registry, TWO)
-        assert (await client.end_of(await client.send(version=TWO))).state is JobState.DONE
-
-        async def is_told() -> bool:
-            return await residents(client.queue) == {TWO, BASE.version}
-
-        await until(is_told)
+def test_a_version_without_memory_cannot_become_resident() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    with pytest.raises(AssertionError, match="a@1"):
+        residency.became_resident(A)
 
 
-async def test_a_job_whose_adapter_finds_no_room_waits_for_the_others_to_end(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
-) -> None:
-    engine.max_adapters = 1
-    async with start(engine, adapters=("one=v1",)):
-        await register(registry, TWO)
-        first = await client.send(version=ONE, max_tokens=300)
-        await client.until_shown(first, 2)
-        second = await client.send(version=TWO)
-        ends = [await client.end_of(job) for job in (first, second)]
-    assert [end.state for end in ends] == [JobState.DONE, JobState.DONE]
-    assert client.seamless(second)[0][0] == tuple(expected_ids(1, 0, 5, TWO))
+def test_a_copy_that_was_evicted_for_another_one_is_absent() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    for version, host in ((A, {A}), (B, {B})):
+        residency.reading(version)
+        residency.was_read(version, BASE_STYLE, host)
+    assert residency.state(A) is State.ABSENT
+    assert residency.state(B) is State.IN_HOST_MEMORY
 
 
-@pytest.mark.parametrize("source", ["broken", "v2"])
-async def test_a_job_fails_if_nobody_can_load_its_adapter(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry, source: str
-) -> None:
-    async with start(engine):
-        await register(registry, ONE, source)
-        end = await client.end_of(await client.send(version=ONE))
-        assert (await client.end_of(await client.send())).state is JobState.DONE
-    assert end.state is JobState.FAILED
-    assert end.error is not None
-    assert end.error.code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert source in end.error.message
+def test_the_style_of_a_version_stays_known_until_the_version_is_forgotten() -> None:
+    residency = residency_with(A)
+    residency.evicted([A], host=())
+    assert residency.style(A) is BASE_STYLE
+    residency.forgotten(A)
+    assert residency.style(A) is None
 
 
-async def test_a_job_is_left_to_the_worker_that_holds_its_adapter(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
-) -> None:
-    other = ScriptedEngine(step_s=0.002)
-    async with start(engine, adapters=("one=v1",), max_num_seqs=1), start(other):
-        await register(registry, ONE, "broken")
-        jobs = [await client.send(version=ONE, max_tokens=200, seed=s) for s in range(3)]
-        ends = [await client.end_of(job) for job in jobs]
-    assert [end.state for end in ends] == [JobState.DONE] * 3
-    assert other.seen == []
-    assert any(end.try_ > 1 for end in ends), "the other worker should have tried"
+def test_a_version_that_jobs_wait_for_is_not_forgotten() -> None:
+    residency = residency_with(A)
+    residency.job_waits(A)
+    residency.evicted([A], host=())
+    residency.forgotten(A)
+    assert residency.claim_view(0).held == {BASE, A}
+
+
+def test_a_version_counts_as_held_while_claimed_jobs_wait_for_it() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    residency.job_waits(A)
+    assert residency.claim_view(0).held == {BASE, A}
+    assert residency.held == {BASE}, "the pool learns of it once it is resident"
+    residency.job_served(A)
+    assert residency.claim_view(0).held == {BASE}
+
+
+def test_a_claim_may_bring_fewer_versions_while_others_load() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    assert residency.claim_view(0).max_cold == MAX_LOADING
+    residency.job_waits(A)
+    residency.job_waits(A)
+    assert residency.claim_view(0).max_cold == MAX_LOADING - 1
+    residency.queued_for_memory(A)
+    assert residency.claim_view(0).max_cold == MAX_LOADING
+
+
+def test_a_refused_version_is_left_to_others_for_a_while() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    residency.refuse(A, now_s=100)
+    assert residency.claim_view(100 + REFUSED_S - 1).refused == (A,)
+    assert residency.claim_view(100 + REFUSED_S).refused == ()
+
+
+def test_a_crowded_out_version_is_not_claimed_until_a_version_in_use_has_no_jobs() -> None:
+    residency = residency_with(A, B)
+    run_short(residency, C, {A: 3, B: 2})
+    assert set(residency.claim_view(0).refused) == {B, C}
+    residency.job_finished({A: 2, B: 2})
+    residency.job_finished({A: 2, B: 1})
+    assert residency.is_crowded_out(C)
+    residency.job_finished({A: 2})
+    assert not residency.is_crowded_out(C)
+    assert yielding(residency) == {B}, "not claimed before the version that it yields to"
+
+
+def test_another_version_than_the_yielding_one_may_free_memory() -> None:
+    residency = residency_with(A, B)
+    run_short(residency, C, {A: 3, B: 2})
+    residency.job_finished({B: 2})
+    assert not residency.is_crowded_out(C)
+    assert yielding(residency) == {B}
+
+
+def test_a_version_stops_yielding_once_another_one_was_loaded() -> None:
+    residency = residency_with(A)
+    run_short(residency, C, {A: 1})
+    load(residency, C)
+    assert not residency.is_crowded_out(C)
+    assert not yielding(residency)
+
+
+def test_a_version_goes_on_yielding_while_another_one_waits_for_memory() -> None:
+    residency = residency_with(A)
+    residency.found_no_memory(C, {A: 1})
+    view = residency.claim_view(0)
+    residency.claim_found_no_cold(view)
+    assert yielding(residency) == {A}
+    load(residency, B)  # it had its memory before
+    assert yielding(residency) == {A}
+    residency.memory_wait_ended(C)
+    load(residency, C)
+    assert not yielding(residency)
+
+
+def test_a_version_stops_yielding_if_no_version_waits_for_memory() -> None:
+    residency = residency_with(A)
+    run_short(residency, C, {A: 1})
+    residency.job_returned(C)
+    residency.claim_found_no_cold(residency.claim_view(0))
+    assert yielding(residency) == {A}, "C is still crowded out"
+    residency.job_finished({})
+    residency.claim_found_no_cold(residency.claim_view(0))
+    assert not yielding(residency)
+
+
+def test_a_claim_that_could_not_see_all_versions_ends_no_yielding() -> None:
+    residency = residency_with(A)
+    before = residency.claim_view(0)
+    run_short(residency, C, {A: 1})  # while that claim is on its way
+    residency.job_finished({})
+    residency.claim_found_no_cold(before)
+    assert yielding(residency) == {A}
+    returning = residency.claim_view(0)  # the job of C isn't back in the queue yet
+    residency.job_returned(C)
+    residency.claim_found_no_cold(returning)
+    assert yielding(residency) == {A}
+
+
+def test_freed_memory_lets_crowded_out_versions_be_claimed() -> None:
+    residency = residency_with(A)
+    run_short(residency, C, {A: 1})
+    residency.memory_freed()
+    assert not residency.is_crowded_out(C)
+
+
+def test_a_replica_that_was_given_up_is_evicted_first_until_it_is_used() -> None:
+    residency = residency_with(A, B)
+    residency.held_elsewhere([A, B])
+    gone = residency.replicas_standing({A: ReplicaStanding.GONE, B: ReplicaStanding.NEEDED}, 0)
+    assert (gone, residency.surplus, set(residency.replicas)) == ({A}, {A}, {B})
+    assert residency.held == {BASE, B}
+    assert residency.is_resident(A)
+    residency.job_waits(A)
+    assert residency.surplus == set()
+
+
+def test_only_versions_that_others_hold_too_are_replicas() -> None:
+    residency = residency_with(A)
+    residency.replicas_standing({A: ReplicaStanding.SURPLUS}, 0)
+    assert residency.replicas == {}
+
+
+def test_a_replica_that_was_evicted_while_the_pool_was_asked_is_not_surplus() -> None:
+    residency = residency_with(A)
+    residency.held_elsewhere([A])
+    residency.evicted([A], host=())
+    assert residency.replicas_standing({A: ReplicaStanding.GONE}, 0) == {A}
+    assert residency.surplus == set()
+
+
+def test_subscribers_learn_of_holdings_loads_and_memory() -> None:
+    residency = Residency(BASE, BASE_STYLE)
+    seen: list[Change] = []
+    for change in Change:
+        residency.subscribe(change, lambda change=change: seen.append(change))
+    load(residency, A)
+    assert set(seen) == set(Change)
+    seen.clear()
+    residency.evicted([A], host=())
+    assert seen == [Change.HOLDINGS]
+    residency.job_waits(B)
+    residency.job_served(B)
+    assert seen[1:] == [Change.LOADS]
+
+
+def test_only_the_residency_writes_records() -> None:
+    for path in sorted((ROOT / "worker").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        names = {node.func.id for node in ast.walk(tree) if is_call_of_name(node)}
+        written = {target.attr for target in attribute_targets(tree)}
+        if path.name != "residency.py":
+            assert "AdapterRecord" not in names, path
+            assert not written & RECORD_FIELDS, path
+
+
+def is_call_of_name(node: ast.AST) -> TypeGuard[Any]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+def attribute_targets(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """The attributes of objects other than `self` that are assigned to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            is_own = isinstance(node.value, ast.Name) and node.value.id == "self"
+            yield from () if is_own else (node,)
+
+
+NUM_VERSIONS, HOST_COPIES = 3, 1
+VERSIONS = st.sampled_from([AdapterVersion(f"v{number}@1") for number in range(NUM_VERSIONS)])
+
+
+class Transitions(RuleBasedStateMachine):
+    """Loads, evictions, failures and jobs in any order a worker can produce, beside a plain model.
+
+    The model knows the contents of both memories and how many jobs wait; the residency must agree
+    with it after each step, and what claims see must follow from it.
+    """
+
+    loads = Bundle("loads")
+    """Versions whose load is under way; a lock per version allows one load at a time."""
+
+    @initialize()
+    def start(self) -> None:
+        self.residency = Residency(BASE, BASE_STYLE)
+        self.device: set[AdapterVersion] = set()
+        self.host: list[AdapterVersion] = []
+        self.under_way: dict[AdapterVersion, str] = {}
+        self.waiting: dict[AdapterVersion, int] = {}
+        self.replicas: set[AdapterVersion] = set()
+        self.num_changes = 0
+        self.residency.subscribe(Change.HOLDINGS, self._count_change)
+
+    def _count_change(self) -> None:
+        self.num_changes += 1
+
+    @rule(version=VERSIONS)
+    def a_job_waits(self, version: AdapterVersion) -> None:
+        self.residency.job_waits(version)
+        self.waiting[version] = self.waiting.get(version, 0) + 1
+
+    @rule(version=VERSIONS)
+    def a_job_waits_no_longer(self, version: AdapterVersion) -> None:
+        if self.waiting.get(version):
+            self.residency.job_served(version)
+            self.waiting[version] -= 1
+
+    @rule(target=loads, version=VERSIONS)
+    def a_load_begins(self, version: AdapterVersion) -> object:
+        if version in self.device or version in self.under_way:
+            return multiple()
+        if version in self.host:
+            self.residency.placing(version)
+            self.under_way[version] = "placing"
+        else:
+            self.residency.reading(version)
+            self.under_way[version] = "reading"
+        return version
+
+    @rule(target=loads, version=consumes(loads), is_copied=st.booleans())
+    def files_were_read(self, version: AdapterVersion, is_copied: bool) -> AdapterVersion:
+        if self.under_way[version] == "reading":
+            if is_copied:
+                busy = [v for v in self.host if v in self.under_way]
+                idle = [v for v in self.host if v not in self.under_way]
+                self.host = [*busy, *idle[len(idle) - HOST_COPIES + 1 :], version]
+            self.residency.was_read(version, BASE_STYLE, set(self.host))
+            self.residency.placing(version)
+            self.under_way[version] = "placing"
+        return version
+
+    @rule(target=loads, version=consumes(loads), jobs=st.dictionaries(VERSIONS, st.integers(0, 3)))
+    def memory_is_short(
+        self, version: AdapterVersion, jobs: dict[AdapterVersion, int]
+    ) -> AdapterVersion:
+        if self.under_way[version] == "placing":
+            self.residency.queued_for_memory(version)
+            self.residency.found_no_memory(
+                version, {v: n for v, n in jobs.items() if v in self.device}
+            )
+            self.residency.memory_wait_ended(version)
+        return version
+
+    @rule(version=VERSIONS)
+    def a_version_is_loaded(self, version: AdapterVersion) -> None:
+        if self.a_load_begins(version) == version:
+            self.files_were_read(version, is_copied=True)
+            self.a_load_ends(version)
+
+    @rule(version=VERSIONS)
+    def a_version_is_prefetched(self, version: AdapterVersion) -> None:
+        if self.a_load_begins(version) == version:
+            self.files_were_read(version, is_copied=True)
+            self.a_load_fails(version)
+
+    @rule(version=consumes(loads))
+    def a_load_fails(self, version: AdapterVersion) -> None:
+        self.residency.not_loaded(version, is_copied=version in self.host)
+        del self.under_way[version]
+
+    @rule(version=consumes(loads))
+    def a_load_ends(self, version: AdapterVersion) -> None:
+        if self.under_way[version] == "reading":
+            self.a_load_fails(version)
+            return
+        before = self.num_changes
+        self.residency.became_resident(version)
+        assert self.num_changes > before, "the holdings have changed"
+        del self.under_way[version]
+        self.device.add(version)
+
+    @rule(version=VERSIONS, is_elsewhere=st.booleans())
+    def the_pool_replies(self, version: AdapterVersion, is_elsewhere: bool) -> None:
+        if is_elsewhere:
+            self.residency.held_elsewhere([version])
+            if version in self.residency.held:
+                self.replicas.add(version)
+
+    @precondition(lambda self: self.replicas)
+    @rule(standing=st.sampled_from(ReplicaStanding))
+    def the_pool_counts_replicas(self, standing: ReplicaStanding) -> None:
+        version = min(self.replicas)
+        self.residency.replicas_standing({version: standing}, 0)
+        if standing in {ReplicaStanding.GONE, ReplicaStanding.SOLE}:
+            self.replicas.discard(version)
+
+    @precondition(lambda self: self.device)
+    @rule(data=st.data())
+    def a_version_is_evicted(self, data: st.DataObject) -> None:
+        version = data.draw(st.sampled_from(sorted(self.device)))
+        self.residency.evicted([version], set(self.host))
+        self.device.discard(version)
+        self.replicas.discard(version)
+
+    @rule(version=VERSIONS)
+    def the_pool_forgets(self, version: AdapterVersion) -> None:
+        if version in self.under_way:
+            return
+        self.host = [copy for copy in self.host if copy != version]
+        if version in self.device:
+            self.residency.evicted([version], host=())
+            self.device.discard(version)
+            self.replicas.discard(version)
+        else:
+            self.residency.not_loaded(version, is_copied=False)
+        self.residency.forgotten(version)
+
+    @rule(jobs=st.dictionaries(VERSIONS, st.integers(0, 3)))
+    def a_job_finishes(self, jobs: dict[AdapterVersion, int]) -> None:
+        self.residency.job_finished(jobs)
+
+    @invariant()
+    def states_say_where_the_weights_are(self) -> None:
+        for number in range(NUM_VERSIONS):
+            version = AdapterVersion(f"v{number}@1")
+            state = self.residency.state(version)
+            assert (state is State.RESIDENT) == (version in self.device)
+            assert (state is State.READING) == (self.under_way.get(version) == "reading")
+            assert (state is State.PLACING) == (self.under_way.get(version) == "placing")
+            is_idle_copy = version in self.host and version not in self.device
+            if version not in self.under_way:
+                assert (state is State.IN_HOST_MEMORY) == is_idle_copy
+
+    @invariant()
+    def the_pool_is_told_of_resident_versions_that_were_not_given_up(self) -> None:
+        residency = self.residency
+        assert residency.held == {BASE, *self.device} - residency.surplus
+        assert residency.surplus <= self.device
+        assert set(residency.replicas) == self.replicas
+        assert not residency.surplus & set(residency.replicas)
+
+    @invariant()
+    def a_claim_sees_what_is_held_or_awaited(self) -> None:
+        view = self.residency.claim_view(0)
+        awaited = {v for v, number in self.waiting.items() if number and v not in self.device}
+        assert view.held == self.residency.held | awaited
+        assert set(view.residents) <= view.held
+        assert not set(view.residents) & set(view.refused)
+        assert 0 <= view.max_cold <= MAX_LOADING
+        assert view == self.residency.claim_view(0), "looking changes nothing"
+
+
+Transitions.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+TestTransitions = Transitions.TestCase

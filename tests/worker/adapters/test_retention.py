@@ -7,16 +7,17 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
-from worker_support import Client, all_seamless, has_workers, until
+from worker_support import Client, check_answers, has_workers, until
 
 from shared.errors import ErrorCode, JobFailed
+from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, InspectionId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection, Inspections
 from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Adapter, Registry
+from shared.store.pool_views import PoolViews
+from shared.store.registry import Registry
 from worker.adapters import retention
 from worker.service import Worker
 
@@ -47,14 +48,14 @@ async def load(registry: Registry, version: AdapterVersion) -> None:
     await registry.load_adapter(entry(version), replace=True)
 
 
-async def residents(queue: Queue) -> set[AdapterVersion]:
-    return {version for worker in await queue.workers() for version in worker.residents}
+async def residents(views: PoolViews) -> set[AdapterVersion]:
+    return {version for worker in await views.workers() for version in worker.residents}
 
 
-async def is_forgotten(registry: Registry, queue: Queue, version: AdapterVersion) -> bool:
+async def is_forgotten(registry: Registry, views: PoolViews, version: AdapterVersion) -> bool:
     """By the registry, and by the pool's workers."""
     is_known = await registry.adapter_by_version(version) is not None
-    return not is_known and version not in await residents(queue)
+    return not is_known and version not in await residents(views)
 
 
 async def test_jobs_run_the_version_that_they_were_admitted_with(
@@ -63,7 +64,7 @@ async def test_jobs_run_the_version_that_they_were_admitted_with(
     async with start(engine, max_num_seqs=1):
         await load(registry, V1)
         running = await client.send(version=V1, max_tokens=100)
-        await client.until_shown(running, 2)
+        await client.until_published(running, 2)
         waiting = [await client.send(version=V1, seed=seed) for seed in range(3)]
         await load(registry, V2)
         new = await client.send(version=await registry.resolve("one"))
@@ -71,7 +72,7 @@ async def test_jobs_run_the_version_that_they_were_admitted_with(
         for job in jobs:
             assert (await client.end_of(job)).state is JobState.DONE
     assert new.version == V2
-    all_seamless(client, jobs)
+    check_answers(client, jobs)
 
 
 async def test_unload_lets_running_and_waiting_jobs_end_and_then_frees_the_memory(
@@ -80,17 +81,17 @@ async def test_unload_lets_running_and_waiting_jobs_end_and_then_frees_the_memor
     async with start(engine, max_num_seqs=1):
         await load(registry, V1)
         running = await client.send(version=V1, max_tokens=200)
-        await client.until_shown(running, 2)
+        await client.until_published(running, 2)
         waiting = await client.send(version=V1)
         assert await registry.unload_adapter("one")
         with pytest.raises(JobFailed, match="was unloaded"):
             await client.send(version=V1)
         assert (await client.end_of(running)).state is JobState.DONE
         assert (await client.end_of(waiting)).state is JobState.DONE
-        await until(lambda: is_forgotten(registry, client.queue, V1))
+        await until(lambda: is_forgotten(registry, client.views, V1))
         assert engine.adapters == []
         assert (await client.end_of(await client.send())).state is JobState.DONE
-    all_seamless(client, [running, waiting])
+    check_answers(client, [running, waiting])
 
 
 async def test_unload_after_n_over_one_ends_as_any_other(
@@ -101,17 +102,17 @@ async def test_unload_after_n_over_one_ends_as_any_other(
         await load(registry, V1)
         jobs = [await client.send(version=V1, n=n, seed=n) for n in (1, 2, 4)]
         jobs.append(await client.send(version=V1, n=3, max_tokens=500))
-        await client.until_shown(jobs[-1], 3)
+        await client.until_published(jobs[-1], 3)
         await registry.unload_adapter("one")
         await client.queue.cancel(jobs[-1].id)
         ends = [await client.end_of(job) for job in jobs]
         assert [end.state for end in ends] == [JobState.DONE] * 3 + [JobState.CANCELLED]
-        await until(lambda: is_forgotten(registry, client.queue, V1))
+        await until(lambda: is_forgotten(registry, client.views, V1))
         assert engine.adapters == []
         await load(registry, V1)
         again = await client.send(version=V1, n=2)
         assert (await client.end_of(again)).state is JobState.DONE
-    all_seamless(client, [*jobs[:3], again])
+    check_answers(client, [*jobs[:3], again])
 
 
 async def test_every_worker_that_holds_an_unloaded_adapter_lets_go_of_it(
@@ -121,7 +122,7 @@ async def test_every_worker_that_holds_an_unloaded_adapter_lets_go_of_it(
     async with start(engines[0], adapters=("one=v1",)), start(engines[1], adapters=("one=v1",)):
         assert [engine.adapters for engine in engines] == [[V1], [V1]]
         await registry.unload_adapter("one")
-        await until(lambda: is_forgotten(registry, client.queue, V1))
+        await until(lambda: is_forgotten(registry, client.views, V1))
         assert [engine.adapters for engine in engines] == [[], []]
 
 
@@ -138,7 +139,7 @@ async def test_versions_that_nobody_refers_to_go_without_mail_as_well(
     async with start(engine, adapters=("one=v1",)):
         await redis.delete(keys.version(V1))
         await until(lambda: engine.adapters == [])
-        assert await residents(client.queue) == {BASE.version}
+        assert await residents(client.views) == {BASE.version}
 
 
 async def test_an_adapter_loaded_at_run_time_is_served_by_workers_started_later(
@@ -148,12 +149,12 @@ async def test_an_adapter_loaded_at_run_time_is_served_by_workers_started_later(
         await load(registry, V1)
         first = await client.send(version=V1)
         await client.end_of(first)
-    await until(lambda: has_workers(client.queue, 0))
+    await until(lambda: has_workers(client.views, 0))
     async with start(ScriptedEngine()):
         assert await registry.resolve("one") == V1
         second = await client.send(version=V1, seed=2)
         await client.end_of(second)
-    all_seamless(client, [first, second])
+    check_answers(client, [first, second])
 
 
 async def test_a_worker_restarted_with_older_weights_serves_what_clients_loaded_since(
@@ -175,9 +176,9 @@ async def test_an_unloaded_adapter_stays_away_when_workers_register_again(
 ) -> None:
     async with start(engine, adapters=("one=v1", "two=v1")) as worker:
         await registry.unload_adapter("one")
-        before = await only_worker(client.queue)
-        worker._lease.lose(before)
-        await until(lambda: is_another(client.queue, before))
+        before = await only_worker(client.views)
+        worker.parts.lease.lose(before)
+        await until(lambda: is_another(client.views, before))
         assert [a.name for a in await registry.adapters()] == ["two"]
     async with start(ScriptedEngine(), adapters=("one=v1",)):
         assert [a.name for a in await registry.adapters()] == ["two"]
@@ -192,27 +193,27 @@ async def test_a_worker_tells_a_registry_that_was_lost_what_it_was_started_with(
     keys: Keys,
 ) -> None:
     async with start(engine, adapters=("one=v1",), lease_ms=600):
-        await until(lambda: has_workers(client.queue, 1))
+        await until(lambda: has_workers(client.views, 1))
         async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
             await redis.delete(key)
-        await until(lambda: has_workers(client.queue, 1))
+        await until(lambda: has_workers(client.views, 1))
         assert await registry.resolve("one") == V1
         job = await client.send(version=V1)
         assert (await client.end_of(job)).state is JobState.DONE
 
 
-async def only_worker(queue: Queue) -> WorkerId:
-    (worker,) = await queue.workers()
+async def only_worker(views: PoolViews) -> WorkerId:
+    (worker,) = await views.workers()
     return worker.id
 
 
-async def is_another(queue: Queue, before: WorkerId) -> bool:
-    return any(worker.id != before for worker in await queue.workers())
+async def is_another(views: PoolViews, before: WorkerId) -> bool:
+    return any(worker.id != before for worker in await views.workers())
 
 
-async def ask(inspections: Inspections, queue: Queue, source: str) -> tuple[Findings, WorkerId]:
+async def ask(inspections: Inspections, views: PoolViews, source: str) -> tuple[Findings, WorkerId]:
     """What the pool's worker finds."""
-    wid, inspection_id = await only_worker(queue), InspectionId(uuid.uuid4().hex)
+    wid, inspection_id = await only_worker(views), InspectionId(uuid.uuid4().hex)
     assert await inspections.ask(wid, inspection_id, Inspection(name="one", source=source))
     assert await inspections.next_reply(inspection_id, timeout_s=2) is True
     findings = await inspections.next_reply(inspection_id, timeout_s=2)
@@ -226,15 +227,15 @@ async def test_a_worker_inspects_adapters_while_it_serves(
     inspections = Inspections(redis, keys)
     async with start(engine):
         job = await client.send(max_tokens=100)
-        good, _ = await ask(inspections, client.queue, "v1")
-        bad, _ = await ask(inspections, client.queue, "broken")
+        good, _ = await ask(inspections, client.views, "v1")
+        bad, _ = await ask(inspections, client.views, "broken")
         await client.end_of(job)
     assert good.adapter is not None
     assert (good.adapter.version, good.error) == (V1, None)
     assert bad.adapter is None
     assert bad.error is not None
     assert bad.error.code is ErrorCode.ADAPTER_REJECTED
-    all_seamless(client, [job])
+    check_answers(client, [job])
 
 
 async def test_an_inspection_is_taken_once_and_not_after_it_was_withdrawn(
@@ -244,7 +245,7 @@ async def test_an_inspection_is_taken_once_and_not_after_it_was_withdrawn(
     first, second = InspectionId("1"), InspectionId("2")
     asked = Inspection(name="one", source="v1")
     async with start(engine):
-        wid = await only_worker(client.queue)
+        wid = await only_worker(client.views)
         assert await inspections.ask(wid, first, asked)
         assert await inspections.next_reply(first, timeout_s=2) is True
         assert await inspections.take(first) is None

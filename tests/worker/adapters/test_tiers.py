@@ -27,6 +27,7 @@ from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
+from shared.store.residency import ResidencyStore
 from worker.adapters.loader_threads import NICENESS
 from worker.jobs import consumer
 from worker.service import Worker
@@ -92,8 +93,12 @@ Serve = Callable[..., AbstractAsyncContextManager[Worker]]
 async def first_token_s(client: Client, job: Job) -> float:
     """Seconds from now to the job's first token."""
     start = time.monotonic()
-    await client.until_shown(job, 1)
+    await client.until_published(job, 1)
     return time.monotonic() - start
+
+
+async def reports_only_the_base(client: Client) -> bool:
+    return await residents(client.views) == {BASE.version}
 
 
 async def one_behind_another(
@@ -101,7 +106,7 @@ async def one_behind_another(
 ) -> tuple[Job, Job]:
     """A long job that runs, and one that waits where only one may run."""
     running = await client.send(version=first, max_tokens=900)
-    await client.until_shown(running, 1)
+    await client.until_published(running, 1)
     return running, await client.send(version=second)
 
 
@@ -129,7 +134,7 @@ async def test_an_adapter_that_made_room_comes_back_without_being_read(
             await register(registry, version)
         for version in (ONE, TWO, ONE, TWO):
             assert (await client.end_of(await client.send(version=version))).state is JobState.DONE
-        totals = worker._adapters.totals
+        totals = worker.parts.adapters.residency.stats.totals
     assert files.read == ["one", "two"]
     assert totals["loads"] == 4
     assert totals["evictions"] == 3
@@ -141,7 +146,7 @@ async def test_what_the_device_has_no_room_for_at_the_start_waits_in_the_hosts_m
 ) -> None:
     engine.max_adapters = 1
     async with serve(adapters=("one=v1", "two=v1", "three=v1")):
-        assert await residents(client.queue) == {BASE.version, ONE}
+        assert await residents(client.views) == {BASE.version, ONE}
         assert (await client.end_of(await client.send(version=THREE))).state is JobState.DONE
     assert files.read == ["one"], "they share a folder, and none is read again"
 
@@ -177,7 +182,7 @@ async def test_an_adapter_whose_job_waits_for_a_busy_worker_is_read_meanwhile(
         await register(registry, ONE)
         running, waiting = await one_behind_another(client, BASE.version, ONE)
         await until(lambda: ONE in host)
-        assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
+        assert (await client.views.job(waiting.id)).state is JobState.QUEUED
         assert engine.adapters == []
 
         async def is_left_to_all() -> bool:
@@ -203,10 +208,10 @@ async def test_without_memory_for_copies_it_is_read_to_where_it_will_be_computed
         await register(registry, ONE)
         running, waiting = await one_behind_another(client, BASE.version, ONE)
         await until(lambda: ONE in engine.adapters)
-        assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
+        assert (await client.views.job(waiting.id)).state is JobState.QUEUED
 
         async def is_told() -> bool:
-            return await residents(client.queue) == {BASE.version, ONE}
+            return await residents(client.views) == {BASE.version, ONE}
 
         await until(is_told)
         await client.queue.cancel(running.id)
@@ -244,7 +249,7 @@ async def test_an_adapter_that_cannot_be_read_ahead_fails_its_job_when_that_is_i
         await register(registry, version)
         running, waiting = await one_behind_another(client, BASE.version, version)
         await until(lambda: files.read == [name])
-        assert (await client.queue.job_view(waiting.id)).state is JobState.QUEUED
+        assert (await client.views.job(waiting.id)).state is JobState.QUEUED
         await client.queue.cancel(running.id)
         assert (await client.end_of(waiting)).state is JobState.FAILED
         assert (await client.end_of(await client.send())).state is JobState.DONE
@@ -266,12 +271,12 @@ async def test_what_another_worker_reads_ahead_is_read_by_it_alone(
         await register(registry, ONE)
         busy = [await client.send(max_tokens=900) for _ in range(2)]
         for job in busy:
-            await client.until_shown(job, 1)
+            await client.until_published(job, 1)
         waiting = await client.send(version=ONE)
         await until(lambda: files.read == ["one"])
         owner = await redis.get(keys.loading(ONE))
-        second = next(w for w in await client.queue.workers() if w.id.encode() != owner)
-        assert not await client.queue.start_load(second.id, ONE)
+        second = next(w for w in await client.views.workers() if w.id.encode() != owner)
+        assert not await ResidencyStore(redis, keys).start_load(second.id, ONE)
         files.may_read.set()
         for job in busy:
             await client.queue.cancel(job.id)
@@ -364,11 +369,11 @@ async def test_an_evicted_version_is_gone_from_every_tier_and_can_come_back(
     files: Files,
 ) -> None:
     async with serve(adapters=("one=v1",)) as worker:
-        await worker._adapters.evict(ONE)
+        await worker.parts.adapters.loader.evict(ONE)
         assert ONE not in host
         assert engine.adapters == []
-        assert await residents(client.queue) == {BASE.version}
-        await worker._adapters.evict(ONE)
+        await until(lambda: reports_only_the_base(client))
+        await worker.parts.adapters.loader.evict(ONE)
         assert (await client.end_of(await client.send(version=ONE))).state is JobState.DONE
     assert files.read == ["one", "one"]
 

@@ -1,4 +1,4 @@
-"""What clients get of a worker that nothing happens to."""
+"""Answers that clients receive from an undisturbed worker."""
 
 import time
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from shared.protocol.jobs import Endpoint, JobState
 from shared.protocol.results import FinishReason
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.token_streams import merge, shown
+from shared.store.token_streams import merge, read_checkpoints
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 
-def spelled(text: str) -> list[int]:
-    """One token a character."""
+def ids_per_character(text: str) -> list[int]:
+    """Return token ids that each add one character."""
     return [i for c in text for i in HF(c)["input_ids"]]
 
 
@@ -43,20 +43,20 @@ async def test_a_job_is_admitted_streamed_and_ended(
     ids = tuple(expected_ids(1, 0, 40, BASE.version))
     prompt_tokens = len(HF("hello")["input_ids"])
     assert client.events[job.id][0] == Admitted(job=job.id, try_=1, prompt_tokens=prompt_tokens)
-    assert client.seamless(job) == {0: (ids, expected_text(ids))}
+    assert client.answers_of(job) == {0: (ids, expected_text(ids))}
     assert len(client.tokens_of(job)) > 1
     assert (end.state, end.error) == (JobState.DONE, None)
     assert end.usage is not None
     assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (prompt_tokens, 40)
 
 
-async def test_the_result_is_what_was_streamed(
+async def test_the_stored_result_equals_the_streamed_answers(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine):
         job = await client.send(max_tokens=20, n=3)
         result = await client.result_of(job)
-    streamed = client.seamless(job)
+    streamed = client.answers_of(job)
     assert {i: (c.ids, c.text) for i, c in enumerate(result.choices)} == streamed
     assert [streamed[i][0] for i in range(3)] == [
         tuple(expected_ids(1, i, 20, BASE.version)) for i in range(3)
@@ -66,7 +66,7 @@ async def test_the_result_is_what_was_streamed(
     assert result.usage.completion_tokens == 60
 
 
-async def test_a_chat_is_rendered_and_may_fill_the_context(
+async def test_a_chat_is_rendered_by_its_template_and_may_fill_the_context(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     engine.step_s = 0
@@ -80,10 +80,10 @@ async def test_a_chat_is_rendered_and_may_fill_the_context(
     assert end.usage.prompt_tokens + end.usage.completion_tokens == 1000
 
 
-async def test_the_end_token_is_counted_but_not_shown(
+async def test_the_end_token_is_counted_but_adds_no_text(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
-    engine.says = [*spelled("bye"), EOS_ID]
+    engine.scripted_ids = [*ids_per_character("bye"), EOS_ID]
     async with start(engine):
         result = await client.result_of(await client.send(max_tokens=50))
     (choice,) = result.choices
@@ -92,10 +92,10 @@ async def test_the_end_token_is_counted_but_not_shown(
     assert result.usage.completion_tokens == 4
 
 
-async def test_a_stop_string_ends_the_request_in_the_engine(
+async def test_a_stop_string_aborts_the_request_in_the_engine(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
-    engine.says = spelled("hello world")
+    engine.scripted_ids = ids_per_character("hello world")
     async with start(engine):
         job = await client.send(max_tokens=900, stop=("lo w",))
         result = await client.result_of(job)
@@ -103,7 +103,7 @@ async def test_a_stop_string_ends_the_request_in_the_engine(
     (choice,) = result.choices
     assert (choice.text, choice.finish) == ("hel", FinishReason.STOP)
     assert len(choice.ids) == len("hello w")
-    assert client.seamless(job)[0][1] == "hel"
+    assert client.answers_of(job)[0][1] == "hel"
 
 
 async def test_a_bad_prompt_fails_its_job_before_it_is_admitted(
@@ -135,13 +135,13 @@ async def test_an_error_of_the_engine_ends_one_job_with_all_its_choices(
     assert end.error.message == "scripted to fail"
 
 
-async def test_a_broken_step_fails_what_ran_and_the_worker_goes_on(
+async def test_a_failed_step_fails_the_running_jobs_and_later_jobs_run(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine):
         running = [await client.send(max_tokens=900, seed=seed) for seed in (1, 2)]
         for job in running:
-            await client.until_shown(job, 3)
+            await client.until_published(job, 3)
         engine.breaks_next_step = True
         ends = [await client.end_of(job) for job in running]
         later = await client.end_of(await client.send())
@@ -154,7 +154,7 @@ async def test_a_cancelled_job_ends_and_frees_the_engine(
 ) -> None:
     async with start(engine):
         job = await client.send(max_tokens=900, n=2)
-        await client.until_shown(job, 3)
+        await client.until_published(job, 3)
         cancelled_at = time.monotonic()
         assert await client.queue.cancel(job.id) is JobState.RUNNING
         end = await client.end_of(job)
@@ -165,35 +165,35 @@ async def test_a_cancelled_job_ends_and_frees_the_engine(
     assert end.error.code is ErrorCode.CANCELLED
 
 
-async def test_no_more_choices_run_than_the_worker_may(
+async def test_no_more_than_max_num_seqs_choices_run_at_once(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine, max_num_seqs=4):
         jobs = [await client.send(max_tokens=10, n=2, seed=seed) for seed in range(6)]
         for job in jobs:
             await client.end_of(job)
-    assert engine.most_at_once == 4
+    assert engine.max_concurrent == 4
 
 
-async def test_a_job_with_more_choices_than_the_worker_has_room_for_runs_alone(
+async def test_a_job_with_more_choices_than_max_num_seqs_runs_alone(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine, max_num_seqs=2):
         job = await client.send(n=5)
         assert (await client.end_of(job)).state is JobState.DONE
-    assert len(client.seamless(job)) == 5
+    assert len(client.answers_of(job)) == 5
 
 
-async def test_checkpoints_hold_all_that_was_shown_though_no_further_token_comes(
+async def test_checkpoints_cover_all_published_tokens_even_if_the_engine_stops(
     client: Client, engine: ScriptedEngine, start: Start, redis: Redis, keys: Keys
 ) -> None:
     async with start(engine):
         job = await client.send(max_tokens=900)
-        await client.until_shown(job, 5)
+        await client.until_published(job, 5)
         engine.may_step.clear()
 
         async def is_all_saved() -> bool:
-            saved = await shown(redis, keys, job.id)
+            saved = await read_checkpoints(redis, keys, job.id)
             return bool(saved) and list(saved) == list(merge(client.tokens_of(job)))
 
         await until(is_all_saved, deadline_s=2)
@@ -204,21 +204,21 @@ async def test_checkpoints_hold_all_that_was_shown_though_no_further_token_comes
 async def test_characters_are_never_cut(
     client: Client, engine: ScriptedEngine, start: Start, text: str
 ) -> None:
-    engine.says = [*HF(text)["input_ids"], EOS_ID]
+    engine.scripted_ids = [*HF(text)["input_ids"], EOS_ID]
     async with start(engine):
         job = await client.send(max_tokens=100)
         assert (await client.result_of(job)).choices[0].text == text
     assert not any("\ufffd" in tokens.text for tokens in client.tokens_of(job))
 
 
-async def test_a_job_of_another_protocol_version_fails_alone(
+async def test_only_the_job_of_an_unknown_protocol_version_fails(
     client: Client, engine: ScriptedEngine, start: Start, redis: Redis, keys: Keys
 ) -> None:
-    strange, mate = await client.send("strange"), await client.send("mate")
-    body = encode_job(strange).replace(b'"v":1,', b'"v":99,')
-    await redis.hset(keys.job(strange.id), "body", body)
+    unknown, other = await client.send("unknown"), await client.send("other")
+    body = encode_job(unknown).replace(b'"v":1,', b'"v":99,')
+    await redis.hset(keys.job(unknown.id), "body", body)
     async with start(engine):
-        failed, answered = await client.end_of(strange), await client.end_of(mate)
+        failed, answered = await client.end_of(unknown), await client.end_of(other)
     assert failed.state == JobState.FAILED
     assert failed.error is not None
     assert failed.error.code == ErrorCode.INTERNAL

@@ -1,22 +1,22 @@
-"""Jobs that move: nothing that was shown is lost, repeated or contradicted."""
+"""Jobs that move to another worker: published tokens are never lost, repeated or changed."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text
-from worker_support import Client, all_seamless, has_workers, until
+from worker_support import Client, check_answers, has_workers, until
 
 from shared.errors import ErrorCode, RedisUnavailable
 from shared.protocol.events import Tokens
 from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import Job, JobState
+from shared.protocol.queue_replies import Claim
 from shared.protocol.results import FinishReason
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.queue_replies import Claim
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -24,8 +24,8 @@ INFO = WorkerInfo(model="scripted", device="cpu", dtype="float32", version="0", 
 EARLIER = WorkerId("earlier")
 
 
-async def shown_by_an_earlier_worker(client: Client, job: Job, *pieces: Tokens) -> None:
-    """Claim the job, show `pieces` of it, and give it back."""
+async def publish_as_earlier_worker(client: Client, job: Job, *events: Tokens) -> None:
+    """Claim the job as another worker, publish `events` and release the job."""
     queue = client.queue
     await queue.register(EARLIER, lease_ms=60_000, info=INFO, residents=[BASE.version])
     claim = await queue.claim(
@@ -37,14 +37,14 @@ async def shown_by_an_earlier_worker(client: Client, job: Job, *pieces: Tokens) 
         residents=[BASE.version],
     )
     assert [claimed.job.id for claimed in claim.jobs] == [job.id]
-    await queue.publish(EARLIER, {client.api: pieces})
+    await queue.publish(EARLIER, {client.api: events})
     await queue.leave(EARLIER)
 
 
-def piece(
+def first_tokens(
     job: Job, count: int, *, choice: int = 0, text: str | None = None, finish: str | None = None
 ) -> Tokens:
-    """The first tokens of a choice."""
+    """Return an event with the first `count` tokens of a choice."""
     ids = tuple(expected_ids(1, choice, count, BASE.version))
     return Tokens(
         job=job.id,
@@ -57,15 +57,15 @@ def piece(
     )
 
 
-async def test_a_resumed_answer_goes_on_behind_what_was_shown(
+async def test_a_resumed_answer_continues_after_the_published_tokens(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     job = await client.send(max_tokens=20, n=2)
-    whole = max(k for k in range(8) if "\ufffd" not in piece(job, k).text[-1:])
-    await shown_by_an_earlier_worker(client, job, piece(job, whole))
+    count = max(k for k in range(8) if "\ufffd" not in first_tokens(job, k).text[-1:])
+    await publish_as_earlier_worker(client, job, first_tokens(job, count))
     async with start(engine):
         end = await client.end_of(job)
-    all_seamless(client, [job])
+    check_answers(client, [job])
     assert end.try_ == 2
     assert end.usage is not None
     assert end.usage.completion_tokens == 40
@@ -75,51 +75,53 @@ async def test_finished_choices_do_not_run_again(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     job = await client.send(max_tokens=9, n=2)
-    await shown_by_an_earlier_worker(client, job, piece(job, 9, choice=1, finish="length"))
+    await publish_as_earlier_worker(client, job, first_tokens(job, 9, choice=1, finish="length"))
     async with start(engine):
         result = await client.result_of(job)
-    (seen,) = engine.seen
-    assert seen.startswith(job.id)
-    assert seen.endswith(":0")
+    (added,) = engine.added_ids
+    assert added.startswith(job.id)
+    assert added.endswith(":0")
     assert [len(choice.ids) for choice in result.choices] == [9, 9]
 
 
-async def test_a_job_that_only_lacks_its_end_ends_at_once(
+async def test_a_job_whose_choices_are_all_finished_ends_without_the_engine(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     job = await client.send(max_tokens=4)
-    shown = piece(job, 4, finish="length")
-    await shown_by_an_earlier_worker(client, job, shown)
+    published = first_tokens(job, 4, finish="length")
+    await publish_as_earlier_worker(client, job, published)
     async with start(engine):
         result = await client.result_of(job)
-    assert engine.seen == []
-    assert (result.state, result.choices[0].text) == (JobState.DONE, shown.text)
+    assert engine.added_ids == []
+    assert (result.state, result.choices[0].text) == (JobState.DONE, published.text)
     assert result.usage is not None
     assert result.usage.completion_tokens == 4
 
 
-async def test_an_answer_that_has_all_its_tokens_only_gets_its_finish(
+async def test_an_answer_with_max_tokens_tokens_is_finished_without_the_engine(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     job = await client.send(max_tokens=4)
-    await shown_by_an_earlier_worker(client, job, piece(job, 4, text=whole_text(job, 4)))
+    await publish_as_earlier_worker(
+        client, job, first_tokens(job, 4, text=complete_characters(job, 4))
+    )
     async with start(engine):
         result = await client.result_of(job)
-    assert engine.seen == []
+    assert engine.added_ids == []
     assert result.choices[0].finish is FinishReason.LENGTH
-    assert client.seamless(job)[0][1] == expected_text(piece(job, 4).ids)
+    assert client.answers_of(job)[0][1] == expected_text(first_tokens(job, 4).ids)
 
 
-def whole_text(job: Job, count: int) -> str:
-    """What is visible of the first tokens while others may follow."""
-    return piece(job, count).text.rstrip("\ufffd")
+def complete_characters(job: Job, count: int) -> str:
+    """Return the text of the first tokens without an incomplete character at its end."""
+    return first_tokens(job, count).text.rstrip("\ufffd")
 
 
-async def test_a_text_that_these_tokens_do_not_give_is_never_continued(
+async def test_a_published_text_that_does_not_match_its_tokens_is_never_continued(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     job = await client.send(max_tokens=20)
-    await shown_by_an_earlier_worker(client, job, piece(job, 5, text="something else"))
+    await publish_as_earlier_worker(client, job, first_tokens(job, 5, text="something else"))
     async with start(engine):
         end = await client.end_of(job)
     assert end.state is JobState.FAILED
@@ -127,60 +129,60 @@ async def test_a_text_that_these_tokens_do_not_give_is_never_continued(
     assert end.error.code is ErrorCode.RESUME_DIVERGED
 
 
-async def test_a_worker_that_was_given_up_comes_back_under_another_id(
+async def test_a_worker_that_lost_its_lease_registers_under_another_id(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine, lease_ms=600):
         jobs = [await client.send(max_tokens=400, seed=seed) for seed in (1, 2)]
         for job in jobs:
-            await client.until_shown(job, 5)
-        (before,) = await client.queue.workers()
+            await client.until_published(job, 5)
+        (before,) = await client.views.workers()
         await client.queue.leave(before.id)
         ends = [await client.end_of(job) for job in jobs]
-        (after,) = await client.queue.workers()
+        (after,) = await client.views.workers()
     assert after.id != before.id
     assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * 2
-    all_seamless(client, jobs)
+    check_answers(client, jobs)
 
 
-async def test_a_drained_worker_finishes_what_runs_and_claims_nothing_more(
+async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine) as worker:
         running = await client.send(max_tokens=100)
-        await client.until_shown(running, 2)
+        await client.until_published(running, 2)
         worker.stop()
         waiting = await client.send(seed=2)
         end = await client.end_of(running)
-        await until(lambda: has_workers(client.queue, 0))
+        await until(lambda: has_workers(client.views, 0))
     assert (end.state, end.try_) == (JobState.DONE, 1)
-    view = await client.queue.job_view(waiting.id)
+    view = await client.views.job(waiting.id)
     assert view is not None
     assert view.state is JobState.QUEUED
 
 
-async def test_a_worker_without_time_to_drain_hands_its_jobs_on(
+async def test_a_worker_without_drain_time_releases_its_jobs(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine, drain_s=0):
         job = await client.send(max_tokens=300, n=2)
-        await client.until_shown(job, 20)
+        await client.until_published(job, 20)
     async with start(ScriptedEngine()):
         end = await client.end_of(job)
     assert (end.state, end.try_) == (JobState.DONE, 2)
-    all_seamless(client, [job])
+    check_answers(client, [job])
 
 
-async def test_a_second_stop_hands_jobs_on_at_once(
+async def test_a_second_stop_releases_running_jobs_immediately(
     client: Client, engine: ScriptedEngine, start: Start
 ) -> None:
     async with start(engine) as worker:
         job = await client.send(max_tokens=900)
-        await client.until_shown(job, 5)
+        await client.until_published(job, 5)
         worker.stop()
         worker.stop()
-        await until(lambda: has_workers(client.queue, 0), deadline_s=3)
-    view = await client.queue.job_view(job.id)
+        await until(lambda: has_workers(client.views, 0), deadline_s=3)
+    view = await client.views.job(job.id)
     assert view is not None
     assert view.state is JobState.QUEUED
 
@@ -204,7 +206,7 @@ async def test_a_claim_whose_reply_is_lost_is_reconciled(
     assert (end.state, end.try_) == (JobState.DONE, 2)
 
 
-async def test_a_cancellation_that_overtakes_the_claims_reply_is_heeded(
+async def test_a_cancellation_that_arrives_before_the_claims_reply_is_applied(
     client: Client,
     engine: ScriptedEngine,
     start: Start,

@@ -1,4 +1,4 @@
-"""Redis away, restarted, slow or emptied: generation goes on, and nothing is lost."""
+"""Generation continues and no token is lost while Redis is unavailable, slow or emptied."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from scripted_engine import ScriptedEngine
-from worker_support import Client, all_seamless, has_workers, running, until
+from worker_support import Client, check_answers, has_workers, running, until
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.cancel_tasks import cancel_tasks
@@ -17,10 +17,10 @@ from shared.errors import RedisUnavailable
 from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import Standing
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.queue_replies import Standing
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -28,7 +28,7 @@ Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[list[EmbeddedRedis]]:
-    """A server that keeps its data; a test that restarts it appends the new one."""
+    """A Redis that persists its data; a test that restarts it appends the new process."""
     servers = [start_redis(tmp_path)]
     yield servers
     servers[-1].stop()
@@ -57,23 +57,23 @@ async def test_a_restart_of_redis_in_mid_stream_loses_nothing(
     async with running(own_redis, engine, pool):
         jobs = [await own_client.send(max_tokens=600, seed=seed) for seed in range(4)]
         for job in jobs:
-            await own_client.until_shown(job, 20)
+            await own_client.until_published(job, 20)
         server[0].stop()
         assert len(engine.requests) == 4
         server.append(await asyncio.to_thread(start_redis, tmp_path, port=server[0].port))
         ends = [await own_client.end_of(job) for job in jobs]
     assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 1)] * 4
-    all_seamless(own_client, jobs, may_repeat=True)
+    check_answers(own_client, jobs, may_repeat=True)
 
 
-async def test_jobs_that_end_while_redis_is_away_are_finished_when_it_is_back(
+async def test_jobs_that_end_while_redis_is_unavailable_are_finished_later(
     server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str, tmp_path: Path
 ) -> None:
     engine = ScriptedEngine(step_s=0.002)
     async with running(own_redis, engine, pool):
         jobs = [await own_client.send(max_tokens=200, seed=seed) for seed in range(4)]
         for job in jobs:
-            await own_client.until_shown(job, 5)
+            await own_client.until_published(job, 5)
         server[0].stop()
         await until(lambda: not engine.requests)
         server.append(await asyncio.to_thread(start_redis, tmp_path, port=server[0].port))
@@ -81,21 +81,21 @@ async def test_jobs_that_end_while_redis_is_away_are_finished_when_it_is_back(
         later = await own_client.end_of(await own_client.send())
     assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 1)] * 4
     assert later.state is JobState.DONE
-    all_seamless(own_client, jobs, may_repeat=True)
+    check_answers(own_client, jobs, may_repeat=True)
 
 
-async def test_a_redis_that_stands_still_gets_the_steps_of_that_time_at_once(
+async def test_the_steps_computed_while_redis_was_suspended_are_published_at_once(
     server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str
 ) -> None:
     engine = ScriptedEngine(step_s=0.002)
     async with running(own_redis, engine, pool):
         job = await own_client.send(max_tokens=300)
-        await own_client.until_shown(job, 5)
+        await own_client.until_published(job, 5)
         os.kill(server[0].pid, signal.SIGSTOP)
         await until(lambda: not engine.requests)
         os.kill(server[0].pid, signal.SIGCONT)
         await own_client.end_of(job)
-    all_seamless(own_client, [job], may_repeat=True)
+    check_answers(own_client, [job], may_repeat=True)
     assert max(len(tokens.ids) for tokens in own_client.tokens_of(job)) > 100
 
 
@@ -104,12 +104,12 @@ async def test_a_pool_that_lost_all_its_data_is_set_up_again(
 ) -> None:
     async with running(own_redis, ScriptedEngine(), pool, lease_ms=600, adapters=("one=v1",)):
         await own_redis.flushall()
-        await until(lambda: has_workers(own_client.queue, 1))
+        await until(lambda: has_workers(own_client.views, 1))
         result = await own_client.result_of(await own_client.send())
     assert result.state is JobState.DONE
 
 
-async def test_a_publication_whose_reply_is_lost_is_repeated_as_it_was(
+async def test_a_publication_whose_reply_is_lost_is_repeated_unchanged(
     client: Client, engine: ScriptedEngine, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish, num_lost = Queue.publish, 0
@@ -133,4 +133,4 @@ async def test_a_publication_whose_reply_is_lost_is_repeated_as_it_was(
         job = await client.send(max_tokens=100)
         await client.end_of(job)
     assert num_lost == 3
-    all_seamless(client, [job], may_repeat=True)
+    check_answers(client, [job], may_repeat=True)

@@ -1,4 +1,4 @@
-"""Threads are counted in processes of their own: OpenMP's settings are a process' for good."""
+"""Tests of OpenMP threads, each in its own process because settings can't be reset."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 SETUP = """
 import json, threading
 import torch
-from worker.threads import end_team, set_threads
+from worker.startup.openmp import end_team, set_threads
 
 def multiply():
     a = torch.ones(700, 700)
@@ -40,7 +40,7 @@ def run(code: str) -> object:
     return json.loads(done.stdout)
 
 
-def test_a_thread_keeps_its_threads_when_others_set_theirs() -> None:
+def test_the_number_of_threads_is_set_per_thread() -> None:
     found = run("""
 found = {}
 others_set, engine_set = threading.Event(), threading.Event()
@@ -67,7 +67,7 @@ print(json.dumps(found))
     assert found == {"engine": 2, "reader": 1}
 
 
-def test_a_thread_that_ended_its_team_leaves_no_openmp_threads() -> None:
+def test_ending_a_team_ends_its_openmp_threads() -> None:
     before, with_team, after = run("""
 before = num_tasks()
 multiply()
@@ -79,15 +79,15 @@ print(json.dumps([before, with_team, num_tasks()]))
     assert after == before
 
 
-def test_a_thread_can_compute_again_after_it_ended_its_team() -> None:
+def test_a_thread_can_compute_after_ending_its_team() -> None:
     assert run("multiply(); end_team(); multiply(); print(json.dumps(True))") is True
 
 
-SPREAD = """
+PINNING = """
 import os
-from shared.cache import cache_folder
+from shared.cache_folder import cache_folder
 from worker.kernels.cpu.native import NativeKernels
-from worker.threads import take_cores
+from worker.startup.openmp import take_cores
 
 def core_of_each_task():
     masks = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
@@ -105,16 +105,16 @@ def engine(num_threads, times):
     found.append(core_of_each_task())
 """
 
-needs_spread = pytest.mark.skipif(
+needs_pinning = pytest.mark.skipif(
     sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2 or shutil.which("g++") is None,
     reason="needs Linux, a compiler and two cores",
 )
 
 
-@needs_spread
-def test_two_threads_have_one_of_two_cores_each() -> None:
+@needs_pinning
+def test_two_threads_are_pinned_to_one_core_each() -> None:
     found, cores = run(
-        SPREAD
+        PINNING
         + """
 in_thread(lambda: engine(2, 2))
 print(json.dumps([found[0], cores]))
@@ -123,10 +123,10 @@ print(json.dumps([found[0], cores]))
     assert found == cores
 
 
-@needs_spread
-def test_threads_are_spread_again_after_their_team_had_ended() -> None:
+@needs_pinning
+def test_a_new_team_is_pinned_again() -> None:
     found, cores = run(
-        SPREAD
+        PINNING
         + """
 def ended():
     engine(2, 1)
@@ -140,10 +140,10 @@ print(json.dumps([found[1], cores]))
     assert found == cores
 
 
-@needs_spread
-def test_one_thread_goes_where_there_is_room() -> None:
+@needs_pinning
+def test_a_single_thread_is_not_pinned() -> None:
     found = run(
-        SPREAD
+        PINNING
         + """
 in_thread(lambda: engine(1, 1))
 print(json.dumps(found[0]))

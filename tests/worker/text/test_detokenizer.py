@@ -35,7 +35,7 @@ def full_decode(hf: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """`text` up to the stop string that is complete first, character by character."""
+    """Return `text` before the stop string that is completed first."""
     for end in range(len(text) + 1):
         starts = [end - len(s) for s in stop if text[:end].endswith(s)]
         if starts:
@@ -43,8 +43,10 @@ def cut(text: str, stop: Sequence[str]) -> str:
     return text
 
 
-def stream(hf: PreTrainedTokenizerFast, stop: Sequence[str] = (), opens: bool = True) -> TextStream:
-    return TextStream(TABLES[id(hf)], stop, opens=opens)
+def stream(
+    hf: PreTrainedTokenizerFast, stop: Sequence[str] = (), is_text_start: bool = True
+) -> TextStream:
+    return TextStream(TABLES[id(hf)], stop, is_text_start=is_text_start)
 
 
 def deltas(text: TextStream, ids: Sequence[int]) -> list[str]:
@@ -55,7 +57,7 @@ def random_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, len(hf) + 2), max_size=40)
 
 
-def written_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
+def tokenized_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
     return st.text(max_size=20).map(lambda text: ids_of(hf, text))
 
 
@@ -68,19 +70,19 @@ def test_deltas_of_random_ids_add_up_to_the_full_decode(data: st.DataObject) -> 
 
 @BOTH_KINDS
 @given(data=st.data())
-def test_deltas_of_a_written_text_add_up_to_it(
+def test_deltas_of_a_tokenized_text_add_up_to_it(
     hf: PreTrainedTokenizerFast, data: st.DataObject
 ) -> None:
-    ids, stop = data.draw(written_ids(hf)), data.draw(stop_strings)
+    ids, stop = data.draw(tokenized_ids(hf)), data.draw(stop_strings)
     assert "".join(deltas(stream(hf, stop), ids)) == cut(full_decode(hf, ids), stop)
 
 
 @given(st.data())
-def test_broken_byte_tokens_spoil_no_whole_character_beside_them(data: st.DataObject) -> None:
+def test_invalid_byte_tokens_leave_adjacent_characters_intact(data: st.DataObject) -> None:
     ids = data.draw(random_ids(SENTENCEPIECE))
     streamed = "".join(deltas(stream(SENTENCEPIECE), ids))
     expected = full_decode(SENTENCEPIECE, ids)
-    # The library replaces a whole run of byte tokens if one of them is bad.
+    # The library replaces a run of byte tokens entirely if one of them is invalid.
     if "\ufffd" not in expected:
         assert streamed == expected
     else:
@@ -89,13 +91,15 @@ def test_broken_byte_tokens_spoil_no_whole_character_beside_them(data: st.DataOb
 
 @BOTH_KINDS
 @given(data=st.data())
-def test_a_resumed_stream_goes_on_exactly(hf: PreTrainedTokenizerFast, data: st.DataObject) -> None:
+def test_a_resumed_stream_continues_exactly(
+    hf: PreTrainedTokenizerFast, data: st.DataObject
+) -> None:
     ids, stop = data.draw(random_ids(hf)), data.draw(stop_strings)
     position = data.draw(st.integers(0, len(ids)))
     first = stream(hf, stop)
-    shown = "".join(first.feed(i) for i in ids[:position])
+    emitted = "".join(first.feed(i) for i in ids[:position])
     resumed = stream(hf, stop)
-    assert resumed.replay(ids[:position]) == shown
+    assert resumed.replay(ids[:position]) == emitted
     assert deltas(resumed, ids[position:]) == deltas(first, ids[position:])
 
 
@@ -107,7 +111,7 @@ def test_no_delta_cuts_a_character(hf: PreTrainedTokenizerFast, text: str) -> No
     assert "".join(parts) == full_decode(hf, ids_of(hf, text))
 
 
-def test_a_character_cut_by_the_end_is_shown_as_replacement() -> None:
+def test_an_incomplete_character_at_the_end_becomes_a_replacement_character() -> None:
     ids = ids_of(BYTE_LEVEL, "🦜")[:2]
     text = stream(BYTE_LEVEL)
     assert [text.feed(i) for i in ids] == ["", ""]
@@ -124,87 +128,87 @@ def test_tags_of_tool_calls_are_text_even_where_they_are_special_tokens() -> Non
     hf.add_special_tokens({"additional_special_tokens": ["<tool_call>", "</tool_call>"]})
     ids = ids_of(hf, "a<tool_call>{}</tool_call>")
     assert hf.convert_tokens_to_ids("<tool_call>") in ids
-    stream = TextStream(TokenBytes(hf), (), opens=True)
+    stream = TextStream(TokenBytes(hf), (), is_text_start=True)
     assert stream.replay(ids) + stream.close() == "a<tool_call>{}</tool_call>"
 
 
-@pytest.mark.parametrize(("opens", "expected"), [(True, "the"), (False, " the")])
-def test_a_leading_space_is_kept_only_behind_a_prompt(opens: bool, expected: str) -> None:
+@pytest.mark.parametrize(("is_text_start", "expected"), [(True, "the"), (False, " the")])
+def test_a_leading_space_is_kept_only_after_a_prompt(is_text_start: bool, expected: str) -> None:
     ids = SENTENCEPIECE.convert_tokens_to_ids(["▁the"])
-    assert "".join(deltas(stream(SENTENCEPIECE, opens=opens), ids)) == expected
+    assert "".join(deltas(stream(SENTENCEPIECE, is_text_start=is_text_start), ids)) == expected
 
 
-def spelled(text: str) -> list[int]:
-    """One token a character."""
+def ids_per_character(text: str) -> list[int]:
+    """Return token ids that each add one character."""
     return [i for c in text for i in ids_of(BYTE_LEVEL, c)]
 
 
 def test_a_stop_string_is_found_across_tokens_and_cut_off() -> None:
     text = stream(BYTE_LEVEL, ["lo w"])
-    shown = [text.feed(i) for i in spelled("hello wo")]
-    assert shown == ["h", "e", "", "l", "", "", "", ""]
+    emitted = [text.feed(i) for i in ids_per_character("hello wo")]
+    assert emitted == ["h", "e", "", "l", "", "", "", ""]
     assert text.is_stopped
     assert text.close() == ""
 
 
-def test_text_that_only_begins_a_stop_string_is_shown_in_the_end() -> None:
+def test_the_start_of_a_stop_string_is_emitted_at_the_end_of_the_text() -> None:
     text = stream(BYTE_LEVEL, ["lo!"])
-    shown = "".join(text.feed(i) for i in spelled("hello"))
-    assert (shown, text.close(), text.is_stopped) == ("hel", "lo", False)
+    emitted = "".join(text.feed(i) for i in ids_per_character("hello"))
+    assert (emitted, text.close(), text.is_stopped) == ("hel", "lo", False)
 
 
-def test_of_two_stop_strings_the_one_complete_first_ends_the_text() -> None:
+def test_of_two_stop_strings_the_one_completed_first_ends_the_text() -> None:
     text = stream(BYTE_LEVEL, ["hello world", "ll"])
-    assert text.replay(spelled("hello world")) == "he"
+    assert text.replay(ids_per_character("hello world")) == "he"
     assert text.is_stopped
 
 
-def test_a_stop_string_in_the_least_text_is_shown_and_stops_nothing() -> None:
-    text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo", "r"], opens=True, min_tokens=4)
-    assert text.replay(spelled("hello wo")) == "hello wo"
+def test_stop_strings_are_ignored_in_the_first_min_tokens() -> None:
+    text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo", "r"], is_text_start=True, min_tokens=4)
+    assert text.replay(ids_per_character("hello wo")) == "hello wo"
     assert not text.is_stopped
-    assert text.replay(spelled("rld")) == ""
+    assert text.replay(ids_per_character("rld")) == ""
     assert text.is_stopped
 
 
 @BOTH_KINDS
 @given(data=st.data())
-def test_spellings_add_up_to_the_text_and_offsets_point_into_it(
+def test_texts_of_next_tokens_add_up_to_the_text_and_offsets_point_into_it(
     hf: PreTrainedTokenizerFast, data: st.DataObject
 ) -> None:
-    ids, echo = data.draw(written_ids(hf)), data.draw(st.sampled_from(["", "echo "]))
-    text = TextStream(TABLES[id(hf)], (), opens=True, echo=echo)
-    shown, raw = "", echo.encode()
+    ids, echo = data.draw(tokenized_ids(hf)), data.draw(st.sampled_from(["", "echo "]))
+    text = TextStream(TABLES[id(hf)], (), is_text_start=True, echo=echo)
+    emitted, raw = "", echo.encode()
     for token_id in ids:
-        _, spelled_bytes = text.spelling(token_id)
+        _, token_bytes = text.next_token_text(token_id)
         assert text.num_chars == len(raw.decode(errors="ignore"))
-        raw += spelled_bytes or b""
-        shown += text.feed(token_id)
-    assert (shown + text.close()).encode() == raw
+        raw += token_bytes or b""
+        emitted += text.feed(token_id)
+    assert (emitted + text.close()).encode() == raw
 
 
-def test_a_special_token_is_spelled_by_its_name() -> None:
+def test_the_text_of_a_special_token_is_its_name() -> None:
     text = stream(BYTE_LEVEL)
-    assert text.spelling(BYTE_LEVEL.eos_token_id) == (BYTE_LEVEL.eos_token, None)
-    assert text.spelling(len(BYTE_LEVEL) + 5) == ("", None)
+    assert text.next_token_text(BYTE_LEVEL.eos_token_id) == (BYTE_LEVEL.eos_token, None)
+    assert text.next_token_text(len(BYTE_LEVEL) + 5) == ("", None)
 
 
-def test_an_echo_is_shown_with_the_first_token_and_holds_no_stop_string() -> None:
-    text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo"], opens=False, echo="hello")
-    assert [text.feed(i) for i in spelled("ab")] == ["helloa", "b"]
+def test_an_echo_is_emitted_with_the_first_token_and_not_searched_for_stop_strings() -> None:
+    text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo"], is_text_start=False, echo="hello")
+    assert [text.feed(i) for i in ids_per_character("ab")] == ["helloa", "b"]
     assert not text.is_stopped
-    empty = TextStream(TABLES[id(BYTE_LEVEL)], (), opens=False, echo="hello")
+    empty = TextStream(TABLES[id(BYTE_LEVEL)], (), is_text_start=False, echo="hello")
     assert empty.close() == "hello"
 
 
-def test_the_tokenizer_is_asked_once_per_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    table, decode, asked = TokenBytes(BYTE_LEVEL), BYTE_LEVEL.decode, []
+def test_each_id_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, decode, decoded = TokenBytes(BYTE_LEVEL), BYTE_LEVEL.decode, []
 
     def counted(ids: list[int], **kwargs: bool) -> str:
-        asked.append(ids)
+        decoded.append(ids)
         return str(decode(ids, **kwargs))
 
     monkeypatch.setattr(BYTE_LEVEL, "decode", counted)
     ids = ids_of(BYTE_LEVEL, "hello")
-    TextStream(table, (), opens=False).replay(ids * 50)
-    assert len(asked) == len(set(ids))
+    TextStream(table, (), is_text_start=False).replay(ids * 50)
+    assert len(decoded) == len(set(ids))

@@ -9,8 +9,7 @@ from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import ToolForm, ToolUse
 from worker.lora.checkpoint.prompting import Prompting
-from worker.text.prompt_style import OF_BASE, Style
-from worker.text.read_style import style_of
+from worker.text.prompt_style import BASE_STYLE, PromptStyle, adapter_style
 from worker.text.tokenizer import Tokenizer
 
 HF = tiny_tokenizer()
@@ -21,8 +20,8 @@ OWN = (
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
-def style(prompting: Prompting) -> Style:
-    return style_of(prompting, HF, vocab_size=len(HF), tool_setting="auto")
+def style_of(prompting: Prompting) -> PromptStyle:
+    return adapter_style(prompting, HF, vocab_size=len(HF), tool_setting="auto")
 
 
 def chat(tools: ToolUse | None = None) -> Job:
@@ -41,30 +40,30 @@ def chat(tools: ToolUse | None = None) -> Job:
     )
 
 
-def text_of(job: Job, own: Style) -> str:
+def text_of(job: Job, own: PromptStyle) -> str:
     (prompt,) = TOKENIZER.encode(job, own)
     text: str = HF.decode(prompt.ids)
     return text
 
 
 def test_prompts_of_an_adapter_follow_its_template_and_its_special_tokens() -> None:
-    own = style(Prompting(templates={"default": OWN}, special_tokens={"eos_token": "<|user|>"}))
+    own = style_of(Prompting(templates={"default": OWN}, special_tokens={"eos_token": "<|user|>"}))
     assert text_of(chat(), own) == "<bos>user: 你好<|user|>"
-    assert text_of(chat(), OF_BASE) == text_of(chat(), style(Prompting()))
+    assert text_of(chat(), BASE_STYLE) == text_of(chat(), style_of(Prompting()))
 
 
-def test_special_tokens_alone_leave_the_bases_template_as_it_is() -> None:
-    own = style(Prompting(special_tokens={"bos_token": "x"}))
+def test_special_tokens_without_a_template_are_ignored() -> None:
+    own = style_of(Prompting(special_tokens={"bos_token": "x"}))
     assert own.special_tokens == {}
 
 
-def test_end_tokens_are_those_of_the_generation_config_and_of_the_tokenizer() -> None:
+def test_end_tokens_come_from_the_generation_config_and_the_tokenizer() -> None:
     user = HF.convert_tokens_to_ids("<|user|>")
-    assert style(Prompting(eos_ids=(7,), special_tokens={"eos_token": "<|user|>"})).eos_ids == {
+    assert style_of(Prompting(eos_ids=(7,), special_tokens={"eos_token": "<|user|>"})).eos_ids == {
         7,
         user,
     }
-    assert style(Prompting(special_tokens={"eos_token": "<|unheard of|>"})).eos_ids == set()
+    assert style_of(Prompting(special_tokens={"eos_token": "<|unheard of|>"})).eos_ids == set()
 
 
 @pytest.mark.parametrize(
@@ -74,16 +73,16 @@ def test_end_tokens_are_those_of_the_generation_config_and_of_the_tokenizer() ->
             Prompting(templates={"default": "<|im_start|>"}, token_ids={"<|im_start|>": 300}),
             r"needs the token '<\|im_start\|>' \(300\)",
         ),
-        (Prompting(templates={"default": "{% if %}"}), "the chat template is broken"),
-        (Prompting(eos_ids=(262,)), "eos_token_id 262 is outside of the vocabulary"),
+        (Prompting(templates={"default": "{% if %}"}), "the chat template has a syntax error"),
+        (Prompting(eos_ids=(262,)), "eos_token_id 262 is outside the vocabulary of"),
     ],
     ids=str,
 )
-def test_what_does_not_fit_the_bases_tokenizer_is_refused(
+def test_prompting_that_does_not_fit_the_base_models_tokenizer_is_rejected(
     prompting: Prompting, message: str
 ) -> None:
     with pytest.raises(AdapterRejected, match=message):
-        style(prompting)
+        style_of(prompting)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +96,10 @@ def test_what_does_not_fit_the_bases_tokenizer_is_refused(
     ],
     ids=str,
 )
-def test_tools_are_offered_only_in_the_form_that_answers_are_read_in(
+def test_tools_are_offered_only_in_the_base_models_form(
     templates: dict[str, str], form: ToolForm | None
 ) -> None:
-    own = style(Prompting(templates=templates))
+    own = style_of(Prompting(templates=templates))
     assert own.tool_form is form
     job = chat(ToolUse(tools=(TOOL,), form=ToolForm.HERMES))
     if form is ToolForm.HERMES:
@@ -120,7 +119,7 @@ def test_tools_are_offered_only_in_the_form_that_answers_are_read_in(
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     ],
 )
-def test_a_template_that_fails_by_itself_is_the_requests_error(template: str) -> None:
-    own = style(Prompting(templates={"default": template}))
-    with pytest.raises(JobFailed, match="chat template refuses the messages"):
+def test_a_template_that_fails_for_any_chat_fails_the_request(template: str) -> None:
+    own = style_of(Prompting(templates={"default": template}))
+    with pytest.raises(JobFailed, match="chat template rejects the messages"):
         TOKENIZER.encode(chat(), own)

@@ -26,7 +26,7 @@ TEXTS = st.lists(st.one_of(st.text(), st.sampled_from(PIECES))).map("".join)
 
 
 def composing_tokenizer() -> PreTrainedTokenizerFast:
-    """Qwen's kind: characters are composed, and words are split before they become bytes."""
+    """Return a tokenizer like Qwen's, which normalizes to NFC and splits words before bytes."""
     hf = byte_level_tokenizer()
     hf.backend_tokenizer.normalizer = normalizers.NFC()
     hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -42,7 +42,7 @@ def composing_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def metaspace_tokenizer() -> PreTrainedTokenizerFast:
-    """Sentencepiece's kind, as newer conversions write it."""
+    """Return a tokenizer like sentencepiece's in the form of newer conversions."""
     hf = sentencepiece_tokenizer()
     hf.backend_tokenizer.normalizer = None
     hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -60,13 +60,15 @@ TOKENIZERS = [
 
 @pytest.mark.parametrize("hf", TOKENIZERS)
 @given(text=TEXTS)
-def test_no_token_stands_for_more_bytes(hf: PreTrainedTokenizerFast, text: str) -> None:
+def test_no_token_represents_more_bytes_than_the_bound(
+    hf: PreTrainedTokenizerFast, text: str
+) -> None:
     num_tokens = len(hf(text, add_special_tokens=False)["input_ids"])
     assert max_token_bytes(hf) > 0
     assert num_tokens * max_token_bytes(hf) >= least_bytes(text)
 
 
-def test_the_bound_is_that_of_the_longest_token() -> None:
+def test_the_bound_is_the_size_of_the_longest_token() -> None:
     assert max_token_bytes(byte_level_tokenizer()) == len("今天天气很好".encode())
     assert max_token_bytes(tiny_tokenizer()) == len("<|assistant|>")
     hf = byte_level_tokenizer()
@@ -75,7 +77,7 @@ def test_the_bound_is_that_of_the_longest_token() -> None:
     assert len(hf("x" * 500)["input_ids"]) == 10
 
 
-def test_a_mark_counts_as_the_space_that_it_stands_for() -> None:
+def test_a_space_mark_counts_as_one_byte() -> None:
     assert max_token_bytes(sentencepiece_tokenizer()) == len("\u4f60\u597d".encode())
 
 
@@ -109,7 +111,7 @@ def splitting_at_white_space(hf: PreTrainedTokenizerFast) -> None:
     )
 
 
-def leaving_the_prompt_out(hf: PreTrainedTokenizerFast) -> None:
+def dropping_the_prompt(hf: PreTrainedTokenizerFast) -> None:
     hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=EOS, pair="$A $B", special_tokens=[(EOS, 1)]
     )
@@ -123,11 +125,11 @@ def suffixed(hf: PreTrainedTokenizerFast) -> None:
     hf.backend_tokenizer.model.end_of_word_suffix = "</w>"
 
 
-def showing_the_last_turn_only(hf: PreTrainedTokenizerFast) -> None:
+def rendering_only_the_last_message(hf: PreTrainedTokenizerFast) -> None:
     hf.chat_template = "{{ messages[-1].content }}"
 
 
-def refusing_chats(hf: PreTrainedTokenizerFast) -> None:
+def rejecting_chats(hf: PreTrainedTokenizerFast) -> None:
     hf.chat_template = "{{ raise_exception('only tools') }}"
 
 
@@ -140,14 +142,14 @@ def refusing_chats(hf: PreTrainedTokenizerFast) -> None:
         replacing,
         removing,
         splitting_at_white_space,
-        leaving_the_prompt_out,
+        dropping_the_prompt,
         without_bytes,
         suffixed,
-        showing_the_last_turn_only,
-        refusing_chats,
+        rendering_only_the_last_message,
+        rejecting_chats,
     ],
 )
-def test_nothing_is_claimed_of_a_tokenizer_that_may_drop_text(
+def test_a_tokenizer_that_may_drop_text_has_no_bound(
     change: Callable[[PreTrainedTokenizerFast], None],
 ) -> None:
     hf = byte_level_tokenizer()
@@ -156,20 +158,20 @@ def test_nothing_is_claimed_of_a_tokenizer_that_may_drop_text(
     assert max_token_bytes(hf) == 0
 
 
-def test_nothing_is_claimed_without_a_token_for_each_byte() -> None:
+def test_a_tokenizer_without_a_token_for_each_byte_has_no_bound() -> None:
     backend = Tokenizer(models.BPE(vocab={"a": 0, "<unk>": 1}, merges=[], unk_token="<unk>"))
     assert max_token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend)) == 0
     backend.pre_tokenizer = pre_tokenizers.ByteLevel()
     assert max_token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend)) == 0
 
 
-def test_nothing_is_claimed_of_other_models_than_bpe() -> None:
+def test_tokenizers_other_than_bpe_have_no_bound() -> None:
     backend = Tokenizer(models.WordPiece(vocab={"a": 0, "<unk>": 1}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel()
     assert max_token_bytes(PreTrainedTokenizerFast(tokenizer_object=backend)) == 0
 
 
-def test_nothing_is_claimed_of_classes_that_read_texts_in_their_own_way() -> None:
+def test_classes_that_modify_the_text_have_no_bound() -> None:
     plain = sentencepiece_tokenizer().backend_tokenizer
     names = plain.get_vocab()
     hf = CodeLlamaTokenizer(vocab=names, merges=[])

@@ -45,54 +45,54 @@ def test_text_parts_are_joined() -> None:
     assert joined == TOKENIZER.encode_chat([{"role": "user", "content": "one\ntwo"}])
 
 
-def test_an_image_part_is_refused_by_its_message() -> None:
+def test_an_image_part_is_rejected_and_the_error_names_its_message() -> None:
     parts = [{"type": "image_url", "image_url": {"url": "x"}}]
     error = failure(TOKENIZER.encode_chat, [{"role": "user", "content": parts}])
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages[0].content")
 
 
-def test_messages_that_the_template_refuses_name_the_reason() -> None:
+def test_the_error_names_the_reason_if_the_template_rejects_messages() -> None:
     error = failure(TOKENIZER.encode_chat, [{"role": "tool", "content": "x"}])
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages")
     assert "unknown role tool" in error.message
 
 
-def test_a_template_that_fails_in_python_is_the_clients_error_too() -> None:
+def test_a_template_that_raises_a_python_error_fails_the_request() -> None:
     template = "{{ messages[0].content + 1 }}"
     tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
     error = failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}])
     assert error.param == "messages"
 
 
-def test_a_template_reaches_nothing_outside_of_the_sandbox() -> None:
+def test_a_template_can_not_leave_the_sandbox() -> None:
     template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
     assert failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}]).status == 400
 
 
-def test_a_model_without_chat_template_points_to_completions() -> None:
+def test_the_error_for_a_model_without_chat_template_names_the_completions_endpoint() -> None:
     tokenizer = Tokenizer(byte_level_tokenizer(chat_template=None), vocab_size=500)
     error = failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}])
     assert "/v1/completions" in error.message
 
 
-def test_a_prompt_gets_what_the_tokenizer_puts_before_a_text() -> None:
+def test_a_text_prompt_gets_the_tokenizers_special_tokens() -> None:
     hf = sentencepiece_tokenizer()
     assert Tokenizer(hf, vocab_size=500).encode_prompt("the") == hf("the")["input_ids"]
 
 
-def test_token_ids_are_taken_as_they_are() -> None:
+def test_token_ids_are_returned_unchanged() -> None:
     assert TOKENIZER.encode_prompt((5, 6, 499)) == [5, 6, 499]
 
 
 @pytest.mark.parametrize("bad", [-1, 500])
-def test_a_token_id_outside_of_the_vocabulary_is_named(bad: int) -> None:
+def test_the_error_names_a_token_id_outside_the_vocabulary(bad: int) -> None:
     error = failure(TOKENIZER.encode_prompt, (5, bad))
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "prompt[1]")
     assert error.message.startswith(f"prompt[1]: token id {bad} ")
 
 
-def test_a_bias_of_a_token_outside_of_the_vocabulary_is_named() -> None:
+def test_the_error_names_a_bias_of_a_token_outside_the_vocabulary() -> None:
     biased = dataclasses.replace(
         job(), sampling=SamplingParams(seed=1, logit_bias=((499, 1.0), (500, 2.0)))
     )
@@ -101,5 +101,5 @@ def test_a_bias_of_a_token_outside_of_the_vocabulary_is_named() -> None:
 
 
 @pytest.mark.parametrize("empty", ["", ()])
-def test_an_empty_prompt_is_refused(empty: str | tuple[int, ...]) -> None:
+def test_an_empty_prompt_is_rejected(empty: str | tuple[int, ...]) -> None:
     assert failure(TOKENIZER.encode_prompt, empty).param == "prompt"

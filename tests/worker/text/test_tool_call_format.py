@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from shared.errors import SettingsError
 from shared.protocol.tools import ToolForm
-from worker.text.tool_call_format import tool_form
+from worker.text.tool_call_format import base_tool_form
 
 
 def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerFast:
@@ -29,23 +29,23 @@ def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerF
 def test_the_form_is_the_one_that_the_template_teaches(
     template: str | dict[str, str] | None, form: ToolForm | None
 ) -> None:
-    assert tool_form(with_template(template), "auto") is form
+    assert base_tool_form(with_template(template), "auto") is form
 
 
-def test_a_template_with_a_form_that_is_not_known_is_logged_and_served_without_tools() -> None:
+def test_a_template_with_an_unknown_form_is_logged_and_served_without_tools() -> None:
     with capture_logs() as logs:
-        assert tool_form(with_template(UNKNOWN_FORM), "auto") is None
+        assert base_tool_form(with_template(UNKNOWN_FORM), "auto") is None
     assert [entry["event"] for entry in logs] == ["tool_calls_not_served"]
     assert "--tool-call-parser" in logs[0]["hint"]
 
 
-def test_a_setting_wins_over_the_template() -> None:
-    assert tool_form(with_template(UNKNOWN_FORM), "hermes") is ToolForm.HERMES
-    assert tool_form(with_template(HERMES), "llama3_json") is ToolForm.LLAMA3_JSON
-    assert tool_form(with_template(HERMES), "none") is None
+def test_the_setting_overrides_the_template() -> None:
+    assert base_tool_form(with_template(UNKNOWN_FORM), "hermes") is ToolForm.HERMES
+    assert base_tool_form(with_template(HERMES), "llama3_json") is ToolForm.LLAMA3_JSON
+    assert base_tool_form(with_template(HERMES), "none") is None
 
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, None])
-def test_a_form_is_refused_where_no_tool_would_be_shown(template: str | None) -> None:
+def test_a_form_is_rejected_if_the_template_shows_no_tools(template: str | None) -> None:
     with pytest.raises(SettingsError, match="--tool-call-parser hermes"):
-        tool_form(with_template(template), "hermes")
+        base_tool_form(with_template(template), "hermes")

@@ -1,4 +1,4 @@
-"""Which texts an answer that must call tools may be."""
+"""Tests of the texts that the grammar of tool calls allows."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ WEATHER = {"name": "weather", "parameters": {**CITY, "type": "object", "required
 PING = {"name": "ping"}
 
 
-class Bytes:
-    """A tokenizer of single bytes."""
+class ByteTokenizer:
+    """Tokenizer whose tokens are single bytes."""
 
     eos_token_id = 256
     bos_token_id = None
@@ -29,11 +29,11 @@ class Bytes:
         return list(text)
 
 
-TOKENIZER = LLTokenizer(TokenizerWrapper(Bytes()), slices=[])
+TOKENIZER = LLTokenizer(TokenizerWrapper(ByteTokenizer()), slices=[])
 
 
 def allows(text: str, form: ToolForm = HERMES, **use: Any) -> bool:
-    """Whether an answer may be `text`, and end there."""
+    """Return whether `text` is a complete answer under the grammar."""
     tools = tuple({"type": "function", "function": function} for function in (WEATHER, PING))
     source = tool_source(ToolUse(tools=tools, form=form, choice=ToolChoice.REQUIRED, **use))
     matcher = LLMatcher(TOKENIZER, source, log_level=0)
@@ -49,7 +49,7 @@ def call(arguments: str, name: str = "weather") -> str:
 OSAKA = call('{"in": "Osaka"}')
 
 
-def test_a_call_has_a_tools_name_and_arguments_under_its_schema() -> None:
+def test_a_call_has_a_tools_name_and_valid_arguments() -> None:
     assert allows(OSAKA)
     assert allows(call("{}", "ping"))
     assert not allows(call("{}"))
@@ -59,11 +59,11 @@ def test_a_call_has_a_tools_name_and_arguments_under_its_schema() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hi", f"Ok. {OSAKA}", f"{OSAKA} ok", OSAKA[:-1]])
-def test_there_is_nothing_but_calls(text: str) -> None:
+def test_text_outside_calls_is_not_allowed(text: str) -> None:
     assert not allows(text)
 
 
-def test_several_calls_are_one_choice_of_the_model() -> None:
+def test_several_calls_are_allowed_only_if_calls_are_parallel() -> None:
     both = f"{OSAKA}\n{call('{}', 'ping')}"
     assert allows(both)
     assert not allows(both, is_parallel=False)
@@ -76,14 +76,14 @@ def test_a_named_tool_is_called_once() -> None:
     assert not allows(OSAKA, name="ping")
 
 
-def test_llamas_calls_have_no_tags() -> None:
+def test_llama_calls_have_no_tags() -> None:
     osaka = '{"name": "weather", "parameters": {"in": "Osaka"}}'
     assert allows(osaka, LLAMA3)
     assert allows(f"{osaka}; {osaka}", LLAMA3)
     assert not allows(OSAKA, LLAMA3)
 
 
-def test_a_clients_schema_does_not_change_how_json_is_read() -> None:
+def test_a_clients_schema_can_not_change_the_json_options() -> None:
     lenient = {**WEATHER["parameters"], "x-guidance": {"lenient": True, "item_separator": ";"}}  # type: ignore[dict-item]
     tool = {"type": "function", "function": {"name": "f", "parameters": lenient}}
     source = tool_source(ToolUse(tools=(tool,), form=HERMES, choice=ToolChoice.REQUIRED))

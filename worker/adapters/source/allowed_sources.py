@@ -1,4 +1,4 @@
-"""Where adapters may lie that clients name at run time."""
+"""Checks the sources of adapters that clients name at run time."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,57 +8,61 @@ from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
 from worker.lora.checkpoint.source import is_hub_id, link_root
 
 HUB = "hub:"
-"""In front of an organisation of the Hugging Face hub whose adapters may be loaded."""
+"""Prefix of a Hugging Face organisation in --adapter-root."""
 _ORGANISATION = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 class AdapterRoots:
-    """Tells which folders and hub ids a request may name.
+    """The folders and hub organisations from which clients may load adapters.
 
-    Folders are compared after all links are resolved, so that neither `..` nor a link leads out.
+    Folders are compared after all links are resolved, so neither `..` nor a link leads outside.
     """
 
     def __init__(self, roots: Sequence[str], at_start: Iterable[str]) -> None:
-        """Allow what lies under `roots`; without any, the neighbours of the folders `at_start`.
+        """Allow sources under `roots`; without roots, folders beside those in `at_start`.
 
         Raises:
-            SettingsError: a root is no folder here, and no organisation of the hub.
+            SettingsError: a root is neither a folder nor an organisation of the hub.
         """
         self._organisations = {r.removeprefix(HUB) for r in roots if r.startswith(HUB)}
         for name in self._organisations:
             if not _ORGANISATION.fullmatch(name):
-                raise SettingsError(f"--adapter-root {HUB}{name}: no organisation of the hub")
+                raise SettingsError(
+                    f"--adapter-root {HUB}{name}: not a valid name of a hub organisation"
+                )
         self._folders = [_root(r) for r in roots if not r.startswith(HUB)]
         if not roots:
-            self._folders = sorted(_neighbourhoods(at_start))
+            self._folders = sorted(_parents(at_start))
 
     def __str__(self) -> str:
-        """For the log."""
+        """Return the roots, separated by spaces, for the log."""
         return " ".join([*map(str, self._folders), *(HUB + name for name in self._organisations)])
 
     def locate(self, source: str) -> str:
-        """The full path of the folder that `source` names, or the hub id that it is.
+        """Return the full path of the folder `source`, or the hub id if it is one.
 
         Raises:
-            JobFailed: it isn't allowed, whether it exists or not; or it is, and isn't a folder.
+            JobFailed: the source isn't allowed, or it is allowed but isn't a folder.
         """
         is_allowed = is_folder = False
         try:
             folder = Path(source).resolve()
             is_allowed = self._holds(folder) and self._holds(link_root(folder))
             is_folder = is_allowed and bool(source) and folder.is_dir()
-        except (OSError, RuntimeError, ValueError):  # links in a circle, names that can't be
+        except (OSError, RuntimeError, ValueError):  # circular links and impossible names
             is_folder = False
         if is_folder:
             return str(folder)
         if is_hub_id(source) and source.partition("/")[0] in self._organisations:
             return source
         if is_allowed:
-            raise _refused(ErrorCode.SOURCE_NOT_FOUND, f"there is no folder {source!r}")
+            raise _refused(
+                ErrorCode.SOURCE_NOT_FOUND, f"{source!r} isn't a folder on the worker's machine"
+            )
         raise _refused(
             ErrorCode.SOURCE_NOT_ALLOWED,
-            f"{source!r} isn't under a folder that adapters may be loaded from; the worker's "
-            "--adapter-root adds one, or with hub:ORG an organisation of the Hugging Face hub",
+            f"{source!r} isn't in a folder from which adapters may be loaded; start the workers "
+            "with --adapter-root FOLDER, or --adapter-root hub:ORG for a hub organisation",
         )
 
     def _holds(self, folder: Path) -> bool:
@@ -68,18 +72,18 @@ class AdapterRoots:
 def _root(given: str) -> Path:
     folder = Path(given).expanduser()
     if not (given and folder.is_dir()):
-        raise SettingsError(f"--adapter-root: {given!r} is no folder here")
+        raise SettingsError(f"--adapter-root: {given!r} isn't a folder on this machine")
     return folder.resolve()
 
 
-def _neighbourhoods(sources: Iterable[str]) -> set[Path]:
+def _parents(sources: Iterable[str]) -> set[Path]:
     folders = [Path(source).expanduser().resolve() for source in sources]
-    around = {_around(folder) for folder in folders if folder.is_dir()}
-    return {folder for folder in around if folder != Path(folder.anchor)}  # not the whole machine
+    parents = {_parent(folder) for folder in folders if folder.is_dir()}
+    return {folder for folder in parents if folder != Path(folder.anchor)}  # not the whole machine
 
 
-def _around(folder: Path) -> Path:
-    """The folder above; in the hub's cache what belongs to the same repository."""
+def _parent(folder: Path) -> Path:
+    """Return the parent folder; in the hub's cache, the folder of the repository."""
     root = link_root(folder)
     return folder.parent if root == folder else root
 

@@ -1,8 +1,8 @@
 """Copies of adapters' files on this machine, so that a version outlives its source.
 
-People swap an adapter by writing over its folder. Jobs that were accepted before still run the old
-weights, and so does a rollback; both read them here. A copy lies in a folder that is named by the
-version's digest, and appears there in one piece.
+People replace an adapter by overwriting its folder. Jobs that were accepted before still need the
+old weights, and so does a rollback. Both read the copy here. A copy is a folder named by the
+version's digest, and is created by an atomic rename.
 """
 
 import os
@@ -22,17 +22,18 @@ from shared.errors import SettingsError, StoreFailed
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".new-"
 UNFINISHED_S = 3600
-"""Longest that copying may take."""
+"""Age in seconds at which an unfinished copy is deleted."""
 
 log = structlog.get_logger()
 
-Worth = Callable[[str], int]
-"""How dear a digest is: those of the least worth go first, of equals the one unused for longest."""
+Value = Callable[[str], int]
+"""Value of a digest's copy. Copies of the lowest value are deleted first, and among equals the
+least recently used one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """One version's files."""
+class DiskCopy:
+    """The files of one version."""
 
     digest: str
     num_bytes: int
@@ -40,13 +41,13 @@ class Copy:
 
 
 class AdapterStore:
-    """A folder of copies. Several processes may share it; all methods block, on any thread."""
+    """A folder of copies, which several processes may share. All methods block, on any thread."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        """Make the folder, for this user alone.
+        """Create the folder, readable by this user only.
 
         Raises:
-            SettingsError: it can't be written to.
+            SettingsError: the folder isn't writable.
         """
         self._folder = folder
         self._max_bytes = max_bytes
@@ -60,21 +61,21 @@ class AdapterStore:
             raise SettingsError(f"--adapter-store: can't write to {folder}: {error}") from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Where the files of this version are; None if there is no copy. Counts as its use."""
+        """Return the folder of a version's copy, or None; records the copy as used."""
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None
         try:
             os.utime(folder)
-        except FileNotFoundError:  # another process needed the room
+        except FileNotFoundError:  # another process has deleted it
             return None
         return folder
 
     def keep(self, digest: str, files: Sequence[Path]) -> None:
-        """Copy the files of a version, unless they are here.
+        """Copy the files of a version, unless there is a copy already.
 
         Raises:
-            StoreFailed: the disk is full, or broken.
+            StoreFailed: the copy can't be written.
         """
         assert _DIGEST.fullmatch(digest)
         if self.folder_of(digest):
@@ -88,25 +89,25 @@ class AdapterStore:
         except OSError as error:
             if unfinished:
                 shutil.rmtree(unfinished, ignore_errors=True)
-            if not self.folder_of(digest):  # else another process was faster
+            if not self.folder_of(digest):  # else another process has made the copy
                 raise StoreFailed(
                     f"--adapter-store: can't copy to {self._folder}: {error}"
                 ) from None
 
     def discard(self, digest: str) -> None:
-        """Remove a version's copy if there is one."""
+        """Delete a version's copy if there is one."""
         assert _DIGEST.fullmatch(digest)
         folder = self._folder / digest
         gone = self._folder / f"{_UNFINISHED}{digest}-{os.getpid()}"
         try:
-            folder.rename(gone)  # nobody finds half of it
+            folder.rename(gone)  # so that no process reads half of it
         except OSError:
             return
         shutil.rmtree(gone, ignore_errors=True)
 
-    def trim(self, worth: Worth) -> list[str]:
-        """Make the copies fit into their bytes; returns the digests that had to go."""
-        copies = sorted(self.copies(), key=lambda copy: (worth(copy.digest), copy.used_s))
+    def trim(self, value: Value) -> list[str]:
+        """Delete copies until the rest fit into `max_bytes`; return the deleted digests."""
+        copies = sorted(self.copies(), key=lambda copy: (value(copy.digest), copy.used_s))
         excess = sum(copy.num_bytes for copy in copies) - self._max_bytes
         removed = []
         for copy in copies:
@@ -121,24 +122,24 @@ class AdapterStore:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether `trim` would remove anything."""
+        """Whether `trim` would delete any copy."""
         return sum(copy.num_bytes for copy in self.copies()) > self._max_bytes
 
     def _remove_unfinished(self) -> None:
-        """What processes that were killed have left behind."""
+        """Delete copies that killed processes have left unfinished."""
         for folder in self._folder.glob(f"{_UNFINISHED}*"):
             with suppress(FileNotFoundError):
                 if time.time() - folder.stat().st_mtime > UNFINISHED_S:
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def copies(self) -> list[Copy]:
-        """All versions that are here."""
+    def copies(self) -> list[DiskCopy]:
+        """Return all copies."""
         found = []
         for folder in self._folder.iterdir():
             if _DIGEST.fullmatch(folder.name):
                 try:
                     num_bytes = sum(file.stat().st_size for file in folder.iterdir())
-                    found.append(Copy(folder.name, num_bytes, folder.stat().st_mtime))
-                except FileNotFoundError:  # another process needed the room
+                    found.append(DiskCopy(folder.name, num_bytes, folder.stat().st_mtime))
+                except FileNotFoundError:  # another process has deleted it
                     continue
         return found

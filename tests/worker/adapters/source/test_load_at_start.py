@@ -4,23 +4,25 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
-from scripted_engine import ScriptedAdapter, named_scripted_adapter, read_scripted_adapter
+from scripted_engine import ScriptedSource, read_scripted_adapter
 
 from shared.errors import AdapterRejected
-from worker.adapters.load_at_start import read_each
+from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.load_at_start import read_each
+from worker.lora.checkpoint.adapter import LoRAAdapter
 
 
-def read_all(sources: Mapping[str, str]) -> tuple[list[ScriptedAdapter], list[str]]:
-    """The adapters, and the folders in the order in which they were read."""
+def read_all(sources: Mapping[str, str]) -> tuple[list[LoRAAdapter], list[str]]:
+    """Return the adapters, and the folders in the order in which they were read."""
     folders: list[str] = []
+    scripted = ScriptedSource(read_scripted_adapter)
 
-    async def read(name: str, source: str) -> ScriptedAdapter:
+    async def read(name: str, source: str) -> CheckedAdapter:
         folders.append(source)
-        return read_scripted_adapter(name, source)
+        return scripted.read(name, source)
 
-    async def collect() -> list[ScriptedAdapter]:
-        each = read_each(sources, read, named_scripted_adapter)  # type: ignore[arg-type]
-        return [adapter async for adapter in each]  # type: ignore[misc]
+    async def collect() -> list[LoRAAdapter]:
+        return [adapter.weights async for adapter in read_each(sources, read)]
 
     return asyncio.run(collect()), folders
 
@@ -37,7 +39,7 @@ def test_no_more_folders_are_remembered_than_fit_into_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     size = read_scripted_adapter("a", "folder").num_bytes
-    monkeypatch.setattr("worker.adapters.load_at_start.MAX_SHARED_BYTES", 4 * size)
+    monkeypatch.setattr("worker.adapters.source.load_at_start.MAX_SHARED_BYTES", 4 * size)
     sources = {f"a{n}": f"folder-{n % 12}" for n in range(24)}
     adapters, folders = read_all(sources)
     assert [adapter.source for adapter in adapters] == list(sources.values())

@@ -1,4 +1,4 @@
-"""Reads and checks adapters for front ends, which can't."""
+"""Reads and checks adapters for front ends, which can't do that themselves."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import structlog
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import InspectionId
 from shared.store.inspections import Findings, Inspection, Inspections
+from shared.store.retry import retry_until_available
 from worker.adapters.loader_threads import LoaderThreads
-from worker.redis_retry import until_redis_is_back
 
 log = structlog.get_logger()
 
 
 class Inspector:
-    """Answers inspections, one at a time and off the event loop."""
+    """Answers inspections one at a time, on a thread."""
 
     def __init__(
         self,
@@ -23,18 +23,18 @@ class Inspector:
         inspect: Callable[[Inspection], Findings],
         thread: LoaderThreads,
     ) -> None:
-        """Answer with what `inspect` finds, which blocks; `thread` is one, for nothing else."""
+        """Answer with the findings of `inspect`, which blocks; `thread` runs nothing else."""
         self._inspections = inspections
         self._inspect = inspect
         self._thread = thread
         self._asked: asyncio.Queue[InspectionId] = asyncio.Queue()
 
     def accept(self, inspection_id: InspectionId) -> None:
-        """Take an inspection that the mailbox named."""
+        """Queue an inspection that a front end has asked for."""
         self._asked.put_nowait(inspection_id)
 
     async def run(self) -> None:
-        """Answer until cancelled."""
+        """Answer inspections until cancelled."""
         async with asyncio.TaskGroup() as answers:
             while True:
                 answers.create_task(self._answer(await self._asked.get()))
@@ -42,11 +42,11 @@ class Inspector:
     async def _answer(self, inspection_id: InspectionId) -> None:
         try:
             asked = await self._inspections.take(inspection_id)
-        except RedisUnavailable:  # whoever asked hears nothing, and asks again
+        except RedisUnavailable:  # the front end gets no answer, and asks again
             return
         if asked is None:
             return
         findings = await self._thread.run(lambda: self._inspect(asked))
         reason = findings.error.message if findings.error else None
         log.info("adapter_inspected", source=asked.source, refused=reason)
-        await until_redis_is_back(lambda: self._inspections.answer(inspection_id, findings))
+        await retry_until_available(lambda: self._inspections.answer(inspection_id, findings))

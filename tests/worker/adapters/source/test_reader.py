@@ -11,15 +11,18 @@ from safetensors.torch import load_file, save_file
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected, ErrorCode, StoreFailed
+from shared.protocol.adapters import Adapter
 from shared.store.inspections import Findings, Inspection
-from shared.store.registry import Adapter
-from worker.adapters.allowed_sources import AdapterRoots
-from worker.adapters.disk_store import AdapterStore
-from worker.adapters.reader import AdapterReader, Read
+from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.disk_store import AdapterStore
+from worker.adapters.source.reader import AdapterReader, Read
 from worker.lora.base.modules import BaseModules, base_modules
-from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_adapter
-from worker.lora.checkpoint.adapter_entry import entry_of
+from worker.lora.checkpoint import adapter_files
+from worker.lora.checkpoint.adapter import Digests, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.source import WEIGHTS_FILE
+from worker.text.prompt_style import BASE_STYLE
 
 MIB = 1 << 20
 
@@ -48,10 +51,17 @@ def store(tmp_path: Path) -> AdapterStore:
 Make = Callable[..., AdapterReader]
 
 
+def read_with(
+    base: BaseModules, name: str, files: AdapterFiles, checked: Digests | None = None
+) -> CheckedAdapter:
+    weights = read_checkpoint(name, files, base, dtype=torch.float32, checked=checked)
+    return CheckedAdapter(weights, BASE_STYLE)
+
+
 @pytest.fixture
 def make(base: BaseModules, root: Path, store: AdapterStore) -> Make:
-    def read(name: str, source: str, *, checked: Digests | None = None) -> LoRAAdapter:
-        return read_adapter(name, source, base, dtype=torch.float32, checked=checked)
+    def read(name: str, files: AdapterFiles, *, checked: Digests | None = None) -> CheckedAdapter:
+        return read_with(base, name, files, checked)
 
     def make_one(read: Read = read) -> AdapterReader:
         return AdapterReader(
@@ -132,7 +142,7 @@ def test_tensors_of_no_module_are_told_by_name(
 def test_a_fault_that_nobody_thought_of_is_the_adapters_and_not_the_workers(
     make: Make, good: Path, root: Path
 ) -> None:
-    def read(name: str, source: str) -> LoRAAdapter:
+    def read(name: str, files: AdapterFiles) -> CheckedAdapter:
         raise ZeroDivisionError("of all things")
 
     shutil.copytree(good, root / "a")
@@ -152,7 +162,7 @@ def test_a_version_is_read_after_its_folder_was_written_over(
     assert old.version != new.version
     assert old.source == new.source
     for entry, rank in ((old, 4), (new, 2)):
-        adapter = reader.read_version(entry)
+        adapter = reader.read_version(entry).weights
         assert (adapter.version, adapter.rank, adapter.source) == (entry.version, rank, str(folder))
 
 
@@ -162,7 +172,7 @@ def test_a_version_is_read_when_its_folder_is_gone(
     folder = Path(shutil.copytree(good, root / "a"))
     entry = found(reader, folder)
     shutil.rmtree(folder)
-    assert reader.read_version(entry).version == entry.version
+    assert reader.read_version(entry).weights.version == entry.version
 
 
 def test_another_machine_reads_the_source_if_it_still_holds_the_version(
@@ -171,7 +181,7 @@ def test_another_machine_reads_the_source_if_it_still_holds_the_version(
     folder = Path(shutil.copytree(good, root / "a"))
     entry = found(reader, folder)
     store.discard(entry.digest)
-    assert reader.read_version(entry).version == entry.version
+    assert reader.read_version(entry).weights.version == entry.version
     assert [copy.digest for copy in store.copies()] == [entry.digest]
 
 
@@ -198,9 +208,9 @@ def test_a_copy_that_was_tampered_with_is_not_used(
     assert copy is not None
     tensors = load_file(copy / WEIGHTS_FILE)
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, copy / WEIGHTS_FILE)
-    adapter = reader.read_version(entry)
+    adapter = reader.read_version(entry).weights
     assert adapter.version == entry.version
-    assert reader.read_version(entry).version == entry.version  # from a fresh copy
+    assert reader.read_version(entry).weights.version == entry.version  # from a fresh copy
     (copy / WEIGHTS_FILE).write_bytes(b"")
     shutil.rmtree(folder)
     with pytest.raises(AdapterRejected, match="neither a folder"):
@@ -212,16 +222,16 @@ def test_only_a_copy_that_nobody_has_touched_since_is_taken_for_checked(
 ) -> None:
     given: list[Digests | None] = []
 
-    def read(name: str, source: str, *, checked: Digests | None = None) -> LoRAAdapter:
+    def read(name: str, files: AdapterFiles, *, checked: Digests | None = None) -> CheckedAdapter:
         given.append(checked)
-        return read_adapter(name, source, base, dtype=torch.float32, checked=checked)
+        return read_with(base, name, files, checked)
 
     reader = make(read)
     entry = found(reader, Path(shutil.copytree(good, root / "a")))
     copy = store.folder_of(entry.digest)
     assert copy is not None
     digests = Digests(entry.digest, entry.weights_digest)
-    first, again = reader.read_version(entry), reader.read_version(entry)
+    first, again = (reader.read_version(entry).weights for _ in range(2))
     assert given == [None, None, digests], "of the source, of its copy, of the copy again"
     for adapter in (first, again):
         assert Digests(adapter.digest, adapter.weights_digest) == digests
@@ -240,9 +250,9 @@ def test_an_adapter_that_changes_while_it_is_read_is_refused(
 ) -> None:
     other = save_adapter(root / "b", seed=9, r=4, target_modules=["q_proj", "v_proj"])
 
-    def read(name: str, source: str) -> LoRAAdapter:
-        adapter = read_adapter(name, source, base, dtype=torch.float32)
-        write_over(Path(source), other)
+    def read(name: str, files: AdapterFiles) -> CheckedAdapter:
+        adapter = read_with(base, name, files)
+        write_over(files.folder, other)
         return adapter
 
     error = inspect(make(read), Path(shutil.copytree(good, root / "a"))).error
@@ -258,7 +268,7 @@ def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = Path(shutil.copytree(good, root / "a"))
-    entry = entry_of(reader.read("a", str(folder)), str(folder))
+    entry = reader.read("a", str(folder)).weights.registry_entry(str(folder))
     store.discard(entry.digest)
 
     def fail(*_: object) -> None:
@@ -271,4 +281,28 @@ def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
         ErrorCode.UNAVAILABLE,
         "--adapter-store: No space left on device",
     )
-    assert reader.read_version(entry).version == entry.version
+    assert reader.read_version(entry).weights.version == entry.version
+
+
+def test_a_load_resolves_its_source_and_parses_its_files_once(
+    reader: AdapterReader, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def count(name: str) -> None:
+        function = getattr(adapter_files, name)
+
+        def counted(*args: object) -> object:
+            calls.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(adapter_files, name, counted)
+
+    folder = save_adapter(root / "a", r=11, target_modules=["q_proj"])
+    for name in ("adapter_folder", "read_config", "read_header"):
+        count(name)
+    assert inspect(reader, folder).adapter is not None
+    assert sorted(calls) == ["adapter_folder", "read_config", "read_header"]
+    calls.clear()
+    reader.read("a", str(folder))
+    assert sorted(calls) == ["adapter_folder", "read_config", "read_header"]

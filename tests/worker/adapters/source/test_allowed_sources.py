@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ErrorCode, JobFailed, SettingsError
-from worker.adapters.allowed_sources import AdapterRoots
+from worker.adapters.source.allowed_sources import AdapterRoots
 
 Refused = Callable[[AdapterRoots, str], ErrorCode]
 

@@ -1,0 +1,306 @@
+"""Unit tests of the publications that the publisher writes to a fake queue."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from running_jobs import EOS_ID, WID, add_job, ascii_ids, output, outputs
+from worker_support import until
+
+from shared.cancel_tasks import cancel_tasks
+from shared.errors import ErrorCode, JobError, LeaseLost, RedisUnavailable
+from shared.protocol.events import Admitted, End, Event, Tokens
+from shared.protocol.ids import ApiId, JobId, WorkerId
+from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import FinishOutcome, Standing
+from shared.protocol.results import FinishReason, Result
+from shared.store import retry
+from worker.engine.request import RequestId, StepOutput
+from worker.jobs import publisher as publisher_module
+from worker.jobs.publisher import CHECKPOINT_PUBLICATIONS, CHECKPOINT_TOKENS, Publisher
+from worker.jobs.running import RunningJob, RunningJobs
+
+ERROR = JobError(code=ErrorCode.INTERNAL, message="it failed")
+
+
+class FakeQueue:
+    """Records publications and finished jobs. Its replies are scripted; the default is success."""
+
+    def __init__(self) -> None:
+        self.publications: list[tuple[dict[ApiId, list[Event]], list[Tokens]]] = []
+        self.replies: list[Standing | Exception] = []
+        self.finished: list[tuple[WorkerId, End, Result, int]] = []
+        self.outcome = FinishOutcome.OK
+
+    async def publish(
+        self,
+        wid: WorkerId,
+        events: Mapping[ApiId, Sequence[Event]],
+        checkpoints: Sequence[Tokens],
+        *,
+        claim_epochs: Mapping[JobId, int],
+    ) -> Standing:
+        assert wid == WID
+        self.publications.append(({k: list(v) for k, v in events.items()}, list(checkpoints)))
+        reply = self.replies.pop(0) if self.replies else Standing()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def finish(
+        self, wid: WorkerId, end: End, result: Result, *, claim_epoch: int
+    ) -> FinishOutcome:
+        self.finished.append((wid, end, result, claim_epoch))
+        return self.outcome
+
+    @property
+    def events(self) -> list[Event]:
+        """All published events, in order."""
+        return [e for batch, _ in self.publications for events in batch.values() for e in events]
+
+    @property
+    def checkpoints(self) -> list[Tokens]:
+        """All checkpoints, in order."""
+        return [tokens for _, checkpoints in self.publications for tokens in checkpoints]
+
+
+class FakeLease:
+    """Records losses."""
+
+    def __init__(self) -> None:
+        self.wid = WID
+        self.lost: list[WorkerId] = []
+
+    def lose(self, wid: WorkerId) -> None:
+        self.lost.append(wid)
+
+
+class Setup:
+    """A publisher with fakes of its collaborators."""
+
+    def __init__(self) -> None:
+        self.queue, self.lease, self.jobs = FakeQueue(), FakeLease(), RunningJobs()
+        self.aborted: list[RequestId] = []
+        queue: Any = self.queue
+        lease: Any = self.lease
+        self.publisher = Publisher(queue, lease, self.jobs, abort=self.aborted.append)
+
+    def admit(self, **fields: Any) -> RunningJob:
+        """Add a job whose requests the engine has."""
+        job = add_job(self.jobs, **fields)
+        self.publisher.report_admitted(job)
+        return job
+
+    async def publish(self, *steps: Sequence[StepOutput]) -> None:
+        """Apply the outputs of some steps and publish them together."""
+        for step in steps:
+            self.publisher.accept(step)
+        await self.publisher.flush()
+
+
+@pytest.fixture
+def setup(monkeypatch: pytest.MonkeyPatch) -> Setup:
+    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(publisher_module, "CHECKPOINT_S", 60.0)
+    return Setup()
+
+
+async def test_an_admission_is_published_once_and_before_the_tokens(setup: Setup) -> None:
+    job = setup.admit(try_=2)
+    (choice,) = job.choices
+    await setup.publish([output(choice, "a")])
+    await setup.publish([output(choice, "b")])
+    admitted, first, second = setup.queue.events
+    assert admitted == Admitted(job=job.id, try_=2, prompt_tokens=2)
+    assert isinstance(first, Tokens)
+    assert isinstance(second, Tokens)
+    assert (first.index, first.text, second.index, second.text) == (0, "a", 1, "b")
+
+
+async def test_steps_between_two_publications_become_one_event(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    await setup.publish(*([each] for each in outputs(choice, "hello")))
+    _, tokens = setup.queue.events
+    assert isinstance(tokens, Tokens)
+    assert tokens.text == "hello"
+
+
+async def test_events_are_grouped_by_the_front_end_that_receives_them(setup: Setup) -> None:
+    job, other = setup.admit(), setup.admit()
+    await setup.publish([output(job.choices[0], "a"), output(other.choices[0], "b")])
+    ((events, _),) = setup.queue.publications
+    assert {api: len(batch) for api, batch in events.items()} == {job.job.reply_to: 4}
+
+
+async def test_nothing_is_written_without_updates(setup: Setup) -> None:
+    setup.admit()
+    await setup.publish()
+    await setup.publish()
+    assert len(setup.queue.publications) == 1
+
+
+async def test_outputs_of_unknown_requests_are_ignored(setup: Setup) -> None:
+    job = setup.admit()
+    setup.jobs.remove(job)
+    await setup.publish([output(job.choices[0], "a")])
+    assert setup.queue.publications == []
+
+
+async def test_a_checkpoint_is_due_after_a_number_of_tokens(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    await setup.publish(outputs(choice, "x" * (CHECKPOINT_TOKENS - 1)))
+    assert setup.queue.checkpoints == []
+    await setup.publish(outputs(choice, "x"))
+    (checkpoint,) = setup.queue.checkpoints
+    assert (checkpoint.index, len(checkpoint.ids)) == (0, CHECKPOINT_TOKENS)
+    await setup.publish(outputs(choice, "x"))
+    assert len(setup.queue.checkpoints) == 1
+
+
+async def test_a_checkpoint_is_due_after_a_number_of_publications(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    await setup.publish(outputs(choice, "x"))
+    for _ in range(CHECKPOINT_PUBLICATIONS - 2):
+        await setup.publish()
+    assert setup.queue.checkpoints == []
+    await setup.publish()
+    assert len(setup.queue.checkpoints) == 1
+
+
+async def test_a_checkpoint_is_due_after_a_while_even_without_new_tokens(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "CHECKPOINT_S", 0.01)
+    (choice,) = setup.admit().choices
+    running = asyncio.create_task(setup.publisher.run())
+    setup.publisher.accept([output(choice, "a")])
+    await until(lambda: setup.queue.checkpoints)
+    await cancel_tasks(running)
+    assert setup.queue.checkpoints[0].text == "a"
+
+
+async def test_a_finished_choice_is_saved_at_once(setup: Setup) -> None:
+    job = setup.admit(n=2)
+    await setup.publish([output(job.choices[0], "a", FinishReason.LENGTH)])
+    (checkpoint,) = setup.queue.checkpoints
+    assert checkpoint.finish is FinishReason.LENGTH
+
+
+async def test_save_all_writes_checkpoints_of_all_unsaved_tokens(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    setup.publisher.accept([output(choice, "a")])
+    await setup.publisher.flush(save_all=True)
+    assert [tokens.text for tokens in setup.queue.checkpoints] == ["a"]
+
+
+async def test_a_publication_is_repeated_unchanged_until_redis_accepts_it(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    setup.queue.replies = [RedisUnavailable("scripted"), RedisUnavailable("scripted")]
+    await setup.publish([output(choice, "a")])
+    first, second, third = setup.queue.publications
+    assert first == second == third
+
+
+async def test_full_checkpoints_follow_a_failed_publication(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    await setup.publish(outputs(choice, "x" * CHECKPOINT_TOKENS))
+    setup.queue.replies = [RedisUnavailable("scripted")]
+    await setup.publish([output(choice, "a")])
+    await setup.publish([output(choice, "b")])
+    assert setup.queue.checkpoints[-1].index == 0
+    assert setup.queue.checkpoints[-1].text == "x" * CHECKPOINT_TOKENS + "ab"
+
+
+async def test_a_fenced_job_is_dropped_and_the_rest_of_its_batch_is_published(
+    setup: Setup,
+) -> None:
+    fenced, other = setup.admit(claim_epoch=5), setup.admit(claim_epoch=6)
+    setup.queue.replies = [Standing(fenced=frozenset({fenced.id}))]
+    await setup.publish([output(fenced.choices[0], "a"), output(other.choices[0], "b")])
+    _, (events, _) = setup.queue.publications
+    assert {event.job for batch in events.values() for event in batch} == {other.id}
+    assert setup.aborted == [fenced.choices[0].request_id]
+    assert [job.id for job in setup.jobs] == [other.id]
+
+
+async def test_a_job_that_was_claimed_again_meanwhile_is_not_dropped(setup: Setup) -> None:
+    job = setup.admit(claim_epoch=6)
+    standing = Standing(fenced=frozenset({job.id}))
+    setup.publisher.apply_standing(standing, {job.id: 5})
+    assert setup.jobs.get(job.id) is job
+    setup.publisher.apply_standing(standing, {job.id: 6})
+    assert setup.jobs.get(job.id) is None
+
+
+async def test_a_cancelled_job_is_ended_and_its_requests_are_aborted(setup: Setup) -> None:
+    job = setup.admit(n=2)
+    setup.publisher.accept([output(job.choices[0], "a", FinishReason.LENGTH)])
+    setup.publisher.apply_standing(Standing(cancelled=frozenset({job.id})), {})
+    await setup.publisher.flush()
+    assert setup.aborted == [job.choices[1].request_id]
+    ((_, end, result, _),) = setup.queue.finished
+    assert (end.state, result.state) == (JobState.CANCELLED, JobState.CANCELLED)
+    assert end.error is not None
+    assert end.error.code is ErrorCode.CANCELLED
+
+
+async def test_a_lost_lease_ends_the_publication_and_finishes_no_job(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    setup.queue.replies = [LeaseLost("scripted")]
+    await setup.publish([output(choice, "a", FinishReason.LENGTH)])
+    assert setup.lease.lost == [WID]
+    assert setup.queue.finished == []
+
+
+async def test_a_complete_job_is_finished_after_its_last_tokens_and_removed(setup: Setup) -> None:
+    notified: list[int] = []
+    setup.jobs.subscribe(lambda: notified.append(len(setup.jobs)))
+    job = setup.admit(claim_epoch=9)
+    (choice,) = job.choices
+    await setup.publish(outputs(choice, "ab"), [output(choice, EOS_ID, FinishReason.STOP)])
+    last = setup.queue.events[-1]
+    assert isinstance(last, Tokens)
+    assert last.finish is FinishReason.STOP
+    ((wid, end, result, claim_epoch),) = setup.queue.finished
+    assert (wid, end.state, claim_epoch) == (WID, JobState.DONE, 9)
+    assert [(c.text, c.ids) for c in result.choices] == [("ab", (*ascii_ids("ab"), EOS_ID))]
+    assert notified == [0]
+    assert setup.aborted == []
+
+
+async def test_a_job_that_is_fenced_at_its_end_is_removed(setup: Setup) -> None:
+    (choice,) = setup.admit().choices
+    setup.queue.outcome = FinishOutcome.FENCED
+    await setup.publish([output(choice, "a", FinishReason.LENGTH)])
+    assert len(setup.jobs) == 0
+
+
+async def test_a_stop_string_aborts_the_request_that_the_engine_would_continue(
+    setup: Setup,
+) -> None:
+    (choice,) = setup.admit(stop=("lo",)).choices
+    await setup.publish(outputs(choice, "hello"))
+    assert setup.aborted == [choice.request_id]
+    ((_, end, result, _),) = setup.queue.finished
+    assert (end.state, result.choices[0].text) == (JobState.DONE, "hel")
+
+
+async def test_an_error_of_the_engine_fails_the_job_and_aborts_its_other_choices(
+    setup: Setup,
+) -> None:
+    job = setup.admit(n=2)
+    failed = StepOutput(request_id=job.choices[0].request_id, error=ERROR)
+    await setup.publish([failed])
+    assert job.choices[1].request_id in setup.aborted
+    ((_, end, _, _),) = setup.queue.finished
+    assert (end.state, end.error) == (JobState.FAILED, ERROR)
+
+
+async def test_a_job_that_was_restored_complete_ends_when_it_is_admitted(setup: Setup) -> None:
+    job = add_job(setup.jobs)
+    (choice,) = job.choices
+    choice.accept(output(choice, "a", FinishReason.LENGTH))
+    setup.publisher.report_admitted(job)
+    await setup.publish()
+    assert [end.state for _, end, _, _ in setup.queue.finished] == [JobState.DONE]

@@ -1,0 +1,165 @@
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from queue_support import make_job
+from running_jobs import EOS_ID, AsciiTokenizer, ascii_ids, claim
+
+from shared.errors import ErrorCode, JobFailed
+from shared.protocol.events import Tokens
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import Job, SamplingParams
+from shared.protocol.results import FinishReason
+from worker.engine.request import Request
+from worker.jobs.requests import choices_of, request_of
+from worker.jobs.running import RunningJob
+from worker.jobs.running_choice import RunningChoice
+from worker.text.prompt_style import BASE_STYLE, PromptStyle
+from worker.text.tokenizer import EncodedPrompt, Tokenizer
+
+BASE = AdapterVersion("base@0")
+ADAPTER = AdapterVersion("adapter@1")
+SERVED: Any = SimpleNamespace(
+    tokenizer=Tokenizer(AsciiTokenizer(), vocab_size=128),
+    base=SimpleNamespace(version=BASE, max_model_len=20),
+    info=SimpleNamespace(eos_ids=frozenset({EOS_ID})),
+)
+
+
+def job_of(
+    sampling: SamplingParams, *, version: AdapterVersion = BASE, **changes: Any
+) -> RunningJob:
+    return RunningJob(claim(make_job(version, sampling=sampling, **changes), claim_epoch=0xAB))
+
+
+def choices(job: RunningJob, published: Sequence[Tokens] = ()) -> list[RunningChoice]:
+    prompts = [EncodedPrompt(ascii_ids(str(text)), "") for text in job.job.prompts]
+    return choices_of(job, prompts, published, SERVED)
+
+
+def tokens(job: Job, choice: int, text: str, finish: FinishReason | None = None) -> Tokens:
+    """Return an event with the first tokens of a choice."""
+    ids = tuple(ascii_ids(text))
+    return Tokens(job=job.id, try_=1, choice=choice, index=0, ids=ids, text=text, finish=finish)
+
+
+def request(
+    sampling: SamplingParams, style: PromptStyle = BASE_STYLE, *, grammar: Any = None, **job: Any
+) -> Request:
+    """Return the request of the last choice of a job."""
+    running = job_of(sampling, **job)
+    return request_of(running, choices(running)[-1], SERVED, grammar, style)
+
+
+def test_choices_are_ordered_by_prompt() -> None:
+    job = job_of(SamplingParams(seed=1, n=2, max_tokens=3), prompts=("a", "bc"))
+    assert [(c.choice, c.prompt_ids) for c in choices(job)] == [
+        (0, ascii_ids("a")),
+        (1, ascii_ids("a")),
+        (2, ascii_ids("bc")),
+        (3, ascii_ids("bc")),
+    ]
+
+
+def test_request_ids_are_unique_to_the_claim_and_the_choice() -> None:
+    job = job_of(SamplingParams(seed=1, n=2, max_tokens=3))
+    assert [c.request_id for c in choices(job)] == [f"{job.id}:ab:0", f"{job.id}:ab:1"]
+
+
+def test_an_answer_without_a_limit_may_fill_the_context() -> None:
+    job = job_of(SamplingParams(seed=1), prompts=("hello",))
+    (choice,) = choices(job)
+    assert choice.max_tokens == 15
+
+
+def test_a_prompt_that_fills_the_context_is_rejected() -> None:
+    job = job_of(SamplingParams(seed=1), prompts=("x" * 20,))
+    with pytest.raises(JobFailed) as caught:
+        choices(job)
+    assert caught.value.error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+
+
+def test_published_tokens_are_restored_to_their_choices() -> None:
+    job = job_of(SamplingParams(seed=1, n=3, max_tokens=5))
+    published = [tokens(job.job, 2, "ab"), tokens(job.job, 0, "xyz", FinishReason.STOP)]
+    first, second, third = choices(job, published)
+    assert (first.text, first.finish) == ("xyz", FinishReason.STOP)
+    assert (second.text, second.finish) == ("", None)
+    assert (third.text, third.ids) == ("ab", ascii_ids("ab"))
+
+
+def test_a_choice_restored_with_all_its_tokens_is_finished() -> None:
+    job = job_of(SamplingParams(seed=1, max_tokens=2))
+    (choice,) = choices(job, [tokens(job.job, 0, "ab")])
+    assert choice.finish is FinishReason.LENGTH
+
+
+def test_a_request_names_its_adapter_and_the_base_model_has_none() -> None:
+    sampling = SamplingParams(seed=1, max_tokens=3)
+    assert request(sampling, version=ADAPTER).version == ADAPTER
+    assert request(sampling, version=BASE).version is None
+
+
+def test_a_request_continues_after_the_restored_tokens() -> None:
+    job = job_of(SamplingParams(seed=1, max_tokens=5))
+    (choice,) = choices(job, [tokens(job.job, 0, "ab")])
+    made = request_of(job, choice, SERVED, None)
+    assert made.output_ids == ascii_ids("ab")
+    made.output_ids.append(1)  # by the engine
+    assert choice.ids == ascii_ids("ab")
+
+
+def test_choices_are_sampled_by_their_number_within_their_prompt() -> None:
+    sampling = SamplingParams(seed=9, n=2, max_tokens=3)
+    made = request(sampling, prompts=("a", "b"))
+    assert made.id.endswith(":3")
+    assert (made.sampling.seed, made.sampling.choice) == (9, 1)
+
+
+def test_sampling_defaults_of_the_adapter_apply_to_fields_that_the_client_left_out() -> None:
+    sampling = SamplingParams(
+        seed=1, max_tokens=3, temperature=0.7, top_p=0.9, left_out=("temperature", "top_k")
+    )
+    style = PromptStyle(sampling={"temperature": 0.0, "top_p": 0.1, "top_k": 4})
+    made = request(sampling, style).sampling
+    assert (made.temperature, made.top_p, made.top_k) == (0.0, 0.9, 4)
+
+
+def test_a_request_stops_at_end_tokens_of_the_base_model_and_the_adapter() -> None:
+    style = PromptStyle(eos_ids=frozenset({7}))
+    assert request(SamplingParams(seed=1, max_tokens=3), style).stop_ids == {EOS_ID, 7}
+    ignoring = SamplingParams(seed=1, max_tokens=3, ignore_eos=True)
+    assert request(ignoring, style).stop_ids == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("echo", "logprobs", "published", "expected"),
+    [
+        (True, 0, "", True),
+        (False, 2, "", False),
+        (True, None, "", False),
+        (True, 2, "ab", False),  # an earlier try has published the prompt's logprobs
+    ],
+)
+def test_the_prompt_is_scored_once_if_it_is_echoed_with_logprobs(
+    echo: bool, logprobs: int | None, published: str, expected: bool
+) -> None:
+    job = job_of(SamplingParams(seed=1, max_tokens=5, logprobs=logprobs), echo=echo)
+    (choice,) = choices(job, [tokens(job.job, 0, published)] if published else [])
+    assert request_of(job, choice, SERVED, None).scores_prompt is expected
+
+
+def test_a_grammar_starts_after_the_restored_tokens() -> None:
+    started = []
+
+    class FakeGrammar:
+        def start(self, ids: Sequence[int]) -> str:
+            started.append(list(ids))
+            return "state"
+
+    job = job_of(SamplingParams(seed=1, max_tokens=5))
+    (choice,) = choices(job, [tokens(job.job, 0, "ab")])
+    grammar: Any = FakeGrammar()
+    made = request_of(job, choice, SERVED, grammar)
+    assert (made.grammar, started) == ("state", [ascii_ids("ab")])

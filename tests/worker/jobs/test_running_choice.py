@@ -1,0 +1,156 @@
+import pytest
+from running_jobs import EOS_ID, ascii_ids, claim, make_choice, output, outputs
+
+from shared.errors import ErrorCode, JobFailed
+from shared.protocol.events import Tokens
+from shared.protocol.ids import JobId
+from shared.protocol.results import FinishReason
+from worker.engine.request import TokenLogprobs
+from worker.jobs.running_choice import PendingTokens, RunningChoice
+
+LIKELY = TokenLogprobs(-0.5, ((ord("x"), -0.25),))
+
+
+def accept(choice: RunningChoice, text: str) -> None:
+    for each in outputs(choice, text):
+        choice.accept(each)
+
+
+def published(text: str, ids: str, finish: FinishReason | None = None) -> Tokens:
+    """Return the tokens that an earlier try has published."""
+    return Tokens(
+        job=JobId("job"),
+        try_=1,
+        choice=0,
+        index=0,
+        ids=tuple(ascii_ids(ids)),
+        text=text,
+        finish=finish,
+    )
+
+
+def test_tokens_add_ids_and_text() -> None:
+    choice = make_choice()
+    accept(choice, "hello")
+    assert (choice.ids, choice.text, choice.finish) == (ascii_ids("hello"), "hello", None)
+
+
+def test_pending_tokens_become_one_event_and_the_next_event_continues_after_it() -> None:
+    claimed, choice = claim(), make_choice(2)
+    accept(choice, "abc")
+    event = choice.unpublished.take(claimed, 2)
+    assert (event.job, event.try_, event.choice) == (claimed.job.id, 1, 2)
+    assert (event.index, event.ids, event.text) == (0, tuple(ascii_ids("abc")), "abc")
+    assert not choice.unpublished
+    accept(choice, "d")
+    event = choice.unpublished.take(claimed, 2)
+    assert (event.index, event.ids, event.text) == (3, tuple(ascii_ids("d")), "d")
+
+
+def test_taking_unpublished_tokens_leaves_unsaved_tokens_pending() -> None:
+    choice = make_choice()
+    accept(choice, "ab")
+    choice.unpublished.take(claim(), 0)
+    assert choice.unsaved.ids == ascii_ids("ab")
+
+
+def test_a_finish_without_tokens_is_pending() -> None:
+    pending = PendingTokens(5)
+    assert not pending
+    pending.add([], "", FinishReason.LENGTH)
+    assert pending
+    assert pending.take(claim(), 0).finish is FinishReason.LENGTH
+
+
+def test_text_that_may_start_a_stop_string_is_pending_until_the_answer_finishes() -> None:
+    choice = make_choice(stop=("lo!",))
+    accept(choice, "hell")
+    assert choice.unpublished.text == "hel"
+    choice.accept(output(choice, "o", FinishReason.LENGTH))
+    assert choice.unpublished.text == "hello"
+    assert choice.finish is FinishReason.LENGTH
+
+
+def test_a_stop_string_finishes_the_answer_and_is_no_part_of_it() -> None:
+    choice = make_choice(stop=("lo",))
+    accept(choice, "hello")
+    assert (choice.text, choice.finish) == ("hel", FinishReason.STOP)
+    assert choice.ids == ascii_ids("hello")
+
+
+def test_an_end_of_sequence_token_is_an_id_without_text_or_logprobs() -> None:
+    choice = make_choice(stop=("bye!",))
+    accept(choice, "by")
+    choice.accept(output(choice, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
+    assert choice.ids == [*ascii_ids("by"), EOS_ID]
+    assert (choice.text, choice.logprobs) == ("by", [])
+
+
+def test_cached_tokens_are_those_of_the_prompt_at_the_first_token() -> None:
+    choice = make_choice(prompt="hello")
+    choice.accept(output(choice, "a", num_cached_tokens=3))
+    choice.accept(output(choice, "b", num_cached_tokens=6))
+    assert choice.num_cached_tokens == 3
+    restarted = make_choice(prompt="hello")
+    restarted.accept(output(restarted, "a", num_cached_tokens=9))
+    assert restarted.num_cached_tokens == 5
+
+
+def test_logprobs_are_described_before_the_token_is_added() -> None:
+    choice = make_choice()
+    choice.accept(output(choice, "a", logprobs=LIKELY))
+    choice.accept(output(choice, "b", logprobs=LIKELY))
+    assert [(p.chosen.token, p.offset) for p in choice.logprobs] == [("a", 0), ("b", 1)]
+    assert choice.unpublished.logprobs == choice.unsaved.logprobs == tuple(choice.logprobs)
+
+
+def test_prompt_logprobs_are_published_once() -> None:
+    choice = make_choice(prompt="hi")
+    choice.accept(output(choice, "a", prompt_logprobs=(LIKELY,)))
+    event = choice.unpublished.take(claim(), 0)
+    assert [p.chosen.token for p in event.prompt_logprobs] == ["h", "i"]
+    choice.accept(output(choice, "b"))
+    assert choice.unpublished.take(claim(), 0).prompt_logprobs == ()
+    assert choice.prompt_logprobs == event.prompt_logprobs
+
+
+def test_a_restored_choice_continues_the_published_text_and_publishes_only_new_tokens() -> None:
+    choice = make_choice(stop=("lo",))
+    choice.restore(published("he", "hel"))
+    assert not choice.unpublished
+    assert not choice.unsaved
+    accept(choice, "p")
+    event = choice.unpublished.take(claim(), 0)
+    assert (event.index, event.text, choice.text) == (3, "lp", "help")
+
+
+def test_a_published_text_that_the_tokens_do_not_have_is_not_continued() -> None:
+    with pytest.raises(JobFailed) as caught:
+        make_choice().restore(published("other", "hello"))
+    assert caught.value.error.code is ErrorCode.RESUME_DIVERGED
+
+
+def test_a_finished_choice_is_restored_with_the_text_that_its_finish_released() -> None:
+    choice = make_choice(stop=("lo!",))
+    choice.restore(published("hello", "hello", FinishReason.LENGTH))
+    assert (choice.text, choice.finish) == ("hello", FinishReason.LENGTH)
+
+
+def test_a_full_checkpoint_has_all_tokens_and_leaves_none_unsaved() -> None:
+    choice = make_choice(1)
+    accept(choice, "abc")
+    choice.unsaved.take(claim(), 1)
+    accept(choice, "d")
+    checkpoint = choice.full_checkpoint(claim())
+    assert (checkpoint.choice, checkpoint.index, checkpoint.text) == (1, 0, "abcd")
+    assert not choice.unsaved
+    accept(choice, "e")
+    assert choice.unsaved.take(claim(), 1).index == 4
+
+
+def test_an_answer_at_its_limit_finishes_with_the_text_that_was_held_back() -> None:
+    choice = make_choice(stop=("lo!",), max_tokens=5)
+    choice.restore(published("hel", "hello"))
+    choice.finish_at_limit()
+    assert (choice.text, choice.finish) == ("hello", FinishReason.LENGTH)
+    assert choice.unpublished.take(claim(), 0).finish is FinishReason.LENGTH

@@ -1,0 +1,97 @@
+"""The objects that together look after a worker's adapters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.protocol.ids import AdapterVersion
+from worker.adapters.advertiser import Advertiser
+from worker.adapters.load_policy import MAX_LOADING
+from worker.adapters.loader import AdapterLoader
+from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.memory_queue import MemoryQueue
+from worker.adapters.prefetch import Prefetcher
+from worker.adapters.residency import Jobs, Residency
+from worker.adapters.retention import Retention
+from worker.adapters.source.inspector import Inspector
+from worker.engine.thread import EngineThread
+from worker.jobs.running import RunningJobs
+from worker.lease import Lease
+from worker.pool_stores import PoolStores
+from worker.served_model import ServedModel
+from worker.text.prompt_style import BASE_STYLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapters:
+    """What loads, advertises, inspects and evicts adapters; `residency` knows where they are."""
+
+    residency: Residency
+    loader: AdapterLoader
+    advertiser: Advertiser
+    prefetcher: Prefetcher
+    inspector: Inspector
+    retention: Retention
+    loader_threads: LoaderThreads
+    inspector_thread: LoaderThreads
+
+    def close(self) -> None:
+        """Let the threads end after the work that they are doing."""
+        self.loader_threads.close()
+        self.inspector_thread.close()
+
+
+def make_adapters(
+    served: ServedModel, stores: PoolStores, lease: Lease, jobs: RunningJobs, engine: EngineThread
+) -> Adapters:
+    """Create the adapter side of a worker; nothing runs yet."""
+    base, supply = served.base.version, served.adapters
+
+    def threads(number: int) -> LoaderThreads:
+        return LoaderThreads(
+            number, spare_cores=served.cpu.spare_cores, is_engine_busy=lambda: engine.is_busy
+        )
+
+    num_jobs = _counter(jobs, base)
+    residency = Residency(base, BASE_STYLE)
+    jobs.subscribe(lambda: residency.job_finished(num_jobs()))
+    advertiser = Advertiser(stores.residency, stores.views, lease, residency)
+    loader_threads, inspector_thread = threads(MAX_LOADING), threads(1)
+    loader = AdapterLoader(
+        residency,
+        stores.registry,
+        advertiser,
+        MemoryQueue(residency, num_jobs=num_jobs),
+        engine,
+        source=supply.source,
+        host=supply.host,
+        threads=loader_threads,
+    )
+    retention = Retention(
+        stores.registry,
+        stores.adapter_views,
+        residency,
+        loader,
+        advertiser,
+        supply.store,
+        jobs,
+        base=base,
+    )
+    return Adapters(
+        residency=residency,
+        loader=loader,
+        advertiser=advertiser,
+        prefetcher=Prefetcher(stores.residency, residency, loader),
+        inspector=Inspector(stores.inspections, supply.source.inspect, inspector_thread),
+        retention=retention,
+        loader_threads=loader_threads,
+        inspector_thread=inspector_thread,
+    )
+
+
+def _counter(jobs: RunningJobs, base: AdapterVersion) -> Callable[[], Jobs]:
+    """Return a function that counts running jobs by adapter version."""
+
+    def num_jobs() -> Jobs:
+        return {version: n for version, n in jobs.num_by_version.items() if version != base}
+
+    return num_jobs

@@ -1,0 +1,93 @@
+"""Reports to the pool which adapter versions this worker holds."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from shared.errors import LeaseLost
+from shared.protocol.ids import AdapterVersion
+from shared.store.pool_views import PoolViews
+from shared.store.residency import ResidencyStore
+from shared.store.retry import retry_until_available
+from worker.adapters.residency import Change, Residency
+from worker.lease import Lease
+
+log = structlog.get_logger()
+
+
+class Advertiser:
+    """Reports each change of what `Residency` holds, so that workers claim their adapters' jobs."""
+
+    def __init__(
+        self, store: ResidencyStore, views: PoolViews, lease: Lease, residency: Residency
+    ) -> None:
+        self._store = store
+        self._views = views
+        self._lease = lease
+        self._residency = residency
+        self._has_changed = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        residency.subscribe(Change.HOLDINGS, self._has_changed.set)
+
+    async def run(self) -> None:
+        """Report changes until cancelled; a worker that registers reports everything itself."""
+        while True:
+            await self._has_changed.wait()
+            await self._lease.is_held.wait()
+            self._has_changed.clear()
+            await self._report()
+
+    async def start_load(self, version: AdapterVersion) -> bool:
+        """Reserve the load of a version; False if another worker holds or loads it."""
+        return await retry_until_available(lambda: self._store.start_load(self._lease.wid, version))
+
+    async def end_load(self, version: AdapterVersion) -> None:
+        """Let other workers load a version that this one doesn't load any more."""
+        await self._change([], [version])
+
+    async def is_held_elsewhere(self, version: AdapterVersion) -> bool:
+        """Return whether another worker holds a version."""
+        workers = await retry_until_available(self._views.workers)
+        return any(version in w.residents for w in workers if w.id != self._lease.wid)
+
+    async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
+        """Give up replicas without which the pool can do; `running` counts jobs by version."""
+        replicas, wid = self._residency.replicas, self._lease.wid
+        if not replicas:
+            return
+        async with self._one_at_a_time:
+            now_ms, steal_ms = time.monotonic() * 1000, self._residency.stats.steal_ms
+            jobs = {version: running.get(version, 0) for version in replicas}
+            due = {version for version, r in replicas.items() if r.is_due(now_ms, steal_ms)}
+            try:
+                standing = await self._store.shrink(wid, jobs, due=due, steal_ms=steal_ms)
+            except LeaseLost:
+                self._lease.lose(wid)
+                return
+            if wid != self._lease.wid:  # the next id is registered with all of them
+                return
+            given_up = self._residency.replicas_standing(standing, now_ms)
+        if given_up:
+            log.info("adapter_copies_given_up", versions=sorted(given_up))
+
+    async def _report(self) -> None:
+        async with self._one_at_a_time:
+            added, removed = self._store.unreported(self._lease.wid, self._residency.held)
+            if added or removed:
+                shared = await self._change(sorted(added), sorted(removed))
+                self._residency.held_elsewhere(shared)
+
+    async def _change(
+        self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
+    ) -> list[AdapterVersion]:
+        """Return the versions of `add` that other workers hold too."""
+        wid = self._lease.wid
+        try:
+            return await retry_until_available(
+                lambda: self._store.set_residents(wid, add=add, remove=remove)
+            )
+        except LeaseLost:
+            self._lease.lose(wid)
+            return []

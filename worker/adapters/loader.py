@@ -1,0 +1,277 @@
+"""Loads adapters: from their files into host memory, and from there to the device.
+
+Reading, checking and copying run in loader threads, while the engine steps.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
+
+import structlog
+
+from shared.errors import AdapterRejected
+from shared.protocol.adapters import Adapter
+from shared.protocol.ids import AdapterVersion
+from shared.store.registry import Registry
+from shared.store.retry import retry_until_available
+from worker.adapters.advertiser import Advertiser
+from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.memory_queue import MemoryQueue
+from worker.adapters.residency import Residency
+from worker.adapters.source.checked_adapter import AdapterSource, CheckedAdapter
+from worker.engine.thread import EngineThread
+
+if TYPE_CHECKING:  # they import torch
+    from worker.engine.engine import Engine
+    from worker.lora.memory.host_tier import HostTier
+    from worker.lora.memory.layout import AdapterImage
+    from worker.lora.memory.pool import Reserved
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class NoRoom(AdapterRejected):
+    """The adapter doesn't fit into the adapter memory beside those in use."""
+
+
+class AdapterLoader:
+    """Makes adapter versions resident, and evicts them."""
+
+    def __init__(
+        self,
+        residency: Residency,
+        registry: Registry,
+        advertiser: Advertiser,
+        memory_queue: MemoryQueue,
+        engine: EngineThread,
+        *,
+        source: AdapterSource,
+        host: "HostTier",
+        threads: LoaderThreads,
+    ) -> None:
+        """Load into `engine` by way of `host`.
+
+        Args:
+            residency: records where each version is.
+            registry: knows where adapters' files are.
+            advertiser: reserves loads in the pool.
+            memory_queue: orders the versions that wait for device memory.
+            engine: holds the adapters that are on the device.
+            source: reads and checks adapters' files.
+            host: holds copies in host memory.
+            threads: run what blocks.
+        """
+        self._residency = residency
+        self._registry = registry
+        self._advertiser = advertiser
+        self._memory_queue = memory_queue
+        self._engine = engine
+        self._source = source
+        self._host = host
+        self._threads = threads
+        self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
+        self._no_evictions = asyncio.Lock()
+        """Held while the set of resident adapters must not change."""
+
+    async def add(self, adapter: CheckedAdapter) -> None:
+        """Load an adapter that was read into memory that is free, without evicting others.
+
+        Raises:
+            AdapterRejected: it is larger than all of the adapter memory.
+        """
+        version, host = adapter.weights.version, self._host
+        image = host.image(adapter.weights)
+        async with self._lock(version):
+            placing = await self._call(lambda engine: engine.place(image, may_evict=False))
+            self._residency.reading(version)
+            if placing.reserved is not None or host.has_room(image.num_bytes):
+                image = await self._threads.run(lambda: host.put(adapter.weights, may_evict=False))
+            with self._loading(image):
+                self._residency.was_read(version, adapter.style, host.versions)
+                if placing.reserved is not None:
+                    self._residency.placing(version)
+                    await self._write(placing.reserved, image)
+                    self._activate(placing.reserved, image)
+            if not self._residency.is_resident(version):
+                self._not_loaded(version)
+
+    async def evict(self, version: AdapterVersion) -> None:
+        """Remove a version from every tier; requests that still use it end with an error."""
+        async with self._lock(version), self._no_evictions:
+            self._host.drop(version)
+            if self._residency.is_resident(version):
+                await self._call(lambda engine: engine.remove_adapter(version))
+                self._residency.evicted([version], host=())
+                self._residency.memory_freed()
+            else:
+                self._residency.not_loaded(version, is_copied=False)
+            self._residency.forgotten(version)
+
+    @asynccontextmanager
+    async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
+        """Keep `version` resident inside, loading it first if need be; do not await inside.
+
+        Raises:
+            AdapterRejected: it can't be loaded; NoRoom if only for now.
+        """
+        self._host.touch(version)
+        self._residency.job_waits(version)
+        loaded = None
+        try:
+            async with self._lock(version):
+                while True:
+                    async with self._no_evictions:
+                        if loaded:
+                            self._activate(*loaded)
+                        if self._residency.is_resident(version):
+                            yield
+                            break
+                    loaded = await self._load(version)
+        finally:
+            self._residency.job_served(version)
+
+    async def prefetch(self, version: AdapterVersion) -> None:
+        """Load a version whose jobs are still in the queue, unless another worker does."""
+        self._residency.prefetch_began(version)
+        try:
+            if await self._advertiser.start_load(version):
+                await self._prefetch(version)
+        finally:
+            self._residency.prefetch_ended(version)
+
+    async def _prefetch(self, version: AdapterVersion) -> None:
+        try:
+            entry = await self._entry(version)
+            async with self._lock(version):
+                if not self._host.max_bytes:
+                    await self._prefetch_to_device(entry)
+                elif version not in self._host and entry.num_bytes <= self._host.max_bytes:
+                    self._host.release(await self._read(entry))
+        except AdapterRejected as error:  # the jobs of the version get this error once claimed
+            log.warning("adapter_not_staged", version=version, error=str(error))
+        except Exception:  # per adapter: the worker goes on
+            log.exception("staging_failed", version=version)
+        is_needed = self._residency.is_resident(version) or self._residency.is_awaited(version)
+        if not is_needed:
+            await self._advertiser.end_load(version)
+
+    async def _prefetch_to_device(self, entry: Adapter) -> None:
+        """Load a version without memory for copies; other versions may not have to wait for it."""
+        version = entry.version
+        has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
+        if self._residency.is_resident(version) or not has_room:
+            return
+        started_s = time.monotonic()
+        image = await self._read(entry)
+        with self._loading(image):
+            reserved = None if self._residency.has_memory_queue else await self._place_now(image)
+            if reserved is None:
+                self._not_loaded(version)
+                return
+            await self._write(reserved, image)
+            self._residency.stats.record_load(time.monotonic() - started_s)
+            async with self._no_evictions:
+                self._activate(reserved, image)
+
+    async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
+        """Copy a version to the device; `_activate` makes it resident."""
+        if self._residency.is_crowded_out(version):
+            raise NoRoom(f"{version}: another job of it has just found no room")
+        started_s = time.monotonic()
+        image = self._host.take(version)
+        if image is None:
+            image = await self._read(await self._entry(version))
+        with self._loading(image):
+            self._residency.placing(version)
+            read_s = time.monotonic()
+            reserved = await self._place(image)
+            waited_s = time.monotonic() - read_s
+            await self._write(reserved, image)
+        self._residency.stats.record_load(time.monotonic() - started_s - waited_s)
+        return reserved, image
+
+    @contextmanager
+    def _loading(self, image: "AdapterImage") -> Iterator[None]:
+        """Release the image in the end, and record the load as failed if it raises."""
+        try:
+            yield
+        except BaseException:
+            self._not_loaded(image.version)
+            raise
+        finally:
+            self._host.release(image)
+
+    def _not_loaded(self, version: AdapterVersion) -> None:
+        self._residency.not_loaded(version, is_copied=version in self._host)
+
+    async def _entry(self, version: AdapterVersion) -> Adapter:
+        """Return the registry's entry of a version."""
+        entry = await retry_until_available(lambda: self._registry.adapter_by_version(version))
+        if entry is None:
+            raise AdapterRejected(f"adapter version {version} is no longer registered")
+        return entry
+
+    async def _read(self, entry: Adapter) -> "AdapterImage":
+        """Read a version into host memory; the caller releases the image."""
+
+        def read() -> "tuple[CheckedAdapter, AdapterImage]":
+            adapter = self._source.read_version(entry)
+            if adapter.weights.version != entry.version:
+                raise AdapterRejected(
+                    f"{entry.source} now holds {adapter.weights.version}, not {entry.version}"
+                )
+            return adapter, self._host.put(adapter.weights)
+
+        self._residency.reading(entry.version)
+        try:
+            adapter, image = await self._threads.run(read)
+        except BaseException:
+            self._not_loaded(entry.version)
+            raise
+        self._residency.stats.record_read()
+        self._residency.was_read(entry.version, adapter.style, self._host.versions)
+        return image
+
+    async def _place(self, image: "AdapterImage") -> "Reserved":
+        """Reserve device memory, for which other adapters may have to be evicted."""
+        patience_s = self._residency.stats.steal_ms / 1000
+        reserved = await self._memory_queue.place(
+            image.version, lambda: self._place_now(image), patience_s
+        )
+        if reserved is None:
+            raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
+        return reserved
+
+    async def _place_now(self, image: "AdapterImage") -> "Reserved | None":
+        async with self._no_evictions:
+            surplus = self._residency.surplus
+            placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
+            self._residency.evicted(placing.evicted, self._host.versions)
+        if placing.reserved is not None:
+            log.info("adapter_placed", version=image.version, evicted=placing.evicted)
+        return placing.reserved
+
+    async def _write(self, reserved: "Reserved", image: "AdapterImage") -> None:
+        try:
+            await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
+        except Exception as error:  # most likely torch's own, of the device
+            await self._call(lambda engine: engine.remove_adapter(image.version))
+            self._residency.memory_freed()
+            raise AdapterRejected(f"adapter {image.version}: {error}") from error
+
+    def _activate(self, reserved: "Reserved", image: "AdapterImage") -> None:
+        """Make a version resident; requests that the engine gets from here on find it."""
+        self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
+        self._residency.became_resident(image.version)
+        log.info("adapter_loaded", version=image.version)
+
+    async def _call(self, function: Callable[["Engine"], T]) -> T:
+        return await asyncio.wrap_future(self._engine.call(function))
+
+    def _lock(self, version: AdapterVersion) -> asyncio.Lock:
+        """Return the version's lock, held while its tier changes."""
+        return self._locks.setdefault(version, asyncio.Lock())

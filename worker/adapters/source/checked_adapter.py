@@ -1,0 +1,48 @@
+"""An adapter that was read and checked."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from shared.protocol.adapters import Adapter
+from shared.store.inspections import Findings, Inspection
+from worker.text.prompt_style import PromptStyle
+
+if TYPE_CHECKING:  # it imports torch
+    from worker.lora.checkpoint.adapter import LoRAAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedAdapter:
+    """An adapter that this worker can serve exactly."""
+
+    weights: "LoRAAdapter"
+    style: PromptStyle
+    """How its prompts are written and its answers sampled."""
+
+    def named(self, name: str) -> "CheckedAdapter":
+        """Return the same adapter under another name."""
+        return replace(self, weights=self.weights.named(name))
+
+
+class AdapterSource(Protocol):
+    """Reads adapters from their sources; every method blocks, on any thread."""
+
+    def read(self, name: str, source: str) -> CheckedAdapter:
+        """Return the adapter at `source`, a folder or hub id.
+
+        Raises:
+            AdapterRejected: it can't be served exactly.
+        """
+        ...
+
+    def read_version(self, entry: Adapter) -> CheckedAdapter:
+        """Return exactly the version of a registry entry, from its source or from a copy.
+
+        Raises:
+            AdapterRejected: neither has it, or it can't be served exactly.
+        """
+        ...
+
+    def inspect(self, asked: Inspection) -> Findings:
+        """Return what a client that asks to load an adapter needs to know; never raises."""
+        ...

@@ -1,0 +1,66 @@
+"""Reads adapters' files for one base model, and checks that they can be served exactly."""
+
+from typing import Any
+
+import structlog
+import torch
+
+from shared.errors import AdapterRejected
+from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.lora.base.modules import BaseModules
+from worker.lora.checkpoint.adapter import Digests, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.text.prompt_style import adapter_style
+from worker.text.tool_call_format import ToolSetting
+
+log = structlog.get_logger()
+
+
+class CheckpointReader:
+    """Reads weights and prompt style of adapters; any thread may call it."""
+
+    def __init__(
+        self,
+        base: BaseModules,
+        tokenizer: Any,
+        *,
+        dtype: torch.dtype,
+        vocab_size: int,
+        tool_setting: ToolSetting,
+    ) -> None:
+        """Read for a base model.
+
+        Args:
+            base: the modules that adapters may target.
+            tokenizer: transformers' tokenizer of the base model.
+            dtype: dtype of the weights in memory.
+            vocab_size: size of the base model's vocabulary.
+            tool_setting: value of --tool-call-parser.
+        """
+        self._base = base
+        self._tokenizer = tokenizer
+        self._dtype = dtype
+        self._vocab_size = vocab_size
+        self._tool_setting = tool_setting
+
+    def read(
+        self, name: str, files: AdapterFiles, *, checked: Digests | None = None
+    ) -> CheckedAdapter:
+        """Return the adapter in `files`; `checked` as in `read_checkpoint`.
+
+        Raises:
+            AdapterRejected: it can't be served exactly, or its prompts can't be written.
+        """
+        weights = read_checkpoint(name, files, self._base, dtype=self._dtype, checked=checked)
+        try:
+            style = adapter_style(
+                weights.prompting,
+                self._tokenizer,
+                vocab_size=self._vocab_size,
+                tool_setting=self._tool_setting,
+            )
+        except AdapterRejected as error:
+            raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from error
+        if unused := weights.prompting.unused:
+            log.warning("adapter_files_not_used", version=weights.version, files=unused)
+        return CheckedAdapter(weights, style)

@@ -1,0 +1,46 @@
+"""Reads the adapters that a worker is started with, which may be thousands."""
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+import structlog
+
+from worker.adapters.source.checked_adapter import CheckedAdapter
+
+log = structlog.get_logger()
+
+PROGRESS_S = 5.0
+"""Pause between two log lines that report progress."""
+MAX_SHARED_BYTES = 256 << 20
+"""Most bytes of adapters kept in memory because further names refer to their folders."""
+
+
+async def read_each(
+    sources: Mapping[str, str], read: Callable[[str, str], Awaitable[CheckedAdapter]]
+) -> AsyncIterator[CheckedAdapter]:
+    """Yield the adapters of `sources` (name to folder or hub id) in order.
+
+    A source with several names is read once, unless it is too large to be kept until the last.
+
+    Raises:
+        AdapterRejected: an adapter can't be served.
+    """
+    num_left = Counter(sources.values())
+    shared: dict[str, CheckedAdapter] = {}
+    num_bytes = 0
+    reported_s = time.monotonic()
+    for number, (name, source) in enumerate(sources.items()):
+        if time.monotonic() - reported_s > PROGRESS_S:
+            log.info("adapters_read", number=number, of=len(sources))
+            reported_s = time.monotonic()
+        first = shared.get(source)
+        adapter = first.named(name) if first else await read(name, source)
+        num_left[source] -= 1
+        size = adapter.weights.num_bytes
+        if first and not num_left[source]:
+            num_bytes -= shared.pop(source).weights.num_bytes
+        elif not first and num_left[source] and num_bytes + size <= MAX_SHARED_BYTES:
+            shared[source] = adapter
+            num_bytes += size
+        yield adapter

@@ -1,0 +1,217 @@
+"""Reads adapters from their sources, or from the copies on this machine."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+import torch
+
+from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed, StoreFailed
+from shared.protocol.adapters import Adapter
+from shared.store.inspections import Findings, Inspection
+from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.disk_store import AdapterStore
+from worker.lora.base.modules import BaseModules
+from worker.lora.checkpoint.adapter import Digests
+from worker.lora.checkpoint.adapter_files import AdapterFiles, FileStamp
+from worker.lora.checkpoint.header_report import check_size, report_headers
+
+log = structlog.get_logger()
+
+MAX_NAMES = 500
+"""Most tensor names in each list of a report."""
+
+
+class Read(Protocol):
+    """Reads one adapter from its files, as `CheckpointReader.read` does."""
+
+    def __call__(
+        self, name: str, files: AdapterFiles, *, checked: Digests | None = None
+    ) -> CheckedAdapter:
+        """Return the adapter in `files` under this name."""
+        ...
+
+
+class AdapterReader:
+    """The `AdapterSource` of a worker. Every method blocks, on any thread but the engine's."""
+
+    def __init__(
+        self,
+        read: Read,
+        *,
+        base: BaseModules,
+        store: AdapterStore,
+        roots: AdapterRoots,
+        dtype: torch.dtype,
+        max_bytes: int,
+    ) -> None:
+        """Read adapters for one base model.
+
+        Args:
+            read: reads one adapter from its files.
+            base: the modules of the base model, for reports.
+            store: keeps copies of adapters' files.
+            roots: the sources that clients may name.
+            dtype: dtype of the weights in memory.
+            max_bytes: most bytes of one adapter.
+        """
+        self._read = read
+        self._base = base
+        self._store = store
+        self.roots = roots
+        self._dtype = dtype
+        self._max_bytes = max_bytes
+        self._checked: dict[str, tuple[list[FileStamp], Digests]] = {}
+        """Stamps and digests of copies that were read in full, by digest of the version."""
+
+    def read(self, name: str, source: str) -> CheckedAdapter:
+        """Return the adapter at `source`, and keep a copy of its files.
+
+        Raises:
+            AdapterRejected: it can't be served exactly, or its files have just been changed.
+            StoreFailed: no copy can be kept.
+        """
+        files = _find(name, source)
+        adapter = self._read_source(name, files)
+        self._keep_copy(adapter, files)
+        return adapter
+
+    def read_version(self, entry: Adapter) -> CheckedAdapter:
+        """Return exactly this version, from its copy or from its source.
+
+        Raises:
+            AdapterRejected: there is no copy, and the source holds another version by now.
+        """
+        copy = self._store.folder_of(entry.digest)
+        if copy is not None and (adapter := self._read_copy(entry, copy)):
+            return adapter
+        files = _find(entry.name, entry.source)
+        adapter = self._read_source(entry.name, files)
+        try:
+            self._keep_copy(adapter, files)
+        except StoreFailed as error:
+            log.warning("adapter_not_copied", version=entry.version, error=str(error))
+        if adapter.weights.digest != entry.digest:
+            raise AdapterRejected(
+                f"{entry.source} now holds {adapter.weights.version}, not {entry.version}, and "
+                "this worker has no copy of that version; load the adapter again"
+            )
+        return adapter
+
+    def inspect(self, asked: Inspection) -> Findings:
+        """Return what a client that asks to load an adapter needs to know; never raises."""
+        try:
+            return self._inspect(asked)
+        except JobFailed as failed:
+            return Findings(error=failed.error)
+        except StoreFailed as error:
+            return Findings(error=JobError(code=ErrorCode.UNAVAILABLE, message=str(error)))
+        except Exception as error:  # per inspection: files may be broken in unforeseen ways
+            log.exception("inspection_failed", source=asked.source)
+            return Findings(error=_rejected(f"{asked.source!r} can't be read: {error!r}"))
+
+    def _inspect(self, asked: Inspection) -> Findings:
+        place = self.roots.locate(asked.source)
+        try:
+            files = AdapterFiles.find(place)
+        except AdapterRejected as error:  # the hub doesn't give it
+            raise JobFailed(
+                JobError(code=ErrorCode.SOURCE_NOT_FOUND, message=str(error), param="lora_path")
+            ) from None
+        try:
+            adapter = self._read_source(asked.name, files)
+            self._keep_copy(adapter, files)
+        except StoreFailed:
+            raise
+        except (AdapterRejected, OSError) as error:
+            return self._findings(files, error=_rejected(str(error)))
+        return self._findings(files, adapter=adapter.weights.registry_entry(place))
+
+    def _read_source(self, name: str, files: AdapterFiles) -> CheckedAdapter:
+        """Read an adapter from its source, after checking that it fits into memory."""
+        try:
+            check_size(files, dtype=self._dtype, max_bytes=self._max_bytes)
+        except AdapterRejected as error:
+            raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from None
+        return self._read(name, files)
+
+    def _keep_copy(self, adapter: CheckedAdapter, files: AdapterFiles) -> None:
+        """Copy the files from which `adapter` was read to the store.
+
+        Raises:
+            AdapterRejected: a file has changed since it was read.
+            StoreFailed: the copy can't be written.
+        """
+        self._store.keep(adapter.weights.digest, files.paths)
+        if files.have_changed():
+            # If the copy mixes old and new files, its digest shows that when the copy is read.
+            raise AdapterRejected(
+                f"adapter {adapter.weights.name} from {files.source} was changed while it was "
+                "read; load it again"
+            )
+
+    def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
+        """Return the version in a copy; discard the copy and return None if it is damaged."""
+        try:
+            adapter = self._read_unchanged(entry, folder) or self._read_in_full(entry, folder)
+        except AdapterRejected as error:
+            log.warning("adapter_copy_unreadable", version=entry.version, error=str(error))
+            self._discard(entry)
+            return None
+        if adapter.weights.digest != entry.digest:
+            log.warning("adapter_copy_differs", version=entry.version, holds=adapter.weights.digest)
+            self._discard(entry)
+            return None
+        return replace(adapter, weights=replace(adapter.weights, source=entry.source))
+
+    def _read_in_full(self, entry: Adapter, folder: Path) -> CheckedAdapter:
+        """Read a copy, check all its values, and remember its digests."""
+        files = AdapterFiles(folder)
+        adapter = self._read(entry.name, files)
+        weights = adapter.weights
+        if weights.digest == entry.digest and not files.have_changed():
+            digests = Digests(weights.digest, weights.weights_digest)
+            self._checked[entry.digest] = files.stamps, digests
+        return adapter
+
+    def _read_unchanged(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
+        """Read a copy whose files haven't changed since they were checked; else return None."""
+        files = AdapterFiles(folder)
+        stamps, digests = self._checked.get(entry.digest, (None, None))
+        if stamps != files.stamps:
+            return None
+        adapter = self._read(entry.name, files, checked=digests)
+        return None if files.have_changed() else adapter
+
+    def _discard(self, entry: Adapter) -> None:
+        self._checked.pop(entry.digest, None)
+        self._store.discard(entry.digest)
+
+    def _findings(
+        self, files: AdapterFiles, *, adapter: Adapter | None = None, error: JobError | None = None
+    ) -> Findings:
+        found = report_headers(files, self._base)
+        return Findings(
+            adapter=adapter,
+            error=error,
+            source=str(files.folder),
+            num_tensors=len(found.matched) + len(found.unmatched),
+            matched=found.matched[:MAX_NAMES],
+            unmatched=found.unmatched[:MAX_NAMES],
+            num_unmatched=len(found.unmatched),
+            ranks=found.ranks,
+            trained_on=found.trained_on,
+        )
+
+
+def _find(name: str, source: str) -> AdapterFiles:
+    try:
+        return AdapterFiles.find(source)
+    except AdapterRejected as error:
+        raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
+
+
+def _rejected(reason: str) -> JobError:
+    return JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")

@@ -1,0 +1,90 @@
+"""Assembles the parts of a worker, stage by stage; nothing runs before `Worker.run`."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from shared.protocol.workers import WorkerInfo
+from shared.settings import WorkerSettings
+from shared.store.connection import Redis
+from shared.store.durability import Durability
+from shared.store.token_streams import recover
+from worker.adapters.actors import Adapters, make_adapters
+from worker.engine.thread import EngineThread
+from worker.jobs.consumer import Consumer
+from worker.jobs.publisher import Publisher
+from worker.jobs.running import RunningJobs
+from worker.lease import Lease
+from worker.membership import Membership
+from worker.pool_stores import PoolStores, open_stores
+from worker.served_model import ServedModel
+from worker.worker_info import worker_info
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """The actors of a worker and the state that they share."""
+
+    stores: PoolStores
+    lease: Lease
+    jobs: RunningJobs
+    engine: EngineThread
+    publisher: Publisher
+    adapters: Adapters
+    consumer: Consumer
+    membership: Membership
+
+
+def assemble(
+    settings: WorkerSettings, served: ServedModel, redis: Redis, durability: Durability | None
+) -> WorkerParts:
+    """Create the parts of a worker; claims wait for `durability` if there is any."""
+    stores = open_stores(redis, settings.pool, durability)
+    lease = Lease(lease_ms=settings.lease_ms)
+    jobs = RunningJobs()
+    engine = EngineThread(served.engine, take_cores=served.cpu.take_cores)
+    publisher = Publisher(stores.queue, lease, jobs, abort=engine.abort)
+    adapters = make_adapters(served, stores, lease, jobs, engine)
+    consumer = Consumer(
+        stores.queue,
+        lease,
+        jobs,
+        engine,
+        adapters,
+        publisher,
+        served=served,
+        max_num_seqs=settings.max_num_seqs,
+        recover=partial(recover, redis, stores.keys),
+    )
+    membership = Membership(
+        stores.queue,
+        stores.registry,
+        adapters.residency,
+        adapters.retention,
+        jobs,
+        publisher,
+        base=served.base,
+        lease_ms=settings.lease_ms,
+        describe=partial(_describe, settings, served, engine, lease, adapters),
+    )
+    return WorkerParts(
+        stores=stores,
+        lease=lease,
+        jobs=jobs,
+        engine=engine,
+        publisher=publisher,
+        adapters=adapters,
+        consumer=consumer,
+        membership=membership,
+    )
+
+
+def _describe(
+    settings: WorkerSettings,
+    served: ServedModel,
+    engine: EngineThread,
+    lease: Lease,
+    adapters: Adapters,
+) -> WorkerInfo:
+    """Return the worker as operators see it now."""
+    counters = {"lease_losses": lease.num_losses, **adapters.residency.stats.totals}
+    return worker_info(settings, served, engine.stats, counters, step_s=engine.step_s)

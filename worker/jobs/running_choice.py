@@ -1,0 +1,169 @@
+"""Progress of one answer, from its first token to its finish."""
+
+from collections.abc import Iterable, Sequence
+
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.events import Tokens
+from shared.protocol.jobs import ClaimedJob
+from shared.protocol.logprobs import PositionLogprobs
+from shared.protocol.results import FinishReason
+from worker.engine.request import RequestId, StepOutput, TokenLogprobs
+from worker.jobs.token_logprobs import describe_position, describe_prompt
+from worker.text.detokenizer import TextStream
+
+
+class PendingTokens:
+    """Tokens of one choice that are not yet published, or not yet in a checkpoint."""
+
+    __slots__ = ("finish", "ids", "index", "logprobs", "prompt_logprobs", "text")
+
+    def __init__(self, index: int = 0) -> None:
+        """Create an empty list; `index` is the position in the answer of the first token to add."""
+        self.index = index
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish: FinishReason | None = None
+        self.logprobs: tuple[PositionLogprobs, ...] = ()
+        self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids) or self.finish is not None
+
+    def add(self, ids: Iterable[int], text: str, finish: FinishReason | None) -> None:
+        """Append tokens and their text; `finish` is set if they complete the answer."""
+        self.ids.extend(ids)
+        self.text += text
+        self.finish = finish
+
+    def take(self, claimed: ClaimedJob, choice: int) -> Tokens:
+        """Return the tokens as an event, and clear them."""
+        event = Tokens(
+            job=claimed.job.id,
+            try_=claimed.try_,
+            choice=choice,
+            index=self.index,
+            ids=tuple(self.ids),
+            text=self.text,
+            finish=self.finish,
+            logprobs=self.logprobs,
+            prompt_logprobs=self.prompt_logprobs,
+        )
+        self.index += len(self.ids)
+        self.ids, self.text, self.finish = [], "", None
+        self.logprobs = self.prompt_logprobs = ()
+        return event
+
+
+class RunningChoice:
+    """One answer that is being generated."""
+
+    def __init__(
+        self,
+        request_id: RequestId,
+        choice: int,
+        stream: TextStream,
+        *,
+        prompt_ids: list[int],
+        max_tokens: int,
+    ) -> None:
+        self.request_id = request_id
+        self.choice = choice
+        self.prompt_ids = prompt_ids
+        self.max_tokens = max_tokens
+        self.num_cached_tokens = 0
+        """Number of prompt tokens that the engine found in its KV cache."""
+        self.ids: list[int] = []
+        self.finish: FinishReason | None = None
+        self.logprobs: list[PositionLogprobs] = []
+        """Logprobs of the output tokens, in the form of `Tokens.logprobs`."""
+        self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
+        """Logprobs of the prompt, in the form of `Tokens.prompt_logprobs`."""
+        self.unpublished = PendingTokens()
+        """Tokens in no published event."""
+        self.unsaved = PendingTokens()
+        """Tokens in no checkpoint."""
+        self.saved_at = 0.0
+        """Time of the last checkpoint, in seconds on the event loop's clock."""
+        self.saved_in = 0
+        """Number of the publication with the last checkpoint."""
+        self._stream = stream
+        self._text: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """Text of the answer that may be published."""
+        return "".join(self._text)
+
+    def accept(self, output: StepOutput) -> None:
+        """Append a token that the engine has sampled.
+
+        If the token completes a stop string, `finish` is set although the engine continues; the
+        caller must abort the request.
+        """
+        token_id, finish = output.token_id, output.finish
+        assert token_id is not None
+        if not self.ids:
+            self.num_cached_tokens = min(output.num_cached_tokens, len(self.prompt_ids))
+        if output.prompt_logprobs is not None:
+            self._add_prompt_logprobs(output.prompt_logprobs)
+        if finish is FinishReason.STOP:  # an end-of-sequence token adds no text
+            self._advance([token_id], self._stream.close(), finish)
+            return
+        if output.logprobs:
+            self._add_logprobs(describe_position(token_id, output.logprobs, self._stream))
+        text = self._stream.feed(token_id)
+        text += self._stream.close() if finish else ""
+        self._advance([token_id], text, finish)
+
+    def restore(self, published: Tokens) -> None:
+        """Continue after the tokens that earlier tries have published.
+
+        Raises:
+            JobFailed: this worker decodes these tokens to another text.
+        """
+        self.ids, self.finish = list(published.ids), published.finish
+        self.logprobs = list(published.logprobs)
+        self.prompt_logprobs = published.prompt_logprobs
+        if self.finish is None and self._stream.replay(published.ids) != published.text:
+            message = "another worker has published a text that this worker can't continue"
+            raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
+        self._text = [published.text]
+        self.unpublished = PendingTokens(len(self.ids))
+        self.unsaved = PendingTokens(len(self.ids))
+
+    def full_checkpoint(self, claimed: ClaimedJob) -> Tokens:
+        """Return all tokens so far as one event, and clear `unsaved`."""
+        self.unsaved = PendingTokens(len(self.ids))
+        return Tokens(
+            job=claimed.job.id,
+            try_=claimed.try_,
+            choice=self.choice,
+            index=0,
+            ids=tuple(self.ids),
+            text=self.text,
+            finish=self.finish,
+            logprobs=tuple(self.logprobs),
+            prompt_logprobs=self.prompt_logprobs,
+        )
+
+    def finish_at_limit(self) -> None:
+        """Finish an answer that already has `max_tokens` tokens after it was restored."""
+        self._advance([], self._stream.close(), FinishReason.LENGTH)
+
+    def _add_logprobs(self, position: PositionLogprobs) -> None:
+        self.logprobs.append(position)
+        for pending in (self.unpublished, self.unsaved):
+            pending.logprobs += (position,)
+
+    def _add_prompt_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> None:
+        stream = TextStream(self._stream.token_bytes, (), is_text_start=True)
+        self.prompt_logprobs = describe_prompt(self.prompt_ids, logprobs, stream)
+        for pending in (self.unpublished, self.unsaved):
+            pending.prompt_logprobs = self.prompt_logprobs
+
+    def _advance(self, ids: list[int], text: str, finish: FinishReason | None) -> None:
+        self.finish = FinishReason.STOP if self._stream.is_stopped else finish
+        self.ids += ids
+        self._text.append(text)
+        for pending in (self.unpublished, self.unsaved):
+            pending.add(ids, text, self.finish)

@@ -1,0 +1,60 @@
+"""Reads the worker's mail and passes it on."""
+
+import asyncio
+from collections.abc import Callable
+
+from shared.errors import RedisUnavailable
+from shared.protocol.queue_replies import Mail, MailKind
+from shared.store.queue import Queue
+from shared.store.retry import MAX_DELAY_S
+from worker.adapters.actors import Adapters
+from worker.jobs.consumer import Consumer
+from worker.lease import Lease
+
+WAIT_S = 1.0
+"""Longest wait for mail: after a loss of the lease the mailbox is another one."""
+
+
+class Mailbox:
+    """Receives what front ends, the control process and other workers ask of this worker."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        lease: Lease,
+        consumer: Consumer,
+        adapters: Adapters,
+        *,
+        on_drain: Callable[[], None],
+    ) -> None:
+        """Read the mail of the lease's id; `on_drain` is called when the worker shall drain."""
+        self._queue = queue
+        self._lease = lease
+        self._consumer = consumer
+        self._adapters = adapters
+        self._on_drain = on_drain
+
+    async def run(self) -> None:
+        """Read mail until cancelled; waits while Redis is unavailable."""
+        while True:
+            await self._lease.is_held.wait()
+            try:
+                mail = await self._queue.wait(self._lease.wid, timeout_s=WAIT_S)
+            except RedisUnavailable:
+                await asyncio.sleep(MAX_DELAY_S)
+                continue
+            if mail:
+                self._handle(mail)
+
+    def _handle(self, mail: Mail) -> None:
+        match mail:
+            case Mail(kind=MailKind.JOB):
+                self._consumer.wake()
+            case Mail(kind=MailKind.CANCEL, job=job) if job:
+                self._consumer.cancel(job)
+            case Mail(kind=MailKind.INSPECT, inspection=inspection) if inspection:
+                self._adapters.inspector.accept(inspection)
+            case Mail(kind=MailKind.TIDY):
+                self._adapters.retention.tidy()
+            case Mail(kind=MailKind.DRAIN):
+                self._on_drain()

@@ -1,0 +1,43 @@
+"""The parts of a pool in Redis that a worker uses."""
+
+from dataclasses import dataclass
+
+from shared.store.adapter_views import AdapterViews
+from shared.store.connection import Redis
+from shared.store.durability import Durability
+from shared.store.inspections import Inspections
+from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+from shared.store.residency import ResidencyStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStores:
+    """Typed access to one pool."""
+
+    redis: Redis
+    keys: Keys
+    queue: Queue
+    residency: ResidencyStore
+    registry: Registry
+    inspections: Inspections
+    views: PoolViews
+    adapter_views: AdapterViews
+
+
+def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolStores:
+    """Return the stores of a pool; claims wait for `durability` if there is any."""
+    keys = Keys(pool)
+    residency = ResidencyStore(redis, keys)
+    return PoolStores(
+        redis=redis,
+        keys=keys,
+        queue=Queue(redis, keys, durability=durability, residency=residency),
+        residency=residency,
+        registry=Registry(redis, keys),
+        inspections=Inspections(redis, keys),
+        views=PoolViews(redis, keys),
+        adapter_views=AdapterViews(redis, keys),
+    )
