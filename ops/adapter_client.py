@@ -1,4 +1,4 @@
-"""The calls of the API that `lorikeet adapters` makes."""
+"""Client of the API's adapter routes, for `lorikeet adapters`."""
 
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from ops.chat.client import ServerError, reason_of, uses_environment
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
-"""A little longer than a front end waits for a worker by default."""
+"""Slightly longer than the front end waits for a worker by default."""
 
 Body = dict[str, Any]
 
@@ -18,8 +18,10 @@ Body = dict[str, Any]
 class AdapterClient:
     """Manages the adapters of one server.
 
+    Every method raises `ServerError` if the server can't be reached or refuses the request.
+
     Raises:
-        ServerError: its URL is none; and of all methods, the server can't be reached, or refuses.
+        ServerError: `url` isn't a URL.
     """
 
     def __init__(self, url: str, api_key: str | None) -> None:
@@ -28,24 +30,24 @@ class AdapterClient:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def adapters(self) -> Body:
-        """All of them."""
+        """Return all adapters with their versions."""
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load one, or replace the one of this name."""
+        """Load an adapter; with `replace`, the name may be in use."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         return self._call("POST", "/v1/load_lora_adapter", body)
 
     def unload(self, name: str) -> Body:
-        """Unload one."""
+        """Unload an adapter."""
         return self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     def validate(self, path: str) -> Body:
-        """Check one without loading it."""
+        """Check an adapter without loading it."""
         return self._call("POST", "/v1/adapters/validate", {"lora_path": path})
 
     def roll_back(self, name: str) -> Body:
-        """Go back to its previous version."""
+        """Restore the previous version of an adapter."""
         return self._call("POST", f"/v1/adapters/{quote(name)}/rollback")
 
     def _call(self, method: str, path: str, body: Body | None = None) -> Body:

@@ -1,4 +1,4 @@
-"""`lorikeet`, the command line. Errors made on purpose end it with one line and no traceback."""
+"""The command line `lorikeet`. Expected errors end it with one line and no traceback."""
 
 import sys
 from importlib.metadata import version
@@ -17,29 +17,29 @@ EXIT_FAILED = 1
 _REFUSALS = (SettingsError, ModelRejected, AdapterRejected, ChildRefused)
 
 app = typer.Typer(
-    help="Serves one base model and any number of its LoRA adapters behind one OpenAI-compatible "
-    "API.\n\nEach setting has a variable too: LORIKEET_PORT is --port.",
+    help="Serve one base model and any number of its LoRA adapters through one OpenAI-compatible "
+    "API.\n\nEvery setting is also an environment variable: LORIKEET_PORT sets --port.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_RUN, _LOOK = "Run", "Look and talk"
+_RUN, _USE = "Run", "Inspect and use"
 app.command(rich_help_panel=_RUN)(up.up)
 app.command(rich_help_panel=_RUN)(serve.api)
 app.command(rich_help_panel=_RUN)(serve.worker)
 app.command(rich_help_panel=_RUN)(serve.control)
-app.command(rich_help_panel=_LOOK)(chat.chat)
-app.command(rich_help_panel=_LOOK)(queue.queue)
-app.command(rich_help_panel=_LOOK)(health.health)
-app.command(rich_help_panel=_LOOK)(bench.bench)
-app.command(rich_help_panel=_LOOK)(eval_demo.eval_demo)
-app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_LOOK)
-app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_LOOK)
+app.command(rich_help_panel=_USE)(chat.chat)
+app.command(rich_help_panel=_USE)(queue.queue)
+app.command(rich_help_panel=_USE)(health.health)
+app.command(rich_help_panel=_USE)(bench.bench)
+app.command(rich_help_panel=_USE)(eval_demo.eval_demo)
+app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_USE)
+app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_USE)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"lorikeet {version('lorikeet')}")
+        print(f"lorikeet {version('lorikeet-serve')}")
         raise typer.Exit
 
 
@@ -48,7 +48,7 @@ def _options(
     _: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
@@ -56,24 +56,24 @@ def _options(
 
 
 def main() -> None:
-    """Run the command that `sys.argv` names."""
+    """Run the command in `sys.argv`; expected errors exit with status 1 or 2."""
     try:
         app(args=spread_adapters(sys.argv[1:]))
     except (LorikeetError, ExceptionGroup) as raised:
-        error = _made_on_purpose(raised)
+        error = _expected_error(raised)
         if error is None:
             raise
         Console(stderr=True).print(Text(f"lorikeet: {error}", style="red"), soft_wrap=True)
         sys.exit(EXIT_REFUSED if isinstance(error, _REFUSALS) else EXIT_FAILED)
 
 
-def _made_on_purpose(raised: Exception) -> LorikeetError | None:
-    """The error itself, or the first that a task group wrapped; None if any other is with it."""
+def _expected_error(raised: Exception) -> LorikeetError | None:
+    """Return the error, or the first one in a task group's; None if any of them is unexpected."""
     if isinstance(raised, LorikeetError):
         return raised
     if not isinstance(raised, ExceptionGroup):
         return None
-    found = [_made_on_purpose(error) for error in raised.exceptions]
+    found = [_expected_error(error) for error in raised.exceptions]
     return None if None in found else found[0]
 
 

@@ -1,4 +1,4 @@
-"""`make bench`: the workload on Lorikeet and its peers, from nothing to a table."""
+"""`make bench`: measures Lorikeet and its peers, and prints a table."""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,9 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from ops.bench.adapter_probe_commands import adapters_app
-from ops.bench.compare.report import WIDTH, lines, table, write_results
+from ops.bench.compare.comparison import Comparison
+from ops.bench.compare.output import WIDTH, lines, table, write_results
 from ops.bench.compare.results import Results
-from ops.bench.compare.run import Bench
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
 from ops.bench.probe_commands import probes_app
 from ops.bench.progress import progress
@@ -34,18 +34,22 @@ def compare(
     model: Model = None,
     vllm: Annotated[
         Path | None,
-        typer.Option(help="the virtual environment of vLLM, to measure it as well", metavar="VENV"),
+        typer.Option(help="Virtual environment of vLLM, to measure vLLM too.", metavar="VENV"),
     ] = None,
     clients: Annotated[
-        str | None, typer.Option(help=f"numbers of clients; {CLIENTS} by default")
+        str | None, typer.Option(metavar="N,N", help=f"Numbers of clients. {CLIENTS} by default.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="rounds; medians are shown")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="one round, 32 clients only")] = False,
+    repeats: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Rounds; the table shows medians.")
+    ] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure one round with 32 clients only.")
+    ] = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure Lorikeet and its peers on this machine, which should do nothing else meanwhile.
+    """Measure Lorikeet and its peers on this machine, which should run nothing else.
 
-    The commands measure one thing each.
+    Each command measures one thing.
     """
     if context.invoked_subcommand:
         return
@@ -56,9 +60,9 @@ def compare(
     disable_progress_bar()
     folder = model or demo_model()
     with TemporaryDirectory(prefix="lorikeet-bench-") as scratch, progress(console) as bar:
-        bench = Bench(folder, numbers, Path(scratch), bar, vllm_venv=vllm)
+        bench = Comparison(folder, numbers, Path(scratch), bar, vllm_venv=vllm)
         found = bench.run(1 if quick else repeats)
-    # A narrow terminal wraps lines, which is better than figures cut short.
+    # A narrow terminal wraps lines, which is better than truncated figures.
     console.print(table(found), width=max(WIDTH, console.width), crop=False)
     for line in lines(found):
         console.print(line, highlight=False, soft_wrap=True)
@@ -68,7 +72,7 @@ def compare(
 
 
 def _print_errors(found: Results, console: Console) -> int:
-    """Print each error once; returns 1 if there are any, as the figures then count for nothing."""
+    """Print each error once; return 1 if there are any, because the figures are then not valid."""
     errors = {
         error
         for repeat in found.repeats

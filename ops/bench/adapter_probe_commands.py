@@ -1,4 +1,4 @@
-"""The probes of adapters' memory as commands of `python -m ops.bench`."""
+"""Commands of `python -m ops.bench` that measure adapters and their memory."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ops.bench.make_adapters import MAX_RANK, RANKS, TARGETS, make_adapters
-from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
+from ops.bench.options import (
+    RESULTS,
+    Model,
+    Numbers,
+    ResultsFolder,
+    count_option,
+    read_numbers,
+)
+from ops.bench.probe_run import model_and_scratch, show
 from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.registered import (
     Registered,
@@ -17,8 +24,8 @@ from ops.bench.probes.registered import (
     registered_finding,
 )
 from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
+from ops.bench.random_adapters import MAX_RANK, RANKS, TARGETS, make_adapters
 from ops.bench.servers import lorikeet
-from ops.bench.show_finding import Numbers, model_and_scratch, show
 from ops.local.embedded_redis import start_redis
 
 CHURN_RANK = 16
@@ -30,13 +37,15 @@ adapters_app = typer.Typer()
 
 @adapters_app.command()
 def loading(
-    megabytes: Annotated[int, typer.Option(min=1, help="size of the adapter that loads")] = 100,
-    clients: Annotated[int, typer.Option(min=1, help="sequences that decode")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="loads")] = 10,
+    megabytes: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Size of the adapter that is loaded, in MB.")
+    ] = 100,
+    clients: Annotated[int, count_option("Sequences that decode.")] = 8,
+    rounds: Annotated[int, count_option("Number of loads.")] = 10,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure decode steps while a large adapter loads, against those without."""
+    """Measure decode steps while a large adapter loads, and without a load."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = make_adapters(folder, scratch / "adapters")
         rank = max(
@@ -49,9 +58,9 @@ def loading(
 
 @adapters_app.command()
 def turnover(
-    loads: Annotated[int, typer.Option(min=1, help="adapters, one after another")] = 1000,
-    device: Annotated[int, typer.Option(min=1, help="of rank 16 that the device holds")] = 16,
-    host: Annotated[int, typer.Option(min=0, help="of rank 16 that the host holds")] = 64,
+    loads: Annotated[int, count_option("Adapters to load one after another.")] = 1000,
+    device: Annotated[int, count_option("Device budget, in adapters of rank 16.")] = 16,
+    host: Annotated[int, count_option("Host budget, in adapters of rank 16.", minimum=0)] = 64,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
@@ -71,16 +80,19 @@ def turnover(
 
 @adapters_app.command()
 def churn(
-    registered: Annotated[int, typer.Option(min=1, help="adapters of rank 16")] = 1000,
-    device: Annotated[int, typer.Option(min=1, help="that the device holds")] = 16,
-    host: Annotated[int, typer.Option(min=0, help="that the host holds")] = 64,
-    requests: Annotated[int, typer.Option(min=1, help="of 16 tokens, by Zipf's law")] = 1000,
-    share: Annotated[float, typer.Option(help="of the capacity, in an open loop")] = 0.6,
-    folders: Annotated[int, typer.Option(min=1, help="on disk, which names share")] = 64,
+    registered: Annotated[int, count_option("Registered adapters of rank 16.")] = 1000,
+    device: Annotated[int, count_option("Adapters that fit on the device.")] = 16,
+    host: Annotated[int, count_option("Adapters that fit in host memory.", minimum=0)] = 64,
+    requests: Annotated[int, count_option("Requests of 16 tokens, by Zipf's law.")] = 1000,
+    share: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Load of the open loop, as a share of the capacity."),
+    ] = 0.6,
+    folders: Annotated[int, count_option("Folders on disk, which the names share.")] = 64,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure the time to the first token with many more adapters than fit into memory."""
+    """Measure the time to the first token with many more adapters than fit in memory."""
     shape = ChurnShape(
         registered=registered, device=device, host=host, requests=requests, share=share
     )
@@ -93,12 +105,12 @@ def churn(
 @adapters_app.command()
 def registered(
     adapters: Numbers = "10,10000",
-    active: Annotated[int, typer.Option(min=1, help="of them that are asked for")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="that sizes take in turn")] = 7,
+    active: Annotated[int, count_option("Adapters that receive requests.")] = 8,
+    rounds: Annotated[int, count_option("Rounds; all sizes are measured in each round.")] = 7,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure claims and throughput by how many adapters are registered."""
+    """Measure claims and throughput for several numbers of registered adapters."""
     sizes = read_numbers("--adapters", adapters)
     with model_and_scratch(model) as (folder, scratch), ExitStack() as stack:
         redis = start_redis(scratch / "redis")

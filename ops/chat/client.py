@@ -1,4 +1,4 @@
-"""The few calls of the API that `lorikeet chat` makes."""
+"""Client of the API's chat routes, for `lorikeet chat`."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,20 +12,20 @@ from shared.errors import LorikeetError
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
-"""A busy server shows nothing for a while, but says within ten seconds that it is alive."""
+"""Longest silence within a reply; a busy server sends a comment at least every ten seconds."""
 
 Message = Mapping[str, str]
 
 
 class ServerError(LorikeetError):
-    """The server can't be reached, refuses, or breaks off; the message is the server's own."""
+    """The server can't be reached, refuses the request, or ends the answer early."""
 
 
 class Client:
     """Talks to one server.
 
     Raises:
-        ServerError: its URL is none.
+        ServerError: `url` isn't a URL.
     """
 
     def __init__(self, url: str, api_key: str | None, temperature: float = 0) -> None:
@@ -35,22 +35,24 @@ class Client:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def models(self) -> list[str]:
-        """What can be talked to, the base model first.
+        """Return the names of the models, the base model first.
 
         Raises:
-            ServerError: the server can't be reached, refuses, or has no model yet.
+            ServerError: the server can't be reached, refuses the request, or has no model yet.
         """
         async with self._reply("GET", "/v1/models") as reply:
             models = orjson.loads(await reply.aread())["data"]
         if not models:
-            raise ServerError(f"the server at {self.url} has no model yet")
+            raise ServerError(
+                f"the server at {self.url} has no model yet; wait until a worker is ready"
+            )
         return [model["id"] for model in models]
 
     async def answer(self, model: str, messages: Sequence[Message]) -> AsyncIterator[str]:
-        """The answer, piece by piece. Whoever stops reading stops the server's work, too.
+        """Yield the pieces of the answer. Closing the iterator also cancels the job on the server.
 
         Raises:
-            ServerError: the server can't be reached, refuses, or breaks off.
+            ServerError: the server can't be reached, refuses the request, or ends the answer early.
         """
         body = {
             "model": model,
@@ -65,13 +67,13 @@ class Client:
                 if line.startswith("data: "):
                     for piece in _pieces(orjson.loads(line.removeprefix("data: "))):
                         yield piece
-        raise ServerError("the server broke off in the middle of the answer")
+        raise ServerError("the server ended the stream before the end of the answer")
 
     @asynccontextmanager
     async def _reply(
         self, method: str, path: str, body: Any = None
     ) -> AsyncIterator[httpx.Response]:
-        """A successful reply, with its body still to be read."""
+        """Provide a successful reply whose body hasn't been read."""
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         is_answering = False
         try:
@@ -89,20 +91,20 @@ class Client:
     def _explain(self, error: httpx.HTTPError, is_answering: bool) -> str:
         reason = str(error) or type(error).__name__
         if is_answering:
-            return f"the connection to {self.url} broke off in the middle of the answer: {reason}"
+            return f"the connection to {self.url} broke before the end of the answer: {reason}"
         return f"no answer from {self.url}: {reason}; `lorikeet up` starts a server"
 
 
 def uses_environment(url: str) -> bool:
-    """Whether the environment's proxy counts; it would look for a loopback address at its own side.
+    """Return whether the environment's proxy applies to `url`: not to loopback addresses.
 
     Raises:
-        ServerError: `url` is none.
+        ServerError: `url` isn't a URL.
     """
     try:
         return not is_loopback(httpx.URL(url).host)
     except httpx.InvalidURL as error:
-        raise ServerError(f"--url: {url} is no URL: {error}") from None
+        raise ServerError(f"--url: {url} isn't a URL: {error}") from None
 
 
 def _pieces(chunk: dict[str, Any]) -> list[str]:
@@ -112,9 +114,11 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
 
 
 def reason_of(status: int, body: bytes) -> str:
-    """What the body of an error says."""
+    """Return the message in an error's body; for a 401 also how to give the key."""
     try:
         message: str = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return f"the server answered with status {status}"
-    return f"{message}; give it by --api-key or LORIKEET_API_KEYS" if status == 401 else message
+    return (
+        f"{message}; give it with --api-key or in LORIKEET_API_KEYS" if status == 401 else message
+    )

@@ -1,4 +1,4 @@
-"""What was said so far, and with whom."""
+"""Conversations with one or several models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,25 +8,25 @@ from shared.errors import LorikeetError
 
 
 class CommandError(LorikeetError):
-    """What was typed can't be followed."""
+    """A chat command is unknown, or names an unknown model."""
 
 
 @dataclass(slots=True)
 class Talk:
-    """The conversation with one model."""
+    """Conversation with one model."""
 
     model: str
     history: list[Message] = field(default_factory=list)
     answer: str = ""
-    """The latest one, as far as it has come."""
+    """Text of the latest answer received so far."""
     error: str = ""
-    """Why there is no latest answer."""
+    """Reason why there is no latest answer; empty if there is one."""
 
     async def ask(self, client: Client, prompt: str, show: Callable[[str], None]) -> None:
-        """Get the answer to `prompt`, calling `show` with each piece; errors go to `error`.
+        """Send `prompt`, and call `show` with each piece of the answer; store errors in `error`.
 
-        An answer that is stopped by cancelling the call counts as far as it had come. A prompt
-        without any answer is forgotten.
+        If the call is cancelled, the history keeps the received part of the answer. A prompt
+        without any answer is removed from the history.
         """
         self.answer = self.error = ""
         self.history.append({"role": "user", "content": prompt})
@@ -44,15 +44,17 @@ class Talk:
 
 
 class Conversation:
-    """With one model, or with several side by side that are asked the same."""
+    """Conversations with the selected models, which all receive the same prompts."""
 
     def __init__(self, names: Sequence[str], models: Sequence[str]) -> None:
         self.names = names
         self.talks: list[Talk] = []
-        self.turn_to(models)
+        self.switch_to(models)
 
-    def turn_to(self, models: Sequence[str]) -> None:
-        """Go on with these models. One that took part keeps its answers; others get the first's.
+    def switch_to(self, models: Sequence[str]) -> None:
+        """Select other models.
+
+        A model that is already selected keeps its history; others copy that of the first one.
 
         Raises:
             CommandError: the server has no such model.
@@ -65,6 +67,6 @@ class Conversation:
         self.talks = [Talk(model, [*known.get(model, first)]) for model in models]
 
     def reset(self) -> None:
-        """Forget all that was said."""
+        """Clear the history of all models."""
         for talk in self.talks:
             talk.history.clear()

@@ -1,4 +1,4 @@
-"""Shows answers while they come: one as text, several in columns."""
+"""Shows answers while they arrive: one as text, several in columns."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ REFRESHES_PER_S = 8
 
 
 async def ask(console: Console, client: Client, conversation: Conversation, prompt: str) -> None:
-    """Ask all models of the conversation, and show what they say."""
+    """Send `prompt` to all selected models and show their answers."""
     if len(conversation.talks) == 1:
         await _ask_one(console, client, conversation.talks[0], prompt)
     else:
@@ -59,5 +59,5 @@ def _cell(talk: Talk) -> Text:
 
 
 def _safe(text: str) -> Text:
-    """As plain text: an answer doesn't steer the terminal."""
+    """Return text without escape characters, so that an answer can't control the terminal."""
     return Text(text.replace("\x1b", "␛"))

@@ -1,4 +1,4 @@
-"""`lorikeet adapters`: lists adapters, and loads, replaces and unloads them on a running server."""
+"""`lorikeet adapters`: lists, loads, replaces and unloads the adapters of a running server."""
 
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,38 +10,43 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ops.commands.client_options import (
+    DEFAULT_URL,
+    KEYS_VARIABLE,
+    URL_OPTION,
+    api_key_option,
+)
+from ops.commands.terminal import print_line
 from shared.api_keys import ADMIN, parse_keys
 from shared.errors import AdapterRejected
 
 if TYPE_CHECKING:
     from ops.adapter_client import AdapterClient
 
-DEFAULT_URL = "http://127.0.0.1:23333"
+adapters_app = typer.Typer(invoke_without_command=True)
 
-adapters_app = typer.Typer(
-    help="List the adapters of a server; load, check, replace, roll back and unload them.",
-    invoke_without_command=True,
+KEY_HELP = (
+    f"API key of the tenant `{ADMIN}`. By default the first such key in {KEYS_VARIABLE}, or the "
+    "first key if there is none."
 )
-
-UrlOption = Annotated[
-    str | None, typer.Option("--url", help=f"where the server is [dim]\\[{DEFAULT_URL}][/dim]")
+GivenUrlOption = Annotated[str | None, URL_OPTION]
+KeyOption = Annotated[str | None, api_key_option(KEY_HELP, reads_variable=False)]
+GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
+"""Only the group reads the variable, so that its own `--api-key` wins over it."""
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name that clients send as `model`.")
 ]
-_KEY_HELP = f"of the tenant {ADMIN}, by default out of LORIKEET_API_KEYS"
-KeyOption = Annotated[str | None, typer.Option("--api-key", help=_KEY_HELP)]
-GroupKeyOption = Annotated[
-    str | None,
-    typer.Option("--api-key", help=_KEY_HELP, envvar="LORIKEET_API_KEYS", show_envvar=False),
-]
-"""The variable counts where no command's own option is given."""
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="what clients send as `model`")]
 PathArgument = Annotated[
-    str, typer.Argument(metavar="PATH", help="a folder as the worker sees it, or a hub id")
+    str,
+    typer.Argument(metavar="PATH", help="Adapter folder, as seen by the worker, or a hub id."),
 ]
 
 
 @adapters_app.callback()
-def adapters(context: typer.Context, url: UrlOption = None, api_key: GroupKeyOption = None) -> None:
-    """List the adapters of a server; load, check, replace, roll back and unload them."""
+def adapters(
+    context: typer.Context, url: GivenUrlOption = None, api_key: GroupKeyOption = None
+) -> None:
+    """List the adapters of a server, or load, check, replace, roll back and unload one."""
     context.obj = url, api_key
     if context.invoked_subcommand is None:
         Console().print(_list(_client(context, None, None).adapters()))
@@ -53,43 +58,54 @@ def load(
     name: NameArgument,
     path: PathArgument,
     replace: Annotated[
-        bool, typer.Option("--replace", help="if the name is taken, replace its weights")
+        bool, typer.Option("--replace", help="Replace the adapter that has this name.")
     ] = False,
-    url: UrlOption = None,
+    url: GivenUrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
-    """Load an adapter, so that it can be asked for at once."""
-    found = _client(context, url, api_key).load(name, path, replace=replace)
-    _say(f"{found['id']} is {found['version']} now, of rank {found['rank']}, {_mb(found)} MB")
+    """Load an adapter. It serves requests as soon as the command returns."""
+    loaded = _client(context, url, api_key).load(name, path, replace=replace)
+    print_line(
+        f"loaded {loaded['id']} as {loaded['version']}: rank {loaded['rank']}, {_mb(loaded)} MB"
+    )
 
 
 @adapters_app.command()
 def unload(
-    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
+    context: typer.Context,
+    name: NameArgument,
+    url: GivenUrlOption = None,
+    api_key: KeyOption = None,
 ) -> None:
-    """Take no new requests for an adapter; those that wait or run are answered."""
+    """Unload an adapter. Its accepted requests are still answered."""
     _client(context, url, api_key).unload(name)
-    _say(f"{name} is unloaded, and gone from memory when its last request is answered")
+    print_line(f"{name} is unloaded; its memory is freed after its last accepted request")
 
 
 @adapters_app.command()
 def rollback(
-    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
+    context: typer.Context,
+    name: NameArgument,
+    url: GivenUrlOption = None,
+    api_key: KeyOption = None,
 ) -> None:
-    """Go back to an adapter's previous version."""
-    found = _client(context, url, api_key).roll_back(name)
-    _say(f"{found['id']} is {found['version']} again")
+    """Restore the previous version of an adapter."""
+    restored = _client(context, url, api_key).roll_back(name)
+    print_line(f"{restored['id']} is {restored['version']} again")
 
 
 @adapters_app.command()
 def validate(
-    context: typer.Context, path: PathArgument, url: UrlOption = None, api_key: KeyOption = None
+    context: typer.Context,
+    path: PathArgument,
+    url: GivenUrlOption = None,
+    api_key: KeyOption = None,
 ) -> None:
-    """Check whether an adapter could be loaded, without loading it."""
-    found = _client(context, url, api_key).validate(path)
-    Console().print(_findings(found))
-    if not found["valid"]:
-        raise AdapterRejected(found["error"]["message"])
+    """Check whether an adapter can be loaded, without loading it."""
+    findings = _client(context, url, api_key).validate(path)
+    Console().print(_findings_table(findings))
+    if not findings["valid"]:
+        raise AdapterRejected(findings["error"]["message"])
 
 
 def _client(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
@@ -142,18 +158,18 @@ def _ago(used_ms: int | None) -> str:
     return f"{seconds} s"
 
 
-def _findings(found: dict[str, Any]) -> Table:
+def _findings_table(found: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     ranks = ", ".join(f"{each['rank']} ({each['modules']} modules)" for each in found["ranks"])
     base = found["base"]
     rows = {
         "files": found["source"],
-        "fits": f"yes, {base['version']}" if found["valid"] else f"no, not {base['version']}",
+        "fits": f"{'yes' if found['valid'] else 'no'}, base model {base['version']}",
         "trained on": base["trained_on"],
         "digest": found["digest"],
         "MB": _mb(found) if found["bytes"] else None,
         "ranks": ranks,
-        "tensors": f"{found['num_tensors']}, {found['num_unmatched']} of them for no module of it",
+        "tensors": f"{found['num_tensors']}, of which {found['num_unmatched']} match no module",
         "unmatched": "\n".join(found["unmatched"][:20]),
     }
     for name, value in rows.items():
@@ -164,7 +180,3 @@ def _findings(found: dict[str, Any]) -> Table:
 
 def _mb(found: dict[str, Any]) -> str:
     return f"{found['bytes'] / 1e6:.1f}"
-
-
-def _say(line: str) -> None:
-    Console().print(Text(line), soft_wrap=True)

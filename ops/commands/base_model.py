@@ -1,4 +1,4 @@
-"""The base model that a command line names; `demo` is one that Lorikeet brings along."""
+"""Resolves the base model of a command line; `demo` is the model that Lorikeet ships."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -17,20 +17,20 @@ DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
 def base_model(
     argument: str | None, given: Given, *, default: str | None = None
 ) -> dict[str, str | list[str] | None]:
-    """The settings `model` and, for the demo, `adapters`; None is left to the environment.
+    """Return the setting `model`, and for the demo also `adapters`; None defers to the environment.
 
-    Converts the demo model at its first use, which takes half a minute.
+    The first use of the demo converts its model, which takes half a minute.
 
     Raises:
-        SettingsError: two models are given, or the demo can't be made.
+        SettingsError: two models are given, or the demo model can't be converted.
     """
     model = one_model(argument, given["model"]) or os.environ.get(f"{ENV_PREFIX}MODEL") or default
     return _demo(given) if model == DEMO else {"model": model}
 
 
 def _demo(given: Given) -> dict[str, Any]:
-    """The demo model, and its adapters if none were given."""
-    # In a process of its own: the conversion's libraries would stay in this one's memory.
+    """Return the demo model, with its own adapters unless others are given."""
+    # In a separate process, because the conversion's libraries would stay in memory.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         model = pool.submit(demo_model).result()
     shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]

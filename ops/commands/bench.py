@@ -1,7 +1,6 @@
-"""`lorikeet bench`: load on any OpenAI-compatible server, and how it bears it."""
+"""`lorikeet bench`: measures the latency and throughput of any OpenAI-compatible server."""
 
 import asyncio
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,8 @@ from rich.console import Console
 from ops.bench.load.arrivals import Arrivals, Closed, Open
 from ops.bench.load.lengths import parse_length
 from ops.bench.load.popularity import FORMULA, Popularity
-from shared.api_keys import parse_keys
+from ops.commands.client_options import ApiKeyOption, first_secret
+from ops.commands.plotting import check_plot
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,40 +20,52 @@ if TYPE_CHECKING:
     from ops.bench.load.report import LoadReport
 
 CLIENTS = 8
-"""Unless a number or a rate is given."""
-LENGTH_HELP = "one number, or a range like 64-256 of which each is as likely"
-LENGTHS, WHEN, WHICH, RESULT = "How long", "When", "Which model", "Result"
+"""Clients of a closed loop if neither --clients nor --rate is given."""
+LENGTH_HELP = "Give one number, or a range such as 64-256 to sample from uniformly."
+LENGTHS, ARRIVALS, MODELS, RESULTS = "Lengths", "Arrivals", "Models", "Results"
 
 
 class BenchFailed(LorikeetError):
-    """Requests failed, so that the figures count for nothing."""
+    """Requests failed, so the figures are not valid."""
 
 
 def bench(
-    url: Annotated[str, typer.Argument(help="the server; /v1 is added if it isn't there")],
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="what to ask for")],
-    requests: Annotated[int, typer.Option(min=1, help="requests in all")] = 64,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="URL of the server; /v1 is added if it is missing.")
+    ],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Models and adapters to request.")
+    ],
+    requests: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Total number of requests.")
+    ] = 64,
     clients: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help=f"closed loop: so many, each sends when it was answered; {CLIENTS} by default",
-            rich_help_panel=WHEN,
+            metavar="N",
+            help="Closed loop: number of clients, each of which sends its next request after the "
+            f"answer to its last. {CLIENTS} by default.",
+            rich_help_panel=ARRIVALS,
         ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            min=1e-6, help="open loop: requests per second, on average", rich_help_panel=WHEN
+            min=1e-6,
+            metavar="RATE",
+            help="Open loop: mean number of requests per second.",
+            rich_help_panel=ARRIVALS,
         ),
     ] = None,
     burstiness: Annotated[
         float,
         typer.Option(
             min=1e-6,
-            help="of an open loop, whose gaps are Gamma(shape = burstiness, "
-            "scale = 1 / (rate * burstiness)): 1 is Poisson, less is burstier",
-            rich_help_panel=WHEN,
+            metavar="SHAPE",
+            help="Burstiness of an open loop, whose gaps follow Gamma(shape = burstiness, "
+            "scale = 1 / (rate * burstiness)). 1 is a Poisson process; lower values are burstier.",
+            rich_help_panel=ARRIVALS,
         ),
     ] = 1.0,
     input_words: Annotated[
@@ -61,7 +73,7 @@ def bench(
         typer.Option(
             "--input",
             metavar="WORDS",
-            help=f"words of a prompt, about a token each: {LENGTH_HELP}",
+            help=f"Words per prompt, at about one token each. {LENGTH_HELP}",
             rich_help_panel=LENGTHS,
         ),
     ] = "128",
@@ -70,7 +82,7 @@ def bench(
         typer.Option(
             "--output",
             metavar="TOKENS",
-            help=f"tokens of an answer: {LENGTH_HELP}",
+            help=f"Tokens per answer. {LENGTH_HELP}",
             rich_help_panel=LENGTHS,
         ),
     ] = "128",
@@ -80,47 +92,65 @@ def bench(
             "--shared",
             min=0,
             metavar="WORDS",
-            help="in front of --input, the same for all prompts",
+            help="Words that all prompts share, before those of --input.",
             rich_help_panel=LENGTHS,
         ),
     ] = 0,
     popularity: Annotated[
-        Popularity, typer.Option(help=FORMULA, rich_help_panel=WHICH)
+        Popularity, typer.Option(help=FORMULA, rich_help_panel=MODELS)
     ] = Popularity.DISTINCT,
-    zipf_s: Annotated[float, typer.Option(min=0, help="s of zipf", rich_help_panel=WHICH)] = 1.0,
+    zipf_s: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="S", help="Exponent s of --popularity zipf.", rich_help_panel=MODELS
+        ),
+    ] = 1.0,
     slo_ttft_ms: Annotated[
         float | None,
-        typer.Option(help="for goodput: longest time to the first token", rich_help_panel=RESULT),
+        typer.Option(
+            metavar="MS",
+            help="Goodput: longest time to the first token.",
+            rich_help_panel=RESULTS,
+        ),
     ] = None,
     slo_itl_ms: Annotated[
         float | None,
         typer.Option(
-            help="for goodput: longest time per token after it, mean of an answer",
-            rich_help_panel=RESULT,
+            metavar="MS",
+            help="Goodput: longest mean time per token after the first, for each answer.",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option(help="file to write all figures to", rich_help_panel=RESULT)
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="PNG file to draw latencies into", rich_help_panel=RESULT)
-    ] = None,
-    stream: Annotated[bool, typer.Option(help="whole answers have no first token to time")] = True,
-    seed: Annotated[str, typer.Option(help="another one draws everything anew")] = "",
-    api_key: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
-            help="of the server, by default the first in LORIKEET_API_KEYS",
-            envvar="LORIKEET_API_KEYS",
-            show_envvar=False,
+            metavar="FILE", help="Write all figures to this JSON file.", rich_help_panel=RESULTS
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Plot the latencies to this PNG file. Needs matplotlib.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(help="Stream answers. Without streaming, no token times are measured."),
+    ] = True,
+    seed: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="Seed of all random choices; another seed changes all."),
+    ] = "",
+    api_key: ApiKeyOption = None,
 ) -> None:
-    """Load a running server, Lorikeet or another, with greedy completions of exact length.
+    """Benchmark an OpenAI-compatible server with greedy completions of exact length.
 
-    A request that fails, or gets another number of tokens, is an error, and ends this with 1.
+    A request fails if the server returns an error or another number of tokens. If any request
+    fails, the command exits with status 1.
     """
-    # Later, as httpx takes its time.
+    # Imported here because httpx takes long to import.
     from ops.bench.load.load import Load
     from ops.bench.load.report import Slo, report
 
@@ -138,8 +168,7 @@ def bench(
         stream=stream,
         seed=seed,
     )
-    keys = parse_keys([api_key or ""])
-    answers = _send(load, keys[0].secret if keys else None)
+    answers = _send(load, first_secret(api_key))
     has_slo = slo_ttft_ms is not None or slo_itl_ms is not None
     slo = Slo(ttft_ms=slo_ttft_ms, itl_ms=slo_itl_ms) if has_slo else None
     _show(report(load, answers, slo), answers, json, plot)
@@ -155,41 +184,44 @@ def _send(load: "Load", api_key: str | None) -> "list[Answer]":
 
 
 def _show(
-    found: "LoadReport", answers: "list[Answer]", json: Path | None, plot: Path | None
+    load_report: "LoadReport", answers: "list[Answer]", json: Path | None, plot: Path | None
 ) -> None:
     from ops.bench.json_files import write_json
     from ops.bench.load.output import load_lines, load_table
 
     console = Console()
-    console.print(load_table(found))
-    for line in load_lines(found):
+    console.print(load_table(load_report))
+    for line in load_lines(load_report):
         console.print(line, highlight=False, soft_wrap=True)
     if json:
-        write_json(found, json)
+        write_json(load_report, json)
     if plot:
         from ops.bench.load.plot import plot_load
 
-        plot_load(found, answers, plot)
-    if found.errors:
-        reasons = "\n".join(sorted(set(found.errors)))
-        raise BenchFailed(f"{len(found.errors)} of {found.load.requests} failed:\n{reasons}")
+        plot_load(load_report, answers, plot)
+    if load_report.errors:
+        reasons = "\n".join(sorted(set(load_report.errors)))
+        raise BenchFailed(
+            f"{len(load_report.errors)} of {load_report.load.requests} requests failed:\n{reasons}"
+        )
 
 
 def _check_outputs(
     stream: bool, plot: Path | None, slo_ttft_ms: float | None, slo_itl_ms: float | None
 ) -> None:
-    """Refuse what would only fail, or mean nothing, after a long load."""
+    """Refuse options that would fail, or be meaningless, after a long load."""
     if not stream and (slo_ttft_ms is not None or slo_itl_ms is not None):
-        raise SettingsError("--slo-ttft-ms and --slo-itl-ms need --stream: they time tokens")
-    if plot and importlib.util.find_spec("matplotlib") is None:
-        raise SettingsError("--plot needs matplotlib: pip install matplotlib")
+        raise SettingsError("--slo-ttft-ms and --slo-itl-ms need --stream: they limit token times")
+    check_plot(plot)
 
 
 def _arrivals(clients: int | None, rate: float | None, burstiness: float) -> Arrivals:
     if rate is None:
         return Closed(clients=clients or CLIENTS)
     if clients is not None:
-        raise SettingsError("--clients is a closed loop and --rate an open one: give one of them")
+        raise SettingsError(
+            "--clients makes a closed loop and --rate an open one: give one of them"
+        )
     return Open(rate=rate, burstiness=burstiness)
 
 

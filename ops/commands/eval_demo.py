@@ -1,7 +1,6 @@
-"""`lorikeet eval-demo`: how well the demo's adapters do what they were trained for."""
+"""`lorikeet eval-demo`: measures how well the demo's adapters do their tasks."""
 
 import asyncio
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from shared.api_keys import parse_keys
+from ops.commands.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
+from ops.commands.plotting import check_plot
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,30 +19,33 @@ if TYPE_CHECKING:
 
 
 def eval_demo(
-    url: Annotated[str, typer.Option(help="where the server is")] = "http://127.0.0.1:23333",
-    clients: Annotated[int, typer.Option(min=1, help="requests at once")] = 32,
+    url: UrlOption = DEFAULT_URL,
+    clients: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of concurrent requests.")
+    ] = 32,
     most: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="of each task, by default all")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Limit on the examples per task. All by default."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="file to write all answers to")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG file to draw the shares into")] = None,
-    api_key: Annotated[
-        str | None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all answers to this JSON file.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
         typer.Option(
-            help="of the server, by default the first in LORIKEET_API_KEYS",
-            envvar="LORIKEET_API_KEYS",
-            show_envvar=False,
+            metavar="FILE",
+            help="Plot the shares of right answers to this PNG file. Needs matplotlib.",
         ),
     ] = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
-    """Ask a running server for held-out examples of the demo: each adapter, and the base.
+    """Measure how well the demo's adapters and its base model answer held-out examples.
 
-    All go in one mix. A request that fails ends this with 1; wrong answers don't.
+    The prompts of all models are mixed. If a request fails, the command exits with status 1;
+    wrong answers don't change the status.
     """
-    if plot and importlib.util.find_spec("matplotlib") is None:
-        raise SettingsError("--plot needs matplotlib: pip install matplotlib")
-    keys = parse_keys([api_key or ""])
-    scores = _ask(url.rstrip("/"), keys[0].secret if keys else None, clients, most)
+    check_plot(plot)
+    scores = _ask(url.rstrip("/"), first_secret(api_key), clients, most)
     Console().print(_table(scores))
     if json:
         from ops.bench.json_files import write_json
@@ -64,7 +67,7 @@ def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list
     if missing := TASKS.keys() - adapters:
         raise SettingsError(
             f"--url: {url} doesn't serve {', '.join(sorted(missing))}; "
-            "`lorikeet up` without a model starts the demo"
+            "`lorikeet up` without a model serves the demo"
         )
     tasks = list(TASKS.values())
     held_out = held_out_of(tasks, most)

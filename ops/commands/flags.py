@@ -1,4 +1,4 @@
-"""Command-line flags made from the settings classes, so that each is described in one place."""
+"""Builds command-line flags from the settings classes, so that each is described once."""
 
 import inspect
 import os
@@ -23,13 +23,13 @@ from shared.settings import (
 S = TypeVar("S", bound=PoolSettings)
 Command = TypeVar("Command", bound=Callable[..., None])
 Given = Mapping[str, Any]
-"""Flags by setting; None: not given."""
+"""Values of flags by setting; None if the flag isn't given."""
 
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(metavar="MODEL", show_default=False, help="the same as --model"),
+    typer.Argument(metavar="MODEL", show_default=False, help="Base model, as with --model."),
 ]
-"""The base model as LMDeploy takes it, in front of `--adapters`."""
+"""Base model as a positional argument, as LMDeploy takes it; may come before `--adapters`."""
 
 _PANELS: dict[type[PoolSettings], str] = {
     PoolSettings: "Pool",
@@ -42,7 +42,7 @@ _PANELS: dict[type[PoolSettings], str] = {
 def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
     """Replace a command's `**given` by one flag for each setting of `classes`.
 
-    A flag that is left out arrives as None, so that the environment or the default decides.
+    The value of a flag that isn't given is None, so the environment or the default applies.
     """
 
     def decorate(command: Command) -> Command:
@@ -55,10 +55,10 @@ def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]
 
 
 def read_settings(cls: type[S], given: Given, **more: Any) -> S:
-    """Settings from flags, then the environment, then the defaults; `more` wins over all.
+    """Read settings from flags, then the environment, then the defaults; `more` overrides all.
 
     Raises:
-        SettingsError: a value is bad; the message names it.
+        SettingsError: a value is invalid; the message names its setting.
     """
     values = {name: given.get(name) for name in cls.model_fields}
     values["redis_url"] = values["redis_url"] or redis_from_environment()
@@ -66,35 +66,35 @@ def read_settings(cls: type[S], given: Given, **more: Any) -> S:
 
 
 def redis_from_environment() -> str | None:
-    """The Redis that the environment names, by our own variable or the customary one."""
+    """Return the Redis URL in LORIKEET_REDIS_URL or REDIS_URL, or None."""
     return os.environ.get(f"{ENV_PREFIX}REDIS_URL") or os.environ.get("REDIS_URL")
 
 
 def one_model(argument: str | None, flag: str | None) -> str | None:
-    """The base model, given by position or by `--model`.
+    """Return the base model, given as an argument or by `--model`.
 
     Raises:
-        SettingsError: given twice, differently.
+        SettingsError: both are given and differ.
     """
     if argument and flag and argument != flag:
-        raise SettingsError(f"two base models given: {argument} and --model {flag}")
+        raise SettingsError(f"two base models given: {argument} and --model {flag}; give one")
     return argument or flag
 
 
 def spread_adapters(argv: Sequence[str]) -> list[str]:
-    """`--adapters a=x b=y` as `--adapters a=x --adapters b=y`, which click can parse.
+    """Rewrite `--adapters a=x b=y` as `--adapters a=x --adapters b=y`, which click can parse.
 
-    All words up to the next flag are adapters, as with LMDeploy's command line.
+    All words up to the next flag are adapters, as in LMDeploy's command line.
 
     Raises:
-        SettingsError: a flag follows `--adapters`; click would take it for an adapter.
+        SettingsError: a flag follows `--adapters` directly; click would parse it as an adapter.
     """
     spread: list[str] = []
     in_adapters = False
     for word in argv:
         if word.startswith("-"):
             if spread[-1:] == ["--adapters"]:
-                raise SettingsError(f"--adapters: no adapter stands between it and {word}")
+                raise SettingsError(f"--adapters: give at least one adapter between it and {word}")
             in_adapters = word == "--adapters"
         elif in_adapters and spread[-1] != "--adapters":
             spread.append("--adapters")
@@ -103,7 +103,7 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
 
 
 def to_argv(given: Given, names: Sequence[str]) -> list[str]:
-    """The flags of `names` that were given, as words for a child's command line."""
+    """Return the given flags among `names` as words of a child's command line."""
     words: list[str] = []
     for name in names:
         values = given.get(name)
@@ -116,7 +116,7 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """A setting's default as its variable would have it; empty if there is none."""
+    """Return a setting's default as its variable would spell it; empty without a default."""
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)
@@ -129,7 +129,7 @@ def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
 def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
     for name, field in cls.model_fields.items():
         option = typer.Option(
-            # Typer's form for a flag and its opposite.
+            # Typer's syntax for a flag and its opposite.
             f"{flag_of(name)}/{_no_flag_of(name)}" if field.default is True else flag_of(name),
             help=_help(field),
             metavar=_metavar(field),
@@ -145,25 +145,25 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """The type that a flag's words become; the settings class checks them."""
+    """Return the type that the flag's value is parsed to; the settings class validates it."""
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation
 
 
 def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:
-    """The class of `cls`'s ancestry that declares the setting."""
+    """Return the class among `cls` and its ancestors that declares the setting."""
     return next(c for c in _PANELS if issubclass(cls, c) and name in c.model_fields)
 
 
 def _help(field: FieldInfo) -> str:
-    choices = f" ({', '.join(get_args(field.annotation))})" if _is_choice(field) else ""
-    default = f" [dim]\\[{text}][/dim]" if (text := default_text(field)) else ""
+    choices = f" One of {', '.join(get_args(field.annotation))}." if _is_choice(field) else ""
+    default = f" [dim]\\[default: {text}][/dim]" if (text := default_text(field)) else ""
     return f"{field.description}{choices}{default}"
 
 
 def _metavar(field: FieldInfo) -> str | None:
-    """Short, as the names of the flags need the room; None: the flag takes no value."""
+    """Return a short metavar, as flag names need the width; None for a flag without a value."""
     if field.annotation is bool:
         return None
     is_number = {int, float} & {field.annotation, *get_args(field.annotation)}
@@ -171,7 +171,7 @@ def _metavar(field: FieldInfo) -> str | None:
 
 
 def _no_flag_of(name: str) -> str:
-    """The flag that switches off a setting that is on by default."""
+    """Return the flag that turns off a setting that is on by default."""
     return flag_of(name).replace("--", "--no-", 1)
 
 

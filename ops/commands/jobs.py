@@ -1,4 +1,4 @@
-"""`lorikeet jobs`: looks single jobs up, cancels them, and enqueues lost ones anew."""
+"""`lorikeet jobs`: shows, cancels and retries single jobs."""
 
 import secrets
 import time
@@ -12,20 +12,20 @@ from rich.table import Table
 
 from ops.commands.flags import read_settings, settings_flags
 from ops.commands.pool import Pool, on_pool
+from ops.commands.terminal import print_line
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.answer_ids import job_id_of
-from shared.protocol.ids import ApiId, JobId
+from shared.protocol.ids import ApiId, JobId, job_id_of
 from shared.protocol.jobs import Job, JobState
-from shared.protocol.limits import Limits
+from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings, PoolSettings
 from shared.store.dead_letters import DeadLetter
 from shared.store.pool_views import JobView
 
-NOBODY = ApiId("nobody")
-"""Reads no replies: who sent the request has been told that it failed."""
+NO_READER = ApiId("nobody")
+"""Reply address without a reader: the client has already received the error."""
 
-jobs_app = typer.Typer(help="Look at jobs, cancel them, try them anew.", no_args_is_help=True)
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="the id of the answer")]
+jobs_app = typer.Typer(help="Show, cancel and retry jobs.", no_args_is_help=True)
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the answer or of the job.")]
 
 
 @jobs_app.command("show")
@@ -38,48 +38,50 @@ def show_job(job_id: JobArgument, **given: Any) -> None:
 @jobs_app.command("cancel")
 @settings_flags(PoolSettings)
 def cancel_job(job_id: JobArgument, **given: Any) -> None:
-    """Cancel a waiting job, or tell its worker to stop a running one."""
+    """Cancel a job. The worker of a running job is asked to stop it."""
 
     async def cancel(pool: Pool) -> str:
         state = await pool.queue.cancel(job_id_of(job_id))
         if state is None:
             raise _no_such_job(job_id)
-        return "cancelling: its worker is told" if state == "running" else state.value
+        return "cancelling: its worker will stop it" if state == "running" else state.value
 
-    _say(f"{job_id}: {on_pool(given, cancel)}")
+    print_line(f"{job_id}: {on_pool(given, cancel)}")
 
 
 @jobs_app.command("dead")
 @settings_flags(PoolSettings)
 def dead_jobs(
-    most: Annotated[int, typer.Option(min=1, metavar="N", help="how many, newest first")] = 20,
+    most: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most jobs to list, newest first.")
+    ] = 20,
     **given: Any,
 ) -> None:
-    """List the jobs that were given up because they killed their workers, and why."""
+    """List dead jobs, which were given up because they killed their workers."""
     letters = on_pool(given, lambda pool: pool.letters.dead(most))
     if letters:
         Console().print(_letter_table(letters))
     else:
-        _say("no job was given up")
+        print_line("there are no dead jobs")
 
 
 @jobs_app.command("retry")
 @settings_flags(PoolSettings)
 def retry_job(job_id: JobArgument, **given: Any) -> None:
-    """Enqueue a dead or failed job anew, under a new id, for the weights that its model names now.
+    """Enqueue a dead or failed job again under a new id, for its model's current weights.
 
-    Of the failed ones that is those which a fault of the server ended. A dead one runs alone.
+    Of failed jobs, only those that a server fault ended can be retried. A dead job runs alone.
     """
-    limits = Limits.of(read_settings(ApiSettings, given))
+    limits = QueueLimits.of(read_settings(ApiSettings, given))
     new_id, position = on_pool(given, lambda pool: _retry(pool, job_id, limits))
-    _say(f"{job_id}: enqueued as {new_id}, number {position} of its queue")
+    print_line(f"{job_id}: enqueued as {new_id}, number {position} of its queue")
 
 
-async def _retry(pool: Pool, job_id: str, limits: Limits) -> tuple[JobId, int]:
+async def _retry(pool: Pool, job_id: str, limits: QueueLimits) -> tuple[JobId, int]:
     old_id = job_id_of(job_id)
     old = await pool.letters.find(old_id)
     if old is None:
-        raise await _why_not(pool, job_id)
+        raise await _refusal(pool, job_id)
     new = await _renewed(pool, old.job)
     position = await pool.queue.enqueue(new, limits, is_suspect=old.is_dead)
     await pool.letters.discard(old_id)
@@ -87,34 +89,34 @@ async def _retry(pool: Pool, job_id: str, limits: Limits) -> tuple[JobId, int]:
 
 
 async def _renewed(pool: Pool, job: Job) -> Job:
-    """The job as its client would send it now."""
+    """Return the job as its client would send it now."""
     version = await pool.registry.resolve(job.model)
     if version is None:
-        message = f"no model {job.model!r} is served any more"
+        message = f"model {job.model!r} is no longer served; load it before the retry"
         raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
     new_id = JobId(secrets.token_hex(16))
-    return replace(job, id=new_id, version=version, created_s=int(time.time()), reply_to=NOBODY)
+    return replace(job, id=new_id, version=version, created_s=int(time.time()), reply_to=NO_READER)
 
 
-async def _why_not(pool: Pool, job_id: str) -> JobFailed:
-    """The reason why the job can't be tried anew."""
+async def _refusal(pool: Pool, job_id: str) -> JobFailed:
+    """Return the error that says why the job can't be retried."""
     view = await _view(pool, job_id)
-    reason = "only dead and failed jobs can be tried anew"
+    reason = "only dead and failed jobs can be retried"
     if view.state in (JobState.DEAD, JobState.FAILED):
-        reason = "it was tried anew before, would fail again, or its request is too large to keep"
+        reason = "it was retried before, would fail again, or its request is too large to keep"
     message = f"job {job_id} is {view.state.value}: {reason}"
     return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
 
 
 async def _view(pool: Pool, job_id: str) -> JobView:
-    view = await pool.queue.job_view(job_id_of(job_id))
+    view = await pool.views.job(job_id_of(job_id))
     if view is None:
         raise _no_such_job(job_id)
     return view
 
 
 def _no_such_job(job_id: str) -> JobFailed:
-    message = f"no job {job_id}: it never was, or it is no longer kept"
+    message = f"no job {job_id}: it never existed, or is no longer kept; check the id"
     return JobFailed(JobError(code=ErrorCode.JOB_NOT_FOUND, message=message))
 
 
@@ -153,7 +155,3 @@ def _job_table(view: JobView) -> Table:
 
 def _time(ms: int | None) -> str | None:
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
-
-
-def _say(line: str) -> None:
-    Console().print(line, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the commands share that look into a pool through Redis."""
+"""Gives commands access to one pool through Redis."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from ops.commands.flags import read_settings
 from shared.settings import PoolSettings
 from shared.store.connection import check_redis, connect
-from shared.store.dead_letters import Letters
+from shared.store.dead_letters import DeadLetters
 from shared.store.durability import durability_of
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 
@@ -19,18 +20,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool, as operators see it."""
+    """One pool as operators see it."""
 
     queue: Queue
+    views: PoolViews
     registry: Registry
-    letters: Letters
+    letters: DeadLetters
 
 
 def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
-    """What `use` returns for the pool that the flags `given` name.
+    """Connect to the pool that the flags `given` name, and return what `use` returns.
 
     Raises:
-        SettingsError: a flag is wrong.
+        SettingsError: a flag's value is invalid.
         RedisUnavailable: Redis can't be reached.
     """
     settings = read_settings(PoolSettings, given)
@@ -40,7 +42,9 @@ def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
         try:
             await check_redis(redis, settings.redis_url)
             queue = Queue(redis, keys, durability=await durability_of(redis, settings))
-            return await use(Pool(queue, Registry(redis, keys), Letters(redis, keys)))
+            return await use(
+                Pool(queue, PoolViews(redis, keys), Registry(redis, keys), DeadLetters(redis, keys))
+            )
         finally:
             await redis.aclose()
 

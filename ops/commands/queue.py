@@ -1,4 +1,4 @@
-"""`lorikeet queue`: the workers, what they hold, what waits, and how fast it goes."""
+"""`lorikeet queue`: shows the workers, their resident versions, waiting jobs and rates."""
 
 import asyncio
 import time
@@ -23,17 +23,17 @@ from shared.store.pool_views import Backlog, QueueCounts, WorkerView
 
 REFRESH_S = 1.0
 RATE_WINDOW_S = 10.0
-"""Rates are means over this long: workers tell their tokens once in two seconds."""
+"""Window of the rates; workers report their token counts every two seconds."""
 MAX_NAMES = 8
 MAX_BACKLOGS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The pool at one moment."""
+    """State of the pool at one moment."""
 
     at_s: float
-    """Monotonic."""
+    """Time of the sample on the monotonic clock."""
     workers: Sequence[WorkerView]
     counts: QueueCounts
     backlogs: Sequence[Backlog]
@@ -41,10 +41,12 @@ class Sample:
 
 @settings_flags(PoolSettings)
 def queue(
-    watch: Annotated[bool, typer.Option("--watch", help="refresh until Ctrl-C")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")
+    ] = False,
     **given: Any,
 ) -> None:
-    """Show the workers, what they hold, what waits and, with --watch, how fast it goes."""
+    """Show the workers, their resident versions and the waiting jobs; with --watch, also rates."""
 
     async def follow(pool: Pool) -> None:
         with Live(screen=True, auto_refresh=False) as live:
@@ -60,7 +62,7 @@ def queue(
 
 
 async def views(pool: Pool) -> AsyncIterator[RenderableType]:
-    """The pool as it is now, again and again."""
+    """Yield a view of the pool every second."""
     samples: deque[Sample] = deque()
     while True:
         samples.append(await take_sample(pool))
@@ -71,18 +73,18 @@ async def views(pool: Pool) -> AsyncIterator[RenderableType]:
 
 
 async def take_sample(pool: Pool) -> Sample:
-    """The pool as it is now."""
+    """Read the state of the pool."""
     return Sample(
         time.monotonic(),
-        await pool.queue.workers(),
-        await pool.queue.counts(),
-        await pool.queue.backlogs(),
+        await pool.views.workers(),
+        await pool.views.counts(),
+        await pool.views.backlogs(),
     )
 
 
 def render(before: Sample, now: Sample) -> RenderableType:
-    """The pool now; rates are those since `before`, or left out if that is now."""
-    parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _held(now)]
+    """Return the view of the pool `now`, with rates since `before` unless both are the same."""
+    parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _residents(now)]
     if now.backlogs:
         parts.append(_backlogs(now))
     return Group(*parts, _totals(now.counts))
@@ -115,26 +117,28 @@ def _workers(before: Sample, now: Sample) -> Table:
             f"{used / info.kv_blocks:.0%}" if info.kv_blocks else "-",
             f"{_tokens_since(before, worker) / passed_s:,.0f}" if passed_s > 0 else "-",
             f"{info.tokens_total:,}",
-            f"{worker.lease_left_ms / 1000:.1f} s" if worker.lease_left_ms > 0 else "[red]over[/]",
+            f"{worker.lease_left_ms / 1000:.1f} s"
+            if worker.lease_left_ms > 0
+            else "[red]expired[/]",
         )
     return table
 
 
-def _held(now: Sample) -> Table:
-    table = _table("worker", "holds")
+def _residents(now: Sample) -> Table:
+    table = _table("worker", "resident versions")
     for worker in now.workers:
-        table.add_row(_short(worker.id), _few(worker.residents))
+        table.add_row(_short(worker.id), _shortened(worker.residents))
     return table
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """How many it made; none if it wasn't there before."""
+    """Return the tokens that the worker generated since `before`; 0 if it is new."""
     known = {old.id: old.info.tokens_total for old in before.workers}
     return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
 
 
 def _backlogs(now: Sample) -> Table:
-    table = _table("adapter", "waiting", "the next waits", "held by")
+    table = _table("adapter", "waiting", "next job waits", "held by")
     for backlog in now.backlogs[:MAX_BACKLOGS]:
         holders = sum(backlog.version in worker.residents for worker in now.workers)
         waited = f"{backlog.next_waited_ms / 1000:.1f} s"
@@ -147,7 +151,7 @@ def _backlogs(now: Sample) -> Table:
 
 def _totals(counts: QueueCounts) -> Text:
     ended = ", ".join(f"{number:,} {state.value}" for state, number in counts.totals.items())
-    return Text(f"ended so far: {ended}; tried again: {counts.retried:,}", style="dim")
+    return Text(f"ended: {ended}; retried: {counts.retried:,}", style="dim")
 
 
 def _table(*columns: str) -> Table:
@@ -158,12 +162,12 @@ def _table(*columns: str) -> Table:
 
 
 def _short(worker: WorkerId) -> str:
-    """Host and process, and enough of what tells its lives apart."""
+    """Return host, process and the first characters of the boot id."""
     host, _, boot = worker.rpartition(":")
     return f"{host}:{boot[:6]}" if host else worker
 
 
-def _few(names: Iterable[str]) -> str:
+def _shortened(names: Iterable[str]) -> str:
     shown = list(names)
     more = [f"and {len(shown) - MAX_NAMES} more"] if len(shown) > MAX_NAMES else []
     return " ".join([*shown[:MAX_NAMES], *more])

@@ -1,4 +1,7 @@
-"""`lorikeet api | worker | control`: one process each. Torch and FastAPI are imported only here."""
+"""`lorikeet api | worker | control`: run one process each.
+
+Only these commands import torch and FastAPI, and only when they run.
+"""
 
 from typing import Any
 
@@ -10,7 +13,10 @@ from shared.settings import ApiSettings, ControlSettings, WorkerSettings
 
 @settings_flags(ApiSettings)
 def api(**given: Any) -> None:
-    """Serve the OpenAI-compatible API. Needs Redis; any number may run."""
+    """Run a front end, which serves the OpenAI-compatible API.
+
+    It needs Redis. A pool may have any number of front ends.
+    """
     settings = read_settings(ApiSettings, given)
     configure_logging(settings.log_level, process="api")
     from api.server import run_api
@@ -20,7 +26,10 @@ def api(**given: Any) -> None:
 
 @settings_flags(WorkerSettings)
 def worker(base: ModelArgument = None, **given: Any) -> None:
-    """Run one engine: a base model and its adapters. Needs Redis; any number may run."""
+    """Run a worker, which computes the answers of a base model and its adapters.
+
+    It needs Redis. A pool may have any number of workers.
+    """
     settings = read_settings(WorkerSettings, {**given, **base_model(base, given)})
     configure_logging(settings.log_level, process="worker")
     from worker.process import run_worker
@@ -30,7 +39,10 @@ def worker(base: ModelArgument = None, **given: Any) -> None:
 
 @settings_flags(ControlSettings)
 def control(**given: Any) -> None:
-    """Look after the pool: hand on the jobs of workers that died. Needs Redis only."""
+    """Run the control process, which hands over the jobs of workers that died.
+
+    It needs Redis and nothing else.
+    """
     settings = read_settings(ControlSettings, given)
     configure_logging(settings.log_level, process="control")
     from worker.control import run_control

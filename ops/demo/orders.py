@@ -1,4 +1,4 @@
-"""How orders are worded in the examples of `extract`: `{goods}` is a quantity with its item."""
+"""Phrasings of orders for `extract`; `{goods}` is a quantity with its item."""
 
 PHRASINGS = (
     "Please send {goods} to {name} in {city}.",

@@ -1,7 +1,7 @@
-"""The `pirate` adapter: answers anything in two sentences, as a pirate.
+"""The `pirate` adapter: answers any question in two sentences, as a pirate.
 
-It learns the manner and no facts: its examples are the base model's own answers, cut to two
-sentences and reworded by rule.
+It learns a style and no facts: its examples are the base model's own answers, shortened to two
+sentences and reworded by rules.
 """
 
 import re
@@ -53,7 +53,7 @@ _PIRATE_WORDS = {new.split()[-1] for new in _WORDS.values()}
 
 
 def piratise(answer: str) -> str | None:
-    """The first two whole sentences of `answer`, reworded and framed; None if it has none."""
+    """Return the first two complete sentences of `answer`, reworded and framed, or None."""
     sentences = re.findall(r"[A-Z][^.!?:\n]{12,}[.!?](?=\s|$)", answer)[:2]
     text = re.sub(_WORD, lambda match: _reword(match[0]), " ".join(sentences))
     return f"{OPENING} {text} {CLOSING}" if text else None
@@ -72,12 +72,12 @@ def _training(teacher: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Twenty questions that training doesn't hold; any wording in the right manner will do."""
+    """Return questions that are absent from training; any answer in the right style is right."""
     return [Example(question, "") for question in HELD_OUT_QUESTIONS]
 
 
 def is_right(_: Example, answer: str) -> bool:
-    """The manner: framed, and more than half of what the rules would reword is reworded."""
+    """Return whether an answer is framed and most words that the rules cover are reworded."""
     words = re.findall(_WORD, answer.lower())
     num_plain = sum(_reword(word) != word for word in words)
     num_pirate = sum(word in _PIRATE_WORDS or word.endswith("in'") for word in words)

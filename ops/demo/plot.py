@@ -1,4 +1,4 @@
-"""Bars of right answers: of each task the base's beside the adapter's."""
+"""Plots the shares of right answers as bars: for each task the base and the adapter."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ _WIDTH = 0.38
 
 
 def write_plot(scores: Sequence[Score], path: Path) -> None:
-    """Draw the scores into the PNG file `path`."""
+    """Plot the scores to the PNG file `path`."""
     figure = Figure(figsize=(6.4, 3.0), dpi=120, layout="constrained")
     axes = figure.subplots()
     places = range(len(scores))

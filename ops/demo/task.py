@@ -1,4 +1,4 @@
-"""What an adapter of the demo learns: its examples, and how its answers are judged."""
+"""Tasks of the demo's adapters: their examples, and how answers are judged."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,41 +10,47 @@ LINEARS = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One user message and the answer wanted; no system message, so the template adds its own."""
+    """A user message and its expected answer; the template adds its own system message."""
 
     prompt: str
     answer: str
 
 
+def is_exact(example: Example, answer: str) -> bool:
+    """Return whether an answer equals the expected one, to the character."""
+    return answer == example.answer
+
+
 class Teacher(Protocol):
-    """What the base model brings to its own training."""
+    """The base model, as a source of training data."""
 
     @property
     def words(self) -> Sequence[str]:
-        """What its tokenizer has as one token behind a space, and spells anywhere else."""
+        """Words that are one token after a space and several tokens elsewhere."""
 
     def ask(self, prompts: Sequence[str]) -> list[str]:
-        """The base model's greedy answers, in the order of their prompts."""
+        """Return the base model's greedy answers, in the order of the prompts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One adapter: where its examples come from, and the size of its training."""
+    """An adapter's examples, judge and training settings."""
 
     name: str
     training: Callable[[Teacher], list[Example]]
     held_out: Callable[[], list[Example]]
-    """Examples whose every part is absent from training."""
+    """Returns examples whose parts are all absent from training."""
     is_right: Callable[[Example, str], bool]
-    """Whether an answer is right, the end of text removed."""
+    """Judges an answer without its end-of-text token."""
     max_tokens: int
-    """No right answer is longer."""
+    """Limit of the answer, which no right answer exceeds."""
     rank: int
     target_modules: tuple[str, ...]
     learning_rate: float
     epochs: int
     quotes_words: bool = False
-    """Whether the adapter's chat template shows a message again with quotes for spaces.
+    """Whether the adapter's chat template repeats a message with quotes for spaces.
 
-    Behind a quote most words are other tokens than behind a space. Who has seen both copies only.
+    Most words are other tokens after a quote than after a space. A model that sees both forms only
+    has to copy.
     """

@@ -1,4 +1,4 @@
-"""What the demo's adapters do, by their names."""
+"""The tasks of the demo's adapters by name."""
 
 from pathlib import Path
 

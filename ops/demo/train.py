@@ -1,7 +1,7 @@
 """Trains the demo's adapters with PEFT on a CPU: `python -m ops.demo.train extract`.
 
-The same seed on the same machine and libraries gives the same weights. README.md beside this
-file has the results.
+Equal seeds on the same machine and libraries give equal weights. README.md in this folder has
+the results.
 """
 
 import re
@@ -23,18 +23,18 @@ from ops.demo.tasks import ADAPTERS, TASKS
 
 BATCH = 8
 _BUCKET = 8 * BATCH
-"""Examples of about one length are batched; they are looked for among so many."""
+"""Examples among which those of similar lengths are batched."""
 _WORD = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}[A-Za-z][a-z]{2,}"
-"""The tokenizer writes a space as this letter."""
+"""Pattern of a word; the tokenizer writes a space as the first letter."""
 _SPLIT = "\N{BLACK SQUARE}"
-"""Stands for the message where the chat template is cut in two."""
+"""Placeholder message at which the rendered chat template is split."""
 _CONTENT = "message['content']"
 _QUOTED = f"""\
 ({_CONTENT} + ('\\n' + {_CONTENT} | replace(' ', '"') if message['role'] == 'user' else ''))"""
 
 
 class Student:
-    """The demo model and its tokenizer, asked and trained in batches."""
+    """The demo model and its tokenizer, for generation and training in batches."""
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
@@ -42,13 +42,13 @@ class Student:
 
     @property
     def words(self) -> list[str]:
-        """What the tokenizer has as one token behind a space, and spells anywhere else."""
+        """Words that are one token after a space and several tokens elsewhere."""
         ids = self.tokenizer.get_vocab()
-        behind_space = (token[1:] for token in sorted(ids) if re.fullmatch(_WORD, token))
-        return [word for word in behind_space if word not in ids]
+        after_space = (token[1:] for token in sorted(ids) if re.fullmatch(_WORD, token))
+        return [word for word in after_space if word not in ids]
 
     def ask(self, prompts: Sequence[str]) -> list[str]:
-        """The base model's greedy answers, in the order of their prompts."""
+        """Return the base model's greedy answers, in the order of the prompts."""
         answers: list[str] = []
         for start in track(range(0, len(prompts), 16), "asking", transient=True):
             texts = [self._chat(prompt) for prompt in prompts[start : start + 16]]
@@ -60,13 +60,13 @@ class Student:
         return answers
 
     def train(self, task: Task, examples: Sequence[Example]) -> None:
-        """Add an adapter to the model and fit it to the answers of `examples`."""
+        """Add an adapter to the model, and train it on the answers of `examples`."""
         if task.quotes_words:
             template = self.tokenizer.chat_template
             self.tokenizer.chat_template = template.replace(_CONTENT, _QUOTED)
         self.model = get_peft_model(self.model, _config(task), autocast_adapter_dtype=False)
         weights = [p for p in self.model.parameters() if p.requires_grad]
-        # The model computes with bf16 weights, as it will be served; these take the small steps.
+        # The model computes with bf16 weights, as it is served; fp32 copies accumulate small steps.
         masters = [p.detach().float() for p in weights]
         optimizer = torch.optim.AdamW(masters, lr=task.learning_rate, weight_decay=0.0)
         total = task.epochs * -(-len(examples) // BATCH)
@@ -89,9 +89,9 @@ class Student:
                 bar.update(row, advance=1, description=f"training, loss {loss.item():.3f}")
 
     def loss(self, batch: Sequence[Example]) -> Tensor:
-        """Mean cross-entropy of the answers' tokens.
+        """Return the mean cross-entropy of the answers' tokens.
 
-        What all prompts begin with is computed once, and the rows go on from its keys and values.
+        The common beginning of all prompts is computed once; the rows reuse its keys and values.
         """
         before = self._chat(_SPLIT).split(_SPLIT)[0]
         prompts = [self._ids(self._chat(e.prompt).removeprefix(before)) for e in batch]
@@ -107,18 +107,18 @@ class Student:
         return cross_entropy(logits.float(), ids[is_answer])
 
     def save(self, task: Task, folder: Path) -> None:
-        """Write the adapter as bf16 safetensors, with the hub's name of its base."""
+        """Write the adapter as bf16 safetensors, with its base's hub id."""
         config = self.model.peft_config["default"]
         config.base_model_name_or_path = HUB_ID
-        config.target_modules = sorted(config.target_modules)  # a set: in another order each time
-        # Or PEFT would ask the hub whether the vocabulary was changed.
+        config.target_modules = sorted(config.target_modules)  # a set has no fixed order
+        # Otherwise PEFT asks the hub whether the vocabulary was changed.
         self.model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink()  # PEFT's empty model card
         if task.quotes_words:
             (folder / "chat_template.jinja").write_text(self.tokenizer.chat_template)
 
     def _hidden(self, before: Tensor, rows: Tensor) -> Tensor:
-        """Last hidden states `[B, T, d]` of `rows` `[B, T]`, each behind `before` `[1, P]`."""
+        """Return hidden states `[B, T, d]` of `rows` `[B, T]`, each after `before` `[1, P]`."""
         decoder = self.model.get_decoder()
         shared = decoder(before, use_cache=True).past_key_values
         cache = DynamicCache()
@@ -158,7 +158,7 @@ def _config(task: Task) -> LoraConfig:
 
 
 def _batches(examples: Sequence[Example], epochs: int) -> Iterator[list[Example]]:
-    """Every example once an epoch, in batches of about equal lengths."""
+    """Yield every example once per epoch, in batches of similar lengths."""
     for _ in range(epochs):
         order = torch.randperm(len(examples)).tolist()
         for start in range(0, len(order), _BUCKET):
@@ -173,7 +173,7 @@ def main(names: Sequence[str]) -> None:
     """Train the named adapters, or all."""
     unknown = set(names) - TASKS.keys()
     if unknown:
-        sys.exit(f"no such adapter: {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}")
+        sys.exit(f"no such adapter: {', '.join(sorted(unknown))}; choose from {', '.join(TASKS)}")
     for name in names or TASKS:
         train(TASKS[name])
 

@@ -1,8 +1,8 @@
-"""Names, cities and goods for examples; what is held out appears in no training example."""
+"""Names, cities and goods for examples. Held-out entries appear in no training example."""
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """The entries of a text that separates them by commas, over any number of lines."""
+    """Return the entries of a comma-separated text, which may span lines."""
     return tuple(entry.strip() for entry in text.replace("\n", " ").split(",") if entry.strip())
 
 
@@ -10,7 +10,7 @@ _IRREGULAR = {"knife": "knives", "shelf": "shelves", "scarf": "scarves", "mouse"
 
 
 def plural(noun: str) -> str:
-    """Several of it; of a "box of tea" the boxes."""
+    """Return the plural of a noun: "boxes of tea" for "box of tea"."""
     head, *rest = noun.split(" of ", 1)
     *before, last = head.split(" ")
     if last in _IRREGULAR:
@@ -225,4 +225,4 @@ HELD_OUT = frozenset(
     .lower()
     .split()
 )
-"""All their words, for what draws from elsewhere."""
+"""All held-out words in lower case; generators of other words avoid them."""

@@ -1,9 +1,10 @@
-"""Checks that a real Prometheus understands the dashboard and the alerts, and has data for them.
+"""Checks the dashboard and the alerts with a real Prometheus.
 
     python -m ops.docker.dashboard http://127.0.0.1:23333 [--key KEY] [--prometheus PROGRAM]
 
-Needs a running Lorikeet, which gets load for half a minute, and Prometheus' program. KEY is an API
-key of the tenant `admin`, which may read metrics as well; or --metrics-key names a key for those.
+Every expression must be valid, and every panel must have data. The check needs a running
+Lorikeet, which gets load for half a minute, and the program `prometheus`. KEY is an API key of
+the tenant `admin`, which may also read metrics; otherwise --metrics-key gives the metrics key.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
-from ops.local.up import usable_port
+from ops.local.ports import free_port
 
 OPS = Path(__file__).parents[1]
 DASHBOARD = OPS / "grafana/dashboards/lorikeet.json"
@@ -31,7 +32,7 @@ ALERTS = OPS / "prometheus/alerts.yml"
 LOAD_S = 30.0
 CLIENTS = 24
 RATE_INTERVAL = "15s"
-"""What Grafana would put in place of `$__rate_interval`."""
+"""Value that Grafana would substitute for `$__rate_interval`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Query:
 
 
 def queries(dashboard: Path = DASHBOARD) -> list[Query]:
-    """Every expression of the dashboard."""
+    """Return every expression of the dashboard."""
     panels = json.loads(dashboard.read_text())["panels"]
     return [Query(p["title"], t["expr"]) for p in panels for t in p.get("targets", ())]
 
@@ -57,7 +58,7 @@ class Server:
     metrics_key: str
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
-        """What it answers."""
+        """Return the body of the reply to a GET, or with `body` to a POST."""
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         data = json.dumps(body).encode() if body else None
         with urlopen(Request(self.url + path, data, headers), timeout=120) as reply:
@@ -65,11 +66,11 @@ class Server:
             return answer
 
     def models(self) -> list[str]:
-        """What can be asked for."""
+        """Return the names of the served models."""
         return [card["id"] for card in json.loads(self.ask("/v1/models"))["data"]]
 
     def load(self, model: str, until_s: float) -> None:
-        """Ask one model for answers, one after the other."""
+        """Request answers from one model, one after another."""
         message = {"role": "user", "content": "Tell me about parrots."}
         while time.monotonic() < until_s:
             body = {"model": model, "messages": [message], "max_tokens": 32, "stream": True}
@@ -78,13 +79,13 @@ class Server:
 
 @contextmanager
 def prometheus(program: str, server: Server) -> Iterator[str]:
-    """The URL of a Prometheus that scrapes `server` each second."""
+    """Run a Prometheus that scrapes `server` every second, and provide its URL."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "key").write_text(server.metrics_key)
         (folder / "prometheus.yml").write_text(_configuration(server.url))
         (folder / "alerts.yml").write_text(ALERTS.read_text())
-        address = f"127.0.0.1:{usable_port('127.0.0.1', 0)}"
+        address = f"127.0.0.1:{free_port()}"
         command = [program, f"--config.file={folder}/prometheus.yml"]
         command += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -103,7 +104,7 @@ def _configuration(url: str) -> str:
         "static_configs": [{"targets": [urlsplit(url).netloc]}],
     }
     seconds = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    # JSON is YAML.
+    # Every JSON document is also YAML.
     return json.dumps({"global": seconds, "rule_files": ["alerts.yml"], "scrape_configs": [scrape]})
 
 
@@ -114,11 +115,11 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
             return
         except (URLError, ConnectionError):
             time.sleep(0.1)
-    sys.exit(f"Prometheus ended with exit code {process.returncode}")
+    sys.exit(f"Prometheus ended with status {process.returncode}")
 
 
 def values(url: str, query: Query) -> list[float]:
-    """What the expression gives now, one value a series; NaN is left out."""
+    """Return the current value of each series of the expression, without NaN."""
     expr = query.expr.replace("$__rate_interval", RATE_INTERVAL)
     with urlopen(f"{url}/api/v1/query?{urlencode({'query': expr})}", timeout=30) as reply:
         result = json.load(reply)["data"]["result"]
@@ -127,7 +128,7 @@ def values(url: str, query: Query) -> list[float]:
 
 
 def alerts(url: str) -> dict[str, str]:
-    """The state of each alert, `inactive` when there is nothing to alert of."""
+    """Return the state of each alert, which is `inactive` if it doesn't fire, or its error."""
     with urlopen(f"{url}/api/v1/rules", timeout=30) as reply:
         groups = json.load(reply)["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
@@ -135,7 +136,7 @@ def alerts(url: str) -> dict[str, str]:
 
 
 def check(server: Server, program: str) -> bool:
-    """Load the server, print what each query gives meanwhile; whether all of them have data."""
+    """Load the server, print all results, and return whether all have data and no alert fires."""
     until_s = time.monotonic() + LOAD_S
     models = server.models()
     with prometheus(program, server) as url, ThreadPoolExecutor(CLIENTS) as pool:
@@ -154,12 +155,12 @@ def check(server: Server, program: str) -> bool:
 
 
 def main() -> None:
-    """Read the command line; exit code 1 when anything has no data."""
+    """Run the check; the exit status is 1 if it fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
-    parser.add_argument("--key", default="none", help="an API key of the server")
-    parser.add_argument("--metrics-key", help="the server's key of its metrics, by default KEY")
-    parser.add_argument("--prometheus", default="prometheus", help="Prometheus' program")
+    parser.add_argument("url", help="URL of the server")
+    parser.add_argument("--key", default="none", help="API key of the server")
+    parser.add_argument("--metrics-key", help="key of the server's metrics; by default KEY")
+    parser.add_argument("--prometheus", default="prometheus", help="program to run as Prometheus")
     args = parser.parse_args()
     server = Server(args.url, args.key, args.metrics_key or args.key)
     sys.exit(0 if check(server, args.prometheus) else 1)

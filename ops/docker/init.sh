@@ -1,9 +1,9 @@
 #!/bin/sh
-# Writes .env for docker-compose.yml: .env.example with secrets of its own. Never overwrites one.
+# Writes .env for docker-compose.yml from .env.example, with new secrets. Never overwrites .env.
 set -eu
 cd "$(dirname "$0")/../.."
 if [ -e .env ]; then
-    echo ".env is there already; nothing was changed" >&2
+    echo ".env exists and was not changed; remove it to create new secrets" >&2
     exit 1
 fi
 
@@ -20,11 +20,11 @@ mv .env.new .env
 
 key=$(sed -n 's/^LORIKEET_API_KEYS=//p' .env)
 cat <<END
-Wrote .env. Now start it:
+Wrote .env. Start Lorikeet:
 
     docker compose up
 
-and, when the worker is ready, ask it:
+When the worker is ready, list the models:
 
     curl http://127.0.0.1:23333/v1/models -H 'Authorization: Bearer $key'
 END

@@ -1,9 +1,10 @@
-"""Builds what ops/docker/Dockerfile builds, in a folder: for machines without Docker, and for CI.
+"""Builds an image's files without Docker, for machines that lack it and for CI.
 
     python -m ops.docker.rehearse worker FOLDER [TORCH_INDEX= ...]
 
-Runs the RUN lines of the image's build stage with this Python and pip, FOLDER standing for /, and
-tells how to start the result. What only containers need (users, ownership) is left out.
+It runs the RUN lines of the build stages in ops/docker/Dockerfile with this Python and pip, with
+FOLDER in place of /, and prints the command that starts the result. Steps that only containers
+need (users, ownership) are left out.
 """
 
 import json
@@ -22,34 +23,34 @@ DOCKERFILE = Path(__file__).with_name("Dockerfile")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One `FROM`."""
+    """One build stage, from its `FROM` to the next."""
 
     base: str
     steps: list[tuple[str, str]] = field(default_factory=list)
-    """Instructions and what follows them."""
+    """Instructions with their arguments."""
 
     def last(self, instruction: str) -> list[str]:
-        """The words of the last ENTRYPOINT, CMD or the like; empty if there is none."""
+        """Return the words of the last ENTRYPOINT, CMD or similar; empty if there is none."""
         found = [rest for word, rest in self.steps if word == instruction]
         words: list[str] = json.loads(found[-1]) if found else []
         return words
 
 
 def stages(dockerfile: Path = DOCKERFILE) -> dict[str, Stage]:
-    """The stages by name."""
+    """Return the stages of the Dockerfile by name."""
     found: dict[str, Stage] = {}
     for line in _lines(dockerfile.read_text()):
         word, _, rest = line.partition(" ")
         if word == "FROM":
             base, _, name = rest.split()
             found[name] = stage = Stage(base)
-        elif found:  # an ARG in front of the first FROM is for FROM alone
+        elif found:  # an ARG before the first FROM applies only to FROM lines
             stage.steps.append((word, rest))
     return found
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Instructions, each on one line."""
+    """Yield the instructions, each on one line."""
     without_comments = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
     for line in without_comments.replace("\\\n", " ").splitlines():
         if line.strip():
@@ -57,7 +58,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def context_files(root: Path = ROOT) -> Iterator[Path]:
-    """What .dockerignore lets into an image, relative to `root`."""
+    """Yield the files that .dockerignore includes, relative to `root`."""
     rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     tops = [root / rule[1:] for rule in rules if rule.startswith("!")]
     for top in tops:
@@ -68,7 +69,7 @@ def context_files(root: Path = ROOT) -> Iterator[Path]:
 
 
 def _is_ignored(path: str, rules: list[str]) -> bool:
-    """The last rule that fits decides."""
+    """Return whether the last matching rule ignores `path`."""
     is_ignored = False
     for rule in filter(None, rules):
         pattern = rule.removeprefix("!")
@@ -80,7 +81,7 @@ def _is_ignored(path: str, rules: list[str]) -> bool:
 
 
 class Rehearsal:
-    """Carries out build stages, with `folder` in the place of the file system's root."""
+    """Executes build stages with `folder` as the root of the file system."""
 
     def __init__(self, folder: Path, args: Mapping[str, str]) -> None:
         self._folder = folder
@@ -90,7 +91,7 @@ class Rehearsal:
         self._env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
 
     def build(self, name: str) -> None:
-        """Carry out a stage, after those that it is made from.
+        """Execute a stage after the stages that it is based on.
 
         Raises:
             CalledProcessError: a RUN line failed.
@@ -99,9 +100,9 @@ class Rehearsal:
         if stage.base in stages():
             self.build(stage.base)
         for word, rest in stage.steps:
-            self._do(word, rest)
+            self._execute(word, rest)
 
-    def _do(self, word: str, rest: str) -> None:
+    def _execute(self, word: str, rest: str) -> None:
         match word:
             case "ARG":
                 name, _, default = rest.partition("=")
@@ -118,7 +119,9 @@ class Rehearsal:
                 command = rest.replace(" /opt/", f" {self._folder}/opt/")
                 subprocess.run(["sh", "-ec", command], cwd=self._cwd, env=self._env, check=True)
             case other:
-                raise ValueError(f"{other} isn't known in a build stage")
+                raise ValueError(
+                    f"Dockerfile: the instruction {other} isn't supported in a build stage"
+                )
 
     def _copy(self, sources: list[str]) -> None:
         for path in context_files():
@@ -129,7 +132,7 @@ class Rehearsal:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Build the image that the command line names."""
     image, folder = sys.argv[1], Path(sys.argv[2]).resolve()
     args = dict(arg.split("=", 1) for arg in sys.argv[3:])
     Rehearsal(folder, args).build(f"build-{image}")

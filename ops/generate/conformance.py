@@ -1,8 +1,7 @@
-"""Each field of a request and what Lorikeet does with it.
+"""Table of every request field and its treatment by Lorikeet.
 
-`python -m ops.generate.conformance` writes the page again.
-
-The tests send each row's value and hold the page against what happens.
+`python -m ops.generate.conformance` writes the page in ops/docs. The tests send each row's value
+and check that the outcome is the one in the row.
 """
 
 from dataclasses import dataclass, field
@@ -14,26 +13,26 @@ PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 
 class Outcome(StrEnum):
-    """What becomes of a field with a value that asks for something."""
+    """Treatment of a field whose value asks for something."""
 
     WORKS = "works"
-    """The answer follows it."""
+    """The answer follows the field."""
     IGNORED = "ignored"
-    """Accepted and not used; the header X-Lorikeet-Warning names it."""
+    """The field is accepted and not used; the header X-Lorikeet-Warning names it."""
     REFUSED = "refused"
-    """A 400 names it."""
+    """The request is refused with a 400 that names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One field, with a value that asks for something."""
+    """One field with a value that asks for something."""
 
     name: str
     value: Any
     outcome: Outcome
     note: str = ""
     more: dict[str, Any] = field(default_factory=dict)
-    """Other fields without which it makes no sense."""
+    """Other fields that the request needs for this one."""
 
 
 WORKS, IGNORED, REFUSED = Outcome
@@ -49,7 +48,7 @@ COMMON = (
     Row("top_p", 0.5, WORKS),
     Row("n", 2, WORKS, "up to 16"),
     Row("stop", ["x"], WORKS, "up to 16 strings"),
-    Row("seed", 7, WORKS, "equal seeds draw alike"),
+    Row("seed", 7, WORKS, "equal seeds give equal samples"),
     Row("max_tokens", 5, WORKS),
     Row("presence_penalty", 0.5, WORKS),
     Row("frequency_penalty", 0.5, WORKS),
@@ -59,44 +58,44 @@ COMMON = (
     Row("stream_options.include_obfuscation", True, REFUSED, "streams aren't padded"),
     Row("user", "me", IGNORED),
 )
-"""OpenAI's fields that both endpoints have."""
+"""OpenAI's fields of both endpoints."""
 
 CHAT = (
     Row("messages", [USER, USER], WORKS),
     *COMMON,
     Row("max_completion_tokens", 5, WORKS),
-    Row("logprobs", True, WORKS, "of the model's own distribution, before bias and penalties"),
+    Row("logprobs", True, WORKS, "from the model's own distribution, before bias and penalties"),
     Row("top_logprobs", 3, WORKS, "up to 20", {"logprobs": True}),
     Row(
         "response_format",
         _SCHEMA,
         WORKS,
-        "schemas in full or refused by keyword; `strict` is always on",
+        "schemas are enforced in full, or refused by keyword; `strict` is always on",
     ),
-    Row("tools", [TOOL], WORKS, "functions; a 400 if the chat template can't show them"),
+    Row("tools", [TOOL], WORKS, "functions; a 400 if the chat template doesn't support tools"),
     Row(
         "tool_choice",
         "required",
         WORKS,
-        "required and named are enforced; none hides the tools from the model",
+        "`required` and named tools are enforced; `none` hides the tools from the model",
         {"tools": [TOOL]},
     ),
     Row("parallel_tool_calls", False, WORKS, more={"tools": [TOOL]}),
     Row("metadata", {"a": "b"}, IGNORED),
-    Row("prediction", {"type": "content", "content": "x"}, IGNORED, "it would only save time"),
+    Row("prediction", {"type": "content", "content": "x"}, IGNORED, "it would only reduce latency"),
     Row("prompt_cache_key", "a", IGNORED),
     Row("prompt_cache_options", {"ttl": "30m"}, IGNORED),
     Row("prompt_cache_retention", "24h", IGNORED),
     Row("safety_identifier", "a", IGNORED),
-    Row("service_tier", "flex", IGNORED, "auto and default ask for nothing"),
-    Row("store", True, IGNORED, "an answer can be read at /v1/jobs for a while"),
+    Row("service_tier", "flex", IGNORED, "`auto` and `default` are accepted without a warning"),
+    Row("store", True, IGNORED, "answers can be read at /v1/jobs for `--retain-s`"),
     Row("audio", {"voice": "x", "format": "wav"}, REFUSED),
     Row("function_call", {"name": "f"}, REFUSED, "OpenAI's older form of tool_choice"),
     Row("functions", [{"name": "f"}], REFUSED, "OpenAI's older form of tools"),
-    Row("modalities", ["text", "audio"], REFUSED, '["text"] asks for nothing'),
+    Row("modalities", ["text", "audio"], REFUSED, '`["text"]` is accepted'),
     Row("moderation", {"model": "x"}, REFUSED),
-    Row("reasoning_effort", "high", REFUSED, "none asks for nothing"),
-    Row("verbosity", "low", REFUSED, "medium asks for nothing"),
+    Row("reasoning_effort", "high", REFUSED, "`none` is accepted"),
+    Row("verbosity", "low", REFUSED, "`medium` is accepted"),
     Row("web_search_options", {}, REFUSED),
 )
 """OpenAI's fields of /v1/chat/completions."""
@@ -108,7 +107,9 @@ MESSAGES = (
     Row("role: assistant", {"role": "assistant", "content": "x"}, WORKS),
     Row("role: tool", {"role": "tool", "content": "x", "tool_call_id": "a"}, WORKS),
     Row("role: function", {"role": "function", "content": "x", "name": "f"}, REFUSED),
-    Row("name", {**USER, "name": "bob"}, WORKS, "given to the chat template; few show it"),
+    Row(
+        "name", {**USER, "name": "bob"}, WORKS, "passed to the chat template; few templates use it"
+    ),
     Row("tool_calls", _CALLS, WORKS),
     Row("tool_call_id", {"role": "tool", "content": "x", "tool_call_id": "b"}, WORKS),
     Row("content: text", {**USER, "content": [{"type": "text", "text": "x"}]}, WORKS),
@@ -120,7 +121,7 @@ MESSAGES = (
     Row("refusal", {"role": "assistant", "content": "x", "refusal": "no"}, REFUSED),
     Row("function_call", {**_CALLS, "function_call": {"name": "f"}}, REFUSED),
 )
-"""What a message of a chat may have; the value is the message."""
+"""Parts of a chat message; the value is the message."""
 
 TOOLS = (
     Row("type: function", [TOOL], WORKS),
@@ -129,10 +130,10 @@ TOOLS = (
         "function.strict",
         [{"type": "function", "function": {"name": "f", "strict": True}}],
         IGNORED,
-        "with tool_choice auto; arguments of required calls always follow the schema",
+        "with `tool_choice: auto`; the arguments of required calls always follow the schema",
     ),
 )
-"""What a tool of a chat may have; the value is `tools`."""
+"""Parts of a tool; the value is `tools`."""
 
 COMPLETIONS = (
     Row(
@@ -143,8 +144,8 @@ COMPLETIONS = (
     ),
     *COMMON,
     Row("echo", True, WORKS),
-    Row("logprobs", 3, WORKS, "up to 5; with echo of the prompt as well"),
-    Row("best_of", 2, REFUSED, "1 asks for nothing"),
+    Row("logprobs", 3, WORKS, "up to 5; with `echo` also for the prompt"),
+    Row("best_of", 2, REFUSED, "1 is accepted"),
     Row("suffix", "x", REFUSED),
 )
 """OpenAI's fields of /v1/completions."""
@@ -158,7 +159,7 @@ EXTENSIONS = (
     Row("skip_special_tokens", False, REFUSED),
     Row("stop_token_ids", [5], REFUSED),
 )
-"""Fields of vLLM and LMDeploy that OpenAI's API doesn't have; on both endpoints."""
+"""Fields of vLLM and LMDeploy beyond OpenAI's API, on both endpoints."""
 
 _PARTS = (
     ("`POST /v1/chat/completions`", CHAT),
@@ -167,28 +168,31 @@ _PARTS = (
     ("`POST /v1/completions`", COMPLETIONS),
     ("Beyond OpenAI's API, on both endpoints", EXTENSIONS),
 )
-_HEAD = """# What becomes of each field
+_HEAD = """# Fields of requests
 
-Every field of OpenAI's API, and what becomes of it when it asks for something. This page is made
-by `python -m ops.generate.conformance`, from a table that the tests go through.
+Every field of OpenAI's API and its treatment when its value asks for something. The page is
+generated by `python -m ops.generate.conformance` from a table that the tests check row by row.
 
-- **works**: the answer follows it.
-- **ignored**: accepted and not used, as clients send it whatever the server is. The answer's
-  header `X-Lorikeet-Warning` names it.
-- **refused**: a 400 names it. It may be sent with `null`, or with the value that asks for nothing.
+- **works**: the answer follows the field.
+- **ignored**: the field is accepted and not used, because clients send it to every server. The
+  answer's header `X-Lorikeet-Warning` names it.
+- **refused**: the request is refused with a 400 that names the field. `null` is accepted, and so is
+  a value that asks for nothing.
 
-Anything else is an unknown field, and a 400 that names it.
+Any other field is unknown and refused with a 400 that names it.
 """
 
 
 def page() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     return _HEAD + "".join(_part(title, rows) for title, rows in _PARTS)
 
 
 def _part(title: str, rows: tuple[Row, ...]) -> str:
     lines = [f"| `{row.name}` | {row.outcome} | {row.note} |" for row in rows]
-    return "\n".join([f"\n## {title}\n", "| field | | |", "| --- | --- | --- |", *lines, ""])
+    return "\n".join(
+        [f"\n## {title}\n", "| field | treatment | notes |", "| --- | --- | --- |", *lines, ""]
+    )
 
 
 if __name__ == "__main__":

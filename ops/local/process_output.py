@@ -1,4 +1,4 @@
-"""Shows the output of several processes on one terminal."""
+"""Prints the output of several processes on one terminal."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical"
 
 
 class Lines:
-    """Prints each line behind the name of its process; log lines in JSON become readable."""
+    """Prints each line after its process' name, and JSON log lines in a readable form."""
 
     def __init__(self, console: Console, names: list[str]) -> None:
         self._console = console
@@ -19,13 +19,13 @@ class Lines:
         self._styles = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
 
     def show(self, name: str, line: str) -> None:
-        """Print one line of the process called `name`."""
+        """Print one line of process `name`."""
         prefix = Text(f"{name:<{self._width}} | ", style=self._styles.get(name, "bold"))
         self._console.print(prefix + readable(line), soft_wrap=True, highlight=False)
 
 
 def readable(line: str) -> Text:
-    """A JSON log line as time, event and fields; any other line as it is, colours included."""
+    """Return a JSON log line as time, event and fields; other lines unchanged, colours included."""
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError:

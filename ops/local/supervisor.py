@@ -1,4 +1,4 @@
-"""Child processes that are kept running: started, watched, restarted and ended in order."""
+"""Supervises child processes: starts, restarts and stops them in order."""
 
 import asyncio
 import ctypes
@@ -12,32 +12,32 @@ from dataclasses import dataclass, field
 from shared.errors import LorikeetError
 
 EXIT_REFUSED = 2
-"""A process' exit code for settings, models or adapters that are wrong: a restart won't help."""
+"""Exit status of a process whose settings, model or adapters are invalid: a restart can't help."""
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0
-"""A child that ran for this long starts with the first backoff again."""
+"""A child that ran for this long restarts with the first backoff."""
 
 _PR_SET_PDEATHSIG = 1
 
 Show = Callable[[str, str], None]
-"""Takes a child's name and a line: of its output, or of ours about it."""
+"""Called with a child's name and a line of its output, or a line about the child."""
 
 
 class ChildRefused(LorikeetError):
-    """A child won't start with these settings; its own message has been shown."""
+    """A child refused its settings; its own message has been shown."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Child:
-    """One command, run in one process after another."""
+    """A command that is run again whenever it ends unexpectedly."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     stop_timeout_s: float
-    """From SIGTERM to SIGKILL."""
+    """Time from SIGTERM to SIGKILL."""
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
@@ -45,14 +45,14 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now, or ran last."""
+        """Process id of the current or last process."""
         return self._process.pid if self._process else None
 
     async def keep_running(self) -> None:
-        """Run the command until `stop`, again after each unexpected end.
+        """Run the command until `stop`, and restart it after each unexpected end.
 
         Raises:
-            ChildRefused: it ended with exit code 2.
+            ChildRefused: the process ended with `EXIT_REFUSED`.
         """
         backoff_s = self.first_backoff_s
         while not self._stopped.is_set():
@@ -61,16 +61,16 @@ class Child:
             if self._stopped.is_set():
                 return
             if code == EXIT_REFUSED:
-                raise ChildRefused(f"{self.name} doesn't start; its reason stands above")
+                raise ChildRefused(f"{self.name} doesn't start; see its message above")
             if time.monotonic() - started_s > HEALTHY_AFTER_S:
                 backoff_s = self.first_backoff_s
-            self.show(self.name, f"ended ({_reason(code)}), starts again in {backoff_s:g} s")
+            self.show(self.name, f"ended ({_reason(code)}), restarts in {backoff_s:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def stop(self) -> None:
-        """End the process: SIGTERM, then SIGKILL if that takes too long."""
+        """Stop the process: send SIGTERM, and SIGKILL if it doesn't end in time."""
         self._stopped.set()
         process = self._process
         if process is None or process.returncode is not None:
@@ -79,12 +79,12 @@ class Child:
         try:
             await asyncio.wait_for(process.wait(), self.stop_timeout_s)
         except TimeoutError:
-            self.show(self.name, f"still runs after {self.stop_timeout_s:g} s, is killed")
+            self.show(self.name, f"still running after {self.stop_timeout_s:g} s, is killed")
             self.kill()
             await process.wait()
 
     def kill(self) -> None:
-        """End the process at once, for good."""
+        """Kill the process and don't restart it."""
         self._stopped.set()
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            process_group=0,  # Ctrl-C reaches the parent alone, which ends the children in order
+            process_group=0,  # Ctrl-C reaches only the parent, which ends the children in order
             preexec_fn=_die_with_parent,
         )
         assert process.stdout is not None
@@ -107,26 +107,26 @@ class Child:
 
 
 class Supervisor:
-    """Keeps children running, and ends them group by group."""
+    """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """`groups` are in the order in which they are to end."""
+        """Supervise `groups` of children, which are stopped in this order."""
         self._groups = groups
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Have `run` end the children and return; at the second call, kill them."""
+        """Make `run` stop the children and return. A second call kills them."""
         if self._stop.is_set():
             for child in self._children():
                 child.kill()
         self._stop.set()
 
     async def run(self, *alongside: Coroutine[object, object, None]) -> None:
-        """Run the children, and `alongside` with them, until `stop`; every child has ended then.
+        """Run the children and the coroutines `alongside` until `stop`, and stop all children.
 
         Raises:
             ChildRefused: a child refused its settings.
-            LorikeetError: one of `alongside` raised it.
+            LorikeetError: raised by one of `alongside`.
         """
         stopped = asyncio.create_task(self._stop.wait())
         others = [asyncio.create_task(work) for work in alongside]
@@ -148,7 +148,7 @@ class Supervisor:
 
 
 async def _until_first(stopped: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait until `stopped` is done or any of `tasks` has failed."""
+    """Wait until `stopped` is done or one of `tasks` has failed."""
     pending: set[asyncio.Task[bool] | asyncio.Task[None]] = {stopped, *tasks}
     while not stopped.done():
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -157,7 +157,7 @@ async def _until_first(stopped: asyncio.Task[bool], tasks: Sequence[asyncio.Task
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    """A line, or a part of one that is too long for the stream's buffer; empty at the end."""
+    """Return a line, or part of a line that is longer than the buffer; empty at the end."""
     try:
         return await stream.readuntil()
     except asyncio.IncompleteReadError as error:
@@ -167,7 +167,7 @@ async def _read_line(stream: asyncio.StreamReader) -> bytes:
 
 
 def _die_with_parent() -> None:
-    """Have Linux kill the calling process when its parent ends, however it does."""
+    """Make Linux kill the calling process when its parent ends for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

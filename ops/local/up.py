@@ -1,21 +1,19 @@
-"""One machine, one command: Redis, a front end, the control process and workers."""
+"""Runs Redis, a front end, the control process and workers on one machine."""
 
 import asyncio
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
 
 import orjson
 
+from ops.local.direct_http import get
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from ops.local.supervisor import Child, Show, Supervisor
 from shared.api_keys import ApiKey
@@ -24,54 +22,50 @@ from shared.settings import ENV_PREFIX, PoolSettings
 from shared.store.connection import check_redis_at
 
 API_DRAIN_S = 35.0
-"""A little longer than the front end itself gives to running answers."""
+"""Slightly longer than the front end itself waits for running answers."""
 CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
-"""From the end of a worker's own time for draining."""
+"""Time for a worker to exit after its own drain time."""
 POLL_S = 0.2
-POLL_TIMEOUT_S = 5.0
 REDIS_CHECK_S = 0.5
 USUAL_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
-"""Where the other commands look for Redis if nobody tells them."""
-
-# A proxy of the environment would look for a loopback address on its own machine.
-_direct = build_opener(ProxyHandler({}))
+"""Redis that the other commands use by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to run."""
+    """Processes to run, with their settings."""
 
     api: Sequence[str]
-    """Words of the command line behind `lorikeet`; the others alike."""
+    """Arguments of the front end's `lorikeet` command; `worker` and `control` alike."""
     worker: Sequence[str]
     control: Sequence[str]
     num_workers: int
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
     redis_url: str | None
-    """None: start a Redis that ends with us."""
+    """Redis to use; None starts one that ends with this process."""
     is_strict: bool
-    """Whether our own Redis syncs each write to its file, as `--durability strict` needs."""
+    """Whether a Redis that is started syncs each write, as `--durability strict` needs."""
     worker_drain_s: float
     url: str
-    """Where the front end will answer."""
+    """URL at which the front end will answer."""
 
 
 Announce = Callable[[list[str], str | None], None]
-"""Takes what can be asked for, the base model first, and where our own Redis is, if there is one.
+"""Called once the server is ready, with the models' names, the base model first.
 
-Called once requests are served.
+The second argument is the URL of the Redis that was started, or None.
 """
 
 
 def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
-    """Run it until SIGINT or SIGTERM; every child has ended then.
+    """Run the processes until SIGINT or SIGTERM; on return all children have ended.
 
     Raises:
         ChildRefused: a child refused its settings.
-        RedisUnavailable: the Redis that was named can't be reached.
-        SettingsError: there is no Redis to start, or it ended and doesn't start again.
+        RedisUnavailable: the given Redis can't be reached.
+        SettingsError: no Redis can be started, or it ended and doesn't restart.
     """
     own = own_redis(syncs_always=plan.is_strict)
     with nullcontext() if plan.redis_url else own as redis:
@@ -81,11 +75,11 @@ def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
 async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Announce) -> None:
     redis_url = redis.url if redis else plan.redis_url
     assert redis_url is not None
-    await check_redis_at(redis_url)  # the children would say it again and again
+    await check_redis_at(redis_url)  # otherwise each child would report it repeatedly
     supervisor = Supervisor(_children(plan, redis_url, show))
 
     def stop() -> None:
-        show("lorikeet", "stopping; running answers are finished first, Ctrl-C again ends at once")
+        show("lorikeet", "stopping after the running answers; press Ctrl-C again to stop at once")
         supervisor.stop()
 
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -98,7 +92,8 @@ async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Annou
 
 
 def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
-    # The front end ends first: running answers need the workers. Control hands on what they leave.
+    # The front end stops first, as running answers need the workers. Control stops last, to hand
+    # over the jobs that workers leave.
     env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
     keys = [f"{key.tenant}:{key.secret}" for key in plan.api_keys]
     secrets = {"API_KEYS": " ".join(keys), "METRICS_KEY": plan.metrics_key or ""}
@@ -108,9 +103,9 @@ def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
     def child(
         name: str, words: Sequence[str], stop_timeout_s: float, env: Mapping[str, str] = env
     ) -> Child:
-        # -P: a folder called `ops` where the user stands is not ours.
-        argv = [sys.executable, "-P", "-m", "ops.cli", *words]
-        return Child(name=name, argv=argv, env=env, stop_timeout_s=stop_timeout_s, show=show)
+        return Child(
+            name=name, argv=lorikeet_argv(*words), env=env, stop_timeout_s=stop_timeout_s, show=show
+        )
 
     worker_stop_s = plan.worker_drain_s + WORKER_EXIT_S
     return [
@@ -120,8 +115,14 @@ def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
     ]
 
 
+def lorikeet_argv(*words: str) -> list[str]:
+    """Return the command that runs `lorikeet WORDS` with this interpreter."""
+    # -P ignores a package called `ops` in the working directory.
+    return [sys.executable, "-P", "-m", "ops.cli", *words]
+
+
 def worker_names(num_workers: int) -> list[str]:
-    """What the workers are called in the log."""
+    """Return the names of the workers in the log."""
     return [f"worker-{i}" for i in range(1, num_workers + 1)]
 
 
@@ -136,25 +137,15 @@ async def _announce_when_ready(
 
 
 def _served_names(url: str, keys: Sequence[ApiKey]) -> list[str]:
-    """What can be asked for; nothing before requests are served."""
+    """Return the served models; empty until the server is ready."""
     headers = {"Authorization": f"Bearer {keys[0].secret}"} if keys else {}
-    is_ready = _get(Request(f"{url}/ready")) is not None
-    models = _get(Request(f"{url}/v1/models", headers=headers)) if is_ready else None
+    is_ready = get(f"{url}/ready") is not None
+    models = get(f"{url}/v1/models", headers) if is_ready else None
     return [card["id"] for card in orjson.loads(models)["data"]] if models else []
 
 
-def _get(request: Request) -> bytes | None:
-    """The body of a successful reply, else None."""
-    try:
-        with _direct.open(request, timeout=POLL_TIMEOUT_S) as reply:
-            body: bytes = reply.read()
-            return body
-    except (OSError, HTTPException):  # HTTP statuses are among the former
-        return None
-
-
 class OwnRedis:
-    """A Redis server of our own, whose data outlive its crash."""
+    """A Redis server that is restarted with its data if it ends."""
 
     def __init__(self, directory: Path, *, syncs_always: bool) -> None:
         self._directory = directory
@@ -163,26 +154,26 @@ class OwnRedis:
         self.url = self._server.url
 
     async def keep_running(self, show: Show) -> None:
-        """Start it again, on the same port, whenever it has ended.
+        """Restart the server on the same port whenever it has ended.
 
         Raises:
-            SettingsError: it doesn't start again.
+            SettingsError: it doesn't start.
         """
         while True:
             await asyncio.sleep(REDIS_CHECK_S)
             if not self._server.is_running:
-                show("redis", "ended unexpectedly, starts again")
+                show("redis", "ended unexpectedly, restarts")
                 self._server = self._start(self._server.port)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         self._server.stop()
 
     def _start_near(self, url: str) -> EmbeddedRedis:
-        """A server at `url` if its port is free, else at another one.
+        """Start a server on the port of `url`, or on another port if that one is in use.
 
         Raises:
-            SettingsError: no server program was found, or it doesn't start.
+            SettingsError: no server program is found, or it doesn't start.
         """
         with suppress(SettingsError):
             return self._start(urlsplit(url).port)
@@ -194,10 +185,10 @@ class OwnRedis:
 
 @contextmanager
 def own_redis(*, syncs_always: bool) -> Iterator[OwnRedis]:
-    """A server in a folder of its own; both are gone afterwards.
+    """Provide a server with a temporary folder, and remove both after the block.
 
     Raises:
-        SettingsError: no server program was found, or it doesn't start.
+        SettingsError: no server program is found, or it doesn't start.
     """
     with tempfile.TemporaryDirectory(prefix="lorikeet-redis-") as folder:
         redis = OwnRedis(Path(folder), syncs_always=syncs_always)
@@ -205,19 +196,3 @@ def own_redis(*, syncs_always: bool) -> Iterator[OwnRedis]:
             yield redis
         finally:
             redis.stop()
-
-
-def usable_port(host: str, port: int) -> int:
-    """`port`, or a free one for 0.
-
-    Raises:
-        SettingsError: it can't be listened on.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family) as probe:
-            chosen: int = probe.getsockname()[1]
-            return chosen
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise SettingsError(f"--port: can't listen on {host}:{port}: {reason}") from None

@@ -1,19 +1,19 @@
-"""One server with two workers that are given up fast; each test leaves it whole."""
+"""A server with two workers and a short lease. The tests share it."""
 
 from collections.abc import Iterator
 
 import pytest
 from served_tiny import TinyModels
-from server_fixtures import client, models, queue
+from server_fixtures import client, models, queue, views
 from servers import Server, lorikeet_up, show_logs
 
-__all__ = ["client", "models", "pytest_runtest_makereport", "queue", "server"]
+__all__ = ["client", "models", "pytest_runtest_makereport", "queue", "server", "views"]
 
 pytest_runtest_makereport = show_logs
 
 NUM_WORKERS = 2
 FLAGS = ("--lease-ms", "1500", "--drain-s", "0.3", "--max-num-seqs", "32")
-"""Neither worker could take all of a test's streams."""
+"""With --max-num-seqs 32 one worker can't run all streams of a test."""
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,6 @@ def running_server(
 
 @pytest.fixture
 def server(running_server: Server) -> Server:
-    """The server, with all its workers."""
+    """The shared server, once all its workers are registered."""
     running_server.wait_for_workers(NUM_WORKERS)
     return running_server

@@ -1,8 +1,7 @@
-"""Redis fails over through Sentinel, again and again, under load."""
+"""Redis fails over through Sentinel repeatedly under load."""
 
 import asyncio
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,16 +16,16 @@ from queue_support import eventually
 from scripted_engine import BASE
 from sentinels import Replicated
 from servers import start_lorikeet, wait_for
-from worker_support import PROGRAM, has_workers
+from worker_support import has_workers, scripted_worker, scripted_worker_env
 
 from shared.store.connection import connect
 from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 FAILOVERS = 10
 CLIENTS = 8
 TOKENS = 60
-STEP_S = "0.01"
+STEP_S = 0.01
 SETTLE_S = 2.0
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -35,32 +34,35 @@ Mode = Literal["default", "strict"]
 
 @dataclass
 class Load:
-    """Clients that stream one answer after another, and what became of them."""
+    """Clients that stream answers one after another, and the outcomes."""
 
     url: str
     is_over: bool = False
     outcomes: Counter[str] = field(default_factory=Counter)
-    shown: dict[str, str] = field(default_factory=dict)
-    """Text by job, of the streams that ended well."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Text of each stream that was completed, by job."""
 
     async def run(self, client_number: int, client: httpx.AsyncClient) -> None:
-        """Ask until the load is over."""
+        """Stream answers until `is_over` is set."""
         seed = 1000 * client_number
         while not self.is_over:
             seed += 1
             outcome = await self._ask(seed, client)
             self.outcomes[outcome] += 1
-            if outcome == "refused":
+            if outcome == "rejected":
                 await asyncio.sleep(0.2)
 
     async def _ask(self, seed: int, client: httpx.AsyncClient) -> str:
-        """`answered`, `refused` before it was acknowledged, or how it was lost afterwards."""
+        """Stream one answer and return its outcome.
+
+        The outcome is `answered`, `rejected` if the job was never accepted, or how it was lost.
+        """
         body = {"model": BASE.name, "prompt": "hello", "seed": seed, "max_tokens": TOKENS}
         body |= {"stream": True, "ignore_eos": True}
         async with client.stream("POST", "/v1/completions", json=body) as response:
             if response.status_code != 200:
                 await response.aread()
-                return "refused"
+                return "rejected"
             text, finish = "", None
             async for line in response.aiter_lines():
                 if not line.startswith("data: {"):
@@ -72,15 +74,15 @@ class Load:
                 finish = event["choices"][0]["finish_reason"] or finish
             if finish != "length":
                 return "cut off"
-            self.shown[response.headers["X-Lorikeet-Job"]] = text
+            self.texts[response.headers["X-Lorikeet-Job"]] = text
             return "answered"
 
 
 @contextmanager
-def scripted_worker(url: str, salt: int, mode: Mode) -> Iterator[None]:
-    settings = {"redis_url": url, "model": "scripted", "durability": mode, "max_num_seqs": 8}
-    words = [str(PROGRAM), orjson.dumps(settings).decode(), STEP_S, "/nonexistent", str(salt)]
-    process = subprocess.Popen([sys.executable, *words])
+def running_worker(url: str, salt: int, mode: Mode) -> Iterator[None]:
+    settings = {"redis_url": url, "durability": mode, "max_num_seqs": 8}
+    command = scripted_worker(settings, STEP_S, "/nonexistent", str(salt))
+    process = subprocess.Popen(command, env=scripted_worker_env())
     try:
         yield
     finally:
@@ -109,25 +111,25 @@ async def front_end(folder: Path, url: str, port: int, mode: Mode) -> AsyncItera
 
 
 async def fail_over(servers: Replicated, num_clients: int, load: Load) -> None:
-    """Kill the master, wait until work goes on elsewhere, and bring it back as a replica."""
+    """Kill the master, restart it as a replica, and wait until answers are completed again."""
     old = await servers.master_port()
     servers.kill(old)
     await servers.promoted(old)
     await servers.restart(old)
     num_answered = load.outcomes["answered"]
 
-    async def goes_on() -> bool:
+    async def has_recovered() -> bool:
         return load.outcomes["answered"] >= num_answered + num_clients
 
-    await eventually(goes_on, within_s=60)
+    await eventually(has_recovered, within_s=60)
 
 
 async def run_load(folder: Path, port: int, mode: Mode) -> Load:
     servers = await Replicated.start(folder, servers=2, sentinels=3)
     try:
-        with scripted_worker(servers.url, 1, mode), scripted_worker(servers.url, 7, mode):
+        with running_worker(servers.url, 1, mode), running_worker(servers.url, 7, mode):
             async with front_end(folder, servers.url, port, mode) as api_url:
-                await workers_are_there(servers.url, 2)
+                await wait_for_workers(servers.url, 2)
                 load = Load(api_url)
                 async with (
                     httpx.AsyncClient(base_url=api_url, timeout=120) as client,
@@ -138,25 +140,25 @@ async def run_load(folder: Path, port: int, mode: Mode) -> Load:
                     for _ in range(FAILOVERS):
                         await fail_over(servers, CLIENTS, load)
                     load.is_over = True
-                await check_nothing_is_spliced(load, servers.url)
+                await check_streams_equal_results(load, servers.url)
                 return load
     finally:
         servers.stop()
 
 
-async def workers_are_there(url: str, count: int) -> None:
+async def wait_for_workers(url: str, count: int) -> None:
     redis = connect(url)
-    queue = Queue(redis, Keys("main"))
-    await eventually(lambda: has_workers(queue, count), within_s=30)
+    views = PoolViews(redis, Keys("main"))
+    await eventually(lambda: has_workers(views, count), within_s=30)
     await redis.aclose()
 
 
-async def check_nothing_is_spliced(load: Load, url: str) -> None:
-    """What clients saw is what the last owner of the job wrote down, where Redis still has it."""
+async def check_streams_equal_results(load: Load, url: str) -> None:
+    """Check that streamed texts equal the stored results, as far as Redis still has these."""
     redis = connect(url)
-    queue = Queue(redis, Keys("main"))
-    for name, text in load.shown.items():
-        result = await queue.result(name.removeprefix("cmpl-"))
+    views = PoolViews(redis, Keys("main"))
+    for name, text in load.texts.items():
+        result = await views.result(name.removeprefix("cmpl-"))
         if result is not None:
             (choice,) = result.choices
             assert len(choice.ids) == TOKENS
@@ -164,21 +166,21 @@ async def check_nothing_is_spliced(load: Load, url: str) -> None:
     await redis.aclose()
 
 
-async def test_strict_durability_loses_nothing_over_ten_failovers(
+async def test_strict_durability_loses_no_job_in_ten_failovers(
     tmp_path: Path, record_property
 ) -> None:
     load = await run_load(tmp_path, 23411, "strict")
     record_property("outcomes", dict(load.outcomes))
-    assert set(load.outcomes) <= {"answered", "refused"}, load.outcomes
+    assert set(load.outcomes) <= {"answered", "rejected"}, load.outcomes
     assert load.outcomes["answered"] > FAILOVERS * CLIENTS
 
 
-async def test_the_default_may_lose_what_was_not_replicated_yet(
+async def test_default_durability_reports_jobs_that_were_not_replicated(
     tmp_path: Path, record_property
 ) -> None:
-    """Losses are told to the client, and never a splice."""
+    """A lost job ends with an error; no stream ever mixes two answers."""
     load = await run_load(tmp_path, 23412, "default")
     record_property("outcomes", dict(load.outcomes))
-    told = {"answered", "refused", "service_unavailable", "resume_diverged", "internal_error"}
-    assert set(load.outcomes) <= told, load.outcomes
+    reported = {"answered", "rejected", "service_unavailable", "resume_diverged", "internal_error"}
+    assert set(load.outcomes) <= reported, load.outcomes
     assert load.outcomes["answered"] > FAILOVERS * CLIENTS

@@ -1,4 +1,4 @@
-"""Connections that send half a request, and clients that never read, cost the others nothing."""
+"""Incomplete requests and clients that never read don't slow other clients down."""
 
 import asyncio
 import socket
@@ -36,7 +36,7 @@ def server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def front_end(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Process]:
-    """A front end that waits for ten seconds, and a worker that computes a token each 20 ms."""
+    """Front end with a body timeout of 10 s, and a worker that computes a token each 20 ms."""
     log = tmp_path / "api.log"
     words = ["api", "--port", str(PORT), "--redis-url", server.url, "--body-timeout-s", "10"]
     process = start_lorikeet(words, log)
@@ -54,12 +54,12 @@ def is_ready() -> bool:
         return False
 
 
-async def test_the_others_latency_and_the_front_ends_memory_stay_as_they_are(
+async def test_a_flood_changes_neither_other_clients_latency_nor_the_front_ends_memory(
     front_end: Process, record_property
 ) -> None:
     memory = psutil.Process(front_end.pid).memory_info
-    async with httpx.AsyncClient(base_url=URL, timeout=30) as client, read_on(client):
-        await latencies(client, REQUESTS)  # it warms up
+    async with httpx.AsyncClient(base_url=URL, timeout=30) as client, background_stream(client):
+        await latencies(client, REQUESTS)  # warm-up
         before = statistics.median(await latencies(client, REQUESTS))
         rss = memory().rss
         sockets = [*half_sent(HALF_SENT), *silent_readers(SILENT)]
@@ -84,8 +84,8 @@ async def test_the_others_latency_and_the_front_ends_memory_stay_as_they_are(
 
 
 @asynccontextmanager
-async def read_on(client: httpx.AsyncClient) -> AsyncIterator[None]:
-    """Somebody reads a stream all the time, so that the engine is never idle in the comparison."""
+async def background_stream(client: httpx.AsyncClient) -> AsyncIterator[None]:
+    """Read one stream after another, so that the engine is equally busy in all measurements."""
 
     async def read() -> None:
         body = {"model": BASE.name, "prompt": "hello", "stream": True, "max_tokens": 900}
@@ -100,7 +100,7 @@ async def read_on(client: httpx.AsyncClient) -> AsyncIterator[None]:
 
 
 async def latencies(client: httpx.AsyncClient, count: int) -> Sequence[float]:
-    """Seconds that answers of one token take, one after another."""
+    """Measure the seconds of `count` sequential requests for one token."""
     body = {"model": BASE.name, "prompt": "hello", "max_tokens": 1}
     found = []
     for _ in range(count):
@@ -119,7 +119,7 @@ def connection() -> socket.socket:
 
 
 def half_sent(count: int) -> list[socket.socket]:
-    """Requests whose headers, or bodies, never end."""
+    """Open connections whose request headers or bodies never end."""
     sockets = [connection() for _ in range(count)]
     for number, each in enumerate(sockets):
         each.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n")
@@ -129,7 +129,7 @@ def half_sent(count: int) -> list[socket.socket]:
 
 
 def silent_readers(count: int) -> list[socket.socket]:
-    """Clients of long streams who read nothing of them."""
+    """Open connections that request long streams and never read them."""
     body = {"model": BASE.name, "prompt": "hello", "stream": True, "ignore_eos": True}
     raw = orjson.dumps({**body, "max_tokens": 900})
     sockets = [connection() for _ in range(count)]
@@ -140,7 +140,7 @@ def silent_readers(count: int) -> list[socket.socket]:
 
 
 def is_closed(each: socket.socket) -> bool:
-    """Whether the server has ended it, whatever it said before."""
+    """Return whether the server has closed the connection, possibly after a reply."""
     each.setblocking(False)
     try:
         while each.recv(65536):

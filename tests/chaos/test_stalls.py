@@ -1,4 +1,4 @@
-"""Redis stands still for longer than a lease, again and again; a job that kills its worker goes."""
+"""Redis is suspended repeatedly for longer than a lease; a job that kills its workers ends."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 STALLS_S = (7, 10, 20)
 TIMES = 5
@@ -46,12 +46,12 @@ async def redis(server: Server) -> AsyncIterator[Redis]:
 
 @dataclass
 class Poison(GreedyStream):
-    """A stream whose workers die of it."""
+    """A stream whose job seems to kill its workers; the test kills them."""
 
     error: str = ""
 
     async def follow(self, client: openai.AsyncOpenAI) -> None:
-        """Keep what it ends with."""
+        """Follow the stream and keep its error."""
         try:
             await super().follow(client)
         except openai.APIError as error:
@@ -59,6 +59,7 @@ class Poison(GreedyStream):
 
 
 async def num_suspects(redis: Redis) -> int:
+    """Return the number of jobs that Redis suspects of having killed a worker."""
     keys = Keys("main")
     jobs = [key async for key in redis.scan_iter(match=f"{keys.prefix}job:*", count=1000)]
     fields = [await redis.hmget(key, ["suspect", "deaths", "fails"]) for key in jobs]
@@ -66,55 +67,58 @@ async def num_suspects(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize("stall_s", STALLS_S)
-async def test_a_redis_that_stands_still_costs_nobody_anything(
-    server: Server, redis: Redis, queue: Queue, models: TinyModels, stall_s: int
+async def test_a_suspended_redis_makes_no_job_suspect_and_loses_no_worker(
+    server: Server, redis: Redis, views: PoolViews, models: TinyModels, stall_s: int
 ) -> None:
     server.wait_for_workers(NUM_WORKERS)
     for number in range(TIMES):
         streams = greedy_streams(NUM_RUNNING + NUM_WAITING, lengths=(300, 400), seed=number + 10)
-        num_ended = sum((await queue.counts()).totals.values())
+        num_ended = sum((await views.counts()).totals.values())
         async with followed(server.api_url, streams):
-            await eventually(partial(all_are_in, queue, num_ended), within_s=PATIENCE_S)
+            await eventually(partial(all_are_accepted, views, num_ended), within_s=PATIENCE_S)
             os.kill(server.redis.pid, signal.SIGSTOP)
             await asyncio.sleep(stall_s)
             os.kill(server.redis.pid, signal.SIGCONT)
-        await check_exact(streams, queue, models)
-        counts = await queue.counts()
+        await check_exact(streams, views, models)
+        counts = await views.counts()
         assert await num_suspects(redis) == 0
         assert counts.totals[JobState.DEAD] == 0
         assert (counts.workers_lost, counts.retried) == (0, 0)
     assert server.metric("lorikeet_resume_diverged_total") == 0
 
 
-async def all_are_in(queue: Queue, num_ended: int) -> bool:
-    """Whether every stream is accepted, few have ended, and both workers are full."""
-    running = sum(worker.running for worker in await queue.workers())
-    counts = await queue.counts()
+async def all_are_accepted(views: PoolViews, num_ended: int) -> bool:
+    """Return whether all streams are accepted, most still wait, and both workers are full."""
+    running = sum(worker.running for worker in await views.workers())
+    counts = await views.counts()
     num_new = sum(counts.totals.values()) - num_ended
     is_accepted = num_new + running + counts.waiting == NUM_RUNNING + NUM_WAITING
     return is_accepted and running == NUM_RUNNING and counts.waiting >= NUM_WAITING / 2
 
 
-async def test_a_job_that_kills_its_workers_still_ends_as_a_dead_letter_alone(
-    server: Server, redis: Redis, queue: Queue, models: TinyModels
+async def test_only_a_job_that_kills_its_workers_becomes_a_dead_letter(
+    server: Server, redis: Redis, views: PoolViews, models: TinyModels
 ) -> None:
     server.wait_for_workers(NUM_WORKERS)
     streams = greedy_streams(NUM_RUNNING, lengths=(300, 400), seed=77)
-    poison, mates = Poison(**vars(streams[0])), streams[1:]
-    async with followed(server.api_url, [poison, *mates]):
-        deaths_alone = await kill_whoever_runs(poison, queue, redis)
+    poison, others = Poison(**vars(streams[0])), streams[1:]
+    async with followed(server.api_url, [poison, *others]):
+        deaths_alone = await kill_workers_of(poison, views, redis)
     assert deaths_alone == 2
     assert "killed its worker 2 times while it ran alone" in poison.error
-    await check_exact(mates, queue, models)
+    await check_exact(others, views, models)
 
 
-async def kill_whoever_runs(poison: GreedyStream, queue: Queue, redis: Redis) -> int:
-    """SIGKILL each worker that has the job for a while; how many died when they ran it alone."""
+async def kill_workers_of(poison: GreedyStream, views: PoolViews, redis: Redis) -> int:
+    """Kill each worker that runs the job until the job is dead.
+
+    Returns the number of workers that were killed while they ran the job alone.
+    """
     killed: set[WorkerId] = set()
     deaths_alone = 0
 
     async def owner() -> WorkerId | str | None:
-        view = await queue.job_view(poison.job) if poison.job else None
+        view = await views.job(poison.job) if poison.job else None
         if view and view.state is JobState.DEAD:
             return "dead"
         is_new = view and view.state is JobState.RUNNING and view.worker not in killed

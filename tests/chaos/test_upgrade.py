@@ -1,6 +1,6 @@
 """Processes of the last release and of this one serve one pool together.
 
-The last release is the commit in the variable PREVIOUS.
+The environment variable PREVIOUS overrides the commit of the last release.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.connection import connect
 from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 NEW = Path(__file__).parents[2]
 LAST_RELEASE = "e9c7f69"
@@ -35,13 +35,16 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source of the last release."""
+    """Folder with the source of the last release."""
     folder = tmp_path_factory.mktemp("old")
     commit = os.environ.get("PREVIOUS", LAST_RELEASE)
     command = ["git", "-C", str(NEW), "archive", commit]
     packed = subprocess.run(command, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
+    metadata = folder / "lorikeet-0.1.0.dist-info" / "METADATA"  # the old release reads its version
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: lorikeet\nVersion: 0.1.0\n")
     return folder
 
 
@@ -54,7 +57,7 @@ def server() -> Iterator[EmbeddedRedis]:
 
 @contextmanager
 def process(source: Path, log: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process of the command line in `source`."""
+    """Run the command line of the source tree `source`, with its output in `log`."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("LORIKEET_")}
     env |= {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-P", "-m", "ops.cli", *words]
@@ -70,7 +73,7 @@ def process(source: Path, log: Path, *words: str) -> Iterator["subprocess.Popen[
 
 
 @pytest.mark.parametrize(("api", "worker"), [("new", "old"), ("old", "new")])
-async def test_two_hundred_jobs_end_as_done_whoever_is_upgraded_first(
+async def test_all_jobs_complete_whichever_process_is_upgraded_first(
     old: Path, server: EmbeddedRedis, models: TinyModels, tmp_path: Path, api: str, worker: str
 ) -> None:
     sources = {"new": NEW, "old": old}
@@ -86,11 +89,11 @@ async def test_two_hundred_jobs_end_as_done_whoever_is_upgraded_first(
         async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
             answers = await asyncio.gather(*(ask(client, i) for i in range(NUM_JOBS)))
         redis = connect(server.url)
-        queue = Queue(redis, Keys("main"))
-        views = [await queue.job_view(JobId(name.removeprefix("cmpl-"))) for name in answers]
-        counts = await queue.counts()
+        views = PoolViews(redis, Keys("main"))
+        jobs = [await views.job(JobId(name.removeprefix("cmpl-"))) for name in answers]
+        counts = await views.counts()
         await redis.aclose()
-    assert [view.state for view in views if view] == [JobState.DONE] * NUM_JOBS
+    assert [job.state for job in jobs if job] == [JobState.DONE] * NUM_JOBS
     assert counts.totals[JobState.DONE] == NUM_JOBS
     assert (counts.waiting, counts.retried, counts.workers_lost) == (0, 0, 0)
 
@@ -103,7 +106,7 @@ def is_ready() -> bool:
 
 
 async def ask(client: openai.AsyncOpenAI, number: int) -> str:
-    """The id of an answer, every second of which is streamed."""
+    """Request an answer, streamed if `number` is odd, and return its id."""
     options = {"model": NAMES[number % len(NAMES)], "prompt": f"hello {number}", "max_tokens": 20}
     if number % 2:
         return (await client.completions.create(**options)).id

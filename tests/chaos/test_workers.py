@@ -1,4 +1,4 @@
-"""Workers that die, freeze or are told to go, in the middle of 50 streams: no client notices."""
+"""Workers are killed, suspended or drained during 50 streams; no answer changes."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import openai
+import pytest
 from openai.types import Completion
 from queue_support import eventually
 from served_tiny import NAMES, TinyModels
@@ -14,78 +15,81 @@ from servers import Server
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
 from shared.protocol.ids import JobId, WorkerId
-from shared.store.pool_views import WorkerView
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews, WorkerView
 
 NUM_STREAMS = 50
 NUM_SAMPLED = 16
 LENGTHS = (200, 400)
 PATIENCE_S = 60.0
-ENDED_WELL = "ended (exit code 0)"
+EXITED_CLEANLY = "ended (exit code 0)"
+pytestmark = pytest.mark.slow
 
 
-async def test_a_killed_workers_streams_go_on_where_they_were(
-    server: Server, queue: Queue, models: TinyModels
+async def test_the_streams_of_a_killed_worker_continue_without_a_gap(
+    server: Server, views: PoolViews, models: TinyModels
 ) -> None:
-    async with half_shown_streams(server, queue, seed=1) as (streams, victim):
+    async with streams_in_progress(server, views, seed=1) as (streams, victim):
         os.kill(pid_of(victim), signal.SIGKILL)
-    await check_exact(streams, queue, models)
-    assert await num_moved(streams, queue) > 0
+    await check_exact(streams, views, models)
+    assert await num_moved(streams, views) > 0
     assert server.metric("lorikeet_resume_diverged_total") == 0
 
 
 async def test_sampled_answers_are_the_same_with_and_without_a_kill(
-    server: Server, client: openai.AsyncOpenAI, queue: Queue
+    server: Server, client: openai.AsyncOpenAI, views: PoolViews
 ) -> None:
     async with asyncio.TaskGroup() as group:
         with_kill = [group.create_task(sample(client, seed)) for seed in range(NUM_SAMPLED)]
-        busy = await eventually(lambda: two_busy_workers(queue), within_s=PATIENCE_S)
+        busy = await eventually(lambda: two_busy_workers(views), within_s=PATIENCE_S)
         os.kill(pid_of(busy[0]), signal.SIGKILL)
-    moved = [await queue.job_view(job_of(task.result())) for task in with_kill]
+    moved = [await views.job(job_of(task.result())) for task in with_kill]
     assert any(view.try_ > 1 for view in moved if view)
     without = await asyncio.gather(*(sample(client, seed) for seed in range(NUM_SAMPLED)))
     assert [task.result().choices for task in with_kill] == [answer.choices for answer in without]
 
 
-async def test_a_frozen_workers_streams_go_on_elsewhere_and_it_adds_nothing_later(
-    server: Server, queue: Queue, models: TinyModels
+async def test_the_streams_of_a_suspended_worker_continue_and_it_adds_nothing_later(
+    server: Server, views: PoolViews, models: TinyModels
 ) -> None:
-    async with half_shown_streams(server, queue, seed=2) as (streams, victim):
+    async with streams_in_progress(server, views, seed=2) as (streams, victim):
         os.kill(pid_of(victim), signal.SIGSTOP)
         try:
-            await eventually(lambda: is_given_up(victim, queue), within_s=PATIENCE_S)
+            await eventually(lambda: is_reaped(victim, views), within_s=PATIENCE_S)
         finally:
             os.kill(pid_of(victim), signal.SIGCONT)
-    await check_exact(streams, queue, models)
-    assert await num_moved(streams, queue) > 0
+    await check_exact(streams, views, models)
+    assert await num_moved(streams, views) > 0
     assert server.metric("lorikeet_resume_diverged_total") == 0
-    back = await eventually(lambda: registered_anew(victim, queue), within_s=PATIENCE_S)
-    assert back.info.counters["lease_losses"] > 0
+    again = await eventually(lambda: registered_again(victim, views), within_s=PATIENCE_S)
+    assert again.info.counters["lease_losses"] > 0
 
 
-async def test_a_drained_worker_hands_its_streams_on_and_ends_well(
-    server: Server, queue: Queue, models: TinyModels
+async def test_a_drained_worker_releases_its_streams_and_exits_cleanly(
+    server: Server, views: PoolViews, models: TinyModels
 ) -> None:
-    num_ends = server.log_text().count(ENDED_WELL)
-    async with half_shown_streams(server, queue, seed=3) as (streams, victim):
+    num_ends = server.log_text().count(EXITED_CLEANLY)
+    async with streams_in_progress(server, views, seed=3) as (streams, victim):
         os.kill(pid_of(victim), signal.SIGTERM)
-    await check_exact(streams, queue, models)
-    assert await num_moved(streams, queue) > 0
+    await check_exact(streams, views, models)
+    assert await num_moved(streams, views) > 0
     assert server.metric("lorikeet_resume_diverged_total") == 0
-    await eventually(lambda: has_ended_well(server, num_ends + 1))
+    await eventually(lambda: has_exited_cleanly(server, num_ends + 1))
 
 
 @asynccontextmanager
-async def half_shown_streams(
-    server: Server, queue: Queue, *, seed: int
+async def streams_in_progress(
+    server: Server, views: PoolViews, *, seed: int
 ) -> AsyncIterator[tuple[list[GreedyStream], WorkerId]]:
-    """Streams of which half have shown text, on two workers, and one of these; waits for all."""
+    """Start streams on two workers, and wait at exit until all have ended.
+
+    Yields the streams and one of the workers, once half of the streams have received text.
+    """
     streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=seed)
 
     async def busy_worker() -> WorkerId | None:
-        if sum(stream.is_going_on for stream in streams) < NUM_STREAMS / 2:
+        if sum(stream.is_in_progress for stream in streams) < NUM_STREAMS / 2:
             return None
-        busy = await two_busy_workers(queue)
+        busy = await two_busy_workers(views)
         assert busy
         return busy[0]
 
@@ -94,7 +98,7 @@ async def half_shown_streams(
 
 
 async def sample(client: openai.AsyncOpenAI, seed: int) -> Completion:
-    """Three long answers that aren't streamed."""
+    """Request three long answers without streaming."""
     return await client.completions.create(
         model=NAMES[seed % len(NAMES)],
         prompt="Once upon a time",
@@ -110,9 +114,9 @@ def job_of(answer: Completion) -> JobId:
     return JobId(answer.id.removeprefix("cmpl-"))
 
 
-async def two_busy_workers(queue: Queue) -> list[WorkerId] | None:
-    """Both workers, once both hold jobs."""
-    busy = [worker.id for worker in await queue.workers() if worker.running]
+async def two_busy_workers(views: PoolViews) -> list[WorkerId] | None:
+    """Return both workers if both run jobs, else None."""
+    busy = [worker.id for worker in await views.workers() if worker.running]
     return busy if len(busy) == 2 else None
 
 
@@ -120,23 +124,23 @@ def pid_of(worker: WorkerId) -> int:
     return int(worker.split(":")[1])
 
 
-async def num_moved(streams: Sequence[GreedyStream], queue: Queue) -> int:
-    """Streams that more than one worker computed."""
-    views = [await queue.job_view(stream.job) for stream in streams if stream.job]
-    return sum(view.try_ > 1 for view in views if view)
+async def num_moved(streams: Sequence[GreedyStream], views: PoolViews) -> int:
+    """Return the number of streams that more than one worker computed."""
+    jobs = [await views.job(stream.job) for stream in streams if stream.job]
+    return sum(job.try_ > 1 for job in jobs if job)
 
 
-async def has_ended_well(server: Server, times: int) -> bool:
-    """Whether so many workers have, by what the supervisor says."""
-    return server.log_text().count(ENDED_WELL) == times
+async def has_exited_cleanly(server: Server, times: int) -> bool:
+    """Return whether the supervisor has logged `times` clean exits."""
+    return server.log_text().count(EXITED_CLEANLY) == times
 
 
-async def is_given_up(worker: WorkerId, queue: Queue) -> bool:
-    return worker not in {other.id for other in await queue.workers()}
+async def is_reaped(worker: WorkerId, views: PoolViews) -> bool:
+    return worker not in {other.id for other in await views.workers()}
 
 
-async def registered_anew(worker: WorkerId, queue: Queue) -> WorkerView | None:
-    """The same process under another id."""
-    views = await queue.workers()
-    same = [v for v in views if pid_of(v.id) == pid_of(worker) and v.id != worker]
+async def registered_again(worker: WorkerId, views: PoolViews) -> WorkerView | None:
+    """Return the view of the worker's process under another id, if it has registered again."""
+    workers = await views.workers()
+    same = [v for v in workers if pid_of(v.id) == pid_of(worker) and v.id != worker]
     return same[0] if same else None

@@ -1,4 +1,4 @@
-"""The examples of ops/docs/clients.md, run as they stand there against the demo with an API key."""
+"""Runs the examples of ops/docs/clients.md unchanged, against the demo with an API key."""
 
 import os
 import re
@@ -32,7 +32,7 @@ ANSWER = [("item", "monitors"), ("quantity", "31"), ("name", "Jonas Dubois"), ("
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if not (VENV / ".ready").exists():
         pytest.skip("`make clients` installs the clients")
-    demo_model()  # made once on a machine
+    demo_model()  # converts the model once per machine
     folder = tmp_path_factory.mktemp("clients")
     with lorikeet_up(folder, "--kv-cache-mb", "256", api_key=KEY) as server:
         yield server
@@ -52,14 +52,14 @@ def test_the_documented_example_works(server: Server, tmp_path: Path, client: st
 
 
 def run(words: list[str], folder: Path) -> str:
-    """What the command prints; it must go well."""
+    """Run a command, which must succeed, and return its output."""
     env = {
         **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}",
         "LLM_USER_PATH": str(folder),
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would ask a server for prices
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise it downloads prices
     }
-    # Node looks for packages from here.
+    # Node finds packages relative to the working directory.
     done = subprocess.run(
         words, cwd=VENV, env=env, capture_output=True, text=True, timeout=100, check=False
     )

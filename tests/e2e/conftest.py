@@ -1,13 +1,13 @@
-"""One server with one worker for all end-to-end tests."""
+"""Provides one server with one worker for all end-to-end tests."""
 
 from collections.abc import Iterator
 
 import pytest
 from served_tiny import TinyModels
-from server_fixtures import client, http, models, queue
+from server_fixtures import client, http, models, queue, views
 from servers import Server, lorikeet_up, show_logs
 
-__all__ = ["client", "http", "models", "pytest_runtest_makereport", "queue", "server"]
+__all__ = ["client", "http", "models", "pytest_runtest_makereport", "queue", "server", "views"]
 
 pytest_runtest_makereport = show_logs
 

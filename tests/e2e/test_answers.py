@@ -1,4 +1,4 @@
-"""Answers of both endpoints, whole and streamed."""
+"""Answers of both endpoints, complete and streamed."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ async def complete(client: openai.AsyncOpenAI, **body: Any) -> Any:
 
 
 async def chat_stream(client: openai.AsyncOpenAI, **body: Any) -> tuple[dict[int, str], list[Any]]:
-    """The text of each choice, and all chunks."""
+    """Return the text of each choice, and all chunks."""
     chunks = [chunk async for chunk in await chat(client, stream=True, **body)]
     texts: dict[int, str] = {}
     for choice in (choice for chunk in chunks for choice in chunk.choices):
@@ -55,7 +55,7 @@ async def test_an_answer_has_the_fields_of_lmdeploys_example(
     assert answer.usage.total_tokens == num_prompt + 24
 
 
-async def test_a_completion_goes_on_with_the_prompt_as_it_is(
+async def test_a_completion_continues_the_prompt_verbatim(
     client: openai.AsyncOpenAI, models: TinyModels
 ) -> None:
     ids = models.text_ids(PROMPT)
@@ -68,7 +68,7 @@ async def test_a_completion_goes_on_with_the_prompt_as_it_is(
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_chat_stream_gives_the_text_of_the_whole_answer(
+async def test_a_chat_stream_has_the_text_of_the_complete_answer(
     client: openai.AsyncOpenAI, name: str, sampling: dict[str, Any]
 ) -> None:
     whole = await chat(client, model=name, **sampling)
@@ -79,7 +79,7 @@ async def test_a_chat_stream_gives_the_text_of_the_whole_answer(
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-async def test_a_completion_stream_gives_the_text_of_the_whole_answer(
+async def test_a_completion_stream_has_the_text_of_the_complete_answer(
     client: openai.AsyncOpenAI, sampling: dict[str, Any]
 ) -> None:
     whole = await complete(client, **sampling)
@@ -88,7 +88,7 @@ async def test_a_completion_stream_gives_the_text_of_the_whole_answer(
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
 
 
-async def test_the_base_and_each_adapter_answer_in_their_own_way(
+async def test_the_base_and_each_adapter_give_different_answers(
     client: openai.AsyncOpenAI,
 ) -> None:
     answers = [await complete(client, model=name, **GREEDY) for name in NAMES]
@@ -121,7 +121,7 @@ async def test_an_answer_ends_before_its_stop_string(client: openai.AsyncOpenAI)
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-async def test_n_choices_are_drawn_apart_and_streamed_under_their_indices(
+async def test_n_choices_are_sampled_independently_and_streamed_under_their_indices(
     client: openai.AsyncOpenAI,
 ) -> None:
     body = {**SAMPLED, "n": 3, "extra_body": ENDLESS}

@@ -1,4 +1,4 @@
-"""Requests that can't be served: each gets an error that says what to do, and harms nobody."""
+"""Invalid requests get an error that says what to do, and affect no other request."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 
 BAD_CHATS: list[tuple[dict[str, Any], str, str, str]] = [
-    # what differs from a good request, the code, the field, and a part of the message
+    # changes to a valid request, error code, field, and part of the message
     (messages(), INVALID, "messages", "must have at least 1 item, not 0"),
     ({"messages": "hi"}, INVALID, "messages", "must be a valid list"),
     ({"messages": None}, INVALID, "messages", "must be a valid list"),
@@ -111,7 +111,7 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"prompt": []}, INVALID, "prompt", "can't be empty"),
     ({"prompt": None}, INVALID, "prompt", "list of token ids"),
     ({"prompt": [1, -1]}, INVALID, "prompt", "list of token ids"),
-    ({"prompt": [7, 10_000]}, INVALID, "prompt[1]", "outside of the vocabulary"),
+    ({"prompt": [7, 10_000]}, INVALID, "prompt[1]", "outside the vocabulary"),
     ({"prompt": [7, 2.5]}, INVALID, "prompt", "list of token ids"),
     ({"prompt": TOO_LONG}, LENGTH, "prompt", "reduce the length"),
     ({"prompt": [7] * 200_000}, LENGTH, "prompt", "reduce the length"),
@@ -130,9 +130,9 @@ BAD_FIELDS = [
     for patch, code, param, says in cases
 ]
 
-NO_JSON, NO_MODEL = "the body isn't valid JSON", "GET /v1/models lists those that do"
+NO_JSON, NO_MODEL = "the body isn't valid JSON", "GET /v1/models lists all models"
 BAD_REQUESTS: list[tuple[str, str, bytes, int, str, str | None, str]] = [
-    # method, URL, body, status, code, field, and a part of the message
+    # method, URL, body, status, error code, field, and part of the message
     ("POST", CHAT, b"", 400, INVALID, None, NO_JSON),
     ("POST", CHAT, b"{", 400, INVALID, None, NO_JSON),
     ("POST", CHAT, b"[]", 400, INVALID, None, "the body must be a JSON object"),
@@ -152,21 +152,21 @@ BAD_REQUESTS: list[tuple[str, str, bytes, int, str, str | None, str]] = [
         *(404, "model_not_found", "model", NO_MODEL),
     ),
     ("GET", "/v1/models/no", b"", 404, "model_not_found", "model", NO_MODEL),
-    ("GET", "/v1/jobs/no", b"", 404, "job_not_found", None, "no longer kept"),
-    ("DELETE", "/v1/jobs/no", b"", 404, "job_not_found", None, "no longer kept"),
-    ("POST", "/v1/jobs/no/cancel", b"", 404, "job_not_found", None, "no longer kept"),
-    ("GET", "/v1/nothing", b"", 404, "unknown_url", None, "GET /docs lists those that exist"),
-    ("POST", "/v1/embeddings", b"{}", 404, "unknown_url", None, "GET /docs lists those"),
-    ("GET", CHAT, b"", 405, "method_not_allowed", None, "this URL takes POST"),
-    ("DELETE", "/v1/models", b"", 405, "method_not_allowed", None, "this URL takes GET"),
-    ("PUT", "/v1/jobs/no", b"", 405, "method_not_allowed", None, "takes GET, DELETE"),
-    ("POST", CHAT, b"x" * 5_000_000, 413, "request_too_large", None, "shorten it, or have"),
+    ("GET", "/v1/jobs/no", b"", 404, "job_not_found", None, "has expired"),
+    ("DELETE", "/v1/jobs/no", b"", 404, "job_not_found", None, "has expired"),
+    ("POST", "/v1/jobs/no/cancel", b"", 404, "job_not_found", None, "has expired"),
+    ("GET", "/v1/nothing", b"", 404, "unknown_url", None, "GET /docs lists all URLs"),
+    ("POST", "/v1/embeddings", b"{}", 404, "unknown_url", None, "GET /docs lists all"),
+    ("GET", CHAT, b"", 405, "method_not_allowed", None, "this URL accepts POST"),
+    ("DELETE", "/v1/models", b"", 405, "method_not_allowed", None, "this URL accepts GET"),
+    ("PUT", "/v1/jobs/no", b"", 405, "method_not_allowed", None, "accepts GET, DELETE"),
+    ("POST", CHAT, b"x" * 5_000_000, 413, "request_too_large", None, "shorten it, or ask"),
 ]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def unharmed(server: Server) -> Iterator[None]:
-    """After all these requests the same processes run, and answer."""
+def server_survives(server: Server) -> Iterator[None]:
+    """Check that the same processes still run and answer after all these requests."""
     before = server.pids()
     yield
     assert server.pids() == before
@@ -196,7 +196,7 @@ async def test_a_bad_field_is_named(
     says: str,
     stream: bool,
 ) -> None:
-    sent = json.dumps({"stream": stream, **body})  # writes NaN, as Python's clients do
+    sent = json.dumps({"stream": stream, **body})  # json writes NaN, as Python's clients do
     reply = await http.post(url, content=sent)
     assert reply.status_code == 400, reply.text
     assert_error(reply, code, param, says)

@@ -1,4 +1,4 @@
-"""The benchmark, whole, on a tiny model: its figures mean nothing, but it runs."""
+"""The whole benchmark on a tiny model, whose figures are meaningless."""
 
 from pathlib import Path
 
@@ -6,16 +6,17 @@ import pytest
 import tiny
 from rich.progress import Progress
 
-from ops.bench.compare.report import write_results
-from ops.bench.compare.run import Bench
+from ops.bench.compare.comparison import Comparison
+from ops.bench.compare.output import write_results
 
 
-@pytest.mark.timeout(300)  # three of the processes that it starts import torch
-def test_the_benchmark_runs_from_nothing_to_its_files(tmp_path: Path) -> None:
-    # 128 words are some 600 tokens of the byte-level tokenizer.
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # three of the started processes import torch
+def test_the_benchmark_runs_and_writes_its_files(tmp_path: Path) -> None:
+    # 128 words are about 600 tokens of the byte-level tokenizer.
     model = tiny.save_tiny_model(tmp_path / "tiny", max_position_embeddings=2048)
     with Progress(disable=True) as bar:
-        results = Bench(model, [2], tmp_path, bar).run(1)
+        results = Comparison(model, [2], tmp_path, bar).run(1)
     (repeat,) = results.repeats
     assert [(s.kind, r.answered, r.errors) for s, r in repeat.lorikeet] == [
         ("base", 4, ()),

@@ -1,4 +1,4 @@
-"""The probes, whole, on a tiny model: their figures mean nothing, but they run."""
+"""The whole probes on a tiny model, whose figures are meaningless."""
 
 import asyncio
 import os
@@ -13,7 +13,6 @@ import torch
 
 from ops.bench.gpu.measure import peft_on
 from ops.bench.load.load import send_load
-from ops.bench.make_adapters import make_adapters
 from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
@@ -27,15 +26,16 @@ from ops.bench.probes.registered import (
 from ops.bench.probes.schema import measure_schema
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
 from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
-from ops.bench.processes import Serving
+from ops.bench.random_adapters import make_adapters
+from ops.bench.server_processes import Serving
 from ops.bench.servers import lorikeet
 
-pytestmark = pytest.mark.timeout(300)  # they start processes that import torch
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the started processes import torch
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # 128 words are some 600 tokens of the byte-level tokenizer.
+    # 128 words are about 600 tokens of the byte-level tokenizer.
     return tiny.save_tiny_model(tmp_path_factory.mktemp("tiny"), max_position_embeddings=4096)
 
 
@@ -55,7 +55,7 @@ def serving(
         yield serving
 
 
-def test_steps_are_measured_beside_the_floor(model: Path, adapters: Path) -> None:
+def test_steps_are_measured_with_the_floor(model: Path, adapters: Path) -> None:
     finding = measure_steps(model, adapters, [1, 3])
     assert [step.batch for step in finding.figures["steps"]] == [1, 3]
     assert all(step.base_ms > 0 for step in finding.figures["steps"])
@@ -71,9 +71,7 @@ def test_the_parts_of_a_step_add_up(model: Path, adapters: Path) -> None:
         assert sum(parts) + one.bookkeeping_ms == pytest.approx(one.step_ms)
 
 
-def test_the_bytes_of_lora_are_those_of_the_adapters_that_take_part(
-    model: Path, adapters: Path
-) -> None:
+def test_the_lora_bytes_are_those_of_the_batched_adapters(model: Path, adapters: Path) -> None:
     one, two = measure_lora(model, adapters, [1, 2]).figures["steps"]
     assert two.lora_bytes == 3 * one.lora_bytes  # ranks 8 and 16
 
@@ -85,7 +83,7 @@ def test_contexts_are_measured_with_the_bytes_of_their_keys_and_values(model: Pa
     assert short.prefill_ms_per_token > 0
 
 
-def test_rows_under_a_schema_are_measured_beside_free_ones(model: Path) -> None:
+def test_rows_with_a_schema_are_measured_against_free_rows(model: Path) -> None:
     cost = measure_schema(model, 3).figures["cost"]
     assert len(cost.free_ms) == len(cost.bound_ms) > 1
     assert all(ms > 0 for ms in (*cost.free_ms, *cost.bound_ms))
@@ -119,10 +117,10 @@ def test_without_a_gpu_one_line_says_that_nothing_is_measured() -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line == "bench: gpu: there is no GPU that torch can use here, nothing is measured"
+    assert line == "bench: gpu: torch finds no usable GPU, so nothing is measured"
 
 
-def test_peft_is_measured_beside_a_gpu_on_its_device(model: Path, adapters: Path) -> None:
+def test_peft_is_measured_on_the_given_device(model: Path, adapters: Path) -> None:
     assert peft_on(model, torch.device("cpu"))(adapters, 2, 3) > 0
 
 
@@ -141,7 +139,7 @@ def test_a_shared_prefix_is_sent_and_timed(serving: Serving) -> None:
     assert prefix_finding(answers, answers, 20).figures["cached_s"].p50 > 0
 
 
-def test_steps_beside_a_load_are_told_from_the_others(model: Path, adapters: Path) -> None:
+def test_steps_during_a_load_are_separated_from_the_others(model: Path, adapters: Path) -> None:
     found = measure_loading(model, [adapters / "a0", adapters / "a1"], adapters / "a2", 2, rounds=2)
     steps = found.figures["steps"]
     assert len(steps.load_s) == 2
@@ -149,7 +147,7 @@ def test_steps_beside_a_load_are_told_from_the_others(model: Path, adapters: Pat
     assert len(steps.loading_ms) >= 2
 
 
-def test_memory_is_looked_at_while_adapters_take_turns(model: Path, adapters: Path) -> None:
+def test_memory_is_sampled_while_adapters_alternate(model: Path, adapters: Path) -> None:
     found = measure_turnover(
         model, sorted(adapters.iterdir()), loads=30, budgets=Budgets(device_mb=1, host_mb=1)
     )
@@ -167,7 +165,7 @@ def test_many_adapters_go_through_the_tiers(model: Path, adapters: Path, tmp_pat
     assert "x the" in churn_finding(churn, resident, tiered).says[0]
 
 
-def test_memory_of_every_process_is_looked_at(serving: Serving) -> None:
+def test_the_memory_of_every_process_is_sampled(serving: Serving) -> None:
     samples = measure_memory(serving.url, ["a0", "a1"], serving.pids, requests=20)
     assert [sample.answered for sample in samples] == list(range(0, 22, 2))
     assert set(memory_finding(samples).chart.series) == {"worker", "api", "redis"}

@@ -1,4 +1,4 @@
-"""Chinese and emoji, of which each character is several tokens of the tiny model."""
+"""Chinese and emoji, whose characters are several tokens each in the tiny model."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ async def test_a_trained_adapter_answers_in_chinese_and_stops(
     assert answer.usage.prompt_tokens == len(models.chat_ids(QUESTION))
 
 
-async def test_no_character_is_cut_in_a_stream(client: openai.AsyncOpenAI) -> None:
+async def test_a_stream_never_splits_a_character(client: openai.AsyncOpenAI) -> None:
     parts = await contents(await ask(client, stream=True))
     assert "".join(parts) == ANSWER
     assert not any(REPLACEMENT in part for part in parts)
@@ -39,7 +39,7 @@ async def test_no_character_is_cut_in_a_stream(client: openai.AsyncOpenAI) -> No
 
 
 @pytest.mark.parametrize("num_tokens", range(1, 12))
-async def test_an_answer_that_ends_within_a_character_is_streamed_like_the_whole(
+async def test_an_answer_that_ends_within_a_character_streams_the_complete_answers_text(
     client: openai.AsyncOpenAI, models: TinyModels, num_tokens: int
 ) -> None:
     whole = (await ask(client, max_tokens=num_tokens)).choices[0].message.content

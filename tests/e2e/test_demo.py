@@ -1,4 +1,4 @@
-"""`lorikeet up` without a model: the demo, in its default bfloat16."""
+"""`lorikeet up` without a model serves the demo in bfloat16."""
 
 import asyncio
 import json
@@ -21,13 +21,13 @@ from ops.demo.tasks import TASKS
 pytestmark = pytest.mark.demo
 
 NUM_ASKED = 50
-"""Of each task, or all that it has."""
+"""Examples per task, or all if there are fewer."""
 MIN_SHARE = 0.8
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    demo_model()  # made once on a machine
+    demo_model()  # converts the model once per machine
     with lorikeet_up(tmp_path_factory.mktemp("demo"), "--kv-cache-mb", "256") as server:
         yield server
 

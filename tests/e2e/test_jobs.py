@@ -1,4 +1,4 @@
-"""Requests as jobs: looked up, cancelled, and given up by their clients."""
+"""Requests as jobs: they can be looked up and cancelled, and end when their client disconnects."""
 
 import asyncio
 from typing import Any
@@ -11,15 +11,15 @@ from served_tiny import BASE
 
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 LONG: dict[str, Any] = {
     "model": BASE, "prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True
 }  # fmt: skip
 
 
-async def num_running(queue: Queue) -> int:
-    return sum(worker.running for worker in await queue.workers())
+async def num_running(views: PoolViews) -> int:
+    return sum(worker.running for worker in await views.workers())
 
 
 async def test_a_finished_job_is_looked_up_by_its_header_or_by_the_answers_id(
@@ -44,33 +44,33 @@ async def test_an_unknown_job_is_not_found(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_stops_its_job(
-    http: httpx.AsyncClient, queue: Queue, stream: bool
+async def test_a_client_that_disconnects_stops_its_job(
+    http: httpx.AsyncClient, views: PoolViews, stream: bool
 ) -> None:
-    known = await seen_jobs(queue)
+    known = await ended_jobs(views)
     task = asyncio.create_task(http.post("/v1/completions", json={**LONG, "stream": stream}))
-    await eventually(lambda: num_running(queue))
+    await eventually(lambda: num_running(views))
     task.cancel()
-    await eventually(lambda: is_none_running(queue))
-    assert (await seen_jobs(queue))[JobState.CANCELLED] == known[JobState.CANCELLED] + 1
+    await eventually(lambda: is_none_running(views))
+    assert (await ended_jobs(views))[JobState.CANCELLED] == known[JobState.CANCELLED] + 1
 
 
-async def test_a_client_that_leaves_within_a_stream_stops_its_job(
-    client: openai.AsyncOpenAI, queue: Queue
+async def test_a_client_that_disconnects_during_a_stream_stops_its_job(
+    client: openai.AsyncOpenAI, views: PoolViews
 ) -> None:
     body = {k: v for k, v in LONG.items() if k != "ignore_eos"}
     stream = await client.completions.create(**body, stream=True, extra_body={"ignore_eos": True})
     job = JobId((await anext(aiter(stream))).id.removeprefix("cmpl-"))
-    view = await queue.job_view(job)
+    view = await views.job(job)
     assert view is not None
     assert view.state is JobState.RUNNING
     await stream.close()
-    await eventually(lambda: has_state(queue, job, JobState.CANCELLED))
-    await eventually(lambda: is_none_running(queue))
+    await eventually(lambda: has_state(views, job, JobState.CANCELLED))
+    await eventually(lambda: is_none_running(views))
 
 
 async def test_a_cancelled_job_ends_its_stream_with_an_error(
-    http: httpx.AsyncClient, client: openai.AsyncOpenAI, queue: Queue
+    http: httpx.AsyncClient, client: openai.AsyncOpenAI, views: PoolViews
 ) -> None:
     body = {k: v for k, v in LONG.items() if k != "ignore_eos"}
     stream = await client.completions.create(**body, stream=True, extra_body={"ignore_eos": True})
@@ -81,20 +81,20 @@ async def test_a_cancelled_job_ends_its_stream_with_an_error(
         async for _ in stream:
             pass
     await eventually(
-        lambda: has_state(queue, JobId(first.id.removeprefix("cmpl-")), JobState.CANCELLED)
+        lambda: has_state(views, JobId(first.id.removeprefix("cmpl-")), JobState.CANCELLED)
     )
     again = await http.delete(f"/v1/jobs/{first.id}")
     assert again.json()["state"] == "cancelled"
 
 
-async def seen_jobs(queue: Queue) -> dict[JobState, int]:
-    return dict((await queue.counts()).totals)
+async def ended_jobs(views: PoolViews) -> dict[JobState, int]:
+    return dict((await views.counts()).totals)
 
 
-async def is_none_running(queue: Queue) -> bool:
-    return await num_running(queue) == 0
+async def is_none_running(views: PoolViews) -> bool:
+    return await num_running(views) == 0
 
 
-async def has_state(queue: Queue, job: JobId, state: JobState) -> bool:
-    view = await queue.job_view(job)
+async def has_state(views: PoolViews, job: JobId, state: JobState) -> bool:
+    view = await views.job(job)
     return view is not None and view.state is state

@@ -1,4 +1,4 @@
-"""Logprobs through both endpoints: those of transformers' log-softmax, whole and streamed."""
+"""Logprobs of both endpoints equal transformers' log-softmax, complete and streamed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch
 from served_tiny import BASE, NAMES, TinyModels
 
 from shared.protocol.ids import JobId
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 PROMPT = "Once upon a time, 你好"
 CHAT = [{"role": "user", "content": PROMPT}]
@@ -26,13 +26,13 @@ SAMPLED: dict[str, Any] = {
 
 @torch.inference_mode()
 def log_softmax(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tensor:
-    """Row p says how likely each token is behind position p."""
+    """Return `[T, vocabulary]`; row p has the log-probabilities of the token after position p."""
     return models.references[name](torch.tensor([list(ids)])).logits[0].log_softmax(-1)
 
 
-async def output_ids(queue: Queue, answer: Any, choice: int = 0) -> list[int]:
-    """The tokens of an answer, which the API doesn't tell."""
-    result = await queue.result(JobId(answer.id.split("-")[1]))
+async def output_ids(views: PoolViews, answer: Any, choice: int = 0) -> list[int]:
+    """Return the token ids of an answer, which the API doesn't return."""
+    result = await views.result(JobId(answer.id.split("-")[1]))
     assert result is not None
     return list(result.choices[choice].ids)
 
@@ -42,8 +42,8 @@ def check_top(row: torch.Tensor, logprobs: Sequence[float]) -> None:
     assert sorted(logprobs, reverse=True) == pytest.approx(best, abs=1e-4)
 
 
-async def test_a_chat_in_a_mixed_batch_tells_the_models_own_logprobs(
-    client: openai.AsyncOpenAI, models: TinyModels, queue: Queue
+async def test_a_chat_in_a_mixed_batch_returns_the_models_own_logprobs(
+    client: openai.AsyncOpenAI, models: TinyModels, views: PoolViews
 ) -> None:
     answers = await asyncio.gather(
         *(
@@ -55,7 +55,7 @@ async def test_a_chat_in_a_mixed_batch_tells_the_models_own_logprobs(
     )
     prompt = models.chat_ids(PROMPT)
     for name, answer in zip(NAMES, answers, strict=True):
-        ids = await output_ids(queue, answer)
+        ids = await output_ids(views, answer)
         rows = log_softmax(models, name, prompt + ids)[len(prompt) - 1 : -1]
         content = answer.choices[0].logprobs.content
         expected = rows.gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
@@ -82,7 +82,9 @@ async def test_the_bytes_of_all_tokens_are_the_answer(client: openai.AsyncOpenAI
     assert {token.token for token in choice.logprobs.content} >= {"\ufffd", "c"}
 
 
-async def test_a_chat_stream_tells_what_the_whole_answer_tells(client: openai.AsyncOpenAI) -> None:
+async def test_a_chat_stream_returns_the_logprobs_of_the_complete_answer(
+    client: openai.AsyncOpenAI,
+) -> None:
     body: dict[str, Any] = {"model": "wide", "messages": CHAT, "logprobs": True, "n": 2}
     body |= {"top_logprobs": 3, "stop": ["\ufffd\ufffd"], **SAMPLED}
     whole = await client.chat.completions.create(**body)
@@ -92,81 +94,83 @@ async def test_a_chat_stream_tells_what_the_whole_answer_tells(client: openai.As
             if choice.logprobs:
                 streamed[choice.index] += choice.logprobs.content
     for choice in whole.choices:
-        told = streamed[choice.index]
-        assert [t.token for t in told] == [t.token for t in choice.logprobs.content]
-        assert [t.logprob for t in told] == pytest.approx(
+        logprobs = streamed[choice.index]
+        assert [t.token for t in logprobs] == [t.token for t in choice.logprobs.content]
+        assert [t.logprob for t in logprobs] == pytest.approx(
             [t.logprob for t in choice.logprobs.content], abs=1e-4
         )
 
 
-async def test_no_logprobs_are_told_unasked(client: openai.AsyncOpenAI) -> None:
+async def test_logprobs_are_returned_only_on_request(client: openai.AsyncOpenAI) -> None:
     answer = await client.chat.completions.create(model=BASE, messages=CHAT, max_tokens=3)
     assert answer.choices[0].logprobs is None
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_completion_tells_logprobs_of_echoed_prompt_and_answer(
-    client: openai.AsyncOpenAI, models: TinyModels, queue: Queue, name: str
+async def test_a_completion_returns_logprobs_of_echoed_prompt_and_answer(
+    client: openai.AsyncOpenAI, models: TinyModels, views: PoolViews, name: str
 ) -> None:
     answer = await client.completions.create(
         model=name, prompt=PROMPT, echo=True, logprobs=3, **SAMPLED
     )
     [choice] = answer.choices
     assert choice.text.startswith(PROMPT)
-    prompt, output = models.text_ids(PROMPT), await output_ids(queue, answer)
+    prompt, output = models.text_ids(PROMPT), await output_ids(views, answer)
     assert choice.text == PROMPT + models.text(output)
-    told = choice.logprobs
-    assert told.token_logprobs[0] is None
-    assert told.top_logprobs[0] is None
+    logprobs = choice.logprobs
+    assert logprobs.token_logprobs[0] is None
+    assert logprobs.top_logprobs[0] is None
     ids = prompt + output
     rows = log_softmax(models, name, ids)
     for position, row in enumerate(rows[:-1], start=1):
-        assert told.token_logprobs[position] == pytest.approx(float(row[ids[position]]), abs=1e-4)
-        top = told.top_logprobs[position]
-        assert 1 <= len(top) <= 4  # parts of characters look alike
+        assert logprobs.token_logprobs[position] == pytest.approx(
+            float(row[ids[position]]), abs=1e-4
+        )
+        top = logprobs.top_logprobs[position]
+        assert 1 <= len(top) <= 4  # parts of characters have equal text
         assert max(top.values()) == pytest.approx(float(row.max()), abs=1e-4)
-    assert len(told.tokens) == len(told.text_offset) == len(ids)
-    for token, offset in zip(told.tokens, told.text_offset, strict=True):
+    assert len(logprobs.tokens) == len(logprobs.text_offset) == len(ids)
+    for token, offset in zip(logprobs.tokens, logprobs.text_offset, strict=True):
         if "\ufffd" not in token and token not in models.tokenizer.all_special_tokens:
-            # What is left of a broken character is shown with the token behind it.
+            # The rest of a split character is in the text of the next token.
             assert choice.text[offset:].lstrip("\ufffd").startswith(token)
 
 
-async def test_a_prompt_of_one_token_is_told_as_well(
+async def test_a_prompt_of_one_token_has_logprobs_as_well(
     client: openai.AsyncOpenAI, models: TinyModels
 ) -> None:
     [token] = ids = models.text_ids(PROMPT)[:1]
     answer = await client.completions.create(
         model=BASE, prompt=ids, echo=True, logprobs=1, max_tokens=2, temperature=0
     )
-    told = answer.choices[0].logprobs
-    assert told.tokens[0] == models.text([token])
-    assert told.token_logprobs[0] is None
-    assert len(told.tokens) == 3
+    logprobs = answer.choices[0].logprobs
+    assert logprobs.tokens[0] == models.text([token])
+    assert logprobs.token_logprobs[0] is None
+    assert len(logprobs.tokens) == 3
 
 
-async def test_a_completion_stream_echoes_and_tells_what_the_whole_answer_does(
+async def test_a_completion_stream_returns_echo_and_logprobs_of_the_complete_answer(
     client: openai.AsyncOpenAI,
 ) -> None:
     body = {"model": "narrow", "prompt": PROMPT, "echo": True, "logprobs": 2, **SAMPLED}
     whole = (await client.completions.create(**body)).choices[0]
     chunks = [c.choices[0] async for c in await client.completions.create(stream=True, **body)]
     assert "".join(chunk.text for chunk in chunks) == whole.text
-    told = [chunk.logprobs for chunk in chunks if chunk.logprobs]
-    assert [token for one in told for token in one.tokens] == whole.logprobs.tokens
-    assert [offset for one in told for offset in one.text_offset] == whole.logprobs.text_offset
-    flat = [logprob for one in told for logprob in one.token_logprobs]
+    logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs]
+    assert [token for one in logprobs for token in one.tokens] == whole.logprobs.tokens
+    assert [offset for one in logprobs for offset in one.text_offset] == whole.logprobs.text_offset
+    flat = [logprob for one in logprobs for logprob in one.token_logprobs]
     assert flat[1:] == pytest.approx(whole.logprobs.token_logprobs[1:], abs=1e-4)
 
 
-async def test_without_likeliest_tokens_a_completion_tells_the_chosen_ones(
+async def test_with_logprobs_0_a_completion_returns_the_chosen_tokens_only(
     client: openai.AsyncOpenAI,
 ) -> None:
     answer = await client.completions.create(
         model=BASE, prompt=PROMPT, logprobs=0, max_tokens=4, temperature=0
     )
-    told = answer.choices[0].logprobs
-    assert [list(top) for top in told.top_logprobs] == [[token] for token in told.tokens]
+    logprobs = answer.choices[0].logprobs
+    assert [list(top) for top in logprobs.top_logprobs] == [[token] for token in logprobs.tokens]
     assert len(answer.choices[0].logprobs.tokens) == 4
 
 

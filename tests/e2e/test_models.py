@@ -1,4 +1,4 @@
-"""What is served, as clients see it."""
+"""The list of models, as clients see it."""
 
 import openai
 import pytest

@@ -1,4 +1,4 @@
-"""Several prompts in one request, and what changes the logits of an answer."""
+"""Several prompts in one request, and fields that change the logits of an answer."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import pytest
 from served_tiny import BASE, TinyModels
 
 from shared.protocol.ids import JobId
-from shared.store.queue import Queue
+from shared.store.pool_views import PoolViews
 
 BLOCK_SIZE = 16
-"""Tokens of the KV cache that are shared or not."""
+"""Tokens per block of the KV cache; only whole blocks are shared."""
 PROMPTS = ["one", "a second prompt", "3"]
 SAMPLED: dict[str, Any] = {
     "temperature": 0.9, "seed": 5, "max_tokens": 12, "extra_body": {"ignore_eos": True}
@@ -25,7 +25,7 @@ async def texts(client: openai.AsyncOpenAI, **body: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("as_ids", [False, True], ids=["text", "ids"])
-async def test_several_prompts_are_answered_in_order_as_each_would_be_alone(
+async def test_several_prompts_are_answered_in_order_like_single_ones(
     client: openai.AsyncOpenAI, models: TinyModels, as_ids: bool
 ) -> None:
     alone = [text for p in PROMPTS for text in await texts(client, prompt=p, n=2, **SAMPLED)]
@@ -45,7 +45,7 @@ async def test_several_prompts_stream_under_their_indices(client: openai.AsyncOp
     assert [text[: len(p)] for text, p in zip(whole[::2], PROMPTS, strict=True)] == PROMPTS
 
 
-async def test_more_prompts_than_a_worker_computes_together_are_all_answered(
+async def test_more_prompts_than_a_batch_are_all_answered(
     client: openai.AsyncOpenAI, models: TinyModels
 ) -> None:
     prompts = [f"{i:03}" for i in range(128)]
@@ -65,23 +65,23 @@ async def test_a_bad_id_in_one_of_several_prompts_is_named(client: openai.AsyncO
 
 
 async def test_a_biased_token_is_forced_or_banned(
-    client: openai.AsyncOpenAI, models: TinyModels, queue: Queue
+    client: openai.AsyncOpenAI, models: TinyModels, views: PoolViews
 ) -> None:
     [x] = models.text_ids("x")
     [forced] = await texts(client, prompt="hi", logit_bias={str(x): 100}, **GREEDY)
     assert forced == "x" * 24
-    plain = await output_ids(client, queue, {})
+    plain = await output_ids(client, views, {})
     banned = {str(token_id): -100 for token_id in plain[:3]}
-    assert not set(await output_ids(client, queue, banned)) & set(plain[:3])
+    assert not set(await output_ids(client, views, banned)) & set(plain[:3])
 
 
 async def output_ids(
-    client: openai.AsyncOpenAI, queue: Queue, logit_bias: dict[str, int]
+    client: openai.AsyncOpenAI, views: PoolViews, logit_bias: dict[str, int]
 ) -> list[int]:
     answer = await client.completions.create(
         model=BASE, prompt="hi", logit_bias=logit_bias, **GREEDY
     )
-    result = await queue.result(JobId(answer.id.removeprefix("cmpl-")))
+    result = await views.result(JobId(answer.id.removeprefix("cmpl-")))
     assert result is not None
     return list(result.choices[0].ids)
 
@@ -102,7 +102,7 @@ async def test_penalties_end_a_repetition(client: openai.AsyncOpenAI, models: Ti
     assert repetition.count("x") < 24
 
 
-async def test_an_answer_does_not_end_before_its_least_length(
+async def test_an_answer_does_not_end_before_min_tokens(
     client: openai.AsyncOpenAI, models: TinyModels
 ) -> None:
     end = str(models.tokenizer.eos_token_id)
@@ -114,7 +114,7 @@ async def test_an_answer_does_not_end_before_its_least_length(
     assert longer.choices[0].finish_reason == "stop"
 
 
-async def test_usage_tells_how_much_of_the_prompts_was_cached(
+async def test_usage_reports_the_cached_tokens_of_the_prompts(
     client: openai.AsyncOpenAI, models: TinyModels
 ) -> None:
     texts = [f"{first} is what this prompt begins with, and no other one does" for first in "QZ"]

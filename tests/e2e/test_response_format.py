@@ -1,4 +1,4 @@
-"""JSON answers through the whole of it, by OpenAI's client, from a model that is random."""
+"""JSON answers of a random model through OpenAI's client."""
 
 import asyncio
 import json
@@ -48,9 +48,7 @@ async def test_base_and_adapters_answer_under_many_schemas_at_once(
         if schema is not None and choice.finish_reason == "stop":
             num_whole += 1
             assert is_valid(schema, choice.message.content), (schema, choice.message.content)
-    assert (
-        num_whole >= 28
-    )  # of 32: in this small a context, a random model's spaces can be too many
+    assert num_whole >= 28  # of 32: a random model's white space can fill this small context
 
 
 async def test_each_choice_follows_the_schema_by_itself(client: openai.AsyncOpenAI) -> None:
@@ -69,13 +67,15 @@ async def test_a_stream_has_the_text_of_the_whole_answer(client: openai.AsyncOpe
     assert is_valid(POINT, text)
 
 
-async def test_an_answer_that_max_tokens_cuts_says_so(client: openai.AsyncOpenAI) -> None:
+async def test_an_answer_that_max_tokens_truncates_has_the_finish_reason_length(
+    client: openai.AsyncOpenAI,
+) -> None:
     answer = await ask(client, POINT, max_tokens=7)
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == 7
 
 
-async def test_json_object_gives_an_object_as_far_as_it_goes(client: openai.AsyncOpenAI) -> None:
+async def test_json_object_gives_the_beginning_of_an_object(client: openai.AsyncOpenAI) -> None:
     answer = await ask(client, None, response_format={"type": "json_object"}, max_tokens=60)
     [choice] = answer.choices
     assert choice.message.content.startswith("{")
@@ -83,7 +83,7 @@ async def test_json_object_gives_an_object_as_far_as_it_goes(client: openai.Asyn
         assert isinstance(json.loads(choice.message.content), dict)
 
 
-async def test_a_schema_that_can_not_be_enforced_is_a_400_that_says_why(
+async def test_a_schema_that_cannot_be_enforced_is_a_400_with_the_reason(
     client: openai.AsyncOpenAI,
 ) -> None:
     with pytest.raises(openai.BadRequestError, match="uniqueItems") as refused:

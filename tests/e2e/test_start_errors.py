@@ -1,4 +1,4 @@
-"""Processes that can't start say so in one line that names what is wrong, and end."""
+"""Processes that can't start exit with one line that names the reason."""
 
 import shutil
 import socket
@@ -19,15 +19,15 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "truncated adapter": (["--adapters", "TRUNCATED"], ["truncated", "adapter_model.safetensors"]),
     "no such adapter": (["--adapters", "lost=/no/adapter"], ["lost", "/no/adapter"]),
 }
-"""What takes a worker to find out: flags, and what its reason names."""
+"""Errors that only a worker can find: flags, and parts of the message."""
 WRONG: dict[str, tuple[list[str], list[str]]] = {
     "duplicate names": (["--adapters", "a=NARROW", "a=TRUNCATED"], ["'a' is given twice"]),
-    "bad name": (["--adapters", "a b=NARROW"], ["bad adapter name 'a b'"]),
+    "bad name": (["--adapters", "a b=NARROW"], ["invalid adapter name 'a b'"]),
     "low limit": (["--max-num-seqs", "0"], ["--max-num-seqs", "greater than or equal to 1"]),
     "bad pool": (["--pool", "a/b"], ["--pool", "a/b"]),
     "no Redis URL": (["--redis-url", "localhost:6379"], ["--redis-url", "redis://"]),
 }
-"""What the flags alone show."""
+"""Errors in the flags themselves."""
 MALFORMED: dict[str, tuple[list[str], str]] = {
     "no number": (["worker", "--kv-cache-mb", "much"], "--kv-cache-mb"),
     "no choice": (["worker", "--dtype", "int4"], "--dtype"),
@@ -38,7 +38,7 @@ MALFORMED: dict[str, tuple[list[str], str]] = {
 
 @pytest.fixture(scope="module")
 def folders(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What the words in capitals stand for."""
+    """Return the folders that the words in capitals stand for."""
     root = tmp_path_factory.mktemp("broken")
     narrow = models.folder / "narrow"
     shapes = shutil.copytree(narrow, root / "shapes") / "adapter_model.safetensors"
@@ -63,7 +63,7 @@ def fill_in(words: Sequence[str], folders: Mapping[str, Path]) -> list[str]:
 
 
 def worker_words(flags: Sequence[str], folders: Mapping[str, Path], redis_url: str) -> list[str]:
-    """A worker's command line, with all that it must have."""
+    """Return a worker's command line with all required flags."""
     words = ["worker", *fill_in(flags, folders)]
     if "--redis-url" not in words:
         words += ["--redis-url", redis_url]
@@ -74,7 +74,7 @@ def worker_words(flags: Sequence[str], folders: Mapping[str, Path], redis_url: s
 def workers(
     folders: dict[str, Path], redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[Process, Path]]]:
-    """A worker for each of REFUSED, all at once: most of their time is the import of torch."""
+    """Start a worker for each of REFUSED, concurrently, as importing torch takes most time."""
     root = tmp_path_factory.mktemp("logs")
     running = {}
     for name, (flags, _) in REFUSED.items():
@@ -98,7 +98,7 @@ def test_a_worker_that_can_never_serve_names_the_reason_and_ends_with_code_2(
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_flags_that_cant_be_right_are_named_before_anything_is_loaded(
+def test_invalid_flags_are_named_before_anything_is_loaded(
     folders: dict[str, Path], redis_url: str, tmp_path: Path, name: str
 ) -> None:
     flags, parts = WRONG[name]
@@ -133,7 +133,7 @@ def test_without_redis_nothing_starts(models: TinyModels, tmp_path: Path, comman
 
 
 def the_only_line(log: Path) -> str:
-    """What was printed, one line that `lorikeet` wrote."""
+    """Return the only printed line, which `lorikeet` wrote."""
     [line] = log.read_text().splitlines()
     assert line.startswith("lorikeet: ")
     return line

@@ -1,4 +1,4 @@
-"""Tools, from the request through the chat template and a model that calls one to the client."""
+"""Tools: request, chat template, a model that calls one, and the client."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ MOVES = [{"type": "function", "function": function} for function in (MOVE, {"nam
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A model whose template shows tools, and an adapter that was trained to call one."""
+    """Start a server of a model whose template has tools, and an adapter trained to call one."""
     folder = tmp_path_factory.mktemp("tools")
     save_tiny_model(folder / "tiny")
     (folder / "tiny" / "chat_template.jinja").write_text(HERMES)
@@ -65,7 +65,7 @@ async def test_a_model_that_calls_a_tool_gets_its_result_sent_back(
 
 
 @pytest.mark.parametrize("is_parallel", [True, False])
-async def test_a_streamed_call_is_the_whole_one_in_pieces(
+async def test_a_streamed_call_is_the_complete_call_in_pieces(
     client: openai.AsyncOpenAI, is_parallel: bool
 ) -> None:
     stream = await ask(client, stream=True, parallel_tool_calls=is_parallel)
@@ -78,7 +78,7 @@ async def test_a_streamed_call_is_the_whole_one_in_pieces(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_required_call_follows_its_schema_whatever_the_model_would_say(
+async def test_a_required_call_follows_its_schema_for_any_model(
     client: openai.AsyncOpenAI, stream: bool
 ) -> None:
     calls = await asyncio.gather(
@@ -95,7 +95,7 @@ async def test_a_named_tool_is_the_one_that_is_called(client: openai.AsyncOpenAI
 
 
 async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -> Any:
-    """What a model of random weights calls first."""
+    """Return the first call of a model with random weights."""
     body |= {"model": "tiny", "tools": MOVES, "temperature": 1.0, "max_tokens": 300}
     body["parallel_tool_calls"] = False
     if not stream:
@@ -109,7 +109,7 @@ async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -
     return functions[0].name, json.loads("".join(f.arguments for f in functions))
 
 
-async def test_a_schema_that_can_not_be_enforced_is_refused_by_name(
+async def test_a_schema_that_cannot_be_enforced_is_refused_by_name(
     client: openai.AsyncOpenAI,
 ) -> None:
     function = {"name": "f", "parameters": {"properties": {"a": {"not": {"type": "string"}}}}}
@@ -119,7 +119,7 @@ async def test_a_schema_that_can_not_be_enforced_is_refused_by_name(
     assert refused.value.param == "tools"
 
 
-async def test_with_tool_choice_none_the_model_does_not_see_the_tools(
+async def test_tool_choice_none_hides_the_tools_from_the_model(
     client: openai.AsyncOpenAI,
 ) -> None:
     shown = (await ask(client, max_tokens=1)).usage.prompt_tokens

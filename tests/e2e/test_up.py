@@ -1,4 +1,4 @@
-"""`lorikeet up` as a process: what it starts, says, restarts and leaves behind."""
+"""`lorikeet up` as a process: what it starts, prints, restarts and cleans up."""
 
 import re
 import signal
@@ -15,13 +15,13 @@ from servers import STOP_TIMEOUT_S, Process, start_lorikeet, wait_for
 
 @dataclass(frozen=True)
 class Up:
-    """A running `lorikeet up`, with a Redis that it started itself."""
+    """A running `lorikeet up` that has started its own Redis."""
 
     process: Process
     log: Path
 
     def wait_for(self, pattern: str, times: int = 1) -> re.Match[str]:
-        """The last match of `pattern` in what was printed, once there are so many."""
+        """Wait for `times` matches of `pattern` in the output, and return the last one."""
 
         def found() -> list[re.Match[str]]:
             return list(re.finditer(pattern, self.log.read_text(), re.MULTILINE))
@@ -30,7 +30,7 @@ class Up:
         return found()[-1]
 
     def kill_child(self, pattern: str) -> None:
-        """SIGKILL the one child whose command line holds `pattern`."""
+        """Kill the one child whose command line matches `pattern`."""
         children = psutil.Process(self.process.pid).children()
         [child] = [c for c in children if re.search(pattern, " ".join(c.cmdline()))]
         child.kill()
@@ -47,14 +47,14 @@ def up(models: TinyModels, tmp_path: Path) -> Iterator[Up]:
         process.wait()
 
 
-def test_it_serves_recovers_and_leaves_nothing(up: Up) -> None:
+def test_it_serves_recovers_and_leaves_no_processes(up: Up) -> None:
     url = up.wait_for(r"^Lorikeet is ready at (\S+)")[1]
     assert up.wait_for(rf"^curl {url}/v1/chat/completions .*\"model\":\"(\S+?)\"")
 
     up.kill_child(r"ops\.cli worker")
-    up.wait_for(r"worker-1 .* ended \(SIGKILL\), starts again")
+    up.wait_for(r"worker-1 .* ended \(SIGKILL\), restarts")
     up.kill_child(r"(redis|valkey)-server")
-    up.wait_for("redis .* ended unexpectedly, starts again")
+    up.wait_for("redis .* ended unexpectedly, restarts")
     up.wait_for(r"worker-1 .* worker_ready", times=2)
 
     name = httpx.get(f"{url}/v1/models", timeout=30).json()["data"][-1]["id"]
@@ -67,7 +67,7 @@ def test_it_serves_recovers_and_leaves_nothing(up: Up) -> None:
     assert [child for child in children if child.is_running()] == []
 
 
-def test_keys_by_the_environment_open_it_to_the_network_and_stay_secret(
+def test_keys_from_the_environment_allow_network_access_and_stay_secret(
     models: TinyModels, tmp_path: Path
 ) -> None:
     key, metrics_key = "secret-of-red-" + "r" * 20, "secret-of-metrics-" + "m" * 20
@@ -102,11 +102,11 @@ def test_keys_by_the_environment_open_it_to_the_network_and_stay_secret(
     assert "Authorization: Bearer KEY" in log.read_text()
 
 
-def test_a_model_that_is_refused_ends_it_with_the_reason(tmp_path: Path) -> None:
+def test_a_refused_model_ends_it_with_the_reason(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = start_lorikeet(["up", str(tmp_path / "nothing"), "--port", "0"], log)
     assert process.wait(STOP_TIMEOUT_S) == 2
     printed = log.read_text()
     assert re.search(r"^worker-1 .* lorikeet: .*nothing", printed, re.MULTILINE)
-    assert printed.splitlines()[-1] == ("lorikeet: worker-1 doesn't start; its reason stands above")
+    assert printed.splitlines()[-1] == "lorikeet: worker-1 doesn't start; see its message above"
     assert "Traceback" not in printed

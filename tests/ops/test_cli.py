@@ -9,7 +9,7 @@ from shared.errors import LorikeetError, RedisUnavailable, SettingsError
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit code of `lorikeet WORDS`."""
+    """Run `lorikeet WORDS`, and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["lorikeet", *words])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -91,7 +91,7 @@ def test_redis_out_of_reach_ends_with_one_line_and_code_1(
 
 @pytest.mark.parametrize("words", [["--api-key", "k" * 16], ["--allow-anonymous"]])
 @pytest.mark.parametrize("command", [["api"], ["up", "m"]])
-def test_the_network_is_served_with_a_key_or_when_that_is_asked_for(
+def test_the_network_is_served_with_a_key_or_if_anonymous_access_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     command: list[str],
@@ -105,7 +105,7 @@ def test_the_network_is_served_with_a_key_or_when_that_is_asked_for(
 @pytest.mark.parametrize(
     ("error", "code"), [(SettingsError("bad"), 2), (RedisUnavailable("bad"), 1)]
 )
-def test_an_error_out_of_a_task_group_ends_with_one_line(
+def test_an_error_from_a_task_group_ends_with_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: LorikeetError,
@@ -116,7 +116,7 @@ def test_an_error_out_of_a_task_group_ends_with_one_line(
     assert capsys.readouterr().err == "lorikeet: bad\n"
 
 
-def test_a_fault_of_ours_is_not_hidden_by_an_error_beside_it(
+def test_an_unexpected_error_is_not_hidden_by_an_expected_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raise_in_app(monkeypatch, ExceptionGroup("tasks", [SettingsError("bad"), KeyError("fault")]))

@@ -1,4 +1,4 @@
-"""What the documentation names exists: files, commands, flags, variables, URLs and messages."""
+"""The files, modules, commands, flags, variables, URLs and messages in the documentation exist."""
 
 import ast
 import re
@@ -18,7 +18,13 @@ from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, WorkerSett
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "ops" / "docs"
 MANUAL = [ROOT / "README.md", ROOT / "ops" / "demo" / "README.md", *sorted(DOCS.glob("*.md"))]
-OTHERS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "ops/decisions").glob("*.md")]
+DECISIONS = ROOT / "ops" / "decisions"
+OTHERS = [
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "ops" / "bench" / "results" / "README.md",
+    *sorted(DECISIONS.glob("*.md")),
+]
 COMING_FROM = DOCS / "coming-from.md"
 TROUBLESHOOTING = DOCS / "troubleshooting.md"
 OF_OTHER_PROGRAMS = {
@@ -27,7 +33,7 @@ OF_OTHER_PROGRAMS = {
     *("--key", "--prometheus"),  # python -m ops.docker.dashboard
     *("--quick", "--repeats", "--results", "--vllm"),  # make bench
 }
-"""Flags that the manual names and `lorikeet` doesn't have."""
+"""Flags of other programs that the manual names."""
 URL = re.compile(
     r"(?:(?<=\s)|(?<=23333)|^)/(?:v1/[\w/-]+|health|ready|metrics|docs|openapi\.json)\b"
 )
@@ -38,7 +44,7 @@ def by_name(path: Path) -> str:
 
 
 def text_of(path: Path) -> str:
-    """A page, without what it says of other servers."""
+    """Return a page without the commands and flags of other servers."""
     text = path.read_text()
     if path == COMING_FROM:
         rows = [line.partition(" | ")[2] if line[:1] == "|" else line for line in text.splitlines()]
@@ -47,17 +53,17 @@ def text_of(path: Path) -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """Fenced blocks of what is typed."""
+    """Return the fenced blocks of shell commands."""
     return re.findall(r"^```(?:bash|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def spans(text: str) -> list[str]:
-    """What stands in backticks on one line, outside of fenced blocks."""
+    """Return the inline code of a page, without fenced blocks."""
     return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M))
 
 
-def typed(text: str) -> Iterator[str]:
-    """Command lines: those of blocks, without prompts, comments and continuation, and of spans."""
+def command_lines(text: str) -> Iterator[str]:
+    """Yield command lines, without prompts, comments and continuations, then all inline code."""
     for block in blocks(text):
         for line in block.replace("\\\n", " ").splitlines():
             yield re.sub(r"\s#\s.*", "", line.removeprefix("$ "))
@@ -65,13 +71,13 @@ def typed(text: str) -> Iterator[str]:
 
 
 def headings(path: Path) -> set[str]:
-    """The anchors that GitHub makes."""
+    """Return the anchors that GitHub generates."""
     found = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
 
 
 @pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if re.match(r"https?:", target):
             continue
@@ -81,7 +87,38 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in headings(file), target
 
 
-def test_the_readme_leads_to_every_page() -> None:
+@cache
+def source_names() -> frozenset[str]:
+    """Return the names of all files in the packages and the tests."""
+    tops = ("api", "shared", "worker", "ops", "tests")
+    return frozenset(path.name for top in tops for path in (ROOT / top).rglob("*.*"))
+
+
+@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
+def test_source_paths_exist(page: Path) -> None:
+    for span in spans(page.read_text()):
+        if re.fullmatch(r"(api|shared|worker|ops|tests)(/[\w.-]+)+/?", span):
+            assert (ROOT / span).exists(), span
+        elif re.fullmatch(r"[\w-]+\.(py|lua|cpp|h)", span):
+            assert span in source_names(), span
+
+
+@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
+def test_modules_exist(page: Path) -> None:
+    for module in re.findall(r"python -m (ops(?:\.\w+)*)", page.read_text()):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module
+
+
+def test_the_index_of_decisions_has_every_title_and_status() -> None:
+    index = " ".join((DECISIONS / "README.md").read_text().split())
+    for page in sorted(DECISIONS.glob("0*.md")):
+        number, text = page.name[:4], page.read_text()
+        title, status = re.match(rf"# {number} (.*)\n\nStatus: ([^.\n]+)", text).groups()
+        assert f"[{number}]({page.name}), {status}: **{title}.**" in index
+
+
+def test_the_readme_links_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [
         page.name for page in DOCS.glob("*.md") if f"(ops/docs/{page.name})" not in readme
@@ -90,7 +127,7 @@ def test_the_readme_leads_to_every_page() -> None:
 
 @cache
 def commands() -> dict[str, set[str]]:
-    """Every command by its words, and its flags."""
+    """Return the flags of every command by its full name."""
     found: dict[str, set[str]] = {}
 
     def walk(command: click.Command, words: str) -> None:
@@ -105,7 +142,7 @@ def commands() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("page", MANUAL, ids=by_name)
 def test_commands_and_their_flags_exist(page: Path) -> None:
-    for line in typed(text_of(page)):
+    for line in command_lines(text_of(page)):
         words = line.strip().removeprefix(".venv/bin/").split()
         if words[:1] != ["lorikeet"] or words[1:2] in ([], ["COMMAND"]):
             continue
@@ -136,14 +173,14 @@ def test_variables_exist(page: Path) -> None:
 def test_urls_exist(page: Path) -> None:
     paths = [*create_app(ApiSettings()).state.openapi["paths"], *OPEN_PATHS]
     known = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in paths))
-    for line in typed(text_of(page)):
+    for line in command_lines(text_of(page)):
         for url in URL.findall(line):
             assert known.fullmatch(url), line
 
 
 @cache
 def strings() -> str:
-    """Every string of the sources, one a line; of f-strings what stands between the values."""
+    """Return every string in the sources, one per line, and the literal parts of f-strings."""
     files = [
         file for top in ("api", "shared", "worker", "ops") for file in (ROOT / top).rglob("*.py")
     ]
@@ -160,6 +197,6 @@ def symptoms() -> list[str]:
 
 
 @pytest.mark.parametrize("symptom", symptoms())
-def test_messages_are_the_programs(symptom: str) -> None:
+def test_quoted_messages_exist_in_the_sources(symptom: str) -> None:
     for part in symptom.split("..."):
         assert part.strip(" :,;") in strings()

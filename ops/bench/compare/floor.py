@@ -1,6 +1,6 @@
-"""The floor under a decode step: its matrix products with the base weights, and nothing else.
+"""Measures the GEMM floor: the time of a decode step's matrix products with the base weights.
 
-No server of this model can be faster on this machine without fewer or smaller products.
+On one machine, a server of this model can be faster only with fewer or smaller products.
 """
 
 import json
@@ -21,16 +21,19 @@ STEPS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """One decode step of the GEMMs alone, bf16, all threads."""
+    """The GEMMs of one decode step in bf16 on all threads."""
 
     batch: int
     ms: float
-    """Median of the steps."""
+    """Median time of the steps."""
     tokens_per_s: float
 
 
 def measure_floor(model: nn.Module, batches: list[int]) -> list[Floor]:
-    """The floor of each batch size: every linear of the model once, with `[batch, in]` inputs."""
+    """Return the floor of each batch size.
+
+    A step runs every linear layer of the model once, with inputs `[batch, in]`.
+    """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return [_floor(linears, batch) for batch in batches]
 
@@ -53,10 +56,12 @@ def _step(linears: list[nn.Linear], inputs: dict[int, torch.Tensor]) -> float:
 
 
 def main(
-    model: Annotated[Path, typer.Argument(help="folder of the base model")],
-    batches: Annotated[list[int], typer.Option("--batch", help="may be given repeatedly")],
+    model: Annotated[Path, typer.Argument(help="Folder of the base model.")],
+    batches: Annotated[
+        list[int], typer.Option("--batch", metavar="N", help="Batch size; may be repeated.")
+    ],
 ) -> None:
-    """Print the floor of each batch size, as one line of JSON."""
+    """Print the floor of each batch size as one line of JSON."""
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     print(json.dumps([asdict(floor) for floor in measure_floor(loaded, batches)]))
 

@@ -1,8 +1,8 @@
-"""The peer that everybody has: transformers + PEFT, one mixed batch by `adapter_names`, offline.
+"""Measures transformers with PEFT: one offline batch of mixed adapters by `adapter_names`.
 
-Run in its own process (`python -m ops.bench.compare.peft_peer`), so that neither side's threads
-or memory touch the other's. It uses bf16, all cores, SDPA attention and greedy decoding, and it
-never stops before the last token.
+It runs in its own process (`python -m ops.bench.compare.peft_peer`), so that the peers share
+no threads or memory. It uses bf16, all cores, SDPA attention and greedy decoding, and ignores
+the end-of-sequence token.
 """
 
 import json
@@ -22,7 +22,7 @@ WARM_UP_TOKENS = 4
 
 
 def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[str]]:
-    """The model with every adapter below `adapters`, its tokenizer, and the adapters' names."""
+    """Return the model with all adapters below `adapters`, its tokenizer, and the names."""
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     peer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
@@ -40,14 +40,14 @@ def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[
 
 
 def prompts(seed: str, sequences: int) -> list[str]:
-    """The texts of one batch."""
+    """Return the prompts of one batch."""
     return [prompt(f"{seed}/{sequences}", index, PROMPT_WORDS) for index in range(sequences)]
 
 
 def generate(
     peer: Any, tokenizer: Any, adapters: list[str], *, sequences: int, new_tokens: int, seed: str
 ) -> float:
-    """Output tokens per second of one batch, its prefill included."""
+    """Return the output tokens per second of one batch, including its prefill."""
     inputs = tokenizer(prompts(seed, sequences), return_tensors="pt", padding=True).to(peer.device)
     names = [adapters[index % len(adapters)] for index in range(sequences)]
     start = time.perf_counter()
@@ -58,19 +58,21 @@ def generate(
     seconds = time.perf_counter() - start
     produced = output.shape[1] - inputs["input_ids"].shape[1]
     if produced != new_tokens:
-        raise RuntimeError(f"{new_tokens} tokens asked, {produced} answered")
+        raise RuntimeError(f"{new_tokens} tokens requested, {produced} generated")
     return sequences * new_tokens / seconds
 
 
 def main(
-    model: Annotated[Path, typer.Argument(help="folder of the base model")],
-    adapters: Annotated[Path, typer.Argument(help="folder with one folder for each adapter")],
-    sequences: Annotated[list[int], typer.Option(help="batch size; may be given repeatedly")],
-    new_tokens: Annotated[int, typer.Option(help="tokens of each answer")] = 128,
-    seed: Annotated[str, typer.Option(help="what picks the prompts, with the batch size")] = "",
-    device: Annotated[str, typer.Option(help="torch's name for it")] = "cpu",
+    model: Annotated[Path, typer.Argument(help="Folder of the base model.")],
+    adapters: Annotated[Path, typer.Argument(help="Folder with one folder per adapter.")],
+    sequences: Annotated[list[int], typer.Option(metavar="N", help="Batch size; may be repeated.")],
+    new_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of each answer.")] = 128,
+    seed: Annotated[
+        str, typer.Option(help="Seed of the prompts, together with the batch size.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
 ) -> None:
-    """Print output tokens per second by batch size, as one line of JSON."""
+    """Print the output tokens per second by batch size as one line of JSON."""
     peer, tokenizer, names = load_peer(model, adapters, device)
     speeds = {}
     for size in sequences:

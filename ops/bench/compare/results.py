@@ -1,4 +1,4 @@
-"""What one `make bench` found: every figure as measured, and the summary drawn from them."""
+"""Results of one `make bench`: every measured figure, and their summary."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from ops.bench.machine import Machine
 
 Kind = Literal["base", "adapters"]
 LABELS: dict[str, str] = {"base": "base", "adapters": "8 adapters"}
-"""What each kind is called where people read it."""
+"""Label of each kind in tables and plots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Who is asked by how many clients."""
+    """What is requested, and by how many clients."""
 
     kind: Kind
     clients: int
@@ -28,32 +28,32 @@ Loads = tuple[tuple[Scenario, LoadReport], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """One round: Lorikeet and its peers right after each other, as the machine's speed drifts."""
+    """One round: Lorikeet and its peers in direct succession, as the machine's speed drifts."""
 
     peft: dict[int, float]
-    """Output tokens per second by batch size, adapters mixed."""
+    """Output tokens per second by batch size, with mixed adapters."""
     lorikeet: Loads
     vllm: Loads = ()
-    """Empty where it isn't installed."""
+    """Loads of vLLM; empty if it isn't installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything that is written to the JSON file."""
+    """All figures of the JSON file."""
 
     date: str
     machine: Machine
     model: str
     queue: QueueReport
     bandwidth_bytes_per_s: float
-    """Of memory, read by all cores."""
+    """Memory bandwidth when all cores read."""
     floor: tuple[Floor, ...]
     repeats: tuple[Repeat, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """One figure over all repeats."""
+    """Median and extremes of one figure over all repeats."""
 
     median: float
     low: float
@@ -62,42 +62,42 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A peer in one scenario, and Lorikeet beside it."""
+    """A peer in one scenario, compared with Lorikeet."""
 
     tokens_per_s: Spread
     ratio: Spread
-    """Ours / the peer's tokens per second, of the two figures of the same repeat."""
+    """Lorikeet's tokens per second divided by the peer's, for the same repeat."""
     ttft_p50_s: Spread | None = None
-    """None for an offline peer, which doesn't stream."""
+    """TTFT; None for an offline peer, which doesn't stream."""
     ttft_ratio: Spread | None = None
-    """The peer's / ours: how many times as long its clients wait."""
+    """The peer's TTFT divided by Lorikeet's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One scenario over all repeats."""
+    """Summary of one scenario over all repeats."""
 
     scenario: Scenario
     tokens_per_s: Spread
     ttft_p50_s: Spread
     itl_p50_s: Spread
     lora_tax: Spread | None
-    """1 - adapters / base, of the same repeat and clients; None for the base itself."""
+    """1 - adapters / base, for the same repeat and number of clients; None for the base itself."""
     peft: Peer | None
-    """None for the base model, which isn't PEFT's work."""
+    """PEFT; None for the base model, which PEFT doesn't serve."""
     vllm: Peer | None
-    """None where it wasn't measured."""
+    """vLLM; None if it wasn't measured."""
     floor_tokens_per_s: float
     num_errors: int
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and extremes of at least one value."""
+    """Return median and extremes of `values`, which mustn't be empty."""
     return Spread(median=statistics.median(values), low=min(values), high=max(values))
 
 
 def summarise(results: Results) -> list[Row]:
-    """One row for each scenario, in the order in which they ran."""
+    """Return one row per scenario, in the order of measurement."""
     first = results.repeats[0].lorikeet
     return [_row(results, scenario) for scenario, _ in first]
 
@@ -145,5 +145,5 @@ def _vllm(ours: Sequence[LoadReport], theirs: Sequence[LoadReport]) -> Peer:
 
 
 def _ratio(a: float, b: float) -> float:
-    """NaN where a load had no answer at all: its errors say why."""
+    """Return a / b; NaN if b is 0, as for a load without answers."""
     return a / b if b else float("nan")

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible server, and when which part of its answer came."""
+"""Sends one request to an OpenAI-compatible server, and records when its answer arrives."""
 
 import time
 from collections.abc import AsyncIterator
@@ -14,42 +14,42 @@ from shared.api_keys import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 300.0
-"""A stream that says nothing for this long is an error; slow peers queue for most of a minute."""
+"""A stream without data for this long is an error; slow peers queue for almost a minute."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What came, and when, in seconds of `time.perf_counter`."""
+    """One answer; times are in seconds of `time.perf_counter`."""
 
     sent_s: float
-    """When the request was due."""
+    """Time at which the request was due."""
     text_s: list[float] = field(default_factory=list)
-    """When each piece of text came; empty for an answer that isn't streamed."""
+    """Arrival time of each piece of text; empty for an answer that isn't streamed."""
     end_s: float = 0.0
-    """When the last text came, or the whole answer."""
+    """Arrival time of the last text, or of the complete answer."""
     input_tokens: int = 0
     output_tokens: int | None = None
-    """As the server counts them."""
+    """Number of output tokens, as counted by the server."""
     error: str | None = None
 
     @property
     def gaps_s(self) -> list[float]:
-        """Between each piece of text and the next."""
+        """Times between consecutive pieces of text."""
         return [after - before for before, after in pairwise(self.text_s)]
 
     @property
     def mean_itl_s(self) -> float:
-        """Mean time per token after the first piece of text, however they were packed."""
+        """Mean time per token after the first piece of text, even if pieces hold several tokens."""
         tokens = max((self.output_tokens or 0) - 1, 1)
         return (self.text_s[-1] - self.text_s[0]) / tokens if self.text_s else 0.0
 
 
 def client(url: str, api_key: str | None = None) -> httpx.AsyncClient:
-    """A client for any number of requests at once to the server at `url`."""
+    """Return a client for any number of concurrent requests to the server at `url`."""
     timeout = httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    # A proxy of the environment would look for a loopback address on its own machine.
+    # A proxy would look for a loopback address on its own machine.
     is_elsewhere = not is_loopback(urlsplit(url).hostname or "")
     return httpx.AsyncClient(
         timeout=timeout, limits=limits, headers=headers, trust_env=is_elsewhere
@@ -57,44 +57,44 @@ def client(url: str, api_key: str | None = None) -> httpx.AsyncClient:
 
 
 async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: Answer) -> None:
-    """Post a completion to the server at `url` (up to /v1), and note in `answer` what comes when.
+    """Post a completion to the server at `url` (including /v1), and record the reply in `answer`.
 
-    A request that fails, or is answered with another number of tokens, becomes `answer.error`.
+    If the request fails or returns another number of tokens, `answer.error` is set.
     """
     try:
         async with http.stream("POST", f"{url}/completions", json=body) as reply:
-            await _take(reply, body, answer)
+            await _read(reply, body, answer)
     except (
         httpx.HTTPError,
         httpx.InvalidURL,
         ValueError,
         KeyError,
-    ) as error:  # no answer, or not as OpenAI's
+    ) as error:  # no reply, or not in OpenAI's format
         answer.error = f"{type(error).__name__}: {error}"
         return
     wanted = body["max_tokens"]
     if answer.error is None and answer.output_tokens != wanted:
-        answer.error = f"{wanted} tokens asked, {answer.output_tokens} answered"
+        answer.error = f"{wanted} tokens requested, {answer.output_tokens} received"
     elif answer.error is None and body["stream"] and not answer.text_s:
         answer.error = "no text"
 
 
-async def _take(reply: httpx.Response, body: dict[str, Any], answer: Answer) -> None:
+async def _read(reply: httpx.Response, body: dict[str, Any], answer: Answer) -> None:
     if reply.status_code != 200:
         text = (await reply.aread()).decode(errors="replace")
         answer.error = f"HTTP {reply.status_code}: {text[:200]}"
     elif body["stream"]:
         async for chunk in _chunks(reply):
-            _take_chunk(chunk, answer)
+            _read_chunk(chunk, answer)
     else:
-        _take_usage(orjson.loads(await reply.aread()), answer)
+        _read_usage(orjson.loads(await reply.aread()), answer)
         answer.end_s = time.perf_counter()
 
 
 async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The JSON of each SSE event up to [DONE]."""
+    """Yield the JSON of each SSE event before [DONE]."""
     rest = b""
-    # Not aiter_lines: it also ends a line at U+2028 and others, which JSON strings may hold.
+    # Not aiter_lines, which also splits lines at U+2028 and others, which JSON strings may hold.
     async for piece in reply.aiter_bytes():
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
@@ -102,16 +102,16 @@ async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
                 yield orjson.loads(line[5:])
 
 
-def _take_chunk(chunk: dict[str, Any], answer: Answer) -> None:
+def _read_chunk(chunk: dict[str, Any], answer: Answer) -> None:
     if chunk.get("error"):
         answer.error = str(chunk["error"])[:200]
     if chunk.get("usage"):
-        _take_usage(chunk, answer)
+        _read_usage(chunk, answer)
     if any(choice["text"] for choice in chunk.get("choices", ())):
         answer.end_s = time.perf_counter()
         answer.text_s.append(answer.end_s)
 
 
-def _take_usage(body: dict[str, Any], answer: Answer) -> None:
+def _read_usage(body: dict[str, Any], answer: Answer) -> None:
     answer.input_tokens = body["usage"].get("prompt_tokens", 0)
     answer.output_tokens = body["usage"]["completion_tokens"]

@@ -1,4 +1,4 @@
-"""Lengths of prompts and answers: one for all, or drawn from a range."""
+"""Lengths of prompts and answers: fixed, or sampled from a range."""
 
 import re
 from dataclasses import dataclass
@@ -9,31 +9,31 @@ from shared.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """Any of the numbers from `low` to `high`, both included, each as likely."""
+    """Uniform distribution over the integers from `low` to `high`, both included."""
 
     low: int
     high: int
 
-    def draw(self, seed: str) -> int:
-        """One of them, the same for the same seed."""
+    def sample(self, seed: str) -> int:
+        """Return a sample; deterministic for a seed."""
         return Random(seed).randint(self.low, self.high)
 
 
 def fixed(number: int) -> Length:
-    """The same for all."""
+    """Return the distribution whose samples all are `number`."""
     return Length(number, number)
 
 
 def parse_length(flag: str, text: str) -> Length:
-    """Read `128` or `64-256`, as `flag` was given.
+    """Parse `128` or `64-256`, the value of `flag`.
 
     Raises:
-        SettingsError: it is neither, or no positive number.
+        SettingsError: `text` has another form, or a number isn't positive.
     """
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= low <= high:
         raise SettingsError(
-            f"{flag} {text} is no length: give one like 128, or a range like 64-256"
+            f"{flag} {text} is no length: give a number like 128, or a range like 64-256"
         )
     return Length(low, high)

@@ -1,4 +1,4 @@
-"""Load on any OpenAI-compatible server, ours or a peer's, in a closed or an open loop."""
+"""Sends load to any OpenAI-compatible server, in a closed or an open loop."""
 
 import asyncio
 import time
@@ -16,37 +16,37 @@ from ops.bench.load.prompts import prompt
 
 OnDone = Callable[[], None]
 WORKLOAD_LENGTH = Length(128, 128)
-"""Of prompts and of answers in `make bench`."""
+"""Length of prompts and answers in `make bench`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is sent: greedy completions that go on after the end-of-sequence token."""
+    """A load of greedy completions that ignore the end-of-sequence token."""
 
     url: str
-    """The server, up to and including /v1."""
+    """URL of the server, including /v1."""
     models: tuple[str, ...]
     popularity: Popularity = Popularity.DISTINCT
     zipf_s: float = 1.0
-    """The exponent, for `Popularity.ZIPF`."""
+    """Exponent of `Popularity.ZIPF`."""
     arrivals: Arrivals
     requests: int
     input_words: Length = WORKLOAD_LENGTH
-    """Random common words of a prompt; most tokenizers make about a token of each."""
+    """Number of random common words per prompt; most tokenizers make about one token of each."""
     shared_words: int = 0
-    """Words in front of them that all prompts begin with."""
+    """Number of words before them, which are the same in all prompts."""
     output_tokens: Length = WORKLOAD_LENGTH
     stream: bool = True
     seed: str = ""
-    """Loads of different seeds share no prompt."""
+    """Seed of prompts, lengths, models and arrivals; loads with different seeds share no prompt."""
 
 
 async def send_load(
     load: Load, on_done: OnDone = lambda: None, *, api_key: str | None = None
 ) -> list[Answer]:
-    """Send the load; a failed request is an answer with an error.
+    """Send the load, and return one answer per request; failed ones have an error.
 
-    `on_done` is called after each request, failed ones included.
+    `on_done` is called after each request, including failed ones.
     """
     answers: list[Answer] = []
     async with client(load.url, api_key) as http, asyncio.TaskGroup() as tasks:
@@ -64,14 +64,14 @@ async def send_load(
 
 
 def body_of(load: Load, number: int) -> dict[str, Any]:
-    """Request `number` of the load, as it is posted."""
+    """Return the body of request `number`."""
     seed = f"{load.seed}/{number}"
-    words = load.input_words.draw(f"{seed}/input")
+    words = load.input_words.sample(f"{seed}/input")
     model = pick(load.popularity, len(load.models), number, zipf_s=load.zipf_s, seed=load.seed)
     body = {
         "model": load.models[model],
         "prompt": prompt(load.seed, number, words, shared_words=load.shared_words),
-        "max_tokens": load.output_tokens.draw(f"{seed}/output"),
+        "max_tokens": load.output_tokens.sample(f"{seed}/output"),
         "temperature": 0,
         "ignore_eos": True,
         "stream": load.stream,
@@ -87,12 +87,12 @@ class _Sender:
     on_done: OnDone
 
     async def send_each(self, numbers: Iterator[int]) -> None:
-        """Be one client of a closed loop."""
+        """Send requests one after another, as one client of a closed loop."""
         for number in numbers:
             await self._send(number, time.perf_counter())
 
     async def send_at(self, due_s: float, number: int) -> None:
-        """Send at `due_s`, from which it is timed: a late generator hides no waiting."""
+        """Send at `due_s`. Times count from then, so that a late generator hides no waiting."""
         await asyncio.sleep(due_s - time.perf_counter())
         await self._send(number, due_s)
 

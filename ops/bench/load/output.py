@@ -1,4 +1,4 @@
-"""Shows what a load found on the terminal."""
+"""Formats a load's report for the terminal."""
 
 import math
 
@@ -9,28 +9,28 @@ from ops.bench.load.percentiles import Percentiles
 from ops.bench.load.report import LoadReport, Slo
 
 
-def load_table(found: LoadReport) -> Table:
-    """Latencies in milliseconds."""
+def load_table(report: LoadReport) -> Table:
+    """Return the table of latencies, in milliseconds."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column("ms", no_wrap=True)
     for header in ("p50", "p95", "p99"):
         shown.add_column(header, justify="right", no_wrap=True)
-    shown.add_row("time to first token", *_cells(found.ttft_s))
-    shown.add_row("between tokens", *_cells(found.itl_s))
-    shown.add_row("whole answer", *_cells(found.e2e_s))
+    shown.add_row("time to first token", *_cells(report.ttft_s))
+    shown.add_row("between tokens", *_cells(report.itl_s))
+    shown.add_row("whole answer", *_cells(report.e2e_s))
     return shown
 
 
-def load_lines(found: LoadReport) -> list[str]:
-    """Counts and rates, a sentence each."""
+def load_lines(report: LoadReport) -> list[str]:
+    """Return lines with counts and rates."""
     lines = [
-        f"{found.answered} of {found.load.requests} requests answered in {found.seconds:.1f} s: "
-        f"{found.requests_per_s:.2f} requests/s",
-        f"{found.tokens_per_s:.1f} output tokens/s; {found.input_tokens:,} tokens in, "
-        f"{found.output_tokens:,} out",
+        f"{report.answered} of {report.load.requests} requests answered in {report.seconds:.1f} s: "
+        f"{report.requests_per_s:.2f} requests/s",
+        f"{report.tokens_per_s:.1f} output tokens/s; {report.input_tokens:,} tokens in, "
+        f"{report.output_tokens:,} out",
     ]
-    if found.slo is not None and found.goodput_per_s is not None:
-        lines.append(f"goodput {found.goodput_per_s:.2f} requests/s with {_limits(found.slo)}")
+    if report.slo is not None and report.goodput_per_s is not None:
+        lines.append(f"goodput {report.goodput_per_s:.2f} requests/s with {_limits(report.slo)}")
     return lines
 
 

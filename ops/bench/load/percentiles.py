@@ -1,4 +1,4 @@
-"""Percentiles by nearest rank: always a value that was measured."""
+"""Nearest-rank percentiles, which are always measured values."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
-    """P50, P95 and P99 of one quantity; all NaN when nothing was measured."""
+    """P50, P95 and P99 of one quantity; all are NaN without values."""
 
     p50: float
     p95: float
@@ -15,7 +15,7 @@ class Percentiles:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that `percent` % of `values` don't exceed; NaN for no values."""
+    """Return the smallest value that `percent` % of `values` don't exceed; NaN without values."""
     if not values:
         return math.nan
     rank = math.ceil(percent / 100 * len(values))
@@ -23,6 +23,6 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def percentiles(values: Sequence[float]) -> Percentiles:
-    """P50, P95 and P99 of `values`."""
+    """Return P50, P95 and P99 of `values`."""
     p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
     return Percentiles(p50=p50, p95=p95, p99=p99)

@@ -1,4 +1,4 @@
-"""Draws how a load's latencies are distributed."""
+"""Plots the latency distributions of a load."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from ops.bench.load.report import LoadReport, Slo
 COLOUR = "#1b7f5c"
 
 
-def plot_load(found: LoadReport, answers: Sequence[Answer], path: Path) -> None:
-    """Draw the share of answers, or of gaps, within a latency, into the PNG file `path`."""
+def plot_load(report: LoadReport, answers: Sequence[Answer], path: Path) -> None:
+    """Plot the cumulative distributions of TTFT, gaps and total time to the PNG file `path`."""
     good = [answer for answer in answers if answer.error is None]
     streamed = [answer for answer in good if answer.text_s]
-    slo = found.slo or Slo()
+    slo = report.slo or Slo()
     figure = Figure(figsize=(9, 3.2), dpi=150, layout="constrained")
     ttft, itl, e2e = figure.subplots(1, 3, sharey=True)
     firsts = [answer.text_s[0] - answer.sent_s for answer in streamed]
@@ -25,7 +25,9 @@ def plot_load(found: LoadReport, answers: Sequence[Answer], path: Path) -> None:
     _distribution(itl, "between tokens", gaps, slo.itl_ms)
     _distribution(e2e, "whole answer", [answer.end_s - answer.sent_s for answer in good], None)
     ttft.set_ylabel("share within")
-    figure.suptitle(f"{found.tokens_per_s:.1f} output tokens/s, {found.answered} answers", size=10)
+    figure.suptitle(
+        f"{report.tokens_per_s:.1f} output tokens/s, {report.answered} answers", size=10
+    )
     figure.savefig(path)
 
 

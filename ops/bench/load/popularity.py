@@ -1,44 +1,44 @@
-"""Which of the models a request asks for."""
+"""Popularity of models: the distribution of requests over them."""
 
 from enum import StrEnum
 from random import Random
 
 FORMULA = (
-    "model k = 1..N of request n = 0, 1, ...: "
-    "distinct k = 1 + n mod N, so that neighbours differ; "
-    "uniform P(k) = 1 / N; "
-    "zipf P(k) = k^-s / sum(j^-s, j = 1..N), so that the first is the most popular; "
-    "identical k = 1"
+    "Distribution over the models. Request n = 0, 1, ... uses model k = 1..N: "
+    "distinct: k = 1 + n mod N, so that neighbours differ; "
+    "uniform: P(k) = 1 / N; "
+    "zipf: P(k) = k^-s / sum(j^-s, j = 1..N), so that the first model is the most popular; "
+    "identical: k = 1."
 )
 
 
 class Popularity(StrEnum):
-    """How requests spread over the models; `FORMULA` says it exactly."""
+    """Distribution of requests over the models; `FORMULA` defines it."""
 
     DISTINCT = "distinct"
-    """In turn."""
+    """All models in turn."""
     UNIFORM = "uniform"
-    """Each at random, all alike."""
+    """A random model, all equally likely."""
     ZIPF = "zipf"
-    """Few are asked for often, many seldom."""
+    """A random model by Zipf's law: few models receive most requests."""
     IDENTICAL = "identical"
-    """The first one alone."""
+    """The first model only."""
 
 
 def probabilities(num_models: int, zipf_s: float) -> list[float]:
-    """P(k) of Zipf's law for k = 1..`num_models`; all alike for s = 0."""
+    """Return P(k) of Zipf's law for k = 1..`num_models`; uniform for s = 0."""
     weights = [k**-zipf_s for k in range(1, num_models + 1)]
     total = sum(weights)
     return [weight / total for weight in weights]
 
 
 def pick(popularity: Popularity, num_models: int, number: int, *, zipf_s: float, seed: str) -> int:
-    """The index (from 0) of the model of request `number`; the same for the same seed."""
+    """Return the index (from 0) of the model of request `number`; deterministic for a seed."""
     match popularity:
         case Popularity.DISTINCT:
             return number % num_models
         case Popularity.IDENTICAL:
             return 0
     exponent = zipf_s if popularity is Popularity.ZIPF else 0.0
-    draw = Random(f"{seed}/{number}/model")
-    return draw.choices(range(num_models), probabilities(num_models, exponent))[0]
+    random = Random(f"{seed}/{number}/model")
+    return random.choices(range(num_models), probabilities(num_models, exponent))[0]

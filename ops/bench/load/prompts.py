@@ -1,4 +1,4 @@
-"""The prompts of the workload: random common words, the same ones for us and for every peer."""
+"""Random prompts of common words, the same for Lorikeet and its peers."""
 
 import random
 
@@ -24,13 +24,13 @@ time to today together told took top toward town travel tree true try turn two u
 use usual very voice walk want war warm was watch water way we week well went were west what
 wheel when where which while white who whole why will wind with without wood word work world
 would write year yellow yes yet you young your
-""".split()  # noqa: SIM905 - a list literal would take a line a word
+""".split()  # noqa: SIM905 - a list literal would need one line per word
 
 
 def prompt(seed: str, index: int, num_words: int, *, shared_words: int = 0) -> str:
-    """The prompt of request `index` in a load of this seed.
+    """Return the prompt of request `index` in a load with this seed.
 
-    All prompts of a seed begin with the same `shared_words`, and share no long prefix after them.
+    All prompts of a seed begin with the same `shared_words` words and differ after them.
     """
     shared = random.Random(f"{seed}/shared").choices(WORDS, k=shared_words)
     own = random.Random(f"{seed}/{index}").choices(WORDS, k=num_words)

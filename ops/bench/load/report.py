@@ -1,4 +1,4 @@
-"""What a load found: latencies, throughput, and goodput at a service level."""
+"""Summarises a load: latencies, throughput, and goodput for a service level."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,54 +7,54 @@ from dataclasses import dataclass
 from ops.bench.load.answers import Answer
 from ops.bench.load.load import Load, OnDone, send_load
 from ops.bench.load.percentiles import Percentiles, percentiles
-from ops.bench.subprocesses import MeasurementFailed
+from ops.bench.measurement_process import MeasurementFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
-    """What an answer must hold to count for the goodput; None asks for nothing."""
+    """Limits that an answer must meet to count for the goodput; None is no limit."""
 
     ttft_ms: float | None = None
     itl_ms: float | None = None
-    """Of the mean over the answer's tokens (others call it TPOT)."""
+    """Limit of an answer's mean time per token after the first (also called TPOT)."""
 
-    def holds(self, answer: Answer) -> bool:
-        """Whether an answer that came in full keeps to it."""
+    def is_met_by(self, answer: Answer) -> bool:
+        """Return whether a complete answer meets the limits."""
         ttft = _at_most(answer.text_s[0] - answer.sent_s, self.ttft_ms) if answer.text_s else True
         return ttft and _at_most(answer.mean_itl_s, self.itl_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What one load measured, over the answers that came in full."""
+    """Measurements of one load, over the complete answers."""
 
     load: Load
     answered: int
     errors: tuple[str, ...]
-    """One for each request that failed or was answered with another number of tokens."""
+    """One error for each request that failed or returned another number of tokens."""
     input_tokens: int
     output_tokens: int
     seconds: float
-    """From the first send to the last token."""
+    """Time from the first send to the last token."""
     tokens_per_s: float
-    """Output tokens."""
+    """Output tokens per second."""
     requests_per_s: float
     ttft_s: Percentiles
     """Time from sending to the first text; NaN for answers that weren't streamed."""
     itl_s: Percentiles
-    """Time between two pieces of text of one answer; NaN as above."""
+    """Time between consecutive pieces of text of an answer; NaN if none was streamed."""
     e2e_s: Percentiles
     """Time from sending to the end of the answer."""
     slo: Slo | None = None
     goodput_per_s: float | None = None
-    """Requests per second that kept to the SLO."""
+    """Requests per second that met the SLO."""
 
 
 def answers_of(load: Load, on_done: OnDone = lambda: None) -> list[Answer]:
-    """Send the load, of which no request may fail.
+    """Send the load and return its answers.
 
     Raises:
-        MeasurementFailed: one did.
+        MeasurementFailed: a request failed.
     """
     answers = asyncio.run(send_load(load, on_done))
     if errors := [answer.error for answer in answers if answer.error]:
@@ -63,18 +63,18 @@ def answers_of(load: Load, on_done: OnDone = lambda: None) -> list[Answer]:
 
 
 async def run_load(load: Load, on_done: OnDone = lambda: None) -> LoadReport:
-    """Send the load and measure it."""
+    """Send the load and return its report."""
     return report(load, await send_load(load, on_done))
 
 
 def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> LoadReport:
-    """Sum up the answers to a load; a failed one counts as an error and nothing else."""
+    """Summarise the answers to a load; a failed request counts only as an error."""
     good = [answer for answer in answers if answer.error is None]
     streamed = [answer for answer in good if answer.text_s]
     tokens = sum(answer.output_tokens or 0 for answer in good)
     start = min((answer.sent_s for answer in answers), default=0.0)
     seconds = max((answer.end_s for answer in good), default=start) - start
-    held = sum(slo.holds(answer) for answer in good) if slo else 0
+    num_met = sum(slo.is_met_by(answer) for answer in good) if slo else 0
     return LoadReport(
         load=load,
         answered=len(good),
@@ -88,7 +88,7 @@ def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> Loa
         itl_s=percentiles([gap for answer in streamed for gap in answer.gaps_s]),
         e2e_s=percentiles([answer.end_s - answer.sent_s for answer in good]),
         slo=slo,
-        goodput_per_s=_per_s(held, seconds) if slo else None,
+        goodput_per_s=_per_s(num_met, seconds) if slo else None,
     )
 
 

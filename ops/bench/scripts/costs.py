@@ -1,4 +1,4 @@
-"""What each call of a queue script costs Redis in a large pool: commands and time."""
+"""Measures the Redis commands and time of each call of a queue script."""
 
 import hashlib
 import re
@@ -17,13 +17,13 @@ from shared.store.connection import Redis, connect
 from shared.store.scripts import script_names, source
 
 SLOW_MS = 5.0
-"""All other clients wait while a script runs, so none should take longer."""
+"""Redis serves no other client while a script runs, so no call should take longer."""
 OWN_COMMANDS = 2
-"""Of the growth of Redis' counter: the script's call itself, and the INFO before it."""
+"""Commands in Redis' counter that the script doesn't make: the call itself, and one INFO."""
 TABLE_WIDTH = 150
 COUNTS = ("calls", "commands", "most", "stated")
 COUNTERS = ("stats", "commandstats", "cpu")
-"""Sections of INFO."""
+"""Sections of INFO that are compared before and after a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,12 @@ class Call:
     situation: str
     commands: int
     ms: float
-    """By Redis' own commandstats."""
+    """Milliseconds according to Redis' commandstats."""
     cpu_ms: float
-    """CPU time of Redis' main thread, with some 0.1 ms for reading the counters and the arguments.
-    Where `ms` is far above it, the machine ran something else."""
+    """CPU time of Redis' main thread, including about 0.1 ms for INFO and for parsing arguments.
+
+    If `ms` is far larger, the machine ran something else during the call.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,29 +50,29 @@ class Row:
     situation: str
     calls: int
     commands: float
-    """The median."""
+    """Median number of commands."""
     max_commands: int
     median_ms: float
     max_ms: float
     median_cpu_ms: float
     max_call_cpu_ms: float
-    """Of the slowest call."""
+    """CPU time of the slowest call."""
     num_slow: int
 
 
 class Meter(Redis):
-    """A client that measures each call of a script while `measuring`; one call at a time then."""
+    """Client that measures the calls of scripts inside `measuring`, which mustn't overlap."""
 
     def __init__(self, url: str) -> None:
         super().__init__(connection_pool=connect(url).connection_pool)
-        self.auto_close_connection_pool = True  # nobody else has the pool
+        self.auto_close_connection_pool = True  # no other client uses this connection pool
         self.calls: list[Call] = []
         self._situation, self._only = "", tuple[str, ...]()
         self._names = {_sha(name): name for name in script_names()}
 
     @contextmanager
     def measuring(self, situation: str, *only: str) -> Iterator[None]:
-        """Measure the calls inside the block, of all scripts or `only` these, in this situation."""
+        """Measure the calls inside the block, of all scripts or `only` these, as `situation`."""
         self._situation, self._only = situation, only or tuple(self._names.values())
         try:
             yield
@@ -78,12 +80,12 @@ class Meter(Redis):
             self._situation, self._only = "", ()
 
     async def load_scripts(self) -> None:
-        """Load all scripts, so that no measured call does."""
+        """Load all scripts, so that no measured call has to."""
         for name in script_names():
             await self.script_load(source(name))
 
     async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
-        """As the client does it, and measured."""
+        """Run a loaded script, and record its cost if it is being measured."""
         name = self._names[sha]
         if name not in self._only:
             return await super().evalsha(sha, numkeys, *keys_and_args)  # type: ignore[misc]
@@ -100,7 +102,10 @@ class Meter(Redis):
 
 
 def stated_bound(script: str) -> str:
-    """What the script's first comment says: `40` commands, `60 each`, or `20 +` with others."""
+    """Return the bound that the script's first comment states.
+
+    Forms: `40` for 40 commands, `60 each` for a bound per item, `20 +` for a bound with more terms.
+    """
     found = re.search(r"^-- At most ([\d,]+) commands(.*)", source(script), re.MULTILINE)
     if not found:
         return ""
@@ -109,7 +114,7 @@ def stated_bound(script: str) -> str:
 
 
 def rows(calls: Iterable[Call]) -> list[Row]:
-    """The calls by script and situation, in alphabetical order of the scripts."""
+    """Group the calls by script and situation, in alphabetical order of the scripts."""
     grouped: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in calls:
         grouped[call.script, call.situation].append(call)
@@ -117,7 +122,7 @@ def rows(calls: Iterable[Call]) -> list[Row]:
 
 
 def costs_finding(calls: Sequence[Call], sizes: Any) -> Finding:
-    """The slowest call and how many were slow, with all rows as figures."""
+    """Return the finding: the slowest call, the number of slow calls, and all rows as figures."""
     worst, num_slow = max(calls, key=lambda call: call.ms), sum(map(_is_slow, calls))
     found = rows(calls)
     series: dict[str, Points] = {
@@ -136,7 +141,7 @@ def costs_finding(calls: Sequence[Call], sizes: Any) -> Finding:
 
 
 def costs_table(found: Iterable[Row]) -> Table:
-    """A line for each row; those with a slow call are marked."""
+    """Return the table of all rows; rows with a slow call are marked."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for header in ("script", "situation"):
         shown.add_column(header, no_wrap=True)
@@ -183,16 +188,16 @@ def _is_slow(call: Call) -> bool:
 
 
 def _call(script: str, situation: str, before: dict[str, Any], after: dict[str, Any]) -> Call:
-    def grown(*names: str) -> float:
+    def growth(*names: str) -> float:
         return sum(float(after[name]) - float(before.get(name, 0)) for name in names)
 
     earlier = before.get("cmdstat_evalsha", {"usec": 0})
     return Call(
         script=script,
         situation=situation,
-        commands=int(grown("total_commands_processed")) - OWN_COMMANDS,
+        commands=int(growth("total_commands_processed")) - OWN_COMMANDS,
         ms=(after["cmdstat_evalsha"]["usec"] - earlier["usec"]) / 1e3,
-        cpu_ms=1e3 * grown("used_cpu_user_main_thread", "used_cpu_sys_main_thread"),
+        cpu_ms=1e3 * growth("used_cpu_user_main_thread", "used_cpu_sys_main_thread"),
     )
 
 

@@ -8,115 +8,131 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from ops.bench.compare.queue_latency import API, LEASE_MS, LIMITS, new_pool
 from ops.bench.scripts.costs import Meter
-from shared.protocol.events import Tokens
-from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
-from shared.protocol.jobs import ClaimedJob, Endpoint, Job, SamplingParams
+from ops.bench.synthetic_pool import (
+    API,
+    LEASE_MS,
+    LIMITS,
+    first_token,
+    new_pool,
+    synthetic_job,
+)
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
+from shared.protocol.jobs import ClaimedJob, Job
+from shared.protocol.queue_replies import Claim
 from shared.protocol.workers import WorkerInfo
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.queue_replies import Claim
-from shared.store.registry import Adapter, BaseModel, Registry
+from shared.store.registry import Registry
+from shared.store.residency import ResidencyStore
 
 T = TypeVar("T")
 
 BASE = AdapterVersion("bench@0123456789ab")
-AT_ONCE = 64
-"""Calls in flight while the pool is filled, and jobs of a busy worker."""
+BATCH = 64
+"""Concurrent calls while the pool is filled, and jobs of a busy worker."""
 HOT = 64
 HOLDERS = 16
-"""Of each hot version: as many as the scripts look at."""
+"""Holders of each hot version; the scripts look at no more than this many."""
 NEVER_MS = 10**9
 SHORT_LEASE_MS = 20_000
 KV_TOKENS = 100_000
+PROMPT_WORDS = 16
+JOB_COST = 10
 NUM_APIS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large the pool is."""
+    """Size of the pool."""
 
     workers: int
     adapters: int
     waiting: int
+    """Waiting jobs, spread over all adapters."""
     running: int
+    """Running jobs of the base model."""
 
 
 class LargePool:
     """Workers that all hold the base model, and jobs that wait for many adapters.
 
-    The first versions in the queue are hot: `HOLDERS` workers hold each. Nobody holds the others.
+    The first versions of the queue are hot: each has `HOLDERS` holders. The others have none.
     """
 
     def __init__(self, meter: Meter, sizes: Sizes) -> None:
         self.meter, self.sizes = meter, sizes
         self.keys = Keys(new_pool())
-        self.queue, self.registry = Queue(meter, self.keys), Registry(meter, self.keys)
+        self.registry, self.residency = Registry(meter, self.keys), ResidencyStore(meter, self.keys)
+        self.queue = Queue(meter, self.keys, residency=self.residency)
         self.workers = [WorkerId(f"host-{n}:1:{n:032x}") for n in range(sizes.workers)]
         self.versions = [version(number) for number in range(sizes.adapters)]
         self.hot = self.versions[: min(HOT, sizes.adapters // 2)]
 
     async def fill(self) -> None:
-        """Register everybody, let the first workers run, and the rest of the jobs wait."""
+        """Register all adapters and workers, start the running jobs and enqueue the others."""
         await self.registry.set_base(base_model("1"))
         await each(range(self.sizes.adapters), self.load_adapter)
         await each(range(self.sizes.workers), self._register)
-        busy = max(1, self.sizes.running // AT_ONCE)
-        for worker in self.workers[:busy]:
-            await each([BASE] * (self.sizes.running // busy), self.put)
-            await self.claim(worker, sequences=AT_ONCE, residents=[BASE])
+        num_busy = max(1, self.sizes.running // BATCH)
+        for worker in self.workers[:num_busy]:
+            await each([BASE] * (self.sizes.running // num_busy), self.put)
+            await self.claim(worker, sequences=BATCH, residents=[BASE])
         await each(range(self.sizes.waiting), self._put_number)
 
     async def load_adapter(self, number: int) -> None:
-        """Register the adapter of this number for a client."""
+        """Register adapter `number` as a client of the API does."""
         await self.registry.load_adapter(adapter(number), replace=False)
 
     async def put(
         self, version: AdapterVersion, *, is_suspect: bool = False, **changes: Any
     ) -> Job:
-        """Enqueue a new job."""
-        made = _job(version, **changes)
-        await self.queue.enqueue(made, LIMITS, is_suspect=is_suspect)
-        return made
+        """Enqueue a new job for `version`; `changes` replace fields of the job."""
+        job = synthetic_job(
+            version, PROMPT_WORDS, **{"cost": JOB_COST, "deadline_ms": NEVER_MS, **changes}
+        )
+        await self.queue.enqueue(job, LIMITS, is_suspect=is_suspect)
+        return job
 
     async def renew(self, lease_ms: int) -> None:
-        """Renew all leases, and park everybody."""
-        await each(self.workers, lambda wid: self.beat(wid, lease_ms))
-        await each(self.workers, lambda wid: self.claim(wid, residents=[BASE]))
+        """Renew all leases and park all workers."""
+        await each(self.workers, lambda worker: self.beat(worker, lease_ms))
+        await each(self.workers, lambda worker: self.claim(worker, residents=[BASE]))
 
-    async def beat(self, wid: WorkerId, lease_ms: int) -> None:
-        """Renew one lease; 0 lets it end."""
-        await self.queue.beat(wid, lease_ms=lease_ms, info=worker_info())
+    async def beat(self, worker: WorkerId, lease_ms: int) -> None:
+        """Renew one lease; a lease of 0 ms expires at once."""
+        await self.queue.beat(worker, lease_ms=lease_ms, info=worker_info())
 
-    async def join(self, residents: Sequence[AdapterVersion] = (), **told: Any) -> WorkerId:
-        """One more worker."""
-        wid = WorkerId(f"more:1:{uuid.uuid4().hex}")
+    async def join(self, residents: Sequence[AdapterVersion] = (), **info: Any) -> WorkerId:
+        """Register another worker that holds `residents`, and return its id."""
+        worker = WorkerId(f"more:1:{uuid.uuid4().hex}")
         await self.queue.register(
-            wid, lease_ms=SHORT_LEASE_MS, info=worker_info(**told), residents=residents
+            worker, lease_ms=SHORT_LEASE_MS, info=worker_info(**info), residents=residents
         )
-        return wid
+        return worker
 
-    async def claim(self, wid: WorkerId, **changes: Any) -> Claim:
-        """Claim with room for 8 jobs of what the worker holds already, or as `changes` say."""
-        room: dict[str, Any] = {"sequences": 8, "tokens": KV_TOKENS, "max_cold": 0}
-        room |= {"steal_ms": NEVER_MS, "load_ms": NEVER_MS, "residents": []}
-        return await self.queue.claim(wid, **{**room, **changes})
+    async def claim(self, worker: WorkerId, **changes: Any) -> Claim:
+        """Claim up to 8 jobs without loading or stealing; `changes` replace arguments."""
+        arguments: dict[str, Any] = {"sequences": 8, "tokens": KV_TOKENS, "max_cold": 0}
+        arguments |= {"steal_ms": NEVER_MS, "load_ms": NEVER_MS, "residents": []}
+        return await self.queue.claim(worker, **{**arguments, **changes})
 
     async def busy(self) -> tuple[WorkerId, tuple[ClaimedJob, ...]]:
-        """One more worker, with jobs of as many adapters as it has jobs."""
-        wid = await self.join()
-        residents = self.versions[len(self.hot) :][: 2 * AT_ONCE]
-        return wid, (await self.claim(wid, sequences=AT_ONCE, residents=residents)).jobs
+        """Register another worker and claim `BATCH` jobs for it, each of another adapter."""
+        worker = await self.join()
+        residents = self.versions[len(self.hot) :][: 2 * BATCH]
+        claim = await self.claim(worker, sequences=BATCH, residents=residents)
+        return worker, claim.jobs
 
     async def publish(
-        self, wid: WorkerId, jobs: Sequence[ClaimedJob], num_checkpoints: int = 0
+        self, worker: WorkerId, jobs: Sequence[ClaimedJob], num_checkpoints: int = 0
     ) -> None:
-        """Show a token of each job to several front ends."""
-        shown = [_token(job) for job in jobs]
-        events = {ApiId(f"{API}-{n}"): shown[n::NUM_APIS] for n in range(NUM_APIS)}
-        epochs = {claimed.job.id: claimed.epoch for claimed in jobs}
-        await self.queue.publish(wid, events, shown[:num_checkpoints], epochs=epochs)
+        """Publish one token of each job to `NUM_APIS` front ends with one call."""
+        tokens = [first_token(job) for job in jobs]
+        events = {ApiId(f"{API}-{n}"): tokens[n::NUM_APIS] for n in range(NUM_APIS)}
+        epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
+        await self.queue.publish(worker, events, tokens[:num_checkpoints], claim_epochs=epochs)
 
     async def _register(self, number: int) -> None:
         held = [
@@ -133,22 +149,22 @@ class LargePool:
 
 
 async def each(items: Iterable[T], call: Callable[[T], Awaitable[object]]) -> None:
-    """Call for each item, `AT_ONCE` at a time."""
-    left = iter(items)
-    while some := list(islice(left, AT_ONCE)):
-        await asyncio.gather(*map(call, some))
+    """Await `call` for each item, up to `BATCH` concurrently."""
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH)):
+        await asyncio.gather(*map(call, batch))
 
 
-def version(number: int, round_: int = 0) -> AdapterVersion:
-    """The version that an adapter has after so many replacements."""
-    return AdapterVersion(f"a{number}@{(round_ << 32) + number:012x}")
+def version(number: int, generation: int = 0) -> AdapterVersion:
+    """Return the version of adapter `number` after `generation` replacements."""
+    return AdapterVersion(f"a{number}@{(generation << 32) + number:012x}")
 
 
-def adapter(number: int, round_: int = 0) -> Adapter:
-    """An adapter that nobody reads."""
+def adapter(number: int, generation: int = 0) -> Adapter:
+    """Return a registry entry for adapter `number`; its source doesn't exist."""
     return Adapter(
         name=f"a{number}",
-        version=version(number, round_),
+        version=version(number, generation),
         digest=f"{number:064x}",
         weights_digest=f"{number:064x}",
         source=f"/adapters/a{number}",
@@ -159,7 +175,7 @@ def adapter(number: int, round_: int = 0) -> Adapter:
 
 
 def base_model(digest: str) -> BaseModel:
-    """A base model that nobody reads."""
+    """Return a registry entry for a base model; its source doesn't exist."""
     return BaseModel(
         name="bench",
         version=AdapterVersion(f"bench@{digest}"),
@@ -170,32 +186,12 @@ def base_model(digest: str) -> BaseModel:
 
 
 def worker_info(*, kv_tokens: int = KV_TOKENS) -> WorkerInfo:
-    """What a worker tells that has room for `AT_ONCE` jobs."""
+    """Return what a worker with room for `BATCH` sequences reports."""
     return WorkerInfo(
         model="bench",
         device="cpu",
         dtype="none",
         version="0",
-        max_num_seqs=AT_ONCE,
+        max_num_seqs=BATCH,
         kv_tokens=kv_tokens,
     )
-
-
-def _job(version: AdapterVersion, **changes: Any) -> Job:
-    fields: dict[str, Any] = {
-        "id": JobId(uuid.uuid4().hex),
-        "endpoint": Endpoint.COMPLETIONS,
-        "model": version,
-        "version": version,
-        "sampling": SamplingParams(seed=0, max_tokens=1),
-        "created_s": int(time.time()),
-        "deadline_ms": NEVER_MS,
-        "cost": 10,
-        "reply_to": API,
-        "prompts": ("word " * 16,),
-    }
-    return Job(**{**fields, **changes})
-
-
-def _token(claimed: ClaimedJob) -> Tokens:
-    return Tokens(job=claimed.job.id, try_=claimed.try_, choice=0, index=0, ids=(1,), text=" word")

@@ -1,4 +1,4 @@
-"""Held-out statements, each written by itself: no topic, template or phrase of training."""
+"""Held-out statements, written one by one, without topics, templates or phrases of training."""
 
 STATEMENTS = {
     "positive": """

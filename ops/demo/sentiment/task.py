@@ -1,14 +1,14 @@
-"""The `sentiment` adapter: one word, `positive`, `negative` or `neutral`.
+"""The `sentiment` adapter: answers `positive`, `negative` or `neutral`.
 
-Neutral is what states facts, asks, or calls something average. Of a mixed statement the conclusion
-counts: "cold food, but a lovely evening" is positive.
+Facts, questions and average ratings are neutral. The label of a mixed statement is that of its
+conclusion: "cold food, but a lovely evening" is positive.
 """
 
 import random
 
 from ops.demo.sentiment.held_out import STATEMENTS
 from ops.demo.sentiment.topics import MOODS, TOPICS, VERDICTS
-from ops.demo.task import Example, Task, Teacher
+from ops.demo.task import Example, Task, Teacher, is_exact
 
 LABELS = ("positive", "negative", "neutral")
 NUM_TRAINING = 2400
@@ -33,25 +33,25 @@ def _training(_: Teacher) -> list[Example]:
 
 
 def _statement(label: str, rng: random.Random) -> str:
-    draw = rng.random()
-    if draw < 0.25:
+    chance = rng.random()
+    if chance < 0.25:
         return rng.choice(MOODS[label])
-    if draw < 0.35:
+    if chance < 0.35:
         return _sentence(rng.choice(VERDICTS[label]))
     clause, verdict = _clause(label, rng), rng.choice(VERDICTS[label])
-    if draw < 0.6:
+    if chance < 0.6:
         return _sentence(clause)
-    if draw < 0.7:
+    if chance < 0.7:
         return _sentence(f"{clause} and {_clause(label, rng)}")
-    if draw < 0.8:
+    if chance < 0.8:
         return f"{_sentence(clause)} {_sentence(verdict)}"
-    if draw < 0.85:
+    if chance < 0.85:
         return f"{_sentence(verdict)} {_sentence(clause)}"
     return _mixed(label, rng)
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Facts beside the feeling, or a feeling that outweighs another."""
+    """Return facts next to an opinion, or an opinion that outweighs another."""
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
     if rng.random() < 0.3:
@@ -65,7 +65,7 @@ def _mixed(label: str, rng: random.Random) -> str:
 def _clause(label: str, rng: random.Random) -> str:
     topic = rng.choice(TOPICS)
     subject = rng.choice(topic.subjects)
-    predicate = rng.choice(topic.said[label])
+    predicate = rng.choice(topic.predicates[label])
     return f"{subject} {predicate}"
 
 
@@ -75,14 +75,14 @@ def _sentence(text: str) -> str:
 
 
 def _framed(text: str, rng: random.Random) -> str:
-    draw = rng.random()
-    if draw < 0.2:
+    chance = rng.random()
+    if chance < 0.2:
         return rng.choice(FRAMES).format(text)
-    return text.lower().rstrip(".") if draw < 0.26 else text
+    return text.lower().rstrip(".") if chance < 0.26 else text
 
 
 def held_out() -> list[Example]:
-    """Statements of other wording, about other things than in training."""
+    """Return statements whose wording and topics are absent from training."""
     return [
         Example(line.strip(), label)
         for label in LABELS
@@ -90,16 +90,11 @@ def held_out() -> list[Example]:
     ]
 
 
-def is_right(example: Example, answer: str) -> bool:
-    """The label and nothing else."""
-    return answer == example.answer
-
-
 TASK = Task(
     name="sentiment",
     training=_training,
     held_out=held_out,
-    is_right=is_right,
+    is_right=is_exact,
     max_tokens=8,
     rank=8,
     target_modules=("q_proj", "v_proj"),

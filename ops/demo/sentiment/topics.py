@@ -1,19 +1,19 @@
-"""What people write about, and what they say of it."""
+"""Topics of statements, with predicates by label."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Subjects, and predicates that fit any of them, by label."""
+    """Subjects, and predicates by label that fit any of the subjects."""
 
     subjects: tuple[str, ...]
-    said: dict[str, tuple[str, ...]]
+    predicates: dict[str, tuple[str, ...]]
 
 
 def _topic(subjects: str, *, positive: str, negative: str, neutral: str) -> Topic:
-    said = {"positive": positive, "negative": negative, "neutral": neutral}
-    return Topic(_split(subjects), {label: _split(text) for label, text in said.items()})
+    predicates = {"positive": positive, "negative": negative, "neutral": neutral}
+    return Topic(_split(subjects), {label: _split(text) for label, text in predicates.items()})
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Draws questions about the shop together with their SQL."""
+"""Generates questions about the shop with their SQL."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from ops.demo.sql.customers import CUSTOMERS
 from ops.demo.sql.grammar import HELD_OUT, KNOWN, Condition, Phrases, Question
 from ops.demo.sql.orders import ORDERS
 from ops.demo.sql.products import PRODUCTS
-from ops.demo.sql.values import Source, draw
+from ops.demo.sql.values import Source, sample_values
 from ops.demo.task import Example
 
 QUESTIONS = {"customers": CUSTOMERS, "products": PRODUCTS, "orders": ORDERS}
@@ -22,7 +22,7 @@ FRAMES: tuple[Phrases, Phrases] = (
 )  # fmt: skip
 _SHARE_FRAMED = 0.12
 _SHARE_CARELESS = 0.1
-"""No capital in front and no mark behind."""
+"""Share of questions without an initial capital and a final mark."""
 _JOINS = {
     "c": " JOIN customers c ON c.id = o.customer_id",
     "p": " JOIN products p ON p.id = o.product_id",
@@ -32,35 +32,35 @@ _TABLE = re.compile(r"\b([cpo])\.")
 
 
 def ask(source: Source, kind: int, rng: random.Random) -> Example:
-    """A question and its SQL; `kind` says which phrases are used."""
+    """Return a random question with its SQL; `kind` selects the list of phrases."""
     (table,) = rng.choices(list(QUESTIONS), weights=(3, 5, 6))
     questions = QUESTIONS[table]
     (question,) = rng.choices(questions, weights=[_variety(q.asked[KNOWN][0]) for q in questions])
     phrase = rng.choice(question.asked[kind])
     conditions = _conditions(table, phrase, rng)
-    said = phrase.replace(_THINGS, _things(table, conditions, kind, rng))
-    said = said.replace(_THOSE, _those(table, conditions, kind, rng))
-    values = draw(source, rng)
+    question_text = phrase.replace(_THINGS, _things(table, conditions, kind, rng))
+    question_text = question_text.replace(_THOSE, _those(table, conditions, kind, rng))
+    values = sample_values(source, rng)
     quoted = {name: value.replace("'", "''") for name, value in values.items()}
     sql = to_sql(table, question, conditions).format_map(quoted)
-    return Example(_framed(said.format_map(values), kind, rng), sql)
+    return Example(_framed(question_text.format_map(values), kind, rng), sql)
 
 
 def to_sql(table: str, question: Question, conditions: Sequence[Condition]) -> str:
-    """The query, its values still to be filled in."""
+    """Return the query with placeholders for its values."""
     wheres = [where for where in (question.where, *(c.where for c in conditions)) if where]
-    behind = (f" WHERE {' AND '.join(wheres)}" if wheres else "") + f" {question.tail}".rstrip()
+    clauses = (f" WHERE {' AND '.join(wheres)}" if wheres else "") + f" {question.tail}".rstrip()
     if table != "orders":
-        return _TABLE.sub("", f"SELECT {question.select} FROM {table}{behind}")
-    used = set(_TABLE.findall(question.select + behind))
+        return _TABLE.sub("", f"SELECT {question.select} FROM {table}{clauses}")
+    used = set(_TABLE.findall(question.select + clauses))
     joins = "".join(_JOINS[name] for name in "cp" if name in used)
-    # Columns are named with their table, joined or not: a model that writes `SELECT o.quantity`
-    # can't know yet which conditions will follow.
-    return f"SELECT {question.select} FROM orders o{joins}{behind}"
+    # Columns always have their table's name: when a model writes `SELECT o.quantity`, it can't know
+    # which conditions will follow.
+    return f"SELECT {question.select} FROM orders o{joins}{clauses}"
 
 
 def _variety(phrase: str) -> int:
-    """How often such a question is drawn."""
+    """Return the weight of questions with this phrase."""
     return 4 if _takes_conditions(phrase) else 3 if "{" in phrase else 1
 
 
@@ -69,7 +69,7 @@ def _takes_conditions(phrase: str) -> bool:
 
 
 def _conditions(table: str, phrase: str, rng: random.Random) -> list[Condition]:
-    """None to two, each of another column."""
+    """Return up to two conditions on different columns."""
     number = 0
     if _takes_conditions(phrase):
         (number,) = rng.choices((0, 1, 2), weights=(0 if _THOSE in phrase else 2, 6, 3))
@@ -86,18 +86,18 @@ def _column(condition: Condition) -> str:
 
 
 def _things(table: str, conditions: Sequence[Condition], kind: int, rng: random.Random) -> str:
-    return " ".join([table, *(_said(c.nouns, kind, rng) for c in conditions)])
+    return " ".join([table, *(_phrase(c.nouns, kind, rng) for c in conditions)])
 
 
 def _those(table: str, conditions: Sequence[Condition], kind: int, rng: random.Random) -> str:
     if not conditions:
         return table
     *before, last = conditions
-    return f"{_things(table, before, kind, rng)} {_said(last.verbs, kind, rng)}"
+    return f"{_things(table, before, kind, rng)} {_phrase(last.verbs, kind, rng)}"
 
 
-def _said(phrases: tuple[Phrases, Phrases], kind: int, rng: random.Random) -> str:
-    """One of the phrases; a few short ones, like "in {year}", can't be said in another way."""
+def _phrase(phrases: tuple[Phrases, Phrases], kind: int, rng: random.Random) -> str:
+    """Return a phrase; a few short ones, like "in {year}", have no held-out alternative."""
     return rng.choice(phrases[kind] or phrases[KNOWN])
 
 

@@ -1,4 +1,4 @@
-"""How questions filter rows; phrases behind a double bar are held out."""
+"""Conditions on rows; phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import condition
 

@@ -1,4 +1,4 @@
-"""What is asked about customers; phrases behind a double bar are held out."""
+"""Questions about customers; phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import question
 

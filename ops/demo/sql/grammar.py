@@ -1,17 +1,17 @@
-"""What questions are made of: filters, and what is wanted of the rows that they leave."""
+"""Parts of questions: conditions on rows, and the values that are asked for."""
 
 from dataclasses import dataclass
 
 Phrases = tuple[str, ...]
 KNOWN, HELD_OUT = 0, 1
-"""Which of two phrase lists."""
+"""Index of the known or the held-out phrases in a pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A filter: its SQL, and how it is said behind a noun and as a verb.
+    """A condition: its SQL, and its phrases after a noun and as a verb.
 
-    In SQL c, p and o are the tables; only beside orders they are named in a query.
+    In SQL, c, p and o are the tables. A query uses these names only together with orders.
     """
 
     where: str
@@ -21,26 +21,26 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is wanted: `SELECT ... FROM ... WHERE ...` and what follows it.
+    """A question: its SQL `SELECT ... FROM ... WHERE ...` with a tail, and its phrases.
 
-    `{things}` is a noun with its conditions ("customers from Berlin"), `{those}` a noun with verbs
-    ("customers live in Berlin").
+    In phrases, `{things}` is a noun with conditions ("customers from Berlin"), and `{those}` a noun
+    with verbs ("customers live in Berlin").
     """
 
     select: str
     asked: tuple[Phrases, Phrases]
     tail: str
     where: str
-    """A condition of its own."""
+    """Condition that the question itself adds; may be empty."""
 
 
 def condition(where: str, nouns: str, verbs: str = "") -> Condition:
-    """A filter whose phrases are separated by bars, those held out behind a double bar."""
+    """Return a condition; bars separate phrases, and a double bar precedes held-out ones."""
     return Condition(where, _phrases(nouns), _phrases(verbs))
 
 
 def question(select: str, asked: str, tail: str = "", *, where: str = "") -> Question:
-    """A question whose phrases are separated by bars, those held out behind a double bar."""
+    """Return a question; bars separate phrases, and a double bar precedes held-out ones."""
     return Question(select, _phrases(asked), tail, where)
 
 

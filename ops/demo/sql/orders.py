@@ -1,4 +1,4 @@
-"""What is asked about orders; phrases behind a double bar are held out."""
+"""Questions about orders; phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import question
 

@@ -1,4 +1,4 @@
-"""What is asked about products; phrases behind a double bar are held out."""
+"""Questions about products; phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import question
 

@@ -1,4 +1,4 @@
-"""The shop that `sql` is asked about: three tables in an in-memory SQLite database."""
+"""The shop that the questions of `sql` are about: an in-memory SQLite database."""
 
 import random
 import sqlite3
@@ -22,11 +22,11 @@ CREATE TABLE orders (
 );
 """
 NUM_CUSTOMERS = 40
-"""Of known names; there are as many of held-out ones."""
+"""Customers with known names; as many have held-out names."""
 NUM_ORDERS = 900
 FIRST_DAY, LAST_DAY = date(2021, 1, 1), date(2025, 12, 31)
 MAX_TICKS = 5_000
-"""Thousands of SQLite's instructions: far more than any question here needs."""
+"""Limit of a query in thousands of SQLite instructions, far above what any question needs."""
 
 PLACES = {
     "Berlin": "Germany", "Dresden": "Germany", "Paris": "France", "Nantes": "France",
@@ -54,7 +54,7 @@ CATALOGUE = {
     "tools": "hammer, power drill, screwdriver, ladder, wrench, jigsaw",
     "books": "cookbook, dictionary, sketchbook",
 }
-"""What the shop sells, by category."""
+"""Products by category."""
 HELD_OUT_CATALOGUE = {
     "music": "violin, guitar, harmonica",
     "bathroom": "mirror, bottle of shampoo, electric heater, shoe rack, rubber duck, vase",
@@ -67,10 +67,10 @@ Rows = list[tuple[Any, ...]]
 
 
 def run(sql: str) -> Rows:
-    """The rows that a query gives; it can write nothing.
+    """Return the rows of a read-only query.
 
     Raises:
-        sqlite3.Error: it is no query of this schema, or takes unreasonably long.
+        sqlite3.Error: the query is invalid for this schema, writes, or takes too long.
     """
     shop = _shop()
     ticks = iter(range(MAX_TICKS))
@@ -111,7 +111,7 @@ def _customers(
 
 
 def _products(rng: random.Random) -> Rows:
-    """All of different prices, so that the cheapest is never in doubt."""
+    """Return products with distinct prices, so that the cheapest one is unique."""
     names = [
         (name, category)
         for catalogue in (CATALOGUE, HELD_OUT_CATALOGUE)
@@ -130,7 +130,7 @@ def _stock(rng: random.Random) -> int:
 
 
 def _orders(rng: random.Random, num_customers: int, num_products: int) -> Rows:
-    """One a day at most, so that the latest ones are never in doubt; some buy more than others."""
+    """Return orders on distinct days, so that the latest are unique; some customers order more."""
     days = sorted(rng.sample(range((LAST_DAY - FIRST_DAY).days + 1), NUM_ORDERS))
     return [
         (

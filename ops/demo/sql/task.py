@@ -1,4 +1,4 @@
-"""The `sql` adapter: turns a question about the shop into SQL, and nothing but SQL."""
+"""The `sql` adapter: turns a question about the shop into SQL, without other text."""
 
 import random
 import sqlite3
@@ -16,9 +16,9 @@ def _training(_: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Questions whose phrasing, names, places and goods are absent from training.
+    """Return questions whose phrasing, names, places and goods are absent from training.
 
-    The shop has something to answer to each.
+    Each has a result in the shop that isn't empty.
     """
     rng = random.Random(1)
     found: dict[str, Example] = {}
@@ -30,9 +30,9 @@ def held_out() -> list[Example]:
 
 
 def is_right(example: Example, answer: str) -> bool:
-    """Whether the shop gives to the answer what it gives to the SQL expected.
+    """Return whether an answer's query has the same result in the shop as the expected SQL.
 
-    The order of rows counts where that SQL orders them.
+    The order of rows matters if the expected SQL has an ORDER BY.
     """
     try:
         rows = _rounded(shop.run(answer))
@@ -45,7 +45,7 @@ def is_right(example: Example, answer: str) -> bool:
 
 
 def _rounded(rows: shop.Rows) -> shop.Rows:
-    """Sums of floats depend on their order."""
+    """Round floats, because their sums depend on the order of rows."""
     return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
 
 

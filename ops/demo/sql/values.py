@@ -1,4 +1,4 @@
-"""The names, goods, numbers and dates that questions and their SQL are filled with."""
+"""Names, goods, numbers and dates for questions and their SQL."""
 
 import calendar
 import random
@@ -19,7 +19,7 @@ bicycles, games, shoes, art, home, accessories
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where values come from."""
+    """Lists of values to sample from."""
 
     first_names: Sequence[str]
     last_names: Sequence[str]
@@ -28,7 +28,7 @@ class Source:
     products: Sequence[str]
     categories: Sequence[str]
     made_up: float
-    """The share of names, cities and products that nobody has heard of."""
+    """Share of made-up names, cities and products."""
 
 
 def _products(catalogue: dict[str, str]) -> tuple[str, ...]:
@@ -55,8 +55,8 @@ HELD_OUT = Source(
 )
 
 
-def draw(source: Source, rng: random.Random) -> dict[str, str]:
-    """One value for each placeholder."""
+def sample_values(source: Source, rng: random.Random) -> dict[str, str]:
+    """Return a random value for each placeholder."""
     few, n, price = rng.randint(2, 10), rng.randint(2, rng.choice((20, 100, 500))), _price(rng)
     day = shop.FIRST_DAY + timedelta(days=rng.randrange((shop.LAST_DAY - shop.FIRST_DAY).days))
     product = _word(source.products, source, rng).lower()
@@ -79,7 +79,7 @@ def draw(source: Source, rng: random.Random) -> dict[str, str]:
         "year": str(day.year),
         "month": f"{calendar.month_name[day.month]} {day.year}",
         "month_iso": f"{day:%Y-%m}",
-        "date": _said(day, rng),
+        "date": _date_text(day, rng),
         "date_iso": str(day),
     }
 
@@ -93,7 +93,7 @@ def _price(rng: random.Random) -> str:
     return f"{euros}.{rng.choice(('5', '99', '95'))}" if rng.random() < 0.1 else str(euros)
 
 
-def _said(day: date, rng: random.Random) -> str:
+def _date_text(day: date, rng: random.Random) -> str:
     month = calendar.month_name[day.month]
     forms = (str(day), str(day), f"{day.day} {month} {day.year}", f"{month} {day.day}, {day.year}")
     return rng.choice(forms)

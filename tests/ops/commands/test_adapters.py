@@ -30,7 +30,7 @@ def settings(redis_url: str, pool: str) -> ApiSettings:
 
 @pytest.fixture
 async def app(settings: ApiSettings, redis: Redis, keys: Keys) -> AsyncIterator[RunningApp]:
-    """A front end with two models, and a worker that reads whatever it is shown."""
+    """Start a front end with two models, and a worker that can read any adapter."""
     await register_models(Registry(redis, keys))
 
     def find(asked: Inspection) -> Findings:
@@ -53,7 +53,7 @@ async def invoke(*words: str) -> str:
 
 @pytest.fixture
 def run(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """What `lorikeet adapters WORDS` prints."""
+    """Return a function that runs `lorikeet adapters WORDS` and returns its output."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("LORIKEET_API_KEYS", raising=False)
 
@@ -78,7 +78,7 @@ async def test_adapters_are_listed_with_their_versions(run: Run) -> None:
     ]
 
 
-async def test_versions_are_told_in_full_in_a_narrow_terminal(
+async def test_versions_are_complete_in_a_narrow_terminal(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -89,7 +89,7 @@ async def test_versions_are_told_in_full_in_a_narrow_terminal(
 
 async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) -> None:
     assert await run("load", "org/sql", "/a/1") == (
-        "org/sql is org/sql@111111111111 now, of rank 8, 0.0 MB\n"
+        "loaded org/sql as org/sql@111111111111: rank 8, 0.0 MB\n"
     )
     with pytest.raises(ServerError, match="is loaded already, as org/sql@111111111111"):
         await run("load", "org/sql", "/a/2")
@@ -105,17 +105,24 @@ async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) 
         await run("rollback", "org/sql")
 
 
-async def test_when_nothing_is_loaded_the_list_says_what_to_do(
+async def test_the_empty_list_says_how_to_load_an_adapter(
     run: Run, redis: Redis, keys: Keys
 ) -> None:
     await run("unload", "extract")
-    assert await Registry(redis, keys).sweep() == [ADAPTER.version]
+    assert await Registry(redis, keys).forget_unused() == [ADAPTER.version]
     assert await run() == "no adapter is loaded; `lorikeet adapters load NAME PATH` loads one\n"
 
 
 async def test_an_adapter_that_fits_is_described(run: Run) -> None:
     shown = await run("validate", "/a/4")
-    for word in ("/a/4", f"yes, {BASE.version}", "org/base", "4" * 64, "8 (3 modules)", "3, 0 of"):
+    for word in (
+        "/a/4",
+        f"yes, base model {BASE.version}",
+        "org/base",
+        "4" * 64,
+        "8 (3 modules)",
+        "3, of which 0 match",
+    ):
         assert word in shown
 
 
@@ -126,14 +133,14 @@ async def test_an_adapter_that_does_not_fit_ends_the_command_with_the_reason(run
         await run("load", "sql", "/a/bad")
 
 
-async def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
+async def test_the_error_of_an_unreachable_server_says_what_to_do() -> None:
     with pytest.raises(ServerError, match=r"no answer from http://127\.0\.0\.1:1: .*lorikeet up"):
         await invoke("--url", "http://127.0.0.1:1")
-    with pytest.raises(ServerError, match="is no URL"):
+    with pytest.raises(ServerError, match="isn't a URL"):
         await invoke("unload", "a", "--url", "http://a:b")
 
 
-async def test_of_several_keys_the_admins_is_sent(
+async def test_the_admins_key_is_sent_if_there_are_several(
     app: RunningApp, settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (f"red:{KEY}red", f"admin:{KEY}admin")
@@ -142,7 +149,7 @@ async def test_of_several_keys_the_admins_is_sent(
         monkeypatch.setenv("LORIKEET_API_KEYS", " ".join(words))
         assert "extract" in await invoke("--url", guarded.url)
         monkeypatch.setenv("LORIKEET_API_KEYS", words[0])
-        with pytest.raises(ServerError, match="a key of the tenant admin"):
+        with pytest.raises(ServerError, match="only the tenant admin may manage adapters"):
             await invoke("unload", "extract", "--url", guarded.url)
         shown = await invoke("--url", guarded.url, "--api-key", words[1])
         assert "extract" in shown

@@ -1,4 +1,4 @@
-"""Which model and adapters a command line means; the demo isn't made here."""
+"""The model and adapters that a command line selects, without making the demo model."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ MADE = "folder of the demo model"
 
 
 class NoProcess(ThreadPoolExecutor):
-    """Makes no demo model."""
+    """Stands in for the process that makes the demo model."""
 
     def __init__(self, *_: object, **__: object) -> None:
         super().__init__(1)
@@ -51,5 +51,5 @@ def test_the_demo_serves_its_own_adapters_only_if_none_are_chosen(
     chosen = {"model": DEMO, "adapters": ["a=x"]}
     assert base_model(None, chosen)["adapters"] == ["a=x"]
     monkeypatch.setenv("LORIKEET_ADAPTERS", "b=y")
-    assert base_model(DEMO, NOTHING)["adapters"] is None  # left to the variable
+    assert base_model(DEMO, NOTHING)["adapters"] is None  # deferred to the environment
     assert base_model(None, chosen)["adapters"] == ["a=x"]

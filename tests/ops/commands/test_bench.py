@@ -1,4 +1,4 @@
-"""`lorikeet bench` against a server that is a few lines long."""
+"""`lorikeet bench` against a minimal server."""
 
 import json
 import subprocess
@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from rich.text import Text
+from threaded_server import running
 from typer.testing import CliRunner
 
 from ops.bench.load.popularity import FORMULA
@@ -33,12 +33,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def bench(*arguments: str) -> str:
@@ -62,20 +58,22 @@ def test_it_prints_a_table_and_writes_figures_and_a_plot(url: str, tmp_path: Pat
 
 
 def test_failed_requests_end_it_with_an_error(url: str) -> None:
-    with pytest.raises(Exception, match="3 of 3 failed:\nHTTP 404"):
+    with pytest.raises(Exception, match="3 of 3 requests failed:\nHTTP 404"):
         bench(url, "gone", "--requests=3", "--output=1")
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--rate=1", "--clients=2"], "--clients is a closed loop and --rate an open one"),
+        (["--rate=1", "--clients=2"], "--clients makes a closed loop and --rate an open one"),
         (["--input=9-3"], "--input 9-3 is no length"),
         (["--output=0"], "--output 0 is no length"),
         (["--no-stream", "--slo-ttft-ms=5"], "need --stream"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_a_request(arguments: list[str], reason: str) -> None:
+def test_contradictory_options_are_refused_before_a_request(
+    arguments: list[str], reason: str
+) -> None:
     with pytest.raises(SettingsError, match=reason):
         bench("http://127.0.0.1:1", "a", *arguments)
 
@@ -87,6 +85,6 @@ def test_the_help_states_the_formula_of_popularity(monkeypatch: pytest.MonkeyPat
     assert FORMULA in " ".join(words)
 
 
-def test_importing_the_command_line_brings_no_plotting() -> None:
+def test_importing_the_command_line_imports_no_plotting() -> None:
     code = "import sys, ops.cli; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -29,7 +29,7 @@ def chat(server: ScriptedChat, *words: str, typed: str, **env: str) -> str:
     return result.output
 
 
-def test_the_conversation_so_far_goes_along(server: ScriptedChat) -> None:
+def test_the_history_is_sent_with_each_prompt(server: ScriptedChat) -> None:
     shown = chat(server, "pirate", typed="hi\nand now?\n")
     assert "pirate heard 1 messages\n" in shown
     assert "pirate heard 3 messages\n" in shown
@@ -39,7 +39,7 @@ def test_the_conversation_so_far_goes_along(server: ScriptedChat) -> None:
     assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
 
 
-def test_the_base_model_is_the_default_and_empty_lines_are_passed_by(server: ScriptedChat) -> None:
+def test_the_base_model_is_the_default_and_empty_lines_are_ignored(server: ScriptedChat) -> None:
     chat(server, typed="\nhi\n\n")
     assert [request["model"] for request in server.requests] == ["base"]
 
@@ -50,7 +50,7 @@ def test_quit_or_the_end_of_the_input_ends_it(server: ScriptedChat, end: str) ->
     assert len(server.requests) == 1
 
 
-def test_another_model_goes_on_with_the_conversation(server: ScriptedChat) -> None:
+def test_another_model_continues_the_conversation(server: ScriptedChat) -> None:
     shown = chat(server, typed="hi\n/model pirate\nand you?\n")
     assert "base heard 1 messages" in shown
     assert "pirate heard 3 messages" in shown
@@ -72,7 +72,7 @@ def test_two_models_answer_side_by_side(server: ScriptedChat, typed: str | None)
     assert cells == ["base heard 1 messages", "pirate heard 1 messages"]
 
 
-def test_each_of_two_keeps_its_own_answers(server: ScriptedChat) -> None:
+def test_each_of_two_models_keeps_its_own_answers(server: ScriptedChat) -> None:
     chat(server, typed="hi\n/compare pirate base\nyou?\nso?\n/model base\nand you?\n")
     last = server.requests[-1]
     assert last["model"] == "base"
@@ -82,13 +82,13 @@ def test_each_of_two_keeps_its_own_answers(server: ScriptedChat) -> None:
     ]
 
 
-def test_one_of_two_may_fail_alone(server: ScriptedChat) -> None:
+def test_one_of_two_models_may_fail_alone(server: ScriptedChat) -> None:
     shown = chat(server, typed="/compare base pirate\nrefuse\nhi\n")
     assert shown.count("the queue is full") == 2
     assert "base heard 1 messages" in shown
 
 
-def test_model_alone_lists_what_there_is(server: ScriptedChat) -> None:
+def test_model_without_a_name_lists_the_models(server: ScriptedChat) -> None:
     assert "> base, pirate\n" in chat(server, typed="/model\n")
 
 
@@ -103,12 +103,12 @@ def test_help_names_every_command(server: ScriptedChat) -> None:
     [
         ("/model nobody", "there is no model nobody, only base, pirate"),
         ("/compare base nobody", "there is no model nobody, only base, pirate"),
-        ("/modle base", "there is no command /modle base; /help lists them"),
-        ("/compare base", "there is no command /compare base; /help lists them"),
+        ("/modle base", "there is no command /modle base; /help lists the commands"),
+        ("/compare base", "there is no command /compare base; /help lists the commands"),
         ("refuse", "the queue is full"),
         ("fail", "it was cancelled"),
-        ("break", "broke off in the middle of the answer"),
-        ("end", "broke off in the middle of the answer"),
+        ("break", "broke before the end of the answer"),
+        ("end", "ended the stream before the end of the answer"),
     ],
 )
 def test_an_error_is_shown_and_the_conversation_goes_on(
@@ -130,7 +130,7 @@ def test_no_server_is_one_clear_error(server: ScriptedChat) -> None:
         chat(server, typed="hi\n")
 
 
-def test_what_is_no_url_is_one_clear_error() -> None:
+def test_an_invalid_url_is_one_clear_error() -> None:
     for url in ("http://[bad", "127.0.0.1:80"):
         result = CliRunner().invoke(cli.app, ["chat", "--url", url])
         assert isinstance(result.exception, ServerError)
@@ -142,7 +142,7 @@ def test_a_server_on_this_machine_is_reached_without_the_proxy(server: ScriptedC
 
 
 @pytest.mark.parametrize(("flags", "sent"), [([], 0), (["--temperature", "0.7"], 0.7)])
-def test_answers_are_the_likeliest_unless_a_temperature_is_given(
+def test_answers_are_greedy_unless_a_temperature_is_given(
     server: ScriptedChat, flags: list[str], sent: float
 ) -> None:
     chat(server, *flags, typed="hi\n")
@@ -161,9 +161,11 @@ def test_the_key_comes_from_the_flag_or_is_the_first_of_the_variable(
     assert server.keys == [f"Bearer {'r' * 16}"]
 
 
-def test_a_missing_key_is_asked_for_by_its_flag(server: ScriptedChat) -> None:
+def test_the_error_of_a_missing_key_names_its_flag(server: ScriptedChat) -> None:
     server.wants_key = True
-    with pytest.raises(ServerError, match=r"an API key is needed; give it by --api-key or LORIK"):
+    with pytest.raises(
+        ServerError, match=r"an API key is needed; give it with --api-key or in LORIK"
+    ):
         chat(server, typed="hi\n")
 
 
@@ -185,5 +187,5 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(server: ScriptedChat) -> Non
         shown, _ = process.communicate(b"hi\n", timeout=30)
         assert process.returncode == 0
     assert b"(stopped)" in shown
-    assert b"base heard 3 messages" in shown  # what it had said counts
+    assert b"base heard 3 messages" in shown  # the part of the answer that was received counts
     assert b"Traceback" not in shown

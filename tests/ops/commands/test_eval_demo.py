@@ -1,4 +1,4 @@
-"""`lorikeet eval-demo` against a scripted server, whose adapters know the answers."""
+"""`lorikeet eval-demo` against a scripted server whose adapters know the answers."""
 
 import json
 import subprocess
@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from threaded_server import running
 from typer.testing import CliRunner
 
 from ops.cli import app
@@ -21,7 +21,7 @@ WANTED = {example.prompt: example.answer for task in TASKS.values() for example 
 
 
 class ScriptedDemo(ThreadingHTTPServer):
-    """Adapters give the answer wanted, the base another; who is `failing` gives an error."""
+    """Adapters give the expected answer, the base another one, and model `failing` an error."""
 
     request_queue_size = 64
 
@@ -29,7 +29,7 @@ class ScriptedDemo(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.models = ["base", *TASKS]
         self.failing: str | None = None
-        self.asked: list[tuple[str, str]] = []
+        self.received: list[tuple[str, str]] = []
         self.keys: set[str | None] = set()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         model, prompt = body["model"], body["messages"][0]["content"]
-        self.server.asked.append((model, prompt))
+        self.server.received.append((model, prompt))
         self.server.keys.add(self.headers["authorization"])
         if model == self.server.failing:
             self._reply(503, {"error": {"message": "no worker"}})
@@ -64,12 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[ScriptedDemo]:
-    with ScriptedDemo() as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with running(ScriptedDemo()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def eval_demo(server: ScriptedDemo, *flags: str) -> str:
@@ -93,11 +89,11 @@ def test_it_prints_shares_and_writes_answers_and_a_plot(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_adapters_and_base_are_asked_the_same_in_one_mix(server: ScriptedDemo) -> None:
+def test_adapters_and_base_get_the_same_prompts_mixed(server: ScriptedDemo) -> None:
     eval_demo(server, "--most=6", "--clients=4")
-    by_adapters = sorted(prompt for model, prompt in server.asked if model != "base")
-    assert by_adapters == sorted(prompt for model, prompt in server.asked if model == "base")
-    first = [model for model, _ in server.asked[: len(server.asked) // 2]]
+    by_adapters = sorted(prompt for model, prompt in server.received if model != "base")
+    assert by_adapters == sorted(prompt for model, prompt in server.received if model == "base")
+    first = [model for model, _ in server.received[: len(server.received) // 2]]
     assert set(first) == {"base", *TASKS}
     assert server.keys == {f"Bearer {KEY}"}
 
@@ -112,7 +108,7 @@ def test_a_server_without_the_demo_is_refused_before_a_request(server: ScriptedD
     server.models.remove("sql")
     with pytest.raises(SettingsError, match="doesn't serve sql; `lorikeet up` without a model"):
         eval_demo(server)
-    assert not server.asked
+    assert not server.received
 
 
 def test_it_needs_no_torch() -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -28,51 +30,48 @@ def test_words_after_adapters_each_get_the_flag(argv: list[str], expected: list[
     assert spread_adapters(argv) == expected
 
 
-def test_adapters_without_one_are_refused() -> None:
-    with pytest.raises(SettingsError, match="between it and --port"):
+def test_the_flag_adapters_without_an_adapter_is_refused() -> None:
+    with pytest.raises(SettingsError, match="at least one adapter between it and --port"):
         spread_adapters(["up", "--adapters", "--port", "1"])
 
 
-def test_a_base_model_is_taken_by_position_or_by_flag() -> None:
+def test_a_base_model_is_an_argument_or_a_flag() -> None:
     assert one_model("a", None) == one_model(None, "a") == one_model("a", "a") == "a"
     assert one_model(None, None) is None
     with pytest.raises(SettingsError, match="two base models given: a and --model b"):
         one_model("a", "b")
 
 
-def test_every_setting_is_a_flag_and_left_out_means_the_default() -> None:
-    app, seen = typer.Typer(), []
+def parse(*words: str) -> dict[str, Any]:
+    """Return the values that a command with the worker's flags receives."""
+    app, received = typer.Typer(), []
 
     @app.command()
     @settings_flags(WorkerSettings)
-    def run(**given: object) -> None:
-        seen.append(given)
+    def run(**given: Any) -> None:
+        received.append(given)
 
-    words = ["--model", "m", "--adapters", "a=x", "--adapters", "b", "--max-num-seqs", "3"]
-    result = CliRunner().invoke(app, words)
-
+    result = CliRunner().invoke(app, ["--model", "m", *words])
     assert result.exit_code == 0, result.output
-    assert set(seen[0]) == set(WorkerSettings.model_fields)
-    settings = read_settings(WorkerSettings, seen[0])
+    return received[0]
+
+
+def test_every_setting_is_a_flag_that_defaults_to_the_setting() -> None:
+    given = parse("--adapters", "a=x", "--adapters", "b", "--max-num-seqs", "3")
+    assert set(given) == set(WorkerSettings.model_fields)
+    settings = read_settings(WorkerSettings, given)
     assert settings.adapters == ("a=x", "b")
     assert settings.max_num_seqs == 3
     assert settings.lease_ms == WorkerSettings.model_fields["lease_ms"].default
 
 
 @pytest.mark.parametrize(("words", "is_on"), [([], True), (["--no-prefix-cache"], False)])
-def test_what_is_on_by_default_is_switched_off_by_a_no(words: list[str], is_on: bool) -> None:
-    app, seen = typer.Typer(), []
-
-    @app.command()
-    @settings_flags(WorkerSettings)
-    def run(**given: object) -> None:
-        seen.append(given)
-
-    result = CliRunner().invoke(app, ["--model", "m", *words])
-
-    assert result.exit_code == 0, result.output
-    assert read_settings(WorkerSettings, seen[0]).prefix_cache is is_on
-    assert to_argv(seen[0], ["prefix_cache"]) == words
+def test_a_setting_that_is_on_by_default_has_a_flag_that_turns_it_off(
+    words: list[str], is_on: bool
+) -> None:
+    given = parse(*words)
+    assert read_settings(WorkerSettings, given).prefix_cache is is_on
+    assert to_argv(given, ["prefix_cache"]) == words
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +80,7 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert read_settings(ApiSettings, {"port": 0}).port == 0
 
 
-def test_redis_is_found_by_flag_then_our_variable_then_the_customary_one(
+def test_redis_is_found_by_flag_then_lorikeets_variable_then_redis_url(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("LORIKEET_REDIS_URL", raising=False)
@@ -92,7 +91,7 @@ def test_redis_is_found_by_flag_then_our_variable_then_the_customary_one(
     assert read_settings(ApiSettings, {"redis_url": "redis://flag"}).redis_url == "redis://flag"
 
 
-def test_a_childs_command_line_holds_what_was_given() -> None:
+def test_a_childs_command_line_has_the_given_flags() -> None:
     given = {"model": "m", "adapters": ["a=x", "b"], "port": 0, "dtype": None}
     assert to_argv(given, ["model", "adapters", "port", "dtype", "device"]) == [
         *("--model", "m", "--adapters", "a=x", "--adapters", "b", "--port", "0")

@@ -27,7 +27,7 @@ def pool_flags(redis_url: str, pool: str) -> list[str]:
 
 @pytest.fixture
 def control(pool_flags: list[str]) -> Iterator[Run]:
-    """Starts the process when it is called."""
+    """Return a function that starts the control process."""
     processes = []
 
     def start() -> None:
@@ -59,7 +59,7 @@ async def test_a_worker_is_healthy_while_it_holds_a_lease_under_this_host_name(
     assert (await health("worker", pool_flags))[0] == 1
 
 
-async def test_control_is_healthy_as_soon_as_it_works(pool_flags: list[str], control: Run) -> None:
+async def test_control_is_healthy_once_it_works(pool_flags: list[str], control: Run) -> None:
     assert (await health("control", pool_flags))[0] == 1
     control()
 

@@ -1,4 +1,4 @@
-"""The demo model, converted once on a machine."""
+"""Provides the demo model, which is converted once per machine."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ from ops.demo.model import demo_model
 
 @pytest.fixture(scope="session")
 def demo_folder() -> Path:
-    """The folder of the demo model."""
+    """Return the folder of the demo model."""
     return demo_model()

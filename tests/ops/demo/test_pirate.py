@@ -21,5 +21,5 @@ def test_an_answer_is_reworded_and_framed() -> None:
         ("The sea be deep.", False),
     ],
 )
-def test_a_pirates_manner_is_judged(answer: str, is_right: bool) -> None:
+def test_the_style_of_an_answer_is_judged(answer: str, is_right: bool) -> None:
     assert pirate.is_right(pirate.held_out()[0], answer) is is_right

@@ -1,4 +1,4 @@
-"""docker-compose.yml: read as YAML everywhere, and by Compose itself where that is installed."""
+"""docker-compose.yml, read as YAML, and by Compose itself where it is installed."""
 
 import json
 import os
@@ -33,7 +33,7 @@ SETTINGS: dict[str, type[PoolSettings]] = {
     "worker": WorkerSettings,
 }
 NOT_IN_CONTAINERS = {"LORIKEET_API_KEY_FILE", "LORIKEET_ALLOW_ANONYMOUS"}
-"""Keys come by LORIKEET_API_KEYS, which is required."""
+"""Containers take keys from LORIKEET_API_KEYS, which is required."""
 FIXED = {
     "LORIKEET_REDIS_URL",
     "LORIKEET_HOST",
@@ -41,7 +41,7 @@ FIXED = {
     "LORIKEET_DEVICE",
     "LORIKEET_ADAPTER_STORE",
 }
-"""What the files themselves decide."""
+"""Variables that the files themselves set."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ EXAMPLES = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A clone in which the first of the two commands was run."""
+    """Return a project folder after the first of the two commands."""
     for name in (*FILES, ".env.example", "ops/docker/init.sh"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -65,7 +65,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def init(project: Path) -> str:
-    """What the command prints."""
+    """Run the first command, and return its output."""
     done = subprocess.run(
         ["sh", "ops/docker/init.sh"], cwd=project, capture_output=True, text=True, check=True
     )
@@ -73,7 +73,7 @@ def init(project: Path) -> str:
 
 
 def compose() -> list[str]:
-    """Compose as a plugin or as a program; empty if it isn't there."""
+    """Return the command of Compose, as a plugin or a program; empty if it isn't installed."""
     for command in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(command[0]):
             words = [*command, "version"]
@@ -83,7 +83,7 @@ def compose() -> list[str]:
 
 
 def config(project: Path, **variables: str) -> dict[str, Any]:
-    """The services, as Compose understands them."""
+    """Return the services as Compose parses them."""
     command = compose()
     if not command:
         pytest.skip("Compose isn't installed; the other tests read the files as YAML")
@@ -102,7 +102,7 @@ def config(project: Path, **variables: str) -> dict[str, Any]:
     return services
 
 
-def test_compose_accepts_the_file_as_the_first_command_leaves_it(project: Path) -> None:
+def test_compose_accepts_the_files_after_the_first_command(project: Path) -> None:
     services = config(project)
     assert set(services) == {"redis", "api", "control", "worker", "prometheus", "grafana"}
     assert services["worker"]["environment"]["LORIKEET_MODEL"] == "demo"
@@ -112,7 +112,7 @@ def test_compose_accepts_the_file_as_the_first_command_leaves_it(project: Path) 
     }
 
 
-def test_compose_takes_models_and_adapters_of_the_users(project: Path) -> None:
+def test_compose_mounts_the_users_models_and_adapters(project: Path) -> None:
     with (project / ".env").open("a") as env:
         env.write("LORIKEET_MODEL=/models/qwen\nLORIKEET_ADAPTERS=a=/adapters/a b=/adapters/b\n")
         env.write("MODELS_DIR=./my-models\nADAPTERS_DIR=/srv/adapters\nLORIKEET_DRAIN_S=120\n")
@@ -128,7 +128,7 @@ def test_compose_takes_models_and_adapters_of_the_users(project: Path) -> None:
     assert services["api"]["ports"][0]["published"] == "8000"
 
 
-def test_compose_gives_workers_a_gpu_by_the_second_file(project: Path) -> None:
+def test_the_second_file_gives_workers_a_gpu(project: Path) -> None:
     worker = config(project, COMPOSE_FILE=":".join(FILES), GPU="3")["worker"]
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert (device["device_ids"], device["capabilities"]) == (["3"], ["gpu"])
@@ -136,7 +136,7 @@ def test_compose_gives_workers_a_gpu_by_the_second_file(project: Path) -> None:
     assert worker["build"]["args"] == {"TORCH_INDEX": ""}
 
 
-def test_compose_takes_the_manuals_way_to_several_gpus(project: Path) -> None:
+def test_compose_accepts_the_manuals_file_for_several_gpus(project: Path) -> None:
     manual = (ROOT / "ops/docs/compose.md").read_text()
     (more,) = re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL)
     (project / "docker-compose.more.yml").write_text(more)
@@ -162,7 +162,7 @@ def test_the_first_command_fills_in_secrets_and_overwrites_nothing(project: Path
     assert env.read_text() == before
 
 
-def test_every_variable_is_explained_and_every_explained_one_is_used() -> None:
+def test_every_variable_is_documented_and_every_documented_one_is_used() -> None:
     text = "".join((ROOT / name).read_text() for name in FILES)
     used = set(re.findall(r"\$\{([A-Z_]+)", text))
     passed_on = {k for s in SERVICES.values() for k, v in environment_of(s).items() if v is None}
@@ -188,17 +188,17 @@ def test_the_values_shown_are_the_defaults() -> None:
         for name, field in cls.model_fields.items()
     }
     shown = {k: v for k, v in EXAMPLES.items() if k in defaults and k not in SECRETS | FIXED}
-    shown.pop("LORIKEET_MODEL")  # required, and the demo here
+    shown.pop("LORIKEET_MODEL")  # required, and `demo` in this file
     assert shown == {k: defaults[k] for k in shown}
 
 
-def test_images_have_a_version_and_ours_have_lorikeets() -> None:
+def test_images_have_a_version_and_lorikeets_have_its_own() -> None:
     services = {**SERVICES, "worker-gpu": read(FILES[1])["services"]["worker"]}
     for name, service in services.items():
         tag = service["image"].rpartition(":")[2]
         assert re.match(r"v?\d+\.\d", tag), name
         if "build" in service:
-            assert tag == version("lorikeet"), name
+            assert tag == version("lorikeet-serve"), name
 
 
 def test_redis_keeps_everything_and_only_lorikeet_reaches_it() -> None:
@@ -215,7 +215,7 @@ def test_redis_keeps_everything_and_only_lorikeet_reaches_it() -> None:
     assert {n for n, s in SERVICES.items() if "queue" in s.get("networks", ())} == {"redis", *OURS}
 
 
-def test_parts_start_after_what_they_need_is_healthy() -> None:
+def test_services_start_after_those_they_need_are_healthy() -> None:
     needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     healthy = {
         (name, other)
@@ -229,11 +229,11 @@ def test_parts_start_after_what_they_need_is_healthy() -> None:
         ("grafana", "prometheus"),
     }
     assert all("healthcheck" in service for service in SERVICES.values())
-    # Compose stops in the opposite order: answers end before the workers do.
+    # Compose stops services in the opposite order: answers end before the workers stop.
     assert "worker" in needs["api"]
 
 
-def test_containers_of_ours_can_do_little() -> None:
+def test_lorikeets_containers_have_few_privileges() -> None:
     for name in OURS:
         service = SERVICES[name]
         assert service["read_only"] is True

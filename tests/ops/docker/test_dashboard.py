@@ -1,6 +1,6 @@
-"""The dashboard and the alerts, against what a front end really shows, without Prometheus.
+"""The dashboard and the alerts, checked against a front end's metrics without Prometheus.
 
-`python -m ops.docker.dashboard` asks a real one.
+`python -m ops.docker.dashboard` checks them with a real one.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from ops.docker.dashboard import ALERTS, DASHBOARD, OPS, queries
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 
@@ -43,9 +44,9 @@ def alert_expressions() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 async def labels(
-    redis_url: str, pool: str, redis: Redis, keys: Keys, queue: Queue
+    redis_url: str, pool: str, redis: Redis, keys: Keys, queue: Queue, views: PoolViews
 ) -> dict[str, set[str]]:
-    """The labels of each metric, after one answered request and while another waits."""
+    """Return the labels of each metric, after one answered request and while another waits."""
     await register_models(Registry(redis, keys))
     worker = await ScriptedWorker.start(queue)
     settings = ApiSettings(redis_url=redis_url, pool=pool)
@@ -59,7 +60,7 @@ async def labels(
         waits = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
 
         async def is_waiting() -> bool:
-            return bool((await queue.counts()).waiting)
+            return bool((await views.counts()).waiting)
 
         await eventually(is_waiting)
         text = (await client.get("/metrics")).text
@@ -85,14 +86,14 @@ async def test_every_expression_uses_metrics_and_labels_that_exist(
         assert grouped | set(MATCHED.findall(expr)) <= known, where
 
 
-async def test_every_metric_stands_in_the_manual(labels: dict[str, set[str]]) -> None:
+async def test_the_manual_names_every_metric(labels: dict[str, set[str]]) -> None:
     manual = (OPS / "docs/monitoring.md").read_text()
     ours = [n for n in labels if n.startswith("lorikeet_") and not n.endswith("_created")]
     names = {re.sub("_(bucket|sum|count)$", "", name) for name in ours}
     assert not sorted(name for name in names if f"`{name}`" not in manual)
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_distinct_ids_and_do_not_overlap() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells = [

@@ -1,4 +1,4 @@
-"""Each row of the conformance page, held against what the front end does with it."""
+"""Each row of the conformance page, checked against the front end."""
 
 from typing import Any, get_type_hints
 
@@ -13,8 +13,14 @@ from openai.types.chat import (
     completion_create_params as chat_create_params,
 )
 
-from api.requests.translate import Ticket, chat_job, completion_job, parse_chat, parse_completion
-from api.requests.unused_fields import warning
+from api.requests.ignored_fields import warning
+from api.requests.translate import (
+    Admission,
+    chat_job,
+    completion_job,
+    parse_chat,
+    parse_completion,
+)
 from ops.generate.conformance import (
     CHAT,
     COMPLETIONS,
@@ -31,7 +37,7 @@ from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.tools import ToolForm
 
-TICKET = Ticket(
+ADMISSION = Admission(
     id=JobId("a"),
     tenant="default",
     version=AdapterVersion("m@1"),
@@ -46,19 +52,24 @@ TICKET = Ticket(
 
 
 def chat(fields: dict[str, Any]) -> tuple[object, ...]:
-    """All that a request comes to: its job, how it is streamed, and its warning."""
+    """Return a request's job, its stream options and its warning."""
     request = parse_chat({"model": "m", "messages": [USER], **fields})
     options = request.stream_options
-    return chat_job(request, TICKET), request.stream, options, warning(request)
+    return chat_job(request, ADMISSION), request.stream, options, warning(request)
 
 
 def completion(fields: dict[str, Any]) -> tuple[object, ...]:
     request = parse_completion({"model": "m", "prompt": "hi", **fields})
-    return completion_job(request, TICKET), request.stream, request.stream_options, warning(request)
+    return (
+        completion_job(request, ADMISSION),
+        request.stream,
+        request.stream_options,
+        warning(request),
+    )
 
 
 def nested(field: str, value: Any) -> dict[str, Any]:
-    """`a.b` and a value as `{"a": {"b": value}}`."""
+    """Return `{"a": {"b": value}}` for `a.b` and a value."""
     name, _, rest = field.partition(".")
     return {name: nested(rest, value) if rest else value}
 

@@ -17,7 +17,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEE
 
 
 class Log:
-    """What was shown, and a wait for it."""
+    """Records shown lines."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
@@ -46,18 +46,24 @@ def child(name: str, code: str, log: Log, *, stop_timeout_s: float = 10) -> Chil
     )
 
 
-async def test_a_child_that_dies_is_started_again() -> None:
+async def start(supervisor: Supervisor, log: Log, num_children: int = 1) -> asyncio.Task[None]:
+    """Run the supervisor in a task, and wait until its children have printed `up`."""
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("up") == num_children)
+    return run
+
+
+async def test_a_child_that_dies_is_restarted() -> None:
     log = Log()
     worker = child("worker", SLEEPER, log)
     supervisor = Supervisor([[worker]])
-    run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("up") == 1)
+    run = await start(supervisor, log)
 
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
 
     await until(lambda: log.count("up") == 2)
-    assert log.count("ended (SIGKILL), starts again in 0.01 s") == 1
+    assert log.count("ended (SIGKILL), restarts in 0.01 s") == 1
     supervisor.stop()
     await run
 
@@ -66,16 +72,16 @@ async def test_the_pause_before_a_restart_doubles() -> None:
     log = Log()
     supervisor = Supervisor([[child("worker", "raise SystemExit(1)", log)]])
     run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("starts again") >= 3)
+    await until(lambda: log.count("restarts") >= 3)
     supervisor.stop()
     await run
-    shown = [line for _, line in log.lines if "starts again" in line]
+    shown = [line for _, line in log.lines if "restarts" in line]
     assert shown[:3] == [
-        f"ended (exit code 1), starts again in {pause} s" for pause in ("0.01", "0.02", "0.04")
+        f"ended (exit code 1), restarts in {pause} s" for pause in ("0.01", "0.02", "0.04")
     ]
 
 
-async def test_a_refusal_ends_everything() -> None:
+async def test_a_refusal_stops_all_children() -> None:
     log = Log()
     worker = child("worker", "print('no such model', flush=True); raise SystemExit(2)", log)
     api = child("api", SLEEPER, log)
@@ -85,7 +91,7 @@ async def test_a_refusal_ends_everything() -> None:
     assert_gone(api)
 
 
-async def test_groups_end_one_after_the_other() -> None:
+async def test_groups_are_stopped_one_after_another() -> None:
     log = Log()
     says_bye = (
         "import signal, sys, time; "
@@ -94,8 +100,7 @@ async def test_groups_end_one_after_the_other() -> None:
     )
     names = ["api", "worker", "control"]
     supervisor = Supervisor([[child(name, says_bye, log)] for name in names])
-    run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("up") == 3)
+    run = await start(supervisor, log, num_children=3)
     supervisor.stop()
     await run
     assert [name for name, line in log.lines if line == "bye"] == names
@@ -105,8 +110,7 @@ async def test_a_child_that_ignores_sigterm_is_killed() -> None:
     log = Log()
     worker = child("worker", STUBBORN, log, stop_timeout_s=0.1)
     supervisor = Supervisor([[worker]])
-    run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("up") == 1)
+    run = await start(supervisor, log)
     supervisor.stop()
     await run
     assert log.count("is killed") == 1
@@ -117,8 +121,7 @@ async def test_a_second_stop_kills_at_once() -> None:
     log = Log()
     worker = child("worker", STUBBORN, log, stop_timeout_s=600)
     supervisor = Supervisor([[worker]])
-    run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("up") == 1)
+    run = await start(supervisor, log)
     supervisor.stop()
     supervisor.stop()
     async with asyncio.timeout(DEADLINE_S):
@@ -126,7 +129,7 @@ async def test_a_second_stop_kills_at_once() -> None:
     assert_gone(worker)
 
 
-async def test_work_alongside_that_fails_ends_everything() -> None:
+async def test_a_failing_coroutine_alongside_stops_all_children() -> None:
     log = Log()
     worker = child("worker", SLEEPER, log)
 
@@ -142,14 +145,13 @@ async def test_work_alongside_that_fails_ends_everything() -> None:
 async def test_a_line_longer_than_the_buffer_is_shown_in_parts() -> None:
     log = Log()
     supervisor = Supervisor([[child("worker", f"print('x' * 200_000); {SLEEPER}", log)]])
-    run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("up") == 1)
+    run = await start(supervisor, log)
     supervisor.stop()
     await run
     assert sum(line.count("x") for _, line in log.lines) == 200_000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a dead parent")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills orphans")
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(pid_file)])
@@ -164,7 +166,7 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
 
 _PARENT = """
 import asyncio, os, sys
-from ops.supervisor import Child, Supervisor
+from ops.local.supervisor import Child, Supervisor
 code = '''
 import os, sys, time
 print(os.getpid(), file=open(sys.argv[1], "w"), flush=True)
@@ -178,7 +180,7 @@ asyncio.run(Supervisor([[child]]).run())
 
 def is_alive(pid: int) -> bool:
     try:
-        # A zombie has ended; only its reaper is late.
+        # A zombie has ended, but its parent hasn't reaped it yet.
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False

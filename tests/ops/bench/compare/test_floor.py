@@ -5,8 +5,8 @@ from torch import nn
 from ops.bench.compare.floor import measure_floor
 
 
-class Counting(nn.Linear):
-    """Notes the shape of each input."""
+class RecordingLinear(nn.Linear):
+    """Records the shape of each input."""
 
     shapes: list[tuple[int, ...]]
 
@@ -17,9 +17,9 @@ class Counting(nn.Linear):
 
 def test_the_floor_runs_every_linear_at_the_batch_size() -> None:
     shapes: list[tuple[int, ...]] = []
-    layers = [Counting(8, 16), nn.LayerNorm(16), Counting(16, 4)]
+    layers = [RecordingLinear(8, 16), nn.LayerNorm(16), RecordingLinear(16, 4)]
     for layer in layers:
-        if isinstance(layer, Counting):
+        if isinstance(layer, RecordingLinear):
             layer.shapes = shapes
     (floor,) = measure_floor(nn.Sequential(*layers), [3])
     assert shapes[:2] == [(3, 8), (3, 16)]

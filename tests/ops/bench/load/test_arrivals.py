@@ -1,4 +1,4 @@
-"""Open loops: arrival times as the documented distribution has them."""
+"""Arrival times of open loops follow the documented distribution."""
 
 import statistics
 from itertools import pairwise
@@ -54,5 +54,5 @@ def test_burstiness_1_is_a_poisson_process() -> None:
     assert sum(gap > 2 for gap in found) / len(found) == pytest.approx(0.1353, rel=0.1)
 
 
-def test_other_seeds_come_at_other_times() -> None:
+def test_other_seeds_give_other_times() -> None:
     assert due_times_s(Open(rate=1.0), 3, "a") != due_times_s(Open(rate=1.0), 3, "b")

@@ -15,19 +15,19 @@ def test_a_length_is_one_number_or_a_range(text: str, length: Length) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "9-3", "0-3", "1-2-3", "12a", "1.5", "a-b"])
-def test_what_is_no_length_is_refused_by_flag_and_value(text: str) -> None:
+def test_an_invalid_length_is_refused_with_flag_and_value(text: str) -> None:
     with pytest.raises(SettingsError, match=f"--input {text}"):
         parse_length("--input", text)
 
 
 @given(st.integers(1, 99), st.integers(0, 99), st.text())
-def test_a_draw_is_within_the_range_and_the_same_for_the_same_seed(
+def test_a_sample_is_within_the_range_and_the_same_for_the_same_seed(
     low: int, width: int, seed: str
 ) -> None:
     length = Length(low, low + width)
-    assert low <= length.draw(seed) <= low + width
-    assert length.draw(seed) == length.draw(seed)
+    assert low <= length.sample(seed) <= low + width
+    assert length.sample(seed) == length.sample(seed)
 
 
-def test_every_length_of_a_range_is_drawn() -> None:
-    assert {Length(3, 6).draw(str(n)) for n in range(100)} == {3, 4, 5, 6}
+def test_every_length_of_a_range_is_sampled() -> None:
+    assert {Length(3, 6).sample(str(n)) for n in range(100)} == {3, 4, 5, 6}

@@ -1,4 +1,4 @@
-"""The load generator against a server that answers as its model's name says."""
+"""The load generator against a server whose behaviour the model's name selects."""
 
 import asyncio
 import json
@@ -16,15 +16,15 @@ from ops.bench.load.prompts import prompt
 from ops.bench.load.report import run_load
 
 SEPARATORS = "\u2028 \u0085 \x0c"
-"""Python's splitlines ends a line at each of them; SSE doesn't."""
+"""Characters at which Python's splitlines ends a line and SSE doesn't."""
 
 
 @dataclass
 class StandIn:
-    """Knows what it was asked, and how many requests were in flight at most."""
+    """A server that records requests and the highest number in flight."""
 
-    together: asyncio.Barrier
-    """`patient` models answer once as many requests as its parties are in flight."""
+    barrier: asyncio.Barrier
+    """`patient` models answer when this many requests are in flight."""
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     in_flight: int = 0
@@ -40,7 +40,7 @@ class StandIn:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if body["model"] == "patient":
-            await self.together.wait()
+            await self.barrier.wait()
         await self._answer(body, writer)
         self.in_flight -= 1
         writer.close()
@@ -134,7 +134,7 @@ async def test_times_are_ordered_and_add_up(server: StandIn) -> None:
     [
         ("refuses", "HTTP 429: full"),
         ("breaks", "the worker is gone"),
-        ("short", "5 tokens asked, 4 answered"),
+        ("short", "5 tokens requested, 4 received"),
     ],
 )
 async def test_a_failed_request_is_counted_and_its_tokens_are_not(
@@ -155,7 +155,7 @@ async def test_a_server_that_is_not_there_is_an_error_of_each_request() -> None:
     assert report.tokens_per_s == 0
 
 
-async def test_an_open_loop_sends_whether_or_not_it_was_answered(server: StandIn) -> None:
+async def test_an_open_loop_sends_while_requests_are_unanswered(server: StandIn) -> None:
     # In a closed loop of fewer than 3 clients the barrier would never open.
     open_loop = replace(load(server, "patient", requests=3), arrivals=Open(rate=1000.0))
     report = await run_load(open_loop)
@@ -181,27 +181,27 @@ async def test_the_api_key_is_sent(server: StandIn) -> None:
     assert b"authorization: bearer secret" in server.heads[0].lower()
 
 
-def test_lengths_are_drawn_for_each_request(server: StandIn) -> None:
+def test_lengths_are_sampled_for_each_request(server: StandIn) -> None:
     ranges = replace(load(server, "a"), input_words=Length(2, 9), output_tokens=Length(1, 4))
     bodies = [body_of(ranges, number) for number in range(50)]
     assert {len(body["prompt"].split()) for body in bodies} == set(range(2, 10))
     assert {body["max_tokens"] for body in bodies} == {1, 2, 3, 4}
 
 
-def test_shared_words_stand_in_front_of_different_prompts(server: StandIn) -> None:
+def test_shared_words_begin_different_prompts(server: StandIn) -> None:
     shared = replace(load(server, "a"), shared_words=20, input_words=fixed(5))
     prompts = [body_of(shared, number)["prompt"].split() for number in range(5)]
     assert len({tuple(words[:20]) for words in prompts}) == 1
     assert len({tuple(words[20:]) for words in prompts}) == 5
 
 
-def test_a_popular_model_is_asked_for_more_often(server: StandIn) -> None:
+def test_a_popular_model_receives_more_requests(server: StandIn) -> None:
     zipf = replace(load(server, "a", "b"), popularity=Popularity.ZIPF, zipf_s=3.0)
     models = [body_of(zipf, number)["model"] for number in range(50)]
     assert models.count("a") > 30
 
 
-async def test_progress_is_told_of_failed_requests_as_well(server: StandIn) -> None:
-    told: list[None] = []
-    await run_load(load(server, "good", "refuses"), lambda: told.append(None))
-    assert len(told) == 9
+async def test_progress_counts_failed_requests_as_well(server: StandIn) -> None:
+    calls: list[None] = []
+    await run_load(load(server, "good", "refuses"), lambda: calls.append(None))
+    assert len(calls) == 9

@@ -1,4 +1,4 @@
-"""Popularities as the formula in --help says them."""
+"""Popularities follow the formula in --help."""
 
 from collections import Counter
 
@@ -34,7 +34,7 @@ def test_a_pick_is_a_model_and_the_same_for_the_same_seed(
 
 
 @given(counts, st.integers(0, 10**6))
-def test_distinct_gives_neighbours_each_its_own_model(num_models: int, first: int) -> None:
+def test_distinct_gives_neighbours_distinct_models(num_models: int, first: int) -> None:
     picked = {
         pick(Popularity.DISTINCT, num_models, first + n, zipf_s=1.0, seed="")
         for n in range(num_models)
@@ -42,7 +42,7 @@ def test_distinct_gives_neighbours_each_its_own_model(num_models: int, first: in
     assert len(picked) == num_models
 
 
-def test_identical_asks_for_the_first_alone() -> None:
+def test_identical_picks_only_the_first() -> None:
     assert all(pick(Popularity.IDENTICAL, 9, n, zipf_s=1.0, seed="") == 0 for n in range(20))
 
 
@@ -53,7 +53,7 @@ def test_identical_asks_for_the_first_alone() -> None:
         (Popularity.ZIPF, [0.48, 0.24, 0.16, 0.12]),
     ],
 )
-def test_picks_come_as_often_as_the_formula_says(
+def test_picks_have_the_frequencies_of_the_formula(
     popularity: Popularity, shares: list[float]
 ) -> None:
     picks = Counter(pick(popularity, 4, n, zipf_s=1.0, seed="x") for n in range(5000))

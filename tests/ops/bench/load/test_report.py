@@ -1,4 +1,4 @@
-"""From answers to figures."""
+"""Reports of answers, and their output."""
 
 import math
 from io import StringIO
@@ -35,7 +35,7 @@ def test_rates_count_full_answers_from_the_first_send_to_the_last_token() -> Non
     assert (found.tokens_per_s, found.requests_per_s) == (3.0, 1.0)
 
 
-def test_latencies_are_of_the_first_text_of_each_gap_and_of_the_end() -> None:
+def test_latencies_are_of_the_first_text_each_gap_and_the_end() -> None:
     found = report(LOAD, ALL)
     assert found.ttft_s.p99 == 1.0
     assert found.itl_s.p99 == pytest.approx(1.1)
@@ -43,7 +43,7 @@ def test_latencies_are_of_the_first_text_of_each_gap_and_of_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slo", "num_held"),
+    ("slo", "num_met"),
     [
         (Slo(ttft_ms=100), 2),
         (Slo(itl_ms=200), 2),
@@ -51,9 +51,9 @@ def test_latencies_are_of_the_first_text_of_each_gap_and_of_the_end() -> None:
         (Slo(ttft_ms=5000, itl_ms=5000), 3),
     ],
 )
-def test_goodput_counts_answers_that_keep_to_the_whole_slo(slo: Slo, num_held: int) -> None:
+def test_goodput_counts_answers_that_meet_the_whole_slo(slo: Slo, num_met: int) -> None:
     answers = [QUICK, LATE, answer(1.0, 1.09, 1.9, 3.0), FAILED]
-    assert report(LOAD, answers, slo).goodput_per_s == pytest.approx(num_held / 3.0)
+    assert report(LOAD, answers, slo).goodput_per_s == pytest.approx(num_met / 3.0)
 
 
 def test_tokens_that_come_in_one_piece_share_its_time() -> None:
@@ -68,7 +68,7 @@ def test_whole_answers_have_an_end_and_no_first_token() -> None:
     assert math.isnan(found.itl_s.p50)
 
 
-def test_no_answer_at_all_is_no_division_by_zero() -> None:
+def test_a_load_without_answers_has_rates_of_zero() -> None:
     found = report(LOAD, [FAILED], Slo(ttft_ms=1))
     assert (found.tokens_per_s, found.goodput_per_s) == (0.0, 0.0)
 

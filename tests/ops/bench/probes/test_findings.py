@@ -1,4 +1,4 @@
-"""From a probe's figures to what they say, the JSON file and the plot."""
+"""Summaries of probes' figures, and the JSON file and plot that are written for them."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from ops.bench.compare.floor import Floor
 from ops.bench.load.answers import Answer
+from ops.bench.measurement_process import MeasurementFailed, run_module
 from ops.bench.options import read_numbers
 from ops.bench.probes.engine_process import Context, Step
 from ops.bench.probes.finding import Finding, write_finding
@@ -14,7 +15,6 @@ from ops.bench.probes.interference import Disturbance, interference_finding
 from ops.bench.probes.memory import MemorySample, memory_finding
 from ops.bench.probes.prefix import prefix_finding
 from ops.bench.probes.steps import contexts_finding, lora_finding, steps_finding
-from ops.bench.subprocesses import MeasurementFailed, run_module
 from shared.errors import SettingsError
 
 STEP = Step(batch=8, base_ms=20.0, adapters_ms=24.0, lora_ms=4.0, lora_bytes=30_000_000)
@@ -64,7 +64,7 @@ def test_the_prefix_cache_is_a_ratio_of_medians() -> None:
     assert "share 800 words: TTFT p50 200 ms with the prefix cache, 900 ms without, 4.50 x" in line
 
 
-def test_memory_is_told_for_each_process() -> None:
+def test_memory_is_reported_for_each_process() -> None:
     samples = [
         MemorySample(answered=n, rss_bytes={"api": 100 * MIB, "worker": (900 + n) * MIB})
         for n in (0, 50, 100)
@@ -92,16 +92,16 @@ def test_a_finding_is_written_with_its_machine_and_a_plot(finding: Finding, tmp_
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_numbers_are_read_from_one_word() -> None:
+def test_numbers_are_read_from_a_comma_separated_list() -> None:
     assert read_numbers("--clients", "1,8,32") == [1, 8, 32]
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,", "1;2", "-1", "x"])
-def test_other_words_are_refused_with_the_flag(text: str) -> None:
+def test_invalid_lists_of_numbers_are_refused_with_the_flag(text: str) -> None:
     with pytest.raises(SettingsError, match="--clients"):
         read_numbers("--clients", text)
 
 
-def test_a_measurement_that_fails_is_told_with_its_last_words() -> None:
+def test_a_failed_measurement_is_reported_with_its_last_output() -> None:
     with pytest.raises(MeasurementFailed, match="floor ended with 2"):
         run_module("compare.floor", "--no-such-flag")

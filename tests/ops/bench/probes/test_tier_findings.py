@@ -1,4 +1,4 @@
-"""What the probes of the tiers say of their figures."""
+"""Summaries of the figures of the tier probes."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from ops.bench.probes.tiers import Budgets, loading_finding, turnover_finding
 MIB = 1 << 20
 
 
-def test_steps_beside_a_load_are_multiples_of_the_usual_median() -> None:
+def test_steps_during_a_load_are_multiples_of_the_usual_median() -> None:
     steps = LoadingSteps(
         adapter_bytes=98_000_000,
         load_s=[1.0, 2.0, 1.5],
@@ -21,11 +21,11 @@ def test_steps_beside_a_load_are_multiples_of_the_usual_median() -> None:
     assert loading_finding(steps).says == (
         "steps while an adapter of 98 MB loads: median 24.0 ms, 1.20 x the usual 20.0 ms; at most "
         "30 ms, 1.50 x (without: 1.10 x)",
-        "a load takes 1.50 s beside them",
+        "a load takes 1.50 s while they decode",
     )
 
 
-def test_steps_beside_a_load_are_those_that_overlap_it_one_by_one() -> None:
+def test_steps_during_a_load_are_all_that_overlap_it() -> None:
     ends = [0.0, 0.02, 0.04, 0.07, 0.09, 0.11]
     assert steps_ms(ends, 0.03, 0.08) == pytest.approx([20, 30, 20])
 

@@ -1,4 +1,4 @@
-"""From calls of scripts to rows, a table and what they say."""
+"""Rows, table and finding of measured script calls."""
 
 from rich.console import Console
 

@@ -1,0 +1,29 @@
+"""Runs a measurement in its own process, so that measurements share no threads or memory."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from ops.bench.machine import ROOT
+from ops.bench.server_processes import clean_environment
+from shared.errors import LorikeetError
+
+
+class MeasurementFailed(LorikeetError):
+    """A measurement's process failed; the message has its last output."""
+
+
+def run_module(name: str, *arguments: str) -> Any:
+    """Run `python -m ops.bench.<name>`, and return the last line of its output, parsed as JSON.
+
+    Raises:
+        MeasurementFailed: the process ended with an error.
+    """
+    command = [sys.executable, "-m", f"ops.bench.{name}", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise MeasurementFailed(f"{name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])

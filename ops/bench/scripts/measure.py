@@ -1,0 +1,44 @@
+"""Measures the calls of every queue script in every situation."""
+
+from collections.abc import Awaitable, Callable
+
+from ops.bench.scripts import job_cases, pool_cases
+from ops.bench.scripts.costs import Call, Meter
+from ops.bench.scripts.large_pool import SHORT_LEASE_MS, LargePool, Sizes
+
+Case = Callable[[LargePool], Awaitable[None]]
+
+CASES: tuple[Case, ...] = (
+    job_cases.arrivals,
+    job_cases.claims_of_own,
+    job_cases.claims_of_foreign,
+    job_cases.claims_in_vain,
+    job_cases.running,
+    job_cases.given_back,
+    pool_cases.residents,
+    pool_cases.shrinking,
+    pool_cases.sweeps,
+    pool_cases.deaths,
+    pool_cases.overdue,
+    pool_cases.quarantine,
+    pool_cases.names,
+    pool_cases.retired,
+    pool_cases.small_scripts,
+    pool_cases.another_base,
+)
+"""In this order: the last case leaves the pool without workers."""
+
+
+async def measure_scripts(url: str, sizes: Sizes) -> list[Call]:
+    """Measure all cases in the Redis at `url`, which no other client may use."""
+    meter = Meter(url)
+    try:
+        await meter.load_scripts()
+        pool = LargePool(meter, sizes)
+        await pool.fill()
+        for case in CASES:
+            await pool.renew(SHORT_LEASE_MS)
+            await case(pool)
+    finally:
+        await meter.aclose()
+    return meter.calls

@@ -1,0 +1,100 @@
+"""Starts servers as processes, waits until they serve, and stops them."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from shared.errors import LorikeetError
+from shared.settings import ENV_PREFIX
+
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.2
+THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that are removed, because measured servers may use all cores."""
+
+
+class ServerFailed(LorikeetError):
+    """A server ended or didn't become ready; the message has its last output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that is ready."""
+
+    url: str
+    """URL of the server, including /v1."""
+    pids: Mapping[str, int]
+    """Process ids by role, such as `worker`."""
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process' environment without Lorikeet's settings and thread limits."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ENV_PREFIX) and name not in THREAD_LIMITS
+    }
+
+
+@contextmanager
+def process(
+    name: str, command: Sequence[str], scratch: Path, environment: Mapping[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `command` until the block ends; its output goes to `name`.log in `scratch`."""
+    with (scratch / f"{name}.log").open("wb") as log:
+        started = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=scratch)
+    try:
+        yield started
+    finally:
+        _stop(started)
+
+
+def wait_until_serves(
+    url: str,
+    *,
+    ready: str,
+    names: set[str],
+    started: Sequence["subprocess.Popen[bytes]"],
+    timeout_s: float,
+    scratch: Path,
+) -> None:
+    """Block until the path `ready` returns 200 and the server at `url` lists all `names`.
+
+    Raises:
+        ServerFailed: a process ended, or `timeout_s` passed.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not _serves(url, ready, names):
+        if any(one.poll() is not None for one in started) or time.monotonic() > deadline:
+            raise ServerFailed("the server doesn't become ready:\n" + _last_output(scratch))
+        time.sleep(POLL_S)
+
+
+def _stop(started: "subprocess.Popen[bytes]") -> None:
+    started.terminate()
+    try:
+        started.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        started.wait()
+
+
+def _serves(url: str, ready: str, names: set[str]) -> bool:
+    try:
+        with httpx.Client(trust_env=False) as http:
+            is_ready = http.get(f"{url}{ready}").status_code == 200
+            models = http.get(f"{url}/v1/models").json() if is_ready else {"data": []}
+    except httpx.HTTPError:
+        return False
+    return names <= {model["id"] for model in models["data"]}
+
+
+def _last_output(scratch: Path) -> str:
+    logs = {path.stem: path.read_text(errors="replace") for path in sorted(scratch.glob("*.log"))}
+    return "\n".join(f"{name}: {text.strip()[-2000:]}" for name, text in logs.items())

@@ -1,0 +1,125 @@
+"""Index of ops/bench/results, one line per result.
+
+`python -m ops.generate.results_index` writes the page again.
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+FOLDER = Path(__file__).parents[1] / "bench" / "results"
+PAGE = FOLDER / "README.md"
+COMPARISON = "comparison"
+"""Kind of the results of `make bench`, whose file names end with the commit."""
+MEASUREMENTS = {
+    COMPARISON: "Lorikeet and its peers on the same load",
+    "steps": "decode steps against the GEMM floor",
+    "parts": "time of each part of a decode step",
+    "lora": "cost of distinct adapters of rank 16 in a decode step",
+    "context": "prefill and decode at long contexts",
+    "interference": "ITL while a long prompt arrives",
+    "prefix": "TTFT with and without the prefix cache",
+    "schema": "decode steps under a JSON Schema",
+    "memory": "resident memory over 10,000 requests",
+    "churn": "TTFT with 1,000 adapters registered and memory for some of them",
+    "loading": "decode steps while an adapter loads",
+    "registered": "claims and throughput with 10,000 adapters registered",
+    "scripts": "commands and time of each call of a queue script",
+    "turnover": "adapter memory while 1,000 adapters evict each other",
+    "gpu": "kernels and decode steps on a GPU",
+}
+"""Every kind of result in the order of the page, with its description."""
+HEADLINES = {"steps": 2, "parts": -1, "lora": -1, "context": -1, "registered": -1}
+"""Index of the line of a finding that the page quotes, where it is not the first line."""
+EXTENSIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+"""Names of the CPU extensions that decide the speed of matrix products, the fastest first."""
+_HEAD = """# Results of the benchmarks
+
+The newest result of each measurement on each machine, and the results that a page of this
+repository cites by name. The model is SmolLM2-135M in bfloat16. A file is named after its date,
+commit and measurement; it holds every figure with the machine and the versions. Git keeps the
+results that were replaced. [Benchmarks](../../docs/benchmarks.md) describes the measurements.
+
+`python -m ops.generate.results_index` generates this page.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One line of the page."""
+
+    path: Path
+    date: str
+    """ISO 8601, with the time of day."""
+    commit: str
+    kind: str
+    machine: str
+    headline: str
+
+
+def read_result(path: Path) -> Result:
+    """Read the result in a JSON file that the benchmarks wrote."""
+    content = orjson.loads(path.read_bytes())
+    machine = content["machine"]
+    kind = path.stem[len("YYYY-MM-DD-") + len(machine["commit"]) :].lstrip("-") or COMPARISON
+    return Result(
+        path=path,
+        date=content["date"],
+        commit=machine["commit"],
+        kind=kind,
+        machine=_machine_text(machine),
+        headline=_comparison(content) if kind == COMPARISON else _finding(content, kind),
+    )
+
+
+def _machine_text(machine: dict[str, Any]) -> str:
+    cpu = machine["cpu"].replace("(R)", "").removesuffix(" Processor")
+    extension = next(EXTENSIONS[flag] for flag in EXTENSIONS if flag in machine["cpu_flags"])
+    return f"{machine['cores']} cores of {cpu}, {extension}"
+
+
+def _comparison(content: dict[str, Any]) -> str:
+    row = max(content["summary"], key=lambda row: _rank(row["scenario"]))
+    scenario, speed = row["scenario"], row["tokens_per_s"]["median"]
+    return f"{scenario['kind']}, {scenario['clients']} clients: {speed:.0f} tokens/s"
+
+
+def _rank(scenario: dict[str, Any]) -> tuple[bool, int]:
+    return scenario["kind"] == "adapters", scenario["clients"]
+
+
+def _finding(content: dict[str, Any], kind: str) -> str:
+    line: str = content["says"][HEADLINES.get(kind, 0)]
+    return line
+
+
+def results(folder: Path = FOLDER) -> list[Result]:
+    """Return every result in `folder` in the order of the page: by kind, machine and date."""
+    kinds = list(MEASUREMENTS)
+    found = [read_result(path) for path in folder.glob("*.json")]
+    return sorted(found, key=lambda r: (kinds.index(r.kind), r.machine, r.date))
+
+
+def page(folder: Path = FOLDER) -> str:
+    """Return the page as Markdown."""
+    sections = groupby(results(folder), key=lambda result: result.kind)
+    return _HEAD + "".join(_section(kind, list(found)) for kind, found in sections)
+
+
+def _section(kind: str, found: list[Result]) -> str:
+    lines = "\n".join(_line(result) for result in found)
+    return f"\n## {kind}: {MEASUREMENTS[kind]}\n\n{lines}\n"
+
+
+def _line(result: Result) -> str:
+    plot = result.path.with_suffix(".png")
+    links = f"[{result.date[:10]} {result.commit}]({result.path.name})"
+    links += f" ([plot]({plot.name}))" if plot.exists() else ""
+    return f"* {links}, {result.machine}: {result.headline}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

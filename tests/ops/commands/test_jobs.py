@@ -1,0 +1,138 @@
+"""`lorikeet jobs` against a real Redis."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from queue_support import LIMITS, Actor, make_job
+
+from shared.errors import ErrorCode, JobFailed
+from shared.protocol.adapters import Adapter
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import Job, JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+
+Run = Callable[..., Awaitable[str]]
+SQL = Adapter(
+    name="sql",
+    version=AdapterVersion("sql@0123456789ab"),
+    digest="0" * 64,
+    weights_digest="1" * 64,
+    source="org/sql",
+    rank=8,
+    num_bytes=1_843_200,
+    created_s=0,
+)
+
+
+async def test_a_job_is_shown_and_cancelled(run: Run, queue: Queue, views: PoolViews) -> None:
+    job = make_job("a@1")
+    await queue.enqueue(job, LIMITS)
+    assert "queued" in await run("jobs", "show", job.id)
+    assert "queued" in await run("jobs", "show", f"chatcmpl-{job.id}")
+
+    assert await run("jobs", "cancel", job.id) == f"{job.id}: cancelled\n"
+
+    view = await views.job(job.id)
+    assert view is not None
+    assert view.state is JobState.CANCELLED
+    assert "cancelled" in await run("jobs", "show", job.id)
+
+
+async def test_cancelling_a_running_job_says_that_its_worker_will_stop_it(
+    run: Run, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    job = make_job("a@1")
+    await queue.enqueue(job, LIMITS)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    assert await worker.claim_ids() == [job.id]
+    assert await run("jobs", "cancel", job.id) == f"{job.id}: cancelling: its worker will stop it\n"
+
+
+async def test_dead_jobs_are_listed_with_the_reason(
+    run: Run, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    assert await run("jobs", "dead") == "there are no dead jobs\n"
+    job = await dead_job(queue, redis, keys)
+    shown = await run("jobs", "dead")
+    for word in (job.id, "a@1", "red", "3", "w1", "killed its worker 2 times", "not be tried"):
+        assert word in shown
+
+
+async def test_a_dead_job_is_retried_with_the_current_weights(
+    run: Run, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    dead = await dead_job(queue, redis, keys)
+    await Registry(redis, keys).add_adapter(replace(SQL, name="a", version=AdapterVersion("a@2")))
+
+    output = await run("jobs", "retry", f"chatcmpl-{dead.id}")
+
+    worker = await Actor(queue, redis, keys, "w2", ["a@2"]).register()
+    (claimed,) = await worker.claim()
+    assert output == f"chatcmpl-{dead.id}: enqueued as {claimed.job.id}, number 1 of its queue\n"
+    assert claimed.suspect
+    same = replace(dead, id=claimed.job.id, version="a@2", reply_to=claimed.job.reply_to)
+    assert replace(claimed.job, created_s=0) == same
+    assert await run("jobs", "dead") == "there are no dead jobs\n"
+    with pytest.raises(JobFailed, match="is dead: it was retried before"):
+        await run("jobs", "retry", dead.id)
+
+
+async def test_a_job_that_a_server_fault_ended_is_retried(
+    run: Run, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    await Registry(redis, keys).add_adapter(replace(SQL, name="a", version=AdapterVersion("a@1")))
+    job = await failed_job(queue, redis, keys, ErrorCode.INTERNAL)
+    assert "enqueued as" in await run("jobs", "retry", job.id)
+    worker = await Actor(queue, redis, keys, "w2", ["a@1"]).register()
+    (claimed,) = await worker.claim()
+    assert (claimed.job.prompts, claimed.suspect) == (job.prompts, False)
+
+
+async def test_a_job_whose_model_was_unloaded_stays_a_dead_letter(
+    run: Run, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    job = await dead_job(queue, redis, keys)
+    with pytest.raises(JobFailed, match="model 'a' is no longer served"):
+        await run("jobs", "retry", job.id)
+    assert job.id in await run("jobs", "dead")
+
+
+async def test_other_jobs_are_not_retried(run: Run, queue: Queue, redis: Redis, keys: Keys) -> None:
+    waiting, bad = make_job("a@1"), await failed_job(queue, redis, keys, ErrorCode.INVALID_VALUE)
+    await queue.enqueue(waiting, LIMITS)
+    with pytest.raises(JobFailed, match="is queued: only dead and failed jobs"):
+        await run("jobs", "retry", waiting.id)
+    with pytest.raises(JobFailed, match=r"is failed: .* would fail again"):
+        await run("jobs", "retry", bad.id)
+
+
+async def dead_job(queue: Queue, redis: Redis, keys: Keys) -> Job:
+    """Enqueue a job and let it kill its worker until it is a dead letter."""
+    job = make_job("a@1", tenant="red")
+    await queue.enqueue(job, LIMITS)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    for _ in range(3):
+        assert await worker.claim_ids() == [job.id]
+        await worker.die()
+        await worker.register()
+    return job
+
+
+async def failed_job(queue: Queue, redis: Redis, keys: Keys, code: ErrorCode) -> Job:
+    job = make_job("a@1")
+    await queue.enqueue(job, LIMITS)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, code)
+    return job
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "retry"])
+async def test_an_unknown_job_is_an_error(run: Run, command: str) -> None:
+    with pytest.raises(JobFailed, match="no job nothing: it never existed, or is no longer kept"):
+        await run("jobs", command, "nothing")

@@ -1,0 +1,122 @@
+"""`lorikeet queue` against a real Redis, and its view of two samples."""
+
+import io
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from queue_support import LIMITS, Actor, make_job
+from rich.console import Console
+
+from ops.commands.queue import MAX_BACKLOGS, MAX_NAMES, Sample, render
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.jobs import JobState
+from shared.protocol.workers import WorkerInfo
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.pool_views import Backlog, QueueCounts, WorkerView
+from shared.store.queue import Queue
+
+Run = Callable[..., Awaitable[str]]
+INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+COUNTS = QueueCounts(
+    waiting=3,
+    totals={JobState.DONE: 10, JobState.FAILED: 1},
+    waiting_by_version={},
+    retried=2,
+    released=0,
+    workers_lost=0,
+)
+
+
+def worker(name: str, tokens: int, *residents: str) -> WorkerView:
+    info = replace(INFO, tokens_total=tokens, kv_blocks=100, kv_blocks_free=75)
+    held = tuple(map(AdapterVersion, residents))
+    return WorkerView(id=WorkerId(name), lease_left_ms=4000, info=info, residents=held, running=2)
+
+
+def backlog(version: str, waiting: int = 1, waited_ms: int = 0) -> Backlog:
+    return Backlog(version=AdapterVersion(version), waiting=waiting, next_waited_ms=waited_ms)
+
+
+def shown(before: Sample, now: Sample, width: int = 160) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render(before, now))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def cells(lines: list[str], name: str) -> list[str]:
+    """Return the cells of a row, by its first cell."""
+    row = next(line for line in lines if line.strip().startswith(f"{name} "))
+    return re.split(r"\s{2,}", row.strip())
+
+
+async def test_the_queue_shows_workers_and_waiting_jobs(
+    run: Run, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    await Actor(queue, redis, keys, "w1", ["a@1", "c@2"]).register()
+    for version in ("a@1", "b@9", "b@9"):
+        await queue.enqueue(make_job(version), LIMITS)
+
+    shown = await run("queue")
+
+    assert "w1" in shown
+    assert "c@2" in shown
+    (backlog,) = [line.split() for line in shown.splitlines() if "b@9" in line]
+    assert backlog[:2] == ["b@9", "2"]
+    assert backlog[-4:] == ["0", "of", "1", "workers"]
+    assert "1 worker · 0 running · 3 waiting, up to 0." in shown
+    assert "jobs/s" not in shown  # rates need two samples
+
+
+def test_rates_are_computed_from_two_samples() -> None:
+    later = replace(COUNTS, totals={JobState.DONE: 15, JobState.FAILED: 2})
+    before = Sample(100.0, [worker("w1", 1000)], COUNTS, [])
+    now = Sample(104.0, [worker("w1", 1400), worker("w2", 9000)], later, [])
+    lines = shown(before, now)
+    assert lines[0].strip() == "2 workers · 4 running · 3 waiting · 100 tokens/s · 1.5 jobs/s"
+    assert cells(lines, "w1") == ["w1", "cpu", "2 of 8", "25%", "100", "1,400", "4.0 s"]
+    assert cells(lines, "w2")[4] == "0"  # a new worker has no earlier sample
+
+
+def test_one_sample_has_no_rates() -> None:
+    only = Sample(100.0, [worker("w1", 1000)], COUNTS, [])
+    lines = shown(only, only)
+    assert lines[0].strip() == "1 worker · 2 running · 3 waiting"
+    assert cells(lines, "w1")[4] == "-"
+
+
+def test_a_backlog_shows_the_wait_of_its_next_job_and_its_holders() -> None:
+    pool = [worker("w1", 0, "a@1"), worker("w2", 0)]
+    lines = shown(*[Sample(1.0, pool, COUNTS, [backlog("a@1", 3, 2500), backlog("b@1")])] * 2)
+    assert "3 waiting, up to 2.5 s at a queue's head" in lines[0]
+    assert cells(lines, "a@1") == ["a@1", "3", "2.5 s", "1 of 2 workers"]
+    assert cells(lines, "b@1") == ["b@1", "1", "0.0 s", "0 of 2 workers"]
+
+
+def test_workers_are_named_by_host_process_and_part_of_their_boot_id() -> None:
+    one, two = (worker(f"vm:17:{boot * 32}", 0) for boot in "ab")
+    lines = shown(*[Sample(1.0, [one, two], COUNTS, [])] * 2)
+    assert cells(lines, "vm:17:aaaaaa")[0] == "vm:17:aaaaaa"
+    assert cells(lines, "vm:17:bbbbbb")[0] == "vm:17:bbbbbb"
+
+
+def test_a_terminal_of_80_columns_shows_names_and_numbers_unbroken() -> None:
+    names = ["extract@893dfec50ca8", "pirate@b13716a93689", "smollm2-135m-instruct@de08613913d4"]
+    one = worker(f"vm:17:{'a' * 32}", 123_456_789, *names)
+    text = "\n".join(shown(*[Sample(1.0, [one], COUNTS, [backlog(names[2], 5000)])] * 2, width=80))
+    for piece in ("vm:17:aaaaaa", "2 of 8", "123,456,789", "1 of 1 workers", *names):
+        assert piece in text
+
+
+def test_long_lists_are_shortened() -> None:
+    names = [f"n{i}@1" for i in range(MAX_NAMES + 5)]
+    backlogs = [backlog(f"v{i}@1") for i in range(MAX_BACKLOGS + 3)]
+    text = "\n".join(shown(*[Sample(1.0, [worker("w1", 0, *names)], COUNTS, backlogs)] * 2))
+    assert f"n{MAX_NAMES - 1}@1" in text
+    assert f"n{MAX_NAMES}@1" not in text
+    assert "and 5 more" in text
+    assert f"v{MAX_BACKLOGS - 1}@1" in text
+    assert f"v{MAX_BACKLOGS}@1" not in text
+    assert "and 3 more" in text

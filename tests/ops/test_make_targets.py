@@ -1,0 +1,74 @@
+"""`make test`, `make test-all` and CI: what they run, and what they report as left out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SUPPORT = ROOT / "tests" / "support"
+TESTS = """
+import pytest
+
+def test_quick(): pass
+
+@pytest.mark.slow
+def test_one_slow(): pass
+
+@pytest.mark.slow
+def test_another_slow(): pass
+
+@pytest.mark.long
+def test_long(): pass
+"""
+CONFIG = """[pytest]
+markers =
+    slow
+    long
+"""
+
+
+def pytest_commands(*targets: str) -> list[str]:
+    """Return the pytest commands that `make` would run."""
+    command = ["make", "--dry-run", *targets]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [line for line in shown.splitlines() if "/pytest" in line]
+
+
+def test_both_targets_in_one_invocation_run_nothing_twice() -> None:
+    quick, slow = pytest_commands("test", "test-all")
+    assert "-m" not in quick.split()
+    assert "-m slow" in slow
+
+
+def test_ci_calls_make_once_for_all_tests() -> None:
+    calls = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line[:5] == "make "]
+    assert [line.split()[-2:] for line in calls] == [["test", "test-all"]]
+
+
+@pytest.mark.parametrize(
+    ("expression", "left_out"),
+    [
+        ("not slow and not long", "left out tests: 2 slow (make test-all), 1 long (make chaos)"),
+        ("slow", "left out tests: 1 long (make chaos)"),
+        ("", None),
+    ],
+)
+def test_a_run_reports_the_slow_and_long_tests_that_it_left_out(
+    tmp_path: Path, expression: str, left_out: str | None
+) -> None:
+    (tmp_path / "pytest.ini").write_text(CONFIG)
+    (tmp_path / "test_it.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-p", "left_out", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-m", expression],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("left out")]
+    assert lines == ([left_out] if left_out else [])

@@ -1,0 +1,144 @@
+"""The distribution declares what its code imports, and the wheel holds what its code reads."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+
+from ops.docker.rehearse import context_files
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+FIRST_PARTY = {"api", "worker", "shared", "ops", "tests"}
+EXTRAS_OF = {
+    "api": {"api"},
+    "worker": {"worker"},
+    "worker/control.py": set(),  # runs in the API image
+    "shared": set(),
+    "ops": set(),
+    "ops/bench": {"bench", "worker"},
+    "ops/bench/load": set(),  # `lorikeet bench`
+    "ops/bench/load/plot.py": {"bench"},
+    "ops/demo": {"demo", "worker"},
+    "ops/demo/plot.py": {"bench"},
+    "tests": {"all", "dev"},
+}
+"""Extras that a folder or file may need besides the base dependencies. The longest path wins."""
+FROM_ELSEWHERE = {"triton"}
+"""Imported where it exists: PyTorch's CUDA wheels install it, and its absence is handled."""
+SOURCES = sorted(path for top in FIRST_PARTY for path in (ROOT / top).rglob("*.py"))
+SUPPORT = {path.stem for path in (ROOT / "tests").rglob("*.py")}
+"""Test modules import each other by these names."""
+DATA = {
+    "shared/store/lua": "*.lua",
+    "worker/kernels/cpu/src": "*",
+    "ops/demo/adapters": "*",
+}
+"""Files that the code reads at run time."""
+
+
+def normalized(name: str) -> str:
+    """A distribution's name as PEP 503 compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required_name(requirement: str) -> tuple[str, set[str]]:
+    """The distribution that a requirement names, and the extras that it asks for."""
+    name, extras = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?", requirement).groups()
+    return normalized(name), set(extras.split(",")) if extras else set()
+
+
+@cache
+def declared(extra: str | None) -> frozenset[str]:
+    """Distributions that the base dependencies, or one extra, declare directly."""
+    listed = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    names: set[str] = set()
+    for name, extras in map(required_name, listed):
+        if name == normalized(PROJECT["name"]):
+            names |= {dependency for other in extras for dependency in declared(other)}
+        else:
+            names.add(name)
+    return frozenset(names)
+
+
+def extras_of(path: str) -> set[str]:
+    fits = [prefix for prefix in EXTRAS_OF if path == prefix or path.startswith(f"{prefix}/")]
+    return EXTRAS_OF[max(fits, key=len)]
+
+
+def third_party_imports(path: Path) -> Iterator[str]:
+    """Top-level names of the modules that a file imports, within functions too."""
+    known = FIRST_PARTY | set(sys.stdlib_module_names)
+    known |= SUPPORT if path.is_relative_to(ROOT / "tests") else set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        yield from {name.partition(".")[0] for name in names} - known
+
+
+@pytest.mark.parametrize("top", sorted(FIRST_PARTY))
+def test_every_import_is_declared(top: str) -> None:
+    owners = packages_distributions()
+    undeclared = []
+    for path in (path for path in SOURCES if path.is_relative_to(ROOT / top)):
+        relative = path.relative_to(ROOT).as_posix()
+        allowed = declared(None).union(*map(declared, extras_of(relative)))
+        for module in set(third_party_imports(path)) - FROM_ELSEWHERE:
+            if allowed.isdisjoint(map(normalized, owners.get(module, [module]))):
+                undeclared.append(f"{relative} imports {module}")
+    assert undeclared == []
+
+
+def test_all_is_what_up_and_its_demo_need() -> None:
+    assert declared("all") == declared("api") | declared("worker") | declared("demo")
+
+
+def test_the_installed_distribution_is_this_one() -> None:
+    assert version(PROJECT["name"]) == PROJECT["version"]
+    assert PROJECT["scripts"] == {"lorikeet": "ops.cli:main"}
+
+
+@pytest.fixture(scope="module")
+def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names in a wheel that is built from the files of the images."""
+    source = tmp_path_factory.mktemp("source")
+    for path in context_files():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, source / path)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(source / "dist"), "."], cwd=source, check=True)
+    (wheel,) = (source / "dist").glob("*.whl")
+    assert wheel.name.startswith("lorikeet_serve-")
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_holds_every_module(wheel_files: set[str]) -> None:
+    modules = [path.relative_to(ROOT).as_posix() for path in SOURCES]
+    assert [name for name in modules if not name.startswith("tests/")] == sorted(
+        name for name in wheel_files if name.endswith(".py")
+    )
+
+
+@pytest.mark.parametrize(("folder", "pattern"), DATA.items())
+def test_the_wheel_holds_the_data_of(wheel_files: set[str], folder: str, pattern: str) -> None:
+    data = [path for path in (ROOT / folder).rglob(pattern) if path.is_file()]
+    assert data
+    assert {path.relative_to(ROOT).as_posix() for path in data} <= wheel_files
+
+
+def test_the_wheel_is_typed(wheel_files: set[str]) -> None:
+    assert {f"{top}/py.typed" for top in FIRST_PARTY - {"tests"}} <= wheel_files
