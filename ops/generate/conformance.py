@@ -121,7 +121,7 @@ MESSAGES = (
     Row("refusal", {"role": "assistant", "content": "x", "refusal": "no"}, REFUSED),
     Row("function_call", {**_CALLS, "function_call": {"name": "f"}}, REFUSED),
 )
-"""Parts of a chat message; the value is the message."""
+"""Parts of a chat message. A row's value is the message."""
 
 TOOLS = (
     Row("type: function", [TOOL], WORKS),
@@ -133,7 +133,7 @@ TOOLS = (
         "with `tool_choice: auto`; the arguments of required calls always follow the schema",
     ),
 )
-"""Parts of a tool; the value is `tools`."""
+"""Parts of a tool. A row's value is `tools`."""
 
 COMPLETIONS = (
     Row(

@@ -7,14 +7,14 @@ import pytest
 
 from ops.commands import up
 from ops.commands.client_options import DEFAULT_URL
-from ops.local.up import USUAL_REDIS_URL
+from ops.local.up import DEFAULT_REDIS_URL
 from shared.settings import ApiSettings
 
 
 @pytest.mark.parametrize(
     ("url", "redis_url", "expected"),
     [
-        (DEFAULT_URL, USUAL_REDIS_URL, ["lorikeet chat pirate", "lorikeet queue --watch"]),
+        (DEFAULT_URL, DEFAULT_REDIS_URL, ["lorikeet chat pirate", "lorikeet queue --watch"]),
         (DEFAULT_URL, None, ["lorikeet chat pirate"]),
         (
             "http://127.0.0.1:1",

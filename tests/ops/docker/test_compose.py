@@ -56,7 +56,7 @@ EXAMPLES = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Return a project folder after the first of the two commands."""
+    """Return a project folder in which `init.sh` has written .env."""
     for name in (*FILES, ".env.example", "ops/docker/init.sh"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -65,7 +65,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def init(project: Path) -> str:
-    """Run the first command, and return its output."""
+    """Run `init.sh`, and return its output."""
     done = subprocess.run(
         ["sh", "ops/docker/init.sh"], cwd=project, capture_output=True, text=True, check=True
     )

@@ -87,10 +87,10 @@ def test_its_redis_uses_the_default_port_if_that_is_free(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         usual = free.getsockname()[1]
-    monkeypatch.setattr(up, "USUAL_REDIS_URL", f"redis://127.0.0.1:{usual}/0")
+    monkeypatch.setattr(up, "DEFAULT_REDIS_URL", f"redis://127.0.0.1:{usual}/0")
     first = up.OwnRedis(tmp_path / "first", syncs_always=False)
     try:
-        assert first.url == up.USUAL_REDIS_URL
+        assert first.url == up.DEFAULT_REDIS_URL
         second = up.OwnRedis(tmp_path / "second", syncs_always=False)
         second.stop()
         assert second.url != first.url
