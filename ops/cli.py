@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _expected_error(raised: Exception) -> LorikeetError | None:
-    """Return the error, or the first one in a task group's; None if any of them is unexpected."""
+    """Return the expected error, or the first one of a task group; None if any is unexpected."""
     if isinstance(raised, LorikeetError):
         return raised
     if not isinstance(raised, ExceptionGroup):

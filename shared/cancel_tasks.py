@@ -7,4 +7,5 @@ async def cancel_tasks(*tasks: "asyncio.Task[None]") -> None:
     """Cancel tasks and return when all have ended. Errors of the tasks aren't raised here."""
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:
+        await asyncio.wait(tasks)

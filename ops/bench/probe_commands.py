@@ -1,7 +1,8 @@
 """Commands of `python -m ops.bench` that run probes, each of which measures one thing."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ from ops.bench.random_adapters import RANKS, make_adapters
 from ops.bench.scripts.costs import TABLE_WIDTH, costs_finding, costs_table, rows
 from ops.bench.scripts.large_pool import Sizes
 from ops.bench.scripts.measure import measure_scripts
+from ops.bench.server_processes import Serving
 from ops.bench.servers import lorikeet
 from ops.local.embedded_redis import start_redis
 
@@ -94,6 +96,15 @@ def context(
         show(measure_contexts(folder, read_numbers("--tokens", tokens)), folder, results)
 
 
+@contextmanager
+def _served_adapters(model: Path | None) -> Iterator[tuple[Path, list[str], Serving]]:
+    """Serve the model with random adapters; yield its folder, the adapters' names and the pool."""
+    with model_and_scratch(model) as (folder, scratch):
+        adapters = make_adapters(folder, scratch / "adapters")
+        with lorikeet(folder, adapters, scratch) as serving:
+            yield folder, list(adapters), serving
+
+
 @probes_app.command()
 def interference(
     rounds: Annotated[int, count_option("Long prompts to send one after another.")] = 5,
@@ -103,16 +114,12 @@ def interference(
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Measure how running streams slow down when a long prompt arrives."""
-    with model_and_scratch(model) as (folder, scratch):
-        adapters = make_adapters(folder, scratch / "adapters")
-        with lorikeet(folder, adapters, scratch) as serving:
-            found = [
-                asyncio.run(
-                    disturb(streams_of(serving.url, list(adapters), streams, f"i/{n}"), words)
-                )
-                for n in range(rounds + 1)
-            ]
-        show(interference_finding(found[1:]), folder, results)  # the first round warms up
+    with _served_adapters(model) as (folder, adapters, serving):
+        found = [
+            asyncio.run(disturb(streams_of(serving.url, adapters, streams, f"i/{n}"), words))
+            for n in range(rounds + 1)
+        ]
+    show(interference_finding(found[1:]), folder, results)  # the first round warms up
 
 
 @probes_app.command()
@@ -157,11 +164,9 @@ def memory(
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Measure whether memory grows with the number of answered requests."""
-    with model_and_scratch(model) as (folder, scratch):
-        adapters = make_adapters(folder, scratch / "adapters")
-        with lorikeet(folder, adapters, scratch) as serving:
-            samples = measure_memory(serving.url, list(adapters), serving.pids, requests)
-        show(memory_finding(samples), folder, results)
+    with _served_adapters(model) as (folder, adapters, serving):
+        samples = measure_memory(serving.url, adapters, serving.pids, requests)
+    show(memory_finding(samples), folder, results)
 
 
 @probes_app.command()

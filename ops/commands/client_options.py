@@ -7,7 +7,7 @@ import typer
 from shared.api_keys import parse_keys
 
 DEFAULT_URL = "http://127.0.0.1:23333"
-"""Where `lorikeet up` serves by default."""
+"""URL at which `lorikeet up` serves by default."""
 
 KEYS_VARIABLE = "LORIKEET_API_KEYS"
 URL_OPTION = typer.Option(

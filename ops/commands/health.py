@@ -34,9 +34,7 @@ class Process(StrEnum):
 
 @settings_flags(PoolSettings)
 def health(
-    process: Annotated[
-        Process, typer.Argument(metavar="PROCESS", help="Process to check: api, worker or control.")
-    ],
+    process: Annotated[Process, typer.Argument(metavar="PROCESS", help="Process to check.")],
     **given: Any,
 ) -> None:
     """Check that the front end, worker or control process on this machine is alive.

@@ -23,7 +23,7 @@ from ops.commands.flags import (
 from ops.local.cores import usable_cores
 from ops.local.ports import usable_port
 from ops.local.process_output import Lines
-from ops.local.up import USUAL_REDIS_URL, Plan, run_plan, worker_names
+from ops.local.up import DEFAULT_REDIS_URL, Plan, run_plan, worker_names
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 
@@ -118,7 +118,7 @@ def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
     if redis_url is None:
         return [chat]
     queue = "queue --watch"
-    return [chat, queue if redis_url == USUAL_REDIS_URL else f"{queue} --redis-url {redis_url}"]
+    return [chat, queue if redis_url == DEFAULT_REDIS_URL else f"{queue} --redis-url {redis_url}"]
 
 
 def _program() -> str:

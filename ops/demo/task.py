@@ -43,7 +43,7 @@ class Task:
     is_right: Callable[[Example, str], bool]
     """Judges an answer without its end-of-text token."""
     max_tokens: int
-    """Limit of the answer, which no right answer exceeds."""
+    """Token limit of an answer, large enough for every right answer."""
     rank: int
     target_modules: tuple[str, ...]
     learning_rate: float

@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 
 MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
-"""Long enough to load a large append-only file."""
+"""Time limit of a start, in which a large append-only file may be loaded."""
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 

@@ -122,7 +122,7 @@ class Supervisor:
         self._stop.set()
 
     async def run(self, *alongside: Coroutine[object, object, None]) -> None:
-        """Run the children and the coroutines `alongside` until `stop`, and stop all children.
+        """Run the children and the coroutines `alongside` until `stop`; then stop all children.
 
         Raises:
             ChildRefused: a child refused its settings.

@@ -28,7 +28,7 @@ WORKER_EXIT_S = 10.0
 """Time for a worker to exit after its own drain time."""
 POLL_S = 0.2
 REDIS_CHECK_S = 0.5
-USUAL_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
+DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
 """Redis that the other commands use by default."""
 
 
@@ -37,9 +37,11 @@ class Plan:
     """Processes to run, with their settings."""
 
     api: Sequence[str]
-    """Arguments of the front end's `lorikeet` command; `worker` and `control` alike."""
+    """Arguments of the front end's `lorikeet` command."""
     worker: Sequence[str]
+    """Arguments of each worker's `lorikeet` command."""
     control: Sequence[str]
+    """Arguments of the control process' `lorikeet` command."""
     num_workers: int
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
@@ -79,7 +81,10 @@ async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Annou
     supervisor = Supervisor(_children(plan, redis_url, show))
 
     def stop() -> None:
-        show("lorikeet", "stopping after the running answers; press Ctrl-C again to stop at once")
+        show(
+            "lorikeet",
+            "stopping once running answers have ended; press Ctrl-C again to stop at once",
+        )
         supervisor.stop()
 
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -150,7 +155,7 @@ class OwnRedis:
     def __init__(self, directory: Path, *, syncs_always: bool) -> None:
         self._directory = directory
         self._syncs_always = syncs_always
-        self._server = self._start_near(USUAL_REDIS_URL)
+        self._server = self._start_near(DEFAULT_REDIS_URL)
         self.url = self._server.url
 
     async def keep_running(self, show: Show) -> None:

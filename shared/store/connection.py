@@ -1,8 +1,7 @@
 """Redis client with a time limit on every call and one error for a Redis that can't serve.
 
-redis-py 5 has neither time limits nor retries by default. A lost reply to a claim or a publication
-can't be told from a lost call, and repeating these calls isn't safe, so the client never retries.
-Callers that may repeat a call use `shared.store.retry`.
+redis-py 5 has no time limits by default. The client never retries, since claims and publications
+must not be repeated after a lost reply. Callers that may repeat a call use `shared.store.retry`.
 """
 
 import asyncio

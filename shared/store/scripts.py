@@ -58,7 +58,7 @@ class Scripts:
         async with self._redis.client() as connection:
             reply = await self._call(connection, name, *args)
             if is_promise(reply):
-                await self._call(connection, "barrier")
+                await self._call(connection, "durability_barrier")
                 await durability.confirm(connection)
             return reply
 

@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 from api_support import RunningApp, ScriptedWorker, running_app, sse_text, until
-from openai.types.chat import ChatCompletionMessageParam
+from chat_stream import MESSAGES, admitted_stream
 
 from api import answer
 from shared.errors import ErrorCode, JobError
@@ -19,7 +19,6 @@ from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 
-MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 BODY = {"model": "extract", "messages": MESSAGES}
 STREAM = {**BODY, "stream": True}
 STOP = FinishReason.STOP
@@ -64,14 +63,10 @@ async def test_an_error_in_a_stream_is_an_event(
 async def test_openais_client_raises_an_error_from_a_stream(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)
-    )
-    job = await worker.take()
-    await worker.admit(job)
+    stream, job = await admitted_stream(client, worker)
     await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
     with pytest.raises(openai.APIError, match="broken"):
-        async for _ in await request:
+        async for _ in stream:
             pass
 
 
@@ -174,12 +169,7 @@ async def test_disconnecting_cancels_a_running_job(
 async def test_openais_client_closing_its_stream_stops_the_worker(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)
-    )
-    job = await worker.take()
-    await worker.admit(job)
-    stream = await request
+    stream, job = await admitted_stream(client, worker)
     await anext(stream)
     await stream.close()
     assert (await worker.mail()).job == job.job.id

@@ -1,6 +1,8 @@
-"""Builders for a job, its events and its result, as the front end follows them."""
+"""Builders for a job, its events and its result, and the state machine that follows them."""
 
-from shared.errors import JobError
+from api.follow.follow_state import Action, Progress, Signal, advance
+from api.follow.transcript import Delta, Transcript
+from shared.errors import ErrorCode, JobError
 from shared.protocol.events import Admitted, End, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
@@ -48,3 +50,25 @@ def done(text: str, *ids: int) -> Result:
     """Return the result of a job with one choice."""
     choices = (Choice(text=text, finish=STOP, ids=ids),)
     return Result(job=ID, state=JobState.DONE, choices=choices, usage=USAGE)
+
+
+class Machine:
+    """Follower's state machine that records the text and the actions of its signals."""
+
+    def __init__(self, *signals: Signal, num_choices: int = 1, max_pending: int = 8) -> None:
+        self.progress = Progress(max_pending=max_pending)
+        self.transcript = Transcript(num_choices)
+        self.text = ""
+        self.actions: list[Action | None] = []
+        for signal in signals:
+            self.apply(signal)
+
+    def apply(self, signal: Signal) -> None:
+        outcome = advance(self.progress, self.transcript, signal)
+        self.progress = outcome.progress
+        self.text += "".join(u.text for u in outcome.updates if isinstance(u, Delta))
+        self.actions.append(outcome.action)
+
+    @property
+    def error_code(self) -> ErrorCode | None:
+        return self.progress.error.code if self.progress.error else None

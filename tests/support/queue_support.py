@@ -62,9 +62,9 @@ class Actor:
         return self
 
     async def try_claim(self, **changes: Any) -> Any:
-        room = {"sequences": 8, "tokens": 10_000, "steal_ms": NEVER_MS, "max_cold": 0}
-        room["load_ms"] = NEVER_MS
-        return await self.queue.claim(self.id, **{**room, "residents": self.holds, **changes})
+        capacity = {"sequences": 8, "tokens": 10_000, "steal_ms": NEVER_MS, "max_cold": 0}
+        capacity["load_ms"] = NEVER_MS
+        return await self.queue.claim(self.id, **{**capacity, "residents": self.holds, **changes})
 
     async def claim(self, **changes: Any) -> list[ClaimedJob]:
         return list((await self.try_claim(**changes)).jobs)

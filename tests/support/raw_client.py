@@ -15,17 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.http import protocol
 from api.http.connection_limits import Refusal
-from shared.protocol.results import FinishReason
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = {**BODY, "stream": True}
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
-GET_AND_CLOSE = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 OK = b'{"status":"ok"}'
 TIMEOUT_S = 10.0
 SOON_S = 0.2
-STOP = FinishReason.STOP
 
 
 @dataclass
@@ -53,6 +50,16 @@ class Client:
             assert piece, data
             data += piece
         return data
+
+    async def get(self) -> None:
+        """Request `/health` and wait for the response."""
+        await self.send(GET + b"\r\n")
+        await self.until(OK)
+
+    async def last_get(self, before: bytes = b"") -> None:
+        """Send `before` and a last request for `/health`; wait until the server has closed."""
+        await self.send(before + GET + b"Connection: close\r\n\r\n")
+        assert (await self.rest()).endswith(OK)
 
     async def rest(self) -> bytes:
         """Return all bytes until the server closes the connection."""

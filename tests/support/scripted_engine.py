@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -87,7 +87,7 @@ class ScriptedStats:
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedAdapter:
-    """Stands in for `LoRAAdapter`, without weights."""
+    """Stands in for `LoRAAdapter`, without weights. Its fields are those of its registry entry."""
 
     name: str
     version: AdapterVersion
@@ -101,16 +101,7 @@ class ScriptedAdapter:
         return replace(self, name=name, version=AdapterVersion(f"{name}@{self.source}"))
 
     def registry_entry(self, source: str) -> Adapter:
-        return Adapter(
-            name=self.name,
-            version=self.version,
-            digest=self.digest,
-            weights_digest=self.weights_digest,
-            source=source,
-            rank=self.rank,
-            num_bytes=self.num_bytes,
-            created_s=int(time.time()),
-        )
+        return Adapter(**{**asdict(self), "source": source}, created_s=int(time.time()))
 
 
 @dataclass(frozen=True)

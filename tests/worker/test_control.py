@@ -1,10 +1,14 @@
+"""The control process reaps dead workers, also across outages of Redis."""
+
 import asyncio
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
+from child_processes import child_processes
 from queue_support import LIMITS, Actor, eventually, make_job
 
 from shared.store.connection import Redis
@@ -27,18 +31,13 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start_control() -> Iterator[Start]:
-    processes = []
+    with child_processes() as start_process:
 
-    def start(url: str, pool: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", CODE, url, pool]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process
+        def start(url: str, pool: str) -> "subprocess.Popen[str]":
+            command = [sys.executable, "-c", CODE, url, pool]
+            return start_process(command, stderr=subprocess.PIPE)
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+        yield start
 
 
 async def logs_that_redis_is_away(control: "subprocess.Popen[str]") -> None:
@@ -83,35 +82,42 @@ async def test_it_reaps_dead_workers_and_stops_cleanly(
     assert "Traceback" not in log
 
 
-async def test_it_continues_after_redis_was_unavailable(
-    start_control: Start, start_server, open_client, pool: str, keys: Keys
-) -> None:
+@dataclass
+class Outage:
+    """A control process that has logged that its Redis stopped."""
+
+    control: "subprocess.Popen[str]"
+    redis: Redis
+    port: int
+
+
+@pytest.fixture
+async def outage(start_control: Start, start_server, open_client, pool: str, keys: Keys) -> Outage:
     server = start_server()
     control = start_control(server.url, pool)
     redis = open_client(server.url)
     await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
     server.stop()
     await logs_that_redis_is_away(control)
-    start_server(port=server.port)
+    return Outage(control, redis, server.port)
+
+
+async def test_it_continues_after_redis_was_unavailable(
+    outage: Outage, start_server, keys: Keys
+) -> None:
+    start_server(port=outage.port)
+    redis = outage.redis
     await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
-    control.terminate()
-    _, log = control.communicate(timeout=5)
-    assert control.returncode == 0
+    outage.control.terminate()
+    _, log = outage.control.communicate(timeout=5)
+    assert outage.control.returncode == 0
     assert "Traceback" not in log
 
 
-async def test_it_stops_while_redis_is_unavailable(
-    start_control: Start, start_server, open_client, pool: str, keys: Keys
-) -> None:
-    server = start_server()
-    control = start_control(server.url, pool)
-    redis = open_client(server.url)
-    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
-    server.stop()
-    await logs_that_redis_is_away(control)
-    control.terminate()
-    control.communicate(timeout=5)
-    assert control.returncode == 0
+async def test_it_stops_while_redis_is_unavailable(outage: Outage) -> None:
+    outage.control.terminate()
+    outage.control.communicate(timeout=5)
+    assert outage.control.returncode == 0
 
 
 def test_without_redis_it_reports_one_error_and_exits() -> None:

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
-class NoRoom(AdapterRejected):
+class NoAdapterMemory(AdapterRejected):
     """The adapter doesn't fit into the adapter memory beside those in use."""
 
 
@@ -116,7 +116,7 @@ class AdapterLoader:
         """Keep `version` resident inside, loading it first if need be; do not await inside.
 
         Raises:
-            AdapterRejected: it can't be loaded; NoRoom if only for now.
+            AdapterRejected: it can't be loaded; NoAdapterMemory if only for now.
         """
         self._host.touch(version)
         self._residency.job_waits(version)
@@ -180,7 +180,7 @@ class AdapterLoader:
     async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
         """Copy a version to the device; `_activate` makes it resident."""
         if self._residency.is_crowded_out(version):
-            raise NoRoom(f"{version}: another job of it has just found no room")
+            raise NoAdapterMemory(f"{version}: another job has just found no device memory for it")
         started_s = time.monotonic()
         image = self._host.take(version)
         if image is None:
@@ -243,7 +243,9 @@ class AdapterLoader:
             image.version, lambda: self._place_now(image), patience_s
         )
         if reserved is None:
-            raise NoRoom(f"{image.version}: the adapters in use leave no room for it")
+            raise NoAdapterMemory(
+                f"{image.version}: the adapters in use leave no device memory for it"
+            )
         return reserved
 
     async def _place_now(self, image: "AdapterImage") -> "Reserved | None":

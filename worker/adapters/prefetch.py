@@ -1,4 +1,4 @@
-"""Loads adapters whose jobs wait in the queue while this worker has no room for more jobs."""
+"""Loads adapters whose jobs wait in the queue while this worker can't claim more jobs."""
 
 import asyncio
 import time

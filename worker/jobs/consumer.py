@@ -24,7 +24,7 @@ from shared.protocol.results import Result
 from shared.store.queue import Queue
 from shared.store.retry import retry_until_available
 from worker.adapters.actors import Adapters
-from worker.adapters.loader import NoRoom
+from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Change
 from worker.engine.thread import EngineThread
 from worker.jobs.publisher import Publisher
@@ -47,7 +47,7 @@ Recover = Callable[[ClaimedJob], Awaitable[Sequence[Tokens]]]
 
 
 class Consumer:
-    """Claims jobs while the engine has room, prepares them and gives them to the engine."""
+    """Claims jobs while the engine can run more, prepares them and gives them to the engine."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Consumer:
                         await self._may_claim.wait()
 
     def wake(self) -> None:
-        """Claim now: jobs were added, or there is room for more."""
+        """Claim now: jobs were added, or the engine can run more of them."""
         self._may_claim.set()
 
     def close(self) -> None:
@@ -183,8 +183,8 @@ class Consumer:
             await self._start(job)
         except JobFailed as failed:
             self._publisher.end(job, JobState.FAILED, failed.error)
-        except NoRoom:
-            await self._wait_for_room(job)
+        except NoAdapterMemory:
+            await self._wait_for_memory(job)
         except AdapterRejected as error:
             await self._do_without_adapter(job, error)
         except Exception:  # per job: it becomes the job's error
@@ -194,11 +194,11 @@ class Consumer:
     async def _start(self, job: RunningJob) -> None:
         style = await self._style_of(job)
         prompts = await asyncio.to_thread(self._served.tokenizer.encode, job.job, style)
-        shown: Sequence[Tokens] = ()
+        published: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
-            shown = await retry_until_available(lambda: self._recover(job.claimed))
+            published = await retry_until_available(lambda: self._recover(job.claimed))
         grammar = await self._served.grammars.for_job(job.job)
-        choices = choices_of(job, prompts, shown, self._served)
+        choices = choices_of(job, prompts, published, self._served)
         requests = [
             request_of(job, choice, self._served, grammar, style)
             for choice in choices
@@ -226,8 +226,8 @@ class Consumer:
         """Return whether this worker still owns the job, and the job hasn't ended."""
         return self._jobs.get(job.id) is job and job.end is None
 
-    async def _wait_for_room(self, job: RunningJob) -> None:
-        """Give the job back to the queue until the adapters in use leave room for its own."""
+    async def _wait_for_memory(self, job: RunningJob) -> None:
+        """Give the job back to the queue until its adapter may find device memory."""
         version, residency = job.job.version, self._adapters.residency
         residency.crowded_out(version)
         try:

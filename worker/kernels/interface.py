@@ -36,6 +36,23 @@ class AttentionBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionParams:
+    """Parameters of one layer's attention."""
+
+    scaling: float
+    """Factor on the scores."""
+    sliding_window: int | None = None
+    """Number of positions attended to, including the token's own; None attends to all."""
+    softcap: float | None = None
+    """Bound `c` in `c * tanh(score / c)`; None leaves scores unbounded."""
+
+
+LayerCache = tuple[Tensor, Tensor]
+"""Keys `[num_blocks, block_size, num_kv_heads, key_dim]` of one layer, and its values
+`[num_blocks, block_size, num_kv_heads, value_dim]`."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoRASite:
     """Views of the pool's memory for one linear.
 
@@ -111,15 +128,7 @@ class Kernels(Protocol):
         """
 
     def paged_attention(
-        self,
-        query: Tensor,
-        key_cache: Tensor,
-        value_cache: Tensor,
-        batch: AttentionBatch,
-        *,
-        scaling: float,
-        sliding_window: int | None,
-        softcap: float | None,
+        self, query: Tensor, cache: LayerCache, batch: AttentionBatch, params: AttentionParams
     ) -> Tensor:
         """Compute causal attention of each sequence's query tokens over its cached tokens.
 
@@ -129,13 +138,9 @@ class Kernels(Protocol):
 
         Args:
             query: `[T, num_heads, key_dim]`.
-            key_cache: `[num_blocks, block_size, num_kv_heads, key_dim]` of one layer.
-            value_cache: `[num_blocks, block_size, num_kv_heads, value_dim]` of one layer.
+            cache: the layer's keys and values.
             batch: the places of the tokens' keys and values.
-            scaling: factor on the scores.
-            sliding_window: number of positions attended to, including the token's own; None
-                attends to all.
-            softcap: bound `c` in `c * tanh(score / c)`; None leaves scores unbounded.
+            params: the layer's parameters.
 
         Returns:
             `[T, num_heads, value_dim]`, contiguous, in the query's dtype.

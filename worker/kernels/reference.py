@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
-from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASite, LoRASites, Prepared
+from worker.kernels.interface import (
+    AttentionBatch,
+    AttentionParams,
+    LayerCache,
+    LoRAPlan,
+    LoRASite,
+    LoRASites,
+    Prepared,
+)
 
 
 class ReferenceKernels:
@@ -24,15 +32,7 @@ class ReferenceKernels:
         value_cache.flatten(0, 1).index_copy_(0, slots, value)
 
     def paged_attention(
-        self,
-        query: Tensor,
-        key_cache: Tensor,
-        value_cache: Tensor,
-        batch: AttentionBatch,
-        *,
-        scaling: float,
-        sliding_window: int | None,
-        softcap: float | None,
+        self, query: Tensor, cache: LayerCache, batch: AttentionBatch, params: AttentionParams
     ) -> Tensor:
         """Compute causal attention; see `Kernels.paged_attention`."""
         prepared = batch.prepared
@@ -40,14 +40,13 @@ class ReferenceKernels:
             prepared = batch.prepared = _ReferenceBatch(list(_groups(batch)))
         outs = []
         for group in prepared.groups:
-            key = _gather(key_cache, group)  # [B, Hkv, L, D]
-            value = _gather(value_cache, group)
-            mask = _visible(group.positions, key.shape[2], sliding_window)  # [B, 1, Q, L]
+            key, value = (_gather(part, group) for part in cache)  # [B, Hkv, L, D]
+            mask = _visible(group.positions, key.shape[2], params.sliding_window)  # [B, 1, Q, L]
             q = _queries_of(group, query).transpose(1, 2)
-            if softcap is None:
-                out = _grouped_sdpa(q, key, value, mask, scaling)
+            if params.softcap is None:
+                out = _grouped_sdpa(q, key, value, mask, params.scaling)
             else:
-                out = _softcapped(q, key, value, mask, scaling, softcap)
+                out = _softcapped(q, key, value, mask, params.scaling, params.softcap)
             outs.append(out.transpose(1, 2).flatten(0, 1))
         return torch.cat(outs)
 

@@ -15,20 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from worker.kernels.interface import AttentionBatch, Kernels
+from worker.kernels.interface import AttentionBatch, AttentionParams, Kernels
 from worker.model.kv_cache import KVCache, KVShape
 
 PAGED_ATTENTION = "lorikeet_paged"
 """Name under which transformers finds the function."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionParams:
-    """Parameters of one layer's attention."""
-
-    scaling: float
-    sliding_window: int | None
-    softcap: float | None
 
 
 @dataclass(slots=True)
@@ -152,17 +143,9 @@ def store_and_attend(
         `[T, num_heads, value_dim]`.
     """
     step = current_step()
-    keys, values = step.cache.layer(layer)
-    step.kernels.store_kv(key, value, keys, values, step.batch.slots)
-    return step.kernels.paged_attention(
-        query,
-        keys,
-        values,
-        step.batch,
-        scaling=params.scaling,
-        sliding_window=params.sliding_window,
-        softcap=params.softcap,
-    )
+    cache = step.cache.layer(layer)
+    step.kernels.store_kv(key, value, *cache, step.batch.slots)
+    return step.kernels.paged_attention(query, cache, step.batch, params)
 
 
 AttentionInterface.register(PAGED_ATTENTION, attend)

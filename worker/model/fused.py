@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from worker.kernels.cpu.layer import NormParams
 from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.interface import AttentionParams
 from worker.lora.layers import Siblings
-from worker.model.attention import AttentionParams, store_and_attend
+from worker.model.attention import store_and_attend
 
 
 class FusedRMSNorm(nn.Module):

@@ -68,7 +68,7 @@ class Peer:
     ratio: Spread
     """Lorikeet's tokens per second divided by the peer's, for the same repeat."""
     ttft_p50_s: Spread | None = None
-    """TTFT; None for an offline peer, which doesn't stream."""
+    """Time to the first token; None for an offline peer, which doesn't stream."""
     ttft_ratio: Spread | None = None
     """The peer's TTFT divided by Lorikeet's."""
 
@@ -84,9 +84,9 @@ class Row:
     lora_tax: Spread | None
     """1 - adapters / base, for the same repeat and number of clients; None for the base itself."""
     peft: Peer | None
-    """PEFT; None for the base model, which PEFT doesn't serve."""
+    """Comparison with PEFT; None for the base model, which PEFT doesn't serve."""
     vllm: Peer | None
-    """vLLM; None if it wasn't measured."""
+    """Comparison with vLLM; None if it wasn't measured."""
     floor_tokens_per_s: float
     num_errors: int
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worker.kernels.interface import (
     AttentionBatch,
+    AttentionParams,
     Kernels,
     LoRAPages,
     LoRAPlan,
@@ -149,8 +150,9 @@ class Attention:
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
         """Return the attention output."""
-        scaling = self._sizes.head_dim**-0.5
-        return kernels.paged_attention(*inputs, scaling=scaling, sliding_window=None, softcap=None)
+        query, keys, values, batch = inputs
+        params = AttentionParams(scaling=self._sizes.head_dim**-0.5)
+        return kernels.paged_attention(query, (keys, values), batch, params)
 
 
 class LoRA:

@@ -168,7 +168,7 @@ async def small_scripts(pool: LargePool) -> None:
             await inspections.ask(pool.workers[0], asked, Inspection(name="a", source="/a"))
             await inspections.take(asked)
             await inspections.answer(asked, Findings())
-            await scripts.run("barrier")
+            await scripts.run("durability_barrier")
         with pool.meter.measuring("the same base"):
             await pool.registry.set_base(base_model("1"))
 

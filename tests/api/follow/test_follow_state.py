@@ -1,7 +1,7 @@
 """Transitions of the follower's state machine, as tables."""
 
 import pytest
-from followed_job import ADMITTED, ID, RETRY, STOP, USAGE, done, end, tokens
+from followed_job import ADMITTED, ID, RETRY, STOP, USAGE, Machine, done, end, tokens
 
 from api.follow.follow_state import (
     FINAL_STATES,
@@ -9,13 +9,10 @@ from api.follow.follow_state import (
     Checkpoints,
     DeadlinePassed,
     FollowState,
-    Progress,
     Signal,
     StoredJob,
     Timer,
-    advance,
 )
-from api.follow.transcript import Delta, Transcript
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result, Usage
@@ -30,28 +27,6 @@ C = tokens(2, (3,), "c")
 AB = tokens(0, (1, 2), "ab")
 BROKEN = JobError(code=ErrorCode.INTERNAL, message="broken")
 RUNNING = StoredJob(JobState.RUNNING)
-
-
-class Machine:
-    """Applies signals and records what follows from them."""
-
-    def __init__(self, *signals: Signal, num_choices: int = 1, max_pending: int = 8) -> None:
-        self.progress = Progress(max_pending=max_pending)
-        self.transcript = Transcript(num_choices)
-        self.text = ""
-        self.actions: list[Action | None] = []
-        for signal in signals:
-            self.apply(signal)
-
-    def apply(self, signal: Signal) -> None:
-        outcome = advance(self.progress, self.transcript, signal)
-        self.progress = outcome.progress
-        self.text += "".join(u.text for u in outcome.updates if isinstance(u, Delta))
-        self.actions.append(outcome.action)
-
-    @property
-    def error_code(self) -> ErrorCode | None:
-        return self.progress.error.code if self.progress.error else None
 
 
 @pytest.mark.parametrize(

@@ -3,28 +3,13 @@
 from collections.abc import Sequence
 
 import pytest
+from followed_job import ID, STOP, tokens
 
 from api.follow.transcript import Delta, Diverged, Transcript, result_events
 from shared.protocol.events import Retry, Tokens
-from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason, Result
-
-JOB = JobId("j")
-STOP = FinishReason.STOP
-
-
-def tokens(
-    index: int,
-    ids: tuple[int, ...],
-    text: str,
-    finish: FinishReason | None = None,
-    *,
-    try_: int = 1,
-    choice: int = 0,
-) -> Tokens:
-    return Tokens(job=JOB, try_=try_, choice=choice, index=index, ids=ids, text=text, finish=finish)
 
 
 def transcript_of(*events: Tokens, num_choices: int = 1) -> Transcript:
@@ -43,7 +28,7 @@ def position(token: str) -> PositionLogprobs:
 def lettered(index: int, text: str, finish: FinishReason | None = None) -> Tokens:
     """Return tokens of one letter each with logprobs, after the echoed prompt `p`."""
     return Tokens(
-        job=JOB,
+        job=ID,
         try_=1,
         choice=0,
         index=index,
@@ -81,7 +66,7 @@ def test_the_choices_of_a_result_have_logprobs() -> None:
         logprobs=(position("a"), position("b")),
         prompt_logprobs=(position("p"),),
     )
-    result = Result(job=JOB, state=JobState.DONE, choices=(choice,))
+    result = Result(job=ID, state=JobState.DONE, choices=(choice,))
     assert letters(transcript_of(*result_events(result)).choices[0].logprobs) == "pab"
 
 
@@ -150,7 +135,7 @@ def test_a_refill_adds_the_finish_of_a_choice_without_new_tokens() -> None:
 
 def test_events_of_a_try_that_ended_are_void() -> None:
     transcript = transcript_of(tokens(0, (1,), "a"))
-    transcript.void(Retry(job=JOB, try_=1))
+    transcript.void(Retry(job=ID, try_=1))
     assert transcript.is_void(tokens(1, (2,), "b"))
     assert not transcript.is_void(tokens(1, (2,), "b", try_=2))
 
@@ -168,7 +153,7 @@ def test_choices_are_independent() -> None:
 
 def test_a_result_is_read_as_one_event_per_choice() -> None:
     result = Result(
-        job=JOB,
+        job=ID,
         state=JobState.DONE,
         choices=(
             Choice(text="ab", finish=STOP, ids=(1, 2)),

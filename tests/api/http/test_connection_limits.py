@@ -9,10 +9,8 @@ from pydantic import SecretStr
 from raw_client import (
     BODY,
     GET,
-    GET_AND_CLOSE,
     OK,
     SOON_S,
-    STOP,
     STREAM,
     connected,
     drip,
@@ -26,7 +24,7 @@ from raw_client import (
 )
 
 from api.http import protocol
-from shared.protocol.results import Choice
+from shared.protocol.results import Choice, FinishReason
 
 
 @with_settings(max_header_bytes=2000)
@@ -89,8 +87,7 @@ async def test_incomplete_headers_time_out_even_on_a_reused_connection(
     server: RunningApp,
 ) -> None:
     async with connected(server) as client, connected(server) as used, connected(server) as silent:
-        await used.send(GET + b"\r\n")
-        await used.until(OK)
+        await used.get()
         for each in (client, used):
             await each.send(GET)
         for each in (client, used):
@@ -145,22 +142,18 @@ async def test_a_connection_over_the_limit_is_refused_until_another_one_ends(
     server: RunningApp,
 ) -> None:
     async with connected(server) as first:
-        await first.send(GET + b"\r\n")
-        await first.until(OK)
+        await first.get()
         async with connected(server) as second:
-            await second.send(GET + b"\r\n")
-            await second.until(OK)
+            await second.get()
             async with connected(server) as third:
                 await third.send(GET + b"\r\n")
                 response = await third.rest()
             assert refusal(response) == (503, "too_many_connections")
             assert b"\r\nretry-after: 2\r\n" in response
-            await first.send(GET + b"\r\n")
-            await first.until(OK)
+            await first.get()
         await until(lambda: len(open_connections(server)) == 1)
         async with connected(server) as fourth:
-            await fourth.send(GET_AND_CLOSE)
-            assert (await fourth.rest()).endswith(OK)
+            await fourth.last_get()
     assert refused(server) == {"too_many_connections": 1}
 
 
@@ -199,7 +192,7 @@ async def test_a_client_that_reads_slowly_gets_a_large_answer_completely(
     async with connected(server, receive_buffer_bytes=65_536) as client:
         await client.send(post(BODY, "Connection: close"))
         job = await worker.take()
-        await worker.finish(job, Choice(text=text, finish=STOP, ids=(1,)))
+        await worker.finish(job, Choice(text=text, finish=FinishReason.STOP, ids=(1,)))
         data, start = b"", asyncio.get_running_loop().time()
         while piece := await client.receive():
             data += piece

@@ -10,10 +10,8 @@ from raw_client import (
     BODY,
     CHAT,
     GET,
-    GET_AND_CLOSE,
     OK,
     SOON_S,
-    STOP,
     STREAM,
     connected,
     open_connections,
@@ -29,15 +27,14 @@ from api.follow.reply_hub import max_events
 from api.http import protocol
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.protocol.results import Choice
+from shared.protocol.results import Choice, FinishReason
 
 
 async def test_a_response_in_two_parts_does_not_wait_for_an_acknowledgement(
     server: RunningApp,
 ) -> None:
     async with connected(server) as client:
-        await client.send(GET + b"\r\n")
-        await client.until(OK)
+        await client.get()
         (connection,) = server.server.server_state.connections
         option = connection.transport.get_extra_info("socket").getsockopt
         assert option(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -51,8 +48,7 @@ async def test_a_connection_continues_after_a_body_that_arrived_after_its_answer
         await client.send(post_head("Content-Length: 9"))
         assert (await client.until(b"}}")).startswith(b"HTTP/1.1 401")
         await client.send(b"x" * 9)
-        await client.send(GET + b"\r\n")
-        await client.until(OK)
+        await client.get()
         await client.send(post_head("Content-Length: 9"))
         await client.until(b"}}")
         (connection,) = open_connections(server)
@@ -76,7 +72,7 @@ async def test_a_client_that_pauses_gets_every_token_once_from_bounded_memory(
         await worker.admit(job)
         words = [f"{index} " * 500 for index in range(250)]
         for index, word in enumerate(words):
-            finish = STOP if word is words[-1] else None
+            finish = FinishReason.STOP if word is words[-1] else None
             await worker.tokens(job, index, (index,), word, finish, checkpoint=True)
         inbox = server.context.replies._inboxes[JobId(job.job.id)]
         await until(lambda: bool(inbox._newest) and inbox._newest[0].index == len(words) - 1)
@@ -85,7 +81,9 @@ async def test_a_client_that_pauses_gets_every_token_once_from_bounded_memory(
         assert 0 < connection.transport.get_write_buffer_size() < 65_536
         reading = asyncio.create_task(client.rest())
         await until(lambda: not inbox._events)
-        await worker.finish(job, Choice(text="".join(words), finish=STOP, ids=tuple(range(250))))
+        await worker.finish(
+            job, Choice(text="".join(words), finish=FinishReason.STOP, ids=tuple(range(250)))
+        )
         assert streamed_text(await reading) == "".join(words)
 
 
@@ -141,8 +139,7 @@ async def test_empty_lines_after_a_body_are_ignored(
             await client.send(b"\r\n")
             await worker.answer(job)
             await client.until(b"}]")
-        await client.send(b"\r\n" + GET_AND_CLOSE)
-        assert (await client.rest()).endswith(OK)
+        await client.last_get(b"\r\n")
 
 
 async def test_bytes_that_are_not_http_get_a_400_in_openais_format_and_are_disconnected(
@@ -190,8 +187,7 @@ async def test_an_upgrade_offer_is_ignored(server: RunningApp) -> None:
     async with connected(server) as client:
         await client.send(GET + "\r\n".join([*offer, "", ""]).encode())
         await client.until(OK)
-        await client.send(GET_AND_CLOSE)
-        assert (await client.rest()).endswith(OK)
+        await client.last_get()
 
 
 async def test_a_request_with_expect_100_continue_gets_a_100_response(

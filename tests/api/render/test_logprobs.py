@@ -1,13 +1,12 @@
 """Log-probabilities in OpenAI's format."""
 
 from dataclasses import replace
-from typing import Any
 
 import orjson
+from rendered_job import events, job, writer
 
 from api.follow.transcript import ChoiceTranscript, Delta
-from api.render.openai_chunks import StreamWriter, format_of
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from api.render.openai_chunks import format_of
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason
@@ -36,31 +35,6 @@ CHAT_SECOND = {
     ],
     "refusal": None,
 }
-
-
-def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
-    return Job(
-        id=JobId("a1"),
-        endpoint=endpoint,
-        model="m",
-        version=AdapterVersion("m@1"),
-        fingerprint="fp_1",
-        sampling=SamplingParams(seed=1, n=n),
-        created_s=5,
-        deadline_ms=1,
-        cost=1,
-        reply_to=ApiId("api"),
-    )
-
-
-def writer(endpoint: Endpoint = Endpoint.CHAT, *, include_usage: bool = False) -> StreamWriter:
-    return StreamWriter(
-        format_of(job(endpoint), stream=True), job(endpoint), include_usage=include_usage
-    )
-
-
-def events(raw: bytes) -> list[Any]:
-    return [orjson.loads(part.removeprefix(b"data: ")) for part in raw.split(b"\n\n") if part]
 
 
 def job_with_logprobs(endpoint: Endpoint) -> Job:

@@ -1,39 +1,11 @@
 """Stream chunks and responses in OpenAI's format."""
 
-from typing import Any
-
-import orjson
+from rendered_job import events, job, writer
 
 from api.follow.transcript import Delta
-from api.render.openai_chunks import ChatFormat, CompletionFormat, StreamWriter, format_of
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from api.render.openai_chunks import ChatFormat, CompletionFormat
+from shared.protocol.jobs import Endpoint
 from shared.protocol.results import FinishReason, Usage
-
-
-def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
-    return Job(
-        id=JobId("a1"),
-        endpoint=endpoint,
-        model="m",
-        version=AdapterVersion("m@1"),
-        fingerprint="fp_1",
-        sampling=SamplingParams(seed=1, n=n),
-        created_s=5,
-        deadline_ms=1,
-        cost=1,
-        reply_to=ApiId("api"),
-    )
-
-
-def writer(endpoint: Endpoint = Endpoint.CHAT, *, include_usage: bool = False) -> StreamWriter:
-    return StreamWriter(
-        format_of(job(endpoint), stream=True), job(endpoint), include_usage=include_usage
-    )
-
-
-def events(raw: bytes) -> list[Any]:
-    return [orjson.loads(part.removeprefix(b"data: ")) for part in raw.split(b"\n\n") if part]
 
 
 def test_ids_contain_the_endpoints_prefix_and_the_job_id() -> None:

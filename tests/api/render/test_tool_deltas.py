@@ -7,7 +7,8 @@ import httpx
 import openai
 import pytest
 from api_support import ScriptedWorker
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from translated_jobs import HI
+from weather_tool import ANSWER, BODY, OSAKA, OSLO, TOOLS, URL, call
 
 from api.render.tool_deltas import ToolAnswers
 from shared.protocol.ids import JobId
@@ -15,20 +16,7 @@ from shared.protocol.results import Choice, FinishReason
 from shared.protocol.tools import ToolForm, ToolUse
 from shared.store.queue import Queue
 
-HI: ChatCompletionMessageParam = {"role": "user", "content": "Weather in Osaka and Oslo?"}
-FUNCTION: Any = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
-TOOLS: list[ChatCompletionToolParam] = [{"type": "function", "function": FUNCTION}]
-BODY = {"model": "extract", "messages": [HI], "tools": TOOLS}
-URL = "/v1/chat/completions"
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
-OSAKA, OSLO = '{"city": "Osaka"}', '{"city": "Oslo"}'
-
-
-def call(arguments: str) -> str:
-    return f'<tool_call>\n{{"name": "weather", "arguments": {arguments}}}\n</tool_call>'
-
-
-ANSWER = f"Let me see.\n{call(OSAKA)}\n{call(OSLO)}"
 
 
 async def answered(

@@ -8,38 +8,15 @@ import httpx
 import openai
 import pytest
 from api_support import BASE, ScriptedWorker
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from translated_jobs import HI, chat
+from weather_tool import ANSWER, BODY, OSAKA, TOOLS, URL
 
-from api.requests.translate import Admission, chat_job, parse_chat
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Job
 from shared.protocol.results import Choice, FinishReason
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from shared.store.registry import Registry
 
-HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
-ADMISSION = Admission(
-    id=JobId("a" * 32),
-    tenant="t",
-    version=AdapterVersion("m@1"),
-    fingerprint="fp_1",
-    max_model_len=1000,
-    reply_to=ApiId("api"),
-    created_s=5,
-    deadline_ms=600_000,
-    random_seed=77,
-)
-FUNCTION: Any = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
-TOOLS: list[ChatCompletionToolParam] = [{"type": "function", "function": FUNCTION}]
-BODY = {"model": "extract", "messages": [HI], "tools": TOOLS}
-URL = "/v1/chat/completions"
-STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
-OSAKA, OSLO = '{"city": "Osaka"}', '{"city": "Oslo"}'
 NAMED = {"type": "function", "function": {"name": "weather"}}
-
-
-def chat(**fields: Any) -> Job:
-    return chat_job(parse_chat({"model": "m", "messages": [HI], **fields}), ADMISSION)
 
 
 def test_the_role_developer_becomes_system() -> None:
@@ -59,13 +36,6 @@ def test_an_answer_can_be_sent_back_as_a_message() -> None:
     job = chat(messages=[HI, answer, HI])
     assert job.messages is not None
     assert job.messages[1] == {"role": "assistant", "content": "hello"}
-
-
-def call(arguments: str) -> str:
-    return f'<tool_call>\n{{"name": "weather", "arguments": {arguments}}}\n</tool_call>'
-
-
-ANSWER = f"Let me see.\n{call(OSAKA)}\n{call(OSLO)}"
 
 
 async def taken(http: httpx.AsyncClient, worker: ScriptedWorker, **fields: Any) -> Job:
@@ -156,7 +126,7 @@ async def test_an_answer_read_by_openais_client_can_be_sent_back(
         client.chat.completions.create(model="extract", messages=[HI], tools=TOOLS)
     )
     job = await worker.take()
-    await worker.finish(job, Choice(text=ANSWER, finish=STOP, ids=(1,)))
+    await worker.finish(job, Choice(text=ANSWER, finish=FinishReason.STOP, ids=(1,)))
     message = (await request).choices[0].message
     job_after = await taken(http, worker, messages=[HI, message.model_dump()])
     assert job_after.messages is not None

@@ -3,32 +3,10 @@
 from typing import Any
 
 import pytest
+from translated_jobs import ADMISSION, chat, completion
 
-from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
 from shared.errors import JobFailed
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job
-
-HI = [{"role": "user", "content": "hi"}]
-ADMISSION = Admission(
-    id=JobId("a" * 32),
-    tenant="t",
-    version=AdapterVersion("m@1"),
-    fingerprint="fp_1",
-    max_model_len=1000,
-    reply_to=ApiId("api"),
-    created_s=5,
-    deadline_ms=600_000,
-    random_seed=77,
-)
-
-
-def chat(**fields: Any) -> Job:
-    return chat_job(parse_chat({"model": "m", "messages": HI, **fields}), ADMISSION)
-
-
-def completion(**fields: Any) -> Job:
-    return completion_job(parse_completion({"model": "m", "prompt": "hi", **fields}), ADMISSION)
+from shared.protocol.jobs import Endpoint
 
 
 def test_a_request_without_options_gets_openais_defaults() -> None:

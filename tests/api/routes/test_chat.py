@@ -6,11 +6,9 @@ import httpx
 import openai
 import pytest
 from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
-from openai.types.chat import ChatCompletionMessageParam
+from chat_stream import MESSAGES, admitted_stream
 
 from shared.protocol.results import Choice, FinishReason
-
-MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 
 
 async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
@@ -88,12 +86,7 @@ def _json(text: str) -> dict[str, list[dict[str, object]]]:
 async def test_a_token_reaches_the_client_when_it_is_published(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True)
-    )
-    job = await worker.take()
-    await worker.admit(job)
-    stream = await request
+    stream, job = await admitted_stream(client, worker)
     assert (await anext(stream)).choices[0].delta.role == "assistant"
     await worker.tokens(job, 0, (1,), "one")
     assert (await anext(stream)).choices[0].delta.content == "one"
@@ -126,18 +119,14 @@ async def test_the_last_chunk_has_the_usage_if_requested(
 async def test_streamed_choices_are_interleaved_and_identified_by_index(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=True, n=2)
-    )
-    job = await worker.take()
-    await worker.admit(job)
+    stream, job = await admitted_stream(client, worker, n=2)
     await worker.tokens(job, 0, (1,), "a", choice=1)
     await worker.tokens(job, 0, (2,), "b", choice=0)
     await worker.tokens(job, 1, (3,), "c", FinishReason.STOP, choice=1)
     await worker.tokens(job, 1, (4,), "d", FinishReason.STOP, choice=0)
     await worker.finish(job)
     texts, roles, finishes = ["", ""], 0, 0
-    async for chunk in await request:
+    async for chunk in stream:
         choice = chunk.choices[0]
         texts[choice.index] += choice.delta.content or ""
         roles += choice.delta.role is not None

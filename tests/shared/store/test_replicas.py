@@ -177,7 +177,7 @@ async def test_one_of_the_due_surplus_replicas_remains(
     assert found == [ReplicaStanding.GONE, ReplicaStanding.GONE, ReplicaStanding.SOLE]
     assert await holders() == {"w3"}
     assert await residency.shrink("w1", {HOT: 0}, **asked) == {HOT: ReplicaStanding.GONE}, (
-        "a lost reply"
+        "the call may be repeated after a lost reply"
     )
 
 
@@ -190,7 +190,7 @@ async def test_a_worker_that_gave_up_its_replica_steals_no_jobs_of_it(
     assert await holder.claim(sequences=1) == []
     assert await worker.claim(**HELP, sequences=8) == []
     await enqueue(HOT)
-    assert await worker.is_parked(), "the holder was woken, though it has less room"
+    assert await worker.is_parked(), "the holder was woken, although it has less free capacity"
     assert await worker.claim(**HELP) == []
     assert len(await holder.claim()) == 1
 

@@ -14,7 +14,9 @@ async def test_a_waiting_version_without_a_holder_has_one_loader(
     first, second = await actor("w1", holds=[]), await actor("w2", holds=[])
     job = await enqueue("c@1")
     assert await residency.start_load(first.id, "c@1")
-    assert await residency.start_load(first.id, "c@1"), "a lost reply may be asked for again"
+    assert await residency.start_load(first.id, "c@1"), (
+        "the call may be repeated after a lost reply"
+    )
     assert not await residency.start_load(second.id, "c@1")
     assert await second.claim(max_cold=1) == []
     await residency.set_residents(first.id, remove=["c@1"])

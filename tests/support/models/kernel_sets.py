@@ -52,6 +52,8 @@ SETS = [
 if IS_INTERPRETED:
     SETS = [("triton", dtype) for dtype in TRITON_DTYPES]
 SET_IDS = [f"{name}-{str(dtype).removeprefix('torch.')}" for name, dtype in SETS]
+every_kernel_set = pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+"""Decorator that runs a test with each implementation in each of its dtypes."""
 
 ALONE_AS_TOGETHER = [
     (name, dtype)

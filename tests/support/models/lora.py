@@ -11,7 +11,7 @@ from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import Kernels, LoRASite
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.base.modules import BaseModules, ModuleShape, base_modules
-from worker.lora.batch import BatchCache
+from worker.lora.batch import BatchCache, build_batch
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
@@ -91,6 +91,12 @@ class WrappedModel:
         )
         assert self.pool.add(adapter)
         return adapter.version
+
+    def logits(self, ids: torch.Tensor, rows: Sequence[AdapterVersion | None]) -> torch.Tensor:
+        """Return the logits of `ids` `[rows, length]`, each row with its adapter or the base."""
+        self.context.batch = build_batch(self.pool, [(version, ids.shape[1]) for version in rows])
+        logits: torch.Tensor = self.model(input_ids=ids).logits
+        return logits
 
 
 def wrap(model: nn.Module) -> WrappedModel:

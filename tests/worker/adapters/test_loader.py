@@ -11,19 +11,12 @@ from worker_support import Client, register, residents, until
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
-from shared.store.connection import Redis
-from shared.store.keys import Keys
 from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
 ONE, TWO = AdapterVersion("one@v1"), AdapterVersion("two@v1")
-
-
-@pytest.fixture
-def registry(redis: Redis, keys: Keys) -> Registry:
-    return Registry(redis, keys)
 
 
 async def test_adapters_given_at_start_are_registered_and_resident(

@@ -17,7 +17,6 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
-from shared.store.keys import Keys
 from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
 from worker.adapters import replica_policy, retention
@@ -32,11 +31,6 @@ STEAL_S = 1.5 * LOAD_S
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "SWEEP_S", 0.05)
     monkeypatch.setattr(replica_policy, "KEPT_STEALS", 1)
-
-
-@pytest.fixture
-async def registry(redis: Redis, keys: Keys) -> Registry:
-    return Registry(redis, keys)
 
 
 @asynccontextmanager

@@ -25,11 +25,6 @@ Start = Callable[..., AbstractAsyncContextManager[Worker]]
 V1, V2 = AdapterVersion("one@v1"), AdapterVersion("one@v2")
 
 
-@pytest.fixture
-def registry(redis: Redis, keys: Keys) -> Registry:
-    return Registry(redis, keys)
-
-
 def entry(version: AdapterVersion) -> Adapter:
     name, digest = version.split("@")
     return Adapter(

@@ -47,6 +47,17 @@ def accepts(schema: dict[str, Any], text: str) -> bool:
         return False
 
 
+def request_with(state: GrammarState | None) -> Request:
+    return Request(
+        id=RequestId("r"),
+        prompt_ids=[7],
+        version=None,
+        sampling=ChoiceSampling(seed=1),
+        max_tokens=9,
+        grammar=state,
+    )
+
+
 def test_only_the_end_is_allowed_where_the_grammar_ends_and_only_there() -> None:
     schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
     assert after(schema | {"additionalProperties": False}, '{"a":1}') == EOS_IDS
@@ -82,17 +93,7 @@ def test_ids_beyond_the_tokenizer_are_never_allowed() -> None:
 def test_logits_may_be_wider_or_narrower_than_the_tokenizer(width: int) -> None:
     """Embeddings may be padded, and some tokenizers have more ids than their model."""
     logits = torch.zeros(2, width)
-    free, bound = (
-        Request(
-            id=RequestId("r"),
-            prompt_ids=[7],
-            version=None,
-            sampling=ChoiceSampling(seed=1),
-            max_tokens=9,
-            grammar=state,
-        )
-        for state in (None, grammar({"type": "boolean"}).start())
-    )
+    free, bound = request_with(None), request_with(grammar({"type": "boolean"}).start())
     adjust(logits, [free, bound])
     assert logits[0].isfinite().all()
     assert set(logits[1].isfinite().nonzero().flatten().tolist()) == {*ids_of("t"), *ids_of("f")}
@@ -104,15 +105,7 @@ def test_a_grammar_that_allows_nothing_gives_no_token() -> None:
     state.advance(ids_of(",")[0])
     state.advance(ids_of("{")[0])
     assert not allowed(state)
-    request = Request(
-        id=RequestId("r"),
-        prompt_ids=[7],
-        version=None,
-        sampling=ChoiceSampling(seed=1),
-        max_tokens=9,
-        grammar=state,
-    )
-    assert sample(torch.zeros(1, VOCAB), [request]) == [-1]
+    assert sample(torch.zeros(1, VOCAB), [request_with(state)]) == [-1]
 
 
 def test_an_answer_resumes_after_its_earlier_tokens() -> None:

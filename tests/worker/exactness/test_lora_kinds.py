@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from kinds import kinds
-from lora import WrappedModel, wrap
+from lora import wrap
 from reference import with_adapter
 from slow_cases import slow_unless
 from tiny import ARCHITECTURES, roughen, save_adapter, tiny_model
@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from shared.protocol.ids import AdapterVersion
 from worker.lora.base.modules import base_modules
-from worker.lora.batch import build_batch
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.header_report import report_headers
 
@@ -40,14 +39,6 @@ def expected(model_type: str, folder: Path, ids: torch.Tensor, dtype: torch.dtyp
     return logits
 
 
-def logits_of(
-    case: WrappedModel, ids: torch.Tensor, rows: list[AdapterVersion | None]
-) -> torch.Tensor:
-    case.context.batch = build_batch(case.pool, [(version, LENGTH) for version in rows])
-    logits: torch.Tensor = case.model(input_ids=ids).logits
-    return logits
-
-
 def assert_same(got: torch.Tensor, wanted: torch.Tensor) -> None:
     tolerance = TOLERANCE[wanted.dtype] * float(wanted.abs().max())
     torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance)
@@ -67,7 +58,7 @@ def test_logits_equal_those_of_peft(model_type: str, kind: str, tmp_path: Path) 
     case = wrap(base_of(model_type).double())
     ids = inputs(NUM_ROWS)
     without = case.model(input_ids=ids).logits
-    got = logits_of(case, ids, [case.load(folder)] * NUM_ROWS)
+    got = case.logits(ids, [case.load(folder)] * NUM_ROWS)
     assert_same(got, expected(model_type, folder, ids, torch.float64))
     assert (got - without).abs().max() > 0.1, "the adapter changes the logits too little for a test"
 
@@ -103,5 +94,5 @@ def test_all_kinds_in_one_batch_with_the_base(
         wanted.append(expected(model_type, folder, ids[1 + 2 * seed : 3 + 2 * seed], dtype))
         rows += [case.load(folder, f"a{seed}")] * 2
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
-    got = logits_of(case, ids[order], [rows[i] for i in order])
+    got = case.logits(ids[order], [rows[i] for i in order])
     assert_same(got, torch.cat(wanted)[order])

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from lora import WrappedModel, wrap
+from lora import wrap
 from peft import PeftModel
 from slow_cases import slow_unless
 from tiny import ARCHITECTURES, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
 from shared.protocol.ids import AdapterVersion
-from worker.lora.batch import build_batch
 
 ATTENTION = {
     "gpt_neox": ["query_key_value", "dense"],
@@ -106,14 +105,6 @@ def peft_logits(
     return logits
 
 
-def logits_of(
-    case: WrappedModel, ids: torch.Tensor, rows: list[AdapterVersion | None]
-) -> torch.Tensor:
-    case.context.batch = build_batch(case.pool, [(version, LENGTH) for version in rows])
-    logits: torch.Tensor = case.model(input_ids=ids).logits
-    return logits
-
-
 def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
     tolerance = TOLERANCE[expected.dtype] * float(expected.abs().max())
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
@@ -149,7 +140,7 @@ def test_logits_equal_those_of_peft(model_type: str, kind: str, tmp_path: Path) 
     folder = save_adapter(tmp_path, model_type, **KINDS[kind](model_type))
     case = wrap(model_of(model_type, torch.float64))
     base = case.model(input_ids=inputs()).logits
-    actual = logits_of(case, inputs(), [case.load(folder)] * NUM_ROWS)
+    actual = case.logits(inputs(), [case.load(folder)] * NUM_ROWS)
     assert_same(actual, peft_logits(model_type, folder, inputs(), torch.float64))
     assert (actual - base).abs().max() > 0.1, "the adapter changes the logits too little for a test"
 
@@ -172,7 +163,7 @@ def test_each_row_of_a_mixed_batch_uses_its_own_adapter(
         expected.append(peft_logits(model_type, folder, own, dtype))
         rows += [case.load(folder, f"a{seed}")] * 2
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
-    actual = logits_of(case, ids[order], [rows[i] for i in order])
+    actual = case.logits(ids[order], [rows[i] for i in order])
     assert_same(actual, torch.cat(expected)[order])
 
 
@@ -182,5 +173,5 @@ def test_weights_stored_in_half_precision_keep_their_values(tmp_path: Path) -> N
     model = PeftModel.from_pretrained(tiny_model(), str(folder)).half()
     model.save_pretrained(tmp_path / "half")
     case = wrap(model_of("llama", torch.float64))
-    actual = logits_of(case, inputs(), [case.load(tmp_path / "half")] * NUM_ROWS)
+    actual = case.logits(inputs(), [case.load(tmp_path / "half")] * NUM_ROWS)
     assert_same(actual, peft_logits("llama", tmp_path / "half", inputs(), torch.float64))

@@ -17,7 +17,7 @@ from shared.errors import AdapterRejected, ErrorCode, LeaseLost, RedisUnavailabl
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job, JobState
 from shared.protocol.queue_replies import Claim, Undecodable
-from worker.adapters.loader import NoRoom
+from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Residency
 from worker.engine.request import Request
 from worker.jobs import consumer as consumer_module
@@ -292,7 +292,7 @@ async def test_a_job_that_cannot_be_decoded_fails(setup: Setup) -> None:
 
 async def test_a_job_whose_adapter_finds_no_memory_goes_back_to_the_queue(setup: Setup) -> None:
     job = make_job(version=ADAPTER)
-    setup.loader.error = NoRoom("no room")
+    setup.loader.error = NoAdapterMemory("no room")
     setup.queue.replies = [claim_of(job)]
     async with setup:
         await until(lambda: setup.queue.released == [job.id])

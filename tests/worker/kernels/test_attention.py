@@ -11,16 +11,15 @@ from kernel_sets import (
     ALONE_AS_TOGETHER,
     IS_INTERPRETED,
     NATIVE_DTYPES,
-    SET_IDS,
-    SETS,
     assert_near,
+    every_kernel_set,
     kernels_of,
     native_kernels,
     threads,
 )
 from torch import Tensor
 
-from worker.kernels.interface import AttentionBatch, Kernels
+from worker.kernels.interface import AttentionBatch, AttentionParams, Kernels
 
 SCALING = 0.3
 NAN = float("nan")
@@ -52,15 +51,8 @@ class Case:
 
     def run(self, kernels: Kernels, window: int | None = None, cap: float | None = None) -> Tensor:
         """Return the kernels' output."""
-        return kernels.paged_attention(
-            self.query,
-            self.keys,
-            self.values,
-            self.batch,
-            scaling=SCALING,
-            sliding_window=window,
-            softcap=cap,
-        )
+        params = AttentionParams(SCALING, window, cap)
+        return kernels.paged_attention(self.query, (self.keys, self.values), self.batch, params)
 
     def dense(self, window: int | None = None, cap: float | None = None) -> Tensor:
         """Return the expected output."""
@@ -155,7 +147,7 @@ if IS_INTERPRETED:
 
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("heads", SIZES, ids=str)
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
     name: str, dtype: torch.dtype, heads: Heads, mix: str
 ) -> None:
@@ -169,7 +161,7 @@ def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
 
 
 @pytest.mark.parametrize("block_size", [1, 4, 7, 32, 256])
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_the_result_does_not_depend_on_the_block_size(
     name: str, dtype: torch.dtype, block_size: int
 ) -> None:
@@ -186,7 +178,7 @@ SEQUENCES = st.lists(
 )
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 @settings(max_examples=NUM_EXAMPLES, derandomize=True)
 @given(SEQUENCES, st.none() | st.integers(1, 160), st.none() | st.floats(0.5, 50.0))
 def test_any_step_gets_dense_attention(
@@ -225,7 +217,7 @@ def test_a_key_of_nan_shows_in_every_row_that_sees_it(dtype: torch.dtype) -> Non
     assert is_number.tolist() == [False, *[True] * 5, *[False] * 35]
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_queries_may_be_slices_of_qkv_or_stored_by_head(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
     case = make_case(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], 16)
@@ -298,7 +290,7 @@ def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
     assert start == num_queries
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_layers_of_different_sizes_share_a_batch(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
     sizes = [Heads(4, 2, 16, 16), Heads(6, 1, 24, 8)]
@@ -310,7 +302,7 @@ def test_layers_of_different_sizes_share_a_batch(name: str, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "slices of qkv", "by head"])
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_keys_and_values_are_written_to_their_slots_only(
     name: str, dtype: torch.dtype, layout: str
 ) -> None:

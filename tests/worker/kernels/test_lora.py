@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from kernel_sets import (
     ALONE_AS_TOGETHER,
     NATIVE_DTYPES,
-    SET_IDS,
-    SETS,
     assert_near,
+    every_kernel_set,
     kernels_of,
     native_kernels,
 )
@@ -158,7 +157,7 @@ POPULARITY = {
 
 @pytest.mark.parametrize("popularity", POPULARITY)
 @pytest.mark.parametrize("sizes", [(32, 40), (61, 7), (128, 400), (1, 1)], ids=str)
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_each_token_gets_its_own_adapters_term(
     name: str, dtype: torch.dtype, sizes: tuple[int, int], popularity: str
 ) -> None:
@@ -168,12 +167,12 @@ def test_each_token_gets_its_own_adapters_term(
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8, 24, 48, 64, 256])
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_all_rows_of_any_rank_are_computed(name: str, dtype: torch.dtype, rank: int) -> None:
     check(make_problem(dtype, [[rank, 8]], [0, 1, 0, BASE, 0, 0, 0]), kernels_of(name, dtype))
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_forty_distinct_adapters_share_a_batch(name: str, dtype: torch.dtype) -> None:
     owners = [*range(40), BASE, *reversed(range(40))]
     check(make_problem(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels_of(name, dtype))
@@ -181,7 +180,7 @@ def test_forty_distinct_adapters_share_a_batch(name: str, dtype: torch.dtype) ->
 
 @pytest.mark.parametrize("num_in", [61, 64])
 @pytest.mark.parametrize("num_tokens", [(2, 7, 2), (1, 5, 22), (9, 4, 16)], ids=str)
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_siblings_get_their_terms_in_their_own_columns(
     name: str, dtype: torch.dtype, num_tokens: tuple[int, ...], num_in: int
 ) -> None:
@@ -194,13 +193,13 @@ def test_siblings_get_their_terms_in_their_own_columns(
     )
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_many_adapters_share_a_wide_linear(name: str, dtype: torch.dtype) -> None:
     owners = [i for i in range(16) for _ in range(1 + i % 3)]
     check(make_problem(dtype, [[8] * 16], owners, 16, (1700,)), kernels_of(name, dtype))
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_an_adapter_that_overflows_does_not_change_other_tokens(
     name: str, dtype: torch.dtype
 ) -> None:
@@ -216,7 +215,7 @@ def test_an_adapter_that_overflows_does_not_change_other_tokens(
     assert torch.equal(got[~overflows][:, inside], expected[~overflows][:, inside])
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_rows_of_the_input_may_have_a_larger_stride(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
     problem = make_problem(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
@@ -254,7 +253,7 @@ def test_a_token_gets_the_same_bits_in_every_batch(
         assert torch.equal(alone, together[tokens])
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 @settings(max_examples=30, derandomize=True)
 @given(st.data())
 def test_any_batch_equals_token_by_token(
@@ -272,7 +271,7 @@ def test_any_batch_equals_token_by_token(
     check(make_problem(dtype, ranks, owners, num_in, outs, offsets), kernels_of(name, dtype))
 
 
-@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@every_kernel_set
 def test_columns_of_the_input_need_not_be_contiguous(name: str, dtype: torch.dtype) -> None:
     kernels = kernels_of(name, dtype)
     problem = make_problem(dtype, [[8, 3]], [0, 1, 1, BASE, 0])

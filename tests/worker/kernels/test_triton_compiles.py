@@ -14,7 +14,14 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from worker.kernels.interface import AttentionBatch, LoRAPages, LoRAPlan, LoRASite, LoRASites
+from worker.kernels.interface import (
+    AttentionBatch,
+    AttentionParams,
+    LoRAPages,
+    LoRAPlan,
+    LoRASite,
+    LoRASites,
+)
 from worker.kernels.triton.kernels import TritonKernels
 
 A100, RTX_4090, H100 = 80, 89, 90
@@ -85,7 +92,7 @@ def attend(heads: Heads, dtype: torch.dtype, window: int | None, cap: float | No
     query = torch.zeros(num_tokens, heads.num_heads, heads.key_dim, dtype=dtype)
     key = torch.zeros(num_tokens, heads.num_kv_heads, heads.key_dim, dtype=dtype)
     value = torch.zeros(num_tokens, heads.num_kv_heads, heads.value_dim, dtype=dtype)
-    caches = [x.new_zeros(1, 16, *x.shape[1:]) for x in (key, value)]
+    cache = key.new_zeros(1, 16, *key.shape[1:]), value.new_zeros(1, 16, *value.shape[1:])
     batch = AttentionBatch(
         slots=torch.zeros(num_tokens, dtype=torch.int64),
         query_starts=int32([0, *itertools.accumulate(queries)]),
@@ -93,8 +100,8 @@ def attend(heads: Heads, dtype: torch.dtype, window: int | None, cap: float | No
         block_tables=torch.zeros(3, 313, dtype=torch.int32),
     )
     kernels = TritonKernels()
-    kernels.store_kv(key, value, *caches, batch.slots)
-    kernels.paged_attention(query, *caches, batch, scaling=0.1, sliding_window=window, softcap=cap)
+    kernels.store_kv(key, value, *cache, batch.slots)
+    kernels.paged_attention(query, cache, batch, AttentionParams(0.1, window, cap))
 
 
 def add_lora(dtype: torch.dtype, num_tokens: int, num_in: int, outs: tuple[int, ...]) -> None:

@@ -20,7 +20,13 @@ from worker.kernels.cpu.lora_args import (
     prepare_plan,
     prepare_sites,
 )
-from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
+from worker.kernels.interface import (
+    AttentionBatch,
+    AttentionParams,
+    LayerCache,
+    LoRAPlan,
+    LoRASites,
+)
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
@@ -105,19 +111,12 @@ class NativeKernels:
             )
 
     def paged_attention(
-        self,
-        query: Tensor,
-        key_cache: Tensor,
-        value_cache: Tensor,
-        batch: AttentionBatch,
-        *,
-        scaling: float,
-        sliding_window: int | None,
-        softcap: float | None,
+        self, query: Tensor, cache: LayerCache, batch: AttentionBatch, params: AttentionParams
     ) -> Tensor:
         """Compute causal attention; see `Kernels.paged_attention`."""
         query = _with_contiguous_tokens(query)
         num_tokens, num_heads, key_dim = query.shape
+        key_cache, value_cache = cache
         value_dim = value_cache.shape[3]
         out = query.new_empty(num_tokens, num_heads, value_dim)
         args = self._attention_of(batch)
@@ -126,7 +125,8 @@ class NativeKernels:
         args.query_stride, args.num_heads = query.stride(0), num_heads
         args.num_kv_heads, args.block_size = key_cache.shape[2], key_cache.shape[1]
         args.key_dim, args.value_dim = key_dim, value_dim
-        args.window, args.scaling, args.softcap = sliding_window or 0, scaling, softcap or 0.0
+        args.window, args.scaling = params.sliding_window or 0, params.scaling
+        args.softcap = params.softcap or 0.0
         self._attention(ctypes.addressof(args))
         return out
 
@@ -147,7 +147,7 @@ class NativeKernels:
         layer: NativeLayer,
         x: Tensor,
         rotation: tuple[Tensor, Tensor],
-        cache: tuple[Tensor, Tensor],
+        cache: LayerCache,
         batch: AttentionBatch,
         lora: Sequence[tuple[LoRASites, LoRAPlan] | None],
     ) -> Tensor:
@@ -157,7 +157,7 @@ class NativeKernels:
             layer: the layer's parameters, in the kernels' dtype.
             x: `[T, hidden]`, contiguous.
             rotation: cosines and sines of the tokens' positions, `[T, head_dim]` each.
-            cache: the layer's key cache and value cache.
+            cache: the layer's keys and values.
             batch: the places of the tokens' keys and values.
             lora: the LoRA terms of the q/k/v, o, gate/up and down projections.
 

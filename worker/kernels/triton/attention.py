@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from worker.kernels.interface import AttentionBatch, Prepared
+from worker.kernels.interface import AttentionBatch, AttentionParams, Prepared
 from worker.kernels.triton.device.attention import attention_kernel, merge_spans_kernel
 
 SPAN = 256
@@ -71,9 +71,7 @@ class Attention:
     value_cache: Tensor
     batch: AttentionBatch
     prepared: TritonBatch
-    scaling: float
-    sliding_window: int | None
-    softcap: float | None
+    params: AttentionParams
 
     def __call__(self) -> Tensor:
         """Return the attention output, `[T, num_heads, value_dim]`."""
@@ -156,8 +154,8 @@ class Attention:
             self.query.stride(1),
             self.batch.block_tables.stride(0),
             grid[2],
-            self.scaling,
-            self.softcap or 0.0,
+            self.params.scaling,
+            self.params.softcap or 0.0,
             num_stages=2,
             enable_fp_fusion=True,
             **constants,
@@ -171,8 +169,8 @@ class Attention:
         rows = sizes.rows(group, width, is_decode=is_decode)
         return {
             "IS_DECODE": is_decode,
-            "HAS_SOFTCAP": self.softcap is not None,
-            "WINDOW": self.sliding_window or 0,
+            "HAS_SOFTCAP": self.params.softcap is not None,
+            "WINDOW": self.params.sliding_window or 0,
             "NUM_KV_HEADS": self.key_cache.shape[2],
             "GROUP": group,
             "KEY_DIM": key_dim,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worker.kernels.interface import (
     AttentionBatch,
+    AttentionParams,
     Kernels,
     LoRAPages,
     LoRAPlan,
@@ -86,9 +87,8 @@ def _attention(window: int | None, kernels: Kernels, random: _Random) -> Tensor:
     keys, values = (key.new_zeros(num_blocks, _BLOCK_SIZE, 2, 64) for _ in range(2))
     kernels.store_kv(key, value, keys, values, slots)
     query = random(len(batch.slots), 4, 64)
-    return kernels.paged_attention(
-        query, keys, values, batch, scaling=0.125, sliding_window=window, softcap=None
-    )
+    params = AttentionParams(scaling=0.125, sliding_window=window)
+    return kernels.paged_attention(query, (keys, values), batch, params)
 
 
 def _attention_batch(device: torch.device) -> tuple[AttentionBatch, Tensor, int]:

@@ -6,7 +6,13 @@ import torch
 import triton
 from torch import Tensor
 
-from worker.kernels.interface import AttentionBatch, LoRAPlan, LoRASites
+from worker.kernels.interface import (
+    AttentionBatch,
+    AttentionParams,
+    LayerCache,
+    LoRAPlan,
+    LoRASites,
+)
 from worker.kernels.triton.attention import Attention, TritonBatch
 from worker.kernels.triton.device.kv_store import store_kernel
 from worker.kernels.triton.lora import add_lora_
@@ -54,17 +60,10 @@ class TritonKernels:
             )
 
     def paged_attention(
-        self,
-        query: Tensor,
-        key_cache: Tensor,
-        value_cache: Tensor,
-        batch: AttentionBatch,
-        *,
-        scaling: float,
-        sliding_window: int | None,
-        softcap: float | None,
+        self, query: Tensor, cache: LayerCache, batch: AttentionBatch, params: AttentionParams
     ) -> Tensor:
         """Compute causal attention; see `Kernels.paged_attention`."""
+        key_cache, value_cache = cache
         assert key_cache.is_contiguous()
         assert value_cache.is_contiguous()
         prepared = batch.prepared
@@ -76,9 +75,7 @@ class TritonKernels:
             value_cache=value_cache,
             batch=batch,
             prepared=prepared,
-            scaling=scaling,
-            sliding_window=sliding_window,
-            softcap=softcap,
+            params=params,
         )
         with _on_device_of(query):
             return attention()

@@ -98,16 +98,12 @@ def _launch(
     num_splits = _num_splits(in_features, len(plan.tokens))
     partials = _partials(of_plan, num_splits * work.split_size, x.device)
     block_tokens = of_plan.block_tokens
+    shared = (plan.tokens, work.pages, work.tiles, sites.table, partials, work.split_size)
     shrink_kernel[num_tiles, triton.cdiv(work.max_pages * plan.page_rows, BLOCK_ROWS), num_splits](
         x,
         x.stride(0),
         in_features,
-        plan.tokens,
-        work.pages,
-        work.tiles,
-        sites.table,
-        partials,
-        work.split_size,
+        *shared,
         NUM_SPLITS=num_splits,
         PAGE_ROWS=plan.page_rows,
         BLOCK_TOKENS=block_tokens,
@@ -121,12 +117,7 @@ def _launch(
     expand_kernel[num_tiles, triton.cdiv(sites.max_out_features, block_out)](
         y,
         y.stride(0),
-        plan.tokens,
-        work.pages,
-        work.tiles,
-        sites.table,
-        partials,
-        work.split_size,
+        *shared,
         NUM_SPLITS=num_splits,
         PAGE_ROWS=plan.page_rows,
         BLOCK_TOKENS=block_tokens,

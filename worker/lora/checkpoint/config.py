@@ -18,7 +18,7 @@ from peft.utils.other import get_pattern_key
 
 from shared.errors import AdapterRejected
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
-from worker.lora.checkpoint.refusal_reasons import REFUSAL_REASONS, UNKNOWN_FIELD
+from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS, UNKNOWN_FIELD
 
 MAX_CONFIG_BYTES = 1 << 20
 

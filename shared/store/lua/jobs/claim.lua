@@ -5,7 +5,7 @@
 -- The worker holds the versions in has:<wid>, plus `more`, minus `less`.
 -- Returns {'lost'} | {'ok', ms until the next steal or -1, {id, try, suspect, body, ms left}...}.
 local wid, epoch = ARGV[1], ARGV[2]
-local room = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = tonumber(ARGV[6]) }
+local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = tonumber(ARGV[6]) }
 local steal_ms, load_ms = tonumber(ARGV[5]), tonumber(ARGV[7])
 local OVERDUE = 8 -- times steal_ms: foreign jobs that wait longer go before own jobs
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
@@ -26,7 +26,7 @@ local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
 local taken, touched, num_taken_of = {}, {}, {} -- the last is by tenant
 local virtual_time, examined, num_expired, next_steal = 0, 0, 0, -1
 -- Set when no further job may be taken: a job must not be overtaken, or has to run alone.
-local is_closed = room.sequences <= 0
+local is_closed = budget.sequences <= 0
 
 local next_arg = 8
 local function read_set()
@@ -94,10 +94,10 @@ local function take(source, job)
   if job.reserved then redis.call('HDEL', key, 'reserved') end
   taken[#taken + 1] = { job.id, try, job.suspect and 1 or 0, redis.call('HGET', key, 'body') or '',
     due_of(job) - (now - lag) }
-  room.sequences = room.sequences - tonumber(job.sequences)
-  room.tokens = room.tokens - tonumber(job.cost)
+  budget.sequences = budget.sequences - tonumber(job.sequences)
+  budget.tokens = budget.tokens - tonumber(job.cost)
   virtual_time = math.max(virtual_time, tonumber(job.tag))
-  is_closed = job.suspect or room.sequences <= 0
+  is_closed = job.suspect or budget.sequences <= 0
 end
 
 local function skip(source) source.at, source.skipped = source.at + 2, source.skipped + 1 end
@@ -139,7 +139,7 @@ local function skip_or_drain(source, job)
 end
 
 local function fits(job)
-  return tonumber(job.sequences) <= room.sequences and tonumber(job.cost) <= room.tokens
+  return tonumber(job.sequences) <= budget.sequences and tonumber(job.cost) <= budget.tokens
 end
 
 -- Take the next job of the source, end it, skip it, or close the claim.
@@ -153,7 +153,7 @@ local function serve(source, id)
     remove(source, id)
     expire(job, now)
     num_expired = num_expired + 1
-  elseif tonumber(job.cost) > room.tokens and is_for_larger(job) then
+  elseif tonumber(job.cost) > budget.tokens and is_for_larger(job) then
     leave_to_larger(source)
   elseif is_empty() or (not job.suspect and fits(job)) then
     take(source, job)
@@ -176,7 +176,7 @@ end
 -- Return the own versions of a worker that holds many: those with the oldest waiting jobs, at least as
 -- many as jobs may be taken. They are usually among the first versions of `ready`.
 local function first_of_many()
-  local names, needed = {}, math.min(room.sequences, MAX_TAKEN) + SPARE_SOURCES
+  local names, needed = {}, math.min(budget.sequences, MAX_TAKEN) + SPARE_SOURCES
   local heads = redis.call('ZRANGE', P .. 'ready', 0, NAMES_PAGE - 1)
   look_up(heads)
   for _, version in ipairs(heads) do
@@ -254,7 +254,7 @@ local function is_foreign(version) return not is_own[version] and not is_refused
 
 local function start_load(version)
   redis.call('SET', P .. 'load:' .. version, wid, 'NX', 'PX', LOAD_LOCK_MS)
-  room.cold = room.cold - 1
+  budget.cold = budget.cold - 1
 end
 
 -- Fairness between adapters: take a foreign job that has waited too long before own jobs, since a busy
@@ -304,7 +304,7 @@ local function serve_foreign()
     local cold = redis.call('ZMSCORE', P .. 'cold', unpack(heads))
     look_up(heads)
     for i, version in ipairs(heads) do
-      if is_done() or room.cold <= 0 then return end
+      if is_done() or budget.cold <= 0 then return end
       local may_take = is_foreign(version)
       if may_take and not cold[i] then
         num_looks = num_looks + 1
@@ -324,7 +324,7 @@ local function finish_claim()
     redis.call('HSET', P .. 'cnt', 'vtime', virtual_time)
   end
   if #taken == 0 and not is_closed then
-    redis.call('ZADD', P .. 'idle', room.sequences, wid)
+    redis.call('ZADD', P .. 'idle', budget.sequences, wid)
   else
     redis.call('ZREM', P .. 'idle', wid)
   end
@@ -333,9 +333,9 @@ end
 is_closed = is_closed or runs_suspect()
 if not is_closed then
   local sources = own_sources()
-  if room.cold > 0 and sources[1] then serve_overdue(sources[1].score) end
+  if budget.cold > 0 and sources[1] then serve_overdue(sources[1].score) end
   serve_merged(sources)
-  if room.cold > 0 and not is_closed then serve_foreign() end
+  if budget.cold > 0 and not is_closed then serve_foreign() end
 end
 finish_claim()
 local is_cut_short = examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from queue_support import API, INFO, NEVER_MS, tokens
+import pytest
+from queue_support import API, INFO, NEVER_MS, Actor, tokens
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import End, Retry
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import Job, JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.queue_replies import FinishOutcome, Mail, MailKind
 from shared.protocol.results import Choice, FinishReason, Result, Usage
@@ -25,8 +26,8 @@ async def test_finish_stores_the_result_and_sends_the_end(
     plain = Choice(text="ö/\n", finish=FinishReason.STOP, ids=(1, 2))
     token = TokenLogprob(token="ö", logprob=-0.25, bytes=(195, 182))
     position = PositionLogprobs(chosen=token, top=(token, token), offset=3)
-    told = replace(plain, logprobs=(position,), prompt_logprobs=(position, position))
-    result = Result(job=job.id, state=JobState.DONE, choices=(plain, told), usage=usage)
+    detailed = replace(plain, logprobs=(position,), prompt_logprobs=(position, position))
+    result = Result(job=job.id, state=JobState.DONE, choices=(plain, detailed), usage=usage)
     assert await queue.finish(worker.id, end, result) == FinishOutcome.OK
     assert await views.result(job.id) == result
     assert await events(job) == [end]
@@ -116,25 +117,29 @@ async def test_cancelling_an_unknown_job_returns_none(queue: Queue) -> None:
     assert await queue.cancel("0" * 32) is None
 
 
-async def test_a_cancelled_job_whose_worker_died_ends_as_cancelled(
-    actor, enqueue, events, queue: Queue
-) -> None:
+@pytest.fixture
+async def running_cancelled(actor, enqueue, queue: Queue) -> tuple[Actor, Job]:
+    """A worker and its running job; the worker has not read yet that the job is cancelled."""
     worker = await actor()
     job = await enqueue()
     await worker.claim()
     await queue.cancel(job.id)
+    return worker, job
+
+
+async def test_a_cancelled_job_whose_worker_died_ends_as_cancelled(
+    running_cancelled: tuple[Actor, Job], actor, events
+) -> None:
+    worker, job = running_cancelled
     await worker.die()
     assert [event.state for event in await events(job)] == [JobState.CANCELLED]
     assert await (await actor("w2")).claim() == []
 
 
 async def test_a_cancelled_job_that_is_released_ends_as_cancelled(
-    actor, enqueue, events, queue: Queue
+    running_cancelled: tuple[Actor, Job], events, queue: Queue
 ) -> None:
-    worker = await actor()
-    job = await enqueue()
-    await worker.claim()
-    await queue.cancel(job.id)
+    worker, job = running_cancelled
     assert await queue.release(worker.id, [job.id]) == 1
     assert [event.state for event in await events(job)] == [JobState.CANCELLED]
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from child_processes import child_processes
 from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 
 from ops.local.embedded_redis import EmbeddedRedis
@@ -34,18 +35,13 @@ Start = Callable[[str], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start_actor(redis_url: str, pool: str) -> Iterator[Start]:
-    processes = []
+    with child_processes() as start_process:
 
-    def start(name: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, str(ACTOR), redis_url, pool, name, str(LEASE_MS)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process
+        def start(name: str) -> "subprocess.Popen[str]":
+            command = [sys.executable, str(ACTOR), redis_url, pool, name, str(LEASE_MS)]
+            return start_process(command, stdout=subprocess.PIPE)
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+        yield start
 
 
 async def next_line(process: "subprocess.Popen[str]") -> str:

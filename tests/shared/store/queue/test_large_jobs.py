@@ -20,18 +20,30 @@ ROOMY = QueueLimits(
 )
 
 
-async def test_a_job_that_exceeds_every_live_worker_is_refused(queue: Queue) -> None:
-    small, large = WorkerId("small"), WorkerId("large")
-    for wid, tokens in ((small, MOST), (large, 2 * MOST)):
+@pytest.fixture
+async def small_and_large(queue: Queue, redis, keys) -> tuple[Actor, Actor]:
+    """Workers with a capacity of MOST and of twice as many tokens."""
+    workers = (
+        Actor(queue, redis, keys, "small", ["a@1"]),
+        Actor(queue, redis, keys, "large", ["a@1"]),
+    )
+    for worker, tokens in zip(workers, (MOST, 2 * MOST), strict=True):
         info = replace(INFO, kv_tokens=tokens)
-        await queue.register(wid, lease_ms=60_000, info=info, residents=["a@1"])
+        await queue.register(worker.id, lease_ms=60_000, info=info, residents=worker.holds)
+    return workers
+
+
+async def test_a_job_that_exceeds_every_live_worker_is_refused(
+    small_and_large: tuple[Actor, Actor], queue: Queue
+) -> None:
+    _, large = small_and_large
     await queue.enqueue(make_job(cost=2 * MOST), LIMITS)
     with pytest.raises(JobFailed) as failed:
         await queue.enqueue(make_job(cost=2 * MOST + 1), LIMITS)
     assert failed.value.error.status == 400
     assert failed.value.error.code == ErrorCode.CONTEXT_LENGTH_EXCEEDED
     assert "2001 tokens" in failed.value.error.message
-    await queue.leave(large)
+    await queue.leave(large.id)
     with pytest.raises(JobFailed):
         await queue.enqueue(make_job(cost=MOST + 1), LIMITS)
 
@@ -44,12 +56,9 @@ async def test_without_a_worker_that_reports_its_capacity_any_job_is_accepted(
 
 
 async def test_a_large_job_is_left_to_a_worker_with_the_capacity_for_it(
-    queue: Queue, redis, keys
+    small_and_large: tuple[Actor, Actor], queue: Queue
 ) -> None:
-    small, large = (Actor(queue, redis, keys, name, ["a@1"]) for name in ("small", "large"))
-    for worker, tokens in ((small, MOST), (large, 2 * MOST)):
-        info = replace(INFO, kv_tokens=tokens)
-        await queue.register(worker.id, lease_ms=60_000, info=info, residents=["a@1"])
+    small, large = small_and_large
     job, behind = make_job(cost=MOST + 1), make_job()
     for each in (job, behind):
         await queue.enqueue(each, LIMITS)
@@ -136,12 +145,9 @@ async def _is_empty(views: PoolViews) -> bool:
 
 
 async def test_a_small_worker_reaches_small_jobs_after_many_large_ones(
-    queue: Queue, redis, keys
+    small_and_large: tuple[Actor, Actor], queue: Queue
 ) -> None:
-    small, large = (Actor(queue, redis, keys, name, ["a@1"]) for name in ("small", "large"))
-    for worker, tokens in ((small, MOST), (large, 2 * MOST)):
-        info = replace(INFO, kv_tokens=tokens)
-        await queue.register(worker.id, lease_ms=60_000, info=info, residents=["a@1"])
+    small, _ = small_and_large
     for _ in range(150):
         await queue.enqueue(make_job(cost=MOST + 1), ROOMY)
     behind = make_job()

@@ -148,29 +148,31 @@ class QueueMachine(RuleBasedStateMachine):
         target=running,
         data=st.data(),
         sequences=st.sampled_from((0, 1, 3, 8)),
-        room=st.sampled_from((0, 30, 100, 1000)),
+        max_tokens=st.sampled_from((0, 30, 100, 1000)),
         max_cold=st.sampled_from((0, 0, 1, 2)),
         steal_ms=st.sampled_from((0, NEVER_MS)),
     )
     def claim(
-        self, data: st.DataObject, sequences: int, room: int, max_cold: int, steal_ms: int
+        self, data: st.DataObject, sequences: int, max_tokens: int, max_cold: int, steal_ms: int
     ) -> Any:
         actor = self.draw_actor(data)
         owned = self.owned(actor)
         own_queue = self.run(self.own_queue(actor))
         claimed = self.run(
-            actor.claim(sequences=sequences, tokens=room, max_cold=max_cold, steal_ms=steal_ms)
+            actor.claim(
+                sequences=sequences, tokens=max_tokens, max_cold=max_cold, steal_ms=steal_ms
+            )
         )
-        self.check_room(owned, claimed, sequences, room)
+        self.check_capacity(owned, claimed, sequences, max_tokens)
         self.check_suspects(owned, claimed)
         if max_cold == 0 and not any(known.is_suspect for known in own_queue):
             expected = [known.job.id for known in own_queue][: len(claimed)]
             assert [c.job.id for c in claimed] == expected
             if len(claimed) < len(own_queue) and not any(k.is_suspect for k in owned):
-                self.check_full(own_queue[len(claimed)], owned, claimed, sequences, room)
+                self.check_full(own_queue[len(claimed)], owned, claimed, sequences, max_tokens)
         for c in claimed:
             self.book(c, actor)
-        self.run(self.note_expired())
+        self.run(self.record_expired())
         return multiple(*((actor.id, c) for c in claimed))
 
     @rule(held=consumes(running), used=st.integers(0, 100))
@@ -260,7 +262,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.run(self.queue.reap()).workers == 0
         for actor in self.actors.values():
             self.run(self.queue.beat(actor.id, lease_ms=60_000, info=INFO))
-        self.run(self.note_expired())
+        self.run(self.record_expired())
 
     @precondition(lambda self: self.of(JobState.RUNNING))
     @rule(data=st.data())
@@ -342,7 +344,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert await last.finish(c) == FinishOutcome.OK
                 self.book(c, last)
                 self.jobs[c.job.id].state = JobState.DONE
-        await self.note_expired()
+        await self.record_expired()
 
     async def check_endings(self) -> None:
         entries = await self.redis.xrange(self.keys.replies(API))
@@ -384,7 +386,7 @@ class QueueMachine(RuleBasedStateMachine):
                 setattr(known, field, getattr(known, field) + number)
                 self.charged.setdefault(actor.id, []).append((known, field, number))
         self.unbook(owned)
-        self.run(self.note_expired())  # a sweep also ends overdue jobs
+        self.run(self.record_expired())  # a sweep also ends overdue jobs
 
     def cancel_charges(self, name: str) -> None:
         for known, field, number in self.charged.pop(name, ()):
@@ -424,7 +426,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = [self.jobs[raw.decode()] for raw, _ in scored]
         return [k for k in known if not k.is_expired]
 
-    async def note_expired(self) -> None:
+    async def record_expired(self) -> None:
         for known in self.of(JobState.QUEUED):
             if known.is_expired:
                 state = await self.redis.hget(self.keys.job(known.job.id), "state")
@@ -435,13 +437,13 @@ class QueueMachine(RuleBasedStateMachine):
         return {raw.decode(): score for raw, score in entries}
 
     @staticmethod
-    def check_room(
-        owned: list[Known], claimed: list[ClaimedJob], sequences: int, room: int
+    def check_capacity(
+        owned: list[Known], claimed: list[ClaimedJob], sequences: int, max_tokens: int
     ) -> None:
         if len(claimed) == 1 and not owned and sequences > 0:
             return  # an idle worker takes one job of any size
         assert sum(c.job.sampling.n for c in claimed) <= sequences
-        assert sum(c.job.cost for c in claimed) <= room
+        assert sum(c.job.cost for c in claimed) <= max_tokens
 
     @staticmethod
     def check_suspects(owned: list[Known], claimed: list[ClaimedJob]) -> None:
@@ -453,13 +455,17 @@ class QueueMachine(RuleBasedStateMachine):
 
     @staticmethod
     def check_full(
-        next_up: Known, owned: list[Known], claimed: list[ClaimedJob], sequences: int, room: int
+        next_up: Known,
+        owned: list[Known],
+        claimed: list[ClaimedJob],
+        sequences: int,
+        max_tokens: int,
     ) -> None:
         """Check that the worker had no capacity for the jobs that it didn't claim."""
         sequences -= sum(c.job.sampling.n for c in claimed)
-        room -= sum(c.job.cost for c in claimed)
+        max_tokens -= sum(c.job.cost for c in claimed)
         is_empty = not owned and not claimed
-        fits = next_up.job.sampling.n <= sequences and next_up.job.cost <= room
+        fits = next_up.job.sampling.n <= sequences and next_up.job.cost <= max_tokens
         assert sequences <= 0 or not (fits or is_empty)
 
 

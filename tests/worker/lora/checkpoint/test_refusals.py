@@ -20,7 +20,7 @@ from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import _READ, _SUPPORTED_VALUES, _WITHOUT_EFFECT
-from worker.lora.checkpoint.refusal_reasons import REFUSAL_REASONS
+from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 Tensors = dict[str, torch.Tensor]

@@ -1,0 +1,24 @@
+"""Processes that a test starts, and that are killed at its end."""
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def child_processes() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Yield a function that starts a command, with the options of `Popen`; kill all at exit."""
+    processes = []
+
+    def start(command: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(command, text=True, **options)
+        processes.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

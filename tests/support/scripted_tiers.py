@@ -1,0 +1,50 @@
+"""Tiers of scripted adapters: files that a test can block or slow down, and the host's memory."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from scripted_engine import ScriptedAdapter, ScriptedHost, read_scripted_adapter
+
+from worker.service import Worker
+
+LOAD_S = 0.4
+
+Serve = Callable[..., AbstractAsyncContextManager[Worker]]
+"""Function that runs a worker in this process: `async with serve(max_num_seqs=4):`."""
+
+
+class Files:
+    """Reads scripted adapters, and records their names and the reading threads.
+
+    The adapters in `slow` take LOAD_S. The adapter `faulty` raises an unexpected error.
+    """
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+        self.threads: list[tuple[str, int]] = []
+        self.slow: set[str] = set()
+        self.may_read = threading.Event()
+        self.may_read.set()
+
+    def __call__(self, name: str, source: str) -> ScriptedAdapter:
+        self.read.append(name)
+        niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        self.threads.append((threading.current_thread().name, niceness))
+        assert self.may_read.wait(60)
+        if name == "faulty":
+            raise RuntimeError("scripted to fail")
+        if name in self.slow:
+            time.sleep(LOAD_S)
+        return read_scripted_adapter(name, source)
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """Places below the device from which a worker loads adapters."""
+
+    files: Files
+    host: ScriptedHost

@@ -1,0 +1,32 @@
+"""Jobs that the front end makes of requests to one model."""
+
+from typing import Any
+
+from openai.types.chat import ChatCompletionMessageParam
+
+from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
+from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.jobs import Job
+
+HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
+ADMISSION = Admission(
+    id=JobId("a" * 32),
+    tenant="t",
+    version=AdapterVersion("m@1"),
+    fingerprint="fp_1",
+    max_model_len=1000,
+    reply_to=ApiId("api"),
+    created_s=5,
+    deadline_ms=600_000,
+    random_seed=77,
+)
+
+
+def chat(**fields: Any) -> Job:
+    """Return the job for a chat request with these fields."""
+    return chat_job(parse_chat({"model": "m", "messages": [HI], **fields}), ADMISSION)
+
+
+def completion(**fields: Any) -> Job:
+    """Return the job for a completion request with these fields."""
+    return completion_job(parse_completion({"model": "m", "prompt": "hi", **fields}), ADMISSION)

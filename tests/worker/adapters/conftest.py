@@ -1,0 +1,38 @@
+"""Fixtures for workers whose adapters move between their tiers."""
+
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from scripted_engine import ScriptedEngine, ScriptedHost, scripted_model
+from scripted_tiers import Files, Serve, Tiers
+from worker_support import running_with
+
+from shared.settings import WorkerSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
+from worker.service import Worker
+
+
+@pytest.fixture
+def tiers() -> Tiers:
+    return Tiers(Files(), ScriptedHost())
+
+
+@pytest.fixture
+def files(tiers: Tiers) -> Files:
+    return tiers.files
+
+
+@pytest.fixture
+def registry(redis: Redis, keys: Keys) -> Registry:
+    return Registry(redis, keys)
+
+
+@pytest.fixture
+def serve(redis: Redis, pool: str, engine: ScriptedEngine, tiers: Tiers) -> Serve:
+    def serve_one(**settings: object) -> AbstractAsyncContextManager[Worker]:
+        chosen = WorkerSettings(model="scripted", pool=pool, **settings)
+        return running_with(redis, chosen, scripted_model(engine, tiers.files, tiers.host))
+
+    return serve_one
