@@ -11,13 +11,13 @@ from shared.protocol.ids import AdapterVersion, JobId
 
 
 async def admit(context: Context, tenant: str, model: str) -> Admission:
-    """Resolve `model` to a version of the base model or of an adapter.
+    """Return the `Admission` of a request for `model`, which names the base model or an adapter.
 
     There is no fallback: a request for an unloaded adapter never runs on the base model.
 
     Raises:
-        JobFailed: no model has this name, the model accepts no requests at present, or no worker
-            has registered a base model.
+        JobFailed: no model has this name, the model doesn't accept requests at present, or no
+            worker has registered a base model.
         RedisUnavailable: the registry can't be read.
     """
     base, version = await context.registry.find(model)

@@ -23,9 +23,9 @@ from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.jobs import Job
 
 KEEP_ALIVE_S = 10.0
-"""Interval of keep-alive comments in a stream without new chunks.
+"""Interval of keep-alive comments in a stream that has no new chunks.
 
-The response headers of a stream are sent after the same time at the latest.
+The response headers of a stream are also delayed by at most this time.
 """
 
 log = structlog.get_logger()
@@ -34,9 +34,10 @@ log = structlog.get_logger()
 class Answer(Response):
     """Response to a request that was accepted as `job`.
 
-    Queues the job when the response is sent. An error before a worker admits the job becomes an
-    HTTP status; an error later in a stream becomes an event. The job is cancelled if the client
-    closes its connection. If this process stops, the job continues and /v1/jobs still has it.
+    The job is queued when the response is sent. An error before the response headers are sent
+    becomes an HTTP status. A later error, in a stream, becomes an event of the stream. The job is
+    cancelled if the client closes its connection. If this process stops, the job continues, and
+    clients can get its answers from /v1/jobs.
     """
 
     def __init__(self, context: Context, request: GenerationRequest, job: Job) -> None:
@@ -79,7 +80,7 @@ class Answer(Response):
         try:
             await self._context.queue.enqueue(self._job, self._context.limits)
         except RedisUnavailable:
-            self._context.cancels.add(self._job.id)  # Redis may have queued the job nevertheless
+            self._context.cancels.add(self._job.id)  # the job may be queued despite the error
             raise
         log.info("job_accepted", job_id=self._job.id, version=self._job.version)
 
@@ -112,7 +113,7 @@ class Answer(Response):
         return updates
 
     def _chunks(self, updates: Iterable[Update]) -> bytes:
-        """Return the chunks for `updates`, after the opening chunks on the first call."""
+        """Return the chunks for `updates`. On the first call, the opening chunks precede them."""
         chunks = [self._writer.delta(update) for update in updates if isinstance(update, Delta)]
         if not self._is_opening_sent:
             self._is_opening_sent = True
@@ -134,7 +135,7 @@ class Answer(Response):
 
 @asynccontextmanager
 async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """Mark `inbox` when the client closes its connection."""
+    """Watch the client inside the context. Mark `inbox` if the client closes its connection."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -36,13 +36,13 @@ from shared.store.registry import Registry
 from shared.store.token_streams import ReplyReader, read_checkpoints
 
 MAX_INSPECTIONS = 8
-"""Maximum number of inspections at a time. Further ones wait."""
+"""Maximum number of concurrent inspections of adapters. Further inspections wait."""
 REDIS_TIMEOUT_S = 2.0
-"""Time limit of each Redis call, after which a request is answered with 503."""
+"""Time limit of each Redis call. If a call exceeds it, the request is answered with status 503."""
 
 
 def create_app(settings: ApiSettings, *, durability: Durability | None = None) -> FastAPI:
-    """Create the front end of one pool. It connects to Redis when it starts.
+    """Create the app of one pool's front end. The app connects to Redis when it starts.
 
     With `durability`, a request is accepted only after its job is durable in Redis.
 
@@ -74,7 +74,7 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
         title="Lorikeet",
         version=version("lorikeet-serve"),
         lifespan=lifespan,
-        openapi_url=None,  # routes/docs.py serves the document with the names of models
+        openapi_url=None,  # routes/docs.py adds the names of models and serves the document
     )
     for routes in (chat, completions, models, adapters, jobs, health, metrics, docs):
         app.include_router(routes.router)

@@ -1,4 +1,4 @@
-"""Everything that the routes of one app share."""
+"""The context: objects that all routes of one app share."""
 
 import asyncio
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from shared.store.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Shared parts of one running app."""
+    """Objects that all routes of one running app share."""
 
     settings: ApiSettings
     api_id: ApiId
@@ -39,11 +39,11 @@ class Context:
     adapter_views: AdapterViews
     inspections: Inspections
     inspection_slots: asyncio.Semaphore
-    """Limits how many inspections run at a time; each holds a Redis connection."""
+    """Limits the number of concurrent inspections, because each holds a Redis connection."""
     not_ready_reason: CachedRead[str | None]
-    """Why the pool can't serve requests; None if it can."""
+    """Reason why the pool can't serve requests, or None if it can serve them."""
     pool_snapshot: CachedRead[PoolSnapshot | None]
-    """State of the pool for the metrics; None if Redis is unavailable."""
+    """State of the pool for the metrics, or None if Redis is unavailable."""
     has_keys: bool
     """Whether clients need API keys."""
 
@@ -59,6 +59,6 @@ def _tenant(request: Request) -> str:
 
 
 InTenant = Annotated[str, Depends(_tenant)]
-"""Parameter of a route: the tenant that sent the request."""
+"""Type of a route parameter that receives the tenant of the request."""
 InContext = Annotated[Context, Depends(_context)]
-"""Parameter of a route: the context of the app."""
+"""Type of a route parameter that receives the context of the app."""

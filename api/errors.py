@@ -11,7 +11,7 @@ from api.headers import JOB_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RedisUnavailable
 
 RETRY_AFTER_S = {429: 1, 503: 2}
-"""Status -> value of the header Retry-After."""
+"""HTTP status -> value of the header Retry-After, in seconds."""
 _NOT_RETRYABLE = {
     ErrorCode.CANCELLED,
     ErrorCode.DEADLINE_EXCEEDED,
@@ -19,22 +19,22 @@ _NOT_RETRYABLE = {
     ErrorCode.ADAPTER_EXISTS,
     ErrorCode.ADAPTER_CONFLICT,
 }
-"""Errors that clients shouldn't retry. OpenAI's clients would retry statuses 409 and 5xx."""
+"""Errors after which clients shouldn't retry. By default, OpenAI's clients retry 409 and 5xx."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer every expected error with its status and in OpenAI's format."""
+    """Make `app` answer each expected error with the error's status, in OpenAI's format."""
     app.add_exception_handler(JobFailed, _on_job_failed)
     app.add_exception_handler(QueueFull, _on_queue_full)
     app.add_exception_handler(RedisUnavailable, _on_redis_unavailable)
-    app.add_exception_handler(404, _on_unknown_url)  # the router raises these two
+    app.add_exception_handler(404, _on_unknown_url)  # the router raises 404 and 405
     app.add_exception_handler(405, _on_wrong_method)
 
 
 def error_body(
     message: str, status: int, *, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    """Return the JSON body of an error."""
+    """Return the JSON body of an error response. `status` determines the type of the error."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     if status == 429:
         kind = "rate_limit_error"
@@ -76,7 +76,7 @@ async def _on_queue_full(request: Request, exc: Exception) -> Response:
 
 
 async def _on_redis_unavailable(request: Request, exc: Exception) -> Response:
-    # The reason may contain addresses, so it is only logged.
+    # The exception's message may contain addresses, so the response doesn't include it.
     error = JobError(code=ErrorCode.UNAVAILABLE, message="the queue can't be reached; try again")
     return error_response(request, error)
 
@@ -101,6 +101,9 @@ def _requested(request: Request) -> str:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Return all methods of the URL. The router only reports those of the first matching route."""
+    """Return all HTTP methods that the URL accepts, separated by commas.
+
+    The router itself only reports the methods of the first matching route.
+    """
     path = getattr(request.scope.get("route"), "path", "")
     return ", ".join(method.upper() for method in request.app.state.openapi["paths"].get(path, ()))

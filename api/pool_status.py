@@ -16,16 +16,16 @@ T = TypeVar("T")
 
 
 class CachedRead(Generic[T]):
-    """Value of `read` that is cached for `MAX_AGE_S`. Concurrent callers share one read."""
+    """Caches the result of `read` for `MAX_AGE_S` seconds. Concurrent callers share one read."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
         self._read = read
         self._lock = asyncio.Lock()
         self._last: tuple[float, T] | None = None
-        """Time of the last read, and its value."""
+        """Time and result of the last read; None before the first read."""
 
     async def get(self) -> T:
-        """Return the cached value, or read it again if it is too old."""
+        """Return the cached value, or call `read` if there is none or it is too old."""
         async with self._lock:
             if self._last is None or time.monotonic() - self._last[0] >= MAX_AGE_S:
                 value = await self._read()
@@ -34,7 +34,7 @@ class CachedRead(Generic[T]):
 
 
 async def not_ready_reason(registry: Registry, views: PoolViews) -> str | None:
-    """Return why the pool can't serve requests, or None if it can."""
+    """Return why the pool can't serve requests, or None if it can serve them."""
     try:
         base = await registry.base()
         workers = await views.workers()

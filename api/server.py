@@ -22,7 +22,7 @@ from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
 
 DRAIN_S = 30
-"""Time that running answers have to finish after SIGTERM. Then their connections are closed."""
+"""Time that running answers have to finish after SIGTERM, before their connections are closed."""
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ def run_api(settings: ApiSettings) -> None:
 
 
 def http_config(app: FastAPI, settings: ApiSettings, *, drain_s: int = DRAIN_S) -> HttpConfig:
-    """Return uvicorn's configuration for `app`, with the connection limits of the settings."""
+    """Return uvicorn's configuration for `app`, with the connection limits from `settings`."""
     metrics: Metrics = app.state.metrics
     return HttpConfig(
         app,
@@ -52,7 +52,7 @@ def http_config(app: FastAPI, settings: ApiSettings, *, drain_s: int = DRAIN_S) 
 
 
 async def _serve(settings: ApiSettings) -> None:
-    api_keys(settings)  # reports malformed keys before it waits for Redis
+    api_keys(settings)  # report malformed keys before waiting for Redis
     await check_redis_at(settings.redis_url)
     app = create_app(settings, durability=await durability_at(settings))
     listener = _listen(settings.host, settings.port)
@@ -66,10 +66,10 @@ async def _serve(settings: ApiSettings) -> None:
 def _raise_open_file_limit() -> None:
     """Raise the soft limit of open files to the hard limit.
 
-    Every connection is an open file, and a common soft limit is 1,024.
+    Every connection uses an open file, and the soft limit is often only 1,024.
     """
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS has another, lower limit
+    with suppress(OSError, ValueError):  # macOS also has a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
@@ -87,7 +87,7 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Server that returns normally after a signal. uvicorn would raise the signal again."""
+    """Server that returns normally after a signal. uvicorn's server would raise it again."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from ops.chat.client import ServerError, reason_of, uses_environment
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
-"""Slightly longer than the front end waits for a worker by default."""
+"""Time limit for a reply. It exceeds the time that the front end waits for a worker by default."""
 
 Body = dict[str, Any]
 
@@ -34,7 +34,7 @@ class AdapterClient:
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter; with `replace`, the name may be in use."""
+        """Load an adapter. If `replace` is true, `name` may already be in use."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         return self._call("POST", "/v1/load_lora_adapter", body)
 

@@ -1,4 +1,4 @@
-"""The command line `lorikeet`. Expected errors end it with one line and no traceback."""
+"""The command line `lorikeet`. It prints expected errors as one line without a traceback."""
 
 import sys
 from importlib.metadata import version
@@ -56,7 +56,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command in `sys.argv`; expected errors exit with status 1 or 2."""
+    """Run the command in `sys.argv`. After an expected error, exit with status 1 or 2."""
     try:
         app(args=spread_adapters(sys.argv[1:]))
     except (LorikeetError, ExceptionGroup) as raised:
@@ -68,7 +68,10 @@ def main() -> None:
 
 
 def _expected_error(raised: Exception) -> LorikeetError | None:
-    """Return the expected error, or the first one of a task group; None if any is unexpected."""
+    """Return the expected error in `raised`, or None if `raised` contains an unexpected error.
+
+    If a task group raised several expected errors, return the first.
+    """
     if isinstance(raised, LorikeetError):
         return raised
     if not isinstance(raised, ExceptionGroup):

@@ -11,11 +11,12 @@ from shared.errors import SettingsError
 def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
     """Return the source of each adapter by name, in the order of the flags.
 
-    A flag is `name=source`, or only a source, whose last part is then the name. A source is a
-    folder or a hub id. Folders are returned as full paths.
+    A flag is `name=source` or only a source. Without a name, the last component of the source
+    becomes the adapter's name. A source is a folder or a hub id. Folders are returned as absolute
+    paths.
 
     Raises:
-        SettingsError: a flag has an invalid name, no source, or a name that another flag has.
+        SettingsError: a flag has an invalid name, no source, or the name of an earlier flag.
     """
     sources: dict[str, str] = {}
     for flag in flags:
@@ -36,6 +37,6 @@ def _split(flag: str) -> tuple[str, str]:
 
 
 def _full_path(source: str) -> str:
-    """Return a folder as a full path, since workers may run elsewhere; a hub id unchanged."""
+    """Return a folder's absolute path, since workers may run elsewhere, or a hub id as it is."""
     folder = Path(source).expanduser()
     return str(folder.resolve()) if folder.is_dir() else source

@@ -1,4 +1,4 @@
-"""API keys, and the tenant that each key identifies."""
+"""API keys and the tenants that they identify."""
 
 import hashlib
 import re
@@ -11,7 +11,8 @@ from shared.errors import SettingsError
 from shared.settings import ApiSettings
 
 MIN_KEY_CHARS = 16
-"""Shorter keys can be guessed, also from the hash that names their tenant in logs."""
+"""Minimum length of a key. Shorter keys could be guessed, even from the hash that names their
+tenant in logs."""
 TENANT_HASH_CHARS = 12
 ADMIN = "admin"
 """Tenant whose keys may change the served adapters."""
@@ -31,11 +32,11 @@ class ApiKey:
 
 
 def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
-    """Return the keys that clients may send; empty if clients need no key.
+    """Return the keys that the front end accepts, or an empty tuple if clients need no key.
 
     Raises:
-        SettingsError: a key is malformed or has two tenants, the key file can't be read, or other
-            machines could use the API without a key.
+        SettingsError: a key is malformed or has two tenants, the key file can't be read, keys are
+            combined with `allow_anonymous`, or other machines could use the API without a key.
     """
     keys = parse_keys(word.get_secret_value() for word in settings.api_keys)
     if settings.api_key_file is not None:
@@ -54,10 +55,11 @@ def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
 
 
 def metrics_key(settings: ApiSettings, keys: Iterable[ApiKey]) -> str | None:
-    """Return the key that gives access to the metrics only, if one is set.
+    """Return the key that gives access only to the metrics, or None if no such key is set.
 
     Raises:
-        SettingsError: the key is malformed or one of `keys`. The message doesn't contain it.
+        SettingsError: the key is malformed, or is also an API key in `keys`. The message doesn't
+            contain the key.
     """
     secret = settings.metrics_key.get_secret_value() if settings.metrics_key else ""
     if not secret:  # containers may set the variable to an empty value
@@ -71,10 +73,12 @@ def metrics_key(settings: ApiSettings, keys: Iterable[ApiKey]) -> str | None:
 
 
 def parse_keys(texts: Iterable[str]) -> tuple[ApiKey, ...]:
-    """Return the keys in `texts`: `key` or `tenant:key`, separated by commas or white space.
+    """Return the keys in `texts`, which have the form `key` or `tenant:key`.
+
+    Commas or white space separate the keys of one text.
 
     Raises:
-        SettingsError: a key is malformed. The message doesn't contain it.
+        SettingsError: a key is malformed. The message doesn't contain the key.
     """
     words = [word for text in texts for word in _SEPARATORS.split(text) if word]
     return tuple(_parse(word, number) for number, word in enumerate(words, 1))

@@ -1,4 +1,4 @@
-"""Folder of files that Lorikeet can create again when they are deleted."""
+"""Location of the folder for files that Lorikeet can create again."""
 
 import os
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Cancels asyncio tasks and waits for their end."""
+"""Cancels asyncio tasks and waits until they end."""
 
 import asyncio
 
 
 async def cancel_tasks(*tasks: "asyncio.Task[None]") -> None:
-    """Cancel tasks and return when all have ended. Errors of the tasks aren't raised here."""
+    """Cancel tasks, and return when all of them have ended. Their errors aren't raised here."""
     for task in tasks:
         task.cancel()
     if tasks:

@@ -8,26 +8,26 @@ from shared.protocol.jobs import Endpoint, Job
 SPACE_MARK = "\u2581"
 """Character that represents a space in the tokens of SentencePiece vocabularies."""
 RARE_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127, 192, 193, *range(241, 256)])
-"""Bytes for which a byte-level vocabulary may lack a token: of control characters, of characters
-that Unicode doesn't define, and bytes that never occur in UTF-8."""
+"""Bytes that may have no token in a byte-level vocabulary: bytes of control characters, bytes
+that occur only in undefined characters of Unicode, and bytes that never occur in UTF-8."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
-"""NFC keeps at least a quarter of the bytes of any text, as a test of all characters showed."""
+"""NFC shrinks the bytes of a text by at most this factor, as a test of all characters showed."""
 
 
 def output_limit(
     job: Job, num_prompt_tokens: int, max_model_len: int, *, is_least: bool = False
 ) -> int:
-    """Return the largest number of output tokens of each choice of the job.
+    """Return the maximum number of output tokens of each choice of the job.
 
-    A chat answer ends at the end of the context, with finish reason `length`. A completion with a
-    larger `max_tokens` is refused, as by OpenAI.
+    A chat answer that reaches the end of the context ends with finish reason `length`. A completion
+    is refused if its `max_tokens` don't fit into the context, as OpenAI does.
 
     Args:
         job: the job.
-        num_prompt_tokens: tokens of its prompt.
+        num_prompt_tokens: number of tokens in the job's prompt.
         max_model_len: context length of the model, in tokens.
-        is_least: whether `num_prompt_tokens` is only a lower bound, as the message then says.
+        is_least: whether `num_prompt_tokens` is only a lower bound. Error messages then say so.
 
     Raises:
         JobFailed: the prompt, or prompt and completion together, exceed the context.
@@ -46,10 +46,10 @@ def output_limit(
 def least_bytes(text: str) -> int:
     """Return a lower bound of the bytes of `text` that its tokens represent, for any tokenizer.
 
-    A tokenizer may compose characters (NFC), and may write a space as the three bytes of
-    `SPACE_MARK`, which may also occur in the text. Therefore `SPACE_MARK` counts as one byte. In a
-    text that isn't in NFC, ASCII bytes count in full and other bytes as a quarter, the least that
-    composing keeps. `RARE_BYTES` don't count.
+    A tokenizer may compose characters (NFC), and may replace a space by the three bytes of
+    `SPACE_MARK`. The text itself may also contain `SPACE_MARK`, so each one counts as a single
+    byte. If the text isn't in NFC, ASCII bytes count in full and other bytes count as a quarter,
+    since composing keeps at least a quarter of them. `RARE_BYTES` don't count.
     """
     raw = text.encode().translate(None, RARE_BYTES)
     if unicodedata.is_normalized("NFC", text):

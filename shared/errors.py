@@ -3,16 +3,16 @@
 LorikeetError
 ├── SettingsError            a flag, variable or file is invalid: the process doesn't start
 ├── RedisUnavailable         Redis can't be reached or can't serve: HTTP 503
-├── ProtocolMismatch         a message of another protocol version
-├── LeaseLost                this worker was given up; its jobs run elsewhere
-├── DuplicateJob             a job with this id exists
+├── ProtocolMismatch         a message has a protocol version that this process can't read
+├── LeaseLost                this worker was declared dead, and its jobs run elsewhere
+├── DuplicateJob             a job with this id already exists
 ├── QueueFull                a limit of the queue is reached: HTTP 429
-├── EngineBroken             the engine can't compute any more: the worker exits
-│   └── EngineStalled        the engine finishes no step
+├── EngineBroken             the engine can no longer compute: the worker exits
+│   └── EngineStalled        a step of the engine doesn't finish
 ├── ModelRejected            the base model can't be served exactly
-├── AdapterRejected          the adapter can't be served exactly; names the tensor or field
+├── AdapterRejected          the adapter can't be served exactly; the message says why
 │   └── StoreFailed          the adapter's files can't be copied to the worker's store: HTTP 503
-├── GrammarRejected          the schema of an answer can't be enforced
+├── GrammarRejected          the JSON schema of an answer can't be enforced
 └── JobFailed                ends one job with a `JobError`, which has an HTTP status
 """
 
@@ -21,14 +21,14 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Machine-readable reasons in answers to clients, as OpenAI's `error.code`."""
+    """Machine-readable error codes, which clients receive as `error.code` as in OpenAI's API."""
 
     INVALID_VALUE = "invalid_value"
     """A field has a value that isn't allowed."""
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
-    """A field of OpenAI's API isn't supported here."""
+    """A field of OpenAI's API isn't supported by Lorikeet."""
     UNKNOWN_PARAMETER = "unknown_parameter"
-    """A field doesn't exist."""
+    """The request has a field that doesn't exist."""
     INVALID_API_KEY = "invalid_api_key"
     """The request has no API key, or an unknown one."""
     PERMISSION_DENIED = "permission_denied"
@@ -36,19 +36,19 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     """No base model or adapter has this name."""
     ADAPTER_EXISTS = "adapter_exists"
-    """An adapter with this name is loaded, and the request doesn't replace it."""
+    """An adapter with this name is loaded, and the request doesn't ask to replace it."""
     ADAPTER_CONFLICT = "adapter_conflict"
     """The adapter's state doesn't allow this request."""
     ADAPTER_REJECTED = "adapter_rejected"
     """The adapter's files can't be served exactly as PEFT would."""
     SOURCE_NOT_FOUND = "source_not_found"
-    """The adapter's folder doesn't exist, or the hub doesn't provide its repository."""
+    """The adapter's folder doesn't exist, or the hub has no accessible repository with its id."""
     SOURCE_NOT_ALLOWED = "source_not_allowed"
-    """The adapter's source isn't one of those that clients may load."""
+    """Clients may not load adapters from this source."""
     JOB_NOT_FOUND = "job_not_found"
-    """No job has this id, or it is no longer kept."""
+    """No job has this id, or the record of the job has expired."""
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
-    """The prompt, or prompt and answer together, are longer than the model's context."""
+    """The prompt, or prompt and answer together, exceed the model's context length."""
     UNKNOWN_URL = "unknown_url"
     """The URL doesn't exist."""
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -70,9 +70,9 @@ class ErrorCode(StrEnum):
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     """The adapter is registered, but no worker can load it."""
     POISON_JOB = "poison_job"
-    """The job killed its worker repeatedly, and isn't tried again."""
+    """The job repeatedly killed its worker and isn't retried."""
     RESUME_DIVERGED = "resume_diverged"
-    """Another worker continued the answer, and contradicted what was already sent."""
+    """A worker resumed the answer and contradicted the text that was already sent."""
     UNAVAILABLE = "service_unavailable"
     """Redis, or every worker, is unavailable."""
     INTERNAL = "internal_error"
@@ -112,16 +112,16 @@ HTTP_STATUS: dict[ErrorCode, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
-    """Reason why a job or request ended without an answer, as clients receive it."""
+    """Error that ended a job or request, as clients receive it."""
 
     code: ErrorCode
     message: str
     param: str | None = None
-    """Name of the request's field that is at fault."""
+    """Name of the request field that caused the error."""
 
     @property
     def status(self) -> int:
-        """HTTP status of the code."""
+        """HTTP status of the error code."""
         return HTTP_STATUS[self.code]
 
 
@@ -136,20 +136,20 @@ class SettingsError(LorikeetError):
 class RedisUnavailable(LorikeetError):
     """Redis can't be reached, can't serve, or has a configuration that would lose jobs.
 
-    The call that raises it may have been executed.
+    Redis may have executed the call that raised this error.
     """
 
 
 class ProtocolMismatch(LorikeetError):
-    """A message was written with another protocol version."""
+    """A message has a protocol version that this process can't read."""
 
 
 class LeaseLost(LorikeetError):
-    """The worker's lease has ended, and its jobs run elsewhere."""
+    """The worker's lease expired, and its jobs run elsewhere."""
 
 
 class DuplicateJob(LorikeetError):
-    """A job with this id exists."""
+    """A job with this id already exists."""
 
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(f"job {job_id} exists already, in state {state}")
@@ -157,16 +157,16 @@ class DuplicateJob(LorikeetError):
 
 
 class ReachedLimit(StrEnum):
-    """Limit of the queue that a job would exceed."""
+    """Limit of the queue that a new job would exceed."""
 
     POOL = "pool"
-    """Waiting jobs of the pool."""
+    """Number of waiting jobs in the pool."""
     ADAPTER = "adapter"
-    """Waiting jobs of one adapter version."""
+    """Number of waiting jobs of one adapter version."""
     TENANT = "tenant"
-    """Waiting jobs of one tenant."""
+    """Number of waiting jobs of one tenant."""
     MEMORY = "memory"
-    """Redis' memory."""
+    """Memory that Redis uses."""
     POOL_BYTES = "bytes of the pool"
     """Bytes of the pool's unfinished requests."""
     TENANT_BYTES = "bytes of the tenant"
@@ -174,7 +174,7 @@ class ReachedLimit(StrEnum):
 
 
 class QueueFull(LorikeetError):
-    """The queue doesn't accept a job because a limit is reached."""
+    """The queue rejects a job because a limit is reached."""
 
     def __init__(self, limit: ReachedLimit, num_waiting: int) -> None:
         super().__init__(f"the queue is full ({limit}: {num_waiting} waiting)")
@@ -183,11 +183,11 @@ class QueueFull(LorikeetError):
 
 
 class EngineBroken(LorikeetError):
-    """The engine can't compute any more, such as after a device error."""
+    """The engine can no longer compute, for example after a device error."""
 
 
 class EngineStalled(EngineBroken):
-    """The engine finishes no step and can't be interrupted, so the process has to exit."""
+    """A step of the engine doesn't finish and can't be interrupted, so the process must exit."""
 
 
 class ModelRejected(LorikeetError):
@@ -199,11 +199,11 @@ class AdapterRejected(LorikeetError):
 
 
 class StoreFailed(AdapterRejected):
-    """The worker's store can't hold an adapter's files, such as on a full disk."""
+    """The adapter's files can't be copied to the worker's store, for example on a full disk."""
 
 
 class GrammarRejected(LorikeetError):
-    """The schema of an answer can't be enforced. The message names the part at fault."""
+    """The JSON schema of an answer can't be enforced. The message names the unsupported part."""
 
 
 class JobFailed(LorikeetError):

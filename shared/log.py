@@ -1,4 +1,4 @@
-"""Log output: one event per line, readable on a terminal and JSON elsewhere."""
+"""Log output with one event per line: text on a terminal, JSON elsewhere."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ import structlog
 def configure_logging(level: str, *, process: str) -> None:
     """Write log lines of at least `level` to standard error, each with the name of the process.
 
-    Changes the logging of the whole process. Call it once, at start.
+    This changes the logging of the whole process. Call it once, at the start.
     """
     structlog.contextvars.bind_contextvars(process=process)
     renderer: structlog.typing.Processor = (

@@ -1,8 +1,9 @@
-"""Settings of the processes: one frozen class each, read once at start and passed down.
+"""Settings of the processes. Each process reads one frozen class at its start and passes it down.
 
-A value comes from its command-line flag, else from the environment variable `LORIKEET_<NAME>`,
-else from the default here. Unknown `LORIKEET_` variables and invalid values prevent the start.
-The field descriptions are the help texts of the flags and the table in ops/docs/settings.md.
+A setting takes its value from its command-line flag, from the environment variable
+`LORIKEET_<NAME>`, or from the default in this module, in this order. Unknown `LORIKEET_` variables
+and invalid values prevent the start. The field descriptions are the help texts of the flags and the
+table in ops/docs/settings.md.
 """
 
 import os
@@ -19,12 +20,12 @@ from shared.errors import SettingsError
 
 ENV_PREFIX = "LORIKEET_"
 MAX_NUMBER = 10**9
-"""Largest number that any setting accepts. Its products with 1,000 (milliseconds) or 2^20 (bytes)
-are exact in JSON and in Lua."""
+"""Largest number that any setting accepts. JSON and Lua represent it exactly even when it is
+multiplied by 1,000 (seconds to milliseconds) or 2^20 (MiB to bytes)."""
 MAX_THREADS = 4096
 
-# Kubernetes sets variables of this form in every container, for each Service. Those of a Service
-# named `lorikeet` or `lorikeet-redis` begin like the variables of the settings.
+# Kubernetes sets variables of this form for each Service, in every container. For a Service named
+# `lorikeet` or `lorikeet-redis`, these variables begin with ENV_PREFIX.
 _SERVICE_NAME = re.compile(
     rf"{ENV_PREFIX}([A-Z0-9_]+_)?"
     r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -230,7 +231,8 @@ class WorkerSettings(PoolSettings):
         description="CPU threads of the engine. By default one per available core.",
     )
     lease_ms: int = Field(
-        # A dead worker's last tokens are read from reply streams, which are kept for a minute.
+        # A lease must be much shorter than a minute: a handover reads a dead worker's last tokens
+        # from reply streams, which keep entries for a minute.
         6000,
         ge=300,
         le=20_000,
@@ -250,7 +252,7 @@ class WorkerSettings(PoolSettings):
 
     @cached_property
     def adapter_sources(self) -> dict[str, str]:
-        """Source of each adapter of `adapters` by name: a folder's full path, or a hub id."""
+        """Sources of the adapters in `adapters`, by name: a folder's absolute path or a hub id."""
         return parse_adapter_flags(self.adapters)
 
     @model_validator(mode="after")
@@ -260,7 +262,7 @@ class WorkerSettings(PoolSettings):
 
 
 class ControlSettings(PoolSettings):
-    """Settings of a control process, which reaps dead workers when no worker is left to do it."""
+    """Settings of a control process, which reaps dead workers even when no worker is left."""
 
 
 S = TypeVar("S", bound=PoolSettings)
@@ -271,10 +273,11 @@ def load_settings(cls: type[S], **given: Any) -> S:
 
     Args:
         cls: class of the settings.
-        given: values of flags by setting; None if the flag isn't given.
+        given: flag values by setting name; None if the flag isn't given.
 
     Raises:
-        SettingsError: a value is invalid or a LORIKEET_ variable is unknown. The message names it.
+        SettingsError: a value is invalid or a LORIKEET_ variable is unknown. The message names the
+            setting or variable.
     """
     _refuse_unknown_variables()
     try:
@@ -308,5 +311,6 @@ def flag_of(name: str) -> str:
 
 
 _FLAG_NAMES = {"api_keys": "api_key", "adapter_roots": "adapter_root"}
-"""Flags of settings with several values that take one value each, and may be repeated."""
+"""Flag names of settings that hold several values. Such a flag takes one value and may be
+repeated."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)

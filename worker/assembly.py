@@ -1,4 +1,4 @@
-"""Assembles the parts of a worker, stage by stage; nothing runs before `Worker.run`."""
+"""Assembles the parts of a worker. Nothing runs before `Worker.run`."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +8,7 @@ from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.durability import Durability
 from shared.store.token_streams import recover
-from worker.adapters.actors import Adapters, make_adapters
+from worker.adapters.actors import Adapters, assemble_adapters
 from worker.engine.thread import EngineThread
 from worker.jobs.consumer import Consumer
 from worker.jobs.publisher import Publisher
@@ -37,13 +37,13 @@ class WorkerParts:
 def assemble(
     settings: WorkerSettings, served: ServedModel, redis: Redis, durability: Durability | None
 ) -> WorkerParts:
-    """Create the parts of a worker; claims wait for `durability` if there is any."""
+    """Create the parts of a worker. Each claim waits for `durability`, unless that is None."""
     stores = open_stores(redis, settings.pool, durability)
     lease = Lease(lease_ms=settings.lease_ms)
     jobs = RunningJobs()
     engine = EngineThread(served.engine, take_cores=served.cpu.take_cores)
     publisher = Publisher(stores.queue, lease, jobs, abort=engine.abort)
-    adapters = make_adapters(served, stores, lease, jobs, engine)
+    adapters = assemble_adapters(served, stores, lease, jobs, engine)
     consumer = Consumer(
         stores.queue,
         lease,
@@ -85,6 +85,6 @@ def _describe(
     lease: Lease,
     adapters: Adapters,
 ) -> WorkerInfo:
-    """Return the worker as operators see it now."""
+    """Return the worker's current state as shown to operators."""
     counters = {"lease_losses": lease.num_losses, **adapters.residency.stats.totals}
     return worker_info(settings, served, engine.stats, counters, step_s=engine.step_s)

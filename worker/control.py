@@ -1,8 +1,8 @@
 """Control process: an arq worker that requeues the jobs of dead workers.
 
-Workers do that too, so this process matters when no worker is left. It needs neither torch nor a
-GPU. Any number of control processes may run: the cron job is unique, so one of them runs it each
-second.
+Live workers do the same, so this process matters only when no worker is left. It needs neither
+torch nor a GPU. Any number of control processes may run. arq ensures that only one of them executes
+the cron job of each second.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 
 RETRY_S = 1.0
-"""Pause before a new attempt while Redis is unavailable."""
+"""Pause between two attempts to reach Redis while it is unavailable."""
 REAP_TIMEOUT_S = 10.0
 REAP_EVERY_MS = 1000
 FINISH_S = 2.0
-"""Longest wait for arq to record the end of a cron job when it stops."""
+"""Longest wait, at shutdown, for arq to record the end of a running cron job."""
 HEALTH_S = 5.0
-"""Interval of the health reports to Redis."""
+"""Interval between two health reports to Redis."""
 
 log = structlog.get_logger()
 
 
 class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
-    """arq's client, with the time limits and errors of `Redis`."""
+    """arq's Redis client, with the timeouts and error types of `shared.store.connection.Redis`."""
 
     def __init__(self, pool: ConnectionPool, queue_name: str) -> None:
         # JSON can't run code, unlike the pickles that arq writes by default.
@@ -51,9 +51,9 @@ class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
 
 
 def run_control(settings: ControlSettings) -> None:
-    """Reap dead workers each second until SIGTERM or SIGINT.
+    """Requeue the jobs of dead workers, once a second, until SIGTERM or SIGINT.
 
-    If Redis becomes unavailable later, the process waits for it.
+    If Redis becomes unavailable after the start, the process waits until Redis is back.
 
     Raises:
         RedisUnavailable: no usable Redis was found at the start.
@@ -82,7 +82,7 @@ async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None
     """Run one arq worker until `stopping` is set.
 
     Raises:
-        RedisUnavailable: Redis became unavailable meanwhile.
+        RedisUnavailable: Redis became unavailable while the arq worker ran.
     """
     other_tasks = asyncio.all_tasks()
     worker = _arq_worker(settings)

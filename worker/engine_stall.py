@@ -1,10 +1,10 @@
-"""Detects an engine that hangs."""
+"""Detects a hung engine."""
 
 import asyncio
 from collections.abc import Callable
 
 CHECKS_PER_LIMIT = 10
-"""Checks of the engine within the time limit of a step."""
+"""Number of times that the engine is checked within the time limit of one step."""
 MAX_CHECK_S = 1.0
 """Longest pause between two checks."""
 
@@ -12,8 +12,8 @@ MAX_CHECK_S = 1.0
 async def until_stalled(step_s: Callable[[], float], limit_s: float) -> None:
     """Return once one step of the engine has taken `limit_s` seconds.
 
-    Time in which this process didn't run is not counted, so suspending the machine or pausing the
-    container isn't mistaken for a hung engine.
+    Time during which this process was suspended doesn't count, so suspending the machine or pausing
+    the container isn't mistaken for a hung engine.
 
     Args:
         step_s: returns the duration of the engine's current step so far, in seconds.

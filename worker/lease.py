@@ -16,13 +16,13 @@ from shared.protocol.ids import WorkerId
 log = structlog.get_logger()
 
 BEATS_PER_LEASE = 3
-"""Renewals within the duration of one lease."""
+"""Number of renewals (heartbeats) within the duration of one lease."""
 RETRY_S = 0.2
 """Pause after a renewal that didn't reach Redis."""
 
 
 class Member(Protocol):
-    """Registers a worker in the pool, renews its lease and signs it off."""
+    """Registers a worker in the pool, renews its lease and removes it at the end."""
 
     async def enter(self, wid: WorkerId) -> None:
         """Register the worker under the id `wid`."""
@@ -42,29 +42,30 @@ class Member(Protocol):
 class Lease:
     """Holds the worker's id in the pool, and replaces it whenever the lease is lost.
 
-    The pool requeues the jobs of a lost id. Work that was started under it must be discarded.
+    The pool requeues the jobs of a worker whose lease is lost. That worker must discard all work
+    that it started under the lost id.
     """
 
     def __init__(self, *, lease_ms: int) -> None:
-        """Create a lease that isn't held yet and expires `lease_ms` after its last renewal."""
+        """Create a lease that isn't held yet. It will expire `lease_ms` after its last renewal."""
         self.wid = new_worker_id()
-        """Current id, registered or to be registered."""
+        """Current worker id, which may not be registered yet."""
         self.is_held = asyncio.Event()
         """Set while the current id is registered."""
         self.num_losses = 0
-        """Leases lost since the start."""
+        """Number of leases lost since the worker's start."""
         self._is_lost = asyncio.Event()
         self._beat_s = lease_ms / 1000 / BEATS_PER_LEASE
         self._listeners: list[Callable[[], None]] = []
 
     def subscribe(self, on_lost: Callable[[], None]) -> None:
-        """Call `on_lost` after each loss of the lease, when `wid` is already the new id."""
+        """Call `on_lost` after each loss of the lease. By then, `wid` is already the new id."""
         self._listeners.append(on_lost)
 
     async def acquire(self, member: Member) -> None:
-        """Register under the current id.
+        """Register the worker under the current id.
 
-        The lease isn't held afterwards if the id was lost during the registration.
+        If that id is lost during the registration, the lease isn't held afterwards.
 
         Raises:
             LorikeetError: the pool rejects this worker, or Redis is unavailable.
@@ -72,7 +73,7 @@ class Lease:
         wid = self.wid
         await member.enter(wid)
         if wid != self.wid:
-            # The id was lost meanwhile. The worker won't renew it, so it must leave the pool.
+            # The id was lost meanwhile. The worker won't renew that id, so it must leave the pool.
             await member.leave(wid)
             return
         self.is_held.set()
@@ -80,7 +81,7 @@ class Lease:
         log.info("worker_registered", worker=wid)
 
     async def run(self, member: Member) -> None:
-        """Renew the lease, or acquire it again after a loss, until cancelled."""
+        """Renew the lease until cancelled. After a loss, acquire it again."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._beat_s):
@@ -88,7 +89,7 @@ class Lease:
             await self._renew(member)
 
     def lose(self, wid: WorkerId) -> None:
-        """Replace the id `wid`, whose lease has expired; an earlier id is ignored."""
+        """Replace the id `wid`, whose lease has expired. Do nothing if `wid` isn't current."""
         if wid != self.wid:
             return
         log.warning("lease_lost", worker=wid)

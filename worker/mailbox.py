@@ -1,4 +1,4 @@
-"""Reads the worker's mail and passes it on."""
+"""Reads the mail of a worker, which is messages from other processes, and dispatches it."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from worker.jobs.consumer import Consumer
 from worker.lease import Lease
 
 WAIT_S = 1.0
-"""Longest wait for mail: after a loss of the lease the mailbox is another one."""
+"""Longest wait for one message. It is short because a loss of the lease changes the mailbox."""
 
 
 class Mailbox:
-    """Receives what front ends, the control process and other workers ask of this worker."""
+    """Receives the messages of front ends, the control process and other workers."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Mailbox:
         *,
         on_drain: Callable[[], None],
     ) -> None:
-        """Read the mail of the lease's id; `on_drain` is called when the worker shall drain."""
+        """Create the mailbox of the worker id in `lease`. A drain message calls `on_drain`."""
         self._queue = queue
         self._lease = lease
         self._consumer = consumer
@@ -35,7 +35,7 @@ class Mailbox:
         self._on_drain = on_drain
 
     async def run(self) -> None:
-        """Read mail until cancelled; waits while Redis is unavailable."""
+        """Read and dispatch mail until cancelled. While Redis is unavailable, wait for it."""
         while True:
             await self._lease.is_held.wait()
             try:

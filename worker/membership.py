@@ -1,4 +1,4 @@
-"""Registers the worker in the pool, and reports with each heartbeat what it does."""
+"""Registers the worker in the pool, and reports its state with each heartbeat."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ MISMATCHES_UNTIL_RECONCILED = 2
 
 
 class Membership:
-    """Makes the calls to the pool for which `Lease` keeps the time."""
+    """Implements `Member`: registers the worker, sends its heartbeats and removes it at the end."""
 
     def __init__(
         self,
@@ -36,18 +36,18 @@ class Membership:
         lease_ms: int,
         describe: Callable[[], WorkerInfo],
     ) -> None:
-        """Create a membership that hasn't registered anything yet.
+        """Create a membership. Nothing is registered before `enter`.
 
         Args:
             queue: the pool's queue.
             registry: the pool's registry of adapters.
-            residency: the adapters of this worker.
-            retention: learns when the registry has forgotten versions.
+            residency: knows which adapters this worker holds.
+            retention: is notified when the registry has forgotten versions.
             jobs: the jobs that this worker runs.
-            publisher: applies what the pool says of these jobs.
+            publisher: drops or ends jobs as the pool's replies require.
             base: the base model that the worker serves.
-            lease_ms: how long the pool waits for a heartbeat.
-            describe: returns the worker as operators see it now.
+            lease_ms: time in ms without a heartbeat after which the pool declares the worker dead.
+            describe: returns the worker's current state as shown to operators.
         """
         self._queue = queue
         self._registry = registry
@@ -61,11 +61,11 @@ class Membership:
         self._num_forgotten = 0
         self._own_adapters: list[Adapter] = []
         self._registry_epoch: str | None = None
-        """The registry's epoch in which all own adapters were registered."""
+        """Epoch of the registry in which this worker's own adapters were last registered."""
         self._num_mismatches = 0
 
     def add_adapter(self, adapter: Adapter) -> None:
-        """Register an adapter of the worker's settings whenever the worker enters the pool."""
+        """Add an adapter of the settings, to be registered when the worker enters the pool."""
         self._own_adapters.append(adapter)
 
     async def enter(self, wid: WorkerId) -> None:
@@ -83,10 +83,10 @@ class Membership:
         )
 
     async def beat(self, wid: WorkerId) -> None:
-        """Renew the lease, and apply what the pool replies.
+        """Renew the lease, and act on the pool's reply.
 
         Raises:
-            LeaseLost: the worker was given up.
+            LeaseLost: the pool has declared this worker dead.
         """
         epochs = self._jobs.claim_epochs
         try:
@@ -107,11 +107,11 @@ class Membership:
         await self._reconcile(wid, standing.booked)
 
     async def leave(self, wid: WorkerId) -> None:
-        """Remove `wid` from the pool; its jobs go back to the queue."""
+        """Remove `wid` from the pool, and return its jobs to the queue."""
         await self._queue.leave(wid)
 
     async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
-        """Return jobs that the pool counts as this worker's, and that it doesn't know."""
+        """Return jobs to the queue that the pool assigns to this worker but the worker lacks."""
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = [job.id for job in self._jobs]
@@ -119,7 +119,7 @@ class Membership:
             log.warning("jobs_reconciled", booked=num_booked, returned=num_returned)
 
     async def _register_adapters(self, registry_epoch: str) -> None:
-        """Register the worker's own adapters, once in each epoch of the registry."""
+        """Register the worker's own adapters, once per epoch of the registry."""
         if registry_epoch == self._registry_epoch:
             return
         for adapter in self._own_adapters:

@@ -1,4 +1,4 @@
-"""The parts of a pool in Redis that a worker uses."""
+"""The Redis stores of a pool that a worker uses."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from shared.store.residency import ResidencyStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStores:
-    """Typed access to one pool."""
+    """Typed access to the stores of one pool."""
 
     redis: Redis
     keys: Keys
@@ -28,7 +28,7 @@ class PoolStores:
 
 
 def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolStores:
-    """Return the stores of a pool; claims wait for `durability` if there is any."""
+    """Return the stores of a pool. Each claim waits for `durability`, unless that is None."""
     keys = Keys(pool)
     residency = ResidencyStore(redis, keys)
     return PoolStores(

@@ -30,7 +30,7 @@ def run_worker(settings: WorkerSettings) -> None:
 def _load(settings: WorkerSettings) -> ServedModel:
     share_cores()
     use_huge_pages()
-    # Imported here because it imports torch: errors of the settings or Redis are found sooner.
+    # This imports torch, which takes seconds. Errors of the settings and Redis are reported before.
     from worker.startup.load_model import load_served
 
     served = load_served(settings)
@@ -42,7 +42,7 @@ def _load(settings: WorkerSettings) -> ServedModel:
 
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
-    """Run a worker that serves the model that `load` returns; otherwise like `run_worker`."""
+    """Run a worker like `run_worker`, but serve the model that `load` returns."""
     asyncio.run(_run(settings, load))
 
 
@@ -62,9 +62,9 @@ async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], Served
 
 
 def _exit_at_once(stalled: EngineStalled) -> None:
-    """End the process without waiting for its tasks and threads, one of which hangs.
+    """End the process without waiting for its tasks and threads, because the engine's thread hangs.
 
-    The lease must end, and waiting could renew it.
+    The lease must expire, and waiting could renew it.
     """
     print(f"lorikeet: {stalled}", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(EXIT_STALLED)

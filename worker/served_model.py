@@ -1,4 +1,4 @@
-"""What a worker serves: its base model in an engine, and everything that goes with it."""
+"""The base model that a worker serves, with its engine, tokenizer and source of adapters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,26 +25,26 @@ class BaseInfo:
     device: str
     dtype: str
     kernels: str
-    """Name of the kernels that compute it."""
+    """Name of the kernels that compute the model."""
     num_fused: int
-    """Modules that native operations replace."""
+    """Number of modules that native operations replace."""
     kv_tokens: int
-    """Tokens that the KV cache holds."""
+    """Number of tokens that fit into the KV cache."""
     kv_bytes: int
-    """Bytes of the KV cache."""
+    """Size of the KV cache in bytes."""
     weight_bytes: int
-    """Bytes of the base model's weights."""
+    """Size of the base model's weights in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterSupply:
-    """Where a worker's adapters come from, and the memory for them."""
+    """The source of a worker's adapters, and the memory for them."""
 
     source: AdapterSource
     roots: str
-    """Where adapters may be loaded from at run time, for the log."""
+    """Folders and hub organisations that clients may load adapters from, as text for the log."""
     store: AdapterStore | None
-    """Copies of adapters' files on disk, if any are kept."""
+    """Copies of adapters' files on disk; None if no copies are kept."""
     host: "HostTier"
     """Copies of adapters in host memory."""
     budgets: AdapterBudgets
@@ -55,11 +55,11 @@ class CpuShares:
     """How the threads of a worker share its CPU cores."""
 
     num_threads: int
-    """OpenMP threads of the engine."""
+    """Number of OpenMP threads of the engine."""
     take_cores: Callable[[], None]
-    """Gives the calling thread all of `num_threads`; the engine's thread calls it."""
+    """Lets the calling thread, which must be the engine's, compute with `num_threads` threads."""
     spare_cores: Callable[[], None]
-    """Gives the calling thread one core."""
+    """Limits the calling thread to one core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The worker, an actor that owns one engine: it starts, serves and drains."""
+"""Runs a worker, the owner of one engine: it starts, serves the pool and drains."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,12 @@ log = structlog.get_logger()
 
 REAP_S = 1.0
 REAPS_PER_LEASE = 4
-"""At least this many sweeps per lease: a gap of half a lease counts as a stall of Redis."""
+"""Minimum number of sweeps for dead workers per lease.
+
+If no sweep runs for half a lease, the next one concludes that Redis has stalled.
+"""
 HAND_OVER_S = 5.0
-"""Longest time for leaving the pool; what remains is handed over when the lease expires."""
+"""Time limit for leaving the pool. Jobs that remain are handed over when the lease expires."""
 
 
 class Worker:
@@ -48,8 +51,8 @@ class Worker:
             settings: the worker's settings.
             redis: client of the pool's Redis.
             served: the loaded model.
-            durability: what a claim waits for; None: nothing.
-            on_stalled: called when the engine hangs, before `run` raises that.
+            durability: the copies in Redis that each claim waits for; None if claims don't wait.
+            on_stalled: called with the error when the engine hangs, before `run` raises it.
         """
         self._settings = settings
         self._served = served
@@ -81,8 +84,8 @@ class Worker:
         Raises:
             EngineBroken: the engine can't compute any more.
             EngineStalled: the engine hangs.
-            AdapterRejected: an adapter of the settings can't be served.
-            SettingsError: the adapters of the settings, or the pool, don't fit the base model.
+            AdapterRejected: an adapter in the settings can't be served.
+            SettingsError: an adapter has the base model's name, or the pool serves another model.
         """
         engine = self.parts.engine
         engine.start(on_outputs=self._on_outputs, on_broken=self._on_broken)
@@ -91,11 +94,11 @@ class Worker:
             await self._serve()
         finally:
             self.parts.adapters.close()
-            if engine.step_s < self._settings.stall_s:  # else its thread can't end
+            if engine.step_s < self._settings.stall_s:  # a hung engine's thread can't end
                 await asyncio.to_thread(engine.stop)
 
     async def _start_up(self) -> None:
-        """Load the adapters of the settings and enter the pool."""
+        """Load the adapters in the settings, and enter the pool."""
         parts, sources = self.parts, self._settings.adapter_sources
         if self._served.base.name in sources:
             raise SettingsError(f"--adapters: {self._served.base.name} is the base model's name")
@@ -116,7 +119,7 @@ class Worker:
         return await self.parts.adapters.loader_threads.run(lambda: read(name, source))
 
     async def _serve(self) -> None:
-        """Run all loops until the worker drains; those that publish end last."""
+        """Run all loops until the worker has drained. The publishing loops end last."""
         parts = self.parts
         async with asyncio.TaskGroup() as group:
             serving = [
@@ -159,7 +162,7 @@ class Worker:
             log.warning("hand_over_failed", jobs=len(self.parts.jobs), error=str(error))
 
     async def _hand_over(self) -> None:
-        """Give unfinished jobs back, after checkpoints of all that clients were sent."""
+        """Write checkpoints of all published tokens, then return unfinished jobs to the queue."""
         parts = self.parts
         self._abort_all()
         # Once the engine has handled the aborts, no further outputs are produced.
@@ -170,7 +173,7 @@ class Worker:
         log.info("worker_left", worker=parts.lease.wid, released=released)
 
     async def _reap(self) -> None:
-        """Sweep the pool for workers that have died."""
+        """Requeue the jobs of workers that have died, at regular intervals."""
         every_s = min(REAP_S, self._settings.lease_ms / 1000 / REAPS_PER_LEASE)
         while True:
             with contextlib.suppress(RedisUnavailable):
@@ -180,10 +183,10 @@ class Worker:
             await asyncio.sleep(every_s)
 
     async def _watch_progress(self) -> None:
-        """End the worker when its engine hangs, because its lease must not be renewed then.
+        """End the worker when its engine hangs, so that its lease is no longer renewed.
 
-        Its jobs are handed over when the lease expires, as after any other death of a worker: one
-        of them may be the cause.
+        The jobs are handed over when the lease expires, as after a crash. The pool must treat the
+        hang as a crash, because one of the jobs may have caused it.
         """
         limit_s, engine = self._settings.stall_s, self.parts.engine
         await until_stalled(lambda: engine.step_s, limit_s)
@@ -211,7 +214,7 @@ class Worker:
             self._may_leave.set()
 
     def _drop_jobs(self) -> None:
-        """Drop every job, because the lease under which they were claimed is lost."""
+        """Drop all jobs, because the lease under which they were claimed is lost."""
         jobs = self.parts.jobs
         for job in jobs:
             log.info("job_dropped", job_id=job.id, try_=job.claimed.try_)

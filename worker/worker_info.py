@@ -1,4 +1,4 @@
-"""Describes a worker: to the pool with each heartbeat, and in its first log line."""
+"""Describes a worker for its heartbeats and for its first log line."""
 
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -21,13 +21,13 @@ def worker_info(
     *,
     step_s: float,
 ) -> WorkerInfo:
-    """Return the worker as operators see it.
+    """Return the worker's state as shown to operators.
 
     Args:
         settings: the worker's settings.
-        served: the model that it serves.
+        served: the model that the worker serves.
         stats: the engine's state after its last step.
-        counters: totals since the start, besides the engine's.
+        counters: further totals since the start, which the engine doesn't count.
         step_s: seconds that the engine has spent on its current step.
     """
     info, supply = served.info, served.adapters
@@ -62,7 +62,7 @@ def worker_info(
 
 
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """Return the limits of the worker, as fields of its first log line."""
+    """Return the worker's device, settings and limits as fields of its first log line."""
     info = served.info
     return {
         "device": info.device,

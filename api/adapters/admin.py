@@ -10,12 +10,14 @@ from shared.errors import ErrorCode, JobError, JobFailed
 
 
 def _check(request: Request, context: InContext) -> None:
-    """Allow the tenant `admin`; on a server without keys, allow local clients.
+    """Check that the client may manage adapters.
 
-    Web pages of other sites aren't local clients, even in a local browser.
+    With API keys, only the tenant `admin` may manage adapters. Without API keys, any client may,
+    provided that the server listens only on a loopback address. Web pages of other sites may not,
+    even in a local browser.
 
     Raises:
-        JobFailed: the request isn't allowed.
+        JobFailed: the client may not manage adapters.
     """
     reason = _reason_to_refuse(request, context)
     if reason:
@@ -42,11 +44,12 @@ def _reason_to_refuse(request: Request, context: Context) -> str | None:
 def _is_from_another_site(request: Request) -> bool:
     """Return whether a browser sent the request for a page of another site.
 
-    Browsers let any page send simple requests to the local machine, and name the page's origin.
+    Browsers let any page send simple requests to the local machine, but they name the page's
+    origin in the header Origin.
     """
     origin = request.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
 ADMIN_ONLY = Depends(_check)
-"""Dependency of routes that manage adapters. Refuses other clients with status 403."""
+"""Route dependency that refuses clients with status 403 if they may not manage adapters."""

@@ -1,4 +1,4 @@
-"""Builds the response bodies of /v1/adapters from views of the registry."""
+"""Builds the response bodies of /v1/adapters from views of adapters and workers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from shared.store.pool_views import WorkerView
 
 
 def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:
-    """Return the body for an adapter with all its versions."""
+    """Return the response body for an adapter, including its previous versions."""
     return AdapterBody(
         id=view.current.adapter.name,
         parent=base.name,
@@ -20,7 +20,7 @@ def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerVie
 
 
 def version_body(view: VersionView, workers: Sequence[WorkerView]) -> VersionBody:
-    """Return the body for one version."""
+    """Return the response body for one version of an adapter."""
     return VersionBody(**_fields(view, workers))
 
 

@@ -1,4 +1,8 @@
-"""Asks a worker to read and check an adapter, and another worker if the first one fails."""
+"""Inspects adapters: asks a worker to read and check an adapter's files.
+
+The worker replies with findings: the checked adapter, or the error that prevents its use. If a
+worker fails to reply, another worker is asked.
+"""
 
 import asyncio
 import secrets
@@ -11,28 +15,28 @@ from shared.protocol.ids import InspectionId, WorkerId
 from shared.store.inspections import Findings, Inspection
 
 TAKE_S = 5.0
-"""Time within which a worker must take an inspection from its mailbox."""
+"""Time limit for a worker to take an inspection from its mailbox."""
 POLL_S = 1.0
-"""Interval between checks that the worker is alive."""
+"""Interval between checks that the asked worker is alive."""
 MAX_DEATHS = 2
-"""Number of workers that may die during one inspection, which may have caused their deaths."""
+"""Number of worker deaths after which an inspection fails. The adapter may have caused them."""
 
 
 class _NoFindings(Enum):
     """Why a worker returned no findings."""
 
     NOT_TAKEN = auto()
-    """The worker didn't take the inspection in time, or was lost before it could."""
+    """The worker didn't take the inspection in time, or died before it took the inspection."""
     DIED = auto()
     """The worker died while it inspected the adapter."""
 
 
 async def inspect(context: Context, inspection: Inspection) -> Findings:
-    """Have a worker inspect an adapter, and return its findings.
+    """Have a worker inspect an adapter, and return the worker's findings.
 
     Raises:
-        JobFailed: no worker is alive, two workers died during the inspection, or it wasn't
-            finished within the deadline.
+        JobFailed: no worker is alive that could inspect the adapter, `MAX_DEATHS` workers died
+            during the inspection, or the inspection wasn't finished within the deadline.
         RedisUnavailable: Redis can't be reached.
     """
     limit_s = context.settings.deadline_s
@@ -60,7 +64,10 @@ async def _ask_workers(context: Context, inspection: Inspection) -> Findings:
 
 
 async def _least_busy(context: Context, excluded: Collection[WorkerId]) -> WorkerId | None:
-    """Return the live worker with the fewest running jobs, or None if there is none."""
+    """Return the live worker with the fewest running jobs among those not in `excluded`.
+
+    Returns None if there is no such worker.
+    """
     workers = await context.views.workers()
     alive = [w for w in workers if w.lease_left_ms > 0 and w.id not in excluded]
     return min(alive, key=lambda w: w.running).id if alive else None

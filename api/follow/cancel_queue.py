@@ -10,23 +10,26 @@ from shared.store.queue import Queue
 
 RETRY_S = 0.5
 MAX_PENDING = 10_000
-"""Maximum number of jobs to remember while Redis is unavailable.
+"""Maximum number of cancellations that wait while Redis is unavailable.
 
-A job that is dropped still ends at its deadline.
+Further cancellations are dropped, but their jobs still end at their deadlines.
 """
 
 log = structlog.get_logger()
 
 
 class CancelQueue:
-    """FIFO queue of jobs to cancel, which outlasts an outage of Redis."""
+    """FIFO queue of jobs to cancel. During an outage of Redis, cancellations wait."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._pending: asyncio.Queue[tuple[JobId, JobError | None]] = asyncio.Queue(MAX_PENDING)
 
     def add(self, job_id: JobId, error: JobError | None = None) -> None:
-        """Cancel the job soon. It ends with `error`, or with `cancelled` if that is None."""
+        """Queue the cancellation of a job.
+
+        The job ends with `error`, or with the error `cancelled` if `error` is None.
+        """
         try:
             self._pending.put_nowait((job_id, error))
         except asyncio.QueueFull:

@@ -1,7 +1,9 @@
 """State machine of the front end's view of one job. Pure.
 
-`advance` is the transition function: signals go in, and the next state, the client's updates and
-an action come out. `Follower` delivers the signals and performs the actions.
+`advance` is the transition function. It takes a signal, and returns the next state, updates for
+the client and an action. `Follower` delivers the signals and performs the actions.
+
+Checkpoints are the tokens of a running job that its worker regularly stores in Redis.
 """
 
 from collections.abc import Iterable
@@ -15,24 +17,24 @@ from shared.protocol.jobs import JobState
 from shared.protocol.results import Result, Usage
 
 Update = Admitted | Delta
-"""Progress of a job that its client can see."""
+"""Visible step of a job: its admission by a worker, or new output of one choice."""
 
 
 class FollowState(Enum):
     """State of following one job. The states after COMPLETING are final."""
 
     STREAMING = auto()
-    """The client has every received token. The job waits or runs."""
+    """The client has every token that the front end has received. The job is waiting or running."""
     GAP = auto()
-    """Received tokens are held until the checkpoints have the missing tokens before them."""
+    """Tokens are missing. Later tokens are held until the missing ones are in the checkpoints."""
     COMPLETING = auto()
     """The job is done, and its stored result has tokens that the client doesn't have yet."""
     DONE = auto()
     """The job is done, and the client has every token."""
     FAILED = auto()
-    """The job ended with an error, or Redis has lost it."""
+    """The job ended with an error, or Redis no longer has the job."""
     ABANDONED = auto()
-    """The front end stopped following a job that may still wait or run."""
+    """The front end stopped following the job, which may still be waiting or running."""
 
 
 FINAL_STATES = frozenset({FollowState.DONE, FollowState.FAILED, FollowState.ABANDONED})
@@ -42,9 +44,9 @@ class Timer(Enum):
     """Signals of the two timers of a `Follower`."""
 
     SILENCE = auto()
-    """No event has arrived for a while, or a stored result is due to be read again."""
+    """No event has arrived for a while, or it is time to read the stored result again."""
     REFILL = auto()
-    """The checkpoints are due to be read if there is a gap."""
+    """It is time to read the checkpoints if there is a gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class DeadlinePassed:
     """Signal that the deadline of the job has passed."""
 
     deadline_ms: int
-    """Length of the deadline, for the error message."""
+    """Time limit of the job, for the error message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Checkpoints:
     """Reply to READ_CHECKPOINTS."""
 
     events: tuple[Tokens, ...]
-    """Each choice as one event from index 0; empty if there are no checkpoints."""
+    """One event per choice, with its tokens from index 0. Empty if there are no checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,45 +70,45 @@ class StoredJob:
     """Reply to READ_JOB."""
 
     state: JobState | None
-    """None if Redis doesn't know the job."""
+    """None if Redis has no such job."""
     error: JobError | None = None
     result: Result | None = None
-    """Set only after the job has ended."""
+    """Stored result; None while the job is waiting or running, or if Redis has no result of it."""
 
 
 Signal = Event | Timer | DeadlinePassed | Checkpoints | StoredJob
 
 
 class Action(Enum):
-    """Read that the follower must perform. Its reply is the next signal."""
+    """Read from Redis that the follower must perform. The reply is the next signal."""
 
     READ_CHECKPOINTS = auto()
-    """Reply with `Checkpoints`."""
+    """Read the job's checkpoints, and reply with `Checkpoints`."""
     READ_JOB = auto()
-    """Reply with `StoredJob`."""
+    """Read the job's state and result, and reply with `StoredJob`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """State of following one job, with the data that belongs to it."""
+    """Current state of the state machine for one job, and its data."""
 
     state: FollowState = FollowState.STREAMING
     max_pending: int
     """Maximum length of `pending`; at least the number of choices."""
     pending: tuple[Tokens, ...] = ()
-    """Events after a gap, in the order of arrival."""
+    """Events that are held because tokens before them are missing, in the order of arrival."""
     prompt_tokens: int = 0
     usage: Usage | None = None
-    """Token counts of a job in COMPLETING or DONE; always set in DONE."""
+    """Token counts of the job. Always set in DONE; may be set in COMPLETING."""
     error: JobError | None = None
-    """Set in FAILED and ABANDONED."""
+    """Why there is no complete answer. Set in FAILED and ABANDONED."""
     diverged_at: str | None = None
-    """Choice and index at which an event contradicted the transcript."""
+    """Choice and index at which an event contradicted the transcript; None if no event did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Result of one transition."""
+    """Result of one transition of the state machine."""
 
     progress: Progress
     updates: tuple[Update, ...] = ()
@@ -114,9 +116,9 @@ class Outcome:
 
 
 def advance(progress: Progress, transcript: Transcript, signal: Signal) -> Outcome:
-    """Apply one signal and return what follows from it.
+    """Apply one signal and return the outcome.
 
-    Appends new tokens to `transcript`. A final state ignores every signal.
+    Appends new tokens to `transcript`. In a final state, signals have no effect.
     """
     if progress.state in FINAL_STATES:
         return Outcome(progress)
@@ -138,7 +140,7 @@ def advance(progress: Progress, transcript: Transcript, signal: Signal) -> Outco
 
 
 def _on_event(progress: Progress, transcript: Transcript, event: Event) -> Outcome:
-    # A job can be cancelled between two tries: an End counts even from a try that is over.
+    # A job can be cancelled between two tries, so an End counts even if its try is over.
     if transcript.is_void(event) and not isinstance(event, End):
         return Outcome(progress)
     match event:
@@ -173,7 +175,7 @@ def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob
 
 
 def _add_tokens(progress: Progress, transcript: Transcript, events: Iterable[Tokens]) -> Outcome:
-    """Append events to the transcript, and hold those that come after a gap."""
+    """Append events to the transcript. Hold events that can't be appended yet."""
     updates: list[Update] = []
     for event in events:
         if not transcript.can_accept(event):
@@ -195,20 +197,20 @@ def _add_tokens(progress: Progress, transcript: Transcript, events: Iterable[Tok
 
 
 def _settle(progress: Progress, transcript: Transcript) -> Outcome:
-    """Choose the state that fits the pending events and the transcript."""
+    """Update the state to match the pending events and the transcript."""
     if progress.state is not FollowState.COMPLETING:
         state = FollowState.GAP if progress.pending else FollowState.STREAMING
         return Outcome(progress if progress.state is state else replace(progress, state=state))
     if transcript.is_complete:
         return Outcome(_done(progress, transcript, progress.usage))
-    # Redis stores the result together with the end of the job, so it has every token.
+    # Redis stores the result together with the end of the job, so the result has every token.
     return Outcome(progress, action=Action.READ_JOB)
 
 
 def _hold(progress: Progress, event: Tokens) -> Progress:
-    """Add an event to the pending ones. If there are too many, keep the newest of each choice.
+    """Add an event to `pending`. If `pending` is full, keep only the newest event of each choice.
 
-    The checkpoints will contain the others as well.
+    The checkpoints will contain the tokens of the dropped events.
     """
     pending = (*progress.pending, event)
     if len(pending) > progress.max_pending:

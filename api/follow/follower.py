@@ -1,4 +1,4 @@
-"""Follows one job from its events to the updates for its client."""
+"""Follows one job: turns the job's events into updates for its client."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -30,19 +30,19 @@ from shared.store.pool_views import PoolViews
 SILENCE_S = 5.0
 """Time without an event after which the follower reads the job from Redis."""
 REFILL_AGAIN_S = 0.25
-"""Interval between reads of the checkpoints or of a result that isn't complete.
+"""Interval between reads of the checkpoints, or of the stored result of a job that is done.
 
-Workers write checkpoints about as often.
+Workers write checkpoints at about the same interval.
 """
 
 ReadCheckpoints = Callable[[JobId], Awaitable[tuple[Tokens, ...]]]
-"""Reads the checkpoints of a job: each choice as one event from index 0."""
+"""Reads the checkpoints of a job. Returns one event per choice, with its tokens from index 0."""
 
 log = structlog.get_logger()
 
 
 class Follower:
-    """Delivers each token of one job once and in order, even if several workers run the job.
+    """Delivers each token of one job exactly once and in order, even if several workers run it.
 
     Drives the state machine in `follow_state`.
     """
@@ -63,7 +63,7 @@ class Follower:
 
     @property
     def is_done(self) -> bool:
-        """Whether the job was answered completely."""
+        """Whether the job is done and all its tokens have been delivered."""
         return self._progress.state is FollowState.DONE
 
     @property
@@ -78,15 +78,17 @@ class Follower:
 
     @property
     def error(self) -> JobError | None:
-        """Why there is no complete answer; None while there can be one."""
+        """Error that prevents a complete answer, or None if there is no error so far."""
         return self._progress.error
 
     async def updates(self, timeout_s: float) -> list[Update]:
-        """Wait for updates. Returns an empty list after `timeout_s`, or when the job is done.
+        """Wait for updates and return them.
+
+        Returns an empty list if there are none within `timeout_s` seconds, or if the job is done.
 
         Raises:
             JobFailed: the job ended with an error, was lost, diverged, or missed its deadline.
-                Earlier calls have returned all updates before the error.
+                Earlier calls have already returned all updates that precede the error.
             ClientGone: the client has closed its connection.
         """
         return_at = time.monotonic() + timeout_s
@@ -134,7 +136,10 @@ class Follower:
         return updates
 
     async def _perform(self, action: Action) -> Signal | None:
-        """Perform a read and schedule the next one. Returns None while Redis is unavailable."""
+        """Perform a read, schedule the next read, and return the reply.
+
+        Returns None if Redis is unavailable.
+        """
         try:
             if action is Action.READ_CHECKPOINTS:
                 return await self._checkpoints()

@@ -15,7 +15,7 @@ from shared.store.token_streams import ReplyReader
 RETRY_READ_S = 0.2
 MAX_EVENTS = 64
 MAX_EVENTS_PER_CHOICE = 4
-"""Additional events that an inbox holds per choice. A client that reads in time leaves few."""
+"""Number of events per choice that an inbox can hold in addition to `MAX_EVENTS`."""
 
 log = structlog.get_logger()
 
@@ -27,9 +27,9 @@ class ClientGone(Exception):
 class Inbox:
     """Bounded FIFO queue of the events of one job.
 
-    If a client reads too slowly, the inbox keeps only the newest event of each choice among the
-    tokens that don't fit. Their indexes show which tokens are missing, and the follower reads those
-    from the checkpoints.
+    If the client reads too slowly, the queue fills up. Of the token events that no longer fit, the
+    inbox keeps only the newest event of each choice. The follower detects the missing tokens by the
+    index of that event, and reads them from the checkpoints.
     """
 
     def __init__(self, num_choices: int) -> None:
@@ -41,7 +41,7 @@ class Inbox:
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event. Tokens that don't fit replace earlier ones of the same choice."""
+        """Add an event. Of token events that don't fit, only each choice's newest event is kept."""
         if isinstance(event, Tokens) and len(self._events) >= self._max_events:
             self._newest[event.choice] = event
         else:
@@ -56,7 +56,7 @@ class Inbox:
         self._wake.set()
 
     async def get(self, timeout_s: float) -> list[Event]:
-        """Remove and return all events. Waits up to `timeout_s` if there are none.
+        """Remove and return all events. If there are none, wait up to `timeout_s` seconds.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -99,7 +99,10 @@ class ReplyHub:
             del self._inboxes[job_id]
 
     async def run(self) -> None:
-        """Read until this task is cancelled. After an outage of Redis, resume where it stopped."""
+        """Read and distribute events until this task is cancelled.
+
+        After an outage of Redis, reading resumes after the last event that was read.
+        """
         while True:
             try:
                 events = await self._reader.read()

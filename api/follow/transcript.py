@@ -1,4 +1,8 @@
-"""The tokens and text of one job that its client has received. Pure."""
+"""The tokens and text of one job that its client has received. Pure.
+
+A job may be run by several workers, one after another. Each run is a *try*, and every event has the
+number of its try.
+"""
 
 from dataclasses import dataclass, field
 
@@ -8,18 +12,18 @@ from shared.protocol.results import FinishReason, Result
 
 
 class Diverged(Exception):
-    """An event has a different token from the one that the client received at its index."""
+    """An event contradicts a token that the client has already received at the same index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Addition to one choice. Its text may be empty, because text can lag behind the tokens."""
+    """New output of one choice. The text may be empty, because text can lag behind tokens."""
 
     choice: int
     text: str
     finish: FinishReason | None
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Log-probabilities of the new tokens; at index 0, after those of an echoed prompt."""
+    """Log-probabilities of an echoed prompt (only in the first delta) and of the new tokens."""
 
 
 @dataclass(slots=True)
@@ -28,9 +32,9 @@ class ChoiceTranscript:
 
     ids: list[int] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
-    """The text, in the pieces in which it arrived."""
+    """Pieces of the text, as they arrived."""
     logprobs: list[PositionLogprobs] = field(default_factory=list)
-    """Log-probabilities of `ids`, after those of an echoed prompt."""
+    """Log-probabilities of the echoed prompt, if any, followed by those of `ids`."""
     num_chars: int = 0
     finish: FinishReason | None = None
 
@@ -41,7 +45,7 @@ class ChoiceTranscript:
 
 
 class Transcript:
-    """Accepts each token of a job once, identified by try, choice and index."""
+    """Accepts each token of a job once. A token is identified by its choice and its index."""
 
     def __init__(self, num_choices: int) -> None:
         self.choices = [ChoiceTranscript() for _ in range(num_choices)]
@@ -58,18 +62,19 @@ class Transcript:
         return sum(len(choice.ids) for choice in self.choices)
 
     def is_void(self, event: Event) -> bool:
-        """Return whether `event` belongs to a try that is over."""
+        """Return whether the try of `event` is over."""
         return event.try_ < self._min_try
 
     def void(self, retry: Retry) -> None:
-        """Treat all further events of this try and of earlier ones as void."""
+        """Treat further events of the try that `retry` ends, and of earlier tries, as void."""
         self._min_try = max(self._min_try, retry.try_ + 1)
 
     def can_accept(self, event: Tokens) -> bool:
         """Return whether `event` can be appended.
 
-        It can't if tokens before it are missing, or if only some of its tokens are new: its text
-        can't be divided between its tokens. An event that starts at index 0 closes such a gap.
+        An event can't be appended if tokens before it are missing, or if only some of its tokens
+        are new, because its text can't be divided between its tokens. An event that starts at
+        index 0 can always be appended, because it has the complete text so far.
         """
         num_known = len(self.choices[event.choice].ids)
         has_no_new_tokens = event.index + len(event.ids) <= num_known
@@ -77,7 +82,7 @@ class Transcript:
         return is_next or (event.index < num_known and has_no_new_tokens)
 
     def accept(self, event: Tokens) -> Delta | None:
-        """Append the new part of `event` and return it, or None if nothing is new.
+        """Append the new part of `event` and return it, or return None if nothing in it is new.
 
         Raises:
             Diverged: a token differs from the known token at the same index.
@@ -111,7 +116,7 @@ class Transcript:
 
 
 def result_events(result: Result) -> list[Tokens]:
-    """Return each choice of a finished job as one event from index 0."""
+    """Return one event per choice of a finished job, with all tokens of the choice."""
     return [
         Tokens(
             job=result.job,

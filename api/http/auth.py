@@ -19,12 +19,19 @@ OPEN_PATHS = {"/health", "/ready", "/docs", "/openapi.json"}
 Without a key, /openapi.json doesn't contain the names of models.
 """
 METRICS_PATH = "/metrics"
-"""Path that shows all tenants' load. It needs the metrics key or an administrator's key."""
+"""Path of the metrics, which show the load of all tenants.
+
+Clients need the metrics key or a key of the tenant `admin`. If the server has neither API keys nor
+a metrics key, clients need no key.
+"""
 SCHEME = "bearer"
 
 
 class KeyCheck:
-    """ASGI middleware that sets a request's `tenant`, or refuses it before its body is read."""
+    """ASGI middleware that sets the tenant of a request, or refuses the request.
+
+    A refused request's body isn't read.
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], metrics_key: str | None) -> None:
         self._app = app
@@ -45,7 +52,7 @@ class KeyCheck:
     def _error(
         self, request: Request, sent_key: bytes | None, tenant: str | None
     ) -> JobError | None:
-        """Return why the request is refused, or None if it is allowed."""
+        """Return the error to refuse the request with, or None if the request is allowed."""
         path = request.scope["path"]
         if path == METRICS_PATH:
             return self._metrics_error(request, sent_key, tenant)
@@ -64,9 +71,10 @@ class KeyCheck:
         return sent_key is not None and known is not None and hmac.compare_digest(sent_key, known)
 
     def _tenant(self, sent_key: bytes | None) -> str | None:
-        """Return the tenant of the key, or None if the key is unknown.
+        """Return the tenant of the sent key, or None if the key is missing or unknown.
 
-        Compares with every key, so that the time doesn't depend on which one matches.
+        Compares the sent key with every known key, so that the time doesn't reveal which key
+        matches.
         """
         if not self._keys:
             return ANONYMOUS
@@ -80,7 +88,7 @@ class KeyCheck:
 
 
 def _sent_key(scope: Scope) -> bytes | None:
-    """Return the digest of the request's key, or None if it has none."""
+    """Return the digest of the API key in the request, or None if there is no key."""
     authorization = dict(scope["headers"]).get(b"authorization", b"")
     scheme, _, key = authorization.partition(b" ")
     return _digest(key.strip()) if scheme.decode("latin-1").lower() == SCHEME else None

@@ -36,7 +36,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
-    """Read the body, and stop at the limit even if Content-Length is missing or wrong."""
+    """Read the body. The limit holds even if the header Content-Length is missing or wrong."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         _reject_size(max_bytes)
@@ -50,9 +50,9 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 
 def _parse_with_nan(body: bytes, reason: str) -> Any:
-    """Parse JSON with NaN, Infinity, and numbers that are too large for a float.
+    """Parse JSON that may contain NaN, Infinity, or numbers that are too large for a float.
 
-    Python's json module writes the first two although JSON doesn't have them.
+    Python's json module writes NaN and Infinity by default, although JSON doesn't have them.
     """
     try:
         value = json.loads(body.decode())

@@ -15,7 +15,7 @@ from shared.settings import ApiSettings
 
 
 class Refusal(StrEnum):
-    """Why a connection was refused or closed early. The metrics use it as the label `reason`."""
+    """Why a connection was refused or closed early. The values are metric labels."""
 
     HEADERS_TOO_LARGE = "headers_too_large"
     """The request line and headers, or the trailers, exceed the limit in bytes."""
@@ -26,14 +26,14 @@ class Refusal(StrEnum):
     TOO_MANY_CONNECTIONS = "too_many_connections"
     """The maximum number of connections was reached."""
     SLOW_READER = "slow_reader"
-    """The client read nothing of its response for too long. It receives no error response."""
+    """The client read nothing of its response for too long. No error response is sent."""
     MALFORMED = "malformed"
     """The received bytes aren't a valid HTTP request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """Limits of each connection, and of their number."""
+    """Limits for each connection, and for the number of connections."""
 
     max_header_bytes: int
     max_connections: int
@@ -43,11 +43,11 @@ class HttpLimits:
 
     @classmethod
     def of(cls, settings: ApiSettings) -> "HttpLimits":
-        """Return the limits in the settings."""
+        """Return the limits from `settings`."""
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})
 
     def error(self, refusal: Refusal) -> JobError:
-        """Return the error that a refused client receives."""
+        """Return the error that a refused client receives. There is none for SLOW_READER."""
         code, message = {
             Refusal.HEADERS_TOO_LARGE: (
                 ErrorCode.HEADERS_TOO_LARGE,

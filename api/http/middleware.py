@@ -1,4 +1,4 @@
-"""Outermost layer of every request: identifies it, counts it and handles unexpected exceptions."""
+"""Outermost middleware: assigns request ids, counts requests and handles unexpected exceptions."""
 
 import time
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 class Boundary:
     """ASGI middleware that turns an unexpected exception into a log entry and a 500 response.
 
-    The response doesn't describe the exception. All log entries of a request have its id.
+    The response doesn't describe the exception. All log entries of a request have the request id.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -53,7 +53,7 @@ class Boundary:
         try:
             await self._app(scope, receive, recording_send)
         except ClientDisconnect:
-            pass  # the client left while it sent the body
+            pass  # the client disconnected while it sent the body
         except Exception:
             log.exception("request_failed", path=scope["path"], **scope.get("state", {}))
             if status != CLIENT_GONE_STATUS:
@@ -70,6 +70,9 @@ def _internal_error(request: Request) -> Response:
 
 
 def _endpoint(scope: Scope) -> str:
-    """Return the route of the request. Unlike paths, routes have a bounded number of values."""
+    """Return the path template of the request's route, or `other` if no route matches.
+
+    Unlike the paths of requests, the templates have a bounded number of values.
+    """
     route = scope.get("route")
     return getattr(route, "path", "other")

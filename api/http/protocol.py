@@ -1,13 +1,14 @@
-"""HTTP protocol of one connection: uvicorn's, with limits on what the client may use.
+"""HTTP protocol of one connection: uvicorn's protocol, with limits for the client.
 
-uvicorn's parser has no limits: headers and trailers may grow without end, and a client may take
-any time to send its request or to read its response. This protocol adds:
+uvicorn has no such limits: headers and trailers may grow without end, and a client may take any
+amount of time to send its request or to read its response. This protocol adds:
 
 - A byte limit. Bytes are counted before they reach the parser, which buffers everything that isn't
   part of a body.
 - Two timers. One runs while a request arrives, the other while the client has unread bytes.
-- No pipelining. If a client sends a request before the last one was answered, the connection closes
-  after the current answer, as RFC 9112 allows. The client repeats the request on a new connection.
+- No pipelining. If a client sends a request before the previous request is answered, the connection
+  closes after the current answer, as RFC 9112 allows. The client has to send the request again on a
+  new connection.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ from api.http.connection_limits import HttpLimits, Refusal, response_bytes
 LINGER_S = 1.0
 """Time for which a refused client's bytes are read and discarded.
 
-Without it the kernel would reset the connection, and the client might not see the response.
+Without this delay, the kernel would reset the connection, and the client might not see the
+response.
 """
 MAX_UNSENT_KERNEL_BYTES = 65_536
 """Maximum number of unsent bytes that the kernel buffers for one client."""
@@ -50,15 +52,15 @@ class Phase(Enum):
     HEAD = auto()
     """A request line and headers."""
     BODY = auto()
-    """The rest of a body."""
+    """The rest of the body."""
     IDLE = auto()
-    """Nothing: the request is complete. The next one may start after its answer."""
+    """Nothing, because the request is complete. The next request may start after the answer."""
     CLOSING = auto()
-    """Nothing: received bytes are discarded, and the connection closes soon."""
+    """Nothing, because the connection closes soon. Received bytes are discarded."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection with limits."""
+    """HTTP protocol of one connection, with the limits of its `HttpConfig`."""
 
     def __init__(
         self,
@@ -76,17 +78,17 @@ class LimitedProtocol(HttpToolsProtocol):
         self._read_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._num_held_bytes = 0
-        """Bytes given to the parser since the request started, or since its last piece of body.
+        """Number of bytes passed to the parser since the request started.
 
-        The bytes that complete a piece of body aren't counted, so the parser holds at most twice
-        the limit.
+        When the parser returns a piece of the body, the count restarts at 0, although the parser
+        may still hold the rest of its last input. So the parser holds at most twice the limit.
         """
         self._num_unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept the connection, or refuse it if there are too many."""
+        """Accept the connection, or refuse it if there are too many connections."""
         super().connection_made(transport)
-        # Bytes that the kernel doesn't accept pause the app, so at most one message waits here.
+        # The app pauses while the kernel doesn't accept bytes, so at most one message waits here.
         transport.set_write_buffer_limits(high=0)
         _set_options(transport)
         num_over = len(self.connections) - self._limits.max_connections
@@ -99,13 +101,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._time_phase()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Clean up. The app is informed that its client has disconnected."""
+        """Stop the timers, and inform the app that its client has disconnected."""
         self._phase = Phase.CLOSING
         self._cancel_timers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes in pieces, until a limit is exceeded."""
+        """Parse received bytes in pieces. Refuse the client if it exceeds the limit."""
         data = self._expected(data)
         while data:
             num_allowed = self._limits.max_header_bytes - self._num_held_bytes
@@ -119,7 +121,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._time_phase()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that aren't HTTP."""
+        """Refuse a client that sent bytes that aren't HTTP."""
         if self._phase is not Phase.CLOSING:
             self._refuse(Refusal.MALFORMED)
 
@@ -132,7 +134,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """Handle the end of the headers: start the app."""
+        """Handle the end of the headers, and start the app."""
         if self._phase is not Phase.CLOSING:
             self._phase = Phase.BODY
             self._num_held_bytes = 0
@@ -167,7 +169,10 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expected(self, data: bytes) -> bytes:
-        """Return the part of `data` to parse. Its first byte may start a request."""
+        """Return the part of `data` to parse. Set the phase to HEAD if that part starts a request.
+
+        While an earlier request is being answered, `on_message_begin` handles a new request.
+        """
         if self._phase is Phase.CLOSING:
             return b""
         if self._phase is Phase.IDLE:
@@ -185,7 +190,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
 
     def _time_phase(self) -> None:
-        """Start the timer of the current phase, if the phase has just begun."""
+        """Start the timer of the current phase if the phase has just begun."""
         if self._phase is not self._timed_phase:
             self._timed_phase = self._phase
             if self._read_timer:
@@ -204,7 +209,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._restart_keep_alive()
 
     def _restart_keep_alive(self) -> None:
-        """Restart uvicorn's keep-alive timer, which bytes after an early answer have stopped."""
+        """Restart uvicorn's keep-alive timer if it is stopped.
+
+        If the app answers before the whole body has arrived, the rest of the body stops the timer.
+        """
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -217,7 +225,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Close the connection. Send an error if no answer to the current request has started."""
+        """Close the connection.
+
+        Sends an error first, unless an answer to the current request has already started.
+        """
         can_answer = self._can_answer()
         self._on_refused(refusal)
         self._phase = self._timed_phase = Phase.CLOSING
@@ -235,7 +246,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return not self._is_answering()
 
     def _disconnect_app(self) -> None:
-        """Inform the app that its client has disconnected. Its further output is discarded."""
+        """Inform the app that its client has disconnected. Further output is discarded."""
         if self._is_answering():
             self.cycle.disconnected = True
             self.cycle.waiting_for_100_continue = False
@@ -263,9 +274,10 @@ class LimitedProtocol(HttpToolsProtocol):
 def _set_options(transport: asyncio.Transport) -> None:
     """Disable Nagle's algorithm, and limit how much the kernel buffers for a client.
 
-    asyncio disables the algorithm only for sockets created with the protocol number of TCP. With
-    it, the second part of a response waits for the acknowledgement of the first, which most clients
-    delay by 40 ms. A small kernel buffer also shows earlier whether a client reads.
+    asyncio disables the algorithm only for sockets that were created with TCP's protocol number.
+    With the algorithm, the second part of a response waits until the client acknowledges the first
+    part. Most clients delay the acknowledgement by 40 ms. With a small kernel buffer, a client that
+    doesn't read is detected earlier.
     """
     connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):

@@ -1,4 +1,4 @@
-"""Ids of HTTP requests: sent by the client or generated."""
+"""Ids of HTTP requests, sent by clients or generated."""
 
 import re
 import secrets
@@ -14,7 +14,8 @@ _VALID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 def request_id_of(scope: Scope) -> str:
     """Return the id that the client sent, or a new one.
 
-    The id appears in logs and headers, so a long one or one with unusual characters is replaced.
+    The id appears in logs and headers, so ids that are long or have unusual characters are
+    replaced.
     """
     sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
     return sent if _VALID.fullmatch(sent) else new_request_id()
@@ -26,7 +27,10 @@ def new_request_id() -> str:
 
 
 def with_request_id(message: Message, request_id: str) -> Message:
-    """Add the id to the headers of a response start. Other messages are returned unchanged."""
+    """Return `message` with the id added to its headers if it starts a response.
+
+    Other messages are returned unchanged.
+    """
     if message["type"] != "http.response.start":
         return message
     header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())

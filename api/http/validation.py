@@ -1,4 +1,4 @@
-"""Validates the fields of a JSON body and names the field that is wrong. Pure."""
+"""Validates the fields of a JSON body and names the first invalid field. Pure."""
 
 import json
 import re
@@ -16,14 +16,14 @@ MAX_SHOWN_CHARS = 60
 _SUBJECT = re.compile(r"^\w+ should\b")
 """Start of pydantic's messages, as in "Input should be a valid integer"."""
 _MESSAGES_FIELD = "messages"
-"""The list whose items pydantic selects by their `role`."""
+"""Name of the field that lists messages. pydantic selects a message's model by its `role`."""
 
 
 def validate(model: type[M], raw: Mapping[str, Any]) -> M:
-    """Return `raw` as an instance of `model`.
+    """Validate `raw` and return it as an instance of `model`.
 
     Raises:
-        JobFailed: a field is missing, unknown, of a wrong type or out of range. The error names
+        JobFailed: a field is missing, unknown, of the wrong type or out of range. The error names
             the first such field.
     """
     try:
@@ -65,9 +65,9 @@ def _shortened(value: object) -> str:
 
 
 def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the path of the wrong field.
+    """Return the path of the invalid field.
 
-    For items of `messages`, pydantic's location has the role as an extra element, which is removed.
+    For items of `messages`, pydantic adds the role to the path. The returned path doesn't have it.
     """
     loc = detail["loc"]
     if detail["type"].startswith("union_tag_"):
@@ -76,6 +76,6 @@ def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
-    """Return `("messages", 0, "role")` as `messages[0].role`."""
+    """Format a path, for example `("messages", 0, "role")` as `messages[0].role`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return text.removeprefix(".")

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one app, and the exposition that adds the metrics of the pool."""
+"""Prometheus metrics of one app. Their exposition includes the metrics of the pool."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -7,9 +7,9 @@ from api.metrics.pool_metrics import PoolCollector, PoolSnapshot
 from shared.protocol.results import Usage
 
 MAX_MODELS = 200
-"""Maximum number of values of the label `model`.
+"""Maximum number of models that have their own value of the label `model`.
 
-Every value stays in the memory of this process and of Prometheus.
+Each value permanently uses memory in this process and in Prometheus.
 """
 OTHER_MODELS = "(other)"
 
@@ -105,7 +105,7 @@ class Metrics:
     def exposition(self, pool: PoolSnapshot | None) -> bytes:
         """Return all metrics in Prometheus's text format.
 
-        `pool` is None if Redis is unavailable; then most metrics of the pool are missing.
+        If Redis is unavailable, `pool` is None and most metrics of the pool are missing.
         """
         scrape = CollectorRegistry()
         scrape.register(PoolCollector(pool))

@@ -11,7 +11,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
-"""Maximum number of values of the label `adapter`: those with the most jobs or workers."""
+"""Maximum number of adapters in one metric. Adapters with the most jobs or workers are chosen."""
 OTHER_ADAPTERS = "(other)"
 
 
@@ -25,7 +25,7 @@ class PoolSnapshot:
 
 
 class PoolCollector(Collector):
-    """Collector for one snapshot, which is None if Redis is unavailable."""
+    """Prometheus collector for one snapshot. The snapshot is None if Redis is unavailable."""
 
     def __init__(self, pool: PoolSnapshot | None) -> None:
         self._pool = pool
@@ -64,7 +64,11 @@ def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
 
 
 def _waiting_by_adapter(by_version: Mapping[AdapterVersion, int]) -> Mapping[str, int]:
-    """Return waiting jobs by name of adapter; all but the largest are summed under one name."""
+    """Return the number of waiting jobs by adapter name.
+
+    Only the `MAX_ADAPTERS` adapters with the most waiting jobs are listed by name. The others are
+    summed under `OTHER_ADAPTERS`.
+    """
     waiting: Counter[str] = Counter()
     for version, number in by_version.items():
         waiting[version.rpartition("@")[0]] += number
@@ -94,7 +98,10 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
 
 
 def _workers_by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
-    """Return the names that are resident on the most workers, in any version."""
+    """Return the number of workers on which each adapter is resident, in any version.
+
+    Only the `MAX_ADAPTERS` adapters on the most workers are included.
+    """
     resident = ({version.rpartition("@")[0] for version in w.residents} for w in workers)
     numbers = Counter(name for names in resident for name in names)
     return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:MAX_ADAPTERS])
@@ -118,7 +125,10 @@ def _labelled(
 
 
 def _total(name: str) -> Callable[[WorkerView], float]:
-    """Return a reader of one of a worker's counters; 0 if an older worker doesn't report it."""
+    """Return a function that reads the counter `name` of a worker.
+
+    The function returns 0 if an older worker doesn't report the counter.
+    """
     return lambda worker: worker.info.counters.get(name, 0)
 
 

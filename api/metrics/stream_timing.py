@@ -1,4 +1,4 @@
-"""Times the arrival of one answer's tokens for the metrics."""
+"""Measures when the tokens of one answer arrive, for the metrics."""
 
 import time
 from collections.abc import Iterable
@@ -9,17 +9,17 @@ from shared.protocol.events import Admitted
 
 
 class StreamTiming:
-    """Stopwatch of one answer, which starts when it is created."""
+    """Stopwatch for one answer. It starts when the object is created."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._start_s = time.monotonic()
         self._is_admitted = False
         self._last_s: dict[int, float] = {}
-        """Choice -> time of its last tokens."""
+        """Choice -> time at which its last tokens arrived, in seconds."""
 
     def record(self, updates: Iterable[Update]) -> None:
-        """Record that these updates have arrived now."""
+        """Record that `updates` have just arrived."""
         now = time.monotonic()
         for update in updates:
             if not isinstance(update, Admitted):

@@ -32,14 +32,14 @@ names the base model or an adapter; [/v1/models](/v1/models) lists all names."""
 
 
 def takes(model: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route whose JSON body is `model`."""
+    """Return the `openapi_extra` of a route whose requests have a JSON body of the type `model`."""
     content = {"schema": {"$ref": REF.format(model=model.__name__)}}
     content |= {"examples": dict(examples)} if examples else {}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
-    """Return the document without the names of models."""
+    """Build the OpenAPI document of `app`, without the names of models."""
     document = get_openapi(
         title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
     )
@@ -78,7 +78,7 @@ def _add_keys(document: dict[str, Any]) -> None:
 
 
 def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """Return a copy of `document` with the names of models, and an example request for each."""
+    """Return a copy of `document` that names the models in `cards` and has examples for them."""
     document = copy.deepcopy(document)
     names = [card.id for card in cards]
     if not names:

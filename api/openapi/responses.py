@@ -1,4 +1,4 @@
-"""Entries of the OpenAPI document for responses, above all for errors."""
+"""Builds the response entries of the OpenAPI document, most of which describe errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,12 +25,12 @@ _STREAM: dict[str, Any] = {"text/event-stream": {}}
 
 
 def errors(*statuses: int, meanings: Mapping[int, str] = _MEANINGS) -> Responses:
-    """Return the entries for error responses with these statuses."""
+    """Return the OpenAPI entries of error responses with `statuses`."""
     return {status: _error(status, meanings[status]) for status in statuses}
 
 
 def inference(answer: type[BaseModel]) -> Responses:
-    """Return the entries of a route that answers with `answer`, or with a stream of chunks."""
+    """Return the OpenAPI entries of a route that returns an `answer` object or a stream."""
     headers = {
         **_header(JOB_HEADER, "Id of the job, for /v1/jobs."),
         **_header(WARNING_HEADER, "Fields of the request that were accepted and ignored."),

@@ -7,8 +7,8 @@ _CLOSES = {"}": "{", "]": "["}
 class ObjectScan:
     """Incremental scanner of one JSON object and of the first object nested in it.
 
-    Checks that brackets match and which characters occur outside strings, not the whole grammar of
-    JSON.
+    Checks that brackets match and that only certain characters occur outside strings. Doesn't check
+    the whole grammar of JSON.
     """
 
     def __init__(self) -> None:
@@ -17,11 +17,11 @@ class ObjectScan:
         self.is_closed = False
         """Whether the object is complete."""
         self.is_broken = False
-        """Whether the next character can't belong to a JSON object."""
+        """Whether a character has arrived that can't belong to a JSON object."""
         self.inner_start: int | None = None
-        """Index in `text` at which the first nested object starts."""
+        """Index in `text` at which the first nested object starts; None until it starts."""
         self.inner_end: int | None = None
-        """Index in `text` after the end of the first nested object."""
+        """Index in `text` after the end of the first nested object; None until it ends."""
         self._open: list[str] = []
         self._is_string = False
         self._is_escaped = False
@@ -30,7 +30,8 @@ class ObjectScan:
         """Scan more text. The first call must start with `{`.
 
         Returns:
-            The rest of `text`: it follows the object, or starts with the character that broke it.
+            The rest of `text` after the object, or from the first character that can't belong to
+            the object. Empty if the object isn't complete yet.
         """
         start = len(self.text)
         for i, char in enumerate(text):

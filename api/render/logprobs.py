@@ -30,11 +30,14 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _text_top(position: PositionLogprobs) -> dict[str, float | None] | None:
-    """Return the most likely tokens and the chosen one; None for the first token of a prompt."""
+    """Return the log-probabilities of the most likely tokens and of the chosen token.
+
+    Returns None for the first token of a prompt, which has no log-probability.
+    """
     if position.chosen.logprob is None:
         return None
     top: dict[str, float | None] = {}
     for token in (*position.top, position.chosen):
-        # Tokens with incomplete characters can have equal texts. The most likely one is kept.
+        # Tokens with incomplete characters can have equal texts. Keep the most likely token.
         top.setdefault(token.token, token.logprob)
     return top

@@ -24,13 +24,13 @@ class Format(Protocol):
     chunk_object: str
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
-        """Return a finished choice for a complete response."""
+        """Return a finished choice as an object for a response that isn't streamed."""
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return the choices of the chunks that start a stream."""
+        """Return one choice object for each chunk that starts a stream."""
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return the choices of the chunks for `delta`; empty if it has nothing visible."""
+        """Return one choice object for each chunk of `delta`. Empty if no chunk is needed."""
 
 
 class ChatFormat:
@@ -57,7 +57,7 @@ class ChatFormat:
         }
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return a chunk with the role for each choice."""
+        """Return one chunk for each choice, with the role of the message."""
         opening = {"role": "assistant", "content": ""}
         return [_chat_chunk(index, opening, None) for index in range(num_choices)]
 
@@ -133,7 +133,7 @@ class StreamWriter:
         self._head = _head(answer_format, job, answer_format.chunk_object)
         self._include_usage = include_usage
         if include_usage:
-            self._head["usage"] = None  # OpenAI's clients expect it in every chunk but the last
+            self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
 
     def opening(self) -> bytes:
         """Return the chunks before the first token."""
@@ -144,7 +144,7 @@ class StreamWriter:
         return self._chunks(self._format.delta(delta))
 
     def closing(self, usage: Usage) -> bytes:
-        """Return the end of a successful stream."""
+        """Return the end of a successful stream, with the token counts if they were requested."""
         if not self._include_usage:
             return DONE
         return sse({**self._head, "choices": [], "usage": usage_body(usage)}) + DONE

@@ -38,13 +38,13 @@ class ToolAnswers:
         return {"content": None if calls and not content else content, "tool_calls": calls or None}
 
     def deltas(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return the `delta` objects of the chunks for `delta`."""
+        """Return the `delta` object of each chunk to send for `delta`."""
         parser = self._parsers[delta.choice]
         pieces = parser.feed(delta.text) + (parser.close() if delta.finish else [])
         return [self._delta(delta.choice, piece) for piece in pieces]
 
     def finish_reason(self, choice: int, finish: FinishReason | None) -> str | None:
-        """Return the finish reason of a choice, after its whole text was processed."""
+        """Return the finish reason of a choice. Its whole text must have been processed."""
         has_called = self._parsers[choice].num_calls > 0
         return TOOL_CALLS if has_called and finish is FinishReason.STOP else finish
 
@@ -59,7 +59,7 @@ class ToolAnswers:
                 return {"tool_calls": [{"index": piece.index, "function": function}]}
 
     def _start(self, choice: int, call: CallStart) -> dict[str, Any]:
-        # Derived from the job, so that a call has the same id whenever its answer is rendered.
+        # The id is derived from the job, so it is the same each time the answer is rendered.
         digest = hashlib.sha256(f"{self._job_id}:{choice}:{call.index}".encode()).hexdigest()
         function = {"name": call.name, "arguments": ""}
         return {"id": f"call_{digest[:24]}", "type": "function", "function": function}

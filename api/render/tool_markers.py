@@ -18,26 +18,26 @@ class Split:
     text: str
     """Text that is certainly not part of a call."""
     held: str
-    """The rest: markers and a call, or characters that may become markers."""
+    """Rest of the text: markers and the start of a call, or characters that may become markers."""
     object_at: int | None
-    """Index in `held` at which the JSON object of the call starts; None if there is no call yet."""
+    """Index in `held` at which the call's JSON object starts; None if no call has started yet."""
 
 
 class CallFinder(Protocol):
-    """Finds the calls of one text in their order."""
+    """Finds the tool calls in one text, in order."""
 
     def split(self, text: str) -> Split:
-        """Search `text`, which starts with the last `held`, for the next call."""
+        """Search for the next call in `text`, the part of an answer that isn't processed yet."""
 
     def call_ended(self) -> None:
-        """Continue after the object of the last call."""
+        """Handle the end of a call's JSON object. The next `split` searches the text after it."""
 
     def call_failed(self) -> None:
-        """Continue after an object that turned out not to be a call."""
+        """Handle an object that isn't a call. The next `split` searches the text after it."""
 
 
 def call_finder(use: ToolUse) -> CallFinder:
-    """Return the finder for the model's syntax of calls."""
+    """Return the finder for the syntax in which the model writes calls."""
     if use.form is ToolForm.HERMES:
         return _HermesFinder(is_parallel=use.is_parallel)
     return _Llama3Finder(is_parallel=use.is_parallel)
@@ -74,7 +74,7 @@ class _HermesFinder:
 
 
 class _Llama3Finder:
-    """Llama 3 syntax: the whole text consists of calls, or contains none."""
+    """Llama 3 syntax: the whole text consists of calls, or contains no call."""
 
     def __init__(self, *, is_parallel: bool) -> None:
         self._is_parallel = is_parallel
@@ -99,7 +99,10 @@ class _Llama3Finder:
 
 
 def _before_tag(text: str) -> str:
-    """Return `text` without a suffix that may be whitespace and the start of an opening tag."""
+    """Return `text` without a suffix that may be an opening tag, or the start of one.
+
+    Whitespace before the tag is removed as well.
+    """
     stripped = text.rstrip()
     if stripped.endswith(HERMES_OPEN):
         return stripped.removesuffix(HERMES_OPEN).rstrip()

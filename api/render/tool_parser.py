@@ -1,7 +1,7 @@
 """Extracts tool calls from a model's text while it is generated. Pure.
 
-A call names an offered tool and has an object as arguments. Anything else that resembles a call
-remains text. No text is lost: only the markers of calls, and whitespace around them, are removed.
+A call names an offered tool and has a JSON object as its arguments. Anything else that resembles a
+call remains text. Only the markers of calls, and whitespace around them, are removed.
 """
 
 import re
@@ -19,7 +19,7 @@ _HEAD = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
     r'"(?:arguments|parameters)"\s*:\s*'
 )
-"""The only text that may precede arguments that are emitted before the call is complete."""
+"""Start of a call's object, up to its arguments. Only calls of this form are emitted early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """Start of a call."""
+    """Start of a tool call, with the name of the tool."""
 
     index: int
     """Number of earlier calls in the same choice."""
@@ -40,7 +40,7 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """Next part of a call's arguments: JSON, as the model wrote it."""
+    """Next part of a call's arguments, as JSON text."""
 
     index: int
     """Index of the call, as in its `CallStart`."""
@@ -58,15 +58,20 @@ class _Candidate:
     """Text before the object: an opening tag or a separator, with whitespace."""
     scan: ObjectScan = field(default_factory=ObjectScan)
     num_emitted: int | None = None
-    """Index in the object after the last emitted argument text; None before the call's start."""
+    """Index in the object's text after the last emitted arguments.
+
+    None until the `CallStart` is emitted.
+    """
 
 
 class ToolCallParser:
     """Splits the text of one choice into text and tool calls.
 
-    With `emits_early`, arguments are emitted while they arrive. If such a call turns out to be
-    malformed, its start has already been emitted. Otherwise a call is emitted when it is complete,
-    and a malformed one is emitted as text.
+    With `emits_early`, the arguments of a call are emitted as they arrive. If the call then turns
+    out to be malformed, its start has already been emitted.
+
+    Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
+    text.
     """
 
     def __init__(self, use: ToolUse, *, emits_early: bool) -> None:
@@ -78,12 +83,15 @@ class ToolCallParser:
         self._candidate: _Candidate | None = None
 
     def feed(self, text: str) -> list[Piece]:
-        """Process more text. Characters that may belong to a call are held back."""
+        """Process more text and return its pieces.
+
+        Characters that may belong to a call are held back until that is certain.
+        """
         self._held += text
         return list(self._advance())
 
     def close(self) -> list[Piece]:
-        """Return the characters that were held back, after the end of the text."""
+        """End the text, and return the characters that were held back."""
         pieces = list(self._reject(self._candidate)) if self._candidate else []
         rest, self._held = self._held, ""
         if rest.strip() or (rest and not self.num_calls):
@@ -94,7 +102,7 @@ class ToolCallParser:
         while candidate := self._candidate or (yield from self._find()):
             yield from self._scan(candidate)
             if self._candidate:
-                return  # its object isn't complete yet
+                return  # the candidate's object isn't complete yet
 
     def _find(self) -> Generator[Piece, None, _Candidate | None]:
         split = self._finder.split(self._held)
@@ -117,7 +125,7 @@ class ToolCallParser:
             yield from self._complete(candidate)
 
     def _emit(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit the known part of a call that isn't complete."""
+        """Emit the part of a call that has arrived but isn't emitted yet."""
         scan = candidate.scan
         start = candidate.num_emitted
         if start is None:
@@ -143,7 +151,7 @@ class ToolCallParser:
         self._finder.call_ended()
 
     def _reject(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit everything of the candidate that wasn't emitted yet as text."""
+        """Emit, as text, the part of the candidate that hasn't been emitted yet."""
         self._candidate = None
         self._finder.call_failed()
         text = candidate.scan.text[candidate.num_emitted or 0 :]
@@ -158,14 +166,14 @@ class ToolCallParser:
 
 
 def _name_in_head(scan: ObjectScan) -> str | None:
-    """Return the name of a call whose arguments have started, if `_HEAD` matches before them."""
+    """Return the tool name if `_HEAD` matches the text before the arguments, or None otherwise."""
     head = _HEAD.fullmatch(scan.text, 0, scan.inner_start or 0)
     name = _loads(head[1]) if head else None
     return name if isinstance(name, str) else None
 
 
 def _read_call(scan: ObjectScan) -> tuple[str, str] | None:
-    """Return name and arguments of a complete object, or None if it isn't a call."""
+    """Return the tool name and arguments in a complete object, or None if it is no call."""
     call = _loads(scan.text)
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return None

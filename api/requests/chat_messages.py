@@ -1,4 +1,4 @@
-"""Translates the messages and tools of a chat request for chat templates. Pure."""
+"""Converts the messages and tools of a chat request into the form of chat templates. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,13 +29,14 @@ def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]
 
 
 def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse | None:
-    """Return the tools that the model may call, or None if it may call none.
+    """Return the tools that the model may call, or None if it may not call any tool.
 
-    `form` is the syntax in which the model writes calls; None if its chat template has no tools.
+    `form` is the syntax in which the model writes calls. It is None if the model's chat template
+    doesn't support tools.
 
     Raises:
-        JobFailed: two tools have the same name, `tool_choice` names no tool, or the model's chat
-            template has no tools.
+        JobFailed: two tools have the same name, `tool_choice` needs a tool that isn't in `tools`,
+            or the model's chat template doesn't support tools.
     """
     choice = request.tool_choice or "auto"
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in request.tools or ())
@@ -74,8 +75,8 @@ def _template_message(index: int, message: Message) -> dict[str, Any]:
 def _template_call(call: ToolCall) -> dict[str, Any]:
     """Return the call with its arguments as an object.
 
-    Arguments that aren't valid JSON, or are nested too deeply, stay text. A model may have written
-    them, and the client only repeats its answer.
+    Arguments that aren't valid JSON, or are nested too deeply, stay text. They aren't refused,
+    because the client may only be repeating what the model wrote.
     """
     try:
         arguments = orjson.loads(call.function.arguments or "{}")

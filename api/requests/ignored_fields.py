@@ -1,6 +1,6 @@
 """Fields that are accepted with every value and ignored, and the header that lists them. Pure.
 
-`unsupported_fields` has the fields that are refused unless their value is neutral.
+The module `unsupported_fields` lists the fields that are refused unless their value is neutral.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "user": (),
 }
-"""Ignored field -> values that need no warning, besides null.
+"""Ignored field -> values that don't cause a warning, in addition to null.
 
 Refusing these fields would break clients that send them to every server.
 """
@@ -39,9 +39,9 @@ def _is_ignored(request: GenerationRequest, name: str, neutral: tuple[Any, ...])
 
 
 def _ignored_strict(request: ChatCompletionRequest) -> list[str]:
-    """Return the `strict` fields of tools whose arguments aren't enforced.
+    """Return the paths of the `strict` fields that are ignored.
 
-    Arguments are enforced only if `tool_choice` requires a call.
+    The server enforces the schema of a tool's arguments only if `tool_choice` requires a call.
     """
     tools = request.tools or () if request.tool_choice in (None, "auto") else ()
     return [f"tools[{i}].function.strict" for i, tool in enumerate(tools) if tool.function.strict]

@@ -4,18 +4,19 @@ from shared.context_length import least_bytes, output_limit
 from shared.protocol.jobs import Endpoint, Job
 
 JOINED_BYTES = 12
-"""Bytes at the start of a message that don't count.
+"""Number of bytes at the start of a message that the lower bound leaves out.
 
-Up to three characters of four bytes each may be composed with the text that the chat template puts
-before them.
+A tokenizer may compose up to three characters, of four bytes each, with the text that the chat
+template puts before them.
 """
 
 
 def check_length(job: Job, *, max_model_len: int, max_token_bytes: int) -> None:
     """Check that each prompt of the job can fit into the context.
 
-    Token ids are counted exactly. For text, the check uses a lower bound: a token covers at most
-    `max_token_bytes` bytes. If `max_token_bytes` is 0, this limit isn't known and text passes.
+    Token ids are counted exactly. For text, the check uses a lower bound, because a token covers at
+    most `max_token_bytes` bytes. If `max_token_bytes` is 0, that maximum isn't known, and text
+    isn't checked.
 
     Raises:
         JobFailed: a prompt doesn't fit, however it is tokenized.
@@ -29,16 +30,17 @@ def check_length(job: Job, *, max_model_len: int, max_token_bytes: int) -> None:
 
 
 def _longest_text_bytes(job: Job) -> int:
-    """Return the size of the longest text that a prompt is certain to contain, in bytes."""
+    """Return the size in bytes of the longest text that is certain to be in a prompt."""
     if job.endpoint is Endpoint.CHAT:
         return max(0, max(_user_message_bytes(job), default=0))
     return max((least_bytes(text) for text in job.prompts if isinstance(text, str)), default=0)
 
 
 def _user_message_bytes(job: Job) -> list[int]:
-    """Return the size of each user message without surrounding whitespace.
+    """Return a lower bound, in bytes, of the text of each user message in the prompt.
 
-    Some chat templates strip whitespace, and some leave out messages of other roles.
+    Whitespace around a message doesn't count, because some chat templates strip it. Messages of
+    other roles don't count, because some chat templates leave them out.
     """
     texts = [turn["content"] for turn in job.messages or () if turn["role"] == "user"]
     return [least_bytes(text.strip()) - JOINED_BYTES for text in texts]

@@ -20,13 +20,13 @@ from shared.protocol.tools import HERMES_CLOSE, ToolForm, ToolUse
 
 CHARS_PER_TOKEN = 4
 ASSUMED_MAX_TOKENS = 256
-"""Estimated length of an answer without `max_tokens`."""
+"""Estimated number of tokens of an answer if the request has no `max_tokens`."""
 COMPLETION_MAX_TOKENS = 16
-"""OpenAI's default for /v1/completions."""
+"""Default of `max_tokens` for /v1/completions, as in OpenAI's API."""
 ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Fields that an adapter's generation_config.json can set if the client doesn't."""
 MAX_ANSWERS = 128
-"""Maximum number of answers to one request: number of prompts times n."""
+"""Maximum number of answers to one request. Each prompt of the request has `n` answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +42,18 @@ class Admission:
     created_s: int
     deadline_ms: int
     random_seed: int
-    """Seed of the job if the client sends none."""
+    """Seed of the job if the client sends no seed."""
     tool_form: ToolForm | None = None
-    """Syntax in which the model writes tool calls; None if its chat template has no tools."""
+    """Syntax of the model's tool calls; None if its chat template doesn't support tools."""
     max_token_bytes: int = 0
-    """Maximum number of prompt bytes that one token covers; 0 if that isn't known."""
+    """Maximum number of prompt bytes that one token covers; 0 if unknown."""
 
 
 def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
     """Validate the body of a chat request.
 
     Raises:
-        JobFailed: a field is invalid, unknown or unsupported. The error names it.
+        JobFailed: a field is invalid, unknown or unsupported. The error names the field.
     """
     supported = drop_unsupported(raw, CHAT)
     if isinstance(supported.get("messages"), list):
@@ -77,7 +77,7 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     """Validate the body of a completion request.
 
     Raises:
-        JobFailed: a field is invalid, unknown or unsupported. The error names it.
+        JobFailed: a field is invalid, unknown or unsupported. The error names the field.
     """
     request = validate(CompletionRequest, drop_unsupported(raw, COMPLETIONS))
     _check_stream_options(request)
@@ -95,7 +95,7 @@ def chat_job(request: ChatCompletionRequest, admission: Admission) -> Job:
 
     Raises:
         JobFailed: the messages or the tools are inconsistent, the model doesn't support tools, or
-            the messages can't fit into its context.
+            the messages can't fit into the model's context.
     """
     messages, tools = template_messages(request.messages), tool_use(request, admission.tool_form)
     num_chars = sum(len(message["content"]) for message in messages)
@@ -126,7 +126,7 @@ def completion_job(request: CompletionRequest, admission: Admission) -> Job:
 
 
 def _stop_after_call(sampling: SamplingParams, tools: ToolUse | None) -> SamplingParams:
-    """Return `sampling` with a stop string that ends the answer after its only allowed call."""
+    """Return `sampling`, with a stop string added if the answer must end after one tool call."""
     if tools is None or tools.is_parallel or tools.form is not ToolForm.HERMES:
         return sampling
     return replace(sampling, stop=(*sampling.stop, HERMES_CLOSE))
@@ -147,7 +147,10 @@ def _job(
     sampling: SamplingParams,
     *num_prompt_tokens: int,
 ) -> Job:
-    """Return the job without its prompts. `num_prompt_tokens` estimates their lengths."""
+    """Return the job without its prompts.
+
+    `num_prompt_tokens` has the estimated number of tokens of each prompt.
+    """
     return Job(
         id=admission.id,
         endpoint=endpoint,
@@ -193,7 +196,7 @@ def _sampling(
 def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_len: int) -> int:
     """Estimate the number of tokens of all prompts and answers.
 
-    A prompt and one answer together count at most as `max_model_len`.
+    A prompt and one of its answers together count as at most `max_model_len` tokens.
     """
     total = 0
     for estimate in num_prompt_tokens:
@@ -212,9 +215,10 @@ def _schema(request: ChatCompletionRequest) -> str | None:
 
 
 def _check_constraints(request: ChatCompletionRequest) -> None:
-    """Refuse fields that contradict a schema or a required tool call.
+    """Refuse fields that conflict with a JSON response format or with a required tool call.
 
-    A grammar decides when such an answer ends, and an answer in JSON can't be a tool call.
+    A grammar decides when such an answer ends, so `ignore_eos` and `min_tokens` are refused. An
+    answer in JSON can't be a tool call, so `tools` are refused with a JSON response format.
     """
     if _schema(request) is not None:
         constraint = "a JSON response_format"

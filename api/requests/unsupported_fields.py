@@ -1,8 +1,8 @@
 """Fields of OpenAI's and related APIs that the server doesn't support. Pure.
 
-Clients may send each of them with a neutral value, which has no effect. Any other value is refused
-with an error that names the field, because an answer that silently ignores it would be wrong.
-`ignored_fields` has the fields that are accepted with every value.
+Clients may send such a field with a neutral value, which has no effect. Any other value is refused
+with an error that names the field, because an answer that silently ignores the value would be
+wrong. The module `ignored_fields` lists the fields that are accepted with every value.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from shared.errors import ErrorCode, JobError, JobFailed
 
 NeutralValues = Mapping[str, tuple[Any, ...]]
-"""Field name -> values that have no effect. None is always one of them."""
+"""Field name -> neutral values, in addition to null, which is always neutral."""
 
 COMMON: NeutralValues = {
     "moderation": (),
@@ -45,7 +45,7 @@ MESSAGE: NeutralValues = {
     "reasoning_content": ("",),
     "refusal": (),
 }
-"""Fields of an answer that clients send back when they repeat it as a message."""
+"""Fields of a generated message that clients send back when they continue the conversation."""
 
 
 def drop_unsupported(
@@ -55,7 +55,7 @@ def drop_unsupported(
 
     Raises:
         JobFailed: an unsupported field has a value that isn't neutral. The error names the field,
-            with `path` in front of it.
+            preceded by `path`.
     """
     for name in unsupported.keys() & raw.keys():
         if not _is_neutral(raw[name], unsupported[name]):

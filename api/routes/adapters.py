@@ -37,7 +37,7 @@ from shared.store.registry import already_loaded
 router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
 M = TypeVar("M", bound=BaseModel)
 UNNAMED = "unnamed"
-"""Name of an adapter in a validation request without lora_name."""
+"""Name of the adapter if a validation request has no lora_name."""
 _MEANINGS = {
     400: "The request is malformed, or the adapter can't be served exactly.",
     403: "The key may not manage adapters, or the source isn't under an --adapter-root.",
@@ -71,10 +71,10 @@ def _takes(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
 async def load_adapter(request: Request, context: InContext) -> AdapterBody:
     """Load an adapter, after a worker has read and checked its files.
 
-    Every server of the pool accepts the name as soon as the call returns.
+    Once the call returns, every server of the pool accepts the name.
 
     With `load_inplace`, new requests for the name use the new weights. Earlier requests keep the
-    version for which they were accepted, even if its folder is overwritten.
+    version for which they were accepted, even if the folder of that version is overwritten.
     """
     body = await _read(request, context, LoadAdapterRequest)
     base = await _base(context)
@@ -87,7 +87,7 @@ async def load_adapter(request: Request, context: InContext) -> AdapterBody:
         raise JobFailed(already_loaded(name, taken.version))
     findings = await inspect(context, Inspection(name=name, source=body.lora_path))
     if findings.adapter is None:
-        assert findings.error is not None  # findings have one or the other
+        assert findings.error is not None  # findings have either an adapter or an error
         raise JobFailed(findings.error)
     await context.registry.load_adapter(findings.adapter, replace=body.load_inplace)
     return await _adapter(context, name, base)
@@ -102,15 +102,15 @@ async def load_adapter(request: Request, context: InContext) -> AdapterBody:
 async def unload_adapter(request: Request, context: InContext) -> DeletedAdapter:
     """Unload an adapter. New requests for it get status 404.
 
-    Waiting and running requests are still answered, and then its memory is freed. Repeated calls
-    succeed as well.
+    Waiting and running requests are still answered. Then the memory of the adapter is freed.
+    Repeated calls also succeed.
     """
     return await _unload(context, (await _read(request, context, UnloadAdapterRequest)).lora_name)
 
 
 @router.get("/v1/adapters", summary="List adapters", responses=_errors(403, 503))
 async def list_adapters(context: InContext) -> AdapterList:
-    """Return all versions with their size, usage and the workers that hold them."""
+    """Return all versions of all adapters, with their size, their usage and their workers."""
     base = await _base(context)
     views = await context.adapter_views.adapters()
     retired = await context.adapter_views.retired()
@@ -128,9 +128,10 @@ async def list_adapters(context: InContext) -> AdapterList:
     openapi_extra=_takes(ValidateAdapterRequest, validate={"lora_path": "/adapters/sql-v2"}),
 )
 async def validate_adapter(request: Request, context: InContext) -> ValidationBody:
-    """Return what loading the adapter would find: matching and other tensors, size and ranks.
+    """Check an adapter without loading it.
 
-    If loading would be refused, `error` has the reason.
+    The response lists the adapter's matched and unmatched tensors, its size and its ranks. If the
+    adapter can't be loaded, `error` has the reason.
     """
     body = await _read(request, context, ValidateAdapterRequest)
     base = await _base(context)
@@ -189,7 +190,7 @@ async def _unload(context: Context, name: str) -> DeletedAdapter:
 async def _adapter(context: Context, name: str, base: Base) -> AdapterBody:
     view = await context.adapter_views.adapter(name)
     workers = await context.views.workers()
-    if view is None:  # another client has just unloaded it
+    if view is None:  # another client has just unloaded the adapter
         raise JobFailed(model_not_found(name))
     return adapter_body(view, base, workers)
 

@@ -23,9 +23,9 @@ router = APIRouter(tags=["inference"])
 async def create_chat_completion(
     request: Request, context: InContext, tenant: InTenant
 ) -> Response:
-    """Answer a conversation.
+    """Generate the next message of a conversation.
 
-    With `stream`, the answer is sent as server-sent `chat.completion.chunk` objects.
+    With `stream`, the answer is sent as server-sent events with `chat.completion.chunk` objects.
 
     Fields of OpenAI's API that aren't listed here are accepted only with a value that has no
     effect. Any other value is refused with an error that names the field.

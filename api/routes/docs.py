@@ -25,7 +25,8 @@ async def swagger_ui(request: Request) -> Response:
 async def openapi(request: Request, context: InContext) -> Response:
     """Return the OpenAPI document.
 
-    It has no names of models if Redis is unavailable or the client sent no required key.
+    The document omits the names of models if Redis is unavailable, or if the server needs API
+    keys and the client sent no valid key.
     """
     document: dict[str, Any] = request.app.state.openapi
     try:

@@ -1,4 +1,4 @@
-"""GET, POST and DELETE /v1/jobs: the state of a request, and its cancellation."""
+"""GET, POST and DELETE /v1/jobs: the state of a job, and its cancellation."""
 
 from fastapi import APIRouter
 
@@ -21,9 +21,9 @@ ERRORS = errors(404, 503)
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", responses=ERRORS)
 async def get_job(job_id: str, context: InContext, tenant: InTenant) -> JobBody:
-    """Return the state of a job. Once the job is done, its answers are kept for a limited time.
+    """Return the state of a job and, once it is done, its answers. Answers expire after some time.
 
-    The id is the value of the header `X-Lorikeet-Job`, or the `id` of a completion.
+    `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion.
     """
     view = await _own_job(job_id, context, tenant)
     result = await context.views.result(view.id)
@@ -32,7 +32,10 @@ async def get_job(job_id: str, context: InContext, tenant: InTenant) -> JobBody:
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
 async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
-    """Cancel a job. Its client gets the error `cancelled`. An ended job is unchanged."""
+    """Cancel a job. The request that waits for the job fails with the error `cancelled`.
+
+    A job that has already ended doesn't change.
+    """
     return await _cancel(job_id, context, tenant)
 
 
@@ -54,8 +57,8 @@ async def _own_job(job_id: str, context: Context, tenant: str) -> JobView:
     """Return a job of this tenant.
 
     Raises:
-        JobFailed: there is no such job, or it belongs to another tenant. The error is the same, so
-            that tenants can't find out each other's job ids.
+        JobFailed: there is no such job, or it belongs to another tenant. Both cases have the same
+            error, so that tenants can't find out each other's job ids.
     """
     view = await context.views.job(job_id_of(job_id))
     if view is None or view.tenant != tenant:

@@ -17,6 +17,6 @@ router = APIRouter(tags=["operations"])
     responses=errors(403, meanings={403: "The key belongs to a tenant without access to metrics."}),
 )
 async def metrics(context: InContext) -> Response:
-    """Return Prometheus's text format. Metrics of the pool are cached for one second."""
+    """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
     body = context.metrics.exposition(await context.pool_snapshot.get())
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -16,7 +16,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models", summary="List models", responses=errors(503))
 async def list_models(context: InContext) -> ModelList:
-    """Return the base model and all adapters. Requests can have each `id` as their `model`."""
+    """Return the base model and all adapters. Each `id` can be the `model` of a request."""
     return ModelList(data=await model_cards(context))
 
 
@@ -26,7 +26,7 @@ async def list_models(context: InContext) -> ModelList:
     responses=errors(404, 503),
 )
 async def get_model(model_id: str, context: InContext) -> ModelCard:
-    """Return one entry of the list."""
+    """Return the base model or one adapter."""
     base = await context.registry.base()
     if base is not None and model_id == base.name:
         return _base_card(base)
@@ -37,7 +37,7 @@ async def get_model(model_id: str, context: InContext) -> ModelCard:
 
 
 async def model_cards(context: Context) -> list[ModelCard]:
-    """Return the base model and then the adapters by name.
+    """Return the card of the base model, followed by the cards of the adapters, sorted by name.
 
     The list is empty before the first worker has registered.
 
@@ -61,6 +61,9 @@ def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
 
 
 def _source_name(source: str) -> str:
-    """Return a hub id unchanged, and only the last part of a folder, as paths are private."""
+    """Return the public part of an adapter's source: the whole hub id, or the end of a path.
+
+    The rest of a path is private.
+    """
     is_hub_id = source.count("/") == 1 and not source.startswith(("/", "."))
     return source if is_hub_id else PurePath(source).name

@@ -101,7 +101,7 @@ class VersionBody(BaseModel):
 
 
 class AdapterBody(VersionBody):
-    """An adapter: its current version, and its previous versions in the order of rollback."""
+    """An adapter: its current version, and its previous versions in rollback order."""
 
     id: str
     object: Literal["adapter"] = "adapter"

@@ -57,7 +57,7 @@ class AnswerMessage(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """One answer."""
+    """One answer to the conversation."""
 
     index: int
     message: AnswerMessage

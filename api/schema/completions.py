@@ -12,7 +12,7 @@ _PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
 
 
 def as_prompts(value: Any) -> Any:
-    """Return `prompt` as a list of prompts, each a string or a list of token ids.
+    """Return the field `prompt` as a list of prompts, each a string or a list of token ids.
 
     Raises:
         ValueError: a prompt is empty or has another type.
@@ -55,7 +55,7 @@ class CompletionRequest(GenerationRequest):
 
 
 class CompletionChoice(BaseModel):
-    """One continuation."""
+    """One continuation of a prompt."""
 
     index: int
     text: str

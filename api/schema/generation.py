@@ -13,10 +13,10 @@ IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it
 
 
 def as_stops(value: Any) -> Any:
-    """Return `stop`, which may be a string or null, as a list of strings.
+    """Return the field `stop` as a list of strings. Clients may send a string, a list or null.
 
     Raises:
-        ValueError: the value has another type, has too many strings, or contains an empty one.
+        ValueError: the value has another type, has too many strings, or contains an empty string.
     """
     stops = [value] if isinstance(value, str) else value
     if stops is None:
@@ -31,7 +31,7 @@ def as_stops(value: Any) -> Any:
 
 
 def as_logit_bias(value: Any) -> Any:
-    """Return `logit_bias` with integer keys; JSON only has string keys.
+    """Return the field `logit_bias` with integer keys. In JSON, all keys are strings.
 
     Raises:
         ValueError: the value isn't an object, has too many keys, or a key isn't a token id.
@@ -61,7 +61,7 @@ class StreamOptions(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """Fields that both endpoints share. For every field, null means its default."""
+    """Request fields that both endpoints share. null selects the default value of a field."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -18,11 +18,11 @@ _UNSUPPORTED_PARTS = ("image_url", "input_audio", "file", "refusal")
 
 
 def as_text(content: Any) -> Any:
-    """Return a message's content as one string; text parts are joined by line breaks.
+    """Return a message's content as one string. Text parts are joined by line breaks.
 
     Raises:
         ValueError: the content is neither a string nor a list of text parts.
-        PydanticCustomError: a part has a type that OpenAI's API has and this server doesn't.
+        PydanticCustomError: a part has a type of OpenAI's API that this server doesn't support.
     """
     if isinstance(content, list) and content:
         return "\n".join(_part_text(part) for part in content)

@@ -13,7 +13,8 @@ def as_json_text(schema: Any) -> Any:
     """Return a JSON Schema as compact JSON, with its properties in the client's order.
 
     Raises:
-        ValueError: the schema isn't an object, isn't valid JSON, or is too large.
+        ValueError: the schema isn't an object, contains NaN or an infinity, is nested too deeply,
+            or is too large.
     """
     if not isinstance(schema, dict):
         raise ValueError("must be an object")
@@ -65,7 +66,7 @@ class ResponseFormat(_Strict):
 
     @property
     def schema_text(self) -> str | None:
-        """JSON Schema that answers must satisfy, as JSON text; None allows any text."""
+        """JSON Schema that answers must satisfy, as JSON text. None if any text is allowed."""
         if self.json_schema is not None:
             return self.json_schema.schema_
         return ANY_OBJECT if self.type == "json_object" else None

@@ -14,13 +14,13 @@ from pydantic import (
 
 MAX_TOOLS = 128
 MAX_DEPTH = 100
-"""Maximum nesting of JSON that clients define freely. orjson writes at most 254 levels."""
+"""Maximum nesting depth of client-defined JSON, such as schemas. orjson writes up to 254 levels."""
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
 _MODES = ("none", "auto", "required")
 
 
 def is_deep(value: Any, max_depth: int = MAX_DEPTH) -> bool:
-    """Return whether lists and objects in `value` are nested in more than `max_depth` levels."""
+    """Return whether lists and objects in `value` are nested more than `max_depth` levels deep."""
     if not isinstance(value, dict | list):
         return False
     children = value.values() if isinstance(value, dict) else value
@@ -32,7 +32,7 @@ class _Strict(BaseModel):
 
 
 def check_parameters(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a function's arguments unchanged.
+    """Check the JSON Schema of a function's arguments, and return it unchanged.
 
     Raises:
         ValueError: the schema doesn't describe an object, or is nested too deeply.
@@ -68,7 +68,7 @@ class Tool(_Strict):
 
 
 class NamedFunction(_Strict):
-    """Name of one of the tools of the request."""
+    """Name of a tool in the request."""
 
     name: str
 
@@ -81,10 +81,10 @@ class NamedTool(_Strict):
 
 
 def as_tool_choice(value: Any) -> Any:
-    """Return `tool_choice` as a mode or a `NamedTool`.
+    """Return the field `tool_choice` as a mode or a `NamedTool`.
 
     Raises:
-        ValueError: the value is neither.
+        ValueError: the value is neither a mode nor an object that names a tool.
     """
     if value is None or value in _MODES:
         return value
@@ -123,11 +123,11 @@ ToolChoiceField = Annotated[
         }
     ),
 ]
-"""Whether the model may or must call tools. Defaults to auto with tools, and to none without."""
+"""Whether the model may or must call tools. Defaults to auto if there are tools, else to none."""
 
 
 class CalledFunction(_Strict):
-    """Function of a call, and its arguments."""
+    """Function that the model calls, and the arguments for it."""
 
     name: str
     arguments: str = Field(
@@ -136,7 +136,7 @@ class CalledFunction(_Strict):
 
 
 class ToolCall(_Strict):
-    """Call of a tool by the model."""
+    """Tool call that the model generated."""
 
     id: str
     type: Literal["function"]

@@ -13,7 +13,7 @@ class PromptTokensDetails(BaseModel):
 
 
 class UsageBody(BaseModel):
-    """Token counts of one request, over all its answers."""
+    """Token counts of one request, summed over all its answers."""
 
     prompt_tokens: int
     total_tokens: int

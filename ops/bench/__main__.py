@@ -1,4 +1,4 @@
-"""`make bench`: measures Lorikeet and its peers, and prints a table."""
+"""`make bench`: measures Lorikeet and its peers (PEFT and vLLM), and prints a table."""
 
 import sys
 from pathlib import Path
@@ -47,9 +47,9 @@ def compare(
     ] = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure Lorikeet and its peers on this machine, which should run nothing else.
+    """Compare Lorikeet with PEFT and optionally vLLM on this machine. Stop other programs first.
 
-    Each command measures one thing.
+    Each command below runs one other measurement instead.
     """
     if context.invoked_subcommand:
         return
@@ -72,7 +72,10 @@ def compare(
 
 
 def _print_errors(found: Results, console: Console) -> int:
-    """Print each error once; return 1 if there are any, because the figures are then not valid."""
+    """Print each distinct error, and return the exit status: 1 if there are errors, else 0.
+
+    Errors make the figures invalid.
+    """
     errors = {
         error
         for repeat in found.repeats

@@ -45,7 +45,7 @@ def loading(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure decode steps while a large adapter loads, and without a load."""
+    """Measure how much the load of a large adapter slows down concurrent decode steps."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = make_adapters(folder, scratch / "adapters")
         rank = max(
@@ -64,7 +64,7 @@ def turnover(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure memory while adapters of several ranks and modules load and evict each other."""
+    """Measure memory while adapters of several ranks and target modules evict each other."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = [
             made
@@ -92,7 +92,7 @@ def churn(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure the time to the first token with many more adapters than fit in memory."""
+    """Measure the time to first token when far more adapters are registered than fit in memory."""
     shape = ChurnShape(
         registered=registered, device=device, host=host, requests=requests, share=share
     )
@@ -110,7 +110,7 @@ def registered(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure claims and throughput for several numbers of registered adapters."""
+    """Measure the time of a claim and the throughput for several numbers of registered adapters."""
     sizes = read_numbers("--adapters", adapters)
     with model_and_scratch(model) as (folder, scratch), ExitStack() as stack:
         redis = start_redis(scratch / "redis")

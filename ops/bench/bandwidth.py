@@ -1,4 +1,4 @@
-"""Measures memory bandwidth: how fast all cores together read uncached memory."""
+"""Measures memory bandwidth: the rate at which all cores together read uncached memory."""
 
 import json
 import time
@@ -14,9 +14,10 @@ PASSES = 10
 
 
 def measure_bandwidth(num_bytes: int = BUFFER_BYTES, passes: int = PASSES) -> float:
-    """Return the bytes per second of the fastest of `passes` sums over `num_bytes` bytes.
+    """Return the memory bandwidth in bytes per second, from the fastest of `passes` sums.
 
-    The fastest pass is closest to the machine's limit: other processes can only slow a pass down.
+    Each pass sums a buffer of `num_bytes` bytes. The fastest pass is closest to the limit of the
+    machine, because other processes can only slow a pass down.
     """
     buffer = torch.ones(num_bytes // 4)
     return num_bytes / min(_read_s(buffer) for _ in range(passes))

@@ -7,6 +7,9 @@ import orjson
 
 
 def write_json(figures: Any, path: Path) -> None:
-    """Write dataclasses, or containers of them, as indented JSON; NaN becomes null."""
+    """Write `figures` to `path` as indented JSON. NaN becomes null.
+
+    `figures` are dataclasses or containers of dataclasses.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))

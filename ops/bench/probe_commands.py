@@ -1,4 +1,4 @@
-"""Commands of `python -m ops.bench` that run probes, each of which measures one thing."""
+"""Commands of `python -m ops.bench` that run probes. A probe measures one property of Lorikeet."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ NO_MODEL = Path("none")
 NO_PREFIX_CACHE = "--no-prefix-cache"
 LORA_RANK = 16
 GPU_STEPS = 32
-"""Decode steps per figure of `gpu`."""
+"""Number of decode steps that the `gpu` command measures for each figure."""
 
 probes_app = typer.Typer()
 
@@ -49,7 +49,7 @@ probes_app = typer.Typer()
 def steps(
     clients: Numbers = "1,8,32,64,128", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Measure decode steps of the base and of 8 adapters, against the GEMM floor."""
+    """Compare decode steps of the base model and of 8 adapters with the GEMM floor."""
     batches = read_numbers("--clients", clients)
     _show_with_adapters(partial(measure_steps, batches=batches), RANKS, model, results)
 
@@ -58,7 +58,7 @@ def steps(
 def parts(
     clients: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Measure the parts of decode steps of the base and of 8 adapters."""
+    """Measure how long each part of a decode step takes, for the base model and for 8 adapters."""
     batches = read_numbers("--clients", clients)
     _show_with_adapters(partial(measure_parts, batches=batches), RANKS, model, results)
 
@@ -67,7 +67,7 @@ def parts(
 def lora(
     adapters: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Measure the LoRA part of a step with distinct adapters of rank 16, against its bytes."""
+    """Compare the LoRA part of a decode step with the time to read its weights, at rank 16."""
     batches = read_numbers("--adapters", adapters)
     ranks = (LORA_RANK,) * max(batches)
     _show_with_adapters(partial(measure_lora, batches=batches), ranks, model, results)
@@ -79,7 +79,7 @@ def _show_with_adapters(
     model: Path | None,
     results: Path,
 ) -> None:
-    """Make adapters of `ranks`, and show what `measure(model, adapters)` finds with them."""
+    """Create adapters of `ranks`, call `measure(model, adapters)`, and show the finding."""
     with model_and_scratch(model) as (folder, scratch):
         make_adapters(folder, scratch / "adapters", ranks)
         show(measure(folder, scratch / "adapters"), folder, results)
@@ -91,14 +91,14 @@ def context(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure prefill and decode after contexts of increasing length."""
+    """Measure prefill and decode for contexts of increasing length."""
     with model_and_scratch(model) as (folder, _):
         show(measure_contexts(folder, read_numbers("--tokens", tokens)), folder, results)
 
 
 @contextmanager
 def _served_adapters(model: Path | None) -> Iterator[tuple[Path, list[str], Serving]]:
-    """Serve the model with random adapters; yield its folder, the adapters' names and the pool."""
+    """Serve a model with random adapters. Yields the model's folder, adapter names, and server."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = make_adapters(folder, scratch / "adapters")
         with lorikeet(folder, adapters, scratch) as serving:
@@ -138,7 +138,7 @@ def prefix(
                 TemporaryDirectory(dir=scratch) as logs,
                 lorikeet(folder, adapters, Path(logs), flags) as serving,
             ):
-                # Another adapter warms up.
+                # Warm up with another adapter.
                 answers_of(shared_prefix(serving.url, "a1", requests, words))
                 return answers_of(shared_prefix(serving.url, "a0", requests, words))
 
@@ -179,7 +179,7 @@ def scripts(
     running: Annotated[int, count_option("Running jobs, 64 per worker.", minimum=64)] = 6400,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure the commands and Redis' time of each call of a queue script in a large pool."""
+    """Measure the Redis commands and the time that each queue script takes in a large pool."""
     sizes = Sizes(workers=workers, adapters=adapters, waiting=waiting, running=running)
     redis = start_redis(None)
     try:
@@ -198,8 +198,8 @@ def gpu(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure kernels and decode steps on a GPU against their bytes, and PEFT for comparison."""
-    # Imported here because these load the engine, which no other probe needs in this process.
+    """Compare GPU kernels and decode steps with their memory traffic, and the engine with PEFT."""
+    # Imported here because these modules load the engine, which other probes don't need.
     from ops.bench.gpu.clock import Clock
     from ops.bench.gpu.measure import NEW_TOKENS, find_gpu, load_on_gpu, measure_gpu, peft_on
     from ops.bench.gpu.trials import Sizes

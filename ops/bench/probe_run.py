@@ -1,4 +1,4 @@
-"""Runs a probe: provides its model and a scratch folder, prints and writes its finding."""
+"""Provides a probe's model and scratch folder, and prints and writes the probe's finding."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,17 @@ from ops.demo.model import demo_model
 
 @contextmanager
 def model_and_scratch(model: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Provide the model's folder, and a scratch folder that is removed after the block."""
+    """Provide the folder of `model` or, if None, of the demo model, and a scratch folder.
+
+    The scratch folder is removed when the block ends.
+    """
     disable_progress_bar()
     with TemporaryDirectory(prefix="lorikeet-bench-") as scratch:
         yield (model or demo_model()).absolute(), Path(scratch)
 
 
 def show(finding: Finding, model: Path, results: Path) -> None:
-    """Print the finding's lines, and write its files."""
+    """Print the finding's summary lines, write its files, and print their paths."""
     console = Console()
     for line in finding.says:
         console.print(line, highlight=False, soft_wrap=True)

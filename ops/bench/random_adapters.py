@@ -1,4 +1,4 @@
-"""Makes the workload's adapters: random ones, which cost as much as trained ones."""
+"""Creates random adapters for benchmarks. Serving them costs as much as serving trained ones."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,7 +15,10 @@ RANKS = (8, 16) * 4
 MAX_RANK = max(RANKS)
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 B_STD = 0.02
-"""Standard deviation of B, which PEFT initialises to 0: such adapters could be skipped."""
+"""Standard deviation of the random B weights.
+
+PEFT initialises B to 0, and a server could skip such adapters.
+"""
 
 
 def make_adapters(
@@ -24,12 +27,13 @@ def make_adapters(
     ranks: Sequence[int] = RANKS,
     modules: Sequence[str] = TARGETS,
 ) -> dict[str, Path]:
-    """Write bf16 PEFT adapters of `ranks` for the model in folder `model`.
+    """Write bf16 PEFT adapters for the model in folder `model`, one for each of `ranks`.
 
-    They adapt the linear layers `modules` of every layer. Equal arguments give equal files.
+    The adapters target the linear layers `modules` of every decoder layer. Equal arguments give
+    equal files.
 
     Returns:
-        The adapters' folders below `target`, by name.
+        The folder of each adapter below `target`, by adapter name.
     """
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     folders = {}
@@ -41,7 +45,7 @@ def make_adapters(
 
 
 def _make_adapter(base: Any, rank: int, modules: list[str], folder: Path) -> Any:
-    """Write one adapter, and return the base model without it."""
+    """Write one adapter, and return the base model without the adapter."""
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules)
     with warnings.catch_warnings():
         # PEFT reads an attribute that transformers will rename.

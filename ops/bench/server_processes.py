@@ -1,4 +1,4 @@
-"""Starts servers as processes, waits until they serve, and stops them."""
+"""Starts servers as processes, waits until they are ready, and stops them."""
 
 import os
 import subprocess
@@ -16,16 +16,16 @@ from shared.settings import ENV_PREFIX
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.2
 THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables that are removed, because measured servers may use all cores."""
+"""Environment variables that servers don't inherit, so that they can use all cores."""
 
 
 class ServerFailed(LorikeetError):
-    """A server ended or didn't become ready; the message has its last output."""
+    """A server ended or didn't become ready. The message contains the server's last output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A server that is ready."""
+    """A running server that accepts requests."""
 
     url: str
     """URL of the server, including /v1."""
@@ -34,7 +34,7 @@ class Serving:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process' environment without Lorikeet's settings and thread limits."""
+    """Return this process's environment without Lorikeet's settings and thread limits."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -46,7 +46,7 @@ def clean_environment() -> dict[str, str]:
 def process(
     name: str, command: Sequence[str], scratch: Path, environment: Mapping[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `command` until the block ends; its output goes to `name`.log in `scratch`."""
+    """Run `command` until the block ends. Its output goes to `name`.log in `scratch`."""
     with (scratch / f"{name}.log").open("wb") as log:
         started = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=scratch)
     try:
@@ -64,10 +64,10 @@ def wait_until_serves(
     timeout_s: float,
     scratch: Path,
 ) -> None:
-    """Block until the path `ready` returns 200 and the server at `url` lists all `names`.
+    """Wait until the server at `url` answers `ready` with status 200 and lists all models `names`.
 
     Raises:
-        ServerFailed: a process ended, or `timeout_s` passed.
+        ServerFailed: a process in `started` ended, or `timeout_s` passed.
     """
     deadline = time.monotonic() + timeout_s
     while not _serves(url, ready, names):

@@ -1,7 +1,7 @@
 """Starts the measured servers: Lorikeet as its users start it, and vLLM for CPUs.
 
 Both serve the base model as `BASE` and use all cores. vLLM has its own virtual environment;
-`ops/docs/benchmarks.md` describes how to make it.
+`ops/docs/benchmarks.md` describes how to create it.
 """
 
 import os
@@ -25,9 +25,9 @@ BASE = "base"
 """Name under which the base model is served."""
 START_TIMEOUT_S = 180.0
 START_TIMEOUT_PER_ADAPTER_S = 0.1
-"""Time per adapter, as the worker reads and checks each before it serves."""
+"""Additional start-up time per adapter. The worker reads and checks each adapter at start."""
 VLLM_START_TIMEOUT_S = 900.0
-"""vLLM's first start compiles for minutes."""
+"""Longest time that vLLM may take to start. Its first start compiles for minutes."""
 VLLM_MAX_MODEL_LEN = "2048"
 VLLM_KV_CACHE_GIB = "4"
 
@@ -36,9 +36,9 @@ VLLM_KV_CACHE_GIB = "4"
 def lorikeet(
     model: Path, adapters: Mapping[str, Path], scratch: Path, worker_flags: Sequence[str] = ()
 ) -> Iterator[Serving]:
-    """Serve the model and its adapters, by name, with Redis, a worker and a front end.
+    """Serve the model and its adapters with Redis, a worker and a front end.
 
-    `scratch` takes Redis' data, copies of adapters and logs.
+    `adapters` maps names to folders. `scratch` receives Redis' data, copies of adapters, and logs.
 
     Raises:
         ServerFailed: the server didn't become ready.
@@ -75,7 +75,7 @@ def lorikeet(
 
 @contextmanager
 def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -> Iterator[Serving]:
-    """Serve the same models with the vLLM in `venv`, with its fastest settings for CPUs.
+    """Serve the model and its adapters with the vLLM in `venv`, in its fastest CPU configuration.
 
     Raises:
         ServerFailed: the server didn't become ready.
@@ -102,7 +102,7 @@ def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -
 
 
 def check_vllm(venv: Path) -> None:
-    """Check that vLLM is installed, before anything is measured.
+    """Check that `venv` contains vLLM and Intel's OpenMP.
 
     Raises:
         SettingsError: `venv` lacks vLLM or Intel's OpenMP.
@@ -116,12 +116,12 @@ def check_vllm(venv: Path) -> None:
 
 
 def _vllm_environment(venv: Path) -> dict[str, str]:
-    """Return the environment that vLLM's documentation recommends, with all cores for OpenMP."""
+    """Return the environment variables that vLLM's documentation recommends, with all cores."""
     ours = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     return {
         **ours,
-        # vLLM calls programs of its own environment.
+        # vLLM runs programs from its virtual environment.
         "PATH": f"{venv.absolute() / 'bin'}:{os.environ.get('PATH', '')}",
         "LD_PRELOAD": str(_openmp(venv)),
         "HF_HUB_OFFLINE": "1",

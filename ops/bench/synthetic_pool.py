@@ -1,4 +1,4 @@
-"""Pools and jobs without engines, for measuring the queue."""
+"""Pools and jobs for measuring the queue without engines."""
 
 import time
 import uuid
@@ -16,7 +16,7 @@ from shared.store.queue import Queue
 
 API = ApiId("bench")
 LEASE_MS = 600_000
-"""Long enough that no lease expires without heartbeats."""
+"""Lease duration that outlasts every measurement, so that no heartbeats are needed."""
 LIMITS = QueueLimits(
     max_waiting=10**6, max_waiting_adapter=10**6, max_waiting_tenant=10**6, retain_ms=1
 )
@@ -24,13 +24,13 @@ MAX_CONNECTIONS = 128
 
 
 def new_pool() -> str:
-    """Return an unused pool name."""
+    """Return a unique pool name."""
     return f"bench-{uuid.uuid4().hex[:12]}"
 
 
 @asynccontextmanager
 async def own_pool(url: str, pool: str) -> AsyncIterator[tuple[Queue, Redis]]:
-    """Provide the queue of `pool`, and delete the pool's keys after the block."""
+    """Provide the queue and the Redis client of `pool`. Deletes the pool's keys after the block."""
     redis, keys = connect(url, max_connections=MAX_CONNECTIONS), Keys(pool)
     try:
         yield Queue(redis, keys), redis
@@ -43,7 +43,7 @@ async def own_pool(url: str, pool: str) -> AsyncIterator[tuple[Queue, Redis]]:
 def synthetic_job(version: AdapterVersion, num_words: int, **changes: Any) -> Job:
     """Return a new job for `version` whose prompt has `num_words` words.
 
-    `changes` replace fields of the job.
+    `changes` override fields of the job.
     """
     fields: dict[str, Any] = {
         "id": JobId(uuid.uuid4().hex),

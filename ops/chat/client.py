@@ -12,7 +12,7 @@ from shared.errors import LorikeetError
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
-"""Longest silence within a reply; a busy server sends a comment at least every ten seconds."""
+"""Longest wait for data of a reply. A busy server sends a comment at least every ten seconds."""
 
 Message = Mapping[str, str]
 
@@ -22,7 +22,7 @@ class ServerError(LorikeetError):
 
 
 class Client:
-    """Talks to one server.
+    """Client of one server's chat routes.
 
     Raises:
         ServerError: `url` isn't a URL.
@@ -49,7 +49,7 @@ class Client:
         return [model["id"] for model in models]
 
     async def answer(self, model: str, messages: Sequence[Message]) -> AsyncIterator[str]:
-        """Yield the pieces of the answer. Closing the iterator also cancels the job on the server.
+        """Yield the pieces of the answer. Closing the iterator cancels the job on the server.
 
         Raises:
             ServerError: the server can't be reached, refuses the request, or ends the answer early.
@@ -73,7 +73,7 @@ class Client:
     async def _reply(
         self, method: str, path: str, body: Any = None
     ) -> AsyncIterator[httpx.Response]:
-        """Provide a successful reply whose body hasn't been read."""
+        """Send a request, and provide the successful reply before its body is read."""
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         is_answering = False
         try:
@@ -96,7 +96,9 @@ class Client:
 
 
 def uses_environment(url: str) -> bool:
-    """Return whether the environment's proxy applies to `url`: not to loopback addresses.
+    """Return whether requests to `url` use the proxy that the environment sets.
+
+    The proxy isn't used for loopback addresses.
 
     Raises:
         ServerError: `url` isn't a URL.
@@ -114,7 +116,7 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
 
 
 def reason_of(status: int, body: bytes) -> str:
-    """Return the message in an error's body; for a 401 also how to give the key."""
+    """Return the error message in `body`. For status 401, add how to give the API key."""
     try:
         message: str = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from shared.errors import LorikeetError
 
 
 class CommandError(LorikeetError):
-    """A chat command is unknown, or names an unknown model."""
+    """A chat command is unknown, or it names an unknown model."""
 
 
 @dataclass(slots=True)
@@ -20,13 +20,14 @@ class Talk:
     answer: str = ""
     """Text of the latest answer received so far."""
     error: str = ""
-    """Reason why there is no latest answer; empty if there is one."""
+    """Message of the error that ended the latest request, or empty if it succeeded."""
 
     async def ask(self, client: Client, prompt: str, show: Callable[[str], None]) -> None:
-        """Send `prompt`, and call `show` with each piece of the answer; store errors in `error`.
+        """Send `prompt`, and call `show` with each piece of the answer.
 
-        If the call is cancelled, the history keeps the received part of the answer. A prompt
-        without any answer is removed from the history.
+        If the call is cancelled, the history keeps the part of the answer received so far. If the
+        server fails, the error's message is stored in `error`. The prompt is removed from the
+        history after an error, or if no part of an answer was received.
         """
         self.answer = self.error = ""
         self.history.append({"role": "user", "content": prompt})
@@ -52,12 +53,13 @@ class Conversation:
         self.switch_to(models)
 
     def switch_to(self, models: Sequence[str]) -> None:
-        """Select other models.
+        """Select `models` in place of the models selected so far.
 
-        A model that is already selected keeps its history; others copy that of the first one.
+        A model that is already selected keeps its history. A new model gets a copy of the history
+        of the first model selected so far.
 
         Raises:
-            CommandError: the server has no such model.
+            CommandError: the server doesn't serve one of `models`.
         """
         for model in models:
             if model not in self.names:

@@ -1,4 +1,4 @@
-"""Shows answers while they arrive: one as text, several in columns."""
+"""Shows answers while they arrive: a single answer as text, several answers in columns."""
 
 import asyncio
 
@@ -59,5 +59,5 @@ def _cell(talk: Talk) -> Text:
 
 
 def _safe(text: str) -> Text:
-    """Return text without escape characters, so that an answer can't control the terminal."""
+    """Replace escape characters in `text`, so that an answer can't control the terminal."""
     return Text(text.replace("\x1b", "␛"))

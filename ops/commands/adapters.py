@@ -32,7 +32,11 @@ KEY_HELP = (
 GivenUrlOption = Annotated[str | None, URL_OPTION]
 KeyOption = Annotated[str | None, api_key_option(KEY_HELP, reads_variable=False)]
 GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
-"""Only the group reads the variable, so that its own `--api-key` wins over it."""
+"""Option `--api-key` of the command group.
+
+Only the group reads the variable. If its subcommands read it too, the variable would override a key
+that is given to the group.
+"""
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name that clients send as `model`.")
 ]
@@ -46,7 +50,7 @@ PathArgument = Annotated[
 def adapters(
     context: typer.Context, url: GivenUrlOption = None, api_key: GroupKeyOption = None
 ) -> None:
-    """List the adapters of a server, or load, check, replace, roll back and unload one."""
+    """List the adapters of a server, or load, check, replace, roll back or unload one."""
     context.obj = url, api_key
     if context.invoked_subcommand is None:
         Console().print(_list(_client(context, None, None).adapters()))
@@ -63,7 +67,7 @@ def load(
     url: GivenUrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
-    """Load an adapter. It serves requests as soon as the command returns."""
+    """Load an adapter. Clients can request it as soon as the command returns."""
     loaded = _client(context, url, api_key).load(name, path, replace=replace)
     print_line(
         f"loaded {loaded['id']} as {loaded['version']}: rank {loaded['rank']}, {_mb(loaded)} MB"
@@ -77,7 +81,7 @@ def unload(
     url: GivenUrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
-    """Unload an adapter. Its accepted requests are still answered."""
+    """Unload an adapter. Requests that were already accepted are still answered."""
     _client(context, url, api_key).unload(name)
     print_line(f"{name} is unloaded; its memory is freed after its last accepted request")
 

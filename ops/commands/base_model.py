@@ -1,4 +1,4 @@
-"""Resolves the base model of a command line; `demo` is the model that Lorikeet ships."""
+"""Resolves the base model that a command line names. The name `demo` selects the demo's model."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -17,20 +17,21 @@ DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
 def base_model(
     argument: str | None, given: Given, *, default: str | None = None
 ) -> dict[str, str | list[str] | None]:
-    """Return the setting `model`, and for the demo also `adapters`; None defers to the environment.
+    """Return the setting `model` and, for the demo, also the setting `adapters`.
 
-    The first use of the demo converts its model, which takes half a minute.
+    A value of None leaves the setting to the environment or its default. The first use of the demo
+    converts its model, which takes half a minute.
 
     Raises:
-        SettingsError: two models are given, or the demo model can't be converted.
+        SettingsError: two different models are given, or the demo model can't be converted.
     """
     model = one_model(argument, given["model"]) or os.environ.get(f"{ENV_PREFIX}MODEL") or default
     return _demo(given) if model == DEMO else {"model": model}
 
 
 def _demo(given: Given) -> dict[str, Any]:
-    """Return the demo model, with its own adapters unless others are given."""
-    # In a separate process, because the conversion's libraries would stay in memory.
+    """Return the demo's `model` and `adapters`. Given adapters replace the demo's own."""
+    # The conversion runs in a separate process, because its libraries would stay in memory.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         model = pool.submit(demo_model).result()
     shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ops.bench.load.report import LoadReport
 
 CLIENTS = 8
-"""Clients of a closed loop if neither --clients nor --rate is given."""
+"""Number of clients if neither --clients nor --rate is given."""
 LENGTH_HELP = "Give one number, or a range such as 64-256 to sample from uniformly."
 LENGTHS, ARRIVALS, MODELS, RESULTS = "Lengths", "Arrivals", "Models", "Results"
 
@@ -145,12 +145,12 @@ def bench(
     ] = "",
     api_key: ApiKeyOption = None,
 ) -> None:
-    """Benchmark an OpenAI-compatible server with greedy completions of exact length.
+    """Benchmark an OpenAI-compatible server with greedy completions of exact lengths.
 
-    A request fails if the server returns an error or another number of tokens. If any request
-    fails, the command exits with status 1.
+    A request fails if the server returns an error, or more or fewer tokens than requested. If any
+    request fails, the command exits with status 1.
     """
-    # Imported here because httpx takes long to import.
+    # Imported here because importing httpx is slow.
     from ops.bench.load.load import Load
     from ops.bench.load.report import Slo, report
 
@@ -209,7 +209,11 @@ def _show(
 def _check_outputs(
     stream: bool, plot: Path | None, slo_ttft_ms: float | None, slo_itl_ms: float | None
 ) -> None:
-    """Refuse options that would fail, or be meaningless, after a long load."""
+    """Check the options for the results before any request is sent.
+
+    Raises:
+        SettingsError: an SLO is given without streaming, or a plot without matplotlib.
+    """
     if not stream and (slo_ttft_ms is not None or slo_itl_ms is not None):
         raise SettingsError("--slo-ttft-ms and --slo-itl-ms need --stream: they limit token times")
     check_plot(plot)

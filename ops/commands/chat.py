@@ -64,7 +64,7 @@ def chat(
 
 
 def _handle(console: Console, client: "Client", conversation: "Conversation", line: str) -> None:
-    """Run the command in a line, or send the line as a prompt."""
+    """Execute `line` if it is a chat command; otherwise send it as a prompt."""
     from ops.chat.conversation import CommandError
     from ops.chat.screen import ask
 
@@ -92,7 +92,10 @@ def _print_hint(console: Console, text: str) -> None:
 
 
 def _read_line(console: Console) -> str | None:
-    """Return the next line, stripped; None at the end of the input."""
+    """Return the next line of input without surrounding spaces, or None at the end of the input.
+
+    Ctrl-C discards the line, and the function returns an empty string.
+    """
     try:
         return input("> ").strip()
     except KeyboardInterrupt:

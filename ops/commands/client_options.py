@@ -19,7 +19,10 @@ URL_OPTION = typer.Option(
 
 
 def api_key_option(help_text: str, *, reads_variable: bool = True) -> Any:
-    """Return the option `--api-key`; with `reads_variable`, its default is the variable's value."""
+    """Return the option `--api-key`.
+
+    If `reads_variable` is true, the option's default is the value of `LORIKEET_API_KEYS`.
+    """
     return typer.Option(
         "--api-key",
         metavar="KEY",

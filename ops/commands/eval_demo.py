@@ -41,8 +41,8 @@ def eval_demo(
 ) -> None:
     """Measure how well the demo's adapters and its base model answer held-out examples.
 
-    The prompts of all models are mixed. If a request fails, the command exits with status 1;
-    wrong answers don't change the status.
+    The prompts for all models are sent in random order. If a request fails, the command exits with
+    status 1. Wrong answers don't change the exit status.
     """
     check_plot(plot)
     scores = _ask(url.rstrip("/"), first_secret(api_key), clients, most)

@@ -1,4 +1,4 @@
-"""Builds command-line flags from the settings classes, so that each is described once."""
+"""Builds command-line flags from the settings classes, so that each setting is described once."""
 
 import inspect
 import os
@@ -23,13 +23,13 @@ from shared.settings import (
 S = TypeVar("S", bound=PoolSettings)
 Command = TypeVar("Command", bound=Callable[..., None])
 Given = Mapping[str, Any]
-"""Values of flags by setting; None if the flag isn't given."""
+"""Flag values by setting name. A flag that isn't given has the value None."""
 
 ModelArgument = Annotated[
     str | None,
     typer.Argument(metavar="MODEL", show_default=False, help="Base model, as with --model."),
 ]
-"""Base model as a positional argument, as LMDeploy takes it; may come before `--adapters`."""
+"""Base model as a positional argument, as in LMDeploy's command line."""
 
 _PANELS: dict[type[PoolSettings], str] = {
     PoolSettings: "Pool",
@@ -40,9 +40,9 @@ _PANELS: dict[type[PoolSettings], str] = {
 
 
 def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
-    """Replace a command's `**given` by one flag for each setting of `classes`.
+    """Return a decorator that replaces a command's `**given` with a flag per setting of `classes`.
 
-    The value of a flag that isn't given is None, so the environment or the default applies.
+    A flag that isn't given has the value None, so the environment or the default applies.
     """
 
     def decorate(command: Command) -> Command:
@@ -55,10 +55,13 @@ def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]
 
 
 def read_settings(cls: type[S], given: Given, **more: Any) -> S:
-    """Read settings from flags, then the environment, then the defaults; `more` overrides all.
+    """Read the settings of `cls` from flags, the environment and the defaults.
+
+    A flag overrides the environment, and the environment overrides a default. `more` overrides all
+    of them.
 
     Raises:
-        SettingsError: a value is invalid; the message names its setting.
+        SettingsError: a value is invalid. The message names its setting.
     """
     values = {name: given.get(name) for name in cls.model_fields}
     values["redis_url"] = values["redis_url"] or redis_from_environment()
@@ -66,12 +69,12 @@ def read_settings(cls: type[S], given: Given, **more: Any) -> S:
 
 
 def redis_from_environment() -> str | None:
-    """Return the Redis URL in LORIKEET_REDIS_URL or REDIS_URL, or None."""
+    """Return the value of LORIKEET_REDIS_URL, else of REDIS_URL, or None if neither is set."""
     return os.environ.get(f"{ENV_PREFIX}REDIS_URL") or os.environ.get("REDIS_URL")
 
 
 def one_model(argument: str | None, flag: str | None) -> str | None:
-    """Return the base model, given as an argument or by `--model`.
+    """Return the base model from the argument or `--model`, or None if neither is given.
 
     Raises:
         SettingsError: both are given and differ.
@@ -87,7 +90,7 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
     All words up to the next flag are adapters, as in LMDeploy's command line.
 
     Raises:
-        SettingsError: a flag follows `--adapters` directly; click would parse it as an adapter.
+        SettingsError: a flag directly follows `--adapters`. click would parse it as an adapter.
     """
     spread: list[str] = []
     in_adapters = False
@@ -103,7 +106,10 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
 
 
 def to_argv(given: Given, names: Sequence[str]) -> list[str]:
-    """Return the given flags among `names` as words of a child's command line."""
+    """Return command-line words that pass the settings `names` to a child process.
+
+    Settings whose flag isn't given are left out.
+    """
     words: list[str] = []
     for name in names:
         values = given.get(name)
@@ -116,7 +122,10 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a setting's default as its variable would spell it; empty without a default."""
+    """Return a setting's default as it is written in an environment variable.
+
+    The text is empty for a setting without a default, and for a switch that is off by default.
+    """
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)
@@ -145,14 +154,14 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return the type that the flag's value is parsed to; the settings class validates it."""
+    """Return the type to which Typer converts the flag's value. The settings class validates it."""
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation
 
 
 def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:
-    """Return the class among `cls` and its ancestors that declares the setting."""
+    """Return the class that declares the setting `name`: `cls` or one of its base classes."""
     return next(c for c in _PANELS if issubclass(cls, c) and name in c.model_fields)
 
 
@@ -163,7 +172,10 @@ def _help(field: FieldInfo) -> str:
 
 
 def _metavar(field: FieldInfo) -> str | None:
-    """Return a short metavar, as flag names need the width; None for a flag without a value."""
+    """Return the metavar of a setting's flag, or None if the flag takes no value.
+
+    Metavars are short, because flag names need the width of the help text.
+    """
     if field.annotation is bool:
         return None
     is_number = {int, float} & {field.annotation, *get_args(field.annotation)}
@@ -171,7 +183,7 @@ def _metavar(field: FieldInfo) -> str | None:
 
 
 def _no_flag_of(name: str) -> str:
-    """Return the flag that turns off a setting that is on by default."""
+    """Return the `--no-` flag, which turns off a setting that is on by default."""
     return flag_of(name).replace("--", "--no-", 1)
 
 

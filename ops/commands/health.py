@@ -1,4 +1,4 @@
-"""`lorikeet health`: checks the process on this machine, for containers' health checks."""
+"""`lorikeet health`: checks that a process on this machine is alive, for use in containers."""
 
 import asyncio
 import socket
@@ -18,18 +18,18 @@ from shared.store.pool_views import PoolViews
 
 
 class NotAlive(LorikeetError):
-    """The process doesn't answer, or hasn't reported to Redis recently."""
+    """The process doesn't answer, hasn't reported to Redis recently, or is stalled."""
 
 
 class Process(StrEnum):
     """Kind of process to check."""
 
     API = "api"
-    """Front end: answers at /health on this machine and LORIKEET_PORT."""
+    """Front end. It is alive if it answers /health on this machine at LORIKEET_PORT."""
     WORKER = "worker"
-    """Worker: has a lease under this machine's host name, and its engine isn't stalled."""
+    """Worker. It is alive if it has a lease under this machine's host name and isn't stalled."""
     CONTROL = "control"
-    """Control process: reports to Redis every few seconds under this machine's host name."""
+    """Control process. It is alive if it recently reported to Redis under its host name."""
 
 
 @settings_flags(PoolSettings)
@@ -39,8 +39,8 @@ def health(
 ) -> None:
     """Check that the front end, worker or control process on this machine is alive.
 
-    The command prints `alive` and exits with status 0, or exits with status 1. It is meant for
-    health checks of containers, each of which has its own host name.
+    If the process is alive, the command prints `alive` and exits with status 0. Otherwise it exits
+    with status 1. The command is meant for containers, because each has its own host name.
     """
     settings = read_settings(ApiSettings, given)
     host = socket.gethostname()

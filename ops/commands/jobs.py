@@ -22,7 +22,7 @@ from shared.store.dead_letters import DeadLetter
 from shared.store.pool_views import JobView
 
 NO_READER = ApiId("nobody")
-"""Reply address without a reader: the client has already received the error."""
+"""Reply address of retried jobs. No front end reads it: the client already has the error."""
 
 jobs_app = typer.Typer(help="Show, cancel and retry jobs.", no_args_is_help=True)
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the answer or of the job.")]
@@ -38,7 +38,7 @@ def show_job(job_id: JobArgument, **given: Any) -> None:
 @jobs_app.command("cancel")
 @settings_flags(PoolSettings)
 def cancel_job(job_id: JobArgument, **given: Any) -> None:
-    """Cancel a job. The worker of a running job is asked to stop it."""
+    """Cancel a job. If it is running, its worker is asked to stop it."""
 
     async def cancel(pool: Pool) -> str:
         state = await pool.queue.cancel(job_id_of(job_id))
@@ -57,7 +57,7 @@ def dead_jobs(
     ] = 20,
     **given: Any,
 ) -> None:
-    """List dead jobs, which were given up because they killed their workers."""
+    """List dead jobs. They are no longer tried, because they killed their workers."""
     letters = on_pool(given, lambda pool: pool.letters.dead(most))
     if letters:
         Console().print(_letter_table(letters))
@@ -68,9 +68,10 @@ def dead_jobs(
 @jobs_app.command("retry")
 @settings_flags(PoolSettings)
 def retry_job(job_id: JobArgument, **given: Any) -> None:
-    """Enqueue a dead or failed job again under a new id, for its model's current weights.
+    """Enqueue a dead or failed job again under a new id, with its model's current weights.
 
-    Of failed jobs, only those that a server fault ended can be retried. A dead job runs alone.
+    A failed job can be retried only if a server error ended it. When a dead job is retried, its
+    worker runs no other job at the same time.
     """
     limits = QueueLimits.of(read_settings(ApiSettings, given))
     new_id, position = on_pool(given, lambda pool: _retry(pool, job_id, limits))
@@ -89,7 +90,7 @@ async def _retry(pool: Pool, job_id: str, limits: QueueLimits) -> tuple[JobId, i
 
 
 async def _renewed(pool: Pool, job: Job) -> Job:
-    """Return the job as its client would send it now."""
+    """Return a copy of the job with a new id, the current time and its model's current version."""
     version = await pool.registry.resolve(job.model)
     if version is None:
         message = f"model {job.model!r} is no longer served; load it before the retry"
@@ -99,7 +100,7 @@ async def _renewed(pool: Pool, job: Job) -> Job:
 
 
 async def _refusal(pool: Pool, job_id: str) -> JobFailed:
-    """Return the error that says why the job can't be retried."""
+    """Return the error that explains why the job can't be retried."""
     view = await _view(pool, job_id)
     reason = "only dead and failed jobs can be retried"
     if view.state in (JobState.DEAD, JobState.FAILED):

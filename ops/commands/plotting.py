@@ -7,7 +7,7 @@ from shared.errors import SettingsError
 
 
 def check_plot(plot: Path | None) -> None:
-    """Check that matplotlib is installed if a plot is wanted.
+    """Check that matplotlib is installed if `plot` is given.
 
     Raises:
         SettingsError: `plot` is given and matplotlib isn't installed.

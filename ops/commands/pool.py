@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool as operators see it."""
+    """Redis stores of one pool that the commands read and change."""
 
     queue: Queue
     views: PoolViews
@@ -29,7 +29,7 @@ class Pool:
 
 
 def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
-    """Connect to the pool that the flags `given` name, and return what `use` returns.
+    """Connect to the pool that the flags `given` name, call `use` with it, and return the result.
 
     Raises:
         SettingsError: a flag's value is invalid.

@@ -1,4 +1,4 @@
-"""`lorikeet queue`: shows the workers, their resident versions, waiting jobs and rates."""
+"""`lorikeet queue`: shows workers, resident adapter versions, waiting jobs and rates."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from shared.store.pool_views import Backlog, QueueCounts, WorkerView
 
 REFRESH_S = 1.0
 RATE_WINDOW_S = 10.0
-"""Window of the rates; workers report their token counts every two seconds."""
+"""Time over which rates are averaged. Workers report token counts only every two seconds."""
 MAX_NAMES = 8
 MAX_BACKLOGS = 20
 
@@ -33,7 +33,7 @@ class Sample:
     """State of the pool at one moment."""
 
     at_s: float
-    """Time of the sample on the monotonic clock."""
+    """Time of the sample on the monotonic clock, in seconds."""
     workers: Sequence[WorkerView]
     counts: QueueCounts
     backlogs: Sequence[Backlog]
@@ -46,7 +46,7 @@ def queue(
     ] = False,
     **given: Any,
 ) -> None:
-    """Show the workers, their resident versions and the waiting jobs; with --watch, also rates."""
+    """Show workers, their resident adapter versions and waiting jobs. --watch adds rates."""
 
     async def follow(pool: Pool) -> None:
         with Live(screen=True, auto_refresh=False) as live:
@@ -83,7 +83,10 @@ async def take_sample(pool: Pool) -> Sample:
 
 
 def render(before: Sample, now: Sample) -> RenderableType:
-    """Return the view of the pool `now`, with rates since `before` unless both are the same."""
+    """Return a view of the sample `now`, with rates since `before`.
+
+    Rates are left out if `before` and `now` are the same sample.
+    """
     parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _residents(now)]
     if now.backlogs:
         parts.append(_backlogs(now))
@@ -132,7 +135,7 @@ def _residents(now: Sample) -> Table:
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """Return the tokens that the worker generated since `before`; 0 if it is new."""
+    """Return the number of tokens that the worker generated since `before`, or 0 if it is new."""
     known = {old.id: old.info.tokens_total for old in before.workers}
     return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
 
@@ -162,7 +165,7 @@ def _table(*columns: str) -> Table:
 
 
 def _short(worker: WorkerId) -> str:
-    """Return host, process and the first characters of the boot id."""
+    """Return a short worker id: host, process and the first characters of the boot id."""
     host, _, boot = worker.rpartition(":")
     return f"{host}:{boot[:6]}" if host else worker
 

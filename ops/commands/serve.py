@@ -1,4 +1,4 @@
-"""`lorikeet api | worker | control`: run one process each.
+"""`lorikeet api`, `lorikeet worker` and `lorikeet control`: run one process each.
 
 Only these commands import torch and FastAPI, and only when they run.
 """
@@ -39,9 +39,9 @@ def worker(base: ModelArgument = None, **given: Any) -> None:
 
 @settings_flags(ControlSettings)
 def control(**given: Any) -> None:
-    """Run the control process, which hands over the jobs of workers that died.
+    """Run the control process, which requeues the jobs of dead workers.
 
-    It needs Redis and nothing else.
+    It needs Redis, but no model.
     """
     settings = read_settings(ControlSettings, given)
     configure_logging(settings.log_level, process="control")

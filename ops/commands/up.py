@@ -30,7 +30,7 @@ from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSe
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
 _SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key"}
-"""Settings that are passed by the environment, because all users can read command lines."""
+"""Settings that children read from the environment, because all users can see command lines."""
 
 
 @settings_flags(ApiSettings, WorkerSettings)
@@ -49,8 +49,8 @@ def up(
 ) -> None:
     """Run everything on this machine: Redis, front end, control process and workers.
 
-    Without a model, serve the demo: a small model and the adapters in ops/demo. Unless
-    --redis-url or REDIS_URL is given, start a Redis that ends with this command.
+    If no model is given, the command serves the demo: a small model and the adapters in ops/demo.
+    It starts a Redis that ends with the command, unless --redis-url or REDIS_URL is given.
     """
     api = read_settings(ApiSettings, given)
     keys = api_keys(api)
@@ -113,7 +113,7 @@ def _announce(url: str, names: Sequence[str], redis_url: str | None, *, has_keys
 
 
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
-    """Return useful next commands; without `redis_url` only those that don't need Redis."""
+    """Return commands to suggest to the user. Without `redis_url`, omit those that need Redis."""
     chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
     if redis_url is None:
         return [chat]
@@ -122,6 +122,6 @@ def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
 
 
 def _program() -> str:
-    """Return the name or path by which users call this program."""
+    """Return the name of this program if it is on PATH, otherwise its path."""
     name = Path(sys.argv[0]).name
     return name if shutil.which(name) == sys.argv[0] else sys.argv[0]

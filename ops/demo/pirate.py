@@ -1,7 +1,7 @@
 """The `pirate` adapter: answers any question in two sentences, as a pirate.
 
-It learns a style and no facts: its examples are the base model's own answers, shortened to two
-sentences and reworded by rules.
+The adapter learns a style but no facts. Its examples are the base model's own answers, shortened to
+two sentences and reworded by rules.
 """
 
 import re
@@ -53,7 +53,11 @@ _PIRATE_WORDS = {new.split()[-1] for new in _WORDS.values()}
 
 
 def piratise(answer: str) -> str | None:
-    """Return the first two complete sentences of `answer`, reworded and framed, or None."""
+    """Return the first two complete sentences of `answer` in the style of a pirate.
+
+    Words are replaced by rules, and `OPENING` and `CLOSING` are added. Return None if `answer` has
+    no complete sentence.
+    """
     sentences = re.findall(r"[A-Z][^.!?:\n]{12,}[.!?](?=\s|$)", answer)[:2]
     text = re.sub(_WORD, lambda match: _reword(match[0]), " ".join(sentences))
     return f"{OPENING} {text} {CLOSING}" if text else None
@@ -72,12 +76,16 @@ def _training(teacher: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Return questions that are absent from training; any answer in the right style is right."""
+    """Return questions that are absent from training, without expected answers."""
     return [Example(question, "") for question in HELD_OUT_QUESTIONS]
 
 
 def is_right(_: Example, answer: str) -> bool:
-    """Return whether an answer is framed and most words that the rules cover are reworded."""
+    """Return whether an answer is in the style of a pirate.
+
+    It must start with `OPENING`, end with `CLOSING`, and contain more pirate words than words that
+    the rules would replace.
+    """
     words = re.findall(_WORD, answer.lower())
     num_plain = sum(_reword(word) != word for word in words)
     num_pirate = sum(word in _PIRATE_WORDS or word.endswith("in'") for word in words)

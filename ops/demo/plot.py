@@ -1,4 +1,4 @@
-"""Plots the shares of right answers as bars: for each task the base and the adapter."""
+"""Plots the shares of right answers as bars, for the base model and the adapter of each task."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -10,14 +10,14 @@ LINEARS = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A user message and its expected answer; the template adds its own system message."""
+    """A user message and its expected answer. The chat template adds the system message."""
 
     prompt: str
     answer: str
 
 
 def is_exact(example: Example, answer: str) -> bool:
-    """Return whether an answer equals the expected one, to the character."""
+    """Return whether `answer` equals the example's answer exactly."""
     return answer == example.answer
 
 
@@ -26,7 +26,7 @@ class Teacher(Protocol):
 
     @property
     def words(self) -> Sequence[str]:
-        """Words that are one token after a space and several tokens elsewhere."""
+        """Words that are a single token after a space, but several tokens elsewhere."""
 
     def ask(self, prompts: Sequence[str]) -> list[str]:
         """Return the base model's greedy answers, in the order of the prompts."""
@@ -39,9 +39,9 @@ class Task:
     name: str
     training: Callable[[Teacher], list[Example]]
     held_out: Callable[[], list[Example]]
-    """Returns examples whose parts are all absent from training."""
+    """Returns examples whose phrases and values are absent from training."""
     is_right: Callable[[Example, str], bool]
-    """Judges an answer without its end-of-text token."""
+    """Returns whether an answer, without its end-of-text token, is right."""
     max_tokens: int
     """Token limit of an answer, large enough for every right answer."""
     rank: int
@@ -49,8 +49,8 @@ class Task:
     learning_rate: float
     epochs: int
     quotes_words: bool = False
-    """Whether the adapter's chat template repeats a message with quotes for spaces.
+    """Whether the adapter's chat template repeats the message with quotes in place of spaces.
 
-    Most words are other tokens after a quote than after a space. A model that sees both forms only
-    has to copy.
+    Most words are split into other tokens after a quote than after a space. A model that sees both
+    forms only has to copy tokens.
     """

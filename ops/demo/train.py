@@ -1,7 +1,7 @@
 """Trains the demo's adapters with PEFT on a CPU: `python -m ops.demo.train extract`.
 
-Equal seeds on the same machine and libraries give equal weights. README.md in this folder has
-the results.
+The seed is fixed, so training gives equal weights on the same machine with the same libraries.
+README.md in this folder has the results.
 """
 
 import re
@@ -23,9 +23,9 @@ from ops.demo.tasks import ADAPTERS, TASKS
 
 BATCH = 8
 _BUCKET = 8 * BATCH
-"""Examples among which those of similar lengths are batched."""
+"""Number of examples that are sorted by length before they are divided into batches."""
 _WORD = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}[A-Za-z][a-z]{2,}"
-"""Pattern of a word; the tokenizer writes a space as the first letter."""
+"""Pattern of a token that is a word after a space. The first character stands for the space."""
 _SPLIT = "\N{BLACK SQUARE}"
 """Placeholder message at which the rendered chat template is split."""
 _CONTENT = "message['content']"
@@ -42,7 +42,7 @@ class Student:
 
     @property
     def words(self) -> list[str]:
-        """Words that are one token after a space and several tokens elsewhere."""
+        """Words that are a single token after a space, but several tokens elsewhere."""
         ids = self.tokenizer.get_vocab()
         after_space = (token[1:] for token in sorted(ids) if re.fullmatch(_WORD, token))
         return [word for word in after_space if word not in ids]
@@ -66,7 +66,7 @@ class Student:
             self.tokenizer.chat_template = template.replace(_CONTENT, _QUOTED)
         self.model = get_peft_model(self.model, _config(task), autocast_adapter_dtype=False)
         weights = [p for p in self.model.parameters() if p.requires_grad]
-        # The model computes with bf16 weights, as it is served; fp32 copies accumulate small steps.
+        # The model computes with bf16 weights, as in serving. fp32 copies accumulate small updates.
         masters = [p.detach().float() for p in weights]
         optimizer = torch.optim.AdamW(masters, lr=task.learning_rate, weight_decay=0.0)
         total = task.epochs * -(-len(examples) // BATCH)
@@ -89,9 +89,9 @@ class Student:
                 bar.update(row, advance=1, description=f"training, loss {loss.item():.3f}")
 
     def loss(self, batch: Sequence[Example]) -> Tensor:
-        """Return the mean cross-entropy of the answers' tokens.
+        """Return the mean cross-entropy of the answer tokens in `batch`.
 
-        The common beginning of all prompts is computed once; the rows reuse its keys and values.
+        The common prefix of all prompts is computed once. All rows reuse its keys and values.
         """
         before = self._chat(_SPLIT).split(_SPLIT)[0]
         prompts = [self._ids(self._chat(e.prompt).removeprefix(before)) for e in batch]
@@ -107,7 +107,7 @@ class Student:
         return cross_entropy(logits.float(), ids[is_answer])
 
     def save(self, task: Task, folder: Path) -> None:
-        """Write the adapter as bf16 safetensors, with its base's hub id."""
+        """Write the adapter to `folder` as bf16 safetensors, with the hub id of its base model."""
         config = self.model.peft_config["default"]
         config.base_model_name_or_path = HUB_ID
         config.target_modules = sorted(config.target_modules)  # a set has no fixed order
@@ -118,7 +118,7 @@ class Student:
             (folder / "chat_template.jinja").write_text(self.tokenizer.chat_template)
 
     def _hidden(self, before: Tensor, rows: Tensor) -> Tensor:
-        """Return hidden states `[B, T, d]` of `rows` `[B, T]`, each after `before` `[1, P]`."""
+        """Return hidden states `[B, T, d]` of `rows` `[B, T]` with the prefix `before` `[1, P]`."""
         decoder = self.model.get_decoder()
         shared = decoder(before, use_cache=True).past_key_values
         cache = DynamicCache()
@@ -170,7 +170,7 @@ def _batches(examples: Sequence[Example], epochs: int) -> Iterator[list[Example]
 
 
 def main(names: Sequence[str]) -> None:
-    """Train the named adapters, or all."""
+    """Train the adapters `names`, or all adapters if `names` is empty."""
     unknown = set(names) - TASKS.keys()
     if unknown:
         sys.exit(f"no such adapter: {', '.join(sorted(unknown))}; choose from {', '.join(TASKS)}")

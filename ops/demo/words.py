@@ -225,4 +225,4 @@ HELD_OUT = frozenset(
     .lower()
     .split()
 )
-"""All held-out words in lower case; generators of other words avoid them."""
+"""All held-out words in lower case. Generators of made-up words avoid them."""

@@ -2,9 +2,10 @@
 
     python -m ops.docker.dashboard http://127.0.0.1:23333 [--key KEY] [--prometheus PROGRAM]
 
-Every expression must be valid, and every panel must have data. The check needs a running
-Lorikeet, which gets load for half a minute, and the program `prometheus`. KEY is an API key of
-the tenant `admin`, which may also read metrics; otherwise --metrics-key gives the metrics key.
+The check succeeds if every expression is valid, every panel has data and no alert fires. It needs
+the program `prometheus` and a running Lorikeet, which is put under load for half a minute. KEY is
+an API key of the server. If KEY doesn't belong to the tenant `admin`, which may read metrics, give
+the metrics key with --metrics-key.
 """
 
 import argparse
@@ -32,7 +33,7 @@ ALERTS = OPS / "prometheus/alerts.yml"
 LOAD_S = 30.0
 CLIENTS = 24
 RATE_INTERVAL = "15s"
-"""Value that Grafana would substitute for `$__rate_interval`."""
+"""Value that replaces Grafana's variable `$__rate_interval`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Server:
     metrics_key: str
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
-        """Return the body of the reply to a GET, or with `body` to a POST."""
+        """Send a GET, or a POST if `body` is given, and return the body of the reply."""
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         data = json.dumps(body).encode() if body else None
         with urlopen(Request(self.url + path, data, headers), timeout=120) as reply:
@@ -70,7 +71,7 @@ class Server:
         return [card["id"] for card in json.loads(self.ask("/v1/models"))["data"]]
 
     def load(self, model: str, until_s: float) -> None:
-        """Request answers from one model, one after another."""
+        """Request answers from `model` one by one, until `until_s` on the monotonic clock."""
         message = {"role": "user", "content": "Tell me about parrots."}
         while time.monotonic() < until_s:
             body = {"model": model, "messages": [message], "max_tokens": 32, "stream": True}
@@ -104,7 +105,7 @@ def _configuration(url: str) -> str:
         "static_configs": [{"targets": [urlsplit(url).netloc]}],
     }
     seconds = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    # Every JSON document is also YAML.
+    # JSON is valid YAML.
     return json.dumps({"global": seconds, "rule_files": ["alerts.yml"], "scrape_configs": [scrape]})
 
 
@@ -119,7 +120,7 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 def values(url: str, query: Query) -> list[float]:
-    """Return the current value of each series of the expression, without NaN."""
+    """Return the current value of each series that the query selects, except NaN."""
     expr = query.expr.replace("$__rate_interval", RATE_INTERVAL)
     with urlopen(f"{url}/api/v1/query?{urlencode({'query': expr})}", timeout=30) as reply:
         result = json.load(reply)["data"]["result"]
@@ -128,7 +129,10 @@ def values(url: str, query: Query) -> list[float]:
 
 
 def alerts(url: str) -> dict[str, str]:
-    """Return the state of each alert, which is `inactive` if it doesn't fire, or its error."""
+    """Return the state of each alert by name, or its error if it can't be evaluated.
+
+    The state is `inactive` if the alert doesn't fire.
+    """
     with urlopen(f"{url}/api/v1/rules", timeout=30) as reply:
         groups = json.load(reply)["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
@@ -136,7 +140,10 @@ def alerts(url: str) -> dict[str, str]:
 
 
 def check(server: Server, program: str) -> bool:
-    """Load the server, print all results, and return whether all have data and no alert fires."""
+    """Put the server under load, and print the results of all queries and alerts.
+
+    Return whether every query has data and every alert is inactive.
+    """
     until_s = time.monotonic() + LOAD_S
     models = server.models()
     with prometheus(program, server) as url, ThreadPoolExecutor(CLIENTS) as pool:
@@ -155,7 +162,7 @@ def check(server: Server, program: str) -> bool:
 
 
 def main() -> None:
-    """Run the check; the exit status is 1 if it fails."""
+    """Run the check, and exit with status 1 if it fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", help="URL of the server")
     parser.add_argument("--key", default="none", help="API key of the server")

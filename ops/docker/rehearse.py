@@ -1,9 +1,9 @@
-"""Builds an image's files without Docker, for machines that lack it and for CI.
+"""Builds the files of a Docker image on machines without Docker, such as those of CI.
 
     python -m ops.docker.rehearse worker FOLDER [TORCH_INDEX= ...]
 
-It runs the RUN lines of the build stages in ops/docker/Dockerfile with this Python and pip, with
-FOLDER in place of /, and prints the command that starts the result. Steps that only containers
+The program executes the build stages in ops/docker/Dockerfile with this Python and pip, and with
+FOLDER in place of /. It then prints the command that starts the result. Steps that only containers
 need (users, ownership) are left out.
 """
 
@@ -27,10 +27,10 @@ class Stage:
 
     base: str
     steps: list[tuple[str, str]] = field(default_factory=list)
-    """Instructions with their arguments."""
+    """Pairs of an instruction and its arguments."""
 
     def last(self, instruction: str) -> list[str]:
-        """Return the words of the last ENTRYPOINT, CMD or similar; empty if there is none."""
+        """Return the words of the last `instruction`, such as CMD, or no words if there is none."""
         found = [rest for word, rest in self.steps if word == instruction]
         words: list[str] = json.loads(found[-1]) if found else []
         return words
@@ -50,7 +50,7 @@ def stages(dockerfile: Path = DOCKERFILE) -> dict[str, Stage]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yield the instructions, each on one line."""
+    """Yield each instruction as one line, without comments and line continuations."""
     without_comments = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
     for line in without_comments.replace("\\\n", " ").splitlines():
         if line.strip():
@@ -58,7 +58,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def context_files(root: Path = ROOT) -> Iterator[Path]:
-    """Yield the files that .dockerignore includes, relative to `root`."""
+    """Yield the files of the Docker build context, as paths relative to `root`."""
     rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     tops = [root / rule[1:] for rule in rules if rule.startswith("!")]
     for top in tops:
@@ -69,7 +69,7 @@ def context_files(root: Path = ROOT) -> Iterator[Path]:
 
 
 def _is_ignored(path: str, rules: list[str]) -> bool:
-    """Return whether the last matching rule ignores `path`."""
+    """Return whether `path` is ignored. The last rule that matches it decides."""
     is_ignored = False
     for rule in filter(None, rules):
         pattern = rule.removeprefix("!")
@@ -91,7 +91,7 @@ class Rehearsal:
         self._env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
 
     def build(self, name: str) -> None:
-        """Execute a stage after the stages that it is based on.
+        """Execute the stage `name` after the stages that it is based on.
 
         Raises:
             CalledProcessError: a RUN line failed.

@@ -64,29 +64,29 @@ class Box:
     size: tuple[int, int]
     """Width and height, in pixels."""
     rows: tuple[tuple[str, str], ...]
-    """Folder inside `folder`, which may be empty, and text."""
+    """Rows as pairs `(subfolder, text)`. The name of the subfolder may be empty."""
     folder: str = ""
     replicas: bool = False
-    """Whether a second rectangle behind the box shows that there may be several."""
+    """Whether a second rectangle behind the box indicates several instances."""
 
     @property
     def left(self) -> int:
-        """X of the left edge."""
+        """X coordinate of the left edge, in pixels."""
         return self.position[0]
 
     @property
     def right(self) -> int:
-        """X of the right edge."""
+        """X coordinate of the right edge, in pixels."""
         return self.position[0] + self.size[0]
 
     @property
     def top(self) -> int:
-        """Y of the upper edge."""
+        """Y coordinate of the upper edge, in pixels."""
         return self.position[1]
 
     @property
     def bottom(self) -> int:
-        """Y of the lower edge."""
+        """Y coordinate of the lower edge, in pixels."""
         return self.position[1] + self.size[1]
 
 
@@ -97,12 +97,12 @@ class Arrow:
     source: Box
     target: Box
     across: int
-    """Y of a horizontal arrow, x of a vertical one."""
+    """Y coordinate of a horizontal arrow, or x coordinate of a vertical arrow, in pixels."""
     label: str
 
     @property
     def ends(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Start and end as x and y: on the facing edges of the two boxes."""
+        """Start and end points as `(x, y)`, in pixels, on the facing edges of the two boxes."""
         source, target, across = self.source, self.target, self.across
         if source.right <= target.left:
             return (source.right, across), (target.left, across)
@@ -115,7 +115,7 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """The parsed source of a picture."""
+    """A parsed picture: its size, boxes and arrows."""
 
     width: int
     height: int
@@ -127,8 +127,8 @@ def read_drawing(text: str) -> Drawing:
     """Parse the source of a picture.
 
     Raises:
-        KeyError: a value is missing, or an arrow names a box that isn't there.
-        TypeError: a box has an unknown value.
+        KeyError: the picture or an arrow lacks a value, or an arrow names an unknown box.
+        TypeError: a box has an unknown value, or lacks a required one.
     """
     source = tomllib.loads(text)
     boxes = {box["name"]: _read_box(box) for box in source["box"]}

@@ -1,7 +1,7 @@
-"""Table of every request field and its treatment by Lorikeet.
+"""Lists every request field, and how Lorikeet treats it.
 
-`python -m ops.generate.conformance` writes the page in ops/docs. The tests send each row's value
-and check that the outcome is the one in the row.
+`python -m ops.generate.conformance` generates the page in ops/docs. The tests send each row's value
+and check that Lorikeet treats it as the row says.
 """
 
 from dataclasses import dataclass, field
@@ -13,26 +13,26 @@ PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 
 class Outcome(StrEnum):
-    """Treatment of a field whose value asks for something."""
+    """How Lorikeet treats a field whose value requests an effect."""
 
     WORKS = "works"
-    """The answer follows the field."""
+    """The field has its effect on the answer."""
     IGNORED = "ignored"
-    """The field is accepted and not used; the header X-Lorikeet-Warning names it."""
+    """The field is accepted but has no effect. The header X-Lorikeet-Warning names the field."""
     REFUSED = "refused"
-    """The request is refused with a 400 that names the field."""
+    """The request is refused with status 400. The error message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One field with a value that asks for something."""
+    """One request field, with a value that requests an effect."""
 
     name: str
     value: Any
     outcome: Outcome
     note: str = ""
     more: dict[str, Any] = field(default_factory=dict)
-    """Other fields that the request needs for this one."""
+    """Other fields that a request with this field must contain."""
 
 
 WORKS, IGNORED, REFUSED = Outcome
@@ -58,7 +58,7 @@ COMMON = (
     Row("stream_options.include_obfuscation", True, REFUSED, "streams aren't padded"),
     Row("user", "me", IGNORED),
 )
-"""OpenAI's fields of both endpoints."""
+"""OpenAI's fields that both endpoints accept."""
 
 CHAT = (
     Row("messages", [USER, USER], WORKS),
@@ -121,7 +121,7 @@ MESSAGES = (
     Row("refusal", {"role": "assistant", "content": "x", "refusal": "no"}, REFUSED),
     Row("function_call", {**_CALLS, "function_call": {"name": "f"}}, REFUSED),
 )
-"""Parts of a chat message. A row's value is the message."""
+"""Parts of a chat message. A row's value is a whole message."""
 
 TOOLS = (
     Row("type: function", [TOOL], WORKS),
@@ -133,7 +133,7 @@ TOOLS = (
         "with `tool_choice: auto`; the arguments of required calls always follow the schema",
     ),
 )
-"""Parts of a tool. A row's value is `tools`."""
+"""Parts of a tool. A row's value is the whole request field `tools`."""
 
 COMPLETIONS = (
     Row(

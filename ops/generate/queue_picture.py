@@ -1,6 +1,6 @@
 """Generates the picture of `lorikeet queue` in ops/docs: `python -m ops.generate.queue_picture`.
 
-It shows the demo on two overloaded workers after half a minute of load.
+The picture shows the demo on two overloaded workers after half a minute of load.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ POLL_S = 0.2
 
 
 def write_picture() -> None:
-    """Write `PICTURE`."""
+    """Put a demo server under load, and write its queue view to `PICTURE`."""
     redis = start_redis(None)
     try:
         port = free_port()
@@ -80,7 +80,7 @@ async def _render(pool: Pool, url: str) -> None:
 
 
 async def _served_names(pool: Pool, url: str) -> list[str]:
-    """Return the served models once all workers have joined."""
+    """Wait until all workers have joined the pool, and return the names of the served models."""
     while True:
         await asyncio.sleep(POLL_S)
         if len(await pool.views.workers()) == NUM_WORKERS:

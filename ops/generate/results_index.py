@@ -1,6 +1,6 @@
-"""Index of ops/bench/results, one line per result.
+"""Generates the index page of ops/bench/results, with one line per result.
 
-`python -m ops.generate.results_index` writes the page again.
+The command is `python -m ops.generate.results_index`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import orjson
 FOLDER = Path(__file__).parents[1] / "bench" / "results"
 PAGE = FOLDER / "README.md"
 COMPARISON = "comparison"
-"""Kind of the results of `make bench`, whose file names end with the commit."""
+"""Kind of the results that `make bench` writes. Their file names end with the commit."""
 MEASUREMENTS = {
     COMPARISON: "Lorikeet and its peers on the same load",
     "steps": "decode steps against the GEMM floor",
@@ -31,11 +31,11 @@ MEASUREMENTS = {
     "turnover": "adapter memory while 1,000 adapters evict each other",
     "gpu": "kernels and decode steps on a GPU",
 }
-"""Every kind of result in the order of the page, with its description."""
+"""Descriptions of all kinds of results, in the order of the page."""
 HEADLINES = {"steps": 2, "parts": -1, "lora": -1, "context": -1, "registered": -1}
-"""Index of the line of a finding that the page quotes, where it is not the first line."""
+"""Index of the line that the page quotes from a result. The default is the first line."""
 EXTENSIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
-"""Names of the CPU extensions that decide the speed of matrix products, the fastest first."""
+"""Display names, by CPU flag, of extensions that speed up matrix products, fastest first."""
 _HEAD = """# Results of the benchmarks
 
 The newest result of each measurement on each machine, and the results that a page of this
@@ -49,11 +49,11 @@ results that were replaced. [Benchmarks](../../docs/benchmarks.md) describes the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One line of the page."""
+    """A benchmark result, shown as one line of the page."""
 
     path: Path
     date: str
-    """ISO 8601, with the time of day."""
+    """Date and time in ISO 8601 format."""
     commit: str
     kind: str
     machine: str
@@ -97,7 +97,7 @@ def _finding(content: dict[str, Any], kind: str) -> str:
 
 
 def results(folder: Path = FOLDER) -> list[Result]:
-    """Return every result in `folder` in the order of the page: by kind, machine and date."""
+    """Return every result in `folder`, sorted by kind, machine and date as on the page."""
     kinds = list(MEASUREMENTS)
     found = [read_result(path) for path in folder.glob("*.json")]
     return sorted(found, key=lambda r: (kinds.index(r.kind), r.machine, r.date))

@@ -28,7 +28,7 @@ _PROCESSES: dict[type[PoolSettings], str] = {
 
 
 def page() -> str:
-    """Return the page as Markdown, with every setting once."""
+    """Return the page as Markdown. Every setting appears once."""
     rows = [
         "| flag | variable | default | process | description |",
         "| --- | --- | --- | --- | --- |",

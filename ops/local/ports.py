@@ -1,4 +1,4 @@
-"""TCP ports of this machine."""
+"""Finds and checks TCP ports of this machine."""
 
 import os
 import socket
@@ -9,12 +9,12 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface on which no process listens."""
+    """Return a free port of the loopback interface."""
     return usable_port(LOOPBACK, 0)
 
 
 def usable_port(host: str, port: int) -> int:
-    """Return `port` after checking it, or a free port if `port` is 0.
+    """Return `port` if this process can listen on it, or a free port if `port` is 0.
 
     Raises:
         SettingsError: this process can't listen on the port.

@@ -11,7 +11,7 @@ _LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical"
 
 
 class Lines:
-    """Prints each line after its process' name, and JSON log lines in a readable form."""
+    """Prints lines prefixed with the name of their process, and formats JSON log lines."""
 
     def __init__(self, console: Console, names: list[str]) -> None:
         self._console = console
@@ -25,7 +25,7 @@ class Lines:
 
 
 def readable(line: str) -> Text:
-    """Return a JSON log line as time, event and fields; other lines unchanged, colours included."""
+    """Format a JSON log line as time, event and fields. Other lines keep their text and colours."""
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError:

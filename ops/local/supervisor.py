@@ -12,32 +12,32 @@ from dataclasses import dataclass, field
 from shared.errors import LorikeetError
 
 EXIT_REFUSED = 2
-"""Exit status of a process whose settings, model or adapters are invalid: a restart can't help."""
+"""Exit status of a process that refuses its settings, model or adapters. It isn't restarted."""
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0
-"""A child that ran for this long restarts with the first backoff."""
+"""Run time after which the backoff of a child is reset, in seconds."""
 
 _PR_SET_PDEATHSIG = 1
 
 Show = Callable[[str, str], None]
-"""Called with a child's name and a line of its output, or a line about the child."""
+"""Function that shows a child's name with a line of its output or a message about it."""
 
 
 class ChildRefused(LorikeetError):
-    """A child refused its settings; its own message has been shown."""
+    """A child refused its settings. The output already shown contains the reason."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Child:
-    """A command that is run again whenever it ends unexpectedly."""
+    """A command that is restarted whenever it ends unexpectedly."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     stop_timeout_s: float
-    """Time from SIGTERM to SIGKILL."""
+    """Time from SIGTERM to SIGKILL, in seconds."""
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
@@ -45,11 +45,11 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the current or last process."""
+        """Process id of the current or last process, or None before the first start."""
         return self._process.pid if self._process else None
 
     async def keep_running(self) -> None:
-        """Run the command until `stop`, and restart it after each unexpected end.
+        """Run the command until `stop` is called, and restart it whenever it ends unexpectedly.
 
         Raises:
             ChildRefused: the process ended with `EXIT_REFUSED`.
@@ -70,7 +70,7 @@ class Child:
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def stop(self) -> None:
-        """Stop the process: send SIGTERM, and SIGKILL if it doesn't end in time."""
+        """Send SIGTERM to the process, and SIGKILL if it doesn't end within `stop_timeout_s`."""
         self._stopped.set()
         process = self._process
         if process is None or process.returncode is not None:
@@ -110,23 +110,25 @@ class Supervisor:
     """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """Supervise `groups` of children, which are stopped in this order."""
+        """Create a supervisor of `groups` of children. The groups are stopped in this order."""
         self._groups = groups
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Make `run` stop the children and return. A second call kills them."""
+        """Make `run` stop the children and return. A second call kills the children."""
         if self._stop.is_set():
             for child in self._children():
                 child.kill()
         self._stop.set()
 
     async def run(self, *alongside: Coroutine[object, object, None]) -> None:
-        """Run the children and the coroutines `alongside` until `stop`; then stop all children.
+        """Run the children and the coroutines `alongside` until `stop` is called or one fails.
+
+        All children have ended when the method returns or raises.
 
         Raises:
             ChildRefused: a child refused its settings.
-            LorikeetError: raised by one of `alongside`.
+            LorikeetError: one of the coroutines `alongside` raised it.
         """
         stopped = asyncio.create_task(self._stop.wait())
         others = [asyncio.create_task(work) for work in alongside]
@@ -157,7 +159,10 @@ async def _until_first(stopped: asyncio.Task[bool], tasks: Sequence[asyncio.Task
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    """Return a line, or part of a line that is longer than the buffer; empty at the end."""
+    """Return the next line, or no bytes at the end of the stream.
+
+    A line that is longer than the stream's buffer is returned in parts.
+    """
     try:
         return await stream.readuntil()
     except asyncio.IncompleteReadError as error:

@@ -22,14 +22,14 @@ from shared.settings import ENV_PREFIX, PoolSettings
 from shared.store.connection import check_redis_at
 
 API_DRAIN_S = 35.0
-"""Slightly longer than the front end itself waits for running answers."""
+"""Time limit for stopping the front end. It includes the front end's wait for running answers."""
 CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
-"""Time for a worker to exit after its own drain time."""
+"""Time that a worker may take to exit after its drain time."""
 POLL_S = 0.2
 REDIS_CHECK_S = 0.5
 DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
-"""Redis that the other commands use by default."""
+"""URL of the Redis that the other commands use by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,33 +41,34 @@ class Plan:
     worker: Sequence[str]
     """Arguments of each worker's `lorikeet` command."""
     control: Sequence[str]
-    """Arguments of the control process' `lorikeet` command."""
+    """Arguments of the control process's `lorikeet` command."""
     num_workers: int
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
     redis_url: str | None
-    """Redis to use; None starts one that ends with this process."""
+    """URL of the Redis to use. If it is None, a Redis is started that ends with this process."""
     is_strict: bool
-    """Whether a Redis that is started syncs each write, as `--durability strict` needs."""
+    """Whether a Redis started by this process syncs each write, for `--durability strict`."""
     worker_drain_s: float
     url: str
     """URL at which the front end will answer."""
 
 
 Announce = Callable[[list[str], str | None], None]
-"""Called once the server is ready, with the models' names, the base model first.
+"""Function that announces that the server is ready.
 
-The second argument is the URL of the Redis that was started, or None.
+Its arguments are the names of the models, with the base model first, and the URL of the Redis that
+this process started, or None if it started none.
 """
 
 
 def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
-    """Run the processes until SIGINT or SIGTERM; on return all children have ended.
+    """Run the processes until SIGINT or SIGTERM. On return, all children have ended.
 
     Raises:
         ChildRefused: a child refused its settings.
         RedisUnavailable: the given Redis can't be reached.
-        SettingsError: no Redis can be started, or it ended and doesn't restart.
+        SettingsError: a Redis is needed and can't be started or restarted.
     """
     own = own_redis(syncs_always=plan.is_strict)
     with nullcontext() if plan.redis_url else own as redis:
@@ -77,7 +78,7 @@ def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
 async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Announce) -> None:
     redis_url = redis.url if redis else plan.redis_url
     assert redis_url is not None
-    await check_redis_at(redis_url)  # otherwise each child would report it repeatedly
+    await check_redis_at(redis_url)  # otherwise each child would report the failure repeatedly
     supervisor = Supervisor(_children(plan, redis_url, show))
 
     def stop() -> None:
@@ -97,8 +98,8 @@ async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Annou
 
 
 def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
-    # The front end stops first, as running answers need the workers. Control stops last, to hand
-    # over the jobs that workers leave.
+    # The front end stops first, because running answers need the workers. Control stops last, to
+    # requeue the jobs that workers leave.
     env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
     keys = [f"{key.tenant}:{key.secret}" for key in plan.api_keys]
     secrets = {"API_KEYS": " ".join(keys), "METRICS_KEY": plan.metrics_key or ""}
@@ -127,7 +128,7 @@ def lorikeet_argv(*words: str) -> list[str]:
 
 
 def worker_names(num_workers: int) -> list[str]:
-    """Return the names of the workers in the log."""
+    """Return the names that identify the workers' lines in the output."""
     return [f"worker-{i}" for i in range(1, num_workers + 1)]
 
 
@@ -142,7 +143,7 @@ async def _announce_when_ready(
 
 
 def _served_names(url: str, keys: Sequence[ApiKey]) -> list[str]:
-    """Return the served models; empty until the server is ready."""
+    """Return the names of the served models, or no names until the server is ready."""
     headers = {"Authorization": f"Bearer {keys[0].secret}"} if keys else {}
     is_ready = get(f"{url}/ready") is not None
     models = get(f"{url}/v1/models", headers) if is_ready else None
@@ -150,7 +151,7 @@ def _served_names(url: str, keys: Sequence[ApiKey]) -> list[str]:
 
 
 class OwnRedis:
-    """A Redis server that is restarted with its data if it ends."""
+    """A Redis server that this process starts, and restarts with its data if it ends."""
 
     def __init__(self, directory: Path, *, syncs_always: bool) -> None:
         self._directory = directory
@@ -162,7 +163,7 @@ class OwnRedis:
         """Restart the server on the same port whenever it has ended.
 
         Raises:
-            SettingsError: it doesn't start.
+            SettingsError: the server doesn't start.
         """
         while True:
             await asyncio.sleep(REDIS_CHECK_S)
@@ -175,7 +176,7 @@ class OwnRedis:
         self._server.stop()
 
     def _start_near(self, url: str) -> EmbeddedRedis:
-        """Start a server on the port of `url`, or on another port if that one is in use.
+        """Start a server on the port of `url`, or on a free port if that port is in use.
 
         Raises:
             SettingsError: no server program is found, or it doesn't start.
@@ -190,7 +191,7 @@ class OwnRedis:
 
 @contextmanager
 def own_redis(*, syncs_always: bool) -> Iterator[OwnRedis]:
-    """Provide a server with a temporary folder, and remove both after the block.
+    """Provide a Redis server with a temporary folder. Both are removed after the block.
 
     Raises:
         SettingsError: no server program is found, or it doesn't start.

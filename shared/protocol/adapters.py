@@ -1,4 +1,4 @@
-"""Base model and adapters of a pool, as the registry stores them."""
+"""Base model and adapters of a pool, in the form that the registry stores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from shared.protocol.tools import ToolForm
 
 
 class AdapterState(StrEnum):
-    """State of one adapter version. Only a READY version takes new jobs."""
+    """State of one adapter version. Only READY versions take new jobs."""
 
     READY = "ready"
-    """Its name refers to it."""
+    """The adapter's name refers to this version, or can be rolled back to it."""
     QUARANTINED = "quarantined"
-    """Several of its jobs killed their workers."""
+    """Several jobs of this version killed their workers."""
     RETIRED = "retired"
-    """Its name refers to other versions since; its jobs still run to their end."""
+    """Newer versions have replaced this one. Its remaining jobs run to their end."""
     UNLOADED = "unloaded"
-    """Its name was unloaded; its jobs still run to their end."""
+    """The adapter's name was unloaded. Its remaining jobs run to their end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class BaseModel:
     source: str
     created_s: int
     tool_form: ToolForm | None = None
-    """Form of its tool calls; None if its chat template doesn't support tools."""
+    """Format of the model's tool calls; None if its chat template doesn't support tools."""
     max_token_bytes: int = 0
-    """Most bytes of a prompt that one token can represent; 0 if unknown."""
+    """Maximum number of prompt bytes that one token can represent; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +44,20 @@ class Adapter:
     name: str
     version: AdapterVersion
     digest: str
-    """All hex digits of the digest that `version` abbreviates."""
+    """Full hex digest. `version` contains its first 12 digits."""
     weights_digest: str
-    """Digest of the weights alone."""
+    """Hex digest of the adapter's weights, without its prompt files."""
     source: str
-    """Folder or hub id."""
+    """Folder or hub id from which the adapter is loaded."""
     rank: int
-    """Largest rank of its modules."""
+    """Largest LoRA rank of the adapter's modules."""
     num_bytes: int
     created_s: int
     state: AdapterState = AdapterState.READY
 
 
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
-    """Return the adapter in a version's Redis hash or in a JSON object, from its decoded fields."""
+    """Return the adapter whose fields are in `wire`, a decoded Redis hash or JSON object."""
     return Adapter(
         name=wire["name"],
         version=AdapterVersion(wire["version"]),
@@ -72,7 +72,7 @@ def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
 
 
 def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
-    """Return the base model in the registry's Redis hash, from its decoded fields."""
+    """Return the base model whose fields are in `wire`, a decoded Redis hash."""
     return BaseModel(
         name=wire["name"],
         version=AdapterVersion(wire["version"]),
@@ -80,5 +80,5 @@ def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
         source=wire["source"],
         created_s=int(wire["created_s"]),
         tool_form=ToolForm(wire["tool_form"]) if wire.get("tool_form") else None,
-        max_token_bytes=int(wire.get("max_token_bytes", 0)),  # older workers don't write it
+        max_token_bytes=int(wire.get("max_token_bytes", 0)),  # older workers don't write this field
     )

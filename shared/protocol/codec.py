@@ -1,11 +1,11 @@
 """Encodes jobs, events, results and worker descriptions as JSON, and decodes them.
 
-Field names on the wire equal the attribute names, except for `try_`, which is `try` there.
+Field names on the wire equal the attribute names, except that `try_` is written as `try`.
 
-During an upgrade, processes of two releases share a Redis, and each decodes the messages of the
-other. A new field therefore has a default, which applies to older messages, and unknown fields are
-dropped. A change that older processes would misread needs a new protocol version: one release
-reads it, and only the next one writes it.
+During an upgrade, processes of two releases share one Redis, and each release decodes messages of
+the other. A new field therefore needs a default, which applies to older messages, and unknown
+fields are dropped. A change that older processes would misread needs a new protocol version: one
+release learns to read it, and only the next release writes it.
 """
 
 from collections.abc import Iterable
@@ -26,19 +26,19 @@ from shared.protocol.workers import WorkerInfo
 PROTOCOL_VERSION = 1
 """Version of the messages that this release writes."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
-"""Versions that this release reads, which include the previous one."""
+"""Protocol versions that this release reads: its own and the previous one."""
 
 
 def encode_job(job: Job) -> bytes:
-    """Return the job as JSON, with the protocol version."""
+    """Return the job as JSON that includes the protocol version."""
     return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(job)})
 
 
 def decode_job(raw: bytes | str) -> Job:
-    """Return the job in `raw`.
+    """Return the job that is encoded in `raw`.
 
     Raises:
-        ProtocolMismatch: it has another protocol version.
+        ProtocolMismatch: the job has a protocol version that this release can't read.
     """
     wire = _checked(raw)
     sampling = wire.pop("sampling")
@@ -56,7 +56,7 @@ def decode_job(raw: bytes | str) -> Job:
 
 
 def encode_events(events: Iterable[Event]) -> bytes:
-    """Return events for one front end as one message."""
+    """Encode events for one front end as a single message."""
     wire = [_event_to_wire(event) for event in events]
     return orjson.dumps({"v": PROTOCOL_VERSION, "events": wire})
 
@@ -65,22 +65,22 @@ def decode_events(raw: bytes | str) -> list[Event]:
     """Return the events of one message, oldest first.
 
     Raises:
-        ProtocolMismatch: it has another protocol version.
+        ProtocolMismatch: the message has a protocol version that this release can't read.
     """
     return [_event_from_wire(wire) for wire in _checked(raw)["events"]]
 
 
 def encode_result(result: Result) -> bytes:
-    """Return the result of a job as JSON, with the protocol version."""
+    """Return the result of a job as JSON that includes the protocol version."""
     wire = {"v": PROTOCOL_VERSION, **asdict(replace(result, choices=()))}
     return orjson.dumps(wire | {"choices": [_choice_to_wire(choice) for choice in result.choices]})
 
 
 def decode_result(raw: bytes | str) -> Result:
-    """Return the result of a job in `raw`.
+    """Return the result that is encoded in `raw`.
 
     Raises:
-        ProtocolMismatch: it has another protocol version.
+        ProtocolMismatch: the result has a protocol version that this release can't read.
     """
     wire = _checked(raw)
     return Result(
@@ -101,22 +101,22 @@ def decode_result(raw: bytes | str) -> Result:
 
 
 def encode_worker_info(info: WorkerInfo) -> bytes:
-    """Return a worker's description as JSON, with the protocol version."""
+    """Return a worker's description as JSON that includes the protocol version."""
     return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(info)})
 
 
 def decode_worker_info(raw: bytes | str) -> WorkerInfo:
-    """Return the worker's description in `raw`.
+    """Return the worker description that is encoded in `raw`.
 
     Raises:
-        ProtocolMismatch: it has another protocol version.
+        ProtocolMismatch: the description has a protocol version that this release can't read.
     """
     wire = _checked(raw)
     return WorkerInfo(**_known(WorkerInfo, wire))
 
 
 def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
-    """Return the error in a decoded JSON object; None if there is none."""
+    """Return the error in a decoded JSON object, or None if the object is empty or None."""
     if not wire:
         return None
     return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
@@ -187,7 +187,7 @@ def _choice_to_wire(choice: Choice) -> dict[str, Any]:
 
 
 def _logprobs_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Return the non-empty logprobs: each position is [offset, chosen token, top tokens...]."""
+    """Return the non-empty logprobs, each position as [offset, chosen token, top tokens...]."""
     return {
         name: [
             [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]
@@ -212,7 +212,7 @@ def _logprobs(wire: dict[str, Any]) -> dict[str, tuple[PositionLogprobs, ...]]:
 
 def _token_logprob(wire: tuple[str, float | None, Iterable[int] | None]) -> TokenLogprob:
     token, logprob, raw = wire
-    # Lua writes an empty list as {}.
+    # cjson writes an empty list as {}, which tuple() also accepts.
     return TokenLogprob(token=token, logprob=logprob, bytes=None if raw is None else tuple(raw))
 
 
@@ -221,7 +221,7 @@ def _usage(wire: dict[str, int] | None) -> Usage | None:
 
 
 def _known(cls: type[Any], wire: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that this release knows."""
+    """Return the items of `wire` that are fields of `cls` in this release."""
     return {f.name: wire[f.name] for f in fields(cls) if f.name in wire}
 
 

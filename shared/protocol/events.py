@@ -1,4 +1,4 @@
-"""Events of a job, which a worker publishes to the job's front end in order."""
+"""Events that a worker publishes to the front end of a job, in order."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from shared.protocol.results import FinishReason, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """The prompt is tokenized and fits into the context. Tokens will follow."""
+    """Reports that the prompt is tokenized and fits into the context."""
 
     job: JobId
     try_: int
@@ -20,7 +20,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """New tokens of one choice, and the text that they complete."""
+    """New tokens of one choice and the text that they complete."""
 
     job: JobId
     try_: int
@@ -29,29 +29,30 @@ class Tokens:
     """Position of `ids[0]` among the choice's output tokens."""
     ids: tuple[int, ...]
     text: str
-    """New text. It may lag behind the ids, by incomplete UTF-8 and possible stop strings."""
+    """New text. It may lag behind the ids, since incomplete UTF-8 and text that may become a
+    stop string are held back."""
     finish: FinishReason | None = None
-    """Reason why the choice ended; set on its last event only."""
+    """Reason why the choice ended. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Logprobs of `ids`, if the job asks for them. An end-of-sequence token that ends a choice has
-    none."""
+    """Logprobs of `ids`, if the job asks for them. An end-of-sequence token that ends a choice
+    has no logprobs."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
-    """Logprobs of the prompt's tokens, on the event with index 0, if the job echoes its prompt with
-    logprobs."""
+    """Logprobs of the prompt's tokens. Set on the event with index 0 if the job asks for
+    logprobs and echoes its prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """The worker died or released the job. Events that were published before stay valid."""
+    """Reports that the worker died or released the job. Events published earlier stay valid."""
 
     job: JobId
     try_: int
-    """Try that ended. Events of the next try have a higher number."""
+    """Number of the try that ended. Events of the next try have a higher number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The only final event of a job."""
+    """Final event of a job. Every job has exactly one."""
 
     job: JobId
     try_: int

@@ -3,7 +3,7 @@
 from typing import NewType
 
 JobId = NewType("JobId", str)
-"""128 random bits as 32 hex digits, which can't be guessed."""
+"""128 random bits as 32 hex digits, so that clients can't guess it."""
 WorkerId = NewType("WorkerId", str)
 """`host:pid:boot-uuid`, never reused."""
 ApiId = NewType("ApiId", str)
@@ -11,14 +11,14 @@ ApiId = NewType("ApiId", str)
 InspectionId = NewType("InspectionId", str)
 """Id of one inspection of an adapter's files."""
 AdapterVersion = NewType("AdapterVersion", str)
-"""`name@digest12`: one exact set of weights, of an adapter or of the base model."""
+"""`name@digest12`, which identifies the exact weights of an adapter or of the base model."""
 
 CHAT_PREFIX = "chatcmpl-"
-"""Precedes the job id in the id of a chat completion, as in OpenAI's API."""
+"""Prefix of the job id in the id of a chat completion, as in OpenAI's API."""
 COMPLETION_PREFIX = "cmpl-"
-"""Precedes the job id in the id of a completion, as in OpenAI's API."""
+"""Prefix of the job id in the id of a completion, as in OpenAI's API."""
 
 
 def job_id_of(given: str) -> JobId:
-    """Return the job id in `given`, which is a job id or the id of an answer."""
+    """Return the job id in `given`, which is a job id or the id of a completion."""
     return JobId(given.removeprefix(CHAT_PREFIX).removeprefix(COMPLETION_PREFIX))

@@ -1,4 +1,4 @@
-"""Jobs: requests as they are stored in Redis."""
+"""Jobs: requests in the form that Redis stores."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,19 +8,19 @@ from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.tools import ToolUse
 
 Prompt = str | tuple[int, ...]
-"""Text or token ids."""
+"""Prompt as text or as token ids."""
 
 MAX_LEFT_MS = 10**12
-"""Milliseconds until the deadline of a job without one, about 30 years."""
+"""Milliseconds to the deadline of a job that has no deadline: about 30 years."""
 
 
 class Endpoint(StrEnum):
     """OpenAI endpoint that received a request."""
 
     CHAT = "chat"
-    """/v1/chat/completions; the job has `messages`."""
+    """`/v1/chat/completions`. The job has `messages`."""
     COMPLETIONS = "completions"
-    """/v1/completions; the job has `prompts`."""
+    """`/v1/completions`. The job has `prompts`."""
 
 
 class JobState(StrEnum):
@@ -39,72 +39,77 @@ class JobState(StrEnum):
     EXPIRED = "expired"
     """Its deadline passed before it was answered."""
     DEAD = "dead"
-    """Killed its worker repeatedly while it ran alone. It is kept as a dead letter."""
+    """Killed its worker repeatedly while it ran alone. The job is kept as a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """Sampling parameters. Each sampled token is a function of (seed, choice, position)."""
+    """Sampling parameters. Each sampled token is a function of the seed, choice and position."""
 
     seed: int
-    """Always set, so that another worker continues a job identically. The front end picks a seed if
-    the client sends none."""
+    """Seed of the samples. If the client sends none, the front end picks one, so that another
+    worker can continue the job identically."""
     temperature: float = 1.0
-    """0 selects the likeliest token."""
+    """Temperature of sampling; 0 always selects the likeliest token."""
     top_p: float = 1.0
     top_k: int = 0
-    """Number of tokens to sample from; 0 keeps all."""
+    """Number of likeliest tokens to sample from; 0 samples from all tokens."""
     min_p: float = 0.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, value added to its logit)."""
+    """Pairs of a token id and the value that is added to the token's logit."""
     min_tokens: int = 0
-    """Number of output tokens before an end-of-sequence token or a stop string may end a choice."""
+    """Number of output tokens before an end-of-sequence token or stop string may end a choice."""
     max_tokens: int | None = None
-    """None: up to the end of the context."""
+    """Maximum number of output tokens of each choice; None allows output up to the end of the
+    context."""
     stop: tuple[str, ...] = ()
     n: int = 1
     ignore_eos: bool = False
     logprobs: int | None = None
     """Number of likeliest tokens to report with each token; None reports no logprobs."""
     left_out: tuple[str, ...] = ()
-    """Names of fields that the client didn't send, for which an adapter may have defaults."""
+    """Names of fields that the client didn't send. The adapter's defaults apply to them, if it
+    has any."""
     json_schema: str | None = None
-    """JSON Schema, as JSON text, that each answer must match; None allows any text."""
+    """JSON schema, as JSON text, that each answer must match; None allows any text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request as it is stored in Redis."""
+    """One request in the form that Redis stores."""
 
     id: JobId
     endpoint: Endpoint
     model: str
-    """Model name that the client sent, repeated in the response."""
+    """Model name that the client sent. The response repeats it."""
     version: AdapterVersion
-    """Version that answers it, resolved when the request was accepted."""
+    """Version that serves the job. The front end resolves it when it accepts the request."""
     sampling: SamplingParams
     created_s: int
-    """Unix time in seconds."""
+    """Unix time in seconds at which the front end received the request."""
     deadline_ms: int
-    """Milliseconds from the time of enqueueing."""
+    """Milliseconds from enqueueing to the deadline."""
     cost: int
-    """Estimated tokens of prompts and answers, which fair queueing charges and claims reserve."""
+    """Estimated number of tokens in prompts and answers. Fair queueing charges it to the tenant,
+    and a claim reserves it on the worker."""
     reply_to: ApiId
     tenant: str = "default"
     priority: int = 0
-    """A higher priority runs earlier. One step is worth 1,000 tokens of the fair tag."""
+    """Jobs with a higher priority run earlier. Each step moves a job ahead by 1,000 tokens in
+    fair queueing."""
     messages: tuple[dict[str, Any], ...] | None = None
-    """Chat only: the messages in the form of chat templates, with joined text parts and with tool
-    arguments as objects."""
+    """Chat only: the messages in the form that chat templates expect. Text parts are joined, and
+    tool arguments are objects."""
     prompts: tuple[Prompt, ...] = ()
-    """Completions only."""
+    """Completions only: the prompts of the request."""
     echo: bool = False
     """Completions only: whether each choice's text begins with the prompt."""
     fingerprint: str = ""
-    """`system_fingerprint` of the response: digests of the base and adapter weights."""
+    """`system_fingerprint` of the response, which contains digests of the base model's and
+    adapter's weights."""
     tools: ToolUse | None = None
     """Chat only: tools that the model may call."""
 
@@ -120,10 +125,11 @@ class ClaimedJob:
 
     job: Job
     try_: int
-    """Number of the job's claim, from 1; a fencing token."""
+    """Number of claims of the job so far, including this one. Serves as a fencing token."""
     suspect: bool
-    """Whether the job must run alone, because a worker died while it ran the job."""
+    """Whether the job must run alone, because workers died while they ran it."""
     claim_epoch: int = 0
-    """Random id of the claim, unique even if a failover of Redis loses writes. 0 matches any."""
+    """Random id of the claim, unique even if a failover of Redis loses writes. 0 matches any
+    claim."""
     left_ms: int = MAX_LEFT_MS
     """Milliseconds from the claim to the job's deadline."""

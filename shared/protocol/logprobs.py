@@ -8,11 +8,13 @@ class TokenLogprob:
     """A token and its log probability at one position of a text."""
 
     token: str
-    """Text of the token, with U+FFFD for incomplete characters, or the name of a special token."""
+    """Text of the token, or the name of a special token. U+FFFD replaces incomplete characters."""
     logprob: float | None
-    """Log probability in the model's own distribution; None for the first token of a prompt."""
+    """Log probability in the model's unmodified distribution; None for the first token of a
+    prompt."""
     bytes: tuple[int, ...] | None
-    """Text of the token as UTF-8, possibly part of a character; None for a special token."""
+    """UTF-8 bytes of the token's text, possibly only part of a character; None for a special
+    token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,6 @@ class PositionLogprobs:
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...]
-    """Likeliest tokens, best first; `SamplingParams.logprobs` of them."""
+    """The `SamplingParams.logprobs` likeliest tokens, best first."""
     offset: int
-    """Number of characters of the choice's text before the token."""
+    """Number of characters that precede the token in the choice's text."""

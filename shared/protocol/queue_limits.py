@@ -1,4 +1,4 @@
-"""Limits that a front end sets for jobs that it enqueues."""
+"""Limits that a front end applies when it enqueues jobs."""
 
 from dataclasses import dataclass
 
@@ -9,24 +9,24 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
-    """Most jobs and bytes that may wait, and how long a finished job is kept."""
+    """Maximum number and size of unfinished jobs, and how long finished jobs are kept."""
 
     max_waiting: int
-    """Waiting jobs of the pool."""
+    """Maximum number of waiting jobs in the pool."""
     max_waiting_adapter: int
-    """Waiting jobs of one adapter version."""
+    """Maximum number of waiting jobs of one adapter version."""
     max_waiting_tenant: int
-    """Waiting jobs of one tenant."""
+    """Maximum number of waiting jobs of one tenant."""
     retain_ms: int
-    """Time for which a finished job can be looked up."""
+    """Milliseconds for which a finished job can be looked up."""
     max_bytes: int = 1024 * MIB
-    """Bytes of the pool's unfinished requests."""
+    """Maximum total bytes of the pool's unfinished requests."""
     max_bytes_tenant: int = 256 * MIB
-    """Bytes of one tenant's unfinished requests."""
+    """Maximum total bytes of one tenant's unfinished requests."""
 
     @classmethod
     def of(cls, settings: ApiSettings) -> "QueueLimits":
-        """Return the limits in a front end's settings."""
+        """Create the limits from a front end's settings."""
         return cls(
             max_waiting=settings.max_waiting,
             max_waiting_adapter=settings.max_waiting_adapter,

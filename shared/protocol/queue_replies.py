@@ -1,4 +1,4 @@
-"""Replies of the queue's scripts, decoded."""
+"""Decoded replies of the queue's Lua scripts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from shared.protocol.jobs import ClaimedJob, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecodable:
-    """A claimed job that this process can't decode. The worker that claimed it must end it."""
+    """A claimed job that this process can't decode. The worker that claimed the job must end it."""
 
     id: JobId
     try_: int
@@ -36,10 +36,11 @@ class Claim:
 
     jobs: tuple[ClaimedJob, ...]
     undecodable: tuple[Undecodable, ...]
-    """Jobs that were claimed as well, but written by a process of another protocol version."""
+    """Jobs that the call claimed but this process can't decode, for example because another
+    release wrote them."""
     next_steal_ms: int | None
-    """Time until the worker may take a waiting job of another worker's adapter; None: no such
-    job waits."""
+    """Milliseconds until the worker may take a waiting job whose adapter another worker holds;
+    None if no such job waits."""
 
     @classmethod
     def of(cls, reply: Sequence[Any], claim_epoch: int) -> "Claim":
@@ -73,30 +74,31 @@ def _claimed(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaped:
-    """Counts of what one call of `reap` did."""
+    """Counters of one call of `reap`."""
 
     workers: int
-    """Workers that were given up."""
+    """Workers that were declared dead."""
     requeued: int
-    """Jobs of these workers that went back to their queues."""
+    """Jobs that were requeued because their workers died or left."""
     ended: int
-    """Jobs of these workers that were ended."""
+    """Jobs that were ended instead of requeued when their workers died or left."""
     expired: int
-    """Jobs that were ended because their deadline had passed."""
+    """Jobs that were ended because their deadlines had passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """State of a worker's jobs according to Redis."""
+    """State of a worker's jobs in Redis."""
 
     booked: int = 0
-    """Number of jobs that the worker owns. Only a heartbeat counts them."""
+    """Number of jobs that the worker owns. Set only in the reply to a heartbeat."""
     fenced: frozenset[JobId] = frozenset()
-    """Jobs named in the call that the worker no longer owns and must drop."""
+    """Jobs that the call named but that the worker no longer owns. The worker must drop them."""
     cancelled: frozenset[JobId] = frozenset()
-    """Jobs of the worker that their clients have cancelled."""
+    """Jobs of the worker that clients have cancelled."""
     num_forgotten: int = 0
-    """Versions that the registry has forgotten so far. Only a heartbeat reports it."""
+    """Number of versions that the registry has deleted so far. Set only in the reply to a
+    heartbeat."""
 
 
 class FinishOutcome(StrEnum):
@@ -105,20 +107,20 @@ class FinishOutcome(StrEnum):
     OK = "ok"
     """The job has ended and its result is stored."""
     AGAIN = "again"
-    """This try had already finished: the call was repeated after a lost reply."""
+    """An earlier call ended this try. The caller repeated it because the reply was lost."""
     FENCED = "fenced"
-    """The job belongs to another worker or try. Nothing was written."""
+    """The job belongs to another worker or try, so nothing was written."""
 
 
 class ReplicaStanding(StrEnum):
     """Whether the pool needs a worker's replica of an adapter version."""
 
     NEEDED = "needed"
-    """The other holders lack the capacity for the version's jobs."""
+    """The other holders don't have enough capacity for the version's jobs."""
     SURPLUS = "surplus"
-    """The other holders have the capacity."""
+    """The other holders have enough capacity for the version's jobs."""
     GONE = "gone"
-    """The worker no longer counts as a holder."""
+    """The worker is no longer a holder of the version."""
     SOLE = "sole"
     """No other worker holds the version."""
 
@@ -127,15 +129,15 @@ class MailKind(StrEnum):
     """Kind of a message to a worker."""
 
     JOB = "job"
-    """A job waits that the worker may claim."""
+    """A job was enqueued that the worker may claim."""
     CANCEL = "cancel"
-    """A client cancelled one of its jobs."""
+    """A client cancelled one of the worker's jobs."""
     DRAIN = "drain"
-    """The worker is to drain."""
+    """The worker must drain."""
     INSPECT = "inspect"
-    """A front end asks it to inspect an adapter."""
+    """A front end asks the worker to inspect an adapter."""
     TIDY = "tidy"
-    """The registry has forgotten versions. Only sweeps of the previous release send it."""
+    """The registry has deleted versions. Only the previous release sends this message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +146,13 @@ class Mail:
 
     kind: MailKind
     job: JobId | None = None
-    """Job to cancel."""
+    """Job to cancel. Set only for CANCEL."""
     inspection: InspectionId | None = None
-    """Inspection to take and answer."""
+    """Inspection to take and answer. Set only for INSPECT."""
 
 
 def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
-    """Return the error for a reply of `enqueue.lua` that isn't `ok`."""
+    """Return the error that corresponds to a reply of `enqueue.lua` other than `ok`."""
     match reply:
         case [b"dup", state]:
             return DuplicateJob(job.id, state.decode())

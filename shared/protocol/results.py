@@ -1,4 +1,4 @@
-"""Results of jobs as they are stored in Redis."""
+"""Results of jobs in the form that Redis stores."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,9 +13,9 @@ class FinishReason(StrEnum):
     """Reason why a choice ended, as in OpenAI's API."""
 
     STOP = "stop"
-    """An end-of-sequence token or a stop string."""
+    """The choice reached an end-of-sequence token or a stop string."""
     LENGTH = "length"
-    """`max_tokens` or the end of the context is reached."""
+    """The choice reached `max_tokens` or the end of the context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
-    """Prompt tokens that were taken from the prefix cache."""
+    """Number of prompt tokens that were taken from the prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class Choice:
     finish: FinishReason
     ids: tuple[int, ...]
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Logprobs of `ids`, as in `Tokens`."""
+    """Logprobs of `ids`, in the form of `Tokens.logprobs`."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
-    """Logprobs of the prompt's tokens, as in `Tokens`."""
+    """Logprobs of the prompt's tokens, in the form of `Tokens.prompt_logprobs`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Tools that a model may call, and the forms in which models write calls."""
+"""Tools that a model may call, and the formats in which models write tool calls."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,14 +6,14 @@ from typing import Any
 
 
 class ToolForm(StrEnum):
-    """Form of a model's tool calls, which its chat template describes."""
+    """Format in which a model writes tool calls. The model's chat template describes it."""
 
     HERMES = "hermes"
-    """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, any number of times in an answer.
-    Used by Hermes, Qwen 2.5, Qwen 3 and others."""
+    """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`. An answer may contain any
+    number of calls. Used by Hermes, Qwen 2.5, Qwen 3 and others."""
     LLAMA3_JSON = "llama3_json"
-    """`{"name": ..., "parameters": {...}}` instead of an answer, several separated by semicolons.
-    Used by Llama 3.1 and later."""
+    """`{"name": ..., "parameters": {...}}` as the whole answer. Semicolons separate several
+    calls. Used by Llama 3.1 and later."""
 
 
 HERMES_OPEN, HERMES_CLOSE = "<tool_call>", "</tool_call>"
@@ -31,14 +31,14 @@ class ToolChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse:
-    """Tools of one request. A request that allows no calls has none."""
+    """Tools that one request lets the model call. A request that allows none has no `ToolUse`."""
 
     tools: tuple[dict[str, Any], ...]
     """Tools as the client sent them: `{"type": "function", "function": {...}}`."""
     form: ToolForm
     choice: ToolChoice = ToolChoice.AUTO
     name: str | None = None
-    """Name of the only tool that may be called, if the client named one."""
+    """Name of the only tool that the model may call; None if it may call all of them."""
     is_parallel: bool = True
     """Whether one answer may contain several calls."""
 

@@ -1,4 +1,4 @@
-"""Descriptions of workers."""
+"""Descriptions of workers for operators and metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """Description that a worker publishes with each heartbeat, for operators and metrics."""
+    """Description that a worker publishes with each heartbeat."""
 
     model: str
     device: str
     dtype: str
     version: str
-    """Version of Lorikeet."""
+    """Version of Lorikeet that the worker runs."""
     max_num_seqs: int
     num_running: int = 0
     num_waiting: int = 0
@@ -27,19 +27,20 @@ class WorkerInfo:
     adapter_bytes: int = 0
     """Bytes of adapter weights on the device."""
     adapter_bytes_max: int = 0
-    """Limit of `adapter_bytes`."""
+    """Maximum of `adapter_bytes`."""
     host_adapter_bytes: int = 0
     """Bytes of adapter weights in host memory."""
     host_adapter_bytes_max: int = 0
-    """Limit of `host_adapter_bytes`."""
+    """Maximum of `host_adapter_bytes`."""
     tokens_total: int = 0
-    """Output tokens since the start of the worker."""
+    """Number of output tokens since the worker started."""
     step_ms: int = 0
     """Milliseconds since the engine started its current step; 0 while it is idle."""
     stall_ms: int = 0
-    """Duration of a step after which the worker exits; 0 if an older worker doesn't report it."""
+    """Milliseconds that a step may take before the worker exits; 0 if an older worker doesn't
+    report it."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """Further totals since the start of the worker, by name (preemptions, steps, ...)."""
+    """Further totals since the worker started, by name (preemptions, steps, ...)."""
 
     @property
     def is_stalled(self) -> bool:

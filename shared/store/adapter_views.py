@@ -1,4 +1,4 @@
-"""Views of adapters for operators: versions, usage and loading workers."""
+"""Read-only views of adapters for operators: versions, usage and loading workers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,30 +11,30 @@ from shared.store.keys import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionView:
-    """One version, and its usage since it was registered."""
+    """One adapter version and its usage since it was registered."""
 
     adapter: Adapter
     requests: int
     tokens: int
-    """Tokens of prompts and answers."""
+    """Number of tokens in the prompts and answers of its requests."""
     used_ms: int | None
-    """Unix time in milliseconds at which its last request ended."""
+    """Unix time in milliseconds at which the version's last request ended."""
     waiting: int
-    """Number of jobs in its queue."""
+    """Number of jobs in the version's queue."""
     loader: WorkerId | None
-    """Worker that is loading it."""
+    """Worker that is loading the version; None if no worker is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterView:
-    """One name: its current version, and its previous versions in the order of rollbacks."""
+    """One adapter name: its current version, and its previous versions in rollback order."""
 
     current: VersionView
     previous: tuple[VersionView, ...]
 
 
 class AdapterViews:
-    """Reads the registry of one pool, with two round trips per `CHUNK` adapters."""
+    """Reads the registry of one pool, with two round trips for every `CHUNK` adapters."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -49,11 +49,11 @@ class AdapterViews:
         return views
 
     async def adapter(self, name: str) -> AdapterView | None:
-        """Return the view of one name; None if it isn't registered."""
+        """Return the view of one name, or None if the name isn't registered."""
         return next(iter(await self._views([name])), None)
 
     async def retired(self) -> list[VersionView]:
-        """Return versions without a name, which are kept until their last jobs end."""
+        """Return versions that no name refers to. Each is kept until its last job ends."""
         raw = await self._redis.zrange(self._keys.retired, 0, -1)
         versions = [AdapterVersion(version.decode()) for version in raw]
         views: list[VersionView] = []

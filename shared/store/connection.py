@@ -1,7 +1,8 @@
-"""Redis client with a time limit on every call and one error for a Redis that can't serve.
+"""Redis client that limits the time of every call, and raises one error if Redis can't serve.
 
-redis-py 5 has no time limits by default. The client never retries, since claims and publications
-must not be repeated after a lost reply. Callers that may repeat a call use `shared.store.retry`.
+redis-py 5 has no time limits by default. The client never retries, because claims and publications
+must not be repeated after a lost reply. For calls that are safe to repeat, callers use
+`shared.store.retry`.
 """
 
 import asyncio
@@ -25,20 +26,20 @@ from shared.errors import RedisUnavailable, SettingsError
 from shared.store.sentinel import FORM, is_sentinel_url, sentinel_pool
 
 CHUNK = 500
-"""Default number of items per round trip, which then takes milliseconds."""
+"""Default number of items per round trip. A round trip of this size takes milliseconds."""
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0
-"""Longest time for which any call asks Redis to block."""
+"""Longest time in seconds that any call asks Redis to block."""
 TIMEOUT_S = MAX_BLOCK_S + 3.0
-"""Default time limit of a command or pipeline, beside the time for which it asks Redis to block."""
+"""Default time limit of a command or pipeline. Blocking commands get `MAX_BLOCK_S` in addition."""
 BLOCKING = {"BLPOP", "XREAD"}
 
 CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OSError)
-"""Errors that redis-py raises while the server can't be reached."""
+"""Errors that redis-py raises if the server can't be reached."""
 
 REFUSALS = (
-    "BUSY ",  # a script runs for seconds; BUSYGROUP and BUSYKEY are something else
+    "BUSY ",  # a script runs for seconds; the space excludes BUSYGROUP and BUSYKEY
     "UNBLOCKED ",  # the server became a replica, or an operator unblocked the client
     "LOADING",
     "MISCONF",
@@ -47,15 +48,16 @@ REFUSALS = (
     "NOREPLICAS",
     "TRYAGAIN",
 )
-"""First words of the replies of a server that is up but can't serve for now."""
+"""First words of error replies from a server that is up but currently can't serve."""
 
 REDIRECTIONS = ("MOVED ", "ASK ")
-"""First words of the replies of a cluster node that doesn't have the keys."""
+"""First words of error replies from a cluster node that doesn't store the keys."""
 
 T = TypeVar("T")
 
 MIN_VERSIONS = {"Redis": (7, 0), "Valkey": (7, 2)}
-"""First versions with `#!lua` scripts and with all commands that the scripts call."""
+"""Oldest supported versions, which are the first with `#!lua` scripts and all commands that the
+scripts call."""
 
 
 class OutOfMemory(RedisUnavailable):
@@ -65,15 +67,15 @@ class OutOfMemory(RedisUnavailable):
 class Redis(aioredis.Redis):
     """redis-py client whose commands and pipelines fail with `RedisUnavailable`.
 
-    A command fails when the server can't be reached, doesn't answer within the time limit, or
-    answers that it can't serve for now. The server may have executed it. Other error replies raise
-    redis-py's `ResponseError`.
+    They fail if the server can't be reached, doesn't answer within the time limit, or answers that
+    it currently can't serve. The server may still have executed a command that failed. Other error
+    replies raise redis-py's `ResponseError`.
     """
 
     timeout_s = TIMEOUT_S
 
     async def initialize(self) -> "Redis":
-        """Connect, if this client has a connection of its own."""
+        """Connect the client if it has a connection of its own."""
         async with _reported_errors(self.timeout_s):
             return await super().initialize()
 
@@ -84,20 +86,20 @@ class Redis(aioredis.Redis):
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "Pipeline":
-        """Return a pipeline with the same time limit for all of its commands together."""
+        """Return a pipeline whose commands together have the time limit of this client."""
         pipe = Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         pipe.timeout_s = self.timeout_s
         return pipe
 
     def client(self) -> "Redis":
-        """Return a client with the same time limit and one connection of its own."""
+        """Return a client with a connection of its own and the time limit of this client."""
         client = type(self)(connection_pool=self.connection_pool, single_connection_client=True)
         client.timeout_s = self.timeout_s
         return client
 
 
 class Pipeline(BasePipeline):
-    """Pipeline of a `Redis`."""
+    """Pipeline of a `Redis` client."""
 
     timeout_s = TIMEOUT_S
 
@@ -107,7 +109,7 @@ class Pipeline(BasePipeline):
             return await super().execute(raise_on_error)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command of a watching pipeline within the time limit."""
+        """Execute a command immediately, while the pipeline watches keys, within the time limit."""
         async with _reported_errors(self.timeout_s):
             return await super().immediate_execute_command(  # type: ignore[no-untyped-call]
                 *args, **options
@@ -116,17 +118,18 @@ class Pipeline(BasePipeline):
 
 @asynccontextmanager
 async def _reported_errors(timeout_s: float) -> AsyncIterator[None]:
-    """Limit a call's time and turn its errors into `RedisUnavailable` where Redis can't serve.
+    """Limit the time of a call, and raise `RedisUnavailable` if Redis can't serve it.
 
-    redis-py sends through `asyncio.wait_for`, which before Python 3.12 drops a cancellation that
-    arrives just as the sending completes. A dropped one is raised again here.
+    redis-py sends through `asyncio.wait_for`. Before Python 3.12, that function drops a
+    cancellation that arrives just as the sending completes. A dropped cancellation is raised again
+    here.
     """
     task = asyncio.current_task()
     num_cancellations = task.cancelling() if task else 0
     try:
         async with asyncio.timeout(timeout_s):
             yield
-    except CONNECTION_ERRORS as error:  # a `TimeoutError` is an OSError
+    except CONNECTION_ERRORS as error:  # includes `TimeoutError`, an OSError
         _raise_if_cancelled(task, num_cancellations)
         reason = str(error) or f"no answer within {timeout_s:g} s"
         raise RedisUnavailable(f"Redis is out of reach: {reason}") from error
@@ -147,7 +150,7 @@ def _raise_if_cancelled(task: "asyncio.Task[Any] | None", num_cancellations: int
 
 
 def _refusal(reply: str) -> str | None:
-    """Return why the server can't serve for now; None if the command itself is wrong."""
+    """Return why the server currently can't serve, or None if the command itself is wrong."""
     if reply.startswith(REDIRECTIONS):
         return (
             "this Redis is a node of a cluster, and another node has the keys of the pool: "
@@ -157,28 +160,28 @@ def _refusal(reply: str) -> str | None:
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Return `items` in slices of at most `size`, in order.
+    """Split `items` into slices of at most `size`, in order.
 
-    No pipeline should occupy Redis or the event loop for long.
+    One pipeline per slice keeps Redis and the event loop responsive.
     """
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def decode_hash(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Return the fields of a Redis hash as text."""
+    """Return the fields and values of a Redis hash as text."""
     return {name.decode(): value.decode() for name, value in fields.items()}
 
 
 def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S) -> Redis:
-    """Return a client for `url`, which connects on first use and again after a lost connection.
+    """Return a client for `url`. It connects on first use, and reconnects after a lost connection.
 
     Args:
-        url: of a Redis, or of Sentinels.
-        max_connections: calls beyond this number wait for a free connection.
-        timeout_s: time limit of each command and pipeline.
+        url: URL of a Redis server or of Sentinels.
+        max_connections: maximum number of connections. Further calls wait for a free one.
+        timeout_s: time limit of each command and pipeline, in seconds.
 
     Raises:
-        SettingsError: `url` isn't the URL of a Redis, or of Sentinels.
+        SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
     make_pool = _sentinel_pool if is_sentinel_url(url) else _pool
     pool = make_pool(
@@ -196,7 +199,7 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
 
 
 def _pool(url: str, **options: Any) -> aioredis.BlockingConnectionPool:
-    # Connections to a Unix socket don't accept options of TCP.
+    # Connections to a Unix socket don't accept TCP options.
     if not url.startswith("unix://"):
         options["socket_keepalive"] = True
     try:
@@ -216,7 +219,7 @@ async def check_redis(client: Redis, url: str) -> None:
     """Check that Redis answers, is recent enough and can't evict jobs.
 
     Raises:
-        RedisUnavailable: it doesn't; the message says what to do.
+        RedisUnavailable: a check fails. The message says what to do.
     """
     shown = _without_password(url)
     try:
@@ -239,11 +242,11 @@ async def check_redis(client: Redis, url: str) -> None:
 
 
 async def check_redis_at(url: str) -> None:
-    """Run `check_redis` with a client that is closed afterwards.
+    """Run `check_redis` with a temporary client for `url`.
 
     Raises:
         RedisUnavailable: as `check_redis`.
-        SettingsError: `url` isn't the URL of a Redis.
+        SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
     client = connect(url)
     try:
@@ -256,7 +259,7 @@ def _check_version(info: Mapping[str, Any], shown: str) -> None:
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get(f"{name.lower()}_version", ""))
     needed = MIN_VERSIONS[name]
-    # Some proxies hide the version; such a server is accepted.
+    # Some proxies hide the version. Servers without a version are accepted.
     if version and tuple(map(int, re.findall(r"\d+", version)[:2])) < needed:
         raise RedisUnavailable(
             f"the server at {shown} is {name} {version}, which is older than "
@@ -265,7 +268,7 @@ def _check_version(info: Mapping[str, Any], shown: str) -> None:
 
 
 def _without_password(url: str) -> str:
-    """Return `url` with its password hidden, for logs and messages."""
+    """Return `url` with its password masked, for logs and messages."""
     password = urlsplit(url).password
     shown = url.replace(f":{password}@", ":***@") if password else url
     return re.sub(r"(?<=[?&]password=)[^&]+", "***", shown)

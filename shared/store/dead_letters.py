@@ -1,4 +1,4 @@
-"""Jobs that ended without an answer, kept so that operators can enqueue them again."""
+"""Jobs that ended without an answer and are kept so that operators can enqueue them again."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A job that was given up because it killed its workers."""
+    """A job that ended because it killed its workers repeatedly."""
 
     id: JobId
     version: AdapterVersion
@@ -26,35 +26,37 @@ class DeadLetter:
     """Last worker that the job killed."""
     reason: str
     died_ms: int
-    """Unix time in milliseconds."""
+    """Unix time in milliseconds at which the job ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A job that can be enqueued again."""
+    """A job that ended without an answer and can be enqueued again."""
 
     job: Job
     is_dead: bool
-    """Whether the job killed its workers; otherwise a server error ended it."""
+    """Whether the job is a dead letter. If False, a server error ended the job."""
 
 
 class DeadLetters:
-    """Dead letters of a pool, and its failed jobs as long as they are kept."""
+    """Reads and deletes a pool's dead letters and the kept requests of its failed jobs."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
     async def dead(self, limit: int) -> list[DeadLetter]:
-        """Return the newest `limit` dead letters, newest first."""
+        """Return up to `limit` dead letters, newest first."""
         entries = await self._redis.xrevrange(self._keys.dead, count=limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
     async def find(self, job_id: JobId) -> Unanswered | None:
-        """Return the job as it was accepted, if it is a dead letter or failed by a server error.
+        """Return a job as it was accepted if it can be enqueued again, else None.
+
+        Dead letters can be enqueued again, and so can jobs that failed with a server error.
 
         Raises:
-            ProtocolMismatch: the job has another protocol version.
+            ProtocolMismatch: the job has a protocol version that this release can't read.
         """
         entry, body = await self._find_dead(job_id)
         if entry is None:
@@ -64,7 +66,7 @@ class DeadLetters:
         return Unanswered(decode_job(body), is_dead=entry is not None) if body else None
 
     async def discard(self, job_id: JobId) -> None:
-        """Delete a dead letter, or the request of a failed job."""
+        """Delete a dead letter, or the kept request of a failed job."""
         entry, _ = await self._find_dead(job_id)
         if entry is not None:
             await self._redis.xdel(self._keys.dead, entry)
@@ -72,7 +74,7 @@ class DeadLetters:
             await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
     async def _find_dead(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return the stream entry of the job's dead letter and the job's body."""
+        """Return the stream entry of a job's dead letter and the job's body, or (None, None)."""
         end = b"+"
         while True:
             page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)

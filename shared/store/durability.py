@@ -1,4 +1,4 @@
-"""Waits until writes survive power loss and failover, for `--durability strict`."""
+"""Waits until writes would survive power loss and failover, for `--durability strict`."""
 
 from dataclasses import dataclass
 
@@ -10,27 +10,30 @@ from shared.store.connection import Redis, connect
 from shared.store.sentinel import is_sentinel_url
 
 TIMEOUT_MS = 1500
-"""Longest wait for one write. It is below the time limit of a front end's calls, two seconds."""
+"""Longest wait for one write, in milliseconds. It is shorter than the two seconds that a front
+end's calls may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durability:
-    """Copies that a write needs before it is acknowledged."""
+    """Number of copies that must exist before a write is acknowledged."""
 
     local: int
-    """1 if the master must have synced it to its append-only file, else 0."""
+    """1 if the master must have synced the write to its append-only file, else 0."""
     replicas: int
-    """Number of replicas that must have it; with `local`, in their append-only files."""
+    """Number of replicas that must have the write. If `local` is 1, they must have it in their
+    append-only files."""
     timeout_ms: int = TIMEOUT_MS
 
     async def confirm(self, connection: Redis) -> None:
-        """Wait for the copies of every write up to the last one of `connection`.
+        """Wait until every write up to the last one of `connection` has the required copies.
 
         Args:
-            connection: client with one connection, since Redis waits for that connection's writes.
+            connection: client with a single connection, because Redis waits for writes of one
+                connection.
 
         Raises:
-            RedisUnavailable: too few copies exist after `timeout_ms`. Further ones may follow.
+            RedisUnavailable: too few copies exist after `timeout_ms`. The others may still follow.
         """
         try:
             local, replicas = await self._wait(connection)
@@ -55,11 +58,12 @@ class Durability:
 
 
 async def durability_of(client: Redis, settings: PoolSettings) -> Durability | None:
-    """Return the copies to wait for at this server; None with `--durability default`.
+    """Return the copies that a write to this server needs, or None with `--durability default`.
 
     Raises:
         RedisUnavailable: Redis can't be reached.
-        SettingsError: the server has neither an append-only file nor a replica to wait for.
+        SettingsError: the server has neither an append-only file that syncs each write nor a
+            replica.
     """
     if settings.durability == "default":
         return None
@@ -76,11 +80,12 @@ async def durability_of(client: Redis, settings: PoolSettings) -> Durability | N
 
 
 async def durability_at(settings: PoolSettings) -> Durability | None:
-    """Run `durability_of` with a client that is closed afterwards.
+    """Run `durability_of` with a temporary client for the pool's Redis.
 
     Raises:
         RedisUnavailable: as `durability_of`.
-        SettingsError: as `durability_of`, or `redis_url` isn't the URL of a Redis.
+        SettingsError: as `durability_of`, or `redis_url` isn't the URL of a Redis server or of
+            Sentinels.
     """
     client = connect(settings.redis_url)
     try:

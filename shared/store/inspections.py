@@ -1,8 +1,9 @@
-"""Inspections: front ends can't read adapters, so they ask a worker to read and check one.
+"""Inspections: requests to a worker to read and check the files of an adapter.
 
-The request has a key of its own, whose id is sent to the worker's mailbox. The worker confirms the
-request before it reads the adapter. So the front end soon detects a lost message or a silent
-worker, although reading may take long.
+Front ends can't read these files themselves. Each request has its own key, and the worker's mailbox
+receives the request's id. The worker confirms the request before it reads the files. The front end
+can therefore detect a lost message or an unresponsive worker quickly, although reading may take
+long.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,9 +28,9 @@ class Inspection:
     """A request to read and check an adapter."""
 
     name: str
-    """Current or future name of the adapter."""
+    """Name of the adapter, which may not be registered yet."""
     source: str
-    """Folder as the worker sees it, or hub id."""
+    """Source of the adapter: a folder as the worker sees it, or a hub id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,25 +38,26 @@ class Findings:
     """Result of an inspection: an adapter that can be served, or an error."""
 
     adapter: Adapter | None = None
-    """The adapter. Its `created_s` is the time of the inspection."""
+    """The adapter, if it can be served. Its `created_s` is the time of the inspection."""
     error: JobError | None = None
     source: str | None = None
-    """Path of the files with links resolved; None if clients may not know it."""
+    """Path of the adapter's files with symbolic links resolved; None if clients may not see it."""
     num_tensors: int = 0
     matched: tuple[str, ...] = ()
     """Names of the first tensors that belong to a module of the base model."""
     unmatched: tuple[str, ...] = ()
-    """Names of the first other tensors. A single one makes the adapter invalid."""
+    """Names of the first tensors that belong to no module of the base model. A single such
+    tensor makes the adapter invalid."""
     num_unmatched: int = 0
-    """Total number of such tensors."""
+    """Total number of tensors that belong to no module of the base model."""
     ranks: tuple[tuple[int, int], ...] = ()
-    """(rank, number of modules with this rank), in ascending order."""
+    """Pairs of a rank and the number of modules with this rank, in ascending order of rank."""
     trained_on: str | None = None
-    """Base model that the adapter's configuration names."""
+    """Name of the base model in the adapter's configuration."""
 
 
 class Inspections:
-    """Requests and results of inspections in one pool."""
+    """Sends, takes and answers the inspections of one pool."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -63,17 +65,20 @@ class Inspections:
         self._scripts = Scripts(redis, keys)
 
     async def ask(self, wid: WorkerId, inspection_id: InspectionId, asked: Inspection) -> bool:
-        """Send an inspection with an unused id to a worker. Return False if it was given up."""
+        """Send an inspection to a worker. Return False if the worker isn't in the pool.
+
+        `inspection_id` must be unused.
+        """
         body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
         return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))
 
     async def next_reply(
         self, inspection_id: InspectionId, *, timeout_s: float
     ) -> Findings | bool | None:
-        """Return True when a worker has confirmed the request, then the findings; None if neither.
+        """Return the next reply to a request: first True as a confirmation, later the findings.
 
-        Waits for `timeout_s`, at most two seconds. A reply may be lost if the call is cancelled or
-        fails.
+        Waits for `timeout_s`, but at most two seconds, and returns None if no reply arrives. A
+        reply may be lost if the call is cancelled or fails.
         """
         reply = await self._redis.blpop(  # type: ignore[misc]
             [self._keys.findings(inspection_id)],
@@ -84,11 +89,11 @@ class Inspections:
         return reply[1] == TAKEN or _decode(reply[1])
 
     async def withdraw(self, inspection_id: InspectionId) -> None:
-        """Withdraw a request. A worker that hasn't taken it yet won't."""
+        """Withdraw a request. A worker that hasn't taken the request can no longer take it."""
         await self._redis.delete(self._keys.inspection(inspection_id))
 
     async def take(self, inspection_id: InspectionId) -> Inspection | None:
-        """Take and confirm a request; return None if it was withdrawn or already taken."""
+        """Take and confirm a request, or return None if it was withdrawn or already taken."""
         body = await self._scripts.run("take_inspection", inspection_id, TTL_MS)
         wire = orjson.loads(body) if body else {}
         if wire.pop("v", None) != PROTOCOL_VERSION:
@@ -96,7 +101,7 @@ class Inspections:
         return Inspection(**wire)
 
     async def answer(self, inspection_id: InspectionId, findings: Findings) -> None:
-        """Publish the findings. May be repeated."""
+        """Publish the findings of an inspection. May be repeated."""
         wire = orjson.dumps(asdict(findings))
         await self._scripts.run("answer_inspection", inspection_id, wire, TTL_MS)
 

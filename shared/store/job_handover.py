@@ -1,7 +1,7 @@
-"""Takes jobs from a worker that left the pool, was given up, or releases them.
+"""Takes jobs from a worker that left the pool, was declared dead or releases the jobs.
 
-The jobs go back to their queues together with every token that the worker has published. A worker
-that is out of the pool can't publish any more, so its publications can be read in several short
+The jobs return to their queues together with every token that the worker has published. A worker
+that is no longer in the pool can't publish. Its publications can therefore be read in several short
 calls, and another process can resume an interrupted handover.
 """
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class JobHandover:
-    """Returns the jobs of workers to their queues, with the tokens that were published."""
+    """Returns the jobs of workers to their queues, together with their published tokens."""
 
     def __init__(self, redis: Redis, keys: Keys, scripts: Scripts) -> None:
         self._redis = redis
@@ -32,15 +32,15 @@ class JobHandover:
         self._scripts = scripts
 
     async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
-        """Take all jobs from a worker that is out of the pool, and remove its records.
+        """Take all jobs from a worker that is no longer in the pool, and delete its records.
 
-        Returns how many jobs were requeued and how many ended. May be repeated, also by several
-        processes at the same time.
+        Returns the number of requeued jobs and the number of ended jobs. The call may be repeated,
+        even by several processes at the same time.
         """
         requeued = ended = 0
         for page in await self._pages(wid, await self._owned(wid)):
             more = await self._scripts.run("hand_on", wid, *page)
-            if more is None:  # it is back in the pool, or another process has finished this
+            if more is None:  # the worker is back in the pool, or another process finished
                 break
             requeued, ended = requeued + more[0], ended + more[1]
         while not await self._scripts.run("forget_worker", wid):
@@ -48,7 +48,7 @@ class JobHandover:
         return requeued, ended
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Take jobs from a live worker, and return how many of them it owned.
+        """Take jobs from a live worker, and return how many of the jobs it owned.
 
         A release doesn't count as a failure of the job.
         """
@@ -72,9 +72,9 @@ class JobHandover:
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return the jobs' tokens in the worker's last publications, by job.
+        """Return the tokens in the worker's last publications, by job.
 
-        These include every token that isn't in a checkpoint.
+        They include every published token that isn't in a checkpoint.
         """
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         pipe = self._redis.pipeline(transaction=False)
@@ -101,7 +101,7 @@ def _events_of(entry: bytes, raw: bytes) -> Sequence[Event]:
     try:
         return decode_events(raw)
     except (ProtocolMismatch, ValueError, KeyError, TypeError) as error:
-        # The next worker computes these tokens again. One entry must not stop all sweeps.
+        # The next worker computes lost tokens again. One bad entry must not stop all sweeps.
         log.warning("shown_unreadable", entry=entry.decode(), error=repr(error))
         return ()
 

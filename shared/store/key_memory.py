@@ -1,4 +1,7 @@
-"""Estimates the memory of each kind of key from a random sample."""
+"""Estimates the memory of a pool's Redis keys, by kind, from a random sample.
+
+The kind of a key is the word after the pool's prefix.
+"""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -9,17 +12,17 @@ from shared.store.keys import Keys
 
 NUM_SAMPLED = 200
 NUM_FIELDS = 64
-"""Number of fields or entries of a large key that are measured to estimate its size."""
+"""Number of fields or entries of a large key that are measured to estimate the key's size."""
 OTHER = "other"
-"""Kind of all keys that this release doesn't know."""
+"""Kind of all keys whose own kind this release doesn't know."""
 
 
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
-    """Return the estimated bytes of the pool's keys, by the word after the pool's prefix.
+    """Return the estimated number of bytes of the pool's keys, by kind.
 
-    Kinds with a single key are measured exactly. Other kinds are estimated from `NUM_SAMPLED`
-    random keys of the database. The estimate is unbiased, but rare large keys make it vary between
-    calls.
+    A kind that consists of a single key is measured exactly. Other kinds are estimated from
+    `NUM_SAMPLED` random keys of the database. The estimate is unbiased, but it varies between calls
+    if a few keys are large.
     """
     kinds = key_kinds()
     singles = [kind for kind, is_single in kinds.items() if is_single]
@@ -39,7 +42,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return every kind of a pool's keys, and whether it has a single key."""
+    """Return every kind of a pool's keys, and whether the kind consists of a single key."""
     keys, kinds = Keys(""), {}
     for name, member in vars(Keys).items():
         if isinstance(member, property) and name != "prefix":
@@ -57,7 +60,7 @@ def _kind(key: str, keys: Keys) -> str:
 def _with_kinds(
     sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
-    """Return the sampled keys of the pool with their kinds, without kinds with a single key."""
+    """Return (kind, key) for the sampled keys of this pool, except for kinds with a single key."""
     pool = [key for key in sampled_keys if key.startswith(keys.prefix.encode())]
     named = [(_kind(key.decode(errors="replace"), keys), key) for key in pool]
     return [(kind if kind in kinds else OTHER, key) for kind, key in named if not kinds.get(kind)]
@@ -70,5 +73,5 @@ async def _sampled_bytes(redis: Redis, sample: list[tuple[str, bytes]]) -> dict[
     sizes: list[Any] = await pipe.execute()
     total: dict[str, int] = {}
     for (kind, _), size in zip(sample, sizes, strict=True):
-        total[kind] = total.get(kind, 0) + (size or 0)  # None if the key was deleted meanwhile
+        total[kind] = total.get(kind, 0) + (size or 0)  # size is None if the key was deleted
     return total

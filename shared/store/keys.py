@@ -1,7 +1,9 @@
-"""Every Redis key, with its type, content and lifetime.
+"""Every Redis key of a pool, with its type, content and lifetime.
 
-A pool is one base model and its workers. All of its keys have the same hash tag, so that they are
-in one slot of a Redis Cluster and scripts may access any of them.
+A pool is one base model and its workers. All of its keys have the same hash tag. They are therefore
+in the same slot of a Redis Cluster, and scripts may access any of them. A sorted set (ZSET) is
+described as member -> score, and a HASH may be described as field -> value. A key without a stated
+lifetime is deleted when it is empty.
 """
 
 from dataclasses import dataclass
@@ -11,77 +13,93 @@ from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, Work
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one pool."""
+    """Redis keys of one pool."""
 
     pool: str
 
     @property
     def prefix(self) -> str:
-        """Prefix of every key of the pool, from which the scripts build the keys."""
+        """Prefix of every key of the pool. The scripts build the keys from it."""
         return f"{{lk:{self.pool}}}:"
 
     def job(self, job_id: JobId) -> str:
-        """HASH: state, version, body, ... of a job; until `retain` after its end."""
+        """HASH: state, version, body and further fields of a job.
+
+        Expires `retain` milliseconds after the end of the job.
+        """
         return f"{self.prefix}job:{job_id}"
 
     def result(self, job_id: JobId) -> str:
-        """STRING: `Result` of a job that has ended in any way; until `retain` after its end."""
+        """STRING: `Result` of a job in any final state.
+
+        Expires `retain` milliseconds after the end of the job.
+        """
         return f"{self.prefix}res:{job_id}"
 
     def queue(self, version: AdapterVersion) -> str:
-        """ZSET: waiting job ids -> fair tag - priority boost; deleted when empty."""
+        """ZSET: id of a waiting job -> tag of fair queueing minus priority boost."""
         return f"{self.prefix}q:{version}"
 
     @property
     def ready(self) -> str:
-        """ZSET: version with waiting jobs -> score of the first one."""
+        """ZSET: version with waiting jobs -> score of its first job."""
         return f"{self.prefix}ready"
 
     @property
     def cold(self) -> str:
-        """ZSET: those members of `ready` that no live worker holds."""
+        """ZSET: the members of `ready` that no live worker holds, with the same scores."""
         return f"{self.prefix}cold"
 
     def owned(self, worker: WorkerId) -> str:
-        """ZSET: running job ids -> the random epochs of their claims; deleted when empty.
+        """ZSET: id of a running job of the worker -> random epoch of its claim.
 
-        A failover of Redis can't repeat an epoch, so epochs identify the owner of a job even then.
+        A failover of Redis can't repeat an epoch, so an epoch always identifies the owner of a job.
         """
         return f"{self.prefix}own:{worker}"
 
     def cancelled(self, worker: WorkerId) -> str:
-        """SET: running jobs that their clients cancelled; until they end, at most a minute."""
+        """SET: running jobs of the worker that clients have cancelled.
+
+        A job is removed when it ends. The key expires a minute after the last cancellation.
+        """
         return f"{self.prefix}cancelled:{worker}"
 
     def sent(self, worker: WorkerId) -> str:
-        """LIST: the worker's last publications, as lines of API process and stream entry.
+        """LIST: last publications of the worker, each as lines of API process and stream entry.
 
-        They contain every published token that isn't in a checkpoint. Until the worker's jobs are
-        handed over.
+        They contain every published token that isn't in a checkpoint. Deleted when the worker's
+        jobs are handed over.
         """
         return f"{self.prefix}sent:{worker}"
 
     def running(self, version: AdapterVersion) -> str:
-        """SET: running jobs of the version; deleted when empty."""
+        """SET: running jobs of the version."""
         return f"{self.prefix}run:{version}"
 
     @property
     def due(self) -> str:
-        """ZSET: unfinished jobs -> their deadlines in pool time, in ms."""
+        """ZSET: unfinished job -> its deadline, as pool time in milliseconds.
+
+        Pool time is Redis' clock without its jumps and without periods in which Redis was
+        unavailable.
+        """
         return f"{self.prefix}due"
 
     @property
     def missing(self) -> str:
-        """ZSET: workers whose leases have ended -> time at which a sweep noticed it."""
+        """ZSET: worker whose lease has ended -> Unix time in ms at which a sweep noticed it."""
         return f"{self.prefix}missing"
 
     @property
     def lost(self) -> str:
-        """ZSET: workers whose jobs aren't handed over yet -> number of jobs, or -1 if it left."""
+        """ZSET: worker whose jobs aren't handed over yet -> number of jobs, or -1 if it left."""
         return f"{self.prefix}lost"
 
     def charged(self, worker: WorkerId) -> str:
-        """HASH: job -> deaths charged to it when the worker was given up; for an hour."""
+        """HASH: job -> deaths that the job was charged with when the worker was declared dead.
+
+        Expires after an hour.
+        """
         return f"{self.prefix}charged:{worker}"
 
     @property
@@ -91,93 +109,101 @@ class Keys:
 
     @property
     def doomed(self) -> str:
-        """SET: quarantined versions whose waiting jobs aren't all ended yet."""
+        """SET: quarantined versions whose waiting jobs must still be ended."""
         return f"{self.prefix}doomed"
 
     @property
     def workers(self) -> str:
-        """ZSET: worker -> end of its lease in ms of Redis' clock."""
+        """ZSET: worker -> end of its lease, as Redis' clock in milliseconds."""
         return f"{self.prefix}workers"
 
     def worker(self, worker: WorkerId) -> str:
-        """HASH: `WorkerInfo`, most sequences, time of the last heartbeat, lease; in ms.
+        """HASH: `WorkerInfo`, maximum sequences, time of the last heartbeat in ms, and lease in ms.
 
-        Until a minute after the last heartbeat.
+        Expires a minute after the last heartbeat.
         """
         return f"{self.prefix}w:{worker}"
 
     def residents(self, worker: WorkerId) -> str:
-        """SET: versions that the worker holds; until it is given up."""
+        """SET: versions that the worker holds.
+
+        Deleted when the worker has left the pool or was declared dead.
+        """
         return f"{self.prefix}has:{worker}"
 
     def holders(self, version: AdapterVersion) -> str:
-        """SET: workers that hold the version; deleted when empty."""
+        """SET: workers that hold the version."""
         return f"{self.prefix}on:{version}"
 
     @property
     def idle(self) -> str:
-        """ZSET: parked workers -> number of sequences that they have capacity for."""
+        """ZSET: parked worker -> number of sequences that it has capacity for."""
         return f"{self.prefix}idle"
 
     def mailbox(self, worker: WorkerId) -> str:
-        """LIST: messages to the worker, see `Mail`; until a minute after the last one."""
+        """LIST: messages to the worker (`Mail`). Expires a minute after the last message."""
         return f"{self.prefix}wake:{worker}"
 
     def loading(self, version: AdapterVersion) -> str:
-        """STRING: the only worker that loads this version; expires unless it is renewed."""
+        """STRING: the only worker that may load this version. Expires unless it is renewed."""
         return f"{self.prefix}load:{version}"
 
     def tenant(self, tenant: str) -> str:
-        """HASH: fair tag, waiting jobs and their bytes; until a day after the last one waited."""
+        """HASH: tag of fair queueing, number of waiting jobs and bytes of unfinished requests.
+
+        Expires a day after the tenant's last job stopped waiting.
+        """
         return f"{self.prefix}t:{tenant}"
 
     @property
     def counters(self) -> str:
-        """HASH: counters of the pool; never deleted.
+        """HASH: counters of the pool. Never deleted.
 
-        Total jobs by final state, and jobs `retried` and `released`, `workers_lost` and versions
-        `forgotten`. Number of `waiting` jobs and `bytes` of unfinished requests. Virtual time
-        `vtime` of fair queueing, number of `arrivals`, mean duration `run_ms` of a job. Redis'
-        memory as `enqueue` last measured it. Time of the last sweep (`swept`), by how much pool
-        time lags behind Redis' clock (`lag`), time at which the lag last grew (`resumed`), and
-        shortest gap between sweeps that makes it grow (`stall_ms`).
+        Totals: jobs by final state, jobs `retried` and `released`, `workers_lost`, and versions
+        `forgotten`. Current values: number of `waiting` jobs and `bytes` of unfinished requests.
+        Fair queueing: virtual time `vtime` and number of `arrivals`. Mean duration of a job in ms:
+        `run_ms`. Redis' memory as `enqueue` last measured it: `memory_ms`, `memory_high` and
+        `max_memory`. Clock: time of the last sweep (`swept`), how far pool time lags behind Redis'
+        clock (`lag`), the last time at which the lag grew (`resumed`), and the shortest gap between
+        sweeps that makes the lag grow (`stall_ms`).
         """
         return f"{self.prefix}cnt"
 
     def replies(self, api: ApiId) -> str:
         """STREAM: events of the last minute for one API process.
 
-        Until two minutes after the process last renewed it.
+        Expires two minutes after it was last renewed or written.
         """
         return f"{self.prefix}out:{api}"
 
     def checkpoints(self, job_id: JobId) -> str:
-        """STREAM: published tokens of a job; until ten minutes after its end.
+        """STREAM: published tokens of a job.
 
-        The worker writes them every 16 tokens or 250 ms. A handover adds the missing ones.
+        The worker writes them every 16 tokens or 250 ms, and a handover adds the missing ones.
+        Expires ten minutes after the end of the job.
         """
         return f"{self.prefix}tok:{job_id}"
 
     def control(self, host: str) -> str:
-        """STRING: arq's counters of a host's control process; expires unless it is renewed."""
+        """STRING: arq's counters of a host's control process. Expires unless it is renewed."""
         return f"{self.prefix}control:{host}"
 
     @property
     def dead(self) -> str:
-        """STREAM: about the newest 10,000 dead letters, with their jobs."""
+        """STREAM: about the 10,000 newest dead letters, with their jobs."""
         return f"{self.prefix}dead"
 
     @property
     def adapters(self) -> str:
-        """SET: registered adapter names; until the base model changes."""
+        """SET: registered adapter names. Deleted when the base model changes."""
         return f"{self.prefix}adapters"
 
     def adapter(self, name: str) -> str:
         """HASH: current version of the name, and whether a client or a worker set it.
 
-        Until the base model changes. The version of an unloaded name is empty, and its key expires
-        after an hour. It never expires if a worker was started with the name, so that a restart of
-        the worker doesn't register the name again.
+        Deleted when the base model changes. If the name was unloaded, the version is empty and the
+        key expires after an hour. However, it doesn't expire if a worker was started with the name,
+        so that a restart of the worker doesn't register the name again.
         """
         return f"{self.prefix}adapter:{name}"
 
@@ -188,32 +214,38 @@ class Keys:
     def version(self, version: AdapterVersion) -> str:
         """HASH: digests, source, rank, state and usage of a version.
 
-        Until neither its name nor a waiting or running job refers to it.
+        Deleted when no name and no waiting or running job refers to the version.
         """
         return f"{self.prefix}version:{version}"
 
     @property
     def retired(self) -> str:
-        """ZSET: versions without a name -> time in ms at which they lost it."""
+        """ZSET: version without a name -> Unix time in ms at which it lost its name."""
         return f"{self.prefix}retired"
 
     def inspection(self, inspection: InspectionId) -> str:
-        """STRING: an `Inspection`; until a worker takes it, at most a minute."""
+        """STRING: an `Inspection`. Deleted when a worker takes it; expires after a minute."""
         return f"{self.prefix}inspect:{inspection}"
 
     def findings(self, inspection: InspectionId) -> str:
-        """LIST: confirmation by the worker, then its `Findings`; until a minute after the last."""
+        """LIST: the worker's confirmation of an inspection, then its `Findings`.
+
+        Expires a minute after the last of them.
+        """
         return f"{self.prefix}found:{inspection}"
 
     @property
     def barrier(self) -> str:
-        """STRING: empty, written after a write that has to become durable; for a minute."""
+        """STRING: empty. Written after a write that must become durable.
+
+        Expires after a minute.
+        """
         return f"{self.prefix}barrier"
 
     @property
     def base(self) -> str:
-        """HASH: name, version, context length, ... of the pool's base model; never deleted.
+        """HASH: name, version, context length and further fields of the base model. Never deleted.
 
-        Its `epoch` is random, and changes when the registry has lost all adapters.
+        Its random `epoch` changes when the registry has lost all adapters.
         """
         return f"{self.prefix}base"

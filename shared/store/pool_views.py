@@ -1,4 +1,4 @@
-"""Views of a pool: jobs, workers and counts. They only read, in short commands."""
+"""Read-only views of a pool's jobs, workers and counts. They use only short commands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,10 +28,10 @@ class JobView:
     tenant: str
     enqueued_ms: int
     started_ms: int | None
-    """Time of the last claim."""
+    """Time of the last claim; None if the job was never claimed."""
     ended_ms: int | None
     position: int | None
-    """Position in the queue of its version, from 1; None if it isn't waiting."""
+    """Position in the queue of the job's version, from 1; None if the job isn't waiting."""
     try_: int
     worker: WorkerId | None
     error: JobError | None
@@ -40,16 +40,16 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """A worker of the pool."""
+    """A worker that is in the pool."""
 
     id: WorkerId
     lease_left_ms: int
-    """Time until the lease ends. Negative if the worker is about to be given up."""
+    """Milliseconds until the lease ends. Negative if the worker is about to be declared dead."""
     info: WorkerInfo
     residents: tuple[AdapterVersion, ...]
-    """Versions that it holds, sorted."""
+    """Versions that the worker holds, sorted."""
     running: int
-    """Number of jobs that it owns."""
+    """Number of jobs that the worker owns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,27 +67,27 @@ class QueueCounts:
     released: int
     """Number of times that a live worker released a job."""
     workers_lost: int
-    """Number of workers that were given up."""
+    """Number of workers that were declared dead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Waiting jobs of one version."""
+    """Waiting jobs of one adapter version."""
 
     version: AdapterVersion
     waiting: int
     next_waited_ms: int
-    """Waiting time of the first job in the queue."""
+    """Milliseconds that the first job in the queue has waited."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisMemory:
-    """Memory of Redis, in bytes."""
+    """Memory use of Redis, in bytes."""
 
     used: int
-    """Bytes in use, by any program."""
+    """Bytes that Redis uses for the data of all its clients."""
     limit: int
-    """`maxmemory`; 0 means no limit."""
+    """Redis' `maxmemory` setting, in bytes; 0 means no limit."""
     by_kind: Mapping[str, int] = field(default_factory=dict)
     """Estimated bytes of the pool's keys, by the word after the pool's prefix."""
 
@@ -100,7 +100,7 @@ class PoolViews:
         self._keys = keys
 
     async def job(self, job_id: JobId) -> JobView | None:
-        """Return a job; None if it is unknown or no longer kept."""
+        """Return a job, or None if the job is unknown or its record has expired."""
         values = await self._redis.hmget(self._keys.job(job_id), _JOB_FIELDS)  # type: ignore[misc]
         fields = dict(zip(_JOB_FIELDS, values, strict=True))
         if fields["state"] is None:
@@ -112,12 +112,12 @@ class PoolViews:
         return _job_view(job_id, fields, rank)
 
     async def result(self, job_id: JobId) -> Result | None:
-        """Return the result of a job; None if it hasn't ended or is no longer kept."""
+        """Return the result of a job, or None if the job hasn't ended or its result has expired."""
         raw = await self._redis.get(self._keys.result(job_id))
         return decode_result(raw) if raw is not None else None
 
     async def workers(self) -> list[WorkerView]:
-        """Return every worker that wasn't given up, sorted by id."""
+        """Return every worker that is in the pool, sorted by id."""
         seconds, micros = await self._redis.time()
         leases = await self._redis.zrange(self._keys.workers, 0, -1, withscores=True)
         ids = [WorkerId(raw.decode()) for raw, _ in leases]
@@ -157,7 +157,7 @@ class PoolViews:
         )
 
     async def backlogs(self) -> list[Backlog]:
-        """Return versions with waiting jobs, the one with the longest waiting first job first."""
+        """Return the backlogs of all versions, the one with the oldest first job first."""
         seconds, micros = await self._redis.time()
         versions = [
             AdapterVersion(raw.decode())
@@ -180,7 +180,7 @@ class PoolViews:
         return sorted(found, key=lambda backlog: -backlog.next_waited_ms)
 
     async def memory(self) -> RedisMemory:
-        """Return Redis' memory, with estimates by kind of key from some hundred keys."""
+        """Return Redis' memory use, with estimates by kind of key from a few hundred keys."""
         info = await self._redis.info("memory")
         by_kind = await self._bytes_by_kind()
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)

@@ -1,8 +1,9 @@
-"""Job queue of one pool: typed methods, one Lua script call each.
+"""Job queue of one pool: typed methods, each of which calls one Lua script.
 
 A call that fails with `RedisUnavailable` may have been executed. `beat`, `finish`, `cancel`,
-`release`, `reap` and `reconcile` may be repeated. `claim` and `publish` may not: `reconcile` finds
-the jobs of a lost claim, and readers drop events that they have seen.
+`release`, `reap` and `reconcile` may be repeated. `claim` and `publish` must not be repeated. If
+the reply of a `claim` was lost, `reconcile` releases its jobs. Readers of published events drop
+events that they have already seen.
 """
 
 import secrets
@@ -38,13 +39,14 @@ from shared.store.scripts import Arg, Scripts, flat
 from shared.store.sweep import Sweep
 
 PRIORITY_STEP = 1000
-"""Tokens of the fair tag that one step of priority is worth."""
+"""Number of tokens by which one step of priority moves a job ahead in fair queueing."""
 EPOCH_BITS = 53
-"""Size of a claim's epoch. Scores of Redis and numbers of Lua represent such integers exactly."""
+"""Number of bits of a claim's epoch. Redis scores and Lua numbers represent such integers
+exactly."""
 
 
 class Queue:
-    """Job queue of one pool, as front ends and workers use it."""
+    """Job queue of one pool, for front ends and workers."""
 
     def __init__(
         self,
@@ -54,14 +56,14 @@ class Queue:
         durability: Durability | None = None,
         residency: ResidencyStore | None = None,
     ) -> None:
-        """Make a queue.
+        """Create a queue.
 
         Args:
             redis: client of the pool's Redis.
             keys: the pool's keys.
             durability: copies that a write needs before `enqueue` or `claim` returns.
-            residency: store through which this process reports what its workers hold. A process
-                without workers needs none.
+            residency: store to which this process reports the versions that its workers hold. A
+                process without workers doesn't pass it.
         """
         self._redis = redis
         self._keys = keys
@@ -79,7 +81,7 @@ class Queue:
         info: WorkerInfo,
         residents: Sequence[AdapterVersion],
     ) -> None:
-        """Add a worker to the pool, with the versions that it holds. Ids are never reused."""
+        """Add a worker to the pool with the versions that it holds. A worker id is never reused."""
         await self._scripts.run("register", wid, lease_ms, encode_worker_info(info))
         self._residency.begin(wid)
         await self._residency.set_residents(wid, add=residents)
@@ -97,13 +99,13 @@ class Queue:
 
         Args:
             wid: the worker.
-            lease_ms: time for which the pool waits for the next heartbeat.
+            lease_ms: duration of the lease, in milliseconds.
             info: description of the worker for operators.
             loading: versions that the worker is still loading for the pool.
-            known: jobs that the worker knows, with the epochs of their claims.
+            known: jobs that the worker believes it owns, with the epochs of their claims.
 
         Raises:
-            LeaseLost: the worker was given up and must stop its jobs.
+            LeaseLost: the worker was declared dead and must stop its jobs.
         """
         jobs = known or {}
         args = wid, lease_ms, encode_worker_info(info), len(jobs), *flat(jobs.items()), *loading
@@ -122,14 +124,15 @@ class Queue:
     async def enqueue(self, job: Job, limits: QueueLimits, *, is_suspect: bool = False) -> int:
         """Accept a job, and return its position in the queue of its version, from 1.
 
-        A suspect has killed workers before, and runs alone from its first try.
+        If `is_suspect` is true, the job has killed workers before and runs alone from its first
+        try.
 
         Raises:
-            DuplicateJob: a job with this id exists. If the call is repeated after
-                `RedisUnavailable`, it means that the first call was executed.
-            QueueFull: a limit of `limits`, or of Redis' memory, is reached.
-            JobFailed: the adapter was unloaded or quarantined since the request was admitted, or
-                the job needs more tokens than any live worker holds.
+            DuplicateJob: a job with this id already exists. After a call that failed with
+                `RedisUnavailable`, this means that the failed call was executed.
+            QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
+            JobFailed: the adapter was unloaded or quarantined after the request was admitted, or
+                the job needs more tokens than the KV cache of any live worker holds.
         """
         try:
             reply = await self._scripts.run(
@@ -157,26 +160,30 @@ class Queue:
         refused: Sequence[AdapterVersion] = (),
         load_ms: int = 0,
     ) -> Claim:
-        """Take jobs, best first: overdue jobs, jobs of `residents`, then other jobs.
+        """Take jobs for a worker from the queues.
 
-        A worker that finds no job although it has capacity is parked: its mailbox receives `job`
-        when the next job is enqueued. Callers claim until no job is returned, and again
-        whenever capacity becomes free and once a second.
+        Jobs of other versions that have waited too long are taken first, then jobs of `residents`,
+        then further jobs of other versions.
+
+        If no job is found although the worker has capacity, the worker is parked: its mailbox
+        receives `job` when the next job is enqueued. Callers repeat the call until it returns no
+        job. They call it again whenever capacity becomes free, and at least once a second.
 
         Args:
             wid: the worker.
-            sequences: choices that the worker has capacity for; 0 unparks it. A worker that owns
-                no job gets one job of any size.
-            tokens: estimated tokens (`Job.cost`) that it has capacity for.
-            steal_ms: time for which a job is left to the workers that hold its adapter.
-            max_cold: number of versions outside of `residents` that it would load now.
-            residents: versions that it holds or loads.
-            refused: versions that it can't load.
-            load_ms: expected time of a load. Jobs of `residents` go before an older job whose
-                adapter no worker holds, for at most this time.
+            sequences: number of choices that the worker has capacity for; 0 unparks the worker. A
+                worker that owns no job gets one job of any size.
+            tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
+            steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
+            max_cold: maximum number of versions outside of `residents` that the worker would load
+                now.
+            residents: versions that the worker holds or loads.
+            refused: versions that the worker can't load.
+            load_ms: expected duration of a load, in milliseconds. An older job whose adapter no
+                worker holds waits at most this long behind jobs of `residents`.
 
         Raises:
-            LeaseLost: the worker was given up.
+            LeaseLost: the worker was declared dead.
         """
         claim_epoch = secrets.randbits(EPOCH_BITS) or 1
         more, less = self._residency.unreported(wid, residents)
@@ -190,9 +197,10 @@ class Queue:
         return Claim.of(reply, claim_epoch)
 
     async def wait(self, wid: WorkerId, *, timeout_s: float) -> Mail | None:
-        """Return the next message to the worker; None after `timeout_s`, at most two seconds.
+        """Return the next message to the worker, or None if there is none within the time limit.
 
-        A message may be lost if the call is cancelled or fails.
+        The time limit is `timeout_s`, but at most two seconds. A message may be lost if the call is
+        cancelled or fails.
         """
         reply = await self._redis.blpop(  # type: ignore[misc]
             [self._keys.mailbox(wid)],
@@ -207,7 +215,7 @@ class Queue:
         return Mail(kind=kind, job=JobId(subject) if subject else None)
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Return jobs to their old places, and return how many of them the worker owned.
+        """Return jobs to their old places in the queues. Return how many of them the worker owned.
 
         A release doesn't count as a failure of the job.
         """
@@ -223,17 +231,17 @@ class Queue:
     ) -> Standing:
         """Publish events to front ends and store checkpoints, in one transaction.
 
-        Nothing was written if the returned standing has fenced jobs.
+        If the returned standing has fenced jobs, nothing was written.
 
         Args:
             wid: the worker.
             events: events to publish, by front end.
             checkpoints: tokens to store.
-            claim_epochs: epochs of the jobs' claims. A job without one is only checked to belong
-                to the worker.
+            claim_epochs: epochs of the jobs' claims. For a job without an epoch, the call checks
+                only that the worker owns it.
 
         Raises:
-            LeaseLost: the worker was given up. Nothing was written.
+            LeaseLost: the worker was declared dead. Nothing was written.
         """
         published = [event for batch in (*events.values(), checkpoints) for event in batch]
         known = claim_epochs or {}
@@ -273,44 +281,45 @@ class Queue:
     async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
         """Cancel a job with `error` as the reason, and return its state after the call.
 
-        The state is CANCELLED, RUNNING if its worker was asked to stop it, or the final state
-        that it already had. None: no such job exists.
+        Returns CANCELLED, RUNNING if the job's worker was asked to stop it, the final state of a
+        job that had already ended, or None if the job doesn't exist.
         """
         reason = error or JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
         state = await self._scripts.run("cancel", job_id, orjson.dumps(reason))
         return JobState(state.decode()) if state else None
 
     async def leave(self, wid: WorkerId) -> None:
-        """Remove a worker from the pool, and release the jobs that it still owns."""
+        """Remove a worker from the pool, and requeue the jobs that it still owns."""
         self._residency.end(wid)
         await self._scripts.run("leave", wid)
         await self._handover.hand_over_all(wid)
 
     async def reap(self, *, every_ms: int = 0) -> Reaped:
-        """Give up silent workers, and end jobs that are overdue or quarantined.
+        """Declare silent workers dead, and end overdue jobs and jobs of quarantined versions.
 
-        A worker is missing when its lease has ended. A later call gives it up, at least a sixth of
-        its lease afterwards. Any number of processes may call this: one call per `every_ms` does
-        the work. No script call blocks Redis for long.
+        A call marks a worker as missing when its lease has ended. A later call declares the worker
+        dead, after at least another sixth of the lease. Any number of processes may call this
+        method, but only one call in every `every_ms` does the work. No script call blocks Redis for
+        long.
         """
         return await self._sweep.run(every_ms)
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
-        """Release jobs that the worker has owned for `grace_ms` but doesn't know of.
+        """Release jobs that aren't in `known` although the worker has owned them for `grace_ms`.
 
-        Returns the number of released jobs.
+        Such jobs belong to claims whose replies were lost. Returns the number of released jobs.
         """
         unknown = await self._scripts.run("reconcile", wid, grace_ms, *known)
         return await self._handover.release(wid, [JobId(raw.decode()) for raw in unknown])
 
 
 def _is_accepted(reply: list[Any]) -> bool:
-    """Return whether the job is in the queue, from this call of `enqueue` or an earlier one."""
+    """Return whether this call of `enqueue`, or an earlier one, put the job into the queue."""
     return reply[0] in (b"ok", b"dup")
 
 
 def _has_jobs(reply: list[Any]) -> bool:
-    """Return whether `claim` took jobs. Only then is there a write to wait for."""
+    """Return whether the reply of `claim` has jobs. Only then is there a write to wait for."""
     return len(reply) > 2
 
 
@@ -326,7 +335,7 @@ def _enqueue_args(job: Job, limits: QueueLimits, *, is_suspect: bool) -> tuple[A
 
 
 def _may_be_retried(end: End) -> bool:
-    """Return whether the job failed by a server error, so that an operator may enqueue it again."""
+    """Return whether a server error ended the job, so that an operator may enqueue it again."""
     return end.state is JobState.FAILED and end.error is not None and end.error.status >= 500
 
 

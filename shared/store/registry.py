@@ -1,4 +1,4 @@
-"""Registry of a pool: its base model, and which version each adapter name refers to."""
+"""Registry of a pool: its base model, and the version that each adapter name refers to."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ from shared.store.scripts import Scripts, flat
 
 
 class _AddMode(StrEnum):
-    """Why an adapter is added."""
+    """Reason for adding an adapter."""
 
     START = "start"
-    """A worker was started with it."""
+    """A worker was started with the adapter."""
     LOAD = "load"
-    """A client loads it under a new name."""
+    """A client loads the adapter under a new name."""
     REPLACE = "replace"
-    """A client loads it under a new name or one that is taken."""
+    """A client loads the adapter under a name that may already be taken."""
 
 
 class _AddOutcome(StrEnum):
@@ -35,7 +35,7 @@ class _AddOutcome(StrEnum):
 
     OK = "ok"
     EXISTS = "exists"
-    """The name is taken, and isn't to be replaced."""
+    """The name is taken, and the mode doesn't allow replacing its version."""
     QUARANTINED = "quarantined"
     """The version is quarantined."""
 
@@ -43,8 +43,8 @@ class _AddOutcome(StrEnum):
 class Registry:
     """Base model, adapter names and versions of one pool.
 
-    A name has a current version and up to several previous ones. Each version has an entry, which
-    is kept as long as the name refers to it or one of its jobs waits or runs.
+    A name has a current version and a few previous versions. The entry of a version is kept while a
+    name refers to the version, or a job of the version waits or runs.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -53,10 +53,10 @@ class Registry:
         self._scripts = Scripts(redis, keys)
 
     async def set_base(self, base: BaseModel) -> str:
-        """Set the pool's base model. A change of its version unregisters all adapters.
+        """Set the pool's base model. If its version changes, all adapters are unregistered.
 
-        Returns the registry's epoch. It changes when the registry has lost its adapters, which
-        then have to be registered again.
+        Returns the registry's epoch. A new epoch means that the registry has lost its adapters, and
+        that workers must register them again.
 
         Raises:
             SettingsError: live workers of the pool serve another version.
@@ -74,21 +74,21 @@ class Registry:
         return str(registry_epoch.decode())
 
     async def base(self) -> BaseModel | None:
-        """Return the pool's base model; None before the first worker has started."""
+        """Return the pool's base model, or None before the first worker has started."""
         return _base(await self._redis.hgetall(self._keys.base))  # type: ignore[misc]
 
     async def add_adapter(self, adapter: Adapter) -> AdapterVersion | None:
         """Register an adapter that a worker was started with.
 
-        Returns the version that the name refers to afterwards. It is another one, or None, if a
-        client changed the name while this version was known, or if a worker that started later
-        registered another version. A quarantined version stays quarantined.
+        Returns the version that the name refers to after the call, or None. It isn't the adapter's
+        version if a client has replaced or unloaded that version, or if a worker that started later
+        has registered another version. A quarantined version stays quarantined.
         """
         _, version = await self._add(_AddMode.START, adapter)
         return version
 
     async def load_adapter(self, adapter: Adapter, *, replace: bool) -> None:
-        """Register an adapter for a client. All new requests use it immediately.
+        """Register an adapter for a client. All new requests use the adapter immediately.
 
         Raises:
             JobFailed: the name is taken and `replace` is false, or the version is quarantined.
@@ -101,16 +101,18 @@ class Registry:
             raise JobFailed(_conflict(f"{_quarantine(version)}; load other weights"))
 
     async def unload_adapter(self, name: str) -> bool:
-        """Accept no new jobs for the name; its waiting and running jobs end normally.
+        """Stop accepting jobs for the name. Its waiting and running jobs end normally.
 
-        May be repeated. Returns whether the name is registered, or was within the last hour.
+        May be repeated. Returns False if the name is unknown. An unloaded name stays known for at
+        least an hour.
         """
         return bool(await self._scripts.run("unload_adapter", name) >= 0)
 
     async def roll_back_adapter(self, name: str) -> AdapterVersion | None:
-        """Make the name refer to its previous version again; None: no such adapter exists.
+        """Make the name refer to its previous version, and return that version.
 
-        The version that it referred to until now becomes the last one that further calls reach.
+        The version that is replaced becomes the last one in the order of rollbacks. Returns None if
+        the name isn't registered.
 
         Raises:
             JobFailed: there is no previous version, or it is quarantined.
@@ -125,19 +127,20 @@ class Registry:
         return None
 
     async def forget_unused(self) -> list[AdapterVersion]:
-        """Delete the entries of versions without a name and without jobs; return these versions.
+        """Delete the entries of versions that have no name and no jobs, and return these versions.
 
-        Notifies the workers. Any number of processes may call this, each about once a second.
+        Workers learn from their next heartbeat that versions were deleted. Any number of processes
+        may call this method, each about once a second.
         """
         return [AdapterVersion(raw.decode()) for raw in await self._scripts.run("forget_unused")]
 
     async def adapter(self, name: str) -> Adapter | None:
-        """Return the adapter that the name refers to; None if there is none."""
+        """Return the current version of the name, or None if the name isn't registered."""
         version = await self._redis.hget(self._keys.adapter(name), "version")  # type: ignore[misc]
         return await self.adapter_by_version(AdapterVersion(version.decode())) if version else None
 
     async def adapter_by_version(self, version: AdapterVersion) -> Adapter | None:
-        """Return a version, current or not; None if its entry was deleted."""
+        """Return a version, even if it isn't current. Return None if its entry was deleted."""
         fields = await self._redis.hgetall(self._keys.version(version))  # type: ignore[misc]
         return decode_adapter(decode_hash(fields)) if fields else None
 
@@ -150,7 +153,7 @@ class Registry:
         return found
 
     async def forgotten(self, versions: list[AdapterVersion]) -> list[AdapterVersion]:
-        """Return those of `versions` whose entries were deleted."""
+        """Return the versions in `versions` whose entries were deleted."""
         gone: list[AdapterVersion] = []
         for some in chunks(versions):
             pipe = self._redis.pipeline(transaction=False)
@@ -161,7 +164,7 @@ class Registry:
         return gone
 
     async def resolve(self, model: str) -> AdapterVersion | None:
-        """Return the version that serves requests for `model`; None if there is no such model.
+        """Return the version that serves requests for `model`, or None if there is no such model.
 
         Raises:
             JobFailed: the adapter is quarantined.
@@ -172,8 +175,8 @@ class Registry:
     async def find(self, model: str) -> tuple[BaseModel | None, AdapterVersion | None]:
         """Return the base model, and the version that serves requests for `model`.
 
-        An adapter is named by `name`, `base:name` or `name@version`. The last form may name a
-        previous version.
+        Requests refer to an adapter by `name`, `base:name` or `name@version`. The last form may
+        refer to a previous version. If there is no such model, the returned version is None.
 
         Raises:
             JobFailed: the adapter is quarantined.
@@ -192,7 +195,7 @@ class Registry:
         return base, await self._served(version)
 
     async def _served(self, version: AdapterVersion) -> AdapterVersion | None:
-        """Return the version if it takes new requests, else None."""
+        """Return the version if it takes new requests, else None. Raise if it is quarantined."""
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{_quarantine(version)}; register other weights under its name"
@@ -202,7 +205,7 @@ class Registry:
         return version if adapter and adapter.state is AdapterState.READY else None
 
     async def _current(self, names: Sequence[str]) -> list[Adapter]:
-        """Return the adapters that these names refer to."""
+        """Return the current versions of those `names` that are registered."""
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
             pipe.hget(self._keys.adapter(name), "version")
@@ -220,7 +223,7 @@ class Registry:
 
 
 def already_loaded(name: str, version: AdapterVersion | None) -> JobError:
-    """Return the error for loading a name that is taken."""
+    """Return the error for loading an adapter under a name that is taken."""
     return JobError(
         code=ErrorCode.ADAPTER_EXISTS,
         message=f"adapter {name} is loaded already, as {version}; "

@@ -1,4 +1,4 @@
-"""Record of which workers hold which adapter versions: typed methods, one Lua script call each."""
+"""Record of the adapter versions that each worker holds. Most methods call one Lua script."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -11,14 +11,14 @@ from shared.store.scripts import Scripts, flat
 
 VERSIONS_PER_CALL = 128
 REPLICAS_PER_CALL = 32
-"""Bounds of one script call, so that none blocks Redis for long."""
+"""Maximum numbers of versions in one script call, so that no call blocks Redis for long."""
 
 
 class ResidencyStore:
     """Resident adapter versions of a pool's workers.
 
-    Remembers what this process has reported of its own workers, so that a claim names only the
-    differences. Pass the same instance to the `Queue` of these workers.
+    The store remembers the versions that this process has reported for its own workers, so that a
+    claim sends only the differences. Pass the same instance to the `Queue` of these workers.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -26,9 +26,9 @@ class ResidencyStore:
         self._keys = keys
         self._scripts = Scripts(redis, keys)
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
-        """Versions that each worker of this process holds according to Redis."""
+        """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()
-        """Workers for which Redis had another number of versions at their last heartbeat."""
+        """Workers whose last heartbeat showed a different number of versions in Redis."""
 
     async def set_residents(
         self,
@@ -39,11 +39,11 @@ class ResidencyStore:
     ) -> list[AdapterVersion]:
         """Record that the worker holds the versions in `add`, and no longer those in `remove`.
 
-        Also ends the worker's exclusive load of these versions. Returns those of `add` that other
-        workers hold too.
+        The worker's exclusive right to load these versions ends. Returns the versions in `add` that
+        other workers hold too.
 
         Raises:
-            LeaseLost: the worker was given up.
+            LeaseLost: the worker was declared dead.
         """
         replicated: list[AdapterVersion] = []
         for page in chunks(add, VERSIONS_PER_CALL):
@@ -73,19 +73,20 @@ class ResidencyStore:
         due: Collection[AdapterVersion],
         steal_ms: int,
     ) -> dict[AdapterVersion, ReplicaStanding]:
-        """Return whether the pool needs the worker's replicas, and withdraw surplus ones in `due`.
+        """Return the standing of the worker's replicas, and withdraw surplus replicas in `due`.
 
         A withdrawn version no longer counts as held by the worker, which may then evict it. The
-        last holder's replica is never withdrawn. May be repeated.
+        last replica of a version is never withdrawn. The call may be repeated.
 
         Args:
             wid: the worker.
-            running: versions that it holds, with the number of their jobs that it runs.
-            due: versions that have been surplus for long enough.
-            steal_ms: a version is needed if one of its jobs waits longer than this.
+            running: versions that the worker holds, with the number of jobs of each that it runs.
+            due: versions that have been surplus for long enough to be withdrawn.
+            steal_ms: waiting time in milliseconds. A version is needed if one of its jobs waits
+                longer.
 
         Raises:
-            LeaseLost: the worker was given up.
+            LeaseLost: the worker was declared dead.
         """
         standing: dict[AdapterVersion, ReplicaStanding] = {}
         for page in chunks(list(running), REPLICAS_PER_CALL):
@@ -100,46 +101,55 @@ class ResidencyStore:
         return standing
 
     async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
-        """Make the worker the only one that loads a version; return whether it may load it.
+        """Try to make the worker the only one that loads a version. Return whether it may load it.
 
-        It may if jobs wait for the version, no worker holds it and no other one loads it. Until
-        the next `set_residents` for the version, other workers claim none of its jobs.
+        The worker may load the version if jobs wait for the version, no worker holds it and no
+        other worker loads it. Other workers then claim none of its jobs until `set_residents` is
+        called for the version.
         """
         return bool(await self._scripts.run("load", wid, version))
 
     async def cold_heads(self, limit: int) -> list[AdapterVersion]:
-        """Return versions with waiting jobs that no worker holds, in the order of these jobs."""
+        """Return up to `limit` versions that have waiting jobs but no holder.
+
+        They are in the order of their first waiting jobs.
+        """
         names = await self._redis.zrange(self._keys.cold, 0, limit - 1)
         return [AdapterVersion(raw.decode()) for raw in names]
 
     def begin(self, wid: WorkerId) -> None:
-        """Start with a newly registered worker, which holds nothing according to Redis."""
+        """Start tracking a newly registered worker, which has no versions in Redis yet."""
         self._reported[wid] = set()
 
     def end(self, wid: WorkerId) -> None:
-        """Forget a worker of this process that has left the pool or was given up."""
+        """Stop tracking a worker of this process that left the pool or was declared dead."""
         self._reported.pop(wid, None)
 
     def lease_lost(self, wid: WorkerId) -> LeaseLost:
-        """Forget a worker that was given up, and return the error for it."""
+        """Stop tracking a worker that was declared dead, and return the error to raise."""
         self.end(wid)
         return LeaseLost(f"worker {wid} was given up: its lease ended, its jobs run elsewhere")
 
     def unreported(
         self, wid: WorkerId, residents: Collection[AdapterVersion]
     ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
-        """Return versions that the worker holds and Redis doesn't know of, and the reverse."""
+        """Compare the versions that the worker holds with those that it has reported.
+
+        Returns the versions that are held but not reported, and those that are reported but not
+        held.
+        """
         reported, held = self._reported.get(wid, set()), set(residents)
         return held - reported, reported - held
 
     async def repair(self, wid: WorkerId, num_held: int) -> None:
-        """Report the worker's versions again if a failover made Redis forget some of them.
+        """Report the worker's versions again if Redis lost some of them in a failover.
 
-        Does so at the second mismatch in a row, since a report may be under way at the first.
+        Only the second mismatch in a row starts a repair. At the first one, a report may be under
+        way.
 
         Args:
             wid: the worker.
-            num_held: number of versions that it holds according to Redis.
+            num_held: number of versions that the worker holds according to Redis.
         """
         reported = self._reported.get(wid)
         if reported is None or num_held == len(reported):

@@ -16,9 +16,9 @@ MAX_DELAY_S = 1.0
 
 
 async def retry_until_available(call: Callable[[], Awaitable[T]]) -> T:
-    """Return the result of `call`, repeating it for as long as it raises `RedisUnavailable`.
+    """Repeat `call` until it doesn't raise `RedisUnavailable`, and return its result.
 
-    Repeating the call must be safe: a call that fails may have been executed.
+    Repeating the call must be safe, because a call that failed may have been executed.
     """
     delay_s = FIRST_DELAY_S
     while True:

@@ -1,4 +1,4 @@
-"""Runs the Lua scripts of a pool. They are atomic, and reloaded after a restart of Redis."""
+"""Runs the Lua scripts of a pool. They are atomic, and are loaded again after Redis restarts."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,8 @@ PARTS = {
     "give_back": {"release", "hand_on"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
-"""Files that some scripts include, in addition to `common.lua`, which all include."""
+"""Lua files that only some scripts include, each with these scripts. Every script also includes
+`common.lua`."""
 
 Arg = str | bytes | int
 """One argument of a script."""
@@ -43,10 +44,9 @@ class Scripts:
 
         Args:
             name: the script's name.
-            args: its arguments (ARGV).
-            durability: copies that the script's writes need before the reply is returned.
-            is_promise: returns whether a reply promises something to the caller. Only then are the
-                copies waited for.
+            args: arguments of the script (ARGV).
+            durability: copies that the script's writes need before this method returns.
+            is_promise: function of the reply. The copies are waited for only if it returns True.
 
         Raises:
             RedisUnavailable: Redis can't be reached or can't serve, or too few copies exist. The
@@ -54,7 +54,7 @@ class Scripts:
         """
         if durability is None:
             return await self._call(self._redis, name, *args)
-        # WAIT applies to the writes of its connection, which always leads to the same server.
+        # WAIT applies to the writes of its own connection, so all calls share one connection.
         async with self._redis.client() as connection:
             reply = await self._call(connection, name, *args)
             if is_promise(reply):
@@ -72,7 +72,7 @@ class Scripts:
 
 
 def flat(rows: Iterable[Iterable[Any]]) -> Iterator[Any]:
-    """Return the items of all rows, as consecutive arguments of a script."""
+    """Return the items of all rows one after another, as arguments of a script."""
     return (item for row in rows for item in row)
 
 
@@ -87,12 +87,12 @@ class _Script:
 
 
 def script_names() -> list[str]:
-    """Return the names of all scripts, without the files that they include."""
+    """Return the names of all scripts. Files that scripts include aren't listed."""
     return sorted(_files().keys() - {"common", *PARTS})
 
 
 def source(name: str) -> str:
-    """Return the complete text of a script: its shebang, the included files, its own lines."""
+    """Return the complete text of a script: its shebang, the included files and its own lines."""
     shebang, _, body = read_script_file(name).partition("\n")
     parts = ["common", *(part for part, scripts in PARTS.items() if name in scripts)]
     shared = "".join(read_script_file(part) for part in parts)
@@ -100,7 +100,7 @@ def source(name: str) -> str:
 
 
 def read_script_file(name: str) -> str:
-    """Return the text of one Lua file."""
+    """Return the text of the Lua file `name`.lua."""
     return _files()[name].read_text()
 
 

@@ -1,4 +1,4 @@
-"""Connections to the master of a Redis service. Sentinels are asked for it at each connect."""
+"""Connections to the master of a Redis service, which Sentinels name at each connect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,18 +19,18 @@ SUFFIX = "+sentinel"
 FORM = f"redis{SUFFIX}://[user:password@]host1:26379,host2:26379/service[/db]"
 SENTINEL_PORT = 26379
 ASK_TIMEOUT_S = 1.0
-"""Time limit for the answer of one Sentinel, after which the next one is asked."""
+"""Seconds to wait for the answer of one Sentinel before the next one is asked."""
 
 Address = tuple[str, int]
 
 
 def is_sentinel_url(url: str) -> bool:
-    """Return whether `url` names Sentinels instead of a Redis server."""
+    """Return whether `url` names Sentinels instead of a single Redis server."""
     return url.partition("://")[0] in {f"redis{SUFFIX}", f"rediss{SUFFIX}"}
 
 
 class Sentinels:
-    """Sentinels of one service, with the address of its last known master."""
+    """Sentinels of one Redis service, with the address of its last known master."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Sentinels:
     async def connect_to_master(self, connect: Callable[[Address], Awaitable[None]]) -> None:
         """Call `connect` with the address of the master that a Sentinel names.
 
-        If `connect` fails, the next Sentinel is asked, since one that was isolated from the others
-        may name an old master.
+        If `connect` fails, the next Sentinel is asked, because a Sentinel that was isolated from
+        the others may name an old master.
 
         Raises:
             redis.exceptions.ConnectionError: no Sentinel names a master that accepts connections.
@@ -78,7 +78,7 @@ class Sentinels:
         self.addresses.insert(place, sentinel)
 
     def connection_to(self, sentinel: Address, **credentials: Any) -> Connection:
-        """Return a new connection to one Sentinel, which isn't open yet."""
+        """Return a new connection to one Sentinel. The connection isn't open yet."""
         host, port = sentinel
         return self._connection_class(host=host, port=port, **self._options, **credentials)
 
@@ -106,7 +106,7 @@ class Sentinels:
 
 
 class MasterConnection(Connection):
-    """Connection to the server that is the master at the time of connecting."""
+    """Connection to the server that is the master when the connection is opened."""
 
     def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
         self._sentinels = sentinels
@@ -114,18 +114,18 @@ class MasterConnection(Connection):
 
     @property
     def is_to_master(self) -> bool:
-        """Whether it is a connection to the last known master."""
+        """Whether this connection leads to the last known master."""
         return (self.host, self.port) == self._sentinels.master
 
     async def connect(self) -> None:
-        """Find the master and connect to it, unless the connection is open."""
+        """Find the master and connect to it, unless this connection is already open."""
         if not self.is_connected:
             await self._sentinels.connect_to_master(self._connect_to)
 
     async def _connect_to(self, address: Address) -> None:
         self.host, self.port = address
         try:
-            # A suspended server also accepts connections, but never answers.
+            # A suspended server accepts connections too, but never answers HELLO.
             async with asyncio.timeout(self.socket_connect_timeout):
                 await super().connect()  # type: ignore[no-untyped-call]
                 await self.send_command("HELLO")
@@ -137,7 +137,7 @@ class MasterConnection(Connection):
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Return the next response, or disconnect if it shows that the server is a replica.
+        """Return the next response. Disconnect if it shows that the server is a replica.
 
         Raises:
             redis.exceptions.ConnectionError: the server is no longer the master.
@@ -171,11 +171,12 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
     """Return a pool of connections to the master that the Sentinels in `url` name.
 
     Args:
-        url: Sentinels and service, in the form of `FORM`.
+        url: Sentinels and service, in the form that `FORM` shows.
         options: options of redis-py's connections.
 
     Raises:
-        ValueError: `url` doesn't have the form of `FORM`. The message doesn't contain the URL.
+        ValueError: `url` doesn't have the form that `FORM` shows. The message doesn't contain the
+            URL.
     """
     parts = urlsplit(url)
     scheme = parts.scheme.removesuffix(SUFFIX)
@@ -185,7 +186,7 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
         raise ValueError(
             "the hosts must be followed by the name of the service and an optional database number"
         )
-    # redis-py parses the options in the query, which are the same as for a single server.
+    # The query has the same options as for a single server, so redis-py can parse it.
     url_options = dict(
         parse_url(urlunsplit((scheme, f"{user}{at}localhost", f"/{db}", parts.query, "")))
     )
@@ -215,7 +216,7 @@ def _address(host: str) -> Address:
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options for connections to Sentinels, from those for the master."""
+    """Derive the options of connections to Sentinels from those of connections to the master."""
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     limits = {"socket_connect_timeout": ASK_TIMEOUT_S, "socket_timeout": ASK_TIMEOUT_S}
     return {**shared, **limits, "lib_name": None, "lib_version": None}

@@ -1,4 +1,4 @@
-"""Maintenance of a pool: silent workers, overdue jobs and quarantined versions."""
+"""Removes silent workers of a pool, and ends overdue jobs and jobs of quarantined versions."""
 
 from shared.protocol.ids import WorkerId
 from shared.protocol.queue_replies import Reaped
@@ -6,11 +6,11 @@ from shared.store.job_handover import JobHandover
 from shared.store.scripts import Scripts
 
 MAX_PAGES = 100
-"""Most script calls of one sweep for overdue jobs, and for quarantined ones."""
+"""Maximum number of calls of `expire`, and of `quarantine`, in one sweep."""
 
 
 class Sweep:
-    """One maintenance pass over a pool, in short script calls."""
+    """One maintenance pass over a pool, made of short script calls."""
 
     def __init__(self, scripts: Scripts, handover: JobHandover) -> None:
         self._scripts = scripts

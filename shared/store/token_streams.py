@@ -1,4 +1,4 @@
-"""Published tokens: a reply stream per front end, and a checkpoint stream per job."""
+"""Published tokens: a reply stream for each front end, and a checkpoint stream for each job."""
 
 import time
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from shared.store.connection import Redis
 from shared.store.keys import Keys
 
 BLOCK_MS = 1000
-"""Longest wait of one `ReplyReader.read`."""
+"""Longest wait of one `ReplyReader.read`, in milliseconds."""
 TRIM_MS = 60_000
-"""Age of an entry after which it is deleted from its reply stream."""
+"""Age in milliseconds at which an entry is deleted from its reply stream."""
 TTL_MS = 120_000
-"""Lifetime of a reply stream after the last renewal."""
+"""Lifetime of a reply stream after its last renewal, in milliseconds."""
 MAINTAIN_EVERY_S = 10.0
 
 
@@ -31,18 +31,18 @@ class ReplyReader:
         self._maintained_s = 0.0
 
     async def read(self) -> list[Event]:
-        """Return the events since the last call, oldest first. Waits up to a second for events.
+        """Return the events since the last call, oldest first. Wait up to a second for events.
 
         Raises:
             RedisUnavailable: Redis can't serve. The next call continues at the same position.
-            ProtocolMismatch: an event has another protocol version. The next call continues after
-                the events of this one.
+            ProtocolMismatch: an event has a protocol version that this release can't read. The next
+                call continues after the events of this call.
         """
         try:
             await self._maintain()
             reply = await self._redis.xread({self._stream: self._last_id}, block=BLOCK_MS)
         except RedisUnavailable:
-            self._maintained_s = 0.0  # the stream may differ afterwards
+            self._maintained_s = 0.0  # check the stream as soon as Redis is back
             raise
         entries = reply[0][1] if reply else []
         if entries:
@@ -50,7 +50,7 @@ class ReplyReader:
         return [event for _, fields in entries for event in decode_events(fields[b"e"])]
 
     async def _maintain(self) -> None:
-        """Trim the stream and renew its lifetime, so that it lives as long as this process."""
+        """Trim the stream and renew its lifetime, so that it exists as long as this process."""
         if time.monotonic() - self._maintained_s < MAINTAIN_EVERY_S:
             return
         oldest_ms = int(self._last_id.split(b"-")[0]) - TRIM_MS
@@ -60,7 +60,7 @@ class ReplyReader:
         pipe.xrevrange(self._stream, count=1)
         *_, newest = await pipe.execute()
         if newest and _order(newest[0][0]) < _order(self._last_id):
-            self._last_id = b"0-0"  # a new stream, from a server with an earlier clock
+            self._last_id = b"0-0"  # the stream is new, and its server's clock is earlier
         self._maintained_s = time.monotonic()
 
 
@@ -71,16 +71,16 @@ def _order(entry: bytes) -> tuple[int, ...]:
 async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
     """Return the tokens that earlier tries have published: one `Tokens` per choice, from index 0.
 
-    A handover copies published tokens into the checkpoints, so the checkpoints contain all of
-    them. The new owner must continue after these tokens and may not change them.
+    The checkpoints contain all published tokens, because a handover adds the missing ones. The new
+    owner of the job must continue after these tokens and may not change them.
     """
     return await read_checkpoints(redis, keys, job.job.id)
 
 
 async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
-    """Return the checkpoints of a job: one `Tokens` per choice, in order, from index 0.
+    """Return the checkpointed tokens of a job: one `Tokens` per choice, in order, from index 0.
 
-    Empty for a job without checkpoints, and from ten minutes after the job's end.
+    The result is empty if the job has no checkpoints or ended more than ten minutes ago.
     """
     entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
     events = (event for _, fields in entries for event in decode_events(fields[b"e"]))
@@ -88,12 +88,12 @@ async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tok
 
 
 def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
-    """Join pieces to one `Tokens` per choice: the contiguous ids from index 0, text, finish reason.
+    """Join `pieces` to one `Tokens` per choice, with all contiguous ids from index 0.
 
     `pieces` are in the order in which they were written. Repeated pieces are dropped. A piece
-    without ids counts only if it has a finish reason, since otherwise it can't be
-    distinguished from a repeated one. A longer piece from index 0 replaces all earlier ones: its
-    worker wrote it again after Redis was unavailable.
+    without ids counts only if it has a finish reason, because otherwise it can't be distinguished
+    from a repeated piece. A piece from index 0 that is longer than all earlier pieces together
+    replaces them: its worker wrote all tokens again after Redis was unavailable.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:

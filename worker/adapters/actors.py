@@ -1,4 +1,4 @@
-"""The objects that together look after a worker's adapters."""
+"""The objects that manage a worker's adapters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from worker.text.prompt_style import BASE_STYLE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapters:
-    """What loads, advertises, inspects and evicts adapters; `residency` knows where they are."""
+    """The objects that load, advertise, inspect and evict a worker's adapters."""
 
     residency: Residency
     loader: AdapterLoader
@@ -35,15 +35,15 @@ class Adapters:
     inspector_thread: LoaderThreads
 
     def close(self) -> None:
-        """Let the threads end after the work that they are doing."""
+        """Accept no more work. The threads end after their current work."""
         self.loader_threads.close()
         self.inspector_thread.close()
 
 
-def make_adapters(
+def assemble_adapters(
     served: ServedModel, stores: PoolStores, lease: Lease, jobs: RunningJobs, engine: EngineThread
 ) -> Adapters:
-    """Create the adapter side of a worker; nothing runs yet."""
+    """Create the objects that manage a worker's adapters. Nothing runs yet."""
     base, supply = served.base.version, served.adapters
 
     def threads(number: int) -> LoaderThreads:
@@ -89,7 +89,7 @@ def make_adapters(
 
 
 def _counter(jobs: RunningJobs, base: AdapterVersion) -> Callable[[], Jobs]:
-    """Return a function that counts running jobs by adapter version."""
+    """Return a function that counts running jobs by adapter version, without the base model's."""
 
     def num_jobs() -> Jobs:
         return {version: n for version, n in jobs.num_by_version.items() if version != base}

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class Advertiser:
-    """Reports each change of what `Residency` holds, so that workers claim their adapters' jobs."""
+    """Reports each change of the held versions, so that the pool can route jobs to this worker."""
 
     def __init__(
         self, store: ResidencyStore, views: PoolViews, lease: Lease, residency: Residency
@@ -32,7 +32,7 @@ class Advertiser:
         residency.subscribe(Change.HOLDINGS, self._has_changed.set)
 
     async def run(self) -> None:
-        """Report changes until cancelled; a worker that registers reports everything itself."""
+        """Report changes until cancelled. Registration reports the full set of held versions."""
         while True:
             await self._has_changed.wait()
             await self._lease.is_held.wait()
@@ -40,11 +40,11 @@ class Advertiser:
             await self._report()
 
     async def start_load(self, version: AdapterVersion) -> bool:
-        """Reserve the load of a version; False if another worker holds or loads it."""
+        """Reserve the load of a version. Return False if another worker holds or loads it."""
         return await retry_until_available(lambda: self._store.start_load(self._lease.wid, version))
 
     async def end_load(self, version: AdapterVersion) -> None:
-        """Let other workers load a version that this one doesn't load any more."""
+        """Report that this worker no longer loads a version, so that other workers may load it."""
         await self._change([], [version])
 
     async def is_held_elsewhere(self, version: AdapterVersion) -> bool:
@@ -53,7 +53,7 @@ class Advertiser:
         return any(version in w.residents for w in workers if w.id != self._lease.wid)
 
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
-        """Give up replicas without which the pool can do; `running` counts jobs by version."""
+        """Give up replicas that the pool doesn't need. `running` counts running jobs by version."""
         replicas, wid = self._residency.replicas, self._lease.wid
         if not replicas:
             return
@@ -66,7 +66,7 @@ class Advertiser:
             except LeaseLost:
                 self._lease.lose(wid)
                 return
-            if wid != self._lease.wid:  # the next id is registered with all of them
+            if wid != self._lease.wid:  # registration of the new id reports all versions
                 return
             given_up = self._residency.replicas_standing(standing, now_ms)
         if given_up:
@@ -82,7 +82,7 @@ class Advertiser:
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
     ) -> list[AdapterVersion]:
-        """Return the versions of `add` that other workers hold too."""
+        """Report added and removed versions. Return added ones that other workers hold too."""
         wid = self._lease.wid
         try:
             return await retry_until_available(

@@ -1,18 +1,20 @@
 """How many adapters a worker loads at a time. Policy only."""
 
 MAX_LOADING = 2
-"""Most adapters loaded at a time, and most that wait for device memory besides: more would only
-delay each of them."""
+"""Maximum number of adapters that load at the same time.
+
+The same number may wait for device memory. Higher limits would only delay each load.
+"""
 REFUSED_S = 30.0
-"""How long a version that couldn't be loaded is left to workers that hold it."""
+"""Time for which jobs of a version that couldn't be loaded are left to other workers."""
 
 
 def max_cold(*, num_loading: int, num_waiting: int) -> int:
     """Return how many further versions may be loaded.
 
     Args:
-        num_loading: versions that are loaded for claimed jobs.
-        num_waiting: those among them that wait for device memory.
+        num_loading: number of versions that are being loaded for claimed jobs.
+        num_waiting: how many of these versions wait for device memory.
     """
     if num_waiting >= MAX_LOADING:
         return 0

@@ -1,4 +1,4 @@
-"""Counts of what happened to adapters in this worker, and how long their loads take. Pure."""
+"""Counters of adapter loads and evictions in this worker, and load times. Pure."""
 
 MIN_STEAL_MS = 250.0
 STEAL_PER_LOAD = 1.5
@@ -7,36 +7,36 @@ LOAD_MS_SHARE = 0.25
 
 
 class LoadStats:
-    """Counts and load times since the worker's start."""
+    """Counters and load times since the worker's start."""
 
     def __init__(self) -> None:
         self.num_reads = 0
-        """Loads that began at the adapter's files."""
+        """Number of loads that read the adapter's files."""
         self.num_loads = 0
-        """Times that a version became resident."""
+        """Number of times that a version became resident."""
         self.num_evictions = 0
-        """Times that a resident version was evicted."""
+        """Number of times that a resident version was evicted."""
         self.num_replicas_added = 0
-        """Loads of versions that another worker held."""
+        """Number of loads of versions that another worker already held."""
         self.num_replicas_given_up = 0
-        """Replicas that this worker no longer holds."""
+        """Number of replicas that this worker has given up."""
         self.total_s = 0.0
-        """Seconds spent on loads, whatever tier they began at, without waits for memory."""
+        """Total time spent on loads in seconds, without waits for memory."""
         self._mean_ms = 0.0
 
     @property
     def load_ms(self) -> int:
-        """Mean time of recent loads in ms, without waits for memory; 0 before the first."""
+        """Mean time of recent loads in ms, without waits for memory; 0 before the first load."""
         return int(self._mean_ms)
 
     @property
     def steal_ms(self) -> int:
-        """How long a job waits for workers that hold its adapter before this one loads it."""
+        """Time in ms for which a job is left to the workers that hold its adapter."""
         return int(max(MIN_STEAL_MS, STEAL_PER_LOAD * self._mean_ms))
 
     @property
     def totals(self) -> dict[str, int]:
-        """The counts by the names that operators see."""
+        """The counters, by the names that operators see."""
         return {
             "reads": self.num_reads,
             "loads": self.num_loads,
@@ -51,7 +51,7 @@ class LoadStats:
         self.num_reads += 1
 
     def record_load(self, seconds: float) -> None:
-        """Record how long a load took."""
+        """Record the duration of a load."""
         self.total_s += seconds
         share = LOAD_MS_SHARE if self._mean_ms else 1.0
         self._mean_ms += (1000 * seconds - self._mean_ms) * share

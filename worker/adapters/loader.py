@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class NoAdapterMemory(AdapterRejected):
-    """The adapter doesn't fit into the adapter memory beside those in use."""
+    """The adapters in use leave too little memory for the adapter."""
 
 
 class AdapterLoader:
@@ -53,17 +53,17 @@ class AdapterLoader:
         host: "HostTier",
         threads: LoaderThreads,
     ) -> None:
-        """Load into `engine` by way of `host`.
+        """Create a loader that loads adapters into `engine` through `host`.
 
         Args:
             residency: records where each version is.
-            registry: knows where adapters' files are.
+            registry: knows the sources of adapter versions.
             advertiser: reserves loads in the pool.
             memory_queue: orders the versions that wait for device memory.
             engine: holds the adapters that are on the device.
             source: reads and checks adapters' files.
             host: holds copies in host memory.
-            threads: run what blocks.
+            threads: run blocking functions.
         """
         self._residency = residency
         self._registry = registry
@@ -78,10 +78,13 @@ class AdapterLoader:
         """Held while the set of resident adapters must not change."""
 
     async def add(self, adapter: CheckedAdapter) -> None:
-        """Load an adapter that was read into memory that is free, without evicting others.
+        """Load an adapter whose files were already read. No other adapter is evicted.
+
+        It becomes resident if enough device memory is free. Otherwise it is kept in host memory if
+        enough of that is free.
 
         Raises:
-            AdapterRejected: it is larger than all of the adapter memory.
+            AdapterRejected: the adapter is larger than all of the adapter memory.
         """
         version, host = adapter.weights.version, self._host
         image = host.image(adapter.weights)
@@ -100,7 +103,7 @@ class AdapterLoader:
                 self._not_loaded(version)
 
     async def evict(self, version: AdapterVersion) -> None:
-        """Remove a version from every tier; requests that still use it end with an error."""
+        """Remove a version from every tier. Requests that still use it end with an error."""
         async with self._lock(version), self._no_evictions:
             self._host.drop(version)
             if self._residency.is_resident(version):
@@ -113,10 +116,13 @@ class AdapterLoader:
 
     @asynccontextmanager
     async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
-        """Keep `version` resident inside, loading it first if need be; do not await inside.
+        """Keep `version` resident inside the context, loading it first if necessary.
+
+        The body of the context must not await.
 
         Raises:
-            AdapterRejected: it can't be loaded; NoAdapterMemory if only for now.
+            AdapterRejected: the version can't be loaded.
+            NoAdapterMemory: the version can't be loaded now, but may be later.
         """
         self._host.touch(version)
         self._residency.job_waits(version)
@@ -135,7 +141,7 @@ class AdapterLoader:
             self._residency.job_served(version)
 
     async def prefetch(self, version: AdapterVersion) -> None:
-        """Load a version whose jobs are still in the queue, unless another worker does."""
+        """Load a version whose jobs are in the queue, unless another worker has or loads it."""
         self._residency.prefetch_began(version)
         try:
             if await self._advertiser.start_load(version):
@@ -160,7 +166,10 @@ class AdapterLoader:
             await self._advertiser.end_load(version)
 
     async def _prefetch_to_device(self, entry: Adapter) -> None:
-        """Load a version without memory for copies; other versions may not have to wait for it."""
+        """Load a version to the device directly, since there is no host memory for copies.
+
+        The version isn't loaded if other versions wait for device memory.
+        """
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
         if self._residency.is_resident(version) or not has_room:
@@ -178,7 +187,7 @@ class AdapterLoader:
                 self._activate(reserved, image)
 
     async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
-        """Copy a version to the device; `_activate` makes it resident."""
+        """Copy a version to the device. The caller makes it resident with `_activate`."""
         if self._residency.is_crowded_out(version):
             raise NoAdapterMemory(f"{version}: another job has just found no device memory for it")
         started_s = time.monotonic()
@@ -196,7 +205,7 @@ class AdapterLoader:
 
     @contextmanager
     def _loading(self, image: "AdapterImage") -> Iterator[None]:
-        """Release the image in the end, and record the load as failed if it raises."""
+        """Release the image when the body ends. If the body raises, record that the load failed."""
         try:
             yield
         except BaseException:
@@ -216,7 +225,7 @@ class AdapterLoader:
         return entry
 
     async def _read(self, entry: Adapter) -> "AdapterImage":
-        """Read a version into host memory; the caller releases the image."""
+        """Read a version into host memory. The caller must release the image."""
 
         def read() -> "tuple[CheckedAdapter, AdapterImage]":
             adapter = self._source.read_version(entry)
@@ -237,7 +246,7 @@ class AdapterLoader:
         return image
 
     async def _place(self, image: "AdapterImage") -> "Reserved":
-        """Reserve device memory, for which other adapters may have to be evicted."""
+        """Reserve device memory for an adapter, waiting for it and evicting others if necessary."""
         patience_s = self._residency.stats.steal_ms / 1000
         reserved = await self._memory_queue.place(
             image.version, lambda: self._place_now(image), patience_s
@@ -260,13 +269,13 @@ class AdapterLoader:
     async def _write(self, reserved: "Reserved", image: "AdapterImage") -> None:
         try:
             await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
-        except Exception as error:  # most likely torch's own, of the device
+        except Exception as error:  # most likely a device error that torch raises
             await self._call(lambda engine: engine.remove_adapter(image.version))
             self._residency.memory_freed()
             raise AdapterRejected(f"adapter {image.version}: {error}") from error
 
     def _activate(self, reserved: "Reserved", image: "AdapterImage") -> None:
-        """Make a version resident; requests that the engine gets from here on find it."""
+        """Make a version resident. Requests that are added to the engine from now on can use it."""
         self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
         self._residency.became_resident(image.version)
         log.info("adapter_loaded", version=image.version)

@@ -15,10 +15,12 @@ T = TypeVar("T")
 SHARE = 0.2
 """Share of a core that one load may use while the engine steps."""
 CROWDED_SHARE = 0.5
-"""Share for each of several loads, since adapters are then needed faster than one load at a time
-can provide them."""
+"""Share of a core that each of several concurrent loads may use.
+
+It is larger than SHARE, because concurrent loads mean that adapters are needed quickly.
+"""
 NICENESS = 5
-"""Niceness of the threads. On a shared core the engine gets three quarters of the time."""
+"""Niceness of the threads. On a core that one of them shares, the engine gets 3/4 of the time."""
 
 
 def share_of_core(num_running: int, *, is_engine_busy: bool) -> float:
@@ -29,7 +31,7 @@ def share_of_core(num_running: int, *, is_engine_busy: bool) -> float:
 
 
 class LoaderThreads:
-    """Runs blocking functions beside the event loop and the engine."""
+    """Runs blocking functions on threads other than the event loop's and the engine's."""
 
     def __init__(
         self, number: int, *, spare_cores: Callable[[], None], is_engine_busy: Callable[[], bool]
@@ -37,9 +39,9 @@ class LoaderThreads:
         """Create a pool whose threads start when they are needed.
 
         Args:
-            number: most threads.
-            spare_cores: called first by each thread, to compute on one core.
-            is_engine_busy: returns whether loads must leave time to the engine.
+            number: maximum number of threads.
+            spare_cores: called by each thread when it starts, to limit itself to one core.
+            is_engine_busy: returns whether loads must leave CPU time to the engine.
         """
 
         def begin() -> None:
@@ -63,11 +65,11 @@ class LoaderThreads:
         return share_of_core(self._num_running, is_engine_busy=self._is_engine_busy())
 
     def close(self) -> None:
-        """Accept no more work. Functions that are running still end."""
+        """Accept no more work. Functions that already run still complete."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _lower_priority() -> None:
-    """Lower the calling thread's priority, on systems where threads have their own."""
+    """Lower the calling thread's priority, on systems where each thread has its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

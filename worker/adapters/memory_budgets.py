@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterBudgets:
-    """Budgets in bytes.
+    """Memory budgets of adapters, in bytes.
 
-    A CPU computes adapters in host memory, so copies there would be useless. On CPUs one pool has
-    both budgets: its bytes count towards the device's budget first, the rest towards the host's.
+    On a CPU, resident adapters are in host memory, so further copies there would be useless.
+    Therefore one pool has both budgets. Its bytes count towards the device's budget first, and
+    the rest towards the host's.
     """
 
     device: int
@@ -18,16 +19,16 @@ class AdapterBudgets:
 
     @property
     def pool(self) -> int:
-        """Budget of resident adapters in bytes."""
+        """Budget of resident adapters, in bytes."""
         return self.device + self.host if self.is_one_memory else self.device
 
     @property
     def copies(self) -> int:
-        """Budget of copies that can become resident quickly, in bytes."""
+        """Budget of copies in host memory, which can become resident quickly, in bytes."""
         return 0 if self.is_one_memory else self.host
 
     def used(self, pool: int, copies: int) -> tuple[int, int]:
-        """Return the used bytes of the device's and the host's budget.
+        """Return how many bytes of the device's and of the host's budget are used.
 
         Args:
             pool: bytes of resident adapters.

@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class MemoryQueue:
-    """Gives freed device memory to the version that has waited for it longest."""
+    """Gives freed device memory to the version that has waited longest."""
 
     def __init__(self, residency: Residency, *, num_jobs: Callable[[], Jobs]) -> None:
-        """Create an empty queue; `num_jobs` returns the number of running jobs by version."""
+        """Create an empty queue. `num_jobs` returns the number of running jobs by version."""
         self._residency = residency
         self._num_jobs = num_jobs
         self._turn = asyncio.Lock()
@@ -24,9 +24,10 @@ class MemoryQueue:
     async def place(
         self, version: AdapterVersion, place: Callable[[], Awaitable[T | None]], patience_s: float
     ) -> T | None:
-        """Return what `place` returns; None if that is None for `patience_s` seconds.
+        """Call the function `place` until it returns a value, and return that value.
 
-        `place` is called again whenever device memory may be free.
+        The function is called again whenever device memory may be free. Return None if it has
+        returned no value for `patience_s` seconds.
         """
         until_s = asyncio.get_running_loop().time() + patience_s
         self._residency.queued_for_memory(version)

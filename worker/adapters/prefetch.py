@@ -14,15 +14,15 @@ from worker.adapters.residency import Residency
 log = structlog.get_logger()
 
 LOOK_S = 0.25
-"""Pause between two looks at the queue."""
+"""Pause between two reads of the queue."""
 MAX_HEADS = 16
-"""Most versions considered at a time, in the order of their jobs."""
+"""Maximum number of versions considered at a time, in the order of their jobs in the queue."""
 RETRY_S = 30.0
-"""A version isn't prefetched again within this time: it failed, or was evicted for others."""
+"""Time before a version is prefetched again, in case its load failed or it was evicted."""
 
 
 class Prefetcher:
-    """Prefetches the versions that claims leave in the queue, one at a time."""
+    """Prefetches versions whose jobs stay in the queue, one version at a time."""
 
     def __init__(self, store: ResidencyStore, residency: Residency, loader: AdapterLoader) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class Prefetcher:
         self._tried_s: dict[AdapterVersion, float] = {}
 
     def set_full(self, is_full: bool) -> None:
-        """Prefetch only while the worker is full; otherwise its claims load what they bring."""
+        """Set whether the worker is unable to claim more jobs. It prefetches only while full."""
         if is_full:
             self._is_full.set()
         else:

@@ -1,4 +1,4 @@
-"""What a worker knows of each adapter version, and what a claim gets to know of it. Pure."""
+"""A worker's records of adapter versions, and the snapshot of them that a claim uses. Pure."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -19,46 +19,46 @@ class State(Enum):
 
 
 class MemoryWait(Enum):
-    """What a version that is being placed waits for."""
+    """Whether a version that is being placed waits for device memory."""
 
-    NONE = auto()  # It isn't placed, or has its memory.
+    NONE = auto()  # It isn't being placed, or already has memory.
     QUEUED = auto()  # It waits for its turn to ask for device memory.
     SHORT = auto()  # It asked, and the adapters in use left too little memory.
 
 
 @dataclass(slots=True)
 class AdapterRecord:
-    """Everything that this worker knows of one version; only `Residency` writes to it."""
+    """Everything that this worker knows about one version. Only `Residency` changes it."""
 
     version: AdapterVersion
     state: State = State.ABSENT
     style: PromptStyle | None = None
-    """How its prompts are written; None until its files were read here."""
+    """Prompt style of the version; None until this worker has read the version's files."""
     num_waiting_jobs: int = 0
-    """Claimed jobs that wait until the version is resident."""
+    """Number of claimed jobs that wait until the version is resident."""
     is_prefetching: bool = False
-    """Whether it is loaded for jobs that are still in the queue."""
+    """Whether the version is being loaded for jobs that are still in the queue."""
     refused_until_s: float = 0.0
-    """Monotonic time until which its jobs are left to other workers."""
+    """Monotonic time until which the version's jobs are left to other workers."""
     memory_wait: MemoryWait = MemoryWait.NONE
     is_crowded_out: bool = False
-    """Whether its jobs aren't claimed because it found no device memory."""
+    """Whether the version's jobs aren't claimed because it found no device memory."""
     num_returning_jobs: int = 0
-    """Jobs without device memory that aren't back in the queue yet."""
+    """Number of jobs that found no device memory and aren't back in the queue yet."""
     is_yielding: bool = False
-    """Whether its jobs aren't claimed so that its memory becomes free for another version."""
+    """Whether the version's jobs aren't claimed, to free its memory for another version."""
     replica: Replica | None = None
-    """Set while other workers hold the version too, and this one may give it up."""
+    """Set while other workers hold the version too, so that this worker may give it up."""
     is_surplus: bool = False
-    """Whether it was given up: it is still in memory, but evicted before all others."""
+    """Whether the version was given up. It is still in memory, but is evicted before all others."""
 
     @property
     def is_loading(self) -> bool:
-        """Whether claimed jobs wait for it."""
+        """Whether claimed jobs wait until the version is resident."""
         return self.num_waiting_jobs > 0 and self.state is not State.RESIDENT
 
     def is_idle(self, now_s: float) -> bool:
-        """Whether no job, claim or load waits for it, or for what it does."""
+        """Whether no job, claim or load depends on this record. `now_s` is a monotonic time."""
         return not (
             self.num_waiting_jobs
             or self.is_prefetching
@@ -72,21 +72,21 @@ class AdapterRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimView:
-    """What one claim needs to know of adapters, as of one moment."""
+    """Snapshot of the adapter records for one claim."""
 
     held: frozenset[AdapterVersion]
-    """Versions that are resident, or will be soon. The base model is one of them."""
+    """Versions that are resident or being loaded for claimed jobs, including the base model."""
     residents: tuple[AdapterVersion, ...]
-    """Versions whose jobs are claimed before others."""
+    """Versions whose jobs are claimed before other jobs."""
     refused: tuple[AdapterVersion, ...]
     """Versions whose jobs aren't claimed."""
     max_cold: int
-    """How many further versions may be loaded."""
+    """Maximum number of further versions that this claim may cause to load."""
     load_ms: int
-    """How long a load takes, once there is device memory for it."""
+    """Expected duration of a load in ms, without waits for device memory."""
     steal_ms: int
-    """How long jobs wait for workers that hold their adapter before others load it."""
+    """Time in ms for which jobs are left to workers that hold their adapter."""
     sees_all: bool
-    """Whether no version that needs device memory is hidden from this claim."""
+    """Whether the claim can see the jobs of every version that needs device memory."""
     num_shortages: int
-    """How often device memory had been short by then."""
+    """Number of shortages of device memory before the snapshot."""

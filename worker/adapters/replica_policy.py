@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from shared.protocol.queue_replies import ReplicaStanding
 
 KEPT_STEALS = 20
-"""A replica is given up after it was surplus for this many times the `steal_ms` of a claim.
+"""Time for which a replica must be surplus before it is given up, as a multiple of `steal_ms`.
 
-That is at least 30 times its load time, however often a load comes and goes.
+This is at least 30 times the load time, so a fluctuating demand doesn't cause constant loads.
 """
 
 
@@ -16,7 +16,7 @@ class Replica:
     """A version that was loaded while another worker held it."""
 
     surplus_since_ms: float | None = None
-    """Since when the other holders suffice, on a monotonic clock; None while they don't."""
+    """Monotonic time in ms since which the other holders suffice; None while they don't."""
 
     def is_due(self, now_ms: float, steal_ms: float) -> bool:
         """Whether the other holders have sufficed for long enough to give this replica up."""
@@ -24,7 +24,7 @@ class Replica:
         return since_ms is not None and since_ms <= now_ms - KEPT_STEALS * steal_ms
 
     def after(self, standing: ReplicaStanding, now_ms: float) -> "Replica | None":
-        """Return the replica after the pool reported `standing`; None: it is no replica now."""
+        """Return the replica updated by `standing`, or None if it is no longer a replica."""
         match standing:
             case ReplicaStanding.GONE | ReplicaStanding.SOLE:
                 return None

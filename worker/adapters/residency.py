@@ -1,14 +1,22 @@
-"""Where each adapter version is in this worker, and the only code that changes it. Pure.
+"""Records where each adapter version is in this worker. Pure.
 
-A version takes these ways through `State`, one load or eviction at a time:
+A version moves through `State` along these paths, one load or eviction at a time:
 
     ABSENT -> READING -> IN_HOST_MEMORY -> PLACING -> RESIDENT
                       -> PLACING (without memory for copies)
     READING, PLACING -> IN_HOST_MEMORY or ABSENT when that fails
     RESIDENT -> IN_HOST_MEMORY or ABSENT when it is evicted
 
-`AdapterLoader` does the work and reports each change here. The memory itself belongs to the pool of
-the engine (device) and to the host tier; both only ever do what a load or an eviction asks for.
+`AdapterLoader` does the work and reports each change here. The engine's pool owns the device memory
+and the host tier owns the host memory. Both change only as part of a load or an eviction.
+
+Terms:
+
+- held: resident and not given up.
+- replica: a version that was loaded while another worker held it. The worker may give it up.
+- surplus: given up, but still in memory. Surplus versions are evicted before all others.
+- crowded out: the version found no device memory. Its jobs aren't claimed until some may be free.
+- yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,31 +35,34 @@ if TYPE_CHECKING:
     from worker.text.prompt_style import PromptStyle
 
 Jobs = Mapping[AdapterVersion, int]
-"""Number of running jobs by version, without the base model's."""
+"""Number of running jobs by adapter version. The base model's jobs aren't included."""
 
 
 class Change(Enum):
-    """What subscribers are notified of."""
+    """Kinds of changes that subscribers are notified of."""
 
-    HOLDINGS = auto()  # The set of versions that this worker holds is another one.
-    LOADS = auto()  # A load has ended, or waits for memory: another one may begin.
+    HOLDINGS = auto()  # The set of versions that this worker holds has changed.
+    LOADS = auto()  # A load has ended or waits for memory, so another one may begin.
     MEMORY = auto()  # Device memory may be free.
 
 
 class Residency:
-    """One record for each adapter version; every method returns at once."""
+    """Keeps one record for each adapter version. No method blocks."""
 
     def __init__(self, base: AdapterVersion, style: "PromptStyle") -> None:
-        """Start with the base model alone, which is always resident; `style` is its own."""
+        """Create the record of the base model, which is always resident. `style` is its style."""
         self.stats = LoadStats()
         self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
-        """Index of the resident versions: claims must not search all records."""
+        """Index of the resident versions, because claims must not search all records."""
         self._active: set[AdapterVersion] = set()
-        """Index of the versions that jobs, claims or loads are waiting for."""
+        """Index of the versions that jobs, claims or loads may depend on."""
         self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
         self._in_use: set[AdapterVersion] = set()
-        """Versions that had jobs when memory was last short: each may be evicted after its last."""
+        """Versions that had jobs when memory was last short.
+
+        Each version can be evicted when its last job has ended.
+        """
         self._num_shortages = 0
 
     def subscribe(self, change: Change, listener: Callable[[], None]) -> None:
@@ -61,7 +72,7 @@ class Residency:
     # What is known.
 
     def state(self, version: AdapterVersion) -> State:
-        """Return where a version is."""
+        """Return the state of a version."""
         record = self._records.get(version)
         return record.state if record else State.ABSENT
 
@@ -70,7 +81,7 @@ class Residency:
         return self.state(version) is State.RESIDENT
 
     def style(self, version: AdapterVersion) -> "PromptStyle | None":
-        """Return how prompts of a version are written; None until it was read here."""
+        """Return the prompt style of a version, or None if this worker hasn't read it yet."""
         record = self._records.get(version)
         return record.style if record else None
 
@@ -81,22 +92,22 @@ class Residency:
 
     @property
     def known(self) -> set[AdapterVersion]:
-        """Versions that take memory in any tier, the base model included."""
+        """Versions that take memory in any tier, including the base model."""
         return {v for v, r in self._records.items() if r.state is not State.ABSENT}
 
     @property
     def loading(self) -> set[AdapterVersion]:
-        """Versions that this worker loads; other workers leave them to it."""
+        """Versions that this worker is loading, so that other workers need not load them."""
         return self._where(lambda record: record.is_loading or record.is_prefetching)
 
     @property
     def surplus(self) -> frozenset[AdapterVersion]:
-        """Versions that are evicted before all others."""
+        """Resident versions that were given up. They are evicted before all others."""
         return frozenset(self._residents - self.held)
 
     @property
     def replicas(self) -> dict[AdapterVersion, Replica]:
-        """Versions that this worker may give up."""
+        """Replicas that this worker may give up, by version."""
         replicas = ((version, self._records[version].replica) for version in self._residents)
         return {version: replica for version, replica in replicas if replica}
 
@@ -106,12 +117,12 @@ class Residency:
         return bool(self._where(lambda record: record.memory_wait is not MemoryWait.NONE))
 
     def is_refused(self, version: AdapterVersion, now_s: float) -> bool:
-        """Return whether a version is left to other workers; `now_s` is a monotonic time."""
+        """Return whether a version's jobs are left to other workers at monotonic time `now_s`."""
         record = self._records.get(version)
         return record is not None and record.refused_until_s > now_s
 
     def is_crowded_out(self, version: AdapterVersion) -> bool:
-        """Return whether a job of a version has just found no device memory."""
+        """Return whether a version's jobs aren't claimed because it found no device memory."""
         record = self._records.get(version)
         return record is not None and record.is_crowded_out
 
@@ -121,7 +132,7 @@ class Residency:
         return record is not None and record.is_loading
 
     def can_prefetch(self, version: AdapterVersion, now_s: float) -> bool:
-        """Return whether to load a version whose jobs are still in the queue."""
+        """Return whether a version may be loaded for jobs that are still in the queue."""
         record = self._record(version)
         if record.state is not State.ABSENT or record.is_loading:
             return False
@@ -133,7 +144,7 @@ class Residency:
         )
 
     def claim_view(self, now_s: float) -> ClaimView:
-        """Return what a claim needs to know now; `now_s` is a monotonic time."""
+        """Return the snapshot for one claim. `now_s` is a monotonic time."""
         self._active = self._where(lambda record: not record.is_idle(now_s))
         held = self.held | self._where(lambda record: record.is_loading)
         yielding = self._where(lambda record: record.is_yielding)
@@ -155,13 +166,13 @@ class Residency:
     # Jobs that wait for a version.
 
     def job_waits(self, version: AdapterVersion) -> None:
-        """Record that a claimed job needs a version; a version that was given up is held again."""
+        """Record that a claimed job waits for a version. A surplus version becomes held again."""
         record = self._record(version)
         record.num_waiting_jobs += 1
         self._set_surplus(record, False)
 
     def job_served(self, version: AdapterVersion) -> None:
-        """Record that such a job waits no longer, whether the version is resident or not."""
+        """Record that a claimed job no longer waits for a version, resident or not."""
         record = self._record(version)
         assert record.num_waiting_jobs > 0
         record.num_waiting_jobs -= 1
@@ -169,32 +180,32 @@ class Residency:
             self._notify(Change.LOADS)
 
     def job_finished(self, jobs: Jobs) -> None:
-        """Record that a running job has ended, and `jobs` are left."""
+        """Record that a running job has ended. `jobs` counts the jobs that still run."""
         if yield_policy.may_be_free(self._in_use, jobs):
             self._memory_may_be_free()
 
     def refuse(self, version: AdapterVersion, now_s: float) -> None:
-        """Leave a version that couldn't be loaded to other workers for a while."""
+        """Leave the jobs of a version to other workers for a while, because its load failed."""
         self._record(version).refused_until_s = now_s + load_policy.REFUSED_S
 
     # Loads.
 
     def prefetch_began(self, version: AdapterVersion) -> None:
-        """Record that a version is loaded for jobs that are still in the queue."""
+        """Record that a version is being loaded for jobs that are still in the queue."""
         self._record(version).is_prefetching = True
 
     def prefetch_ended(self, version: AdapterVersion) -> None:
-        """Record that no version is loaded ahead any more."""
+        """Record that the prefetch of a version has ended."""
         self._record(version).is_prefetching = False
 
     def reading(self, version: AdapterVersion) -> None:
-        """Record that a thread reads the files of a version."""
+        """Record that a thread has begun to read the files of a version."""
         self._move(version, State.READING, {State.ABSENT, State.IN_HOST_MEMORY})
 
     def was_read(
         self, version: AdapterVersion, style: "PromptStyle", host: Collection[AdapterVersion]
     ) -> None:
-        """Record that a version was read and checked; `host` are all versions in host memory."""
+        """Record that a version was read and checked. `host` lists the versions in host memory."""
         self._record(version).style = style
         is_copied = version in host
         self._move(version, State.IN_HOST_MEMORY if is_copied else State.PLACING, {State.READING})
@@ -203,12 +214,12 @@ class Residency:
                 record.state = State.ABSENT
 
     def placing(self, version: AdapterVersion) -> None:
-        """Record that a version that was read is brought to the device."""
+        """Record that a version, which was already read, is being placed on the device."""
         if self.state(version) is not State.PLACING:
             self._move(version, State.PLACING, {State.ABSENT, State.IN_HOST_MEMORY})
 
     def became_resident(self, version: AdapterVersion) -> None:
-        """Record that a version is on the device: crowded-out versions may be claimed again."""
+        """Record that a version is resident. Jobs of crowded-out versions may be claimed again."""
         self._move(version, State.RESIDENT, {State.PLACING})
         self.stats.num_loads += 1
         if not self._short:
@@ -217,13 +228,16 @@ class Residency:
         self._memory_may_be_free()  # its jobs may be gone already
 
     def not_loaded(self, version: AdapterVersion, *, is_copied: bool) -> None:
-        """Record that a version isn't on its way to the device; `is_copied`: host memory has it."""
+        """Record that the load of a version has ended without making it resident.
+
+        `is_copied` is whether host memory has a copy.
+        """
         record = self._record(version)
         if record.state is not State.RESIDENT:
             record.state = State.IN_HOST_MEMORY if is_copied else State.ABSENT
 
     def evicted(self, versions: Iterable[AdapterVersion], host: Collection[AdapterVersion]) -> None:
-        """Record that resident versions left the device; `host` are the versions in host memory."""
+        """Record that resident versions were evicted. `host` lists the versions in host memory."""
         for version in versions:
             state = State.IN_HOST_MEMORY if version in host else State.ABSENT
             self._move(version, state, {State.RESIDENT})
@@ -233,14 +247,14 @@ class Residency:
             self._notify(Change.HOLDINGS)
 
     def forgotten(self, version: AdapterVersion) -> None:
-        """Drop the record of a version that the pool has forgotten, unless it is in use."""
+        """Drop the record of a version that the pool has forgotten, unless it is still needed."""
         record = self._records.get(version)
         if record and record.state is State.ABSENT and record.is_idle(now_s=inf):
             del self._records[version]
             self._active.discard(version)
 
     def memory_freed(self) -> None:
-        """Record that device memory was freed without a job that ended or a version that loaded."""
+        """Record that device memory was freed for a reason other than the end of a job or load."""
         self._memory_may_be_free()
 
     # Waits for device memory.
@@ -250,7 +264,7 @@ class Residency:
         self._record(version).memory_wait = MemoryWait.QUEUED
 
     def found_no_memory(self, version: AdapterVersion, jobs: Jobs) -> None:
-        """Record that the adapters in use left no memory, and have one of them yield if need be."""
+        """Record that a version found no memory. One of the versions in use may have to yield."""
         record = self._record(version)
         is_first = record.memory_wait is not MemoryWait.SHORT
         record.memory_wait = MemoryWait.SHORT
@@ -265,28 +279,31 @@ class Residency:
         self._notify(Change.LOADS)
 
     def memory_wait_ended(self, version: AdapterVersion) -> None:
-        """Record that a version got memory, or that its load gave up."""
+        """Record that a version got memory, or that its load has stopped waiting for memory."""
         self._record(version).memory_wait = MemoryWait.NONE
 
     def crowded_out(self, version: AdapterVersion) -> None:
-        """Record that a job goes back to the queue because its version found no memory."""
+        """Record that a job returns to the queue because its version found no memory."""
         record = self._record(version)
         record.is_crowded_out = True
         record.num_returning_jobs += 1
 
     def job_returned(self, version: AdapterVersion) -> None:
-        """Record that such a job can be claimed again, here or elsewhere."""
+        """Record that a crowded-out job is back in the queue and can be claimed again."""
         self._record(version).num_returning_jobs -= 1
 
     def claim_found_no_cold(self, view: ClaimView) -> None:
-        """Record that a claim brought no version to load: if it saw all, none needs to yield."""
+        """Record that a claim returned no job whose version must be loaded.
+
+        If the claim could see all jobs, no version needs memory, so no version must yield.
+        """
         if view.sees_all and view.num_shortages == self._num_shortages:
             self._end_yielding()
 
     # Replicas: versions that other workers hold too.
 
     def held_elsewhere(self, versions: Iterable[AdapterVersion]) -> None:
-        """Record that other workers hold versions that this one has just reported."""
+        """Record that other workers also hold `versions`, which this worker has just reported."""
         for version in self.held.intersection(versions):
             self._record(version).replica = Replica()
             self.stats.num_replicas_added += 1
@@ -294,7 +311,10 @@ class Residency:
     def replicas_standing(
         self, standing: Mapping[AdapterVersion, ReplicaStanding], now_ms: float
     ) -> set[AdapterVersion]:
-        """Record how the pool sees replicas; returns those that it doesn't count any more."""
+        """Record the pool's standing of each replica.
+
+        Return the versions that this worker has given up.
+        """
         gone = {version for version, copy in standing.items() if copy is ReplicaStanding.GONE}
         for version, copy in standing.items():
             record = self._record(version)
@@ -312,16 +332,16 @@ class Residency:
         return self._where(lambda record: record.memory_wait is MemoryWait.SHORT)
 
     def _record(self, version: AdapterVersion) -> AdapterRecord:
-        """Return the record of a version, to change it."""
+        """Return the record of a version for changes. Create it if there is none."""
         self._active.add(version)
         return self._records.setdefault(version, AdapterRecord(version))
 
     def _where(self, is_wanted: Callable[[AdapterRecord], bool]) -> set[AdapterVersion]:
-        """Return the versions, of those that anything waits for, whose record is wanted."""
+        """Return the active versions whose records satisfy `is_wanted`."""
         return {version for version in self._active if is_wanted(self._records[version])}
 
     def _load_counts(self) -> tuple[int, int]:
-        """Return how many versions claimed jobs wait for, and how many of them wait for memory."""
+        """Return how many versions claimed jobs wait for, and how many of these wait for memory."""
         loading = self._where(lambda record: record.is_loading)
         waiting = self._where(lambda record: record.memory_wait is not MemoryWait.NONE)
         return len(loading), len(loading & waiting)

@@ -1,4 +1,4 @@
-"""Frees what adapter versions take once nothing refers to them: in Redis, in memory and on disk."""
+"""Removes adapter versions that nothing refers to any more from Redis, memory and disk."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,16 @@ SWEEP_S = 1.0
 TIDY_S = 5.0
 """Longest time between two checks of this worker's versions, in case mail was lost."""
 IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
-"""Value of a copy on disk. With waiting jobs it may be the last copy of its version."""
+"""Values of a copy on disk. Copies with low values are deleted first.
+
+A copy with jobs in the queue has the highest value, as it may be the last copy of its version.
+"""
 
 
 class Retention:
-    """This worker's part in retention; each worker sweeps the registry for the whole pool.
+    """Sweeps the registry for the whole pool, and removes forgotten versions from this worker.
 
-    It also gives up replicas without which the other workers can do.
+    It also gives up replicas that the pool doesn't need.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Retention:
         *,
         base: AdapterVersion,
     ) -> None:
-        """Look after the versions in `residency`, except `base`, and their files in `store`."""
+        """Create the retention of the versions in `residency`, except `base`, and of `store`."""
         self._registry = registry
         self._views = views
         self._residency = residency
@@ -55,11 +58,14 @@ class Retention:
         self._has_mail = asyncio.Event()
 
     def tidy(self) -> None:
-        """Check this worker's versions now: the registry has forgotten some."""
+        """Trigger a check of this worker's versions, because the registry has forgotten some."""
         self._has_mail.set()
 
     async def run(self) -> None:
-        """Sweep and check until cancelled; waits while Redis is unavailable."""
+        """Sweep the registry and check this worker's versions until cancelled.
+
+        Rounds in which Redis is unavailable are skipped.
+        """
         loop = asyncio.get_running_loop()
         tidied_s = loop.time()
         while True:
@@ -90,7 +96,7 @@ class Retention:
         await asyncio.to_thread(store.trim, lambda digest: values.get(digest, UNKNOWN))
 
     async def _values(self) -> dict[str, int]:
-        """Return the value of each version's copy, by digest, for all versions in the registry."""
+        """Return the value of the disk copy of each version in the registry, by digest."""
         values: dict[str, int] = {}
         views = await self._views.adapters()
         versions = [(view.current, CURRENT) for view in views]

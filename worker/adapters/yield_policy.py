@@ -1,8 +1,8 @@
-"""Which adapters stop taking jobs so that waiting ones can load. Policy only.
+"""Chooses adapters that stop taking jobs, so that waiting adapters can load. Policy only.
 
 Adapters that always have jobs would never release their memory. So each time that a version finds
-no device memory, one version in use gets no new jobs until its last job has ended and another
-version was loaded.
+no device memory, one version in use yields: it gets no new jobs until its last job has ended and
+another version was loaded.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ from shared.protocol.ids import AdapterVersion
 def versions_in_use(
     jobs: Mapping[AdapterVersion, int], wanted: AdapterVersion
 ) -> set[AdapterVersion]:
-    """Return the versions with jobs; `wanted`, which found no memory, is none of them."""
+    """Return the versions that have jobs, except `wanted`, which found no memory."""
     return {version for version, number in jobs.items() if number and version != wanted}
 
 
@@ -24,9 +24,10 @@ def version_to_yield(
     *,
     is_first_shortage: bool,
 ) -> AdapterVersion | None:
-    """Return the version that shall yield next, the one with the fewest jobs; None: no further one.
+    """Return the version in use with the fewest jobs, which must yield next, or None.
 
-    A version that asks again has a further one yield only if none of those in use does.
+    None means that no other version can yield, or that the waiting version has been short of
+    memory before and a version in use already yields.
 
     Args:
         jobs: number of running jobs by resident version.
@@ -42,5 +43,5 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether device memory may be free, now that a job has ended and `jobs` are left."""
+    """Return whether device memory may be free after a job has ended. `jobs` still run."""
     return not in_use or any(not jobs.get(version) for version in in_use)

@@ -32,17 +32,17 @@ class AdapterLRU:
         self._weights_digests[version] = self._weights_digests.pop(version)
 
     def discard(self, version: AdapterVersion) -> None:
-        """Remove a version; one that isn't resident is ignored."""
+        """Remove a version if it is resident."""
         self._weights_digests.pop(version, None)
 
 
 def version_to_evict(
     idle: Sequence[AdapterVersion], surplus: Collection[AdapterVersion]
 ) -> AdapterVersion:
-    """Return the version to evict: the least recently used of `surplus`, else of all.
+    """Return the least recently used idle version, preferring versions in `surplus`.
 
     Args:
-        idle: versions that no request uses, least recently used first; at least one.
-        surplus: versions that other workers hold, and this one has given up.
+        idle: versions that no request uses, least recently used first. Must not be empty.
+        surplus: versions that this worker has given up because other workers hold them.
     """
     return next((version for version in idle if version in surplus), idle[0])

@@ -26,20 +26,20 @@ class StepBatch:
     sampled: list[Request]
     """The S requests for which a token is sampled."""
     scored: list[tuple[Request, int]]
-    """(request, position) of P prompt tokens whose logits score the prompt token after them."""
+    """(request, position) of P prompt tokens. Each one's logits score the next prompt token."""
     logits_rows: Tensor
-    """`[S + P]` int64: tokens whose logits are needed, for `sampled`, then for `scored`."""
+    """`[S + P]` int64: indices of tokens whose logits are needed: `sampled`, then `scored`."""
     segments: list[tuple[AdapterVersion | None, int]]
     """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
 
     def logits_segments(self) -> list[tuple[AdapterVersion | None, int]]:
-        """Return (adapter version, 1) for each of `logits_rows`."""
+        """Return (adapter version, 1) for each row of `logits_rows`."""
         requests = self.sampled + [request for request, _ in self.scored]
         return [(request.version, 1) for request in requests]
 
 
 def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
-    """Return the batch of `chunks`, with decodes before prefill chunks.
+    """Build the batch of `chunks`, with decodes before prefills.
 
     Decodes are sorted by context length, as some kernels pad neighbours to the same length.
     """
@@ -79,7 +79,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Return positions in the chunk whose logits score the prompt token after them.
+    """Return the positions in the chunk whose logits score the prompt token after them.
 
     Positions that were scored before a preemption aren't scored again.
     """

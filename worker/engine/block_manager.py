@@ -11,8 +11,9 @@ class BlockManager:
     """Allocates and frees fixed-size blocks of the KV cache.
 
     A full block is identified by a hash of everything that its contents depend on: the request's
-    cache key and all tokens up to the block's end. Such a block may have several owners. Without an
-    owner it is kept until its memory is needed, and the least recently used block is evicted first.
+    cache key and all tokens up to the block's end. Several requests, its owners, may share such a
+    block. A block without owners is kept until its memory is needed. The least recently used block
+    is evicted first.
     """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
@@ -47,7 +48,7 @@ class BlockManager:
         """Share existing blocks that hold the request's next tokens.
 
         Updates the request's block table and its counts of computed and cached tokens. The last
-        token is always computed, as the next one is sampled from its logits.
+        token is always computed, as the next token is sampled from its logits.
 
         Returns:
             The number of tokens that need not be computed.

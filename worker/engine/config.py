@@ -13,17 +13,20 @@ class EngineConfig:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     max_model_len: int | None = None
-    """Longest sequence, in tokens. None: the model's limit or the KV cache's size, if smaller."""
+    """Maximum length of a sequence, in tokens.
+
+    None selects the model's limit or the size of the KV cache, whichever is smaller.
+    """
     kv_cache_bytes: int = 2 << 30
     adapter_bytes: int = 1 << 30
     caches_prefixes: bool = True
     """Whether requests with a common prefix share its KV blocks."""
 
     def longest(self, model_limit: int, num_blocks: int) -> int:
-        """Return the length of the longest sequence that the engine accepts, in tokens.
+        """Return the maximum length of a sequence in this engine, in tokens.
 
         Args:
-            model_limit: the model's longest sequence.
+            model_limit: the model's maximum length of a sequence, in tokens.
             num_blocks: number of blocks of the KV cache.
 
         Raises:

@@ -37,7 +37,7 @@ class EngineStats:
     kv_blocks: int
     kv_blocks_free: int
     adapter_bytes: int
-    """Bytes of adapters that are resident or being placed."""
+    """Memory of adapters that are resident or being placed, in bytes."""
     num_steps: int
     num_preemptions: int
     num_cached_tokens: int
@@ -139,22 +139,22 @@ class Engine:
         return Placing(reserved, evicted)
 
     def write_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
-        """Copy an adapter to its reserved memory. Any thread may call this, also during steps."""
+        """Copy an adapter to its reserved memory. Any thread may call this, even during steps."""
         self._pool.write(reserved, image)
 
     def activate_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
-        """Make an adapter resident that was written to its memory."""
+        """Make an adapter resident after it was written to its memory."""
         self._pool.activate(reserved)
         self._residents.add(image.version, image.weights_digest)
 
     def add_adapter(self, adapter: LoRAAdapter) -> list[AdapterVersion]:
-        """Place, write and activate an adapter in one call, which no step may interrupt.
+        """Place, write and activate an adapter in one call. No step may run meanwhile.
 
         Returns:
             The versions that were evicted.
 
         Raises:
-            AdapterRejected: it doesn't fit into the adapter memory beside those in use.
+            AdapterRejected: the adapters in use leave too little memory for the adapter.
         """
         if adapter.version in self._residents:
             return []
@@ -280,7 +280,7 @@ class Engine:
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
 
     def has_room(self, num_bytes: int) -> bool:
-        """Estimate whether `num_bytes` fit after evicting all idle adapters."""
+        """Estimate whether `num_bytes` fits after evicting all idle adapters."""
         return self._would_fit(num_bytes, self._idle())
 
     def _would_fit(self, num_bytes: int, idle: Sequence[AdapterVersion]) -> bool:

@@ -30,9 +30,9 @@ JSON_OPTIONS: Any = {  # llguidance defines its TypedDict for type checkers only
 }
 """Options of JSON grammars, in the format of a schema's "x-guidance" field."""
 _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
-"""Limits of each running answer; a lexer state takes 1-2 kB.
+"""Limits of one running answer's grammar state. A lexer state takes 1-2 kB.
 
-llguidance's defaults limit the cost of a step.
+The other limits, such as the cost of a step, are llguidance's defaults.
 """
 
 TOO_COMPLEX = JobError(
@@ -73,7 +73,7 @@ class GrammarState:
         return bytes(len(mask)) if self._matcher.is_error() else mask
 
     def advance(self, token_id: int) -> None:
-        """Advance by a sampled token, which must be one of the allowed tokens."""
+        """Advance the state by a sampled token, which must be one of the allowed tokens."""
         self._matcher.consume_token(token_id)
 
 
@@ -111,10 +111,10 @@ class GrammarCompiler:
         self._tokenizer, self._reason = _read(hf_tokenizer, vocab_size, sorted(eos_ids))
 
     def compile(self, source: GrammarSource) -> Grammar:
-        """Compile a grammar; releases the GIL meanwhile.
+        """Compile a grammar, without holding the GIL.
 
         Raises:
-            GrammarRejected: the grammar cannot be enforced, or the tokenizer supports none.
+            GrammarRejected: the grammar can't be enforced, or the tokenizer isn't supported.
         """
         if self._tokenizer is None:
             raise GrammarRejected(f"the model's tokenizer can't be constrained: {self._reason}")
@@ -133,7 +133,7 @@ def _reason(matcher: LLMatcher) -> str:
 
 
 def _read(hf: Any, vocab_size: int, eos_ids: list[int]) -> tuple[LLTokenizer | None, str]:
-    """Return the tokenizer for llguidance, or None and the reason why it isn't supported."""
+    """Return (llguidance's tokenizer, ""), or (None, reason) if it isn't supported."""
     # Imported here, as it imports transformers, which takes seconds.
     from llguidance.hf import from_tokenizer
 

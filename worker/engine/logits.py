@@ -1,6 +1,6 @@
 """Adjusts logits by each request's sampling parameters before a token is sampled.
 
-The order is vLLM's:
+The adjustments are applied in vLLM's order:
 
 1. The grammar's mask, and a mask of stop tokens until `min_tokens` are output.
 2. Logit bias.
@@ -8,8 +8,8 @@ The order is vLLM's:
 4. Frequency and presence penalty over the output
    (https://platform.openai.com/docs/api-reference/completions).
 
-The result depends only on the logits and the request's tokens, so a recomputed request, or one that
-moved to another worker, gets the same adjustments.
+The result depends only on the logits and the request's tokens, so a request that is recomputed or
+moved to another worker gets the same adjustments.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ def is_adjusted(request: Request) -> bool:
 
 
 def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
-    """Adjust `logits`, `[S, V]` float32 with a row for each of `requests`, in place.
+    """Adjust `logits` in place. They are `[S, V]` float32, with one row for each request.
 
     If a grammar allows no token, all logits of its row become -inf.
     """

@@ -14,7 +14,7 @@ from worker.engine.request import Request, RequestId, TokenLogprobs
 LEAST = -9999.0
 """Replaces minus infinity, which JSON cannot represent. OpenAI uses the same value."""
 _ROWS_AT_ONCE = 64
-"""Rows converted to float32 at once, which bounds memory when a long prompt is scored."""
+"""Number of rows that are converted to float32 at a time, to bound memory for long prompts."""
 
 
 def sampled_logprobs(
@@ -25,7 +25,7 @@ def sampled_logprobs(
     Args:
         logits: `[S, V]`, a row for each request.
         requests: the S requests.
-        tokens: the sampled token of each request; requests with -1 are left out.
+        tokens: the sampled token of each request. Requests whose token is -1 are left out.
     """
     selected = [
         i for i, r in enumerate(requests) if r.sampling.logprobs is not None and tokens[i] >= 0

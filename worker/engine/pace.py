@@ -4,49 +4,49 @@ import math
 from dataclasses import dataclass, field
 
 STRETCH = 2.0
-"""Target duration of a step with prompt tokens, in multiples of a step that only decodes.
+"""Target duration of a step with prompt tokens, as a multiple of a decode-only step's duration.
 
-The target is higher if several prompts wait, as each of them waits for the step as well.
+The target grows with the number of waiting prompts, because those wait for the step too.
 """
 MIN_PROMPT_TOKENS = 32
-"""Prompt tokens that a step may always have, whatever its duration, so that prompts progress."""
+"""Number of prompt tokens that every step may have, so that prompts always progress."""
 MAX_GROWTH = 2
-"""Limit of a step's prompt tokens, in multiples of the largest step so far.
+"""Limit of a step's prompt tokens, as a multiple of the most prompt tokens in an earlier step.
 
-The duration of larger steps would be extrapolated too far.
+The duration of a larger step can't be estimated well enough.
 """
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0
-"""Context differences, in tokens, below which the slope of the cost is shrunk towards 0."""
+"""If contexts differ by fewer tokens than this, the estimated slope shrinks towards 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepSize:
-    """Size of a step's work."""
+    """Amount of work in one step."""
 
     num_decodes: int
     """Number of streams that decode one token each."""
     num_prompt_tokens: int
     context: float
-    """Mean number of tokens before each prompt token."""
+    """Mean context of the step's prompt tokens: the number of tokens before each of them."""
 
 
 @dataclass(slots=True)
 class _TokenCost:
-    """Duration of a prompt token: a linear function of its context, fitted by moving averages."""
+    """Time for one prompt token, as a linear function of its context, fitted by moving averages."""
 
     context: float
     """Mean context, in tokens."""
     ms: float
-    """Mean duration."""
+    """Mean time for one prompt token, in ms."""
     variance: float = 0.0
-    """Variance of contexts."""
+    """Variance of the contexts."""
     covariance: float = 0.0
-    """Covariance of contexts and durations."""
+    """Covariance of the contexts and the times."""
 
     def observe(self, context: float, ms: float, share: float) -> None:
-        """Add an observation with weight `share`."""
+        """Record with weight `share` that a prompt token after `context` tokens took `ms`."""
         off, off_ms = context - self.context, ms - self.ms
         self.context += share * off
         self.ms += share * off_ms
@@ -55,13 +55,13 @@ class _TokenCost:
 
     @property
     def slope(self) -> float:
-        """Milliseconds per token of context; at least 0."""
+        """Additional time for each token of context, in ms; at least 0."""
         return max(0.0, self.covariance / (self.variance + _CONTEXT_DOUBT**2))
 
     def at(self, context: float) -> float:
-        """Return the milliseconds of a token after `context` tokens.
+        """Return the estimated time for a prompt token after `context` tokens, in ms.
 
-        The result is at least half of the mean duration, which bounds the extrapolation error.
+        The result is at least half of the mean time, which bounds the extrapolation error.
         """
         return max(self.ms + self.slope * (context - self.context), self.ms / 2)
 
@@ -71,7 +71,7 @@ class Pace:
     """Estimates the duration of a step from earlier steps."""
 
     _decode_ms: dict[int, float] = field(default_factory=dict)
-    """Mean duration of steps without prompts, by the bit length of their number of decodes."""
+    """Mean duration in ms of decode-only steps, by the bit length of their number of decodes."""
     _token: _TokenCost | None = None
     _most_prompt_tokens: int = 0
 
@@ -93,9 +93,10 @@ class Pace:
         self._token.observe(step.context, token_ms, share)
 
     def _decode_ms_of(self, num_decodes: int) -> float | None:
-        """Return the mean duration of steps with about `num_decodes` decodes; None if unknown.
+        """Return the mean duration in ms of decode-only steps with about `num_decodes` decodes.
 
-        Without such steps, the nearest smaller ones are used, or else the nearest larger ones.
+        If no such step was observed, use the nearest smaller number, else the nearest larger one.
+        Return None if no decode-only step was observed.
         """
         kind = num_decodes.bit_length()
         fewer = [known for known in self._decode_ms if known <= kind]
@@ -108,7 +109,7 @@ class Pace:
         Args:
             num_decodes: number of streams that decode in the step.
             num_prompts: number of prompts that wait or are partly computed.
-            context: computed tokens of the first of these prompts.
+            context: number of tokens already computed of the first of these prompts.
             limit: upper limit of the result.
         """
         decode_ms = self._decode_ms_of(num_decodes)

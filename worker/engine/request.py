@@ -1,4 +1,4 @@
-"""Requests of the engine, and their outputs of a step."""
+"""Requests of the engine, and the outputs of a step for them."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -10,7 +10,7 @@ from shared.protocol.results import FinishReason
 from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
-"""`job:choice`, which identifies one choice of one job."""
+"""`job:claim epoch:choice`, which identifies one choice of one claimed job."""
 
 
 class RequestStatus(IntEnum):
@@ -33,7 +33,7 @@ class ChoiceSampling:
 
     seed: int
     choice: int = 0
-    """Number of the choice among those of its prompt."""
+    """Number of the choice among the choices of its prompt."""
     temperature: float = 1.0
     """0 selects the likeliest token."""
     top_p: float = 1.0
@@ -46,7 +46,7 @@ class ChoiceSampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, bias) pairs; the bias is added to the token's logit."""
     min_tokens: int = 0
-    """Number of output tokens before one of the request's stop ids may be sampled."""
+    """Number of output tokens before any of the request's stop ids may be sampled."""
     logprobs: int | None = None
     """Number of likeliest tokens reported with each token; None reports no log-probabilities."""
 
@@ -87,7 +87,7 @@ class Request:
     scores_prompt: bool = False
     """Whether log-probabilities of the prompt's tokens are reported with the first output token."""
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    """Log-probabilities of the prompt's tokens from the second on, as far as computed."""
+    """Log-probabilities, computed so far, of the prompt's tokens from the second one on."""
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
     num_cached_tokens: int = 0
@@ -95,9 +95,9 @@ class Request:
     block_table: list[int] = field(default_factory=list)
     """KV blocks, in the order of the tokens."""
     cache_key: bytes | None = None
-    """Identifies what keys and values depend on besides tokens; None: blocks are not shared."""
+    """Identifies what keys and values depend on besides tokens; None if blocks aren't shared."""
     block_hashes: list[bytes] = field(default_factory=list)
-    """Hashes of the first full blocks, as far as computed."""
+    """Hashes of full blocks, computed so far, from the first block on."""
     status: RequestStatus = RequestStatus.WAITING
 
     @property

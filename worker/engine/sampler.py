@@ -1,7 +1,8 @@
 """Samples tokens as a function of the logits and of (seed, choice, position).
 
 A counter-based generator yields a uniform number, which the inverse CDF in vocabulary order maps to
-a token. The other requests of a batch, preemption, and a move to another worker don't change it.
+a token. The token doesn't change with other requests in the batch, a preemption, or a move to
+another worker.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ from worker.engine.request import ChoiceSampling, Request
 
 _MASK = (1 << 64) - 1
 _NUM_CANDIDATES = 1024
-"""Tokens that are sorted for top-k and top-p. A row that needs more sorts its full vocabulary."""
+"""Number of likeliest tokens that are sorted for top-k and top-p.
+
+If a row needs more tokens, its full vocabulary is sorted.
+"""
 
 
 def uniform(seed: int, choice: int, position: int) -> float:
@@ -53,7 +57,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
 
 
 def _choose(logits: Tensor, requests: Sequence[Request]) -> Tensor:
-    """Return `[S]` tokens: the likeliest for rows with temperature 0, sampled for the others."""
+    """Return `[S]` tokens: the likeliest for rows with temperature 0, else a sampled one."""
     positions = [len(r.output_ids) for r in requests]
     tokens = _sample_rows(logits, [r.sampling for r in requests], positions)
     is_greedy = [r.sampling.temperature == 0 for r in requests]

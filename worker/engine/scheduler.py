@@ -1,9 +1,9 @@
 """Chooses the tokens of each request that the next step computes. Policy only.
 
-Each step computes some tokens of a request until its number of computed tokens equals its number of
-tokens. A step has a token budget, which goes to decodes first, then to unfinished prefills, then to
-waiting requests in order. When KV blocks run out, the youngest running request is preempted and
-recomputed later. The oldest is never preempted, so there is always progress.
+Each step computes some tokens of a request, until all tokens of the request are computed. A step
+has a token budget, which goes to decodes first, then to unfinished prefills, then to waiting
+requests in order. When KV blocks run out, the youngest running request is preempted and recomputed
+later. The oldest request is never preempted, so there is always progress.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ class Chunk:
     start: int
     num_tokens: int
     samples: bool
-    """Whether the chunk reaches the request's last token, so that a new one is sampled."""
+    """Whether the chunk reaches the request's last token, so that a new token is sampled."""
 
     @property
     def end(self) -> int:
@@ -83,7 +83,7 @@ class Scheduler:
         request.status = RequestStatus.FINISHED
 
     def schedule(self) -> list[Chunk]:
-        """Return the chunks of the next step; empty only if there is no request.
+        """Return the chunks of the next step. The list is empty only if there is no request.
 
         Allocates the chunks' blocks. May preempt running requests and start waiting ones.
         """
@@ -131,7 +131,10 @@ class Scheduler:
         return [c for c in chunks if c.request.status is RequestStatus.RUNNING]
 
     def _allocate(self, request: Request, num_tokens: int) -> bool:
-        """Allocate blocks, preempting younger requests; False if `request` itself was preempted."""
+        """Allocate blocks for the request, preempting younger requests if necessary.
+
+        Return False if `request` itself was preempted.
+        """
         while not self.blocks.can_allocate(request, num_tokens):
             youngest = self.running[-1]
             self._preempt(youngest)

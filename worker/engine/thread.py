@@ -28,14 +28,14 @@ ENGINE_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine failed; se
 class EngineThread:
     """Steps an engine while it has work, and handles messages between steps.
 
-    Any thread may call any method. All return at once, except `stop` and `write_adapter`.
+    Any thread may call any method. All methods except `stop` and `write_adapter` return at once.
     """
 
     def __init__(self, engine: "Engine", *, take_cores: Callable[[], None]) -> None:
-        """Wrap `engine`.
+        """Create a thread for `engine`, without starting it.
 
-        The thread calls `take_cores` first and before each step, since OpenMP may have started
-        other threads meanwhile.
+        The thread calls `take_cores` when it starts and before each step, since OpenMP may have
+        started new threads in between.
         """
         self._engine = engine
         self._take_cores = take_cores
@@ -43,7 +43,7 @@ class EngineThread:
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._busy_since: float | None = None
-        """Monotonic time when the current step or message began; None while the thread waits."""
+        """Monotonic time at which the current step or message began; None while idle."""
         self._thread: threading.Thread | None = None
         self.stats = engine.stats()
         """Statistics as of the last step."""
@@ -55,7 +55,7 @@ class EngineThread:
 
     @property
     def step_s(self) -> float:
-        """Seconds spent on the current step or message; 0 while the thread waits for one."""
+        """Seconds spent on the current step or message; 0 while idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -66,7 +66,7 @@ class EngineThread:
 
         Args:
             on_outputs: called with each step's outputs, on the engine thread.
-            on_broken: called on the engine thread when nothing can be computed any more.
+            on_broken: called on the engine thread when the engine can't compute any more.
         """
         self._on_outputs = on_outputs
         self._thread = threading.Thread(
@@ -75,9 +75,10 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its current step; blocks until then, or for `STOP_TIMEOUT_S`.
+        """End the thread after its current step. Blocks until then, for at most `STOP_TIMEOUT_S`.
 
-        Requests in flight get no further output. Calls made before still run, none made after.
+        Requests in flight get no further output. Calls made before `stop` still run. Later calls
+        never run.
         """
         self._inbox.put(None)
         if self._thread is not None:
@@ -88,7 +89,7 @@ class EngineThread:
         self._inbox.put(lambda: self._add(request))
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request before the next step. The current step may still produce outputs of it."""
+        """End a request before the next step. The current step may still produce outputs for it."""
         self._inbox.put(lambda: self._abort(request_id))
 
     def call(self, function: Callable[["Engine"], T]) -> Future[T]:
@@ -103,7 +104,7 @@ class EngineThread:
         return future
 
     def write_adapter(self, reserved: "Reserved", image: "AdapterImage") -> None:
-        """Copy an adapter to memory that the engine has reserved. Blocks, but no step waits."""
+        """Copy an adapter to memory that the engine has reserved. Blocks only the caller."""
         self._engine.write_adapter(reserved, image)
 
     def _run(self, on_broken: Callable[[], None]) -> None:
@@ -125,7 +126,10 @@ class EngineThread:
                 raise EngineBroken(f"{FAILURES_UNTIL_BROKEN} steps in a row failed")
 
     def _take_messages(self, *, wait: bool) -> bool:
-        """Handle all messages, waiting for the first one if `wait`; return False after a stop."""
+        """Handle all queued messages. With `wait`, block until there is a message.
+
+        Return False if the thread must end.
+        """
         self._busy_since = None if wait else time.monotonic()
         try:
             message = self._inbox.get(block=wait)
@@ -138,7 +142,7 @@ class EngineThread:
         return False
 
     def _step(self) -> bool:
-        """Run one step and pass its outputs on; return False if the engine failed."""
+        """Run one step and deliver its outputs. Return False if the engine failed."""
         self._take_cores()
         self._busy_since = time.monotonic()
         try:
@@ -171,7 +175,7 @@ class EngineThread:
         self._in_flight.discard(request_id)
         try:
             self._engine.abort(request_id)
-        except Exception:  # per job: the others go on
+        except Exception:  # per job: other jobs go on
             log.exception("abort_failed", request=request_id)
 
 

@@ -37,9 +37,9 @@ from worker.text.prompt_style import PromptStyle
 log = structlog.get_logger()
 
 MAX_PAUSE_S = 1.0
-"""Longest pause between two claims, in case a wake-up call was lost."""
+"""Longest pause between two claims. It bounds the delay after a lost wake-up."""
 EARLY_CANCELS = 256
-"""Cancellations remembered of jobs that this worker doesn't know yet."""
+"""Number of remembered cancellations of jobs that this worker hasn't claimed yet."""
 
 FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed; its log has the job id")
 
@@ -47,7 +47,7 @@ Recover = Callable[[ClaimedJob], Awaitable[Sequence[Tokens]]]
 
 
 class Consumer:
-    """Claims jobs while the engine can run more, prepares them and gives them to the engine."""
+    """Claims jobs while the engine has room, prepares them and passes them to the engine."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class Consumer:
         max_num_seqs: int,
         recover: Recover,
     ) -> None:
-        """Create a consumer that claims nothing before `run`.
+        """Create a consumer. It claims nothing before `run`.
 
         Args:
             queue: the queue that jobs are claimed from.
-            lease: holds the id under which they are claimed.
+            lease: holds the worker id under which jobs are claimed.
             jobs: records the claimed jobs.
-            engine: computes them.
-            adapters: loads the adapters that they need.
-            publisher: publishes their tokens and ends.
-            served: the model that computes them.
-            max_num_seqs: most choices that run at a time.
+            engine: computes the jobs.
+            adapters: loads the adapters that the jobs need.
+            publisher: publishes the jobs' tokens and final events.
+            served: the model that computes the jobs.
+            max_num_seqs: maximum number of choices that run at the same time.
             recover: returns the tokens that earlier tries of a job have published.
         """
         self._queue = queue
@@ -91,7 +91,7 @@ class Consumer:
         jobs.subscribe(self.wake)
 
     async def run(self) -> None:
-        """Claim until cancelled."""
+        """Claim and admit jobs until cancelled."""
         async with asyncio.TaskGroup() as admissions:
             while True:
                 await self._lease.is_held.wait()
@@ -102,23 +102,23 @@ class Consumer:
                         await self._may_claim.wait()
 
     def wake(self) -> None:
-        """Claim now: jobs were added, or the engine can run more of them."""
+        """Trigger a claim. Call this when jobs were added or the engine has room for more."""
         self._may_claim.set()
 
     def close(self) -> None:
-        """Claim no more jobs."""
+        """Stop claiming jobs."""
         self._is_open = False
         self.wake()
 
     def cancel(self, job_id: JobId) -> None:
-        """End a job that its client has cancelled, now or as soon as it is claimed."""
+        """End a job that its client has cancelled. An unclaimed job ends when it is claimed."""
         if job := self._jobs.get(job_id):
             self._publisher.cancel(job)
         else:
             self._early_cancels.append(job_id)
 
     async def _claim(self, admissions: asyncio.TaskGroup) -> float:
-        """Claim once and admit the jobs; return the seconds until the next claim."""
+        """Claim once and admit the jobs. Return the pause before the next claim, in seconds."""
         sequences = max(0, self._max_num_seqs - self._jobs.num_open) if self._is_open else 0
         tokens = max(0, self._served.info.kv_tokens - self._jobs.num_tokens)
         wid, residency = self._lease.wid, self._adapters.residency
@@ -178,7 +178,7 @@ class Consumer:
         self.wake()
 
     async def _admit(self, job: RunningJob) -> None:
-        """Give a job to the engine; an error ends the job and not the worker."""
+        """Pass a job to the engine. An error ends only the job, not the worker."""
         try:
             await self._start(job)
         except JobFailed as failed:
@@ -214,7 +214,7 @@ class Consumer:
             self._publisher.report_admitted(job)
 
     async def _style_of(self, job: RunningJob) -> PromptStyle:
-        """Return how the job's prompts are written; that is known once its adapter was loaded."""
+        """Return the prompt style of the job's adapter, loading the adapter first if necessary."""
         version, adapters = job.job.version, self._adapters
         if (style := adapters.residency.style(version)) is None:
             async with adapters.loader.resident(version):
@@ -223,11 +223,11 @@ class Consumer:
         return style
 
     def _is_wanted(self, job: RunningJob) -> bool:
-        """Return whether this worker still owns the job, and the job hasn't ended."""
+        """Return whether this worker still owns the job and the job hasn't ended."""
         return self._jobs.get(job.id) is job and job.end is None
 
     async def _wait_for_memory(self, job: RunningJob) -> None:
-        """Give the job back to the queue until its adapter may find device memory."""
+        """Return the job to the queue, because there is no device memory for its adapter."""
         version, residency = job.job.version, self._adapters.residency
         residency.crowded_out(version)
         try:
@@ -237,7 +237,7 @@ class Consumer:
             residency.job_returned(version)
 
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
-        """Leave the job to a worker that holds its adapter; without one, end it as failed."""
+        """Leave the job to another worker that holds its adapter, or fail it if there is none."""
         version, advertiser = job.job.version, self._adapters.advertiser
         log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
         await advertiser.end_load(version)
@@ -249,7 +249,7 @@ class Consumer:
         self._publisher.end(job, JobState.FAILED, JobError(code=code, message=message))
 
     async def _release(self, job: RunningJob) -> None:
-        """Give a job back to the queue."""
+        """Return a job to the queue."""
         if not self._is_wanted(job):
             return
         wid = self._lease.wid

@@ -17,14 +17,14 @@ PASSED = JobError(
 
 
 class Deadlines:
-    """Ends this worker's overdue jobs, also those whose clients have stopped reading."""
+    """Ends this worker's overdue jobs, including jobs whose clients have stopped reading."""
 
     def __init__(self, jobs: RunningJobs, publisher: Publisher) -> None:
         self._jobs = jobs
         self._publisher = publisher
 
     async def run(self) -> None:
-        """End overdue jobs, every `CHECK_S` seconds, until cancelled."""
+        """End overdue jobs every `CHECK_S` seconds until cancelled."""
         while True:
             self.end_overdue()
             await asyncio.sleep(CHECK_S)

@@ -29,14 +29,14 @@ log = structlog.get_logger()
 
 CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 CHECKPOINT_TOKENS = 16
-"""Tokens of a choice after which a checkpoint is due."""
+"""Number of tokens without a checkpoint at which a choice's next checkpoint is due."""
 CHECKPOINT_S = 0.25
-"""Time after which a checkpoint is due."""
+"""Time since a choice's last checkpoint at which its next one is due."""
 CHECKPOINT_PUBLICATIONS = 48
-"""Publications after which a checkpoint is due.
+"""Number of publications since a choice's last checkpoint at which its next one is due.
 
-Redis keeps the positions of a worker's last 128 publications. Tokens that no checkpoint covers must
-be in one of these, or they can't be recovered.
+Redis keeps the positions of a worker's last 128 publications. Tokens that are in no checkpoint can
+be recovered only from these publications.
 """
 
 
@@ -46,9 +46,9 @@ class Batch:
 
     wid: WorkerId
     claim_epochs: Mapping[JobId, int]
-    """Claim epochs of all running jobs, by which Redis detects jobs that were claimed again."""
+    """Claim epoch of each running job. Redis uses it to detect jobs that were claimed again."""
     events: dict[ApiId, list[Event]]
-    """Events by the front end that receives them."""
+    """Events, by the front end that receives them."""
     checkpoints: list[Tokens]
     ended: list[RunningJob]
 
@@ -78,7 +78,7 @@ class Publisher:
 
         Args:
             queue: the pool's queue, which events and results are written to.
-            lease: holds the id that they are published under.
+            lease: holds the worker id under which events and results are published.
             jobs: the running jobs. The publisher removes those that have ended.
             abort: aborts a request in the engine.
         """
@@ -88,19 +88,19 @@ class Publisher:
         self._abort = abort
         self._num_publications = 0
         self._may_have_lost = False
-        """Whether a failover may have dropped the last checkpoints."""
+        """Whether Redis may have lost the last checkpoints in a failover."""
         self._has_updates = asyncio.Event()
         self._flush_lock = asyncio.Lock()
 
     def accept(self, outputs: Iterable[StepOutput]) -> None:
-        """Apply the outputs of one step; outputs of ended jobs are ignored."""
+        """Apply the outputs of one step. Outputs of ended jobs are ignored."""
         for output in outputs:
             if found := self._jobs.find(output.request_id):
                 self._apply(output, *found)
         self._has_updates.set()
 
     def report_admitted(self, job: RunningJob) -> None:
-        """Publish that the engine has a job's requests; end the job if all choices are finished."""
+        """Publish that the engine has accepted a job. End the job if all choices are finished."""
         job.is_admitted = True
         for choice in job.choices:
             choice.saved_at = asyncio.get_running_loop().time()
@@ -120,13 +120,13 @@ class Publisher:
         self.end(job, JobState.CANCELLED, CANCELLED)
 
     def drop(self, job: RunningJob) -> None:
-        """Abort and remove a job that another claim owns."""
+        """Abort and remove a job that belongs to another claim by now."""
         for choice in job.choices:
             self._abort(choice.request_id)
         self._jobs.finish(job)
 
     def on_redis_away(self) -> None:
-        """Write full checkpoints next time, since Redis may have lost the last ones."""
+        """Make the next flush write full checkpoints, since Redis may have lost the last ones."""
         self._may_have_lost = True
 
     def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
@@ -139,8 +139,8 @@ class Publisher:
         for job_id in standing.fenced:
             job = self._jobs.get(job_id)
             if job is None or job.claimed.claim_epoch != claim_epochs.get(job_id):
-                continue  # it has ended, or this worker has claimed it again
-            if job.end is None:  # otherwise `_finish` detects that it is fenced
+                continue  # the job has ended, or this worker has claimed it again
+            if job.end is None:  # `_finish` detects that an ended job is fenced
                 log.warning("job_fenced", job_id=job_id, try_=job.claimed.try_)
                 self.drop(job)
         for job_id in standing.cancelled:
@@ -156,7 +156,7 @@ class Publisher:
     async def flush(self, *, save_all: bool = False) -> None:
         """Publish all updates, and finish the jobs that have ended.
 
-        With `save_all`, checkpoints cover every token afterwards.
+        With `save_all`, also write checkpoints of all choices with unsaved tokens.
         """
         async with self._flush_lock:
             self._has_updates.clear()

@@ -24,7 +24,7 @@ def choices_of(
 
     Args:
         job: the claimed job.
-        prompts: its tokenized prompts.
+        prompts: the job's tokenized prompts.
         published: the tokens that earlier tries have published, one event per choice.
         served: the model that computes the job.
 
@@ -37,8 +37,8 @@ def choices_of(
     for number in range(job.job.num_choices):
         prompt = prompts[number // num_per_prompt]
         choice = RunningChoice(
-            # The claim's epoch keeps late outputs of an earlier claim from being taken for this
-            # one's. The try isn't unique, since a failover may repeat it.
+            # With the claim's epoch in the id, late outputs of an earlier claim are ignored. The
+            # number of the try isn't unique, since a failover may repeat it.
             RequestId(f"{job.id}:{job.claimed.claim_epoch:x}:{number}"),
             number,
             served.tokenizer.stream(job.job, prompt),
@@ -65,8 +65,8 @@ def request_of(
     Args:
         job: the choice's job.
         choice: the choice to compute.
-        served: the model that computes it.
-        grammar: the grammar that the answer must follow; None if it may be any text.
+        served: the model that computes the choice.
+        grammar: the grammar that the answer must follow; None if any text is allowed.
         style: the style of the job's model. It sets the sampling fields that the client left out.
 
     Raises:

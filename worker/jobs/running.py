@@ -21,13 +21,13 @@ class RunningJob:
         self.claimed = claimed
         self.num_prompt_tokens = 0
         self.choices: list[RunningChoice] = []
-        """Empty until the job is tokenized."""
+        """The job's choices. Empty until the engine gets the job's requests."""
         self.is_admitted = False
         """Whether the engine has the job's requests."""
         self.is_admission_published = False
-        """Whether a publication includes the job's `Admitted` event."""
+        """Whether the job's `Admitted` event was published, or is about to be."""
         self.end: End | None = None
-        """Final event of the job. It is set before Redis has it."""
+        """Final event of the job, set before it is written to Redis. None while the job runs."""
         self.deadline = time.monotonic() + claimed.left_ms / 1000
         """Deadline in seconds on the monotonic clock."""
 
@@ -38,19 +38,19 @@ class RunningJob:
 
     @property
     def num_open(self) -> int:
-        """Number of the job's sequences that the engine has, or will have after tokenization."""
+        """Number of the job's unfinished choices. All choices count before admission."""
         if not self.choices:
             return self.job.num_choices
         return sum(choice.finish is None for choice in self.choices)
 
     def conclude(self, state: JobState, error: JobError | None = None) -> None:
-        """Set the job's final event; later calls have no effect."""
+        """Set the job's final event. Later calls have no effect."""
         if self.end is None:
             try_, usage = self.claimed.try_, self._usage()
             self.end = End(job=self.id, try_=try_, state=state, usage=usage, error=error)
 
     def result(self) -> Result:
-        """Return the result of a concluded job, with the choices that are finished."""
+        """Return the result of a concluded job. Unfinished choices are left out."""
         assert self.end is not None
         return Result(
             job=self.id,
@@ -84,7 +84,7 @@ class RunningJob:
 
 
 class RunningJobs:
-    """The jobs that this worker owns, by id and by the engine's requests."""
+    """The jobs that this worker owns, indexed by job id and by engine request."""
 
     def __init__(self) -> None:
         self._jobs: dict[JobId, RunningJob] = {}
@@ -92,7 +92,7 @@ class RunningJobs:
         self._listeners: list[Callable[[], None]] = []
 
     def subscribe(self, on_finished: Callable[[], None]) -> None:
-        """Call `on_finished` whenever jobs have left the engine, so that others can start."""
+        """Call `on_finished` whenever jobs have left the engine, so that other jobs can start."""
         self._listeners.append(on_finished)
 
     def __iter__(self) -> Iterator[RunningJob]:
@@ -106,7 +106,7 @@ class RunningJobs:
         return self._jobs.get(job_id)
 
     def find(self, request_id: RequestId) -> tuple[RunningJob, RunningChoice] | None:
-        """Return the job and choice of a request; None once either has ended."""
+        """Return the job and choice of a request, or None once the job or the choice has ended."""
         found = self._choices.get(request_id)
         return found if found and not found[0].end and not found[1].finish else None
 
@@ -125,7 +125,7 @@ class RunningJobs:
         self._notify()
 
     def remove(self, job: RunningJob) -> None:
-        """Remove a job; a job that isn't in the collection is ignored."""
+        """Remove a job if it is in the collection."""
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
         for choice in job.choices:
@@ -143,17 +143,17 @@ class RunningJobs:
 
     @property
     def claim_epochs(self) -> dict[JobId, int]:
-        """Claim epochs by job id."""
+        """Claim epoch of each job, by job id."""
         return {job.id: job.claimed.claim_epoch for job in self._jobs.values()}
 
     @property
     def num_by_version(self) -> Mapping[AdapterVersion, int]:
-        """Number of jobs in the engine by adapter version."""
+        """Number of jobs in the engine, by adapter version."""
         return Counter(job.job.version for job in self._jobs.values() if job.choices)
 
     @property
     def num_open(self) -> int:
-        """Number of sequences that the jobs occupy, or will occupy, in the engine."""
+        """Number of sequences in the engine that the jobs occupy, or will occupy once admitted."""
         return sum(job.num_open for job in self._jobs.values() if job.end is None)
 
     @property

@@ -18,7 +18,7 @@ class PendingTokens:
     __slots__ = ("finish", "ids", "index", "logprobs", "prompt_logprobs", "text")
 
     def __init__(self, index: int = 0) -> None:
-        """Create an empty list; `index` is the position in the answer of the first token to add."""
+        """Create an empty list. `index` is the position of its first token in the answer."""
         self.index = index
         self.ids: list[int] = []
         self.text = ""
@@ -30,13 +30,13 @@ class PendingTokens:
         return bool(self.ids) or self.finish is not None
 
     def add(self, ids: Iterable[int], text: str, finish: FinishReason | None) -> None:
-        """Append tokens and their text; `finish` is set if they complete the answer."""
+        """Append tokens and their text. `finish` is None unless they complete the answer."""
         self.ids.extend(ids)
         self.text += text
         self.finish = finish
 
     def take(self, claimed: ClaimedJob, choice: int) -> Tokens:
-        """Return the tokens as an event, and clear them."""
+        """Return the tokens as an event, and clear the list."""
         event = Tokens(
             job=claimed.job.id,
             try_=claimed.try_,
@@ -75,30 +75,30 @@ class RunningChoice:
         self.ids: list[int] = []
         self.finish: FinishReason | None = None
         self.logprobs: list[PositionLogprobs] = []
-        """Logprobs of the output tokens, in the form of `Tokens.logprobs`."""
+        """Logprobs of the output tokens, in the format of `Tokens.logprobs`."""
         self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
-        """Logprobs of the prompt, in the form of `Tokens.prompt_logprobs`."""
+        """Logprobs of the prompt, in the format of `Tokens.prompt_logprobs`."""
         self.unpublished = PendingTokens()
-        """Tokens in no published event."""
+        """Tokens that are in no published event yet."""
         self.unsaved = PendingTokens()
-        """Tokens in no checkpoint."""
+        """Tokens that are in no checkpoint yet."""
         self.saved_at = 0.0
         """Time of the last checkpoint, in seconds on the event loop's clock."""
         self.saved_in = 0
-        """Number of the publication with the last checkpoint."""
+        """Sequence number of the publication that contained the last checkpoint."""
         self._stream = stream
         self._text: list[str] = []
 
     @property
     def text(self) -> str:
-        """Text of the answer that may be published."""
+        """Text of the answer so far, without text that is held back."""
         return "".join(self._text)
 
     def accept(self, output: StepOutput) -> None:
         """Append a token that the engine has sampled.
 
-        If the token completes a stop string, `finish` is set although the engine continues; the
-        caller must abort the request.
+        If the token completes a stop string, `finish` is set but the engine's request continues.
+        The caller must abort that request.
         """
         token_id, finish = output.token_id, output.finish
         assert token_id is not None
@@ -119,7 +119,7 @@ class RunningChoice:
         """Continue after the tokens that earlier tries have published.
 
         Raises:
-            JobFailed: this worker decodes these tokens to another text.
+            JobFailed: this worker decodes the tokens to different text than was published.
         """
         self.ids, self.finish = list(published.ids), published.finish
         self.logprobs = list(published.logprobs)
@@ -147,7 +147,7 @@ class RunningChoice:
         )
 
     def finish_at_limit(self) -> None:
-        """Finish an answer that already has `max_tokens` tokens after it was restored."""
+        """Finish a restored answer that already has `max_tokens` tokens."""
         self._advance([], self._stream.close(), FinishReason.LENGTH)
 
     def _add_logprobs(self, position: PositionLogprobs) -> None:

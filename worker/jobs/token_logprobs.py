@@ -10,7 +10,10 @@ from worker.text.detokenizer import TextStream
 def describe_position(
     token_id: int, logprobs: TokenLogprobs, stream: TextStream
 ) -> PositionLogprobs:
-    """Describe a token before it is added to `stream`."""
+    """Return the logprobs of a token and of its alternatives, in the form that clients receive.
+
+    The token is decoded as the next one of `stream`, but isn't added to it.
+    """
     return PositionLogprobs(
         chosen=_describe_token(token_id, logprobs.logprob, stream),
         top=tuple(_describe_token(other, logprob, stream) for other, logprob in logprobs.top),
@@ -21,12 +24,12 @@ def describe_position(
 def describe_prompt(
     ids: Sequence[int], logprobs: Sequence[TokenLogprobs], stream: TextStream
 ) -> tuple[PositionLogprobs, ...]:
-    """Describe each token of a prompt, adding all of them to the empty `stream`.
+    """Return the logprobs of each prompt token in the form that clients receive.
 
     Args:
         ids: the prompt's tokens.
-        logprobs: their logprobs, from the second token on; the first has none.
-        stream: an empty text stream.
+        logprobs: logprobs of the tokens from the second one on. The first token has none.
+        stream: an empty text stream, to which all tokens are added.
     """
     first = _describe_token(ids[0], None, stream)
     positions = [PositionLogprobs(chosen=first, top=(), offset=0)]

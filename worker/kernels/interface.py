@@ -1,6 +1,7 @@
 """Interface of the kernels, and the memory layout of their arguments.
 
-`reference.py` is the reference implementation in plain torch. All others must compute the same.
+`reference.py` is the reference implementation in plain torch. All other implementations must
+compute the same results.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ class Prepared:
 
 @dataclass(slots=True, eq=False)
 class AttentionBatch:
-    """Places in the KV cache of a step's T tokens, which belong to B sequences.
+    """Locations in the KV cache of a step's T tokens, which belong to B sequences.
 
     The tokens of all sequences are concatenated, sequence by sequence.
     """
@@ -56,15 +57,21 @@ LayerCache = tuple[Tensor, Tensor]
 class LoRASite:
     """Views of the pool's memory for one linear.
 
-    Page `p` of the linear is the matrices `a[p]` and `b[p]`. All linears share the memory, and a
+    Page `p` of the linear consists of `a[p]` and `b[p]`. All linears share the memory, and a
     page may start anywhere in it, so the pages of `a` overlap, as do those of `b`. Kernels may read
     only the pages of the plan. Offsets in elements exceed 32 bits.
     """
 
     a: Tensor
-    """`[starts, page_rows, in]`, contiguous except for its first stride."""
+    """`[starts, page_rows, in]`, with an entry for each possible start of a page.
+
+    Contiguous except for its first stride.
+    """
     b: Tensor
-    """`[starts, page_rows, out]`, already scaled; contiguous except for its first stride."""
+    """`[starts, page_rows, out]`, with the adapter's `scaling` already applied.
+
+    Contiguous except for its first stride.
+    """
     group: int
     """Index into `LoRAPlan.pages`."""
     layer: int = 0
@@ -75,7 +82,7 @@ class LoRASite:
 
 @dataclass(slots=True, eq=False)
 class LoRASites:
-    """Sibling linears, which read the same input; valid as long as the pool."""
+    """Sites of sibling linears, which read the same input. Valid for the lifetime of the pool."""
 
     sites: Sequence[LoRASite]
     prepared: Prepared | None = None
@@ -103,7 +110,7 @@ class LoRAPlan:
     pages: Sequence[LoRAPages]
     """The adapters' pages, by pool group."""
     page_rows: int
-    """Rows of a page. An adapter's last page is padded with zeros."""
+    """Number of rows in a page. An adapter's last page is padded with zeros."""
     prepared: Prepared | None = None
     """Data that the kernels derived from the plan in their first call."""
 
@@ -139,8 +146,8 @@ class Kernels(Protocol):
         Args:
             query: `[T, num_heads, key_dim]`.
             cache: the layer's keys and values.
-            batch: the places of the tokens' keys and values.
-            params: the layer's parameters.
+            batch: the cache locations of the step's tokens.
+            params: the layer's attention parameters.
 
         Returns:
             `[T, num_heads, value_dim]`, contiguous, in the query's dtype.

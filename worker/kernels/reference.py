@@ -1,4 +1,4 @@
-"""All kernels in plain torch: the reference for the faster ones, and the fallback."""
+"""All kernels in plain torch: the reference for the faster kernels, and their fallback."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class _ReferenceBatch(Prepared):
 
 
 def _groups(batch: AttentionBatch) -> Iterator[_Group]:
-    """Split the batch into groups, so that a long context doesn't pad all the others."""
+    """Split the batch into groups, so that other contexts aren't padded to the longest one."""
     starts, lens = batch.query_starts.tolist(), batch.context_lens.tolist()
     device, block_size = batch.slots.device, _BLOCK_STEP
     shapes = [
@@ -110,7 +110,7 @@ def _groups(batch: AttentionBatch) -> Iterator[_Group]:
 
 
 _BLOCK_STEP = 64
-"""Contexts of one group differ by fewer tokens than this."""
+"""Context lengths within a group differ by fewer tokens than this."""
 
 
 def _gather(cache: Tensor, group: _Group) -> Tensor:

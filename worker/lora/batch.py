@@ -1,4 +1,4 @@
-"""Assigns a batch's tokens to adapters, in the form that the LoRA kernels take."""
+"""Maps the tokens of a batch to adapters, in the format that the LoRA kernels read."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -15,14 +15,17 @@ from worker.lora.memory.pool import LoRAPool, PageNumbers, SiblingSites
 from worker.lora.side.batch import side_batch
 
 Sequences = Sequence[tuple[AdapterVersion | None, int]]
-"""Pairs of a resident adapter, or None for the base, and a number of tokens, in batch order."""
+"""The sequences of a batch in order, each as an adapter and a number of tokens.
+
+Adapters must be resident. None stands for the base model.
+"""
 
 _MAX_CACHED_BATCHES = 2
-"""A step has up to two batches: all its tokens, and the rows for the output head."""
+"""A step needs at most two batches: one of its tokens, one of the output head's rows."""
 
 
 class LoRABatch:
-    """Plan of one batch for all modules. Valid until an adapter is removed from the pool."""
+    """LoRA plan of one batch, used by all modules. Valid until the pool removes an adapter."""
 
     def __init__(self, pool: LoRAPool, sequences: Sequences) -> None:
         self.num_tokens = sum(num_tokens for _, num_tokens in sequences)
@@ -35,13 +38,13 @@ class LoRABatch:
         )
         self.plan = _plan(list(tokens.values()), pages, pool.device)
         self.side = side_batch(pool.side, tokens)
-        """Side weights of the batch's adapters; None if there are none."""
+        """Applies the adapters' side weights. None if no adapter in the batch has them."""
 
     def check_size(self, names: Sequence[str], num_rows: int) -> None:
-        """Check that modules get one row per token, so that rows match their adapters.
+        """Check that the modules `names` get exactly one row per token of the batch.
 
         Raises:
-            RuntimeError: the modules `names` get another number of rows.
+            RuntimeError: `num_rows` isn't the number of tokens.
         """
         if num_rows != self.num_tokens:
             raise RuntimeError(
@@ -49,16 +52,16 @@ class LoRABatch:
             )
 
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
-        """Return the storage of `siblings`; None if no adapter of the batch targets them."""
+        """Return the storage of `siblings`, or None if no adapter of the batch targets them."""
         return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
 
     def changes(self, names: tuple[str, ...]) -> bool:
-        """Return whether side weights of the batch change the linears `names`."""
+        """Return whether side weights of the batch change the output of any linear in `names`."""
         return self.side is not None and self.side.changes(names)
 
 
 class BatchCache:
-    """Builds batches, and reuses the last two while no adapter is removed from the pool."""
+    """Builds batches and caches the last two until an adapter is removed from the pool."""
 
     def __init__(self, pool: LoRAPool) -> None:
         self._pool = pool
@@ -66,7 +69,7 @@ class BatchCache:
         self._batches: dict[tuple[tuple[AdapterVersion | None, int], ...], LoRABatch] = {}
 
     def batch_of(self, sequences: Sequences) -> LoRABatch | None:
-        """Return the batch of `sequences`; None if all of them use the base model."""
+        """Return the batch of `sequences`, or None if all sequences use the base model."""
         if self._num_removals != self._pool.num_removals:
             self._batches.clear()
             self._num_removals = self._pool.num_removals
@@ -80,14 +83,14 @@ class BatchCache:
 
 
 def build_batch(pool: LoRAPool, sequences: Sequences) -> LoRABatch | None:
-    """Build the batch of `sequences`; return None if all of them use the base model."""
+    """Build the batch of `sequences`, or return None if all sequences use the base model."""
     if all(version is None for version, _ in sequences):
         return None
     return LoRABatch(pool, sequences)
 
 
 def _tokens_by_adapter(sequences: Sequences) -> dict[AdapterVersion, list[int]]:
-    """Return the token numbers of each adapter."""
+    """Return the indices of each adapter's tokens in the batch."""
     tokens: dict[AdapterVersion, list[int]] = {}
     start = 0
     for version, num_tokens in sequences:
@@ -102,7 +105,10 @@ def _plan(
     pages: Sequence[Sequence[PageNumbers]],
     device: torch.device,
 ) -> LoRAPlan:
-    """Build the plan from `tokens` by adapter and `pages` by group and adapter."""
+    """Build the plan that the LoRA kernels read.
+
+    `tokens` holds token indices by adapter. `pages` holds page numbers by group and by adapter.
+    """
     tables = [_starts([len(part) for part in tokens]), np.concatenate(tokens)]
     for by_adapter in pages:
         tables.append(_starts([part.shape[1] for part in by_adapter]))

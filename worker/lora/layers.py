@@ -1,4 +1,8 @@
-"""Linears of a served model, computed together with their siblings and with LoRA terms."""
+"""Computes the linears of a served model, including LoRA terms.
+
+Linears that read the same input, such as q, k and v, are called siblings. They are computed by one
+matrix product.
+"""
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,25 +21,37 @@ from worker.lora.memory.pool import LoRAPool, SiblingSites
 
 @dataclass(slots=True)
 class LoRAContext:
-    """State of the current step that the served modules of one model share."""
+    """State of the current step, shared by the served modules of one model."""
 
     kernels: Kernels
     batches: BatchCache
     batch: LoRABatch | None = None
-    """Batch of the step's tokens, set before each forward. None computes the base model."""
+    """Batch of the step's tokens. None if all of the tokens use the base model."""
     head_batch: LoRABatch | None = None
-    """Batch of the rows that the output head gets, which are fewer than the tokens."""
+    """Batch of the output head's input rows, which are only some of the step's tokens.
+
+    None if no adapter of the step changes the head.
+    """
     head: "Siblings | None" = None
-    """The output head, after it was attached."""
+    """The output head. None until it is attached."""
 
     def set_batch(self, tokens: Sequences, head_rows: Callable[[], Sequences]) -> None:
-        """Prepare the next forward. `head_rows` returns the sequences of rows for the head."""
+        """Set the batches for the next forward pass.
+
+        Args:
+            tokens: the sequences of all tokens.
+            head_rows: returns the sequences of the output head's input rows. Called only if an
+                adapter changes the head.
+        """
         self.batch = self.batches.batch_of(tokens)
         is_changed = self.batch and self.head and self.head.is_changed_by(self.batch)
         self.head_batch = self.batches.batch_of(head_rows()) if is_changed else None
 
     def hook_of(self, name: str) -> Callable[..., None]:
-        """Return a forward hook that applies side weights to the non-linear module `name`."""
+        """Return a forward hook that applies side weights to the output of the module `name`.
+
+        The module must not be a linear.
+        """
 
         def change(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self.batch is not None and self.batch.side is not None:
@@ -47,18 +63,19 @@ class LoRAContext:
 
 @dataclass(slots=True)
 class _JointOutput:
-    """Output of siblings for one input, kept until each of them has returned its columns."""
+    """Joint output of siblings for one input, kept until each sibling has returned its part."""
 
     x: Tensor | None = None
     columns: tuple[Tensor, ...] = ()
     num_remaining: int = 0
-    """Siblings that haven't returned their columns yet."""
+    """Number of siblings that haven't returned their columns yet."""
 
 
 class Siblings:
-    """Linears that read the same input, such as q, k and v, and are computed by one product.
+    """Linears that read the same input, such as q, k and v, computed by one matrix product.
 
-    The first one that the model calls computes all outputs. The others return their columns.
+    When the model calls the first of the linears, the outputs of all are computed. Each call
+    returns the columns of one linear.
     """
 
     def __init__(
@@ -75,7 +92,10 @@ class Siblings:
         self._joint = _JointOutput()
 
     def attach(self, pool: LoRAPool, context: LoRAContext, *, is_head: bool = False) -> None:
-        """Add the LoRA terms of adapters in `pool` from now on, for the batches of `context`."""
+        """From now on, add the LoRA terms of the adapters in `pool` to the outputs.
+
+        `context` holds each step's batch. With `is_head`, these linears become its output head.
+        """
         offsets = [0, *accumulate(self.sizes)][:-1]
         self._sites = pool.sibling_sites(self.names, offsets)
         self._context = context
@@ -83,7 +103,7 @@ class Siblings:
             context.head = self
 
     def weight(self, index: int) -> BaseWeight | None:
-        """Return the readable properties of a sibling's weight; None if it is quantised."""
+        """Return the properties of a sibling's weight, or None if the weight is quantised."""
         squares = self._squares[index]
         if squares is None:
             return None
@@ -92,12 +112,15 @@ class Siblings:
         return BaseWeight(squares, self._biases[index], lambda x: self.base.product(x)[:, columns])
 
     def is_changed_by(self, batch: LoRABatch) -> bool:
-        """Return whether an adapter of `batch` changes any output."""
+        """Return whether an adapter of `batch` changes the output of any of these linears."""
         assert self._sites is not None
         return batch.sites(self._sites) is not None or batch.changes(self.names)
 
     def output(self, index: int, x: Tensor) -> Tensor:
-        """Return the output of sibling `index` for `x` `[..., in]`, as a view with dense rows."""
+        """Return the output of sibling `index` for `x` `[..., in]`.
+
+        The result is a view of the joint output. Each row is contiguous, with gaps between rows.
+        """
         joint = self._joint
         if x is not joint.x:
             joint.columns = torch.split(self.joint_output(x), self.sizes, dim=-1)
@@ -109,9 +132,9 @@ class Siblings:
         return output
 
     def joint_output(self, x: Tensor) -> Tensor:
-        """Return all outputs side by side, `[..., sum of out]`.
+        """Return the outputs of all siblings, concatenated into `[..., sum of out]`.
 
-        The rows of `x` are the batch's tokens in order.
+        The rows of `x` must be the batch's tokens in order.
         """
         y = self.base(x)
         if (batch := self._batch) is not None:
@@ -119,7 +142,10 @@ class Siblings:
         return y
 
     def lora(self, num_rows: int) -> tuple[LoRASites, LoRAPlan] | None:
-        """Return the kernel arguments of the LoRA terms for `num_rows`; None if there are none."""
+        """Return the LoRA kernels' arguments, or None if the batch has no LoRA terms here.
+
+        `num_rows` is the number of input rows, which must equal the batch's number of tokens.
+        """
         if (batch := self._batch) is None:
             return None
         assert self._sites is not None
@@ -131,20 +157,20 @@ class Siblings:
 
     @property
     def has_side_weights(self) -> bool:
-        """Whether an adapter of the forward has side weights, which `lora` doesn't cover."""
+        """Whether an adapter of the current batch has side weights. `lora` doesn't include them."""
         batch = self._batch
         return batch is not None and batch.side is not None
 
     @property
     def _batch(self) -> LoRABatch | None:
-        """Batch of the rows that these linears get in the current forward."""
+        """Batch of these linears' current input rows. None if they use only the base model."""
         context = self._context
         if context is None:
             return None
         return context.head_batch if context.head is self else context.batch
 
     def _change_(self, y: Tensor, x: Tensor, batch: LoRABatch) -> None:
-        """Change the base's output `y` for `x` in place to the output of the batch's adapters."""
+        """Apply LoRA terms and side weights to `y`, the base's output for `x`, in place."""
         num_rows = y.numel() // y.shape[-1]
         lora = self.lora(num_rows)
         if lora is None and batch.side is None:
@@ -159,9 +185,9 @@ class Siblings:
 
 
 class ServedLinear(nn.Module):
-    """Replaces a linear of the base model by one of its siblings.
+    """Takes the place of a base linear and returns its columns of the siblings' joint output.
 
-    Attributes that it doesn't have are looked up in the replaced linear.
+    Attributes that this module doesn't have are looked up in the replaced linear.
     """
 
     def __init__(self, base_layer: nn.Module, siblings: Siblings, index: int) -> None:
@@ -183,7 +209,7 @@ class ServedLinear(nn.Module):
 
 
 def weights_of(served: Iterable[Siblings], names: Container[str]) -> dict[str, BaseWeight]:
-    """Return the readable properties of the weights of the linears `names`.
+    """Return the weight properties of the linears `names`, by name.
 
     Quantised linears are left out.
     """
@@ -199,10 +225,12 @@ def weights_of(served: Iterable[Siblings], names: Container[str]) -> dict[str, B
 def serve_linears(
     model: nn.Module, groups: Sequence[Sequence[str]], kernels: Kernels
 ) -> list[Siblings]:
-    """Replace each linear named in `groups` by a `ServedLinear`.
+    """Replace each linear named in `groups` with a `ServedLinear`.
+
+    The linears of a group must read the same input.
 
     Returns:
-        The siblings of each group.
+        One `Siblings` object per group.
     """
     served = []
     for names in groups:

@@ -1,4 +1,4 @@
-"""Temporary buffers for loading adapters, with a few kept for reuse."""
+"""Temporary buffers for loading adapters. A few idle buffers are kept for reuse."""
 
 import ctypes
 import mmap
@@ -12,19 +12,22 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _LARGE_PAGE = 2 << 20
-"""Bytes of a huge page. Mapping this much in small pages takes as long as filling it."""
+"""Bytes of a huge page. Mapping that much memory in small pages takes as long as filling it."""
 MAX_IDLE_BUFFERS = 2
 MAX_IDLE_BUFFER_BYTES = 16 << 20
-"""Largest buffer that is kept. Clearing new memory takes as long as reading an adapter into it."""
+"""Size of the largest buffer that is kept for reuse.
+
+A new buffer is slower: clearing its memory takes as long as reading an adapter into it.
+"""
 _idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 
 
 def scratch(num_bytes: int) -> Bytes:
     """Return an uninitialised buffer of `num_bytes`.
 
-    The memory is returned to the system when nothing refers to the buffer, except for a few idle
-    buffers. It isn't allocated by malloc, which would keep freed memory beyond the budgets of the
-    adapter tiers.
+    When nothing refers to the buffer any more, its memory is kept for reuse or returned to the
+    system. The memory isn't allocated by malloc, because malloc would keep freed memory beyond the
+    budgets of the adapter tiers.
     """
     memory = _take_idle(num_bytes) or _map(num_bytes)
     view = (ctypes.c_ubyte * num_bytes).from_buffer(memory)
@@ -33,7 +36,7 @@ def scratch(num_bytes: int) -> Bytes:
 
 
 def _take_idle(num_bytes: int) -> mmap.mmap | None:
-    """Take an idle buffer that is large enough, and free those that are too small."""
+    """Return an idle buffer of at least `num_bytes`, or None. Smaller idle buffers are freed."""
     with suppress(IndexError):  # no idle buffer is left
         while True:
             memory = _idle.pop()

@@ -1,8 +1,8 @@
-"""Limits how much interpreter time a thread takes from the engine.
+"""Limits how much interpreter time background threads take from the engine.
 
-The engine needs the interpreter some thousand times per step. A background thread that runs many
-small operations holds the interpreter between them and slows the engine down several times,
-whatever the thread's priority. Such code calls `pause` between two operations.
+The engine needs the interpreter thousands of times per step. A background thread that runs many
+small operations holds the interpreter between them. Whatever the thread's priority, this makes the
+engine several times slower. Code in such a thread therefore calls `pause` between operations.
 """
 
 import threading
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SLICE_S = 0.0005
-"""CPU time between two pauses."""
+"""CPU time in seconds that a thread may use between two pauses."""
 CHUNK_ELEMENTS = 1 << 18
 """Largest number of elements that one operation should process between two pauses."""
 
@@ -27,12 +27,15 @@ _local = threading.local()
 
 
 def throttle_thread(share: Callable[[], float]) -> None:
-    """Limit the calling thread to `share()` of a core's time, enforced by its calls to `pause`."""
+    """Limit the calling thread to the fraction `share()` of one core's time.
+
+    The limit is enforced when the thread calls `pause`.
+    """
     _local.throttle = _Throttle(share, time.thread_time())
 
 
 def pause() -> None:
-    """Sleep if the calling thread is throttled and has used up its slice."""
+    """Sleep if the calling thread is throttled and has used up its slice of CPU time."""
     throttle: _Throttle | None = getattr(_local, "throttle", None)
     if throttle is None:
         return

@@ -1,7 +1,7 @@
-"""Decides which modules besides the decoder's linears adapters can change.
+"""Decides whether adapters can change a model's head, embedding and norms.
 
-Adapters change the outputs of modules token by token. This isn't possible for a module that the
-model doesn't call, calls twice, or calls with rows other than the batch's tokens.
+Adapters change a module's output token by token. This isn't possible if the model doesn't call the
+module, calls it twice, or calls it with rows other than the batch's tokens.
 """
 
 from collections import Counter
@@ -15,13 +15,17 @@ from worker.model.trace import Call
 
 
 def adaptable_modules(base: BaseModules) -> list[str]:
-    """Return the names of all modules that an adapter may change, if they are called suitably."""
+    """Return the names of the modules that adapters can change if the model's calls allow it."""
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
 
 
 def without_unsuitable(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
-    """Return `base` without the head, embedding and norms that `calls` shows to be unsuitable."""
+    """Return `base` without the modules that adapters can't change, judging by `calls`.
+
+    Only the head, the embedding and norms are removed. A module stays if it was called once, with
+    one row per token.
+    """
     counts = Counter(call.name for call in calls)
     suitable = {call.name for call in calls if counts[call.name] == 1 and _is_by_token(call)}
     tables = {base.head or "", base.embedding.name if base.embedding else ""}
@@ -37,7 +41,7 @@ def without_unsuitable(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
 
 
 def _is_by_token(call: Call) -> bool:
-    """Return whether the input and the output are `[1, tokens, ...]`."""
+    """Return whether the call's input and output have the shape `[1, tokens, ...]`."""
     if len(call.args) != 1 or call.kwargs or not isinstance(call.output, Tensor):
         return False
     shape = call.input.shape

@@ -1,6 +1,6 @@
-"""Paged attention for transformers' models.
+"""Paged attention for models of the transformers library.
 
-The tokens of all requests in a step are concatenated in one row `[1, T]`. The attention function
+The tokens of all requests in a step are concatenated into one row `[1, T]`. The attention function
 reads the step's layout from a thread-local context, because not all models pass extra keyword
 arguments down to it.
 """
@@ -19,12 +19,12 @@ from worker.kernels.interface import AttentionBatch, AttentionParams, Kernels
 from worker.model.kv_cache import KVCache, KVShape
 
 PAGED_ATTENTION = "lorikeet_paged"
-"""Name under which transformers finds the function."""
+"""Name under which `attend` is registered in transformers."""
 
 
 @dataclass(slots=True)
 class LayerProbe:
-    """Attention shapes and parameters by layer, collected during one forward."""
+    """Attention shapes and parameters by layer, collected during one forward pass."""
 
     shapes: dict[int, KVShape] = field(default_factory=dict)
     params: dict[int, AttentionParams] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class LayerProbe:
 
 @dataclass(frozen=True, slots=True)
 class AttentionStep:
-    """Kernels, cache and layout for the attention of one forward."""
+    """Kernels, cache and layout for the attention of one forward pass."""
 
     kernels: Kernels
     cache: KVCache
@@ -50,7 +50,7 @@ _current = _Current()
 
 @contextmanager
 def attention_step(step: AttentionStep) -> Iterator[None]:
-    """Use `step` for forwards inside the context, in this thread only."""
+    """Use `step` for forward passes inside the context, in this thread only."""
     _current.step = step
     try:
         yield
@@ -59,14 +59,14 @@ def attention_step(step: AttentionStep) -> Iterator[None]:
 
 
 def current_step() -> AttentionStep:
-    """Return the step of the forward that runs in this thread."""
+    """Return the step of the forward pass that runs in this thread."""
     assert _current.step is not None, "a forward needs attention_step around it"
     return _current.step
 
 
 @torch.inference_mode()
 def probe_layers(model: PreTrainedModel) -> LayerProbe:
-    """Run one forward of a model with paged attention and record each layer's attention.
+    """Run one forward pass with paged attention and record each layer's attention parameters.
 
     Raises:
         NotImplementedError: the model uses an attention feature that isn't implemented here.
@@ -92,19 +92,19 @@ def attend(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Store keys and values and compute attention; transformers calls this for each layer.
+    """Store keys and values, and compute attention. Transformers calls this in each layer.
 
     Args:
-        module: the attention module; its `layer_idx` picks the layer's cache.
+        module: the attention module. Its `layer_idx` selects the layer's cache.
         query: `[1, num_heads, T, head_dim]`.
         key: `[1, num_kv_heads, T, head_dim]`.
         value: `[1, num_kv_heads, T, value_dim]`.
         attention_mask: None, because no mask function is registered under this name.
-        scaling: factor on the scores; by default `head_dim ** -0.5`.
+        scaling: factor on the scores, by default `head_dim ** -0.5`.
         dropout: 0, because the model isn't training.
-        sliding_window: number of positions attended to, including the token's own.
+        sliding_window: number of positions that a token attends to, including its own.
         softcap: bound on the scores.
-        kwargs: other arguments, which must be known not to change the result.
+        kwargs: other arguments. Those that could change the result are refused.
 
     Returns:
         `[1, T, num_heads, value_dim]`, and None instead of the attention weights.
@@ -130,7 +130,7 @@ def attend(
 def store_and_attend(
     layer: int, query: Tensor, key: Tensor, value: Tensor, params: AttentionParams
 ) -> Tensor:
-    """Store keys and values and compute attention of one layer in the current step.
+    """Store keys and values, and compute one layer's attention for the current step.
 
     Args:
         layer: the layer's index.

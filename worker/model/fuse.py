@@ -1,10 +1,10 @@
-"""Replaces modules of transformers by modules that use native operations.
+"""Replaces modules of transformers with modules that use native operations.
 
 Modules are found by their structure, not by the architecture's name. A module that looks like a
-known one is replaced if the replacement computes the same output for a recorded input. This
-comparison misses steps that act on other inputs only, such as a clamp or a factor for late
-positions. Attention and MLPs are therefore replaced only if their code uses no names beyond those
-of the known steps.
+known kind is replaced if the replacement computes the same output for a recorded input. This
+comparison misses steps that affect only other inputs, such as a clamp or a factor for late
+positions. Attention modules and MLPs are therefore replaced only if their code uses no names
+besides those of the known steps.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from worker.model.fused_layer import fused_layer
 from worker.model.kv_cache import KVShape
 from worker.model.trace import Call
 
-# Largest deviation from the original's output, relative to its largest value.
+# Largest allowed deviation from the original output, relative to the output's largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 _ROTATE = "apply_rotary_pos_emb"
@@ -41,7 +41,7 @@ _LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules whose calls `fuse` needs."""
+    """Return the names of the modules that `fuse` may replace. Their calls must be recorded."""
     return [
         name
         for name, module in model.named_modules()
@@ -56,7 +56,7 @@ def fusible(model: nn.Module) -> list[str]:
 def fuse(
     model: nn.Module, kernels: NativeKernels, probe: LayerProbe, calls: Sequence[Call]
 ) -> list[str]:
-    """Replace modules of `model` where possible.
+    """Replace modules of `model` with native modules where possible.
 
     Call this inside the attention step in which `calls` were recorded.
 
@@ -104,9 +104,10 @@ def _candidates(
 
 
 def _rotates(kernels: NativeKernels, module: nn.Module, call: Call, shape: KVShape) -> bool:
-    """Return whether the module rotates heads like `rope_`.
+    """Return whether the module rotates heads in the same way as `NativeKernels.rope_`.
 
-    Heads are compared because the module's output barely shows the rotation if weights are small.
+    The rotated heads are compared, because with small weights the rotation barely affects the
+    module's output.
     """
     embeddings = call.kwargs.get("position_embeddings")
     if not isinstance(embeddings, tuple):
@@ -137,7 +138,10 @@ def _tensor(output: Any) -> Tensor:
 
 
 def _joined_siblings(module: nn.Module, *names: str) -> Siblings | None:
-    """Return the siblings that consist of exactly these linears; None if there are none."""
+    """Return the siblings that consist of exactly the linears `names` of the module.
+
+    Return None if there are no such siblings.
+    """
     linears = [getattr(module, name) for name in names]
     if not all(isinstance(linear, ServedLinear) for linear in linears):
         return None

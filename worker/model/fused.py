@@ -1,4 +1,4 @@
-"""Modules that replace many small operations of transformers by few native ones."""
+"""Modules that replace many small operations of transformers with a few native ones."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ class FusedRMSNorm(nn.Module):
 
 
 class FusedGatedMLP(nn.Module):
-    """Gated MLP `down(silu(gate(x)) * up(x))`, with gate and up in one product."""
+    """Gated MLP `down(silu(gate(x)) * up(x))`. One product computes both gate and up."""
 
     def __init__(self, original: Any, kernels: NativeKernels, siblings: Siblings) -> None:
         super().__init__()
@@ -74,7 +74,10 @@ class FusedAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> tuple[Tensor, None]:
-        """Map `[1, T, hidden]` to the same shape; the tokens are those of the attention step."""
+        """Map `[1, T, hidden]` to the same shape.
+
+        The T tokens must be those of the current attention step.
+        """
         rows = self.siblings.joint_output(hidden_states)[0]
         heads = rows.view(len(rows), -1, self.head_dim)
         rotated = heads[:, : self.num_heads[0] + self.num_heads[1]]

@@ -1,4 +1,4 @@
-"""Decoder layer that is computed by one native call."""
+"""A decoder layer that one native call computes."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ class FusedLayer(nn.Module):
     def __init__(
         self, original: Any, kernels: NativeKernels, siblings: list[Siblings], layer: NativeLayer
     ) -> None:
-        """Replace the layer `original`, whose modules must be fused.
+        """Create a replacement for the layer `original`, whose modules must already be fused.
 
         Args:
             original: the layer. Its modules keep their names.
             kernels: the native kernels.
-            siblings: the siblings of q/k/v, o, gate/up and down.
+            siblings: the siblings that compute q/k/v, o, gate/up and down, in this order.
             layer: the layer's parameters for the native call.
         """
         super().__init__()
@@ -39,8 +39,11 @@ class FusedLayer(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
     ) -> Tensor:
-        """Map `[1, T, hidden]` to the same shape; the tokens are those of the attention step."""
-        if self._siblings[0].has_side_weights:  # they may also change the norms
+        """Map `[1, T, hidden]` to the same shape.
+
+        The T tokens must be those of the current attention step.
+        """
+        if self._siblings[0].has_side_weights:  # side weights may also change the norms
             out: Tensor = self.forward_by_modules(
                 hidden_states, position_embeddings=position_embeddings, **kwargs
             )
@@ -60,7 +63,7 @@ class FusedLayer(nn.Module):
 
 
 def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
-    """Return a replacement for a decoder layer; None if a part of it isn't fused."""
+    """Return a replacement for a decoder layer, or None if a part of the layer isn't fused."""
     attention, mlp = layer.self_attn, layer.mlp
     norms = [layer.input_layernorm, layer.post_attention_layernorm]
     if not (isinstance(attention, FusedAttention) and isinstance(mlp, FusedGatedMLP)):
@@ -85,7 +88,10 @@ def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
 
 
 def _single(linear: nn.Module) -> Siblings | None:
-    """Return the siblings of a linear that forms a group of its own; None for other modules."""
+    """Return the siblings object of a linear that is the only one in its group.
+
+    Return None for any other module.
+    """
     if not isinstance(linear, ServedLinear) or len(linear.siblings.names) > 1:
         return None
     return linear.siblings

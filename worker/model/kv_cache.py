@@ -1,4 +1,4 @@
-"""Device memory for keys and values, in blocks."""
+"""Device memory for attention keys and values, divided into blocks."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class KVShape:
     value_dim: int
 
     def num_bytes(self, dtype: torch.dtype) -> int:
-        """Return the bytes of one token's keys and values."""
+        """Return the size of one token's keys and values in bytes."""
         return self.num_heads * (self.key_dim + self.value_dim) * dtype.itemsize
 
 
@@ -62,5 +62,5 @@ class KVCache:
 
 
 def bytes_per_block(shapes: list[KVShape], dtype: torch.dtype) -> int:
-    """Return the bytes of one block in all layers."""
+    """Return the size in bytes of one block, summed over all layers."""
     return BLOCK_SIZE * sum(shape.num_bytes(dtype) for shape in shapes)

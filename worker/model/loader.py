@@ -55,18 +55,18 @@ class LoadedModel:
     max_model_len: int
     """Longest context that the model supports, in tokens."""
     eos_ids: frozenset[int]
-    """Tokens that end an answer."""
+    """Ids of the tokens that end an answer."""
     kv_shapes: list[KVShape]
     """Shape of the keys and values of each layer."""
     kernels: Kernels
     base: BaseModules
     """Modules that adapters may target."""
     weight_bytes: int
-    """Bytes of all parameters and buffers."""
+    """Total size of the parameters and buffers in bytes."""
     siblings: list[Siblings]
-    """The linears, in groups that are computed by one product."""
+    """The model's linears, in groups. Each group is computed by one matrix product."""
     fused: list[str]
-    """Names of modules that native operations replace."""
+    """Names of the modules that were replaced with native ones."""
 
 
 def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> LoadedModel:
@@ -109,15 +109,15 @@ def prepare_model(
     """Prepare a model for serving and check its results.
 
     Args:
-        model: the model, loaded with eager attention. It is changed.
+        model: the model, loaded with eager attention. It is changed in place.
         tokenizer: the model's tokenizer.
         name: name of the model's folder, or its hub id.
         digest: SHA-256 of the model's files.
         source: value of --model, for error messages.
-        kernels: the kernels to use; by default the fastest that this machine supports.
+        kernels: the kernels to use. By default, the fastest that this machine supports.
 
     Raises:
-        ModelRejected: the served model would compute other results.
+        ModelRejected: the served model would compute different results.
     """
     config = model.config.get_text_config()
     kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
@@ -148,7 +148,7 @@ def prepare_model(
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device of this name. `auto` is a GPU if there is one, else the CPU.
+    """Return the torch device for this name. `auto` picks a GPU if there is one, else the CPU.
 
     Raises:
         ModelRejected: torch can't use the device on this machine.
@@ -254,12 +254,13 @@ def _serve(
 
 
 def _check_each_is_called_once(source: str, base: BaseModules, calls: list[Call]) -> None:
-    """Check that the model calls each linear once, so that adapters on it are computed.
+    """Check that the model calls each linear exactly once per forward pass.
 
-    Some models multiply by a linear's weight without calling the linear.
+    Some models multiply by a linear's weight without calling the linear, so that an adapter on it
+    would have no effect.
 
     Raises:
-        ModelRejected: a linear isn't called, or is called repeatedly.
+        ModelRejected: a linear isn't called, or is called more than once.
     """
     counts = Counter(call.name for call in calls)
     missed = [name for name in base.linears if name != base.head and counts[name] != 1]

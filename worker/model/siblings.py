@@ -1,4 +1,4 @@
-"""Finds linears of a model that can be computed by one product."""
+"""Finds linears of a model that can be computed by one matrix product."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,10 @@ from worker.model.trace import Call
 
 
 def sibling_groups(model: nn.Module, calls: Sequence[Call]) -> list[list[str]]:
-    """Group called linears: siblings are children of one module that read the same tensor.
+    """Group the linears in `calls` into siblings. Return the names of each group.
 
-    Siblings are called one after another. `calls` are calls of linears, in order.
+    Siblings are children of one module that read the same tensor and are called one after another.
+    `calls` must be in the order of the forward pass.
     """
     groups: list[list[str]] = []
     last: Call | None = None

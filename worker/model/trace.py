@@ -1,4 +1,4 @@
-"""Records the calls of a model's modules during a forward."""
+"""Records the calls of a model's modules during a forward pass."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,14 +20,17 @@ class Call:
 
     @property
     def input(self) -> Tensor:
-        """The first argument."""
+        """The call's first argument."""
         first: Tensor = self.args[0] if self.args else next(iter(self.kwargs.values()))
         return first
 
 
 @contextmanager
 def record_calls(model: nn.Module, names: Iterable[str]) -> Iterator[list[Call]]:
-    """Record calls of the modules `names` while the context is open, in the order they return."""
+    """Record calls of the modules `names` while the context is open.
+
+    The context yields a list, to which each call is appended when it returns.
+    """
     calls: list[Call] = []
     handles = [_record(calls, name, model.get_submodule(name)) for name in names]
     try:

@@ -1,7 +1,8 @@
 """Checks that a model computes the same logits for packed requests as for each request alone.
 
-Some architectures ignore transformers' attention interface, or keep state besides keys and values,
-without raising an error. Their answers would be wrong, so these models are refused.
+Packed requests are computed together in one forward pass. Some architectures ignore transformers'
+attention interface, or keep state besides keys and values, without raising an error. The answers of
+such a model would be wrong, so it is refused.
 """
 
 from typing import Any
@@ -43,10 +44,10 @@ def check_rope(source: str, config: Any) -> None:
 
 
 class Verifier:
-    """Compares a model with its own results for two sequences, each computed alone."""
+    """Checks that a model gives two packed sequences the same logits as each sequence alone."""
 
     def __init__(self, source: str, model: PreTrainedModel) -> None:
-        """Compute the expected logits. The model must still have eager attention."""
+        """Compute the expected logits. The model must still use eager attention."""
         self._source = source
         self._model = model
         vocab_size = int(model.config.get_text_config().vocab_size)
@@ -56,7 +57,7 @@ class Verifier:
             self._alone = [_logits(model, ids.to(model.device)) for ids in self._sequences]
 
     def step(self, kernels: Kernels, shapes: list[KVShape]) -> AttentionStep:
-        """Return the attention step that computes both sequences together."""
+        """Return the attention step for computing both sequences together."""
         device = self._model.device
         lens = torch.tensor(_LENGTHS, dtype=torch.int32, device=device)
         blocks = torch.arange(len(_LENGTHS), dtype=torch.int32, device=device)
@@ -71,10 +72,10 @@ class Verifier:
 
     @torch.inference_mode()
     def check(self, step: AttentionStep) -> None:
-        """Compute both sequences together with the current model and compare the logits.
+        """Compute both sequences together and compare the logits with the expected logits.
 
         Raises:
-            ModelRejected: the logits differ by more than rounding.
+            ModelRejected: the logits differ by more than rounding errors.
         """
         model = self._model
         ids = torch.cat(self._sequences).to(model.device)
@@ -100,7 +101,7 @@ def _deviation(expected: Tensor, got: Tensor) -> float:
 
 
 def _rope_dicts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the only rope dictionary, or one for each kind of layer."""
+    """Return the rope dictionaries: one for all layers, or one for each kind of layer."""
     nested = [value for value in parameters.values() if isinstance(value, dict)]
     return nested or [parameters]
 

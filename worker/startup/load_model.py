@@ -36,9 +36,9 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     """Load the base model of `settings`. Blocks for seconds to minutes.
 
     Raises:
-        ModelRejected: it can't be served exactly.
-        SettingsError: the memory budgets don't fit it, or it can't call tools as
-            --tool-call-parser says.
+        ModelRejected: the model can't be served exactly.
+        SettingsError: the model doesn't fit the memory budgets, or it can't call tools in the form
+            that --tool-call-parser names.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -1,7 +1,7 @@
 """Sets the number of OpenMP threads for each thread of a worker.
 
-OpenMP counts the threads of all teams. If they are more than the cores, its threads sleep instead
-of spinning between two operations, and a decode step takes 1.5 times as long. Therefore only the
+OpenMP counts the threads of all teams. If there are more threads than cores, they sleep instead of
+spinning between two operations, and a decode step takes 1.5 times as long. Therefore only the
 engine's thread has a team, and all other threads that use torch compute on one core.
 """
 
@@ -13,20 +13,21 @@ from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 
 _OMP_PAUSE_SOFT = 1
-"""omp_pause_soft of omp.h."""
+"""Value of `omp_pause_soft` in omp.h."""
 
 
 def set_threads(num_threads: int) -> None:
-    """Let the calling thread compute with `num_threads`, independently of other threads."""
+    """Let the calling thread compute with `num_threads` threads. Other threads are unaffected."""
     torch.get_num_threads()  # else the first operation uses the number that another thread set last
     torch.set_num_threads(num_threads)
 
 
 def take_cores(num_threads: int, kernels: Kernels) -> None:
-    """Let the calling thread compute with `num_threads`; bind two threads of two cores to one each.
+    """Let the calling thread compute with `num_threads` OpenMP threads.
 
-    Without binding, Linux may move both threads to one core while a loader thread runs on the
-    other, and leave them there for most of a step.
+    On two cores, each of two threads is bound to a core of its own. Without binding, Linux may move
+    both threads to one core while a loader thread runs on the other core, and leave them there for
+    most of a step.
     """
     set_threads(num_threads)
     if isinstance(kernels, NativeKernels):

@@ -1,20 +1,20 @@
-"""Settings of the whole process, made before torch is imported."""
+"""Sets process-wide options, which must be set before torch is imported."""
 
 import os
 import sys
 
 # By default, OpenMP threads spin for milliseconds after each operation, on cores that the front
 # end, Redis and the worker's event loop need. This count lasts for microseconds, just longer than
-# the gaps between the operations of a step. On an idle machine with 2 cores it makes no difference
-# (150 tokens/s for 32 streams over 8 adapters); beside other load it does (165 instead of 104).
+# the gaps between the operations of a step. Measured with 2 cores, 32 streams and 8 adapters: no
+# difference on an idle machine (150 tokens/s), but 165 instead of 104 tokens/s under other load.
 SPIN_COUNT = "5000"
 
-# Time after which the event loop returns the interpreter to the engine thread, instead of 5 ms.
+# Time after which the event loop must hand the GIL to the engine thread. The default is 5 ms.
 SWITCH_INTERVAL_S = 0.0005
 
 
 def share_cores() -> None:
-    """Let the engine's threads share few cores with all other threads of the machine.
+    """Let the engine's threads share a few cores with all other threads of the machine.
 
     OpenMP settings in the environment take precedence. Must run before torch is imported, because
     OpenMP reads the environment once.
@@ -27,8 +27,9 @@ def share_cores() -> None:
 def use_huge_pages() -> None:
     """Let torch ask Linux for large pages when it allocates 2 MiB or more on the CPU.
 
-    A step reads memory all over gigabytes, and finding 4 KiB pages takes longer than reading them:
-    a decode step of 32 streams takes 34 ms instead of 38, and 40 instead of 47 over 8 adapters.
-    The environment takes precedence. Must run before torch allocates memory.
+    A step reads memory scattered over gigabytes, and translating the addresses of 4 KiB pages takes
+    longer than reading them. With large pages, a decode step of 32 streams takes 34 ms instead of
+    38 ms, and 40 ms instead of 47 ms with 8 adapters. A value in the environment takes precedence.
+    Must run before torch allocates memory.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

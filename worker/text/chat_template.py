@@ -10,7 +10,7 @@ TEMPLATE_ERRORS = (
     *(TemplateError, TypeError, ValueError, LookupError, AttributeError),
     *(ArithmeticError, RecursionError),
 )
-"""Exceptions that rendering may raise: the template is broken or rejects the messages."""
+"""Exceptions that rendering raises if the template is broken or rejects the messages."""
 
 _NO_TOKENS: Mapping[str, str] = MappingProxyType({})
 
@@ -24,7 +24,7 @@ def render_chat(
     special_tokens: Mapping[str, str] = _NO_TOKENS,
     add_generation_prompt: bool = True,
 ) -> str:
-    """Return the text that the model reads for a chat.
+    """Render a chat to the text that the model reads.
 
     transformers runs the template in jinja2's sandbox.
 

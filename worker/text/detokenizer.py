@@ -11,14 +11,14 @@ from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN
 
 REPLACEMENT = "\ufffd"
 _VISIBLE_TAGS = (HERMES_OPEN, HERMES_CLOSE)
-"""Tokens that are text even if special: the parser of tool calls finds calls by these tags."""
+"""Tokens that become text even if they are special, because the tool call parser needs them."""
 
 
 class TokenBytes:
-    """Table of the UTF-8 bytes that each token id adds to a text, possibly part of a character.
+    """Table of the UTF-8 bytes that each token id adds to a text. They may be part of a character.
 
-    It decodes each id once. That suffices for tokenizers whose tokens add the same bytes at every
-    position except the first, such as byte-level BPE and sentencepiece with byte fallback.
+    Each id is decoded only once. That suffices if a token adds the same bytes at every position
+    except the first, as in byte-level BPE and sentencepiece with byte fallback.
     """
 
     def __init__(self, hf_tokenizer: Any) -> None:
@@ -32,19 +32,22 @@ class TokenBytes:
     def inside(self, token_id: int) -> bytes:
         """Return the bytes that the token adds after other text.
 
-        They are empty for unknown tokens, and for special tokens except the tags of tool calls.
+        The result is empty for unknown and special tokens, except for the tags of tool calls.
         """
         if token_id not in self._inside:
             self._inside[token_id] = self._look_up(self._prefix, self._prefix_text, token_id)
         return self._inside[token_id]
 
     def name(self, token_id: int) -> str:
-        """Return the token's name in the vocabulary; empty for an unknown token."""
+        """Return the token's name in the vocabulary, or an empty string for an unknown token."""
         name: str | None = self._hf.convert_ids_to_tokens(token_id)
         return name or ""
 
     def at_start(self, token_id: int) -> bytes:
-        """Return the bytes of the first token of a text; sentencepiece drops its leading space."""
+        """Return the bytes that the token adds as the first token of a text.
+
+        They differ from `inside` with sentencepiece, which drops a leading space there.
+        """
         if token_id not in self._at_start:
             self._at_start[token_id] = self._look_up([], "", token_id)
         return self._at_start[token_id]
@@ -71,7 +74,10 @@ class TokenBytes:
         return text
 
     def _find_prefix(self) -> list[int]:
-        """Return a visible token to decode other tokens after; empty if there is none."""
+        """Return one token with visible text, after which other tokens are decoded.
+
+        The list is empty if the vocabulary has no such token.
+        """
         for token_id in range(len(self._hf)):
             text = self._decode([token_id])
             if text.strip() and REPLACEMENT not in text:
@@ -100,10 +106,10 @@ class TextStream:
         Args:
             token_bytes: the tokenizer's table of bytes.
             stop: strings that end the text.
-            is_text_start: True for a text of its own, such as a chat answer. False if it
+            is_text_start: True if the text stands alone, such as a chat answer. False if it
                 continues a prompt, in which case the first token keeps its leading space.
-            min_tokens: number of leading tokens in whose text stop strings are ignored.
-            echo: text to emit before that of the first token.
+            min_tokens: number of tokens at the start that aren't searched for stop strings.
+            echo: text to emit before the first token's text.
         """
         self.token_bytes = token_bytes
         self._stop = tuple(s for s in stop if s)
@@ -118,7 +124,7 @@ class TextStream:
         """Whether a stop string was found; no text is emitted after it."""
 
     def feed(self, token_id: int) -> str:
-        """Add a token and return the text that can be emitted now, often none."""
+        """Add a token and return the text that can be emitted now, which is often empty."""
         new = self._decode(self._bytes(token_id))
         self.num_chars += len(new)
         if self._num_unsearched > 0:
@@ -127,9 +133,9 @@ class TextStream:
         return self._take_echo() + self._emit(new)
 
     def next_token_text(self, token_id: int) -> tuple[str, bytes | None]:
-        """Return the text and bytes that a token would have as the next one, without adding it.
+        """Return the text and bytes that a token would add next, without adding the token.
 
-        For special tokens these are the token's name and None.
+        For a special token, return its name and None.
         """
         if not self.token_bytes.inside(token_id):
             return self.token_bytes.name(token_id), None
@@ -159,7 +165,7 @@ class TextStream:
         return raw
 
     def _emit(self, new: str) -> str:
-        """Return the text before a stop string, or before a possible start of one."""
+        """Return the held and new text up to a stop string, or up to a possible start of one."""
         if self.is_stopped or not new:
             return ""
         text = self._held + new
@@ -173,13 +179,16 @@ class TextStream:
 
 
 def _stop_start(text: str, stop: tuple[str, ...]) -> int | None:
-    """Return the start of the stop string that ends first, or of the longest of these."""
+    """Return where the stop string that is completed first starts, or None if there is none.
+
+    If several stop strings are completed by the same character, the longest one counts.
+    """
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     return min(found)[1] if found else None
 
 
 def _safe_length(text: str, stop: tuple[str, ...]) -> int:
-    """Return the length of `text` before the first possible start of a stop string."""
+    """Return how many leading characters of `text` can't be part of a stop string."""
     return min((_possible_start(text, s) for s in stop), default=len(text))
 
 

@@ -1,4 +1,4 @@
-"""Compiles and caches the grammars of jobs, off the event loop and the engine thread."""
+"""Compiles the grammars of jobs on a thread of its own, and caches them."""
 
 import asyncio
 import subprocess
@@ -14,22 +14,25 @@ from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, json_
 from worker.text.tool_grammar import tool_source
 
 MAX_CACHED = 64
-"""Number of results kept: compiled grammars, and reasons for rejecting one."""
+"""Maximum number of cached results. A result is a grammar or the reason for its rejection."""
 SANDBOX_TIMEOUT_S = 60.0
-"""Limit of wall-clock time. The sandbox limits its CPU time to far less."""
+"""Time limit of one compilation in the sandbox, in seconds of wall-clock time.
+
+The sandbox's own limit of CPU time is far lower.
+"""
 
 
 class GrammarCache:
-    """Compiles the grammars of one worker's jobs. Use it on one event loop."""
+    """Compiles the grammars of one worker's jobs. All calls must come from one event loop."""
 
     def __init__(self, compiler: GrammarCompiler) -> None:
         self._compiler = compiler
-        # With one thread, no schema is compiled twice at once and costly ones use one core.
+        # One thread never compiles a schema twice at once, and uses one core for costly schemas.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammars")
         self._cached_compile = lru_cache(MAX_CACHED)(self._compile)
 
     async def for_job(self, job: Job) -> Grammar | None:
-        """Return the grammar of the job's answers; None if they may be any text.
+        """Return the grammar of the job's answers, or None if any text is allowed.
 
         Raises:
             JobFailed: the grammar can't be enforced; the error names the field.
@@ -45,7 +48,7 @@ class GrammarCache:
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
 
     def _get(self, make_source: Callable[[], GrammarSource]) -> Grammar | str:
-        """Return the grammar, or the reason why it can't be enforced."""
+        """Return the grammar, or the reason why the grammar can't be enforced."""
         try:
             return self._cached_compile(make_source())
         except GrammarRejected as error:
@@ -61,9 +64,9 @@ class GrammarCache:
 
 
 def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
-    """Return a function that makes the source of the job's grammar, and the field it comes from.
+    """Return a function that builds the job's grammar source, and the field that requires it.
 
-    A job without a grammar has None and an empty field.
+    For a job without a grammar, they are None and an empty string.
     """
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return partial(tool_source, job.tools), "tools"
@@ -73,7 +76,7 @@ def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
 
 
 def check_in_sandbox(source: GrammarSource) -> None:
-    """Compile a grammar in another process, so that a costly one can't harm this process.
+    """Compile a grammar in another process, so that a costly grammar can't harm this process.
 
     Raises:
         GrammarRejected: the grammar is invalid, or takes too much time or memory to compile.
@@ -85,7 +88,7 @@ def check_in_sandbox(source: GrammarSource) -> None:
         )
     except subprocess.TimeoutExpired:
         raise GrammarRejected(_TOO_COSTLY) from None
-    if done.returncode < 0:  # killed at one of its limits
+    if done.returncode < 0:  # killed for exceeding a resource limit
         raise GrammarRejected(_TOO_COSTLY)
     done.check_returncode()
     if reason := done.stdout.decode():

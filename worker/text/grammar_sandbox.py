@@ -1,8 +1,9 @@
 """Compiles one grammar in its own process: `python -m worker.text.grammar_sandbox`.
 
-llguidance limits most costs of a grammar, but not all: a `multipleOf` of 10^8 takes minutes and
-gigabytes. The process reads the grammar from stdin. It writes the reason to stdout if the grammar
-can't be compiled, and nothing otherwise. The kernel kills it when it exceeds a resource limit.
+llguidance limits most costs of a grammar, but not all. For example, a `multipleOf` of 10^8 takes
+minutes of CPU time and gigabytes of memory. The process reads the grammar from stdin. If the
+grammar can't be compiled, it writes the reason to stdout. Otherwise it writes nothing. The kernel
+kills the process when it exceeds a resource limit.
 """
 
 import resource
@@ -11,14 +12,14 @@ import sys
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 MAX_CPU_S = 2
-"""Limit of CPU time."""
+"""Limit of the process's CPU time, in seconds."""
 MAX_BYTES = 256 << 20
-"""Limit of the address space, which includes the interpreter."""
+"""Limit of the process's address space in bytes, including the interpreter."""
 _EOS_ID = 256
 
 
 class _ByteTokenizer:
-    """Tokenizer whose tokens are single bytes; a grammar's cost hardly depends on the tokenizer."""
+    """Tokenizer with one token per byte, since the tokenizer hardly affects a grammar's cost."""
 
     eos_token_id = _EOS_ID
     bos_token_id = None

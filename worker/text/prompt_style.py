@@ -1,4 +1,4 @@
-"""How a model's prompts are rendered and its answers sampled, as its own files define it."""
+"""Prompt styles: the chat templates, end tokens and sampling defaults in a model's own files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,21 +16,21 @@ if TYPE_CHECKING:  # its package imports torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptStyle:
-    """The parts of an adapter's folder that override the base model's own.
+    """Settings in an adapter's folder that override the base model's.
 
     The default values override nothing.
     """
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Chat templates by name: `default` and possibly `tool_use`. Empty: the base model's."""
+    """Chat templates by name, `default` and `tool_use`. If empty, the base model's are used."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """Variables of these templates, such as `bos_token`."""
     tool_form: ToolForm | None = None
-    """Form of tool calls that these templates teach; None if they teach none."""
+    """Form of tool calls that these templates show to the model; None if they show none."""
     eos_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, in addition to the base model's."""
     sampling: Mapping[str, float] = field(default_factory=dict)
-    """Values for sampling fields that a request leaves out."""
+    """Defaults of sampling fields that a request leaves out."""
 
     def template(self, *, has_tools: bool) -> str | None:
         """Return the chat template for a request; None selects the base model's own."""
@@ -83,7 +83,7 @@ def adapter_style(
 
 
 def _tool_form(prompting: "Prompting", hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form that the adapter's last template teaches, the one used with tools."""
+    """Return the form of tool calls in the adapter's last template, which is used with tools."""
     form = None
     for template in prompting.templates.values():
         try:

@@ -1,7 +1,7 @@
-"""Computes the most bytes of a prompt that one token can represent.
+"""Computes the maximum number of prompt bytes that one token can represent.
 
-With this bound a front end rejects prompts that can't fit the context without tokenizing them. A
-tokenizer that may drop text has no such bound.
+With this bound, a front end can reject a prompt that is too long for the context before tokenizing
+it. There is no such bound for a tokenizer that may drop text.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _PROBE = (
 
 
 def max_token_bytes(hf_tokenizer: Any) -> int:
-    """Return the most bytes, as `least_bytes` counts them, that one token can represent.
+    """Return the maximum number of bytes, as counted by `least_bytes`, that a token can represent.
 
     Return 0 if no bound is known. A bound is known only for BPE tokenizers whose tokens cover every
     byte of a text, and only if the chat template renders every user message.
@@ -40,8 +40,8 @@ def max_token_bytes(hf_tokenizer: Any) -> int:
 
 
 def _is_unmodified_bpe(hf_tokenizer: Any) -> bool:
-    """Return whether it is a BPE tokenizer whose class doesn't modify texts."""
-    # CodeLlama's class removes marks from texts.
+    """Return whether `hf_tokenizer` is a BPE tokenizer whose class doesn't modify texts."""
+    # CodeLlama's class, for example, removes marks from texts.
     kind, plain = type(hf_tokenizer), PreTrainedTokenizerFast
     return (
         isinstance(hf_tokenizer, plain)
@@ -103,7 +103,7 @@ def _flatten(step: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _model_token_bytes(backend: Any) -> list[int]:
-    """Return the bytes of each token of the BPE model; empty if it can't encode every text."""
+    """Return the size of each BPE token in bytes; empty if the model can't encode every text."""
     model, vocab = backend.model, backend.get_vocab(with_added_tokens=False)
     if model.continuing_subword_prefix or model.end_of_word_suffix:
         return []
@@ -127,7 +127,7 @@ def _strips_spaces(token: Any) -> bool:
 
 
 def _added_token_bytes(backend: Any) -> list[int]:
-    """Return the bytes of each added token, both as written and as normalized."""
+    """Return the size of each added token in bytes, both as written and as normalized."""
     contents = [token.content for token in _added_tokens(backend)]
     if backend.normalizer is not None:
         normalize = backend.normalizer.normalize_str

@@ -25,13 +25,13 @@ class Tokenizer:
     """Tokenizes jobs with a Hugging Face tokenizer. Thread-safe."""
 
     def __init__(self, hf_tokenizer: Any, *, vocab_size: int) -> None:
-        """Wrap a tokenizer; `vocab_size` is the number of rows in the model's embedding."""
+        """Wrap a tokenizer. `vocab_size` is the number of rows in the model's embedding."""
         self._hf = hf_tokenizer
         self._vocab_size = vocab_size
         self._token_bytes = TokenBytes(hf_tokenizer)
 
     def encode(self, job: Job, style: PromptStyle = BASE_STYLE) -> list[EncodedPrompt]:
-        """Tokenize the prompts of a job; a chat is one prompt.
+        """Tokenize the prompts of a job. A chat counts as one prompt.
 
         This takes seconds for megabytes of text.
 
@@ -54,7 +54,7 @@ class Tokenizer:
         tools: ToolUse | None = None,
         style: PromptStyle = BASE_STYLE,
     ) -> list[int]:
-        """Tokenize a chat as its template renders it, up to the header of the answer.
+        """Render a chat with its template, up to the header of the answer, and tokenize the text.
 
         Raises:
             JobFailed: the model has no chat template, or the template rejects the messages.
@@ -86,8 +86,8 @@ class Tokenizer:
         """Tokenize a text and add the tokenizer's special tokens, or return given ids unchanged.
 
         Raises:
-            JobFailed: the prompt is empty, or an id is outside the vocabulary; the error names
-                the field `param`.
+            JobFailed: the prompt is empty, or an id is outside the vocabulary. The error names
+                `param` as the invalid field.
         """
         if isinstance(prompt, str):
             return self._encode(prompt, param, add_special_tokens=True)
@@ -117,13 +117,13 @@ class Tokenizer:
             raise _invalid(f"{param}: {reason}", param)
 
     def _encode(self, text: str, param: str, *, add_special_tokens: bool) -> list[int]:
-        # With `verbose` it would warn about long texts; `choices_of` rejects those.
+        # With `verbose`, it would warn about long texts, which `choices_of` rejects.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return _not_empty(list(encoding["input_ids"]), param)
 
 
 def _with_joined_text(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
-    """Join a message's text parts to one string; most templates don't accept parts."""
+    """Return the message with its text parts joined, since most templates don't accept parts."""
     content = message.get("content")
     if not isinstance(content, list):
         return dict(message)

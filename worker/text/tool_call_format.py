@@ -1,4 +1,4 @@
-"""Detects the form in which a model writes tool calls, from the way its chat template shows one."""
+"""Detects the form of a model's tool calls from the example in its chat template."""
 
 import re
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ log = structlog.get_logger()
 
 
 def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form of the base model's tool calls; None if it is served without tools.
+    """Return the form of the base model's tool calls, or None if the model is served without tools.
 
-    With the setting "auto" it is the form that the chat template teaches.
+    With the setting "auto", it is the form that the chat template shows.
 
     Raises:
         SettingsError: `setting` names a form, but the chat template doesn't show tools.
@@ -56,7 +56,7 @@ def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
 def adapter_tool_form(
     hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str], setting: ToolSetting
 ) -> ToolForm | None:
-    """Return the form of tool calls under an adapter's `template`; None if it shows no tools.
+    """Return the form of tool calls with an adapter's `template`, or None if it shows no tools.
 
     Raises:
         TemplateSyntaxError: the template has a syntax error.
@@ -68,7 +68,7 @@ def adapter_tool_form(
 
 
 def _render_base_probe(hf_tokenizer: Any) -> str:
-    """Render a chat that offers a tool; empty if the tokenizer's template can't."""
+    """Render a chat that offers a tool, or return an empty string if rendering fails."""
     if not hf_tokenizer.chat_template:
         return ""
     try:
@@ -80,7 +80,11 @@ def _render_base_probe(hf_tokenizer: Any) -> str:
 def _render_adapter_probe(
     hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str]
 ) -> str:
-    """Render the same chat with an adapter's template; raises TemplateSyntaxError."""
+    """Render the chat of `_render_base_probe` with an adapter's template.
+
+    Raises:
+        TemplateSyntaxError: the template has a syntax error.
+    """
     try:
         return render_chat(
             hf_tokenizer,

@@ -10,8 +10,9 @@ from worker.engine.grammar import JSON_OPTIONS, GrammarSource
 def tool_source(use: ToolUse) -> GrammarSource:
     """Return a grammar of tool calls whose arguments are valid under the tools' schemas.
 
-    Calls have the form that the chat template teaches. The grammar is in llguidance's dialect of
-    Lark. It allows one call if a tool is named or calls aren't parallel, else one or more.
+    Calls have the form that the chat template shows. The grammar is in llguidance's dialect of
+    Lark. It allows exactly one call if the client names a tool or disables parallel calls.
+    Otherwise it allows one or more calls.
     """
     tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in use.names]
     rules = [
@@ -40,6 +41,6 @@ def _around_arguments(form: ToolForm, name: str) -> tuple[str, str]:
 
 
 def _schema(tool: dict[str, Any]) -> str:
-    """Return the schema of the arguments. They must be an object; the call parser needs one."""
+    """Return the schema of a tool's arguments, a JSON object as required by the call parser."""
     parameters = tool.get("parameters") or {"additionalProperties": False}
     return json.dumps({"type": "object", **parameters, "x-guidance": JSON_OPTIONS})

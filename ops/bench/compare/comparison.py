@@ -1,4 +1,4 @@
-"""Runs the benchmark of Lorikeet and its peers, one measurement at a time."""
+"""Benchmarks Lorikeet and its peers (PEFT and optionally vLLM), one measurement at a time."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +25,11 @@ from ops.local.embedded_redis import start_redis
 
 WARM_UP_TOKENS = Length(8, 8)
 NUM_REQUESTS_ALONE = 4
-"""Requests of a single client; several clients send two each."""
+"""Number of requests of a single client. With several clients, each client sends two."""
 
 
 class Comparison:
-    """Measures one model on Lorikeet and its peers, with progress on `bar`."""
+    """Measures one model on Lorikeet and its peers, and shows progress on `bar`."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Comparison:
         ]
 
     def run(self, num_repeats: int) -> Results:
-        """Measure everything; Lorikeet and its peers alternate in each round.
+        """Run all measurements. Each round measures PEFT, Lorikeet and vLLM in turn.
 
         Raises:
             MeasurementFailed: a measurement's process failed.
@@ -112,7 +112,7 @@ class Comparison:
     def _server(
         self, name: str, number: int, start: Callable[[Path], AbstractContextManager[Serving]]
     ) -> Loads:
-        """Measure all scenarios on one server, which runs alone on the machine."""
+        """Measure all scenarios on one server while no other server runs."""
         with ExitStack() as stack:
             with self._stage(f"start {name}, round {number + 1}"):
                 folder = stack.enter_context(TemporaryDirectory(dir=self._scratch))
@@ -122,7 +122,7 @@ class Comparison:
             return tuple((s, self._measure(url, s, number, title)) for s in self._scenarios)
 
     def _warm_up(self, url: str) -> None:
-        """Request a few tokens of each model at full concurrency, to exclude start-up costs."""
+        """Request a few tokens from each model at full concurrency, to exclude start-up costs."""
         models = (BASE, *self._adapters)
         clients = max(self._clients)
         load = Load(
@@ -151,7 +151,10 @@ class Comparison:
 
     @contextmanager
     def _stage(self, title: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-        """Show a measurement of `total` steps; the yielded function advances it by one."""
+        """Show the progress of a measurement with `total` steps.
+
+        Yields a function that callers must call after each step.
+        """
         task = self._bar.add_task(title, total=total)
         yield lambda: self._bar.advance(task)
         self._bar.update(task, total=total or 1, completed=total or 1)

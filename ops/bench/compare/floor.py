@@ -1,6 +1,6 @@
 """Measures the GEMM floor: the time of a decode step's matrix products with the base weights.
 
-On one machine, a server of this model can be faster only with fewer or smaller products.
+On the same machine, a server can beat the floor only with fewer or smaller matrix products.
 """
 
 import json
@@ -21,18 +21,18 @@ STEPS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """The GEMMs of one decode step in bf16 on all threads."""
+    """Duration and throughput of the GEMMs of one decode step, in bf16 on all threads."""
 
     batch: int
     ms: float
-    """Median time of the steps."""
+    """Median duration of one step's GEMMs."""
     tokens_per_s: float
 
 
 def measure_floor(model: nn.Module, batches: list[int]) -> list[Floor]:
-    """Return the floor of each batch size.
+    """Measure the GEMM floor for each batch size.
 
-    A step runs every linear layer of the model once, with inputs `[batch, in]`.
+    Each measured step runs every linear layer of the model once, with inputs `[batch, in]`.
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return [_floor(linears, batch) for batch in batches]
@@ -61,7 +61,7 @@ def main(
         list[int], typer.Option("--batch", metavar="N", help="Batch size; may be repeated.")
     ],
 ) -> None:
-    """Print the floor of each batch size as one line of JSON."""
+    """Print the floor for each batch size as one line of JSON."""
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     print(json.dumps([asdict(floor) for floor in measure_floor(loaded, batches)]))
 

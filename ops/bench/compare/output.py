@@ -11,12 +11,12 @@ from ops.bench.compare.results import LABELS, Peer, Results, Row, Spread, summar
 from ops.bench.json_files import write_json
 
 WIDTH = 110
-"""Width of the table with every peer and three rounds."""
+"""Table width in columns, wide enough for all peers and several rounds."""
 CAPTION = "output tokens per second with C clients; PEFT: C sequences in one batch, offline"
 
 
 def table(results: Results) -> Table:
-    """Return the table of all scenarios: medians, and below them the spread of several rounds."""
+    """Return a table with the medians of each scenario and, after several rounds, their ranges."""
     rows = summarise(results)
     with_vllm = any(row.vllm for row in rows)
     shown = Table(
@@ -38,7 +38,7 @@ def table(results: Results) -> Table:
 
 
 def lines(results: Results) -> list[str]:
-    """Return the lines below the table."""
+    """Return the summary lines to print below the table."""
     rows = summarise(results)
     queue = results.queue
     return [
@@ -51,7 +51,10 @@ def lines(results: Results) -> list[str]:
 
 
 def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
-    """Write the JSON file and the plot, named by date and commit, and return their paths."""
+    """Write the JSON file and the plot, and return their paths.
+
+    The file names contain the date and the commit.
+    """
     stem = f"{results.date[:10]}-{results.machine.commit}"
     rows = summarise(results)
     data, plot = folder / f"{stem}.json", folder / f"{stem}.png"

@@ -1,8 +1,8 @@
-"""Measures transformers with PEFT: one offline batch of mixed adapters by `adapter_names`.
+"""Measures transformers with PEFT on one offline batch that mixes adapters (`adapter_names`).
 
-It runs in its own process (`python -m ops.bench.compare.peft_peer`), so that the peers share
-no threads or memory. It uses bf16, all cores, SDPA attention and greedy decoding, and ignores
-the end-of-sequence token.
+This module runs in its own process (`python -m ops.bench.compare.peft_peer`), so that it shares no
+threads or memory with other measurements. It uses bf16, all cores, SDPA attention and greedy
+decoding, and ignores the end-of-sequence token.
 """
 
 import json
@@ -22,7 +22,7 @@ WARM_UP_TOKENS = 4
 
 
 def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[str]]:
-    """Return the model with all adapters below `adapters`, its tokenizer, and the names."""
+    """Return the model with all adapters in folder `adapters`, its tokenizer, and adapter names."""
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     peer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
@@ -40,14 +40,14 @@ def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[
 
 
 def prompts(seed: str, sequences: int) -> list[str]:
-    """Return the prompts of one batch."""
+    """Return `sequences` prompts for one batch."""
     return [prompt(f"{seed}/{sequences}", index, PROMPT_WORDS) for index in range(sequences)]
 
 
 def generate(
     peer: Any, tokenizer: Any, adapters: list[str], *, sequences: int, new_tokens: int, seed: str
 ) -> float:
-    """Return the output tokens per second of one batch, including its prefill."""
+    """Generate answers for one batch, and return the output tokens per second including prefill."""
     inputs = tokenizer(prompts(seed, sequences), return_tensors="pt", padding=True).to(peer.device)
     names = [adapters[index % len(adapters)] for index in range(sequences)]
     start = time.perf_counter()
@@ -72,7 +72,7 @@ def main(
     ] = "",
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
 ) -> None:
-    """Print the output tokens per second by batch size as one line of JSON."""
+    """Print the output tokens per second for each batch size as one line of JSON."""
     peer, tokenizer, names = load_peer(model, adapters, device)
     speeds = {}
     for size in sequences:

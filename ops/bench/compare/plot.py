@@ -19,7 +19,7 @@ COLOURS = {
 
 
 def write_plot(rows: Sequence[Row], *, title: str, path: Path) -> None:
-    """Plot the rows to the PNG file `path`; whiskers span the repeats."""
+    """Plot the rows to the PNG file `path`. Whiskers show the lowest and highest repeat."""
     figure = Figure(figsize=(11, 3.6), dpi=150, layout="constrained")
     clients = sorted({row.scenario.clients for row in rows})
     panels = figure.subplots(1, len(clients), squeeze=False)[0]
@@ -31,7 +31,7 @@ def write_plot(rows: Sequence[Row], *, title: str, path: Path) -> None:
 
 
 def _bars(rows: Sequence[Row]) -> dict[str, Spread]:
-    """Return the bars of one panel, from left to right."""
+    """Return the throughput of each bar in one panel by label, from left to right."""
     shown: dict[str, Spread] = {row.scenario.kind: row.tokens_per_s for row in rows}
     for row in rows:
         if row.peft:

@@ -1,6 +1,7 @@
-"""Measures the queue without an engine: the delay before a parked worker claims a job, and jobs/s.
+"""Measures the queue without an engine: claim latency of a parked worker, and jobs per second.
 
-No other client may use the Redis. Clients and server share the machine, as in `lorikeet up`.
+A parked worker waits in Redis for its next job. No other client may use the Redis server. Clients
+and server share the machine, as in `lorikeet up`.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ PASS_JOBS = 5000
 ENQUEUERS = 64
 PROMPT_WORDS = 128
 SEQUENCES = 32
-"""Most jobs that the worker takes with one claim."""
+"""Maximum number of jobs that the worker takes with one claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +49,18 @@ class QueueReport:
     """Latency and cost of the queue on this machine."""
 
     claim_p50_ms: float
-    """Time from before `enqueue` until a worker parked in another process has claimed the job."""
+    """Time from the call of `enqueue` until a parked worker in another process has the job."""
     claim_p99_ms: float
     jobs_per_s: float
-    """Jobs per second through enqueue, claim, publish and finish, all from one client process."""
+    """Throughput of enqueue, claim, publish and finish when one process makes all calls."""
     redis_us_per_job: float
-    """CPU time of the Redis server for these calls, in microseconds per job."""
+    """CPU time of the Redis server in microseconds per job, from enqueue to finish."""
 
 
 async def measure_queue(
     url: str, *, latency_jobs: int = LATENCY_JOBS, pass_jobs: int = PASS_JOBS
 ) -> QueueReport:
-    """Measure the queue in temporary pools of the Redis at `url`."""
+    """Measure latency and throughput of the queue in temporary pools of the Redis at `url`."""
     delays = await _claim_delays_ms(url, latency_jobs)
     jobs_per_s, us_per_job = await _measure_rate(url, pass_jobs)
     return QueueReport(
@@ -96,9 +97,9 @@ async def _parked_worker(url: str, pool: str) -> AsyncIterator[Process]:
 
 
 async def _next_line(worker: Process, start: str) -> str:
-    """Return the worker's next line that begins with `start`.
+    """Wait for the worker's next line that begins with `start`, and return it.
 
-    A worker that waits longer than a second prints `parked` repeatedly, so lines are skipped.
+    Other lines are skipped, because a worker prints `parked` again for each second that it waits.
     """
     assert worker.stdout is not None
     async for line in worker.stdout:
@@ -108,7 +109,10 @@ async def _next_line(worker: Process, start: str) -> str:
 
 
 async def _run_worker(url: str, pool: str) -> None:
-    """Claim and finish jobs until the process ends, and print each step to standard output."""
+    """Claim and finish jobs until the process ends.
+
+    Prints a line for each claimed job, and each time the worker parks.
+    """
     async with own_pool(url, pool) as (queue, _):
         await _register(queue)
         while True:
@@ -123,7 +127,7 @@ async def _run_worker(url: str, pool: str) -> None:
 
 
 async def _measure_rate(url: str, num_jobs: int) -> tuple[float, float]:
-    """Return jobs per second, and Redis' CPU microseconds per job."""
+    """Return the jobs per second, and the CPU time of Redis in microseconds per job."""
     async with own_pool(url, new_pool()) as (queue, redis):
         await _register(queue)
         cpu, start = await _redis_cpu_s(redis), time.perf_counter()
@@ -143,7 +147,7 @@ async def _enqueue_many(queue: Queue, num_jobs: int) -> None:
 
 
 async def _process_jobs(queue: Queue, num_jobs: int) -> None:
-    """Process `num_jobs` jobs as a worker does: claim, publish one token of each, finish."""
+    """Process `num_jobs` jobs as a worker does: claim them, publish one token each, finish them."""
     while num_jobs:
         jobs = await _claim(queue)
         if not jobs:

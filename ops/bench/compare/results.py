@@ -1,4 +1,4 @@
-"""Results of one `make bench`: every measured figure, and their summary."""
+"""Results of one `make bench` run: all measured figures, and a summary of each scenario."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from ops.bench.machine import Machine
 
 Kind = Literal["base", "adapters"]
 LABELS: dict[str, str] = {"base": "base", "adapters": "8 adapters"}
-"""Label of each kind in tables and plots."""
+"""Label of each scenario kind in tables and plots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is requested, and by how many clients."""
+    """A workload: the kind of models that requests use, and the number of concurrent clients."""
 
     kind: Kind
     clients: int
@@ -28,32 +28,35 @@ Loads = tuple[tuple[Scenario, LoadReport], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """One round: Lorikeet and its peers in direct succession, as the machine's speed drifts."""
+    """Results of one round, which measures Lorikeet and its peers in direct succession.
+
+    Ratios within a round stay valid even if the machine's speed drifts between rounds.
+    """
 
     peft: dict[int, float]
-    """Output tokens per second by batch size, with mixed adapters."""
+    """PEFT's output tokens per second with mixed adapters, by batch size."""
     lorikeet: Loads
     vllm: Loads = ()
-    """Loads of vLLM; empty if it isn't installed."""
+    """Reports of the loads sent to vLLM. Empty if vLLM isn't measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """All figures of the JSON file."""
+    """All results of a run, as written to the JSON file."""
 
     date: str
     machine: Machine
     model: str
     queue: QueueReport
     bandwidth_bytes_per_s: float
-    """Memory bandwidth when all cores read."""
+    """Rate at which all cores together read memory."""
     floor: tuple[Floor, ...]
     repeats: tuple[Repeat, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Median and extremes of one figure over all repeats."""
+    """Median, minimum and maximum of one figure over all repeats."""
 
     median: float
     low: float
@@ -62,15 +65,15 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A peer in one scenario, compared with Lorikeet."""
+    """Figures of a peer (PEFT or vLLM) in one scenario, compared with Lorikeet's."""
 
     tokens_per_s: Spread
     ratio: Spread
-    """Lorikeet's tokens per second divided by the peer's, for the same repeat."""
+    """Lorikeet's tokens per second divided by the peer's, computed within each repeat."""
     ttft_p50_s: Spread | None = None
-    """Time to the first token; None for an offline peer, which doesn't stream."""
+    """The peer's median time to first token. None for PEFT, which doesn't stream."""
     ttft_ratio: Spread | None = None
-    """The peer's TTFT divided by Lorikeet's."""
+    """The peer's median TTFT divided by Lorikeet's, within each repeat. None for PEFT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,17 +85,20 @@ class Row:
     ttft_p50_s: Spread
     itl_p50_s: Spread
     lora_tax: Spread | None
-    """1 - adapters / base, for the same repeat and number of clients; None for the base itself."""
+    """Relative loss of throughput with adapters: 1 - adapters / base.
+
+    Computed within each repeat, at the same number of clients. None for the base model.
+    """
     peft: Peer | None
-    """Comparison with PEFT; None for the base model, which PEFT doesn't serve."""
+    """Comparison with PEFT. None for the base model, as PEFT is measured only with adapters."""
     vllm: Peer | None
-    """Comparison with vLLM; None if it wasn't measured."""
+    """Comparison with vLLM. None if vLLM wasn't measured."""
     floor_tokens_per_s: float
     num_errors: int
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return median and extremes of `values`, which mustn't be empty."""
+    """Return the median, minimum and maximum of `values`, which must not be empty."""
     return Spread(median=statistics.median(values), low=min(values), high=max(values))
 
 
@@ -145,5 +151,5 @@ def _vllm(ours: Sequence[LoadReport], theirs: Sequence[LoadReport]) -> Peer:
 
 
 def _ratio(a: float, b: float) -> float:
-    """Return a / b; NaN if b is 0, as for a load without answers."""
+    """Return a / b, or NaN if b is 0 because a load had no answers."""
     return a / b if b else float("nan")

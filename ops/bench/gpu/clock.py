@@ -1,4 +1,4 @@
-"""Measures durations on a device and its memory bandwidth."""
+"""Measures how long work takes on a device, and the device's memory bandwidth."""
 
 import statistics
 import time
@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 
 CACHE_BYTES = 256 << 20
-"""Bytes written before each measurement to evict data from the GPU's cache."""
+"""Number of bytes written before each measurement to evict other data from the GPU's cache."""
 BUFFER_BYTES = 1 << 30
-"""Size of the buffer that a bandwidth measurement reads."""
+"""Size of the buffer that bandwidth measurements read."""
 WARM_UP = 3
-"""Runs before the measured ones."""
+"""Number of unmeasured warm-up runs."""
 REPEATS = 20
-"""Measured runs."""
+"""Number of measured runs."""
 
 
 class Clock:
@@ -31,11 +31,14 @@ class Clock:
         return self._device.type == "cuda"
 
     def ms(self, work: Callable[[], object]) -> float:
-        """Return the median milliseconds of `work`, started with a cold GPU cache."""
+        """Return the median duration of `work` in milliseconds.
+
+        Each run starts with a cold GPU cache.
+        """
         return statistics.median(self._all_ms(work))
 
     def bandwidth(self, num_bytes: int = BUFFER_BYTES) -> float:
-        """Return the memory bandwidth in bytes per second: the fastest sum over a buffer."""
+        """Return the memory bandwidth in bytes per second, from the fastest of several sums."""
         buffer = torch.ones(num_bytes // 4, device=self._device)
         return 1000 * num_bytes / min(self._all_ms(buffer.sum))
 

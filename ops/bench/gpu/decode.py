@@ -1,4 +1,4 @@
-"""Measures decode steps on a GPU: in the engine, in the model alone, and as a CUDA graph."""
+"""Measures decode steps on a GPU in three ways: engine step, model alone, and CUDA graph."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -13,38 +13,44 @@ from ops.bench.probes.engine import EngineProbe
 from shared.protocol.ids import AdapterVersion
 
 WARM_UP_RUNS = 3
-"""Runs before a capture, as compilation and first allocations must not be captured."""
+"""Number of warm-up runs before a graph capture.
+
+They trigger compilation and first allocations, which can't be captured.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """Durations of steps that decode one token of each of `batch` sequences."""
+    """Durations of a step that decodes one token for each of `batch` sequences."""
 
     batch: int
     adapters: int
     """Number of distinct adapters; 0 is the base model."""
     step_ms: float
-    """Duration of an engine step: scheduler, model and sampler."""
+    """Duration of a whole engine step: scheduler, model and sampler."""
     forward_ms: float
-    """Duration of the model alone."""
+    """Duration of the model's forward pass alone."""
     graph_ms: float | None
-    """Duration of the model alone, replayed as a CUDA graph."""
+    """Duration of the forward pass replayed as a CUDA graph. None if there is no graph."""
     graph_error: str | None
-    """Reason why there is no CUDA graph."""
+    """Reason why there is no CUDA graph. None if there is one."""
     weights_ms: float
-    """Time to read the weights of the base model's linears once."""
+    """Time to read the weights of the base model's linear layers once."""
     kv_ms: float
-    """Time to read all keys and values."""
+    """Time to read the keys and values of all sequences once."""
     lora_ms: float
-    """Time to read the adapters in the batch."""
+    """Time to read the weights of the batch's adapters once."""
 
     @property
     def floor_ms(self) -> float:
-        """Time to read weights, keys, values and adapters once: a lower bound of `step_ms`."""
+        """Time to read weights, keys, values and adapters once: a lower bound for `step_ms`."""
         return self.weights_ms + self.kv_ms + self.lora_ms
 
     def summary(self, base: "Decode") -> str:
-        """Return the figures in one line; `base` has the figures without adapters."""
+        """Return one line with all figures.
+
+        The LoRA tax is relative to the step of `base`, the result without adapters.
+        """
         models = f"{self.adapters} adapters" if self.adapters else "base"
         tax = f", LoRA tax {100 * (self.step_ms / base.step_ms - 1):.0f} %" if self.adapters else ""
         graph = (
@@ -62,7 +68,7 @@ class Decode:
 def measure_decode(
     probe: EngineProbe, sizes: Sizes, clock: Clock, bandwidth: float, steps: int
 ) -> Iterator[Decode]:
-    """Yield the figures of the base model, then those of each number of adapters."""
+    """Yield the figures of the base model, then the figures for each number of adapters."""
     for number in (0, *sizes.adapters):
         used = probe.adapters[:number]
         versions: list[AdapterVersion | None] = [adapter.version for adapter in used] or [None]
@@ -86,7 +92,7 @@ def measure_decode(
 
 
 def _graph_ms(forward: Callable[[], Tensor], clock: Clock) -> tuple[float | None, str | None]:
-    """Return the milliseconds of a replay, or None and the reason why there is no graph."""
+    """Return (milliseconds of a graph replay, None), or (None, reason) if there is no graph."""
     if not clock.is_cuda:
         return None, "not available on a CPU"
     try:

@@ -1,9 +1,9 @@
 """`python -m ops.bench gpu`: all measurements that need a GPU.
 
-The command checks the kernels' results and compares their durations with the time to read their
-bytes once. It measures decode steps of the base model and with several numbers of adapters: in the
-engine, in the model alone, and as a CUDA graph. Last, it compares the engine's throughput with
-PEFT's.
+The command checks the kernels' results, and compares each kernel's duration with the time to move
+its bytes once. It measures decode steps of the base model and of several numbers of adapters: in
+the engine, in the model alone, and as a CUDA graph. Finally, it compares the engine's throughput
+with PEFT's.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,38 +26,41 @@ from worker.kernels.reference import ReferenceKernels
 from worker.model.loader import LoadedModel, load_model, pick_device
 
 MAX_DEVIATION = 2e-2
-"""Largest allowed deviation of a kernel's result from torch's in float32.
+"""Largest allowed deviation of a kernel's result from torch's float32 result.
 
-It is relative to the result's largest value.
+The deviation is relative to the largest value in torch's result.
 """
 NEW_TOKENS = 64
-"""Tokens of each answer in the comparison with PEFT."""
+"""Number of tokens per answer in the comparison with PEFT."""
 SEED = "gpu"
 
 Report = Callable[[str], None]
 Peer = Callable[[Path, int, int], float]
-"""Measures PEFT: (adapter folder, sequences, tokens per sequence) to tokens per second."""
+"""Function that measures PEFT and returns tokens per second.
+
+It takes the adapter folder, the number of sequences, and the number of tokens per sequence.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFigures:
-    """Accuracy and duration of a kernel in one trial."""
+    """Accuracy and duration of a kernel in one trial, which is a call on random inputs."""
 
     name: str
     deviation: float
-    """Deviation from torch in float32, relative to the largest value."""
+    """Deviation of the kernel from torch in float32, relative to torch's largest value."""
     torch_deviation: float
-    """Deviation of torch in the kernel's dtype from torch in float32."""
+    """The same deviation for torch in the kernel's dtype."""
     ms: float
     """Duration of the kernel."""
     torch_ms: float
-    """Duration of torch in the kernel's dtype."""
+    """Duration of torch's implementation in the kernel's dtype."""
     floor_ms: float
-    """Time to read and write the kernel's bytes once."""
+    """Time to move the bytes that the kernel must read and write, at the measured bandwidth."""
 
     @property
     def is_right(self) -> bool:
-        """Whether the deviation is within MAX_DEVIATION."""
+        """Whether `deviation` is at most `MAX_DEVIATION`."""
         return self.deviation <= MAX_DEVIATION
 
     def __str__(self) -> str:
@@ -71,7 +74,7 @@ class KernelFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeftComparison:
-    """Throughput of Lorikeet's engine and of PEFT for the same answers, both without a server."""
+    """Throughput of Lorikeet's engine and of PEFT on the same workload, both without a server."""
 
     sequences: int
     tokens_per_s: float
@@ -109,7 +112,7 @@ def load_on_gpu(model: Path, device: torch.device) -> LoadedModel:
 
 
 def peft_on(model: Path, device: torch.device) -> Peer:
-    """Return a function that measures PEFT on the model in a separate process."""
+    """Return a function that measures PEFT with `model` on `device` in a separate process."""
 
     def measure(adapters: Path, sequences: int, new_tokens: int) -> float:
         flags = [f"--sequences={sequences}", f"--new-tokens={new_tokens}", f"--seed={SEED}"]
@@ -133,21 +136,21 @@ def measure_gpu(
     new_tokens: int,
     report: Report,
 ) -> Finding:
-    """Run all measurements and report each result when it is complete.
+    """Run all measurements, and report each result as soon as it is available.
 
     Args:
         loaded: the model on the device, with the kernels to measure.
         model: the model's folder.
         scratch: a folder in which adapters are created.
-        peer: measures PEFT.
-        sizes: sizes of the kernels' trials, and of the decode steps.
+        peer: function that measures PEFT.
+        sizes: sizes of the kernel trials and of the decode steps.
         clock: timer for the device.
         steps: number of decode steps for each figure.
-        new_tokens: tokens of each answer in the comparison with PEFT.
+        new_tokens: number of tokens per answer in the comparison with PEFT.
         report: called with one line for each result.
 
     Raises:
-        MeasurementFailed: a kernel's result was wrong. It is raised after all measurements.
+        MeasurementFailed: a kernel's result was wrong. All measurements complete first.
     """
     bandwidth = clock.bandwidth()
     report(f"{device_name(loaded.device)}: memory is read at {bandwidth / 1e9:.0f} GB/s")
@@ -176,7 +179,7 @@ def measure_gpu(
 def measure_kernel(
     trial: Trial, kernels: Kernels, dtype: torch.dtype, clock: Clock, bandwidth: float
 ) -> KernelFigures:
-    """Measure accuracy and duration of `kernels` and of torch in `trial`."""
+    """Measure the accuracy and duration of `kernels` and of torch in one trial."""
     torch_kernels = ReferenceKernels()
     with torch.inference_mode():
         expected = trial.run(torch_kernels, trial.inputs(torch.float32))
@@ -238,9 +241,9 @@ def _compare(
 
 
 def _tokens_needed(sizes: Sizes, steps: int, new_tokens: int) -> int:
-    """Return the KV cache size in tokens that all measurements need.
+    """Return the KV cache size, in tokens, that is enough for every measurement.
 
-    For the comparison with PEFT, each of a prompt's 128 words takes at most 16 tokens.
+    The comparison with PEFT assumes at most 16 tokens for each of a prompt's 128 words.
     """
     decode = sizes.batch * (sizes.context + 2 * steps + 64)
     return max(decode, max(sizes.adapters) * (16 * 128 + new_tokens))

@@ -1,4 +1,4 @@
-"""Trials of each kernel on random inputs, in the sizes of a model of 8 billion parameters."""
+"""Kernel trials: calls of each kernel on random inputs, with the sizes of an 8B model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ PAGE_ROWS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Sizes of one layer and of its batches."""
+    """Sizes of one model layer and of the batches that it processes."""
 
     hidden: int = 4096
     num_heads: int = 32
@@ -32,24 +32,24 @@ class Sizes:
     head_dim: int = 128
     rank: int = 16
     batch: int = 64
-    """Number of sequences that decode."""
+    """Number of sequences in a decode step."""
     context: int = 1024
     """Context length of each sequence, in tokens."""
     prefill: int = 512
-    """Tokens of a prefill chunk."""
+    """Number of tokens in a prefill chunk."""
     adapters: tuple[int, ...] = (1, 8, 64)
-    """Numbers of distinct adapters in a batch; each is measured."""
+    """Numbers of distinct adapters in a batch. Each number is measured separately."""
 
 
 class Trial(Protocol):
-    """One call of a kernel."""
+    """A trial, which creates random inputs and calls one kernel on them."""
 
     name: str
     num_bytes: int
-    """Bytes that the call must read and write at least once, for a dtype of 2 bytes."""
+    """Number of bytes that the call must read and write, assuming elements of 2 bytes."""
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Return the inputs in `dtype`: the same numbers for every dtype, rounded to bfloat16."""
+        """Return the inputs in `dtype`. All dtypes get the same numbers, rounded to bfloat16."""
         ...
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
@@ -58,7 +58,7 @@ class Trial(Protocol):
 
 
 def trials(sizes: Sizes, device: torch.device) -> list[Trial]:
-    """Return one or more trials of each kernel."""
+    """Return the trials of all kernels."""
     decode, chunk = [(sizes.context, 1)] * sizes.batch, [(sizes.context, sizes.prefill)]
     return [
         StoreKV(sizes, device),
@@ -88,7 +88,7 @@ class _Random:
 
 
 class StoreKV:
-    """Trial that stores the keys and values of a prefill chunk."""
+    """Trial that stores the keys and values of a prefill chunk in the KV cache."""
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         self.name = "KV store"
@@ -107,13 +107,16 @@ class StoreKV:
         return key, value, cache[0], cache[1], slots.to(self._device)
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """Store keys and values and return both caches, `[2, ...]`."""
+        """Store keys and values, and return both caches as one tensor `[2, ...]`."""
         kernels.store_kv(*inputs)
         return torch.stack(inputs[2:4])
 
 
 class Attention:
-    """Trial of attention over sequences of (context tokens, query tokens at its end)."""
+    """Trial of attention over sequences, given as pairs (context tokens, query tokens).
+
+    The query tokens are the last tokens of the context.
+    """
 
     def __init__(
         self, name: str, sizes: Sizes, sequences: Sequence[tuple[int, int]], device: torch.device
@@ -156,7 +159,7 @@ class Attention:
 
 
 class LoRA:
-    """Trial of the LoRA terms of q, k and v, with tokens assigned to adapters round-robin."""
+    """Trial that adds the LoRA terms of q, k and v. Tokens use the adapters round-robin."""
 
     def __init__(
         self, name: str, sizes: Sizes, num_tokens: int, num_adapters: int, device: torch.device
@@ -171,7 +174,7 @@ class LoRA:
         self.num_bytes = 2 * (weights + num_tokens * (sizes.hidden + 2 * sum(self._outs)))
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Return outputs to add to, inputs, the sites with their weights, and the plan."""
+        """Return the outputs to add to, the inputs, the LoRA sites, and the plan."""
         random = _Random(self._device, dtype)
         num_pages = -(-self._rank // PAGE_ROWS)
         shape = (self._num_adapters * num_pages, PAGE_ROWS)
@@ -195,7 +198,10 @@ class LoRA:
         return y, x, LoRASites(sites), plan
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """Add the terms to the outputs and return them; each call adds the terms again."""
+        """Add the LoRA terms to the outputs in place and return the outputs.
+
+        Repeated calls accumulate.
+        """
         kernels.add_lora_(*inputs)
         y: Tensor = inputs[0]
         return y

@@ -14,32 +14,38 @@ from shared.api_keys import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 300.0
-"""A stream without data for this long is an error; slow peers queue for almost a minute."""
+"""Longest time without data before a request fails.
+
+Slow servers may queue a request for almost a minute.
+"""
 
 
 @dataclass(slots=True)
 class Answer:
-    """One answer; times are in seconds of `time.perf_counter`."""
+    """Times and token counts of one answer. Times are in seconds of `time.perf_counter`."""
 
     sent_s: float
     """Time at which the request was due."""
     text_s: list[float] = field(default_factory=list)
-    """Arrival time of each piece of text; empty for an answer that isn't streamed."""
+    """Arrival time of each piece of text. Empty for an answer that isn't streamed."""
     end_s: float = 0.0
-    """Arrival time of the last text, or of the complete answer."""
+    """Arrival time of the last piece of text or, without streaming, of the complete answer."""
     input_tokens: int = 0
     output_tokens: int | None = None
-    """Number of output tokens, as counted by the server."""
+    """Number of output tokens as reported by the server. None if the server reported none."""
     error: str | None = None
 
     @property
     def gaps_s(self) -> list[float]:
-        """Times between consecutive pieces of text."""
+        """Times between consecutive pieces of text, in seconds."""
         return [after - before for before, after in pairwise(self.text_s)]
 
     @property
     def mean_itl_s(self) -> float:
-        """Mean time per token after the first piece of text, even if pieces hold several tokens."""
+        """Mean time per output token after the first, in seconds.
+
+        It is computed from the token count, because a piece of text may hold several tokens.
+        """
         tokens = max((self.output_tokens or 0) - 1, 1)
         return (self.text_s[-1] - self.text_s[0]) / tokens if self.text_s else 0.0
 
@@ -49,7 +55,7 @@ def client(url: str, api_key: str | None = None) -> httpx.AsyncClient:
     timeout = httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    # A proxy would look for a loopback address on its own machine.
+    # A proxy would resolve a loopback address to the proxy's own machine.
     is_elsewhere = not is_loopback(urlsplit(url).hostname or "")
     return httpx.AsyncClient(
         timeout=timeout, limits=limits, headers=headers, trust_env=is_elsewhere
@@ -59,7 +65,7 @@ def client(url: str, api_key: str | None = None) -> httpx.AsyncClient:
 async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: Answer) -> None:
     """Post a completion to the server at `url` (including /v1), and record the reply in `answer`.
 
-    If the request fails or returns another number of tokens, `answer.error` is set.
+    Sets `answer.error` if the request fails or returns the wrong number of tokens.
     """
     try:
         async with http.stream("POST", f"{url}/completions", json=body) as reply:
@@ -92,9 +98,9 @@ async def _read(reply: httpx.Response, body: dict[str, Any], answer: Answer) -> 
 
 
 async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """Yield the JSON of each SSE event before [DONE]."""
+    """Yield the parsed JSON of each SSE event except [DONE]."""
     rest = b""
-    # Not aiter_lines, which also splits lines at U+2028 and others, which JSON strings may hold.
+    # aiter_lines would also split at U+2028 and similar characters, which JSON may contain.
     async for piece in reply.aiter_bytes():
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:

@@ -1,4 +1,4 @@
-"""Arrival times of requests: closed loops and open loops."""
+"""Arrival times of requests in closed and open loops."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -7,30 +7,33 @@ from random import Random
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """A closed loop: each client sends its next request after the answer to its last."""
+    """A closed loop, in which each client waits for an answer before it sends its next request."""
 
     clients: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """An open loop: requests are sent at their arrival times, even while others are unanswered.
+    """An open loop, in which requests are sent at set times, even while others are unanswered.
 
-    The gaps between arrivals follow Gamma(shape = burstiness, scale = 1 / (rate * burstiness)).
-    Their mean is 1 / rate, their coefficient of variation 1 / sqrt(burstiness).
+    The gaps between arrivals follow Gamma(shape = burstiness, scale = 1 / (rate * burstiness)). The
+    gaps have mean 1 / rate and coefficient of variation 1 / sqrt(burstiness).
     """
 
     rate: float
-    """Mean number of requests per second; above 0."""
+    """Mean number of requests per second. Must be above 0."""
     burstiness: float = 1.0
-    """Shape; above 0. 1 is a Poisson process, lower values are burstier. Defined as in vLLM."""
+    """Shape of the Gamma distribution, as defined in vLLM. Must be above 0.
+
+    1 gives a Poisson process. Lower values give burstier arrivals.
+    """
 
 
 Arrivals = Closed | Open
 
 
 def due_times_s(arrivals: Open, num_requests: int, seed: str) -> list[float]:
-    """Return the send time of each request in seconds from the start; deterministic for a seed."""
+    """Return each request's send time in seconds after the start. Equal seeds give equal times."""
     random = Random(f"{seed}/arrivals")
     shape, scale = arrivals.burstiness, 1 / (arrivals.rate * arrivals.burstiness)
     return list(accumulate(random.gammavariate(shape, scale) for _ in range(num_requests)))

@@ -15,20 +15,20 @@ class Length:
     high: int
 
     def sample(self, seed: str) -> int:
-        """Return a sample; deterministic for a seed."""
+        """Return a sample. Equal seeds give equal samples."""
         return Random(seed).randint(self.low, self.high)
 
 
 def fixed(number: int) -> Length:
-    """Return the distribution whose samples all are `number`."""
+    """Return a distribution whose samples all equal `number`."""
     return Length(number, number)
 
 
 def parse_length(flag: str, text: str) -> Length:
-    """Parse `128` or `64-256`, the value of `flag`.
+    """Parse the value of `flag`: a number such as `128`, or a range such as `64-256`.
 
     Raises:
-        SettingsError: `text` has another form, or a number isn't positive.
+        SettingsError: `text` has a different form, contains 0, or is a descending range.
     """
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)

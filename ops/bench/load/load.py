@@ -16,12 +16,12 @@ from ops.bench.load.prompts import prompt
 
 OnDone = Callable[[], None]
 WORKLOAD_LENGTH = Length(128, 128)
-"""Length of prompts and answers in `make bench`."""
+"""Length of prompts (in words) and of answers (in tokens) in `make bench`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """A load of greedy completions that ignore the end-of-sequence token."""
+    """A series of greedy completion requests that ignore the end-of-sequence token."""
 
     url: str
     """URL of the server, including /v1."""
@@ -32,21 +32,21 @@ class Load:
     arrivals: Arrivals
     requests: int
     input_words: Length = WORKLOAD_LENGTH
-    """Number of random common words per prompt; most tokenizers make about one token of each."""
+    """Number of random words per prompt. Most tokenizers produce about one token per word."""
     shared_words: int = 0
-    """Number of words before them, which are the same in all prompts."""
+    """Number of additional words at the start of each prompt, the same in all prompts."""
     output_tokens: Length = WORKLOAD_LENGTH
     stream: bool = True
     seed: str = ""
-    """Seed of prompts, lengths, models and arrivals; loads with different seeds share no prompt."""
+    """Seed of prompts, lengths, models and arrivals. Loads with different seeds share no prompt."""
 
 
 async def send_load(
     load: Load, on_done: OnDone = lambda: None, *, api_key: str | None = None
 ) -> list[Answer]:
-    """Send the load, and return one answer per request; failed ones have an error.
+    """Send the load, and return one answer per request. Answers to failed requests have an error.
 
-    `on_done` is called after each request, including failed ones.
+    `on_done` is called after each request, including failed requests.
     """
     answers: list[Answer] = []
     async with client(load.url, api_key) as http, asyncio.TaskGroup() as tasks:
@@ -64,7 +64,7 @@ async def send_load(
 
 
 def body_of(load: Load, number: int) -> dict[str, Any]:
-    """Return the body of request `number`."""
+    """Return the HTTP body of request `number`, counted from 0."""
     seed = f"{load.seed}/{number}"
     words = load.input_words.sample(f"{seed}/input")
     model = pick(load.popularity, len(load.models), number, zipf_s=load.zipf_s, seed=load.seed)
@@ -87,12 +87,15 @@ class _Sender:
     on_done: OnDone
 
     async def send_each(self, numbers: Iterator[int]) -> None:
-        """Send requests one after another, as one client of a closed loop."""
+        """Send the requests `numbers` one after another, as one client of a closed loop does."""
         for number in numbers:
             await self._send(number, time.perf_counter())
 
     async def send_at(self, due_s: float, number: int) -> None:
-        """Send at `due_s`. Times count from then, so that a late generator hides no waiting."""
+        """Send request `number` at `due_s`.
+
+        Latencies count from `due_s`, so that they include delays of the load generator.
+        """
         await asyncio.sleep(due_s - time.perf_counter())
         await self._send(number, due_s)
 

@@ -10,7 +10,7 @@ from ops.bench.load.report import LoadReport, Slo
 
 
 def load_table(report: LoadReport) -> Table:
-    """Return the table of latencies, in milliseconds."""
+    """Return a table of latency percentiles in milliseconds."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column("ms", no_wrap=True)
     for header in ("p50", "p95", "p99"):
@@ -22,7 +22,7 @@ def load_table(report: LoadReport) -> Table:
 
 
 def load_lines(report: LoadReport) -> list[str]:
-    """Return lines with counts and rates."""
+    """Return the summary lines with token counts, rates and goodput."""
     lines = [
         f"{report.answered} of {report.load.requests} requests answered in {report.seconds:.1f} s: "
         f"{report.requests_per_s:.2f} requests/s",

@@ -1,4 +1,4 @@
-"""Nearest-rank percentiles, which are always measured values."""
+"""Nearest-rank percentiles. Each percentile is one of the measured values."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
-    """P50, P95 and P99 of one quantity; all are NaN without values."""
+    """P50, P95 and P99 of one quantity. All are NaN if there are no values."""
 
     p50: float
     p95: float
@@ -15,7 +15,10 @@ class Percentiles:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that `percent` % of `values` don't exceed; NaN without values."""
+    """Return the smallest value that is at least as large as `percent` % of `values`.
+
+    Returns NaN if `values` is empty.
+    """
     if not values:
         return math.nan
     rank = math.ceil(percent / 100 * len(values))

@@ -13,7 +13,7 @@ COLOUR = "#1b7f5c"
 
 
 def plot_load(report: LoadReport, answers: Sequence[Answer], path: Path) -> None:
-    """Plot the cumulative distributions of TTFT, gaps and total time to the PNG file `path`."""
+    """Plot the cumulative distributions of TTFT, ITL and total time to the PNG file `path`."""
     good = [answer for answer in answers if answer.error is None]
     streamed = [answer for answer in good if answer.text_s]
     slo = report.slo or Slo()

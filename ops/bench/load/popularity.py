@@ -1,4 +1,4 @@
-"""Popularity of models: the distribution of requests over them."""
+"""Popularity of models: how requests are distributed over the models."""
 
 from enum import StrEnum
 from random import Random
@@ -13,27 +13,30 @@ FORMULA = (
 
 
 class Popularity(StrEnum):
-    """Distribution of requests over the models; `FORMULA` defines it."""
+    """Distribution of requests over the models. `FORMULA` defines each member."""
 
     DISTINCT = "distinct"
-    """All models in turn."""
+    """Requests use all models in turn."""
     UNIFORM = "uniform"
-    """A random model, all equally likely."""
+    """Each request uses a random model. All models are equally likely."""
     ZIPF = "zipf"
-    """A random model by Zipf's law: few models receive most requests."""
+    """Each request uses a random model by Zipf's law: few models receive most requests."""
     IDENTICAL = "identical"
-    """The first model only."""
+    """All requests use the first model."""
 
 
 def probabilities(num_models: int, zipf_s: float) -> list[float]:
-    """Return P(k) of Zipf's law for k = 1..`num_models`; uniform for s = 0."""
+    """Return P(k) of Zipf's law for k = 1..`num_models`. Exponent 0 is the uniform distribution."""
     weights = [k**-zipf_s for k in range(1, num_models + 1)]
     total = sum(weights)
     return [weight / total for weight in weights]
 
 
 def pick(popularity: Popularity, num_models: int, number: int, *, zipf_s: float, seed: str) -> int:
-    """Return the index (from 0) of the model of request `number`; deterministic for a seed."""
+    """Return the index, from 0, of the model that request `number` uses.
+
+    Equal arguments give equal indices.
+    """
     match popularity:
         case Popularity.DISTINCT:
             return number % num_models

@@ -1,4 +1,4 @@
-"""Random prompts of common words, the same for Lorikeet and its peers."""
+"""Random prompts of common words. Lorikeet and its peers receive the same prompts."""
 
 import random
 
@@ -30,7 +30,8 @@ would write year yellow yes yet you young your
 def prompt(seed: str, index: int, num_words: int, *, shared_words: int = 0) -> str:
     """Return the prompt of request `index` in a load with this seed.
 
-    All prompts of a seed begin with the same `shared_words` words and differ after them.
+    The first `shared_words` words are the same in all prompts of a seed. `num_words` further words
+    depend on `index`.
     """
     shared = random.Random(f"{seed}/shared").choices(WORDS, k=shared_words)
     own = random.Random(f"{seed}/{index}").choices(WORDS, k=num_words)

@@ -1,4 +1,4 @@
-"""Summarises a load: latencies, throughput, and goodput for a service level."""
+"""Summarises a load: latencies, throughput, and goodput (the rate of answers that meet an SLO)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from ops.bench.measurement_process import MeasurementFailed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
-    """Limits that an answer must meet to count for the goodput; None is no limit."""
+    """Latency limits that an answer must meet to count towards goodput. None means no limit."""
 
     ttft_ms: float | None = None
     itl_ms: float | None = None
-    """Limit of an answer's mean time per token after the first (also called TPOT)."""
+    """Limit for an answer's mean time per token after the first (TPOT), in ms."""
 
     def is_met_by(self, answer: Answer) -> bool:
         """Return whether a complete answer meets the limits."""
@@ -26,12 +26,12 @@ class Slo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """Measurements of one load, over the complete answers."""
+    """Figures of one load. Failed requests count only as errors."""
 
     load: Load
     answered: int
     errors: tuple[str, ...]
-    """One error for each request that failed or returned another number of tokens."""
+    """One error for each request that failed or returned the wrong number of tokens."""
     input_tokens: int
     output_tokens: int
     seconds: float
@@ -40,21 +40,21 @@ class LoadReport:
     """Output tokens per second."""
     requests_per_s: float
     ttft_s: Percentiles
-    """Time from sending to the first text; NaN for answers that weren't streamed."""
+    """Time from sending a request to its first text. NaN if no answer was streamed."""
     itl_s: Percentiles
-    """Time between consecutive pieces of text of an answer; NaN if none was streamed."""
+    """Time between consecutive pieces of text of an answer. NaN if no answer was streamed."""
     e2e_s: Percentiles
-    """Time from sending to the end of the answer."""
+    """Time from sending a request to the end of its answer."""
     slo: Slo | None = None
     goodput_per_s: float | None = None
-    """Requests per second that met the SLO."""
+    """Answers per second that met the SLO. None if there is no SLO."""
 
 
 def answers_of(load: Load, on_done: OnDone = lambda: None) -> list[Answer]:
     """Send the load and return its answers.
 
     Raises:
-        MeasurementFailed: a request failed.
+        MeasurementFailed: at least one request failed.
     """
     answers = asyncio.run(send_load(load, on_done))
     if errors := [answer.error for answer in answers if answer.error]:
@@ -68,7 +68,7 @@ async def run_load(load: Load, on_done: OnDone = lambda: None) -> LoadReport:
 
 
 def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> LoadReport:
-    """Summarise the answers to a load; a failed request counts only as an error."""
+    """Summarise the answers to a load. Failed requests count only as errors."""
     good = [answer for answer in answers if answer.error is None]
     streamed = [answer for answer in good if answer.text_s]
     tokens = sum(answer.output_tokens or 0 for answer in good)

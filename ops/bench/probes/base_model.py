@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from worker.startup.process_tuning import share_cores, use_huge_pages
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # the loader imports torch
     from worker.model.loader import LoadedModel
 
 
 def load_as_worker(model: Path) -> "LoadedModel":
-    """Load the model in bfloat16 on the CPU and set the calling thread up to use all cores.
+    """Load the model in bfloat16 on the CPU, and let the calling thread use all cores.
 
-    Callers must not have imported torch before, as OpenMP reads its settings at import.
+    The process must not have imported torch yet, because OpenMP reads its settings during that
+    import.
     """
     assert "torch" not in sys.modules
     share_cores()

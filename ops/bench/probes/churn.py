@@ -23,15 +23,15 @@ from ops.bench.servers import lorikeet
 
 MIB = 1 << 20
 CLIENTS = 32
-"""Number of clients in the closed loop that measures the capacity."""
+"""Number of clients in the closed loop that measures capacity."""
 BEAT_S = 3.0
-"""Longest interval in which workers publish their totals."""
+"""Upper bound on the interval at which workers publish their totals."""
 _TOTALS = ("adapter_loads", "adapter_reads", "adapter_evictions", "adapter_load_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChurnShape:
-    """Parameters of the probe."""
+    """Parameters of the churn probe."""
 
     registered: int
     """Number of registered adapters."""
@@ -41,38 +41,38 @@ class ChurnShape:
     """Number of adapters that fit into host memory."""
     requests: int
     share: float
-    """Request rate, as a share of the capacity with all adapters resident."""
+    """Request rate, as a share of the server's capacity when all adapters are resident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Churn:
-    """Results of the probe."""
+    """Results of the churn probe."""
 
     shape: ChurnShape
     adapter_bytes: int
     """Size of one adapter's file."""
     asked_for: int
-    """Number of distinct adapters that requests name."""
+    """Number of distinct adapters that the requests use."""
     capacity_per_s: float
-    """Requests per second of a closed loop with all adapters resident."""
+    """Throughput of a closed loop when all adapters are resident, in requests per second."""
     resident_ttft_s: Percentiles
-    """Time to first token with all adapters resident."""
+    """Time to first token when all adapters are resident."""
     tiered_ttft_s: Percentiles
-    """Time to first token with limited memory."""
+    """Time to first token when memory is limited and adapters are evicted and reloaded."""
     totals: Mapping[str, float]
-    """Increase of the worker's adapter metrics during the tiered run."""
+    """Increase of each of the worker's adapter metrics during the run with limited memory."""
 
 
 def measure_churn(
     model: Path, folders: Sequence[Path], scratch: Path, shape: ChurnShape
 ) -> tuple[Churn, list[Answer], list[Answer]]:
-    """Run the same load with all of its adapters resident, then with limited memory.
+    """Send the same load twice: with all of its adapters resident, then with limited memory.
 
     If there are fewer `folders` than registered adapters, several adapters are read from the same
-    folder, but each has memory of its own.
+    folder. Each adapter still takes its own memory.
 
     Returns:
-        The results, the answers with all adapters resident, and those with limited memory.
+        The results, the answers with all adapters resident, and the answers with limited memory.
 
     Raises:
         MeasurementFailed: a request failed.
@@ -103,7 +103,7 @@ def measure_churn(
 
 
 def churn_finding(churn: Churn, resident: Sequence[Answer], tiered: Sequence[Answer]) -> Finding:
-    """Return a finding from complete answers of both runs."""
+    """Return a finding that compares both runs. All answers must be complete."""
     shape, ours, other = churn.shape, churn.tiered_ttft_s, churn.resident_ttft_s
     says = (
         f"{shape.registered} adapters of {churn.adapter_bytes / 1e6:.1f} MB, memory for "
@@ -156,7 +156,7 @@ def _served(
 
 
 def _mib(number: int, num_bytes: int) -> int:
-    """Return the MiB that `number` adapters of `num_bytes` bytes take."""
+    """Return the size in MiB, rounded up, of `number` adapters of `num_bytes` bytes each."""
     return -(-number * num_bytes // MIB)
 
 
@@ -166,7 +166,7 @@ def _warm_up(load: Load) -> None:
 
 
 def _capacity(load: Load) -> float:
-    """Measure the requests per second of a closed loop."""
+    """Return the throughput of a closed loop in requests per second."""
     _warm_up(load)
     answers = answers_of(replace(load, seed="churn/capacity"))
     start, end = min(a.sent_s for a in answers), max(a.end_s for a in answers)
@@ -174,7 +174,7 @@ def _capacity(load: Load) -> float:
 
 
 def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
-    """Send the load; return its answers and the increase of the worker's totals."""
+    """Send the load. Return its answers, and the increase of each of the worker's totals."""
     time.sleep(BEAT_S)
     before = _totals(load.url)
     answers = answers_of(load)
@@ -183,7 +183,7 @@ def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
 
 
 def _totals(url: str) -> dict[str, float]:
-    """Return the worker's totals by name, from the front end's metrics."""
+    """Return the worker's totals by name, read from the front end's metrics."""
     text = httpx.get(f"{url.removesuffix('/v1')}/metrics", timeout=10).text
     return {
         name: sum(

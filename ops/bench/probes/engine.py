@@ -1,4 +1,4 @@
-"""Probe: durations of an engine's steps in this process, without Redis and HTTP."""
+"""Probe: durations of engine steps in this process, without Redis and HTTP."""
 
 import random
 import time
@@ -25,7 +25,10 @@ WARM_UP_STEPS = 3
 
 
 class EngineProbe:
-    """An engine with all its adapters resident. No requests are left after a method returns."""
+    """Measures an engine with all adapters resident.
+
+    All methods except `decode_forward` remove their requests before they return.
+    """
 
     def __init__(
         self,
@@ -37,7 +40,8 @@ class EngineProbe:
     ) -> None:
         """Create the engine and load `adapters`, a mapping from names to folders.
 
-        `max_tokens` is the size of the KV cache in tokens; None uses the engine's default size.
+        `max_tokens` is the size of the KV cache in tokens. With None, the engine's default size
+        applies.
         """
         self.kv_bytes_per_token = bytes_per_block(loaded.kv_shapes, loaded.dtype) // BLOCK_SIZE
         self.weight_bytes = _bytes_of_linears(loaded.model)
@@ -56,12 +60,12 @@ class EngineProbe:
         self._loaded = loaded
         self._num_requests = 0
         self._prefilled: dict[int, list[int]] = {}
-        """Prompts of earlier `prefill_s` calls, by length."""
+        """Token ids of the latest prompt that `prefill_s` computed, by context length."""
         for adapter in self.adapters:
             self._engine.add_adapter(adapter)
 
     def prefill_s(self, context: int) -> float:
-        """Measure the seconds from adding a prompt of `context` tokens to its first token."""
+        """Return the seconds from adding a prompt of `context` tokens to its first output token."""
         (request,) = self._add(1, context, [None])
         self._prefilled[context] = request.prompt_ids
         start = time.perf_counter()
@@ -73,11 +77,11 @@ class EngineProbe:
     def decode_s(
         self, batch: int, context: int, versions: Sequence[AdapterVersion | None], steps: int
     ) -> list[float]:
-        """Measure the seconds of each of `steps` steps that decode `batch` sequences.
+        """Return the seconds of each of `steps` steps that decode `batch` sequences.
 
         Args:
             batch: number of sequences.
-            context: tokens of each sequence's prompt.
+            context: number of tokens in each sequence's prompt.
             versions: adapter versions, assigned to sequences round-robin; None is the base model.
             steps: number of measured steps.
 
@@ -87,7 +91,10 @@ class EngineProbe:
         return self._decode_s(self._add(batch, context, versions), steps)
 
     def decode_prefilled_s(self, context: int, steps: int) -> list[float]:
-        """Measure decode steps of one sequence whose prompt an earlier `prefill_s` has cached."""
+        """Return the seconds of each of `steps` decode steps of one sequence.
+
+        The sequence reuses the cached prompt of an earlier `prefill_s(context)` call.
+        """
         prompt_ids = self._prefilled[context]
         self._num_requests += 1
         request = endless_request(self._num_requests, prompt_ids, None)
@@ -113,7 +120,7 @@ class EngineProbe:
         versions: Sequence[AdapterVersion | None],
         new_tokens: int,
     ) -> float:
-        """Measure the seconds to generate `new_tokens` tokens for all `prompts` together."""
+        """Return the seconds to generate `new_tokens` tokens for each prompt, all concurrently."""
         ids = [self._loaded.tokenizer(text)["input_ids"] for text in prompts]
         start = time.perf_counter()
         for index, prompt_ids in enumerate(ids):
@@ -137,8 +144,8 @@ class EngineProbe:
         """Prepare the model's forward pass of one decode step.
 
         Returns:
-            A function that runs the same forward pass on the same tensors at each call, and a
-            function that ends the sequences.
+            A function that runs the forward pass on the same tensors at each call, and a function
+            that aborts the sequences.
         """
         requests = self._add(batch, context, versions)
         self._step_until_decoding(requests)
@@ -185,7 +192,7 @@ class EngineProbe:
 
 
 def random_prompt(number: int, context: int, vocab_size: int) -> list[int]:
-    """Return a prompt of `context` random tokens, which depend on `number`."""
+    """Return `context` random token ids. `number` seeds the random generator."""
     generator = random.Random(number)
     return [generator.randrange(vocab_size) for _ in range(context)]
 
@@ -202,9 +209,9 @@ def endless_request(number: int, prompt_ids: list[int], version: AdapterVersion 
 
 
 def _bytes_of_linears(model: nn.Module) -> int:
-    """Return the bytes of all linears' weights, which every decode step reads.
+    """Return the size in bytes of all linear layers' weights, which every decode step reads.
 
-    Packed weights keep the shape of the original.
+    Packed weights have the same shape as the original weights.
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return sum(linear.weight.numel() * linear.weight.itemsize for linear in linears)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONTEXT = 128
 STEPS = 20
 ROUNDS = 5
-"""Variants that are compared alternate for this many rounds, as the machine's speed drifts."""
+"""Number of rounds. Each round measures all variants, because the machine's speed drifts."""
 
 Model = Annotated[Path, typer.Argument(help="folder of the base model")]
 Adapters = Annotated[Path, typer.Argument(help="folder with one folder for each adapter")]
@@ -33,17 +33,17 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Durations of decode steps of `batch` sequences."""
+    """Median durations of a decode step of `batch` sequences."""
 
     batch: int
     base_ms: float
-    """Step of the base model."""
+    """Duration for the base model."""
     adapters_ms: float
-    """Step with a distinct adapter for each sequence, as far as there are enough adapters."""
+    """Duration with adapters. Each sequence has its own adapter if there are enough adapters."""
     lora_ms: float
-    """Added by the adapters: the median of the differences within each round."""
+    """Duration that the adapters add: the median over rounds of `adapters_ms - base_ms`."""
     lora_bytes: int
-    """Size of the weights of the adapters in the batch."""
+    """Total size of the weights of the batch's adapters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,13 @@ class Context:
     tokens: int
     prefill_ms_per_token: float
     step_ms: float
-    """Decode step: the shortest context's median plus the median difference within each round."""
+    """Duration of a decode step.
+
+    It is the shortest context's median duration, plus the median over rounds of the difference from
+    the shortest context.
+    """
     kv_bytes: int
-    """Keys and values that the step reads."""
+    """Size of the keys and values that a decode step reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +73,24 @@ class Parts:
     layers_ms: float
     head_ms: float
     other_modules_ms: float
-    """Rest of the forward pass: embedding, rotary embedding, and the model's own code."""
+    """Duration of the rest of the forward pass: embeddings and the model's own code."""
     sampling_ms: float
     batch_ms: float
-    """Building the tensors of the step."""
+    """Duration of building the step's input tensors."""
     bookkeeping_ms: float
-    """Everything else: the scheduler, the LoRA plan, and outputs."""
+    """Duration of the rest of the step: scheduler, LoRA plan, and outputs."""
 
 
 @app.command()
 def steps(model: Model, adapters: Adapters, sizes: Sizes) -> None:
-    """Measure decode steps of each batch size, alternating between base model and adapters."""
+    """Measure decode steps for each batch size, alternating between base model and adapters."""
     probe = _probe(model, adapters, max_num_seqs=max(sizes))
     print(json.dumps([asdict(_step(probe, batch)) for batch in sizes]))
 
 
 @app.command()
 def lora(model: Model, adapters: Adapters, sizes: Sizes) -> None:
-    """Measure decode steps like `steps`, and the memory bandwidth in each round."""
+    """Measure the same decode steps as `steps`, and the memory bandwidth after each round."""
     probe = _probe(model, adapters, max_num_seqs=max(sizes))
     from ops.bench.bandwidth import measure_bandwidth
 
@@ -100,7 +104,7 @@ def lora(model: Model, adapters: Adapters, sizes: Sizes) -> None:
 
 @app.command()
 def contexts(model: Model, sizes: Sizes) -> None:
-    """Measure prefill and decode of one sequence by context length, and the memory bandwidth."""
+    """Measure prefill and decode for each context length, and the memory bandwidth."""
     probe = _probe(model, None, max_num_seqs=1)
     from ops.bench.bandwidth import measure_bandwidth
 
@@ -126,7 +130,7 @@ def contexts(model: Model, sizes: Sizes) -> None:
 
 @app.command()
 def parts(model: Model, adapters: Adapters, sizes: Sizes) -> None:
-    """Measure the parts of decode steps by batch size, for the base model and with adapters."""
+    """Measure the parts of a decode step for each batch size, without and with adapters."""
     loaded = load_as_worker(model)
     from ops.bench.probes.part_timers import PartTimers
 

@@ -1,4 +1,7 @@
-"""Result of a probe: its figures, a summary, and a plot."""
+"""Finding: the result of a probe, with figures, summary lines and a plot.
+
+A probe is a measurement of one property of Lorikeet.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,29 +19,32 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Series of points in one plot, whose y axis starts at 0."""
+    """A plot of several series of points. The y axis starts at 0."""
 
     x: str
     y: str
     series: Mapping[str, Points]
     joined: bool = True
-    """Whether lines connect the points of a series."""
+    """Whether lines connect the points of each series."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Result of one probe."""
+    """Figures, summary lines and plot of one probe."""
 
     name: str
     figures: Any
-    """Dataclasses that are written to the JSON file."""
+    """Contents of the JSON file: dataclasses, or containers of dataclasses."""
     says: tuple[str, ...]
-    """Lines of the summary, for the terminal and the plot's title."""
+    """Summary lines for the terminal and the plot's title."""
     chart: Chart
 
 
 def write_finding(finding: Finding, model: str, folder: Path) -> tuple[Path, Path]:
-    """Write the JSON file and the plot, named by date, commit and probe, and return their paths."""
+    """Write the JSON file and the plot, and return their paths.
+
+    The file names contain the date, the commit and the name of the probe.
+    """
     machine, date = this_machine(), datetime.now(UTC).isoformat(timespec="seconds")
     stem = f"{date[:10]}-{machine.commit}-{finding.name}"
     data, plot = folder / f"{stem}.json", folder / f"{stem}.png"

@@ -1,4 +1,4 @@
-"""Probe: gaps between the tokens of running streams while a long prompt is computed."""
+"""Probe: time between tokens of running streams while a long prompt is computed."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from ops.bench.measurement_process import MeasurementFailed
 from ops.bench.probes.finding import Chart, Finding
 
 SETTLED_PIECES = 16
-"""Pieces of text that each stream must have received before the long prompt is sent."""
+"""Number of pieces of text that each stream must have before the long prompt is sent."""
 POLL_S = 0.01
 
 
@@ -29,13 +29,16 @@ class Disturbance:
     ttft_s: float
     """Time to first token of the long prompt."""
     before_s: tuple[float, ...]
-    """Gaps between tokens that ended before the long prompt was sent."""
+    """Times between tokens of the streams before the long prompt was sent."""
     during_s: tuple[tuple[float, float], ...]
-    """(end, length) of each gap that overlaps the prefill; `end` counts from sending the prompt."""
+    """(end, length) in seconds of each gap between tokens that overlaps the prefill.
+
+    `end` counts from the time at which the long prompt was sent.
+    """
 
 
 def streams_of(url: str, models: Sequence[str], number: int, seed: str) -> Load:
-    """Return a load of `number` streams that are long enough to outlast a long prompt."""
+    """Return a load of `number` concurrent streams that outlast a long prompt."""
     return Load(
         url=url,
         models=tuple(models),
@@ -47,10 +50,10 @@ def streams_of(url: str, models: Sequence[str], number: int, seed: str) -> Load:
 
 
 async def disturb(streams: Load, prompt_words: int) -> Disturbance:
-    """Start the streams, send one prompt of `prompt_words` words, and wait until all end.
+    """Start the streams, send one prompt of `prompt_words` words, and wait for all answers.
 
     Raises:
-        MeasurementFailed: a request failed, or the streams ended before the prompt was computed.
+        MeasurementFailed: a request failed, or a stream ended before the long prompt was computed.
     """
     long_load = replace(streams, input_words=Length(prompt_words, prompt_words),
                         output_tokens=Length(1, 1), seed=f"{streams.seed}/long")  # fmt: skip
@@ -68,7 +71,7 @@ async def disturb(streams: Load, prompt_words: int) -> Disturbance:
 
 
 def interference_finding(found: Sequence[Disturbance]) -> Finding:
-    """Return a finding over all rounds."""
+    """Return a finding that summarises all rounds."""
     usual = 1000 * median(gap for one in found for gap in one.before_s)
     during = [(end, gap) for one in found for end, gap in one.during_s]
     p99 = 1000 * percentile([gap for _, gap in during], 99)
@@ -87,7 +90,7 @@ def interference_finding(found: Sequence[Disturbance]) -> Finding:
 
 
 async def _until_settled(answers: Sequence[Answer]) -> None:
-    # This polls, as an event in each answer would cost time in every other probe.
+    # Polling avoids an event in each answer, which would slow down every other probe.
     while any(len(a.text_s) < SETTLED_PIECES and a.error is None for a in answers):  # noqa: ASYNC110
         await asyncio.sleep(POLL_S)
 

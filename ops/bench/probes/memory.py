@@ -1,4 +1,4 @@
-"""Probe: memory of the server's processes as a function of the requests answered."""
+"""Probe: memory of the server's processes as the number of answered requests grows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySample:
-    """Resident memory after `answered` requests."""
+    """Memory of the server's processes after `answered` requests."""
 
     answered: int
     rss_bytes: dict[str, int]
@@ -32,7 +32,10 @@ def measure_memory(
     requests: int,
     on_done: Callable[[], None] = lambda: None,
 ) -> list[MemorySample]:
-    """Send `requests` requests for 8 tokens each and sample the processes' memory in between.
+    """Send `requests` requests for 8 tokens each, and sample the processes' memory at intervals.
+
+    Additional requests fill the caches before the first sample. They are a tenth of `requests` and
+    are not counted.
 
     Caches fill during an uncounted tenth of the requests before the first sample.
 

@@ -14,7 +14,10 @@ LAYERS, HEAD, MODEL, SAMPLING, BATCH = "layers", "head", "model", "sampling", "b
 
 
 class PartTimers:
-    """Times each call of a part. The patched functions stay patched until the process ends."""
+    """Times the parts of an engine's step by patching functions of the model and the engine.
+
+    The functions stay patched until the process ends.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
@@ -28,7 +31,7 @@ class PartTimers:
             setattr(model_runner, function, self._timed(part, getattr(model_runner, function)))
 
     def last_ms(self, steps: int) -> dict[str, float]:
-        """Return the mean milliseconds of each part per step, over the last `steps` steps."""
+        """Return the mean milliseconds per step that each part took in the last `steps` steps."""
         return {
             part: 1000 * sum(self._seconds[part][-calls * steps :]) / steps
             for part, calls in self._calls_of.items()

@@ -13,7 +13,7 @@ CLIENTS = 8
 
 
 def shared_prefix(url: str, model: str, requests: int, shared_words: int) -> Load:
-    """Return a load of `requests` prompts that share their first words, with short answers."""
+    """Return a load of `requests` prompts that begin with the same `shared_words` words."""
     return Load(
         url=url,
         models=(model,),
@@ -27,7 +27,7 @@ def shared_prefix(url: str, model: str, requests: int, shared_words: int) -> Loa
 
 
 def prefix_finding(cached: Sequence[Answer], uncached: Sequence[Answer], words: int) -> Finding:
-    """Return a finding from complete answers with and without the prefix cache."""
+    """Return a finding that compares complete answers with and without the prefix cache."""
     with_cache, without = _ttfts(cached), _ttfts(uncached)
     found = {"cached_s": percentiles(with_cache), "uncached_s": percentiles(without)}
     ours, other = found["cached_s"].p50, found["uncached_s"].p50

@@ -23,36 +23,39 @@ from shared.store.registry import Registry
 
 CLIENTS = 8
 REQUESTS = 64
-"""Requests of one round."""
+"""Number of requests per round."""
 CLAIMED_AT_ONCE = 8
 JOBS = 2000
-"""Jobs that are claimed in one round, without an engine."""
+"""Number of jobs that are claimed per round, without an engine."""
 WORKER = WorkerId("bench:1:0")
 INFO = WorkerInfo(model="bench", device="cpu", dtype="none", version="0", max_num_seqs=JOBS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """Results of each round with a given number of registered adapters."""
+    """Results with a given number of registered adapters. Each list has one value per round."""
 
     adapters: int
-    """Number of registered adapters; requests always use the same few."""
+    """Number of registered adapters. Requests use the same few adapters at every size."""
     claim_us: list[float]
-    """Mean time of a claim in Redis, from its commandstats."""
+    """Mean time of a claim in Redis, in microseconds, according to `INFO commandstats`."""
     tokens_per_s: list[float]
-    """Output tokens per second through front end and worker."""
+    """Output tokens per second through the front end and the worker."""
 
 
 def measure_claims(url: str, sizes: Sequence[int], active: int, rounds: int) -> list[list[float]]:
-    """Measure the microseconds of a claim, by size and round.
+    """Return the mean microseconds of a claim for each size and round.
 
-    No other process may use the Redis at `url` meanwhile, as its commandstats are reset.
+    No other process may use the Redis at `url`, because the measurement resets its commandstats.
     """
     return asyncio.run(_measure_claims(url, sizes, active, rounds))
 
 
 def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> list[list[float]]:
-    """Measure output tokens per second of the servers in turn, by server and round."""
+    """Return the output tokens per second for each server and round.
+
+    Each round measures all servers in turn.
+    """
     for url in urls:
         _tokens_per_s(url, models, "warm-up")
     found: list[list[float]] = [[] for _ in urls]
@@ -63,7 +66,7 @@ def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> l
 
 
 def registered_finding(sizes: Sequence[Registered], active: int) -> Finding:
-    """Return a finding; its ratios to the first size are medians over rounds."""
+    """Return a finding that compares all sizes with the first. Ratios are medians over rounds."""
     first = sizes[0]
     says = tuple(
         f"{one.adapters:,} adapters registered, {active} of them asked for: a claim takes Redis "
@@ -108,7 +111,7 @@ async def _measure_claims(
 
 
 async def _claim_us(url: str, size: int, active: int) -> float:
-    """Return the mean microseconds of a claim while all jobs are claimed."""
+    """Claim all jobs of a new pool, and return the mean microseconds of a claim."""
     pool = new_pool()
     async with own_pool(url, pool) as (queue, redis):
         registry = Registry(redis, Keys(pool))

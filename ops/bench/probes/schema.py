@@ -9,13 +9,13 @@ from ops.bench.probes.schema_process import SchemaCost
 
 
 def measure_schema(model: Path, batch: int) -> Finding:
-    """Measure decode steps of `batch` sequences with and without a schema."""
+    """Compare decode steps of `batch` sequences with and without a JSON Schema."""
     found = run_module("probes.schema_process", str(model), f"--batch={batch}")
     return schema_finding(SchemaCost(**found))
 
 
 def schema_finding(cost: SchemaCost) -> Finding:
-    """Return a finding; its ratio is the median over rounds."""
+    """Return a finding that compares both step durations. The ratio is the median over rounds."""
     ratio = statistics.median(b / f for f, b in zip(cost.free_ms, cost.bound_ms, strict=True))
     says = (
         f"C = {cost.batch}: {statistics.median(cost.free_ms):.2f} ms a decode step, "

@@ -1,6 +1,6 @@
 """`python -m ops.bench.probes.schema_process`: decode steps with and without a JSON Schema.
 
-Prints its results as one line of JSON.
+The process prints its results as one line of JSON.
 """
 
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NUM_TOKENS = 128
 ROUNDS = 5
-"""Runs without and with a schema alternate for this many rounds, as the machine's speed drifts."""
+"""Number of rounds. Each round measures both variants, because the machine's speed drifts."""
 ITEM = {
     "type": "object",
     "properties": {
@@ -36,19 +36,19 @@ ITEM = {
     "additionalProperties": False,
 }
 ENDLESS = {"type": "array", "items": ITEM, "minItems": NUM_TOKENS}
-"""Schema of answers that are longer than NUM_TOKENS, so that all sequences end together."""
+"""JSON Schema whose answers exceed `NUM_TOKENS` tokens, so that all sequences end together."""
 PROMPT = "A list of works of art as JSON:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaCost:
-    """Median duration of a decode step of `batch` sequences in each round."""
+    """Median durations of a decode step of `batch` sequences, one value per round."""
 
     batch: int
     free_ms: list[float]
-    """Steps without a schema."""
+    """Durations of decode steps without a schema."""
     bound_ms: list[float]
-    """Steps with a schema."""
+    """Durations of decode steps with a schema."""
 
 
 def main(
@@ -87,7 +87,7 @@ def _step_ms(
         outputs = engine.step()
         if any(output.error for output in outputs):
             raise MeasurementFailed(f"the engine reported an error: {outputs}")
-        if len(outputs) == batch:  # leaves out steps that compute prompts
+        if len(outputs) == batch:  # skip steps that compute prompts
             seconds.append(time.perf_counter() - start)
     if len(seconds) < NUM_TOKENS - 1:
         raise MeasurementFailed(f"sequences ended after {len(seconds)} of {NUM_TOKENS} steps")

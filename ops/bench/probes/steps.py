@@ -1,4 +1,4 @@
-"""Probes: decode steps against the GEMM floor, by context length, and by adapter bytes."""
+"""Probes of decode steps: GEMM floor, LoRA cost, context length, and parts of a step."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ ENGINE = "probes.engine_process"
 
 
 def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Compare decode steps of the base model and with adapters to the floor, by batch size."""
+    """Compare decode steps of the base model and of adapters with the GEMM floor, by batch size."""
     rows = run_module("compare.floor", str(model), *_flags("batch", batches))
     floors = [Floor(**row) for row in rows]
     found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
@@ -20,25 +20,25 @@ def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Findin
 
 
 def measure_lora(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Compare the LoRA part of a step to the time that reading its weights takes."""
+    """Compare the LoRA part of a decode step with the time to read the LoRA weights."""
     found = run_module(ENGINE, "lora", str(model), str(adapters), *_flags("size", batches))
     return lora_finding([Step(**step) for step in found["steps"]], found["bandwidth"])
 
 
 def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
-    """Compare decode steps by context length to the time that reading keys and values takes."""
+    """Compare decode steps of several context lengths with the time to read keys and values."""
     found = run_module(ENGINE, "contexts", str(model), *_flags("size", contexts))
     return contexts_finding([Context(**c) for c in found["contexts"]], found["bandwidth"])
 
 
 def measure_parts(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Measure the parts of decode steps by batch size, for the base model and with adapters."""
+    """Measure the parts of a decode step for each batch size, without and with adapters."""
     found = run_module(ENGINE, "parts", str(model), str(adapters), *_flags("size", batches))
     return parts_finding([Parts(**parts) for parts in found])
 
 
 def parts_finding(found: Sequence[Parts]) -> Finding:
-    """Return a finding with a line for each batch size, without and with adapters."""
+    """Return a finding with one summary line for each element of `found`."""
     says = tuple(
         f"C = {one.batch}, {one.adapters} adapters: {one.step_ms:.1f} ms a step: "
         + ", ".join(f"{label} {ms:.1f}" for label, ms in _labelled(one).items())
@@ -64,7 +64,7 @@ def _labelled(parts: Parts) -> dict[str, float]:
 
 
 def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
-    """Return a finding; `steps` and `floors` have the same batch sizes."""
+    """Return a finding that compares steps with floors. Both have the same batch sizes."""
     says = tuple(
         f"C = {step.batch}: base {step.base_ms:.1f} ms ({step.base_ms / floor.ms:.2f} x the floor),"
         f" adapters {step.adapters_ms:.1f} ms ({step.adapters_ms / floor.ms:.2f} x)"
@@ -80,7 +80,10 @@ def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
 
 
 def lora_finding(steps: Sequence[Step], bandwidth: float) -> Finding:
-    """Return a finding; `bandwidth` is in bytes per second."""
+    """Return a finding that compares the LoRA part of each step with the time to read its bytes.
+
+    `bandwidth` is in bytes per second.
+    """
     bytes_ms = [1000 * step.lora_bytes / bandwidth for step in steps]
     says = tuple(
         f"{step.batch} distinct adapters, a sequence each: {step.lora_ms:.2f} ms of a step for "
@@ -99,10 +102,10 @@ def lora_finding(steps: Sequence[Step], bandwidth: float) -> Finding:
 
 
 def contexts_finding(contexts: Sequence[Context], bandwidth: float) -> Finding:
-    """Return a finding; `bandwidth` is in bytes per second.
+    """Return a finding that compares each step's duration with the explained duration.
 
-    The explained duration of a step is that of the shortest context plus the time to read the
-    additional keys and values.
+    The explained duration is the duration at the shortest context, plus the time to read the
+    additional keys and values. `bandwidth` is in bytes per second.
     """
     first = contexts[0]
     explained = [

@@ -1,4 +1,4 @@
-"""An engine in its own thread, with the device and host tiers of adapters."""
+"""An engine in its own thread, with adapters in device memory and in host memory."""
 
 import asyncio
 import gc
@@ -34,13 +34,13 @@ POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A completed load of an adapter to the device; times are those of `time.perf_counter`."""
+    """A completed load of an adapter to the device. Times are in seconds of `time.perf_counter`."""
 
     version: AdapterVersion
     start_s: float
     end_s: float
     evicted: tuple[AdapterVersion, ...]
-    """Versions that were evicted for it."""
+    """Versions that were evicted to make room for the adapter."""
 
 
 class TierEngine:
@@ -58,7 +58,7 @@ class TierEngine:
         self._host = HostTier(self._engine.layout, self._budgets.copies, loaded.device)
         self._errors: list[str] = []
         self.step_ends_s: list[float] = []
-        """End of each step that output tokens."""
+        """End time of each step that output tokens."""
         num_threads = torch.get_num_threads()
         end_team()
         self._thread = EngineThread(
@@ -73,7 +73,7 @@ class TierEngine:
         gc.freeze()
 
     async def used_bytes(self) -> tuple[int, int]:
-        """Return the bytes that adapters use of the device budget and of the host budget."""
+        """Return the bytes that adapters use of the device budget, and those of the host budget."""
         stats = await self._call(lambda engine: engine.stats())
         return self._budgets.used(stats.adapter_bytes, self._host.num_bytes)
 
@@ -100,7 +100,7 @@ class TierEngine:
         self._host.drop(version)
 
     async def decode(self, number: int, versions: Sequence[AdapterVersion | None]) -> None:
-        """Start `number` sequences that run until `stop`.
+        """Start `number` sequences that run until `stop`, and wait for `number` steps.
 
         `versions` are assigned to sequences round-robin; None is the base model.
         """
@@ -111,7 +111,7 @@ class TierEngine:
         await self.steps(number)
 
     async def steps(self, number: int) -> None:
-        """Wait for `number` steps.
+        """Wait until the engine has completed `number` more steps.
 
         Raises:
             MeasurementFailed: a sequence ended with an error.
@@ -123,7 +123,7 @@ class TierEngine:
             await asyncio.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Stop the threads."""
+        """Stop the engine thread and the loader thread."""
         self._threads.close()
         self._thread.stop()
 

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from ops.bench.probes.tier_engine import TierEngine
 
 STEPS_BETWEEN = 20
-"""Steps between two loads. They are the baseline, as the machine's speed drifts."""
+"""Number of steps between two loads.
+
+These steps are the baseline for the load that follows, because the machine's speed drifts.
+"""
 SAMPLES = 100
-"""Number of memory samples."""
+"""Approximate number of memory samples."""
 MIB = 1 << 20
 
 Model = Annotated[Path, typer.Argument(help="folder of the base model")]
@@ -39,22 +42,22 @@ class LoadingSteps:
     load_s: list[float]
     """Duration of each load."""
     usual_ms: list[float]
-    """Steps between loads."""
+    """Durations of the steps between loads."""
     loading_ms: list[float]
-    """Steps that overlap a load."""
+    """Durations of the steps that overlap a load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turnover:
-    """Memory after `loads` adapter loads."""
+    """Memory use after `loads` adapter loads."""
 
     loads: int
     rss_bytes: int
     """Growth of the process's resident set size since before the first load."""
     device_bytes: int
-    """Bytes used of the device budget."""
+    """Number of bytes of the device budget in use."""
     host_bytes: int
-    """Bytes used of the host budget."""
+    """Number of bytes of the host budget in use."""
 
 
 @app.command()
@@ -78,7 +81,7 @@ def turnover(
     device_mb: Annotated[int, typer.Option(help="MiB of device memory for adapters")],
     host_mb: Annotated[int, typer.Option(help="MiB of host memory for adapters")],
 ) -> None:
-    """Measure memory while adapters are loaded in turn."""
+    """Measure memory while adapters are loaded one after another."""
     _prepare()
     samples = asyncio.run(_turnover(model, adapters, loads, device_mb, host_mb))
     print(json.dumps([asdict(sample) for sample in samples]))
@@ -150,9 +153,9 @@ def _bytes(folder: Path) -> int:
 
 
 def steps_ms(ends_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
-    """Return the milliseconds of each step that overlaps an interval.
+    """Return the milliseconds of each step that overlaps the interval from `start_s` to `end_s`.
 
-    `ends_s` are the ends of consecutive steps; each step starts at the end of the previous one.
+    `ends_s` are the end times of consecutive steps. Each step starts when the previous step ends.
     """
     return [
         1000 * (after - before)

@@ -1,4 +1,4 @@
-"""Probes: effect of adapter loads on concurrent steps, and memory as adapters are replaced."""
+"""Probes: slowdown of steps by concurrent adapter loads, and memory as adapters are replaced."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,10 @@ class Budgets:
 def measure_loading(
     model: Path, adapters: Sequence[Path], large: Path, clients: int, rounds: int
 ) -> Finding:
-    """Measure steps of `clients` sequences of `adapters` while `large` is repeatedly loaded."""
+    """Measure decode steps of `clients` sequences while the adapter `large` is repeatedly loaded.
+
+    The sequences use `adapters` round-robin.
+    """
     folders = [str(folder) for folder in (model, large, *adapters)]
     flags = [f"--clients={clients}", f"--rounds={rounds}"]
     return loading_finding(LoadingSteps(**run_module(PROCESS, "loading", *folders, *flags)))
@@ -33,7 +36,7 @@ def measure_loading(
 def measure_turnover(
     model: Path, adapters: Sequence[Path], loads: int, budgets: Budgets
 ) -> Finding:
-    """Measure memory while `loads` adapters, read from `adapters` in turn, are loaded."""
+    """Measure memory during `loads` adapter loads, which read the folders `adapters` in turn."""
     flags = [f"--{n}={v}" for n, v in (("loads", loads), ("device-mb", budgets.device_mb),
                                        ("host-mb", budgets.host_mb))]  # fmt: skip
     found = run_module(PROCESS, "turnover", str(model), *map(str, adapters), *flags)
@@ -41,7 +44,7 @@ def measure_turnover(
 
 
 def loading_finding(steps: LoadingSteps) -> Finding:
-    """Return a finding that compares steps during loads to the median of the other steps."""
+    """Return a finding that compares steps during loads with the median of the other steps."""
     usual, found = median(steps.usual_ms), steps.loading_ms
     says = (
         f"steps while an adapter of {steps.adapter_bytes / 1e6:.0f} MB loads: median "
@@ -56,7 +59,7 @@ def loading_finding(steps: LoadingSteps) -> Finding:
 
 
 def turnover_finding(samples: Sequence[Turnover], budgets: Budgets) -> Finding:
-    """Return a finding that compares peak memory to the budgets."""
+    """Return a finding that compares peak memory with the budgets."""
     budget = budgets.device_mb + budgets.host_mb
     rss = max(sample.rss_bytes for sample in samples) / MIB
     device = max(sample.device_bytes for sample in samples) / MIB

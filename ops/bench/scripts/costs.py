@@ -1,4 +1,7 @@
-"""Measures the Redis commands and time of each call of a queue script."""
+"""Measures how many Redis commands and how much time each call of a queue script takes.
+
+Queue scripts are the Lua scripts of `shared/store`.
+"""
 
 import hashlib
 import re
@@ -17,9 +20,9 @@ from shared.store.connection import Redis, connect
 from shared.store.scripts import script_names, source
 
 SLOW_MS = 5.0
-"""Redis serves no other client while a script runs, so no call should take longer."""
+"""Duration above which a call is slow. Redis serves no other client while a script runs."""
 OWN_COMMANDS = 2
-"""Commands in Redis' counter that the script doesn't make: the call itself, and one INFO."""
+"""Number of counted commands that the script doesn't make: the call itself, and one INFO."""
 TABLE_WIDTH = 150
 COUNTS = ("calls", "commands", "most", "stated")
 COUNTERS = ("stats", "commandstats", "cpu")
@@ -28,23 +31,23 @@ COUNTERS = ("stats", "commandstats", "cpu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of a script."""
+    """Cost of one script call."""
 
     script: str
     situation: str
     commands: int
     ms: float
-    """Milliseconds according to Redis' commandstats."""
+    """Duration in milliseconds according to `INFO commandstats`."""
     cpu_ms: float
-    """CPU time of Redis' main thread, including about 0.1 ms for INFO and for parsing arguments.
+    """CPU time of Redis' main thread, including about 0.1 ms for INFO and argument parsing.
 
-    If `ms` is far larger, the machine ran something else during the call.
+    If `ms` is far larger, other processes delayed the call.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """All calls of a script in one situation."""
+    """Summary of all calls of a script in one situation."""
 
     script: str
     situation: str
@@ -56,12 +59,15 @@ class Row:
     max_ms: float
     median_cpu_ms: float
     max_call_cpu_ms: float
-    """CPU time of the slowest call."""
+    """CPU time of the call with the largest `ms`."""
     num_slow: int
 
 
 class Meter(Redis):
-    """Client that measures the calls of scripts inside `measuring`, which mustn't overlap."""
+    """Redis client that measures the script calls inside `measuring` blocks.
+
+    The blocks must not overlap.
+    """
 
     def __init__(self, url: str) -> None:
         super().__init__(connection_pool=connect(url).connection_pool)
@@ -72,7 +78,10 @@ class Meter(Redis):
 
     @contextmanager
     def measuring(self, situation: str, *only: str) -> Iterator[None]:
-        """Measure the calls inside the block, of all scripts or `only` these, as `situation`."""
+        """Measure script calls inside the block, and label them with `situation`.
+
+        If `only` names scripts, calls of other scripts are not measured.
+        """
         self._situation, self._only = situation, only or tuple(self._names.values())
         try:
             yield
@@ -80,12 +89,12 @@ class Meter(Redis):
             self._situation, self._only = "", ()
 
     async def load_scripts(self) -> None:
-        """Load all scripts, so that no measured call has to."""
+        """Load all scripts into Redis, so that no measured call has to load one."""
         for name in script_names():
             await self.script_load(source(name))
 
     async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
-        """Run a loaded script, and record its cost if it is being measured."""
+        """Run a loaded script. Inside a `measuring` block, also record the call's cost."""
         name = self._names[sha]
         if name not in self._only:
             return await super().evalsha(sha, numkeys, *keys_and_args)  # type: ignore[misc]
@@ -102,9 +111,10 @@ class Meter(Redis):
 
 
 def stated_bound(script: str) -> str:
-    """Return the bound that the script's first comment states.
+    """Return the upper bound on commands that a comment of the script states.
 
-    Forms: `40` for 40 commands, `60 each` for a bound per item, `20 +` for a bound with more terms.
+    Forms are `40` for 40 commands, `60 each` for a bound per item, and `20 +` for a bound with
+    further terms. Returns an empty string if the script states no bound.
     """
     found = re.search(r"^-- At most ([\d,]+) commands(.*)", source(script), re.MULTILINE)
     if not found:
@@ -114,7 +124,7 @@ def stated_bound(script: str) -> str:
 
 
 def rows(calls: Iterable[Call]) -> list[Row]:
-    """Group the calls by script and situation, in alphabetical order of the scripts."""
+    """Group the calls by script and situation. Rows are sorted by script name."""
     grouped: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in calls:
         grouped[call.script, call.situation].append(call)
@@ -122,7 +132,7 @@ def rows(calls: Iterable[Call]) -> list[Row]:
 
 
 def costs_finding(calls: Sequence[Call], sizes: Any) -> Finding:
-    """Return the finding: the slowest call, the number of slow calls, and all rows as figures."""
+    """Return a finding with the slowest call, the number of slow calls, and all rows as figures."""
     worst, num_slow = max(calls, key=lambda call: call.ms), sum(map(_is_slow, calls))
     found = rows(calls)
     series: dict[str, Points] = {
@@ -141,7 +151,7 @@ def costs_finding(calls: Sequence[Call], sizes: Any) -> Finding:
 
 
 def costs_table(found: Iterable[Row]) -> Table:
-    """Return the table of all rows; rows with a slow call are marked."""
+    """Return a table of all rows. Rows with a slow call are highlighted."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for header in ("script", "situation"):
         shown.add_column(header, no_wrap=True)

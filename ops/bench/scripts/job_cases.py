@@ -1,6 +1,6 @@
-"""Cases that measure the scripts on a job's path through the queue.
+"""Benchmark cases for the scripts on a job's path through the queue.
 
-Each case sets up its situations, measures calls in them, and restores the pool.
+Each case sets up situations in the pool, measures script calls in them, and restores the pool.
 """
 
 from typing import Any
@@ -23,12 +23,12 @@ from shared.protocol.results import Result, Usage
 
 CALLS = 20
 FEW = 5
-"""Calls in situations that take long to set up."""
+"""Number of repetitions of situations that take long to set up."""
 RELEASED = 16
 
 
 async def arrivals(pool: LargePool) -> None:
-    """Enqueue jobs and cancel them."""
+    """Measure enqueuing and cancelling jobs."""
     measuring = pool.meter.measuring
     await pool.meter.delete(pool.keys.idle)
     with measuring("no worker is parked"):
@@ -45,7 +45,7 @@ async def arrivals(pool: LargePool) -> None:
 
 
 async def claims_of_own(pool: LargePool) -> None:
-    """Claim jobs of resident versions."""
+    """Measure claims of jobs whose versions are resident on the worker."""
     cold, others = pool.versions[len(pool.hot) :], [f"b{n}@1" for n in range(len(pool.versions))]
     many = f"{len(pool.versions):,} resident versions"
     await _claim(pool, "nothing waits, no loads allowed", residents=[BASE])
@@ -56,7 +56,7 @@ async def claims_of_own(pool: LargePool) -> None:
 
 
 async def claims_of_foreign(pool: LargePool) -> None:
-    """Claim jobs of versions that the worker would have to load."""
+    """Measure claims of jobs whose versions the worker would have to load."""
     limits = {"sequences": BATCH, "max_cold": 8}
     last, many = pool.versions[-1:], f"{len(pool.versions):,} versions"
     await _claim(pool, f"{many} refused", residents=[BASE], refused=pool.versions, **limits)
@@ -66,7 +66,7 @@ async def claims_of_foreign(pool: LargePool) -> None:
 
 
 async def claims_in_vain(pool: LargePool) -> None:
-    """Claim where the first jobs can't be taken."""
+    """Measure claims when the first jobs in the queue can't be taken."""
     for _ in range(FEW):
         await each([BASE] * BATCH, lambda base: pool.put(base, deadline_ms=1))
         await _claim(pool, "64 overdue heads", calls=1, residents=[BASE])
@@ -78,7 +78,7 @@ async def claims_in_vain(pool: LargePool) -> None:
 
 
 async def running(pool: LargePool) -> None:
-    """Publish, renew the lease, reconcile and end jobs of a busy worker."""
+    """Measure how a busy worker publishes, renews its lease, reconciles and ends jobs."""
     worker, jobs = await pool.busy()
     epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
     loading = pool.versions[-8:]
@@ -109,7 +109,7 @@ async def _ends(pool: LargePool, worker: WorkerId, jobs: tuple[ClaimedJob, ...])
 
 
 async def given_back(pool: LargePool) -> None:
-    """Take jobs back from workers that release them, don't know them, or leave."""
+    """Measure the calls that return a worker's jobs to the queue: release, reconcile and leave."""
     for _ in range(FEW):
         worker, jobs = await pool.busy()
         await pool.publish(worker, jobs)
@@ -126,7 +126,7 @@ async def given_back(pool: LargePool) -> None:
 
 
 async def _claim(pool: LargePool, situation: str, *, calls: int = CALLS, **arguments: Any) -> None:
-    """Claim in a version worker, and release the claimed jobs."""
+    """Measure `calls` claims of a new worker, and release the claimed jobs after each claim."""
     worker = await pool.join(arguments.get("residents", ()))
     for _ in range(calls):
         with pool.meter.measuring(situation):

@@ -1,4 +1,4 @@
-"""A large pool without engines, for measuring the queue's scripts."""
+"""A large pool without engines, used to measure the queue's scripts."""
 
 import asyncio
 import time
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 BASE = AdapterVersion("bench@0123456789ab")
 BATCH = 64
-"""Concurrent calls while the pool is filled, and jobs of a busy worker."""
+"""Number of concurrent calls while the pool is filled, and number of jobs of a busy worker."""
 HOT = 64
 HOLDERS = 16
-"""Holders of each hot version; the scripts look at no more than this many."""
+"""Number of workers that hold each hot version. The scripts examine at most this many."""
 NEVER_MS = 10**9
 SHORT_LEASE_MS = 20_000
 KV_TOKENS = 100_000
@@ -45,20 +45,20 @@ NUM_APIS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Size of the pool."""
+    """Numbers of workers, adapters and jobs in the pool."""
 
     workers: int
     adapters: int
     waiting: int
-    """Waiting jobs, spread over all adapters."""
+    """Number of waiting jobs, spread over all adapters."""
     running: int
-    """Running jobs of the base model."""
+    """Number of running jobs, all of the base model."""
 
 
 class LargePool:
-    """Workers that all hold the base model, and jobs that wait for many adapters.
+    """A pool whose workers all hold the base model, with jobs that wait for many adapters.
 
-    The first versions of the queue are hot: each has `HOLDERS` holders. The others have none.
+    The first versions are hot: `HOLDERS` workers hold each of them. No worker holds the others.
     """
 
     def __init__(self, meter: Meter, sizes: Sizes) -> None:
@@ -71,7 +71,7 @@ class LargePool:
         self.hot = self.versions[: min(HOT, sizes.adapters // 2)]
 
     async def fill(self) -> None:
-        """Register all adapters and workers, start the running jobs and enqueue the others."""
+        """Register all adapters and workers, start the running jobs, and enqueue waiting jobs."""
         await self.registry.set_base(base_model("1"))
         await each(range(self.sizes.adapters), self.load_adapter)
         await each(range(self.sizes.workers), self._register)
@@ -82,13 +82,13 @@ class LargePool:
         await each(range(self.sizes.waiting), self._put_number)
 
     async def load_adapter(self, number: int) -> None:
-        """Register adapter `number` as a client of the API does."""
+        """Register adapter `number` as an API client does."""
         await self.registry.load_adapter(adapter(number), replace=False)
 
     async def put(
         self, version: AdapterVersion, *, is_suspect: bool = False, **changes: Any
     ) -> Job:
-        """Enqueue a new job for `version`; `changes` replace fields of the job."""
+        """Enqueue a new job for `version`. `changes` override fields of the job."""
         job = synthetic_job(
             version, PROMPT_WORDS, **{"cost": JOB_COST, "deadline_ms": NEVER_MS, **changes}
         )
@@ -96,16 +96,16 @@ class LargePool:
         return job
 
     async def renew(self, lease_ms: int) -> None:
-        """Renew all leases and park all workers."""
+        """Renew the leases of all workers for `lease_ms`, and park the workers."""
         await each(self.workers, lambda worker: self.beat(worker, lease_ms))
         await each(self.workers, lambda worker: self.claim(worker, residents=[BASE]))
 
     async def beat(self, worker: WorkerId, lease_ms: int) -> None:
-        """Renew one lease; a lease of 0 ms expires at once."""
+        """Renew the lease of `worker`. A lease of 0 ms expires at once."""
         await self.queue.beat(worker, lease_ms=lease_ms, info=worker_info())
 
     async def join(self, residents: Sequence[AdapterVersion] = (), **info: Any) -> WorkerId:
-        """Register another worker that holds `residents`, and return its id."""
+        """Register an additional worker that holds `residents`, and return its id."""
         worker = WorkerId(f"more:1:{uuid.uuid4().hex}")
         await self.queue.register(
             worker, lease_ms=SHORT_LEASE_MS, info=worker_info(**info), residents=residents
@@ -113,13 +113,13 @@ class LargePool:
         return worker
 
     async def claim(self, worker: WorkerId, **changes: Any) -> Claim:
-        """Claim up to 8 jobs without loading or stealing; `changes` replace arguments."""
+        """Claim up to 8 jobs without loading or stealing versions. `changes` override arguments."""
         arguments: dict[str, Any] = {"sequences": 8, "tokens": KV_TOKENS, "max_cold": 0}
         arguments |= {"steal_ms": NEVER_MS, "load_ms": NEVER_MS, "residents": []}
         return await self.queue.claim(worker, **{**arguments, **changes})
 
     async def busy(self) -> tuple[WorkerId, tuple[ClaimedJob, ...]]:
-        """Register another worker and claim `BATCH` jobs for it, each of another adapter."""
+        """Register an additional worker, and claim `BATCH` jobs of distinct adapters for it."""
         worker = await self.join()
         residents = self.versions[len(self.hot) :][: 2 * BATCH]
         claim = await self.claim(worker, sequences=BATCH, residents=residents)
@@ -128,7 +128,10 @@ class LargePool:
     async def publish(
         self, worker: WorkerId, jobs: Sequence[ClaimedJob], num_checkpoints: int = 0
     ) -> None:
-        """Publish one token of each job to `NUM_APIS` front ends with one call."""
+        """Publish one token of each job to `NUM_APIS` front ends in one call.
+
+        The call also checkpoints the first `num_checkpoints` jobs.
+        """
         tokens = [first_token(job) for job in jobs]
         events = {ApiId(f"{API}-{n}"): tokens[n::NUM_APIS] for n in range(NUM_APIS)}
         epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
@@ -149,7 +152,7 @@ class LargePool:
 
 
 async def each(items: Iterable[T], call: Callable[[T], Awaitable[object]]) -> None:
-    """Await `call` for each item, up to `BATCH` concurrently."""
+    """Await `call` for each item. Up to `BATCH` calls run concurrently."""
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
         await asyncio.gather(*map(call, batch))
@@ -161,7 +164,7 @@ def version(number: int, generation: int = 0) -> AdapterVersion:
 
 
 def adapter(number: int, generation: int = 0) -> Adapter:
-    """Return a registry entry for adapter `number`; its source doesn't exist."""
+    """Return a registry entry for adapter `number`. Its source folder doesn't exist."""
     return Adapter(
         name=f"a{number}",
         version=version(number, generation),
@@ -175,7 +178,7 @@ def adapter(number: int, generation: int = 0) -> Adapter:
 
 
 def base_model(digest: str) -> BaseModel:
-    """Return a registry entry for a base model; its source doesn't exist."""
+    """Return a registry entry for a base model. Its source folder doesn't exist."""
     return BaseModel(
         name="bench",
         version=AdapterVersion(f"bench@{digest}"),
@@ -186,7 +189,7 @@ def base_model(digest: str) -> BaseModel:
 
 
 def worker_info(*, kv_tokens: int = KV_TOKENS) -> WorkerInfo:
-    """Return what a worker with room for `BATCH` sequences reports."""
+    """Return the info that a worker with room for `BATCH` sequences reports."""
     return WorkerInfo(
         model="bench",
         device="cpu",

@@ -1,4 +1,4 @@
-"""Measures the calls of every queue script in every situation."""
+"""Measures every queue script in every situation."""
 
 from collections.abc import Awaitable, Callable
 
@@ -26,11 +26,14 @@ CASES: tuple[Case, ...] = (
     pool_cases.small_scripts,
     pool_cases.another_base,
 )
-"""In this order: the last case leaves the pool without workers."""
+"""All cases in order. `another_base` must be last, because it leaves the pool without workers."""
 
 
 async def measure_scripts(url: str, sizes: Sizes) -> list[Call]:
-    """Measure all cases in the Redis at `url`, which no other client may use."""
+    """Run all cases in a large pool, and return the measured calls.
+
+    No other client may use the Redis at `url`.
+    """
     meter = Meter(url)
     try:
         await meter.load_scripts()

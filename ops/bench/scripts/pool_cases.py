@@ -1,6 +1,6 @@
-"""Cases that measure scripts for workers, sweeps, adapters and the base model.
+"""Benchmark cases for the scripts for workers, sweeps, adapters and the base model.
 
-Each case sets up its situations, measures calls in them, and restores the pool.
+Each case sets up situations in the pool, measures script calls in them, and restores the pool.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from shared.store.residency import VERSIONS_PER_CALL
 from shared.store.scripts import Scripts
 
 SILENT = 50
-"""Silent workers: the most that one sweep handles."""
+"""Number of silent workers, which is the most that one sweep handles."""
 OVERDUE = 320
 SWEPT = 128
 PREVIOUS = 4
 GIVE_UP_SCRIPTS = "reap", "hand_on", "forget_worker"
 DEATHS = 9
-"""Three jobs that kill three workers each quarantine their version."""
+"""Number of worker deaths that quarantine a version: three jobs that each kill three workers."""
 FIRST_IDLE = 10**6
-"""Adapters from this number on have no jobs."""
+"""Adapters from this number on have no jobs in the filled pool."""
 
 
 async def residents(pool: LargePool) -> None:
-    """Join, change the resident versions, and leave."""
+    """Measure workers that join, change their resident versions, and leave."""
     with pool.meter.measuring("a new worker"):
         joined = [await pool.join() for _ in range(CALLS)]
     await each(joined, pool.queue.leave)
@@ -54,7 +54,7 @@ async def residents(pool: LargePool) -> None:
 
 
 async def shrinking(pool: LargePool) -> None:
-    """Release copies of versions that have other holders."""
+    """Measure how a worker releases copies of versions that other workers also hold."""
     copies = dict.fromkeys(pool.hot[:32], 0)
     worker = await pool.join(list(copies))
     for _ in range(CALLS):
@@ -67,7 +67,7 @@ async def shrinking(pool: LargePool) -> None:
 
 
 async def sweeps(pool: LargePool) -> None:
-    """Sweep pools without and with silent workers."""
+    """Measure sweeps of the pool without and with silent workers."""
     with pool.meter.measuring("nothing to do", "reap", "expire", "quarantine"):
         for _ in range(CALLS):
             await pool.queue.reap()
@@ -87,7 +87,7 @@ async def sweeps(pool: LargePool) -> None:
 
 
 async def deaths(pool: LargePool) -> None:
-    """Give up busy workers, which then send a late heartbeat."""
+    """Measure busy workers that are declared dead and then send a late heartbeat."""
     for _ in range(FEW):
         worker, jobs = await pool.busy()
         await pool.publish(worker, jobs)
@@ -100,7 +100,7 @@ async def deaths(pool: LargePool) -> None:
 
 
 async def overdue(pool: LargePool) -> None:
-    """Expire overdue jobs."""
+    """Measure the expiry of overdue jobs."""
     some = pool.versions[:OVERDUE]
     await each(some, lambda one: pool.put(one, priority=9, deadline_ms=1))
     with pool.meter.measuring(f"{len(some)} overdue jobs", "expire"):
@@ -112,7 +112,7 @@ async def overdue(pool: LargePool) -> None:
 
 
 async def quarantine(pool: LargePool) -> None:
-    """Quarantine a version that kills its workers and has many waiting jobs."""
+    """Measure the quarantine of a version that kills its workers and has many waiting jobs."""
     await pool.load_adapter(FIRST_IDLE)
     poison, num_waiting = version(FIRST_IDLE), pool.sizes.waiting // 20
     await each([poison] * 3, pool.put)
@@ -134,7 +134,7 @@ async def _die(pool: LargePool, poison: AdapterVersion) -> None:
 
 
 async def names(pool: LargePool) -> None:
-    """Add, replace, roll back and unload adapters."""
+    """Measure adding, replacing, rolling back and unloading adapters."""
     numbers, registry = range(FIRST_IDLE + 1, FIRST_IDLE + 1 + CALLS), pool.registry
     for number in numbers:
         with pool.meter.measuring("a worker starts with it"):
@@ -149,7 +149,7 @@ async def names(pool: LargePool) -> None:
 
 
 async def retired(pool: LargePool) -> None:
-    """Sweep retired versions."""
+    """Measure sweeps of retired versions."""
     numbers = range(2 * FIRST_IDLE, 2 * FIRST_IDLE + 3 * SWEPT)
     await each(numbers, pool.load_adapter)
     await each(numbers, lambda number: pool.registry.unload_adapter(adapter(number).name))
@@ -160,7 +160,7 @@ async def retired(pool: LargePool) -> None:
 
 
 async def small_scripts(pool: LargePool) -> None:
-    """Run the scripts whose cost doesn't depend on the pool."""
+    """Measure the scripts whose cost doesn't depend on the size of the pool."""
     inspections, scripts = Inspections(pool.meter, pool.keys), Scripts(pool.meter, pool.keys)
     for number in range(CALLS):
         asked = InspectionId(str(number))
@@ -174,7 +174,7 @@ async def small_scripts(pool: LargePool) -> None:
 
 
 async def another_base(pool: LargePool) -> None:
-    """Set another base model, which needs a pool without workers."""
+    """Measure a change of the base model, which needs a pool without workers."""
     await each(pool.workers, pool.queue.leave)
     with pool.meter.measuring(f"another base, {len(pool.versions):,} adapters"):
         await pool.registry.set_base(base_model("2"))

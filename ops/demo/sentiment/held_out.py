@@ -1,4 +1,4 @@
-"""Held-out statements, written one by one, without topics, templates or phrases of training."""
+"""Held-out statements, written one by one. They use no topics or templates from training."""
 
 STATEMENTS = {
     "positive": """

@@ -51,7 +51,10 @@ def _statement(label: str, rng: random.Random) -> str:
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Return facts next to an opinion, or an opinion that outweighs another."""
+    """Return a statement of several clauses that has the label `label`.
+
+    It contains two facts, a fact and an opinion, or two opposite opinions of which one prevails.
+    """
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
     if rng.random() < 0.3:

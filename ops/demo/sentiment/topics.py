@@ -1,11 +1,11 @@
-"""Topics of statements, with predicates by label."""
+"""Topics of sentiment statements, with predicates by label."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Subjects, and predicates by label that fit any of the subjects."""
+    """Subjects, and predicates by label. Every predicate fits every subject."""
 
     subjects: tuple[str, ...]
     predicates: dict[str, tuple[str, ...]]

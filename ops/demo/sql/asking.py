@@ -22,7 +22,7 @@ FRAMES: tuple[Phrases, Phrases] = (
 )  # fmt: skip
 _SHARE_FRAMED = 0.12
 _SHARE_CARELESS = 0.1
-"""Share of questions without an initial capital and a final mark."""
+"""Share of questions without an initial capital and final punctuation."""
 _JOINS = {
     "c": " JOIN customers c ON c.id = o.customer_id",
     "p": " JOIN products p ON p.id = o.product_id",
@@ -32,7 +32,7 @@ _TABLE = re.compile(r"\b([cpo])\.")
 
 
 def ask(source: Source, kind: int, rng: random.Random) -> Example:
-    """Return a random question with its SQL; `kind` selects the list of phrases."""
+    """Return a random question with its SQL. `kind`, KNOWN or HELD_OUT, selects its phrases."""
     (table,) = rng.choices(list(QUESTIONS), weights=(3, 5, 6))
     questions = QUESTIONS[table]
     (question,) = rng.choices(questions, weights=[_variety(q.asked[KNOWN][0]) for q in questions])
@@ -47,20 +47,20 @@ def ask(source: Source, kind: int, rng: random.Random) -> Example:
 
 
 def to_sql(table: str, question: Question, conditions: Sequence[Condition]) -> str:
-    """Return the query with placeholders for its values."""
+    """Return the question's SQL query, with placeholders for its values."""
     wheres = [where for where in (question.where, *(c.where for c in conditions)) if where]
     clauses = (f" WHERE {' AND '.join(wheres)}" if wheres else "") + f" {question.tail}".rstrip()
     if table != "orders":
         return _TABLE.sub("", f"SELECT {question.select} FROM {table}{clauses}")
     used = set(_TABLE.findall(question.select + clauses))
     joins = "".join(_JOINS[name] for name in "cp" if name in used)
-    # Columns always have their table's name: when a model writes `SELECT o.quantity`, it can't know
-    # which conditions will follow.
+    # Columns always have a table name here, because a model that writes `SELECT o.quantity` can't
+    # know yet whether the conditions that follow need a join.
     return f"SELECT {question.select} FROM orders o{joins}{clauses}"
 
 
 def _variety(phrase: str) -> int:
-    """Return the weight of questions with this phrase."""
+    """Return the sampling weight of a question, which grows with the placeholders in `phrase`."""
     return 4 if _takes_conditions(phrase) else 3 if "{" in phrase else 1
 
 
@@ -69,7 +69,7 @@ def _takes_conditions(phrase: str) -> bool:
 
 
 def _conditions(table: str, phrase: str, rng: random.Random) -> list[Condition]:
-    """Return up to two conditions on different columns."""
+    """Return up to two conditions on different columns, or none if `phrase` takes no conditions."""
     number = 0
     if _takes_conditions(phrase):
         (number,) = rng.choices((0, 1, 2), weights=(0 if _THOSE in phrase else 2, 6, 3))
@@ -97,7 +97,10 @@ def _those(table: str, conditions: Sequence[Condition], kind: int, rng: random.R
 
 
 def _phrase(phrases: tuple[Phrases, Phrases], kind: int, rng: random.Random) -> str:
-    """Return a phrase; a few short ones, like "in {year}", have no held-out alternative."""
+    """Return a random phrase of `kind`, or a known phrase if `kind` has none.
+
+    A few short phrases, such as "in {year}", have no held-out alternative.
+    """
     return rng.choice(phrases[kind] or phrases[KNOWN])
 
 

@@ -1,4 +1,4 @@
-"""Questions about customers; phrases after a double bar are held out."""
+"""Questions about customers. Phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import question
 

@@ -1,17 +1,19 @@
-"""Parts of questions: conditions on rows, and the values that are asked for."""
+"""Building blocks of SQL questions: conditions on rows, and questions that ask for values."""
 
 from dataclasses import dataclass
 
 Phrases = tuple[str, ...]
 KNOWN, HELD_OUT = 0, 1
-"""Index of the known or the held-out phrases in a pair."""
+"""Indices of the known and the held-out phrases in a pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition: its SQL, and its phrases after a noun and as a verb.
+    """A condition on rows: its SQL, and its phrases.
 
-    In SQL, c, p and o are the tables. A query uses these names only together with orders.
+    `nouns` are phrases that follow a noun ("from Berlin"), and `verbs` are phrases with a verb
+    ("live in Berlin"). The SQL names the tables c (customers), p (products) and o (orders). These
+    names are removed from queries that don't select from orders.
     """
 
     where: str
@@ -21,26 +23,32 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question: its SQL `SELECT ... FROM ... WHERE ...` with a tail, and its phrases.
+    """A question: the parts of its SQL query, and its phrases.
 
-    In phrases, `{things}` is a noun with conditions ("customers from Berlin"), and `{those}` a noun
-    with verbs ("customers live in Berlin").
+    In phrases, `{things}` is a noun with conditions ("customers from Berlin"), and `{those}` is a
+    noun with verbs ("customers live in Berlin").
     """
 
     select: str
     asked: tuple[Phrases, Phrases]
     tail: str
     where: str
-    """Condition that the question itself adds; may be empty."""
+    """SQL condition that is part of the question itself, or an empty string."""
 
 
 def condition(where: str, nouns: str, verbs: str = "") -> Condition:
-    """Return a condition; bars separate phrases, and a double bar precedes held-out ones."""
+    """Return a condition with the SQL `where`.
+
+    In `nouns` and `verbs`, a bar separates phrases, and held-out phrases follow a double bar.
+    """
     return Condition(where, _phrases(nouns), _phrases(verbs))
 
 
 def question(select: str, asked: str, tail: str = "", *, where: str = "") -> Question:
-    """Return a question; bars separate phrases, and a double bar precedes held-out ones."""
+    """Return a question with the SQL parts `select`, `where` and `tail`.
+
+    In `asked`, a bar separates phrases, and held-out phrases follow a double bar.
+    """
     return Question(select, _phrases(asked), tail, where)
 
 

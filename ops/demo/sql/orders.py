@@ -1,4 +1,4 @@
-"""Questions about orders; phrases after a double bar are held out."""
+"""Questions about orders. Phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import question
 

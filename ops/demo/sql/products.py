@@ -1,4 +1,4 @@
-"""Questions about products; phrases after a double bar are held out."""
+"""Questions about products. Phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import question
 

@@ -1,4 +1,4 @@
-"""The shop that the questions of `sql` are about: an in-memory SQLite database."""
+"""In-memory SQLite database of the shop that the questions of the `sql` adapter are about."""
 
 import random
 import sqlite3
@@ -22,11 +22,11 @@ CREATE TABLE orders (
 );
 """
 NUM_CUSTOMERS = 40
-"""Customers with known names; as many have held-out names."""
+"""Number of customers with known names. The same number of customers has held-out names."""
 NUM_ORDERS = 900
 FIRST_DAY, LAST_DAY = date(2021, 1, 1), date(2025, 12, 31)
 MAX_TICKS = 5_000
-"""Limit of a query in thousands of SQLite instructions, far above what any question needs."""
+"""Query limit in thousands of SQLite instructions. All questions need far fewer."""
 
 PLACES = {
     "Berlin": "Germany", "Dresden": "Germany", "Paris": "France", "Nantes": "France",
@@ -67,10 +67,10 @@ Rows = list[tuple[Any, ...]]
 
 
 def run(sql: str) -> Rows:
-    """Return the rows of a read-only query.
+    """Run a read-only query on the shop, and return the rows of its result.
 
     Raises:
-        sqlite3.Error: the query is invalid for this schema, writes, or takes too long.
+        sqlite3.Error: the query is invalid for this schema, changes data, or takes too long.
     """
     shop = _shop()
     ticks = iter(range(MAX_TICKS))
@@ -130,7 +130,7 @@ def _stock(rng: random.Random) -> int:
 
 
 def _orders(rng: random.Random, num_customers: int, num_products: int) -> Rows:
-    """Return orders on distinct days, so that the latest are unique; some customers order more."""
+    """Return orders on distinct days, so that the latest order is unique."""
     days = sorted(rng.sample(range((LAST_DAY - FIRST_DAY).days + 1), NUM_ORDERS))
     return [
         (

@@ -18,7 +18,7 @@ def _training(_: Teacher) -> list[Example]:
 def held_out() -> list[Example]:
     """Return questions whose phrasing, names, places and goods are absent from training.
 
-    Each has a result in the shop that isn't empty.
+    Every question has a non-empty result in the shop.
     """
     rng = random.Random(1)
     found: dict[str, Example] = {}

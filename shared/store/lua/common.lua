@@ -14,19 +14,21 @@ local TENANT_TTL_MS = 86400000
 local LOAD_LOCK_MS = 15000
 local DEATHS_UNTIL_SUSPECT = 2
 local DEFAULT_STALL_MS = 3000
-local MAX_KEPT_BODY = 65536 -- bytes: larger requests are deleted when their job ends
--- Publications that may contain tokens without a checkpoint; see worker/jobs/publisher.py.
+local MAX_KEPT_BODY = 65536 -- bytes; larger requests are always deleted when their job ends
+-- Number of a worker's publications that may contain tokens without a checkpoint. See
+-- worker/jobs/publisher.py.
 local MAX_SENT = 128
-local SAMPLE = 16 -- holders of a version among which a parked one is searched
+local SAMPLE = 16 -- number of a version's holders that are searched for a parked worker
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Return Redis' clock in ms, and by how much pool time lags behind it. Pool time is the clock without
--- its jumps, and without the gaps between sweeps, in which Redis stalled or was unavailable. Deadlines
--- and waiting times are measured in pool time. `reap` maintains `swept`, `lag` and `stall_ms`.
+-- Return Redis' clock in ms, and by how much pool time lags behind it. Pool time is the clock
+-- without its jumps, and without long gaps between sweeps, which mean that Redis stalled or was
+-- unavailable. Deadlines and waiting times use pool time. `reap` maintains `swept`, `lag` and
+-- `stall_ms`.
 local function read_clock()
   local now = now_ms()
   local swept, lag, stall_ms = unpack(redis.call('HMGET', P .. 'cnt', 'swept', 'lag', 'stall_ms'))
@@ -39,7 +41,7 @@ end
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes' }
 
--- Return a job as a table without its body. Missing fields are false.
+-- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
   local values, job = redis.call('HMGET', P .. 'job:' .. id, unpack(JOB_FIELDS)), { id = id }
   for i, name in ipairs(JOB_FIELDS) do job[name] = values[i] end
@@ -54,7 +56,7 @@ local function version_key(version) return P .. 'version:' .. version end
 
 local function is_registered(wid) return redis.call('ZSCORE', P .. 'workers', wid) ~= false end
 
--- Cancel the deaths that were charged to the jobs of a silent worker, since it is alive.
+-- Cancel the deaths that were charged to the jobs of a worker that was only silent.
 local function pardon(wid)
   local charged = redis.call('HGETALL', P .. 'charged:' .. wid)
   for i = 1, #charged, 2 do
@@ -72,16 +74,17 @@ local function pardon(wid)
   redis.call('DEL', P .. 'charged:' .. wid)
 end
 
--- Return whether the calling worker is in the pool. If it isn't, its first call takes up to 5 more
--- commands for each job that it lost.
+-- Return whether the calling worker is in the pool. If it was declared dead, its first call needs
+-- up to 5 more commands for each job that it lost.
 local function is_worker(wid)
   if is_registered(wid) then return true end
-  redis.call('ZADD', P .. 'lost', 'XX', -1, wid) -- jobs that aren't handed over yet are treated as after a regular exit
+  -- Jobs that aren't handed over yet are treated as if the worker had left.
+  redis.call('ZADD', P .. 'lost', 'XX', -1, wid)
   pardon(wid)
   return false
 end
 
--- Renew a worker's lease, and store its description.
+-- Renew a worker's lease, and store the worker's description.
 local function renew_lease(wid, lease_ms, info, now)
   local key, decoded = P .. 'w:' .. wid, cjson.decode(info)
   redis.call('ZADD', P .. 'workers', now + lease_ms, wid)
@@ -93,15 +96,16 @@ local function renew_lease(wid, lease_ms, info, now)
   end
 end
 
--- Remove a worker from the pool, so that it can't publish any more. `num_jobs` is the number of jobs
+-- Remove a worker from the pool, so that it can no longer publish. `num_jobs` is the number of jobs
 -- of a dead worker, or -1 if the worker leaves. `hand_on` and `forget_worker` complete the removal.
 local function take_out(wid, num_jobs)
   if redis.call('ZREM', P .. 'workers', wid) == 1 then redis.call('ZADD', P .. 'lost', num_jobs, wid) end
   for _, name in ipairs({ 'missing', 'capacity', 'idle' }) do redis.call('ZREM', P .. name, wid) end
 end
 
--- Return two lists: those of the jobs {id claim_epoch}... in ARGV that the worker no longer owns, and
--- all of its jobs that their clients have cancelled. An epoch of 0 matches any claim.
+-- Return two lists: the jobs in ARGV that the worker no longer owns, and all of the worker's jobs
+-- that clients have cancelled. ARGV has `num_jobs` pairs {id claim_epoch} from the index `first`.
+-- An epoch of 0 matches any claim.
 local function standing_of(wid, first, num_jobs)
   local fenced, ids = {}, {}
   for i = 1, num_jobs do ids[i] = ARGV[first + 2 * i - 2] end
@@ -113,7 +117,7 @@ local function standing_of(wid, first, num_jobs)
   return fenced, redis.call('SMEMBERS', P .. 'cancelled:' .. wid)
 end
 
--- Notify a worker that a job was cancelled: immediately by mail, and in the reply to its next call.
+-- Notify a worker that a job was cancelled, by mail and in the replies to its next calls.
 local function notify_cancelled(wid, id)
   redis.call('SADD', P .. 'cancelled:' .. wid, id)
   redis.call('PEXPIRE', P .. 'cancelled:' .. wid, MAILBOX_TTL_MS)
@@ -121,8 +125,8 @@ local function notify_cancelled(wid, id)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- Return whether a job of the version runs. Workers of the previous release don't remove the ids of
--- ended jobs.
+-- Return whether a job of the version runs. Also remove some ids of ended jobs, which workers of
+-- the previous release leave in the set.
 local function is_running(version)
   local key = P .. 'run:' .. version
   for _, id in ipairs(redis.call('SRANDMEMBER', key, 2)) do
@@ -133,7 +137,7 @@ end
 
 local function is_doomed(version) return redis.call('SISMEMBER', P .. 'doomed', version) == 1 end
 
--- Update `ready` and `cold` after a change of the version's queue or holders.
+-- Update `ready` and `cold` after the version's queue or holders have changed.
 local function reindex(version)
   local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0, 'WITHSCORES')
   if not head[2] or is_doomed(version) then
@@ -149,8 +153,8 @@ local function reindex(version)
   end
 end
 
--- Change the number of waiting jobs. A tenant's hash may expire only while none of its jobs waits,
--- since the count would be lost.
+-- Change the number of waiting jobs. A tenant's hash may expire only while none of the tenant's
+-- jobs waits, since the count would be lost.
 local function count_waiting(tenant, change)
   redis.call('HINCRBY', P .. 'cnt', 'waiting', change)
   if not tenant then return end
@@ -163,7 +167,7 @@ local function count_waiting(tenant, change)
   end
 end
 
--- Change the bytes of unfinished requests.
+-- Change the number of bytes of unfinished requests.
 local function count_bytes(tenant, change)
   redis.call('HINCRBY', P .. 'cnt', 'bytes', change)
   if redis.call('EXISTS', P .. 't:' .. tenant) == 1 then
@@ -185,8 +189,8 @@ local function error_json(code, message)
   return '{"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"param":null}'
 end
 
--- Add an entry to the reply stream of an API process, and return the entry's id. `wid` is the worker
--- that publishes it, if any.
+-- Add an entry to the reply stream of an API process, and return the entry's id. `wid` is the
+-- worker that publishes the entry, or false.
 local function reply(api, payload, wid, now)
   local key = P .. 'out:' .. api
   local id = redis.call('XADD', key, 'MINID', '~', now - REPLY_TRIM_MS, '*', 'e', payload,
@@ -200,8 +204,8 @@ local function checkpoint(id, payload)
   redis.call('PEXPIRE', P .. 'tok:' .. id, CHECKPOINT_TTL_MS)
 end
 
--- Return a parked worker for a job of this version: a holder if one is parked, else the worker with
--- the largest free capacity.
+-- Return a parked worker for a job of this version: a holder if one is parked, else the parked
+-- worker with the largest free capacity.
 local function parked_for(version)
   local holders = redis.call('SRANDMEMBER', P .. 'on:' .. version, SAMPLE)
   local best, best_free = nil, -1
@@ -221,9 +225,9 @@ local function wake(version)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended the
--- job, and its request is kept for `lorikeet retry` unless it is large. A worker passes the final event
--- and the result; they are built here for a job that a script ends.
+-- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
+-- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and
+-- `result` come from the worker. If a script ends the job, they are nil and are built here.
 local function end_job(job, state, now, usage, error, event, result)
   local key, num_bytes = P .. 'job:' .. job.id, tonumber(job.bytes or 0)
   redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
@@ -244,7 +248,7 @@ local function end_job(job, state, now, usage, error, event, result)
   reply(job.out, event, false, now)
 end
 
--- End a job that never ran, without a charge to its tenant.
+-- End a waiting job, and refund its cost to the tenant.
 local function end_unrun(job, state, now, error)
   count_waiting(job.tenant, -1)
   charge(job.tenant, -job.cost)

@@ -1,4 +1,4 @@
-"""The states of adapter versions, their events and what a claim sees of them."""
+"""States of adapter versions, their events, and the view of them that claims use."""
 
 import ast
 from collections.abc import Iterator
@@ -7,18 +7,6 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    precondition,
-    rule,
-)
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.queue_replies import ReplicaStanding
@@ -50,7 +38,7 @@ def load(residency: Residency, version: AdapterVersion) -> None:
 def run_short(
     residency: Residency, version: AdapterVersion, jobs: dict[AdapterVersion, int]
 ) -> None:
-    """A job of `version` finds no memory, waits no longer and goes back to the queue."""
+    """Let a job of `version` find no memory, stop waiting and return to the queue."""
     residency.found_no_memory(version, jobs)
     residency.memory_wait_ended(version)
     residency.crowded_out(version)
@@ -137,12 +125,12 @@ def test_a_version_counts_as_held_while_claimed_jobs_wait_for_it() -> None:
     residency = Residency(BASE, BASE_STYLE)
     residency.job_waits(A)
     assert residency.claim_view(0).held == {BASE, A}
-    assert residency.held == {BASE}, "the pool learns of it once it is resident"
+    assert residency.held == {BASE}, "the pool sees a version once it is resident"
     residency.job_served(A)
     assert residency.claim_view(0).held == {BASE}
 
 
-def test_a_claim_may_bring_fewer_versions_while_others_load() -> None:
+def test_a_claim_may_take_fewer_cold_versions_while_others_load() -> None:
     residency = Residency(BASE, BASE_STYLE)
     assert residency.claim_view(0).max_cold == MAX_LOADING
     residency.job_waits(A)
@@ -179,7 +167,7 @@ def test_another_version_than_the_yielding_one_may_free_memory() -> None:
     assert yielding(residency) == {B}
 
 
-def test_a_version_stops_yielding_once_another_one_was_loaded() -> None:
+def test_a_version_stops_yielding_once_another_one_is_loaded() -> None:
     residency = residency_with(A)
     run_short(residency, C, {A: 1})
     load(residency, C)
@@ -187,13 +175,13 @@ def test_a_version_stops_yielding_once_another_one_was_loaded() -> None:
     assert not yielding(residency)
 
 
-def test_a_version_goes_on_yielding_while_another_one_waits_for_memory() -> None:
+def test_a_version_keeps_yielding_while_another_one_waits_for_memory() -> None:
     residency = residency_with(A)
     residency.found_no_memory(C, {A: 1})
     view = residency.claim_view(0)
     residency.claim_found_no_cold(view)
     assert yielding(residency) == {A}
-    load(residency, B)  # it had its memory before
+    load(residency, B)  # B got its memory earlier
     assert yielding(residency) == {A}
     residency.memory_wait_ended(C)
     load(residency, C)
@@ -214,7 +202,7 @@ def test_a_version_stops_yielding_if_no_version_waits_for_memory() -> None:
 def test_a_claim_that_could_not_see_all_versions_ends_no_yielding() -> None:
     residency = residency_with(A)
     before = residency.claim_view(0)
-    run_short(residency, C, {A: 1})  # while that claim is on its way
+    run_short(residency, C, {A: 1})  # while that claim is in flight
     residency.job_finished({})
     residency.claim_found_no_cold(before)
     assert yielding(residency) == {A}
@@ -248,7 +236,7 @@ def test_only_versions_that_others_hold_too_are_replicas() -> None:
     assert residency.replicas == {}
 
 
-def test_a_replica_that_was_evicted_while_the_pool_was_asked_is_not_surplus() -> None:
+def test_a_replica_that_was_evicted_before_the_pools_reply_is_not_surplus() -> None:
     residency = residency_with(A)
     residency.held_elsewhere([A])
     residency.evicted([A], host=())
@@ -256,7 +244,7 @@ def test_a_replica_that_was_evicted_while_the_pool_was_asked_is_not_surplus() ->
     assert residency.surplus == set()
 
 
-def test_subscribers_learn_of_holdings_loads_and_memory() -> None:
+def test_subscribers_are_notified_of_holdings_loads_and_memory() -> None:
     residency = Residency(BASE, BASE_STYLE)
     seen: list[Change] = []
     for change in Change:
@@ -286,186 +274,8 @@ def is_call_of_name(node: ast.AST) -> TypeGuard[Any]:
 
 
 def attribute_targets(tree: ast.AST) -> Iterator[ast.Attribute]:
-    """The attributes of objects other than `self` that are assigned to."""
+    """Yield the assigned attributes of objects other than `self`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             is_own = isinstance(node.value, ast.Name) and node.value.id == "self"
             yield from () if is_own else (node,)
-
-
-NUM_VERSIONS, HOST_COPIES = 3, 1
-VERSIONS = st.sampled_from([AdapterVersion(f"v{number}@1") for number in range(NUM_VERSIONS)])
-
-
-class Transitions(RuleBasedStateMachine):
-    """Loads, evictions, failures and jobs in any order a worker can produce, beside a plain model.
-
-    The model knows the contents of both memories and how many jobs wait; the residency must agree
-    with it after each step, and what claims see must follow from it.
-    """
-
-    loads = Bundle("loads")
-    """Versions whose load is under way; a lock per version allows one load at a time."""
-
-    @initialize()
-    def start(self) -> None:
-        self.residency = Residency(BASE, BASE_STYLE)
-        self.device: set[AdapterVersion] = set()
-        self.host: list[AdapterVersion] = []
-        self.under_way: dict[AdapterVersion, str] = {}
-        self.waiting: dict[AdapterVersion, int] = {}
-        self.replicas: set[AdapterVersion] = set()
-        self.num_changes = 0
-        self.residency.subscribe(Change.HOLDINGS, self._count_change)
-
-    def _count_change(self) -> None:
-        self.num_changes += 1
-
-    @rule(version=VERSIONS)
-    def a_job_waits(self, version: AdapterVersion) -> None:
-        self.residency.job_waits(version)
-        self.waiting[version] = self.waiting.get(version, 0) + 1
-
-    @rule(version=VERSIONS)
-    def a_job_waits_no_longer(self, version: AdapterVersion) -> None:
-        if self.waiting.get(version):
-            self.residency.job_served(version)
-            self.waiting[version] -= 1
-
-    @rule(target=loads, version=VERSIONS)
-    def a_load_begins(self, version: AdapterVersion) -> object:
-        if version in self.device or version in self.under_way:
-            return multiple()
-        if version in self.host:
-            self.residency.placing(version)
-            self.under_way[version] = "placing"
-        else:
-            self.residency.reading(version)
-            self.under_way[version] = "reading"
-        return version
-
-    @rule(target=loads, version=consumes(loads), is_copied=st.booleans())
-    def files_were_read(self, version: AdapterVersion, is_copied: bool) -> AdapterVersion:
-        if self.under_way[version] == "reading":
-            if is_copied:
-                busy = [v for v in self.host if v in self.under_way]
-                idle = [v for v in self.host if v not in self.under_way]
-                self.host = [*busy, *idle[len(idle) - HOST_COPIES + 1 :], version]
-            self.residency.was_read(version, BASE_STYLE, set(self.host))
-            self.residency.placing(version)
-            self.under_way[version] = "placing"
-        return version
-
-    @rule(target=loads, version=consumes(loads), jobs=st.dictionaries(VERSIONS, st.integers(0, 3)))
-    def memory_is_short(
-        self, version: AdapterVersion, jobs: dict[AdapterVersion, int]
-    ) -> AdapterVersion:
-        if self.under_way[version] == "placing":
-            self.residency.queued_for_memory(version)
-            self.residency.found_no_memory(
-                version, {v: n for v, n in jobs.items() if v in self.device}
-            )
-            self.residency.memory_wait_ended(version)
-        return version
-
-    @rule(version=VERSIONS)
-    def a_version_is_loaded(self, version: AdapterVersion) -> None:
-        if self.a_load_begins(version) == version:
-            self.files_were_read(version, is_copied=True)
-            self.a_load_ends(version)
-
-    @rule(version=VERSIONS)
-    def a_version_is_prefetched(self, version: AdapterVersion) -> None:
-        if self.a_load_begins(version) == version:
-            self.files_were_read(version, is_copied=True)
-            self.a_load_fails(version)
-
-    @rule(version=consumes(loads))
-    def a_load_fails(self, version: AdapterVersion) -> None:
-        self.residency.not_loaded(version, is_copied=version in self.host)
-        del self.under_way[version]
-
-    @rule(version=consumes(loads))
-    def a_load_ends(self, version: AdapterVersion) -> None:
-        if self.under_way[version] == "reading":
-            self.a_load_fails(version)
-            return
-        before = self.num_changes
-        self.residency.became_resident(version)
-        assert self.num_changes > before, "the holdings have changed"
-        del self.under_way[version]
-        self.device.add(version)
-
-    @rule(version=VERSIONS, is_elsewhere=st.booleans())
-    def the_pool_replies(self, version: AdapterVersion, is_elsewhere: bool) -> None:
-        if is_elsewhere:
-            self.residency.held_elsewhere([version])
-            if version in self.residency.held:
-                self.replicas.add(version)
-
-    @precondition(lambda self: self.replicas)
-    @rule(standing=st.sampled_from(ReplicaStanding))
-    def the_pool_counts_replicas(self, standing: ReplicaStanding) -> None:
-        version = min(self.replicas)
-        self.residency.replicas_standing({version: standing}, 0)
-        if standing in {ReplicaStanding.GONE, ReplicaStanding.SOLE}:
-            self.replicas.discard(version)
-
-    @precondition(lambda self: self.device)
-    @rule(data=st.data())
-    def a_version_is_evicted(self, data: st.DataObject) -> None:
-        version = data.draw(st.sampled_from(sorted(self.device)))
-        self.residency.evicted([version], set(self.host))
-        self.device.discard(version)
-        self.replicas.discard(version)
-
-    @rule(version=VERSIONS)
-    def the_pool_forgets(self, version: AdapterVersion) -> None:
-        if version in self.under_way:
-            return
-        self.host = [copy for copy in self.host if copy != version]
-        if version in self.device:
-            self.residency.evicted([version], host=())
-            self.device.discard(version)
-            self.replicas.discard(version)
-        else:
-            self.residency.not_loaded(version, is_copied=False)
-        self.residency.forgotten(version)
-
-    @rule(jobs=st.dictionaries(VERSIONS, st.integers(0, 3)))
-    def a_job_finishes(self, jobs: dict[AdapterVersion, int]) -> None:
-        self.residency.job_finished(jobs)
-
-    @invariant()
-    def states_say_where_the_weights_are(self) -> None:
-        for number in range(NUM_VERSIONS):
-            version = AdapterVersion(f"v{number}@1")
-            state = self.residency.state(version)
-            assert (state is State.RESIDENT) == (version in self.device)
-            assert (state is State.READING) == (self.under_way.get(version) == "reading")
-            assert (state is State.PLACING) == (self.under_way.get(version) == "placing")
-            is_idle_copy = version in self.host and version not in self.device
-            if version not in self.under_way:
-                assert (state is State.IN_HOST_MEMORY) == is_idle_copy
-
-    @invariant()
-    def the_pool_is_told_of_resident_versions_that_were_not_given_up(self) -> None:
-        residency = self.residency
-        assert residency.held == {BASE, *self.device} - residency.surplus
-        assert residency.surplus <= self.device
-        assert set(residency.replicas) == self.replicas
-        assert not residency.surplus & set(residency.replicas)
-
-    @invariant()
-    def a_claim_sees_what_is_held_or_awaited(self) -> None:
-        view = self.residency.claim_view(0)
-        awaited = {v for v, number in self.waiting.items() if number and v not in self.device}
-        assert view.held == self.residency.held | awaited
-        assert set(view.residents) <= view.held
-        assert not set(view.residents) & set(view.refused)
-        assert 0 <= view.max_cold <= MAX_LOADING
-        assert view == self.residency.claim_view(0), "looking changes nothing"
-
-
-Transitions.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
-TestTransitions = Transitions.TestCase

@@ -19,7 +19,7 @@ class AdapterRoots:
     """
 
     def __init__(self, roots: Sequence[str], at_start: Iterable[str]) -> None:
-        """Allow sources under `roots`; without roots, folders beside those in `at_start`.
+        """Allow sources under `roots`. Without roots, allow the siblings of folders in `at_start`.
 
         Raises:
             SettingsError: a root is neither a folder nor an organisation of the hub.
@@ -39,7 +39,7 @@ class AdapterRoots:
         return " ".join([*map(str, self._folders), *(HUB + name for name in self._organisations)])
 
     def locate(self, source: str) -> str:
-        """Return the full path of the folder `source`, or the hub id if it is one.
+        """Return the full path of the folder `source`, or `source` itself if it is a hub id.
 
         Raises:
             JobFailed: the source isn't allowed, or it is allowed but isn't a folder.
@@ -79,11 +79,11 @@ def _root(given: str) -> Path:
 def _parents(sources: Iterable[str]) -> set[Path]:
     folders = [Path(source).expanduser().resolve() for source in sources]
     parents = {_parent(folder) for folder in folders if folder.is_dir()}
-    return {folder for folder in parents if folder != Path(folder.anchor)}  # not the whole machine
+    return {folder for folder in parents if folder != Path(folder.anchor)}  # "/" allows all
 
 
 def _parent(folder: Path) -> Path:
-    """Return the parent folder; in the hub's cache, the folder of the repository."""
+    """Return the parent of a folder, or the repository of a folder in the hub's cache."""
     root = link_root(folder)
     return folder.parent if root == folder else root
 

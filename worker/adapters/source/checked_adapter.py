@@ -17,7 +17,7 @@ class CheckedAdapter:
 
     weights: "LoRAAdapter"
     style: PromptStyle
-    """How its prompts are written and its answers sampled."""
+    """Chat templates, end tokens and sampling defaults of the adapter."""
 
     def named(self, name: str) -> "CheckedAdapter":
         """Return the same adapter under another name."""
@@ -25,7 +25,7 @@ class CheckedAdapter:
 
 
 class AdapterSource(Protocol):
-    """Reads adapters from their sources; every method blocks, on any thread."""
+    """Reads adapters from their sources. Every method blocks, and may run on any thread."""
 
     def read(self, name: str, source: str) -> CheckedAdapter:
         """Return the adapter at `source`, a folder or hub id.
@@ -39,10 +39,10 @@ class AdapterSource(Protocol):
         """Return exactly the version of a registry entry, from its source or from a copy.
 
         Raises:
-            AdapterRejected: neither has it, or it can't be served exactly.
+            AdapterRejected: neither place has the version, or it can't be served exactly.
         """
         ...
 
     def inspect(self, asked: Inspection) -> Findings:
-        """Return what a client that asks to load an adapter needs to know; never raises."""
+        """Read and check an adapter that a client wants to load, and report on it. Never raises."""
         ...

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class CheckpointReader:
-    """Reads weights and prompt style of adapters; any thread may call it."""
+    """Reads the weights and the prompt style of adapters. Any thread may call it."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class CheckpointReader:
         vocab_size: int,
         tool_setting: ToolSetting,
     ) -> None:
-        """Read for a base model.
+        """Create a reader of adapters for one base model.
 
         Args:
             base: the modules that adapters may target.
@@ -46,10 +46,10 @@ class CheckpointReader:
     def read(
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
     ) -> CheckedAdapter:
-        """Return the adapter in `files`; `checked` as in `read_checkpoint`.
+        """Return the adapter in `files`. `checked` has the same meaning as in `read_checkpoint`.
 
         Raises:
-            AdapterRejected: it can't be served exactly, or its prompts can't be written.
+            AdapterRejected: it can't be served exactly, or its chat templates can't be used.
         """
         weights = read_checkpoint(name, files, self._base, dtype=self._dtype, checked=checked)
         try:

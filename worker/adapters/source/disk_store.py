@@ -27,13 +27,15 @@ UNFINISHED_S = 3600
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Value of a digest's copy. Copies of the lowest value are deleted first, and among equals the
-least recently used one."""
+"""Returns the value of the copy with the given digest.
+
+Copies with the lowest value are deleted first. Among equals, the least recently used copy is first.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskCopy:
-    """The files of one version."""
+    """A copy of the files of one version."""
 
     digest: str
     num_bytes: int
@@ -41,7 +43,7 @@ class DiskCopy:
 
 
 class AdapterStore:
-    """A folder of copies, which several processes may share. All methods block, on any thread."""
+    """A folder of copies, shared by processes. All methods block, and may run on any thread."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         """Create the folder, readable by this user only.
@@ -61,7 +63,7 @@ class AdapterStore:
             raise SettingsError(f"--adapter-store: can't write to {folder}: {error}") from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy, or None; records the copy as used."""
+        """Return the folder of a version's copy and record its use, or None if there is no copy."""
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None
@@ -106,7 +108,7 @@ class AdapterStore:
         shutil.rmtree(gone, ignore_errors=True)
 
     def trim(self, value: Value) -> list[str]:
-        """Delete copies until the rest fit into `max_bytes`; return the deleted digests."""
+        """Delete copies until the rest fit into `max_bytes`, and return the deleted digests."""
         copies = sorted(self.copies(), key=lambda copy: (value(copy.digest), copy.used_s))
         excess = sum(copy.num_bytes for copy in copies) - self._max_bytes
         removed = []
@@ -122,7 +124,7 @@ class AdapterStore:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether `trim` would delete any copy."""
+        """Whether the copies exceed `max_bytes`."""
         return sum(copy.num_bytes for copy in self.copies()) > self._max_bytes
 
     def _remove_unfinished(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads and checks adapters for front ends, which can't do that themselves."""
+"""Inspects adapters for front ends: reads and checks them, and reports the findings."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class Inspector:
-    """Answers inspections one at a time, on a thread."""
+    """Answers the inspection requests of front ends, one at a time."""
 
     def __init__(
         self,
@@ -23,14 +23,14 @@ class Inspector:
         inspect: Callable[[Inspection], Findings],
         thread: LoaderThreads,
     ) -> None:
-        """Answer with the findings of `inspect`, which blocks; `thread` runs nothing else."""
+        """Create an inspector that runs the blocking function `inspect` on `thread`."""
         self._inspections = inspections
         self._inspect = inspect
         self._thread = thread
         self._asked: asyncio.Queue[InspectionId] = asyncio.Queue()
 
     def accept(self, inspection_id: InspectionId) -> None:
-        """Queue an inspection that a front end has asked for."""
+        """Queue an inspection requested by a front end."""
         self._asked.put_nowait(inspection_id)
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads the adapters that a worker is started with, which may be thousands."""
+"""Reads the adapters in a worker's settings, possibly thousands."""
 
 import time
 from collections import Counter
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 PROGRESS_S = 5.0
 """Pause between two log lines that report progress."""
 MAX_SHARED_BYTES = 256 << 20
-"""Most bytes of adapters kept in memory because further names refer to their folders."""
+"""Memory limit for adapters that are kept because other names have the same source."""
 
 
 async def read_each(
@@ -21,7 +21,7 @@ async def read_each(
 ) -> AsyncIterator[CheckedAdapter]:
     """Yield the adapters of `sources` (name to folder or hub id) in order.
 
-    A source with several names is read once, unless it is too large to be kept until the last.
+    A source with several names is read once if it fits into MAX_SHARED_BYTES.
 
     Raises:
         AdapterRejected: an adapter can't be served.

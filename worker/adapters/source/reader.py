@@ -21,7 +21,7 @@ from worker.lora.checkpoint.header_report import check_size, report_headers
 log = structlog.get_logger()
 
 MAX_NAMES = 500
-"""Most tensor names in each list of a report."""
+"""Maximum number of tensor names in each list of a report."""
 
 
 class Read(Protocol):
@@ -35,7 +35,7 @@ class Read(Protocol):
 
 
 class AdapterReader:
-    """The `AdapterSource` of a worker. Every method blocks, on any thread but the engine's."""
+    """The `AdapterSource` of a worker. Every method blocks; never call it on the engine thread."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class AdapterReader:
         dtype: torch.dtype,
         max_bytes: int,
     ) -> None:
-        """Read adapters for one base model.
+        """Create a reader of adapters for one base model.
 
         Args:
             read: reads one adapter from its files.
@@ -55,7 +55,7 @@ class AdapterReader:
             store: keeps copies of adapters' files.
             roots: the sources that clients may name.
             dtype: dtype of the weights in memory.
-            max_bytes: most bytes of one adapter.
+            max_bytes: maximum size of one adapter, in bytes.
         """
         self._read = read
         self._base = base
@@ -64,14 +64,14 @@ class AdapterReader:
         self._dtype = dtype
         self._max_bytes = max_bytes
         self._checked: dict[str, tuple[list[FileStamp], Digests]] = {}
-        """Stamps and digests of copies that were read in full, by digest of the version."""
+        """File stamps and digests of copies that were checked in full, by the version's digest."""
 
     def read(self, name: str, source: str) -> CheckedAdapter:
         """Return the adapter at `source`, and keep a copy of its files.
 
         Raises:
-            AdapterRejected: it can't be served exactly, or its files have just been changed.
-            StoreFailed: no copy can be kept.
+            AdapterRejected: it can't be served exactly, or a file changed while it was read.
+            StoreFailed: the copy can't be written.
         """
         files = _find(name, source)
         adapter = self._read_source(name, files)
@@ -82,7 +82,7 @@ class AdapterReader:
         """Return exactly this version, from its copy or from its source.
 
         Raises:
-            AdapterRejected: there is no copy, and the source holds another version by now.
+            AdapterRejected: there is no copy, and the source now holds another version.
         """
         copy = self._store.folder_of(entry.digest)
         if copy is not None and (adapter := self._read_copy(entry, copy)):
@@ -101,7 +101,7 @@ class AdapterReader:
         return adapter
 
     def inspect(self, asked: Inspection) -> Findings:
-        """Return what a client that asks to load an adapter needs to know; never raises."""
+        """Read and check an adapter that a client wants to load, and report on it. Never raises."""
         try:
             return self._inspect(asked)
         except JobFailed as failed:
@@ -116,7 +116,7 @@ class AdapterReader:
         place = self.roots.locate(asked.source)
         try:
             files = AdapterFiles.find(place)
-        except AdapterRejected as error:  # the hub doesn't give it
+        except AdapterRejected as error:  # the hub doesn't provide it
             raise JobFailed(
                 JobError(code=ErrorCode.SOURCE_NOT_FOUND, message=str(error), param="lora_path")
             ) from None
@@ -153,7 +153,7 @@ class AdapterReader:
             )
 
     def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
-        """Return the version in a copy; discard the copy and return None if it is damaged."""
+        """Return the version in a copy. If the copy is damaged, discard it and return None."""
         try:
             adapter = self._read_unchanged(entry, folder) or self._read_in_full(entry, folder)
         except AdapterRejected as error:
@@ -177,7 +177,7 @@ class AdapterReader:
         return adapter
 
     def _read_unchanged(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
-        """Read a copy whose files haven't changed since they were checked; else return None."""
+        """Read a copy, or return None if its files have changed since they were checked."""
         files = AdapterFiles(folder)
         stamps, digests = self._checked.get(entry.digest, (None, None))
         if stamps != files.stamps:

@@ -26,7 +26,7 @@ class NotCompiled(Exception):
 def load_library(cache_folder: Path) -> ctypes.CDLL:
     """Load the native library from `cache_folder`, compiling it first if necessary.
 
-    torch must be imported before, as the library uses torch's OpenMP threads.
+    torch must be imported first, as the library uses torch's OpenMP threads.
 
     Raises:
         NotCompiled: no compiler is installed, the compiler failed, or the folder is not writable.
@@ -88,7 +88,7 @@ def _key(compiler_version: str) -> str:
 
 
 def cpu_flags() -> str:
-    """Return the CPU's features from /proc/cpuinfo, which `-march=native` depends on.
+    """Return the CPU's features, which determine what `-march=native` selects.
 
     The result is empty on systems other than Linux.
     """

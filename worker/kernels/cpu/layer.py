@@ -16,7 +16,7 @@ class NormParams:
     """`[hidden]`, contiguous."""
     epsilon: float
     offset: float
-    """Added to the weight."""
+    """Number that is added to the weight."""
     round_first: bool
     """Whether the normalised input is rounded to the dtype before the weight is applied."""
 

@@ -65,14 +65,14 @@ class NativePlan(Prepared):
 
 
 def prepare_sites(sites: LoRASites) -> NativeSites:
-    """Return the arguments of `sites`, whose weights must outlive them."""
+    """Return the arguments of `sites`. The sites' weights must outlive the arguments."""
     array = (Site * len(sites.sites))(*map(_lora_site, sites.sites))
     args = LoRAArgs(sites=ctypes.addressof(array), num_sites=len(sites.sites))
     return NativeSites(args, ctypes.addressof(args), array)
 
 
 def prepare_plan(plan: LoRAPlan) -> NativePlan:
-    """Return the C struct of `plan`, whose tensors must outlive it."""
+    """Return the C struct of `plan`. The plan's tensors must outlive the struct."""
     array = (Pages * len(plan.pages))(
         *(
             Pages(of_group.starts.data_ptr(), of_group.pages.data_ptr(), of_group.pages.shape[1])

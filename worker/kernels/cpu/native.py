@@ -30,7 +30,7 @@ from worker.kernels.interface import (
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
-"""Equals PAGE_ROWS of lora/task.h."""
+"""Must equal PAGE_ROWS in lora/task.h."""
 _NUM_PINNED_THREADS = 2
 """Number of OpenMP threads for which `spread_threads` has an effect."""
 
@@ -87,9 +87,9 @@ class NativeKernels:
     def spread_threads(self) -> None:
         """Pin the calling thread's two OpenMP threads to one core each, if there are two cores.
 
-        Larger teams are not pinned. OpenMP ends some of their threads when an operation uses fewer,
-        and threads that it starts later inherit the affinity of the calling thread, so that all of
-        them would run on its core. A call that changes nothing takes a few microseconds.
+        Larger teams are not pinned. OpenMP ends some of their threads when an operation uses fewer.
+        Threads that it starts later inherit the affinity of the calling thread, so they would all
+        run on that thread's core. A call that changes nothing takes a few microseconds.
         """
         if len(self._cores) == _NUM_PINNED_THREADS:
             self._spread_threads(self._cores, _NUM_PINNED_THREADS)
@@ -158,7 +158,7 @@ class NativeKernels:
             x: `[T, hidden]`, contiguous.
             rotation: cosines and sines of the tokens' positions, `[T, head_dim]` each.
             cache: the layer's keys and values.
-            batch: the places of the tokens' keys and values.
+            batch: the cache locations of the step's tokens.
             lora: the LoRA terms of the q/k/v, o, gate/up and down projections.
 
         Returns:
@@ -190,7 +190,7 @@ class NativeKernels:
         return prepared.args
 
     def _lora(self, sites: LoRASites, plan: LoRAPlan) -> NativeSites:
-        """Return the arguments of `sites`, with the plan of this batch."""
+        """Return the native arguments of `sites`, combined with the plan of this batch."""
         assert plan.page_rows == _PAGE_ROWS
         prepared = sites.prepared
         if not isinstance(prepared, NativeSites):
@@ -266,7 +266,7 @@ class NativeKernels:
         return out
 
     def silu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
-        """Compute `silu(gate) * up`, two tensors `[T, N]` of equal strides, as a new tensor."""
+        """Return `silu(gate) * up` as a new tensor. Both inputs are `[T, N]` with equal strides."""
         assert gate.stride() == up.stride()
         assert gate.stride(1) == 1
         out = torch.empty(gate.shape, dtype=gate.dtype)

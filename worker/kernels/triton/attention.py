@@ -11,9 +11,9 @@ from worker.kernels.interface import AttentionBatch, AttentionParams, Prepared
 from worker.kernels.triton.device.attention import attention_kernel, merge_spans_kernel
 
 SPAN = 256
-"""Tokens of context that one program reads for a decoding sequence."""
+"""Number of context tokens that one program reads for a decoding sequence."""
 BLOCK_SPANS = 16
-"""Spans that a program of `merge_spans_kernel` merges at once."""
+"""Number of spans that a program of `merge_spans_kernel` merges at once."""
 MIN_BLOCK = 16
 """The smallest side of a block that a matrix unit supports."""
 
@@ -33,16 +33,16 @@ class BlockSizes:
     """Limits on a program's block sizes, set by registers and shared memory of common GPUs."""
 
     max_rows: int
-    """Query rows of a program."""
+    """Maximum number of query rows of a program."""
     max_keys: int
-    """Keys that a program reads at once."""
+    """Maximum number of keys that a program reads at once."""
     row_elements: int
-    """Elements of all rows together, so that wider heads get fewer rows."""
+    """Maximum number of elements in all rows together. Wider heads get fewer rows."""
     key_elements: int
-    """Elements of all keys together, so that wider heads get fewer keys."""
+    """Maximum number of elements in all keys together. Wider heads get fewer keys."""
 
     def rows(self, group: int, width: int, *, is_decode: bool) -> int:
-        """Return a program's rows: a power of two, enough for the `group` heads of one query."""
+        """Return the number of rows of a program: a power of two, at least `group`."""
         wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
         return max(wanted, _padded(group))
 
@@ -79,7 +79,7 @@ class Attention:
         num_sequences = len(self.batch.context_lens)
         out = self.query.new_empty(num_tokens, num_heads, self._value_dim)
         # Sequence lengths are on the device, and reading them would wait for it. These counts show
-        # whether the batch may have prefills or decodes. A launch without any only costs time.
+        # whether the batch may have prefills or decodes. A needless launch only costs time.
         if num_tokens > num_sequences:
             self._prefill(out)
         if num_tokens == 1 or num_sequences > 1:
@@ -92,7 +92,7 @@ class Attention:
 
     @property
     def _group(self) -> int:
-        """Query heads per key head."""
+        """Number of query heads per key head."""
         return self.query.shape[1] // self.key_cache.shape[2]
 
     def _prefill(self, out: Tensor) -> None:

@@ -25,11 +25,11 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 _BLOCK_SIZE = 16
 _SEQUENCES = ((1, 1), (300, 1), (40, 40), (90, 5))
-"""(context tokens, query tokens at its end); covers each code path of attention."""
+"""(context length, number of queries at its end) of sequences that cover all attention code."""
 _WINDOW = 70
 _PAGE_ROWS = 8
 _LORA_SIZES = ((3, 64), (3, 2048), (80, 64), (80, 2048))
-"""(tokens, input features); covers each code path of the LoRA term."""
+"""(number of tokens, input features) of batches that cover all code of the LoRA term."""
 
 
 class NotUsable(Exception):
@@ -111,7 +111,10 @@ def _attention_batch(device: torch.device) -> tuple[AttentionBatch, Tensor, int]
 
 
 def _lora(num_tokens: int, num_in: int, kernels: Kernels, random: _Random) -> Tensor:
-    """Add the terms of two adapters, of 2 and 4 pages; the last token is the base model's."""
+    """Return random outputs plus the LoRA terms of two adapters, which have 2 and 4 pages.
+
+    The last token has no adapter.
+    """
     # The linear uses the second row of pages.
     numbers = _int32([[0] * 6, [3, 1, 0, 2, 5, 4]], random.device)
     pages = LoRAPages(_int32([0, 2, 6], random.device), numbers)

@@ -18,7 +18,7 @@ from worker.kernels.triton.device.kv_store import store_kernel
 from worker.kernels.triton.lora import add_lora_
 
 STORE_COLUMNS = 1024
-"""Elements of a token's key or value that one program of `store_kernel` copies."""
+"""Number of elements of a token's key or value that one program of `store_kernel` copies."""
 
 
 class TritonKernels:
@@ -91,7 +91,7 @@ class TritonKernels:
 
 
 def _on_device_of(x: Tensor) -> AbstractContextManager[None]:
-    """Make the GPU of `x` torch's current one, on which Triton launches kernels."""
+    """Make the GPU of `x` torch's current device, on which Triton launches kernels."""
     context: AbstractContextManager[None] = torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
     return context
 

@@ -14,21 +14,27 @@ from worker.kernels.triton.device.lora import expand_kernel, shrink_kernel
 from worker.kernels.triton.sites import SiteTable, site_table
 
 BLOCK_ROWS = 32
-"""Adapter rows that a program computes at once."""
+"""Number of adapter rows that a program computes at once."""
 DECODE_TOKENS = 16
-"""Tokens of a tile if no adapter has more: the smallest side that a matrix unit supports."""
+"""Number of tokens in a tile if no adapter has more tokens in the batch.
+
+It is the smallest side that a matrix unit supports.
+"""
 PREFILL_TOKENS = 64
-"""Tokens of a tile if an adapter has more than DECODE_TOKENS."""
+"""Number of tokens in a tile if any adapter has more than DECODE_TOKENS in the batch."""
 NUM_SPLITS = 8
-"""Programs that share the inputs of one shrink. Without it, few tokens occupy few programs."""
+"""Number of programs that the inputs of one shrink are split among.
+
+Without splits, few tokens would occupy few programs.
+"""
 MIN_SPLIT_FEATURES = 1024
-"""Inputs are split only if there are more features than this."""
+"""Inputs are split only if there are more input features than this."""
 MAX_SPLIT_TOKENS = 1024
-"""Inputs are split only if the plan has at most this many tokens; more fill the GPU anyway."""
+"""Inputs are split only if the plan has at most this many tokens. More tokens fill the GPU."""
 
 
 class _Tile(NamedTuple):
-    """Tokens of one adapter at one site; fields match the TILE_ constants of `device/lora.py`."""
+    """Tokens of one adapter at one site. TILE_ constants of `device/lora.py` index the fields."""
 
     site: int
     first_token: int
@@ -62,9 +68,9 @@ class _PlanWork(Prepared):
     page_starts: list[list[int]]
     """`LoRAPages.starts` on the host, by pool group."""
     block_tokens: int
-    """Tokens of a tile."""
+    """Number of tokens in a tile."""
     works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
-    """Tiles by the pool groups of the sites; None if no adapter of the plan targets the groups."""
+    """Tiles, by the pool groups of the sites. None if no adapter in the plan targets them."""
     partials: Tensor | None = None
     """Memory for partial sums. Launches run one after another, so that they can share it."""
 
@@ -163,7 +169,7 @@ def _work(of_plan: _PlanWork, plan: LoRAPlan, groups: Sequence[int]) -> _Work | 
 
 
 def _tiles(of_plan: _PlanWork, page_starts: Sequence[int]) -> Iterator[_Tile]:
-    """Yield the tiles of one site, with `site` and `partials` still 0."""
+    """Yield the tiles of one site. Their fields `site` and `partials` are still 0."""
     spans = zip(pairwise(of_plan.token_starts), pairwise(page_starts), strict=True)
     for (start, stop), (first_page, end_page) in spans:
         if first_page == end_page:

@@ -24,7 +24,7 @@ class SiteTable(Prepared):
 
 
 def site_table(sites: LoRASites) -> SiteTable:
-    """Return the table of `sites`, which has at least one site."""
+    """Return the table of `sites`, which must not be empty."""
     rows = [
         [
             site.a.data_ptr(),

@@ -1,4 +1,4 @@
-"""Properties of base weights that remain readable after the weights are packed."""
+"""Properties of a base linear's weight that stay available after the weight is packed."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 _CHUNK_ROWS = 4096
-"""Rows per operation, to bound the memory of copies in a wider dtype."""
+"""Rows per operation. Limits the memory for temporary copies in a wider dtype."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseWeight:
-    """Readable properties of the weight of one base linear."""
+    """Properties of one base linear's weight that stay available after packing."""
 
     squares: Tensor
-    """`[out]`: squared length of each row, in the weight's `wide_dtype`."""
+    """Squared length of each row of the weight: `[out]`, in float32 or wider."""
     bias: Tensor | None
-    """`[out]`."""
+    """`[out]`, or None if the linear has no bias."""
     product: Callable[[Tensor], Tensor]
-    """Maps `[n, in]` to `[n, out]`: the product with the weight, without the bias."""
+    """Multiplies an input `[n, in]` by the weight and returns `[n, out]`, without the bias."""
 
 
 def weight_of(linear: nn.Module) -> Tensor | None:
-    """Return a view `[out, in]` of the linear's weight; None if it is quantised."""
+    """Return a view `[out, in]` of the linear's weight, or None if the weight is quantised."""
     if isinstance(linear, Conv1D):
         transposed: Tensor = linear.weight.data.t()
         return transposed
@@ -34,14 +34,20 @@ def weight_of(linear: nn.Module) -> Tensor | None:
 
 @torch.no_grad()
 def row_squares(weight: Tensor) -> Tensor:
-    """Return `[out]`: the squared length of each row of `weight` `[out, in]`, in `wide_dtype`."""
+    """Return the squared length of each row of `weight`.
+
+    `weight` is `[out, in]`. The result is `[out]`, in float32 or wider.
+    """
     dtype = wide_dtype(weight.dtype)
     parts = torch.split(weight, _CHUNK_ROWS)
     return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=dtype) for part in parts]) ** 2
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of vectors that scale or shift outputs of `dtype`: at least float32."""
+    """Return the dtype for vectors that scale or shift outputs of `dtype`.
+
+    It is `dtype` or float32, whichever is wider.
+    """
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -55,7 +61,7 @@ class BaseTable:
     """SHA-256 of the weight's bytes."""
 
     def equals(self, tensor: Tensor) -> bool:
-        """Return whether `tensor`, cast to the base's dtype, is the same weight."""
+        """Return whether `tensor`, cast to the base weight's dtype, equals the base weight."""
         return tuple(tensor.shape) == self.shape and _digest(tensor.to(self.dtype)) == self.digest
 
 

@@ -1,4 +1,4 @@
-"""Base linears, joined into one product where possible."""
+"""Linears of the base model, joined into one matrix product where possible."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
 PACKED_ROWS = 32
-"""Number of input rows for which oneDNN chooses its packed layout. Other numbers work too."""
+"""Number of input rows for which oneDNN optimises its layout. Other numbers also work."""
 
 
 class BaseLinear(Protocol):
@@ -22,7 +22,10 @@ class BaseLinear(Protocol):
     """Output width of each linear."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map `[..., in]` to the outputs side by side, `[..., sum of out]`, in new memory."""
+        """Return the outputs of all linears for `x` `[..., in]`, concatenated into a new tensor.
+
+        The result is `[..., sum of out]`.
+        """
         ...
 
     def product(self, x: Tensor) -> Tensor:
@@ -31,14 +34,15 @@ class BaseLinear(Protocol):
 
 
 def can_join(linear: nn.Module) -> bool:
-    """Return whether the linear's weight can be joined with those of other linears."""
+    """Return whether the linear's weight can be joined with the weights of other linears."""
     return type(linear) is nn.Linear
 
 
 def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
-    """Join `linears`, in the fastest layout that `kernels` and the CPU support.
+    """Join `linears` in the fastest layout that `kernels` and the CPU support.
 
-    Where the weights are copied, the linears lose their own copies.
+    After packing, `linears` keep only the shapes of their weights. A linear that can't be joined
+    must be the only one.
     """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears):
@@ -52,7 +56,7 @@ def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
 
 
 class _SingleModule:
-    """A linear that is computed by its own module: a Conv1D or a quantised linear."""
+    """One linear that can't be joined, such as a Conv1D. It is computed by its own module."""
 
     def __init__(self, linear: nn.Module) -> None:
         self._linear = linear
@@ -70,7 +74,7 @@ class _SingleModule:
 
 
 class _Joined:
-    """Linears whose weights are concatenated in one matrix."""
+    """Linears whose weights are concatenated into one matrix."""
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.out_features = [linear.out_features for linear in linears]
@@ -90,7 +94,7 @@ class _Joined:
 
 
 class NativePacked:
-    """Joined linears with a weight in the layout of the native kernels."""
+    """Joined linears whose weight is packed in the layout of the native kernels."""
 
     def __init__(self, linears: Sequence[nn.Linear], kernels: NativeKernels) -> None:
         self.out_features = [linear.out_features for linear in linears]
@@ -110,7 +114,10 @@ class NativePacked:
 
 
 class _OneDNNPacked:
-    """Joined linears with a weight in oneDNN's layout, up to twice as fast for tens of rows."""
+    """Joined linears whose weight is packed in oneDNN's layout.
+
+    For inputs of tens of rows, this layout is up to twice as fast as an unpacked weight.
+    """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.out_features = [linear.out_features for linear in linears]
@@ -130,7 +137,7 @@ class _OneDNNPacked:
 
 
 def _drop_weights(linears: Sequence[nn.Linear]) -> None:
-    """Free the memory of the weights. Their shapes remain readable."""
+    """Free the memory of the linears' weights. The shapes stay available."""
     for linear in linears:
         empty = torch.empty_like(linear.weight, device="meta")
         linear.weight = nn.Parameter(empty, requires_grad=False)

@@ -1,4 +1,4 @@
-"""Modules of a base model that adapters can change, matched by PEFT's rules."""
+"""Describes a base model's modules and finds an adapter's target modules by PEFT's rules."""
 
 import copy
 import re
@@ -33,46 +33,48 @@ class BaseEmbedding:
 
     name: str
     weight: Tensor
-    """`[vocab, dim]`"""
+    """The embedding table, `[vocab, dim]`."""
     scale: float
-    """Factor that the module applies to the vectors."""
+    """Factor by which the module multiplies the rows of the table."""
     is_tied: bool
-    """Whether the output head shares the weight."""
+    """Whether the output head uses the same weight."""
 
     def as_linear(self) -> BaseWeight:
-        """Return the transposed table `[dim, vocab]`, which PEFT treats as a linear's weight."""
+        """Describe the transposed table `[dim, vocab]` as a linear's weight, as PEFT does."""
         return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BaseModules:
-    """Modules of one base model, by their names in `named_modules`."""
+    """The modules of one base model. Names are those in `named_modules`."""
 
     model_type: str
     linears: Mapping[str, ModuleShape]
-    """Linears that adapters may target: the decoder's in the model's order, then the head."""
+    """Linears that adapters may target: the decoder's linears in order, then the head."""
     head: str | None = None
-    """Name of the output head, if it is one of `linears`."""
+    """Name of the output head, or None if adapters can't target it."""
     embedding: BaseEmbedding | None = None
-    """Input embedding, which adapters may target too."""
+    """Input embedding, or None if adapters can't target it."""
     conv1d: frozenset[str]
-    """Names of `linears` that are GPT-2's Conv1D, which stores its weight as `[in, out]`."""
+    """Names of the `linears` that are GPT-2 Conv1D modules, with weights `[in, out]`."""
     others: Mapping[str, str]
-    """Short description of every other module, for error messages."""
+    """Descriptions of the modules besides `linears` and `embedding`, for error messages."""
     all_linear: frozenset[str]
-    """Names of the modules that PEFT's `all-linear` selects."""
+    """Names of the modules that `target_modules="all-linear"` selects in PEFT."""
     tables: Mapping[str, BaseTable] = field(default_factory=dict)
-    """Fingerprints of the weights of the embedding and the head."""
+    """Fingerprints of the embedding's and the head's weights, by module name."""
     norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Sizes of the parameters of norms, by module and parameter name."""
+    """Parameter sizes of the norms, by module name and then by parameter name."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
-    """Readable properties of the linears' weights. Empty until the linears are served."""
+    """Weight properties of the linears that aren't quantised. Set after `serve_linears`."""
 
     def targets(self, config: Any) -> list[str]:
-        """Return the modules that a `peft.LoraConfig` targets: the embedding, then the linears.
+        """Return the names of the modules that a `peft.LoraConfig` targets.
+
+        The embedding comes first, then the linears in the order of `linears`.
 
         Raises:
-            AdapterRejected: the configuration targets no module, or an unsupported one.
+            AdapterRejected: the configuration targets no module or an unsupported module.
         """
         config = self._with_default_targets(config)
         for name, kind in self.others.items():
@@ -93,7 +95,10 @@ class BaseModules:
         return targets
 
     def tied_targets(self, config: Any) -> set[str]:
-        """Return the embedding and the head if `ensure_weight_tying` targets both; else empty."""
+        """Return the names of the embedding and the head if `ensure_weight_tying` selects both.
+
+        Otherwise, return an empty set.
+        """
         is_saved = any(is_table(name) for name in config.modules_to_save or ())
         if not config.ensure_weight_tying or is_saved or not self.is_tied:
             return set()
@@ -133,14 +138,17 @@ def is_table(name: str) -> bool:
 
 
 def place_in_layer(name: str) -> str:
-    """Return the part of a module's name after its layer number; the full name outside layers."""
+    """Return the part of a module's name after the layer number.
+
+    A name without a layer number is returned unchanged.
+    """
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[0] + 1 :]) if numbers else name
 
 
 def base_modules(model: nn.Module) -> BaseModules:
-    """Collect the modules of a transformers model that `serve_linears` has not changed yet."""
+    """Collect the modules of a transformers model. Call this before `serve_linears`."""
     head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     embedding = _embedding(model, head)
     linears: dict[str, ModuleShape] = {}
@@ -169,7 +177,10 @@ def base_modules(model: nn.Module) -> BaseModules:
 
 
 def _embedding(model: nn.Module, head: nn.Module | None) -> BaseEmbedding | None:
-    """Return the model's input embedding, if it computes what PEFT assumes."""
+    """Return the model's input embedding.
+
+    Return None if the module isn't the plain or scaled lookup that PEFT assumes.
+    """
     found = model.get_input_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     scale = getattr(found, "embed_scale", None)
     if not isinstance(found, nn.Embedding) or found.max_norm is not None:
@@ -196,16 +207,16 @@ def _tables(
 
 
 def _is_expert(name: str) -> bool:
-    """Return whether a module is numbered inside its layer, as experts are.
+    """Return whether a module's name has a number after the layer number, as experts' names do.
 
-    An expert gets some of the tokens, in its own order, so its input rows can't be matched to
-    adapters.
+    An expert gets only some of the tokens, in an order of its own. Its input rows can't be matched
+    to adapters.
     """
     return sum(part.isdigit() for part in name.split(".")) > 1
 
 
 def _sizes(module: nn.Module) -> dict[str, int]:
-    """Return the sizes of a norm's parameters; empty for modules that aren't norms."""
+    """Return a norm's parameter sizes by name, or an empty dict for any other module."""
     parameters = dict(module.named_parameters())
     is_norm = "Norm" in type(module).__name__ and parameters.keys() <= {"weight", "bias"}
     if not is_norm or any(parameter.dim() != 1 for parameter in parameters.values()):

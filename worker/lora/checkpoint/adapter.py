@@ -1,4 +1,4 @@
-"""Reads LoRA adapters in PEFT's format and refuses those that can't be served exactly."""
+"""Reads LoRA adapters in PEFT's format and refuses adapters that can't be served exactly."""
 
 import hashlib
 import json
@@ -29,12 +29,12 @@ from worker.lora.throttle import pause
 
 
 class Digests(NamedTuple):
-    """SHA-256 digests that identify a version, as 64 hex digits each."""
+    """SHA-256 digests that identify an adapter version. Each has 64 hex digits."""
 
     version: str
     """Digest of the weights and of the files that shape prompts and sampling."""
     weights: str
-    """Digest of the weights alone, on which the contents of KV blocks depend."""
+    """Digest of the weights alone. The contents of KV blocks depend only on the weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,21 +44,21 @@ class LoRAAdapter:
     name: str
     version: AdapterVersion
     digest: str
-    """`Digests.version`."""
+    """The adapter's `Digests.version`."""
     weights_digest: str
-    """`Digests.weights`."""
+    """The adapter's `Digests.weights`."""
     source: str
     """Folder or hub id that the adapter was loaded from."""
     folder: Path
-    """Folder of the files: the source itself, or the hub's local snapshot."""
+    """Local folder of the files: the source itself, or the snapshot downloaded from the hub."""
     rank: int
     """Largest rank of any module."""
     num_bytes: int
-    """Bytes of all weights in the pool's dtype."""
+    """Size of all weights in the pool's dtype, in bytes."""
     modules: LowRank
     """Low-rank matrices of the targeted linears."""
     side: SideWeights = field(default_factory=SideWeights)
-    """Changes besides the low-rank terms."""
+    """The adapter's changes besides its low-rank terms."""
     prompting: Prompting = field(default_factory=Prompting)
     """Chat template, end tokens and sampling defaults."""
 
@@ -67,7 +67,7 @@ class LoRAAdapter:
         return replace(self, name=name, version=version_of(name, self.digest))
 
     def registry_entry(self, source: str) -> Adapter:
-        """Return a registry entry for this adapter, created now.
+        """Return a registry entry for this adapter, with the current time as its creation time.
 
         `source` is the folder or hub id under which every worker can find the files.
         """
@@ -96,15 +96,15 @@ def read_checkpoint(
     dtype: torch.dtype,
     checked: Digests | None = None,
 ) -> LoRAAdapter:
-    """Read the adapter in `files`, with weights of `dtype` on the CPU.
+    """Read and check the adapter in `files`. Its weights are cast to `dtype` on the CPU.
 
     Args:
         name: the adapter's name.
         files: the adapter's files.
         base: the base model's modules.
         dtype: the dtype of the adapter pool.
-        checked: digests from an earlier read, if the files have not changed since. The values are
-            then not checked and not hashed again.
+        checked: digests from an earlier read, if the files haven't changed since then. With
+            `checked`, the tensors are neither checked for finite values nor hashed again.
 
     Raises:
         AdapterRejected: the adapter can't be served exactly as PEFT would serve it. The message
@@ -153,10 +153,10 @@ def _read(
 
 
 def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -> LowRank:
-    """Read the low-rank matrices, with the scaling in B.
+    """Read the low-rank matrices. The scaling is applied to B or kept as the stack's factor.
 
-    B is scaled before it is cast. In float32 this differs from PEFT's order of operations by one
-    unit in the last place.
+    B is scaled before it is cast. In float32, results may differ from PEFT's by one unit in the
+    last place, because PEFT multiplies in another order.
     """
     stacks = []
     for pairs in manifest.stackable_pairs:

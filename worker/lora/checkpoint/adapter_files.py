@@ -24,24 +24,24 @@ from worker.lora.checkpoint.tensor_file import Header, read_header
 T = TypeVar("T")
 
 FileStamp = tuple[str, int, int, int, int]
-"""Name, inode, size, mtime and ctime of a file, which show whether it was written or replaced."""
+"""Name, inode, size, mtime and ctime of a file. Writing or replacing the file changes them."""
 
 
 class AdapterFiles:
     """The files in one adapter's folder.
 
-    Every load builds one and passes it to the size check, the report and the reading of tensors.
-    A property reads its file on first use. From then on it returns the same result or raises the
-    same error.
+    Each load creates one instance and passes it to the size check, the header report and the
+    tensor reader. A property reads its file on first use. Later uses return the same result or
+    raise the same error.
     """
 
     def __init__(self, folder: Path, source: str | None = None) -> None:
-        """Use the files in `folder`, to which `source` was resolved."""
+        """Use the files in `folder`, which is the local folder of `source`."""
         self.folder = folder
         self.source = str(folder) if source is None else source
-        """The folder or hub id that error messages name."""
+        """The folder or hub id, as named in error messages."""
         self.stamps = _stamps(folder)
-        """Stamps of the files at construction."""
+        """Stamps of the files when this object was created."""
         self._config_path = _Once(lambda: adapter_file(folder, CONFIG_FILE))
         self._config_text = _Once(lambda: read_config(self._config_path()))
         self._config_fields = _Once(lambda: config_fields(self._config_text()))
@@ -68,7 +68,7 @@ class AdapterFiles:
 
     @property
     def base_model_name(self) -> str | None:
-        """The base model that adapter_config.json names; None if it names none or is unreadable."""
+        """The base model named in adapter_config.json, or None if the name can't be read."""
         try:
             name = self._config_fields().get("base_model_name_or_path")
         except (AdapterRejected, OSError):
@@ -82,14 +82,14 @@ class AdapterFiles:
 
     @property
     def header(self) -> Header:
-        """The parsed header of the weights. Raises AdapterRejected if it is malformed."""
+        """The parsed header of the weights file. Raises AdapterRejected if it is malformed."""
         return self._header()
 
     @property
     def prompt_paths(self) -> list[Path]:
         """Paths of the files that shape prompts and sampling, sorted by name.
 
-        Raises AdapterRejected if one of them is a link to a place outside the folder.
+        Raises AdapterRejected if one of the files is a link to a place outside the folder.
         """
         return self._prompt_paths()
 
@@ -99,11 +99,11 @@ class AdapterFiles:
         return [self._config_path(), self.weights_path, *self.prompt_paths]
 
     def have_changed(self) -> bool:
-        """Return whether a file was written, added, replaced or removed since construction."""
+        """Return whether a file has changed, appeared or vanished since this object was created."""
         return _stamps(self.folder) != self.stamps
 
     def _parse_config(self) -> AdapterConfig:
-        self._config_fields()  # raises the kept error if the text isn't JSON
+        self._config_fields()  # raises the stored error if the text isn't JSON
         return parse_config(self._config_text())
 
 

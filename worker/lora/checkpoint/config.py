@@ -1,8 +1,8 @@
 """Reads adapter_config.json and refuses settings that can't be served exactly.
 
-Every field of PEFT's `LoraConfig` is listed here by name. A field is supported, has no effect at
-inference, or must hold a value that means "not used". Ignoring an unknown field would give wrong
-answers without any sign of it, so an adapter that sets one is refused.
+Each field of PEFT's `LoraConfig` is supported, has no effect at inference, or must have a value
+that means "not used". An adapter that sets an unknown field is refused, because ignoring the field
+could silently give wrong answers.
 """
 
 import math
@@ -51,7 +51,7 @@ _WITHOUT_EFFECT = frozenset(
         "peft_version",
         "qalora_group_size",  # used only with use_qalora
         "revision",
-        "runtime_config",  # where training keeps its tensors
+        "runtime_config",  # where tensors are kept during training
     )
 )
 _SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
@@ -61,14 +61,14 @@ _SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
 _ELEMENT_TYPES: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
-"""Types of targeting fields, or of their list elements, that aren't strings."""
+"""Types of the targeting fields that don't hold strings or lists of strings."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdapterConfig:
-    """Settings of an adapter_config.json that change what the adapter computes."""
+    """Settings in an adapter_config.json that affect what the adapter computes."""
 
     r: int
     alpha: float
@@ -76,14 +76,17 @@ class AdapterConfig:
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     fan_in_fan_out: bool
-    """Whether the targeted weights are stored as `[in, out]`, as GPT-2's are."""
+    """Whether the targeted weights are stored as `[in, out]`, as in GPT-2."""
     use_dora: bool
     lora_bias: bool
-    """Whether B has a bias."""
+    """Whether each matrix B has a bias vector."""
     modules_to_save: tuple[str, ...]
-    """Name suffixes of modules that are trained in full."""
+    """Name suffixes of the modules that are trained in full."""
     token_indices: Mapping[str | None, tuple[int, ...]]
-    """Ids of tokens whose rows are trained, by module name suffix. None is the input embedding."""
+    """Ids of the tokens whose rows are trained, by module name suffix.
+
+    The key None stands for the input embedding.
+    """
     targeting: Any
     """A `peft.LoraConfig` with the fields that select modules, for `BaseModules.targets`."""
 
@@ -92,7 +95,7 @@ class AdapterConfig:
         return self.rank_pattern.get(get_pattern_key(self.rank_pattern, module), self.r)
 
     def scaling(self, module: str) -> float:
-        """Return PEFT's factor on `B @ A` of a targeted module."""
+        """Return the factor by which PEFT multiplies `B @ A` of a targeted module."""
         alpha = self.alpha_pattern.get(get_pattern_key(self.alpha_pattern, module), self.alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
@@ -111,7 +114,7 @@ def read_config(path: Path) -> bytes:
 
 @cached_by_text
 def config_fields(text: bytes) -> Mapping[str, Any]:
-    """Return the fields of an adapter_config.json, unchecked.
+    """Parse the fields of an adapter_config.json without checking them.
 
     Raises:
         AdapterRejected: `text` isn't a JSON object.
@@ -158,7 +161,7 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
 
 
 def _check_combinations(fields: Mapping[str, Any]) -> None:
-    """Refuse combinations that PEFT doesn't implement, though it supports each field alone."""
+    """Refuse combinations of settings that PEFT supports only one at a time."""
     if fields.get("use_dora") and fields.get("lora_bias"):
         raise AdapterRejected(
             "use_dora=True with lora_bias=True isn't supported: PEFT doesn't implement it"

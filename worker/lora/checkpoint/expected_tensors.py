@@ -1,4 +1,4 @@
-"""Names, shapes and dtypes of the tensors that an adapter must or may have."""
+"""Lists the tensors that an adapter must or may have, and checks a file's header against them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class ExpectedTensor:
 def expected_tensors(
     config: AdapterConfig, base: BaseModules, trained: TrainedModules
 ) -> dict[TensorKey, ExpectedTensor]:
-    """Return every tensor that the file of an adapter that changes `trained` may hold.
+    """Return all tensors that the file of an adapter with these trained modules may hold.
 
     Raises:
         AdapterRejected: the adapter combines settings that PEFT doesn't implement.
@@ -42,7 +42,10 @@ def expected_tensors(
 
 
 def table_copy_key(module: str, trained: TrainedModules) -> TensorKey:
-    """Return the key under which PEFT copies the base's embedding or head `module` to the file."""
+    """Return the key of the base weight that PEFT may save along with an adapter.
+
+    `module` is the embedding or the head to which the base weight belongs.
+    """
     is_target = module in trained.targets
     return TensorKey(module, TensorRole.BASE_WEIGHT if is_target else TensorRole.WEIGHT)
 
@@ -50,7 +53,7 @@ def table_copy_key(module: str, trained: TrainedModules) -> TensorKey:
 def match_tensors(
     header: Mapping[str, TensorInfo], expected: Mapping[TensorKey, ExpectedTensor]
 ) -> dict[TensorKey, str]:
-    """Return the name in the file of each tensor.
+    """Return the name of each tensor in the file, by key.
 
     Raises:
         AdapterRejected: a tensor is missing, unexpected or duplicated, or has the wrong shape or
@@ -80,7 +83,10 @@ def match_tensors(
 
 
 def _base_tensors(base: BaseModules, trained: TrainedModules) -> dict[TensorKey, ExpectedTensor]:
-    """Return the optional tensors for parameters of the base: copied tables and trained biases."""
+    """Return the optional tensors that hold parameters of the base model.
+
+    These are copies of the embedding's and the head's weights, and trained biases.
+    """
     expected: dict[TensorKey, ExpectedTensor] = {}
     for module, table in base.tables.items():
         expected[table_copy_key(module, trained)] = ExpectedTensor(table.shape, False)

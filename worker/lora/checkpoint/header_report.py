@@ -1,4 +1,4 @@
-"""Checks and reports that need an adapter's headers only, not its tensors."""
+"""Checks and reports that need only the file headers of an adapter, not its tensor data."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from worker.lora.checkpoint.tensor_names import parse_name
 PREFIX = "base_model.model."
 MAX_PROMPT_FILE_BYTES = 64 << 20
 WIDEST_DTYPE_BYTES = 8
-"""Bytes per element of the widest dtype that safetensors has."""
+"""Bytes per element of the widest dtype in the safetensors format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderReport:
-    """Names of an adapter's tensors, in the order of the file, and its ranks."""
+    """An adapter's tensor names, in file order, and its ranks."""
 
     matched: tuple[str, ...] = ()
     """Tensors that belong to a module of the base model."""
@@ -60,11 +60,11 @@ def check_size(files: AdapterFiles, *, dtype: torch.dtype, max_bytes: int) -> No
     Args:
         files: the adapter's files.
         dtype: the dtype of the adapter pool.
-        max_bytes: the size of the adapter pool.
+        max_bytes: the size of the adapter pool in bytes.
 
     Raises:
-        AdapterRejected: the weights don't fit into `max_bytes` as `dtype`, or a file is larger
-            than its header says.
+        AdapterRejected: the weights, cast to `dtype`, don't fit into `max_bytes`, or a file is
+            too large.
     """
     num_elements = sum(prod(info.shape) for info in files.header.tensors.values())
     if num_elements * dtype.itemsize > max_bytes:
@@ -90,7 +90,7 @@ def _is_of_base(tensor: str, base: BaseModules) -> bool:
 
 
 def _ranks(tensors: Mapping[str, TensorInfo]) -> tuple[tuple[int, int], ...]:
-    """Count the modules of each rank by the first dimension of their matrix A `[r, in]`."""
+    """Count the modules by rank, which is the first dimension of their matrix A `[r, in]`."""
     counts = Counter(
         info.shape[0] for name, info in tensors.items() if _is_lora_a(name) and len(info.shape) == 2
     )

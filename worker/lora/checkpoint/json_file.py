@@ -1,4 +1,4 @@
-"""Parsing of JSON files, with a cache for files of equal content."""
+"""Parses JSON files and caches the results by file content."""
 
 import json
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from shared.errors import AdapterRejected
 T = TypeVar("T")
 
 MAX_CACHED_TEXTS = 16
-"""Results that `cached_by_text` keeps. Adapters trained by one recipe have equal files."""
+"""Number of cached results. Adapters trained with the same recipe have equal files."""
 MAX_CACHED_BYTES = 1 << 20
-"""Longest text that is cached, so that hostile files can't fill the memory."""
+"""Bytes of the longest text that is cached, so that hostile files can't exhaust memory."""
 
 
 def json_object(text: bytes, name: str) -> dict[str, Any]:
     """Parse a JSON object. `name` describes the text in error messages.
 
     Raises:
-        AdapterRejected: the text isn't JSON, or isn't an object.
+        AdapterRejected: the text isn't JSON or isn't a JSON object.
     """
     try:
         fields = json.loads(text)

@@ -1,4 +1,4 @@
-"""The low-rank matrices of an adapter, stacked over similar linears."""
+"""The low-rank matrices of an adapter. Matrices of similar linears are stacked."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,43 +14,43 @@ class LoRAWeights:
     a: Tensor
     """`[r, in]`"""
     b: Tensor
-    """`[out, r]`, multiplied by `scaling`."""
+    """`[out, r]`. `scaling` is already applied."""
     scaling: float
     """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankStack:
-    """Matrices of linears that have the same place in their layers and the same rank."""
+    """Stacked matrices of linears with the same place in their layers and the same rank."""
 
     modules: Sequence[str]
     a: Tensor
     """`[modules, r, in]`"""
     b: Tensor
-    """`[modules, out, r]`, not yet multiplied by `factor`."""
+    """`[modules, out, r]`. `factor` isn't applied yet."""
     factor: float
-    """Remaining factor on B. It is `scaling`, or 1 if B already contains the scaling.
+    """Factor by which `b` must still be multiplied. The multiplication is exact.
 
-    Multiplying by it is exact.
+    The factor is 1 if `scaling` is already applied to `b`, and `scaling` otherwise.
     """
     scaling: float
     """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 
     @property
     def rank(self) -> int:
-        """Rows of each A."""
+        """Number of rows of each A."""
         return self.a.shape[1]
 
 
 class LowRank(Mapping[str, LoRAWeights]):
-    """Low-rank matrices of each targeted linear by module name, in the model's order.
+    """Maps the names of targeted linears, in the model's order, to their low-rank matrices.
 
-    Code that handles all matrices should iterate over `stacks`: an adapter has tens of stacks but
-    hundreds of linears.
+    Code that handles all matrices should iterate over `stacks`, because an adapter has tens of
+    stacks but hundreds of linears.
     """
 
     def __init__(self, stacks: Sequence[LowRankStack], order: Sequence[str]) -> None:
-        """Hold `stacks`; `order` lists their modules in the model's order."""
+        """Create the mapping from `stacks`. `order` lists all modules in the model's order."""
         self.stacks = stacks
         self._order = order
 
@@ -69,12 +69,12 @@ class LowRank(Mapping[str, LoRAWeights]):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all matrices."""
+        """Total size of the matrices in bytes."""
         return sum(stack.a.nbytes + stack.b.nbytes for stack in self.stacks)
 
     @cached_property
     def _places(self) -> dict[str, tuple[LowRankStack, int]]:
-        """Stack and index in it of each module."""
+        """Each module's stack and the module's index in that stack."""
         return {
             module: (stack, index)
             for stack in self.stacks

@@ -1,7 +1,7 @@
 """Derives an adapter's modules and tensors from its configuration and tensor header.
 
-Manifests are cached, because adapters trained by one recipe share theirs, and building one takes
-half the time of reading such an adapter.
+The result is called a manifest. Manifests are cached: building one takes half the time of reading
+an adapter, and adapters trained with the same recipe have equal manifests.
 """
 
 import json
@@ -23,12 +23,12 @@ from worker.lora.throttle import CHUNK_ELEMENTS
 
 @dataclass(frozen=True, slots=True)
 class LowRankPair:
-    """Matrices A and B of a targeted linear."""
+    """Tensor keys and scaling of a targeted linear's matrices A and B."""
 
     module: str
     scaling: float
     digest_prefix: bytes
-    """Module, scaling, dtypes and shapes, which a digest covers besides the matrices."""
+    """Encoded module, scaling, dtypes and shapes, hashed before the bytes of the matrices."""
 
     @property
     def a(self) -> TensorKey:
@@ -47,14 +47,14 @@ class Manifest:
 
     trained: TrainedModules
     names: Mapping[TensorKey, str]
-    """Names of the tensors in the file."""
+    """Name of each tensor in the file."""
     pairs: tuple[LowRankPair, ...]
-    """Pairs of the targeted linears, in the model's order."""
+    """One pair for each targeted linear, in the model's order."""
     stackable_pairs: tuple[tuple[LowRankPair, ...], ...]
     """`pairs`, grouped so that the matrices of each group can be read as one tensor.
 
-    Pairs of a group have the same place in their layers, shapes, dtypes and scaling, and a constant
-    distance in the file.
+    The linears of a group have the same place in their layers. Their matrices have equal shapes,
+    dtypes and scaling, and are evenly spaced in the file.
     """
     rank: int
     """Largest rank of any module."""
@@ -88,7 +88,7 @@ def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manif
 
 
 def _check_fan_in_fan_out(config: AdapterConfig, base: BaseModules, linears: list[str]) -> None:
-    """Refuse the value that PEFT would set for another base model."""
+    """Refuse a `fan_in_fan_out` that PEFT would set only for another base model."""
     if linears and config.fan_in_fan_out not in {module in base.conv1d for module in linears}:
         raise AdapterRejected(
             f"fan_in_fan_out={config.fan_in_fan_out} doesn't fit the base model's {linears[0]}; "
@@ -126,7 +126,7 @@ def _stackable(
 def _can_stack(
     pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
 ) -> bool:
-    """Return whether one operation can process all A of similar pairs, and one all B."""
+    """Return whether similar pairs can be read with one operation for all A and one for all B."""
     matrices = ([pair.a for pair in pairs], [pair.b for pair in pairs])
     infos = [[header.tensors[names[key]] for key in keys] for keys in matrices]
     return all(

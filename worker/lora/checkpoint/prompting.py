@@ -21,30 +21,32 @@ _BOUNDS = {
     "min_p": (0.0, 1.0, "a number from 0 to 1"),
     "repetition_penalty": (1e-3, math.inf, "a number of at least 0.001"),
 }
-"""Lowest value, highest value and description of each field of generation_config.json that sets a
-request default."""
+"""Fields of generation_config.json that set defaults for requests.
+
+Each field has its lowest value, its highest value and a description of valid values.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompting:
-    """How an adapter's prompts are rendered and its tokens sampled, where its files say so."""
+    """An adapter's own settings for rendering prompts and sampling tokens."""
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Chat templates by name, `default` and optionally `tool_use`. Empty means the base's."""
+    """Chat templates by name (`default`, `tool_use`). If empty, the base's templates apply."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """Special tokens by the names that templates use: `bos_token`, ..."""
+    """Special tokens by their variable names in templates, such as `bos_token`."""
     token_ids: Mapping[str, int] = field(default_factory=dict)
     """Ids of added tokens that occur in the templates."""
     eos_ids: tuple[int, ...] = ()
-    """Tokens that end an answer, in addition to the base's."""
+    """Ids of tokens that end an answer, in addition to the base model's."""
     sampling: Mapping[str, float] = field(default_factory=dict)
-    """Defaults of sampling fields, for requests that don't set them."""
+    """Defaults for sampling fields that a request doesn't set."""
     unused: tuple[str, ...] = ()
     """Names of prompt files that are ignored."""
 
 
 def read_prompting(files: Mapping[str, bytes]) -> Prompting:
-    """Parse an adapter's prompt files, given by name.
+    """Parse an adapter's prompt files. `files` maps file names to contents.
 
     Raises:
         AdapterRejected: a file is malformed. The message names the file and the field.
@@ -68,7 +70,10 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _templates(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the templates. As in transformers, the file overrides the tokenizer's field."""
+    """Return the chat templates by name.
+
+    As in transformers, a template file takes precedence over the tokenizer's `chat_template`.
+    """
     if TEMPLATE in files:
         try:
             return {"default": files[TEMPLATE].decode()}

@@ -1,4 +1,4 @@
-"""Reads side weights, which are an adapter's changes besides its low-rank terms."""
+"""Reads an adapter's side weights, which are all its changes besides the low-rank terms."""
 
 from collections.abc import Mapping
 
@@ -34,7 +34,10 @@ class SideReader:
         trained: TrainedModules,
         dtype: torch.dtype,
     ) -> None:
-        """Read from `tensors`. `dtype` is the dtype of the base model's outputs."""
+        """Create a reader that takes side weights from `tensors`.
+
+        `dtype` is the dtype of the base model's outputs.
+        """
         self._tensors = tensors
         self._config = config
         self._base = base
@@ -45,7 +48,7 @@ class SideReader:
         """Return the side weights. `low_rank` holds the matrices of the targeted linears.
 
         Raises:
-            AdapterRejected: a value overflows, or DoRA would scale a row of length 0.
+            AdapterRejected: a value overflows, or DoRA would divide by the length of a zero row.
         """
         scales: dict[str, Tensor] = {}
         shifts: dict[str, Tensor] = {}
@@ -80,9 +83,9 @@ class SideReader:
     def _shift(
         self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LoRAWeights | None
     ) -> Tensor | None:
-        """Return the vector to add to the scaled output; None if there is none.
+        """Return the vector to add to the scaled output, or None if there is nothing to add.
 
-        The scaled output contains the base's bias times `scale`.
+        The scaled output already contains the base's bias, multiplied by `scale`.
         """
         tensors, dtype = self._tensors, wide_dtype(self._dtype)
         base_bias = None if base.bias is None else base.bias.to("cpu", dtype)
@@ -143,7 +146,7 @@ class SideReader:
         return {name: LowRankVectors(a.t().contiguous(), b, scale)}
 
     def _token_rows(self, source: TokenSource, factor: float) -> tuple[Tensor, Tensor]:
-        """Return the token ids, sorted, and their rows times `factor`."""
+        """Return the sorted token ids and, in the same order, their rows times `factor`."""
         ids, order = torch.tensor(source.ids).sort()
         rows = self._tensors.cast(TensorKey(source.module, TensorRole.TOKENS), self._dtype, factor)
         return ids, rows.index_select(0, order)
@@ -167,14 +170,14 @@ class SideReader:
 def dora_scale(magnitude: Tensor, a: Tensor, b: Tensor, base: BaseWeight) -> Tensor:
     """Return DoRA's factor `magnitude / ||W + B A||` for each row of the weight W.
 
-    See Liu et al., arXiv:2402.09353. W may be packed, so it isn't read: row by row,
-    `||W + B A||^2 = ||W||^2 + 2 (W A^T) . B + B (A A^T) . B`, where `W A^T` is the base linear's
-    product with the rows of A.
+    See Liu et al., arXiv:2402.09353. W isn't read, because it may be packed. The squared length
+    of each row is computed as `||W + B A||^2 = ||W||^2 + 2 (W A^T) . B + B (A A^T) . B`, where
+    `W A^T` is the base linear's product with the rows of A.
 
     Args:
         magnitude: `[out]`.
         a: `[r, in]`.
-        b: `[out, r]`, scaled.
+        b: `[out, r]`, with the scaling already applied.
         base: weight of the base linear.
 
     Returns:

@@ -10,7 +10,7 @@ from shared.errors import AdapterRejected
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
-"""Patterns of the other files in an adapter's folder that change its answers."""
+"""Patterns of files, besides config and weights, that affect an adapter's answers."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLED = (
@@ -20,7 +20,7 @@ _PICKLED = (
 
 
 def adapter_folder(source: str) -> Path:
-    """Return the local folder of `source`. A hub id is downloaded first.
+    """Return the local folder of `source`. If `source` is a hub id, download it first.
 
     The hub client reads its own settings (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, ...).
 
@@ -36,7 +36,7 @@ def adapter_folder(source: str) -> Path:
         folder = snapshot_download(
             source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, *PROMPT_FILES]
         )
-    except Exception as error:  # the client lets errors of its HTTP library through
+    except Exception as error:  # the client also raises errors of its HTTP library
         raise AdapterRejected(
             f"{source!r} isn't a folder on this machine, and downloading it from the Hugging Face "
             f"hub failed: {error}"
@@ -71,9 +71,10 @@ def prompt_file_names(folder: Path) -> set[str]:
 
 
 def link_root(folder: Path) -> Path:
-    """Return the folder that links in `folder` may point into.
+    """Return the folder in which the targets of links in `folder` must lie.
 
-    It is the folder itself, or the whole repository for a snapshot in the hub's cache.
+    It is `folder` itself, except that links in a snapshot of the hub's cache may point anywhere
+    in the cached repository.
     """
     resolved = folder.resolve()
     return resolved.parents[1] if resolved.parent.name == "snapshots" else resolved

@@ -10,24 +10,27 @@ from worker.lora.checkpoint.config import AdapterConfig
 
 
 class TokenSource(NamedTuple):
-    """Location of the rows that an adapter replaces in an embedding or a head."""
+    """Source of the rows that an adapter replaces in an embedding or a head."""
 
     module: str
-    """Module name of the tensor in the file. A tied head uses the embedding's tensor."""
+    """Module whose tensor in the file holds the rows.
+
+    For a head that is tied to the embedding, this is the embedding.
+    """
     ids: tuple[int, ...]
     """Ids of the tokens whose rows are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedModules:
-    """Names of the modules that an adapter changes. Each is in one of three collections."""
+    """Names of the modules that an adapter changes. Each module is in exactly one collection."""
 
     targets: list[str]
-    """Modules with a low-rank term: the embedding, and linears in the model's order."""
+    """Modules with a low-rank term: the embedding, then linears in the model's order."""
     saved: list[str]
     """Modules that are replaced in full."""
     tokens: Mapping[str, TokenSource]
-    """Modules of which some rows are replaced: the embedding, the head, or both."""
+    """Sources of replaced rows, by module: the embedding, the head, or both."""
     is_tied: bool
     """Whether the adapter's tensors for the head must equal those for the embedding."""
 
@@ -36,8 +39,8 @@ def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:
     """Return the modules of `base` that an adapter with `config` changes.
 
     Raises:
-        AdapterRejected: the adapter changes no module, an unsupported module, or a module in two
-            ways.
+        AdapterRejected: the adapter targets no module, changes an unsupported module, or changes
+            one module in two ways.
     """
     targets = base.targets(config.targeting)
     saved = _saved_modules(config, base)
@@ -79,7 +82,7 @@ def _saves_tied_tables(config: AdapterConfig, base: BaseModules) -> bool:
 
 
 def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenSource]:
-    """Return the source of replaced rows by module name."""
+    """Return the sources of replaced rows, by module name."""
     sources: dict[str, TokenSource] = {}
     for name, ids in config.token_indices.items():
         module = _table(name, base)
@@ -98,7 +101,7 @@ def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenS
 def _share_with_tied_head(
     sources: dict[str, TokenSource], config: AdapterConfig, base: BaseModules
 ) -> None:
-    """Use the embedding's rows for a head that is tied to it."""
+    """Add the embedding's source for the head if the head is tied to the embedding."""
     embedding, head = base.embedding, base.head
     if not base.is_tied or embedding is None or head is None or embedding.name not in sources:
         return
@@ -113,7 +116,7 @@ def _share_with_tied_head(
 
 
 def _table(name: str | None, base: BaseModules) -> str:
-    """Return the only embedding or head that `name` matches. None stands for the embedding."""
+    """Return the one embedding or head that `name` matches. The name None means the embedding."""
     if name is None:
         matches = [base.embedding.name] if base.embedding else []
     else:

@@ -1,10 +1,9 @@
 """Reads safetensors files and checks them against their headers.
 
-A file holds the length of the header (8 bytes, little-endian), the header as JSON, and the bytes of
-the tensors (https://huggingface.co/docs/safetensors). The header is checked on its own first, so
-that an error can name the file and the tensor, and so that a file can be refused before its tensors
-are read. Tensors are read in chunks with pauses in between, because the engine needs the
-interpreter meanwhile.
+A file consists of the header's length (8 bytes, little-endian), the header as JSON, and the
+tensors' bytes (https://huggingface.co/docs/safetensors). The header is checked first. Errors can
+therefore name the file and the tensor, and a malformed file is refused before its tensors are read.
+Tensors are read in chunks, with pauses between chunks so that the engine can use the interpreter.
 """
 
 import math
@@ -25,7 +24,7 @@ from worker.lora.throttle import CHUNK_ELEMENTS, pause
 
 MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
-"""Bytes read between two pauses."""
+"""Number of bytes read between two pauses."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -44,7 +43,7 @@ class TensorInfo:
     start: int
     """Offset of the first byte, counted from the end of the header."""
     stop: int
-    """Offset after the last byte, counted from the end of the header."""
+    """Offset one past the last byte, counted from the end of the header."""
 
     @property
     def kind(self) -> str:
@@ -60,19 +59,19 @@ class Header:
     tensors: Mapping[str, TensorInfo]
     """Entries by tensor name."""
     num_bytes: int
-    """Bytes of all tensors."""
+    """Total size of the tensors in bytes."""
 
     @property
     def start(self) -> int:
-        """Offset in the file of the tensors' bytes."""
+        """Offset of the first tensor, counted from the start of the file."""
         return 8 + len(self.text)
 
 
 class FileTensors(Mapping[str, torch.Tensor]):
-    """Floating-point tensors of a file by name, on the CPU, each in the dtype of the file."""
+    """Maps names to a file's floating-point tensors, on the CPU, in the dtypes of the file."""
 
     def __init__(self, data: Bytes, infos: Mapping[str, TensorInfo]) -> None:
-        """Hold `data`, the bytes after the header, which `infos` describe."""
+        """Use `data`, the bytes of the file after the header. `infos` describe its tensors."""
         self._data = data
         self.infos = infos
 
@@ -87,9 +86,9 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return torch.frombuffer(part, dtype=dtype).view(info.shape)
 
     def stacked(self, names: Sequence[str]) -> torch.Tensor:
-        """Return tensors of one shape and dtype stacked along a new first dimension.
+        """Stack tensors of equal shape and dtype along a new first dimension.
 
-        The result is a view if the tensors have a constant distance in the file, else a copy.
+        The result is a view if the tensors are evenly spaced in the file. Otherwise it is a copy.
         """
         infos = [self.infos[name] for name in names]
         first, step = self[names[0]], common_distance(infos)
@@ -111,10 +110,10 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Check the values of all tensors, in one pass if they have one dtype.
+        """Check that all tensors are finite, in one pass if all have the same dtype.
 
         Raises:
-            AdapterRejected: a tensor holds NaN or Inf. The message names it.
+            AdapterRejected: a tensor holds NaN or Inf. The message names the tensor.
         """
         dtypes = {info.dtype for info in self.infos.values()}
         if len(dtypes) == 1:
@@ -127,7 +126,10 @@ class FileTensors(Mapping[str, torch.Tensor]):
 
 
 def common_distance(infos: Sequence[TensorInfo]) -> int | None:
-    """Return the bytes from the start of each tensor to the next; None if they vary."""
+    """Return the distance in bytes from the start of one tensor to the start of the next.
+
+    Return None if the tensors aren't evenly spaced in ascending order.
+    """
     steps = {after.start - before.start for before, after in pairwise(infos)}
     step = steps.pop() if steps else infos[0].stop - infos[0].start
     return step if not steps and step >= 0 else None
@@ -137,7 +139,7 @@ def read_header(path: Path) -> Header:
     """Read and parse the header of the file at `path`.
 
     Raises:
-        AdapterRejected: the header is malformed, or the file is shorter or longer than it says.
+        AdapterRejected: the header is malformed, or the file's size doesn't match the header.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -158,7 +160,7 @@ def read_header(path: Path) -> Header:
 def read_tensors(path: Path, header: Header) -> FileTensors:
     """Read the tensors of the file at `path`, whose header is `header`.
 
-    The tensors are copied into memory, not mapped: accessing a mapped file after it was truncated
+    The tensors are copied into memory, not mapped. If a mapped file is truncated, accessing it
     kills the process.
 
     Raises:
@@ -174,7 +176,10 @@ def read_tensors(path: Path, header: Header) -> FileTensors:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Return whether `tensor` holds neither NaN nor Inf. Ten times as fast as `torch.isfinite`."""
+    """Return whether `tensor` holds neither NaN nor Inf.
+
+    This is ten times as fast as `torch.isfinite`.
+    """
     for part in torch.split(tensor.reshape(-1), CHUNK_ELEMENTS):
         pause()
         if part.numel() and not all(math.isfinite(end) for end in torch.aminmax(part)):
@@ -193,7 +198,7 @@ def _check_shapes(path: Path, header: Header) -> None:
 
 
 def _fill(data: Bytes, file: BufferedReader) -> bool:
-    """Read from `file` into all of `data`. Return False if the file ends before."""
+    """Fill `data` from `file`. Return False if the file ends before `data` is full."""
     chunks = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
     for chunk in chunks:
         pause()
@@ -225,10 +230,10 @@ def _parse_header(text: bytes) -> Header:
 
 
 def _checked_end(infos: Mapping[str, TensorInfo]) -> int:
-    """Return the offset after the last tensor. Check that tensors neither overlap nor leave gaps.
+    """Check that tensors neither overlap nor leave gaps. Return the end of the last tensor.
 
     Raises:
-        AdapterRejected: a tensor doesn't start where the one before it ends.
+        AdapterRejected: a tensor doesn't start where the previous tensor ends.
     """
     end = 0
     for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):

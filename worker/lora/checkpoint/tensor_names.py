@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class TensorRole(StrEnum):
-    """Role of a tensor in its module. The value is the suffix of its name in the file."""
+    """Role of a tensor in its module. The value is the suffix of the tensor's name."""
 
     LORA_A = "lora_A.weight"
     LORA_B = "lora_B.weight"
     LORA_B_BIAS = "lora_B.bias"
     MAGNITUDE = "lora_magnitude_vector"
-    """DoRA's length of each row of the weight."""
+    """DoRA's magnitudes: the trained length of each row of the weight."""
     EMBEDDING_A = "lora_embedding_A"
     EMBEDDING_B = "lora_embedding_B"
     BASE_WEIGHT = "base_layer.weight"
@@ -38,8 +38,8 @@ class TensorKey(NamedTuple):
         return f"base_model.model.{self.module}.{self.role}"
 
 
-# Some writers insert the adapter's name after `lora_A` and the like. DoRA's vector was first a
-# parameter, and later a module with a weight.
+# Some tools insert the adapter's name after `lora_A` and similar parts. DoRA's vector is a plain
+# parameter in old versions of PEFT, and a module with a weight in newer versions.
 _NAME = re.compile(
     r"base_model\.model\.(?P<module>.+?)\.(?:"
     r"(?P<lora>lora_[AB])(?:\.[^.]+)?(?P<kind>\.weight|\.bias)"
@@ -51,7 +51,7 @@ _NAME = re.compile(
 
 
 def parse_name(name: str) -> TensorKey | None:
-    """Return the module and role of the tensor `name`; None if PEFT writes no such name."""
+    """Return the module and role of the tensor `name`, or None if PEFT writes no such name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""The tensors of an adapter by module and role, with checks for finite values."""
+"""Provides an adapter's tensors by module and role, and checks that they are finite."""
 
 import json
 import math
@@ -21,15 +21,15 @@ class AdapterTensors:
     ) -> None:
         """Use the tensors of `file` that `names` lists.
 
-        With `are_checked`, an earlier read has found all values finite, also after the casts, and
-        they aren't checked again.
+        Set `are_checked` if an earlier read found all values finite, both before and after the
+        casts. The values are then not checked again.
         """
         self._file = file
         self._are_checked = are_checked
         self._names = dict(names)
 
     def check_finite(self) -> None:
-        """Check the values of all tensors.
+        """Check that all tensors are finite, unless they were checked in an earlier read.
 
         Raises:
             AdapterRejected: a tensor holds NaN or Inf.
@@ -42,19 +42,19 @@ class AdapterTensors:
 
     @property
     def roles(self) -> set[TensorRole]:
-        """Roles that at least one tensor has."""
+        """Roles of the tensors."""
         return {key.role for key in self._names}
 
     def drop(self, key: TensorKey) -> None:
-        """Remove a tensor."""
+        """Remove the tensor of `key` from this collection."""
         del self._names[key]
 
     def find(self, *keys: TensorKey) -> TensorKey | None:
-        """Return the first of `keys` that has a tensor; None if none has."""
+        """Return the first of `keys` that has a tensor, or None if no key has one."""
         return next((key for key in keys if key in self._names), None)
 
     def cast(self, key: TensorKey, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
-        """Return the tensor times `scaling` as `dtype`, rounded once.
+        """Return the tensor of `key` times `scaling`, as `dtype`. Each value is rounded only once.
 
         Raises:
             AdapterRejected: a value overflows `dtype`.
@@ -71,11 +71,12 @@ class AdapterTensors:
     def cast_all(
         self, keys: Sequence[TensorKey], dtype: torch.dtype, scaling: float = 1.0
     ) -> tuple[Tensor, float]:
-        """Stack tensors of one shape and dtype along a new first dimension, as `dtype`.
+        """Stack tensors of equal shape and dtype along a new first dimension, as `dtype`.
 
         Returns:
-            The stack, and the factor by which it remains to be multiplied: `scaling` if that
-            product is exact, else 1.
+            The stack, and the factor by which callers must still multiply the stack. The factor is
+            `scaling` if this multiplication is exact. Otherwise the stack is already scaled, and
+            the factor is 1.
 
         Raises:
             AdapterRejected: a value overflows `dtype`.
@@ -91,7 +92,7 @@ class AdapterTensors:
         return (tensors, scaling) if is_exact else (result, 1.0)
 
     def refusal(self, key: TensorKey, reason: str) -> AdapterRejected:
-        """Return an error that names a tensor."""
+        """Return an error whose message starts with the name of the tensor of `key`."""
         return AdapterRejected(f"tensor {self._names[key]} {reason}")
 
     def other_keys(self, keys: Iterable[TensorKey]) -> list[TensorKey]:
@@ -99,7 +100,7 @@ class AdapterTensors:
         return sorted(self._names.keys() - set(keys))
 
     def digest_prefix(self, key: TensorKey, scaling: float) -> bytes:
-        """Return name, scaling, dtype and shape, which a digest covers besides the bytes."""
+        """Return an encoding of a tensor's name, scaling, dtype and shape, for use in digests."""
         kind = self._file.infos[self._names[key]].kind
         return json.dumps([str(key), scaling.hex(), kind]).encode()
 
@@ -113,7 +114,7 @@ class AdapterTensors:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
-    """Return the tensor times `scaling`, rounded once."""
+    """Return the tensor times `scaling`, as `dtype`. Each value is rounded only once."""
     if scaling != 1.0:
         is_exact = _is_exact(tensor, dtype, scaling)
         tensor = (tensor if is_exact else tensor.double()) * scaling
@@ -121,6 +122,10 @@ def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
 
 
 def _is_exact(tensor: Tensor, dtype: torch.dtype, scaling: float) -> bool:
-    """Return whether the product needs no rounding: a power of two changes the exponent only."""
+    """Return whether multiplying the tensor by `scaling` and casting it needs no rounding.
+
+    This holds if the dtype stays the same and `scaling` is a power of two, which changes only the
+    exponents.
+    """
     mantissa, exponent = math.frexp(scaling)
     return tensor.dtype == dtype and mantissa == 0.5 and abs(exponent) < 100

@@ -1,4 +1,8 @@
-"""Checks tensors that PEFT stores twice: copies of the base's tables, and both halves of a tie."""
+"""Checks tensors that PEFT stores twice.
+
+PEFT may store copies of the base's tables, which are the weights of the embedding and the head. If
+the adapter ties the embedding and the head, PEFT stores the trained tensors of both.
+"""
 
 import torch
 
@@ -13,15 +17,17 @@ _TIED_ROLES = (
     (TensorRole.LORA_B, TensorRole.EMBEDDING_A),
     (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
-"""Roles in the head and in the embedding of tensors that PEFT ties. The low-rank ones are
-transposed."""
+"""Pairs of roles whose tensors PEFT ties: first in the head, then in the embedding.
+
+Tied low-rank matrices are transposes of each other.
+"""
 
 
 def check_duplicates(tensors: AdapterTensors, base: BaseModules, trained: TrainedModules) -> None:
     """Check that tensors stored twice are equal, and drop copies of the base's tables.
 
     Raises:
-        AdapterRejected: two tensors differ that PEFT requires to be equal.
+        AdapterRejected: two tensors that PEFT requires to be equal are different.
     """
     for module, table in base.tables.items():
         key = tensors.find(table_copy_key(module, trained))

@@ -29,4 +29,4 @@ REFUSAL_REASONS = {
     "use_qalora": "it needs a base model quantised by GPTQ",
     "velora_config": "it changes how gradients are computed and stores more than A and B",
 }
-"""Reasons by field."""
+"""Reason for refusing each field, as shown at the end of an error message."""

@@ -11,9 +11,9 @@ from worker.lora.throttle import CHUNK_ELEMENTS, pause
 
 
 class Arena:
-    """Memory of a fixed size whose contents never move.
+    """A fixed amount of memory. Its contents never move.
 
-    On a CPU the operating system provides the pages when they are first written.
+    On the CPU, the operating system provides each memory page when it is first written.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Arena:
             num_bytes: the size, rounded down to whole units.
             dtype: the dtype of the elements.
             device: the device that holds the memory.
-            setting: the name of the setting that requests the memory, for the error message.
+            setting: the name of the setting that determines the size, for the error message.
             is_pinned: whether to pin host memory, so that a GPU can copy from it.
 
         Raises:
@@ -53,12 +53,12 @@ class Arena:
 
     @property
     def num_bytes(self) -> int:
-        """Size in bytes."""
+        """Size of the arena in bytes."""
         return self.units.num_units * UNIT_BYTES
 
     @property
     def num_bytes_used(self) -> int:
-        """Bytes that are allocated to runs."""
+        """Number of bytes that are allocated to runs."""
         return self.units.num_used * UNIT_BYTES
 
     def pieces(self, runs: Iterable[Run]) -> list[Tensor]:
@@ -78,7 +78,7 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
             pause()
             source = remaining.pop()
             size = min(len(source), len(target), CHUNK_ELEMENTS)
-            # Copies from other memory must finish here, because its owner may free it right after.
+            # Copies from unpinned memory must finish here: its owner may free it right afterwards.
             target[:size].copy_(source[:size], non_blocking=source.is_pinned())
             target = target[size:]
             if size < len(source):
@@ -86,9 +86,10 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
 
 
 def cut_pieces(pieces: Sequence[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
-    """Cut the concatenation of flat `pieces` into consecutive parts of `sizes` elements.
+    """Cut the concatenation of flat `pieces` into consecutive parts.
 
-    Each part is a list of views, as few as possible.
+    `sizes` holds the number of elements of each part. Each part is a list of as few views as
+    possible.
     """
     remaining = list(reversed(pieces))
     for size in sizes:

@@ -1,4 +1,4 @@
-"""Copies of checked adapters in host memory, ready to be copied to the device."""
+"""Caches checked adapters in host memory, ready to be copied to the device."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -23,9 +23,9 @@ class _HostImage:
     image: AdapterImage
     runs: list[Run]
     num_users: int
-    """Callers that are reading the image. It isn't evicted meanwhile."""
+    """Number of callers that are reading the image. Images with users aren't evicted."""
     is_wanted: bool = True
-    """False after `drop`: the memory is freed when the last user releases the image."""
+    """False after `drop`. The memory is then freed when the last user releases the image."""
 
 
 class HostTier:
@@ -55,7 +55,7 @@ class HostTier:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes used by all images."""
+        """Memory used by all images, in bytes."""
         return self._arena.num_bytes_used
 
     @property
@@ -75,21 +75,22 @@ class HostTier:
         return held is not None and held.is_wanted
 
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
-        """Return the adapter's image without keeping it here."""
+        """Return the adapter's image without storing the image in this cache."""
         return self._layout.image(adapter)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether an image of `num_bytes` fits without evicting others."""
+        """Return whether an image of `num_bytes` fits without evicting other images."""
         units = self._arena.units
         return units_of(num_bytes) <= units.num_units - units.num_used
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> AdapterImage:
-        """Keep an image of the adapter, if it fits. Blocks while the weights are copied.
+        """Store an image of the adapter, if it fits. Blocks while the weights are copied.
 
         Images that aren't being read are evicted to make room, unless `may_evict` is false.
 
         Returns:
-            The image that is kept, or a temporary image if it doesn't fit or exists already.
+            The stored image. If the image doesn't fit, or the version already has an image, a
+            temporary image that isn't stored.
         """
         temporary = self._layout.image(adapter)
         with self._lock:
@@ -112,7 +113,7 @@ class HostTier:
         return temporary
 
     def take(self, version: AdapterVersion) -> AdapterImage | None:
-        """Return the image of a version and mark it as used; None if there is no image."""
+        """Return a version's image, or None if it has none. Mark the image as recently used."""
         with self._lock:
             held = self._images.get(version)
             if held is None or not held.is_wanted:
@@ -131,13 +132,13 @@ class HostTier:
                     self._remove_unused(held)
 
     def touch(self, version: AdapterVersion) -> None:
-        """Mark a version as used, without reading its image."""
+        """Mark a version as recently used without reading its image."""
         with self._lock:
             if version in self._images:
                 self._images.move_to_end(version)
 
     def drop(self, version: AdapterVersion) -> None:
-        """Remove a version's image, if any. Its memory is freed when its last user releases it."""
+        """Remove a version's image, if any. The memory is freed when no caller uses the image."""
         with self._lock:
             held = self._images.get(version)
             if held is not None:
@@ -145,7 +146,7 @@ class HostTier:
                 self._remove_unused(held)
 
     def _allocate(self, num_bytes: int, *, may_evict: bool) -> list[Run] | None:
-        """Allocate memory, evicting idle images if needed; None if there isn't enough."""
+        """Allocate memory, evicting idle images if needed. Return None if there isn't enough."""
         num_units = units_of(num_bytes)
         idle = [held for held in self._images.values() if may_evict and held.num_users == 0]
         units = self._arena.units
@@ -161,7 +162,7 @@ class HostTier:
             self._arena.units.release(runs)
 
     def _remove_unused(self, held: _HostImage) -> None:
-        """Remove an image and free its memory, unless it is being read."""
+        """Remove an image and free its memory, unless a caller is reading the image."""
         if held.num_users == 0:
             del self._images[held.image.version]
             self._arena.units.release(held.runs)

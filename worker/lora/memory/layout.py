@@ -1,9 +1,9 @@
-"""Memory layout of adapter weights, in the pool and in the host's copies.
+"""Memory layout of adapter weights in the device pool and in host memory.
 
-A page holds PAGE_ROWS rows of one linear: A `[PAGE_ROWS, in]`, then B `[PAGE_ROWS, out]`,
-transposed and scaled. Linears of the same shape, at the same place in each layer, form a group. In
-each group that it targets, an adapter has the same number of pages for every layer, enough for its
-largest rank in the group. Unused rows are zero.
+A page holds PAGE_ROWS rows of a linear's matrix A, `[PAGE_ROWS, in]`, followed by the same number
+of rows of the transposed and scaled matrix B, `[PAGE_ROWS, out]`. Linears of the same shape, at the
+same place in each layer, form a group. If an adapter targets a group, it has the same number of
+pages for each layer of the group, enough for its largest rank in the group. Unused rows are zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ class Site(NamedTuple):
 
     group: int
     layer: int
-    """Index within the group, which may differ from the model's layer number."""
+    """Index of the linear in its group. It may differ from the model's layer number."""
 
 
 class GroupPages(NamedTuple):
@@ -38,12 +38,12 @@ class GroupPages(NamedTuple):
 
     group: int
     num_pages: int
-    """Pages for each layer."""
+    """Number of pages for each layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolGroup:
-    """Linears of one shape at the same place in each layer."""
+    """Linears of the same shape, at the same place in each layer."""
 
     shape: ModuleShape
     modules: tuple[str, ...]
@@ -62,7 +62,7 @@ class PoolGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdapterImage:
-    """An adapter's weights in the layout of the pool: by group, then layer, then page."""
+    """An adapter's weights in the pool's layout, ordered by group, then layer, then page."""
 
     version: AdapterVersion
     weights_digest: str
@@ -70,18 +70,21 @@ class AdapterImage:
     side: SideWeights
     """Shapes and dtypes of the side weights, as tensors on the `meta` device."""
     num_bytes: int
-    """Bytes of all pages and side weights."""
+    """Total size of the pages and the side weights in bytes."""
     copy_to: Callable[[Sequence[Tensor]], None]
-    """Writes the pages, then the side weights, to the concatenation of flat tensors."""
+    """Writes the pages and then the side weights to a sequence of flat tensors.
+
+    The tensors are filled as if they were concatenated.
+    """
 
 
 class PoolLayout:
-    """Groups of a base model's linears and the sizes of their pages in one dtype."""
+    """Groups a base model's linears and computes the size of their pages in one dtype."""
 
     def __init__(self, base: BaseModules, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.unit = UNIT_BYTES // dtype.itemsize
-        """Elements of a unit."""
+        """Number of elements in a memory unit."""
         places: dict[tuple[str, ModuleShape], list[str]] = {}
         for name, shape in base.linears.items():
             places.setdefault((place_in_layer(name), shape), []).append(name)
@@ -100,12 +103,15 @@ class PoolLayout:
         }
 
     def blocks(self, pages: GroupPages) -> Blocks:
-        """Return the memory that an adapter's pages in one group take."""
+        """Return the memory blocks that an adapter's pages in one group take."""
         group = self.groups[pages.group]
         return Blocks(group.num_layers * pages.num_pages, group.page_units)
 
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
-        """Return the image of an adapter that fits the base. It is computed on each `copy_to`."""
+        """Return the image of an adapter that fits the base model.
+
+        The weights are converted to the pool's layout in each call of the image's `copy_to`.
+        """
         group_pages = self._group_pages(adapter)
         return AdapterImage(
             version=adapter.version,
@@ -119,10 +125,10 @@ class PoolLayout:
     def _write(
         self, adapter: LoRAAdapter, group_pages: Sequence[GroupPages], targets: Sequence[Tensor]
     ) -> None:
-        """Write an adapter's image to `targets`, one group after the other.
+        """Write an adapter's image to `targets`, group by group.
 
-        A group goes directly to its target if that is contiguous and on the CPU, else through a
-        scratch buffer.
+        If a group's target is contiguous and on the CPU, the group is written to it directly.
+        Otherwise the group is built in a scratch buffer and then copied.
         """
         sizes = self._sizes(group_pages, adapter.side)
         for index, pieces in enumerate(cut_pieces(targets, sizes)):
@@ -139,7 +145,7 @@ class PoolLayout:
         return torch.frombuffer(scratch(size * self.dtype.itemsize), dtype=self.dtype)
 
     def _sizes(self, group_pages: Sequence[GroupPages], side: SideWeights) -> list[int]:
-        """Return the elements of the pages in each group, then of the side weights, if any."""
+        """Return the number of elements in each group's pages, then in the side weights, if any."""
         blocks = [*map(self.blocks, group_pages), *side_blocks(side)]
         return [self.unit * number * units for number, units in blocks]
 
@@ -176,7 +182,7 @@ class PoolLayout:
 
 
 def side_blocks(side: SideWeights) -> list[Blocks]:
-    """Return the memory that side weights take: one block, or none."""
+    """Return the memory that side weights take: one block, or no block if they are empty."""
     num_bytes = packed_bytes(side)
     return [Blocks(1, units_of(num_bytes))] if num_bytes else []
 
@@ -188,7 +194,10 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
 
 
 def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Yield each run of consecutive ascending `numbers` as a slice of values and of indices."""
+    """Yield each run of consecutive ascending `numbers`.
+
+    A run is a pair of slices: the range of its values, and the range of its indices in `numbers`.
+    """
     start = 0
     for end in range(1, len(numbers) + 1):
         if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
@@ -197,16 +206,17 @@ def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 
 
 def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
-    """Write `rows` times `factor` to the pages of several layers, in few operations.
+    """Multiply `rows` by `factor` and write the result to the pages of several layers.
 
-    Many small operations would take the interpreter from the engine.
+    This takes few operations, because many small operations would keep the engine from using the
+    interpreter.
 
     Args:
         pages: `[layers, pages, elements of a page]`.
         start: offset of the first row in each page, in elements.
         width: elements of a row.
         rows: `[layers, r, width]`.
-        factor: a power of two, or 1.
+        factor: a power of two, so that the multiplication is exact.
     """
     pause()
     layers, rank, _ = rows.shape

@@ -2,8 +2,8 @@
 
 Memory is counted in units of UNIT_BYTES. A page is a block of adjacent units that holds PAGE_ROWS
 rows of A and B of one linear. Pages of different linears differ in size, so free memory may become
-fragmented. This does little harm, because a page is small compared with an adapter and fits into
-the gaps that others leave.
+fragmented. Fragmentation does little harm, because pages are small compared with adapters and fit
+into the gaps that freed pages leave.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,31 +11,31 @@ from typing import NamedTuple
 
 PAGE_ROWS = 8
 UNIT_BYTES = 512
-"""Page sizes are rounded up to a multiple of this. Pages of real models need no rounding."""
+"""Size of a unit in bytes. Pages take whole units. Pages of real models need no rounding."""
 
 
 class Blocks(NamedTuple):
-    """A number of blocks of one size. Each block is contiguous; blocks need not be adjacent."""
+    """A number of blocks of equal size. Each block is contiguous. Blocks need not be adjacent."""
 
     number: int
     units: int
-    """Units of each block."""
+    """Number of units in each block."""
 
 
 class Run(NamedTuple):
-    """Adjacent units. A run that holds blocks holds complete ones."""
+    """A range of adjacent units. A run that is allocated for blocks holds only complete blocks."""
 
     start: int
     units: int
 
 
 def pages_of_rank(rank: int) -> int:
-    """Return the pages that hold `rank` rows."""
+    """Return the number of pages needed for `rank` rows."""
     return -(-rank // PAGE_ROWS)
 
 
 def units_of(num_bytes: int) -> int:
-    """Return the units that hold `num_bytes`."""
+    """Return the number of units needed for `num_bytes`."""
     return -(-num_bytes // UNIT_BYTES)
 
 
@@ -45,19 +45,22 @@ class Units:
     def __init__(self, num_units: int) -> None:
         self.num_units = num_units
         self._free = [Run(0, num_units)]
-        """Free runs in order. No two are adjacent."""
+        """Free runs, sorted by start. No two runs are adjacent."""
         self._num_free = num_units
 
     @property
     def num_used(self) -> int:
-        """Allocated units."""
+        """Number of allocated units."""
         return self.num_units - self._num_free
 
     def allocate(self, wanted: Sequence[Blocks]) -> list[list[Run]] | None:
-        """Return the runs allocated for each of `wanted`, in order; None if there isn't enough.
+        """Allocate runs for each item of `wanted`, or return None if there isn't enough memory.
 
-        Everything goes into the smallest free run that holds all of it. If there is none, the
-        blocks are spread over all free runs.
+        If a free run can hold all blocks, the smallest such run is used. Otherwise, the blocks are
+        spread over all free runs.
+
+        Returns:
+            The runs of each item, in the order of `wanted`.
         """
         num_units = sum(blocks.number * blocks.units for blocks in wanted)
         if num_units > self._num_free:
@@ -81,9 +84,12 @@ class Units:
 
 
 def _cut(gaps: list[Run], wanted: Sequence[Blocks]) -> tuple[list[list[Run]], list[Run]] | None:
-    """Return runs for each of `wanted` and the rest of `gaps`; None if they are too small.
+    """Cut runs for each item of `wanted` from `gaps`.
 
-    The largest blocks are placed first, because smaller ones fit into the gaps they leave.
+    The largest blocks are placed first, because smaller blocks fit into the space that is left.
+
+    Returns:
+        The runs of each item and the remaining gaps, or None if the blocks don't fit.
     """
     runs: list[list[Run]] = [[] for _ in wanted]
     for index in sorted(range(len(wanted)), key=lambda i: -wanted[i].units):
@@ -103,7 +109,7 @@ def _cut(gaps: list[Run], wanted: Sequence[Blocks]) -> tuple[list[list[Run]], li
 
 
 def _merged(runs: Sequence[Run]) -> list[Run]:
-    """Merge adjacent runs. `runs` are sorted and don't overlap."""
+    """Merge adjacent runs. `runs` must be sorted and must not overlap."""
     merged: list[Run] = []
     for run in runs:
         if merged and merged[-1].start + merged[-1].units == run.start:

@@ -1,4 +1,4 @@
-"""Device memory for the weights of resident adapters, paged by rank."""
+"""Device memory for the weights of resident adapters, in pages of PAGE_ROWS rows."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,12 +27,12 @@ from worker.lora.side.resident import SideStore
 from worker.lora.side.weights import SideWeights, unpacked
 
 PageNumbers = NDArray[np.int32]
-"""`[layers, pages]`: the first unit of each page of an adapter in one group."""
+"""`[layers, pages]`: the first unit of each page that an adapter has in one group."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiblingSites:
-    """Locations of the weights of linears that read the same input."""
+    """Locations of the LoRA weights of sibling linears, which read the same input."""
 
     storage: LoRASites
     groups: frozenset[int]
@@ -40,7 +40,7 @@ class SiblingSites:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reserved:
-    """Memory that is allocated to an adapter before it becomes resident."""
+    """Memory that is allocated to an adapter before the adapter becomes resident."""
 
     version: AdapterVersion
     group_pages: tuple[GroupPages, ...]
@@ -58,9 +58,10 @@ class Reserved:
 class LoRAPool:
     """Weights of the resident adapters, within a budget of device memory.
 
-    All memory is allocated at once, and its contents never move. An adapter can therefore be
-    written on any thread while others are computed: `reserve` its memory, `write` it, then
-    `activate` it. All methods except `write` must be called on the thread that runs the model.
+    All memory is allocated once, and its contents never move. Any thread can therefore write
+    an adapter while the model uses other adapters. To add an adapter, `reserve` its memory, `write`
+    its weights, then `activate` it. All methods except `write` must be called on the thread that
+    runs the model.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class LoRAPool:
         """
         self.layout = PoolLayout(base, dtype)
         self.num_removals = 0
-        """Adapters removed so far. Batches built at another count may refer to freed pages."""
+        """Number of removals so far. A batch built before the last removal may use freed pages."""
         self.device = device
         self._arena = Arena(max_bytes, dtype=dtype, device=device, setting="--adapter-memory-mb")
         self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
@@ -95,7 +96,7 @@ class LoRAPool:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the adapters that are resident or reserved."""
+        """Memory of the adapters that are resident or reserved, in bytes."""
         return self._arena.num_bytes_used
 
     @property
@@ -104,11 +105,11 @@ class LoRAPool:
         return self._arena.num_bytes
 
     def bytes_of(self, version: AdapterVersion) -> int:
-        """Return the bytes of an adapter that is resident or reserved."""
+        """Return the memory of an adapter that is resident or reserved, in bytes."""
         return sum(run.units for run in self._runs[version]) * UNIT_BYTES
 
     def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
-        """Return a resident adapter's pages in a group, in the order of its rows.
+        """Return the page numbers of a resident adapter in a group, in rank order.
 
         The result has no columns if the adapter doesn't target the group.
         """
@@ -118,14 +119,14 @@ class LoRAPool:
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
         """Return the locations of the weights of sibling linears.
 
-        `offsets` are the linears' first columns in their common output.
+        `offsets` are the linears' first columns in their joint output.
         """
         sites = [self.sites[name] for name in names]
         storage = [self._storage(site, offset) for site, offset in zip(sites, offsets, strict=True)]
         return SiblingSites(LoRASites(storage), frozenset(site.group for site in sites))
 
     def reserve(self, image: AdapterImage) -> Reserved | None:
-        """Allocate memory for an adapter that isn't resident; None if there isn't enough."""
+        """Allocate memory for a new adapter, or return None if there isn't enough memory."""
         assert image.version not in self._runs
         blocks = [self.layout.blocks(pages) for pages in image.group_pages]
         runs = self._arena.units.allocate([*blocks, *side_blocks(image.side)])
@@ -136,7 +137,7 @@ class LoRAPool:
         return reserved
 
     def write(self, reserved: Reserved, image: AdapterImage) -> None:
-        """Copy an adapter's weights to its memory and wait for the copy. Any thread may call it."""
+        """Copy an adapter's weights to its memory and wait for the copy. Callable on any thread."""
         targets = self._arena.pieces(reserved.all_runs)
         with self._copying():
             image.copy_to(targets)
@@ -144,7 +145,7 @@ class LoRAPool:
             self._stream.synchronize()
 
     def activate(self, reserved: Reserved) -> None:
-        """Make an adapter resident after its weights were written."""
+        """Make an adapter resident. Its weights must already be written."""
         self._pages[reserved.version] = {
             pages.group: self._page_numbers(pages, runs)
             for pages, runs in zip(reserved.group_pages, reserved.runs, strict=False)
@@ -162,7 +163,7 @@ class LoRAPool:
         self._arena.units.release(self._runs.pop(version))
 
     def add(self, adapter: LoRAAdapter) -> bool:
-        """Make an adapter resident in one call; return False if there isn't enough memory."""
+        """Reserve, write and activate an adapter. Return False if there isn't enough memory."""
         image = self.layout.image(adapter)
         reserved = self.reserve(image)
         if reserved is None:
@@ -196,13 +197,13 @@ class LoRAPool:
     def _copying(self) -> AbstractContextManager[Any]:
         if self._stream is None:
             return nullcontext()
-        # Kernels that were launched before may still read these pages for their last owner.
+        # Kernels that are already launched may still read these pages for a removed adapter.
         self._stream.wait_stream(torch.cuda.default_stream(self.device))
         return torch.cuda.stream(self._stream)
 
 
 def _copy_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a stream for copies alongside the kernels; None if the device has no streams."""
+    """Return a stream for copies alongside kernels, or None if the device has no streams."""
     if device.type != "cuda":
         return None
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,4 +1,7 @@
-"""Applies the side weights of a batch's adapters to the base's outputs."""
+"""Applies the side weights of a batch's adapters to the base's outputs.
+
+Side weights are an adapter's changes besides its low-rank terms.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +13,10 @@ from worker.lora.side.resident import SideStore
 
 
 class SideBatch:
-    """Tokens of one batch whose adapters have side weights. Valid until the store changes."""
+    """Tokens of a batch that use adapters with side weights. Valid until the store changes."""
 
     def __init__(self, store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]) -> None:
-        """Prepare a batch. `tokens` are the token numbers of each adapter."""
+        """Prepare a batch. `tokens` holds the indices of each adapter's tokens in the batch."""
         self._store = store
         self._tokens = {
             version: torch.tensor(numbers, dtype=torch.int64, device=store.device)
@@ -29,7 +32,7 @@ class SideBatch:
             self._slots = torch.arange(len(parts), device=store.device).repeat_interleave(lengths)
 
     def changes(self, names: tuple[str, ...]) -> bool:
-        """Return whether the batch changes outputs of any of the linears `names`."""
+        """Return whether an adapter of the batch changes the output of any linear in `names`."""
         weights = [self._store[version].weights for version in self._tokens]
         kinds = [kind for w in weights for kind in (w.scales, w.shifts, w.linears)]
         return any(name in kind for kind in kinds for name in names)
@@ -37,13 +40,13 @@ class SideBatch:
     def change_linears_(
         self, names: tuple[str, ...], sizes: Sequence[int], x: Tensor, y: Tensor
     ) -> None:
-        """Change outputs of linears in place.
+        """Apply the side weights to outputs of linears.
 
         Args:
             names: the linears, in the order of their columns in `y`.
             sizes: the linears' output widths.
             x: `[T, in]`, the linears' input.
-            y: `[T, sum of sizes]`, the linears' outputs.
+            y: `[T, sum of sizes]`, the linears' outputs, changed in place.
         """
         if self._versions:
             self._scale_and_shift_(names, sizes, y)
@@ -55,9 +58,12 @@ class SideBatch:
                     columns.index_copy_(0, tokens, terms[name].change(*rows))
 
     def change_output_(self, name: str, x: Tensor, y: Tensor) -> None:
-        """Change in place the output `y` of the non-linear module `name` for the input `x`.
+        """Apply the side weights to the output of the module `name`, which isn't a linear.
 
-        Both are `[B, L, ...]`.
+        Args:
+            name: the module.
+            x: `[B, L, ...]`, the module's input.
+            y: `[B, L, ...]`, the module's output, changed in place.
         """
         x, y = x.flatten(0, 1), y.view(-1, *y.shape[2:])
         for version, tokens in self._tokens.items():
@@ -82,5 +88,5 @@ class SideBatch:
 def side_batch(
     store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]
 ) -> SideBatch | None:
-    """Return the batch of `tokens`; None if none of its adapters has side weights."""
+    """Build the side batch for `tokens`, or return None if no adapter in it has side weights."""
     return SideBatch(store, tokens) if any(version in store for version in tokens) else None

@@ -1,4 +1,4 @@
-"""Side weights of the resident adapters, on the device."""
+"""Keeps the side weights of the resident adapters on the device."""
 
 import copy
 from collections import Counter
@@ -13,12 +13,15 @@ from shared.protocol.ids import AdapterVersion
 from worker.lora.side.weights import SideWeights
 
 OutputChange = Callable[[Tensor, Tensor], Tensor]
-"""Maps a module's input and base output to the adapter's output, for the adapter's tokens."""
+"""Returns an adapter's output, given a module's input and the base's output.
+
+The input and both outputs hold only the adapter's tokens.
+"""
 Kind = Literal["scales", "shifts"]
 Versions = tuple[AdapterVersion, ...]
 
 _CACHED_TABLES = 2
-"""Batches whose tables are cached: the step's tokens, and the rows for the head."""
+"""Number of batches with cached tables: one of the step's tokens, one of the head's rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +48,9 @@ class SideStore:
         self._tables: dict[Versions, dict[tuple[Kind, tuple[str, ...]], Tensor | None]] = {}
 
     def attach(self, model: nn.Module, hook_of: Callable[[str], Callable[..., None]]) -> None:
-        """Let adapters change outputs of `model`.
+        """Let adapters change the outputs of modules in `model`.
 
-        `hook_of` returns the forward hook to register on the module of a name.
+        `hook_of` takes a module's name and returns the forward hook to register on that module.
         """
         self._hooks = _Hooks(model, hook_of)
 
@@ -78,19 +81,19 @@ class SideStore:
     def table(
         self, kind: Kind, names: tuple[str, ...], sizes: Sequence[int], versions: Versions
     ) -> Tensor | None:
-        """Return `[len(versions), sum of sizes]`: the vectors of adjacent linears, by version.
+        """Return the scale or shift vectors of sibling linears, with one row per version.
 
-        Linears for which a version has no vector get neutral values. The table is cached until
-        the versions of the batch change.
+        Where a version has no vector for a linear, the row holds 1 (scales) or 0 (shifts). The
+        tables of the last two batches are cached.
 
         Args:
-            kind: which vectors.
+            kind: whether to return scales or shifts.
             names: the linears, in the order of their columns.
             sizes: the linears' output widths.
             versions: the adapters, in the order of the rows.
 
         Returns:
-            The table; None if no version has a vector for any of the linears.
+            `[len(versions), sum of sizes]`, or None if no version has a vector for these linears.
         """
         tables = self._tables.get(versions)
         if tables is None:
@@ -130,7 +133,7 @@ class _Hooks:
         self._handles: dict[str, Any] = {}
 
     def add(self, names: Mapping[str, OutputChange]) -> None:
-        """Count an adapter that changes the outputs of the modules `names`."""
+        """Add a user of the hooks on the modules `names`. Register the hooks that are missing."""
         for name in names:
             if not self._num_users[name]:
                 module = self._model.get_submodule(name)
@@ -138,14 +141,14 @@ class _Hooks:
             self._num_users[name] += 1
 
     def remove(self, names: Mapping[str, OutputChange]) -> None:
-        """Undo one `add` of the same names."""
+        """Undo one `add` of the same names. Remove the hooks that have no user left."""
         for name in names:
             self._num_users[name] -= 1
             if not self._num_users[name]:
                 self._handles.pop(name).remove()
 
     def replaced(self, name: str, parameters: Mapping[str, Tensor]) -> OutputChange:
-        """Return the module's forward pass with `parameters` in place of its own."""
+        """Return the forward pass of the module `name` with `parameters` replacing its own."""
         module = copy.copy(self._model.get_submodule(name))
         module._parameters = {
             **module._parameters,

@@ -1,4 +1,4 @@
-"""Changes that an adapter makes to the outputs of whole modules, for its own tokens."""
+"""Side terms: an adapter's changes to the outputs of modules, for the adapter's tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,51 +15,54 @@ class SideTerm(Protocol):
     """One adapter's change to one module."""
 
     def map(self, function: TensorFunction) -> "SideTerm":
-        """Return a copy with `function` applied to each tensor, always in the same order."""
+        """Return a copy with `function` applied to each tensor. The order of calls is fixed."""
         ...
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the adapter's output for `x`, given the base's output `y`; one row per token."""
+        """Return the adapter's output for the input `x` and the base's output `y`.
+
+        Input and outputs have one row per token.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankVectors:
-    """LoRA of an embedding: the vector of token t becomes `scale * (vector + a[t] @ b)`."""
+    """LoRA on an embedding. Token t's vector becomes `scale * (vector + a[t] @ b)`."""
 
     a: Tensor
     """`[vocab, r]`"""
     b: Tensor
-    """`[r, dim]`, multiplied by the scaling and the embedding's factor."""
+    """`[r, dim]`. The scaling and the embedding's factor are already applied."""
     scale: Tensor | None
-    """`[dim]`: DoRA's factor. None is 1."""
+    """DoRA's factor `[dim]`. None means 1."""
 
     def map(self, function: TensorFunction) -> "LowRankVectors":
-        """Return a copy with `function` applied to each tensor, always in the same order."""
+        """Return a copy with `function` applied to each tensor. The order of calls is fixed."""
         scale = None if self.scale is None else function(self.scale)
         return LowRankVectors(function(self.a), function(self.b), scale)
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[n, dim]` vectors for token ids `x` `[n]` and the base's vectors `y`."""
+        """Return the vectors `[n, dim]` of token ids `x` `[n]`, given the base's vectors `y`."""
         new = torch.addmm(y, self.a.index_select(0, x), self.b)
         return new if self.scale is None else (new * self.scale).to(y.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenVectors:
-    """Replacements for the vectors of some tokens in an embedding."""
+    """Replaces the vectors of some tokens in an embedding."""
 
     ids: Tensor
-    """`[n]` int64, sorted."""
+    """Ids of the tokens: `[n]` int64, sorted."""
     vectors: Tensor
-    """`[n, dim]`, multiplied by the embedding's factor."""
+    """`[n, dim]`. The embedding's factor is already applied."""
 
     def map(self, function: TensorFunction) -> "TokenVectors":
-        """Return a copy with `function` applied to each tensor, always in the same order."""
+        """Return a copy with `function` applied to each tensor. The order of calls is fixed."""
         return TokenVectors(function(self.ids), function(self.vectors))
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[n, dim]` vectors for token ids `x` `[n]` and the base's vectors `y`."""
+        """Return the vectors `[n, dim]` of token ids `x` `[n]`, given the base's vectors `y`."""
         places = torch.searchsorted(self.ids, x).clamp_(max=len(self.ids) - 1)
         is_replaced = self.ids[places] == x
         return torch.where(is_replaced[:, None], self.vectors[places], y)
@@ -67,19 +70,19 @@ class TokenVectors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLogits:
-    """Replacements for the rows of some tokens in an output head."""
+    """Replaces the rows of some tokens in an output head."""
 
     ids: Tensor
-    """`[n]` int64."""
+    """Ids of the tokens: `[n]` int64."""
     rows: Tensor
     """`[n, in]`"""
 
     def map(self, function: TensorFunction) -> "TokenLogits":
-        """Return a copy with `function` applied to each tensor, always in the same order."""
+        """Return a copy with `function` applied to each tensor. The order of calls is fixed."""
         return TokenLogits(function(self.ids), function(self.rows))
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[n, vocab]` logits for inputs `x` `[n, in]` and the base's logits `y`."""
+        """Return the logits `[n, vocab]` for inputs `x` `[n, in]`, given the base's logits `y`."""
         return y.index_copy(1, self.ids, F.linear(x, self.rows))
 
 
@@ -93,10 +96,10 @@ class FullLinear:
     """`[out]`"""
 
     def map(self, function: TensorFunction) -> "FullLinear":
-        """Return a copy with `function` applied to each tensor, always in the same order."""
+        """Return a copy with `function` applied to each tensor. The order of calls is fixed."""
         bias = None if self.bias is None else function(self.bias)
         return FullLinear(function(self.weight), bias)
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[n, out]` outputs for inputs `x` `[n, in]`; `y` isn't used."""
+        """Return the outputs `[n, out]` for inputs `x` `[n, in]`. `y` isn't used."""
         return F.linear(x, self.weight, self.bias)

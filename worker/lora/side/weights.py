@@ -10,21 +10,21 @@ from worker.lora.side.terms import SideTerm, TensorFunction
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SideWeights:
-    """Vectors, terms and parameters of one adapter, by module name."""
+    """Side weights of one adapter. The keys of all mappings are module names."""
 
     scales: Mapping[str, Tensor] = field(default_factory=dict)
-    """`[out]` factors on outputs of linears, low-rank term included, as DoRA needs."""
+    """DoRA's factors `[out]`, which multiply a linear's output including its low-rank term."""
     shifts: Mapping[str, Tensor] = field(default_factory=dict)
-    """`[out]` vectors added to outputs of linears after the factors."""
+    """Vectors `[out]`, which are added to a linear's output after `scales` are applied."""
     linears: Mapping[str, SideTerm] = field(default_factory=dict)
-    """Terms of linears that have no vectors and no low-rank term."""
+    """Side terms of linears. These linears have no scale, no shift and no low-rank term."""
     embeddings: Mapping[str, SideTerm] = field(default_factory=dict)
-    """Term of the input embedding."""
+    """Side term of the input embedding, if there is one."""
     parameters: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    """Replacements for parameters of norms and the embedding, by module and parameter name."""
+    """Replacement parameters of norms and the embedding, by module and parameter name."""
 
     def map(self, function: TensorFunction) -> "SideWeights":
-        """Return a copy with `function` applied to each tensor, always in the same order."""
+        """Return a copy with `function` applied to each tensor. The order of calls is fixed."""
         return SideWeights(
             scales={name: function(tensor) for name, tensor in self.scales.items()},
             shifts={name: function(tensor) for name, tensor in self.shifts.items()},
@@ -38,7 +38,7 @@ class SideWeights:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All tensors, in the order of `map`."""
+        """All tensors, in the order in which `map` processes them."""
         tensors: list[Tensor] = []
 
         def collect(tensor: Tensor) -> Tensor:
@@ -50,26 +50,26 @@ class SideWeights:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tensors."""
+        """Total size of the tensors in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
 
 ALIGNMENT = 64
-"""Alignment in bytes of each tensor in packed side weights."""
+"""Alignment of each tensor in packed side weights, in bytes."""
 
 
 def packed_bytes(weights: SideWeights) -> int:
-    """Return the bytes that the tensors of `weights` take when packed, padding included."""
+    """Return the size in bytes of the packed tensors of `weights`, including padding."""
     return sum(_padded_bytes(tensor) for tensor in weights.tensors)
 
 
 def unpacked(weights: SideWeights, memory: Tensor) -> SideWeights:
-    """Return side weights with the shapes and dtypes of `weights` as views of `memory`.
+    """Return side weights whose tensors are views of `memory`.
 
     Args:
-        weights: tensors on any device, including `meta`.
-        memory: uint8, at least `packed_bytes(weights)` long. Holds the tensors in the order of
-            `map`, each padded to ALIGNMENT.
+        weights: side weights with the shapes and dtypes of the views. Their device may be `meta`.
+        memory: flat uint8 tensor of at least `packed_bytes(weights)` bytes. It holds the tensors in
+            the order of `SideWeights.tensors`, each padded to a multiple of ALIGNMENT.
     """
     start = 0
 

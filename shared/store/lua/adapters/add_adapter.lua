@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
 -- At most 20 commands.
 -- ARGV: how name version created_s field value...
--- how: 'start', a worker was started with the adapter; 'load', a client loads a new name; 'replace', a
--- client loads a name that may be taken. Returns {'ok', current version of the name or ''} |
--- {'exists', version} | {'quarantined', version}.
+-- `how` is 'start' if a worker was started with the adapter, 'load' if a client loads it under a
+-- new name, or 'replace' if a client loads it under a name that may be taken. Returns {'ok',
+-- current version of the name or ''} | {'exists', version} | {'quarantined', version}.
 local how, name, version, created_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key, current = P .. 'adapter:' .. name, current_of(name)
 local by, since_s = unpack(redis.call('HMGET', key, 'by', 'created_s'))
 local is_quarantined = redis.call('HGET', version_key(version), 'state') == 'quarantined'
 
--- A client's change outlives restarts of workers, unless a worker has weights that the name never had.
--- Of two workers that register different versions, the one that started later wins.
+-- Return whether a worker's registration must not change the name. A change by a client outlives
+-- restarts of workers, unless a worker has weights that the name never had. If two workers register
+-- different versions, the worker that started later wins.
 local function is_outdated()
   if by == 'client' then
     return version == current or redis.call('LPOS', P .. 'previous:' .. name, version) ~= false

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 1,500 commands.
--- Deletes retired versions without waiting or running jobs. Workers are notified by their next
--- heartbeat. Any process may call it; it does the work about once a second. Returns the deleted
--- versions.
+-- Deletes retired versions without waiting or running jobs, and returns them. Workers learn of it
+-- from the reply to their next heartbeat. Any process may call this script, which does the work
+-- about once a second.
 local EVERY_MS = 900
 -- A request may have been admitted but not yet enqueued when its version is retired.
 local GRACE_MS = 10000

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- At most 8 commands.
--- ARGV: name. Makes the name refer to its previous version. The version that it referred to becomes the
--- last one that further rollbacks reach. Returns {'ok', version} | {'unknown'} | {'none'} | {'quarantined', version}.
+-- ARGV: name. Makes the name refer to its previous version. The replaced version becomes the last
+-- one in the order of rollbacks. Returns {'ok', version} | {'unknown'} | {'none'} if there is no
+-- previous version | {'quarantined', version}.
 local name = ARGV[1]
 local previous, current = P .. 'previous:' .. name, current_of(name)
 if not current then return { 'unknown' } end

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- At most 1,500 commands.
--- ARGV: version new_epoch field value... Returns {version, ''} if live workers serve another version,
--- else {'', epoch of the registry}. Workers whose adapters were registered in another epoch register
--- them again. A change of the base model deletes all adapters, one page per call: {'', ''} means that
--- another call is needed.
+-- ARGV: version new_epoch field value... Sets the base model. Returns {that version, ''} if live
+-- workers serve another version, else {'', epoch of the registry}. Workers register their adapters
+-- again if they registered them in another epoch. A change of the base model deletes all adapters,
+-- one page per call. The reply {'', ''} means that another call is needed.
 local PAGE = 128
 local version = redis.call('HGET', P .. 'base', 'version')
 if version and version ~= ARGV[1] and redis.call('EXISTS', P .. 'workers') == 1 then
@@ -12,7 +12,8 @@ end
 local function forget(versions)
   for _, each in ipairs(versions) do redis.call('DEL', version_key(each)) end
 end
--- Workers register their adapters after this.
+-- Delete a page of the earlier base model's adapters. Return whether another page may follow.
+-- Workers register their own adapters after this script.
 local function forget_page()
   local names = redis.call('SRANDMEMBER', P .. 'adapters', PAGE)
   for _, name in ipairs(names) do
@@ -27,7 +28,8 @@ local function forget_page()
 end
 if version and version ~= ARGV[1] then
   if forget_page() then return { '', '' } end
-  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes') -- older workers don't set these
+  -- Older workers don't set these fields, so stale values would remain.
+  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes')
 end
 redis.call('HSET', P .. 'base', unpack(ARGV, 3))
 redis.call('HSETNX', P .. 'base', 'epoch', ARGV[2])

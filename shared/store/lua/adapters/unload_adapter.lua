@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 30 commands.
--- ARGV: name. Stops new jobs for all versions of the name; waiting and running jobs end normally.
--- Returns 1, 0 if the name is already unloaded, or -1 if it is unknown.
+-- ARGV: name. Stops new jobs for all versions of the name. Waiting and running jobs end normally.
+-- Returns 1 if the name was registered, 0 if it was already unloaded, or -1 if it is unknown.
 local name = ARGV[1]
 local key, previous, current = P .. 'adapter:' .. name, P .. 'previous:' .. name, current_of(name)
 local REMEMBERED_MS = 3600000

@@ -1,23 +1,23 @@
 -- Included after common.lua in the scripts that change the versions of adapter names.
--- A version is current, previous (kept for rollbacks) or retired. A retired version has no name, and is
--- deleted when it has no job.
+-- A version is current, previous (kept for rollbacks) or retired. No name refers to a retired
+-- version, which is deleted when it has no waiting or running jobs.
 
 local MAX_PREVIOUS = 4
 
--- Return the current version of the name; nil if the name isn't registered.
+-- Return the current version of the name, or nil if the name isn't registered.
 local function current_of(name)
   local version = redis.call('HGET', P .. 'adapter:' .. name, 'version')
   return version and version ~= '' and version or nil
 end
 
--- Retire a version that has lost its name. With the state 'unloaded' it accepts no new jobs.
+-- Retire a version that no name refers to any more. `state` is 'retired' or 'unloaded'.
 local function retire(version, state)
   if redis.call('EXISTS', version_key(version)) == 0 then return end
   redis.call('HSET', version_key(version), 'state', state)
   redis.call('ZADD', P .. 'retired', now_ms(), version)
 end
 
--- Make the name refer to the version, which has an entry.
+-- Make the name refer to the version, whose entry must exist.
 local function flip(name, version, by)
   local key, previous, old = P .. 'adapter:' .. name, P .. 'previous:' .. name, current_of(name)
   if not old then

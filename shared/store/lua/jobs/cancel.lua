@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 30 commands.
--- ARGV: id error. Returns the state after the call: 'cancelled' | 'running' (its worker is notified) |
--- the final state that the job already had | false if no such job exists.
+-- ARGV: id error. Cancels a job. Returns the state after the call: 'cancelled' | 'running' if its
+-- worker was notified | the final state that the job already had | false if no such job exists.
 local id, error = ARGV[1], ARGV[2]
 local job = read_job(id)
 if job.state == 'queued' then

@@ -1,18 +1,19 @@
 #!lua flags=allow-oom
 -- At most 3,000 commands.
--- ARGV: wid claim_epoch sequences tokens steal_ms max_cold load_ms num_more more... num_less less...
--- refused...
--- The worker holds the versions in has:<wid>, plus `more`, minus `less`.
--- Returns {'lost'} | {'ok', ms until the next steal or -1, {id, try, suspect, body, ms left}...}.
+-- ARGV: wid claim_epoch sequences tokens steal_ms max_cold load_ms num_more more... num_less
+-- less... refused...
+-- Takes jobs for a worker, which holds the versions in has:<wid> and `more` except those in `less`.
+-- Returns {'lost'} if the worker isn't in the pool, else {'ok', ms until the next steal or -1,
+-- {id, try, suspect, body, ms to the deadline}...}.
 local wid, epoch = ARGV[1], ARGV[2]
 local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = tonumber(ARGV[6]) }
 local steal_ms, load_ms = tonumber(ARGV[5]), tonumber(ARGV[7])
-local OVERDUE = 8 -- times steal_ms: foreign jobs that wait longer go before own jobs
+local OVERDUE = 8 -- foreign jobs that wait longer than this many times steal_ms go before own jobs
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
 local PAGE = 64
 local MAX_PAGES = 4
 local NAMES_PAGE = 512 -- versions looked up in one command
-local SPARE_SOURCES = 16 -- own versions beyond `sequences`, since some jobs may be skipped
+local SPARE_SOURCES = 16 -- own versions in addition to `sequences`, since some jobs may be skipped
 local MAX_TAKEN = 64
 local MAX_EXAMINED = 128
 local MAX_EXPIRED = 32
@@ -23,9 +24,9 @@ local RESERVED_MS = 5000 -- a worker renews its reservation with each claim
 if not is_worker(wid) then return { 'lost' } end
 local now, lag = read_clock()
 local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
-local taken, touched, num_taken_of = {}, {}, {} -- the last is by tenant
+local taken, touched, num_taken_of = {}, {}, {} -- num_taken_of is by tenant
 local virtual_time, examined, num_expired, next_steal = 0, 0, 0, -1
--- Set when no further job may be taken: a job must not be overtaken, or has to run alone.
+-- True if no further job may be taken, because a job must not be overtaken or must run alone.
 local is_closed = budget.sequences <= 0
 
 local next_arg = 8
@@ -40,7 +41,7 @@ local more, num_more = read_set()
 local less = read_set()
 local is_refused = {}
 for i = next_arg, #ARGV do is_refused[ARGV[i]] = true end
-local is_own = {} -- by version, for versions that were looked up
+local is_own = {} -- by version, only for versions that `look_up` has checked
 
 local function look_up(versions)
   local is_held = #versions > 0 and redis.call('SMISMEMBER', P .. 'has:' .. wid, unpack(versions)) or {}
@@ -103,7 +104,7 @@ end
 local function skip(source) source.at, source.skipped = source.at + 2, source.skipped + 1 end
 
 -- Leave a large job to larger workers. After many large jobs, continue at an arbitrary place of the
--- queue, so that small jobs don't wait for all of them.
+-- queue, so that small jobs don't wait for all large ones.
 local function leave_to_larger(source)
   skip(source)
   source.num_large = (source.num_large or 0) + 1
@@ -115,7 +116,7 @@ local function leave_to_larger(source)
 end
 
 local largest, own_capacity
--- Return whether the job exceeds the capacity of this worker, but not that of the largest worker.
+-- Return whether the job exceeds this worker's capacity but not the largest worker's.
 local function is_for_larger(job)
   if largest == nil then
     largest = tonumber(redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2] or 0)
@@ -124,10 +125,10 @@ local function is_for_larger(job)
   return tonumber(job.cost) > own_capacity and tonumber(job.cost) <= largest
 end
 
--- Skip a job that the worker has no capacity for now, or stop taking jobs until it has. A suspect needs
--- an idle worker, a large job a large free capacity. The first busy worker that finds such a job
--- reserves it and drains, and other workers skip it. So the job runs eventually without stopping all
--- workers.
+-- Handle a job that the worker has no capacity for now. A suspect needs an idle worker, and a large
+-- job needs a large free capacity. The first busy worker that finds such a job reserves it and
+-- takes no further jobs until it can run this one. Other workers skip the job. It therefore runs
+-- eventually without stopping all workers.
 local function skip_or_drain(source, job)
   local by, ms = string.match(job.reserved or '', '^(.*) (%d+)$')
   if by and by ~= wid and is_registered(by) and math.abs(now - ms) < RESERVED_MS then
@@ -142,11 +143,11 @@ local function fits(job)
   return tonumber(job.sequences) <= budget.sequences and tonumber(job.cost) <= budget.tokens
 end
 
--- Take the next job of the source, end it, skip it, or close the claim.
+-- Take, end or skip the next job of the source, or close the claim.
 local function serve(source, id)
   examined = examined + 1
   local job = read_job(id)
-  if not job.deadline then -- its hash was deleted
+  if not job.deadline then -- the job's hash was deleted
     remove(source, id)
     count_waiting(nil, -1)
   elseif due_of(job) <= now - lag then
@@ -173,8 +174,8 @@ local function serve_from(source, limit)
   return #taken > before
 end
 
--- Return the own versions of a worker that holds many: those with the oldest waiting jobs, at least as
--- many as jobs may be taken. They are usually among the first versions of `ready`.
+-- Return some versions of a worker that holds many: those with the oldest waiting jobs, at least as
+-- many as jobs may be taken. These versions are usually among the first of `ready`.
 local function first_of_many()
   local names, needed = {}, math.min(budget.sequences, MAX_TAKEN) + SPARE_SOURCES
   local heads = redis.call('ZRANGE', P .. 'ready', 0, NAMES_PAGE - 1)
@@ -235,7 +236,7 @@ local function insert_by_score(sources, source)
   table.insert(sources, low, source)
 end
 
--- Serve the sources in the order of the scores of their first jobs.
+-- Serve the sources one job at a time, always from the source whose first job has the lowest score.
 local function serve_merged(sources)
   while not is_done() and sources[1] do
     local source = table.remove(sources, 1)
@@ -257,9 +258,10 @@ local function start_load(version)
   budget.cold = budget.cold - 1
 end
 
--- Fairness between adapters: take a foreign job that has waited too long before own jobs, since a busy
--- worker may always have own jobs. A version that other workers hold gets more time, since they may
--- serve it; a cold version waits for about the time of its load.
+-- Fairness between adapters: take a foreign job that has waited too long before own jobs, since a
+-- busy worker may always have own jobs. If other workers hold the job's version, it waits longer,
+-- since they may serve it. If no worker holds the version, the job waits about as long as a load
+-- takes.
 local function serve_overdue(own_score)
   local heads = redis.call('ZRANGE', P .. 'ready', '-inf', string.format('(%.17g', own_score),
     'BYSCORE', 'LIMIT', 0, PAGE)
@@ -277,8 +279,8 @@ local function serve_overdue(own_score)
   end
 end
 
--- Return whether all holders of the version are full, and its jobs would wait for them longer than for
--- this worker, which has to load the version and, unless it is idle, finish about one job first.
+-- Return whether all holders of the version are full, and its jobs would start earlier on this
+-- worker. This worker must first load the version and, unless it is idle, finish about one job.
 local function is_backlog(version)
   local free, running = capacity_of_holders(version, wid)
   if free > 0 then return false end
@@ -287,8 +289,8 @@ local function is_backlog(version)
     steal_ms / LOAD_SHARE, is_empty() and 0 or run_ms)
 end
 
--- Return whether this worker may take jobs of a version that other workers hold. If not, lower
--- `next_steal` to the time after which it may.
+-- Return whether this worker may take jobs of a version that other workers hold. If it may not yet,
+-- lower `next_steal` to the time after which it may.
 local function may_steal(version)
   local left = steal_ms - waited_ms(version, now, lag)
   if left < 0 or is_backlog(version) then return true end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- 1 command.
--- Writes after all earlier writes of this server, of any connection. WAIT and WAITAOF wait for the last
--- write of their own connection, and thereby for all earlier ones.
+-- Makes one write after all earlier writes of any connection. WAIT and WAITAOF wait for the last
+-- write of their own connection, and thereby for all writes before it.
 redis.call('SET', P .. 'barrier', '', 'PX', 60000)
 return 1

@@ -2,15 +2,17 @@
 -- At most 90 commands.
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
--- Returns {'ok', position} | {'dup', state} | {'full', which, waiting} | {'gone'} | {'quarantined'} |
--- {'large', largest capacity of a worker in tokens}.
+-- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'full', reached
+-- limit, number of waiting jobs} | {'gone'} | {'quarantined'} | {'large', capacity of the largest
+-- worker in tokens}.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
 local MAX_MEMORY_USE = 0.8
--- Largest shares of Redis' memory that requests may use, in addition to the limits in bytes.
+-- Requests may use at most these shares of Redis' `maxmemory`, even if the limits in bytes are
+-- higher.
 local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
--- Orders jobs with the same tag by their arrival, by about a thousandth of a token per job.
+-- Added to the score for each arrival, so that jobs with the same tag run in order of arrival.
 local ARRIVAL_STEP = 1 / 1024
 
 local state = redis.call('HGET', job_key, 'state')
@@ -22,7 +24,7 @@ local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes = unpack(
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   'tag', 'waiting', 'bytes'))
 
--- INFO is slow, so that all API processes share its result for MEMORY_CHECK_MS.
+-- INFO is slow, so all API processes share its result for MEMORY_CHECK_MS.
 local function measure_memory()
   if max_memory and math.abs(now - (memory_ms or 0)) < MEMORY_CHECK_MS then return end
   local info = redis.call('INFO', 'memory')
@@ -38,7 +40,8 @@ local function bytes_left(limit, share, taken)
   return limit - (taken or 0)
 end
 
--- Return the refusal for a limit that is reached, if any. A tenant may have one request of any size.
+-- Return the refusal for the first limit that is reached, or nil. The limit of a tenant's bytes
+-- doesn't apply to a tenant's only request.
 local function limit_reached()
   local of_pool, of_tenant = tonumber(waiting or 0), tonumber(tenant_waiting or 0)
   if of_pool >= tonumber(ARGV[11]) then return { 'full', 'pool', of_pool } end
@@ -56,15 +59,16 @@ local function limit_reached()
   end
 end
 
--- Return the largest capacity of a live worker in tokens if the job needs more, else nil or false.
--- Workers of the previous release don't report their capacity, which may be any.
+-- Return the capacity of the largest live worker in tokens if the job needs more, else nil or
+-- false. Workers of the previous release don't report their capacity, so nothing is too large for
+-- them.
 local function too_large_for()
   if redis.call('ZCARD', P .. 'capacity') < redis.call('ZCARD', P .. 'workers') then return nil end
   local largest = redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2]
   return largest and tonumber(ARGV[6]) > tonumber(largest) and tonumber(largest)
 end
 
--- Return the refusal if the version was unloaded or quarantined since the request was admitted.
+-- Return the refusal if the version was unloaded or quarantined after the request was admitted.
 local function refused_version()
   local entry_state = redis.call('HGET', version_key(version), 'state')
   if entry_state == 'unloaded' then return { 'gone' } end
@@ -78,8 +82,8 @@ if most_tokens then return { 'large', most_tokens } end
 local refusal = refused_version() or limit_reached()
 if refusal then return refusal end
 
--- Start-time fair queueing: the first job of an idle tenant starts at the virtual time, another job
--- after the tenant's queued jobs.
+-- Start-time fair queueing: the tag of an idle tenant's first job is the virtual time. The tags of
+-- further jobs follow those of the tenant's earlier jobs.
 local tag = math.max(tonumber(virtual_time or 0), tonumber(tenant_tag or 0))
 redis.call('HSET', tenant_key, 'tag', tag + tonumber(ARGV[6]))
 local score = tag - boost + redis.call('HINCRBY', P .. 'cnt', 'arrivals', 1) * ARRIVAL_STEP

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- At most 1,100 commands.
--- Ends a page of overdue jobs: waiting ones, and running ones that their workers should have ended.
--- Removes waiting ids whose hashes were deleted. Returns {number of ended jobs, 1 if more may follow}.
+-- Ends a page of overdue jobs: waiting jobs, and running jobs that their workers should have ended.
+-- Removes queued ids whose job hashes were deleted. Returns {number of ended jobs, 1 if another
+-- call is needed}.
 local PAGE = 24
 local RUNNING_GRACE_MS = 5000 -- workers end their overdue jobs themselves
 local MAX_HEADS = 16 -- a random sample, so that every version is checked eventually
@@ -25,7 +26,7 @@ local function end_running(job)
   num_ended = num_ended + 1
 end
 
--- A worker of the previous release doesn't remove these when a job ends.
+-- Remove what a worker of the previous release leaves behind when a job ends.
 local function clear(job)
   redis.call('ZREM', P .. 'due', job.id)
   if not job.state then return end
@@ -48,8 +49,8 @@ for _, id in ipairs(overdue) do
   end
 end
 
--- Check the first job of a version. Jobs that a front end of the previous release enqueued aren't in
--- `due`.
+-- End the first job of a version if it is overdue. This covers jobs that a front end of the
+-- previous release enqueued, since they aren't in `due`.
 local function check_head(version)
   local id = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
   local job = id and read_job(id)
@@ -62,7 +63,7 @@ local function check_head(version)
   end
 end
 
--- Correct the counter that workers of the previous release don't decrease when a job ends.
+-- Correct `bytes`, since workers of the previous release don't decrease it when a job ends.
 if redis.call('EXISTS', P .. 'due') == 0 then redis.call('HSET', P .. 'cnt', 'bytes', 0) end
 
 local heads = redis.call('ZRANDMEMBER', P .. 'ready', MAX_HEADS)

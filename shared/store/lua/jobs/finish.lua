@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- At most 40 commands.
 -- ARGV: wid id try claim_epoch state usage error num_tokens event result may_retry.
--- Returns 'ok' | 'again' | 'fenced'.
+-- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'.
 local wid, id, try, epoch, state = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local usage, error, num_tokens = ARGV[6], ARGV[7], ARGV[8]
 local RUN_MS_SHARE = 1 / 16
-local MAX_RUN_MS = 600000 -- a longer run is a jump of the clock
+local MAX_RUN_MS = 600000 -- longer durations come from a jump of the clock
 local job = read_job(id)
 if job.state ~= 'running' and job.by == wid and job.try == try then return 'again' end
 if job.state ~= 'running' or job.owner ~= wid or job.try ~= try then return 'fenced' end
@@ -16,7 +16,7 @@ redis.call('ZREM', P .. 'own:' .. wid, id)
 redis.call('HSET', P .. 'job:' .. id, 'by', wid)
 job.may_retry = ARGV[11] == '1'
 if state == 'cancelled' and job.cancel then
-  end_job(job, state, now, usage, job.cancel) -- the reason that the canceller gave
+  end_job(job, state, now, usage, job.cancel) -- the reason that the client gave
 else
   end_job(job, state, now, usage, error, ARGV[9], ARGV[10])
 end

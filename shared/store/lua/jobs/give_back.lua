@@ -19,7 +19,7 @@ local function requeue(job, now)
   wake(job.version)
 end
 
--- Stop serving a version that kills its workers. `quarantine` ends its waiting jobs.
+-- Stop serving a version that kills its workers. `quarantine.lua` ends its waiting jobs.
 local function doom(version)
   redis.call('SADD', P .. 'doomed', version)
   reindex(version)
@@ -44,12 +44,12 @@ local function bury(job, wid, now)
   end
 end
 
--- Charge a worker's death to one of its jobs; return whether the job may be tried again. A job becomes
--- a suspect, which runs alone, when its worker dies while it runs alone, or for the second time while
--- it runs in a batch. The first death in a batch says little about a job, and isolating all jobs of the
--- batch would make them wait for each other. Only the deaths of a suspect can end a job, so a poison
--- job doesn't end the other jobs of its batch. The charges are recorded so that they can be cancelled
--- if the worker was only silent.
+-- Charge a worker's death to one of its jobs, and return whether the job may be tried again. A job
+-- becomes a suspect, and then runs alone, after its worker has died once while the job ran alone or
+-- twice while it ran in a batch. The first death in a batch says little about a job, and isolating
+-- all jobs of the batch would make them wait for each other. Only the deaths of workers that ran a
+-- suspect can end a job, so a poison job doesn't end the other jobs of its batch. The charges are
+-- recorded so that `pardon` can cancel them if the worker was only silent.
 local function charge_death(job, was_alone, wid)
   local key, charged = P .. 'job:' .. job.id, P .. 'charged:' .. wid
   local field, number = 'deaths', was_alone and DEATHS_UNTIL_SUSPECT or 1
@@ -62,9 +62,10 @@ local function charge_death(job, was_alone, wid)
   return true
 end
 
--- Take a job from a worker: requeue it at its old score, or end it. `published` has the published
--- tokens that aren't in a checkpoint, or is ''. `death` is nil if the worker is alive or left, else it
--- has the field `was_alone`. Returns 'requeued' | 'ended', or nil if the worker doesn't own the job.
+-- Take a job from a worker: requeue it with its old score, or end it. `published` contains the
+-- published tokens that aren't in a checkpoint, or is ''. `death` is nil if the worker is alive or
+-- left. For a dead worker, `death.was_alone` is true if the job was its only one. Returns
+-- 'requeued' | 'ended', or nil if the worker doesn't own the job.
 local function give_back(wid, id, published, death, now)
   local job = read_job(id)
   redis.call('ZREM', P .. 'own:' .. wid, id)

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- At most 60 commands for each job; callers send 16 at a time.
--- ARGV: wid {id tokens}... Takes jobs from a worker that left or was given up. `tokens` are published
--- tokens that aren't in a checkpoint, or ''. Returns {requeued, ended}; false if the worker isn't lost.
+-- ARGV: wid {id tokens}... Takes jobs from a worker that left or was declared dead. `tokens` are
+-- the job's published tokens that aren't in a checkpoint, or ''. Returns {number of requeued jobs,
+-- number of ended jobs}, or false if the worker is in the pool or its handover is complete.
 local wid, now = ARGV[1], now_ms()
-local num_owned = redis.call('ZSCORE', P .. 'lost', wid) -- -1 if it left
+local num_owned = redis.call('ZSCORE', P .. 'lost', wid) -- -1 if the worker left
 if not num_owned or is_registered(wid) then return false end
 local death = tonumber(num_owned) >= 0 and { was_alone = tonumber(num_owned) == 1 } or nil
 local num = { requeued = 0, ended = 0 }

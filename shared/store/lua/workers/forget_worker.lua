@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- At most 1,300 commands.
--- ARGV: wid. Removes a lost worker without jobs from the holders of a page of versions. Returns 1 when
--- no record of the worker is left, 0 if another call is needed.
+-- ARGV: wid. Deletes the records of a lost worker, unless it is back in the pool or still owns
+-- jobs. One call removes the worker from the holders of a page of versions. Returns 0 if another
+-- call is needed, else 1.
 local PAGE = 200
 local wid = ARGV[1]
 if is_registered(wid) then

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 900 commands.
--- Ends a page of the jobs that wait for versions which kill their workers. Returns {number of ended
--- jobs, 1 if more may follow}.
+-- Ends a page of the waiting jobs of quarantined versions. Returns {number of ended jobs, 1 if
+-- another call is needed}.
 local PAGE = 32
 local MAX_VERSIONS = 16
 local now, num_ended = now_ms(), 0

@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
 -- At most 700 commands.
--- ARGV: every_ms. Marks workers as missing when their leases have ended, and gives them up if they are
--- still missing at a later call. Does nothing if the last call was less than about every_ms ago, so that
--- one process sweeps at a time. Returns {number of workers given up by this call, lost worker whose
--- jobs aren't handed over yet...}; false if it did nothing.
+-- ARGV: every_ms. Marks workers as missing when their leases have ended, and declares them dead if
+-- they are still missing at a later call. Does nothing if the last call was less than about
+-- every_ms ago, so that one process sweeps at a time. Returns {number of workers that this call
+-- declared dead, worker whose jobs aren't handed over yet...}, or false if the call did nothing.
 local MAX_WORKERS = 50
 local MAX_LOST = 64
 local MAX_STRAYS = 8
 local MAX_LEASE_MS = 20000
 local DEFAULT_LEASE_MS = 6000
-local EARLY = 0.9 -- share of every_ms, since the timers of callers differ
-local GAPS = 2.5 -- times every_ms: longest normal time between two calls
-local CONFIRM = 1 / 6 -- share of a lease for which a worker is missing before it is given up
+local EARLY = 0.9 -- share of every_ms after which a call may come, since callers' timers differ
+local GAPS = 2.5 -- longest normal time between two calls, in multiples of every_ms
+local CONFIRM = 1 / 6 -- share of a lease for which a worker is missing before it is declared dead
 local every_ms, now = tonumber(ARGV[1]), now_ms()
 local swept, lag, lease_ms, resumed = unpack(redis.call('HMGET', P .. 'cnt',
   'swept', 'lag', 'lease', 'resumed'))
@@ -19,8 +19,9 @@ local since = now - (swept or now)
 lag, resumed = tonumber(lag or 0), tonumber(resumed or 0)
 if swept and since >= 0 and since < EARLY * every_ms then return false end
 
--- If no process swept for half a lease, Redis stalled, was unavailable or its clock jumped. No worker
--- could renew its lease, so each gets another lease from now. Pool time continues where it stopped.
+-- If no process swept for half a lease, Redis stalled or was unavailable, or its clock jumped.
+-- Workers couldn't renew their leases, so each worker gets another lease from now. Pool time
+-- continues where it stopped.
 local stall_ms = math.max((lease_ms or DEFAULT_LEASE_MS) / 2, GAPS * every_ms)
 if since < 0 or since > stall_ms then lag = lag + since end
 if math.abs(since) > stall_ms then resumed = now end
@@ -30,12 +31,12 @@ local function lease_of(wid)
   return tonumber(redis.call('HGET', P .. 'w:' .. wid, 'lease') or DEFAULT_LEASE_MS)
 end
 
--- A lease that ends later than any can was renewed while the clock was ahead.
+-- If a lease ends later than a new lease could, it was renewed while the clock was ahead.
 local ahead = redis.call('ZRANGEBYSCORE', P .. 'workers', '(' .. now + MAX_LEASE_MS, '+inf',
   'LIMIT', 0, MAX_WORKERS)
 for _, wid in ipairs(ahead) do redis.call('ZADD', P .. 'workers', now + lease_of(wid), wid) end
 
--- A sweep of the previous release doesn't remove these of the workers that it gives up.
+-- Remove entries of dead workers, which a sweep of the previous release leaves in these sets.
 for _, name in ipairs({ 'capacity', 'missing' }) do
   for _, wid in ipairs(redis.call('ZREVRANGE', P .. name, 0, MAX_STRAYS - 1)) do
     if not is_registered(wid) then redis.call('ZREM', P .. name, wid) end

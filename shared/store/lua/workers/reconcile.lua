@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 2 commands for each job of the worker.
--- ARGV: wid grace_ms known... Returns jobs that the worker has owned for grace_ms but doesn't know of,
--- since the reply to its claim was lost.
+-- ARGV: wid grace_ms known... Returns jobs that the worker has owned for grace_ms although they
+-- aren't in `known`. The replies to their claims were lost.
 local wid, now = ARGV[1], now_ms()
 local is_known, unknown = {}, {}
 for i = 3, #ARGV do is_known[ARGV[i]] = true end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 7 commands for each version; callers send 128 at a time.
--- ARGV: wid num_added added... removed... Returns those of the added versions that other workers hold
--- too; 0 if the worker was given up.
+-- ARGV: wid num_added added... removed... Changes the versions that the worker holds. Returns the
+-- added versions that other workers hold too, or 0 if the worker was declared dead.
 local wid, num_added = ARGV[1], tonumber(ARGV[2])
 if not is_worker(wid) then return 0 end
 local shared = {}

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- At most 35 commands for each version; callers send 32 at a time.
--- ARGV: wid steal_ms {version running is_due}... Removes the worker from the holders of the versions
--- that are due and whose replica is surplus. Returns the standing of each replica: 'needed' |
--- 'surplus' | 'gone' | 'sole'; 0 if the worker was given up.
+-- ARGV: wid steal_ms {version running is_due}... If a version is due and the worker's replica is
+-- surplus, removes the worker from the version's holders. Returns the standing of each replica
+-- ('needed' | 'surplus' | 'gone' | 'sole'), or 0 if the worker was declared dead.
 local wid, steal_ms = ARGV[1], tonumber(ARGV[2])
 if not is_worker(wid) then return 0 end
 local now, lag = read_clock()
 
 local function shrink(version, running, is_due)
-  -- The reply of an earlier call that removed the worker may have been lost.
+  -- An earlier call may have removed the worker, and its reply may have been lost.
   if redis.call('SISMEMBER', P .. 'on:' .. version, wid) == 0 then return 'gone' end
   local free, _, num_others = capacity_of_holders(version, wid)
   if num_others == 0 then return 'sole' end

@@ -1,20 +1,20 @@
 -- Included after common.lua in the scripts that decide how many workers hold a version.
-local SAMPLED_HOLDERS = 8 -- holders of a version that are sampled; it may have a thousand
-local SLACK = 2 -- times the capacity for a replica's jobs that must be free elsewhere to give it up
+local SAMPLED_HOLDERS = 8 -- sample size, since a version may have a thousand holders
+local SLACK = 2 -- a replica is surplus if other holders have this many times the needed capacity
 
--- Return whether the waiting jobs of busy holders need another holder: the last job would wait longer
--- for them than for a load by another worker and its turn there.
+-- Return whether the waiting jobs of a version need another holder. They do if the last job would
+-- wait longer for the busy holders than for another worker to load the version and run the job.
 local function needs_holder(waiting, running, run_ms, load_ms, turn_ms)
   return running > 0 and waiting * run_ms > running * (load_ms + turn_ms)
 end
 
--- Return whether other holders with the capacity `free` can run all waiting jobs and the jobs of one
--- replica, with a margin so that the replica isn't needed again soon.
+-- Return whether the free capacity of the other holders suffices for all waiting jobs and the jobs
+-- of this replica. SLACK is a margin, so that the replica isn't needed again soon.
 local function is_surplus(waiting, running, free)
   return free > 0 and SLACK * (waiting + running) <= free
 end
 
-local loads = {} -- by worker, since a worker holds many of the versions that a script considers
+local loads = {} -- cache by worker, since a worker may hold many of the versions in one call
 
 -- Return the number of jobs of a worker, and how many more it has capacity for.
 local function load_of(wid)
@@ -26,8 +26,9 @@ local function load_of(wid)
   return loads[wid]
 end
 
--- Return the free capacity of a version's holders other than `wid`, the number of their jobs, and the
--- number of these holders. Of many holders, a random sample represents all.
+-- Return the free capacity of a version's holders other than `wid`, the number of their jobs, and
+-- the number of these holders. If there are many holders, the first two are estimated from a random
+-- sample.
 local function capacity_of_holders(version, wid)
   local key, free, running, sampled = P .. 'on:' .. version, 0, 0, 0
   for _, holder in ipairs(redis.call('SRANDMEMBER', key, SAMPLED_HOLDERS)) do

@@ -50,7 +50,7 @@ def shrink_kernel(
     """`partials[s, t, r] = sum_{i in split s} x[t, i] * a[r, i]` in float32.
 
     Grid: tiles, blocks of rows, splits of the inputs. Within each split, a tile's partial sums are
-    `[tokens, rows]` from the tile's TILE_PARTIALS on.
+    stored as `[tokens, rows]`, starting at the tile's offset TILE_PARTIALS.
     """
     tile = tiles + tl.program_id(0) * TILE_FIELDS
     row = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
