@@ -47,7 +47,7 @@ def _fingerprint(base: BaseModel, version: AdapterVersion) -> str:
 
 
 def model_not_found(name: str) -> JobError:
-    """Return the error for a name that neither the base model nor an adapter has."""
+    """Return the error for a `name` that is neither the base model's nor an adapter's."""
     return JobError(
         code=ErrorCode.MODEL_NOT_FOUND,
         message=f"the model {name[:200]!r} doesn't exist; GET /v1/models lists all models",

@@ -23,9 +23,9 @@ from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.jobs import Job
 
 KEEP_ALIVE_S = 10.0
-"""Interval of keep-alive comments in a stream that has no new chunks.
+"""Seconds between keep-alive comments while a stream has no new chunks.
 
-The response headers of a stream are also delayed by at most this time.
+The response headers of a stream are sent after at most this time, even without any chunk.
 """
 
 log = structlog.get_logger()
@@ -113,7 +113,7 @@ class Answer(Response):
         return updates
 
     def _chunks(self, updates: Iterable[Update]) -> bytes:
-        """Return the chunks for `updates`. On the first call, the opening chunks precede them."""
+        """Return the chunks for `updates`. The first call puts the opening chunks before them."""
         chunks = [self._writer.delta(update) for update in updates if isinstance(update, Delta)]
         if not self._is_opening_sent:
             self._is_opening_sent = True
@@ -135,7 +135,7 @@ class Answer(Response):
 
 @asynccontextmanager
 async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """Watch the client inside the context. Mark `inbox` if the client closes its connection."""
+    """While the context is active, mark `inbox` as soon as the client closes its connection."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":

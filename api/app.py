@@ -38,7 +38,7 @@ from shared.store.token_streams import ReplyReader, read_checkpoints
 MAX_INSPECTIONS = 8
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
 REDIS_TIMEOUT_S = 2.0
-"""Time limit of each Redis call. If a call exceeds it, the request is answered with status 503."""
+"""Time limit of each Redis call, in seconds. If a call exceeds it, the client gets status 503."""
 
 
 def create_app(settings: ApiSettings, *, durability: Durability | None = None) -> FastAPI:

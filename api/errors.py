@@ -19,11 +19,11 @@ _NOT_RETRYABLE = {
     ErrorCode.ADAPTER_EXISTS,
     ErrorCode.ADAPTER_CONFLICT,
 }
-"""Errors after which clients shouldn't retry. By default, OpenAI's clients retry 409 and 5xx."""
+"""Errors after which clients shouldn't retry. OpenAI's clients retry 409 and 5xx by default."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer each expected error with the error's status, in OpenAI's format."""
+    """Make `app` convert each expected error into an error response in OpenAI's format."""
     app.add_exception_handler(JobFailed, _on_job_failed)
     app.add_exception_handler(QueueFull, _on_queue_full)
     app.add_exception_handler(RedisUnavailable, _on_redis_unavailable)
@@ -103,7 +103,7 @@ def _requested(request: Request) -> str:
 def _allowed_methods(request: Request) -> str:
     """Return all HTTP methods that the URL accepts, separated by commas.
 
-    The router itself only reports the methods of the first matching route.
+    The router itself reports only the methods of the first matching route.
     """
     path = getattr(request.scope.get("route"), "path", "")
     return ", ".join(method.upper() for method in request.app.state.openapi["paths"].get(path, ()))

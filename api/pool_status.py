@@ -25,7 +25,7 @@ class CachedRead(Generic[T]):
         """Time and result of the last read; None before the first read."""
 
     async def get(self) -> T:
-        """Return the cached value, or call `read` if there is none or it is too old."""
+        """Return the cached value. If it is missing or too old, call `read` first."""
         async with self._lock:
             if self._last is None or time.monotonic() - self._last[0] >= MAX_AGE_S:
                 value = await self._read()

@@ -22,13 +22,13 @@ from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
 
 DRAIN_S = 30
-"""Time that running answers have to finish after SIGTERM, before their connections are closed."""
+"""Seconds that running answers have to finish after SIGTERM. Then their connections are closed."""
 
 log = structlog.get_logger()
 
 
 def run_api(settings: ApiSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Then drain: accept no requests and finish running answers.
+    """Serve until SIGTERM or SIGINT. Then drain: accept no new requests and finish running answers.
 
     Raises:
         RedisUnavailable: Redis can't be reached.
@@ -87,7 +87,7 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Server that returns normally after a signal. uvicorn's server would raise it again."""
+    """Server that returns normally after a signal. uvicorn's own server re-raises the signal."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

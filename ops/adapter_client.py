@@ -10,7 +10,7 @@ from ops.chat.client import ServerError, reason_of, uses_environment
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
-"""Time limit for a reply. It exceeds the time that the front end waits for a worker by default."""
+"""Maximum seconds to wait for a reply. The front end's default wait for a worker is shorter."""
 
 Body = dict[str, Any]
 

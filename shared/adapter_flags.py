@@ -1,4 +1,4 @@
-"""Parser of the --adapters flags."""
+"""Parses the values of the --adapters flag."""
 
 import os
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from shared.errors import SettingsError
 
 
 def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
-    """Return the source of each adapter by name, in the order of the flags.
+    """Return the sources of the adapters by adapter name, in the order of the flags.
 
-    A flag is `name=source` or only a source. Without a name, the last component of the source
+    A flag is `name=source` or just `source`. If it has no name, the last component of the source
     becomes the adapter's name. A source is a folder or a hub id. Folders are returned as absolute
     paths.
 
@@ -37,6 +37,9 @@ def _split(flag: str) -> tuple[str, str]:
 
 
 def _full_path(source: str) -> str:
-    """Return a folder's absolute path, since workers may run elsewhere, or a hub id as it is."""
+    """Return the absolute path if `source` is a folder. Return a hub id unchanged.
+
+    Other processes also read the path, and their working directories may differ.
+    """
     folder = Path(source).expanduser()
     return str(folder.resolve()) if folder.is_dir() else source

@@ -9,5 +9,5 @@ _NAME = re.compile(NAME_PATTERN)
 
 
 def is_valid_name(name: str) -> bool:
-    """Return whether `name` is a valid adapter name. It appears in URLs and Redis keys."""
+    """Return whether `name` is a valid adapter name. Names appear in URLs and Redis keys."""
     return _NAME.fullmatch(name) is not None and ".." not in name

@@ -11,8 +11,10 @@ from shared.errors import SettingsError
 from shared.settings import ApiSettings
 
 MIN_KEY_CHARS = 16
-"""Minimum length of a key. Shorter keys could be guessed, even from the hash that names their
-tenant in logs."""
+"""Minimum length of a key, in characters. Shorter keys could be guessed.
+
+If a key has no tenant name, a hash of the key is used. Logs contain this hash, and guesses can be
+tested against it."""
 TENANT_HASH_CHARS = 12
 ADMIN = "admin"
 """Tenant whose keys may change the served adapters."""

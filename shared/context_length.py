@@ -12,7 +12,7 @@ RARE_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127, 192, 193, *range(241
 that occur only in undefined characters of Unicode, and bytes that never occur in UTF-8."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
-"""NFC shrinks the bytes of a text by at most this factor, as a test of all characters showed."""
+"""Maximum factor by which NFC reduces the bytes of a text, found by testing all characters."""
 
 
 def output_limit(
@@ -20,8 +20,8 @@ def output_limit(
 ) -> int:
     """Return the maximum number of output tokens of each choice of the job.
 
-    A chat answer that reaches the end of the context ends with finish reason `length`. A completion
-    is refused if its `max_tokens` don't fit into the context, as OpenAI does.
+    A chat answer that reaches the end of the context ends with finish reason `length`. As in
+    OpenAI's API, a completion is rejected if its `max_tokens` don't fit into the context.
 
     Args:
         job: the job.
@@ -44,10 +44,10 @@ def output_limit(
 
 
 def least_bytes(text: str) -> int:
-    """Return a lower bound of the bytes of `text` that its tokens represent, for any tokenizer.
+    """Return a lower bound, for any tokenizer, on the bytes that the tokens of `text` represent.
 
     A tokenizer may compose characters (NFC), and may replace a space by the three bytes of
-    `SPACE_MARK`. The text itself may also contain `SPACE_MARK`, so each one counts as a single
+    `SPACE_MARK`. Each `SPACE_MARK` in `text` may stand for a space and counts as a single
     byte. If the text isn't in NFC, ASCII bytes count in full and other bytes count as a quarter,
     since composing keeps at least a quarter of them. `RARE_BYTES` don't count.
     """

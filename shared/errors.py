@@ -40,7 +40,7 @@ class ErrorCode(StrEnum):
     ADAPTER_CONFLICT = "adapter_conflict"
     """The adapter's state doesn't allow this request."""
     ADAPTER_REJECTED = "adapter_rejected"
-    """The adapter's files can't be served exactly as PEFT would."""
+    """Lorikeet can't serve the adapter exactly as PEFT would."""
     SOURCE_NOT_FOUND = "source_not_found"
     """The adapter's folder doesn't exist, or the hub has no accessible repository with its id."""
     SOURCE_NOT_ALLOWED = "source_not_allowed"
@@ -195,7 +195,7 @@ class ModelRejected(LorikeetError):
 
 
 class AdapterRejected(LorikeetError):
-    """The adapter can't be served exactly as PEFT would."""
+    """Lorikeet can't serve the adapter exactly as PEFT would."""
 
 
 class StoreFailed(AdapterRejected):

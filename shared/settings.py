@@ -262,7 +262,10 @@ class WorkerSettings(PoolSettings):
 
 
 class ControlSettings(PoolSettings):
-    """Settings of a control process, which reaps dead workers even when no worker is left."""
+    """Settings of a control process.
+
+    A control process reaps dead workers, even when no live worker is left to do so.
+    """
 
 
 S = TypeVar("S", bound=PoolSettings)
@@ -273,7 +276,7 @@ def load_settings(cls: type[S], **given: Any) -> S:
 
     Args:
         cls: class of the settings.
-        given: flag values by setting name; None if the flag isn't given.
+        given: flag values by setting name; None for a flag that isn't given.
 
     Raises:
         SettingsError: a value is invalid or a LORIKEET_ variable is unknown. The message names the

@@ -37,7 +37,10 @@ class WorkerParts:
 def assemble(
     settings: WorkerSettings, served: ServedModel, redis: Redis, durability: Durability | None
 ) -> WorkerParts:
-    """Create the parts of a worker. Each claim waits for `durability`, unless that is None."""
+    """Create the parts of a worker.
+
+    `durability` sets how many copies in Redis each claim waits for. With None, claims don't wait.
+    """
     stores = open_stores(redis, settings.pool, durability)
     lease = Lease(lease_ms=settings.lease_ms)
     jobs = RunningJobs()

@@ -1,6 +1,6 @@
 """Control process: an arq worker that requeues the jobs of dead workers.
 
-Live workers do the same, so this process matters only when no worker is left. It needs neither
+Live workers do the same, so this process matters only when no live worker is left. It needs neither
 torch nor a GPU. Any number of control processes may run. arq ensures that only one of them executes
 the cron job of each second.
 """

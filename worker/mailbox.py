@@ -1,4 +1,4 @@
-"""Reads the mail of a worker, which is messages from other processes, and dispatches it."""
+"""Reads and dispatches a worker's mail: the messages that other processes send to it."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,10 @@ class Mailbox:
         *,
         on_drain: Callable[[], None],
     ) -> None:
-        """Create the mailbox of the worker id in `lease`. A drain message calls `on_drain`."""
+        """Create the mailbox of the worker id in `lease`.
+
+        `on_drain` is called for each drain message.
+        """
         self._queue = queue
         self._lease = lease
         self._consumer = consumer

@@ -111,7 +111,7 @@ class Membership:
         await self._queue.leave(wid)
 
     async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
-        """Return jobs to the queue that the pool assigns to this worker but the worker lacks."""
+        """Return to the queue the jobs that the pool assigns to this worker but that it lacks."""
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = [job.id for job in self._jobs]

@@ -28,7 +28,10 @@ class PoolStores:
 
 
 def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolStores:
-    """Return the stores of a pool. Each claim waits for `durability`, unless that is None."""
+    """Return the stores of a pool.
+
+    `durability` sets how many copies in Redis each claim waits for. With None, claims don't wait.
+    """
     keys = Keys(pool)
     residency = ResidencyStore(redis, keys)
     return PoolStores(

@@ -13,8 +13,8 @@ def _check(request: Request, context: InContext) -> None:
     """Check that the client may manage adapters.
 
     With API keys, only the tenant `admin` may manage adapters. Without API keys, any client may,
-    provided that the server listens only on a loopback address. Web pages of other sites may not,
-    even in a local browser.
+    provided that the server listens only on a loopback address. Even then, requests from web pages
+    of other sites are refused.
 
     Raises:
         JobFailed: the client may not manage adapters.
@@ -42,14 +42,14 @@ def _reason_to_refuse(request: Request, context: Context) -> str | None:
 
 
 def _is_from_another_site(request: Request) -> bool:
-    """Return whether a browser sent the request for a page of another site.
+    """Return whether the request comes from a web page of another site.
 
-    Browsers let any page send simple requests to the local machine, but they name the page's
-    origin in the header Origin.
+    Browsers let any page send simple requests to the local machine. The header Origin of such a
+    request contains the origin of the page.
     """
     origin = request.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
 ADMIN_ONLY = Depends(_check)
-"""Route dependency that refuses clients with status 403 if they may not manage adapters."""
+"""Route dependency that responds with status 403 if the client may not manage adapters."""

@@ -15,11 +15,11 @@ from shared.protocol.ids import InspectionId, WorkerId
 from shared.store.inspections import Findings, Inspection
 
 TAKE_S = 5.0
-"""Time limit for a worker to take an inspection from its mailbox."""
+"""Seconds within which a worker must take an inspection from its mailbox."""
 POLL_S = 1.0
-"""Interval between checks that the asked worker is alive."""
+"""Seconds between checks that the asked worker is still alive."""
 MAX_DEATHS = 2
-"""Number of worker deaths after which an inspection fails. The adapter may have caused them."""
+"""Number of worker deaths after which an inspection fails. The adapter may be their cause."""
 
 
 class _NoFindings(Enum):
@@ -35,8 +35,8 @@ async def inspect(context: Context, inspection: Inspection) -> Findings:
     """Have a worker inspect an adapter, and return the worker's findings.
 
     Raises:
-        JobFailed: no worker is alive that could inspect the adapter, `MAX_DEATHS` workers died
-            during the inspection, or the inspection wasn't finished within the deadline.
+        JobFailed: no live worker is left to ask, `MAX_DEATHS` workers died while they inspected
+            the adapter, or the inspection didn't finish before the deadline.
         RedisUnavailable: Redis can't be reached.
     """
     limit_s = context.settings.deadline_s

@@ -36,7 +36,7 @@ class CancelQueue:
             log.warning("cancel_dropped", job_id=job_id)
 
     async def run(self) -> None:
-        """Cancel jobs, oldest first, until this task is cancelled."""
+        """Process the queued cancellations in order, until this task is cancelled."""
         while True:
             job_id, error = await self._pending.get()
             try:

@@ -3,7 +3,7 @@
 `advance` is the transition function. It takes a signal, and returns the next state, updates for
 the client and an action. `Follower` delivers the signals and performs the actions.
 
-Checkpoints are the tokens of a running job that its worker regularly stores in Redis.
+Checkpoints hold the tokens of a running job. The worker regularly writes them to Redis.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ Update = Admitted | Delta
 
 
 class FollowState(Enum):
-    """State of following one job. The states after COMPLETING are final."""
+    """State of following one job. DONE, FAILED and ABANDONED are final."""
 
     STREAMING = auto()
     """The client has every token that the front end has received. The job is waiting or running."""
@@ -46,7 +46,7 @@ class Timer(Enum):
     SILENCE = auto()
     """No event has arrived for a while, or it is time to read the stored result again."""
     REFILL = auto()
-    """It is time to read the checkpoints if there is a gap."""
+    """If there is a gap, it is time to read the checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Checkpoints:
     """Reply to READ_CHECKPOINTS."""
 
     events: tuple[Tokens, ...]
-    """One event per choice, with its tokens from index 0. Empty if there are no checkpoints."""
+    """One event per choice, with the choice's tokens from index 0. Empty without checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,17 @@ class StoredJob:
     """Reply to READ_JOB."""
 
     state: JobState | None
-    """None if Redis has no such job."""
+    """State of the job, or None if Redis has no such job."""
     error: JobError | None = None
     result: Result | None = None
-    """Stored result; None while the job is waiting or running, or if Redis has no result of it."""
+    """Stored result. None while the job is waiting or running, or if Redis has no result."""
 
 
 Signal = Event | Timer | DeadlinePassed | Checkpoints | StoredJob
 
 
 class Action(Enum):
-    """Read from Redis that the follower must perform. The reply is the next signal."""
+    """A Redis read that the follower must perform. The reply is the next signal."""
 
     READ_CHECKPOINTS = auto()
     """Read the job's checkpoints, and reply with `Checkpoints`."""
@@ -90,13 +90,13 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Current state of the state machine for one job, and its data."""
+    """Current state and data of the state machine for one job."""
 
     state: FollowState = FollowState.STREAMING
     max_pending: int
     """Maximum length of `pending`; at least the number of choices."""
     pending: tuple[Tokens, ...] = ()
-    """Events that are held because tokens before them are missing, in the order of arrival."""
+    """Held events, in order of arrival. Each is held because tokens before it are missing."""
     prompt_tokens: int = 0
     usage: Usage | None = None
     """Token counts of the job. Always set in DONE; may be set in COMPLETING."""
@@ -140,7 +140,7 @@ def advance(progress: Progress, transcript: Transcript, signal: Signal) -> Outco
 
 
 def _on_event(progress: Progress, transcript: Transcript, event: Event) -> Outcome:
-    # A job can be cancelled between two tries, so an End counts even if its try is over.
+    # A job can be cancelled between two tries, so an End is handled even if its try is over.
     if transcript.is_void(event) and not isinstance(event, End):
         return Outcome(progress)
     match event:

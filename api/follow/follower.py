@@ -28,21 +28,21 @@ from shared.protocol.results import Usage
 from shared.store.pool_views import PoolViews
 
 SILENCE_S = 5.0
-"""Time without an event after which the follower reads the job from Redis."""
+"""Seconds without an event after which the follower reads the job from Redis."""
 REFILL_AGAIN_S = 0.25
-"""Interval between reads of the checkpoints, or of the stored result of a job that is done.
+"""Seconds between two reads of the checkpoints, or of the stored result once the job is done.
 
 Workers write checkpoints at about the same interval.
 """
 
 ReadCheckpoints = Callable[[JobId], Awaitable[tuple[Tokens, ...]]]
-"""Reads the checkpoints of a job. Returns one event per choice, with its tokens from index 0."""
+"""Reads the checkpoints of a job. Returns one event per choice, with tokens from index 0."""
 
 log = structlog.get_logger()
 
 
 class Follower:
-    """Delivers each token of one job exactly once and in order, even if several workers run it.
+    """Delivers each token of one job exactly once, in order, even if the job changes workers.
 
     Drives the state machine in `follow_state`.
     """
@@ -84,7 +84,7 @@ class Follower:
     async def updates(self, timeout_s: float) -> list[Update]:
         """Wait for updates and return them.
 
-        Returns an empty list if there are none within `timeout_s` seconds, or if the job is done.
+        Returns an empty list if none arrives within `timeout_s` seconds, or if the job is done.
 
         Raises:
             JobFailed: the job ended with an error, was lost, diverged, or missed its deadline.

@@ -77,7 +77,7 @@ class Inbox:
 
 
 def max_events(num_choices: int) -> int:
-    """Return how many events of a job are kept while its client is slow or while there is a gap."""
+    """Return the maximum number of events that are kept for a slow client or during a gap."""
     return MAX_EVENTS + MAX_EVENTS_PER_CHOICE * num_choices
 
 

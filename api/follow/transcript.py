@@ -1,4 +1,4 @@
-"""The tokens and text of one job that its client has received. Pure.
+"""The tokens and text that the client of one job has received. Pure.
 
 A job may be run by several workers, one after another. Each run is a *try*, and every event has the
 number of its try.
@@ -34,7 +34,7 @@ class ChoiceTranscript:
     parts: list[str] = field(default_factory=list)
     """Pieces of the text, as they arrived."""
     logprobs: list[PositionLogprobs] = field(default_factory=list)
-    """Log-probabilities of the echoed prompt, if any, followed by those of `ids`."""
+    """Log-probabilities of the echoed prompt, if any, and then of the tokens in `ids`."""
     num_chars: int = 0
     finish: FinishReason | None = None
 
@@ -66,15 +66,16 @@ class Transcript:
         return event.try_ < self._min_try
 
     def void(self, retry: Retry) -> None:
-        """Treat further events of the try that `retry` ends, and of earlier tries, as void."""
+        """Mark the try that `retry` ends, and all earlier tries, as over."""
         self._min_try = max(self._min_try, retry.try_ + 1)
 
     def can_accept(self, event: Tokens) -> bool:
         """Return whether `event` can be appended.
 
-        An event can't be appended if tokens before it are missing, or if only some of its tokens
-        are new, because its text can't be divided between its tokens. An event that starts at
-        index 0 can always be appended, because it has the complete text so far.
+        If tokens before an event are missing, it can't be appended. If only some of its tokens are
+        new, it can't be appended either, because its text can't be split into an old and a new
+        part. An event that starts at index 0 has the complete text so far, so it can always be
+        appended.
         """
         num_known = len(self.choices[event.choice].ids)
         has_no_new_tokens = event.index + len(event.ids) <= num_known
@@ -82,7 +83,7 @@ class Transcript:
         return is_next or (event.index < num_known and has_no_new_tokens)
 
     def accept(self, event: Tokens) -> Delta | None:
-        """Append the new part of `event` and return it, or return None if nothing in it is new.
+        """Append the new part of `event` and return it, or return None if nothing is new.
 
         Raises:
             Diverged: a token differs from the known token at the same index.

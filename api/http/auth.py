@@ -52,7 +52,7 @@ class KeyCheck:
     def _error(
         self, request: Request, sent_key: bytes | None, tenant: str | None
     ) -> JobError | None:
-        """Return the error to refuse the request with, or None if the request is allowed."""
+        """Return an error if the request must be refused, or None if it is allowed."""
         path = request.scope["path"]
         if path == METRICS_PATH:
             return self._metrics_error(request, sent_key, tenant)
@@ -73,8 +73,8 @@ class KeyCheck:
     def _tenant(self, sent_key: bytes | None) -> str | None:
         """Return the tenant of the sent key, or None if the key is missing or unknown.
 
-        Compares the sent key with every known key, so that the time doesn't reveal which key
-        matches.
+        Compares the sent key with every known key, so that the duration doesn't reveal
+        which key matches.
         """
         if not self._keys:
             return ANONYMOUS

@@ -47,7 +47,7 @@ class HttpLimits:
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})
 
     def error(self, refusal: Refusal) -> JobError:
-        """Return the error that a refused client receives. There is none for SLOW_READER."""
+        """Return the error that a refused client receives. SLOW_READER has no such error."""
         code, message = {
             Refusal.HEADERS_TOO_LARGE: (
                 ErrorCode.HEADERS_TOO_LARGE,

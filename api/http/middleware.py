@@ -13,7 +13,7 @@ from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 
 CLIENT_GONE_STATUS = 499
-"""nginx's status for a client that closed its connection. It only appears in the metrics."""
+"""nginx's status for a client that closed its connection. It appears only in the metrics."""
 
 _INTERNAL_ERROR = (
     "internal error; the server's log has the details under this response's X-Request-Id"

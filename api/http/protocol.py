@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 from api.http.connection_limits import HttpLimits, Refusal, response_bytes
 
 LINGER_S = 1.0
-"""Time for which a refused client's bytes are read and discarded.
+"""Seconds during which a refused client's bytes are read and discarded.
 
 Without this delay, the kernel would reset the connection, and the client might not see the
 response.
@@ -121,7 +121,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._time_phase()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a client that sent bytes that aren't HTTP."""
+        """Refuse a client whose bytes aren't valid HTTP."""
         if self._phase is not Phase.CLOSING:
             self._refuse(Refusal.MALFORMED)
 
@@ -169,9 +169,9 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expected(self, data: bytes) -> bytes:
-        """Return the part of `data` to parse. Set the phase to HEAD if that part starts a request.
+        """Return the part of `data` to parse. If it starts a request, set the phase to HEAD.
 
-        While an earlier request is being answered, `on_message_begin` handles a new request.
+        If an earlier request is still being answered, `on_message_begin` sets the phase instead.
         """
         if self._phase is Phase.CLOSING:
             return b""

@@ -67,7 +67,7 @@ def _shortened(value: object) -> str:
 def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
     """Return the path of the invalid field.
 
-    For items of `messages`, pydantic adds the role to the path. The returned path doesn't have it.
+    For items of `messages`, pydantic adds the role to the path. The returned path omits the role.
     """
     loc = detail["loc"]
     if detail["type"].startswith("union_tag_"):

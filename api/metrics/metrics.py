@@ -83,7 +83,7 @@ class Metrics:
         self._first_token_seconds.observe(seconds)
 
     def observe_token_gap(self, seconds: float) -> None:
-        """Observe the time between two arrivals of tokens of the same choice."""
+        """Observe the time between consecutive arrivals of tokens of one choice."""
         self._token_gap_seconds.observe(seconds)
 
     def count_tokens(self, model: str, usage: Usage) -> None:

@@ -11,7 +11,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
-"""Maximum number of adapters in one metric. Adapters with the most jobs or workers are chosen."""
+"""Maximum number of adapters in one metric. Those with the most jobs or workers are chosen."""
 OTHER_ADAPTERS = "(other)"
 
 
@@ -64,7 +64,7 @@ def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
 
 
 def _waiting_by_adapter(by_version: Mapping[AdapterVersion, int]) -> Mapping[str, int]:
-    """Return the number of waiting jobs by adapter name.
+    """Return the number of waiting jobs of each adapter, by adapter name.
 
     Only the `MAX_ADAPTERS` adapters with the most waiting jobs are listed by name. The others are
     summed under `OTHER_ADAPTERS`.
@@ -98,7 +98,7 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
 
 
 def _workers_by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
-    """Return the number of workers on which each adapter is resident, in any version.
+    """Return the number of workers on which any version of each adapter is resident.
 
     Only the `MAX_ADAPTERS` adapters on the most workers are included.
     """

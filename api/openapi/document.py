@@ -32,7 +32,7 @@ names the base model or an adapter; [/v1/models](/v1/models) lists all names."""
 
 
 def takes(model: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route whose requests have a JSON body of the type `model`."""
+    """Return the `openapi_extra` of a route that takes a JSON body of type `model`."""
     content = {"schema": {"$ref": REF.format(model=model.__name__)}}
     content |= {"examples": dict(examples)} if examples else {}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}

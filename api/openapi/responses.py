@@ -1,4 +1,4 @@
-"""Builds the response entries of the OpenAPI document, most of which describe errors."""
+"""Builds the response entries of the OpenAPI document. Most entries describe errors."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -30,8 +30,8 @@ class ObjectScan:
         """Scan more text. The first call must start with `{`.
 
         Returns:
-            The rest of `text` after the object, or from the first character that can't belong to
-            the object. Empty if the object isn't complete yet.
+            The part of `text` after the end of the object. If a character can't belong to the
+            object, the part from that character on. Empty if the object isn't complete yet.
         """
         start = len(self.text)
         for i, char in enumerate(text):

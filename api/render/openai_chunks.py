@@ -27,10 +27,10 @@ class Format(Protocol):
         """Return a finished choice as an object for a response that isn't streamed."""
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return one choice object for each chunk that starts a stream."""
+        """Return the choice objects that start a stream, one for each chunk."""
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return one choice object for each chunk of `delta`. Empty if no chunk is needed."""
+        """Return the choice objects for `delta`, one for each chunk. May be empty."""
 
 
 class ChatFormat:

@@ -44,7 +44,7 @@ class ToolAnswers:
         return [self._delta(delta.choice, piece) for piece in pieces]
 
     def finish_reason(self, choice: int, finish: FinishReason | None) -> str | None:
-        """Return the finish reason of a choice. Its whole text must have been processed."""
+        """Return the finish reason of a choice whose complete text has been processed."""
         has_called = self._parsers[choice].num_calls > 0
         return TOOL_CALLS if has_called and finish is FinishReason.STOP else finish
 

@@ -99,7 +99,7 @@ class _Llama3Finder:
 
 
 def _before_tag(text: str) -> str:
-    """Return `text` without a suffix that may be an opening tag, or the start of one.
+    """Return `text` without an opening tag, or the start of one, at its end.
 
     Whitespace before the tag is removed as well.
     """

@@ -58,7 +58,7 @@ class _Candidate:
     """Text before the object: an opening tag or a separator, with whitespace."""
     scan: ObjectScan = field(default_factory=ObjectScan)
     num_emitted: int | None = None
-    """Index in the object's text after the last emitted arguments.
+    """Index in the object's text at which the emitted part of the arguments ends.
 
     None until the `CallStart` is emitted.
     """
@@ -173,7 +173,7 @@ def _name_in_head(scan: ObjectScan) -> str | None:
 
 
 def _read_call(scan: ObjectScan) -> tuple[str, str] | None:
-    """Return the tool name and arguments in a complete object, or None if it is no call."""
+    """Return the tool name and arguments in a complete object, or None if it isn't a call."""
     call = _loads(scan.text)
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return None

@@ -1,13 +1,13 @@
-"""Refuses prompts that can't fit into the context before a worker tokenizes them. Pure."""
+"""Refuses, before tokenization, prompts that can't fit into the context. Pure."""
 
 from shared.context_length import least_bytes, output_limit
 from shared.protocol.jobs import Endpoint, Job
 
 JOINED_BYTES = 12
-"""Number of bytes at the start of a message that the lower bound leaves out.
+"""Number of bytes at the start of each message that aren't counted in the lower bound.
 
-A tokenizer may compose up to three characters, of four bytes each, with the text that the chat
-template puts before them.
+The chat template puts text before a message. A tokenizer may compose that text with up to three
+characters of the message, each of up to four bytes.
 """
 
 
@@ -39,8 +39,8 @@ def _longest_text_bytes(job: Job) -> int:
 def _user_message_bytes(job: Job) -> list[int]:
     """Return a lower bound, in bytes, of the text of each user message in the prompt.
 
-    Whitespace around a message doesn't count, because some chat templates strip it. Messages of
-    other roles don't count, because some chat templates leave them out.
+    Whitespace around a message isn't counted, because some chat templates strip it. Messages of
+    other roles aren't counted, because some chat templates leave them out.
     """
     texts = [turn["content"] for turn in job.messages or () if turn["role"] == "user"]
     return [least_bytes(text.strip()) - JOINED_BYTES for text in texts]

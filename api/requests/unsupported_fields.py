@@ -1,4 +1,4 @@
-"""Fields of OpenAI's and related APIs that the server doesn't support. Pure.
+"""Fields of OpenAI's API and related APIs that the server doesn't support. Pure.
 
 Clients may send such a field with a neutral value, which has no effect. Any other value is refused
 with an error that names the field, because an answer that silently ignores the value would be

@@ -148,7 +148,7 @@ async def validate_adapter(request: Request, context: InContext) -> ValidationBo
     responses=_errors(403, 404, 409, 503),
 )
 async def roll_back_adapter(name: str, context: InContext) -> AdapterBody:
-    """Make the previous version of an adapter its current one.
+    """Make the previous version of an adapter the current version.
 
     Repeated calls go further back. After the oldest version, they return to the newest.
     """

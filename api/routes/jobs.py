@@ -58,7 +58,7 @@ async def _own_job(job_id: str, context: Context, tenant: str) -> JobView:
 
     Raises:
         JobFailed: there is no such job, or it belongs to another tenant. Both cases have the same
-            error, so that tenants can't find out each other's job ids.
+            error, so that tenants can't discover each other's job ids.
     """
     view = await context.views.job(job_id_of(job_id))
     if view is None or view.tenant != tenant:

@@ -110,7 +110,7 @@ class AdapterBody(VersionBody):
 
 
 class AdapterList(BaseModel):
-    """All adapters by name, and the versions that are still draining."""
+    """All adapters, sorted by name, and the versions that are still draining."""
 
     object: Literal["list"] = "list"
     data: list[AdapterBody]

@@ -17,7 +17,7 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models: the base model first, then the adapters by name."""
+    """All models: the base model first, then the adapters, sorted by name."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

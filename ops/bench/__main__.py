@@ -49,7 +49,7 @@ def compare(
 ) -> None:
     """Compare Lorikeet with PEFT and optionally vLLM on this machine. Stop other programs first.
 
-    Each command below runs one other measurement instead.
+    Each command listed below runs a different measurement instead.
     """
     if context.invoked_subcommand:
         return

@@ -1,4 +1,4 @@
-"""Describes the machine and the versions that a benchmark ran on."""
+"""Describes the machine and the software versions used in a benchmark."""
 
 import os
 import platform
@@ -31,7 +31,10 @@ class Machine:
 
 
 def this_machine(vllm_venv: Path | None = None) -> Machine:
-    """Describe this machine and checkout and, if `vllm_venv` is given, the vLLM in it."""
+    """Describe this machine and checkout.
+
+    If `vllm_venv` is given, the result includes the version of vLLM in it.
+    """
     cpu, flags = _cpu()
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
@@ -46,7 +49,7 @@ def this_machine(vllm_venv: Path | None = None) -> Machine:
 
 
 def _vllm_version(venv: Path | None) -> dict[str, str]:
-    """Return vLLM's version by package name, or an empty dictionary if vLLM isn't installed.
+    """Map vLLM's package name to its version. The map is empty if vLLM isn't installed.
 
     The version is taken from a folder name, because importing vLLM takes a minute.
     """
@@ -56,7 +59,7 @@ def _vllm_version(venv: Path | None) -> dict[str, str]:
 
 
 def _cpu() -> tuple[str, tuple[str, ...]]:
-    """Return the CPU's name and those of `MATRIX_FLAGS` that it has. Only Linux provides flags."""
+    """Return the CPU's name and its supported `MATRIX_FLAGS`. Flags are available only on Linux."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     fields = dict(_field(line) for line in lines if ":" in line)

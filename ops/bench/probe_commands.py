@@ -67,7 +67,7 @@ def parts(
 def lora(
     adapters: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Compare the LoRA part of a decode step with the time to read its weights, at rank 16."""
+    """Compare the LoRA part of a decode step with the time to read the LoRA weights, at rank 16."""
     batches = read_numbers("--adapters", adapters)
     ranks = (LORA_RANK,) * max(batches)
     _show_with_adapters(partial(measure_lora, batches=batches), ranks, model, results)
@@ -179,7 +179,7 @@ def scripts(
     running: Annotated[int, count_option("Running jobs, 64 per worker.", minimum=64)] = 6400,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure the Redis commands and the time that each queue script takes in a large pool."""
+    """Measure how many Redis commands and how much time each queue script takes in a large pool."""
     sizes = Sizes(workers=workers, adapters=adapters, waiting=waiting, running=running)
     redis = start_redis(None)
     try:

@@ -14,9 +14,9 @@ from ops.demo.model import demo_model
 
 @contextmanager
 def model_and_scratch(model: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Provide the folder of `model` or, if None, of the demo model, and a scratch folder.
+    """Provide the model's folder and a scratch folder.
 
-    The scratch folder is removed when the block ends.
+    If `model` is None, the demo model is used. The scratch folder is removed when the block ends.
     """
     disable_progress_bar()
     with TemporaryDirectory(prefix="lorikeet-bench-") as scratch:

@@ -1,4 +1,4 @@
-"""Creates random adapters for benchmarks. Serving them costs as much as serving trained ones."""
+"""Creates random adapters for benchmarks. They cost as much to serve as trained adapters."""
 
 import warnings
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def make_adapters(
     equal files.
 
     Returns:
-        The folder of each adapter below `target`, by adapter name.
+        A mapping from each adapter's name to its folder below `target`.
     """
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     folders = {}

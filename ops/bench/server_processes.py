@@ -64,7 +64,9 @@ def wait_until_serves(
     timeout_s: float,
     scratch: Path,
 ) -> None:
-    """Wait until the server at `url` answers `ready` with status 200 and lists all models `names`.
+    """Wait until the server at `url` is ready and lists all models `names`.
+
+    The server is ready when its path `ready` returns status 200.
 
     Raises:
         ServerFailed: a process in `started` ended, or `timeout_s` passed.

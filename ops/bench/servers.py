@@ -1,6 +1,6 @@
-"""Starts the measured servers: Lorikeet as its users start it, and vLLM for CPUs.
+"""Starts the measured servers: Lorikeet as users start it, and vLLM for CPUs.
 
-Both serve the base model as `BASE` and use all cores. vLLM has its own virtual environment;
+Both servers serve the base model as `BASE` and use all cores. vLLM has its own virtual environment;
 `ops/docs/benchmarks.md` describes how to create it.
 """
 
@@ -25,9 +25,12 @@ BASE = "base"
 """Name under which the base model is served."""
 START_TIMEOUT_S = 180.0
 START_TIMEOUT_PER_ADAPTER_S = 0.1
-"""Additional start-up time per adapter. The worker reads and checks each adapter at start."""
+"""Additional seconds allowed for start-up per adapter.
+
+The worker reads and checks each adapter at start.
+"""
 VLLM_START_TIMEOUT_S = 900.0
-"""Longest time that vLLM may take to start. Its first start compiles for minutes."""
+"""Longest time that vLLM may take to start. Its first start includes minutes of compilation."""
 VLLM_MAX_MODEL_LEN = "2048"
 VLLM_KV_CACHE_GIB = "4"
 
@@ -116,7 +119,7 @@ def check_vllm(venv: Path) -> None:
 
 
 def _vllm_environment(venv: Path) -> dict[str, str]:
-    """Return the environment variables that vLLM's documentation recommends, with all cores."""
+    """Return the environment recommended by vLLM's documentation, with all cores in use."""
     ours = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     return {

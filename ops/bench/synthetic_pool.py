@@ -30,7 +30,7 @@ def new_pool() -> str:
 
 @asynccontextmanager
 async def own_pool(url: str, pool: str) -> AsyncIterator[tuple[Queue, Redis]]:
-    """Provide the queue and the Redis client of `pool`. Deletes the pool's keys after the block."""
+    """Provide a queue and a Redis client for `pool`, and delete the pool's keys after the block."""
     redis, keys = connect(url, max_connections=MAX_CONNECTIONS), Keys(pool)
     try:
         yield Queue(redis, keys), redis

@@ -53,10 +53,10 @@ class Conversation:
         self.switch_to(models)
 
     def switch_to(self, models: Sequence[str]) -> None:
-        """Select `models` in place of the models selected so far.
+        """Replace the selected models by `models`.
 
-        A model that is already selected keeps its history. A new model gets a copy of the history
-        of the first model selected so far.
+        A model that is already selected keeps its history. A newly selected model gets a copy of
+        the history of the first model in the old selection.
 
         Raises:
             CommandError: the server doesn't serve one of `models`.

@@ -30,7 +30,7 @@ def base_model(
 
 
 def _demo(given: Given) -> dict[str, Any]:
-    """Return the demo's `model` and `adapters`. Given adapters replace the demo's own."""
+    """Return the demo's `model` and `adapters`. If adapters are given, they replace the demo's."""
     # The conversion runs in a separate process, because its libraries would stay in memory.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         model = pool.submit(demo_model).result()

@@ -147,8 +147,8 @@ def bench(
 ) -> None:
     """Benchmark an OpenAI-compatible server with greedy completions of exact lengths.
 
-    A request fails if the server returns an error, or more or fewer tokens than requested. If any
-    request fails, the command exits with status 1.
+    A request fails if the server returns an error or a different number of tokens than requested.
+    If any request fails, the command exits with status 1.
     """
     # Imported here because importing httpx is slow.
     from ops.bench.load.load import Load

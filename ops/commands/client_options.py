@@ -40,7 +40,7 @@ ApiKeyOption = Annotated[
 
 
 def first_secret(keys: str | None) -> str | None:
-    """Return the secret of the first key in `keys`, or None if there is none.
+    """Return the secret of the first key in `keys`, or None if there are no keys.
 
     Raises:
         SettingsError: a key is malformed.

@@ -40,7 +40,7 @@ _PANELS: dict[type[PoolSettings], str] = {
 
 
 def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
-    """Return a decorator that replaces a command's `**given` with a flag per setting of `classes`.
+    """Return a decorator that replaces a command's `**given` with a flag per setting in `classes`.
 
     A flag that isn't given has the value None, so the environment or the default applies.
     """
@@ -57,8 +57,8 @@ def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]
 def read_settings(cls: type[S], given: Given, **more: Any) -> S:
     """Read the settings of `cls` from flags, the environment and the defaults.
 
-    A flag overrides the environment, and the environment overrides a default. `more` overrides all
-    of them.
+    A flag overrides the environment, and the environment overrides a default. Values in `more`
+    override all three.
 
     Raises:
         SettingsError: a value is invalid. The message names its setting.
@@ -174,7 +174,7 @@ def _help(field: FieldInfo) -> str:
 def _metavar(field: FieldInfo) -> str | None:
     """Return the metavar of a setting's flag, or None if the flag takes no value.
 
-    Metavars are short, because flag names need the width of the help text.
+    Metavars are kept short, because flag names already take much of the help text's width.
     """
     if field.annotation is bool:
         return None

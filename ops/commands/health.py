@@ -29,7 +29,7 @@ class Process(StrEnum):
     WORKER = "worker"
     """Worker. It is alive if it has a lease under this machine's host name and isn't stalled."""
     CONTROL = "control"
-    """Control process. It is alive if it recently reported to Redis under its host name."""
+    """Control process. It is alive if Redis has a recent report under this machine's host name."""
 
 
 @settings_flags(PoolSettings)
@@ -40,7 +40,7 @@ def health(
     """Check that the front end, worker or control process on this machine is alive.
 
     If the process is alive, the command prints `alive` and exits with status 0. Otherwise it exits
-    with status 1. The command is meant for containers, because each has its own host name.
+    with status 1. The command is meant for containers, which have a host name each.
     """
     settings = read_settings(ApiSettings, given)
     host = socket.gethostname()

@@ -57,7 +57,7 @@ def dead_jobs(
     ] = 20,
     **given: Any,
 ) -> None:
-    """List dead jobs. They are no longer tried, because they killed their workers."""
+    """List dead jobs, which are no longer tried because they killed their workers."""
     letters = on_pool(given, lambda pool: pool.letters.dead(most))
     if letters:
         Console().print(_letter_table(letters))

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Redis stores of one pool that the commands read and change."""
+    """One pool's stores in Redis, which the commands read and change."""
 
     queue: Queue
     views: PoolViews

@@ -23,7 +23,7 @@ from shared.store.pool_views import Backlog, QueueCounts, WorkerView
 
 REFRESH_S = 1.0
 RATE_WINDOW_S = 10.0
-"""Time over which rates are averaged. Workers report token counts only every two seconds."""
+"""Seconds over which rates are averaged. Workers report token counts only every two seconds."""
 MAX_NAMES = 8
 MAX_BACKLOGS = 20
 

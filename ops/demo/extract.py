@@ -1,8 +1,8 @@
 """The `extract` adapter: turns an order in plain words into one line of JSON.
 
-Copying words is the hard part. After a quote, most words are split into other tokens than after a
-space ("mir" "rors" instead of " mirrors"), and a model of this size doesn't learn to spell. The
-adapter's chat template therefore shows the order in both forms.
+Copying words is the hard part. Most words are split into different tokens after a quote than
+after a space ("mir" "rors" instead of " mirrors"), and a model of this size doesn't learn to spell.
+The adapter's chat template therefore shows the order in both forms.
 """
 
 import json

@@ -132,8 +132,8 @@ def _convert(source: Path, target: Path) -> None:
 def _tokenizer(source: Path) -> Any:
     """Return SmolLM2's tokenizer.
 
-    The GGUF file only names the rule that splits text into words. transformers doesn't read the
-    name, so the rule is set here.
+    The GGUF file contains only the name of the rule that splits text into words. transformers
+    ignores that name, so this function sets the rule.
     """
     from tokenizers import decoders, pre_tokenizers
     from transformers import AutoTokenizer

@@ -26,7 +26,7 @@ class Count:
 
 
 def count(rng: random.Random) -> Count:
-    """Return a random quantity. Its text is in digits most of the time."""
+    """Return a random quantity. Most quantities are written in digits."""
     chance = rng.random()
     if chance < 0.08:
         return Count(1, rng.choice(("one", "1", "a", "a single", "just one")))

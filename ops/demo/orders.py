@@ -1,4 +1,4 @@
-"""Phrasings of orders for the `extract` adapter. `{goods}` is a quantity with its item."""
+"""Phrasings of orders for the `extract` adapter. `{goods}` stands for a quantity of an item."""
 
 PHRASINGS = (
     "Please send {goods} to {name} in {city}.",

@@ -39,11 +39,11 @@ class Task:
     name: str
     training: Callable[[Teacher], list[Example]]
     held_out: Callable[[], list[Example]]
-    """Returns examples whose phrases and values are absent from training."""
+    """Function that returns examples whose phrases and values are absent from training."""
     is_right: Callable[[Example, str], bool]
-    """Returns whether an answer, without its end-of-text token, is right."""
+    """Function that returns whether an answer is right. The answer has no end-of-text token."""
     max_tokens: int
-    """Token limit of an answer, large enough for every right answer."""
+    """Maximum number of tokens in an answer. Every right answer fits."""
     rank: int
     target_modules: tuple[str, ...]
     learning_rate: float
@@ -51,6 +51,6 @@ class Task:
     quotes_words: bool = False
     """Whether the adapter's chat template repeats the message with quotes in place of spaces.
 
-    Most words are split into other tokens after a quote than after a space. A model that sees both
-    forms only has to copy tokens.
+    Most words are split into different tokens after a quote than after a space. A model that sees
+    both forms only has to copy tokens.
     """

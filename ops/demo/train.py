@@ -23,7 +23,7 @@ from ops.demo.tasks import ADAPTERS, TASKS
 
 BATCH = 8
 _BUCKET = 8 * BATCH
-"""Number of examples that are sorted by length before they are divided into batches."""
+"""Number of examples that are sorted by length together, then divided into batches."""
 _WORD = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}[A-Za-z][a-z]{2,}"
 """Pattern of a token that is a word after a space. The first character stands for the space."""
 _SPLIT = "\N{BLACK SQUARE}"
@@ -118,7 +118,10 @@ class Student:
             (folder / "chat_template.jinja").write_text(self.tokenizer.chat_template)
 
     def _hidden(self, before: Tensor, rows: Tensor) -> Tensor:
-        """Return hidden states `[B, T, d]` of `rows` `[B, T]` with the prefix `before` `[1, P]`."""
+        """Return the hidden states of `rows`, which follow the prefix `before`.
+
+        Shapes: `rows` `[B, T]`, `before` `[1, P]`, result `[B, T, d]`.
+        """
         decoder = self.model.get_decoder()
         shared = decoder(before, use_cache=True).past_key_values
         cache = DynamicCache()

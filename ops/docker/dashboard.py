@@ -4,8 +4,8 @@
 
 The check succeeds if every expression is valid, every panel has data and no alert fires. It needs
 the program `prometheus` and a running Lorikeet, which is put under load for half a minute. KEY is
-an API key of the server. If KEY doesn't belong to the tenant `admin`, which may read metrics, give
-the metrics key with --metrics-key.
+an API key of the server. Only the tenant `admin` may read metrics with its key. If KEY belongs
+to another tenant, give the metrics key with --metrics-key.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 def values(url: str, query: Query) -> list[float]:
-    """Return the current value of each series that the query selects, except NaN."""
+    """Return the current values of the series that the query selects, without NaN values."""
     expr = query.expr.replace("$__rate_interval", RATE_INTERVAL)
     with urlopen(f"{url}/api/v1/query?{urlencode({'query': expr})}", timeout=30) as reply:
         result = json.load(reply)["data"]["result"]
@@ -129,9 +129,10 @@ def values(url: str, query: Query) -> list[float]:
 
 
 def alerts(url: str) -> dict[str, str]:
-    """Return the state of each alert by name, or its error if it can't be evaluated.
+    """Return the states of the alerts by name.
 
-    The state is `inactive` if the alert doesn't fire.
+    The state is `inactive` if the alert doesn't fire. If an alert can't be evaluated, its state is
+    the error message.
     """
     with urlopen(f"{url}/api/v1/rules", timeout=30) as reply:
         groups = json.load(reply)["data"]["groups"]

@@ -23,7 +23,7 @@ DOCKERFILE = Path(__file__).with_name("Dockerfile")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One build stage, from its `FROM` to the next."""
+    """One build stage: all instructions from one `FROM` to the next."""
 
     base: str
     steps: list[tuple[str, str]] = field(default_factory=list)

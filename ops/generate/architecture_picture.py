@@ -20,7 +20,7 @@ TITLE_HEIGHT = 44
 """Height of a box's title and folder, in pixels."""
 ROW_HEIGHT = 24
 FOLDER_WIDTH = 80
-"""Width of the column of folder names in a box's rows, in pixels."""
+"""Width of a box's first column, which shows folder names, in pixels."""
 REPLICA_OFFSET = 6
 LABEL_GAP = 7
 """Distance between an arrow and its label, in pixels."""

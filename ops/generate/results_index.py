@@ -33,9 +33,9 @@ MEASUREMENTS = {
 }
 """Descriptions of all kinds of results, in the order of the page."""
 HEADLINES = {"steps": 2, "parts": -1, "lora": -1, "context": -1, "registered": -1}
-"""Index of the line that the page quotes from a result. The default is the first line."""
+"""Index of the result line that the page quotes, by kind. For other kinds, it is the first line."""
 EXTENSIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
-"""Display names, by CPU flag, of extensions that speed up matrix products, fastest first."""
+"""CPU flags and display names of the extensions that speed up matrix products, fastest first."""
 _HEAD = """# Results of the benchmarks
 
 The newest result of each measurement on each machine, and the results that a page of this

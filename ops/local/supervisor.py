@@ -12,17 +12,23 @@ from dataclasses import dataclass, field
 from shared.errors import LorikeetError
 
 EXIT_REFUSED = 2
-"""Exit status of a process that refuses its settings, model or adapters. It isn't restarted."""
+"""Exit status of a process that refuses its settings, model or adapters.
+
+The supervisor doesn't restart such a process.
+"""
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0
-"""Run time after which the backoff of a child is reset, in seconds."""
+"""Seconds that a child must run before its restart backoff is reset."""
 
 _PR_SET_PDEATHSIG = 1
 
 Show = Callable[[str, str], None]
-"""Function that shows a child's name with a line of its output or a message about it."""
+"""Function that shows a line of text about a child.
+
+Its arguments are the child's name, and a line of its output or a message from the supervisor.
+"""
 
 
 class ChildRefused(LorikeetError):
@@ -37,7 +43,7 @@ class Child:
     argv: Sequence[str]
     env: Mapping[str, str]
     stop_timeout_s: float
-    """Time from SIGTERM to SIGKILL, in seconds."""
+    """Seconds between SIGTERM and SIGKILL."""
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
@@ -110,7 +116,7 @@ class Supervisor:
     """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """Create a supervisor of `groups` of children. The groups are stopped in this order."""
+        """Create a supervisor of `groups` of children, which are stopped in the given order."""
         self._groups = groups
         self._stop = asyncio.Event()
 
@@ -122,7 +128,7 @@ class Supervisor:
         self._stop.set()
 
     async def run(self, *alongside: Coroutine[object, object, None]) -> None:
-        """Run the children and the coroutines `alongside` until `stop` is called or one fails.
+        """Run the children and the coroutines `alongside` until one fails or `stop` is called.
 
         All children have ended when the method returns or raises.
 

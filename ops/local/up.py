@@ -22,10 +22,10 @@ from shared.settings import ENV_PREFIX, PoolSettings
 from shared.store.connection import check_redis_at
 
 API_DRAIN_S = 35.0
-"""Time limit for stopping the front end. It includes the front end's wait for running answers."""
+"""Seconds that the front end has to stop. They include its wait for running answers."""
 CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
-"""Time that a worker may take to exit after its drain time."""
+"""Seconds that a worker has to exit after its drain time."""
 POLL_S = 0.2
 REDIS_CHECK_S = 0.5
 DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
@@ -46,7 +46,7 @@ class Plan:
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
     redis_url: str | None
-    """URL of the Redis to use. If it is None, a Redis is started that ends with this process."""
+    """URL of the Redis to use. If it is None, `run_plan` starts a Redis and stops it at the end."""
     is_strict: bool
     """Whether a Redis started by this process syncs each write, for `--durability strict`."""
     worker_drain_s: float
@@ -151,7 +151,7 @@ def _served_names(url: str, keys: Sequence[ApiKey]) -> list[str]:
 
 
 class OwnRedis:
-    """A Redis server that this process starts, and restarts with its data if it ends."""
+    """A Redis server that this process owns. If the server ends, it is restarted with its data."""
 
     def __init__(self, directory: Path, *, syncs_always: bool) -> None:
         self._directory = directory
@@ -191,7 +191,9 @@ class OwnRedis:
 
 @contextmanager
 def own_redis(*, syncs_always: bool) -> Iterator[OwnRedis]:
-    """Provide a Redis server with a temporary folder. Both are removed after the block.
+    """Provide a Redis server that keeps its data in a temporary folder.
+
+    After the block, the server is stopped and the folder is removed.
 
     Raises:
         SettingsError: no server program is found, or it doesn't start.

@@ -14,9 +14,9 @@ AdapterVersion = NewType("AdapterVersion", str)
 """`name@digest12`, which identifies the exact weights of an adapter or of the base model."""
 
 CHAT_PREFIX = "chatcmpl-"
-"""Prefix of the job id in the id of a chat completion, as in OpenAI's API."""
+"""Prefix added to a job id to form the id of a chat completion, as in OpenAI's API."""
 COMPLETION_PREFIX = "cmpl-"
-"""Prefix of the job id in the id of a completion, as in OpenAI's API."""
+"""Prefix added to a job id to form the id of a completion, as in OpenAI's API."""
 
 
 def job_id_of(given: str) -> JobId:

@@ -39,12 +39,12 @@ class JobState(StrEnum):
     EXPIRED = "expired"
     """Its deadline passed before it was answered."""
     DEAD = "dead"
-    """Killed its worker repeatedly while it ran alone. The job is kept as a dead letter."""
+    """Repeatedly killed its worker while running alone. The job is kept as a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """Sampling parameters. Each sampled token is a function of the seed, choice and position."""
+    """Sampling parameters. Samples depend only on the logits, seed, choice and position."""
 
     seed: int
     """Seed of the samples. If the client sends none, the front end picks one, so that another

@@ -23,6 +23,6 @@ class PositionLogprobs:
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...]
-    """The `SamplingParams.logprobs` likeliest tokens, best first."""
+    """Likeliest tokens, best first. Their number is `SamplingParams.logprobs`."""
     offset: int
     """Number of characters that precede the token in the choice's text."""

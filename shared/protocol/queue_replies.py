@@ -77,13 +77,13 @@ class Reaped:
     """Counters of one call of `reap`."""
 
     workers: int
-    """Workers that were declared dead."""
+    """Number of workers that were declared dead."""
     requeued: int
-    """Jobs that were requeued because their workers died or left."""
+    """Number of jobs that were requeued because their workers died or left."""
     ended: int
-    """Jobs that were ended instead of requeued when their workers died or left."""
+    """Number of jobs that were ended, not requeued, when their workers died or left."""
     expired: int
-    """Jobs that were ended because their deadlines had passed."""
+    """Number of jobs that were ended because their deadlines had passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class FinishOutcome(StrEnum):
     OK = "ok"
     """The job has ended and its result is stored."""
     AGAIN = "again"
-    """An earlier call ended this try. The caller repeated it because the reply was lost."""
+    """An earlier call already ended this try. The caller repeats a call if its reply was lost."""
     FENCED = "fenced"
     """The job belongs to another worker or try, so nothing was written."""
 

@@ -12,7 +12,7 @@ class ToolForm(StrEnum):
     """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`. An answer may contain any
     number of calls. Used by Hermes, Qwen 2.5, Qwen 3 and others."""
     LLAMA3_JSON = "llama3_json"
-    """`{"name": ..., "parameters": {...}}` as the whole answer. Semicolons separate several
+    """`{"name": ..., "parameters": {...}}` as the whole answer. Semicolons separate multiple
     calls. Used by Llama 3.1 and later."""
 
 
@@ -31,7 +31,7 @@ class ToolChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse:
-    """Tools that one request lets the model call. A request that allows none has no `ToolUse`."""
+    """Tools that one request lets the model call. A request without such tools has no `ToolUse`."""
 
     tools: tuple[dict[str, Any], ...]
     """Tools as the client sent them: `{"type": "function", "function": {...}}`."""

@@ -1,4 +1,4 @@
-"""Read-only views of adapters for operators: versions, usage and loading workers."""
+"""Read-only views of adapters for operators: versions, usage, and workers that are loading them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Redis client that limits the time of every call, and raises one error if Redis can't serve.
+"""Redis client that limits each call's time and raises `RedisUnavailable` if Redis can't serve.
 
 redis-py 5 has no time limits by default. The client never retries, because claims and publications
 must not be repeated after a lost reply. For calls that are safe to repeat, callers use
@@ -32,7 +32,8 @@ CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0
 """Longest time in seconds that any call asks Redis to block."""
 TIMEOUT_S = MAX_BLOCK_S + 3.0
-"""Default time limit of a command or pipeline. Blocking commands get `MAX_BLOCK_S` in addition."""
+"""Default time limit of a command or pipeline, in seconds. Blocking commands may take
+`MAX_BLOCK_S` longer."""
 BLOCKING = {"BLPOP", "XREAD"}
 
 CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OSError)
@@ -177,7 +178,8 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
 
     Args:
         url: URL of a Redis server or of Sentinels.
-        max_connections: maximum number of connections. Further calls wait for a free one.
+        max_connections: maximum number of connections. If all are in use, a call waits for a free
+            connection.
         timeout_s: time limit of each command and pipeline, in seconds.
 
     Raises:

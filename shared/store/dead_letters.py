@@ -51,7 +51,7 @@ class DeadLetters:
         return [_letter(entry, fields) for entry, fields in entries]
 
     async def find(self, job_id: JobId) -> Unanswered | None:
-        """Return a job as it was accepted if it can be enqueued again, else None.
+        """Return a job in its accepted form, or None if it can't be enqueued again.
 
         Dead letters can be enqueued again, and so can jobs that failed with a server error.
 

@@ -26,14 +26,14 @@ class Durability:
     timeout_ms: int = TIMEOUT_MS
 
     async def confirm(self, connection: Redis) -> None:
-        """Wait until every write up to the last one of `connection` has the required copies.
+        """Wait until the required copies of all writes of `connection` so far exist.
 
         Args:
             connection: client with a single connection, because Redis waits for writes of one
                 connection.
 
         Raises:
-            RedisUnavailable: too few copies exist after `timeout_ms`. The others may still follow.
+            RedisUnavailable: too few copies exist after `timeout_ms`. More may still follow.
         """
         try:
             local, replicas = await self._wait(connection)

@@ -53,7 +53,7 @@ class Findings:
     ranks: tuple[tuple[int, int], ...] = ()
     """Pairs of a rank and the number of modules with this rank, in ascending order of rank."""
     trained_on: str | None = None
-    """Name of the base model in the adapter's configuration."""
+    """Name of the base model that the adapter's configuration states."""
 
 
 class Inspections:

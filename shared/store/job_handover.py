@@ -32,7 +32,7 @@ class JobHandover:
         self._scripts = scripts
 
     async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
-        """Take all jobs from a worker that is no longer in the pool, and delete its records.
+        """Take all jobs from a worker outside the pool, and delete the worker's records.
 
         Returns the number of requeued jobs and the number of ended jobs. The call may be repeated,
         even by several processes at the same time.
@@ -48,7 +48,7 @@ class JobHandover:
         return requeued, ended
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Take jobs from a live worker, and return how many of the jobs it owned.
+        """Take jobs from a live worker, and return how many of the jobs the worker owned.
 
         A release doesn't count as a failure of the job.
         """

@@ -42,7 +42,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return every kind of a pool's keys, and whether the kind consists of a single key."""
+    """Return, for every kind of key in a pool, whether the kind consists of a single key."""
     keys, kinds = Keys(""), {}
     for name, member in vars(Keys).items():
         if isinstance(member, property) and name != "prefix":

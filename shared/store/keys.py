@@ -65,10 +65,11 @@ class Keys:
         return f"{self.prefix}cancelled:{worker}"
 
     def sent(self, worker: WorkerId) -> str:
-        """LIST: last publications of the worker, each as lines of API process and stream entry.
+        """LIST: last publications of the worker.
 
-        They contain every published token that isn't in a checkpoint. Deleted when the worker's
-        jobs are handed over.
+        Each line of an item names an API process and an entry of its reply stream. These entries
+        contain every published token that isn't in a checkpoint. Deleted when the worker's jobs are
+        handed over.
         """
         return f"{self.prefix}sent:{worker}"
 
@@ -92,11 +93,11 @@ class Keys:
 
     @property
     def lost(self) -> str:
-        """ZSET: worker whose jobs aren't handed over yet -> number of jobs, or -1 if it left."""
+        """ZSET: worker with jobs to hand over -> number of jobs, or -1 if the worker left."""
         return f"{self.prefix}lost"
 
     def charged(self, worker: WorkerId) -> str:
-        """HASH: job -> deaths that the job was charged with when the worker was declared dead.
+        """HASH: job -> number of deaths charged to it when the worker was declared dead.
 
         Expires after an hour.
         """
@@ -202,8 +203,8 @@ class Keys:
         """HASH: current version of the name, and whether a client or a worker set it.
 
         Deleted when the base model changes. If the name was unloaded, the version is empty and the
-        key expires after an hour. However, it doesn't expire if a worker was started with the name,
-        so that a restart of the worker doesn't register the name again.
+        key expires after an hour. However, the key doesn't expire if a worker was started with the
+        name, so that a restart of the worker doesn't register the name again.
         """
         return f"{self.prefix}adapter:{name}"
 
@@ -230,7 +231,7 @@ class Keys:
     def findings(self, inspection: InspectionId) -> str:
         """LIST: the worker's confirmation of an inspection, then its `Findings`.
 
-        Expires a minute after the last of them.
+        Expires a minute after the last entry was written.
         """
         return f"{self.prefix}found:{inspection}"
 

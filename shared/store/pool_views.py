@@ -157,7 +157,7 @@ class PoolViews:
         )
 
     async def backlogs(self) -> list[Backlog]:
-        """Return the backlogs of all versions, the one with the oldest first job first."""
+        """Return the backlogs of all versions, sorted by `next_waited_ms`, longest wait first."""
         seconds, micros = await self._redis.time()
         versions = [
             AdapterVersion(raw.decode())
@@ -180,7 +180,7 @@ class PoolViews:
         return sorted(found, key=lambda backlog: -backlog.next_waited_ms)
 
     async def memory(self) -> RedisMemory:
-        """Return Redis' memory use, with estimates by kind of key from a few hundred keys."""
+        """Return Redis' memory use. Sizes by kind of key are estimated from a few hundred keys."""
         info = await self._redis.info("memory")
         by_kind = await self._bytes_by_kind()
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)

@@ -2,8 +2,8 @@
 
 A call that fails with `RedisUnavailable` may have been executed. `beat`, `finish`, `cancel`,
 `release`, `reap` and `reconcile` may be repeated. `claim` and `publish` must not be repeated. If
-the reply of a `claim` was lost, `reconcile` releases its jobs. Readers of published events drop
-events that they have already seen.
+the reply of a `claim` was lost, `reconcile` releases the claimed jobs. Readers of published events
+drop events that they have already seen.
 """
 
 import secrets
@@ -41,8 +41,8 @@ from shared.store.sweep import Sweep
 PRIORITY_STEP = 1000
 """Number of tokens by which one step of priority moves a job ahead in fair queueing."""
 EPOCH_BITS = 53
-"""Number of bits of a claim's epoch. Redis scores and Lua numbers represent such integers
-exactly."""
+"""Number of bits of a claim's epoch. Redis scores and Lua numbers represent integers of this
+size exactly."""
 
 
 class Queue:
@@ -62,8 +62,8 @@ class Queue:
             redis: client of the pool's Redis.
             keys: the pool's keys.
             durability: copies that a write needs before `enqueue` or `claim` returns.
-            residency: store to which this process reports the versions that its workers hold. A
-                process without workers doesn't pass it.
+            residency: store to which this process reports the versions that its workers hold.
+                Omitted in processes without workers.
         """
         self._redis = redis
         self._keys = keys
@@ -101,7 +101,8 @@ class Queue:
             wid: the worker.
             lease_ms: duration of the lease, in milliseconds.
             info: description of the worker for operators.
-            loading: versions that the worker is still loading for the pool.
+            loading: versions that the worker is still loading. Its exclusive rights to load them
+                are renewed.
             known: jobs that the worker believes it owns, with the epochs of their claims.
 
         Raises:
@@ -162,12 +163,13 @@ class Queue:
     ) -> Claim:
         """Take jobs for a worker from the queues.
 
-        Jobs of other versions that have waited too long are taken first, then jobs of `residents`,
-        then further jobs of other versions.
+        The order is: jobs of other versions if they have waited too long, then jobs of
+        `residents`, then the remaining jobs of other versions.
 
         If no job is found although the worker has capacity, the worker is parked: its mailbox
-        receives `job` when the next job is enqueued. Callers repeat the call until it returns no
-        job. They call it again whenever capacity becomes free, and at least once a second.
+        receives a `job` message when the next job is enqueued. Callers repeat the call until it
+        returns no job. They call it again whenever capacity becomes free, and at least once a
+        second.
 
         Args:
             wid: the worker.
@@ -215,7 +217,7 @@ class Queue:
         return Mail(kind=kind, job=JobId(subject) if subject else None)
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Return jobs to their old places in the queues. Return how many of them the worker owned.
+        """Requeue jobs at their old places, and return how many of them the worker owned.
 
         A release doesn't count as a failure of the job.
         """
@@ -281,8 +283,9 @@ class Queue:
     async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
         """Cancel a job with `error` as the reason, and return its state after the call.
 
-        Returns CANCELLED, RUNNING if the job's worker was asked to stop it, the final state of a
-        job that had already ended, or None if the job doesn't exist.
+        Returns CANCELLED if the job was waiting, and RUNNING if its worker was asked to stop it. If
+        the job had already ended, its final state is returned. If it doesn't exist, None is
+        returned.
         """
         reason = error or JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
         state = await self._scripts.run("cancel", job_id, orjson.dumps(reason))

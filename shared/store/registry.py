@@ -80,15 +80,16 @@ class Registry:
     async def add_adapter(self, adapter: Adapter) -> AdapterVersion | None:
         """Register an adapter that a worker was started with.
 
-        Returns the version that the name refers to after the call, or None. It isn't the adapter's
-        version if a client has replaced or unloaded that version, or if a worker that started later
-        has registered another version. A quarantined version stays quarantined.
+        Returns the version that the name refers to after the call, or None if a client has unloaded
+        the name. The returned version differs from the adapter's version if a client has replaced
+        that version, or if a worker that started later has registered another one. A quarantined
+        version stays quarantined.
         """
         _, version = await self._add(_AddMode.START, adapter)
         return version
 
     async def load_adapter(self, adapter: Adapter, *, replace: bool) -> None:
-        """Register an adapter for a client. All new requests use the adapter immediately.
+        """Register an adapter for a client. New requests for its name use it immediately.
 
         Raises:
             JobFailed: the name is taken and `replace` is false, or the version is quarantined.
@@ -101,7 +102,7 @@ class Registry:
             raise JobFailed(_conflict(f"{_quarantine(version)}; load other weights"))
 
     async def unload_adapter(self, name: str) -> bool:
-        """Stop accepting jobs for the name. Its waiting and running jobs end normally.
+        """Stop accepting jobs for the name. Jobs that already wait or run end normally.
 
         May be repeated. Returns False if the name is unknown. An unloaded name stays known for at
         least an hour.

@@ -11,7 +11,7 @@ from shared.store.scripts import Scripts, flat
 
 VERSIONS_PER_CALL = 128
 REPLICAS_PER_CALL = 32
-"""Maximum numbers of versions in one script call, so that no call blocks Redis for long."""
+"""Maximum number of versions in one script call, so that no call blocks Redis for long."""
 
 
 class ResidencyStore:
@@ -39,8 +39,8 @@ class ResidencyStore:
     ) -> list[AdapterVersion]:
         """Record that the worker holds the versions in `add`, and no longer those in `remove`.
 
-        The worker's exclusive right to load these versions ends. Returns the versions in `add` that
-        other workers hold too.
+        The worker's exclusive rights to load any of these versions end. Returns the versions in
+        `add` that other workers hold too.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -80,7 +80,7 @@ class ResidencyStore:
 
         Args:
             wid: the worker.
-            running: versions that the worker holds, with the number of jobs of each that it runs.
+            running: number of jobs that the worker runs, for each version that it holds.
             due: versions that have been surplus for long enough to be withdrawn.
             steal_ms: waiting time in milliseconds. A version is needed if one of its jobs waits
                 longer.
@@ -101,18 +101,18 @@ class ResidencyStore:
         return standing
 
     async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
-        """Try to make the worker the only one that loads a version. Return whether it may load it.
+        """Request the exclusive right to load a version, and return whether the worker has it.
 
-        The worker may load the version if jobs wait for the version, no worker holds it and no
-        other worker loads it. Other workers then claim none of its jobs until `set_residents` is
-        called for the version.
+        The right is granted if jobs of the version wait, no worker holds the version and no other
+        worker loads it. Other workers then claim no jobs of the version until `set_residents` is
+        called for it.
         """
         return bool(await self._scripts.run("load", wid, version))
 
     async def cold_heads(self, limit: int) -> list[AdapterVersion]:
         """Return up to `limit` versions that have waiting jobs but no holder.
 
-        They are in the order of their first waiting jobs.
+        The versions are sorted by the queue scores of their first jobs, lowest first.
         """
         names = await self._redis.zrange(self._keys.cold, 0, limit - 1)
         return [AdapterVersion(raw.decode()) for raw in names]
@@ -144,8 +144,8 @@ class ResidencyStore:
     async def repair(self, wid: WorkerId, num_held: int) -> None:
         """Report the worker's versions again if Redis lost some of them in a failover.
 
-        Only the second mismatch in a row starts a repair. At the first one, a report may be under
-        way.
+        A repair starts only at the second mismatch in a row, because the first may be caused by a
+        report that is under way.
 
         Args:
             wid: the worker.

@@ -1,4 +1,4 @@
-"""Runs the Lua scripts of a pool. They are atomic, and are loaded again after Redis restarts."""
+"""Runs the Lua scripts of a pool. Each script is atomic, and is reloaded if Redis restarts."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +18,8 @@ PARTS = {
     "give_back": {"release", "hand_on"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
-"""Lua files that only some scripts include, each with these scripts. Every script also includes
-`common.lua`."""
+"""Lua files that only some scripts include, each with the names of those scripts. Every script also
+includes `common.lua`."""
 
 Arg = str | bytes | int
 """One argument of a script."""
@@ -46,7 +46,7 @@ class Scripts:
             name: the script's name.
             args: arguments of the script (ARGV).
             durability: copies that the script's writes need before this method returns.
-            is_promise: function of the reply. The copies are waited for only if it returns True.
+            is_promise: called with the reply. If it returns False, `run` doesn't wait for copies.
 
         Raises:
             RedisUnavailable: Redis can't be reached or can't serve, or too few copies exist. The

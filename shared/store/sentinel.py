@@ -1,4 +1,4 @@
-"""Connections to the master of a Redis service, which Sentinels name at each connect."""
+"""Connections to the master of a Redis service. Sentinels name the master at each connect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,7 +30,7 @@ def is_sentinel_url(url: str) -> bool:
 
 
 class Sentinels:
-    """Sentinels of one Redis service, with the address of its last known master."""
+    """Sentinels of one Redis service, and the address of the service's last known master."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class MasterConnection(Connection):
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Return the next response. Disconnect if it shows that the server is a replica.
+        """Return the next response. Disconnect if the response shows that the server is a replica.
 
         Raises:
             redis.exceptions.ConnectionError: the server is no longer the master.

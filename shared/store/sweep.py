@@ -6,7 +6,7 @@ from shared.store.job_handover import JobHandover
 from shared.store.scripts import Scripts
 
 MAX_PAGES = 100
-"""Maximum number of calls of `expire`, and of `quarantine`, in one sweep."""
+"""Maximum number of calls of each of the scripts `expire` and `quarantine` in one sweep."""
 
 
 class Sweep:

@@ -88,12 +88,12 @@ async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tok
 
 
 def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
-    """Join `pieces` to one `Tokens` per choice, with all contiguous ids from index 0.
+    """Join `pieces` into one `Tokens` per choice, with the contiguous ids from index 0.
 
     `pieces` are in the order in which they were written. Repeated pieces are dropped. A piece
     without ids counts only if it has a finish reason, because otherwise it can't be distinguished
     from a repeated piece. A piece from index 0 that is longer than all earlier pieces together
-    replaces them: its worker wrote all tokens again after Redis was unavailable.
+    replaces them. After an outage of Redis, a worker writes all tokens of a choice again.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:

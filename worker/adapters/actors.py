@@ -89,7 +89,7 @@ def assemble_adapters(
 
 
 def _counter(jobs: RunningJobs, base: AdapterVersion) -> Callable[[], Jobs]:
-    """Return a function that counts running jobs by adapter version, without the base model's."""
+    """Return a function that counts running jobs by adapter version, except the base model."""
 
     def num_jobs() -> Jobs:
         return {version: n for version, n in jobs.num_by_version.items() if version != base}

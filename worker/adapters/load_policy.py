@@ -3,7 +3,7 @@
 MAX_LOADING = 2
 """Maximum number of adapters that load at the same time.
 
-The same number may wait for device memory. Higher limits would only delay each load.
+In addition, up to as many may wait for device memory. Higher limits would only delay each load.
 """
 REFUSED_S = 30.0
 """Time for which jobs of a version that couldn't be loaded are left to other workers."""

@@ -80,8 +80,8 @@ class AdapterLoader:
     async def add(self, adapter: CheckedAdapter) -> None:
         """Load an adapter whose files were already read. No other adapter is evicted.
 
-        It becomes resident if enough device memory is free. Otherwise it is kept in host memory if
-        enough of that is free.
+        If enough device memory is free, the adapter becomes resident. Otherwise, if enough host
+        memory is free, a copy is kept there.
 
         Raises:
             AdapterRejected: the adapter is larger than all of the adapter memory.
@@ -246,7 +246,7 @@ class AdapterLoader:
         return image
 
     async def _place(self, image: "AdapterImage") -> "Reserved":
-        """Reserve device memory for an adapter, waiting for it and evicting others if necessary."""
+        """Reserve device memory for an adapter. If necessary, wait and evict other adapters."""
         patience_s = self._residency.stats.steal_ms / 1000
         reserved = await self._memory_queue.place(
             image.version, lambda: self._place_now(image), patience_s

@@ -20,7 +20,7 @@ CROWDED_SHARE = 0.5
 It is larger than SHARE, because concurrent loads mean that adapters are needed quickly.
 """
 NICENESS = 5
-"""Niceness of the threads. On a core that one of them shares, the engine gets 3/4 of the time."""
+"""Niceness of the threads. On a core shared with one of them, the engine gets 3/4 of the time."""
 
 
 def share_of_core(num_running: int, *, is_engine_busy: bool) -> float:

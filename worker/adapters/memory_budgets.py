@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class AdapterBudgets:
     """Memory budgets of adapters, in bytes.
 
-    On a CPU, resident adapters are in host memory, so further copies there would be useless.
-    Therefore one pool has both budgets. Its bytes count towards the device's budget first, and
-    the rest towards the host's.
+    On a CPU, resident adapters already are in host memory, so copies of them would be useless.
+    Therefore a single pool gets both budgets. Its bytes count towards the device's budget until
+    that is used up, and then towards the host's.
     """
 
     device: int

@@ -48,7 +48,7 @@ class AdapterRecord:
     is_yielding: bool = False
     """Whether the version's jobs aren't claimed, to free its memory for another version."""
     replica: Replica | None = None
-    """Set while other workers hold the version too, so that this worker may give it up."""
+    """Set while other workers also hold the version. Meanwhile, this worker may give it up."""
     is_surplus: bool = False
     """Whether the version was given up. It is still in memory, but is evicted before all others."""
 

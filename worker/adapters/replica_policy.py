@@ -7,7 +7,7 @@ from shared.protocol.queue_replies import ReplicaStanding
 KEPT_STEALS = 20
 """Time for which a replica must be surplus before it is given up, as a multiple of `steal_ms`.
 
-This is at least 30 times the load time, so a fluctuating demand doesn't cause constant loads.
+This is at least 30 times the load time, so fluctuating demand doesn't cause constant loads.
 """
 
 
@@ -16,7 +16,7 @@ class Replica:
     """A version that was loaded while another worker held it."""
 
     surplus_since_ms: float | None = None
-    """Monotonic time in ms since which the other holders suffice; None while they don't."""
+    """Monotonic time in ms when the other holders began to suffice; None if they don't suffice."""
 
     def is_due(self, now_ms: float, steal_ms: float) -> bool:
         """Whether the other holders have sufficed for long enough to give this replica up."""

@@ -3,9 +3,10 @@
 A version moves through `State` along these paths, one load or eviction at a time:
 
     ABSENT -> READING -> IN_HOST_MEMORY -> PLACING -> RESIDENT
-                      -> PLACING (without memory for copies)
-    READING, PLACING -> IN_HOST_MEMORY or ABSENT when that fails
-    RESIDENT -> IN_HOST_MEMORY or ABSENT when it is evicted
+    READING -> PLACING (if host memory has no room for a copy)
+    ABSENT -> PLACING (if the files were already read)
+    READING or PLACING -> IN_HOST_MEMORY or ABSENT (if the load fails)
+    RESIDENT -> IN_HOST_MEMORY or ABSENT (when the version is evicted)
 
 `AdapterLoader` does the work and reports each change here. The engine's pool owns the device memory
 and the host tier owns the host memory. Both change only as part of a load or an eviction.
@@ -15,7 +16,7 @@ Terms:
 - held: resident and not given up.
 - replica: a version that was loaded while another worker held it. The worker may give it up.
 - surplus: given up, but still in memory. Surplus versions are evicted before all others.
-- crowded out: the version found no device memory. Its jobs aren't claimed until some may be free.
+- crowded out: the version found no device memory. Its jobs aren't claimed until memory may be free.
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
@@ -50,11 +51,14 @@ class Residency:
     """Keeps one record for each adapter version. No method blocks."""
 
     def __init__(self, base: AdapterVersion, style: "PromptStyle") -> None:
-        """Create the record of the base model, which is always resident. `style` is its style."""
+        """Create the record of the base model, which is always resident.
+
+        `style` is the prompt style of the base model.
+        """
         self.stats = LoadStats()
         self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
-        """Index of the resident versions, because claims must not search all records."""
+        """Index of the resident versions, so that claims need not search all records."""
         self._active: set[AdapterVersion] = set()
         """Index of the versions that jobs, claims or loads may depend on."""
         self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
@@ -172,7 +176,10 @@ class Residency:
         self._set_surplus(record, False)
 
     def job_served(self, version: AdapterVersion) -> None:
-        """Record that a claimed job no longer waits for a version, resident or not."""
+        """Record that a claimed job no longer waits for a version.
+
+        The version may have become resident or not.
+        """
         record = self._record(version)
         assert record.num_waiting_jobs > 0
         record.num_waiting_jobs -= 1
@@ -311,7 +318,7 @@ class Residency:
     def replicas_standing(
         self, standing: Mapping[AdapterVersion, ReplicaStanding], now_ms: float
     ) -> set[AdapterVersion]:
-        """Record the pool's standing of each replica.
+        """Record each replica's standing in the pool.
 
         Return the versions that this worker has given up.
         """
@@ -341,7 +348,7 @@ class Residency:
         return {version for version in self._active if is_wanted(self._records[version])}
 
     def _load_counts(self) -> tuple[int, int]:
-        """Return how many versions claimed jobs wait for, and how many of these wait for memory."""
+        """Return (number of versions with waiting jobs, number of these that wait for memory)."""
         loading = self._where(lambda record: record.is_loading)
         waiting = self._where(lambda record: record.memory_wait is not MemoryWait.NONE)
         return len(loading), len(loading & waiting)

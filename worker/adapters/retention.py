@@ -1,4 +1,4 @@
-"""Removes adapter versions that nothing refers to any more from Redis, memory and disk."""
+"""Removes unreferenced adapter versions from Redis, memory and disk."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,10 @@ class Retention:
         *,
         base: AdapterVersion,
     ) -> None:
-        """Create the retention of the versions in `residency`, except `base`, and of `store`."""
+        """Create the retention of the copies in `store` and the versions in `residency`.
+
+        `base` is the base model, which is never removed.
+        """
         self._registry = registry
         self._views = views
         self._residency = residency

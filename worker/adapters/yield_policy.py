@@ -24,10 +24,10 @@ def version_to_yield(
     *,
     is_first_shortage: bool,
 ) -> AdapterVersion | None:
-    """Return the version in use with the fewest jobs, which must yield next, or None.
+    """Return the version that must yield next: the version in use with the fewest jobs.
 
-    None means that no other version can yield, or that the waiting version has been short of
-    memory before and a version in use already yields.
+    Return None if no other version can yield. Also return None if a version in use already
+    yields and the waiting version was short of memory before.
 
     Args:
         jobs: number of running jobs by resident version.
@@ -43,5 +43,8 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether device memory may be free after a job has ended. `jobs` still run."""
+    """Return whether device memory may be free after a job has ended.
+
+    `jobs` counts the jobs that still run.
+    """
     return not in_use or any(not jobs.get(version) for version in in_use)

@@ -26,9 +26,9 @@ class StepBatch:
     sampled: list[Request]
     """The S requests for which a token is sampled."""
     scored: list[tuple[Request, int]]
-    """(request, position) of P prompt tokens. Each one's logits score the next prompt token."""
+    """(request, position) of P prompt tokens whose logits score the next prompt token."""
     logits_rows: Tensor
-    """`[S + P]` int64: indices of tokens whose logits are needed: `sampled`, then `scored`."""
+    """`[S + P]` int64: token indices of the needed logits, for `sampled` and then for `scored`."""
     segments: list[tuple[AdapterVersion | None, int]]
     """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
 
@@ -79,7 +79,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Return the positions in the chunk whose logits score the prompt token after them.
+    """Return the positions in the chunk whose logits score the next prompt token.
 
     Positions that were scored before a preemption aren't scored again.
     """

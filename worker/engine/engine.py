@@ -119,9 +119,10 @@ class Engine:
         may_evict: bool = True,
         surplus: Collection[AdapterVersion] = (),
     ) -> Placing:
-        """Reserve memory for an adapter, evicting the least recently used idle ones if necessary.
+        """Reserve memory for an adapter, evicting idle adapters if necessary.
 
-        Versions in `surplus` are evicted before all others. The caller continues with
+        The least recently used adapters are evicted first, but those in `surplus` before all
+        others. The caller continues with
         `write_adapter` and `activate_adapter`, or frees the memory with `remove_adapter`.
 
         Raises:

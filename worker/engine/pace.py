@@ -9,9 +9,9 @@ STRETCH = 2.0
 The target grows with the number of waiting prompts, because those wait for the step too.
 """
 MIN_PROMPT_TOKENS = 32
-"""Number of prompt tokens that every step may have, so that prompts always progress."""
+"""Number of prompt tokens allowed in every step, however slow, so that prompts progress."""
 MAX_GROWTH = 2
-"""Limit of a step's prompt tokens, as a multiple of the most prompt tokens in an earlier step.
+"""Maximum ratio of a step's number of prompt tokens to the largest earlier number.
 
 The duration of a larger step can't be estimated well enough.
 """
@@ -46,7 +46,7 @@ class _TokenCost:
     """Covariance of the contexts and the times."""
 
     def observe(self, context: float, ms: float, share: float) -> None:
-        """Record with weight `share` that a prompt token after `context` tokens took `ms`."""
+        """Record, with weight `share`, that the prompt token after `context` tokens took `ms`."""
         off, off_ms = context - self.context, ms - self.ms
         self.context += share * off
         self.ms += share * off_ms
@@ -109,7 +109,7 @@ class Pace:
         Args:
             num_decodes: number of streams that decode in the step.
             num_prompts: number of prompts that wait or are partly computed.
-            context: number of tokens already computed of the first of these prompts.
+            context: number of already computed tokens in the first of these prompts.
             limit: upper limit of the result.
         """
         decode_ms = self._decode_ms_of(num_decodes)

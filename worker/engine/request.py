@@ -79,7 +79,7 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: GrammarState | None = None
-    """Grammar that constrains the output, advanced by `output_ids`; None allows any text."""
+    """State, after `output_ids`, of the grammar of the output; None allows any text."""
     tenant: str = ""
     """Requests of different tenants share no KV blocks."""
     output_ids: list[int] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Request:
     scores_prompt: bool = False
     """Whether log-probabilities of the prompt's tokens are reported with the first output token."""
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    """Log-probabilities, computed so far, of the prompt's tokens from the second one on."""
+    """Log-probabilities computed so far, starting with the prompt's second token."""
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
     num_cached_tokens: int = 0
@@ -97,7 +97,7 @@ class Request:
     cache_key: bytes | None = None
     """Identifies what keys and values depend on besides tokens; None if blocks aren't shared."""
     block_hashes: list[bytes] = field(default_factory=list)
-    """Hashes of full blocks, computed so far, from the first block on."""
+    """Hashes of full blocks computed so far, starting with the first block."""
     status: RequestStatus = RequestStatus.WAITING
 
     @property

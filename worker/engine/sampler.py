@@ -1,7 +1,7 @@
 """Samples tokens as a function of the logits and of (seed, choice, position).
 
 A counter-based generator yields a uniform number, which the inverse CDF in vocabulary order maps to
-a token. The token doesn't change with other requests in the batch, a preemption, or a move to
+a token. The token doesn't depend on other requests in the batch, nor on preemptions or moves to
 another worker.
 """
 

@@ -1,4 +1,4 @@
-"""Chooses the tokens of each request that the next step computes. Policy only.
+"""Chooses which tokens of each request the next step computes. Policy only.
 
 Each step computes some tokens of a request, until all tokens of the request are computed. A step
 has a token budget, which goes to decodes first, then to unfinished prefills, then to waiting

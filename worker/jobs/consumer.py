@@ -39,7 +39,7 @@ log = structlog.get_logger()
 MAX_PAUSE_S = 1.0
 """Longest pause between two claims. It bounds the delay after a lost wake-up."""
 EARLY_CANCELS = 256
-"""Number of remembered cancellations of jobs that this worker hasn't claimed yet."""
+"""Maximum number of remembered cancellations of jobs not claimed yet."""
 
 FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed; its log has the job id")
 

@@ -29,11 +29,11 @@ log = structlog.get_logger()
 
 CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 CHECKPOINT_TOKENS = 16
-"""Number of tokens without a checkpoint at which a choice's next checkpoint is due."""
+"""Number of tokens after which a choice's next checkpoint is due."""
 CHECKPOINT_S = 0.25
-"""Time since a choice's last checkpoint at which its next one is due."""
+"""Seconds after which a choice's next checkpoint is due."""
 CHECKPOINT_PUBLICATIONS = 48
-"""Number of publications since a choice's last checkpoint at which its next one is due.
+"""Number of publications after which a choice's next checkpoint is due.
 
 Redis keeps the positions of a worker's last 128 publications. Tokens that are in no checkpoint can
 be recovered only from these publications.
@@ -120,7 +120,7 @@ class Publisher:
         self.end(job, JobState.CANCELLED, CANCELLED)
 
     def drop(self, job: RunningJob) -> None:
-        """Abort and remove a job that belongs to another claim by now."""
+        """Abort and remove a job that now belongs to another claim."""
         for choice in job.choices:
             self._abort(choice.request_id)
         self._jobs.finish(job)

@@ -38,7 +38,7 @@ class RunningJob:
 
     @property
     def num_open(self) -> int:
-        """Number of the job's unfinished choices. All choices count before admission."""
+        """Number of the job's unfinished choices. Before admission, all choices are unfinished."""
         if not self.choices:
             return self.job.num_choices
         return sum(choice.finish is None for choice in self.choices)

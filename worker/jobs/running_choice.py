@@ -18,7 +18,7 @@ class PendingTokens:
     __slots__ = ("finish", "ids", "index", "logprobs", "prompt_logprobs", "text")
 
     def __init__(self, index: int = 0) -> None:
-        """Create an empty list. `index` is the position of its first token in the answer."""
+        """Create an empty list, whose first token will be at position `index` of the answer."""
         self.index = index
         self.ids: list[int] = []
         self.text = ""

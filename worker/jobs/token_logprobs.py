@@ -12,7 +12,7 @@ def describe_position(
 ) -> PositionLogprobs:
     """Return the logprobs of a token and of its alternatives, in the form that clients receive.
 
-    The token is decoded as the next one of `stream`, but isn't added to it.
+    The token is decoded as if it came next in `stream`, but isn't added to the stream.
     """
     return PositionLogprobs(
         chosen=_describe_token(token_id, logprobs.logprob, stream),

@@ -19,9 +19,9 @@ class Prepared:
 
 @dataclass(slots=True, eq=False)
 class AttentionBatch:
-    """Locations in the KV cache of a step's T tokens, which belong to B sequences.
+    """KV cache locations of a step's T tokens.
 
-    The tokens of all sequences are concatenated, sequence by sequence.
+    The tokens belong to B sequences and are concatenated, sequence by sequence.
     """
 
     slots: Tensor
@@ -59,7 +59,7 @@ class LoRASite:
 
     Page `p` of the linear consists of `a[p]` and `b[p]`. All linears share the memory, and a
     page may start anywhere in it, so the pages of `a` overlap, as do those of `b`. Kernels may read
-    only the pages of the plan. Offsets in elements exceed 32 bits.
+    only the pages of the plan. Offsets, in elements, can exceed 32 bits.
     """
 
     a: Tensor
@@ -139,8 +139,8 @@ class Kernels(Protocol):
     ) -> Tensor:
         """Compute causal attention of each sequence's query tokens over its cached tokens.
 
-        `softmax(softcap(q k^T * scaling) + mask) v`. Position p attends to positions `<= p`, and
-        with a window only to positions `> p - sliding_window`. Each key head serves
+        `softmax(softcap(q k^T * scaling) + mask) v`. Position p attends to positions `<= p`. If
+        there is a sliding window, they must also be `> p - sliding_window`. Each key head serves
         `num_heads / num_kv_heads` query heads (GQA, arXiv 2305.13245).
 
         Args:

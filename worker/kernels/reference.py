@@ -87,7 +87,7 @@ class _ReferenceBatch(Prepared):
 
 
 def _groups(batch: AttentionBatch) -> Iterator[_Group]:
-    """Split the batch into groups, so that other contexts aren't padded to the longest one."""
+    """Split the batch into groups, so that contexts are padded only to the longest in a group."""
     starts, lens = batch.query_starts.tolist(), batch.context_lens.tolist()
     device, block_size = batch.slots.device, _BLOCK_STEP
     shapes = [
@@ -110,7 +110,7 @@ def _groups(batch: AttentionBatch) -> Iterator[_Group]:
 
 
 _BLOCK_STEP = 64
-"""Context lengths within a group differ by fewer tokens than this."""
+"""Context lengths within a group differ by less than this number of tokens."""
 
 
 def _gather(cache: Tensor, group: _Group) -> Tensor:

@@ -21,7 +21,7 @@ Adapters must be resident. None stands for the base model.
 """
 
 _MAX_CACHED_BATCHES = 2
-"""A step needs at most two batches: one of its tokens, one of the output head's rows."""
+"""Maximum number of cached batches. A step needs one for its tokens and one for the head's rows."""
 
 
 class LoRABatch:

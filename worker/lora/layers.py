@@ -92,9 +92,9 @@ class Siblings:
         self._joint = _JointOutput()
 
     def attach(self, pool: LoRAPool, context: LoRAContext, *, is_head: bool = False) -> None:
-        """From now on, add the LoRA terms of the adapters in `pool` to the outputs.
+        """Let the adapters in `pool` change the outputs.
 
-        `context` holds each step's batch. With `is_head`, these linears become its output head.
+        `context` holds each step's batch. With `is_head`, this object becomes `context.head`.
         """
         offsets = [0, *accumulate(self.sizes)][:-1]
         self._sites = pool.sibling_sites(self.names, offsets)
@@ -142,7 +142,7 @@ class Siblings:
         return y
 
     def lora(self, num_rows: int) -> tuple[LoRASites, LoRAPlan] | None:
-        """Return the LoRA kernels' arguments, or None if the batch has no LoRA terms here.
+        """Return the LoRA kernels' arguments, or None if these linears get no LoRA terms.
 
         `num_rows` is the number of input rows, which must equal the batch's number of tokens.
         """
@@ -157,13 +157,13 @@ class Siblings:
 
     @property
     def has_side_weights(self) -> bool:
-        """Whether an adapter of the current batch has side weights. `lora` doesn't include them."""
+        """Whether an adapter in the current batch has side weights, which `lora` leaves out."""
         batch = self._batch
         return batch is not None and batch.side is not None
 
     @property
     def _batch(self) -> LoRABatch | None:
-        """Batch of these linears' current input rows. None if they use only the base model."""
+        """Batch of the current input rows. None if all of these rows use the base model."""
         context = self._context
         if context is None:
             return None

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _LARGE_PAGE = 2 << 20
-"""Bytes of a huge page. Mapping that much memory in small pages takes as long as filling it."""
+"""Size of a huge page in bytes. Mapping memory in small pages takes as long as filling it."""
 MAX_IDLE_BUFFERS = 2
 MAX_IDLE_BUFFER_BYTES = 16 << 20
-"""Size of the largest buffer that is kept for reuse.
+"""Maximum size in bytes of a buffer that is kept for reuse.
 
-A new buffer is slower: clearing its memory takes as long as reading an adapter into it.
+Reuse saves time, because clearing a new buffer takes as long as reading an adapter into it.
 """
 _idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 

@@ -1,8 +1,9 @@
 """Limits how much interpreter time background threads take from the engine.
 
 The engine needs the interpreter thousands of times per step. A background thread that runs many
-small operations holds the interpreter between them. Whatever the thread's priority, this makes the
-engine several times slower. Code in such a thread therefore calls `pause` between operations.
+small operations holds the interpreter between them. This makes the engine several times
+slower, whatever the thread's priority. Code in such a thread therefore calls `pause` between
+operations.
 """
 
 import threading

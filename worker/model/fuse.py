@@ -2,8 +2,8 @@
 
 Modules are found by their structure, not by the architecture's name. A module that looks like a
 known kind is replaced if the replacement computes the same output for a recorded input. This
-comparison misses steps that affect only other inputs, such as a clamp or a factor for late
-positions. Attention modules and MLPs are therefore replaced only if their code uses no names
+comparison misses steps, such as a clamp or a factor for late positions, that affect only other
+inputs. Attention modules and MLPs are therefore replaced only if their code uses no names
 besides those of the known steps.
 """
 
@@ -41,7 +41,7 @@ _LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules that `fuse` may replace. Their calls must be recorded."""
+    """Return the names of the modules that `fuse` may replace and whose calls it needs."""
     return [
         name
         for name, module in model.named_modules()

@@ -8,7 +8,7 @@ from torch import Tensor
 from shared.errors import SettingsError
 
 BLOCK_SIZE = 16
-"""Tokens per block."""
+"""Number of tokens per block."""
 
 
 @dataclass(frozen=True, slots=True)

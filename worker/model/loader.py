@@ -256,8 +256,8 @@ def _serve(
 def _check_each_is_called_once(source: str, base: BaseModules, calls: list[Call]) -> None:
     """Check that the model calls each linear exactly once per forward pass.
 
-    Some models multiply by a linear's weight without calling the linear, so that an adapter on it
-    would have no effect.
+    Some models multiply by a linear's weight without calling the linear. An adapter on such a
+    linear would have no effect.
 
     Raises:
         ModelRejected: a linear isn't called, or is called more than once.

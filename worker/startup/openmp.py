@@ -1,7 +1,7 @@
-"""Sets the number of OpenMP threads for each thread of a worker.
+"""Sets the number of OpenMP threads that each thread of a worker uses.
 
-OpenMP counts the threads of all teams. If there are more threads than cores, they sleep instead of
-spinning between two operations, and a decode step takes 1.5 times as long. Therefore only the
+OpenMP counts the threads of all teams. If there are more of them than cores, threads sleep instead
+of spinning between two operations, and a decode step takes 1.5 times as long. Therefore only the
 engine's thread has a team, and all other threads that use torch compute on one core.
 """
 

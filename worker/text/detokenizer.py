@@ -15,7 +15,9 @@ _VISIBLE_TAGS = (HERMES_OPEN, HERMES_CLOSE)
 
 
 class TokenBytes:
-    """Table of the UTF-8 bytes that each token id adds to a text. They may be part of a character.
+    """Table of the UTF-8 bytes that each token id adds to a text.
+
+    A token's bytes may be only part of a character.
 
     Each id is decoded only once. That suffices if a token adds the same bytes at every position
     except the first, as in byte-level BPE and sentencepiece with byte fallback.
@@ -46,7 +48,8 @@ class TokenBytes:
     def at_start(self, token_id: int) -> bytes:
         """Return the bytes that the token adds as the first token of a text.
 
-        They differ from `inside` with sentencepiece, which drops a leading space there.
+        With sentencepiece, they may differ from those of `inside`, because it drops a leading space
+        at the start of a text.
         """
         if token_id not in self._at_start:
             self._at_start[token_id] = self._look_up([], "", token_id)
@@ -74,7 +77,7 @@ class TokenBytes:
         return text
 
     def _find_prefix(self) -> list[int]:
-        """Return one token with visible text, after which other tokens are decoded.
+        """Return a list with one token of visible text, after which other tokens are decoded.
 
         The list is empty if the vocabulary has no such token.
         """
@@ -119,7 +122,7 @@ class TextStream:
         self._held = ""
         self._echo = echo
         self.num_chars = len(echo)
-        """Characters of the echo and of all tokens so far, including text that is held back."""
+        """Number of characters of the echo and all tokens so far, including held-back text."""
         self.is_stopped = False
         """Whether a stop string was found; no text is emitted after it."""
 
@@ -179,9 +182,9 @@ class TextStream:
 
 
 def _stop_start(text: str, stop: tuple[str, ...]) -> int | None:
-    """Return where the stop string that is completed first starts, or None if there is none.
+    """Return the start of the stop string that is completed first, or None if there is none.
 
-    If several stop strings are completed by the same character, the longest one counts.
+    If several stop strings are completed by the same character, the longest one is chosen.
     """
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     return min(found)[1] if found else None

@@ -66,7 +66,7 @@ class GrammarCache:
 def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
     """Return a function that builds the job's grammar source, and the field that requires it.
 
-    For a job without a grammar, they are None and an empty string.
+    For a job without a grammar, return None and an empty string.
     """
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return partial(tool_source, job.tools), "tools"

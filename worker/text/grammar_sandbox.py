@@ -19,7 +19,7 @@ _EOS_ID = 256
 
 
 class _ByteTokenizer:
-    """Tokenizer with one token per byte, since the tokenizer hardly affects a grammar's cost."""
+    """Tokenizer with one token per byte. The tokenizer hardly affects a grammar's cost."""
 
     eos_token_id = _EOS_ID
     bos_token_id = None

@@ -22,11 +22,11 @@ class PromptStyle:
     """
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Chat templates by name, `default` and `tool_use`. If empty, the base model's are used."""
+    """Chat templates by name (`default`, `tool_use`). If empty, the base model's are used."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """Variables of these templates, such as `bos_token`."""
     tool_form: ToolForm | None = None
-    """Form of tool calls that these templates show to the model; None if they show none."""
+    """Form of tool calls that these templates show to the model; None if they show no tools."""
     eos_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, in addition to the base model's."""
     sampling: Mapping[str, float] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def adapter_style(
 
 
 def _tool_form(prompting: "Prompting", hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form of tool calls in the adapter's last template, which is used with tools."""
+    """Return the form of tool calls in the adapter's last template, the one used with tools."""
     form = None
     for template in prompting.templates.values():
         try:

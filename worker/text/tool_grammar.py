@@ -41,6 +41,6 @@ def _around_arguments(form: ToolForm, name: str) -> tuple[str, str]:
 
 
 def _schema(tool: dict[str, Any]) -> str:
-    """Return the schema of a tool's arguments, a JSON object as required by the call parser."""
+    """Return the schema of a tool's arguments. They must be an object for the call parser."""
     parameters = tool.get("parameters") or {"additionalProperties": False}
     return json.dumps({"type": "object", **parameters, "x-guidance": JSON_OPTIONS})

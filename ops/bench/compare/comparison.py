@@ -25,7 +25,7 @@ from ops.local.embedded_redis import start_redis
 
 WARM_UP_TOKENS = Length(8, 8)
 NUM_REQUESTS_ALONE = 4
-"""Number of requests of a single client. With several clients, each client sends two."""
+"""Number of requests that a single client sends. With several clients, each client sends two."""
 
 
 class Comparison:
@@ -122,7 +122,10 @@ class Comparison:
             return tuple((s, self._measure(url, s, number, title)) for s in self._scenarios)
 
     def _warm_up(self, url: str) -> None:
-        """Request a few tokens from each model at full concurrency, to exclude start-up costs."""
+        """Request a few tokens from each model at full concurrency.
+
+        Later measurements then exclude start-up costs.
+        """
         models = (BASE, *self._adapters)
         clients = max(self._clients)
         load = Load(

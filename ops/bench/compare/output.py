@@ -16,7 +16,7 @@ CAPTION = "output tokens per second with C clients; PEFT: C sequences in one bat
 
 
 def table(results: Results) -> Table:
-    """Return a table with the medians of each scenario and, after several rounds, their ranges."""
+    """Return a table of each scenario's medians. With several rounds, it also shows ranges."""
     rows = summarise(results)
     with_vllm = any(row.vllm for row in rows)
     shown = Table(

@@ -1,4 +1,4 @@
-"""Measures transformers with PEFT on one offline batch that mixes adapters (`adapter_names`).
+"""Measures PEFT with transformers on one offline batch that mixes adapters (`adapter_names`).
 
 This module runs in its own process (`python -m ops.bench.compare.peft_peer`), so that it shares no
 threads or memory with other measurements. It uses bf16, all cores, SDPA attention and greedy
@@ -22,7 +22,11 @@ WARM_UP_TOKENS = 4
 
 
 def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[str]]:
-    """Return the model with all adapters in folder `adapters`, its tokenizer, and adapter names."""
+    """Load the model with all adapters in folder `adapters`.
+
+    Returns:
+        The model, the model's tokenizer, and the adapter names.
+    """
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     peer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)

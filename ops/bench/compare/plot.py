@@ -31,7 +31,7 @@ def write_plot(rows: Sequence[Row], *, title: str, path: Path) -> None:
 
 
 def _bars(rows: Sequence[Row]) -> dict[str, Spread]:
-    """Return the throughput of each bar in one panel by label, from left to right."""
+    """Map bar labels to throughputs for one panel. Bars are ordered from left to right."""
     shown: dict[str, Spread] = {row.scenario.kind: row.tokens_per_s for row in rows}
     for row in rows:
         if row.peft:

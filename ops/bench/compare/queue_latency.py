@@ -49,7 +49,7 @@ class QueueReport:
     """Latency and cost of the queue on this machine."""
 
     claim_p50_ms: float
-    """Time from the call of `enqueue` until a parked worker in another process has the job."""
+    """Median time from calling `enqueue` until a parked worker in another process has the job."""
     claim_p99_ms: float
     jobs_per_s: float
     """Throughput of enqueue, claim, publish and finish when one process makes all calls."""
@@ -99,7 +99,7 @@ async def _parked_worker(url: str, pool: str) -> AsyncIterator[Process]:
 async def _next_line(worker: Process, start: str) -> str:
     """Wait for the worker's next line that begins with `start`, and return it.
 
-    Other lines are skipped, because a worker prints `parked` again for each second that it waits.
+    Other lines are skipped, because a waiting worker prints `parked` once per second.
     """
     assert worker.stdout is not None
     async for line in worker.stdout:

@@ -38,7 +38,10 @@ class Clock:
         return statistics.median(self._all_ms(work))
 
     def bandwidth(self, num_bytes: int = BUFFER_BYTES) -> float:
-        """Return the memory bandwidth in bytes per second, from the fastest of several sums."""
+        """Return the memory bandwidth in bytes per second, from the fastest of several passes.
+
+        Each pass sums a buffer of `num_bytes` bytes.
+        """
         buffer = torch.ones(num_bytes // 4, device=self._device)
         return 1000 * num_bytes / min(self._all_ms(buffer.sum))
 

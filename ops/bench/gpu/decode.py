@@ -49,7 +49,7 @@ class Decode:
     def summary(self, base: "Decode") -> str:
         """Return one line with all figures.
 
-        The LoRA tax is relative to the step of `base`, the result without adapters.
+        `base` is the result without adapters. The LoRA tax is relative to `base.step_ms`.
         """
         models = f"{self.adapters} adapters" if self.adapters else "base"
         tax = f", LoRA tax {100 * (self.step_ms / base.step_ms - 1):.0f} %" if self.adapters else ""

@@ -48,9 +48,12 @@ class KernelFigures:
 
     name: str
     deviation: float
-    """Deviation of the kernel from torch in float32, relative to torch's largest value."""
+    """Deviation of the kernel's result from torch's float32 result.
+
+    It is relative to the largest value in torch's result.
+    """
     torch_deviation: float
-    """The same deviation for torch in the kernel's dtype."""
+    """Deviation of torch's result in the kernel's dtype, measured in the same way."""
     ms: float
     """Duration of the kernel."""
     torch_ms: float
@@ -150,7 +153,7 @@ def measure_gpu(
         report: called with one line for each result.
 
     Raises:
-        MeasurementFailed: a kernel's result was wrong. All measurements complete first.
+        MeasurementFailed: a kernel's result was wrong. Raised after all measurements.
     """
     bandwidth = clock.bandwidth()
     report(f"{device_name(loaded.device)}: memory is read at {bandwidth / 1e9:.0f} GB/s")
@@ -243,7 +246,7 @@ def _compare(
 def _tokens_needed(sizes: Sizes, steps: int, new_tokens: int) -> int:
     """Return the KV cache size, in tokens, that is enough for every measurement.
 
-    The comparison with PEFT assumes at most 16 tokens for each of a prompt's 128 words.
+    For the comparison with PEFT, a prompt has 128 words of at most 16 tokens each.
     """
     decode = sizes.batch * (sizes.context + 2 * steps + 64)
     return max(decode, max(sizes.adapters) * (16 * 128 + new_tokens))

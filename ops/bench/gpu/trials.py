@@ -42,7 +42,7 @@ class Sizes:
 
 
 class Trial(Protocol):
-    """A trial, which creates random inputs and calls one kernel on them."""
+    """Creates random inputs and calls one kernel on them."""
 
     name: str
     num_bytes: int
@@ -159,7 +159,7 @@ class Attention:
 
 
 class LoRA:
-    """Trial that adds the LoRA terms of q, k and v. Tokens use the adapters round-robin."""
+    """Trial that adds the LoRA terms of q, k and v. Tokens are assigned to adapters round-robin."""
 
     def __init__(
         self, name: str, sizes: Sizes, num_tokens: int, num_adapters: int, device: torch.device
@@ -174,7 +174,7 @@ class LoRA:
         self.num_bytes = 2 * (weights + num_tokens * (sizes.hidden + 2 * sum(self._outs)))
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Return the outputs to add to, the inputs, the LoRA sites, and the plan."""
+        """Return the outputs that `run` adds to, the inputs, the LoRA sites, and the plan."""
         random = _Random(self._device, dtype)
         num_pages = -(-self._rank // PAGE_ROWS)
         shape = (self._num_adapters * num_pages, PAGE_ROWS)

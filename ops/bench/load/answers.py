@@ -25,7 +25,7 @@ class Answer:
     """Times and token counts of one answer. Times are in seconds of `time.perf_counter`."""
 
     sent_s: float
-    """Time at which the request was due."""
+    """Time at which the request was due to be sent."""
     text_s: list[float] = field(default_factory=list)
     """Arrival time of each piece of text. Empty for an answer that isn't streamed."""
     end_s: float = 0.0

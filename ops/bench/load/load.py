@@ -87,7 +87,7 @@ class _Sender:
     on_done: OnDone
 
     async def send_each(self, numbers: Iterator[int]) -> None:
-        """Send the requests `numbers` one after another, as one client of a closed loop does."""
+        """Send the numbered requests one after another, as a closed-loop client does."""
         for number in numbers:
             await self._send(number, time.perf_counter())
 

@@ -30,8 +30,8 @@ would write year yellow yes yet you young your
 def prompt(seed: str, index: int, num_words: int, *, shared_words: int = 0) -> str:
     """Return the prompt of request `index` in a load with this seed.
 
-    The first `shared_words` words are the same in all prompts of a seed. `num_words` further words
-    depend on `index`.
+    The first `shared_words` words are the same in all prompts with this seed. The remaining
+    `num_words` words depend on `index`.
     """
     shared = random.Random(f"{seed}/shared").choices(WORDS, k=shared_words)
     own = random.Random(f"{seed}/{index}").choices(WORDS, k=num_words)

@@ -25,7 +25,7 @@ MIB = 1 << 20
 CLIENTS = 32
 """Number of clients in the closed loop that measures capacity."""
 BEAT_S = 3.0
-"""Upper bound on the interval at which workers publish their totals."""
+"""Maximum number of seconds between two reports of a worker's totals."""
 _TOTALS = ("adapter_loads", "adapter_reads", "adapter_evictions", "adapter_load_seconds")
 
 
@@ -103,7 +103,11 @@ def measure_churn(
 
 
 def churn_finding(churn: Churn, resident: Sequence[Answer], tiered: Sequence[Answer]) -> Finding:
-    """Return a finding that compares both runs. All answers must be complete."""
+    """Return a finding that compares the two runs of `measure_churn`.
+
+    `resident` holds the answers of the run with all adapters resident, and `tiered` holds the
+    answers of the run with limited memory. All answers must be complete.
+    """
     shape, ours, other = churn.shape, churn.tiered_ttft_s, churn.resident_ttft_s
     says = (
         f"{shape.registered} adapters of {churn.adapter_bytes / 1e6:.1f} MB, memory for "

@@ -65,7 +65,7 @@ class EngineProbe:
             self._engine.add_adapter(adapter)
 
     def prefill_s(self, context: int) -> float:
-        """Return the seconds from adding a prompt of `context` tokens to its first output token."""
+        """Return the seconds until a new prompt of `context` tokens has its first output token."""
         (request,) = self._add(1, context, [None])
         self._prefilled[context] = request.prompt_ids
         start = time.perf_counter()
@@ -77,7 +77,7 @@ class EngineProbe:
     def decode_s(
         self, batch: int, context: int, versions: Sequence[AdapterVersion | None], steps: int
     ) -> list[float]:
-        """Return the seconds of each of `steps` steps that decode `batch` sequences.
+        """Run `steps` decode steps of `batch` sequences, and return each step's duration in s.
 
         Args:
             batch: number of sequences.
@@ -91,7 +91,7 @@ class EngineProbe:
         return self._decode_s(self._add(batch, context, versions), steps)
 
     def decode_prefilled_s(self, context: int, steps: int) -> list[float]:
-        """Return the seconds of each of `steps` decode steps of one sequence.
+        """Run `steps` decode steps of one sequence, and return each step's duration in s.
 
         The sequence reuses the cached prompt of an earlier `prefill_s(context)` call.
         """
@@ -120,7 +120,10 @@ class EngineProbe:
         versions: Sequence[AdapterVersion | None],
         new_tokens: int,
     ) -> float:
-        """Return the seconds to generate `new_tokens` tokens for each prompt, all concurrently."""
+        """Generate `new_tokens` tokens for each prompt, and return the seconds taken.
+
+        All prompts are processed concurrently.
+        """
         ids = [self._loaded.tokenizer(text)["input_ids"] for text in prompts]
         start = time.perf_counter()
         for index, prompt_ids in enumerate(ids):

@@ -55,8 +55,8 @@ class Context:
     step_ms: float
     """Duration of a decode step.
 
-    It is the shortest context's median duration, plus the median over rounds of the difference from
-    the shortest context.
+    It is the median duration at the shortest context, plus the additional duration at this context
+    (the median over rounds).
     """
     kv_bytes: int
     """Size of the keys and values that a decode step reads."""

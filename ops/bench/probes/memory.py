@@ -37,8 +37,6 @@ def measure_memory(
     Additional requests fill the caches before the first sample. They are a tenth of `requests` and
     are not counted.
 
-    Caches fill during an uncounted tenth of the requests before the first sample.
-
     Raises:
         MeasurementFailed: a request failed.
     """

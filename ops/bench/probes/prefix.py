@@ -27,7 +27,10 @@ def shared_prefix(url: str, model: str, requests: int, shared_words: int) -> Loa
 
 
 def prefix_finding(cached: Sequence[Answer], uncached: Sequence[Answer], words: int) -> Finding:
-    """Return a finding that compares complete answers with and without the prefix cache."""
+    """Return a finding that compares requests with and without the prefix cache.
+
+    All answers must be complete.
+    """
     with_cache, without = _ttfts(cached), _ttfts(uncached)
     found = {"cached_s": percentiles(with_cache), "uncached_s": percentiles(without)}
     ours, other = found["cached_s"].p50, found["uncached_s"].p50

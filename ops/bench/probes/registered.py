@@ -36,7 +36,7 @@ class Registered:
     """Results with a given number of registered adapters. Each list has one value per round."""
 
     adapters: int
-    """Number of registered adapters. Requests use the same few adapters at every size."""
+    """Number of registered adapters. Requests always use the same few adapters."""
     claim_us: list[float]
     """Mean time of a claim in Redis, in microseconds, according to `INFO commandstats`."""
     tokens_per_s: list[float]
@@ -44,7 +44,7 @@ class Registered:
 
 
 def measure_claims(url: str, sizes: Sequence[int], active: int, rounds: int) -> list[list[float]]:
-    """Return the mean microseconds of a claim for each size and round.
+    """Return the mean duration of a claim in microseconds, for each size and round.
 
     No other process may use the Redis at `url`, because the measurement resets its commandstats.
     """
@@ -66,7 +66,10 @@ def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> l
 
 
 def registered_finding(sizes: Sequence[Registered], active: int) -> Finding:
-    """Return a finding that compares all sizes with the first. Ratios are medians over rounds."""
+    """Return a finding that compares each size with the first size.
+
+    Ratios are medians over rounds.
+    """
     first = sizes[0]
     says = tuple(
         f"{one.adapters:,} adapters registered, {active} of them asked for: a claim takes Redis "
@@ -111,7 +114,7 @@ async def _measure_claims(
 
 
 async def _claim_us(url: str, size: int, active: int) -> float:
-    """Claim all jobs of a new pool, and return the mean microseconds of a claim."""
+    """Claim all jobs of a new pool, and return the mean duration of a claim in microseconds."""
     pool = new_pool()
     async with own_pool(url, pool) as (queue, redis):
         registry = Registry(redis, Keys(pool))

@@ -36,7 +36,7 @@ ITEM = {
     "additionalProperties": False,
 }
 ENDLESS = {"type": "array", "items": ITEM, "minItems": NUM_TOKENS}
-"""JSON Schema whose answers exceed `NUM_TOKENS` tokens, so that all sequences end together."""
+"""JSON Schema whose answers exceed `NUM_TOKENS` tokens, so that all sequences end at that limit."""
 PROMPT = "A list of works of art as JSON:"
 
 

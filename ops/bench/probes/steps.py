@@ -64,7 +64,7 @@ def _labelled(parts: Parts) -> dict[str, float]:
 
 
 def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
-    """Return a finding that compares steps with floors. Both have the same batch sizes."""
+    """Return a finding that compares each decode step with the GEMM floor of its batch size."""
     says = tuple(
         f"C = {step.batch}: base {step.base_ms:.1f} ms ({step.base_ms / floor.ms:.2f} x the floor),"
         f" adapters {step.adapters_ms:.1f} ms ({step.adapters_ms / floor.ms:.2f} x)"
@@ -80,7 +80,7 @@ def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
 
 
 def lora_finding(steps: Sequence[Step], bandwidth: float) -> Finding:
-    """Return a finding that compares the LoRA part of each step with the time to read its bytes.
+    """Return a finding that compares each step's LoRA part with the time to read the LoRA weights.
 
     `bandwidth` is in bytes per second.
     """

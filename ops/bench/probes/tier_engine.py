@@ -58,7 +58,7 @@ class TierEngine:
         self._host = HostTier(self._engine.layout, self._budgets.copies, loaded.device)
         self._errors: list[str] = []
         self.step_ends_s: list[float] = []
-        """End time of each step that output tokens."""
+        """End times of the steps that produced output tokens."""
         num_threads = torch.get_num_threads()
         end_team()
         self._thread = EngineThread(
@@ -73,7 +73,7 @@ class TierEngine:
         gc.freeze()
 
     async def used_bytes(self) -> tuple[int, int]:
-        """Return the bytes that adapters use of the device budget, and those of the host budget."""
+        """Return the number of bytes in use of the device budget and of the host budget."""
         stats = await self._call(lambda engine: engine.stats())
         return self._budgets.used(stats.adapter_bytes, self._host.num_bytes)
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 STEPS_BETWEEN = 20
 """Number of steps between two loads.
 
-These steps are the baseline for the load that follows, because the machine's speed drifts.
+They are the baseline for the next load. Each load has its own baseline, because the machine's speed
+drifts.
 """
 SAMPLES = 100
 """Approximate number of memory samples."""
@@ -49,7 +50,7 @@ class LoadingSteps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turnover:
-    """Memory use after `loads` adapter loads."""
+    """Memory use after a given number of adapter loads."""
 
     loads: int
     rss_bytes: int
@@ -153,7 +154,7 @@ def _bytes(folder: Path) -> int:
 
 
 def steps_ms(ends_s: Sequence[float], start_s: float, end_s: float) -> list[float]:
-    """Return the milliseconds of each step that overlaps the interval from `start_s` to `end_s`.
+    """Return the duration in ms of each step that overlaps the interval `start_s` to `end_s`.
 
     `ends_s` are the end times of consecutive steps. Each step starts when the previous step ends.
     """

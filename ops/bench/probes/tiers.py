@@ -36,7 +36,10 @@ def measure_loading(
 def measure_turnover(
     model: Path, adapters: Sequence[Path], loads: int, budgets: Budgets
 ) -> Finding:
-    """Measure memory during `loads` adapter loads, which read the folders `adapters` in turn."""
+    """Measure memory during a series of adapter loads.
+
+    There are `loads` loads, which read the folders `adapters` in turn.
+    """
     flags = [f"--{n}={v}" for n, v in (("loads", loads), ("device-mb", budgets.device_mb),
                                        ("host-mb", budgets.host_mb))]  # fmt: skip
     found = run_module(PROCESS, "turnover", str(model), *map(str, adapters), *flags)

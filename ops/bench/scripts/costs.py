@@ -22,7 +22,7 @@ from shared.store.scripts import script_names, source
 SLOW_MS = 5.0
 """Duration above which a call is slow. Redis serves no other client while a script runs."""
 OWN_COMMANDS = 2
-"""Number of counted commands that the script doesn't make: the call itself, and one INFO."""
+"""Number of counted commands that the script itself doesn't issue: EVALSHA and one INFO."""
 TABLE_WIDTH = 150
 COUNTS = ("calls", "commands", "most", "stated")
 COUNTERS = ("stats", "commandstats", "cpu")
@@ -111,7 +111,7 @@ class Meter(Redis):
 
 
 def stated_bound(script: str) -> str:
-    """Return the upper bound on commands that a comment of the script states.
+    """Return the upper bound on the number of commands, as stated in a comment of the script.
 
     Forms are `40` for 40 commands, `60 each` for a bound per item, and `20 +` for a bound with
     further terms. Returns an empty string if the script states no bound.

@@ -34,7 +34,7 @@ BATCH = 64
 """Number of concurrent calls while the pool is filled, and number of jobs of a busy worker."""
 HOT = 64
 HOLDERS = 16
-"""Number of workers that hold each hot version. The scripts examine at most this many."""
+"""Number of workers that hold each hot version. The scripts examine at most this many holders."""
 NEVER_MS = 10**9
 SHORT_LEASE_MS = 20_000
 KV_TOKENS = 100_000
@@ -58,7 +58,8 @@ class Sizes:
 class LargePool:
     """A pool whose workers all hold the base model, with jobs that wait for many adapters.
 
-    The first versions are hot: `HOLDERS` workers hold each of them. No worker holds the others.
+    The first versions are hot: `HOLDERS` workers hold each of them. No worker holds any other
+    adapter version.
     """
 
     def __init__(self, meter: Meter, sizes: Sizes) -> None:
@@ -189,7 +190,7 @@ def base_model(digest: str) -> BaseModel:
 
 
 def worker_info(*, kv_tokens: int = KV_TOKENS) -> WorkerInfo:
-    """Return the info that a worker with room for `BATCH` sequences reports."""
+    """Return the info reported by a worker with room for `BATCH` sequences."""
     return WorkerInfo(
         model="bench",
         device="cpu",

@@ -1,4 +1,4 @@
-"""Benchmark cases for the scripts for workers, sweeps, adapters and the base model.
+"""Benchmark cases for the scripts that handle workers, sweeps, adapters and the base model.
 
 Each case sets up situations in the pool, measures script calls in them, and restores the pool.
 """
@@ -26,7 +26,7 @@ from shared.store.residency import VERSIONS_PER_CALL
 from shared.store.scripts import Scripts
 
 SILENT = 50
-"""Number of silent workers, which is the most that one sweep handles."""
+"""Number of silent workers, equal to the maximum that one sweep handles."""
 OVERDUE = 320
 SWEPT = 128
 PREVIOUS = 4
@@ -34,7 +34,7 @@ GIVE_UP_SCRIPTS = "reap", "hand_on", "forget_worker"
 DEATHS = 9
 """Number of worker deaths that quarantine a version: three jobs that each kill three workers."""
 FIRST_IDLE = 10**6
-"""Adapters from this number on have no jobs in the filled pool."""
+"""Adapters with this number or a higher number have no jobs in the filled pool."""
 
 
 async def residents(pool: LargePool) -> None:

@@ -1,4 +1,4 @@
-"""Generates questions about the shop with their SQL."""
+"""Generates questions about the shop, and the SQL that answers them."""
 
 import random
 import re
@@ -22,7 +22,7 @@ FRAMES: tuple[Phrases, Phrases] = (
 )  # fmt: skip
 _SHARE_FRAMED = 0.12
 _SHARE_CARELESS = 0.1
-"""Share of questions without an initial capital and final punctuation."""
+"""Share of questions that have neither an initial capital nor final punctuation."""
 _JOINS = {
     "c": " JOIN customers c ON c.id = o.customer_id",
     "p": " JOIN products p ON p.id = o.product_id",
@@ -32,7 +32,7 @@ _TABLE = re.compile(r"\b([cpo])\.")
 
 
 def ask(source: Source, kind: int, rng: random.Random) -> Example:
-    """Return a random question with its SQL. `kind`, KNOWN or HELD_OUT, selects its phrases."""
+    """Return a random question and its SQL. `kind` selects KNOWN or HELD_OUT phrases."""
     (table,) = rng.choices(list(QUESTIONS), weights=(3, 5, 6))
     questions = QUESTIONS[table]
     (question,) = rng.choices(questions, weights=[_variety(q.asked[KNOWN][0]) for q in questions])
@@ -60,7 +60,7 @@ def to_sql(table: str, question: Question, conditions: Sequence[Condition]) -> s
 
 
 def _variety(phrase: str) -> int:
-    """Return the sampling weight of a question, which grows with the placeholders in `phrase`."""
+    """Return a question's sampling weight. It is higher if `phrase` has placeholders."""
     return 4 if _takes_conditions(phrase) else 3 if "{" in phrase else 1
 
 

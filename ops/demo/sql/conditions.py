@@ -1,4 +1,4 @@
-"""Conditions on rows. Phrases after a double bar are held out."""
+"""Conditions on rows, as SQL and as phrases. Phrases after a double bar are held out."""
 
 from ops.demo.sql.grammar import condition
 

@@ -26,7 +26,7 @@ NUM_CUSTOMERS = 40
 NUM_ORDERS = 900
 FIRST_DAY, LAST_DAY = date(2021, 1, 1), date(2025, 12, 31)
 MAX_TICKS = 5_000
-"""Query limit in thousands of SQLite instructions. All questions need far fewer."""
+"""Maximum thousands of SQLite instructions per query. Every expected query needs far fewer."""
 
 PLACES = {
     "Berlin": "Germany", "Dresden": "Germany", "Paris": "France", "Nantes": "France",

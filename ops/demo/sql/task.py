@@ -45,7 +45,7 @@ def is_right(example: Example, answer: str) -> bool:
 
 
 def _rounded(rows: shop.Rows) -> shop.Rows:
-    """Round floats, because their sums depend on the order of rows."""
+    """Round floats, because a sum of floats depends on the order of its rows."""
     return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
 
 

@@ -28,7 +28,7 @@ class Source:
     products: Sequence[str]
     categories: Sequence[str]
     made_up: float
-    """Share of made-up names, cities and products."""
+    """Share of the names, cities and products that are made up."""
 
 
 def _products(catalogue: dict[str, str]) -> tuple[str, ...]:

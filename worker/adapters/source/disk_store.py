@@ -29,7 +29,8 @@ log = structlog.get_logger()
 Value = Callable[[str], int]
 """Returns the value of the copy with the given digest.
 
-Copies with the lowest value are deleted first. Among equals, the least recently used copy is first.
+Copies with the lowest value are deleted first. Among copies of equal value, the least recently used
+one is deleted first.
 """
 
 

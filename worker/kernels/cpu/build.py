@@ -1,7 +1,7 @@
 """Compiles the native kernels for this machine and loads them.
 
 The library is cached under a digest of the sources, the compiler, its flags and the CPU, so that a
-library of another machine or version is never loaded.
+library built for another machine or version is never loaded.
 """
 
 import ctypes

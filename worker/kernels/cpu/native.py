@@ -87,9 +87,11 @@ class NativeKernels:
     def spread_threads(self) -> None:
         """Pin the calling thread's two OpenMP threads to one core each, if there are two cores.
 
-        Larger teams are not pinned. OpenMP ends some of their threads when an operation uses fewer.
-        Threads that it starts later inherit the affinity of the calling thread, so they would all
-        run on that thread's core. A call that changes nothing takes a few microseconds.
+        Larger teams are not pinned. If an operation uses only some of their threads, OpenMP ends
+        the rest. Threads that OpenMP starts later inherit the affinity of the calling thread, so
+        they would all run on that thread's core.
+
+        A call that changes nothing takes a few microseconds.
         """
         if len(self._cores) == _NUM_PINNED_THREADS:
             self._spread_threads(self._cores, _NUM_PINNED_THREADS)

@@ -203,8 +203,8 @@ def query_blocks(batch: AttentionBatch, num_queries: int) -> Tensor:
     This does not wait for the device.
 
     Returns:
-        `[I, 2]` int32: each block's sequence, and its first query in that sequence. A sequence gets
-        at most one block too many, which starts after its last query.
+        `[I, 2]` int32: each block's sequence, and its first query in that sequence. A sequence may
+        get one superfluous block, which starts after its last query.
     """
     num_sequences, device = len(batch.context_lens), batch.context_lens.device
     first = batch.query_starts[:-1] // num_queries

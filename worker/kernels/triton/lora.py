@@ -23,7 +23,7 @@ It is the smallest side that a matrix unit supports.
 PREFILL_TOKENS = 64
 """Number of tokens in a tile if any adapter has more than DECODE_TOKENS in the batch."""
 NUM_SPLITS = 8
-"""Number of programs that the inputs of one shrink are split among.
+"""Number of programs among which the inputs of one shrink are split.
 
 Without splits, few tokens would occupy few programs.
 """
@@ -70,7 +70,7 @@ class _PlanWork(Prepared):
     block_tokens: int
     """Number of tokens in a tile."""
     works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
-    """Tiles, by the pool groups of the sites. None if no adapter in the plan targets them."""
+    """Tiles, by the pool groups of the sites. None if no adapter in the plan targets the sites."""
     partials: Tensor | None = None
     """Memory for partial sums. Launches run one after another, so that they can share it."""
 

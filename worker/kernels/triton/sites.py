@@ -8,7 +8,7 @@ from torch import Tensor
 from worker.kernels.interface import LoRASites, Prepared
 
 ALIGNED_FEATURES = 16
-"""Alignment of a site's columns, in elements, that lets kernels access outputs in vectors."""
+"""Column alignment, in elements, that lets kernels access a site's outputs as vectors."""
 
 
 @dataclass(frozen=True, slots=True)

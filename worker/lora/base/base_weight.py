@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 _CHUNK_ROWS = 4096
-"""Rows per operation. Limits the memory for temporary copies in a wider dtype."""
+"""Number of rows per operation. Limits the memory for temporary copies in a wider dtype."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
 PACKED_ROWS = 32
-"""Number of input rows for which oneDNN optimises its layout. Other numbers also work."""
+"""Number of input rows for which oneDNN optimises its layout. Inputs of any size work."""
 
 
 class BaseLinear(Protocol):
@@ -41,8 +41,8 @@ def can_join(linear: nn.Module) -> bool:
 def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
     """Join `linears` in the fastest layout that `kernels` and the CPU support.
 
-    After packing, `linears` keep only the shapes of their weights. A linear that can't be joined
-    must be the only one.
+    After packing, `linears` keep only the shapes of their weights. If a linear can't be joined,
+    it must be the only item of `linears`.
     """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears):

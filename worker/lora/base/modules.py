@@ -40,13 +40,16 @@ class BaseEmbedding:
     """Whether the output head uses the same weight."""
 
     def as_linear(self) -> BaseWeight:
-        """Describe the transposed table `[dim, vocab]` as a linear's weight, as PEFT does."""
+        """Return the properties of the transposed table `[dim, vocab]`.
+
+        In PEFT, DoRA treats the transposed table as a linear's weight.
+        """
         return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BaseModules:
-    """The modules of one base model. Names are those in `named_modules`."""
+    """The modules of one base model. Module names are those in the model's `named_modules`."""
 
     model_type: str
     linears: Mapping[str, ModuleShape]
@@ -66,7 +69,7 @@ class BaseModules:
     norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Parameter sizes of the norms, by module name and then by parameter name."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
-    """Weight properties of the linears that aren't quantised. Set after `serve_linears`."""
+    """Weight properties of the unquantised linears. Empty until `serve_linears` has run."""
 
     def targets(self, config: Any) -> list[str]:
         """Return the names of the modules that a `peft.LoraConfig` targets.
@@ -209,8 +212,8 @@ def _tables(
 def _is_expert(name: str) -> bool:
     """Return whether a module's name has a number after the layer number, as experts' names do.
 
-    An expert gets only some of the tokens, in an order of its own. Its input rows can't be matched
-    to adapters.
+    An expert gets only some of the tokens, in a different order. The expert's input rows therefore
+    can't be matched to adapters.
     """
     return sum(part.isdigit() for part in name.split(".")) > 1
 

@@ -24,7 +24,7 @@ from worker.lora.checkpoint.tensor_file import Header, read_header
 T = TypeVar("T")
 
 FileStamp = tuple[str, int, int, int, int]
-"""Name, inode, size, mtime and ctime of a file. Writing or replacing the file changes them."""
+"""Name, inode, size, mtime and ctime of a file. Writing or replacing the file changes the stamp."""
 
 
 class AdapterFiles:

@@ -61,7 +61,7 @@ _SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
 _ELEMENT_TYPES: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
-"""Types of the targeting fields that don't hold strings or lists of strings."""
+"""Type of the value or its elements, for each targeting field that doesn't hold strings."""
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
 
 
 def _check_combinations(fields: Mapping[str, Any]) -> None:
-    """Refuse combinations of settings that PEFT supports only one at a time."""
+    """Refuse settings that PEFT supports separately but not together."""
     if fields.get("use_dora") and fields.get("lora_bias"):
         raise AdapterRejected(
             "use_dora=True with lora_bias=True isn't supported: PEFT doesn't implement it"

@@ -1,4 +1,4 @@
-"""Checks and reports that need only the file headers of an adapter, not its tensor data."""
+"""Checks an adapter's size and reports its contents without reading the tensors' data."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ class HeaderReport:
     """An adapter's tensor names, in file order, and its ranks."""
 
     matched: tuple[str, ...] = ()
-    """Tensors that belong to a module of the base model."""
+    """Names of the tensors that belong to a module of the base model."""
     unmatched: tuple[str, ...] = ()
-    """Tensors that belong to no module of the base model."""
+    """Names of the tensors that belong to no module of the base model."""
     ranks: tuple[tuple[int, int], ...] = ()
     """Pairs of a rank and the number of modules with that rank, sorted by rank."""
     trained_on: str | None = None

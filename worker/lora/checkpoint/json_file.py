@@ -10,9 +10,9 @@ from shared.errors import AdapterRejected
 T = TypeVar("T")
 
 MAX_CACHED_TEXTS = 16
-"""Number of cached results. Adapters trained with the same recipe have equal files."""
+"""Maximum number of cached results. Adapters trained with the same recipe have equal files."""
 MAX_CACHED_BYTES = 1 << 20
-"""Bytes of the longest text that is cached, so that hostile files can't exhaust memory."""
+"""Maximum size of a cached text in bytes. Keeps hostile files from exhausting memory."""
 
 
 def json_object(text: bytes, name: str) -> dict[str, Any]:

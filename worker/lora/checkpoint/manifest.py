@@ -126,7 +126,7 @@ def _stackable(
 def _can_stack(
     pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
 ) -> bool:
-    """Return whether similar pairs can be read with one operation for all A and one for all B."""
+    """Return whether one operation can read all matrices A of the pairs, and another all B."""
     matrices = ([pair.a for pair in pairs], [pair.b for pair in pairs])
     infos = [[header.tensors[names[key]] for key in keys] for keys in matrices]
     return all(

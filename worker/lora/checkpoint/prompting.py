@@ -23,7 +23,7 @@ _BOUNDS = {
 }
 """Fields of generation_config.json that set defaults for requests.
 
-Each field has its lowest value, its highest value and a description of valid values.
+Each entry holds the lowest and the highest valid value, and a description of valid values.
 """
 
 

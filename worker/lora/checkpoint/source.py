@@ -10,7 +10,7 @@ from shared.errors import AdapterRejected
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
-"""Patterns of files, besides config and weights, that affect an adapter's answers."""
+"""Name patterns of the files that shape prompts and sampling."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLED = (

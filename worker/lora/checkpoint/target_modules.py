@@ -30,7 +30,7 @@ class TrainedModules:
     saved: list[str]
     """Modules that are replaced in full."""
     tokens: Mapping[str, TokenSource]
-    """Sources of replaced rows, by module: the embedding, the head, or both."""
+    """Sources of replaced rows, by module name. Only the embedding and the head can have any."""
     is_tied: bool
     """Whether the adapter's tensors for the head must equal those for the embedding."""
 
@@ -101,7 +101,7 @@ def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenS
 def _share_with_tied_head(
     sources: dict[str, TokenSource], config: AdapterConfig, base: BaseModules
 ) -> None:
-    """Add the embedding's source for the head if the head is tied to the embedding."""
+    """If the head is tied to the embedding, add the embedding's source as the head's source."""
     embedding, head = base.embedding, base.head
     if not base.is_tied or embedding is None or head is None or embedding.name not in sources:
         return

@@ -24,7 +24,7 @@ from worker.lora.throttle import CHUNK_ELEMENTS, pause
 
 MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
-"""Number of bytes read between two pauses."""
+"""Maximum number of bytes to read between two pauses."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -71,7 +71,10 @@ class FileTensors(Mapping[str, torch.Tensor]):
     """Maps names to a file's floating-point tensors, on the CPU, in the dtypes of the file."""
 
     def __init__(self, data: Bytes, infos: Mapping[str, TensorInfo]) -> None:
-        """Use `data`, the bytes of the file after the header. `infos` describe its tensors."""
+        """Create the mapping from `data`, the file's bytes after the header.
+
+        `infos` describe the tensors in `data`.
+        """
         self._data = data
         self.infos = infos
 

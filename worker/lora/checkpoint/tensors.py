@@ -54,7 +54,7 @@ class AdapterTensors:
         return next((key for key in keys if key in self._names), None)
 
     def cast(self, key: TensorKey, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
-        """Return the tensor of `key` times `scaling`, as `dtype`. Each value is rounded only once.
+        """Return the tensor of `key` times `scaling` in `dtype`. Each value is rounded only once.
 
         Raises:
             AdapterRejected: a value overflows `dtype`.
@@ -71,7 +71,7 @@ class AdapterTensors:
     def cast_all(
         self, keys: Sequence[TensorKey], dtype: torch.dtype, scaling: float = 1.0
     ) -> tuple[Tensor, float]:
-        """Stack tensors of equal shape and dtype along a new first dimension, as `dtype`.
+        """Stack tensors of equal shape and dtype along a new first dimension, cast to `dtype`.
 
         Returns:
             The stack, and the factor by which callers must still multiply the stack. The factor is
@@ -114,7 +114,7 @@ class AdapterTensors:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
-    """Return the tensor times `scaling`, as `dtype`. Each value is rounded only once."""
+    """Return the tensor times `scaling` in `dtype`. Each value is rounded only once."""
     if scaling != 1.0:
         is_exact = _is_exact(tensor, dtype, scaling)
         tensor = (tensor if is_exact else tensor.double()) * scaling

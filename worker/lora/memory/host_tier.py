@@ -89,8 +89,8 @@ class HostTier:
         Images that aren't being read are evicted to make room, unless `may_evict` is false.
 
         Returns:
-            The stored image. If the image doesn't fit, or the version already has an image, a
-            temporary image that isn't stored.
+            The stored image. If there is no memory for it, or if the version already has an image,
+            `put` returns a temporary image and doesn't store it.
         """
         temporary = self._layout.image(adapter)
         with self._lock:

@@ -214,7 +214,7 @@ def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: flo
     Args:
         pages: `[layers, pages, elements of a page]`.
         start: offset of the first row in each page, in elements.
-        width: elements of a row.
+        width: number of elements in a row.
         rows: `[layers, r, width]`.
         factor: a power of two, so that the multiplication is exact.
     """

@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 PAGE_ROWS = 8
 UNIT_BYTES = 512
-"""Size of a unit in bytes. Pages take whole units. Pages of real models need no rounding."""
+"""Size of a unit in bytes.
+
+A page takes a whole number of units. Pages of real models need no rounding.
+"""
 
 
 class Blocks(NamedTuple):
-    """A number of blocks of equal size. Each block is contiguous. Blocks need not be adjacent."""
+    """`number` blocks of equal size. Each block is contiguous, but blocks need not be adjacent."""
 
     number: int
     units: int
@@ -35,7 +38,7 @@ def pages_of_rank(rank: int) -> int:
 
 
 def units_of(num_bytes: int) -> int:
-    """Return the number of units needed for `num_bytes`."""
+    """Return the number of units needed for `num_bytes` bytes."""
     return -(-num_bytes // UNIT_BYTES)
 
 

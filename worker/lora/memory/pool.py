@@ -82,7 +82,7 @@ class LoRAPool:
         """Runs of the adapters that are resident or reserved."""
         self._stream = _copy_stream(device)
         self.side = SideStore(device)
-        """Side weights of resident adapters, in the same memory."""
+        """Side weights of resident adapters, stored in the pool's memory."""
 
     @property
     def groups(self) -> tuple[PoolGroup, ...]:

@@ -21,7 +21,10 @@ Kind = Literal["scales", "shifts"]
 Versions = tuple[AdapterVersion, ...]
 
 _CACHED_TABLES = 2
-"""Number of batches with cached tables: one of the step's tokens, one of the head's rows."""
+"""Maximum number of batches whose tables are cached.
+
+A step has at most two batches: one of its tokens and one of the output head's rows.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

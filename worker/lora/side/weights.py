@@ -19,7 +19,7 @@ class SideWeights:
     linears: Mapping[str, SideTerm] = field(default_factory=dict)
     """Side terms of linears. These linears have no scale, no shift and no low-rank term."""
     embeddings: Mapping[str, SideTerm] = field(default_factory=dict)
-    """Side term of the input embedding, if there is one."""
+    """Side term of the input embedding. Empty if the adapter has no such term."""
     parameters: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """Replacement parameters of norms and the embedding, by module and parameter name."""
 

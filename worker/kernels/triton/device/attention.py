@@ -34,9 +34,9 @@ def positions_seen(
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """Return `(begin, end)`: the queries attend to positions `begin` to `end - 1` of a span.
+    """Return `(first, stop)`: the queries attend to positions `first` to `stop - 1` of a span.
 
-    The queries themselves are at positions `first_position` to (parameter) `end - 1`.
+    The queries themselves are at positions `first_position` to `end - 1`.
     """
     begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
     if HAS_SPANS:
@@ -82,7 +82,9 @@ def attention_kernel(
     """`softmax(softcap(q k^T * scaling) + mask) v` for a block of queries and one key head.
 
     A program has a row for each of its queries and each of the GROUP query heads that share the key
-    head. With HAS_SPANS, it stores its span's sums for `merge_spans_kernel` and leaves `out` as is.
+    head. With HAS_SPANS, it stores its span's sums for `merge_spans_kernel` and doesn't write
+    `out`.
+
     Grid: sequences (decode) or blocks of queries (prefill), key heads, spans.
     """
     QUERIES: tl.constexpr = 1 if IS_DECODE else BLOCK_ROWS // GROUP

@@ -41,7 +41,7 @@ def row_pointers(
         like: a pointer to elements of the storage's dtype.
         width: elements of a row.
         pages: indices of pages, ordered by group, layer and adapter.
-        first_page: index in `pages` of the adapter's first page in the first layer of its group.
+        first_page: index in `pages` of the adapter's first page, in the group's first layer.
         pages_of_layer: number of pages of all adapters in one layer of the group.
         rows: `[R]`, row numbers within the adapter.
         is_row: `[R]`, whether the adapter has the row; pointers to other rows must not be read.
