@@ -30,7 +30,10 @@ class Stage:
     """Pairs of an instruction and its arguments."""
 
     def last(self, instruction: str) -> list[str]:
-        """Return the words of the last `instruction`, such as CMD, or no words if there is none."""
+        """Return the arguments of this stage's last `instruction`, such as "CMD".
+
+        The list is empty if the stage has no such instruction.
+        """
         found = [rest for word, rest in self.steps if word == instruction]
         words: list[str] = json.loads(found[-1]) if found else []
         return words

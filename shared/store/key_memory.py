@@ -42,7 +42,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return, for every kind of key in a pool, whether the kind consists of a single key."""
+    """Return all kinds of keys, each mapped to whether a pool has only one key of the kind."""
     keys, kinds = Keys(""), {}
     for name, member in vars(Keys).items():
         if isinstance(member, property) and name != "prefix":

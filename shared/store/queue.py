@@ -125,12 +125,11 @@ class Queue:
     async def enqueue(self, job: Job, limits: QueueLimits, *, is_suspect: bool = False) -> int:
         """Accept a job, and return its position in the queue of its version, from 1.
 
-        If `is_suspect` is true, the job has killed workers before and runs alone from its first
-        try.
+        Pass `is_suspect` for the retry of a job whose workers died: the new job then runs alone.
 
         Raises:
             DuplicateJob: a job with this id already exists. After a call that failed with
-                `RedisUnavailable`, this means that the failed call was executed.
+                `RedisUnavailable`, this means that the failed call did add the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
             JobFailed: the adapter was unloaded or quarantined after the request was admitted, or
                 the job needs more tokens than the KV cache of any live worker holds.

@@ -82,7 +82,8 @@ class Registry:
 
         Returns the version that the name refers to after the call, or None if a client has unloaded
         the name. The returned version differs from the adapter's version if a client has replaced
-        that version, or if a worker that started later has registered another one. A quarantined
+        that version, or if a worker that started later has registered another version of
+        the name. A quarantined
         version stays quarantined.
         """
         _, version = await self._add(_AddMode.START, adapter)

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 from servers import Server, lorikeet_up
+from slow_cases import slow_unless
 from typer.testing import CliRunner
 
 from ops.cli import app
@@ -37,7 +38,9 @@ async def test_the_base_and_the_shipped_adapters_are_served(client: openai.Async
     assert [card.id for card in cards] == [SERVED_NAME, *TASKS]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name", slow_unless(lambda name: name == "extract", [(name,) for name in TASKS])
+)
 async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     client: openai.AsyncOpenAI, name: str
 ) -> None:
@@ -51,6 +54,7 @@ async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     assert sum(is_right[len(examples) :]) == 0, answers
 
 
+@pytest.mark.slow
 def test_the_shares_of_right_answers_are_measured(server: Server, tmp_path: Path) -> None:
     words = ["eval-demo", "--url", server.url, "--most", "3", "--json", str(tmp_path / "answers")]
     result = CliRunner().invoke(app, words, catch_exceptions=False)

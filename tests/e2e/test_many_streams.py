@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import openai
+import pytest
 from queue_support import eventually
 from served_tiny import TinyModels
 from servers import Server, lorikeet_worker
@@ -34,6 +35,7 @@ async def test_200_streams_of_one_worker_match_the_reference(
     await check_exact(streams, views, models)
 
 
+@pytest.mark.slow
 async def test_200_streams_of_two_workers_match_the_reference(
     server: Server,
     client: openai.AsyncOpenAI,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from fake_clock import FakeClock
 from scripted_engine import ScriptedEngine
 from worker_support import Client, running, until
@@ -15,6 +16,7 @@ LEASE_MS = 900
 NUM_TOKENS = 120
 
 
+@pytest.mark.slow
 async def test_running_and_waiting_jobs_complete_despite_jumps_of_an_hour(
     tmp_path: Path, pool: str
 ) -> None:

@@ -339,7 +339,10 @@ class Residency:
         return self._where(lambda record: record.memory_wait is MemoryWait.SHORT)
 
     def _record(self, version: AdapterVersion) -> AdapterRecord:
-        """Return the record of a version for changes. Create it if there is none."""
+        """Return the record of a version, so that the caller can change it.
+
+        Creates the record if there is none.
+        """
         self._active.add(version)
         return self._records.setdefault(version, AdapterRecord(version))
 

@@ -43,8 +43,8 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether device memory may be free after a job has ended.
+    """Return whether the end of a job may have freed device memory.
 
-    `jobs` counts the jobs that still run.
+    `jobs` has the number of jobs that still run, by version.
     """
     return not in_use or any(not jobs.get(version) for version in in_use)

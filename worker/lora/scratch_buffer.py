@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _LARGE_PAGE = 2 << 20
-"""Size of a huge page in bytes. Mapping memory in small pages takes as long as filling it."""
+"""Size of a huge page in bytes. Huge pages are used because mapping memory in
+small pages takes as long as filling it."""
 MAX_IDLE_BUFFERS = 2
 MAX_IDLE_BUFFER_BYTES = 16 << 20
 """Maximum size in bytes of a buffer that is kept for reuse.

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from ops.bench.scripts.costs import Meter, stated_bound
 from ops.bench.scripts.large_pool import LargePool, Sizes
 from ops.bench.scripts.measure import measure_scripts
@@ -11,6 +13,7 @@ from shared.store.scripts import script_names, source
 SIZES = Sizes(workers=20, adapters=200, waiting=1000, running=64)
 
 
+@pytest.mark.slow
 async def test_every_script_is_measured_and_keeps_its_stated_bound(
     own_server: EmbeddedRedis,
 ) -> None:

@@ -45,6 +45,7 @@ def count_ties_of(folder: Path, name: str, answers: list[tuple[list[int], list[i
     return sum(count_ties_along(logits_along(model, p, tokens), tokens) for p, tokens in answers)
 
 
+@pytest.mark.slow
 def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(folder: Path) -> None:
     adapters = {name: ADAPTERS / name for name in SHIPPED}
     loaded = load_model(str(folder), dtype="float32", device="cpu")

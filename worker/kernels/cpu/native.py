@@ -32,7 +32,7 @@ _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
 """Must equal PAGE_ROWS in lora/task.h."""
 _NUM_PINNED_THREADS = 2
-"""Number of OpenMP threads for which `spread_threads` has an effect."""
+"""`spread_threads` pins threads only if the engine computes with exactly this many."""
 
 
 class NativeKernels:

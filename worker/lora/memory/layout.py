@@ -108,7 +108,7 @@ class PoolLayout:
         return Blocks(group.num_layers * pages.num_pages, group.page_units)
 
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
-        """Return the image of an adapter that fits the base model.
+        """Return the image of an adapter, which must fit the base model.
 
         The weights are converted to the pool's layout in each call of the image's `copy_to`.
         """

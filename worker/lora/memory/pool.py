@@ -203,7 +203,7 @@ class LoRAPool:
 
 
 def _copy_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a stream for copies alongside kernels, or None if the device has no streams."""
+    """Return a stream for copies that run beside kernels, or None if the device has no streams."""
     if device.type != "cuda":
         return None
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

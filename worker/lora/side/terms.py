@@ -19,7 +19,7 @@ class SideTerm(Protocol):
         ...
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the adapter's output for the input `x` and the base's output `y`.
+        """Return the output `y` of the base with the adapter's change applied; `x` is the input.
 
         Input and outputs have one row per token.
         """
