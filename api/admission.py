@@ -11,9 +11,9 @@ from shared.protocol.ids import AdapterVersion, JobId
 
 
 async def admit(context: Context, tenant: str, model: str) -> Admission:
-    """Return the `Admission` of a request for `model`, which names the base model or an adapter.
+    """Return the `Admission` of a request. `model` names the base model or an adapter.
 
-    There is no fallback: a request for an unloaded adapter never runs on the base model.
+    There is no fallback: if the adapter isn't loaded, the base model doesn't serve the request.
 
     Raises:
         JobFailed: no model has this name, the model doesn't accept requests at present, or no
@@ -47,7 +47,7 @@ def _fingerprint(base: BaseModel, version: AdapterVersion) -> str:
 
 
 def model_not_found(name: str) -> JobError:
-    """Return the error for a `name` that is neither the base model's nor an adapter's."""
+    """Return the error for a `name` that belongs to neither the base model nor an adapter."""
     return JobError(
         code=ErrorCode.MODEL_NOT_FOUND,
         message=f"the model {name[:200]!r} doesn't exist; GET /v1/models lists all models",

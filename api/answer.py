@@ -25,7 +25,7 @@ from shared.protocol.jobs import Job
 KEEP_ALIVE_S = 10.0
 """Seconds between keep-alive comments while a stream has no new chunks.
 
-The response headers of a stream are sent after at most this time, even without any chunk.
+The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
 
 log = structlog.get_logger()
@@ -34,10 +34,10 @@ log = structlog.get_logger()
 class Answer(Response):
     """Response to a request that was accepted as `job`.
 
-    The job is queued when the response is sent. An error before the response headers are sent
-    becomes an HTTP status. A later error, in a stream, becomes an event of the stream. The job is
-    cancelled if the client closes its connection. If this process stops, the job continues, and
-    clients can get its answers from /v1/jobs.
+    The job is queued when the response is sent. If an error occurs before the response headers are
+    sent, the client gets an HTTP error status. If an error occurs later in a stream, the client
+    gets an error event. If the client closes its connection, the job is cancelled. If this process
+    stops, the job continues, and clients can get the answers from /v1/jobs.
     """
 
     def __init__(self, context: Context, request: GenerationRequest, job: Job) -> None:
@@ -113,7 +113,7 @@ class Answer(Response):
         return updates
 
     def _chunks(self, updates: Iterable[Update]) -> bytes:
-        """Return the chunks for `updates`. The first call puts the opening chunks before them."""
+        """Return the chunks for `updates`, preceded in the first call by the opening chunks."""
         chunks = [self._writer.delta(update) for update in updates if isinstance(update, Delta)]
         if not self._is_opening_sent:
             self._is_opening_sent = True
@@ -135,7 +135,7 @@ class Answer(Response):
 
 @asynccontextmanager
 async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """While the context is active, mark `inbox` as soon as the client closes its connection."""
+    """Within the context, call `inbox.mark_client_gone` as soon as the client disconnects."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -38,11 +38,11 @@ from shared.store.token_streams import ReplyReader, read_checkpoints
 MAX_INSPECTIONS = 8
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
 REDIS_TIMEOUT_S = 2.0
-"""Time limit of each Redis call, in seconds. If a call exceeds it, the client gets status 503."""
+"""Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""
 
 
 def create_app(settings: ApiSettings, *, durability: Durability | None = None) -> FastAPI:
-    """Create the app of one pool's front end. The app connects to Redis when it starts.
+    """Create the app of one pool's front end. The app connects to Redis on startup.
 
     With `durability`, a request is accepted only after its job is durable in Redis.
 

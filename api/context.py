@@ -39,7 +39,7 @@ class Context:
     adapter_views: AdapterViews
     inspections: Inspections
     inspection_slots: asyncio.Semaphore
-    """Limits the number of concurrent inspections, because each holds a Redis connection."""
+    """Limits the number of concurrent inspections, because each one uses a Redis connection."""
     not_ready_reason: CachedRead[str | None]
     """Reason why the pool can't serve requests, or None if it can serve them."""
     pool_snapshot: CachedRead[PoolSnapshot | None]

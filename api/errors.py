@@ -19,7 +19,10 @@ _NOT_RETRYABLE = {
     ErrorCode.ADAPTER_EXISTS,
     ErrorCode.ADAPTER_CONFLICT,
 }
-"""Errors after which clients shouldn't retry. OpenAI's clients retry 409 and 5xx by default."""
+"""Codes of errors after which clients shouldn't retry the request.
+
+By default, OpenAI's clients retry requests that failed with status 409 or 5xx.
+"""
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -34,7 +37,7 @@ def add_error_handlers(app: FastAPI) -> None:
 def error_body(
     message: str, status: int, *, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    """Return the JSON body of an error response. `status` determines the type of the error."""
+    """Return the JSON body of an error response. `status` determines the field `type`."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     if status == 429:
         kind = "rate_limit_error"
@@ -42,7 +45,7 @@ def error_body(
 
 
 def job_error_body(error: JobError) -> dict[str, Any]:
-    """Return the JSON body of `error`."""
+    """Return the JSON body of the error response for `error`."""
     return error_body(error.message, error.status, param=error.param, code=error.code)
 
 

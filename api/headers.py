@@ -1,7 +1,7 @@
 """Names of the HTTP headers that the front end reads or sets."""
 
 REQUEST_ID_HEADER = "X-Request-Id"
-"""Identifies one HTTP request. Clients may send it; otherwise the front end generates it."""
+"""Identifies one HTTP request. If the client sends no id, the front end generates one."""
 JOB_HEADER = "X-Lorikeet-Job"
 """Id of the job that was created for the request. Clients can use it with /v1/jobs."""
 WARNING_HEADER = "X-Lorikeet-Warning"

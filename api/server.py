@@ -22,7 +22,10 @@ from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
 
 DRAIN_S = 30
-"""Seconds that running answers have to finish after SIGTERM. Then their connections are closed."""
+"""Maximum time after SIGTERM, in seconds, for running answers to finish.
+
+After that time, the remaining connections are closed.
+"""
 
 log = structlog.get_logger()
 

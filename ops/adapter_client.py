@@ -10,7 +10,7 @@ from ops.chat.client import ServerError, reason_of, uses_environment
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
-"""Maximum seconds to wait for a reply. The front end's default wait for a worker is shorter."""
+"""Maximum seconds to wait for a reply. By default, the front end's own limit is shorter."""
 
 Body = dict[str, Any]
 
@@ -34,7 +34,7 @@ class AdapterClient:
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter. If `replace` is true, `name` may already be in use."""
+        """Load an adapter. If `replace` is true, the adapter replaces any adapter called `name`."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         return self._call("POST", "/v1/load_lora_adapter", body)
 

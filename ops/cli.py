@@ -1,4 +1,4 @@
-"""The command line `lorikeet`. It prints expected errors as one line without a traceback."""
+"""The command line `lorikeet`. It prints an expected error as one line without a traceback."""
 
 import sys
 from importlib.metadata import version

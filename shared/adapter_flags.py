@@ -9,7 +9,7 @@ from shared.errors import SettingsError
 
 
 def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
-    """Return the sources of the adapters by adapter name, in the order of the flags.
+    """Return a dict from adapter names to adapter sources, in the order of the flags.
 
     A flag is `name=source` or just `source`. If it has no name, the last component of the source
     becomes the adapter's name. A source is a folder or a hub id. Folders are returned as absolute

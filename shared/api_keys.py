@@ -13,11 +13,11 @@ from shared.settings import ApiSettings
 MIN_KEY_CHARS = 16
 """Minimum length of a key, in characters. Shorter keys could be guessed.
 
-If a key has no tenant name, a hash of the key is used. Logs contain this hash, and guesses can be
-tested against it."""
+The tenant of a key without a tenant name is named after a hash of the key. Logs contain tenant
+names, so anyone who can read the logs can test guesses against the hash."""
 TENANT_HASH_CHARS = 12
 ADMIN = "admin"
-"""Tenant whose keys may change the served adapters."""
+"""Name of the tenant whose keys may change the served adapters."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,64}):(.*)")
@@ -37,8 +37,9 @@ def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
     """Return the keys that the front end accepts, or an empty tuple if clients need no key.
 
     Raises:
-        SettingsError: a key is malformed or has two tenants, the key file can't be read, keys are
-            combined with `allow_anonymous`, or other machines could use the API without a key.
+        SettingsError: a key is malformed or has two tenants, or the key file can't be read. Also
+            raised if keys are combined with `allow_anonymous`, or if other machines could use the
+            API without a key.
     """
     keys = parse_keys(word.get_secret_value() for word in settings.api_keys)
     if settings.api_key_file is not None:
@@ -75,7 +76,7 @@ def metrics_key(settings: ApiSettings, keys: Iterable[ApiKey]) -> str | None:
 
 
 def parse_keys(texts: Iterable[str]) -> tuple[ApiKey, ...]:
-    """Return the keys in `texts`, which have the form `key` or `tenant:key`.
+    """Return the keys in `texts`. A key is written as `secret` or `tenant:secret`.
 
     Commas or white space separate the keys of one text.
 

@@ -4,7 +4,7 @@ import asyncio
 
 
 async def cancel_tasks(*tasks: "asyncio.Task[None]") -> None:
-    """Cancel tasks, and return when all of them have ended. Their errors aren't raised here."""
+    """Cancel tasks, and return when all of them have ended. Errors of the tasks aren't raised."""
     for task in tasks:
         task.cancel()
     if tasks:

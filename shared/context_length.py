@@ -12,7 +12,8 @@ RARE_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127, 192, 193, *range(241
 that occur only in undefined characters of Unicode, and bytes that never occur in UTF-8."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
-"""Maximum factor by which NFC reduces the bytes of a text, found by testing all characters."""
+"""Maximum factor by which NFC reduces the number of bytes of a text. The factor was found by
+testing all characters."""
 
 
 def output_limit(
@@ -20,17 +21,19 @@ def output_limit(
 ) -> int:
     """Return the maximum number of output tokens of each choice of the job.
 
-    A chat answer that reaches the end of the context ends with finish reason `length`. As in
-    OpenAI's API, a completion is rejected if its `max_tokens` don't fit into the context.
+    If `max_tokens` exceeds the rest of the context, a chat answer ends at the end of the context
+    with finish reason `length`. A completion is rejected in this case, as in OpenAI's API.
 
     Args:
         job: the job.
         num_prompt_tokens: number of tokens in the job's prompt.
         max_model_len: context length of the model, in tokens.
-        is_least: whether `num_prompt_tokens` is only a lower bound. Error messages then say so.
+        is_least: whether `num_prompt_tokens` is only a lower bound. If True, error messages say
+            "at least".
 
     Raises:
-        JobFailed: the prompt, or prompt and completion together, exceed the context.
+        JobFailed: the prompt leaves no space for an answer, or the prompt and `max_tokens` of a
+            completion together exceed the context.
     """
     num_left = max_model_len - num_prompt_tokens
     wanted = job.sampling.max_tokens
@@ -44,12 +47,13 @@ def output_limit(
 
 
 def least_bytes(text: str) -> int:
-    """Return a lower bound, for any tokenizer, on the bytes that the tokens of `text` represent.
+    """Return a lower bound on the number of bytes that the tokens of `text` represent.
 
-    A tokenizer may compose characters (NFC), and may replace a space by the three bytes of
-    `SPACE_MARK`. Each `SPACE_MARK` in `text` may stand for a space and counts as a single
-    byte. If the text isn't in NFC, ASCII bytes count in full and other bytes count as a quarter,
-    since composing keeps at least a quarter of them. `RARE_BYTES` don't count.
+    The bound holds for every tokenizer. A tokenizer may compose characters (NFC), and may replace
+    a space by the three bytes of `SPACE_MARK`. `RARE_BYTES` don't count. If the text is in NFC,
+    each `SPACE_MARK` counts as a single byte, because it may stand for a space. If the text isn't
+    in NFC, all ASCII bytes count, but only a quarter of the other bytes, because composing may
+    remove the rest.
     """
     raw = text.encode().translate(None, RARE_BYTES)
     if unicodedata.is_normalized("NFC", text):

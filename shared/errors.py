@@ -21,7 +21,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Machine-readable error codes, which clients receive as `error.code` as in OpenAI's API."""
+    """Machine-readable error codes. As in OpenAI's API, clients receive them as `error.code`."""
 
     INVALID_VALUE = "invalid_value"
     """A field has a value that isn't allowed."""
@@ -76,7 +76,7 @@ class ErrorCode(StrEnum):
     UNAVAILABLE = "service_unavailable"
     """Redis, or every worker, is unavailable."""
     INTERNAL = "internal_error"
-    """An internal error, logged with the job's id."""
+    """An unexpected error occurred. It is logged with the job's id."""
 
 
 HTTP_STATUS: dict[ErrorCode, int] = {

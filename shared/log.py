@@ -7,9 +7,10 @@ import structlog
 
 
 def configure_logging(level: str, *, process: str) -> None:
-    """Write log lines of at least `level` to standard error, each with the name of the process.
+    """Write log lines with severity `level` or higher to standard error.
 
-    This changes the logging of the whole process. Call it once, at the start.
+    Each line contains the name of the process. This function changes the logging of the whole
+    process. Call it once, at the start.
     """
     structlog.contextvars.bind_contextvars(process=process)
     renderer: structlog.typing.Processor = (

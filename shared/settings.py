@@ -1,9 +1,9 @@
-"""Settings of the processes. Each process reads one frozen class at its start and passes it down.
+"""Settings of the processes. Each process creates one frozen settings object at its start.
 
 A setting takes its value from its command-line flag, from the environment variable
 `LORIKEET_<NAME>`, or from the default in this module, in this order. Unknown `LORIKEET_` variables
-and invalid values prevent the start. The field descriptions are the help texts of the flags and the
-table in ops/docs/settings.md.
+and invalid values prevent the start. The field descriptions appear in the help texts of the flags
+and in ops/docs/settings.md.
 """
 
 import os
@@ -20,8 +20,8 @@ from shared.errors import SettingsError
 
 ENV_PREFIX = "LORIKEET_"
 MAX_NUMBER = 10**9
-"""Largest number that any setting accepts. JSON and Lua represent it exactly even when it is
-multiplied by 1,000 (seconds to milliseconds) or 2^20 (MiB to bytes)."""
+"""Largest number that any setting accepts. JSON and Lua represent this number exactly, even after a
+conversion from seconds to milliseconds or from MiB to bytes."""
 MAX_THREADS = 4096
 
 # Kubernetes sets variables of this form for each Service, in every container. For a Service named
@@ -42,7 +42,7 @@ def _seconds(default: float, description: str, *, least: float = 0.1) -> Any:
 
 
 class PoolSettings(BaseSettings):
-    """Settings of every process: the Redis server and the pool."""
+    """Settings that every process has."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
@@ -252,7 +252,7 @@ class WorkerSettings(PoolSettings):
 
     @cached_property
     def adapter_sources(self) -> dict[str, str]:
-        """Sources of the adapters in `adapters`, by name: a folder's absolute path or a hub id."""
+        """Absolute folder path or hub id of each adapter in `adapters`, by adapter name."""
         return parse_adapter_flags(self.adapters)
 
     @model_validator(mode="after")

@@ -39,7 +39,8 @@ def assemble(
 ) -> WorkerParts:
     """Create the parts of a worker.
 
-    `durability` sets how many copies in Redis each claim waits for. With None, claims don't wait.
+    `durability` sets how many copies of each claim must exist in Redis before the worker uses the
+    claim. If `durability` is None, claims don't wait for copies.
     """
     stores = open_stores(redis, settings.pool, durability)
     lease = Lease(lease_ms=settings.lease_ms)

@@ -1,8 +1,8 @@
 """Control process: an arq worker that requeues the jobs of dead workers.
 
 Live workers do the same, so this process matters only when no live worker is left. It needs neither
-torch nor a GPU. Any number of control processes may run. arq ensures that only one of them executes
-the cron job of each second.
+torch nor a GPU. Any number of control processes may run. Every second, arq ensures that only one of
+them executes the cron job.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 
 RETRY_S = 1.0
-"""Pause between two attempts to reach Redis while it is unavailable."""
+"""Seconds between two attempts to reach Redis while it is unavailable."""
 REAP_TIMEOUT_S = 10.0
 REAP_EVERY_MS = 1000
 FINISH_S = 2.0
-"""Longest wait, at shutdown, for arq to record the end of a running cron job."""
+"""Maximum seconds at shutdown to wait until arq has recorded the end of a running cron job."""
 HEALTH_S = 5.0
-"""Interval between two health reports to Redis."""
+"""Seconds between two health reports to Redis."""
 
 log = structlog.get_logger()
 

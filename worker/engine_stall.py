@@ -6,14 +6,14 @@ from collections.abc import Callable
 CHECKS_PER_LIMIT = 10
 """Number of times that the engine is checked within the time limit of one step."""
 MAX_CHECK_S = 1.0
-"""Longest pause between two checks."""
+"""Maximum seconds between two checks."""
 
 
 async def until_stalled(step_s: Callable[[], float], limit_s: float) -> None:
     """Return once one step of the engine has taken `limit_s` seconds.
 
-    Time during which this process was suspended doesn't count, so suspending the machine or pausing
-    the container isn't mistaken for a hung engine.
+    Time during which this process was suspended doesn't count. Therefore a suspended machine or a
+    paused container isn't mistaken for a hung engine.
 
     Args:
         step_s: returns the duration of the engine's current step so far, in seconds.

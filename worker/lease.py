@@ -18,7 +18,7 @@ log = structlog.get_logger()
 BEATS_PER_LEASE = 3
 """Number of renewals (heartbeats) within the duration of one lease."""
 RETRY_S = 0.2
-"""Pause after a renewal that didn't reach Redis."""
+"""Seconds to wait after a renewal that didn't reach Redis."""
 
 
 class Member(Protocol):
@@ -59,7 +59,7 @@ class Lease:
         self._listeners: list[Callable[[], None]] = []
 
     def subscribe(self, on_lost: Callable[[], None]) -> None:
-        """Call `on_lost` after each loss of the lease. By then, `wid` is already the new id."""
+        """Call `on_lost` after each loss of the lease. `wid` is already the new id then."""
         self._listeners.append(on_lost)
 
     async def acquire(self, member: Member) -> None:
@@ -81,7 +81,7 @@ class Lease:
         log.info("worker_registered", worker=wid)
 
     async def run(self, member: Member) -> None:
-        """Renew the lease until cancelled. After a loss, acquire it again."""
+        """Renew the lease until cancelled. After a loss, acquire the lease again."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._beat_s):
@@ -89,7 +89,7 @@ class Lease:
             await self._renew(member)
 
     def lose(self, wid: WorkerId) -> None:
-        """Replace the id `wid`, whose lease has expired. Do nothing if `wid` isn't current."""
+        """Replace the id `wid`, whose lease has expired. Do nothing if another id is current."""
         if wid != self.wid:
             return
         log.warning("lease_lost", worker=wid)

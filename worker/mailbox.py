@@ -12,7 +12,10 @@ from worker.jobs.consumer import Consumer
 from worker.lease import Lease
 
 WAIT_S = 1.0
-"""Longest wait for one message. It is short because a loss of the lease changes the mailbox."""
+"""Maximum seconds to wait for one message.
+
+The wait is short because the worker gets another mailbox when its lease is lost.
+"""
 
 
 class Mailbox:

@@ -65,7 +65,7 @@ class Membership:
         self._num_mismatches = 0
 
     def add_adapter(self, adapter: Adapter) -> None:
-        """Add an adapter of the settings, to be registered when the worker enters the pool."""
+        """Add an adapter from the settings. `enter` registers the adapter in the pool."""
         self._own_adapters.append(adapter)
 
     async def enter(self, wid: WorkerId) -> None:
@@ -107,11 +107,14 @@ class Membership:
         await self._reconcile(wid, standing.booked)
 
     async def leave(self, wid: WorkerId) -> None:
-        """Remove `wid` from the pool, and return its jobs to the queue."""
+        """Remove the worker `wid` from the pool, and return its jobs to the queue."""
         await self._queue.leave(wid)
 
     async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
-        """Return to the queue the jobs that the pool assigns to this worker but that it lacks."""
+        """Return lost jobs to the queue.
+
+        A job is lost if the pool assigns it to this worker but the worker has no record of the job.
+        """
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = [job.id for job in self._jobs]

@@ -30,7 +30,8 @@ class PoolStores:
 def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolStores:
     """Return the stores of a pool.
 
-    `durability` sets how many copies in Redis each claim waits for. With None, claims don't wait.
+    `durability` sets how many copies of each claim must exist in Redis before the worker uses the
+    claim. If `durability` is None, claims don't wait for copies.
     """
     keys = Keys(pool)
     residency = ResidencyStore(redis, keys)

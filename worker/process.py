@@ -19,7 +19,9 @@ EXIT_STALLED = 1
 
 
 def run_worker(settings: WorkerSettings) -> None:
-    """Run a worker until SIGTERM or SIGINT has drained it. A second signal ends the drain at once.
+    """Run a worker until SIGTERM or SIGINT, then drain it.
+
+    A second signal ends the drain at once.
 
     Raises:
         LorikeetError: the worker can't start.
@@ -64,7 +66,7 @@ async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], Served
 def _exit_at_once(stalled: EngineStalled) -> None:
     """End the process without waiting for its tasks and threads, because the engine's thread hangs.
 
-    The lease must expire, and waiting could renew it.
+    The lease must expire. If the process waited, its tasks could renew the lease.
     """
     print(f"lorikeet: {stalled}", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(EXIT_STALLED)

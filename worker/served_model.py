@@ -27,7 +27,7 @@ class BaseInfo:
     kernels: str
     """Name of the kernels that compute the model."""
     num_fused: int
-    """Number of modules that native operations replace."""
+    """Number of the model's modules that were replaced by native operations."""
     kv_tokens: int
     """Number of tokens that fit into the KV cache."""
     kv_bytes: int
@@ -57,7 +57,7 @@ class CpuShares:
     num_threads: int
     """Number of OpenMP threads of the engine."""
     take_cores: Callable[[], None]
-    """Lets the calling thread, which must be the engine's, compute with `num_threads` threads."""
+    """Lets the engine's thread compute with `num_threads` threads. Only that thread may call it."""
     spare_cores: Callable[[], None]
     """Limits the calling thread to one core."""
 

@@ -1,4 +1,4 @@
-"""Runs a worker, the owner of one engine: it starts, serves the pool and drains."""
+"""Runs a worker, which owns one engine: startup, service for the pool, and drain."""
 
 import asyncio
 import contextlib
@@ -27,10 +27,13 @@ REAP_S = 1.0
 REAPS_PER_LEASE = 4
 """Minimum number of sweeps for dead workers per lease.
 
-If no sweep runs for half a lease, the next one concludes that Redis has stalled.
+If no sweep runs for half a lease, the next sweep concludes that Redis has stalled.
 """
 HAND_OVER_S = 5.0
-"""Time limit for leaving the pool. Jobs that remain are handed over when the lease expires."""
+"""Maximum seconds for leaving the pool.
+
+Jobs that remain after this time are handed over when the lease expires.
+"""
 
 
 class Worker:
@@ -51,7 +54,8 @@ class Worker:
             settings: the worker's settings.
             redis: client of the pool's Redis.
             served: the loaded model.
-            durability: the copies in Redis that each claim waits for; None if claims don't wait.
+            durability: number of copies of each claim that must exist in Redis before the worker
+                uses the claim. If None, claims don't wait for copies.
             on_stalled: called with the error when the engine hangs, before `run` raises it.
         """
         self._settings = settings
@@ -75,11 +79,11 @@ class Worker:
         parts.jobs.subscribe(self._leave_if_drained)
 
     def stop(self) -> None:
-        """Drain. A second call hands running jobs over immediately."""
+        """Begin to drain. A second call hands running jobs over immediately."""
         (self._may_leave if self._is_draining.is_set() else self._is_draining).set()
 
     async def run(self) -> None:
-        """Serve until stopped, then give unfinished jobs back to the queue.
+        """Serve until stopped, then return unfinished jobs to the queue.
 
         Raises:
             EngineBroken: the engine can't compute any more.
@@ -173,7 +177,7 @@ class Worker:
         log.info("worker_left", worker=parts.lease.wid, released=released)
 
     async def _reap(self) -> None:
-        """Requeue the jobs of workers that have died, at regular intervals."""
+        """At regular intervals, requeue the jobs of workers that have died."""
         every_s = min(REAP_S, self._settings.lease_ms / 1000 / REAPS_PER_LEASE)
         while True:
             with contextlib.suppress(RedisUnavailable):
@@ -183,7 +187,7 @@ class Worker:
             await asyncio.sleep(every_s)
 
     async def _watch_progress(self) -> None:
-        """End the worker when its engine hangs, so that its lease is no longer renewed.
+        """End the worker when its engine hangs, so that the lease is no longer renewed.
 
         The jobs are handed over when the lease expires, as after a crash. The pool must treat the
         hang as a crash, because one of the jobs may have caused it.

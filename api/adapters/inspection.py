@@ -1,7 +1,7 @@
 """Inspects adapters: asks a worker to read and check an adapter's files.
 
-The worker replies with findings: the checked adapter, or the error that prevents its use. If a
-worker fails to reply, another worker is asked.
+The worker replies with findings: the checked adapter, or the error that prevents the adapter's
+use. If a worker doesn't reply, the front end asks another worker.
 """
 
 import asyncio
@@ -17,16 +17,19 @@ from shared.store.inspections import Findings, Inspection
 TAKE_S = 5.0
 """Seconds within which a worker must take an inspection from its mailbox."""
 POLL_S = 1.0
-"""Seconds between checks that the asked worker is still alive."""
+"""Seconds between two checks that the inspecting worker is still alive."""
 MAX_DEATHS = 2
-"""Number of worker deaths after which an inspection fails. The adapter may be their cause."""
+"""Number of worker deaths after which an inspection fails.
+
+The adapter may have caused the deaths, so no further worker is asked.
+"""
 
 
 class _NoFindings(Enum):
-    """Why a worker returned no findings."""
+    """Reason why a worker returned no findings."""
 
     NOT_TAKEN = auto()
-    """The worker didn't take the inspection in time, or died before it took the inspection."""
+    """The worker didn't take the inspection within `TAKE_S` seconds, or died before taking it."""
     DIED = auto()
     """The worker died while it inspected the adapter."""
 
@@ -36,7 +39,7 @@ async def inspect(context: Context, inspection: Inspection) -> Findings:
 
     Raises:
         JobFailed: no live worker is left to ask, `MAX_DEATHS` workers died while they inspected
-            the adapter, or the inspection didn't finish before the deadline.
+            the adapter, or the inspection took longer than the setting `deadline_s`.
         RedisUnavailable: Redis can't be reached.
     """
     limit_s = context.settings.deadline_s

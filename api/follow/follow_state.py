@@ -1,7 +1,7 @@
-"""State machine of the front end's view of one job. Pure.
+"""State machine with which the front end follows one job. Pure.
 
 `advance` is the transition function. It takes a signal, and returns the next state, updates for
-the client and an action. `Follower` delivers the signals and performs the actions.
+the client and an optional action. `Follower` delivers the signals and performs the actions.
 
 Checkpoints hold the tokens of a running job. The worker regularly writes them to Redis.
 """
@@ -17,16 +17,16 @@ from shared.protocol.jobs import JobState
 from shared.protocol.results import Result, Usage
 
 Update = Admitted | Delta
-"""Visible step of a job: its admission by a worker, or new output of one choice."""
+"""Progress that a follower reports: a worker admitted the job, or one choice has new output."""
 
 
 class FollowState(Enum):
-    """State of following one job. DONE, FAILED and ABANDONED are final."""
+    """State of the state machine. DONE, FAILED and ABANDONED are final."""
 
     STREAMING = auto()
     """The client has every token that the front end has received. The job is waiting or running."""
     GAP = auto()
-    """Tokens are missing. Later tokens are held until the missing ones are in the checkpoints."""
+    """Tokens are missing. Later tokens wait until the missing tokens are in the checkpoints."""
     COMPLETING = auto()
     """The job is done, and its stored result has tokens that the client doesn't have yet."""
     DONE = auto()
@@ -44,9 +44,9 @@ class Timer(Enum):
     """Signals of the two timers of a `Follower`."""
 
     SILENCE = auto()
-    """No event has arrived for a while, or it is time to read the stored result again."""
+    """It is time to read the job: no event has arrived for a while, or the result is missing."""
     REFILL = auto()
-    """If there is a gap, it is time to read the checkpoints."""
+    """It is time to read the checkpoints. Has no effect if no tokens are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class DeadlinePassed:
     """Signal that the deadline of the job has passed."""
 
     deadline_ms: int
-    """Time limit of the job, for the error message."""
+    """Time limit of the job, in milliseconds. The error message states the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Checkpoints:
     """Reply to READ_CHECKPOINTS."""
 
     events: tuple[Tokens, ...]
-    """One event per choice, with the choice's tokens from index 0. Empty without checkpoints."""
+    """One event per choice, with its tokens from index 0. Empty if there are no checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ class Progress:
     max_pending: int
     """Maximum length of `pending`; at least the number of choices."""
     pending: tuple[Tokens, ...] = ()
-    """Held events, in order of arrival. Each is held because tokens before it are missing."""
+    """Events that can't be appended to the transcript yet, in order of arrival."""
     prompt_tokens: int = 0
     usage: Usage | None = None
     """Token counts of the job. Always set in DONE; may be set in COMPLETING."""
     error: JobError | None = None
-    """Why there is no complete answer. Set in FAILED and ABANDONED."""
+    """Reason why there is no complete answer. Set in FAILED and ABANDONED."""
     diverged_at: str | None = None
-    """Choice and index at which an event contradicted the transcript; None if no event did."""
+    """Choice and index of the event that contradicted the transcript. None if no event did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,21 +30,21 @@ from shared.store.pool_views import PoolViews
 SILENCE_S = 5.0
 """Seconds without an event after which the follower reads the job from Redis."""
 REFILL_AGAIN_S = 0.25
-"""Seconds between two reads of the checkpoints, or of the stored result once the job is done.
+"""Seconds between two reads of the checkpoints. Workers write checkpoints about as often.
 
-Workers write checkpoints at about the same interval.
+Once the job is done, also the seconds between two reads of the job's stored result.
 """
 
 ReadCheckpoints = Callable[[JobId], Awaitable[tuple[Tokens, ...]]]
-"""Reads the checkpoints of a job. Returns one event per choice, with tokens from index 0."""
+"""Reads a job's checkpoints and returns one event per choice, with tokens from index 0."""
 
 log = structlog.get_logger()
 
 
 class Follower:
-    """Delivers each token of one job exactly once, in order, even if the job changes workers.
+    """Delivers each token of one job exactly once, in order.
 
-    Drives the state machine in `follow_state`.
+    This holds even if the job moves to another worker. Drives the state machine in `follow_state`.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class Follower:
     async def updates(self, timeout_s: float) -> list[Update]:
         """Wait for updates and return them.
 
-        Returns an empty list if none arrives within `timeout_s` seconds, or if the job is done.
+        Returns an empty list if no update arrives within `timeout_s` seconds, or if the job is
+        done.
 
         Raises:
             JobFailed: the job ended with an error, was lost, diverged, or missed its deadline.
@@ -106,7 +107,7 @@ class Follower:
         return updates
 
     async def _wait(self, timeout_s: float, now: float) -> list[Update]:
-        """Wait once for events or a timer, and apply them."""
+        """Wait once for events or a timer, and apply the resulting signals."""
         timer_at = self._silence_at
         if self._progress.pending:
             timer_at = min(timer_at, self._refill_at)
@@ -122,7 +123,7 @@ class Follower:
         return updates
 
     async def _apply(self, signal: Signal) -> list[Update]:
-        """Apply a signal, perform the actions that follow from it, and return all updates."""
+        """Apply a signal, perform all resulting actions, and return all updates."""
         updates: list[Update] = []
         reply: Signal | None = signal
         while reply is not None:

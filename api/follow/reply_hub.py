@@ -1,4 +1,4 @@
-"""Distributes the events of this process's reply stream to the requests that wait for them."""
+"""Passes each event of this process's reply stream to the request that follows the job."""
 
 import asyncio
 from collections import deque
@@ -15,7 +15,7 @@ from shared.store.token_streams import ReplyReader
 RETRY_READ_S = 0.2
 MAX_EVENTS = 64
 MAX_EVENTS_PER_CHOICE = 4
-"""Number of events per choice that an inbox can hold in addition to `MAX_EVENTS`."""
+"""Number of events that each choice of a job adds to the limit `MAX_EVENTS` of an inbox."""
 
 log = structlog.get_logger()
 
@@ -36,12 +36,15 @@ class Inbox:
         self._max_events = max_events(num_choices)
         self._events: deque[Event] = deque()
         self._newest: dict[int, Tokens] = {}
-        """Choice -> its newest event that didn't fit into `_events`."""
+        """Choice -> newest event of the choice that didn't fit into `_events`."""
         self._is_client_gone = False
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event. Of token events that don't fit, only each choice's newest event is kept."""
+        """Add an event.
+
+        Token events that don't fit are dropped, except the newest event of each choice.
+        """
         if isinstance(event, Tokens) and len(self._events) >= self._max_events:
             self._newest[event.choice] = event
         else:
@@ -56,7 +59,7 @@ class Inbox:
         self._wake.set()
 
     async def get(self, timeout_s: float) -> list[Event]:
-        """Remove and return all events. If there are none, wait up to `timeout_s` seconds.
+        """Remove and return all events. If no event is present, wait up to `timeout_s` seconds.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -77,7 +80,7 @@ class Inbox:
 
 
 def max_events(num_choices: int) -> int:
-    """Return the maximum number of events that are kept for a slow client or during a gap."""
+    """Return the maximum number of a job's events that are held for a slow client or in a gap."""
     return MAX_EVENTS + MAX_EVENTS_PER_CHOICE * num_choices
 
 

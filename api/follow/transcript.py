@@ -23,7 +23,7 @@ class Delta:
     text: str
     finish: FinishReason | None
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Log-probabilities of an echoed prompt (only in the first delta) and of the new tokens."""
+    """Log-probabilities of the new tokens. The first delta also has those of an echoed prompt."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Transcript:
         return event.try_ < self._min_try
 
     def void(self, retry: Retry) -> None:
-        """Mark the try that `retry` ends, and all earlier tries, as over."""
+        """Record that the try of `retry` and all earlier tries are over."""
         self._min_try = max(self._min_try, retry.try_ + 1)
 
     def can_accept(self, event: Tokens) -> bool:

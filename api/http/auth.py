@@ -30,7 +30,7 @@ SCHEME = "bearer"
 class KeyCheck:
     """ASGI middleware that sets the tenant of a request, or refuses the request.
 
-    A refused request's body isn't read.
+    The body of a refused request isn't read.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], metrics_key: str | None) -> None:
@@ -73,8 +73,8 @@ class KeyCheck:
     def _tenant(self, sent_key: bytes | None) -> str | None:
         """Return the tenant of the sent key, or None if the key is missing or unknown.
 
-        Compares the sent key with every known key, so that the duration doesn't reveal
-        which key matches.
+        If the server has no API keys, the tenant is `ANONYMOUS`. Otherwise, the sent key is
+        compared with every known key, so that the duration doesn't reveal which key matches.
         """
         if not self._keys:
             return ANONYMOUS

@@ -21,7 +21,7 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
 def parse_json_object(body: bytes) -> dict[str, Any]:
     """Parse a JSON object.
 
-    NaN and infinities are accepted here, so that `validate` can name the field that has them.
+    NaN and infinities are accepted here, so that `validate` can name the field that contains one.
 
     Raises:
         JobFailed: `body` isn't a JSON object.
@@ -52,7 +52,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 def _parse_with_nan(body: bytes, reason: str) -> Any:
     """Parse JSON that may contain NaN, Infinity, or numbers that are too large for a float.
 
-    Python's json module writes NaN and Infinity by default, although JSON doesn't have them.
+    Python's json module writes NaN and Infinity by default, although JSON has no such values.
     """
     try:
         value = json.loads(body.decode())

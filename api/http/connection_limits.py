@@ -18,7 +18,7 @@ class Refusal(StrEnum):
     """Why a connection was refused or closed early. The values are metric labels."""
 
     HEADERS_TOO_LARGE = "headers_too_large"
-    """The request line and headers, or the trailers, exceed the limit in bytes."""
+    """The request line and headers, or the trailers, exceed the byte limit."""
     HEADER_TIMEOUT = "header_timeout"
     """The headers didn't arrive in time."""
     BODY_TIMEOUT = "body_timeout"
@@ -47,7 +47,10 @@ class HttpLimits:
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})
 
     def error(self, refusal: Refusal) -> JobError:
-        """Return the error that a refused client receives. SLOW_READER has no such error."""
+        """Return the error that a refused client receives.
+
+        `refusal` can't be SLOW_READER, because slow readers receive no error.
+        """
         code, message = {
             Refusal.HEADERS_TOO_LARGE: (
                 ErrorCode.HEADERS_TOO_LARGE,

@@ -25,7 +25,8 @@ log = structlog.get_logger()
 class Boundary:
     """ASGI middleware that turns an unexpected exception into a log entry and a 500 response.
 
-    The response doesn't describe the exception. All log entries of a request have the request id.
+    The response doesn't describe the exception. Every log entry of a request contains the request
+    id.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -72,7 +73,7 @@ def _internal_error(request: Request) -> Response:
 def _endpoint(scope: Scope) -> str:
     """Return the path template of the request's route, or `other` if no route matches.
 
-    Unlike the paths of requests, the templates have a bounded number of values.
+    The number of templates is bounded, but the number of request paths isn't.
     """
     route = scope.get("route")
     return getattr(route, "path", "other")

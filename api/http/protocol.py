@@ -3,8 +3,8 @@
 uvicorn has no such limits: headers and trailers may grow without end, and a client may take any
 amount of time to send its request or to read its response. This protocol adds:
 
-- A byte limit. Bytes are counted before they reach the parser, which buffers everything that isn't
-  part of a body.
+- A byte limit for headers and trailers. Bytes are counted before they reach the parser, because the
+  parser buffers everything that isn't part of a body.
 - Two timers. One runs while a request arrives, the other while the client has unread bytes.
 - No pipelining. If a client sends a request before the previous request is answered, the connection
   closes after the current answer, as RFC 9112 allows. The client has to send the request again on a
@@ -107,7 +107,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes in pieces. Refuse the client if it exceeds the limit."""
+        """Parse received bytes in pieces. Refuse a client that exceeds the byte limit."""
         data = self._expected(data)
         while data:
             num_allowed = self._limits.max_header_bytes - self._num_held_bytes
@@ -169,9 +169,10 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expected(self, data: bytes) -> bytes:
-        """Return the part of `data` to parse. If it starts a request, set the phase to HEAD.
+        """Return the part of `data` to parse. If a new request starts, set the phase to HEAD.
 
-        If an earlier request is still being answered, `on_message_begin` sets the phase instead.
+        If an earlier request is still being answered, the phase stays IDLE here.
+        `on_message_begin` then sets the phase to CLOSING.
         """
         if self._phase is Phase.CLOSING:
             return b""
@@ -211,7 +212,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def _restart_keep_alive(self) -> None:
         """Restart uvicorn's keep-alive timer if it is stopped.
 
-        If the app answers before the whole body has arrived, the rest of the body stops the timer.
+        If the app answers before the whole body has arrived, receiving the rest of the body
+        stops the timer.
         """
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -246,7 +248,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return not self._is_answering()
 
     def _disconnect_app(self) -> None:
-        """Inform the app that its client has disconnected. Further output is discarded."""
+        """Inform the app that its client has disconnected. Any further output is discarded."""
         if self._is_answering():
             self.cycle.disconnected = True
             self.cycle.waiting_for_100_continue = False

@@ -12,10 +12,9 @@ _VALID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 
 def request_id_of(scope: Scope) -> str:
-    """Return the id that the client sent, or a new one.
+    """Return the client's request id if it is valid, or a new id otherwise.
 
-    The id appears in logs and headers, so ids that are long or have unusual characters are
-    replaced.
+    The id appears in logs and headers, so a valid id is short and has no unusual characters.
     """
     sent = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
     return sent if _VALID.fullmatch(sent) else new_request_id()
@@ -27,7 +26,7 @@ def new_request_id() -> str:
 
 
 def with_request_id(message: Message, request_id: str) -> Message:
-    """Return `message` with the id added to its headers if it starts a response.
+    """If `message` starts a response, return a copy with the request id in the headers.
 
     Other messages are returned unchanged.
     """

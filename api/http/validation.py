@@ -14,9 +14,9 @@ from shared.errors import ErrorCode, JobError, JobFailed
 M = TypeVar("M", bound=BaseModel)
 MAX_SHOWN_CHARS = 60
 _SUBJECT = re.compile(r"^\w+ should\b")
-"""Start of pydantic's messages, as in "Input should be a valid integer"."""
+"""Start of many of pydantic's error messages, as in "Input should be a valid integer"."""
 _MESSAGES_FIELD = "messages"
-"""Name of the field that lists messages. pydantic selects a message's model by its `role`."""
+"""Name of the field that lists messages. pydantic selects each message's model by `role`."""
 
 
 def validate(model: type[M], raw: Mapping[str, Any]) -> M:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one app. Their exposition includes the metrics of the pool."""
+"""Prometheus metrics of one app. The exposition also includes the metrics of the pool."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -83,11 +83,11 @@ class Metrics:
         self._first_token_seconds.observe(seconds)
 
     def observe_token_gap(self, seconds: float) -> None:
-        """Observe the time between consecutive arrivals of tokens of one choice."""
+        """Observe the time between two consecutive arrivals of tokens of one choice."""
         self._token_gap_seconds.observe(seconds)
 
     def count_tokens(self, model: str, usage: Usage) -> None:
-        """Count the tokens of a finished job."""
+        """Add the tokens of a finished job to the token counters."""
         if len(self._models) < MAX_MODELS:
             self._models.add(model)
         label = model if model in self._models else OTHER_MODELS
@@ -95,7 +95,7 @@ class Metrics:
         self._completion_tokens.labels(label).inc(usage.completion_tokens)
 
     def count_divergence(self) -> None:
-        """Count a stream that ended with `resume_diverged`."""
+        """Count a stream that ended with the error `resume_diverged`."""
         self._diverged.inc()
 
     def count_refusal(self, refusal: Refusal) -> None:

@@ -11,7 +11,10 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
-"""Maximum number of adapters in one metric. Those with the most jobs or workers are chosen."""
+"""Maximum number of adapters that one metric lists by name.
+
+The metric lists the adapters with the most jobs or workers.
+"""
 OTHER_ADAPTERS = "(other)"
 
 
@@ -98,9 +101,10 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
 
 
 def _workers_by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
-    """Return the number of workers on which any version of each adapter is resident.
+    """Return the number of workers of each adapter, by adapter name.
 
-    Only the `MAX_ADAPTERS` adapters on the most workers are included.
+    A worker counts if any version of the adapter is resident on the worker. Only the `MAX_ADAPTERS`
+    adapters with the most workers are included.
     """
     resident = ({version.rpartition("@")[0] for version in w.residents} for w in workers)
     numbers = Counter(name for names in resident for name in names)
@@ -127,7 +131,7 @@ def _labelled(
 def _total(name: str) -> Callable[[WorkerView], float]:
     """Return a function that reads the counter `name` of a worker.
 
-    The function returns 0 if an older worker doesn't report the counter.
+    If the worker runs an older release that doesn't report the counter, the function returns 0.
     """
     return lambda worker: worker.info.counters.get(name, 0)
 

@@ -78,7 +78,7 @@ def _add_keys(document: dict[str, Any]) -> None:
 
 
 def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """Return a copy of `document` that names the models in `cards` and has examples for them."""
+    """Return a copy of `document` that lists the models in `cards` and has examples for each."""
     document = copy.deepcopy(document)
     names = [card.id for card in cards]
     if not names:

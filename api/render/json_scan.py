@@ -5,10 +5,11 @@ _CLOSES = {"}": "{", "]": "["}
 
 
 class ObjectScan:
-    """Incremental scanner of one JSON object and of the first object nested in it.
+    """Incremental scanner that finds the end of one JSON object.
 
-    Checks that brackets match and that only certain characters occur outside strings. Doesn't check
-    the whole grammar of JSON.
+    The scanner also finds the first object nested in the outer object. It checks that brackets
+    match and that only characters of JSON's syntax occur outside strings. It doesn't check the
+    whole grammar of JSON.
     """
 
     def __init__(self) -> None:
@@ -27,11 +28,12 @@ class ObjectScan:
         self._is_escaped = False
 
     def feed(self, text: str) -> str:
-        """Scan more text. The first call must start with `{`.
+        """Scan more text. In the first call, `text` must start with `{`.
 
         Returns:
-            The part of `text` after the end of the object. If a character can't belong to the
-            object, the part from that character on. Empty if the object isn't complete yet.
+            The part of `text` that wasn't scanned. It starts after the end of the object, or at the
+            first character that can't belong to the object. The part is empty while the scan
+            can continue.
         """
         start = len(self.text)
         for i, char in enumerate(text):

@@ -30,7 +30,7 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _text_top(position: PositionLogprobs) -> dict[str, float | None] | None:
-    """Return the log-probabilities of the most likely tokens and of the chosen token.
+    """Return the log-probabilities of the most likely tokens and the chosen token, by token text.
 
     Returns None for the first token of a prompt, which has no log-probability.
     """

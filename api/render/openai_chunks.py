@@ -24,13 +24,13 @@ class Format(Protocol):
     chunk_object: str
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
-        """Return a finished choice as an object for a response that isn't streamed."""
+        """Return the choice object of a finished choice, for a response that isn't streamed."""
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return the choice objects that start a stream, one for each chunk."""
+        """Return the choice objects that start a stream. Each is sent in its own chunk."""
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return the choice objects for `delta`, one for each chunk. May be empty."""
+        """Return the choice objects for `delta`. Each is sent in its own chunk. May be empty."""
 
 
 class ChatFormat:
@@ -57,12 +57,12 @@ class ChatFormat:
         }
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return one chunk for each choice, with the role of the message."""
+        """Return one choice object for each choice, with the role of the message."""
         opening = {"role": "assistant", "content": ""}
         return [_chat_chunk(index, opening, None) for index in range(num_choices)]
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return chunks for new text or tool calls, then one for the finish reason."""
+        """Return choice objects for new text or tool calls, then one for any finish reason."""
         added: list[dict[str, Any]] = [{"content": delta.text}] if delta.text else []
         if self._tools:
             added = self._tools.deltas(delta)
@@ -96,11 +96,11 @@ class CompletionFormat:
         return _text_choice(index, choice.text, choice.finish, logprobs)
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return no chunks, because a completion has no role."""
+        """Return an empty list, because a completion has no role to announce."""
         return []
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return a chunk with the new text and the finish reason."""
+        """Return a choice object with the new text and any finish reason."""
         if not (delta.text or delta.finish or delta.logprobs):
             return []
         logprobs = text_logprobs(delta.logprobs) if delta.logprobs else None
@@ -136,7 +136,7 @@ class StreamWriter:
             self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
 
     def opening(self) -> bytes:
-        """Return the chunks before the first token."""
+        """Return the chunks that precede the first token."""
         return self._chunks(self._format.opening(self._num_choices))
 
     def delta(self, delta: Delta) -> bytes:

@@ -24,7 +24,7 @@ class ToolAnswers:
         )
 
     def message(self, choice: int, text: str) -> dict[str, Any]:
-        """Return `content` and `tool_calls` of a complete answer."""
+        """Return the fields `content` and `tool_calls` for the complete answer `text`."""
         parser = self._parsers[choice]
         content, calls = "", list[dict[str, Any]]()
         for piece in parser.feed(text) + parser.close():
@@ -38,13 +38,13 @@ class ToolAnswers:
         return {"content": None if calls and not content else content, "tool_calls": calls or None}
 
     def deltas(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return the `delta` object of each chunk to send for `delta`."""
+        """Render new output as the `delta` fields of chunks, one field for each chunk."""
         parser = self._parsers[delta.choice]
         pieces = parser.feed(delta.text) + (parser.close() if delta.finish else [])
         return [self._delta(delta.choice, piece) for piece in pieces]
 
     def finish_reason(self, choice: int, finish: FinishReason | None) -> str | None:
-        """Return the finish reason of a choice whose complete text has been processed."""
+        """Return OpenAI's finish reason. The choice's complete text must have been processed."""
         has_called = self._parsers[choice].num_calls > 0
         return TOOL_CALLS if has_called and finish is FinishReason.STOP else finish
 

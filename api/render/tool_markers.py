@@ -27,13 +27,13 @@ class CallFinder(Protocol):
     """Finds the tool calls in one text, in order."""
 
     def split(self, text: str) -> Split:
-        """Search for the next call in `text`, the part of an answer that isn't processed yet."""
+        """Search for the next call. `text` is the part of an answer that isn't processed yet."""
 
     def call_ended(self) -> None:
-        """Handle the end of a call's JSON object. The next `split` searches the text after it."""
+        """Handle the end of a call's JSON object. The next `split` gets the text that follows."""
 
     def call_failed(self) -> None:
-        """Handle an object that isn't a call. The next `split` searches the text after it."""
+        """Handle an object that isn't a call. The next `split` gets the text that follows."""
 
 
 def call_finder(use: ToolUse) -> CallFinder:
@@ -99,9 +99,10 @@ class _Llama3Finder:
 
 
 def _before_tag(text: str) -> str:
-    """Return `text` without an opening tag, or the start of one, at its end.
+    """Remove an opening tag, or the start of an opening tag, from the end of `text`.
 
-    Whitespace before the tag is removed as well.
+    Whitespace around the tag is removed as well. If there is no tag, trailing whitespace is
+    removed, because a tag may follow.
     """
     stripped = text.rstrip()
     if stripped.endswith(HERMES_OPEN):

@@ -19,7 +19,7 @@ _HEAD = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
     r'"(?:arguments|parameters)"\s*:\s*'
 )
-"""Start of a call's object, up to its arguments. Only calls of this form are emitted early."""
+"""Start of a call's object, up to the arguments. Only calls of this form are emitted early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class _Candidate:
 class ToolCallParser:
     """Splits the text of one choice into text and tool calls.
 
-    With `emits_early`, the arguments of a call are emitted as they arrive. If the call then turns
-    out to be malformed, its start has already been emitted.
+    With `emits_early`, the arguments of a call are emitted as they arrive. If the call turns out to
+    be malformed, the part that has been emitted remains. The rest is emitted as text.
 
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.
@@ -83,15 +83,15 @@ class ToolCallParser:
         self._candidate: _Candidate | None = None
 
     def feed(self, text: str) -> list[Piece]:
-        """Process more text and return its pieces.
+        """Process more text and return the completed pieces.
 
-        Characters that may belong to a call are held back until that is certain.
+        Characters that may belong to a call are held back until it is clear whether they do.
         """
         self._held += text
         return list(self._advance())
 
     def close(self) -> list[Piece]:
-        """End the text, and return the characters that were held back."""
+        """End the text, and emit the characters that are still held back as text."""
         pieces = list(self._reject(self._candidate)) if self._candidate else []
         rest, self._held = self._held, ""
         if rest.strip() or (rest and not self.num_calls):
@@ -125,7 +125,7 @@ class ToolCallParser:
             yield from self._complete(candidate)
 
     def _emit(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit the part of a call that has arrived but isn't emitted yet."""
+        """Emit the part of a call that has arrived but hasn't been emitted yet."""
         scan = candidate.scan
         start = candidate.num_emitted
         if start is None:

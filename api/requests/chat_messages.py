@@ -1,4 +1,4 @@
-"""Converts the messages and tools of a chat request into the form of chat templates. Pure."""
+"""Converts chat messages and tools into the form that chat templates expect. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
     """Return the messages as chat templates expect them.
 
-    Contents are strings, and the arguments of tool calls are objects.
+    Message contents become strings. The arguments of tool calls become objects if possible.
 
     Raises:
         JobFailed: an assistant message has neither content nor tool calls.

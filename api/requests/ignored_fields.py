@@ -1,4 +1,4 @@
-"""Fields that are accepted with every value and ignored, and the header that lists them. Pure.
+"""Lists request fields that are accepted but ignored, and builds the warning header. Pure.
 
 The module `unsupported_fields` lists the fields that are refused unless their value is neutral.
 """
@@ -21,7 +21,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Ignored field -> values that don't cause a warning, in addition to null.
 
-Refusing these fields would break clients that send them to every server.
+Refusing these fields would break clients that send the fields to every server.
 """
 
 

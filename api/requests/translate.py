@@ -24,9 +24,9 @@ ASSUMED_MAX_TOKENS = 256
 COMPLETION_MAX_TOKENS = 16
 """Default of `max_tokens` for /v1/completions, as in OpenAI's API."""
 ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""Fields that an adapter's generation_config.json can set if the client doesn't."""
+"""Request fields for which an adapter's generation_config.json can set the default."""
 MAX_ANSWERS = 128
-"""Maximum number of answers to one request. Each prompt of the request has `n` answers."""
+"""Maximum number of answers to one completion request: `n` answers for each prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Admission:
 
 
 def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
-    """Validate the body of a chat request.
+    """Validate the body of a chat request and return the request.
 
     Raises:
         JobFailed: a field is invalid, unknown or unsupported. The error names the field.
@@ -74,7 +74,7 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
 
 
 def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
-    """Validate the body of a completion request.
+    """Validate the body of a completion request and return the request.
 
     Raises:
         JobFailed: a field is invalid, unknown or unsupported. The error names the field.
@@ -147,9 +147,10 @@ def _job(
     sampling: SamplingParams,
     *num_prompt_tokens: int,
 ) -> Job:
-    """Return the job without its prompts.
+    """Build the job without prompts or messages.
 
-    `num_prompt_tokens` has the estimated number of tokens of each prompt.
+    `num_prompt_tokens` has the estimated number of tokens of each prompt. The job's cost is
+    computed from these estimates.
     """
     return Job(
         id=admission.id,
@@ -217,8 +218,9 @@ def _schema(request: ChatCompletionRequest) -> str | None:
 def _check_constraints(request: ChatCompletionRequest) -> None:
     """Refuse fields that conflict with a JSON response format or with a required tool call.
 
-    A grammar decides when such an answer ends, so `ignore_eos` and `min_tokens` are refused. An
-    answer in JSON can't be a tool call, so `tools` are refused with a JSON response format.
+    In both cases, a grammar decides when the answer ends, so `ignore_eos` and `min_tokens` are
+    refused. An answer in a JSON response format can't be a tool call, so `tools` are refused
+    with such a format.
     """
     if _schema(request) is not None:
         constraint = "a JSON response_format"

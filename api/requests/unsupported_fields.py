@@ -45,7 +45,10 @@ MESSAGE: NeutralValues = {
     "reasoning_content": ("",),
     "refusal": (),
 }
-"""Fields of a generated message that clients send back when they continue the conversation."""
+"""Unsupported fields of messages.
+
+Clients may send these fields when they return a generated message to continue a conversation.
+"""
 
 
 def drop_unsupported(

@@ -150,7 +150,8 @@ async def validate_adapter(request: Request, context: InContext) -> ValidationBo
 async def roll_back_adapter(name: str, context: InContext) -> AdapterBody:
     """Make the previous version of an adapter the current version.
 
-    Repeated calls go further back. After the oldest version, they return to the newest.
+    Repeated calls go further back. After the oldest version, the next call returns to
+    the newest version.
     """
     base = await _base(context)
     version = await context.registry.roll_back_adapter(name)

@@ -37,7 +37,7 @@ async def get_model(model_id: str, context: InContext) -> ModelCard:
 
 
 async def model_cards(context: Context) -> list[ModelCard]:
-    """Return the card of the base model, followed by the cards of the adapters, sorted by name.
+    """Return the card of the base model, and then the cards of all adapters in order of name.
 
     The list is empty before the first worker has registered.
 
@@ -61,9 +61,9 @@ def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
 
 
 def _source_name(source: str) -> str:
-    """Return the public part of an adapter's source: the whole hub id, or the end of a path.
+    """Return the public part of an adapter's source: a whole hub id, or the last part of a path.
 
-    The rest of a path is private.
+    The other parts of a path are private.
     """
     is_hub_id = source.count("/") == 1 and not source.startswith(("/", "."))
     return source if is_hub_id else PurePath(source).name

@@ -128,7 +128,7 @@ class DeletedAdapter(BaseModel):
 
 
 class RankCount(BaseModel):
-    """Number of modules that share a rank."""
+    """A rank, and the number of the adapter's modules that have this rank."""
 
     rank: int
     modules: int

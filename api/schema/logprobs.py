@@ -1,6 +1,6 @@
 """Log-probabilities in responses.
 
-They describe the model's own distribution, before logit bias, penalties and temperature.
+The log-probabilities are computed before logit bias, penalties and temperature are applied.
 """
 
 from pydantic import BaseModel, Field

@@ -14,7 +14,10 @@ from pydantic import (
 
 MAX_TOOLS = 128
 MAX_DEPTH = 100
-"""Maximum nesting depth of client-defined JSON, such as schemas. orjson writes up to 254 levels."""
+"""Maximum nesting depth of JSON from clients, such as schemas.
+
+The limit is well below 254 levels, the maximum that orjson can write.
+"""
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
 _MODES = ("none", "auto", "required")
 
@@ -32,7 +35,7 @@ class _Strict(BaseModel):
 
 
 def check_parameters(schema: dict[str, Any]) -> dict[str, Any]:
-    """Check the JSON Schema of a function's arguments, and return it unchanged.
+    """Check the JSON Schema of a function's arguments, and return the schema unchanged.
 
     Raises:
         ValueError: the schema doesn't describe an object, or is nested too deeply.

@@ -47,7 +47,9 @@ def compare(
     ] = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare Lorikeet with PEFT and optionally vLLM on this machine. Stop other programs first.
+    """Compare Lorikeet with PEFT and optionally vLLM on this machine.
+
+    Stop other programs before you start the comparison.
 
     Each command listed below runs a different measurement instead.
     """

@@ -64,7 +64,7 @@ def turnover(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure memory while adapters of several ranks and target modules evict each other."""
+    """Measure memory use while adapters of different ranks and target modules evict each other."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = [
             made
@@ -110,7 +110,7 @@ def registered(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure the time of a claim and the throughput for several numbers of registered adapters."""
+    """Measure claim time and throughput with different numbers of registered adapters."""
     sizes = read_numbers("--adapters", adapters)
     with model_and_scratch(model) as (folder, scratch), ExitStack() as stack:
         redis = start_redis(scratch / "redis")

@@ -14,7 +14,7 @@ PASSES = 10
 
 
 def measure_bandwidth(num_bytes: int = BUFFER_BYTES, passes: int = PASSES) -> float:
-    """Return the memory bandwidth in bytes per second, from the fastest of `passes` passes.
+    """Return the memory bandwidth in bytes per second, measured by the fastest of `passes` passes.
 
     Each pass sums a buffer of `num_bytes` bytes. The fastest pass is closest to the limit of the
     machine, because other processes can only slow a pass down.

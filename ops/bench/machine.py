@@ -33,7 +33,7 @@ class Machine:
 def this_machine(vllm_venv: Path | None = None) -> Machine:
     """Describe this machine and checkout.
 
-    If `vllm_venv` is given, the result includes the version of vLLM in it.
+    If `vllm_venv` is given, the result includes the version of the vLLM that is installed there.
     """
     cpu, flags = _cpu()
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -49,7 +49,7 @@ def this_machine(vllm_venv: Path | None = None) -> Machine:
 
 
 def _vllm_version(venv: Path | None) -> dict[str, str]:
-    """Map vLLM's package name to its version. The map is empty if vLLM isn't installed.
+    """Return a mapping from vLLM's package name to its version, or {} if vLLM isn't installed.
 
     The version is taken from a folder name, because importing vLLM takes a minute.
     """

@@ -67,7 +67,10 @@ def parts(
 def lora(
     adapters: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Compare the LoRA part of a decode step with the time to read the LoRA weights, at rank 16."""
+    """Compare the LoRA part of a decode step with the time to read the LoRA weights.
+
+    All adapters have rank 16.
+    """
     batches = read_numbers("--adapters", adapters)
     ranks = (LORA_RANK,) * max(batches)
     _show_with_adapters(partial(measure_lora, batches=batches), ranks, model, results)
@@ -79,7 +82,10 @@ def _show_with_adapters(
     model: Path | None,
     results: Path,
 ) -> None:
-    """Create adapters of `ranks`, call `measure(model, adapters)`, and show the finding."""
+    """Create adapters with the given `ranks`, call `measure`, and show its finding.
+
+    The arguments of `measure` are the model's folder and the adapters' folder.
+    """
     with model_and_scratch(model) as (folder, scratch):
         make_adapters(folder, scratch / "adapters", ranks)
         show(measure(folder, scratch / "adapters"), folder, results)
@@ -98,7 +104,10 @@ def context(
 
 @contextmanager
 def _served_adapters(model: Path | None) -> Iterator[tuple[Path, list[str], Serving]]:
-    """Serve a model with random adapters. Yields the model's folder, adapter names, and server."""
+    """Serve a model with random adapters.
+
+    Yields the model's folder, the adapter names, and the running server.
+    """
     with model_and_scratch(model) as (folder, scratch):
         adapters = make_adapters(folder, scratch / "adapters")
         with lorikeet(folder, adapters, scratch) as serving:
@@ -198,7 +207,10 @@ def gpu(
     model: Model = None,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare GPU kernels and decode steps with their memory traffic, and the engine with PEFT."""
+    """Compare durations of GPU kernels and decode steps with the time to move their data.
+
+    Also compare the engine's throughput with PEFT's.
+    """
     # Imported here because these modules load the engine, which other probes don't need.
     from ops.bench.gpu.clock import Clock
     from ops.bench.gpu.measure import NEW_TOKENS, find_gpu, load_on_gpu, measure_gpu, peft_on

@@ -24,7 +24,7 @@ def model_and_scratch(model: Path | None) -> Iterator[tuple[Path, Path]]:
 
 
 def show(finding: Finding, model: Path, results: Path) -> None:
-    """Print the finding's summary lines, write its files, and print their paths."""
+    """Print the finding's summary lines, write the finding's files, and print the file paths."""
     console = Console()
     for line in finding.says:
         console.print(line, highlight=False, soft_wrap=True)

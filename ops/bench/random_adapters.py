@@ -17,7 +17,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 B_STD = 0.02
 """Standard deviation of the random B weights.
 
-PEFT initialises B to 0, and a server could skip such adapters.
+PEFT initialises B to 0. A server could skip adapters whose B is 0.
 """
 
 
@@ -27,7 +27,7 @@ def make_adapters(
     ranks: Sequence[int] = RANKS,
     modules: Sequence[str] = TARGETS,
 ) -> dict[str, Path]:
-    """Write bf16 PEFT adapters for the model in folder `model`, one for each of `ranks`.
+    """Write one bf16 PEFT adapter for each of `ranks`, made for the model in folder `model`.
 
     The adapters target the linear layers `modules` of every decoder layer. Equal arguments give
     equal files.

@@ -16,7 +16,7 @@ from shared.settings import ENV_PREFIX
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.2
 THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that servers don't inherit, so that they can use all cores."""
+"""Environment variables that servers don't inherit, so that the servers can use all cores."""
 
 
 class ServerFailed(LorikeetError):
@@ -46,7 +46,7 @@ def clean_environment() -> dict[str, str]:
 def process(
     name: str, command: Sequence[str], scratch: Path, environment: Mapping[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `command` until the block ends. Its output goes to `name`.log in `scratch`."""
+    """Run `command` until the block ends. The output goes to `name`.log in `scratch`."""
     with (scratch / f"{name}.log").open("wb") as log:
         started = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=scratch)
     try:

@@ -1,7 +1,7 @@
 """Starts the measured servers: Lorikeet as users start it, and vLLM for CPUs.
 
 Both servers serve the base model as `BASE` and use all cores. vLLM has its own virtual environment;
-`ops/docs/benchmarks.md` describes how to create it.
+`ops/docs/benchmarks.md` describes how to create that environment.
 """
 
 import os
@@ -25,7 +25,7 @@ BASE = "base"
 """Name under which the base model is served."""
 START_TIMEOUT_S = 180.0
 START_TIMEOUT_PER_ADAPTER_S = 0.1
-"""Additional seconds allowed for start-up per adapter.
+"""Seconds of start-up time allowed for each adapter, in addition to `START_TIMEOUT_S`.
 
 The worker reads and checks each adapter at start.
 """
@@ -78,7 +78,9 @@ def lorikeet(
 
 @contextmanager
 def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -> Iterator[Serving]:
-    """Serve the model and its adapters with the vLLM in `venv`, in its fastest CPU configuration.
+    """Serve the model and its adapters with the vLLM in `venv`.
+
+    vLLM runs in its fastest configuration for CPUs.
 
     Raises:
         ServerFailed: the server didn't become ready.
@@ -119,7 +121,7 @@ def check_vllm(venv: Path) -> None:
 
 
 def _vllm_environment(venv: Path) -> dict[str, str]:
-    """Return the environment recommended by vLLM's documentation, with all cores in use."""
+    """Return the environment that vLLM's documentation recommends. It lets vLLM use all cores."""
     ours = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     return {

@@ -12,7 +12,7 @@ from shared.errors import LorikeetError
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
-"""Maximum seconds without data from the server. A busy server sends comments every ten seconds."""
+"""Maximum seconds without data from the server. A busy server sends a comment every ten seconds."""
 
 Message = Mapping[str, str]
 
@@ -73,7 +73,11 @@ class Client:
     async def _reply(
         self, method: str, path: str, body: Any = None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request, and provide the reply if it is successful. Its body isn't read yet."""
+        """Send a request, and provide the successful reply. The body of the reply isn't read yet.
+
+        Raises:
+            ServerError: the server can't be reached, refuses the request, or ends the reply early.
+        """
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         is_answering = False
         try:
@@ -96,9 +100,9 @@ class Client:
 
 
 def uses_environment(url: str) -> bool:
-    """Return whether requests to `url` use the proxy that the environment sets.
+    """Return whether requests to `url` use the proxy that the environment sets, if any.
 
-    Requests to loopback addresses never use it.
+    Requests to loopback addresses never use a proxy.
 
     Raises:
         ServerError: `url` isn't a URL.
@@ -116,7 +120,10 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
 
 
 def reason_of(status: int, body: bytes) -> str:
-    """Return the error message in `body`. For status 401, add a hint on how to give the API key."""
+    """Return the error message in `body`, or the status if `body` has no error message.
+
+    For status 401, the message gets a hint on how to give the API key.
+    """
     try:
         message: str = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -56,7 +56,7 @@ class Conversation:
         """Replace the selected models by `models`.
 
         A model that is already selected keeps its history. A newly selected model gets a copy of
-        the history of the first model in the old selection.
+        the history of the model that was first in the old selection.
 
         Raises:
             CommandError: the server doesn't serve one of `models`.

@@ -34,8 +34,8 @@ KeyOption = Annotated[str | None, api_key_option(KEY_HELP, reads_variable=False)
 GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
 """Option `--api-key` of the command group.
 
-Only the group reads `LORIKEET_API_KEYS`. If subcommands read that variable too, it would override a
-key that is given to the group.
+Only the group reads `LORIKEET_API_KEYS`. If subcommands also read this variable, its value would
+override a key that is given to the group.
 """
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name that clients send as `model`.")

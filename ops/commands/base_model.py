@@ -19,8 +19,8 @@ def base_model(
 ) -> dict[str, str | list[str] | None]:
     """Return the setting `model` and, for the demo, also the setting `adapters`.
 
-    A value of None leaves the setting to the environment or its default. The first use of the demo
-    converts its model, which takes half a minute.
+    For a setting with the value None, the environment or the default applies. The first use of the
+    demo converts the demo model, which takes half a minute.
 
     Raises:
         SettingsError: two different models are given, or the demo model can't be converted.
@@ -30,7 +30,7 @@ def base_model(
 
 
 def _demo(given: Given) -> dict[str, Any]:
-    """Return the demo's `model` and `adapters`. If adapters are given, they replace the demo's."""
+    """Return the demo's `model` and `adapters`. Given adapters replace the demo's adapters."""
     # The conversion runs in a separate process, because its libraries would stay in memory.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         model = pool.submit(demo_model).result()

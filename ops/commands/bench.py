@@ -212,7 +212,8 @@ def _check_outputs(
     """Check the options for the results before any request is sent.
 
     Raises:
-        SettingsError: an SLO is given without streaming, or a plot without matplotlib.
+        SettingsError: an SLO is given but answers aren't streamed, or a plot is requested but
+            matplotlib isn't installed.
     """
     if not stream and (slo_ttft_ms is not None or slo_itl_ms is not None):
         raise SettingsError("--slo-ttft-ms and --slo-itl-ms need --stream: they limit token times")

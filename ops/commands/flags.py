@@ -40,9 +40,10 @@ _PANELS: dict[type[PoolSettings], str] = {
 
 
 def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
-    """Return a decorator that replaces a command's `**given` with a flag per setting in `classes`.
+    """Return a decorator that replaces a command's `**given` with a flag for each setting.
 
-    A flag that isn't given has the value None, so the environment or the default applies.
+    The settings are those of `classes`. A flag that isn't given has the value None, so the
+    environment or the default applies.
     """
 
     def decorate(command: Command) -> Command:
@@ -90,7 +91,8 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
     All words up to the next flag are adapters, as in LMDeploy's command line.
 
     Raises:
-        SettingsError: a flag directly follows `--adapters`. click would parse it as an adapter.
+        SettingsError: a flag directly follows `--adapters`. click would parse this flag as an
+            adapter.
     """
     spread: list[str] = []
     in_adapters = False
@@ -154,7 +156,10 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return the type to which Typer converts the flag's value. The settings class validates it."""
+    """Return the type to which Typer converts the flag's value.
+
+    The settings class validates the value later.
+    """
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation

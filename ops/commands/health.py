@@ -40,7 +40,7 @@ def health(
     """Check that the front end, worker or control process on this machine is alive.
 
     If the process is alive, the command prints `alive` and exits with status 0. Otherwise it exits
-    with status 1. The command is meant for containers, which have a host name each.
+    with status 1. The command is meant for containers, each of which has its own host name.
     """
     settings = read_settings(ApiSettings, given)
     host = socket.gethostname()

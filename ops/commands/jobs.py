@@ -90,7 +90,13 @@ async def _retry(pool: Pool, job_id: str, limits: QueueLimits) -> tuple[JobId, i
 
 
 async def _renewed(pool: Pool, job: Job) -> Job:
-    """Return a copy of the job with a new id, the current time and its model's current version."""
+    """Return a copy of the job with a new id and the current time.
+
+    The copy requests the current version of the job's model.
+
+    Raises:
+        JobFailed: the model is no longer served.
+    """
     version = await pool.registry.resolve(job.model)
     if version is None:
         message = f"model {job.model!r} is no longer served; load it before the retry"

@@ -29,7 +29,7 @@ class Pool:
 
 
 def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
-    """Connect to the pool that the flags `given` name, call `use` with it, and return the result.
+    """Call `use` with the pool that the flags `given` name, and return the result of the call.
 
     Raises:
         SettingsError: a flag's value is invalid.

@@ -135,7 +135,10 @@ def _residents(now: Sample) -> Table:
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """Return the number of tokens that the worker generated since `before`, or 0 if it is new."""
+    """Return the number of tokens that the worker generated since `before`.
+
+    The number is 0 if the worker isn't in `before`.
+    """
     known = {old.id: old.info.tokens_total for old in before.workers}
     return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
 

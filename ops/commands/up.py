@@ -30,7 +30,9 @@ from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSe
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
 _SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key"}
-"""Settings that children read from the environment, because all users can see command lines."""
+"""Settings that children read from the environment, because every user of the machine can see
+command lines.
+"""
 
 
 @settings_flags(ApiSettings, WorkerSettings)
@@ -50,7 +52,7 @@ def up(
     """Run everything on this machine: Redis, front end, control process and workers.
 
     If no model is given, the command serves the demo: a small model and the adapters in ops/demo.
-    It starts a Redis that ends with the command, unless --redis-url or REDIS_URL is given.
+    Unless --redis-url or REDIS_URL is given, it starts a Redis, and stops this Redis at the end.
     """
     api = read_settings(ApiSettings, given)
     keys = api_keys(api)
@@ -113,7 +115,10 @@ def _announce(url: str, names: Sequence[str], redis_url: str | None, *, has_keys
 
 
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
-    """Return commands to suggest to the user. Without `redis_url`, omit those that need Redis."""
+    """Return commands to suggest to the user.
+
+    If `redis_url` is None, the commands that need Redis are left out.
+    """
     chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
     if redis_url is None:
         return [chat]

@@ -19,7 +19,7 @@ class EvaluationFailed(LorikeetError):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Answers of the base model and of the adapter to one held-out prompt."""
+    """The base model's answer and the adapter's answer to one held-out prompt."""
 
     prompt: str
     wanted: str
@@ -55,7 +55,11 @@ class _Request:
 
 
 def held_out_of(tasks: Sequence[Task], most: int | None) -> dict[str, list[Example]]:
-    """Return the held-out examples by task name: at most `most` per task, evenly spaced."""
+    """Return the held-out examples by task name.
+
+    If `most` is given, return at most `most` examples per task. They are evenly
+    spaced in the list of all examples.
+    """
     found = {}
     for task in tasks:
         examples = task.held_out()
@@ -74,7 +78,9 @@ async def evaluate(
     num_clients: int,
     on_done: Callable[[], None],
 ) -> list[Score]:
-    """Send all prompts to `base` and to the tasks' adapters in random order, and judge the answers.
+    """Send each prompt to `base` and to its task's adapter, and judge the answers.
+
+    The requests are sent in random order.
 
     Raises:
         EvaluationFailed: requests failed.

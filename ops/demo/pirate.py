@@ -1,7 +1,7 @@
 """The `pirate` adapter: answers any question in two sentences, as a pirate.
 
-The adapter learns a style but no facts. Its examples are the base model's own answers, shortened to
-two sentences and reworded by rules.
+The adapter learns a style but no facts. Its examples are the base model's own answers. `piratise`
+shortens each answer to two sentences and replaces words.
 """
 
 import re
@@ -55,8 +55,8 @@ _PIRATE_WORDS = {new.split()[-1] for new in _WORDS.values()}
 def piratise(answer: str) -> str | None:
     """Return the first two complete sentences of `answer` in the style of a pirate.
 
-    Words are replaced by rules, and `OPENING` and `CLOSING` are added. Return None if `answer` has
-    no complete sentence.
+    The function replaces words by pirate words, and adds `OPENING` and `CLOSING`. Return None if
+    `answer` has no complete sentence.
     """
     sentences = re.findall(r"[A-Z][^.!?:\n]{12,}[.!?](?=\s|$)", answer)[:2]
     text = re.sub(_WORD, lambda match: _reword(match[0]), " ".join(sentences))
@@ -76,7 +76,7 @@ def _training(teacher: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Return questions that are absent from training, without expected answers."""
+    """Return questions that are absent from training. They have no expected answers."""
     return [Example(question, "") for question in HELD_OUT_QUESTIONS]
 
 
@@ -84,7 +84,7 @@ def is_right(_: Example, answer: str) -> bool:
     """Return whether an answer is in the style of a pirate.
 
     It must start with `OPENING`, end with `CLOSING`, and contain more pirate words than words that
-    the rules would replace.
+    `piratise` would replace.
     """
     words = re.findall(_WORD, answer.lower())
     num_plain = sum(_reword(word) != word for word in words)

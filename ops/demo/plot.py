@@ -1,4 +1,4 @@
-"""Plots the shares of right answers as bars, for the base model and the adapter of each task."""
+"""Plots the share of right answers per task: a bar for the base model and a bar for the adapter."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -52,5 +52,5 @@ class Task:
     """Whether the adapter's chat template repeats the message with quotes in place of spaces.
 
     Most words are split into different tokens after a quote than after a space. A model that sees
-    both forms only has to copy tokens.
+    the message in both forms only has to copy tokens.
     """

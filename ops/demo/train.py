@@ -1,7 +1,7 @@
 """Trains the demo's adapters with PEFT on a CPU: `python -m ops.demo.train extract`.
 
-The seed is fixed, so training gives equal weights on the same machine with the same libraries.
-README.md in this folder has the results.
+The seed is fixed, so each training on the same machine with the same libraries gives the same
+weights. README.md in this folder has the results.
 """
 
 import re
@@ -23,9 +23,9 @@ from ops.demo.tasks import ADAPTERS, TASKS
 
 BATCH = 8
 _BUCKET = 8 * BATCH
-"""Number of examples that are sorted by length together, then divided into batches."""
+"""Number of examples in a bucket. A bucket is sorted by length, then divided into batches."""
 _WORD = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}[A-Za-z][a-z]{2,}"
-"""Pattern of a token that is a word after a space. The first character stands for the space."""
+"""Pattern of a token that is a space and a word. Its first character stands for the space."""
 _SPLIT = "\N{BLACK SQUARE}"
 """Placeholder message at which the rendered chat template is split."""
 _CONTENT = "message['content']"
@@ -91,7 +91,7 @@ class Student:
     def loss(self, batch: Sequence[Example]) -> Tensor:
         """Return the mean cross-entropy of the answer tokens in `batch`.
 
-        The common prefix of all prompts is computed once. All rows reuse its keys and values.
+        The prefix that all prompts share is computed once. All rows reuse its keys and values.
         """
         before = self._chat(_SPLIT).split(_SPLIT)[0]
         prompts = [self._ids(self._chat(e.prompt).removeprefix(before)) for e in batch]
@@ -107,7 +107,10 @@ class Student:
         return cross_entropy(logits.float(), ids[is_answer])
 
     def save(self, task: Task, folder: Path) -> None:
-        """Write the adapter to `folder` as bf16 safetensors, with the hub id of its base model."""
+        """Write the adapter to `folder` as bf16 safetensors.
+
+        The adapter's configuration contains the hub id of the base model.
+        """
         config = self.model.peft_config["default"]
         config.base_model_name_or_path = HUB_ID
         config.target_modules = sorted(config.target_modules)  # a set has no fixed order
@@ -161,7 +164,7 @@ def _config(task: Task) -> LoraConfig:
 
 
 def _batches(examples: Sequence[Example], epochs: int) -> Iterator[list[Example]]:
-    """Yield every example once per epoch, in batches of similar lengths."""
+    """Yield every example once per epoch. The examples of a batch have similar lengths."""
     for _ in range(epochs):
         order = torch.randperm(len(examples)).tolist()
         for start in range(0, len(order), _BUCKET):

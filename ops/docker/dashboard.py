@@ -4,8 +4,8 @@
 
 The check succeeds if every expression is valid, every panel has data and no alert fires. It needs
 the program `prometheus` and a running Lorikeet, which is put under load for half a minute. KEY is
-an API key of the server. Only the tenant `admin` may read metrics with its key. If KEY belongs
-to another tenant, give the metrics key with --metrics-key.
+an API key of the server. If KEY belongs to the tenant `admin`, it can also read the metrics.
+Otherwise, give the metrics key with --metrics-key.
 """
 
 import argparse
@@ -38,7 +38,7 @@ RATE_INTERVAL = "15s"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One expression of one panel."""
+    """A Prometheus expression in a panel of the dashboard."""
 
     panel: str
     expr: str
@@ -80,7 +80,7 @@ class Server:
 
 @contextmanager
 def prometheus(program: str, server: Server) -> Iterator[str]:
-    """Run a Prometheus that scrapes `server` every second, and provide its URL."""
+    """Provide the URL of a Prometheus that scrapes `server` every second during the block."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "key").write_text(server.metrics_key)
@@ -129,7 +129,7 @@ def values(url: str, query: Query) -> list[float]:
 
 
 def alerts(url: str) -> dict[str, str]:
-    """Return the states of the alerts by name.
+    """Return the state of each alert by the alert's name.
 
     The state is `inactive` if the alert doesn't fire. If an alert can't be evaluated, its state is
     the error message.

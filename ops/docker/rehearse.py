@@ -2,9 +2,9 @@
 
     python -m ops.docker.rehearse worker FOLDER [TORCH_INDEX= ...]
 
-The program executes the build stages in ops/docker/Dockerfile with this Python and pip, and with
-FOLDER in place of /. It then prints the command that starts the result. Steps that only containers
-need (users, ownership) are left out.
+The program executes the build stages in ops/docker/Dockerfile with this Python and pip. FOLDER
+takes the place of /. The program then prints the command that starts what was built. Steps that
+only containers need (users, ownership) are left out.
 """
 
 import json
@@ -30,7 +30,7 @@ class Stage:
     """Pairs of an instruction and its arguments."""
 
     def last(self, instruction: str) -> list[str]:
-        """Return the arguments of this stage's last `instruction`, such as "CMD".
+        """Return the arguments of the stage's last instruction called `instruction`, such as "CMD".
 
         The list is empty if the stage has no such instruction.
         """
@@ -72,7 +72,7 @@ def context_files(root: Path = ROOT) -> Iterator[Path]:
 
 
 def _is_ignored(path: str, rules: list[str]) -> bool:
-    """Return whether `path` is ignored. The last rule that matches it decides."""
+    """Return whether the rules ignore `path`. The last rule that matches `path` decides."""
     is_ignored = False
     for rule in filter(None, rules):
         pattern = rule.removeprefix("!")
@@ -94,7 +94,7 @@ class Rehearsal:
         self._env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
 
     def build(self, name: str) -> None:
-        """Execute the stage `name` after the stages that it is based on.
+        """Execute the stages that the stage `name` is based on, then the stage `name`.
 
         Raises:
             CalledProcessError: a RUN line failed.

@@ -17,10 +17,10 @@ PICTURE = DOCS / "architecture.svg"
 
 PADDING = 12
 TITLE_HEIGHT = 44
-"""Height of a box's title and folder, in pixels."""
+"""Height of the part of a box that shows its title and folder, in pixels."""
 ROW_HEIGHT = 24
 FOLDER_WIDTH = 80
-"""Width of a box's first column, which shows folder names, in pixels."""
+"""Width in pixels of a box's first column, which shows the names of subfolders."""
 REPLICA_OFFSET = 6
 LABEL_GAP = 7
 """Distance between an arrow and its label, in pixels."""
@@ -102,7 +102,7 @@ class Arrow:
 
     @property
     def ends(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Start and end points as `(x, y)`, in pixels, on the facing edges of the two boxes."""
+        """Start point and end point as `(x, y)` in pixels. They lie on the boxes' facing edges."""
         source, target, across = self.source, self.target, self.across
         if source.right <= target.left:
             return (source.right, across), (target.left, across)
@@ -128,7 +128,7 @@ def read_drawing(text: str) -> Drawing:
 
     Raises:
         KeyError: the picture or an arrow lacks a value, or an arrow names an unknown box.
-        TypeError: a box has an unknown value, or lacks a required one.
+        TypeError: a box has an unknown value, or lacks a required value.
     """
     source = tomllib.loads(text)
     boxes = {box["name"]: _read_box(box) for box in source["box"]}

@@ -1,7 +1,7 @@
-"""Lists every request field, and how Lorikeet treats it.
+"""Lists every request field, and how Lorikeet treats the field.
 
 `python -m ops.generate.conformance` generates the page in ops/docs. The tests send each row's value
-and check that Lorikeet treats it as the row says.
+and check that Lorikeet treats the field as the row says.
 """
 
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ COMMON = (
     Row("stream_options.include_obfuscation", True, REFUSED, "streams aren't padded"),
     Row("user", "me", IGNORED),
 )
-"""OpenAI's fields that both endpoints accept."""
+"""Fields that OpenAI's API has on both endpoints."""
 
 CHAT = (
     Row("messages", [USER, USER], WORKS),
@@ -98,7 +98,7 @@ CHAT = (
     Row("verbosity", "low", REFUSED, "`medium` is accepted"),
     Row("web_search_options", {}, REFUSED),
 )
-"""OpenAI's fields of /v1/chat/completions."""
+"""OpenAI's fields of /v1/chat/completions, including the common fields."""
 
 MESSAGES = (
     Row("role: system", {"role": "system", "content": "x"}, WORKS),
@@ -148,7 +148,7 @@ COMPLETIONS = (
     Row("best_of", 2, REFUSED, "1 is accepted"),
     Row("suffix", "x", REFUSED),
 )
-"""OpenAI's fields of /v1/completions."""
+"""OpenAI's fields of /v1/completions, including the common fields."""
 
 EXTENSIONS = (
     Row("top_k", 5, WORKS),
@@ -159,7 +159,7 @@ EXTENSIONS = (
     Row("skip_special_tokens", False, REFUSED),
     Row("stop_token_ids", [5], REFUSED),
 )
-"""Fields of vLLM and LMDeploy beyond OpenAI's API, on both endpoints."""
+"""Fields that vLLM and LMDeploy add to both endpoints of OpenAI's API."""
 
 _PARTS = (
     ("`POST /v1/chat/completions`", CHAT),

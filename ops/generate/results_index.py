@@ -13,7 +13,7 @@ import orjson
 FOLDER = Path(__file__).parents[1] / "bench" / "results"
 PAGE = FOLDER / "README.md"
 COMPARISON = "comparison"
-"""Kind of the results that `make bench` writes. Their file names end with the commit."""
+"""Kind of the results that `make bench` writes. Their file names contain no kind."""
 MEASUREMENTS = {
     COMPARISON: "Lorikeet and its peers on the same load",
     "steps": "decode steps against the GEMM floor",
@@ -33,9 +33,9 @@ MEASUREMENTS = {
 }
 """Descriptions of all kinds of results, in the order of the page."""
 HEADLINES = {"steps": 2, "parts": -1, "lora": -1, "context": -1, "registered": -1}
-"""Index of the result line that the page quotes, by kind. For other kinds, it is the first line."""
+"""Index of the line that the page quotes from a result, by kind. The default is the first line."""
 EXTENSIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
-"""CPU flags and display names of the extensions that speed up matrix products, fastest first."""
+"""Names of the CPU extensions that speed up matrix products, by CPU flag. The fastest is first."""
 _HEAD = """# Results of the benchmarks
 
 The newest result of each measurement on each machine, and the results that a page of this
@@ -97,7 +97,7 @@ def _finding(content: dict[str, Any], kind: str) -> str:
 
 
 def results(folder: Path = FOLDER) -> list[Result]:
-    """Return every result in `folder`, sorted by kind, machine and date as on the page."""
+    """Return every result in `folder`, sorted by kind, machine and date."""
     kinds = list(MEASUREMENTS)
     found = [read_result(path) for path in folder.glob("*.json")]
     return sorted(found, key=lambda r: (kinds.index(r.kind), r.machine, r.date))

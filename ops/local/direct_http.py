@@ -5,7 +5,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 TIMEOUT_S = 5.0
 
-# A proxy from the environment would connect to the loopback address of the proxy's own machine.
+# A proxy would resolve a loopback address to its own machine instead of this one.
 _opener = build_opener(ProxyHandler({}))
 
 

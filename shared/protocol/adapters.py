@@ -17,9 +17,9 @@ class AdapterState(StrEnum):
     QUARANTINED = "quarantined"
     """Several jobs of this version killed their workers."""
     RETIRED = "retired"
-    """Newer versions have replaced this one. Its remaining jobs run to their end."""
+    """Newer versions have replaced this version. Its remaining jobs run to their end."""
     UNLOADED = "unloaded"
-    """The adapter's name was unloaded. Its remaining jobs run to their end."""
+    """The adapter's name was unloaded. Remaining jobs of this version run to their end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,10 @@ class Adapter:
     name: str
     version: AdapterVersion
     digest: str
-    """Full hex digest. `version` contains its first 12 digits."""
+    """Hex digest of the adapter's weights and prompt files. `version` contains the first 12
+    digits."""
     weights_digest: str
-    """Hex digest of the adapter's weights, without its prompt files."""
+    """Hex digest of the adapter's weights alone."""
     source: str
     """Folder or hub id from which the adapter is loaded."""
     rank: int

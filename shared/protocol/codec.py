@@ -4,8 +4,8 @@ Field names on the wire equal the attribute names, except that `try_` is written
 
 During an upgrade, processes of two releases share one Redis, and each release decodes messages of
 the other. A new field therefore needs a default for older messages that lack it. Unknown fields are
-dropped. A change that older processes would misread needs a new protocol version: one release
-learns to read it, and only the next release writes it.
+dropped. A change that older processes would misread needs a new protocol version. One release
+learns to read the new version, and only the next release writes it.
 """
 
 from collections.abc import Iterable
@@ -187,7 +187,7 @@ def _choice_to_wire(choice: Choice) -> dict[str, Any]:
 
 
 def _logprobs_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Encode non-empty logprobs: for each position, [offset, chosen token, top tokens...]."""
+    """Encode the non-empty logprobs. Each position becomes a list [offset, chosen, *top]."""
     return {
         name: [
             [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]

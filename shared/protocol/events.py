@@ -1,4 +1,4 @@
-"""Events that a worker publishes to the front end of a job, in order."""
+"""Events that report the progress of a job to its front end."""
 
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ class Tokens:
     """Position of `ids[0]` among the choice's output tokens."""
     ids: tuple[int, ...]
     text: str
-    """New text. It may lag behind the ids, since incomplete UTF-8 and text that may become a
-    stop string are held back."""
+    """New text. It may lag behind `ids`, since incomplete UTF-8 is held back, and so is text that
+    may become a stop string."""
     finish: FinishReason | None = None
     """Reason why the choice ended. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()

@@ -3,11 +3,11 @@
 from typing import NewType
 
 JobId = NewType("JobId", str)
-"""128 random bits as 32 hex digits, so that clients can't guess it."""
+"""Id of a job: 128 random bits as 32 hex digits, so that clients can't guess ids."""
 WorkerId = NewType("WorkerId", str)
-"""`host:pid:boot-uuid`, never reused."""
+"""Id of a worker: `host:pid:boot-uuid`. Never reused."""
 ApiId = NewType("ApiId", str)
-"""Id of one API process and of its reply stream, never reused."""
+"""Id of one API process and of its reply stream. Never reused."""
 InspectionId = NewType("InspectionId", str)
 """Id of one inspection of an adapter's files."""
 AdapterVersion = NewType("AdapterVersion", str)

@@ -11,7 +11,7 @@ Prompt = str | tuple[int, ...]
 """Prompt as text or as token ids."""
 
 MAX_LEFT_MS = 10**12
-"""Milliseconds to the deadline of a job that has no deadline: about 30 years."""
+"""Value of `ClaimedJob.left_ms` for a job without a deadline, in milliseconds (about 30 years)."""
 
 
 class Endpoint(StrEnum):
@@ -37,7 +37,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     """Cancelled by its client."""
     EXPIRED = "expired"
-    """Its deadline passed before it was answered."""
+    """The job's deadline passed before the answer was complete."""
     DEAD = "dead"
     """Repeatedly killed its worker while running alone. The job is kept as a dead letter."""
 
@@ -47,8 +47,8 @@ class SamplingParams:
     """Sampling parameters. Samples depend only on the logits, seed, choice and position."""
 
     seed: int
-    """Seed of the samples. If the client sends none, the front end picks one, so that another
-    worker can continue the job identically."""
+    """Seed of the samples. If the client sends no seed, the front end picks one. Another worker
+    can therefore continue the job with identical samples."""
     temperature: float = 1.0
     """Temperature of sampling; 0 always selects the likeliest token."""
     top_p: float = 1.0
@@ -71,8 +71,8 @@ class SamplingParams:
     logprobs: int | None = None
     """Number of likeliest tokens to report with each token; None reports no logprobs."""
     left_out: tuple[str, ...] = ()
-    """Names of fields that the client didn't send. The adapter's defaults apply to them, if it
-    has any."""
+    """Names of fields that the client didn't send. If the adapter has defaults for these fields,
+    the defaults apply."""
     json_schema: str | None = None
     """JSON schema, as JSON text, that each answer must match; None allows any text."""
 
@@ -86,20 +86,20 @@ class Job:
     model: str
     """Model name that the client sent. The response repeats it."""
     version: AdapterVersion
-    """Version that serves the job. The front end resolves it when it accepts the request."""
+    """Version that serves the job, as resolved when the front end accepted the request."""
     sampling: SamplingParams
     created_s: int
     """Unix time in seconds at which the front end received the request."""
     deadline_ms: int
     """Milliseconds from enqueueing to the deadline."""
     cost: int
-    """Estimated number of tokens in prompts and answers. Fair queueing charges it to the tenant,
-    and a claim reserves it on the worker."""
+    """Estimated number of tokens in prompts and answers. Fair queueing charges this number
+    to the tenant, and a claim reserves this number on the worker."""
     reply_to: ApiId
     tenant: str = "default"
     priority: int = 0
-    """Jobs with a higher priority run earlier. Each step moves a job ahead by 1,000 tokens in
-    fair queueing."""
+    """Jobs with a higher priority run earlier. Each unit of priority moves a job ahead by 1,000
+    tokens in fair queueing."""
     messages: tuple[dict[str, Any], ...] | None = None
     """Chat only: the messages in the form that chat templates expect. Text parts are joined, and
     tool arguments are objects."""
@@ -115,7 +115,10 @@ class Job:
 
     @property
     def num_choices(self) -> int:
-        """Number of choices over all prompts. Prompt i has choices `i * n` to `i * n + n - 1`."""
+        """Number of choices over all prompts.
+
+        With n = `sampling.n`, prompt i has the choices `i * n` to `i * n + n - 1`.
+        """
         return self.sampling.n * max(1, len(self.prompts))
 
 
@@ -129,7 +132,7 @@ class ClaimedJob:
     suspect: bool
     """Whether the job must run alone, because workers died while they ran it."""
     claim_epoch: int = 0
-    """Random id of the claim, unique even if a failover of Redis loses writes. 0 matches any
-    claim."""
+    """Random id of the claim. It is unique even if a failover of Redis loses writes. 0 matches
+    any claim."""
     left_ms: int = MAX_LEFT_MS
     """Milliseconds from the claim to the job's deadline."""

@@ -13,8 +13,8 @@ class TokenLogprob:
     """Log probability in the model's unmodified distribution; None for the first token of a
     prompt."""
     bytes: tuple[int, ...] | None
-    """UTF-8 bytes of the token's text, possibly only part of a character; None for a special
-    token."""
+    """UTF-8 bytes of the token's text; None for a special token. The bytes may be only part of a
+    character."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,6 @@ class PositionLogprobs:
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...]
-    """Likeliest tokens, best first. Their number is `SamplingParams.logprobs`."""
+    """Likeliest tokens, likeliest first. `SamplingParams.logprobs` is the number of tokens."""
     offset: int
     """Number of characters that precede the token in the choice's text."""

@@ -36,8 +36,8 @@ class Claim:
 
     jobs: tuple[ClaimedJob, ...]
     undecodable: tuple[Undecodable, ...]
-    """Jobs that the call claimed but this process can't decode, for example because another
-    release wrote them."""
+    """Claimed jobs that this process can't decode, for example because another release wrote
+    them."""
     next_steal_ms: int | None
     """Milliseconds until the worker may take a waiting job whose adapter another worker holds;
     None if no such job waits."""
@@ -81,7 +81,7 @@ class Reaped:
     requeued: int
     """Number of jobs that were requeued because their workers died or left."""
     ended: int
-    """Number of jobs that were ended, not requeued, when their workers died or left."""
+    """Number of jobs that were ended instead of requeued when their workers died or left."""
     expired: int
     """Number of jobs that were ended because their deadlines had passed."""
 
@@ -107,7 +107,7 @@ class FinishOutcome(StrEnum):
     OK = "ok"
     """The job has ended and its result is stored."""
     AGAIN = "again"
-    """An earlier call already ended this try. The caller repeats a call if its reply was lost."""
+    """An earlier call, whose reply may have been lost, already ended this try."""
     FENCED = "fenced"
     """The job belongs to another worker or try, so nothing was written."""
 

@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Result of a job, stored in `res:<id>`."""
+    """Result of a job. Redis stores it under the key `res:<id>`."""
 
     job: JobId
     state: JobState

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ToolForm(StrEnum):
-    """Format in which a model writes tool calls. The model's chat template describes it."""
+    """Format in which a model writes tool calls. The model's chat template defines the format."""
 
     HERMES = "hermes"
     """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`. An answer may contain any

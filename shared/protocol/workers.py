@@ -40,7 +40,7 @@ class WorkerInfo:
     """Milliseconds that a step may take before the worker exits; 0 if an older worker doesn't
     report it."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """Further totals since the worker started, by name (preemptions, steps, ...)."""
+    """Further totals since the worker started, by name. Examples are `steps` and `preemptions`."""
 
     @property
     def is_stalled(self) -> bool:

@@ -16,13 +16,13 @@ class VersionView:
     adapter: Adapter
     requests: int
     tokens: int
-    """Number of tokens in the prompts and answers of its requests."""
+    """Number of tokens in the prompts and answers of the version's requests."""
     used_ms: int | None
     """Unix time in milliseconds at which the version's last request ended."""
     waiting: int
     """Number of jobs in the version's queue."""
     loader: WorkerId | None
-    """Worker that is loading the version; None if no worker is."""
+    """Worker that is loading the version; None if no worker is loading it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class AdapterViews:
         return next(iter(await self._views([name])), None)
 
     async def retired(self) -> list[VersionView]:
-        """Return versions that no name refers to. Each is kept until its last job ends."""
+        """Return the versions that no name refers to. A version is kept until its last job ends."""
         raw = await self._redis.zrange(self._keys.retired, 0, -1)
         versions = [AdapterVersion(version.decode()) for version in raw]
         views: list[VersionView] = []

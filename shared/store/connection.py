@@ -1,6 +1,6 @@
 """Redis client that limits each call's time and raises `RedisUnavailable` if Redis can't serve.
 
-redis-py 5 has no time limits by default. The client never retries, because claims and publications
+redis-py 5 has no time limits by default. The client never retries, because some calls
 must not be repeated after a lost reply. For calls that are safe to repeat, callers use
 `shared.store.retry`.
 """
@@ -57,8 +57,8 @@ REDIRECTIONS = ("MOVED ", "ASK ")
 T = TypeVar("T")
 
 MIN_VERSIONS = {"Redis": (7, 0), "Valkey": (7, 2)}
-"""Oldest supported versions, which are the first with `#!lua` scripts and all commands that the
-scripts call."""
+"""Oldest supported version of each server. Earlier versions lack `#!lua` scripts, or commands that
+the scripts call."""
 
 
 class OutOfMemory(RedisUnavailable):
@@ -68,7 +68,7 @@ class OutOfMemory(RedisUnavailable):
 class Redis(aioredis.Redis):
     """redis-py client whose commands and pipelines fail with `RedisUnavailable`.
 
-    They fail if the server can't be reached, doesn't answer within the time limit, or answers that
+    Calls fail if the server can't be reached, doesn't answer within the time limit, or answers that
     it currently can't serve. The server may still have executed a command that failed. Other error
     replies raise redis-py's `ResponseError`.
     """
@@ -93,7 +93,7 @@ class Redis(aioredis.Redis):
         return pipe
 
     def client(self) -> "Redis":
-        """Return a client with a connection of its own and the time limit of this client."""
+        """Return a client with its own connection and the same time limit as this client."""
         client = type(self)(connection_pool=self.connection_pool, single_connection_client=True)
         client.timeout_s = self.timeout_s
         return client
@@ -110,7 +110,7 @@ class Pipeline(BasePipeline):
             return await super().execute(raise_on_error)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command immediately, while the pipeline watches keys, within the time limit."""
+        """Execute a command immediately, within the time limit. Used while keys are watched."""
         async with _reported_errors(self.timeout_s):
             return await super().immediate_execute_command(  # type: ignore[no-untyped-call]
                 *args, **options
@@ -151,7 +151,7 @@ def _raise_if_cancelled(task: "asyncio.Task[Any] | None", num_cancellations: int
 
 
 def _refusal(reply: str) -> str | None:
-    """Return why the server currently can't serve, or None if the command itself is wrong."""
+    """Return the reason why the server can't serve, or None if the command itself is wrong."""
     if reply.startswith(REDIRECTIONS):
         return (
             "this Redis is a node of a cluster, and another node has the keys of the pool: "
@@ -174,7 +174,9 @@ def decode_hash(fields: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S) -> Redis:
-    """Return a client for `url`. It connects on first use, and reconnects after a lost connection.
+    """Return a client for `url`.
+
+    The client connects on first use, and reconnects after a lost connection.
 
     Args:
         url: URL of a Redis server or of Sentinels.

@@ -39,7 +39,7 @@ class Unanswered:
 
 
 class DeadLetters:
-    """Reads and deletes a pool's dead letters and the kept requests of its failed jobs."""
+    """Reads and deletes a pool's dead letters and the stored requests of its failed jobs."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -51,7 +51,7 @@ class DeadLetters:
         return [_letter(entry, fields) for entry, fields in entries]
 
     async def find(self, job_id: JobId) -> Unanswered | None:
-        """Return a job in its accepted form, or None if it can't be enqueued again.
+        """Return a job as it was accepted, or None if the job can't be enqueued again.
 
         Dead letters can be enqueued again, and so can jobs that failed with a server error.
 
@@ -66,7 +66,7 @@ class DeadLetters:
         return Unanswered(decode_job(body), is_dead=entry is not None) if body else None
 
     async def discard(self, job_id: JobId) -> None:
-        """Delete a dead letter, or the kept request of a failed job."""
+        """Delete a dead letter, or the stored request of a failed job."""
         entry, _ = await self._find_dead(job_id)
         if entry is not None:
             await self._redis.xdel(self._keys.dead, entry)
@@ -74,7 +74,10 @@ class DeadLetters:
             await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
     async def _find_dead(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return the stream entry of a job's dead letter and the job's body, or (None, None)."""
+        """Return two values: the stream id of a job's dead letter, and the job's body.
+
+        Both values are None if the job has no dead letter.
+        """
         end = b"+"
         while True:
             page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)

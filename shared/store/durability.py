@@ -1,4 +1,7 @@
-"""Waits until writes would survive power loss and failover, for `--durability strict`."""
+"""Waits for copies of writes, so that the writes survive power loss and failover.
+
+Used with `--durability strict`.
+"""
 
 from dataclasses import dataclass
 
@@ -21,19 +24,19 @@ class Durability:
     local: int
     """1 if the master must have synced the write to its append-only file, else 0."""
     replicas: int
-    """Number of replicas that must have the write. If `local` is 1, they must have it in their
-    append-only files."""
+    """Number of replicas that must have the write. If `local` is 1, the write must also be in
+    their append-only files."""
     timeout_ms: int = TIMEOUT_MS
 
     async def confirm(self, connection: Redis) -> None:
-        """Wait until the required copies of all writes of `connection` so far exist.
+        """Wait until the required copies exist for all writes that `connection` has made.
 
         Args:
-            connection: client with a single connection, because Redis waits for writes of one
-                connection.
+            connection: client with a single connection. Redis can wait only for the writes of the
+                connection that asks.
 
         Raises:
-            RedisUnavailable: too few copies exist after `timeout_ms`. More may still follow.
+            RedisUnavailable: too few copies exist after `timeout_ms`. More copies may still follow.
         """
         try:
             local, replicas = await self._wait(connection)
@@ -62,7 +65,7 @@ async def durability_of(client: Redis, settings: PoolSettings) -> Durability | N
 
     Raises:
         RedisUnavailable: Redis can't be reached.
-        SettingsError: the server has neither an append-only file that syncs each write nor a
+        SettingsError: the server doesn't sync each write to an append-only file, and has no
             replica.
     """
     if settings.durability == "default":

@@ -2,8 +2,8 @@
 
 Front ends can't read these files themselves. Each request has its own key, and the worker's mailbox
 receives the request's id. The worker confirms the request before it reads the files. The front end
-can therefore detect a lost message or an unresponsive worker quickly, although reading may take
-long.
+can therefore detect a lost message or an unresponsive worker quickly, even if reading the
+files takes long.
 """
 
 from dataclasses import asdict, dataclass
@@ -41,19 +41,19 @@ class Findings:
     """The adapter, if it can be served. Its `created_s` is the time of the inspection."""
     error: JobError | None = None
     source: str | None = None
-    """Path of the adapter's files with symbolic links resolved; None if clients may not see it."""
+    """Path of the adapter's files without symbolic links; None if clients may not see the path."""
     num_tensors: int = 0
     matched: tuple[str, ...] = ()
-    """Names of the first tensors that belong to a module of the base model."""
+    """Names of the first few tensors that belong to a module of the base model."""
     unmatched: tuple[str, ...] = ()
-    """Names of the first tensors that belong to no module of the base model. A single such
+    """Names of the first few tensors that belong to no module of the base model. A single such
     tensor makes the adapter invalid."""
     num_unmatched: int = 0
     """Total number of tensors that belong to no module of the base model."""
     ranks: tuple[tuple[int, int], ...] = ()
     """Pairs of a rank and the number of modules with this rank, in ascending order of rank."""
     trained_on: str | None = None
-    """Name of the base model that the adapter's configuration states."""
+    """Name of the base model, as stated in the adapter's configuration."""
 
 
 class Inspections:
@@ -75,8 +75,9 @@ class Inspections:
     async def next_reply(
         self, inspection_id: InspectionId, *, timeout_s: float
     ) -> Findings | bool | None:
-        """Return the next reply to a request: first True as a confirmation, later the findings.
+        """Return the next reply to a request.
 
+        The first reply is True, which confirms the request. The second reply contains the findings.
         Waits for `timeout_s`, but at most two seconds, and returns None if no reply arrives. A
         reply may be lost if the call is cancelled or fails.
         """

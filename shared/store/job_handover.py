@@ -1,4 +1,4 @@
-"""Takes jobs from a worker that left the pool, was declared dead or releases the jobs.
+"""Takes jobs from a worker that has left the pool, was declared dead, or releases the jobs.
 
 The jobs return to their queues together with every token that the worker has published. A worker
 that is no longer in the pool can't publish. Its publications can therefore be read in several short
@@ -34,8 +34,8 @@ class JobHandover:
     async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
         """Take all jobs from a worker outside the pool, and delete the worker's records.
 
-        Returns the number of requeued jobs and the number of ended jobs. The call may be repeated,
-        even by several processes at the same time.
+        Returns two values: the number of requeued jobs, and the number of ended jobs. The call may
+        be repeated, even by several processes at the same time.
         """
         requeued = ended = 0
         for page in await self._pages(wid, await self._owned(wid)):
@@ -62,7 +62,10 @@ class JobHandover:
         return [JobId(each.decode()) for each in raw]
 
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
-        """Return the arguments of each call: job ids, each with its last published tokens."""
+        """Return the arguments of each script call.
+
+        The arguments are pairs of a job id and the job's last published tokens.
+        """
         published = await self._last_published(wid, ids) if ids else {}
         return (
             [arg for job_id in page for arg in (job_id, _payload(published.get(job_id, ())))]
@@ -74,7 +77,7 @@ class JobHandover:
     ) -> Mapping[JobId, Sequence[Tokens]]:
         """Return the tokens in the worker's last publications, by job.
 
-        They include every published token that isn't in a checkpoint.
+        The result includes every published token that isn't in a checkpoint.
         """
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         pipe = self._redis.pipeline(transaction=False)

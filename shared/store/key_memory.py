@@ -42,7 +42,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return all kinds of keys, each mapped to whether a pool has only one key of the kind."""
+    """Return all kinds of keys. The value is True if a pool has only one key of the kind."""
     keys, kinds = Keys(""), {}
     for name, member in vars(Keys).items():
         if isinstance(member, property) and name != "prefix":
@@ -60,7 +60,7 @@ def _kind(key: str, keys: Keys) -> str:
 def _with_kinds(
     sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
-    """Return (kind, key) for the sampled keys of this pool, except for kinds with a single key."""
+    """Return pairs (kind, key) of the pool's sampled keys. Omit kinds with a single key."""
     pool = [key for key in sampled_keys if key.startswith(keys.prefix.encode())]
     named = [(_kind(key.decode(errors="replace"), keys), key) for key in pool]
     return [(kind if kind in kinds else OTHER, key) for kind, key in named if not kinds.get(kind)]

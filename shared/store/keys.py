@@ -53,7 +53,7 @@ class Keys:
     def owned(self, worker: WorkerId) -> str:
         """ZSET: id of a running job of the worker -> random epoch of its claim.
 
-        A failover of Redis can't repeat an epoch, so an epoch always identifies the owner of a job.
+        Epochs don't repeat even after a failover of Redis. An epoch identifies exactly one claim.
         """
         return f"{self.prefix}own:{worker}"
 
@@ -67,9 +67,9 @@ class Keys:
     def sent(self, worker: WorkerId) -> str:
         """LIST: last publications of the worker.
 
-        Each line of an item names an API process and an entry of its reply stream. These entries
-        contain every published token that isn't in a checkpoint. Deleted when the worker's jobs are
-        handed over.
+        Each line of an item names an API process and an entry of this process's reply stream. These
+        entries contain every published token that isn't in a checkpoint. Deleted when the worker's
+        jobs are handed over.
         """
         return f"{self.prefix}sent:{worker}"
 
@@ -97,7 +97,7 @@ class Keys:
         return f"{self.prefix}lost"
 
     def charged(self, worker: WorkerId) -> str:
-        """HASH: job -> number of deaths charged to it when the worker was declared dead.
+        """HASH: job -> deaths that were charged to the job when the worker was declared dead.
 
         Expires after an hour.
         """
@@ -115,7 +115,7 @@ class Keys:
 
     @property
     def workers(self) -> str:
-        """ZSET: worker -> end of its lease, as Redis' clock in milliseconds."""
+        """ZSET: worker -> end of its lease, as Unix time in ms on Redis' clock."""
         return f"{self.prefix}workers"
 
     def worker(self, worker: WorkerId) -> str:
@@ -128,7 +128,7 @@ class Keys:
     def residents(self, worker: WorkerId) -> str:
         """SET: versions that the worker holds.
 
-        Deleted when the worker has left the pool or was declared dead.
+        Deleted after the worker has left the pool or was declared dead.
         """
         return f"{self.prefix}has:{worker}"
 
@@ -160,13 +160,16 @@ class Keys:
     def counters(self) -> str:
         """HASH: counters of the pool. Never deleted.
 
-        Totals: jobs by final state, jobs `retried` and `released`, `workers_lost`, and versions
-        `forgotten`. Current values: number of `waiting` jobs and `bytes` of unfinished requests.
-        Fair queueing: virtual time `vtime` and number of `arrivals`. Mean duration of a job in ms:
-        `run_ms`. Redis' memory as `enqueue` last measured it: `memory_ms`, `memory_high` and
-        `max_memory`. Clock: time of the last sweep (`swept`), how far pool time lags behind Redis'
-        clock (`lag`), the last time at which the lag grew (`resumed`), and the shortest gap between
-        sweeps that makes the lag grow (`stall_ms`).
+        - Totals: jobs by final state, `retried` and `released` jobs, `workers_lost`, and
+          `forgotten` versions.
+        - Current values: number of `waiting` jobs, and `bytes` of unfinished requests.
+        - Fair queueing: virtual time (`vtime`), and number of jobs enqueued so far (`arrivals`).
+        - Moving average of the time from the claim of a job to its answer, in ms: `run_ms`.
+        - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
+          (`memory_high`), and the limit (`max_memory`).
+        - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
+          (`lag`). Gaps between sweeps that are longer than `stall_ms` increase the lag. `resumed`
+          is the time of the last such gap or of a similar jump of the clock.
         """
         return f"{self.prefix}cnt"
 
@@ -180,7 +183,7 @@ class Keys:
     def checkpoints(self, job_id: JobId) -> str:
         """STREAM: published tokens of a job.
 
-        The worker writes them every 16 tokens or 250 ms, and a handover adds the missing ones.
+        The worker adds an entry every 16 tokens or 250 ms, and a handover adds the missing tokens.
         Expires ten minutes after the end of the job.
         """
         return f"{self.prefix}tok:{job_id}"
@@ -203,8 +206,8 @@ class Keys:
         """HASH: current version of the name, and whether a client or a worker set it.
 
         Deleted when the base model changes. If the name was unloaded, the version is empty and the
-        key expires after an hour. However, the key doesn't expire if a worker was started with the
-        name, so that a restart of the worker doesn't register the name again.
+        key expires after an hour. If a worker was started with the name, the key doesn't expire. A
+        restart of the worker therefore doesn't register the unloaded name again.
         """
         return f"{self.prefix}adapter:{name}"
 
@@ -225,7 +228,7 @@ class Keys:
         return f"{self.prefix}retired"
 
     def inspection(self, inspection: InspectionId) -> str:
-        """STRING: an `Inspection`. Deleted when a worker takes it; expires after a minute."""
+        """STRING: an `Inspection`. Deleted when a worker takes it, or after a minute."""
         return f"{self.prefix}inspect:{inspection}"
 
     def findings(self, inspection: InspectionId) -> str:

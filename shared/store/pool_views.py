@@ -89,7 +89,7 @@ class RedisMemory:
     limit: int
     """Redis' `maxmemory` setting, in bytes; 0 means no limit."""
     by_kind: Mapping[str, int] = field(default_factory=dict)
-    """Estimated bytes of the pool's keys, by the word after the pool's prefix."""
+    """Estimated bytes of the pool's keys, by kind. The kind is the word after the pool's prefix."""
 
 
 class PoolViews:
@@ -180,7 +180,7 @@ class PoolViews:
         return sorted(found, key=lambda backlog: -backlog.next_waited_ms)
 
     async def memory(self) -> RedisMemory:
-        """Return Redis' memory use. Sizes by kind of key are estimated from a few hundred keys."""
+        """Return Redis' memory use. The size of each kind of key is estimated from a sample."""
         info = await self._redis.info("memory")
         by_kind = await self._bytes_by_kind()
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)

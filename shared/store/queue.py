@@ -1,9 +1,9 @@
 """Job queue of one pool: typed methods, each of which calls one Lua script.
 
 A call that fails with `RedisUnavailable` may have been executed. `beat`, `finish`, `cancel`,
-`release`, `reap` and `reconcile` may be repeated. `claim` and `publish` must not be repeated. If
-the reply of a `claim` was lost, `reconcile` releases the claimed jobs. Readers of published events
-drop events that they have already seen.
+`release`, `reap` and `reconcile` may be repeated. `publish` may be repeated with the same events,
+because readers drop events that they have already seen. `claim` must not be repeated. If the reply
+of a `claim` was lost, `reconcile` releases the claimed jobs.
 """
 
 import secrets
@@ -101,8 +101,8 @@ class Queue:
             wid: the worker.
             lease_ms: duration of the lease, in milliseconds.
             info: description of the worker for operators.
-            loading: versions that the worker is still loading. Its exclusive rights to load them
-                are renewed.
+            loading: versions that the worker is still loading. The call renews the worker's
+                exclusive rights to load these versions.
             known: jobs that the worker believes it owns, with the epochs of their claims.
 
         Raises:
@@ -132,7 +132,7 @@ class Queue:
                 `RedisUnavailable`, this means that the failed call did add the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
             JobFailed: the adapter was unloaded or quarantined after the request was admitted, or
-                the job needs more tokens than the KV cache of any live worker holds.
+                the job needs more tokens than fit into the KV cache of any live worker.
         """
         try:
             reply = await self._scripts.run(
@@ -162,26 +162,26 @@ class Queue:
     ) -> Claim:
         """Take jobs for a worker from the queues.
 
-        The order is: jobs of other versions if they have waited too long, then jobs of
-        `residents`, then the remaining jobs of other versions.
+        Jobs of `residents` are taken first, then jobs of other versions. However, a job of another
+        version that has waited too long is taken before all of these jobs.
 
-        If no job is found although the worker has capacity, the worker is parked: its mailbox
-        receives a `job` message when the next job is enqueued. Callers repeat the call until it
-        returns no job. They call it again whenever capacity becomes free, and at least once a
+        If no job is found although the worker has capacity, the worker is parked. The mailbox of a
+        parked worker receives a `job` message when a job is enqueued. Callers repeat the call until
+        no job is returned. They call again whenever capacity becomes free, and at least once a
         second.
 
         Args:
             wid: the worker.
-            sequences: number of choices that the worker has capacity for; 0 unparks the worker. A
-                worker that owns no job gets one job of any size.
+            sequences: number of choices that the worker has capacity for. A worker that owns no
+                job gets one job of any size. With 0, the worker gets no job and is unparked.
             tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
             steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
-            max_cold: maximum number of versions outside of `residents` that the worker would load
-                now.
+            max_cold: maximum number of versions outside of `residents` from which jobs are taken.
+                The worker must load these versions.
             residents: versions that the worker holds or loads.
             refused: versions that the worker can't load.
-            load_ms: expected duration of a load, in milliseconds. An older job whose adapter no
-                worker holds waits at most this long behind jobs of `residents`.
+            load_ms: expected duration of a load, in milliseconds. A job whose adapter no worker
+                holds lets newer jobs of `residents` overtake it for at most this time.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -282,9 +282,9 @@ class Queue:
     async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
         """Cancel a job with `error` as the reason, and return its state after the call.
 
-        Returns CANCELLED if the job was waiting, and RUNNING if its worker was asked to stop it. If
-        the job had already ended, its final state is returned. If it doesn't exist, None is
-        returned.
+        The state is CANCELLED if the job was waiting, and RUNNING if a worker was asked to stop the
+        job. If the job had already ended, its final state is returned. Returns None if no such job
+        exists.
         """
         reason = error or JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
         state = await self._scripts.run("cancel", job_id, orjson.dumps(reason))
@@ -299,10 +299,10 @@ class Queue:
     async def reap(self, *, every_ms: int = 0) -> Reaped:
         """Declare silent workers dead, and end overdue jobs and jobs of quarantined versions.
 
-        A call marks a worker as missing when its lease has ended. A later call declares the worker
-        dead, after at least another sixth of the lease. Any number of processes may call this
-        method, but only one call in every `every_ms` does the work. No script call blocks Redis for
-        long.
+        The first call after the end of a worker's lease marks the worker as missing. A later call
+        declares the worker dead if it is still missing after another sixth of the lease. Any number
+        of processes may call this method, but only one call in every `every_ms` does the work. No
+        script call blocks Redis for long.
         """
         return await self._sweep.run(every_ms)
 
@@ -321,7 +321,7 @@ def _is_accepted(reply: list[Any]) -> bool:
 
 
 def _has_jobs(reply: list[Any]) -> bool:
-    """Return whether the reply of `claim` has jobs. Only then is there a write to wait for."""
+    """Return whether the reply of `claim` has jobs. Copies are needed only for claimed jobs."""
     return len(reply) > 2
 
 

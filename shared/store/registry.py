@@ -56,7 +56,7 @@ class Registry:
         """Set the pool's base model. If its version changes, all adapters are unregistered.
 
         Returns the registry's epoch. A new epoch means that the registry has lost its adapters, and
-        that workers must register them again.
+        that workers must register their adapters again.
 
         Raises:
             SettingsError: live workers of the pool serve another version.
@@ -81,16 +81,15 @@ class Registry:
         """Register an adapter that a worker was started with.
 
         Returns the version that the name refers to after the call, or None if a client has unloaded
-        the name. The returned version differs from the adapter's version if a client has replaced
-        that version, or if a worker that started later has registered another version of
-        the name. A quarantined
-        version stays quarantined.
+        the name. The returned version differs from the adapter's in two cases: a client has
+        replaced the adapter's version, or a worker that started later has registered another
+        version. A quarantined version stays quarantined.
         """
         _, version = await self._add(_AddMode.START, adapter)
         return version
 
     async def load_adapter(self, adapter: Adapter, *, replace: bool) -> None:
-        """Register an adapter for a client. New requests for its name use it immediately.
+        """Register an adapter for a client. New requests for the name use the adapter immediately.
 
         Raises:
             JobFailed: the name is taken and `replace` is false, or the version is quarantined.
@@ -117,7 +116,7 @@ class Registry:
         the name isn't registered.
 
         Raises:
-            JobFailed: there is no previous version, or it is quarantined.
+            JobFailed: there is no previous version, or the previous version is quarantined.
         """
         match await self._scripts.run("rollback_adapter", name):
             case [b"ok", version]:
@@ -175,7 +174,7 @@ class Registry:
         return version
 
     async def find(self, model: str) -> tuple[BaseModel | None, AdapterVersion | None]:
-        """Return the base model, and the version that serves requests for `model`.
+        """Return two values: the base model, and the version that serves requests for `model`.
 
         Requests refer to an adapter by `name`, `base:name` or `name@version`. The last form may
         refer to a previous version. If there is no such model, the returned version is None.
@@ -197,7 +196,7 @@ class Registry:
         return base, await self._served(version)
 
     async def _served(self, version: AdapterVersion) -> AdapterVersion | None:
-        """Return the version if it takes new requests, else None. Raise if it is quarantined."""
+        """Return the version if it takes new requests, else None. Raise if quarantined."""
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{_quarantine(version)}; register other weights under its name"

@@ -11,14 +11,15 @@ from shared.store.scripts import Scripts, flat
 
 VERSIONS_PER_CALL = 128
 REPLICAS_PER_CALL = 32
-"""Maximum number of versions in one script call, so that no call blocks Redis for long."""
+"""Maximum number of replicas that one call of `shrink.lua` checks, so that no call blocks Redis for
+long."""
 
 
 class ResidencyStore:
     """Resident adapter versions of a pool's workers.
 
-    The store remembers the versions that this process has reported for its own workers, so that a
-    claim sends only the differences. Pass the same instance to the `Queue` of these workers.
+    The store remembers the versions that this process has reported for its own workers. A claim
+    therefore sends only the differences. Pass the same instance to the `Queue` of these workers.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -28,7 +29,7 @@ class ResidencyStore:
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
         """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()
-        """Workers whose last heartbeat showed a different number of versions in Redis."""
+        """Workers whose last heartbeat found fewer or more versions in Redis than were reported."""
 
     async def set_residents(
         self,
@@ -75,15 +76,15 @@ class ResidencyStore:
     ) -> dict[AdapterVersion, ReplicaStanding]:
         """Return the standing of the worker's replicas, and withdraw surplus replicas in `due`.
 
-        A withdrawn version no longer counts as held by the worker, which may then evict it. The
+        The worker no longer counts as a holder of a withdrawn version and may evict it. The
         last replica of a version is never withdrawn. The call may be repeated.
 
         Args:
             wid: the worker.
             running: number of jobs that the worker runs, for each version that it holds.
             due: versions that have been surplus for long enough to be withdrawn.
-            steal_ms: waiting time in milliseconds. A version is needed if one of its jobs waits
-                longer.
+            steal_ms: waiting time in milliseconds. A version is needed if one of its jobs has
+                waited longer.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -104,8 +105,9 @@ class ResidencyStore:
         """Request the exclusive right to load a version, and return whether the worker has it.
 
         The right is granted if jobs of the version wait, no worker holds the version and no other
-        worker loads it. Other workers then claim no jobs of the version until `set_residents` is
-        called for it.
+        worker loads it. While a worker has the right, other workers claim no jobs of the version.
+        The right ends when the worker calls `set_residents` for the version, or when heartbeats no
+        longer renew the right.
         """
         return bool(await self._scripts.run("load", wid, version))
 
@@ -135,8 +137,8 @@ class ResidencyStore:
     ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
         """Compare the versions that the worker holds with those that it has reported.
 
-        Returns the versions that are held but not reported, and those that are reported but not
-        held.
+        Returns two sets: versions that are held but not reported, and versions that are reported
+        but not held.
         """
         reported, held = self._reported.get(wid, set()), set(residents)
         return held - reported, reported - held
@@ -144,8 +146,8 @@ class ResidencyStore:
     async def repair(self, wid: WorkerId, num_held: int) -> None:
         """Report the worker's versions again if Redis lost some of them in a failover.
 
-        A repair starts only at the second mismatch in a row, because the first may be caused by a
-        report that is under way.
+        A repair starts only at the second mismatch in a row, because the first mismatch may be
+        caused by a report that is under way.
 
         Args:
             wid: the worker.

@@ -18,8 +18,8 @@ PARTS = {
     "give_back": {"release", "hand_on"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
-"""Lua files that only some scripts include, each with the names of those scripts. Every script also
-includes `common.lua`."""
+"""Lua files that only some scripts include, each with the names of the scripts that include the
+file. Every script also includes `common.lua`."""
 
 Arg = str | bytes | int
 """One argument of a script."""
@@ -46,7 +46,8 @@ class Scripts:
             name: the script's name.
             args: arguments of the script (ARGV).
             durability: copies that the script's writes need before this method returns.
-            is_promise: called with the reply. If it returns False, `run` doesn't wait for copies.
+            is_promise: function that is called with the reply. If the function returns False, `run`
+                doesn't wait for copies.
 
         Raises:
             RedisUnavailable: Redis can't be reached or can't serve, or too few copies exist. The

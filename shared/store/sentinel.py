@@ -1,4 +1,4 @@
-"""Connections to the master of a Redis service. Sentinels name the master at each connect."""
+"""Connections to the master of a Redis service. Sentinels name the master for each connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

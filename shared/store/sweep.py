@@ -6,7 +6,7 @@ from shared.store.job_handover import JobHandover
 from shared.store.scripts import Scripts
 
 MAX_PAGES = 100
-"""Maximum number of calls of each of the scripts `expire` and `quarantine` in one sweep."""
+"""In one sweep, each of the scripts `expire` and `quarantine` is called at most this many times."""
 
 
 class Sweep:

@@ -69,18 +69,20 @@ def _order(entry: bytes) -> tuple[int, ...]:
 
 
 async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
-    """Return the tokens that earlier tries have published: one `Tokens` per choice, from index 0.
+    """Return the tokens that earlier tries have published, as one `Tokens` per choice.
 
-    The checkpoints contain all published tokens, because a handover adds the missing ones. The new
-    owner of the job must continue after these tokens and may not change them.
+    Each `Tokens` has index 0. The checkpoints contain all published tokens, because a handover adds
+    the missing tokens. The job's new owner must continue after these tokens and may not change
+    them.
     """
     return await read_checkpoints(redis, keys, job.job.id)
 
 
 async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
-    """Return the checkpointed tokens of a job: one `Tokens` per choice, in order, from index 0.
+    """Return the checkpointed tokens of a job, as one `Tokens` with index 0 per choice.
 
-    The result is empty if the job has no checkpoints or ended more than ten minutes ago.
+    The items are in the order of the choices. The result is empty if the job has no checkpoints or
+    ended more than ten minutes ago.
     """
     entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
     events = (event for _, fields in entries for event in decode_events(fields[b"e"]))
@@ -88,12 +90,13 @@ async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tok
 
 
 def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
-    """Join `pieces` into one `Tokens` per choice, with the contiguous ids from index 0.
+    """Join `pieces` into one `Tokens` with index 0 per choice. Pieces after a gap are dropped.
 
     `pieces` are in the order in which they were written. Repeated pieces are dropped. A piece
     without ids counts only if it has a finish reason, because otherwise it can't be distinguished
-    from a repeated piece. A piece from index 0 that is longer than all earlier pieces together
-    replaces them. After an outage of Redis, a worker writes all tokens of a choice again.
+    from a repeated piece. After an outage of Redis, a worker writes all tokens of a choice again,
+    in a piece with index 0. Such a piece replaces all earlier pieces of the choice if it has more
+    ids than they have together.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:

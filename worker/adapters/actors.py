@@ -35,7 +35,7 @@ class Adapters:
     inspector_thread: LoaderThreads
 
     def close(self) -> None:
-        """Accept no more work. The threads end after their current work."""
+        """Stop accepting work. Each thread ends after the function that it is running."""
         self.loader_threads.close()
         self.inspector_thread.close()
 
@@ -89,7 +89,10 @@ def assemble_adapters(
 
 
 def _counter(jobs: RunningJobs, base: AdapterVersion) -> Callable[[], Jobs]:
-    """Return a function that counts running jobs by adapter version, except the base model."""
+    """Return a function that counts the running jobs of each adapter version.
+
+    The base model's jobs aren't counted.
+    """
 
     def num_jobs() -> Jobs:
         return {version: n for version, n in jobs.num_by_version.items() if version != base}

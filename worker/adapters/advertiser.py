@@ -32,7 +32,10 @@ class Advertiser:
         residency.subscribe(Change.HOLDINGS, self._has_changed.set)
 
     async def run(self) -> None:
-        """Report changes until cancelled. Registration reports the full set of held versions."""
+        """Report changes until cancelled.
+
+        The full set of held versions is reported by `Membership.enter`, not here.
+        """
         while True:
             await self._has_changed.wait()
             await self._lease.is_held.wait()
@@ -40,7 +43,10 @@ class Advertiser:
             await self._report()
 
     async def start_load(self, version: AdapterVersion) -> bool:
-        """Reserve the load of a version. Return False if another worker holds or loads it."""
+        """Reserve the load of a version.
+
+        Return False if another worker holds or loads the version.
+        """
         return await retry_until_available(lambda: self._store.start_load(self._lease.wid, version))
 
     async def end_load(self, version: AdapterVersion) -> None:
@@ -53,7 +59,10 @@ class Advertiser:
         return any(version in w.residents for w in workers if w.id != self._lease.wid)
 
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
-        """Give up replicas that the pool doesn't need. `running` counts running jobs by version."""
+        """Give up replicas that the pool doesn't need.
+
+        `running` has the number of running jobs by version.
+        """
         replicas, wid = self._residency.replicas, self._lease.wid
         if not replicas:
             return
@@ -82,7 +91,7 @@ class Advertiser:
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
     ) -> list[AdapterVersion]:
-        """Report added and removed versions. Return added ones that other workers hold too."""
+        """Report added and removed versions. Return the added versions that others also hold."""
         wid = self._lease.wid
         try:
             return await retry_until_available(

@@ -1,20 +1,21 @@
 """How many adapters a worker loads at a time. Policy only."""
 
 MAX_LOADING = 2
-"""Maximum number of adapters that load at the same time.
+"""Maximum number of versions that a worker loads for claimed jobs at the same time.
 
-In addition, up to as many may wait for device memory. Higher limits would only delay each load.
+The limit doesn't include versions that wait for device memory, but no load begins while this many
+versions wait. A higher limit would only slow down each load.
 """
 REFUSED_S = 30.0
-"""Time for which jobs of a version that couldn't be loaded are left to other workers."""
+"""Seconds for which a worker leaves a version's jobs to other workers after a failed load."""
 
 
 def max_cold(*, num_loading: int, num_waiting: int) -> int:
-    """Return how many further versions may be loaded.
+    """Return how many more versions may begin to load for claimed jobs.
 
     Args:
         num_loading: number of versions that are being loaded for claimed jobs.
-        num_waiting: how many of these versions wait for device memory.
+        num_waiting: number of these versions that wait for device memory.
     """
     if num_waiting >= MAX_LOADING:
         return 0

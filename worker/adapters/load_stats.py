@@ -3,7 +3,7 @@
 MIN_STEAL_MS = 250.0
 STEAL_PER_LOAD = 1.5
 LOAD_MS_SHARE = 0.25
-"""Weight of the newest load in the mean load time."""
+"""Weight of the newest load in `LoadStats.load_ms`, an exponential moving average."""
 
 
 class LoadStats:
@@ -26,17 +26,20 @@ class LoadStats:
 
     @property
     def load_ms(self) -> int:
-        """Mean time of recent loads in ms, without waits for memory; 0 before the first load."""
+        """Mean duration of recent loads in ms, without waits for device memory.
+
+        The mean is 0 before the first load.
+        """
         return int(self._mean_ms)
 
     @property
     def steal_ms(self) -> int:
-        """Time in ms for which a job is left to the workers that hold its adapter."""
+        """Time in ms for which a job is reserved for workers that hold its adapter."""
         return int(max(MIN_STEAL_MS, STEAL_PER_LOAD * self._mean_ms))
 
     @property
     def totals(self) -> dict[str, int]:
-        """The counters, by the names that operators see."""
+        """Totals since the worker's start, by the names that operators see."""
         return {
             "reads": self.num_reads,
             "loads": self.num_loads,

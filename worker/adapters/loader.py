@@ -84,7 +84,7 @@ class AdapterLoader:
         memory is free, a copy is kept there.
 
         Raises:
-            AdapterRejected: the adapter is larger than all of the adapter memory.
+            AdapterRejected: the adapter is larger than the total adapter memory.
         """
         version, host = adapter.weights.version, self._host
         image = host.image(adapter.weights)
@@ -103,7 +103,10 @@ class AdapterLoader:
                 self._not_loaded(version)
 
     async def evict(self, version: AdapterVersion) -> None:
-        """Remove a version from every tier. Requests that still use it end with an error."""
+        """Remove a version from device and host memory.
+
+        Requests that still use the version end with an error.
+        """
         async with self._lock(version), self._no_evictions:
             self._host.drop(version)
             if self._residency.is_resident(version):
@@ -141,7 +144,7 @@ class AdapterLoader:
             self._residency.job_served(version)
 
     async def prefetch(self, version: AdapterVersion) -> None:
-        """Load a version whose jobs are in the queue, unless another worker has or loads it."""
+        """Load a version whose jobs are in the queue, unless another worker holds or loads it."""
         self._residency.prefetch_began(version)
         try:
             if await self._advertiser.start_load(version):
@@ -205,7 +208,10 @@ class AdapterLoader:
 
     @contextmanager
     def _loading(self, image: "AdapterImage") -> Iterator[None]:
-        """Release the image when the body ends. If the body raises, record that the load failed."""
+        """Release `image` at the end of the `with` block.
+
+        If the block raises, record that the load failed.
+        """
         try:
             yield
         except BaseException:
@@ -275,7 +281,7 @@ class AdapterLoader:
             raise AdapterRejected(f"adapter {image.version}: {error}") from error
 
     def _activate(self, reserved: "Reserved", image: "AdapterImage") -> None:
-        """Make a version resident. Requests that are added to the engine from now on can use it."""
+        """Make a version resident, so that requests added to the engine later can use it."""
         self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
         self._residency.became_resident(image.version)
         log.info("adapter_loaded", version=image.version)
@@ -284,5 +290,5 @@ class AdapterLoader:
         return await asyncio.wrap_future(self._engine.call(function))
 
     def _lock(self, version: AdapterVersion) -> asyncio.Lock:
-        """Return the version's lock, held while its tier changes."""
+        """Return the lock that must be held while the version is loaded or evicted."""
         return self._locks.setdefault(version, asyncio.Lock())

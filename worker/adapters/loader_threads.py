@@ -15,12 +15,15 @@ T = TypeVar("T")
 SHARE = 0.2
 """Share of a core that one load may use while the engine steps."""
 CROWDED_SHARE = 0.5
-"""Share of a core that each of several concurrent loads may use.
+"""Share of a core that each of several concurrent loads may use while the engine steps.
 
-It is larger than SHARE, because concurrent loads mean that adapters are needed quickly.
+This share is larger than SHARE, because concurrent loads mean that adapters are needed quickly.
 """
 NICENESS = 5
-"""Niceness of the threads. On a core shared with one of them, the engine gets 3/4 of the time."""
+"""Niceness of the loader threads.
+
+If the engine's thread and one loader thread share a core, the engine's thread gets 3/4 of the time.
+"""
 
 
 def share_of_core(num_running: int, *, is_engine_busy: bool) -> float:
@@ -40,7 +43,7 @@ class LoaderThreads:
 
         Args:
             number: maximum number of threads.
-            spare_cores: called by each thread when it starts, to limit itself to one core.
+            spare_cores: limits the calling thread to one core. Each new thread calls it.
             is_engine_busy: returns whether loads must leave CPU time to the engine.
         """
 
@@ -65,7 +68,7 @@ class LoaderThreads:
         return share_of_core(self._num_running, is_engine_busy=self._is_engine_busy())
 
     def close(self) -> None:
-        """Accept no more work. Functions that already run still complete."""
+        """Stop accepting work. Functions that already run still complete."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class AdapterBudgets:
     """Memory budgets of adapters, in bytes.
 
-    On a CPU, resident adapters already are in host memory, so copies of them would be useless.
-    Therefore a single pool gets both budgets. Its bytes count towards the device's budget until
-    that is used up, and then towards the host's.
+    On a CPU, resident adapters are already in host memory, so copies of them would be useless.
+    Therefore a single pool gets both budgets. The pool's bytes count towards the device budget
+    until that budget is used up, and then towards the host budget.
     """
 
     device: int
@@ -24,11 +24,11 @@ class AdapterBudgets:
 
     @property
     def copies(self) -> int:
-        """Budget of copies in host memory, which can become resident quickly, in bytes."""
+        """Budget of copies in host memory, in bytes. Copies can become resident quickly."""
         return 0 if self.is_one_memory else self.host
 
     def used(self, pool: int, copies: int) -> tuple[int, int]:
-        """Return how many bytes of the device's and of the host's budget are used.
+        """Return two values: the used bytes of the device budget and those of the host budget.
 
         Args:
             pool: bytes of resident adapters.

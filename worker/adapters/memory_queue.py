@@ -26,8 +26,8 @@ class MemoryQueue:
     ) -> T | None:
         """Call the function `place` until it returns a value, and return that value.
 
-        The function is called again whenever device memory may be free. Return None if it has
-        returned no value for `patience_s` seconds.
+        The function is called again whenever device memory may be free. Return None if the function
+        has returned no value after `patience_s` seconds.
         """
         until_s = asyncio.get_running_loop().time() + patience_s
         self._residency.queued_for_memory(version)

@@ -14,11 +14,17 @@ from worker.adapters.residency import Residency
 log = structlog.get_logger()
 
 LOOK_S = 0.25
-"""Pause between two reads of the queue."""
+"""Seconds between two reads of the queue."""
 MAX_HEADS = 16
-"""Maximum number of versions considered at a time, in the order of their jobs in the queue."""
+"""Maximum number of versions considered after each read of the queue.
+
+These are the versions whose first jobs come earliest in the queue.
+"""
 RETRY_S = 30.0
-"""Time before a version is prefetched again, in case its load failed or it was evicted."""
+"""Minimum seconds between two prefetches of the same version.
+
+A second prefetch is useful if the first load failed or if the version was evicted.
+"""
 
 
 class Prefetcher:
@@ -32,7 +38,10 @@ class Prefetcher:
         self._tried_s: dict[AdapterVersion, float] = {}
 
     def set_full(self, is_full: bool) -> None:
-        """Set whether the worker is unable to claim more jobs. It prefetches only while full."""
+        """Set whether the worker is full, so that it can't claim more jobs.
+
+        Versions are prefetched only while the worker is full.
+        """
         if is_full:
             self._is_full.set()
         else:

@@ -12,18 +12,18 @@ class State(Enum):
     """Where the weights of a version are in this worker."""
 
     ABSENT = auto()  # Neither in host memory nor on the device.
-    READING = auto()  # A loader thread reads and checks its files.
+    READING = auto()  # A loader thread reads and checks the version's files.
     IN_HOST_MEMORY = auto()  # A copy in host memory can be placed on the device.
-    PLACING = auto()  # It waits for device memory, or is copied there.
-    RESIDENT = auto()  # It is on the device, and requests of the version can run.
+    PLACING = auto()  # The version waits for device memory, or is being copied.
+    RESIDENT = auto()  # On the device, so that requests of the version can run.
 
 
 class MemoryWait(Enum):
     """Whether a version that is being placed waits for device memory."""
 
-    NONE = auto()  # It isn't being placed, or already has memory.
-    QUEUED = auto()  # It waits for its turn to ask for device memory.
-    SHORT = auto()  # It asked, and the adapters in use left too little memory.
+    NONE = auto()  # The version isn't being placed, or already has memory.
+    QUEUED = auto()  # The version waits for its turn to ask for device memory.
+    SHORT = auto()  # The version asked, but the adapters in use left too little.
 
 
 @dataclass(slots=True)
@@ -42,15 +42,18 @@ class AdapterRecord:
     """Monotonic time until which the version's jobs are left to other workers."""
     memory_wait: MemoryWait = MemoryWait.NONE
     is_crowded_out: bool = False
-    """Whether the version's jobs aren't claimed because it found no device memory."""
+    """Whether claims skip the version's jobs because the version found no device memory."""
     num_returning_jobs: int = 0
-    """Number of jobs that found no device memory and aren't back in the queue yet."""
+    """Number of jobs being returned to the queue because the version found no device memory."""
     is_yielding: bool = False
-    """Whether the version's jobs aren't claimed, to free its memory for another version."""
+    """Whether claims skip the version's jobs to free its memory for another version."""
     replica: Replica | None = None
-    """Set while other workers also hold the version. Meanwhile, this worker may give it up."""
+    """Set while the version is a replica, which this worker may give up."""
     is_surplus: bool = False
-    """Whether the version was given up. It is still in memory, but is evicted before all others."""
+    """Whether the version was given up but is still in memory.
+
+    Surplus versions are evicted before all others.
+    """
 
     @property
     def is_loading(self) -> bool:
@@ -75,18 +78,18 @@ class ClaimView:
     """Snapshot of the adapter records for one claim."""
 
     held: frozenset[AdapterVersion]
-    """Versions that are resident or being loaded for claimed jobs, including the base model."""
+    """Versions that the worker holds or is loading for claimed jobs, including the base model."""
     residents: tuple[AdapterVersion, ...]
     """Versions whose jobs are claimed before other jobs."""
     refused: tuple[AdapterVersion, ...]
-    """Versions whose jobs aren't claimed."""
+    """Versions whose jobs this claim skips."""
     max_cold: int
     """Maximum number of further versions that this claim may cause to load."""
     load_ms: int
     """Expected duration of a load in ms, without waits for device memory."""
     steal_ms: int
-    """Time in ms for which jobs are left to workers that hold their adapter."""
+    """Time in ms for which a job is reserved for workers that hold its adapter."""
     sees_all: bool
     """Whether the claim can see the jobs of every version that needs device memory."""
     num_shortages: int
-    """Number of shortages of device memory before the snapshot."""
+    """Number of shortages of device memory from the worker's start until the snapshot."""

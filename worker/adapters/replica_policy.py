@@ -7,7 +7,8 @@ from shared.protocol.queue_replies import ReplicaStanding
 KEPT_STEALS = 20
 """Time for which a replica must be surplus before it is given up, as a multiple of `steal_ms`.
 
-This is at least 30 times the load time, so fluctuating demand doesn't cause constant loads.
+This time is at least 30 times the mean load time. Therefore fluctuating demand doesn't cause
+constant loads.
 """
 
 
@@ -16,15 +17,21 @@ class Replica:
     """A version that was loaded while another worker held it."""
 
     surplus_since_ms: float | None = None
-    """Monotonic time in ms when the other holders began to suffice; None if they don't suffice."""
+    """Monotonic time in ms when the replica became surplus; None while the replica is needed.
+
+    A replica is surplus while the other holders have enough capacity for the version's jobs.
+    """
 
     def is_due(self, now_ms: float, steal_ms: float) -> bool:
-        """Whether the other holders have sufficed for long enough to give this replica up."""
+        """Return whether this replica has been surplus for long enough to be given up."""
         since_ms = self.surplus_since_ms
         return since_ms is not None and since_ms <= now_ms - KEPT_STEALS * steal_ms
 
     def after(self, standing: ReplicaStanding, now_ms: float) -> "Replica | None":
-        """Return the replica updated by `standing`, or None if it is no longer a replica."""
+        """Return this replica updated by `standing`.
+
+        Return None if the version is no longer a replica in this worker.
+        """
         match standing:
             case ReplicaStanding.GONE | ReplicaStanding.SOLE:
                 return None

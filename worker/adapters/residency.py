@@ -14,9 +14,9 @@ and the host tier owns the host memory. Both change only as part of a load or an
 Terms:
 
 - held: resident and not given up.
-- replica: a version that was loaded while another worker held it. The worker may give it up.
+- replica: a version that was loaded while another worker held it. A worker may give up a replica.
 - surplus: given up, but still in memory. Surplus versions are evicted before all others.
-- crowded out: the version found no device memory. Its jobs aren't claimed until memory may be free.
+- crowded out: the version found no device memory. Claims skip its jobs until memory may be free.
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
@@ -63,9 +63,9 @@ class Residency:
         """Index of the versions that jobs, claims or loads may depend on."""
         self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
         self._in_use: set[AdapterVersion] = set()
-        """Versions that had jobs when memory was last short.
+        """Versions that had jobs during the last shortage of device memory.
 
-        Each version can be evicted when its last job has ended.
+        Each of these versions can be evicted once its last job has ended.
         """
         self._num_shortages = 0
 
@@ -126,7 +126,7 @@ class Residency:
         return record is not None and record.refused_until_s > now_s
 
     def is_crowded_out(self, version: AdapterVersion) -> bool:
-        """Return whether a version's jobs aren't claimed because it found no device memory."""
+        """Return whether claims skip a version's jobs because the version found no memory."""
         record = self._records.get(version)
         return record is not None and record.is_crowded_out
 
@@ -178,7 +178,7 @@ class Residency:
     def job_served(self, version: AdapterVersion) -> None:
         """Record that a claimed job no longer waits for a version.
 
-        The version may have become resident or not.
+        The version may or may not have become resident.
         """
         record = self._record(version)
         assert record.num_waiting_jobs > 0
@@ -235,9 +235,9 @@ class Residency:
         self._memory_may_be_free()  # its jobs may be gone already
 
     def not_loaded(self, version: AdapterVersion, *, is_copied: bool) -> None:
-        """Record that the load of a version has ended without making it resident.
+        """Record that the load of a version has ended, but the version isn't resident.
 
-        `is_copied` is whether host memory has a copy.
+        `is_copied` says whether host memory has a copy of the version.
         """
         record = self._record(version)
         if record.state is not State.RESIDENT:
@@ -271,7 +271,10 @@ class Residency:
         self._record(version).memory_wait = MemoryWait.QUEUED
 
     def found_no_memory(self, version: AdapterVersion, jobs: Jobs) -> None:
-        """Record that a version found no memory. One of the versions in use may have to yield."""
+        """Record that a version found no device memory.
+
+        If necessary, choose one of the versions in use to yield.
+        """
         record = self._record(version)
         is_first = record.memory_wait is not MemoryWait.SHORT
         record.memory_wait = MemoryWait.SHORT
@@ -302,7 +305,7 @@ class Residency:
     def claim_found_no_cold(self, view: ClaimView) -> None:
         """Record that a claim returned no job whose version must be loaded.
 
-        If the claim could see all jobs, no version needs memory, so no version must yield.
+        If the claim could see all jobs, no version needs memory. In that case, all yielding ends.
         """
         if view.sees_all and view.num_shortages == self._num_shortages:
             self._end_yielding()
@@ -310,7 +313,10 @@ class Residency:
     # Replicas: versions that other workers hold too.
 
     def held_elsewhere(self, versions: Iterable[AdapterVersion]) -> None:
-        """Record that other workers also hold `versions`, which this worker has just reported."""
+        """Record that other workers also hold `versions`.
+
+        Each of these versions becomes a replica.
+        """
         for version in self.held.intersection(versions):
             self._record(version).replica = Replica()
             self.stats.num_replicas_added += 1
@@ -351,7 +357,10 @@ class Residency:
         return {version for version in self._active if is_wanted(self._records[version])}
 
     def _load_counts(self) -> tuple[int, int]:
-        """Return (number of versions with waiting jobs, number of these that wait for memory)."""
+        """Return two counts of the versions that are being loaded for claimed jobs.
+
+        The first counts all of these versions. The second counts those that wait for device memory.
+        """
         loading = self._where(lambda record: record.is_loading)
         waiting = self._where(lambda record: record.memory_wait is not MemoryWait.NONE)
         return len(loading), len(loading & waiting)

@@ -18,13 +18,17 @@ from worker.jobs.running import RunningJobs
 log = structlog.get_logger()
 
 SWEEP_S = 1.0
-"""Pause between two sweeps of the registry."""
+"""Maximum seconds between two sweeps of the registry for unreferenced versions."""
 TIDY_S = 5.0
-"""Longest time between two checks of this worker's versions, in case mail was lost."""
+"""Maximum seconds between two checks of this worker's versions.
+
+Usually a message triggers the check, but messages may be lost.
+"""
 IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
 """Values of a copy on disk. Copies with low values are deleted first.
 
-A copy with jobs in the queue has the highest value, as it may be the last copy of its version.
+A copy has the highest value while jobs of its version are in the queue, because it may be the last
+copy of that version.
 """
 
 
@@ -46,7 +50,7 @@ class Retention:
         *,
         base: AdapterVersion,
     ) -> None:
-        """Create the retention of the copies in `store` and the versions in `residency`.
+        """Create an object that evicts versions from memory and deletes copies in `store`.
 
         `base` is the base model, which is never removed.
         """
@@ -99,7 +103,7 @@ class Retention:
         await asyncio.to_thread(store.trim, lambda digest: values.get(digest, UNKNOWN))
 
     async def _values(self) -> dict[str, int]:
-        """Return the value of the disk copy of each version in the registry, by digest."""
+        """Return the values of the disk copies of all registered versions, by digest."""
         values: dict[str, int] = {}
         views = await self._views.adapters()
         versions = [(view.current, CURRENT) for view in views]

@@ -39,7 +39,7 @@ class AdapterLRU:
 def version_to_evict(
     idle: Sequence[AdapterVersion], surplus: Collection[AdapterVersion]
 ) -> AdapterVersion:
-    """Return the least recently used idle version, preferring versions in `surplus`.
+    """Return the least recently used idle version. Versions in `surplus` are preferred.
 
     Args:
         idle: versions that no request uses, least recently used first. Must not be empty.

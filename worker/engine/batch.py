@@ -26,9 +26,12 @@ class StepBatch:
     sampled: list[Request]
     """The S requests for which a token is sampled."""
     scored: list[tuple[Request, int]]
-    """(request, position) of P prompt tokens whose logits score the next prompt token."""
+    """(request, position) of each of P prompt tokens. Their logits score the tokens after them."""
     logits_rows: Tensor
-    """`[S + P]` int64: token indices of the needed logits, for `sampled` and then for `scored`."""
+    """`[S + P]` int64: indices of the tokens whose logits are needed.
+
+    The first S indices belong to `sampled`, the last P to `scored`.
+    """
     segments: list[tuple[AdapterVersion | None, int]]
     """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
 
@@ -41,7 +44,8 @@ class StepBatch:
 def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
     """Build the batch of `chunks`, with decodes before prefills.
 
-    Decodes are sorted by context length, as some kernels pad neighbours to the same length.
+    Decodes are sorted by context length, because some kernels pad adjacent sequences to the same
+    length.
     """
     ordered = sorted(chunks, key=lambda c: (c.num_tokens, c.end))
     ids: list[int] = []
@@ -79,7 +83,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Return the positions in the chunk whose logits score the next prompt token.
+    """Return the chunk's positions whose logits are needed to score prompt tokens.
 
     Positions that were scored before a preemption aren't scored again.
     """

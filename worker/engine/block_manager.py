@@ -11,9 +11,9 @@ class BlockManager:
     """Allocates and frees fixed-size blocks of the KV cache.
 
     A full block is identified by a hash of everything that its contents depend on: the request's
-    cache key and all tokens up to the block's end. Several requests, its owners, may share such a
-    block. A block without owners is kept until its memory is needed. The least recently used block
-    is evicted first.
+    cache key and all tokens up to the block's end. Several requests may share such a block; these
+    requests are its owners. A full block without owners is kept until its memory is needed. Among
+    such blocks, the least recently used is evicted first.
     """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
@@ -24,7 +24,7 @@ class BlockManager:
         self._idle: OrderedDict[int, None] = OrderedDict()
         """Hashed blocks without an owner, least recently used first."""
         self._owners: Counter[int] = Counter()
-        """Number of owners of each block that has one."""
+        """Number of owners of each block that has at least one."""
         self._block_of: dict[bytes, int] = {}
         self._hash_of: dict[int, bytes] = {}
 
@@ -48,10 +48,10 @@ class BlockManager:
         """Share existing blocks that hold the request's next tokens.
 
         Updates the request's block table and its counts of computed and cached tokens. The last
-        token is always computed, as the next token is sampled from its logits.
+        token is always computed, because its logits determine the next token.
 
         Returns:
-            The number of tokens that need not be computed.
+            The number of tokens in the blocks that this call added.
         """
         num_before = request.num_computed_tokens
         while (block := self._next_shared(request)) is not None:
@@ -69,7 +69,7 @@ class BlockManager:
         return num_reused
 
     def publish(self, request: Request, start: int) -> None:
-        """Let other requests share the blocks that `request` has filled from token `start` on."""
+        """Let other requests share full blocks of `request`, from the block of token `start` on."""
         if request.cache_key is None:
             return
         first, end = start // self.block_size, request.num_computed_tokens // self.block_size
@@ -90,9 +90,10 @@ class BlockManager:
         return -(-num_tokens // self.block_size) - len(request.block_table)
 
     def _next_shared(self, request: Request) -> int | None:
-        """Return an existing block for the request's next uncomputed tokens; None if there is none.
+        """Return an existing block that holds the request's next uncomputed tokens, or None.
 
-        The result is None as well if those tokens don't fill a block.
+        Only a block that starts with the first uncomputed token and ends before the request's last
+        token can be returned.
         """
         index, offset = divmod(request.num_computed_tokens, self.block_size)
         is_last = (index + 1) * self.block_size >= request.num_tokens
@@ -116,9 +117,11 @@ class BlockManager:
         return block
 
     def _hash(self, request: Request, index: int) -> bytes:
-        """Return the SHA-256 of the request's `index`-th block, chained from its cache key.
+        """Return the hash that identifies the full block at `index` of the request's block table.
 
-        The hash covers all tokens up to the block's end. It is computed once per request.
+        A block's hash is the SHA-256 of the previous block's hash and the block's tokens. For the
+        first block, the request's cache key replaces the previous hash. Each hash is computed once
+        per request.
         """
         assert request.cache_key is not None
         hashes = request.block_hashes

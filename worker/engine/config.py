@@ -20,7 +20,7 @@ class EngineConfig:
     kv_cache_bytes: int = 2 << 30
     adapter_bytes: int = 1 << 30
     caches_prefixes: bool = True
-    """Whether requests with a common prefix share its KV blocks."""
+    """Whether requests with a common prefix share the prefix's KV blocks."""
 
     def longest(self, model_limit: int, num_blocks: int) -> int:
         """Return the maximum length of a sequence in this engine, in tokens.

@@ -1,4 +1,4 @@
-"""The synchronous engine. A step schedules requests, runs the model, samples and updates them."""
+"""The synchronous engine. A step schedules requests, runs the model and samples tokens."""
 
 import hashlib
 import time
@@ -37,7 +37,7 @@ class EngineStats:
     kv_blocks: int
     kv_blocks_free: int
     adapter_bytes: int
-    """Memory of adapters that are resident or being placed, in bytes."""
+    """Adapter memory used by resident and reserved adapters, in bytes."""
     num_steps: int
     num_preemptions: int
     num_cached_tokens: int
@@ -51,12 +51,12 @@ class Placing:
     """Result of a request for adapter memory."""
 
     reserved: Reserved | None
-    """Memory for the adapter; None if the adapters in use leave too little."""
+    """Memory for the adapter, or None if not enough memory was free or could be freed."""
     evicted: list[AdapterVersion]
 
 
 class Engine:
-    """Computes requests for the base model and its resident adapters in common batches.
+    """Computes requests for the base model and its resident adapters in shared batches.
 
     Not thread-safe: all methods but `write_adapter` must be called from one thread.
     """
@@ -94,7 +94,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether requests or outputs are waiting for a step."""
+        """Whether a step would compute requests or return outputs."""
         return bool(self._scheduler.running or self._scheduler.waiting or self._rejected)
 
     def add(self, request: Request) -> None:
@@ -119,11 +119,11 @@ class Engine:
         may_evict: bool = True,
         surplus: Collection[AdapterVersion] = (),
     ) -> Placing:
-        """Reserve memory for an adapter, evicting idle adapters if necessary.
+        """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
-        The least recently used adapters are evicted first, but those in `surplus` before all
-        others. The caller continues with
-        `write_adapter` and `activate_adapter`, or frees the memory with `remove_adapter`.
+        Adapters in `surplus` are evicted before all others. Within both groups, the least recently
+        used adapter is evicted first. Afterwards, the caller either calls `write_adapter` and
+        `activate_adapter`, or frees the memory with `remove_adapter`.
 
         Raises:
             AdapterRejected: the adapter is larger than all of the adapter memory.
@@ -144,12 +144,12 @@ class Engine:
         self._pool.write(reserved, image)
 
     def activate_adapter(self, reserved: Reserved, image: AdapterImage) -> None:
-        """Make an adapter resident after it was written to its memory."""
+        """Make an adapter resident. Call this after `write_adapter` has returned."""
         self._pool.activate(reserved)
         self._residents.add(image.version, image.weights_digest)
 
     def add_adapter(self, adapter: LoRAAdapter) -> list[AdapterVersion]:
-        """Place, write and activate an adapter in one call. No step may run meanwhile.
+        """Place, write and activate an adapter in one call. No step may run during the call.
 
         Returns:
             The versions that were evicted.
@@ -170,7 +170,7 @@ class Engine:
         return placing.evicted
 
     def remove_adapter(self, version: AdapterVersion) -> None:
-        """Free the memory of a resident or reserved adapter. Its requests end with an error."""
+        """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
         for request in [r for r in self._scheduler.requests if r.version == version]:
             self._scheduler.finish(request)
             self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
@@ -270,7 +270,7 @@ class Engine:
         return None
 
     def _cache_key(self, request: Request) -> bytes | None:
-        """Return a hash of the request's weights and tenant; None if its blocks aren't shared.
+        """Return a hash of the request's weights and tenant; None if the request shares no blocks.
 
         A request that reports its prompt's log-probabilities must compute the full prompt, so it
         doesn't reuse blocks.
@@ -281,7 +281,7 @@ class Engine:
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
 
     def has_room(self, num_bytes: int) -> bool:
-        """Estimate whether `num_bytes` fits after evicting all idle adapters."""
+        """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""
         return self._would_fit(num_bytes, self._idle())
 
     def _would_fit(self, num_bytes: int, idle: Sequence[AdapterVersion]) -> bool:

@@ -1,7 +1,7 @@
 """Constrains answers to grammars, with llguidance.
 
-A grammar's state depends only on the tokens that advanced it, so an answer that is recomputed or
-moved to another worker continues with the same constraints.
+The state of an answer's grammar depends only on the answer's tokens. Therefore an answer that is
+recomputed or moved to another worker continues with the same constraints.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,9 +30,9 @@ JSON_OPTIONS: Any = {  # llguidance defines its TypedDict for type checkers only
 }
 """Options of JSON grammars, in the format of a schema's "x-guidance" field."""
 _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
-"""Limits of one running answer's grammar state. A lexer state takes 1-2 kB.
+"""Limits on the grammar state of one running answer. Each lexer state takes 1-2 kB.
 
-The other limits, such as the cost of a step, are llguidance's defaults.
+All other limits, such as the cost of a step, are llguidance's defaults.
 """
 
 TOO_COMPLEX = JobError(
@@ -84,7 +84,7 @@ class Grammar:
         self._matcher = matcher
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
-        """Return the state of an answer after the tokens `output_ids`.
+        """Return the state of an answer that already consists of the tokens `output_ids`.
 
         Raises:
             JobFailed: the tokens don't follow the grammar.
@@ -103,15 +103,15 @@ class GrammarCompiler:
         """Prepare the tokenizer for llguidance.
 
         Args:
-            hf_tokenizer: a tokenizer of transformers.
-            vocab_size: rows of the model's embedding. Rows beyond the tokenizer's vocabulary are
-                never allowed.
-            eos_ids: tokens that end an answer, allowed only where the grammar may end.
+            hf_tokenizer: a tokenizer of the transformers library.
+            vocab_size: number of rows of the model's embedding. Token ids beyond the tokenizer's
+                vocabulary are never allowed.
+            eos_ids: tokens that end an answer. They are allowed only where the grammar may end.
         """
         self._tokenizer, self._reason = _read(hf_tokenizer, vocab_size, sorted(eos_ids))
 
     def compile(self, source: GrammarSource) -> Grammar:
-        """Compile a grammar, without holding the GIL.
+        """Compile a grammar. Other Python threads can run during the compilation.
 
         Raises:
             GrammarRejected: the grammar can't be enforced, or the tokenizer isn't supported.
@@ -127,13 +127,17 @@ class GrammarCompiler:
 
 
 def _reason(matcher: LLMatcher) -> str:
-    """Return the reason for the matcher's error state, worded for the author of the schema."""
+    """Return the matcher's error message, worded for the author of the schema."""
     error = matcher.get_error().removesuffix("<non-verbose/>").strip()
     return "no text matches it" if error == "NoExtensionBias" else error
 
 
 def _read(hf: Any, vocab_size: int, eos_ids: list[int]) -> tuple[LLTokenizer | None, str]:
-    """Return (llguidance's tokenizer, ""), or (None, reason) if it isn't supported."""
+    """Convert a transformers tokenizer to an llguidance tokenizer.
+
+    Returns:
+        (the llguidance tokenizer, ""), or (None, reason) if the conversion isn't possible.
+    """
     # Imported here, as it imports transformers, which takes seconds.
     from llguidance.hf import from_tokenizer
 

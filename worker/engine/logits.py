@@ -2,14 +2,14 @@
 
 The adjustments are applied in vLLM's order:
 
-1. The grammar's mask, and a mask of stop tokens until `min_tokens` are output.
+1. The grammar's mask, and a mask of stop tokens until `min_tokens` tokens have been output.
 2. Logit bias.
 3. Repetition penalty over prompt and output (Keskar et al.: CTRL, arXiv:1909.05858).
 4. Frequency and presence penalty over the output
    (https://platform.openai.com/docs/api-reference/completions).
 
-The result depends only on the logits and the request's tokens, so a request that is recomputed or
-moved to another worker gets the same adjustments.
+The result depends only on the logits, the sampling parameters and the request's tokens. Therefore a
+request that is recomputed or moved to another worker gets the same adjustments.
 """
 
 from collections import Counter
@@ -37,9 +37,9 @@ def is_adjusted(request: Request) -> bool:
 
 
 def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
-    """Adjust `logits` in place. They are `[S, V]` float32, with one row for each request.
+    """Adjust `logits` in place. The tensor is `[S, V]` float32, with one row for each request.
 
-    If a grammar allows no token, all logits of its row become -inf.
+    If a request's grammar allows no token, all logits of the request's row become -inf.
     """
     for row, request in zip(logits, requests, strict=True):
         if is_adjusted(request):

@@ -1,7 +1,7 @@
 """Computes log-probabilities of tokens under the model's own distribution.
 
-They are the log-softmax of the model's logits before grammar, bias, penalties and temperature, like
-vLLM's `raw_logprobs`.
+Log-probabilities are the log-softmax of the model's logits. Grammar, bias, penalties and
+temperature don't affect them, as in vLLM's `raw_logprobs` mode.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,14 @@ _ROWS_AT_ONCE = 64
 def sampled_logprobs(
     logits: Tensor, requests: Sequence[Request], tokens: Sequence[int]
 ) -> dict[RequestId, TokenLogprobs]:
-    """Return the log-probabilities of sampled tokens, for requests that ask for them.
+    """Return the log-probabilities of sampled tokens, by request.
+
+    Requests that don't ask for log-probabilities or whose token is -1 are left out.
 
     Args:
         logits: `[S, V]`, a row for each request.
         requests: the S requests.
-        tokens: the sampled token of each request. Requests whose token is -1 are left out.
+        tokens: the sampled token of each request; -1 if no token could be sampled.
     """
     selected = [
         i for i, r in enumerate(requests) if r.sampling.logprobs is not None and tokens[i] >= 0
@@ -42,8 +44,8 @@ def score_prompts(logits: Tensor, scored: Sequence[tuple[Request, int]]) -> None
     """Append the log-probabilities of prompt tokens to their requests' `prompt_logprobs`.
 
     Args:
-        logits: `[P, V]`, a row for each of `scored`.
-        scored: (request, position) pairs; the token at `position + 1` of the prompt is scored.
+        logits: `[P, V]`, a row for each pair in `scored`.
+        scored: (request, position) pairs. The prompt token at `position + 1` is scored.
     """
     if scored:
         requests = [request for request, _ in scored]
@@ -61,7 +63,7 @@ def token_logprobs(
     Args:
         logits: `[S, V]` of any floating dtype, a row for each token.
         tokens: S token ids.
-        num_top: number of likeliest tokens to return, for each row.
+        num_top: for each row, the number of likeliest tokens to return.
     """
     result: list[TokenLogprobs] = []
     for first in range(0, len(tokens), _ROWS_AT_ONCE):

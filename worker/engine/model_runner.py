@@ -22,7 +22,7 @@ class Computed:
 
     chunk: Chunk
     token: int | None
-    """The sampled token; None if the chunk samples none, -1 if no token could be sampled."""
+    """The sampled token; None if the chunk doesn't sample, -1 if no token could be sampled."""
     logprobs: TokenLogprobs | None
     """Log-probabilities of the token; None unless the request asks for them."""
 
@@ -39,7 +39,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
-        """Compute `chunks` and sample their next tokens.
+        """Compute `chunks`, and sample a token for each chunk whose `samples` is set.
 
         Also extends the `prompt_logprobs` of requests that ask for them.
 

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 STRETCH = 2.0
 """Target duration of a step with prompt tokens, as a multiple of a decode-only step's duration.
 
-The target grows with the number of waiting prompts, because those wait for the step too.
+The target grows with the number of waiting prompts, because those prompts wait for the step too.
 """
 MIN_PROMPT_TOKENS = 32
-"""Number of prompt tokens allowed in every step, however slow, so that prompts progress."""
+"""Number of prompt tokens that are allowed even if the step gets slow, so that prompts progress."""
 MAX_GROWTH = 2
-"""Maximum ratio of a step's number of prompt tokens to the largest earlier number.
+"""Maximum number of prompt tokens, as a multiple of the largest number in any earlier step.
 
 The duration of a larger step can't be estimated well enough.
 """
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0
-"""If contexts differ by fewer tokens than this, the estimated slope shrinks towards 0."""
+"""If the standard deviation of contexts is below this, the estimated slope shrinks towards 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +29,27 @@ class StepSize:
     """Number of streams that decode one token each."""
     num_prompt_tokens: int
     context: float
-    """Mean context of the step's prompt tokens: the number of tokens before each of them."""
+    """Mean context of the prompt tokens. A token's context is the number of tokens before it."""
 
 
 @dataclass(slots=True)
 class _TokenCost:
-    """Time for one prompt token, as a linear function of its context, fitted by moving averages."""
+    """Linear estimate of a prompt token's time from its context, fitted with moving averages."""
 
     context: float
-    """Mean context, in tokens."""
+    """Mean of the observed contexts, in tokens."""
     ms: float
-    """Mean time for one prompt token, in ms."""
+    """Mean of the observed times for one prompt token, in ms."""
     variance: float = 0.0
-    """Variance of the contexts."""
+    """Variance of the observed contexts."""
     covariance: float = 0.0
-    """Covariance of the contexts and the times."""
+    """Covariance of the observed contexts and times."""
 
     def observe(self, context: float, ms: float, share: float) -> None:
-        """Record, with weight `share`, that the prompt token after `context` tokens took `ms`."""
+        """Record that a prompt token with this context took `ms` milliseconds.
+
+        `share` is the weight of the observation in the moving averages.
+        """
         off, off_ms = context - self.context, ms - self.ms
         self.context += share * off
         self.ms += share * off_ms
@@ -59,19 +62,19 @@ class _TokenCost:
         return max(0.0, self.covariance / (self.variance + _CONTEXT_DOUBT**2))
 
     def at(self, context: float) -> float:
-        """Return the estimated time for a prompt token after `context` tokens, in ms.
+        """Return the estimated time for a prompt token with this context, in ms.
 
-        The result is at least half of the mean time, which bounds the extrapolation error.
+        The result is at least half of the mean observed time. This bounds the extrapolation error.
         """
         return max(self.ms + self.slope * (context - self.context), self.ms / 2)
 
 
 @dataclass(slots=True)
 class Pace:
-    """Estimates the duration of a step from earlier steps."""
+    """Limits the size of the next step by the durations of earlier steps."""
 
     _decode_ms: dict[int, float] = field(default_factory=dict)
-    """Mean duration in ms of decode-only steps, by the bit length of their number of decodes."""
+    """Mean duration of decode-only steps, in ms. Keys are the bit lengths of `num_decodes`."""
     _token: _TokenCost | None = None
     _most_prompt_tokens: int = 0
 
@@ -93,9 +96,9 @@ class Pace:
         self._token.observe(step.context, token_ms, share)
 
     def _decode_ms_of(self, num_decodes: int) -> float | None:
-        """Return the mean duration in ms of decode-only steps with about `num_decodes` decodes.
+        """Return the mean duration of decode-only steps with about `num_decodes` decodes, in ms.
 
-        If no such step was observed, use the nearest smaller number, else the nearest larger one.
+        If no such step was observed, use steps with fewer decodes, or else steps with more.
         Return None if no decode-only step was observed.
         """
         kind = num_decodes.bit_length()
@@ -104,7 +107,7 @@ class Pace:
         return None if nearest is None else self._decode_ms[nearest]
 
     def max_tokens(self, num_decodes: int, num_prompts: int, context: int, limit: int) -> int:
-        """Return the number of tokens that the next step may have.
+        """Return the maximum number of tokens in the next step.
 
         Args:
             num_decodes: number of streams that decode in the step.

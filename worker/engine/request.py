@@ -14,7 +14,7 @@ RequestId = NewType("RequestId", str)
 
 
 class RequestStatus(IntEnum):
-    """State of a request, ordered so that `is_finished` is one comparison."""
+    """State of a request. The order lets `Request.is_finished` use a single comparison."""
 
     WAITING = 0
     """Not started yet, or preempted. The request has no KV blocks."""
@@ -46,18 +46,21 @@ class ChoiceSampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, bias) pairs; the bias is added to the token's logit."""
     min_tokens: int = 0
-    """Number of output tokens before any of the request's stop ids may be sampled."""
+    """Number of tokens that must be output before a stop id may be sampled."""
     logprobs: int | None = None
     """Number of likeliest tokens reported with each token; None reports no log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Log-probabilities of a token under the model, before bias, penalties and temperature."""
+    """Log-probabilities of a token and of the likeliest tokens at its position.
+
+    Grammar, bias, penalties and temperature don't affect them.
+    """
 
     logprob: float
     top: tuple[tuple[int, float], ...]
-    """(token id, logprob) of the likeliest tokens, in descending order."""
+    """(token id, log-probability) of the likeliest tokens, likeliest first."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -75,29 +78,32 @@ class Request:
     """Adapter version; None selects the base model."""
     sampling: ChoiceSampling
     max_tokens: int
-    """Limit of output tokens, including those that a resumed request starts with."""
+    """Maximum number of output tokens, including tokens that a resumed request starts with."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: GrammarState | None = None
-    """State, after `output_ids`, of the grammar of the output; None allows any text."""
+    """Grammar state of the output so far; None allows any text."""
     tenant: str = ""
     """Requests of different tenants share no KV blocks."""
     output_ids: list[int] = field(default_factory=list)
-    """Output tokens. A resumed request starts with those that another worker has published."""
+    """Output tokens. A resumed request starts with the tokens that another worker has published."""
     scores_prompt: bool = False
     """Whether log-probabilities of the prompt's tokens are reported with the first output token."""
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    """Log-probabilities computed so far, starting with the prompt's second token."""
+    """Log-probabilities of the prompt's tokens computed so far, from the second token on."""
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
     num_cached_tokens: int = 0
-    """Number of computed tokens that were reused from other requests."""
+    """Number of computed tokens whose keys and values were reused from shared blocks."""
     block_table: list[int] = field(default_factory=list)
     """KV blocks, in the order of the tokens."""
     cache_key: bytes | None = None
-    """Identifies what keys and values depend on besides tokens; None if blocks aren't shared."""
+    """Hash of weights and tenant. Requests share blocks only if their hashes are equal.
+
+    A request without a hash shares no blocks.
+    """
     block_hashes: list[bytes] = field(default_factory=list)
-    """Hashes of full blocks computed so far, starting with the first block."""
+    """Hashes of the request's full blocks, in order. Further hashes are appended when needed."""
     status: RequestStatus = RequestStatus.WAITING
 
     @property
@@ -107,7 +113,7 @@ class Request:
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether more than one token is not computed yet."""
+        """Whether more than one token remains to be computed."""
         return self.num_tokens - self.num_computed_tokens > 1
 
     @property
@@ -116,7 +122,7 @@ class Request:
         return self.status >= RequestStatus.FINISHED
 
     def token_ids(self, start: int, end: int) -> list[int]:
-        """Return the tokens at positions `start` to `end - 1` of prompt and output."""
+        """Return tokens `start` to `end - 1` of the prompt followed by the output."""
         num_prompt = len(self.prompt_ids)
         if end <= num_prompt:
             return self.prompt_ids[start:end]
@@ -139,4 +145,4 @@ class StepOutput:
     """
     error: JobError | None = None
     num_cached_tokens: int = 0
-    """Number of the request's tokens reused from the prefix cache since its last (re)start."""
+    """Number of tokens reused from the prefix cache since the request last started or resumed."""

@@ -1,8 +1,8 @@
 """Chooses which tokens of each request the next step computes. Policy only.
 
 Each step computes some tokens of a request, until all tokens of the request are computed. A step
-has a token budget, which goes to decodes first, then to unfinished prefills, then to waiting
-requests in order. When KV blocks run out, the youngest running request is preempted and recomputed
+has a token budget. Decodes get tokens first, then unfinished prefills, then waiting requests in
+order. When KV blocks run out, the youngest running request is preempted and recomputed
 later. The oldest request is never preempted, so there is always progress.
 """
 
@@ -23,7 +23,7 @@ class Chunk:
     start: int
     num_tokens: int
     samples: bool
-    """Whether the chunk reaches the request's last token, so that a new token is sampled."""
+    """Whether the chunk ends with the request's last token. If so, the step samples a new token."""
 
     @property
     def end(self) -> int:
@@ -83,7 +83,7 @@ class Scheduler:
         request.status = RequestStatus.FINISHED
 
     def schedule(self) -> list[Chunk]:
-        """Return the chunks of the next step. The list is empty only if there is no request.
+        """Return the chunks of the next step. The list is empty only if no requests remain.
 
         Allocates the chunks' blocks. May preempt running requests and start waiting ones.
         """
@@ -96,7 +96,7 @@ class Scheduler:
         return chunks + self._schedule_waiting(budget)
 
     def _budget(self) -> int:
-        """Return the number of tokens that the next step may have."""
+        """Return the maximum number of tokens in the next step."""
         prompts = [r for r in self.running if r.is_prefilling]
         num_decodes = len(self.running) - len(prompts)
         return self.pace.max_tokens(

@@ -26,7 +26,7 @@ ENGINE_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine failed; se
 
 
 class EngineThread:
-    """Steps an engine while it has work, and handles messages between steps.
+    """Runs an engine's steps while the engine has work, and handles messages between steps.
 
     Any thread may call any method. All methods except `stop` and `write_adapter` return at once.
     """
@@ -34,8 +34,8 @@ class EngineThread:
     def __init__(self, engine: "Engine", *, take_cores: Callable[[], None]) -> None:
         """Create a thread for `engine`, without starting it.
 
-        The thread calls `take_cores` when it starts and before each step, since OpenMP may have
-        started new threads in between.
+        The thread calls `take_cores` when it starts and before each step, because OpenMP may have
+        started new threads since the last call.
         """
         self._engine = engine
         self._take_cores = take_cores
@@ -43,10 +43,10 @@ class EngineThread:
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._busy_since: float | None = None
-        """Monotonic time at which the current step or message began; None while idle."""
+        """Monotonic time at which the thread began the current step or message; None while idle."""
         self._thread: threading.Thread | None = None
         self.stats = engine.stats()
-        """Statistics as of the last step."""
+        """Statistics of the engine as of its last step."""
 
     @property
     def is_busy(self) -> bool:
@@ -75,10 +75,10 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its current step. Blocks until then, for at most `STOP_TIMEOUT_S`.
+        """End the thread after its current step.
 
-        Requests in flight get no further output. Calls made before `stop` still run. Later calls
-        never run.
+        Blocks until the thread has ended, for at most `STOP_TIMEOUT_S` seconds. Requests in flight
+        get no further output. Calls made before `stop` still run. Later calls never run.
         """
         self._inbox.put(None)
         if self._thread is not None:
@@ -93,7 +93,7 @@ class EngineThread:
         self._inbox.put(lambda: self._abort(request_id))
 
     def call(self, function: Callable[["Engine"], T]) -> Future[T]:
-        """Run `function` on the engine between two steps, and return a future of its result."""
+        """Call `function` with the engine between two steps, and return a future of the result."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -187,4 +187,4 @@ def _resolve(future: Future[T], function: Callable[[], T]) -> None:
 
 
 def _ignore(_: list[StepOutput]) -> None:
-    """Drop outputs of an engine that isn't running."""
+    """Ignore outputs. Used until `start` sets a receiver for them."""

@@ -37,9 +37,9 @@ from worker.text.prompt_style import PromptStyle
 log = structlog.get_logger()
 
 MAX_PAUSE_S = 1.0
-"""Longest pause between two claims. It bounds the delay after a lost wake-up."""
+"""Maximum seconds between two claims. This limits the delay after a lost wake-up."""
 EARLY_CANCELS = 256
-"""Maximum number of remembered cancellations of jobs not claimed yet."""
+"""Maximum number of cancelled jobs that a worker remembers because it hasn't claimed them yet."""
 
 FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed; its log has the job id")
 
@@ -111,7 +111,10 @@ class Consumer:
         self.wake()
 
     def cancel(self, job_id: JobId) -> None:
-        """End a job that its client has cancelled. An unclaimed job ends when it is claimed."""
+        """End a job that its client has cancelled.
+
+        If this worker hasn't claimed the job yet, the job ends when this worker claims it.
+        """
         if job := self._jobs.get(job_id):
             self._publisher.cancel(job)
         else:
@@ -237,7 +240,10 @@ class Consumer:
             residency.job_returned(version)
 
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
-        """Leave the job to another worker that holds its adapter, or fail it if there is none."""
+        """Return the job to the queue if another worker holds its adapter.
+
+        If no other worker holds the adapter, fail the job.
+        """
         version, advertiser = job.job.version, self._adapters.advertiser
         log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
         await advertiser.end_load(version)

@@ -29,14 +29,14 @@ log = structlog.get_logger()
 
 CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 CHECKPOINT_TOKENS = 16
-"""Number of tokens after which a choice's next checkpoint is due."""
+"""A choice's next checkpoint is due when this many of its tokens are in no checkpoint."""
 CHECKPOINT_S = 0.25
-"""Seconds after which a choice's next checkpoint is due."""
+"""A choice's next checkpoint is due this many seconds after its last checkpoint."""
 CHECKPOINT_PUBLICATIONS = 48
-"""Number of publications after which a choice's next checkpoint is due.
+"""A choice's next checkpoint is due this many publications after its last checkpoint.
 
 Redis keeps the positions of a worker's last 128 publications. Tokens that are in no checkpoint can
-be recovered only from these publications.
+be recovered only from these publications, so CHECKPOINT_PUBLICATIONS must be less than 128.
 """
 
 
@@ -48,7 +48,7 @@ class Batch:
     claim_epochs: Mapping[JobId, int]
     """Claim epoch of each running job. Redis uses it to detect jobs that were claimed again."""
     events: dict[ApiId, list[Event]]
-    """Events, by the front end that receives them."""
+    """Events to publish, by the front end that receives the events."""
     checkpoints: list[Tokens]
     ended: list[RunningJob]
 
@@ -100,7 +100,10 @@ class Publisher:
         self._has_updates.set()
 
     def report_admitted(self, job: RunningJob) -> None:
-        """Publish that the engine has accepted a job. End the job if all choices are finished."""
+        """Publish that the engine has accepted a job.
+
+        If all choices of the job are already finished, end the job.
+        """
         job.is_admitted = True
         for choice in job.choices:
             choice.saved_at = asyncio.get_running_loop().time()
@@ -126,7 +129,7 @@ class Publisher:
         self._jobs.finish(job)
 
     def on_redis_away(self) -> None:
-        """Make the next flush write full checkpoints, since Redis may have lost the last ones."""
+        """Make the next flush write full checkpoints, because Redis may have lost earlier ones."""
         self._may_have_lost = True
 
     def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
@@ -134,7 +137,7 @@ class Publisher:
 
         Args:
             standing: the state of this worker's jobs in Redis.
-            claim_epochs: the claim epochs of the jobs that Redis was asked about.
+            claim_epochs: claim epochs of the jobs when `standing` was requested.
         """
         for job_id in standing.fenced:
             job = self._jobs.get(job_id)
@@ -156,7 +159,7 @@ class Publisher:
     async def flush(self, *, save_all: bool = False) -> None:
         """Publish all updates, and finish the jobs that have ended.
 
-        With `save_all`, also write checkpoints of all choices with unsaved tokens.
+        With `save_all`, write checkpoints of all choices with unsaved tokens, even if not yet due.
         """
         async with self._flush_lock:
             self._has_updates.clear()

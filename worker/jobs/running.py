@@ -23,11 +23,14 @@ class RunningJob:
         self.choices: list[RunningChoice] = []
         """The job's choices. Empty until the engine gets the job's requests."""
         self.is_admitted = False
-        """Whether the engine has the job's requests."""
+        """Whether the job's requests were passed to the engine."""
         self.is_admission_published = False
-        """Whether the job's `Admitted` event was published, or is about to be."""
+        """Whether the job's `Admitted` event was published or is in the batch being published."""
         self.end: End | None = None
-        """Final event of the job, set before it is written to Redis. None while the job runs."""
+        """Final event of the job; None while the job runs.
+
+        The event is set here before it is written to Redis.
+        """
         self.deadline = time.monotonic() + claimed.left_ms / 1000
         """Deadline in seconds on the monotonic clock."""
 
@@ -38,7 +41,7 @@ class RunningJob:
 
     @property
     def num_open(self) -> int:
-        """Number of the job's unfinished choices. Before admission, all choices are unfinished."""
+        """Number of the job's unfinished choices. Before admission, all choices count."""
         if not self.choices:
             return self.job.num_choices
         return sum(choice.finish is None for choice in self.choices)
@@ -125,7 +128,7 @@ class RunningJobs:
         self._notify()
 
     def remove(self, job: RunningJob) -> None:
-        """Remove a job if it is in the collection."""
+        """Remove a job. Do nothing if the job isn't in the collection."""
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
         for choice in job.choices:
@@ -153,7 +156,7 @@ class RunningJobs:
 
     @property
     def num_open(self) -> int:
-        """Number of sequences in the engine that the jobs occupy, or will occupy once admitted."""
+        """Number of engine sequences that the jobs occupy, or will occupy once admitted."""
         return sum(job.num_open for job in self._jobs.values() if job.end is None)
 
     @property

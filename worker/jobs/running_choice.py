@@ -13,7 +13,7 @@ from worker.text.detokenizer import TextStream
 
 
 class PendingTokens:
-    """Tokens of one choice that are not yet published, or not yet in a checkpoint."""
+    """Tokens of one choice that must still be published, or must still be saved in a checkpoint."""
 
     __slots__ = ("finish", "ids", "index", "logprobs", "prompt_logprobs", "text")
 
@@ -30,7 +30,7 @@ class PendingTokens:
         return bool(self.ids) or self.finish is not None
 
     def add(self, ids: Iterable[int], text: str, finish: FinishReason | None) -> None:
-        """Append tokens and their text. `finish` is None unless they complete the answer."""
+        """Append tokens and their text. `finish` is None unless the tokens complete the answer."""
         self.ids.extend(ids)
         self.text += text
         self.finish = finish
@@ -91,7 +91,7 @@ class RunningChoice:
 
     @property
     def text(self) -> str:
-        """Text of the answer so far, without text that is held back."""
+        """Text of the answer so far, without the text that the stream holds back."""
         return "".join(self._text)
 
     def accept(self, output: StepOutput) -> None:

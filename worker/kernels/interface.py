@@ -31,7 +31,7 @@ class AttentionBatch:
     context_lens: Tensor
     """`[B]` int32: number of cached tokens of each sequence, including those of this step."""
     block_tables: Tensor
-    """`[B, M]` int32: each sequence's blocks. Entries beyond its context are never read."""
+    """`[B, M]` int32: each sequence's blocks. Entries after the last block are never read."""
     prepared: Prepared | None = None
     """Data that the kernels derived from the batch in the step's first layer."""
 
@@ -41,9 +41,9 @@ class AttentionParams:
     """Parameters of one layer's attention."""
 
     scaling: float
-    """Factor on the scores."""
+    """Factor by which the attention scores are multiplied."""
     sliding_window: int | None = None
-    """Number of positions attended to, including the token's own; None attends to all."""
+    """Number of positions that a token can attend to, including its own; None sets no limit."""
     softcap: float | None = None
     """Bound `c` in `c * tanh(score / c)`; None leaves scores unbounded."""
 
@@ -57,27 +57,27 @@ LayerCache = tuple[Tensor, Tensor]
 class LoRASite:
     """Views of the pool's memory for one linear.
 
-    Page `p` of the linear consists of `a[p]` and `b[p]`. All linears share the memory, and a
-    page may start anywhere in it, so the pages of `a` overlap, as do those of `b`. Kernels may read
-    only the pages of the plan. Offsets, in elements, can exceed 32 bits.
+    Page `p` of the linear consists of `a[p]` and `b[p]`. All linears share the pool's memory.
+    `a` and `b` have an entry for each address at which a page can start, so entries overlap.
+    Kernels may read only pages that the plan lists. Element offsets can exceed 32 bits.
     """
 
     a: Tensor
-    """`[starts, page_rows, in]`, with an entry for each possible start of a page.
+    """`[starts, page_rows, in]`, with one entry for each possible start of a page.
 
-    Contiguous except for its first stride.
+    Each entry is contiguous.
     """
     b: Tensor
     """`[starts, page_rows, out]`, with the adapter's `scaling` already applied.
 
-    Contiguous except for its first stride.
+    Each entry is contiguous.
     """
     group: int
     """Index into `LoRAPlan.pages`."""
     layer: int = 0
     """The linear's row in `LoRAPages.pages`."""
     offset: int = 0
-    """First column of the linear in the output that it shares with its siblings."""
+    """First column of the linear's output in the tensor that holds all siblings' outputs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,12 +91,15 @@ class LoRASites:
 
 @dataclass(frozen=True, slots=True)
 class LoRAPages:
-    """Pages of each of N adapters in one pool group, with one row for each linear of the group."""
+    """Pages of N adapters in one pool group."""
 
     starts: Tensor
     """`[N + 1]` int32: adapter n has columns `starts[n]` to `starts[n + 1] - 1` of `pages`."""
     pages: Tensor
-    """`[layers, P]` int32, contiguous: page indices into `LoRASite.a` and `b`, in rank order."""
+    """`[layers, P]` int32, contiguous: indices into `LoRASite.a` and `LoRASite.b`.
+
+    Each row has the pages of one linear of the group. An adapter's pages are in rank order.
+    """
 
 
 @dataclass(slots=True, eq=False)
@@ -104,9 +107,12 @@ class LoRAPlan:
     """Assignment of a batch's tokens to N adapters. Tokens of the base model are left out."""
 
     token_starts: Tensor
-    """`[N + 1]` int32: adapter n has entries `token_starts[n]` to `token_starts[n + 1] - 1`."""
+    """`[N + 1]` int32: indices into `tokens` at which the adapters' entries start.
+
+    Adapter n has entries `token_starts[n]` to `token_starts[n + 1] - 1`.
+    """
     tokens: Tensor
-    """int32: token indices in the batch, grouped by adapter."""
+    """int32: indices of tokens in the batch, grouped by adapter."""
     pages: Sequence[LoRAPages]
     """The adapters' pages, by pool group."""
     page_rows: int
@@ -139,9 +145,9 @@ class Kernels(Protocol):
     ) -> Tensor:
         """Compute causal attention of each sequence's query tokens over its cached tokens.
 
-        `softmax(softcap(q k^T * scaling) + mask) v`. Position p attends to positions `<= p`. If
-        there is a sliding window, they must also be `> p - sliding_window`. Each key head serves
-        `num_heads / num_kv_heads` query heads (GQA, arXiv 2305.13245).
+        The result is `softmax(softcap(q k^T * scaling) + mask) v`. The token at position p attends
+        to positions `<= p`, and with a sliding window only to those `> p - sliding_window`. Each
+        key head serves `num_heads / num_kv_heads` query heads (GQA, arXiv 2305.13245).
 
         Args:
             query: `[T, num_heads, key_dim]`.
@@ -157,8 +163,8 @@ class Kernels(Protocol):
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
         """Add each token's LoRA term of `x` to `y` in place.
 
-        `y[t, offset + o] += sum_r b[r, o] * round(sum_i a[r, i] * x[t, i])` for each site, over the
-        rows r of the token's adapter. Sums are fp32; `round` rounds to the dtype.
+        For each site, `y[t, offset + o] += sum_r b[r, o] * round(sum_i a[r, i] * x[t, i])`, where r
+        runs over the rows of the token's adapter. Sums are fp32; `round` rounds to the dtype.
 
         Args:
             y: `[T, sum of all sites' out]`.

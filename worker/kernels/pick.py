@@ -16,8 +16,8 @@ log = structlog.get_logger()
 def pick_kernels(device: torch.device, dtype: torch.dtype, cache_folder: Path) -> Kernels:
     """Return the fastest kernels that run on `device` with `dtype`.
 
-    If faster kernels exist but cannot be used here, a warning with the reason is logged and the
-    torch kernels are returned.
+    If the Triton or native kernels cannot be used, log a warning with the reason and return the
+    torch kernels.
     """
     if device.type == "cuda":
         return _triton_kernels(device, dtype)

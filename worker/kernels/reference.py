@@ -67,12 +67,12 @@ class ReferenceKernels:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Consecutive sequences with the same number of query tokens and of context blocks."""
+    """Consecutive sequences with equal numbers of query tokens and contexts of similar length."""
 
     start: int
     """Index of the group's first token in the batch."""
     block_tables: Tensor
-    """`[B, M]` int64: the blocks of each sequence."""
+    """`[B, M]` int64: the blocks of each of the group's B sequences."""
     positions: Tensor
     """`[B, Q]` int64: the position of each query token in its sequence."""
     num_cached: Tensor
@@ -87,7 +87,7 @@ class _ReferenceBatch(Prepared):
 
 
 def _groups(batch: AttentionBatch) -> Iterator[_Group]:
-    """Split the batch into groups, so that contexts are padded only to the longest in a group."""
+    """Split the batch into groups. A context is padded only to the longest in its group."""
     starts, lens = batch.query_starts.tolist(), batch.context_lens.tolist()
     device, block_size = batch.slots.device, _BLOCK_STEP
     shapes = [

@@ -15,17 +15,20 @@ from worker.lora.memory.pool import LoRAPool, PageNumbers, SiblingSites
 from worker.lora.side.batch import side_batch
 
 Sequences = Sequence[tuple[AdapterVersion | None, int]]
-"""The sequences of a batch in order, each as an adapter and a number of tokens.
+"""The sequences of a batch, in order. Each is a pair of an adapter and a number of tokens.
 
-Adapters must be resident. None stands for the base model.
+None instead of an adapter stands for the base model. All adapters must be resident.
 """
 
 _MAX_CACHED_BATCHES = 2
-"""Maximum number of cached batches. A step needs one for its tokens and one for the head's rows."""
+"""Maximum number of cached batches.
+
+A step needs one batch for its tokens and one for the output head's input rows.
+"""
 
 
 class LoRABatch:
-    """LoRA plan of one batch, used by all modules. Valid until the pool removes an adapter."""
+    """LoRA plan and side weights of one batch. Valid until the pool removes an adapter."""
 
     def __init__(self, pool: LoRAPool, sequences: Sequences) -> None:
         self.num_tokens = sum(num_tokens for _, num_tokens in sequences)
@@ -38,7 +41,7 @@ class LoRABatch:
         )
         self.plan = _plan(list(tokens.values()), pages, pool.device)
         self.side = side_batch(pool.side, tokens)
-        """Applies the adapters' side weights. None if no adapter in the batch has them."""
+        """Applies the adapters' side weights. None if no adapter in the batch has any."""
 
     def check_size(self, names: Sequence[str], num_rows: int) -> None:
         """Check that the modules `names` get exactly one row per token of the batch.
@@ -52,7 +55,10 @@ class LoRABatch:
             )
 
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
-        """Return the storage of `siblings`, or None if no adapter of the batch targets them."""
+        """Return where the LoRA weights of `siblings` are stored.
+
+        Return None if no adapter of the batch targets any of these linears.
+        """
         return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
 
     def changes(self, names: tuple[str, ...]) -> bool:
@@ -61,7 +67,7 @@ class LoRABatch:
 
 
 class BatchCache:
-    """Builds batches and caches the last two until an adapter is removed from the pool."""
+    """Builds batches and caches the last two. Clears the cache when the pool removes an adapter."""
 
     def __init__(self, pool: LoRAPool) -> None:
         self._pool = pool
@@ -107,7 +113,8 @@ def _plan(
 ) -> LoRAPlan:
     """Build the plan that the LoRA kernels read.
 
-    `tokens` holds token indices by adapter. `pages` holds page numbers by group and by adapter.
+    `tokens` holds the token indices of each adapter. `pages` holds, for each group, the page
+    numbers of each adapter.
     """
     tables = [_starts([len(part) for part in tokens]), np.concatenate(tokens)]
     for by_adapter in pages:

@@ -72,10 +72,10 @@ class _JointOutput:
 
 
 class Siblings:
-    """Linears that read the same input, such as q, k and v, computed by one matrix product.
+    """Linears that read the same input, such as q, k and v. One matrix product computes them all.
 
-    When the model calls the first of the linears, the outputs of all are computed. Each call
-    returns the columns of one linear.
+    When the model calls one of the linears with a new input, the outputs of all linears are
+    computed. Each call returns only the columns of the called linear.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Siblings:
     def joint_output(self, x: Tensor) -> Tensor:
         """Return the outputs of all siblings, concatenated into `[..., sum of out]`.
 
-        The rows of `x` must be the batch's tokens in order.
+        The rows of `x` must correspond to the batch's tokens, in order.
         """
         y = self.base(x)
         if (batch := self._batch) is not None:
@@ -157,7 +157,7 @@ class Siblings:
 
     @property
     def has_side_weights(self) -> bool:
-        """Whether an adapter in the current batch has side weights, which `lora` leaves out."""
+        """Whether an adapter in the current batch has side weights. `lora` doesn't cover them."""
         batch = self._batch
         return batch is not None and batch.side is not None
 
@@ -185,7 +185,7 @@ class Siblings:
 
 
 class ServedLinear(nn.Module):
-    """Takes the place of a base linear and returns its columns of the siblings' joint output.
+    """Replaces a base linear and returns this linear's columns of the siblings' joint output.
 
     Attributes that this module doesn't have are looked up in the replaced linear.
     """

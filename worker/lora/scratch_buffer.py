@@ -12,23 +12,26 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _LARGE_PAGE = 2 << 20
-"""Size of a huge page in bytes. Huge pages are used because mapping memory in
-small pages takes as long as filling it."""
+"""Size of a huge page in bytes.
+
+Huge pages are used because mapping a buffer in small pages takes as long as filling the buffer.
+"""
 MAX_IDLE_BUFFERS = 2
 MAX_IDLE_BUFFER_BYTES = 16 << 20
 """Maximum size in bytes of a buffer that is kept for reuse.
 
-Reuse saves time, because clearing a new buffer takes as long as reading an adapter into it.
+Reuse saves time. The system must clear the memory of a new buffer, which takes as long as reading
+an adapter into the buffer.
 """
 _idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 
 
 def scratch(num_bytes: int) -> Bytes:
-    """Return an uninitialised buffer of `num_bytes`.
+    """Return an uninitialised buffer of `num_bytes` bytes.
 
     When nothing refers to the buffer any more, its memory is kept for reuse or returned to the
-    system. The memory isn't allocated by malloc, because malloc would keep freed memory beyond the
-    budgets of the adapter tiers.
+    system. malloc isn't used, because it would keep freed memory that no budget of the adapter
+    tiers accounts for.
     """
     memory = _take_idle(num_bytes) or _map(num_bytes)
     view = (ctypes.c_ubyte * num_bytes).from_buffer(memory)

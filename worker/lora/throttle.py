@@ -1,7 +1,7 @@
 """Limits how much interpreter time background threads take from the engine.
 
 The engine needs the interpreter thousands of times per step. A background thread that runs many
-small operations holds the interpreter between them. This makes the engine several times
+small operations holds the interpreter between these operations. This makes the engine several times
 slower, whatever the thread's priority. Code in such a thread therefore calls `pause` between
 operations.
 """

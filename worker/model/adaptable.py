@@ -15,16 +15,19 @@ from worker.model.trace import Call
 
 
 def adaptable_modules(base: BaseModules) -> list[str]:
-    """Return the names of the modules that adapters can change if the model's calls allow it."""
+    """Return the names of the modules that adapters may be able to change.
+
+    `without_unsuitable` decides this from the model's calls of these modules.
+    """
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
 
 
 def without_unsuitable(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
-    """Return `base` without the modules that adapters can't change, judging by `calls`.
+    """Return `base` without the modules that, according to `calls`, adapters can't change.
 
-    Only the head, the embedding and norms are removed. A module stays if it was called once, with
-    one row per token.
+    Only the head, the embedding and norms can be removed. A module stays if it was called exactly
+    once, with one row per token.
     """
     counts = Counter(call.name for call in calls)
     suitable = {call.name for call in calls if counts[call.name] == 1 and _is_by_token(call)}

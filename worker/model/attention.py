@@ -99,7 +99,7 @@ def attend(
         query: `[1, num_heads, T, head_dim]`.
         key: `[1, num_kv_heads, T, head_dim]`.
         value: `[1, num_kv_heads, T, value_dim]`.
-        attention_mask: None, because no mask function is registered under this name.
+        attention_mask: None, because no mask function is registered for PAGED_ATTENTION.
         scaling: factor on the scores, by default `head_dim ** -0.5`.
         dropout: 0, because the model isn't training.
         sliding_window: number of positions that a token attends to, including its own.

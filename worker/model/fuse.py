@@ -41,7 +41,10 @@ _LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules that `fuse` may replace and whose calls it needs."""
+    """Return the names of the modules that `fuse` may replace.
+
+    Calls of these modules must be recorded for `fuse`.
+    """
     return [
         name
         for name, module in model.named_modules()
@@ -176,6 +179,6 @@ def _is_attention(module: nn.Module) -> bool:
 
 
 def _names_in(module: nn.Module) -> set[str]:
-    """Return the names of functions, attributes and globals in the code of a module's forward."""
+    """Return the names of the globals and attributes that a module's `forward` uses."""
     code = getattr(inspect.unwrap(module.forward), "__code__", None)
     return set(code.co_names) if code is not None else set()

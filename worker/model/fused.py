@@ -30,7 +30,7 @@ class FusedRMSNorm(nn.Module):
 
 
 class FusedGatedMLP(nn.Module):
-    """Gated MLP `down(silu(gate(x)) * up(x))`. One product computes both gate and up."""
+    """Gated MLP `down(silu(gate(x)) * up(x))`. One product computes gate and up."""
 
     def __init__(self, original: Any, kernels: NativeKernels, siblings: Siblings) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
 
 
 class FusedLayer(nn.Module):
-    """Decoder layer of norm and attention, then norm and gated MLP, with residual connections."""
+    """Decoder layer: norm, attention, norm and gated MLP, with two residual connections."""
 
     def __init__(
         self, original: Any, kernels: NativeKernels, siblings: list[Siblings], layer: NativeLayer
@@ -88,7 +88,7 @@ def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
 
 
 def _single(linear: nn.Module) -> Siblings | None:
-    """Return the siblings object of a linear that is the only one in its group.
+    """Return the `Siblings` of a served linear that has no other linear in its group.
 
     Return None for any other module.
     """

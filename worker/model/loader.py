@@ -234,7 +234,12 @@ def _serve(
     verifier: Verifier,
     step: AttentionStep,
 ) -> tuple[BaseModules, list[Siblings], list[str]]:
-    """Replace the model's linears and the modules that can be fused, and check the results."""
+    """Replace the model's linears and the modules that can be fused. Check the model's results.
+
+    Returns:
+        Three values: the modules that adapters may target, the siblings, and the names of the
+        fused modules.
+    """
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:
         verifier.check(step)

@@ -11,7 +11,8 @@ from worker.model.trace import Call
 def sibling_groups(model: nn.Module, calls: Sequence[Call]) -> list[list[str]]:
     """Group the linears in `calls` into siblings and return the linears' names by group.
 
-    Siblings are children of one module that read the same tensor and are called one after another.
+    Siblings are linears that have the same parent module, read the same tensor and are called one
+    after another.
     `calls` must be in the order of the forward pass.
     """
     groups: list[list[str]] = []

@@ -29,7 +29,7 @@ class Call:
 def record_calls(model: nn.Module, names: Iterable[str]) -> Iterator[list[Call]]:
     """Record calls of the modules `names` while the context is open.
 
-    The context yields a list, to which each call is appended when it returns.
+    The context yields a list. Each call is appended to the list when the call returns.
     """
     calls: list[Call] = []
     handles = [_record(calls, name, model.get_submodule(name)) for name in names]

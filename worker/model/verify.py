@@ -29,7 +29,7 @@ def check_rope(source: str, config: Any) -> None:
     """Check that position encodings don't depend on the longest request of a batch.
 
     Raises:
-        ModelRejected: the configuration uses an encoding that depends on it.
+        ModelRejected: the configuration uses an encoding that depends on the longest request.
     """
     config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)

@@ -1,8 +1,8 @@
 """Sets the number of OpenMP threads that each thread of a worker uses.
 
-OpenMP counts the threads of all teams. If there are more of them than cores, threads sleep instead
-of spinning between two operations, and a decode step takes 1.5 times as long. Therefore only the
-engine's thread has a team, and all other threads that use torch compute on one core.
+OpenMP counts the threads of all teams. If there are more threads than cores, the threads sleep
+between two operations instead of spinning. A decode step then takes 1.5 times as long. Therefore
+only the engine's thread has a team. All other threads that use torch compute on one core.
 """
 
 import ctypes
@@ -25,9 +25,9 @@ def set_threads(num_threads: int) -> None:
 def take_cores(num_threads: int, kernels: Kernels) -> None:
     """Let the calling thread compute with `num_threads` OpenMP threads.
 
-    On two cores, each of two threads is bound to a core of its own. Without binding, Linux may move
-    both threads to one core while a loader thread runs on the other core, and leave them there for
-    most of a step.
+    If there are two threads and two cores, each thread is bound to its own core. Without binding,
+    Linux may move both threads to one core while a loader thread runs on the other core. Both
+    threads may then stay on one core for most of a step.
     """
     set_threads(num_threads)
     if isinstance(kernels, NativeKernels):
@@ -35,7 +35,7 @@ def take_cores(num_threads: int, kernels: Kernels) -> None:
 
 
 def end_team() -> None:
-    """End the calling thread's team. OpenMP starts another one when it is needed."""
+    """End the calling thread's team. OpenMP starts a new team when the thread needs one."""
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
     if pause is not None:
         pause(_OMP_PAUSE_SOFT)

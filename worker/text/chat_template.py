@@ -33,7 +33,7 @@ def render_chat(
         messages: the chat, in OpenAI's form.
         tools: the tools that the template offers to the model, in OpenAI's form.
         template: a chat template; None selects the tokenizer's own.
-        special_tokens: template variables such as `bos_token`, which override the tokenizer's.
+        special_tokens: template variables that override the tokenizer's, such as `bos_token`.
         add_generation_prompt: whether the text ends with the header of the answer.
 
     Raises:

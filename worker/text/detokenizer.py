@@ -11,7 +11,10 @@ from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN
 
 REPLACEMENT = "\ufffd"
 _VISIBLE_TAGS = (HERMES_OPEN, HERMES_CLOSE)
-"""Tokens that become text even if they are special, because the tool call parser needs them."""
+"""Tokens that are decoded to text even if they are special tokens.
+
+The tool call parser needs their text.
+"""
 
 
 class TokenBytes:
@@ -19,8 +22,9 @@ class TokenBytes:
 
     A token's bytes may be only part of a character.
 
-    Each id is decoded only once. That suffices if a token adds the same bytes at every position
-    except the first, as in byte-level BPE and sentencepiece with byte fallback.
+    The table has two entries for each id: the bytes at the start of a text, and the bytes after
+    other text. Two entries suffice if a token adds the same bytes at every position except the
+    first. This is the case in byte-level BPE and in sentencepiece with byte fallback.
     """
 
     def __init__(self, hf_tokenizer: Any) -> None:
@@ -48,8 +52,8 @@ class TokenBytes:
     def at_start(self, token_id: int) -> bytes:
         """Return the bytes that the token adds as the first token of a text.
 
-        With sentencepiece, they may differ from those of `inside`, because it drops a leading space
-        at the start of a text.
+        With sentencepiece, these bytes may differ from the result of `inside`, because
+        sentencepiece drops a leading space at the start of a text.
         """
         if token_id not in self._at_start:
             self._at_start[token_id] = self._look_up([], "", token_id)
@@ -77,9 +81,10 @@ class TokenBytes:
         return text
 
     def _find_prefix(self) -> list[int]:
-        """Return a list with one token of visible text, after which other tokens are decoded.
+        """Return the prefix after which `inside` decodes tokens.
 
-        The list is empty if the vocabulary has no such token.
+        The prefix is a list with one token of visible text. The list is empty if the vocabulary has
+        no such token.
         """
         for token_id in range(len(self._hf)):
             text = self._decode([token_id])
@@ -122,7 +127,7 @@ class TextStream:
         self._held = ""
         self._echo = echo
         self.num_chars = len(echo)
-        """Number of characters of the echo and all tokens so far, including held-back text."""
+        """Number of characters in the echo and in all tokens so far, including held-back text."""
         self.is_stopped = False
         """Whether a stop string was found; no text is emitted after it."""
 
@@ -136,9 +141,9 @@ class TextStream:
         return self._take_echo() + self._emit(new)
 
     def next_token_text(self, token_id: int) -> tuple[str, bytes | None]:
-        """Return the text and bytes that a token would add next, without adding the token.
+        """Return two values: the text and the bytes that a token would add next.
 
-        For a special token, return its name and None.
+        The token isn't added. For a special token, the values are the token's name and None.
         """
         if not self.token_bytes.inside(token_id):
             return self.token_bytes.name(token_id), None
@@ -168,7 +173,10 @@ class TextStream:
         return raw
 
     def _emit(self, new: str) -> str:
-        """Return the held and new text up to a stop string, or up to a possible start of one."""
+        """Add text and return the held-back and new text that can be emitted.
+
+        The returned text ends before a stop string, or before text that may begin a stop string.
+        """
         if self.is_stopped or not new:
             return ""
         text = self._held + new
@@ -182,7 +190,9 @@ class TextStream:
 
 
 def _stop_start(text: str, stop: tuple[str, ...]) -> int | None:
-    """Return the start of the stop string that is completed first, or None if there is none.
+    """Return the index in `text` of the stop string that is completed first.
+
+    Return None if `text` contains no stop string.
 
     If several stop strings are completed by the same character, the longest one is chosen.
     """
@@ -208,7 +218,10 @@ def _has_byte_level_decoder(hf_tokenizer: Any) -> bool:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's map from characters to bytes; printable bytes map to themselves."""
+    """Return GPT-2's map from characters to bytes.
+
+    A printable character stands for the byte with the same number.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     table = {chr(b): b for b in printable}

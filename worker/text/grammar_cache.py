@@ -1,4 +1,4 @@
-"""Compiles the grammars of jobs on a thread of its own, and caches them."""
+"""Compiles the grammars of jobs on a separate thread, and caches the results."""
 
 import asyncio
 import subprocess
@@ -64,9 +64,10 @@ class GrammarCache:
 
 
 def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
-    """Return a function that builds the job's grammar source, and the field that requires it.
+    """Return two values: a function that builds the job's grammar source, and a field name.
 
-    For a job without a grammar, return None and an empty string.
+    The name is that of the field that requires the grammar. For a job without a grammar, the
+    values are None and an empty string.
     """
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return partial(tool_source, job.tools), "tools"

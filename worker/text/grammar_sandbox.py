@@ -2,8 +2,8 @@
 
 llguidance limits most costs of a grammar, but not all. For example, a `multipleOf` of 10^8 takes
 minutes of CPU time and gigabytes of memory. The process reads the grammar from stdin. If the
-grammar can't be compiled, it writes the reason to stdout. Otherwise it writes nothing. The kernel
-kills the process when it exceeds a resource limit.
+grammar can't be compiled, the process writes the reason to stdout. Otherwise it writes nothing. If
+the process exceeds a resource limit, the kernel kills it.
 """
 
 import resource
@@ -19,7 +19,10 @@ _EOS_ID = 256
 
 
 class _ByteTokenizer:
-    """Tokenizer with one token per byte. The tokenizer hardly affects a grammar's cost."""
+    """Tokenizer with one token per byte, used instead of the model's tokenizer.
+
+    The choice of the tokenizer hardly affects the cost of compiling a grammar.
+    """
 
     eos_token_id = _EOS_ID
     bos_token_id = None
@@ -31,7 +34,7 @@ class _ByteTokenizer:
 
 
 def main() -> None:
-    """Compile the grammar on stdin and write the error, if any, to stdout."""
+    """Read a grammar from stdin and compile it. Write the error, if any, to stdout."""
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

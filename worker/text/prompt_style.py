@@ -16,19 +16,19 @@ if TYPE_CHECKING:  # its package imports torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptStyle:
-    """Settings in an adapter's folder that override the base model's.
+    """Settings in an adapter's folder that override the base model's settings.
 
     The default values override nothing.
     """
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Chat templates by name (`default`, `tool_use`). If empty, the base model's are used."""
+    """Chat templates by name (`default`, `tool_use`). Empty to use the base model's templates."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """Variables of these templates, such as `bos_token`."""
     tool_form: ToolForm | None = None
     """Form of tool calls that these templates show to the model; None if they show no tools."""
     eos_ids: frozenset[int] = frozenset()
-    """Tokens that end an answer, in addition to the base model's."""
+    """Tokens that end an answer, in addition to the base model's end tokens."""
     sampling: Mapping[str, float] = field(default_factory=dict)
     """Defaults of sampling fields that a request leaves out."""
 
@@ -39,7 +39,7 @@ class PromptStyle:
 
 
 BASE_STYLE = PromptStyle()
-"""Style of the base model."""
+"""Style of the base model, which overrides nothing."""
 
 
 def adapter_style(
@@ -54,7 +54,7 @@ def adapter_style(
     Args:
         prompting: the adapter's chat templates, tokens and sampling defaults.
         hf_tokenizer: the base model's Hugging Face tokenizer.
-        vocab_size: rows of the base model's embedding.
+        vocab_size: number of rows in the base model's embedding.
         tool_setting: the value of --tool-call-parser.
 
     Raises:
@@ -83,7 +83,10 @@ def adapter_style(
 
 
 def _tool_form(prompting: "Prompting", hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form of tool calls in the adapter's last template, the one used with tools."""
+    """Return the form of tool calls in the adapter's last template.
+
+    That template is used for requests with tools.
+    """
     form = None
     for template in prompting.templates.values():
         try:
@@ -94,7 +97,10 @@ def _tool_form(prompting: "Prompting", hf_tokenizer: Any, setting: ToolSetting) 
 
 
 def _eos_of_tokenizer(prompting: "Prompting", hf_tokenizer: Any) -> frozenset[int]:
-    """Return the id of the adapter tokenizer's `eos_token` if the base model's tokenizer has it."""
+    """Return a set with the id of the `eos_token` of the adapter's tokenizer.
+
+    The set is empty if the base model's tokenizer lacks this token.
+    """
     token = prompting.special_tokens.get("eos_token")
     if token is None:
         return frozenset()

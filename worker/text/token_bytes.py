@@ -91,7 +91,7 @@ def _processor_keeps_text(step: dict[str, Any]) -> bool:
 
 
 def _steps(component: Any) -> list[dict[str, Any]]:
-    """Return the steps of one stage of the tokenizer, as its JSON describes them."""
+    """Return the steps of one component of the tokenizer, in the tokenizer's JSON form."""
     return _flatten(orjson.loads(component.__getstate__())) if component is not None else []
 
 
@@ -103,7 +103,10 @@ def _flatten(step: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _model_token_bytes(backend: Any) -> list[int]:
-    """Return the size of each BPE token in bytes; empty if the model can't encode every text."""
+    """Return the sizes of all BPE tokens in bytes.
+
+    The list is empty if the BPE model can't encode every text.
+    """
     model, vocab = backend.model, backend.get_vocab(with_added_tokens=False)
     if model.continuing_subword_prefix or model.end_of_word_suffix:
         return []
@@ -127,7 +130,10 @@ def _strips_spaces(token: Any) -> bool:
 
 
 def _added_token_bytes(backend: Any) -> list[int]:
-    """Return the size of each added token in bytes, both as written and as normalized."""
+    """Return the sizes of all added tokens in bytes.
+
+    If a token is normalized, the list has the token's sizes before and after normalization.
+    """
     contents = [token.content for token in _added_tokens(backend)]
     if backend.normalizer is not None:
         normalize = backend.normalizer.normalize_str

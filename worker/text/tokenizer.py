@@ -18,7 +18,7 @@ class EncodedPrompt:
 
     ids: list[int]
     echo: str
-    """Text of the prompt that each answer begins with; empty unless the job asks for an echo."""
+    """Prompt text that is put before each answer; empty unless the job asks for an echo."""
 
 
 class Tokenizer:
@@ -54,10 +54,13 @@ class Tokenizer:
         tools: ToolUse | None = None,
         style: PromptStyle = BASE_STYLE,
     ) -> list[int]:
-        """Render a chat with its template, up to the header of the answer, and tokenize the text.
+        """Render a chat with the chat template, and tokenize the text.
+
+        The text ends with the header of the answer.
 
         Raises:
-            JobFailed: the model has no chat template, or the template rejects the messages.
+            JobFailed: the model has no chat template, the template rejects the messages, or an
+                adapter's template doesn't show tool calls in the base model's form.
         """
         template = style.template(has_tools=tools is not None)
         if template is None and not self._hf.chat_template:
@@ -83,7 +86,10 @@ class Tokenizer:
         return self._encode(text, "messages", add_special_tokens=False)
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
-        """Tokenize a text and add the tokenizer's special tokens, or return given ids unchanged.
+        """Return the token ids of a prompt.
+
+        A text is tokenized, and the tokenizer's special tokens are added. If the prompt consists of
+        ids, they are returned unchanged.
 
         Raises:
             JobFailed: the prompt is empty, or an id is outside the vocabulary. The error names

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
     """Return the form of the base model's tool calls, or None if the model is served without tools.
 
-    With the setting "auto", it is the form that the chat template shows.
+    With the setting "auto", return the form that the chat template shows.
 
     Raises:
         SettingsError: `setting` names a form, but the chat template doesn't show tools.
@@ -56,7 +56,9 @@ def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
 def adapter_tool_form(
     hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str], setting: ToolSetting
 ) -> ToolForm | None:
-    """Return the form of tool calls with an adapter's `template`, or None if it shows no tools.
+    """Return the form of an adapter's tool calls, or None if the adapter can't call tools.
+
+    With the setting "auto", return the form that `template` shows.
 
     Raises:
         TemplateSyntaxError: the template has a syntax error.

@@ -11,8 +11,8 @@ def tool_source(use: ToolUse) -> GrammarSource:
     """Return a grammar of tool calls whose arguments are valid under the tools' schemas.
 
     Calls have the form that the chat template shows. The grammar is in llguidance's dialect of
-    Lark. It allows exactly one call if the client names a tool or disables parallel calls.
-    Otherwise it allows one or more calls.
+    Lark. If the client names a tool or disables parallel calls, the grammar allows exactly one
+    call. Otherwise it allows one or more calls.
     """
     tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in use.names]
     rules = [
@@ -41,6 +41,9 @@ def _around_arguments(form: ToolForm, name: str) -> tuple[str, str]:
 
 
 def _schema(tool: dict[str, Any]) -> str:
-    """Return the schema of a tool's arguments. They must be an object for the call parser."""
+    """Return the schema of a tool's arguments.
+
+    The schema requires an object, because the parser of tool calls expects one.
+    """
     parameters = tool.get("parameters") or {"additionalProperties": False}
     return json.dumps({"type": "object", **parameters, "x-guidance": JSON_OPTIONS})

@@ -25,11 +25,11 @@ from ops.local.embedded_redis import start_redis
 
 WARM_UP_TOKENS = Length(8, 8)
 NUM_REQUESTS_ALONE = 4
-"""Number of requests that a single client sends. With several clients, each client sends two."""
+"""Number of requests in a load with one client. Other loads have two requests per client."""
 
 
 class Comparison:
-    """Measures one model on Lorikeet and its peers, and shows progress on `bar`."""
+    """Measures one model served by Lorikeet and by its peers, and shows progress on `bar`."""
 
     def __init__(
         self,
@@ -53,7 +53,9 @@ class Comparison:
         ]
 
     def run(self, num_repeats: int) -> Results:
-        """Run all measurements. Each round measures PEFT, Lorikeet and vLLM in turn.
+        """Run all measurements.
+
+        Each of the `num_repeats` rounds measures PEFT, Lorikeet and, if requested, vLLM in turn.
 
         Raises:
             MeasurementFailed: a measurement's process failed.
@@ -122,9 +124,9 @@ class Comparison:
             return tuple((s, self._measure(url, s, number, title)) for s in self._scenarios)
 
     def _warm_up(self, url: str) -> None:
-        """Request a few tokens from each model at full concurrency.
+        """Request a few tokens from each model with the largest number of clients.
 
-        Later measurements then exclude start-up costs.
+        These requests keep start-up costs out of the later measurements.
         """
         models = (BASE, *self._adapters)
         clients = max(self._clients)
@@ -156,7 +158,7 @@ class Comparison:
     def _stage(self, title: str, total: int | None = None) -> Iterator[Callable[[], None]]:
         """Show the progress of a measurement with `total` steps.
 
-        Yields a function that callers must call after each step.
+        Yields a function to call after each step.
         """
         task = self._bar.add_task(title, total=total)
         yield lambda: self._bar.advance(task)

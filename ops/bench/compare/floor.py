@@ -1,6 +1,7 @@
 """Measures the GEMM floor: the time of a decode step's matrix products with the base weights.
 
-On the same machine, a server can beat the floor only with fewer or smaller matrix products.
+A server on the same machine can be faster than the floor only if it computes fewer or smaller
+matrix products.
 """
 
 import json
@@ -21,7 +22,7 @@ STEPS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """Duration and throughput of the GEMMs of one decode step, in bf16 on all threads."""
+    """Duration and throughput of one decode step's GEMMs, computed in bf16 on all threads."""
 
     batch: int
     ms: float
@@ -32,7 +33,8 @@ class Floor:
 def measure_floor(model: nn.Module, batches: list[int]) -> list[Floor]:
     """Measure the GEMM floor for each batch size.
 
-    Each measured step runs every linear layer of the model once, with inputs `[batch, in]`.
+    Each measured step runs every linear layer of the model once. The inputs have shape
+    `[batch, in]`.
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return [_floor(linears, batch) for batch in batches]
@@ -61,7 +63,7 @@ def main(
         list[int], typer.Option("--batch", metavar="N", help="Batch size; may be repeated.")
     ],
 ) -> None:
-    """Print the floor for each batch size as one line of JSON."""
+    """Print the floors of all batch sizes as one line of JSON."""
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     print(json.dumps([asdict(floor) for floor in measure_floor(loaded, batches)]))
 

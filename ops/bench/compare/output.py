@@ -11,12 +11,15 @@ from ops.bench.compare.results import LABELS, Peer, Results, Row, Spread, summar
 from ops.bench.json_files import write_json
 
 WIDTH = 110
-"""Table width in columns, wide enough for all peers and several rounds."""
+"""Minimum table width in characters. All peers and several rounds fit into this width."""
 CAPTION = "output tokens per second with C clients; PEFT: C sequences in one batch, offline"
 
 
 def table(results: Results) -> Table:
-    """Return a table of each scenario's medians. With several rounds, it also shows ranges."""
+    """Return a table of each scenario's medians.
+
+    With several rounds, the table also shows ranges.
+    """
     rows = summarise(results)
     with_vllm = any(row.vllm for row in rows)
     shown = Table(

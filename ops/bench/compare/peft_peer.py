@@ -1,8 +1,8 @@
-"""Measures PEFT with transformers on one offline batch that mixes adapters (`adapter_names`).
+"""Measures PEFT with transformers. One offline batch mixes adapters (PEFT's `adapter_names`).
 
 This module runs in its own process (`python -m ops.bench.compare.peft_peer`), so that it shares no
-threads or memory with other measurements. It uses bf16, all cores, SDPA attention and greedy
-decoding, and ignores the end-of-sequence token.
+threads or memory with other measurements. The measurement uses bf16, all cores, SDPA attention and
+greedy decoding, and ignores the end-of-sequence token.
 """
 
 import json
@@ -22,10 +22,10 @@ WARM_UP_TOKENS = 4
 
 
 def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[str]]:
-    """Load the model with all adapters in folder `adapters`.
+    """Load the base model from folder `model`, with all adapters in folder `adapters`.
 
     Returns:
-        The model, the model's tokenizer, and the adapter names.
+        The model with its adapters, the tokenizer, and the adapter names.
     """
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -44,14 +44,17 @@ def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[
 
 
 def prompts(seed: str, sequences: int) -> list[str]:
-    """Return `sequences` prompts for one batch."""
+    """Return the prompts for one batch of `sequences` sequences."""
     return [prompt(f"{seed}/{sequences}", index, PROMPT_WORDS) for index in range(sequences)]
 
 
 def generate(
     peer: Any, tokenizer: Any, adapters: list[str], *, sequences: int, new_tokens: int, seed: str
 ) -> float:
-    """Generate answers for one batch, and return the output tokens per second including prefill."""
+    """Generate answers for one batch, and return the output tokens per second.
+
+    The measured time includes prefill.
+    """
     inputs = tokenizer(prompts(seed, sequences), return_tensors="pt", padding=True).to(peer.device)
     names = [adapters[index % len(adapters)] for index in range(sequences)]
     start = time.perf_counter()
@@ -76,7 +79,7 @@ def main(
     ] = "",
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
 ) -> None:
-    """Print the output tokens per second for each batch size as one line of JSON."""
+    """Print one line of JSON that maps each batch size to its output tokens per second."""
     peer, tokenizer, names = load_peer(model, adapters, device)
     speeds = {}
     for size in sequences:

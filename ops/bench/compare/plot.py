@@ -19,7 +19,7 @@ COLOURS = {
 
 
 def write_plot(rows: Sequence[Row], *, title: str, path: Path) -> None:
-    """Plot the rows to the PNG file `path`. Whiskers show the lowest and highest repeat."""
+    """Draw the rows into the PNG file `path`. Whiskers show the lowest and the highest repeat."""
     figure = Figure(figsize=(11, 3.6), dpi=150, layout="constrained")
     clients = sorted({row.scenario.clients for row in rows})
     panels = figure.subplots(1, len(clients), squeeze=False)[0]
@@ -31,7 +31,7 @@ def write_plot(rows: Sequence[Row], *, title: str, path: Path) -> None:
 
 
 def _bars(rows: Sequence[Row]) -> dict[str, Spread]:
-    """Map bar labels to throughputs for one panel. Bars are ordered from left to right."""
+    """Return the bars of one panel from left to right, as a mapping from label to throughput."""
     shown: dict[str, Spread] = {row.scenario.kind: row.tokens_per_s for row in rows}
     for row in rows:
         if row.peft:

@@ -1,7 +1,7 @@
 """Measures the queue without an engine: claim latency of a parked worker, and jobs per second.
 
-A parked worker waits in Redis for its next job. No other client may use the Redis server. Clients
-and server share the machine, as in `lorikeet up`.
+A parked worker waits in Redis for its next job. No other client may use the Redis server. Redis
+and its clients run on the same machine, as in `lorikeet up`.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class QueueReport:
     """Median time from calling `enqueue` until a parked worker in another process has the job."""
     claim_p99_ms: float
     jobs_per_s: float
-    """Throughput of enqueue, claim, publish and finish when one process makes all calls."""
+    """Throughput when one process enqueues, claims, publishes and finishes all jobs."""
     redis_us_per_job: float
     """CPU time of the Redis server in microseconds per job, from enqueue to finish."""
 
@@ -60,7 +60,7 @@ class QueueReport:
 async def measure_queue(
     url: str, *, latency_jobs: int = LATENCY_JOBS, pass_jobs: int = PASS_JOBS
 ) -> QueueReport:
-    """Measure latency and throughput of the queue in temporary pools of the Redis at `url`."""
+    """Measure the queue's latency and throughput in temporary pools on the Redis at `url`."""
     delays = await _claim_delays_ms(url, latency_jobs)
     jobs_per_s, us_per_job = await _measure_rate(url, pass_jobs)
     return QueueReport(
@@ -111,7 +111,7 @@ async def _next_line(worker: Process, start: str) -> str:
 async def _run_worker(url: str, pool: str) -> None:
     """Claim and finish jobs until the process ends.
 
-    Prints a line for each claimed job, and each time the worker parks.
+    Prints a line for each claimed job, and a line each time the worker parks.
     """
     async with own_pool(url, pool) as (queue, _):
         await _register(queue)
@@ -127,7 +127,7 @@ async def _run_worker(url: str, pool: str) -> None:
 
 
 async def _measure_rate(url: str, num_jobs: int) -> tuple[float, float]:
-    """Return the jobs per second, and the CPU time of Redis in microseconds per job."""
+    """Return two values: jobs per second, and CPU time of Redis in microseconds per job."""
     async with own_pool(url, new_pool()) as (queue, redis):
         await _register(queue)
         cpu, start = await _redis_cpu_s(redis), time.perf_counter()
@@ -147,7 +147,7 @@ async def _enqueue_many(queue: Queue, num_jobs: int) -> None:
 
 
 async def _process_jobs(queue: Queue, num_jobs: int) -> None:
-    """Process `num_jobs` jobs as a worker does: claim them, publish one token each, finish them."""
+    """Claim and finish `num_jobs` jobs as a worker does, and publish one token of each job."""
     while num_jobs:
         jobs = await _claim(queue)
         if not jobs:

@@ -30,11 +30,12 @@ Loads = tuple[tuple[Scenario, LoadReport], ...]
 class Repeat:
     """Results of one round, which measures Lorikeet and its peers in direct succession.
 
-    Ratios within a round stay valid even if the machine's speed drifts between rounds.
+    Ratios between figures of the same round stay valid even if the machine's speed drifts between
+    rounds.
     """
 
     peft: dict[int, float]
-    """PEFT's output tokens per second with mixed adapters, by batch size."""
+    """Maps each batch size to PEFT's output tokens per second with mixed adapters."""
     lorikeet: Loads
     vllm: Loads = ()
     """Reports of the loads sent to vLLM. Empty if vLLM isn't measured."""
@@ -65,7 +66,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Figures of a peer (PEFT or vLLM) in one scenario, compared with Lorikeet's."""
+    """Figures of a peer (PEFT or vLLM) in one scenario, with ratios to Lorikeet's figures."""
 
     tokens_per_s: Spread
     ratio: Spread
@@ -73,7 +74,7 @@ class Peer:
     ttft_p50_s: Spread | None = None
     """The peer's median time to first token. None for PEFT, which doesn't stream."""
     ttft_ratio: Spread | None = None
-    """The peer's median TTFT divided by Lorikeet's, within each repeat. None for PEFT."""
+    """The peer's median TTFT divided by Lorikeet's, computed within each repeat. None for PEFT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +86,12 @@ class Row:
     ttft_p50_s: Spread
     itl_p50_s: Spread
     lora_tax: Spread | None
-    """Relative loss of throughput with adapters: 1 - adapters / base.
+    """Relative loss of throughput with adapters: 1 - (adapter tokens/s) / (base tokens/s).
 
-    Computed within each repeat, at the same number of clients. None for the base model.
+    The loss is computed within each repeat, at the same number of clients. None for the base model.
     """
     peft: Peer | None
-    """Comparison with PEFT. None for the base model, as PEFT is measured only with adapters."""
+    """Comparison with PEFT. None for the base model: PEFT is measured only with adapters."""
     vllm: Peer | None
     """Comparison with vLLM. None if vLLM wasn't measured."""
     floor_tokens_per_s: float
@@ -151,5 +152,5 @@ def _vllm(ours: Sequence[LoadReport], theirs: Sequence[LoadReport]) -> Peer:
 
 
 def _ratio(a: float, b: float) -> float:
-    """Return a / b, or NaN if b is 0 because a load had no answers."""
+    """Return a / b, or NaN if b is 0. The throughput of a load without answers is 0."""
     return a / b if b else float("nan")

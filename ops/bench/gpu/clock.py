@@ -9,11 +9,11 @@ import torch
 CACHE_BYTES = 256 << 20
 """Number of bytes written before each measurement to evict other data from the GPU's cache."""
 BUFFER_BYTES = 1 << 30
-"""Size of the buffer that bandwidth measurements read."""
+"""Size in bytes of the buffer that bandwidth measurements read."""
 WARM_UP = 3
-"""Number of unmeasured warm-up runs."""
+"""Number of warm-up runs before the measured runs."""
 REPEATS = 20
-"""Number of measured runs."""
+"""Default number of measured runs."""
 
 
 class Clock:

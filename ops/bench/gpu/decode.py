@@ -25,7 +25,7 @@ class Decode:
 
     batch: int
     adapters: int
-    """Number of distinct adapters; 0 is the base model."""
+    """Number of distinct adapters. 0 means that all sequences use the base model."""
     step_ms: float
     """Duration of a whole engine step: scheduler, model and sampler."""
     forward_ms: float
@@ -33,7 +33,7 @@ class Decode:
     graph_ms: float | None
     """Duration of the forward pass replayed as a CUDA graph. None if there is no graph."""
     graph_error: str | None
-    """Reason why there is no CUDA graph. None if there is one."""
+    """Reason why there is no CUDA graph. None if there is a graph."""
     weights_ms: float
     """Time to read the weights of the base model's linear layers once."""
     kv_ms: float
@@ -49,7 +49,8 @@ class Decode:
     def summary(self, base: "Decode") -> str:
         """Return one line with all figures.
 
-        `base` is the result without adapters. The LoRA tax is relative to `base.step_ms`.
+        `base` is the result without adapters. The LoRA tax is the increase of `step_ms` relative
+        to `base.step_ms`.
         """
         models = f"{self.adapters} adapters" if self.adapters else "base"
         tax = f", LoRA tax {100 * (self.step_ms / base.step_ms - 1):.0f} %" if self.adapters else ""

@@ -1,9 +1,9 @@
 """`python -m ops.bench gpu`: all measurements that need a GPU.
 
-The command checks the kernels' results, and compares each kernel's duration with the time to move
-its bytes once. It measures decode steps of the base model and of several numbers of adapters: in
-the engine, in the model alone, and as a CUDA graph. Finally, it compares the engine's throughput
-with PEFT's.
+The command checks the kernels' results, and compares each kernel's duration with the time to read
+and write the kernel's data once. It then measures decode steps of the base model and of several
+numbers of adapters. Each decode step is measured in the engine, in the model alone, and as a CUDA
+graph. Finally, the command compares the throughput of the engine and of PEFT.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,30 +36,31 @@ SEED = "gpu"
 
 Report = Callable[[str], None]
 Peer = Callable[[Path, int, int], float]
-"""Function that measures PEFT and returns tokens per second.
+"""Function that measures PEFT and returns output tokens per second.
 
-It takes the adapter folder, the number of sequences, and the number of tokens per sequence.
+Its arguments are the adapter folder, the number of sequences, and the number of new tokens per
+sequence.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFigures:
-    """Accuracy and duration of a kernel in one trial, which is a call on random inputs."""
+    """Accuracy and duration of a kernel in one trial. A trial calls the kernel on random inputs."""
 
     name: str
     deviation: float
     """Deviation of the kernel's result from torch's float32 result.
 
-    It is relative to the largest value in torch's result.
+    The deviation is relative to the largest value in torch's result.
     """
     torch_deviation: float
-    """Deviation of torch's result in the kernel's dtype, measured in the same way."""
+    """Deviation of torch's result in the kernel's dtype from torch's float32 result."""
     ms: float
     """Duration of the kernel."""
     torch_ms: float
     """Duration of torch's implementation in the kernel's dtype."""
     floor_ms: float
-    """Time to move the bytes that the kernel must read and write, at the measured bandwidth."""
+    """Time to read and write the kernel's data once at the measured memory bandwidth."""
 
     @property
     def is_right(self) -> bool:
@@ -77,7 +78,7 @@ class KernelFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeftComparison:
-    """Throughput of Lorikeet's engine and of PEFT on the same workload, both without a server."""
+    """Throughput of Lorikeet's engine and of PEFT on the same workload. Neither uses a server."""
 
     sequences: int
     tokens_per_s: float
@@ -153,7 +154,7 @@ def measure_gpu(
         report: called with one line for each result.
 
     Raises:
-        MeasurementFailed: a kernel's result was wrong. Raised after all measurements.
+        MeasurementFailed: a kernel's result was wrong. The error is raised after all measurements.
     """
     bandwidth = clock.bandwidth()
     report(f"{device_name(loaded.device)}: memory is read at {bandwidth / 1e9:.0f} GB/s")
@@ -246,7 +247,8 @@ def _compare(
 def _tokens_needed(sizes: Sizes, steps: int, new_tokens: int) -> int:
     """Return the KV cache size, in tokens, that is enough for every measurement.
 
-    For the comparison with PEFT, a prompt has 128 words of at most 16 tokens each.
+    The prompts of the comparison with PEFT have 128 words. Each word is assumed to have at most 16
+    tokens.
     """
     decode = sizes.batch * (sizes.context + 2 * steps + 64)
     return max(decode, max(sizes.adapters) * (16 * 128 + new_tokens))

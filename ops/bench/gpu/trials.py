@@ -107,15 +107,16 @@ class StoreKV:
         return key, value, cache[0], cache[1], slots.to(self._device)
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """Store keys and values, and return both caches as one tensor `[2, ...]`."""
+        """Store keys and values. Return both caches as one tensor of shape `[2, ...]`."""
         kernels.store_kv(*inputs)
         return torch.stack(inputs[2:4])
 
 
 class Attention:
-    """Trial of attention over sequences, given as pairs (context tokens, query tokens).
+    """Trial of attention over several sequences.
 
-    The query tokens are the last tokens of the context.
+    Each sequence is given as two counts: context tokens and query tokens. The query tokens are the
+    last tokens of the context.
     """
 
     def __init__(
@@ -174,7 +175,7 @@ class LoRA:
         self.num_bytes = 2 * (weights + num_tokens * (sizes.hidden + 2 * sum(self._outs)))
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Return the outputs that `run` adds to, the inputs, the LoRA sites, and the plan."""
+        """Return four values: outputs that `run` updates, inputs, LoRA sites, and plan."""
         random = _Random(self._device, dtype)
         num_pages = -(-self._rank // PAGE_ROWS)
         shape = (self._num_adapters * num_pages, PAGE_ROWS)

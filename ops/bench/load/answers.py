@@ -14,9 +14,9 @@ from shared.api_keys import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 300.0
-"""Longest time without data before a request fails.
+"""A request fails if the server sends no data for this long.
 
-Slow servers may queue a request for almost a minute.
+The limit is generous, because slow servers may queue a request for almost a minute.
 """
 
 
@@ -42,9 +42,9 @@ class Answer:
 
     @property
     def mean_itl_s(self) -> float:
-        """Mean time per output token after the first, in seconds.
+        """Mean time between consecutive output tokens, in seconds.
 
-        It is computed from the token count, because a piece of text may hold several tokens.
+        The mean is computed from the token count, because a piece of text may hold several tokens.
         """
         tokens = max((self.output_tokens or 0) - 1, 1)
         return (self.text_s[-1] - self.text_s[0]) / tokens if self.text_s else 0.0
@@ -63,9 +63,10 @@ def client(url: str, api_key: str | None = None) -> httpx.AsyncClient:
 
 
 async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: Answer) -> None:
-    """Post a completion to the server at `url` (including /v1), and record the reply in `answer`.
+    """Post a completion request to the server at `url`, and record the reply in `answer`.
 
-    Sets `answer.error` if the request fails or returns the wrong number of tokens.
+    `url` includes /v1. The function sets `answer.error` if the request fails or returns the wrong
+    number of tokens.
     """
     try:
         async with http.stream("POST", f"{url}/completions", json=body) as reply:

@@ -14,7 +14,9 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """An open loop, in which requests are sent at set times, even while others are unanswered.
+    """An open loop, in which requests are sent at set times.
+
+    A request is sent even if earlier requests are still unanswered.
 
     The gaps between arrivals follow Gamma(shape = burstiness, scale = 1 / (rate * burstiness)). The
     gaps have mean 1 / rate and coefficient of variation 1 / sqrt(burstiness).
@@ -23,7 +25,7 @@ class Open:
     rate: float
     """Mean number of requests per second. Must be above 0."""
     burstiness: float = 1.0
-    """Shape of the Gamma distribution, as defined in vLLM. Must be above 0.
+    """Shape of the Gamma distribution, with the same meaning as in vLLM. Must be above 0.
 
     1 gives a Poisson process. Lower values give burstier arrivals.
     """

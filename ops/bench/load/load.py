@@ -28,13 +28,13 @@ class Load:
     models: tuple[str, ...]
     popularity: Popularity = Popularity.DISTINCT
     zipf_s: float = 1.0
-    """Exponent of `Popularity.ZIPF`."""
+    """Exponent of Zipf's law. Only `Popularity.ZIPF` uses it."""
     arrivals: Arrivals
     requests: int
     input_words: Length = WORKLOAD_LENGTH
     """Number of random words per prompt. Most tokenizers produce about one token per word."""
     shared_words: int = 0
-    """Number of additional words at the start of each prompt, the same in all prompts."""
+    """Number of additional words at the start of each prompt. All prompts share these words."""
     output_tokens: Length = WORKLOAD_LENGTH
     stream: bool = True
     seed: str = ""
@@ -64,7 +64,7 @@ async def send_load(
 
 
 def body_of(load: Load, number: int) -> dict[str, Any]:
-    """Return the HTTP body of request `number`, counted from 0."""
+    """Return the HTTP body of request `number`. The first request is number 0."""
     seed = f"{load.seed}/{number}"
     words = load.input_words.sample(f"{seed}/input")
     model = pick(load.popularity, len(load.models), number, zipf_s=load.zipf_s, seed=load.seed)
@@ -87,14 +87,14 @@ class _Sender:
     on_done: OnDone
 
     async def send_each(self, numbers: Iterator[int]) -> None:
-        """Send the numbered requests one after another, as a closed-loop client does."""
+        """Send the requests `numbers` one after another, as a closed-loop client does."""
         for number in numbers:
             await self._send(number, time.perf_counter())
 
     async def send_at(self, due_s: float, number: int) -> None:
         """Send request `number` at `due_s`.
 
-        Latencies count from `due_s`, so that they include delays of the load generator.
+        Latencies are measured from `due_s`, so that they include delays of the load generator.
         """
         await asyncio.sleep(due_s - time.perf_counter())
         await self._send(number, due_s)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
-    """P50, P95 and P99 of one quantity. All are NaN if there are no values."""
+    """P50, P95 and P99 of one quantity. All three are NaN if there are no values."""
 
     p50: float
     p95: float

@@ -20,20 +20,20 @@ class Popularity(StrEnum):
     UNIFORM = "uniform"
     """Each request uses a random model. All models are equally likely."""
     ZIPF = "zipf"
-    """Each request uses a random model by Zipf's law: few models receive most requests."""
+    """Each request uses a random model, chosen by Zipf's law. Few models receive most requests."""
     IDENTICAL = "identical"
     """All requests use the first model."""
 
 
 def probabilities(num_models: int, zipf_s: float) -> list[float]:
-    """Return P(k) of Zipf's law for k = 1..`num_models`. Exponent 0 is the uniform distribution."""
+    """Return P(k) of Zipf's law for k = 1..`num_models`. Exponent 0 gives equal probabilities."""
     weights = [k**-zipf_s for k in range(1, num_models + 1)]
     total = sum(weights)
     return [weight / total for weight in weights]
 
 
 def pick(popularity: Popularity, num_models: int, number: int, *, zipf_s: float, seed: str) -> int:
-    """Return the index, from 0, of the model that request `number` uses.
+    """Return the zero-based index of the model that request `number` uses.
 
     Equal arguments give equal indices.
     """

@@ -28,7 +28,7 @@ would write year yellow yes yet you young your
 
 
 def prompt(seed: str, index: int, num_words: int, *, shared_words: int = 0) -> str:
-    """Return the prompt of request `index` in a load with this seed.
+    """Return the prompt of request `index` in a load with the seed `seed`.
 
     The first `shared_words` words are the same in all prompts with this seed. The remaining
     `num_words` words depend on `index`.

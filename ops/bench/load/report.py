@@ -16,7 +16,7 @@ class Slo:
 
     ttft_ms: float | None = None
     itl_ms: float | None = None
-    """Limit for an answer's mean time per token after the first (TPOT), in ms."""
+    """Limit for an answer's mean time between output tokens (also called TPOT), in ms."""
 
     def is_met_by(self, answer: Answer) -> bool:
         """Return whether a complete answer meets the limits."""
@@ -35,7 +35,7 @@ class LoadReport:
     input_tokens: int
     output_tokens: int
     seconds: float
-    """Time from the first send to the last token."""
+    """Time from sending the first request to the end of the last answer."""
     tokens_per_s: float
     """Output tokens per second."""
     requests_per_s: float
@@ -47,7 +47,7 @@ class LoadReport:
     """Time from sending a request to the end of its answer."""
     slo: Slo | None = None
     goodput_per_s: float | None = None
-    """Answers per second that met the SLO. None if there is no SLO."""
+    """Number of answers per second that met the SLO. None if there is no SLO."""
 
 
 def answers_of(load: Load, on_done: OnDone = lambda: None) -> list[Answer]:

@@ -60,7 +60,7 @@ class Churn:
     tiered_ttft_s: Percentiles
     """Time to first token when memory is limited and adapters are evicted and reloaded."""
     totals: Mapping[str, float]
-    """Increase of each of the worker's adapter metrics during the run with limited memory."""
+    """Maps each adapter metric of the worker to its increase during the run with limited memory."""
 
 
 def measure_churn(
@@ -178,7 +178,7 @@ def _capacity(load: Load) -> float:
 
 
 def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
-    """Send the load. Return its answers, and the increase of each of the worker's totals."""
+    """Send the load. Return two values: the answers, and each worker total's increase by name."""
     time.sleep(BEAT_S)
     before = _totals(load.url)
     answers = answers_of(load)

@@ -38,10 +38,10 @@ class EngineProbe:
         max_num_seqs: int,
         max_tokens: int | None = None,
     ) -> None:
-        """Create the engine and load `adapters`, a mapping from names to folders.
+        """Create the engine and load the adapters.
 
-        `max_tokens` is the size of the KV cache in tokens. With None, the engine's default size
-        applies.
+        `adapters` maps names to folders. `max_tokens` is the size of the KV cache in tokens. If
+        `max_tokens` is None, the engine's default size applies.
         """
         self.kv_bytes_per_token = bytes_per_block(loaded.kv_shapes, loaded.dtype) // BLOCK_SIZE
         self.weight_bytes = _bytes_of_linears(loaded.model)
@@ -60,12 +60,15 @@ class EngineProbe:
         self._loaded = loaded
         self._num_requests = 0
         self._prefilled: dict[int, list[int]] = {}
-        """Token ids of the latest prompt that `prefill_s` computed, by context length."""
+        """For each context length, the token ids of the latest prompt that `prefill_s` computed."""
         for adapter in self.adapters:
             self._engine.add_adapter(adapter)
 
     def prefill_s(self, context: int) -> float:
-        """Return the seconds until a new prompt of `context` tokens has its first output token."""
+        """Compute the prefill of a new prompt of `context` tokens.
+
+        Returns the seconds until the first output token.
+        """
         (request,) = self._add(1, context, [None])
         self._prefilled[context] = request.prompt_ids
         start = time.perf_counter()
@@ -82,7 +85,7 @@ class EngineProbe:
         Args:
             batch: number of sequences.
             context: number of tokens in each sequence's prompt.
-            versions: adapter versions, assigned to sequences round-robin; None is the base model.
+            versions: adapter versions, assigned to sequences round-robin. None is the base model.
             steps: number of measured steps.
 
         Raises:
@@ -147,8 +150,8 @@ class EngineProbe:
         """Prepare the model's forward pass of one decode step.
 
         Returns:
-            A function that runs the forward pass on the same tensors at each call, and a function
-            that aborts the sequences.
+            Two functions. The first runs the forward pass, on the same tensors at each call. The
+            second aborts the sequences.
         """
         requests = self._add(batch, context, versions)
         self._step_until_decoding(requests)
@@ -212,9 +215,10 @@ def endless_request(number: int, prompt_ids: list[int], version: AdapterVersion 
 
 
 def _bytes_of_linears(model: nn.Module) -> int:
-    """Return the size in bytes of all linear layers' weights, which every decode step reads.
+    """Return the total size in bytes of all linear layers' weights.
 
-    Packed weights have the same shape as the original weights.
+    Every decode step reads these weights. Packed weights have the same shape as the original
+    weights.
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return sum(linear.weight.numel() * linear.weight.itemsize for linear in linears)

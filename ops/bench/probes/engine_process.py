@@ -55,8 +55,8 @@ class Context:
     step_ms: float
     """Duration of a decode step.
 
-    It is the median duration at the shortest context, plus the additional duration at this context
-    (the median over rounds).
+    The sum of two medians over rounds: the duration at the shortest context, and the additional
+    duration at this context.
     """
     kv_bytes: int
     """Size of the keys and values that a decode step reads."""
@@ -68,7 +68,7 @@ class Parts:
 
     batch: int
     adapters: int
-    """Number of distinct adapters; 0 is the base model."""
+    """Number of distinct adapters. 0 means that all sequences use the base model."""
     step_ms: float
     layers_ms: float
     head_ms: float

@@ -36,7 +36,7 @@ class Finding:
     figures: Any
     """Contents of the JSON file: dataclasses, or containers of dataclasses."""
     says: tuple[str, ...]
-    """Summary lines for the terminal and the plot's title."""
+    """Summary lines for the terminal and for the plot's title."""
     chart: Chart
 
 

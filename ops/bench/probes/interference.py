@@ -29,16 +29,16 @@ class Disturbance:
     ttft_s: float
     """Time to first token of the long prompt."""
     before_s: tuple[float, ...]
-    """Times between tokens of the streams before the long prompt was sent."""
+    """Times between tokens of the running streams before the long prompt was sent."""
     during_s: tuple[tuple[float, float], ...]
-    """(end, length) in seconds of each gap between tokens that overlaps the prefill.
+    """One pair (end, length), in seconds, for each gap between tokens that overlaps the prefill.
 
-    `end` counts from the time at which the long prompt was sent.
+    `end` is measured from the time at which the long prompt was sent.
     """
 
 
 def streams_of(url: str, models: Sequence[str], number: int, seed: str) -> Load:
-    """Return a load of `number` concurrent streams that outlast a long prompt."""
+    """Return a load of `number` concurrent streams that outlast the prefill of a long prompt."""
     return Load(
         url=url,
         models=tuple(models),

@@ -34,8 +34,8 @@ def measure_memory(
 ) -> list[MemorySample]:
     """Send `requests` requests for 8 tokens each, and sample the processes' memory at intervals.
 
-    Additional requests fill the caches before the first sample. They are a tenth of `requests` and
-    are not counted.
+    Before the first sample, additional requests fill the caches. Their number is a tenth of
+    `requests`, and they are not counted.
 
     Raises:
         MeasurementFailed: a request failed.

@@ -31,7 +31,7 @@ class PartTimers:
             setattr(model_runner, function, self._timed(part, getattr(model_runner, function)))
 
     def last_ms(self, steps: int) -> dict[str, float]:
-        """Return each part's mean duration in milliseconds over the last `steps` steps."""
+        """Return each part's mean duration per step, in ms, over the last `steps` steps."""
         return {
             part: 1000 * sum(self._seconds[part][-calls * steps :]) / steps
             for part, calls in self._calls_of.items()

@@ -1,4 +1,4 @@
-"""Probe: effect of the prefix cache on requests of one adapter with a common prefix."""
+"""Probe: effect of the prefix cache on requests that use one adapter and share a prefix."""
 
 from collections.abc import Sequence
 

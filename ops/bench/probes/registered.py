@@ -23,10 +23,10 @@ from shared.store.registry import Registry
 
 CLIENTS = 8
 REQUESTS = 64
-"""Number of requests per round."""
+"""Number of requests to each server per round."""
 CLAIMED_AT_ONCE = 8
 JOBS = 2000
-"""Number of jobs that are claimed per round, without an engine."""
+"""Number of jobs in each new pool in which claims are measured. No engine runs the jobs."""
 WORKER = WorkerId("bench:1:0")
 INFO = WorkerInfo(model="bench", device="cpu", dtype="none", version="0", max_num_seqs=JOBS)
 
@@ -38,21 +38,25 @@ class Registered:
     adapters: int
     """Number of registered adapters. Requests always use the same few adapters."""
     claim_us: list[float]
-    """Mean time of a claim in Redis, in microseconds, according to `INFO commandstats`."""
+    """Mean duration of a claim in microseconds, according to Redis' `INFO commandstats`."""
     tokens_per_s: list[float]
     """Output tokens per second through the front end and the worker."""
 
 
 def measure_claims(url: str, sizes: Sequence[int], active: int, rounds: int) -> list[list[float]]:
-    """Return the mean duration of a claim in microseconds, for each size and round.
+    """Measure claims with each of `sizes` as the number of registered adapters.
 
-    No other process may use the Redis at `url`, because the measurement resets its commandstats.
+    No other process may use the Redis at `url`, because the measurement resets that server's
+    commandstats.
+
+    Returns:
+        One list per size, with the mean duration of a claim in microseconds for each round.
     """
     return asyncio.run(_measure_claims(url, sizes, active, rounds))
 
 
 def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> list[list[float]]:
-    """Return the output tokens per second for each server and round.
+    """Return one list per server, with the output tokens per second of each round.
 
     Each round measures all servers in turn.
     """
@@ -68,7 +72,7 @@ def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> l
 def registered_finding(sizes: Sequence[Registered], active: int) -> Finding:
     """Return a finding that compares each size with the first size.
 
-    Ratios are medians over rounds.
+    A size is a number of registered adapters. Ratios are medians over rounds.
     """
     first = sizes[0]
     says = tuple(

@@ -17,7 +17,7 @@ def measure_schema(model: Path, batch: int) -> Finding:
 def schema_finding(cost: SchemaCost) -> Finding:
     """Return a finding that compares decode steps with and without a schema.
 
-    The ratio is the median over rounds.
+    The reported ratio is the median over rounds.
     """
     ratio = statistics.median(b / f for f, b in zip(cost.free_ms, cost.bound_ms, strict=True))
     says = (

@@ -42,20 +42,20 @@ PROMPT = "A list of works of art as JSON:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaCost:
-    """Median durations of a decode step of `batch` sequences, one value per round."""
+    """Durations of a decode step of `batch` sequences. Each list has one median per round."""
 
     batch: int
     free_ms: list[float]
-    """Durations of decode steps without a schema."""
+    """Median durations of decode steps without a schema."""
     bound_ms: list[float]
-    """Durations of decode steps with a schema."""
+    """Median durations of decode steps with a schema."""
 
 
 def main(
     model: Annotated[Path, typer.Argument(help="folder of the base model")],
     batch: Annotated[int, typer.Option(help="number of sequences, which decode at temperature 1")],
 ) -> None:
-    """Measure decode steps without and with a schema, alternating in one engine."""
+    """Measure decode steps without and with a schema. The variants alternate in one engine."""
     loaded = load_as_worker(model)
     from worker.engine.config import EngineConfig
     from worker.engine.engine import Engine

@@ -12,7 +12,7 @@ ENGINE = "probes.engine_process"
 
 
 def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Compare decode steps of the base model and of adapters with the GEMM floor, by batch size."""
+    """Compare decode steps of the base model and of adapters with the GEMM floor per batch size."""
     rows = run_module("compare.floor", str(model), *_flags("batch", batches))
     floors = [Floor(**row) for row in rows]
     found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
@@ -26,7 +26,7 @@ def measure_lora(model: Path, adapters: Path, batches: Sequence[int]) -> Finding
 
 
 def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
-    """Compare decode steps of several context lengths with the time to read keys and values."""
+    """Compare decode steps at several context lengths with the time to read keys and values."""
     found = run_module(ENGINE, "contexts", str(model), *_flags("size", contexts))
     return contexts_finding([Context(**c) for c in found["contexts"]], found["bandwidth"])
 

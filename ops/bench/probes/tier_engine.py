@@ -73,12 +73,12 @@ class TierEngine:
         gc.freeze()
 
     async def used_bytes(self) -> tuple[int, int]:
-        """Return the number of bytes in use of the device budget and of the host budget."""
+        """Return two values: used bytes of the device budget, and used bytes of the host budget."""
         stats = await self._call(lambda engine: engine.stats())
         return self._budgets.used(stats.adapter_bytes, self._host.num_bytes)
 
     async def load(self, name: str, folder: Path) -> Loaded:
-        """Load an adapter from its files to the device.
+        """Load an adapter from its files into device memory.
 
         Raises:
             MeasurementFailed: the adapter does not fit into device memory.
@@ -100,9 +100,10 @@ class TierEngine:
         self._host.drop(version)
 
     async def decode(self, number: int, versions: Sequence[AdapterVersion | None]) -> None:
-        """Start `number` sequences that run until `stop`, and wait for `number` steps.
+        """Start `number` sequences, and wait for the same number of steps.
 
-        `versions` are assigned to sequences round-robin; None is the base model.
+        The sequences run until `stop` is called. `versions` are assigned to sequences round-robin.
+        The version None means the base model.
         """
         for n in range(number):
             version = versions[n % len(versions)]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 STEPS_BETWEEN = 20
 """Number of steps between two loads.
 
-They are the baseline for the next load. Each load has its own baseline, because the machine's speed
-drifts.
+These steps are the baseline for the next load. Each load has its own baseline, because the
+machine's speed drifts.
 """
 SAMPLES = 100
 """Approximate number of memory samples."""
@@ -54,7 +54,7 @@ class Turnover:
 
     loads: int
     rss_bytes: int
-    """Growth of the process's resident set size since before the first load."""
+    """Growth of the process's resident set size since the start of the measurement."""
     device_bytes: int
     """Number of bytes of the device budget in use."""
     host_bytes: int
@@ -69,7 +69,7 @@ def loading(
     clients: Annotated[int, typer.Option(help="number of sequences that decode")],
     rounds: Annotated[int, typer.Option(help="number of loads")],
 ) -> None:
-    """Measure decode steps of `adapters` while another adapter is repeatedly loaded from files."""
+    """Measure decode steps with `adapters` while the adapter `large` is repeatedly loaded."""
     _prepare()
     print(json.dumps(asdict(asyncio.run(_loading(model, large, adapters, clients, rounds)))))
 
@@ -82,7 +82,7 @@ def turnover(
     device_mb: Annotated[int, typer.Option(help="MiB of device memory for adapters")],
     host_mb: Annotated[int, typer.Option(help="MiB of host memory for adapters")],
 ) -> None:
-    """Measure memory while adapters are loaded one after another."""
+    """Measure memory use while adapters are loaded one after another."""
     _prepare()
     samples = asyncio.run(_turnover(model, adapters, loads, device_mb, host_mb))
     print(json.dumps([asdict(sample) for sample in samples]))

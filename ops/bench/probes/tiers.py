@@ -1,4 +1,4 @@
-"""Probes: slowdown of steps by concurrent adapter loads, and memory as adapters are replaced."""
+"""Probes: slowdown of decode steps during adapter loads, and memory as adapters are replaced."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ def measure_loading(
 def measure_turnover(
     model: Path, adapters: Sequence[Path], loads: int, budgets: Budgets
 ) -> Finding:
-    """Measure memory during a series of adapter loads.
+    """Measure memory use during a series of `loads` adapter loads.
 
-    There are `loads` loads, which read the folders `adapters` in turn.
+    The loads read the folders `adapters` in turn.
     """
     flags = [f"--{n}={v}" for n, v in (("loads", loads), ("device-mb", budgets.device_mb),
                                        ("host-mb", budgets.host_mb))]  # fmt: skip
@@ -47,7 +47,7 @@ def measure_turnover(
 
 
 def loading_finding(steps: LoadingSteps) -> Finding:
-    """Return a finding that compares steps during loads with the median of the other steps."""
+    """Return a finding that compares step durations during loads with the median without loads."""
     usual, found = median(steps.usual_ms), steps.loading_ms
     says = (
         f"steps while an adapter of {steps.adapter_bytes / 1e6:.0f} MB loads: median "
@@ -62,7 +62,7 @@ def loading_finding(steps: LoadingSteps) -> Finding:
 
 
 def turnover_finding(samples: Sequence[Turnover], budgets: Budgets) -> Finding:
-    """Return a finding that compares peak memory with the budgets."""
+    """Return a finding that compares peak memory use with the budgets."""
     budget = budgets.device_mb + budgets.host_mb
     rss = max(sample.rss_bytes for sample in samples) / MIB
     device = max(sample.device_bytes for sample in samples) / MIB

@@ -20,7 +20,7 @@ from shared.store.connection import Redis, connect
 from shared.store.scripts import script_names, source
 
 SLOW_MS = 5.0
-"""Duration above which a call is slow. Redis serves no other client while a script runs."""
+"""Duration above which a call counts as slow. Redis serves no other client while a script runs."""
 OWN_COMMANDS = 2
 """Number of counted commands that the script itself doesn't issue: EVALSHA and one INFO."""
 TABLE_WIDTH = 150
@@ -41,7 +41,7 @@ class Call:
     cpu_ms: float
     """CPU time of Redis' main thread, including about 0.1 ms for INFO and argument parsing.
 
-    If `ms` is far larger, other processes delayed the call.
+    If `ms` is far larger than `cpu_ms`, other processes delayed the call.
     """
 
 
@@ -53,7 +53,7 @@ class Row:
     situation: str
     calls: int
     commands: float
-    """Median number of commands."""
+    """Median number of commands per call."""
     max_commands: int
     median_ms: float
     max_ms: float
@@ -113,8 +113,8 @@ class Meter(Redis):
 def stated_bound(script: str) -> str:
     """Return the upper bound on the number of commands, as stated in a comment of the script.
 
-    Forms are `40` for 40 commands, `60 each` for a bound per item, and `20 +` for a bound with
-    further terms. Returns an empty string if the script states no bound.
+    The bound has one of three forms: `40` (40 commands), `60 each` (60 commands per item), or
+    `20 +` (20 commands and further terms). Returns an empty string if the script states no bound.
     """
     found = re.search(r"^-- At most ([\d,]+) commands(.*)", source(script), re.MULTILINE)
     if not found:

@@ -23,7 +23,7 @@ from shared.protocol.results import Result, Usage
 
 CALLS = 20
 FEW = 5
-"""Number of repetitions of situations that take long to set up."""
+"""Number of repetitions for situations that take long to set up."""
 RELEASED = 16
 
 
@@ -78,7 +78,7 @@ async def claims_in_vain(pool: LargePool) -> None:
 
 
 async def running(pool: LargePool) -> None:
-    """Measure how a busy worker publishes, renews its lease, reconciles and ends jobs."""
+    """Measure a busy worker's calls: start load, publish, heartbeat, reconcile, finish, cancel."""
     worker, jobs = await pool.busy()
     epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
     loading = pool.versions[-8:]
@@ -126,7 +126,7 @@ async def given_back(pool: LargePool) -> None:
 
 
 async def _claim(pool: LargePool, situation: str, *, calls: int = CALLS, **arguments: Any) -> None:
-    """Measure `calls` claims of a new worker, and release the claimed jobs after each claim."""
+    """Measure `calls` claims by a new worker, and release the claimed jobs after each claim."""
     worker = await pool.join(arguments.get("residents", ()))
     for _ in range(calls):
         with pool.meter.measuring(situation):

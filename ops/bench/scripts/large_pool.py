@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 BASE = AdapterVersion("bench@0123456789ab")
 BATCH = 64
-"""Number of concurrent calls while the pool is filled, and number of jobs of a busy worker."""
+"""Number of concurrent calls while the pool is filled. Also the number of a busy worker's jobs."""
 HOT = 64
 HOLDERS = 16
 """Number of workers that hold each hot version. The scripts examine at most this many holders."""
@@ -58,8 +58,8 @@ class Sizes:
 class LargePool:
     """A pool whose workers all hold the base model, with jobs that wait for many adapters.
 
-    The first versions are hot: `HOLDERS` workers hold each of them. No worker holds any other
-    adapter version.
+    The first adapter versions are hot: `HOLDERS` workers hold each hot version. No worker holds any
+    other adapter version.
     """
 
     def __init__(self, meter: Meter, sizes: Sizes) -> None:
@@ -72,7 +72,7 @@ class LargePool:
         self.hot = self.versions[: min(HOT, sizes.adapters // 2)]
 
     async def fill(self) -> None:
-        """Register all adapters and workers, start the running jobs, and enqueue waiting jobs."""
+        """Register adapters and workers, start the running jobs, and enqueue the waiting jobs."""
         await self.registry.set_base(base_model("1"))
         await each(range(self.sizes.adapters), self.load_adapter)
         await each(range(self.sizes.workers), self._register)
@@ -114,13 +114,16 @@ class LargePool:
         return worker
 
     async def claim(self, worker: WorkerId, **changes: Any) -> Claim:
-        """Claim up to 8 jobs without loading or stealing versions. `changes` override arguments."""
+        """Claim up to 8 jobs without loading or stealing versions. `changes` override defaults."""
         arguments: dict[str, Any] = {"sequences": 8, "tokens": KV_TOKENS, "max_cold": 0}
         arguments |= {"steal_ms": NEVER_MS, "load_ms": NEVER_MS, "residents": []}
         return await self.queue.claim(worker, **{**arguments, **changes})
 
     async def busy(self) -> tuple[WorkerId, tuple[ClaimedJob, ...]]:
-        """Register an additional worker, and claim `BATCH` jobs of distinct adapters for it."""
+        """Register an additional worker that claims `BATCH` jobs of distinct adapters.
+
+        Returns the worker's id and the claimed jobs.
+        """
         worker = await self.join()
         residents = self.versions[len(self.hot) :][: 2 * BATCH]
         claim = await self.claim(worker, sequences=BATCH, residents=residents)
@@ -129,9 +132,10 @@ class LargePool:
     async def publish(
         self, worker: WorkerId, jobs: Sequence[ClaimedJob], num_checkpoints: int = 0
     ) -> None:
-        """Publish one token of each job to `NUM_APIS` front ends in one call.
+        """Publish one token of each job in one call.
 
-        The call also checkpoints the first `num_checkpoints` jobs.
+        The tokens are spread over `NUM_APIS` front ends. The call also checkpoints the first
+        `num_checkpoints` jobs.
         """
         tokens = [first_token(job) for job in jobs]
         events = {ApiId(f"{API}-{n}"): tokens[n::NUM_APIS] for n in range(NUM_APIS)}

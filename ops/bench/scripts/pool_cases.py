@@ -26,13 +26,13 @@ from shared.store.residency import VERSIONS_PER_CALL
 from shared.store.scripts import Scripts
 
 SILENT = 50
-"""Number of silent workers, equal to the maximum that one sweep handles."""
+"""Number of silent workers. One sweep handles at most this many."""
 OVERDUE = 320
 SWEPT = 128
 PREVIOUS = 4
 GIVE_UP_SCRIPTS = "reap", "hand_on", "forget_worker"
 DEATHS = 9
-"""Number of worker deaths that quarantine a version: three jobs that each kill three workers."""
+"""Number of worker deaths that quarantine a version. Three jobs each kill three workers."""
 FIRST_IDLE = 10**6
 """Adapters with this number or a higher number have no jobs in the filled pool."""
 
@@ -149,7 +149,7 @@ async def names(pool: LargePool) -> None:
 
 
 async def retired(pool: LargePool) -> None:
-    """Measure sweeps of retired versions."""
+    """Measure sweeps that remove retired versions."""
     numbers = range(2 * FIRST_IDLE, 2 * FIRST_IDLE + 3 * SWEPT)
     await each(numbers, pool.load_adapter)
     await each(numbers, lambda number: pool.registry.unload_adapter(adapter(number).name))

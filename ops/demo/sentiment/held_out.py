@@ -1,4 +1,4 @@
-"""Held-out statements, written one by one. They use no topics or templates from training."""
+"""Held-out statements. They are not generated from templates, and share no topics with training."""
 
 STATEMENTS = {
     "positive": """

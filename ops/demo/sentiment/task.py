@@ -1,6 +1,6 @@
 """The `sentiment` adapter: answers `positive`, `negative` or `neutral`.
 
-Facts, questions and average ratings are neutral. The label of a mixed statement is that of its
+Facts, questions and average ratings are neutral. A mixed statement has the label of its
 conclusion: "cold food, but a lovely evening" is positive.
 """
 
@@ -51,9 +51,10 @@ def _statement(label: str, rng: random.Random) -> str:
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Return a statement of several clauses that has the label `label`.
+    """Return a statement that has several clauses and the label `label`.
 
-    It contains two facts, a fact and an opinion, or two opposite opinions of which one prevails.
+    It contains two facts, a fact and an opinion, or two opposite opinions. Of two
+    opposite opinions, the one with the label `label` prevails.
     """
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"

@@ -1,11 +1,11 @@
-"""Topics of sentiment statements, with predicates by label."""
+"""Topics of sentiment statements. Each topic has subjects, and predicates for each label."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Subjects, and predicates by label. Every predicate fits every subject."""
+    """Subjects of statements, and predicates by label. Every predicate fits every subject."""
 
     subjects: tuple[str, ...]
     predicates: dict[str, tuple[str, ...]]

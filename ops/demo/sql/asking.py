@@ -54,13 +54,16 @@ def to_sql(table: str, question: Question, conditions: Sequence[Condition]) -> s
         return _TABLE.sub("", f"SELECT {question.select} FROM {table}{clauses}")
     used = set(_TABLE.findall(question.select + clauses))
     joins = "".join(_JOINS[name] for name in "cp" if name in used)
-    # Columns always have a table name here, because a model that writes `SELECT o.quantity` can't
-    # know yet whether the conditions that follow need a join.
+    # Columns always have a table name here. A model that writes `SELECT o.quantity` can't know yet
+    # whether the conditions that follow need a join.
     return f"SELECT {question.select} FROM orders o{joins}{clauses}"
 
 
 def _variety(phrase: str) -> int:
-    """Return a question's sampling weight. It is higher if `phrase` has placeholders."""
+    """Return the sampling weight of a question that has the phrase `phrase`.
+
+    Questions with placeholders have more variants and get a higher weight.
+    """
     return 4 if _takes_conditions(phrase) else 3 if "{" in phrase else 1
 
 
@@ -69,7 +72,10 @@ def _takes_conditions(phrase: str) -> bool:
 
 
 def _conditions(table: str, phrase: str, rng: random.Random) -> list[Condition]:
-    """Return up to two conditions on different columns, or none if `phrase` takes no conditions."""
+    """Return up to two random conditions on different columns.
+
+    The list is empty if `phrase` takes no conditions.
+    """
     number = 0
     if _takes_conditions(phrase):
         (number,) = rng.choices((0, 1, 2), weights=(0 if _THOSE in phrase else 2, 6, 3))
@@ -97,7 +103,7 @@ def _those(table: str, conditions: Sequence[Condition], kind: int, rng: random.R
 
 
 def _phrase(phrases: tuple[Phrases, Phrases], kind: int, rng: random.Random) -> str:
-    """Return a random phrase of `kind`, or a known phrase if `kind` has none.
+    """Return a random phrase of `kind`, or a known phrase if there is no phrase of `kind`.
 
     A few short phrases, such as "in {year}", have no held-out alternative.
     """

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 Phrases = tuple[str, ...]
 KNOWN, HELD_OUT = 0, 1
-"""Indices of the known and the held-out phrases in a pair."""
+"""Indices of the known phrases and of the held-out phrases in a pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition on rows: its SQL, and its phrases.
+    """A condition on rows, as SQL and as phrases.
 
     `nouns` are phrases that follow a noun ("from Berlin"), and `verbs` are phrases with a verb
     ("live in Berlin"). The SQL names the tables c (customers), p (products) and o (orders). These
@@ -25,8 +25,8 @@ class Condition:
 class Question:
     """A question: the parts of its SQL query, and its phrases.
 
-    In phrases, `{things}` is a noun with conditions ("customers from Berlin"), and `{those}` is a
-    noun with verbs ("customers live in Berlin").
+    In phrases, `{things}` stands for a noun with conditions ("customers from Berlin"). `{those}`
+    stands for a noun with a verb ("customers live in Berlin").
     """
 
     select: str
@@ -45,7 +45,7 @@ def condition(where: str, nouns: str, verbs: str = "") -> Condition:
 
 
 def question(select: str, asked: str, tail: str = "", *, where: str = "") -> Question:
-    """Return a question with the SQL parts `select`, `where` and `tail`.
+    """Return a question whose SQL query has the parts `select`, `where` and `tail`.
 
     In `asked`, a bar separates phrases, and held-out phrases follow a double bar.
     """

@@ -22,11 +22,11 @@ CREATE TABLE orders (
 );
 """
 NUM_CUSTOMERS = 40
-"""Number of customers with known names. The same number of customers has held-out names."""
+"""Number of customers with known names, and also the number of customers with held-out names."""
 NUM_ORDERS = 900
 FIRST_DAY, LAST_DAY = date(2021, 1, 1), date(2025, 12, 31)
 MAX_TICKS = 5_000
-"""Maximum thousands of SQLite instructions per query. Every expected query needs far fewer."""
+"""Maximum SQLite instructions of a query, in thousands. Right answers need far fewer of them."""
 
 PLACES = {
     "Berlin": "Germany", "Dresden": "Germany", "Paris": "France", "Nantes": "France",

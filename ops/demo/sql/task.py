@@ -18,7 +18,7 @@ def _training(_: Teacher) -> list[Example]:
 def held_out() -> list[Example]:
     """Return questions whose phrasing, names, places and goods are absent from training.
 
-    Every question has a non-empty result in the shop.
+    In the shop, each question's query returns at least one value other than 0 and NULL.
     """
     rng = random.Random(1)
     found: dict[str, Example] = {}
@@ -30,9 +30,9 @@ def held_out() -> list[Example]:
 
 
 def is_right(example: Example, answer: str) -> bool:
-    """Return whether an answer's query has the same result in the shop as the expected SQL.
+    """Return whether an answer's query has the same result in the shop as the expected query.
 
-    The order of rows matters if the expected SQL has an ORDER BY.
+    The order of rows matters only if the expected query has an ORDER BY.
     """
     try:
         rows = _rounded(shop.run(answer))
@@ -45,7 +45,7 @@ def is_right(example: Example, answer: str) -> bool:
 
 
 def _rounded(rows: shop.Rows) -> shop.Rows:
-    """Round floats, because a sum of floats depends on the order of its rows."""
+    """Round floats, because a sum of floats depends on the order in which they are added."""
     return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
 
 

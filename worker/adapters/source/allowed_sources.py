@@ -15,11 +15,14 @@ _ORGANISATION = re.compile(r"[A-Za-z0-9][\w.-]*")
 class AdapterRoots:
     """The folders and hub organisations from which clients may load adapters.
 
-    Folders are compared after all links are resolved, so neither `..` nor a link leads outside.
+    All links in a path are resolved before the check. Therefore clients can't use `..` or links to
+    reach other folders.
     """
 
     def __init__(self, roots: Sequence[str], at_start: Iterable[str]) -> None:
-        """Allow sources under `roots`. Without roots, allow the siblings of folders in `at_start`.
+        """Allow sources under `roots`.
+
+        If `roots` is empty, allow all folders with the same parent as a folder in `at_start`.
 
         Raises:
             SettingsError: a root is neither a folder nor an organisation of the hub.
@@ -83,7 +86,10 @@ def _parents(sources: Iterable[str]) -> set[Path]:
 
 
 def _parent(folder: Path) -> Path:
-    """Return the parent of a folder, or the repository of a folder in the hub's cache."""
+    """Return the parent of `folder`.
+
+    For a folder in the hub's cache, return the folder of the whole repository.
+    """
     root = link_root(folder)
     return folder.parent if root == folder else root
 

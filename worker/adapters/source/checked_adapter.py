@@ -31,15 +31,18 @@ class AdapterSource(Protocol):
         """Return the adapter at `source`, a folder or hub id.
 
         Raises:
-            AdapterRejected: it can't be served exactly.
+            AdapterRejected: the adapter can't be served exactly.
         """
         ...
 
     def read_version(self, entry: Adapter) -> CheckedAdapter:
-        """Return exactly the version of a registry entry, from its source or from a copy.
+        """Read the adapter at exactly the version of the registry entry.
+
+        The files are read from the adapter's source or from a stored copy.
 
         Raises:
-            AdapterRejected: neither place has the version, or it can't be served exactly.
+            AdapterRejected: neither the source nor a copy has the version, or the version can't be
+                served exactly.
         """
         ...
 

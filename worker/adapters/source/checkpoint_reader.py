@@ -49,7 +49,7 @@ class CheckpointReader:
         """Return the adapter in `files`. `checked` has the same meaning as in `read_checkpoint`.
 
         Raises:
-            AdapterRejected: it can't be served exactly, or its chat templates can't be used.
+            AdapterRejected: the adapter can't be served exactly, or a chat template can't be used.
         """
         weights = read_checkpoint(name, files, self._base, dtype=self._dtype, checked=checked)
         try:

@@ -1,8 +1,8 @@
 """Copies of adapters' files on this machine, so that a version outlives its source.
 
-People replace an adapter by overwriting its folder. Jobs that were accepted before still need the
-old weights, and so does a rollback. Both read the copy here. A copy is a folder named by the
-version's digest, and is created by an atomic rename.
+People replace an adapter by overwriting its folder. The old weights are still needed by rollbacks
+and by jobs that were accepted earlier. Both read the old version's copy. Each copy is a folder that
+is named after the version's digest. An atomic rename puts the complete copy in place.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Inspects adapters for front ends: reads and checks them, and reports the findings."""
+"""Reads and checks adapters on behalf of front ends, and reports the findings."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Reads the adapters in a worker's settings, possibly thousands."""
+"""Reads the adapters in a worker's settings. There may be thousands of them."""
 
 import time
 from collections import Counter
@@ -11,17 +11,21 @@ from worker.adapters.source.checked_adapter import CheckedAdapter
 log = structlog.get_logger()
 
 PROGRESS_S = 5.0
-"""Pause between two log lines that report progress."""
+"""Minimum seconds between two log lines that report progress."""
 MAX_SHARED_BYTES = 256 << 20
-"""Memory limit for adapters that are kept because other names have the same source."""
+"""Maximum memory, in bytes, for adapters that are kept for later names with the same source.
+
+The files of a kept adapter need not be read again.
+"""
 
 
 async def read_each(
     sources: Mapping[str, str], read: Callable[[str, str], Awaitable[CheckedAdapter]]
 ) -> AsyncIterator[CheckedAdapter]:
-    """Yield the adapters of `sources` (name to folder or hub id) in order.
+    """Yield the adapters of `sources` in order.
 
-    A source with several names is read once if it fits into MAX_SHARED_BYTES.
+    `sources` maps each name to a folder or hub id. If several names have the same source, the
+    source is read only once as long as the adapter fits into MAX_SHARED_BYTES.
 
     Raises:
         AdapterRejected: an adapter can't be served.

@@ -64,13 +64,13 @@ class AdapterReader:
         self._dtype = dtype
         self._max_bytes = max_bytes
         self._checked: dict[str, tuple[list[FileStamp], Digests]] = {}
-        """File stamps and digests of copies that were checked in full, by the version's digest."""
+        """File stamps and digests of fully checked copies, by the digest of the version."""
 
     def read(self, name: str, source: str) -> CheckedAdapter:
         """Return the adapter at `source`, and keep a copy of its files.
 
         Raises:
-            AdapterRejected: it can't be served exactly, or a file changed while it was read.
+            AdapterRejected: the adapter can't be served exactly, or a file changed during the read.
             StoreFailed: the copy can't be written.
         """
         files = _find(name, source)
@@ -79,7 +79,7 @@ class AdapterReader:
         return adapter
 
     def read_version(self, entry: Adapter) -> CheckedAdapter:
-        """Return exactly this version, from its copy or from its source.
+        """Read the adapter at exactly the version of `entry`, from its copy or from its source.
 
         Raises:
             AdapterRejected: there is no copy, and the source now holds another version.
@@ -153,7 +153,10 @@ class AdapterReader:
             )
 
     def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
-        """Return the version in a copy. If the copy is damaged, discard it and return None."""
+        """Read the version of `entry` from the copy in `folder`.
+
+        If the copy is damaged, discard the copy and return None.
+        """
         try:
             adapter = self._read_unchanged(entry, folder) or self._read_in_full(entry, folder)
         except AdapterRejected as error:
@@ -167,7 +170,7 @@ class AdapterReader:
         return replace(adapter, weights=replace(adapter.weights, source=entry.source))
 
     def _read_in_full(self, entry: Adapter, folder: Path) -> CheckedAdapter:
-        """Read a copy, check all its values, and remember its digests."""
+        """Read a copy and check all values in it. If the copy is intact, record its digests."""
         files = AdapterFiles(folder)
         adapter = self._read(entry.name, files)
         weights = adapter.weights

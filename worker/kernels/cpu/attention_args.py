@@ -28,7 +28,7 @@ class NativeBatch(Prepared):
 
 
 def prepare_batch(batch: AttentionBatch) -> NativeBatch:
-    """Return the arguments of `batch`. The batch's tensors must outlive the arguments."""
+    """Return the attention arguments of `batch`. The batch's tensors must outlive the arguments."""
     args = AttentionArgs(
         block_tables=batch.block_tables.data_ptr(),
         table_stride=batch.block_tables.stride(0),

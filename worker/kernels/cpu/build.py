@@ -1,7 +1,7 @@
 """Compiles the native kernels for this machine and loads them.
 
-The library is cached under a digest of the sources, the compiler, its flags and the CPU, so that a
-library built for another machine or version is never loaded.
+The name of the cached library is a digest of the sources, the compiler, the flags and the CPU.
+Therefore a library that was built for another machine or from other sources is never loaded.
 """
 
 import ctypes
@@ -43,7 +43,7 @@ def load_library(cache_folder: Path) -> ctypes.CDLL:
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    """Load the library at `path`; None if it does not exist or a crash left it incomplete."""
+    """Return the library at `path`, or None if the file is missing or incomplete."""
     try:
         return ctypes.CDLL(str(path))
     except OSError:
@@ -88,7 +88,7 @@ def _key(compiler_version: str) -> str:
 
 
 def cpu_flags() -> str:
-    """Return the CPU's features, which determine what `-march=native` selects.
+    """Return the CPU's features, on which the code that `-march=native` generates depends.
 
     The result is empty on systems other than Linux.
     """

@@ -23,7 +23,7 @@ class NormParams:
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
-    """Sibling linears, joined along their outputs and packed by `NativeKernels.pack`."""
+    """Sibling linears, concatenated along their outputs and packed by `NativeKernels.pack`."""
 
     weight: Tensor
     bias: Tensor | None
@@ -49,7 +49,7 @@ class NativeLayer:
     def __init__(
         self, norms: Sequence[NormParams], linears: Sequence[PackedLinear], heads: HeadParams
     ) -> None:
-        """Copy the parameters to a C struct; weights are referenced, not copied.
+        """Create the C struct of the parameters. The struct points to the weights without a copy.
 
         Args:
             norms: the norms before attention and before the MLP.

@@ -50,22 +50,22 @@ class NativeSites(Prepared):
     address: int
     """Address of `args`."""
     sites: Any
-    """Array of `Site` that `args` refers to."""
+    """Array of `Site` structs that `args` points to."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativePlan(Prepared):
-    """C struct of a plan."""
+    """C struct of a `LoRAPlan`."""
 
     plan: Plan
     address: int
     """Address of `plan`."""
     pages: Any
-    """Array of `Pages` that `plan` refers to."""
+    """Array of `Pages` structs that `plan` points to."""
 
 
 def prepare_sites(sites: LoRASites) -> NativeSites:
-    """Return the arguments of `sites`. The sites' weights must outlive the arguments."""
+    """Return the LoRA arguments of `sites`. The sites' weights must outlive the arguments."""
     array = (Site * len(sites.sites))(*map(_lora_site, sites.sites))
     args = LoRAArgs(sites=ctypes.addressof(array), num_sites=len(sites.sites))
     return NativeSites(args, ctypes.addressof(args), array)

@@ -30,9 +30,9 @@ from worker.kernels.interface import (
 
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
-"""Must equal PAGE_ROWS in lora/task.h."""
+"""Number of rows in a page of an adapter. Must equal PAGE_ROWS in lora/task.h."""
 _NUM_PINNED_THREADS = 2
-"""`spread_threads` pins threads only if the engine computes with exactly this many."""
+"""Number of cores and of OpenMP threads for which `spread_threads` pins the threads."""
 
 
 class NativeKernels:
@@ -87,11 +87,11 @@ class NativeKernels:
     def spread_threads(self) -> None:
         """Pin the calling thread's two OpenMP threads to one core each, if there are two cores.
 
-        Larger teams are not pinned. If an operation uses only some of their threads, OpenMP ends
-        the rest. Threads that OpenMP starts later inherit the affinity of the calling thread, so
-        they would all run on that thread's core.
+        Larger teams are not pinned. If an operation uses only some threads of a team, OpenMP ends
+        the others and starts new threads later. New threads inherit the affinity of the calling
+        thread. If the calling thread were pinned, all new threads would run on its core.
 
-        A call that changes nothing takes a few microseconds.
+        A call takes a few microseconds if the threads are already pinned.
         """
         if len(self._cores) == _NUM_PINNED_THREADS:
             self._spread_threads(self._cores, _NUM_PINNED_THREADS)
@@ -158,13 +158,14 @@ class NativeKernels:
         Args:
             layer: the layer's parameters, in the kernels' dtype.
             x: `[T, hidden]`, contiguous.
-            rotation: cosines and sines of the tokens' positions, `[T, head_dim]` each.
+            rotation: the cosines and the sines for the tokens' positions, each `[T, head_dim]`.
             cache: the layer's keys and values.
             batch: the cache locations of the step's tokens.
-            lora: the LoRA terms of the q/k/v, o, gate/up and down projections.
+            lora: the LoRA sites and plan of each of the q/k/v, o, gate/up and down projections.
+                None stands for a projection without a LoRA term.
 
         Returns:
-            A new tensor of the shape of `x`.
+            A new tensor with the shape of `x`.
         """
         y = torch.empty_like(x)
         attention = self._attention_of(batch)
@@ -192,7 +193,7 @@ class NativeKernels:
         return prepared.args
 
     def _lora(self, sites: LoRASites, plan: LoRAPlan) -> NativeSites:
-        """Return the native arguments of `sites`, combined with the plan of this batch."""
+        """Return the native arguments of `sites`, after setting their plan to `plan`."""
         assert plan.page_rows == _PAGE_ROWS
         prepared = sites.prepared
         if not isinstance(prepared, NativeSites):
@@ -216,13 +217,13 @@ class NativeKernels:
         return packed
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
-        """Compute `x w^T + bias`.
+        """Compute `x w^T + bias` with a packed weight `w`.
 
         Args:
             x: `[..., in]`.
-            packed: the weight, packed by `pack`.
-            bias: `[out_features]`.
-            out_features: rows of the weight.
+            packed: the result of `pack` for `w`.
+            bias: `[out_features]`, or None.
+            out_features: number of rows of the unpacked weight.
 
         Returns:
             `[..., out_features]`.
@@ -250,7 +251,7 @@ class NativeKernels:
         With `round_first`, `x / rms(x)` is rounded to the dtype before the weight is applied.
 
         Returns:
-            A new contiguous tensor of the shape of `x`.
+            A new contiguous tensor with the shape of `x`.
         """
         rows = _rows(x)
         out = torch.empty(x.shape, dtype=x.dtype)
@@ -276,7 +277,7 @@ class NativeKernels:
         return out
 
     def rope_(self, x: Tensor, cosine: Tensor, sine: Tensor) -> None:
-        """Rotate `x` `[T, num_heads, dim]` in place by `cosine` and `sine` `[T, dim]`."""
+        """Rotate `x`, `[T, num_heads, dim]`, in place. `cosine` and `sine` are `[T, dim]`."""
         assert x.stride(2) == 1
         assert x.stride(1) == x.shape[2]
         assert cosine.is_contiguous()
@@ -285,12 +286,12 @@ class NativeKernels:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Return `x` `[..., dim]` as `[rows, dim]` with contiguous rows, copied only if necessary."""
+    """Return `x`, `[..., dim]`, as `[rows, dim]` with contiguous rows. Copies only if necessary."""
     rows = x.reshape(-1, x.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 def _with_contiguous_tokens(rows: Tensor) -> Tensor:
-    """Return `rows` `[T, heads, dim]` with each token contiguous, copied only if necessary."""
+    """Return `rows`, `[T, heads, dim]`, with contiguous tokens. Copies only if necessary."""
     is_contiguous = rows.stride(2) == 1 and rows.stride(1) == rows.shape[2]
     return rows if is_contiguous else rows.contiguous()

@@ -11,7 +11,7 @@ from worker.kernels.interface import AttentionBatch, AttentionParams, Prepared
 from worker.kernels.triton.device.attention import attention_kernel, merge_spans_kernel
 
 SPAN = 256
-"""Number of context tokens that one program reads for a decoding sequence."""
+"""Number of tokens in a span: the part of a decoding sequence's context that one program reads."""
 BLOCK_SPANS = 16
 """Number of spans that a program of `merge_spans_kernel` merges at once."""
 MIN_BLOCK = 16
@@ -25,24 +25,30 @@ class TritonBatch(Prepared):
     blocks: dict[int, Tensor] = field(default_factory=dict)
     """Results of `query_blocks`, by the number of queries in a block."""
     spans: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
-    """Memory for outputs, maxima and sums of spans, by (heads, spans, value dimension)."""
+    """Memory for the outputs, maxima and sums of spans, by (num_heads, num_spans, value_dim)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSizes:
-    """Limits on a program's block sizes, set by registers and shared memory of common GPUs."""
+    """Limits on a program's block sizes that suit registers and shared memory of common GPUs."""
 
     max_rows: int
-    """Maximum number of query rows of a program."""
+    """Maximum number of query rows in a program's block."""
     max_keys: int
     """Maximum number of keys that a program reads at once."""
     row_elements: int
-    """Maximum number of elements in all rows together. Wider heads get fewer rows."""
+    """Maximum number of elements in a block of query rows (rows x head width).
+
+    Wider heads therefore get fewer rows in a block.
+    """
     key_elements: int
-    """Maximum number of elements in all keys together. Wider heads get fewer keys."""
+    """Maximum number of elements in the keys that a program reads at once (keys x head width).
+
+    With wider heads, a program therefore reads fewer keys at once.
+    """
 
     def rows(self, group: int, width: int, *, is_decode: bool) -> int:
-        """Return the number of rows of a program: a power of two, at least `group`."""
+        """Return the number of query rows of a program: a power of two that is at least `group`."""
         wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
         return max(wanted, _padded(group))
 
@@ -51,7 +57,7 @@ class BlockSizes:
         return max(MIN_BLOCK, min(self.max_keys, self.key_elements // width))
 
     def num_warps(self, rows: int, width: int) -> int:
-        """Return the number of warps whose registers can hold `rows` rows."""
+        """Return the number of warps whose registers can hold `rows` rows of `width` elements."""
         return 4 if rows * width <= self.row_elements // 2 else 8
 
 
@@ -198,13 +204,14 @@ class Attention:
 
 
 def query_blocks(batch: AttentionBatch, num_queries: int) -> Tensor:
-    """Split queries into blocks of up to `num_queries` queries of one sequence.
+    """Split each sequence's queries into blocks of up to `num_queries` queries.
 
-    This does not wait for the device.
+    The call does not wait for the device.
 
     Returns:
-        `[I, 2]` int32: each block's sequence, and its first query in that sequence. A sequence may
-        get one superfluous block, which starts after its last query.
+        `[I, 2]` int32. Each row has the index of a block's sequence, and the index of the block's
+        first query in that sequence. A sequence may get one superfluous block, which starts after
+        the sequence's last query.
     """
     num_sequences, device = len(batch.context_lens), batch.context_lens.device
     first = batch.query_starts[:-1] // num_queries

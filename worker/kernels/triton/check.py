@@ -1,4 +1,4 @@
-"""Checks the Triton kernels against torch on a device; this also compiles most of them."""
+"""Checks the Triton kernels against torch on a device. The check also compiles most kernels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -98,7 +98,7 @@ def _attention(window: int | None, kernels: Kernels, random: _Random) -> Tensor:
 
 
 def _attention_batch(device: torch.device) -> tuple[AttentionBatch, Tensor, int]:
-    """Return the batch of `_SEQUENCES`, the slots of all their tokens, and the number of blocks."""
+    """Return three values for `_SEQUENCES`: the batch, the slots of all tokens, the block count."""
     sizes = [-(-length // _BLOCK_SIZE) for length, _ in _SEQUENCES]
     firsts = [0, *accumulate(sizes)]
     tables = torch.zeros(len(sizes), max(sizes), dtype=torch.int32)
@@ -117,9 +117,9 @@ def _attention_batch(device: torch.device) -> tuple[AttentionBatch, Tensor, int]
 
 
 def _lora(num_tokens: int, num_in: int, kernels: Kernels, random: _Random) -> Tensor:
-    """Return random outputs plus the LoRA terms of two adapters, which have 2 and 4 pages.
+    """Add LoRA terms to random outputs, and return the outputs.
 
-    The last token has no adapter.
+    The batch uses two adapters, which have 2 and 4 pages. The last token has no adapter.
     """
     # The linear uses the second row of pages.
     numbers = _int32([[0] * 6, [3, 1, 0, 2, 5, 4]], random.device)

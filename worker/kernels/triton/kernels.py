@@ -1,4 +1,4 @@
-"""The kernels for GPUs, in Triton. With TRITON_INTERPRET=1 they run on the CPU, for tests."""
+"""The kernels for GPUs, in Triton. With TRITON_INTERPRET=1, tests run them on CPUs."""
 
 from contextlib import AbstractContextManager
 
@@ -91,11 +91,11 @@ class TritonKernels:
 
 
 def _on_device_of(x: Tensor) -> AbstractContextManager[None]:
-    """Make the GPU of `x` torch's current device, on which Triton launches kernels."""
+    """Return a context in which Triton launches kernels on the GPU of `x`."""
     context: AbstractContextManager[None] = torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
     return context
 
 
 def _with_dense_rows(x: Tensor) -> Tensor:
-    """Return `x` with a contiguous last dimension, copied only if necessary."""
+    """Return `x` with a contiguous last dimension. Copies only if necessary."""
     return x if x.stride(-1) == 1 else x.contiguous()

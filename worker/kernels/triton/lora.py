@@ -16,16 +16,16 @@ from worker.kernels.triton.sites import SiteTable, site_table
 BLOCK_ROWS = 32
 """Number of adapter rows that a program computes at once."""
 DECODE_TOKENS = 16
-"""Number of tokens in a tile if no adapter has more tokens in the batch.
+"""Number of tokens in a tile if each adapter has at most this many tokens in the batch.
 
-It is the smallest side that a matrix unit supports.
+The number is the smallest side of a block that a matrix unit supports.
 """
 PREFILL_TOKENS = 64
 """Number of tokens in a tile if any adapter has more than DECODE_TOKENS in the batch."""
 NUM_SPLITS = 8
-"""Number of programs among which the inputs of one shrink are split.
+"""Number of parts into which the input features are split. One program sums each part.
 
-Without splits, few tokens would occupy few programs.
+Without splits, a batch of few tokens would occupy only a few programs.
 """
 MIN_SPLIT_FEATURES = 1024
 """Inputs are split only if there are more input features than this."""
@@ -47,14 +47,14 @@ class _Tile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A plan's I tiles at sibling sites, on the device."""
+    """A plan's I tiles at sibling sites. The tensors are on the device."""
 
     tiles: Tensor
     """`[I, 7]` int64, a `_Tile` in each row."""
     pages: Tensor
     """int32: the flattened `LoRAPages.pages` of all sites' groups, concatenated."""
     max_pages: int
-    """The largest number of pages of a tile."""
+    """Maximum number of pages in any of the tiles."""
     split_size: int
     """Number of partial sums of each split."""
 
@@ -70,9 +70,9 @@ class _PlanWork(Prepared):
     block_tokens: int
     """Number of tokens in a tile."""
     works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
-    """Tiles, by the pool groups of the sites. None if no adapter in the plan targets the sites."""
+    """Tiles, by the sites' pool groups; None if the plan has no pages in these groups."""
     partials: Tensor | None = None
-    """Memory for partial sums. Launches run one after another, so that they can share it."""
+    """Memory for partial sums, shared by all launches because they run one after another."""
 
 
 def add_lora_(y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
@@ -169,7 +169,10 @@ def _work(of_plan: _PlanWork, plan: LoRAPlan, groups: Sequence[int]) -> _Work | 
 
 
 def _tiles(of_plan: _PlanWork, page_starts: Sequence[int]) -> Iterator[_Tile]:
-    """Yield the tiles of one site. Their fields `site` and `partials` are still 0."""
+    """Yield the tiles of one site. The caller sets the fields `site` and `partials`, which are 0.
+
+    The field `first_page` is relative to the pages of the site's group.
+    """
     spans = zip(pairwise(of_plan.token_starts), pairwise(page_starts), strict=True)
     for (start, stop), (first_page, end_page) in spans:
         if first_page == end_page:

@@ -13,12 +13,12 @@ ALIGNED_FEATURES = 16
 
 @dataclass(frozen=True, slots=True)
 class SiteTable(Prepared):
-    """Addresses and sizes of the weights of S sibling linears, on the device."""
+    """Addresses and sizes of the weights of S sibling linears. The table is on the device."""
 
     table: Tensor
     """`[S, 7]` int64; the SITE_ constants of `device/pages.py` name the fields."""
     max_out_features: int
-    """The largest number of output features of a site."""
+    """Maximum number of output features of any site."""
     is_aligned: bool
     """Whether each site's output features and offset are multiples of ALIGNED_FEATURES."""
 

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 _CHUNK_ROWS = 4096
-"""Number of rows per operation. Limits the memory for temporary copies in a wider dtype."""
+"""Number of rows of a weight that one operation processes.
+
+This limits the memory for temporary copies in a wider dtype.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,16 +47,16 @@ def row_squares(weight: Tensor) -> Tensor:
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype for vectors that scale or shift outputs of `dtype`.
+    """Return the dtype of vectors that scale or shift outputs whose dtype is `dtype`.
 
-    It is `dtype` or float32, whichever is wider.
+    The result is `dtype` or float32, whichever is wider.
     """
     return torch.promote_types(dtype, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class BaseTable:
-    """Fingerprint of the weight of the input embedding or the output head."""
+    """Shape, dtype and digest that identify the weight of an embedding or an output head."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -66,7 +69,7 @@ class BaseTable:
 
 
 def base_table(weight: Tensor) -> BaseTable:
-    """Return the fingerprint of `weight`."""
+    """Return the shape, dtype and digest of `weight`."""
     return BaseTable(tuple(weight.shape), weight.dtype, _digest(weight))
 
 

@@ -12,7 +12,10 @@ from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
 PACKED_ROWS = 32
-"""Number of input rows for which oneDNN optimises its layout. Inputs of any size work."""
+"""Number of input rows for which oneDNN optimises the packed layout.
+
+Inputs with any other number of rows work too.
+"""
 
 
 class BaseLinear(Protocol):
@@ -39,7 +42,7 @@ def can_join(linear: nn.Module) -> bool:
 
 
 def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
-    """Join `linears` in the fastest layout that `kernels` and the CPU support.
+    """Join `linears` and use the fastest layout that `kernels` and the CPU support.
 
     After packing, `linears` keep only the shapes of their weights. If a linear can't be joined,
     it must be the only item of `linears`.
@@ -56,7 +59,7 @@ def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
 
 
 class _SingleModule:
-    """One linear that can't be joined, such as a Conv1D. It is computed by its own module."""
+    """One linear that can't be joined, such as a Conv1D. Its own module computes the output."""
 
     def __init__(self, linear: nn.Module) -> None:
         self._linear = linear

@@ -59,17 +59,17 @@ class BaseModules:
     embedding: BaseEmbedding | None = None
     """Input embedding, or None if adapters can't target it."""
     conv1d: frozenset[str]
-    """Names of the `linears` that are GPT-2 Conv1D modules, with weights `[in, out]`."""
+    """Names of the linears that are GPT-2 Conv1D modules. Their weights are `[in, out]`."""
     others: Mapping[str, str]
-    """Descriptions of the modules besides `linears` and `embedding`, for error messages."""
+    """Descriptions, for error messages, of the modules that adapters can't target, by name."""
     all_linear: frozenset[str]
     """Names of the modules that `target_modules="all-linear"` selects in PEFT."""
     tables: Mapping[str, BaseTable] = field(default_factory=dict)
-    """Fingerprints of the embedding's and the head's weights, by module name."""
+    """Shapes and digests of the embedding's and the head's weights, by module name."""
     norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Parameter sizes of the norms, by module name and then by parameter name."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
-    """Weight properties of the unquantised linears. Empty until `serve_linears` has run."""
+    """Weight properties of unquantised linears, by name. Empty until `serve_linears` has run."""
 
     def targets(self, config: Any) -> list[str]:
         """Return the names of the modules that a `peft.LoraConfig` targets.
@@ -141,7 +141,7 @@ def is_table(name: str) -> bool:
 
 
 def place_in_layer(name: str) -> str:
-    """Return the part of a module's name after the layer number.
+    """Return the part of a module's name that follows the layer number.
 
     A name without a layer number is returned unchanged.
     """

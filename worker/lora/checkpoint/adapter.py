@@ -34,7 +34,7 @@ class Digests(NamedTuple):
     version: str
     """Digest of the weights and of the files that shape prompts and sampling."""
     weights: str
-    """Digest of the weights alone. The contents of KV blocks depend only on the weights."""
+    """Digest of the weights alone. Adapters with equal weights can share KV blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,10 +153,11 @@ def _read(
 
 
 def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -> LowRank:
-    """Read the low-rank matrices. The scaling is applied to B or kept as the stack's factor.
+    """Read the low-rank matrices.
 
-    B is scaled before it is cast. In float32, results may differ from PEFT's by one unit in the
-    last place, because PEFT multiplies in another order.
+    The scaling is either applied to B before B is cast, or kept as the stack's factor. In float32,
+    results may differ from PEFT's by one unit in the last place, because PEFT multiplies in
+    another order.
     """
     stacks = []
     for pairs in manifest.stackable_pairs:

@@ -36,7 +36,11 @@ class AdapterFiles:
     """
 
     def __init__(self, folder: Path, source: str | None = None) -> None:
-        """Use the files in `folder`, which is the local folder of `source`."""
+        """Create an object for the files in `folder`.
+
+        `source` is the folder or hub id from which `folder` was resolved. By default, `source` is
+        `folder`.
+        """
         self.folder = folder
         self.source = str(folder) if source is None else source
         """The folder or hub id, as named in error messages."""
@@ -54,7 +58,7 @@ class AdapterFiles:
 
     @classmethod
     def find(cls, source: str) -> "AdapterFiles":
-        """Resolve `source`, a folder or a hub id, and return its files.
+        """Return the files of the adapter at `source`, which is a folder or a hub id.
 
         Raises:
             AdapterRejected: the folder doesn't exist, or the download failed.
@@ -128,7 +132,7 @@ class _Once(Generic[T]):
 
 
 def _stamps(folder: Path) -> list[FileStamp]:
-    """Return a stamp for each of the adapter's files that exists."""
+    """Return the stamps of the adapter's files. Files that don't exist have no stamp."""
     stamps = []
     for name in sorted({CONFIG_FILE, WEIGHTS_FILE} | prompt_file_names(folder)):
         with suppress(OSError):

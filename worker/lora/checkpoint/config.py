@@ -1,8 +1,8 @@
 """Reads adapter_config.json and refuses settings that can't be served exactly.
 
-Each field of PEFT's `LoraConfig` is supported, has no effect at inference, or must have a value
-that means "not used". An adapter that sets an unknown field is refused, because ignoring the field
-could silently give wrong answers.
+There are three kinds of fields in PEFT's `LoraConfig`: fields that are supported, fields without
+effect at inference, and fields whose value must mean "not used". An adapter that sets an unknown
+field is refused, because ignoring the field could silently give wrong answers.
 """
 
 import math
@@ -61,7 +61,7 @@ _SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
 _ELEMENT_TYPES: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
-"""Type of the value or its elements, for each targeting field that doesn't hold strings."""
+"""Type of the value or of a list's elements, for targeting fields that don't hold strings."""
 
 T = TypeVar("T")
 
@@ -83,19 +83,19 @@ class AdapterConfig:
     modules_to_save: tuple[str, ...]
     """Name suffixes of the modules that are trained in full."""
     token_indices: Mapping[str | None, tuple[int, ...]]
-    """Ids of the tokens whose rows are trained, by module name suffix.
+    """Ids of the tokens whose embedding or head rows are trained, by module name suffix.
 
     The key None stands for the input embedding.
     """
     targeting: Any
-    """A `peft.LoraConfig` with the fields that select modules, for `BaseModules.targets`."""
+    """A `peft.LoraConfig` with only the fields that select modules."""
 
     def rank(self, module: str) -> int:
         """Return the rank of a targeted module."""
         return self.rank_pattern.get(get_pattern_key(self.rank_pattern, module), self.r)
 
     def scaling(self, module: str) -> float:
-        """Return the factor by which PEFT multiplies `B @ A` of a targeted module."""
+        """Return the factor by which PEFT multiplies a targeted module's `B @ A`."""
         alpha = self.alpha_pattern.get(get_pattern_key(self.alpha_pattern, module), self.alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank

@@ -22,7 +22,7 @@ class ExpectedTensor:
 def expected_tensors(
     config: AdapterConfig, base: BaseModules, trained: TrainedModules
 ) -> dict[TensorKey, ExpectedTensor]:
-    """Return all tensors that the file of an adapter with these trained modules may hold.
+    """Return the tensors that an adapter's file must or may hold, given its trained modules.
 
     Raises:
         AdapterRejected: the adapter combines settings that PEFT doesn't implement.
@@ -42,9 +42,9 @@ def expected_tensors(
 
 
 def table_copy_key(module: str, trained: TrainedModules) -> TensorKey:
-    """Return the key of the base weight that PEFT may save along with an adapter.
+    """Return the key under which PEFT may save a copy of a base weight in an adapter's file.
 
-    `module` is the embedding or the head to which the base weight belongs.
+    The base weight belongs to `module`, which is the embedding or the head.
     """
     is_target = module in trained.targets
     return TensorKey(module, TensorRole.BASE_WEIGHT if is_target else TensorRole.WEIGHT)
@@ -53,7 +53,7 @@ def table_copy_key(module: str, trained: TrainedModules) -> TensorKey:
 def match_tensors(
     header: Mapping[str, TensorInfo], expected: Mapping[TensorKey, ExpectedTensor]
 ) -> dict[TensorKey, str]:
-    """Return the name of each tensor in the file, by key.
+    """Check the tensors of a file against `expected` and return the tensors' names by key.
 
     Raises:
         AdapterRejected: a tensor is missing, unexpected or duplicated, or has the wrong shape or
@@ -83,7 +83,7 @@ def match_tensors(
 
 
 def _base_tensors(base: BaseModules, trained: TrainedModules) -> dict[TensorKey, ExpectedTensor]:
-    """Return the optional tensors that hold parameters of the base model.
+    """Return the optional tensors that correspond to parameters of the base model.
 
     These are copies of the embedding's and the head's weights, and trained biases.
     """

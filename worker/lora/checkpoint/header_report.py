@@ -30,7 +30,7 @@ class HeaderReport:
     ranks: tuple[tuple[int, int], ...] = ()
     """Pairs of a rank and the number of modules with that rank, sorted by rank."""
     trained_on: str | None = None
-    """The base model that adapter_config.json names."""
+    """The base model that adapter_config.json names. None if the name can't be read."""
 
 
 def report_headers(files: AdapterFiles, base: BaseModules) -> HeaderReport:

@@ -10,9 +10,15 @@ from shared.errors import AdapterRejected
 T = TypeVar("T")
 
 MAX_CACHED_TEXTS = 16
-"""Maximum number of cached results. Adapters trained with the same recipe have equal files."""
+"""Maximum number of cached results per parser.
+
+A few are enough, because adapters trained with the same recipe have equal files.
+"""
 MAX_CACHED_BYTES = 1 << 20
-"""Maximum size of a cached text in bytes. Keeps hostile files from exhausting memory."""
+"""Maximum size in bytes of a text whose result is cached.
+
+The limit keeps hostile files from exhausting memory.
+"""
 
 
 def json_object(text: bytes, name: str) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def json_object(text: bytes, name: str) -> dict[str, Any]:
 
 
 def cached_by_text(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """Decorate `parse` to reuse its result for equal texts. Errors aren't cached."""
+    """Return a version of `parse` that caches results by text. Errors aren't cached."""
     cached_parse = lru_cache(maxsize=MAX_CACHED_TEXTS)(parse)
 
     def parse_once(text: bytes) -> T:

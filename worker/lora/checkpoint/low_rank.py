@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoRAWeights:
-    """Low-rank matrices of one linear, which add `b @ (a @ x)` to its output."""
+    """Low-rank matrices of one linear. They add `b @ (a @ x)` to the output for input `x`."""
 
     a: Tensor
     """`[r, in]`"""

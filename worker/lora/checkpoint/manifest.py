@@ -1,7 +1,7 @@
 """Derives an adapter's modules and tensors from its configuration and tensor header.
 
-The result is called a manifest. Manifests are cached: building one takes half the time of reading
-an adapter, and adapters trained with the same recipe have equal manifests.
+The result is called a manifest. Manifests are cached, because building one takes half as long as
+reading an adapter. Adapters trained with the same recipe have equal manifests.
 """
 
 import json
@@ -28,7 +28,7 @@ class LowRankPair:
     module: str
     scaling: float
     digest_prefix: bytes
-    """Encoded module, scaling, dtypes and shapes, hashed before the bytes of the matrices."""
+    """Encoded module, scaling, dtypes and shapes. Hashed before the bytes of the matrices."""
 
     @property
     def a(self) -> TensorKey:
@@ -51,10 +51,10 @@ class Manifest:
     pairs: tuple[LowRankPair, ...]
     """One pair for each targeted linear, in the model's order."""
     stackable_pairs: tuple[tuple[LowRankPair, ...], ...]
-    """`pairs`, grouped so that the matrices of each group can be read as one tensor.
+    """`pairs` in groups. A group's matrices A can be read as one tensor, and so can its matrices B.
 
-    The linears of a group have the same place in their layers. Their matrices have equal shapes,
-    dtypes and scaling, and are evenly spaced in the file.
+    The linears of a group have the same place in their layers. The matrices A have equal shapes,
+    dtypes and scaling, and are evenly spaced in the file. The same holds for the matrices B.
     """
     rank: int
     """Largest rank of any module."""
@@ -126,7 +126,7 @@ def _stackable(
 def _can_stack(
     pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
 ) -> bool:
-    """Return whether one operation can read all matrices A of the pairs, and another all B."""
+    """Return whether the pairs' matrices can be read as two tensors: one for A and one for B."""
     matrices = ([pair.a for pair in pairs], [pair.b for pair in pairs])
     infos = [[header.tensors[names[key]] for key in keys] for keys in matrices]
     return all(

@@ -36,9 +36,9 @@ class Prompting:
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """Special tokens by their variable names in templates, such as `bos_token`."""
     token_ids: Mapping[str, int] = field(default_factory=dict)
-    """Ids of added tokens that occur in the templates."""
+    """Ids of the added tokens that occur in the templates, by token text."""
     eos_ids: tuple[int, ...] = ()
-    """Ids of tokens that end an answer, in addition to the base model's."""
+    """Ids of tokens that end an answer, in addition to the base model's end tokens."""
     sampling: Mapping[str, float] = field(default_factory=dict)
     """Defaults for sampling fields that a request doesn't set."""
     unused: tuple[str, ...] = ()

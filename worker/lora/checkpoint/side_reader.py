@@ -48,7 +48,7 @@ class SideReader:
         """Return the side weights. `low_rank` holds the matrices of the targeted linears.
 
         Raises:
-            AdapterRejected: a value overflows, or DoRA would divide by the length of a zero row.
+            AdapterRejected: a value overflows, or DoRA would divide by a row's length of 0.
         """
         scales: dict[str, Tensor] = {}
         shifts: dict[str, Tensor] = {}
@@ -146,7 +146,10 @@ class SideReader:
         return {name: LowRankVectors(a.t().contiguous(), b, scale)}
 
     def _token_rows(self, source: TokenSource, factor: float) -> tuple[Tensor, Tensor]:
-        """Return the sorted token ids and, in the same order, their rows times `factor`."""
+        """Return two tensors: the sorted token ids, and the tokens' rows in the same order.
+
+        The rows are multiplied by `factor`.
+        """
         ids, order = torch.tensor(source.ids).sort()
         rows = self._tensors.cast(TensorKey(source.module, TensorRole.TOKENS), self._dtype, factor)
         return ids, rows.index_select(0, order)

@@ -22,7 +22,7 @@ _PICKLED = (
 def adapter_folder(source: str) -> Path:
     """Return the local folder of `source`. If `source` is a hub id, download it first.
 
-    The hub client reads its own settings (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, ...).
+    The hub client reads its own settings, such as HF_HOME, HF_TOKEN and HF_HUB_OFFLINE.
 
     Raises:
         AdapterRejected: the folder doesn't exist, or the download failed.
@@ -73,8 +73,8 @@ def prompt_file_names(folder: Path) -> set[str]:
 def link_root(folder: Path) -> Path:
     """Return the folder in which the targets of links in `folder` must lie.
 
-    It is `folder` itself, except that links in a snapshot of the hub's cache may point anywhere
-    in the cached repository.
+    If `folder` is a snapshot in the hub's cache, this is the folder of the cached repository.
+    Otherwise, it is `folder` itself.
     """
     resolved = folder.resolve()
     return resolved.parents[1] if resolved.parent.name == "snapshots" else resolved

@@ -30,7 +30,7 @@ class TrainedModules:
     saved: list[str]
     """Modules that are replaced in full."""
     tokens: Mapping[str, TokenSource]
-    """Sources of replaced rows, by module name. Only the embedding and the head can have any."""
+    """Sources of replaced rows, by module name. Only the embedding and the head can occur."""
     is_tied: bool
     """Whether the adapter's tensors for the head must equal those for the embedding."""
 
@@ -76,7 +76,7 @@ def _saved_modules(config: AdapterConfig, base: BaseModules) -> list[str]:
 
 
 def _saves_tied_tables(config: AdapterConfig, base: BaseModules) -> bool:
-    """Return whether PEFT saves the embedding and the head together, because they are tied."""
+    """Return whether PEFT trains the embedding and the head in full and keeps them tied."""
     is_named = any(is_table(name) for name in config.modules_to_save)
     return bool(config.targeting.ensure_weight_tying) and base.is_tied and is_named
 
@@ -101,7 +101,13 @@ def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenS
 def _share_with_tied_head(
     sources: dict[str, TokenSource], config: AdapterConfig, base: BaseModules
 ) -> None:
-    """If the head is tied to the embedding, add the embedding's source as the head's source."""
+    """If the head is tied to the embedding, use the embedding's source for the head too.
+
+    A head that has a source with other token ids keeps its own source.
+
+    Raises:
+        AdapterRejected: the token ids differ, but `ensure_weight_tying` requires equal ids.
+    """
     embedding, head = base.embedding, base.head
     if not base.is_tied or embedding is None or head is None or embedding.name not in sources:
         return
@@ -116,7 +122,11 @@ def _share_with_tied_head(
 
 
 def _table(name: str | None, base: BaseModules) -> str:
-    """Return the one embedding or head that `name` matches. The name None means the embedding."""
+    """Return the embedding or head that `name` matches. The name None means the embedding.
+
+    Raises:
+        AdapterRejected: `name` matches no such module, or matches several modules.
+    """
     if name is None:
         matches = [base.embedding.name] if base.embedding else []
     else:

@@ -73,7 +73,7 @@ class FileTensors(Mapping[str, torch.Tensor]):
     def __init__(self, data: Bytes, infos: Mapping[str, TensorInfo]) -> None:
         """Create the mapping from `data`, the file's bytes after the header.
 
-        `infos` describe the tensors in `data`.
+        `infos` holds the header entries of the tensors in `data`, by name.
         """
         self._data = data
         self.infos = infos
@@ -113,7 +113,7 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite, in one pass if all have the same dtype.
+        """Check that all tensors are finite. One pass is enough if all have the same dtype.
 
         Raises:
             AdapterRejected: a tensor holds NaN or Inf. The message names the tensor.
@@ -163,8 +163,8 @@ def read_header(path: Path) -> Header:
 def read_tensors(path: Path, header: Header) -> FileTensors:
     """Read the tensors of the file at `path`, whose header is `header`.
 
-    The tensors are copied into memory, not mapped. If a mapped file is truncated, accessing it
-    kills the process.
+    The tensors are copied into memory, not mapped. If a mapped file were truncated, reading from
+    the mapping would kill the process.
 
     Raises:
         AdapterRejected: the file has changed since `header` was read, or `header` is inconsistent.

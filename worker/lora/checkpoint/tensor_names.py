@@ -16,7 +16,7 @@ class TensorRole(StrEnum):
     EMBEDDING_A = "lora_embedding_A"
     EMBEDDING_B = "lora_embedding_B"
     BASE_WEIGHT = "base_layer.weight"
-    """Base weight of a targeted embedding or head, which PEFT copies into the file."""
+    """Copy of the base weight of a targeted embedding or head, which PEFT may save."""
     BASE_BIAS = "base_layer.bias"
     """Trained bias of a targeted module."""
     TOKENS = "token_adapter.trainable_tokens_delta"

@@ -19,7 +19,7 @@ class AdapterTensors:
     def __init__(
         self, file: FileTensors, names: Mapping[TensorKey, str], *, are_checked: bool = False
     ) -> None:
-        """Use the tensors of `file` that `names` lists.
+        """Create a collection of the tensors of `file` that `names` lists.
 
         Set `are_checked` if an earlier read found all values finite, both before and after the
         casts. The values are then not checked again.
@@ -54,7 +54,9 @@ class AdapterTensors:
         return next((key for key in keys if key in self._names), None)
 
     def cast(self, key: TensorKey, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
-        """Return the tensor of `key` times `scaling` in `dtype`. Each value is rounded only once.
+        """Return the tensor of `key`, multiplied by `scaling` and cast to `dtype`.
+
+        Each value is rounded only once.
 
         Raises:
             AdapterRejected: a value overflows `dtype`.
@@ -74,9 +76,9 @@ class AdapterTensors:
         """Stack tensors of equal shape and dtype along a new first dimension, cast to `dtype`.
 
         Returns:
-            The stack, and the factor by which callers must still multiply the stack. The factor is
-            `scaling` if this multiplication is exact. Otherwise the stack is already scaled, and
-            the factor is 1.
+            Two values: the stack, and the factor by which callers must still multiply the stack.
+            The factor is `scaling` if this multiplication is exact. Otherwise the stack is already
+            scaled, and the factor is 1.
 
         Raises:
             AdapterRejected: a value overflows `dtype`.
@@ -114,7 +116,7 @@ class AdapterTensors:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
-    """Return the tensor times `scaling` in `dtype`. Each value is rounded only once."""
+    """Multiply the tensor by `scaling` and cast it to `dtype`. Each value is rounded only once."""
     if scaling != 1.0:
         is_exact = _is_exact(tensor, dtype, scaling)
         tensor = (tensor if is_exact else tensor.double()) * scaling

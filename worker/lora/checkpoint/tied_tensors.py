@@ -1,7 +1,7 @@
 """Checks tensors that PEFT stores twice.
 
 PEFT may store copies of the base's tables, which are the weights of the embedding and the head. If
-the adapter ties the embedding and the head, PEFT stores the trained tensors of both.
+an adapter ties the embedding and the head, PEFT stores the tied tensors once for each of them.
 """
 
 import torch
@@ -17,7 +17,7 @@ _TIED_ROLES = (
     (TensorRole.LORA_B, TensorRole.EMBEDDING_A),
     (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
-"""Pairs of roles whose tensors PEFT ties: first in the head, then in the embedding.
+"""Pairs of roles whose tensors PEFT ties. The first role is the head's, the second the embedding's.
 
 Tied low-rank matrices are transposes of each other.
 """

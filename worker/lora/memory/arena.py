@@ -13,7 +13,7 @@ from worker.lora.throttle import CHUNK_ELEMENTS, pause
 class Arena:
     """A fixed amount of memory. Its contents never move.
 
-    On the CPU, the operating system provides each memory page when it is first written.
+    On the CPU, the operating system provides a memory page when the page is first written.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
             pause()
             source = remaining.pop()
             size = min(len(source), len(target), CHUNK_ELEMENTS)
-            # Copies from unpinned memory must finish here: its owner may free it right afterwards.
+            # A copy from unpinned memory must finish here, because the memory may be freed next.
             target[:size].copy_(source[:size], non_blocking=source.is_pinned())
             target = target[size:]
             if size < len(source):

@@ -90,7 +90,7 @@ class HostTier:
 
         Returns:
             The stored image. If there is no memory for it, or if the version already has an image,
-            `put` returns a temporary image and doesn't store it.
+            `put` stores nothing and returns a temporary image.
         """
         temporary = self._layout.image(adapter)
         with self._lock:
@@ -113,7 +113,7 @@ class HostTier:
         return temporary
 
     def take(self, version: AdapterVersion) -> AdapterImage | None:
-        """Return a version's image, or None if it has none. Mark the image as recently used."""
+        """Return a version's image, or None if there is none. Mark the image as recently used."""
         with self._lock:
             held = self._images.get(version)
             if held is None or not held.is_wanted:

@@ -1,9 +1,10 @@
 """Memory layout of adapter weights in the device pool and in host memory.
 
 A page holds PAGE_ROWS rows of a linear's matrix A, `[PAGE_ROWS, in]`, followed by the same number
-of rows of the transposed and scaled matrix B, `[PAGE_ROWS, out]`. Linears of the same shape, at the
-same place in each layer, form a group. If an adapter targets a group, it has the same number of
-pages for each layer of the group, enough for its largest rank in the group. Unused rows are zero.
+of rows of the transposed and scaled matrix B, `[PAGE_ROWS, out]`. Linears that have the same shape
+and the same place in their layers form a group. An adapter that targets a group has the same number
+of pages for each layer of the group. This number is determined by the adapter's largest rank in the
+group. Unused rows are zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ class Site(NamedTuple):
 
     group: int
     layer: int
-    """Index of the linear in its group. It may differ from the model's layer number."""
+    """Index of the linear in its group. The index may differ from the model's layer number."""
 
 
 class GroupPages(NamedTuple):
@@ -43,7 +44,7 @@ class GroupPages(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PoolGroup:
-    """Linears of the same shape, at the same place in each layer."""
+    """Linears that have the same shape and the same place in their layers."""
 
     shape: ModuleShape
     modules: tuple[str, ...]
@@ -110,7 +111,7 @@ class PoolLayout:
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
         """Return the image of an adapter, which must fit the base model.
 
-        The weights are converted to the pool's layout in each call of the image's `copy_to`.
+        Each call of the image's `copy_to` converts the weights to the pool's layout.
         """
         group_pages = self._group_pages(adapter)
         return AdapterImage(
@@ -127,8 +128,8 @@ class PoolLayout:
     ) -> None:
         """Write an adapter's image to `targets`, group by group.
 
-        If a group's target is contiguous and on the CPU, the group is written to it directly.
-        Otherwise the group is built in a scratch buffer and then copied.
+        If the target of a group is one tensor on the CPU, the group is written directly to this
+        tensor. Otherwise the group is built in a scratch buffer and then copied.
         """
         sizes = self._sizes(group_pages, adapter.side)
         for index, pieces in enumerate(cut_pieces(targets, sizes)):
@@ -145,7 +146,10 @@ class PoolLayout:
         return torch.frombuffer(scratch(size * self.dtype.itemsize), dtype=self.dtype)
 
     def _sizes(self, group_pages: Sequence[GroupPages], side: SideWeights) -> list[int]:
-        """Return the number of elements in each group's pages, then in the side weights, if any."""
+        """Return the sizes in elements of each group's pages.
+
+        If there are side weights, the last item is the size of the side weights.
+        """
         blocks = [*map(self.blocks, group_pages), *side_blocks(side)]
         return [self.unit * number * units for number, units in blocks]
 
@@ -182,7 +186,10 @@ class PoolLayout:
 
 
 def side_blocks(side: SideWeights) -> list[Blocks]:
-    """Return the memory that side weights take: one block, or no block if they are empty."""
+    """Return the memory blocks that side weights need.
+
+    The list has one block, or no block if there are no side weights.
+    """
     num_bytes = packed_bytes(side)
     return [Blocks(1, units_of(num_bytes))] if num_bytes else []
 
@@ -196,7 +203,8 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
 def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Yield each run of consecutive ascending `numbers`.
 
-    A run is a pair of slices: the range of its values, and the range of its indices in `numbers`.
+    Each run is given as two slices: the range of the numbers, and the range of their indices in
+    `numbers`.
     """
     start = 0
     for end in range(1, len(numbers) + 1):
@@ -208,7 +216,7 @@ def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
     """Multiply `rows` by `factor` and write the result to the pages of several layers.
 
-    This takes few operations, because many small operations would keep the engine from using the
+    Few operations are used, because many small operations would keep the engine from using the
     interpreter.
 
     Args:

@@ -87,12 +87,12 @@ class Units:
 
 
 def _cut(gaps: list[Run], wanted: Sequence[Blocks]) -> tuple[list[list[Run]], list[Run]] | None:
-    """Cut runs for each item of `wanted` from `gaps`.
+    """Cut runs for each item of `wanted` from the free runs `gaps`.
 
     The largest blocks are placed first, because smaller blocks fit into the space that is left.
 
     Returns:
-        The runs of each item and the remaining gaps, or None if the blocks don't fit.
+        Two values: the runs of each item, and the gaps that remain. None if the blocks don't fit.
     """
     runs: list[list[Run]] = [[] for _ in wanted]
     for index in sorted(range(len(wanted)), key=lambda i: -wanted[i].units):

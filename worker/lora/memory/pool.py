@@ -109,7 +109,9 @@ class LoRAPool:
         return sum(run.units for run in self._runs[version]) * UNIT_BYTES
 
     def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
-        """Return the page numbers of a resident adapter in a group, in rank order.
+        """Return the page numbers of a resident adapter in a group.
+
+        A layer's pages are in the order of the matrix rows that they hold.
 
         The result has no columns if the adapter doesn't target the group.
         """
@@ -137,7 +139,10 @@ class LoRAPool:
         return reserved
 
     def write(self, reserved: Reserved, image: AdapterImage) -> None:
-        """Copy an adapter's weights to its memory and wait for the copy. Callable on any thread."""
+        """Copy an adapter's weights to the reserved memory. Blocks until the copy is done.
+
+        May be called on any thread.
+        """
         targets = self._arena.pieces(reserved.all_runs)
         with self._copying():
             image.copy_to(targets)

@@ -88,5 +88,8 @@ class SideBatch:
 def side_batch(
     store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]
 ) -> SideBatch | None:
-    """Build the side batch for `tokens`, or return None if no adapter in it has side weights."""
+    """Build the side batch for `tokens`.
+
+    Return None if no adapter in `tokens` has side weights.
+    """
     return SideBatch(store, tokens) if any(version in store for version in tokens) else None

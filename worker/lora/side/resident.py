@@ -13,7 +13,7 @@ from shared.protocol.ids import AdapterVersion
 from worker.lora.side.weights import SideWeights
 
 OutputChange = Callable[[Tensor, Tensor], Tensor]
-"""Returns an adapter's output, given a module's input and the base's output.
+"""Takes a module's input and the base's output, and returns the adapter's output.
 
 The input and both outputs hold only the adapter's tokens.
 """
@@ -144,14 +144,17 @@ class _Hooks:
             self._num_users[name] += 1
 
     def remove(self, names: Mapping[str, OutputChange]) -> None:
-        """Undo one `add` of the same names. Remove the hooks that have no user left."""
+        """Undo one call of `add` with the same names. Remove the hooks that have no user left."""
         for name in names:
             self._num_users[name] -= 1
             if not self._num_users[name]:
                 self._handles.pop(name).remove()
 
     def replaced(self, name: str, parameters: Mapping[str, Tensor]) -> OutputChange:
-        """Return the forward pass of the module `name` with `parameters` replacing its own."""
+        """Return a function that runs the module `name` with `parameters`.
+
+        `parameters` replace the module's own parameters of the same names.
+        """
         module = copy.copy(self._model.get_submodule(name))
         module._parameters = {
             **module._parameters,

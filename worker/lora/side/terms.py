@@ -1,4 +1,4 @@
-"""Side terms: an adapter's changes to the outputs of modules, for the adapter's tokens."""
+"""Side terms. Each changes the output of one module for the tokens of one adapter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class SideTerm(Protocol):
         ...
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the output `y` of the base with the adapter's change applied; `x` is the input.
+        """Return the adapter's output for the input `x`, given the base's output `y`.
 
-        Input and outputs have one row per token.
+        The input and both outputs have one row per token.
         """
         ...
 

@@ -13,9 +13,9 @@ class SideWeights:
     """Side weights of one adapter. The keys of all mappings are module names."""
 
     scales: Mapping[str, Tensor] = field(default_factory=dict)
-    """DoRA's factors `[out]`, which multiply a linear's output including its low-rank term."""
+    """DoRA's factors `[out]`. They multiply a linear's output after its low-rank term is added."""
     shifts: Mapping[str, Tensor] = field(default_factory=dict)
-    """Vectors `[out]`, which are added to a linear's output after `scales` are applied."""
+    """Vectors `[out]`. They are added to a linear's output after `scales` are applied."""
     linears: Mapping[str, SideTerm] = field(default_factory=dict)
     """Side terms of linears. These linears have no scale, no shift and no low-rank term."""
     embeddings: Mapping[str, SideTerm] = field(default_factory=dict)

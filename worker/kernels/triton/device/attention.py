@@ -34,9 +34,10 @@ def positions_seen(
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """Return `(first, stop)`: the queries attend to positions `first` to `stop - 1` of a span.
+    """Return `(first, stop)`: together, the queries attend to positions `first` to `stop - 1`.
 
-    The queries themselves are at positions `first_position` to `end - 1`.
+    With HAS_SPANS, only positions in the span are included. The queries themselves are at positions
+    `first_position` to `end - 1`.
     """
     begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
     if HAS_SPANS:
@@ -79,11 +80,11 @@ def attention_kernel(
     BLOCK_KEY_DIM: tl.constexpr,
     BLOCK_VALUE_DIM: tl.constexpr,
 ):
-    """`softmax(softcap(q k^T * scaling) + mask) v` for a block of queries and one key head.
+    """Compute `softmax(softcap(q k^T * scaling) + mask) v` for a block of queries and a key head.
 
-    A program has a row for each of its queries and each of the GROUP query heads that share the key
-    head. With HAS_SPANS, it stores its span's sums for `merge_spans_kernel` and doesn't write
-    `out`.
+    GROUP query heads share the key head. For each of its queries, a program has one row for each of
+    these query heads. With HAS_SPANS, the program stores the sums of its span, which
+    `merge_spans_kernel` reads. Without HAS_SPANS, the program writes `out`.
 
     Grid: sequences (decode) or blocks of queries (prefill), key heads, spans.
     """

@@ -1,4 +1,4 @@
-"""Writes a step's keys and values to their slots of the cache."""
+"""Writes a step's keys and values to their slots in the cache."""
 
 import triton
 import triton.language as tl
@@ -20,7 +20,7 @@ def store_kernel(
     VALUE_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`key_cache[slots[t]] = key[t]` and `value_cache[slots[t]] = value[t]`.
+    """Set `key_cache[slots[t]] = key[t]` and `value_cache[slots[t]] = value[t]`.
 
     Grid: tokens, blocks of BLOCK columns.
     """

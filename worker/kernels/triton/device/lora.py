@@ -1,8 +1,8 @@
 """The LoRA term in two kernels: shrink to each adapter's rank, then expand into the output.
 
 Each program computes a tile of tokens that share an adapter, as in Chen et al., Punica:
-Multi-Tenant LoRA Serving (arXiv 2310.18547). It iterates over that adapter's pages, so ranks are
-not padded to the largest rank of the batch.
+Multi-Tenant LoRA Serving (arXiv 2310.18547). A program iterates over the pages of its adapter, so
+ranks are not padded to the largest rank of the batch.
 """
 
 import triton
@@ -47,10 +47,12 @@ def shrink_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_IN: tl.constexpr,
 ):
-    """`partials[s, t, r] = sum_{i in split s} x[t, i] * a[r, i]` in float32.
+    """Compute `partials[s, t, r] = sum_{i in split s} x[t, i] * a[r, i]` in float32.
 
-    Grid: tiles, blocks of rows, splits of the inputs. Within each split, a tile's partial sums are
-    stored as `[tokens, rows]`, starting at the tile's offset TILE_PARTIALS.
+    Each split has `split_size` partial sums. Within a split, a tile's partial sums are stored as
+    `[tokens, rows]`, starting at the tile's offset TILE_PARTIALS.
+
+    Grid: tiles, blocks of rows, splits of the inputs.
     """
     tile = tiles + tl.program_id(0) * TILE_FIELDS
     row = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -123,10 +125,12 @@ def expand_kernel(
     BLOCK_OUT: tl.constexpr,
     IS_ALIGNED: tl.constexpr,
 ):
-    """`y[t, offset + o] += sum_r b[r, o] * round(sum_s partials[s, t, r])`, with sums in float32.
+    """Compute `y[t, offset + o] += sum_r b[r, o] * round(sum_s partials[s, t, r])`.
 
-    Grid: tiles, blocks of output columns. No two programs write the same element. IS_ALIGNED
-    promises that all sites' output features and offsets are multiples of 16, as in common models.
+    Sums are float32. No two programs write the same element. With IS_ALIGNED, the output features
+    and the offset of every site must be multiples of 16, as they are in common models.
+
+    Grid: tiles, blocks of output columns.
     """
     tile = tiles + tl.program_id(0) * TILE_FIELDS
     site = tl.load(tile + TILE_SITE)

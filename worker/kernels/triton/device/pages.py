@@ -39,13 +39,13 @@ def row_pointers(
         ADDRESS: SITE_A or SITE_B.
         STRIDE: SITE_A_STRIDE or SITE_B_STRIDE.
         like: a pointer to elements of the storage's dtype.
-        width: elements of a row.
+        width: number of elements in a row.
         pages: indices of pages, ordered by group, layer and adapter.
-        first_page: index in `pages` of the adapter's first page, in the group's first layer.
+        first_page: index in `pages` of the adapter's first page for the group's first layer.
         pages_of_layer: number of pages of all adapters in one layer of the group.
         rows: `[R]`, row numbers within the adapter.
-        is_row: `[R]`, whether the adapter has the row; pointers to other rows must not be read.
-        PAGE_ROWS: rows of a page.
+        is_row: `[R]`, whether the adapter has the row. Other rows' pointers must not be followed.
+        PAGE_ROWS: number of rows in a page.
     """
     place = sites + site * SITE_FIELDS
     storage = tl.load(place + ADDRESS).to(tl.pointer_type(like.dtype.element_ty))

@@ -3,7 +3,8 @@
 import triton.language as tl
 
 FLOAT32 = tl.constexpr("tf32x3")
-"""Input precision of products: three TF32 products, about as precise as one in float32.
+"""Value of `input_precision` that computes a float32 product as three TF32 products.
 
-Plain float32 products don't use matrix units and need more registers than a program has.
+The result is about as precise as a float32 product. Plain float32 products don't use matrix units
+and need more registers than a program has.
 """
