@@ -30,10 +30,10 @@ class CallFinder(Protocol):
         """Search for the next call. `text` is the part of an answer that isn't processed yet."""
 
     def call_ended(self) -> None:
-        """Handle the end of a call's JSON object. The next `split` gets the text that follows."""
+        """Handle the end of a call's JSON object. Pass the text after it to the next `split`."""
 
     def call_failed(self) -> None:
-        """Handle an object that isn't a call. The next `split` gets the text that follows."""
+        """Handle an object that isn't a call. Pass the text after it to the next `split`."""
 
 
 def call_finder(use: ToolUse) -> CallFinder:

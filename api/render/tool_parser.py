@@ -138,7 +138,7 @@ class ToolCallParser:
             yield CallArguments(self.num_calls - 1, scan.text[start:end])
 
     def _complete(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit the rest of a candidate whose object is complete, as a call or as text."""
+        """Emit what remains of a candidate, either as a call or as text. Its object is complete."""
         if candidate.num_emitted is None:
             found = _read_call(candidate.scan)
             if found is None or found[0] not in self._names:

@@ -69,7 +69,7 @@ class Redis(aioredis.Redis):
     """redis-py client whose commands and pipelines fail with `RedisUnavailable`.
 
     Calls fail if the server can't be reached, doesn't answer within the time limit, or answers that
-    it currently can't serve. The server may still have executed a command that failed. Other error
+    it currently can't serve. Even if a command fails, the server may have executed it. Other error
     replies raise redis-py's `ResponseError`.
     """
 

@@ -163,7 +163,7 @@ class Queue:
         """Take jobs for a worker from the queues.
 
         Jobs of `residents` are taken first, then jobs of other versions. However, a job of another
-        version that has waited too long is taken before all of these jobs.
+        version that has waited too long is taken before any other job.
 
         If no job is found although the worker has capacity, the worker is parked. The mailbox of a
         parked worker receives a `job` message when a job is enqueued. Callers repeat the call until
@@ -173,15 +173,16 @@ class Queue:
         Args:
             wid: the worker.
             sequences: number of choices that the worker has capacity for. A worker that owns no
-                job gets one job of any size. With 0, the worker gets no job and is unparked.
+                job gets one job of any size, except if this is 0: then it gets no job, and is no
+                longer parked.
             tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
             steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
             max_cold: maximum number of versions outside of `residents` from which jobs are taken.
                 The worker must load these versions.
             residents: versions that the worker holds or loads.
             refused: versions that the worker can't load.
-            load_ms: expected duration of a load, in milliseconds. A job whose adapter no worker
-                holds lets newer jobs of `residents` overtake it for at most this time.
+            load_ms: expected duration of a load, in milliseconds. Newer jobs of `residents`
+                can overtake a job for at most this time if no worker holds the job's adapter.
 
         Raises:
             LeaseLost: the worker was declared dead.

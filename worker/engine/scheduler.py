@@ -1,6 +1,6 @@
 """Chooses which tokens of each request the next step computes. Policy only.
 
-Each step computes some tokens of a request, until all tokens of the request are computed. A step
+A request's tokens are computed over several steps, some of them in each step. A step
 has a token budget. Decodes get tokens first, then unfinished prefills, then waiting requests in
 order. When KV blocks run out, the youngest running request is preempted and recomputed
 later. The oldest request is never preempted, so there is always progress.

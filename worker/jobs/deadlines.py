@@ -17,7 +17,7 @@ PASSED = JobError(
 
 
 class Deadlines:
-    """Ends this worker's overdue jobs, including jobs whose clients have stopped reading."""
+    """Ends this worker's overdue jobs, even if their clients have stopped reading."""
 
     def __init__(self, jobs: RunningJobs, publisher: Publisher) -> None:
         self._jobs = jobs

@@ -30,7 +30,7 @@ class Read(Protocol):
     def __call__(
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
     ) -> CheckedAdapter:
-        """Return the adapter in `files` under this name."""
+        """Read the adapter in `files`, and return it with the name `name`."""
         ...
 
 
@@ -51,7 +51,7 @@ class AdapterReader:
 
         Args:
             read: reads one adapter from its files.
-            base: the modules of the base model, for reports.
+            base: modules of the base model, with which reports compare an adapter's tensors.
             store: keeps copies of adapters' files.
             roots: the sources that clients may name.
             dtype: dtype of the weights in memory.
