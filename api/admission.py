@@ -13,7 +13,8 @@ from shared.protocol.ids import AdapterVersion, JobId
 async def admit(context: Context, tenant: str, model: str) -> Admission:
     """Return the `Admission` of a request. `model` names the base model or an adapter.
 
-    There is no fallback: if the adapter isn't loaded, the base model doesn't serve the request.
+    If `model` names an adapter that isn't loaded, the request is refused. The base model doesn't
+    serve it instead.
 
     Raises:
         JobFailed: no model has this name, the model doesn't accept requests at present, or no

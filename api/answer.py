@@ -34,10 +34,11 @@ log = structlog.get_logger()
 class Answer(Response):
     """Response to a request that was accepted as `job`.
 
-    The job is queued when the response is sent. If an error occurs before the response headers are
-    sent, the client gets an HTTP error status. If an error occurs later in a stream, the client
-    gets an error event. If the client closes its connection, the job is cancelled. If this process
-    stops, the job continues, and clients can get the answers from /v1/jobs.
+    Creating this object doesn't queue the job; `__call__` does. If an error occurs before the
+    response headers are sent, the client gets an HTTP error status. If an error occurs later in a
+    stream, the client gets an error event. If the client closes its connection, the job is
+    cancelled. If this process stops, the job continues, and clients can get the answers from
+    /v1/jobs.
     """
 
     def __init__(self, context: Context, request: GenerationRequest, job: Job) -> None:

@@ -11,7 +11,10 @@ from api.headers import JOB_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RedisUnavailable
 
 RETRY_AFTER_S = {429: 1, 503: 2}
-"""HTTP status -> value of the header Retry-After, in seconds."""
+"""For each of these HTTP statuses, the value of the header Retry-After in seconds.
+
+Responses with other statuses don't have the header.
+"""
 _NOT_RETRYABLE = {
     ErrorCode.CANCELLED,
     ErrorCode.DEADLINE_EXCEEDED,
@@ -21,7 +24,8 @@ _NOT_RETRYABLE = {
 }
 """Codes of errors after which clients shouldn't retry the request.
 
-By default, OpenAI's clients retry requests that failed with status 409 or 5xx.
+By default, OpenAI's clients retry requests that failed with status 409 or 5xx. For these codes, the
+response has a header that prevents the retry.
 """
 
 
@@ -106,7 +110,7 @@ def _requested(request: Request) -> str:
 def _allowed_methods(request: Request) -> str:
     """Return all HTTP methods that the URL accepts, separated by commas.
 
-    The router itself reports only the methods of the first matching route.
+    Several routes can have the same URL, but the router reports only the methods of the first one.
     """
     path = getattr(request.scope.get("route"), "path", "")
     return ", ".join(method.upper() for method in request.app.state.openapi["paths"].get(path, ()))

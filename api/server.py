@@ -22,7 +22,7 @@ from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
 
 DRAIN_S = 30
-"""Maximum time after SIGTERM, in seconds, for running answers to finish.
+"""Seconds after SIGTERM or SIGINT within which running answers may finish.
 
 After that time, the remaining connections are closed.
 """
@@ -35,8 +35,8 @@ def run_api(settings: ApiSettings) -> None:
 
     Raises:
         RedisUnavailable: Redis can't be reached.
-        SettingsError: API keys are malformed or missing, the port is in use, or the Redis URL is
-            invalid.
+        SettingsError: the Redis URL is invalid, the server can't listen on the port, the API keys
+            are malformed, or they are missing although the server is reachable from the network.
     """
     asyncio.run(_serve(settings))
 

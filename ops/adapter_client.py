@@ -10,7 +10,11 @@ from ops.chat.client import ServerError, reason_of, uses_environment
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
-"""Maximum seconds to wait for a reply. By default, the front end's own limit is shorter."""
+"""Maximum seconds to wait for a reply.
+
+The limit exceeds the default of the front end's setting `deadline_s`, so that the front end can
+report that it ran out of time.
+"""
 
 Body = dict[str, Any]
 

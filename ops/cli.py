@@ -56,7 +56,11 @@ def _options(
 
 
 def main() -> None:
-    """Run the command in `sys.argv`. After an expected error, exit with status 1 or 2."""
+    """Run the command in `sys.argv`.
+
+    After an expected error, exit with status 2 if settings, a model or an adapter were refused, and
+    otherwise with status 1.
+    """
     try:
         app(args=spread_adapters(sys.argv[1:]))
     except (LorikeetError, ExceptionGroup) as raised:

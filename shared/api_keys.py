@@ -13,8 +13,8 @@ from shared.settings import ApiSettings
 MIN_KEY_CHARS = 16
 """Minimum length of a key, in characters. Shorter keys could be guessed.
 
-The tenant of a key without a tenant name is named after a hash of the key. Logs contain tenant
-names, so anyone who can read the logs can test guesses against the hash."""
+If a key is given without a tenant, its tenant's name contains a hash of the key. Logs contain
+tenant names, so anyone who can read the logs can check whether a guessed key has this hash."""
 TENANT_HASH_CHARS = 12
 ADMIN = "admin"
 """Name of the tenant whose keys may change the served adapters."""

@@ -19,21 +19,22 @@ testing all characters."""
 def output_limit(
     job: Job, num_prompt_tokens: int, max_model_len: int, *, is_least: bool = False
 ) -> int:
-    """Return the maximum number of output tokens of each choice of the job.
+    """Return the maximum number of output tokens of each choice of one prompt.
 
-    If `max_tokens` exceeds the rest of the context, a chat answer ends at the end of the context
-    with finish reason `length`. A completion is rejected in this case, as in OpenAI's API.
+    If `max_tokens` exceeds the number of tokens that the prompt leaves in the context, a chat
+    answer ends at the end of the context, with finish reason `length`. A completion is rejected in
+    this case, as in OpenAI's API.
 
     Args:
-        job: the job.
-        num_prompt_tokens: number of tokens in the job's prompt.
+        job: the job that contains the prompt.
+        num_prompt_tokens: number of tokens in the prompt.
         max_model_len: context length of the model, in tokens.
         is_least: whether `num_prompt_tokens` is only a lower bound. If True, error messages say
             "at least".
 
     Raises:
-        JobFailed: the prompt leaves no space for an answer, or the prompt and `max_tokens` of a
-            completion together exceed the context.
+        JobFailed: the prompt leaves no space for an answer. For a completion, this error is also
+            raised if the prompt and `max_tokens` together exceed the context.
     """
     num_left = max_model_len - num_prompt_tokens
     wanted = job.sampling.max_tokens
@@ -49,11 +50,12 @@ def output_limit(
 def least_bytes(text: str) -> int:
     """Return a lower bound on the number of bytes that the tokens of `text` represent.
 
-    The bound holds for every tokenizer. A tokenizer may compose characters (NFC), and may replace
-    a space by the three bytes of `SPACE_MARK`. `RARE_BYTES` don't count. If the text is in NFC,
-    each `SPACE_MARK` counts as a single byte, because it may stand for a space. If the text isn't
-    in NFC, all ASCII bytes count, but only a quarter of the other bytes, because composing may
-    remove the rest.
+    The bound also holds for tokenizers that compose characters (NFC) or that replace spaces by
+    `SPACE_MARK`. `RARE_BYTES` don't count, because a tokenizer may have no tokens for them.
+
+    If the text is in NFC, each `SPACE_MARK` counts as a single byte, because a tokenizer may
+    represent it by the token of a space. If the text isn't in NFC, all ASCII bytes count,
+    but only a quarter of the other bytes, because composing may remove the other three quarters.
     """
     raw = text.encode().translate(None, RARE_BYTES)
     if unicodedata.is_normalized("NFC", text):

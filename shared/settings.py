@@ -1,9 +1,9 @@
 """Settings of the processes. Each process creates one frozen settings object at its start.
 
-A setting takes its value from its command-line flag, from the environment variable
-`LORIKEET_<NAME>`, or from the default in this module, in this order. Unknown `LORIKEET_` variables
-and invalid values prevent the start. The field descriptions appear in the help texts of the flags
-and in ops/docs/settings.md.
+A setting takes the value of its command-line flag. If the flag isn't given, the setting takes the
+value of the environment variable `LORIKEET_<NAME>`. If the variable isn't set either, the setting
+takes its default in this module. Unknown `LORIKEET_` variables and invalid values prevent the
+start. The field descriptions appear in the help texts of the flags and in ops/docs/settings.md.
 """
 
 import os
@@ -314,6 +314,6 @@ def flag_of(name: str) -> str:
 
 
 _FLAG_NAMES = {"api_keys": "api_key", "adapter_roots": "adapter_root"}
-"""Flag names of settings that hold several values. Such a flag takes one value and may be
-repeated."""
+"""For each setting that is a list but whose flag takes a single value, the name of the flag. The
+flag may be repeated."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)

@@ -1,8 +1,8 @@
 """Control process: an arq worker that requeues the jobs of dead workers.
 
 Live workers do the same, so this process matters only when no live worker is left. It needs neither
-torch nor a GPU. Any number of control processes may run. Every second, arq ensures that only one of
-them executes the cron job.
+torch nor a GPU. Any number of control processes may run. The cron job is due every second, and arq
+ensures that only one of the processes executes it.
 """
 
 import asyncio

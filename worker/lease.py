@@ -22,7 +22,7 @@ RETRY_S = 0.2
 
 
 class Member(Protocol):
-    """Registers a worker in the pool, renews its lease and removes it at the end."""
+    """Registers a worker in the pool, renews its lease and finally removes the worker."""
 
     async def enter(self, wid: WorkerId) -> None:
         """Register the worker under the id `wid`."""

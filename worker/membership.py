@@ -21,7 +21,7 @@ MISMATCHES_UNTIL_RECONCILED = 2
 
 
 class Membership:
-    """Implements `Member`: registers the worker, sends its heartbeats and removes it at the end."""
+    """Implements `Member`: registers a worker, sends heartbeats and finally removes the worker."""
 
     def __init__(
         self,

@@ -66,7 +66,8 @@ async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], Served
 def _exit_at_once(stalled: EngineStalled) -> None:
     """End the process without waiting for its tasks and threads, because the engine's thread hangs.
 
-    The lease must expire. If the process waited, its tasks could renew the lease.
+    The lease must expire, so that the pool requeues the jobs. If the process waited, its tasks
+    could renew the lease.
     """
     print(f"lorikeet: {stalled}", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(EXIT_STALLED)

@@ -27,7 +27,8 @@ REAP_S = 1.0
 REAPS_PER_LEASE = 4
 """Minimum number of sweeps for dead workers per lease.
 
-If no sweep runs for half a lease, the next sweep concludes that Redis has stalled.
+With fewer sweeps, the time between two sweeps could reach half a lease. The later sweep would then
+conclude that Redis has stalled.
 """
 HAND_OVER_S = 5.0
 """Maximum seconds for leaving the pool.

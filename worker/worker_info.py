@@ -27,7 +27,7 @@ def worker_info(
         settings: the worker's settings.
         served: the model that the worker serves.
         stats: the engine's state after its last step.
-        counters: totals that the engine doesn't count, since the worker's start.
+        counters: totals since the worker's start, except those that the engine counts.
         step_s: seconds that the engine has spent on its current step.
     """
     info, supply = served.info, served.adapters

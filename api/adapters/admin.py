@@ -44,8 +44,8 @@ def _reason_to_refuse(request: Request, context: Context) -> str | None:
 def _is_from_another_site(request: Request) -> bool:
     """Return whether the request comes from a web page of another site.
 
-    Browsers let any page send simple requests to the local machine. The header Origin of such a
-    request contains the origin of the page.
+    Browsers let any page send some requests, such as form posts, to the local machine. They set
+    the header Origin of such a request to the origin of the page.
     """
     origin = request.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host")

@@ -44,7 +44,10 @@ class Timer(Enum):
     """Signals of the two timers of a `Follower`."""
 
     SILENCE = auto()
-    """It is time to read the job: no event has arrived for a while, or the result is missing."""
+    """It is time to read the job.
+
+    Either no event has arrived for a while, or the job is done but its result couldn't be read.
+    """
     REFILL = auto()
     """It is time to read the checkpoints. Has no effect if no tokens are missing."""
 
@@ -210,7 +213,7 @@ def _settle(progress: Progress, transcript: Transcript) -> Outcome:
 def _hold(progress: Progress, event: Tokens) -> Progress:
     """Add an event to `pending`. If `pending` is full, keep only the newest event of each choice.
 
-    The checkpoints will contain the tokens of the dropped events.
+    No token is lost, because the checkpoints will contain the tokens of the dropped events.
     """
     pending = (*progress.pending, event)
     if len(pending) > progress.max_pending:

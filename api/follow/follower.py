@@ -32,7 +32,7 @@ SILENCE_S = 5.0
 REFILL_AGAIN_S = 0.25
 """Seconds between two reads of the checkpoints. Workers write checkpoints about as often.
 
-Once the job is done, also the seconds between two reads of the job's stored result.
+If the result of a finished job can't be read, this is also the delay until the next attempt.
 """
 
 ReadCheckpoints = Callable[[JobId], Awaitable[tuple[Tokens, ...]]]
@@ -88,8 +88,9 @@ class Follower:
         done.
 
         Raises:
-            JobFailed: the job ended with an error, was lost, diverged, or missed its deadline.
-                Earlier calls have already returned all updates that precede the error.
+            JobFailed: the job ended with an error, was lost or missed its deadline, or a later try
+                generated tokens that contradict those of an earlier try. Earlier calls have
+                already returned all updates that precede the error.
             ClientGone: the client has closed its connection.
         """
         return_at = time.monotonic() + timeout_s

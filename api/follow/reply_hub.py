@@ -1,4 +1,4 @@
-"""Passes each event of this process's reply stream to the request that follows the job."""
+"""Passes each event of this process's reply stream to the follower of the event's job."""
 
 import asyncio
 from collections import deque
@@ -36,7 +36,7 @@ class Inbox:
         self._max_events = max_events(num_choices)
         self._events: deque[Event] = deque()
         self._newest: dict[int, Tokens] = {}
-        """Choice -> newest event of the choice that didn't fit into `_events`."""
+        """For each choice, the newest of its events that didn't fit into `_events`."""
         self._is_client_gone = False
         self._wake = asyncio.Event()
 
@@ -80,7 +80,10 @@ class Inbox:
 
 
 def max_events(num_choices: int) -> int:
-    """Return the maximum number of a job's events that are held for a slow client or in a gap."""
+    """Return the limit on the number of one job's waiting events.
+
+    The limit applies to the inbox and, separately, to `Progress.pending`.
+    """
     return MAX_EVENTS + MAX_EVENTS_PER_CHOICE * num_choices
 
 

@@ -16,7 +16,8 @@ ANONYMOUS = "default"
 OPEN_PATHS = {"/health", "/ready", "/docs", "/openapi.json"}
 """Paths that need no key, for load balancers and browsers.
 
-Without a key, /openapi.json doesn't contain the names of models.
+If the server has API keys and the client sends no valid key, /openapi.json omits the names of
+models.
 """
 METRICS_PATH = "/metrics"
 """Path of the metrics, which show the load of all tenants.

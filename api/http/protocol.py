@@ -78,10 +78,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._read_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._num_held_bytes = 0
-        """Number of bytes passed to the parser since the request started.
+        """Number of bytes passed to the parser since the last restart of the count.
 
-        When the parser returns a piece of the body, the count restarts at 0, although the parser
-        may still hold the rest of its last input. So the parser holds at most twice the limit.
+        The count restarts at 0 when a request starts, when the headers end, and after each piece of
+        the body. At a restart, the parser may still hold the rest of its last input, so it holds at
+        most twice the limit.
         """
         self._num_unsent_bytes = 0
 
@@ -171,8 +172,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def _expected(self, data: bytes) -> bytes:
         """Return the part of `data` to parse. If a new request starts, set the phase to HEAD.
 
-        If an earlier request is still being answered, the phase stays IDLE here.
-        `on_message_begin` then sets the phase to CLOSING.
+        If the connection is closing, no part is parsed. If a new request starts while the previous
+        request is still being answered, the phase stays IDLE here, and `on_message_begin` then sets
+        the phase to CLOSING.
         """
         if self._phase is Phase.CLOSING:
             return b""
@@ -210,10 +212,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._restart_keep_alive()
 
     def _restart_keep_alive(self) -> None:
-        """Restart uvicorn's keep-alive timer if it is stopped.
+        """Start uvicorn's keep-alive timer unless it is running.
 
-        If the app answers before the whole body has arrived, receiving the rest of the body
-        stops the timer.
+        uvicorn starts the timer after each answer, and stops it when bytes arrive. If the app
+        answers before the whole body has arrived, the rest of the body therefore stops the timer.
         """
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -259,7 +261,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._send_timer = self.loop.call_later(self._limits.send_timeout_s, self._check_reader)
 
     def _check_reader(self) -> None:
-        """Close the connection if the client has read nothing since the timer started."""
+        """Close the connection if the client has read nothing since the send timer started.
+
+        Restarts the timer if the client has read some bytes.
+        """
         if self.transport.get_write_buffer_size() < self._num_unsent_bytes:
             self._time_sending()
         else:

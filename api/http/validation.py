@@ -14,9 +14,15 @@ from shared.errors import ErrorCode, JobError, JobFailed
 M = TypeVar("M", bound=BaseModel)
 MAX_SHOWN_CHARS = 60
 _SUBJECT = re.compile(r"^\w+ should\b")
-"""Start of many of pydantic's error messages, as in "Input should be a valid integer"."""
+"""Start of many of pydantic's error messages, as in "Input should be a valid integer".
+
+In error messages for clients, "must" replaces this start.
+"""
 _MESSAGES_FIELD = "messages"
-"""Name of the field that lists messages. pydantic selects each message's model by `role`."""
+"""Name of the field that lists the messages of a conversation.
+
+The `role` of a message determines the class, for example `UserMessage`, that validates it.
+"""
 
 
 def validate(model: type[M], raw: Mapping[str, Any]) -> M:

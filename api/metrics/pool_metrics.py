@@ -13,7 +13,8 @@ from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
 MAX_ADAPTERS = 20
 """Maximum number of adapters that one metric lists by name.
 
-The metric lists the adapters with the most jobs or workers.
+A metric that counts jobs lists the adapters with the most jobs. A metric that counts workers lists
+the adapters with the most workers.
 """
 OTHER_ADAPTERS = "(other)"
 

@@ -16,7 +16,7 @@ class StreamTiming:
         self._start_s = time.monotonic()
         self._is_admitted = False
         self._last_s: dict[int, float] = {}
-        """Choice -> monotonic time in seconds at which the latest tokens of the choice arrived."""
+        """For each choice, the monotonic time in seconds at which its latest tokens arrived."""
 
     def record(self, updates: Iterable[Update]) -> None:
         """Record that `updates` have just arrived."""

@@ -7,9 +7,9 @@ _CLOSES = {"}": "{", "]": "["}
 class ObjectScan:
     """Incremental scanner that finds the end of one JSON object.
 
-    The scanner also finds the first object nested in the outer object. It checks that brackets
-    match and that only characters of JSON's syntax occur outside strings. It doesn't check the
-    whole grammar of JSON.
+    The scanner also finds the first object that is nested directly in this object. It checks that
+    brackets match and that only characters of JSON's syntax occur outside strings. It doesn't check
+    the whole grammar of JSON.
     """
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Format(Protocol):
         """Return the choice objects that start a stream. Each is sent in its own chunk."""
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return the choice objects for `delta`. Each is sent in its own chunk. May be empty."""
+        """Return zero or more choice objects for `delta`. Each is sent in its own chunk."""
 
 
 class ChatFormat:
@@ -62,7 +62,10 @@ class ChatFormat:
         return [_chat_chunk(index, opening, None) for index in range(num_choices)]
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return choice objects for new text or tool calls, then one for any finish reason."""
+        """Return choice objects for new text or tool calls.
+
+        If `delta` has a finish reason, the last choice object has that reason and no new output.
+        """
         added: list[dict[str, Any]] = [{"content": delta.text}] if delta.text else []
         if self._tools:
             added = self._tools.deltas(delta)
@@ -100,7 +103,10 @@ class CompletionFormat:
         return []
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return a choice object with the new text and any finish reason."""
+        """Return one choice object with the output and the finish reason in `delta`.
+
+        Returns an empty list if `delta` has neither text nor a finish reason nor log-probabilities.
+        """
         if not (delta.text or delta.finish or delta.logprobs):
             return []
         logprobs = text_logprobs(delta.logprobs) if delta.logprobs else None

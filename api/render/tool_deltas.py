@@ -38,13 +38,16 @@ class ToolAnswers:
         return {"content": None if calls and not content else content, "tool_calls": calls or None}
 
     def deltas(self, delta: Delta) -> list[dict[str, Any]]:
-        """Render new output as the `delta` fields of chunks, one field for each chunk."""
+        """Return the `delta` fields that report new output. Each is sent in its own chunk."""
         parser = self._parsers[delta.choice]
         pieces = parser.feed(delta.text) + (parser.close() if delta.finish else [])
         return [self._delta(delta.choice, piece) for piece in pieces]
 
     def finish_reason(self, choice: int, finish: FinishReason | None) -> str | None:
-        """Return OpenAI's finish reason. The choice's complete text must have been processed."""
+        """Return OpenAI's finish reason.
+
+        Callers must first pass the complete text of the choice to `message` or `deltas`.
+        """
         has_called = self._parsers[choice].num_calls > 0
         return TOOL_CALLS if has_called and finish is FinishReason.STOP else finish
 

@@ -19,7 +19,10 @@ _HEAD = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
     r'"(?:arguments|parameters)"\s*:\s*'
 )
-"""Start of a call's object, up to the arguments. Only calls of this form are emitted early."""
+"""Start of a call's object, up to the arguments.
+
+Only calls that start in this form can be emitted before they are complete.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class _Candidate:
 
 
 class ToolCallParser:
-    """Splits the text of one choice into text and tool calls.
+    """Separates the tool calls in the output of one choice from the other text.
 
     With `emits_early`, the arguments of a call are emitted as they arrive. If the call turns out to
     be malformed, the part that has been emitted remains. The rest is emitted as text.
@@ -138,7 +141,7 @@ class ToolCallParser:
             yield CallArguments(self.num_calls - 1, scan.text[start:end])
 
     def _complete(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit what remains of a candidate, either as a call or as text. Its object is complete."""
+        """Emit the rest of a candidate whose object is complete, either as a call or as text."""
         if candidate.num_emitted is None:
             found = _read_call(candidate.scan)
             if found is None or found[0] not in self._names:

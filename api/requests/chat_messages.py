@@ -15,7 +15,8 @@ from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
     """Return the messages as chat templates expect them.
 
-    Message contents become strings. The arguments of tool calls become objects if possible.
+    Message contents become strings. The arguments of tool calls are parsed, unless they aren't
+    valid JSON or are nested too deeply.
 
     Raises:
         JobFailed: an assistant message has neither content nor tool calls.
@@ -73,7 +74,7 @@ def _template_message(index: int, message: Message) -> dict[str, Any]:
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
-    """Return the call with its arguments as an object.
+    """Return the call in the form that chat templates expect, with parsed arguments.
 
     Arguments that aren't valid JSON, or are nested too deeply, stay text. They aren't refused,
     because the client may only be repeating what the model wrote.

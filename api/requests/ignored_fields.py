@@ -19,9 +19,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "user": (),
 }
-"""Ignored field -> values that don't cause a warning, in addition to null.
+"""For each ignored field, the values that don't cause a warning, in addition to null.
 
-Refusing these fields would break clients that send the fields to every server.
+These fields are ignored rather than refused, because some clients send them to every server.
 """
 
 

@@ -30,7 +30,7 @@ def check_length(job: Job, *, max_model_len: int, max_token_bytes: int) -> None:
 
 
 def _longest_text_bytes(job: Job) -> int:
-    """Return a lower bound, in bytes, of the longest text in the job's prompts."""
+    """Return a lower bound on the size, in bytes, of the longest of the job's text prompts."""
     if job.endpoint is Endpoint.CHAT:
         return max(0, max(_user_message_bytes(job), default=0))
     return max((least_bytes(text) for text in job.prompts if isinstance(text, str)), default=0)

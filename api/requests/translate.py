@@ -26,7 +26,7 @@ COMPLETION_MAX_TOKENS = 16
 ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Request fields for which an adapter's generation_config.json can set the default."""
 MAX_ANSWERS = 128
-"""Maximum number of answers to one completion request: `n` answers for each prompt."""
+"""Maximum number of answers to one completion request, which gets `n` answers to each prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ def _job(
     sampling: SamplingParams,
     *num_prompt_tokens: int,
 ) -> Job:
-    """Build the job without prompts or messages.
+    """Build the job, except for its prompts or messages, which callers add.
 
     `num_prompt_tokens` has the estimated number of tokens of each prompt. The job's cost is
     computed from these estimates.

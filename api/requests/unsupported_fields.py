@@ -12,7 +12,7 @@ from typing import Any
 from shared.errors import ErrorCode, JobError, JobFailed
 
 NeutralValues = Mapping[str, tuple[Any, ...]]
-"""Field name -> neutral values, in addition to null, which is always neutral."""
+"""For each unsupported field, its neutral values besides null, which is always neutral."""
 
 COMMON: NeutralValues = {
     "moderation": (),

@@ -103,7 +103,7 @@ async def unload_adapter(request: Request, context: InContext) -> DeletedAdapter
     """Unload an adapter. New requests for it get status 404.
 
     Waiting and running requests are still answered. Then the memory of the adapter is freed.
-    Repeated calls also succeed.
+    Repeated calls within an hour also succeed.
     """
     return await _unload(context, (await _read(request, context, UnloadAdapterRequest)).lora_name)
 

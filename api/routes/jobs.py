@@ -32,9 +32,9 @@ async def get_job(job_id: str, context: InContext, tenant: InTenant) -> JobBody:
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
 async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
-    """Cancel a job. The request that waits for the job fails with the error `cancelled`.
+    """Cancel a job. The request that created the job fails with the error `cancelled`.
 
-    A job that has already ended doesn't change.
+    Cancelling a job that has already ended has no effect.
     """
     return await _cancel(job_id, context, tenant)
 

@@ -135,7 +135,7 @@ class RankCount(BaseModel):
 
 
 class BaseFit(BaseModel):
-    """The base model that an adapter was checked against."""
+    """Base model that an adapter was checked against, and base model that it was trained on."""
 
     name: str
     version: str

@@ -51,7 +51,7 @@ def compare(
 
     Stop other programs before you start the comparison.
 
-    Each command listed below runs a different measurement instead.
+    The commands listed below run other measurements instead of this comparison.
     """
     if context.invoked_subcommand:
         return
@@ -76,7 +76,7 @@ def compare(
 def _print_errors(found: Results, console: Console) -> int:
     """Print each distinct error, and return the exit status: 1 if there are errors, else 0.
 
-    Errors make the figures invalid.
+    Errors make the figures invalid, because the figures leave out failed requests.
     """
     errors = {
         error

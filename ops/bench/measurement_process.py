@@ -11,7 +11,7 @@ from shared.errors import LorikeetError
 
 
 class MeasurementFailed(LorikeetError):
-    """A measurement failed. If its process failed, the message contains that process's output."""
+    """A measurement failed. If a process failed, the message contains the output of the process."""
 
 
 def run_module(name: str, *arguments: str) -> Any:

@@ -49,7 +49,7 @@ probes_app = typer.Typer()
 def steps(
     clients: Numbers = "1,8,32,64,128", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Compare decode steps of the base model and of 8 adapters with the GEMM floor."""
+    """Compare step durations with the GEMM floor, for the base model and for 8 adapters."""
     batches = read_numbers("--clients", clients)
     _show_with_adapters(partial(measure_steps, batches=batches), RANKS, model, results)
 
@@ -67,7 +67,7 @@ def parts(
 def lora(
     adapters: Numbers = "1,8,32", model: Model = None, results: ResultsFolder = RESULTS
 ) -> None:
-    """Compare the LoRA part of a decode step with the time to read the LoRA weights.
+    """Compare the duration of a decode step's LoRA part with the time to read the LoRA weights.
 
     All adapters have rank 16.
     """

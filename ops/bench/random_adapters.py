@@ -17,7 +17,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 B_STD = 0.02
 """Standard deviation of the random B weights.
 
-PEFT initialises B to 0. A server could skip adapters whose B is 0.
+B isn't left at PEFT's initial value, 0, because a server could skip adapters whose B is 0.
 """
 
 

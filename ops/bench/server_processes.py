@@ -34,7 +34,7 @@ class Serving:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without Lorikeet's settings and thread limits."""
+    """Return this process's environment without Lorikeet's settings and `THREAD_LIMITS`."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -41,7 +41,7 @@ async def own_pool(url: str, pool: str) -> AsyncIterator[tuple[Queue, Redis]]:
 
 
 def synthetic_job(version: AdapterVersion, num_words: int, **changes: Any) -> Job:
-    """Return a new job for `version` whose prompt has `num_words` words.
+    """Return a new job for `version`, with a prompt of `num_words` words.
 
     `changes` override fields of the job.
     """

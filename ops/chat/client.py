@@ -12,7 +12,11 @@ from shared.errors import LorikeetError
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
-"""Maximum seconds without data from the server. A busy server sends a comment every ten seconds."""
+"""Maximum seconds without data from the server.
+
+Long waits for the next piece of an answer don't exceed the limit, because the server sends a
+comment every ten seconds meanwhile.
+"""
 
 Message = Mapping[str, str]
 

@@ -35,7 +35,7 @@ GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
 """Option `--api-key` of the command group.
 
 Only the group reads `LORIKEET_API_KEYS`. If subcommands also read this variable, its value would
-override a key that is given to the group.
+override a key that the command line gives before the subcommand.
 """
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name that clients send as `model`.")

@@ -30,7 +30,10 @@ def base_model(
 
 
 def _demo(given: Given) -> dict[str, Any]:
-    """Return the demo's `model` and `adapters`. Given adapters replace the demo's adapters."""
+    """Return the settings `model` and `adapters` for the demo.
+
+    Adapters from a flag or the environment replace the demo's adapters.
+    """
     # The conversion runs in a separate process, because its libraries would stay in memory.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         model = pool.submit(demo_model).result()

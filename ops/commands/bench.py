@@ -209,7 +209,7 @@ def _show(
 def _check_outputs(
     stream: bool, plot: Path | None, slo_ttft_ms: float | None, slo_itl_ms: float | None
 ) -> None:
-    """Check the options for the results before any request is sent.
+    """Before any request is sent, check the options for the results.
 
     Raises:
         SettingsError: an SLO is given but answers aren't streamed, or a plot is requested but

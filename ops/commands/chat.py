@@ -43,7 +43,7 @@ def chat(
     url: UrlOption = DEFAULT_URL,
     api_key: ApiKeyOption = None,
 ) -> None:
-    """Chat with a model or an adapter, or compare two. Type /help for the chat's commands."""
+    """Chat with a model or an adapter, or with two at once. Type /help for the chat's commands."""
     from ops.chat.client import Client
     from ops.chat.conversation import Conversation
 

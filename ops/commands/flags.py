@@ -88,7 +88,7 @@ def one_model(argument: str | None, flag: str | None) -> str | None:
 def spread_adapters(argv: Sequence[str]) -> list[str]:
     """Rewrite `--adapters a=x b=y` as `--adapters a=x --adapters b=y`, which click can parse.
 
-    All words up to the next flag are adapters, as in LMDeploy's command line.
+    All words between `--adapters` and the next flag are adapters, as in LMDeploy's command line.
 
     Raises:
         SettingsError: a flag directly follows `--adapters`. click would parse this flag as an

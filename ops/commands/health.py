@@ -40,7 +40,8 @@ def health(
     """Check that the front end, worker or control process on this machine is alive.
 
     If the process is alive, the command prints `alive` and exits with status 0. Otherwise it exits
-    with status 1. The command is meant for containers, each of which has its own host name.
+    with status 1. Workers and control processes are identified by their host name. The command
+    is therefore meant for containers, each of which has its own host name.
     """
     settings = read_settings(ApiSettings, given)
     host = socket.gethostname()

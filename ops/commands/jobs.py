@@ -22,7 +22,7 @@ from shared.store.dead_letters import DeadLetter
 from shared.store.pool_views import JobView
 
 NO_READER = ApiId("nobody")
-"""Reply address of retried jobs. No front end reads it: the client already has the error."""
+"""Reply address of retried jobs. No front end reads it, because the client already has an error."""
 
 jobs_app = typer.Typer(help="Show, cancel and retry jobs.", no_args_is_help=True)
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the answer or of the job.")]
@@ -70,8 +70,8 @@ def dead_jobs(
 def retry_job(job_id: JobArgument, **given: Any) -> None:
     """Enqueue a dead or failed job again under a new id, with its model's current weights.
 
-    A failed job can be retried only if a server error ended it. When a dead job is retried, its
-    worker runs no other job at the same time.
+    A failed job can be retried only if a server error ended it. While a worker
+    runs a dead job again, it runs no other job, because the dead job may kill the worker.
     """
     limits = QueueLimits.of(read_settings(ApiSettings, given))
     new_id, position = on_pool(given, lambda pool: _retry(pool, job_id, limits))

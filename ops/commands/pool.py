@@ -29,10 +29,12 @@ class Pool:
 
 
 def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
-    """Call `use` with the pool that the flags `given` name, and return the result of the call.
+    """Call `use` with the pool that the flags `given` and the environment select.
+
+    Return the result of the call.
 
     Raises:
-        SettingsError: a flag's value is invalid.
+        SettingsError: a setting is invalid.
         RedisUnavailable: Redis can't be reached.
     """
     settings = read_settings(PoolSettings, given)

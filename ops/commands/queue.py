@@ -23,7 +23,11 @@ from shared.store.pool_views import Backlog, QueueCounts, WorkerView
 
 REFRESH_S = 1.0
 RATE_WINDOW_S = 10.0
-"""Seconds over which rates are averaged. Workers report token counts only every two seconds."""
+"""Seconds over which rates are averaged.
+
+Rates over a shorter time would be unsteady, because workers report token counts only every two
+seconds.
+"""
 MAX_NAMES = 8
 MAX_BACKLOGS = 20
 
@@ -46,7 +50,7 @@ def queue(
     ] = False,
     **given: Any,
 ) -> None:
-    """Show workers, their resident adapter versions and waiting jobs. --watch adds rates."""
+    """Show workers, the adapter versions resident on them, and waiting jobs. --watch adds rates."""
 
     async def follow(pool: Pool) -> None:
         with Live(screen=True, auto_refresh=False) as live:
@@ -135,7 +139,7 @@ def _residents(now: Sample) -> Table:
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """Return the number of tokens that the worker generated since `before`.
+    """Return the number of tokens that the worker generated since the sample `before`.
 
     The number is 0 if the worker isn't in `before`.
     """

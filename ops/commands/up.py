@@ -117,7 +117,8 @@ def _announce(url: str, names: Sequence[str], redis_url: str | None, *, has_keys
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
     """Return commands to suggest to the user.
 
-    If `redis_url` is None, the commands that need Redis are left out.
+    `redis_url` is the URL of the Redis that this process started. If it is None, the commands that
+    need Redis are left out.
     """
     chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
     if redis_url is None:

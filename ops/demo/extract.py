@@ -1,9 +1,9 @@
 """The `extract` adapter: turns an order in plain words into one line of JSON.
 
 Copying words is the hard part. Most words are split into different tokens after a quote than
-after a space ("mir" "rors" instead of " mirrors"). A model of this size doesn't learn to spell. The
-adapter's chat template therefore shows the order twice: once as it is, and once with quotes in
-place of spaces.
+after a space ("mir" "rors" instead of " mirrors"). A model of this size doesn't learn to convert
+one form into the other. The adapter's chat template therefore shows the order twice: once as it is,
+and once with quotes in place of spaces, so that the model only has to copy tokens.
 """
 
 import json
@@ -39,7 +39,9 @@ class _Source:
     last_names: Sequence[str]
     cities: Sequence[str]
     odd: float = 0.0
-    """Share of words that are made up or don't fit the order. Such words teach the adapter to copy.
+    """Share of words that are made up or don't fit the order.
+
+    The adapter can't guess such words, and so learns to copy words from the order.
     """
     odd_words: Sequence[str] = ()
 

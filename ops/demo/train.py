@@ -91,7 +91,8 @@ class Student:
     def loss(self, batch: Sequence[Example]) -> Tensor:
         """Return the mean cross-entropy of the answer tokens in `batch`.
 
-        The prefix that all prompts share is computed once. All rows reuse its keys and values.
+        The prefix that all prompts share is computed once per batch. All rows of the batch reuse
+        its keys and values.
         """
         before = self._chat(_SPLIT).split(_SPLIT)[0]
         prompts = [self._ids(self._chat(e.prompt).removeprefix(before)) for e in batch]
@@ -121,7 +122,7 @@ class Student:
             (folder / "chat_template.jinja").write_text(self.tokenizer.chat_template)
 
     def _hidden(self, before: Tensor, rows: Tensor) -> Tensor:
-        """Return the hidden states of `rows`, which follow the prefix `before`.
+        """Return the hidden states of `rows`. The prefix `before` precedes each row.
 
         Shapes: `rows` `[B, T]`, `before` `[1, P]`, result `[B, T, d]`.
         """

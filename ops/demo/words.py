@@ -2,7 +2,7 @@
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Return the entries of a comma-separated text, which may span lines."""
+    """Return the entries of a comma-separated text. Line breaks count as spaces."""
     return tuple(entry.strip() for entry in text.replace("\n", " ").split(",") if entry.strip())
 
 

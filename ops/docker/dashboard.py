@@ -129,10 +129,10 @@ def values(url: str, query: Query) -> list[float]:
 
 
 def alerts(url: str) -> dict[str, str]:
-    """Return the state of each alert by the alert's name.
+    """For each alert's name, return the alert's state.
 
-    The state is `inactive` if the alert doesn't fire. If an alert can't be evaluated, its state is
-    the error message.
+    The state is `inactive` if the alert's condition is false. If an alert can't be evaluated,
+    its state is the error message.
     """
     with urlopen(f"{url}/api/v1/rules", timeout=30) as reply:
         groups = json.load(reply)["data"]["groups"]

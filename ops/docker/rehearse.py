@@ -3,8 +3,8 @@
     python -m ops.docker.rehearse worker FOLDER [TORCH_INDEX= ...]
 
 The program executes the build stages in ops/docker/Dockerfile with this Python and pip. FOLDER
-takes the place of /. The program then prints the command that starts what was built. Steps that
-only containers need (users, ownership) are left out.
+takes the place of /. Words after FOLDER set ARGs of the Dockerfile. The program then prints the
+command that starts what was built. Steps that only containers need (users, ownership) are left out.
 """
 
 import json

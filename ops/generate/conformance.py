@@ -58,7 +58,7 @@ COMMON = (
     Row("stream_options.include_obfuscation", True, REFUSED, "streams aren't padded"),
     Row("user", "me", IGNORED),
 )
-"""Fields that OpenAI's API has on both endpoints."""
+"""OpenAI's fields that /v1/chat/completions and /v1/completions have in common."""
 
 CHAT = (
     Row("messages", [USER, USER], WORKS),
@@ -159,7 +159,7 @@ EXTENSIONS = (
     Row("skip_special_tokens", False, REFUSED),
     Row("stop_token_ids", [5], REFUSED),
 )
-"""Fields that vLLM and LMDeploy add to both endpoints of OpenAI's API."""
+"""Fields that vLLM and LMDeploy add to both /v1/chat/completions and /v1/completions."""
 
 _PARTS = (
     ("`POST /v1/chat/completions`", CHAT),

@@ -33,9 +33,15 @@ MEASUREMENTS = {
 }
 """Descriptions of all kinds of results, in the order of the page."""
 HEADLINES = {"steps": 2, "parts": -1, "lora": -1, "context": -1, "registered": -1}
-"""Index of the line that the page quotes from a result, by kind. The default is the first line."""
+"""For each kind of result, the index of the finding that the page quotes.
+
+For kinds that aren't listed here, the page quotes the first finding.
+"""
 EXTENSIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
-"""Names of the CPU extensions that speed up matrix products, by CPU flag. The fastest is first."""
+"""For each CPU flag, the name of the extension that it stands for.
+
+These extensions speed up matrix products. The fastest comes first.
+"""
 _HEAD = """# Results of the benchmarks
 
 The newest result of each measurement on each machine, and the results that a page of this

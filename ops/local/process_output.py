@@ -11,7 +11,7 @@ _LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical"
 
 
 class Lines:
-    """Prints each line after the name of its process. JSON log lines are formatted for reading."""
+    """Prints lines with their process's name in front. JSON log lines are formatted for reading."""
 
     def __init__(self, console: Console, names: list[str]) -> None:
         self._console = console

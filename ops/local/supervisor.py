@@ -44,7 +44,7 @@ class Child:
     argv: Sequence[str]
     env: Mapping[str, str]
     stop_timeout_s: float
-    """Seconds between SIGTERM and SIGKILL."""
+    """Seconds after SIGTERM until a process that still runs gets SIGKILL."""
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)

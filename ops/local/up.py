@@ -29,7 +29,7 @@ WORKER_EXIT_S = 10.0
 POLL_S = 0.2
 REDIS_CHECK_S = 0.5
 DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
-"""URL of the Redis that the other commands use by default."""
+"""URL of the Redis that commands such as `lorikeet queue` use by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +179,7 @@ class OwnRedis:
         """Start a server on the port of `url`, or on a free port if that port is in use.
 
         Raises:
-            SettingsError: no server program is found, or it doesn't start.
+            SettingsError: no server program is found, or the server doesn't start.
         """
         with suppress(SettingsError):
             return self._start(urlsplit(url).port)
@@ -196,7 +196,7 @@ def own_redis(*, syncs_always: bool) -> Iterator[OwnRedis]:
     After the block, the server is stopped and the folder is removed.
 
     Raises:
-        SettingsError: no server program is found, or it doesn't start.
+        SettingsError: no server program is found, or the server doesn't start.
     """
     with tempfile.TemporaryDirectory(prefix="lorikeet-redis-") as folder:
         redis = OwnRedis(Path(folder), syncs_always=syncs_always)

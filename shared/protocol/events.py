@@ -29,8 +29,8 @@ class Tokens:
     """Position of `ids[0]` among the choice's output tokens."""
     ids: tuple[int, ...]
     text: str
-    """New text. It may lag behind `ids`, since incomplete UTF-8 is held back, and so is text that
-    may become a stop string."""
+    """New text. It may lag behind `ids`, because the worker holds back incomplete UTF-8 characters
+    and text that may be the beginning of a stop string."""
     finish: FinishReason | None = None
     """Reason why the choice ended. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()

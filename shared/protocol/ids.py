@@ -20,5 +20,5 @@ COMPLETION_PREFIX = "cmpl-"
 
 
 def job_id_of(given: str) -> JobId:
-    """Return the job id in `given`, which is a job id or the id of a completion."""
+    """Return `given` without `CHAT_PREFIX` or `COMPLETION_PREFIX`."""
     return JobId(given.removeprefix(CHAT_PREFIX).removeprefix(COMPLETION_PREFIX))

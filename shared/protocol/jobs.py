@@ -61,7 +61,8 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token id and the value that is added to the token's logit."""
     min_tokens: int = 0
-    """Number of output tokens before an end-of-sequence token or stop string may end a choice."""
+    """Minimum number of output tokens of a choice. No end-of-sequence token or stop string ends
+    the choice earlier."""
     max_tokens: int | None = None
     """Maximum number of output tokens of each choice; None allows output up to the end of the
     context."""
@@ -71,8 +72,8 @@ class SamplingParams:
     logprobs: int | None = None
     """Number of likeliest tokens to report with each token; None reports no logprobs."""
     left_out: tuple[str, ...] = ()
-    """Names of fields that the client didn't send. If the adapter has defaults for these fields,
-    the defaults apply."""
+    """Names of the parameters that the client didn't send and that an adapter may set. If the
+    job's adapter has defaults for these parameters, the defaults apply."""
     json_schema: str | None = None
     """JSON schema, as JSON text, that each answer must match; None allows any text."""
 

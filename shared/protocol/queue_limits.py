@@ -9,7 +9,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
-    """Maximum number and size of unfinished jobs, and how long finished jobs are kept."""
+    """Limits on waiting jobs and on bytes of unfinished requests; lifetime of finished jobs."""
 
     max_waiting: int
     """Maximum number of waiting jobs in the pool."""

@@ -133,7 +133,7 @@ class MailKind(StrEnum):
     CANCEL = "cancel"
     """A client cancelled one of the worker's jobs."""
     DRAIN = "drain"
-    """The worker must drain."""
+    """The worker must claim no further jobs, finish or release its running jobs, and exit."""
     INSPECT = "inspect"
     """A front end asks the worker to inspect an adapter."""
     TIDY = "tidy"

@@ -35,7 +35,7 @@ class WorkerInfo:
     tokens_total: int = 0
     """Number of output tokens since the worker started."""
     step_ms: int = 0
-    """Milliseconds since the engine started its current step; 0 while it is idle."""
+    """Milliseconds since the engine started its current step; 0 while the engine is idle."""
     stall_ms: int = 0
     """Milliseconds that a step may take before the worker exits; 0 if an older worker doesn't
     report it."""
@@ -44,5 +44,8 @@ class WorkerInfo:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the current step has taken more than half of `stall_ms`."""
+        """Whether the current step has taken more than half of `stall_ms`.
+
+        With this margin, health checks can report a stalled worker before the worker exits.
+        """
         return 0 < self.stall_ms < 2 * self.step_ms

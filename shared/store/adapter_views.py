@@ -18,7 +18,7 @@ class VersionView:
     tokens: int
     """Number of tokens in the prompts and answers of the version's requests."""
     used_ms: int | None
-    """Unix time in milliseconds at which the version's last request ended."""
+    """Unix time in ms at which the version's last request ended; None before the first one."""
     waiting: int
     """Number of jobs in the version's queue."""
     loader: WorkerId | None
@@ -41,7 +41,7 @@ class AdapterViews:
         self._keys = keys
 
     async def adapters(self) -> list[AdapterView]:
-        """Return a view of every registered name, sorted by name."""
+        """Return the views of all registered names, sorted by name."""
         raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
         views: list[AdapterView] = []
         for names in chunks(sorted(name.decode() for name in raw)):

@@ -30,7 +30,7 @@ CHUNK = 500
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0
-"""Longest time in seconds that any call asks Redis to block."""
+"""Maximum time in seconds for which a call may ask Redis to wait for new data."""
 TIMEOUT_S = MAX_BLOCK_S + 3.0
 """Default time limit of a command or pipeline, in seconds. Blocking commands may take
 `MAX_BLOCK_S` longer."""
@@ -66,17 +66,17 @@ class OutOfMemory(RedisUnavailable):
 
 
 class Redis(aioredis.Redis):
-    """redis-py client whose commands and pipelines fail with `RedisUnavailable`.
+    """redis-py client that raises `RedisUnavailable` if the server can't serve a call.
 
-    Calls fail if the server can't be reached, doesn't answer within the time limit, or answers that
-    it currently can't serve. Even if a command fails, the server may have executed it. Other error
-    replies raise redis-py's `ResponseError`.
+    This error means that the server can't be reached, doesn't answer within the time limit, or
+    answers that it currently can't serve. The server may nevertheless have executed the call. Other
+    error replies raise redis-py's `ResponseError`.
     """
 
     timeout_s = TIMEOUT_S
 
     async def initialize(self) -> "Redis":
-        """Connect the client if it has a connection of its own."""
+        """Open the client's own connection, if the client was created by `Redis.client`."""
         async with _reported_errors(self.timeout_s):
             return await super().initialize()
 
@@ -87,7 +87,7 @@ class Redis(aioredis.Redis):
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "Pipeline":
-        """Return a pipeline whose commands together have the time limit of this client."""
+        """Return a pipeline. The client's time limit applies to all its commands together."""
         pipe = Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         pipe.timeout_s = self.timeout_s
         return pipe

@@ -53,7 +53,8 @@ class DeadLetters:
     async def find(self, job_id: JobId) -> Unanswered | None:
         """Return a job as it was accepted, or None if the job can't be enqueued again.
 
-        Dead letters can be enqueued again, and so can jobs that failed with a server error.
+        Dead letters and jobs that failed with a server error can be enqueued again, unless their
+        requests were too large to be kept.
 
         Raises:
             ProtocolMismatch: the job has a protocol version that this release can't read.

@@ -41,7 +41,8 @@ class Findings:
     """The adapter, if it can be served. Its `created_s` is the time of the inspection."""
     error: JobError | None = None
     source: str | None = None
-    """Path of the adapter's files without symbolic links; None if clients may not see the path."""
+    """Path of the adapter's folder, with symbolic links resolved; None if clients may not see the
+    path."""
     num_tensors: int = 0
     matched: tuple[str, ...] = ()
     """Names of the first few tensors that belong to a module of the base model."""
@@ -53,7 +54,8 @@ class Findings:
     ranks: tuple[tuple[int, int], ...] = ()
     """Pairs of a rank and the number of modules with this rank, in ascending order of rank."""
     trained_on: str | None = None
-    """Name of the base model, as stated in the adapter's configuration."""
+    """Name of the base model for which the adapter was trained, from the adapter's configuration;
+    None if the name can't be read."""
 
 
 class Inspections:
@@ -67,7 +69,7 @@ class Inspections:
     async def ask(self, wid: WorkerId, inspection_id: InspectionId, asked: Inspection) -> bool:
         """Send an inspection to a worker. Return False if the worker isn't in the pool.
 
-        `inspection_id` must be unused.
+        `inspection_id` must be an id that no earlier inspection had.
         """
         body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
         return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))

@@ -62,9 +62,9 @@ class JobHandover:
         return [JobId(each.decode()) for each in raw]
 
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
-        """Return the arguments of each script call.
+        """Return the arguments of the script calls, one item per call.
 
-        The arguments are pairs of a job id and the job's last published tokens.
+        Each item alternates between a job id and the last published tokens of this job.
         """
         published = await self._last_published(wid, ids) if ids else {}
         return (

@@ -20,7 +20,7 @@ OTHER = "other"
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
     """Return the estimated number of bytes of the pool's keys, by kind.
 
-    A kind that consists of a single key is measured exactly. Other kinds are estimated from
+    A kind that consists of a single key is measured directly. Other kinds are estimated from
     `NUM_SAMPLED` random keys of the database. The estimate is unbiased, but it varies between calls
     if a few keys are large.
     """
@@ -42,7 +42,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return all kinds of keys. The value is True if a pool has only one key of the kind."""
+    """Return for each kind of key whether a pool has only one key of the kind."""
     keys, kinds = Keys(""), {}
     for name, member in vars(Keys).items():
         if isinstance(member, property) and name != "prefix":

@@ -53,7 +53,7 @@ class Keys:
     def owned(self, worker: WorkerId) -> str:
         """ZSET: id of a running job of the worker -> random epoch of its claim.
 
-        Epochs don't repeat even after a failover of Redis. An epoch identifies exactly one claim.
+        Each call of `claim` has its own epoch. Epochs don't repeat, even after a failover of Redis.
         """
         return f"{self.prefix}own:{worker}"
 
@@ -88,7 +88,7 @@ class Keys:
 
     @property
     def missing(self) -> str:
-        """ZSET: worker whose lease has ended -> Unix time in ms at which a sweep noticed it."""
+        """ZSET: worker whose lease has ended -> Unix time in ms at which a sweep noticed this."""
         return f"{self.prefix}missing"
 
     @property
@@ -128,7 +128,7 @@ class Keys:
     def residents(self, worker: WorkerId) -> str:
         """SET: versions that the worker holds.
 
-        Deleted after the worker has left the pool or was declared dead.
+        Deleted after the worker has left the pool or has been declared dead.
         """
         return f"{self.prefix}has:{worker}"
 
@@ -168,8 +168,9 @@ class Keys:
         - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
           (`memory_high`), and the limit (`max_memory`).
         - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
-          (`lag`). Gaps between sweeps that are longer than `stall_ms` increase the lag. `resumed`
-          is the time of the last such gap or of a similar jump of the clock.
+          (`lag`). A gap between two sweeps increases the lag if the gap is longer than `stall_ms`.
+          `resumed` is the time of the first sweep after the last such gap, or after the clock last
+          jumped by more than `stall_ms`.
         """
         return f"{self.prefix}cnt"
 
@@ -189,7 +190,7 @@ class Keys:
         return f"{self.prefix}tok:{job_id}"
 
     def control(self, host: str) -> str:
-        """STRING: arq's counters of a host's control process. Expires unless it is renewed."""
+        """STRING: arq's counters for the control process of one host. Expires unless renewed."""
         return f"{self.prefix}control:{host}"
 
     @property
@@ -205,9 +206,9 @@ class Keys:
     def adapter(self, name: str) -> str:
         """HASH: current version of the name, and whether a client or a worker set it.
 
-        Deleted when the base model changes. If the name was unloaded, the version is empty and the
-        key expires after an hour. If a worker was started with the name, the key doesn't expire. A
-        restart of the worker therefore doesn't register the unloaded name again.
+        Deleted when the base model changes. If the name was unloaded, the version is empty. The key
+        of an unloaded name expires after an hour, except if a worker was started with the name. In
+        that case, the key is kept so that a restart of the worker doesn't register the name again.
         """
         return f"{self.prefix}adapter:{name}"
 
@@ -242,7 +243,8 @@ class Keys:
     def barrier(self) -> str:
         """STRING: empty. Written after a write that must become durable.
 
-        Expires after a minute.
+        Redis waits only for copies of the connection's last write and of all writes before it. This
+        write therefore covers all earlier writes of other connections. Expires after a minute.
         """
         return f"{self.prefix}barrier"
 

@@ -19,7 +19,7 @@ from shared.store.keys import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job as its owner may see it. Times are Unix times in milliseconds."""
+    """The data of a job that its tenant may see. Times are Unix times in milliseconds."""
 
     id: JobId
     state: JobState
@@ -85,7 +85,7 @@ class RedisMemory:
     """Memory use of Redis, in bytes."""
 
     used: int
-    """Bytes that Redis uses for the data of all its clients."""
+    """Bytes that Redis uses in total, including the data of other pools and applications."""
     limit: int
     """Redis' `maxmemory` setting, in bytes; 0 means no limit."""
     by_kind: Mapping[str, int] = field(default_factory=dict)

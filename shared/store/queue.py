@@ -162,8 +162,9 @@ class Queue:
     ) -> Claim:
         """Take jobs for a worker from the queues.
 
-        Jobs of `residents` are taken first, then jobs of other versions. However, a job of another
-        version that has waited too long is taken before any other job.
+        Jobs of `residents` are taken first, then jobs of other versions. However, a single job of
+        another version is taken before all others if the job has waited too long. The limit is
+        `load_ms` if no worker holds the job's version, else a multiple of `steal_ms`.
 
         If no job is found although the worker has capacity, the worker is parked. The mailbox of a
         parked worker receives a `job` message when a job is enqueued. Callers repeat the call until
@@ -173,8 +174,8 @@ class Queue:
         Args:
             wid: the worker.
             sequences: number of choices that the worker has capacity for. A worker that owns no
-                job gets one job of any size, except if this is 0: then it gets no job, and is no
-                longer parked.
+                job may get one job that exceeds `sequences` or `tokens`. If `sequences` is 0, the
+                worker gets no job and is no longer parked.
             tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
             steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
             max_cold: maximum number of versions outside of `residents` from which jobs are taken.
@@ -322,7 +323,7 @@ def _is_accepted(reply: list[Any]) -> bool:
 
 
 def _has_jobs(reply: list[Any]) -> bool:
-    """Return whether the reply of `claim` has jobs. Copies are needed only for claimed jobs."""
+    """Return whether the reply of `claim` has jobs. Only then does `claim` wait for copies."""
     return len(reply) > 2
 
 

@@ -81,8 +81,8 @@ class Registry:
         """Register an adapter that a worker was started with.
 
         Returns the version that the name refers to after the call, or None if a client has unloaded
-        the name. The returned version differs from the adapter's in two cases: a client has
-        replaced the adapter's version, or a worker that started later has registered another
+        the name. The returned version differs from the version of `adapter` in two cases: a client
+        has set another version, or a worker that started after this one has registered another
         version. A quarantined version stays quarantined.
         """
         _, version = await self._add(_AddMode.START, adapter)
@@ -176,7 +176,7 @@ class Registry:
     async def find(self, model: str) -> tuple[BaseModel | None, AdapterVersion | None]:
         """Return two values: the base model, and the version that serves requests for `model`.
 
-        Requests refer to an adapter by `name`, `base:name` or `name@version`. The last form may
+        Requests refer to an adapter by `name`, `base:name` or `name@digest12`. The last form may
         refer to a previous version. If there is no such model, the returned version is None.
 
         Raises:
@@ -196,7 +196,11 @@ class Registry:
         return base, await self._served(version)
 
     async def _served(self, version: AdapterVersion) -> AdapterVersion | None:
-        """Return the version if it takes new requests, else None. Raise if quarantined."""
+        """Return the version if it takes new requests, else None.
+
+        Raises:
+            JobFailed: the version is quarantined.
+        """
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{_quarantine(version)}; register other weights under its name"

@@ -83,8 +83,8 @@ class ResidencyStore:
             wid: the worker.
             running: number of jobs that the worker runs, for each version that it holds.
             due: versions that have been surplus for long enough to be withdrawn.
-            steal_ms: waiting time in milliseconds. A version is needed if one of its jobs has
-                waited longer.
+            steal_ms: waiting time in milliseconds. A replica is needed if a job of its version
+                has waited longer.
 
         Raises:
             LeaseLost: the worker was declared dead.

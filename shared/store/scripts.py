@@ -18,8 +18,8 @@ PARTS = {
     "give_back": {"release", "hand_on"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
-"""Lua files that only some scripts include, each with the names of the scripts that include the
-file. Every script also includes `common.lua`."""
+"""For each Lua file that only some scripts include, the names of these scripts. Every script also
+includes `common.lua`."""
 
 Arg = str | bytes | int
 """One argument of a script."""

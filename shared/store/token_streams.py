@@ -22,7 +22,7 @@ MAINTAIN_EVERY_S = 10.0
 
 
 class ReplyReader:
-    """Reads the reply stream of one front end from its start."""
+    """Reads the reply stream of one front end, beginning with the stream's first entry."""
 
     def __init__(self, redis: Redis, keys: Keys, api: ApiId) -> None:
         self._redis = redis
@@ -35,8 +35,8 @@ class ReplyReader:
 
         Raises:
             RedisUnavailable: Redis can't serve. The next call continues at the same position.
-            ProtocolMismatch: an event has a protocol version that this release can't read. The next
-                call continues after the events of this call.
+            ProtocolMismatch: an event has a protocol version that this release can't read. All
+                events that this call has read are dropped. The next call continues after them.
         """
         try:
             await self._maintain()

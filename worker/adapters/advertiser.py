@@ -61,7 +61,7 @@ class Advertiser:
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
         """Give up replicas that the pool doesn't need.
 
-        `running` has the number of running jobs by version.
+        `running` has the number of running jobs of each version.
         """
         replicas, wid = self._residency.replicas, self._lease.wid
         if not replicas:
@@ -91,7 +91,10 @@ class Advertiser:
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
     ) -> list[AdapterVersion]:
-        """Report added and removed versions. Return the added versions that others also hold."""
+        """Report added and removed versions.
+
+        Return the added versions that other workers also hold.
+        """
         wid = self._lease.wid
         try:
             return await retry_until_available(

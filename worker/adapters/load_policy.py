@@ -3,8 +3,8 @@
 MAX_LOADING = 2
 """Maximum number of versions that a worker loads for claimed jobs at the same time.
 
-The limit doesn't include versions that wait for device memory, but no load begins while this many
-versions wait. A higher limit would only slow down each load.
+Loads that wait for device memory don't count towards this limit. However, if MAX_LOADING loads
+wait, no further load begins. A higher limit would only slow down each load.
 """
 REFUSED_S = 30.0
 """Seconds for which a worker leaves a version's jobs to other workers after a failed load."""

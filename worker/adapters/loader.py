@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class NoAdapterMemory(AdapterRejected):
-    """The adapters in use leave too little memory for the adapter."""
+    """The adapters in use leave too little device memory to load another adapter."""
 
 
 class AdapterLoader:
@@ -75,13 +75,14 @@ class AdapterLoader:
         self._threads = threads
         self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
         self._no_evictions = asyncio.Lock()
-        """Held while the set of resident adapters must not change."""
+        """Held while adapters are evicted, and while a resident adapter must not be evicted."""
 
     async def add(self, adapter: CheckedAdapter) -> None:
         """Load an adapter whose files were already read. No other adapter is evicted.
 
         If enough device memory is free, the adapter becomes resident. Otherwise, if enough host
-        memory is free, a copy is kept there.
+        memory is free, a copy is kept there. If neither is free, the adapter's files are read again
+        when a job needs the adapter.
 
         Raises:
             AdapterRejected: the adapter is larger than the total adapter memory.
@@ -121,7 +122,7 @@ class AdapterLoader:
     async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
         """Keep `version` resident inside the context, loading it first if necessary.
 
-        The body of the context must not await.
+        The body of the context must not await, because no adapter can be evicted until it ends.
 
         Raises:
             AdapterRejected: the version can't be loaded.
@@ -171,7 +172,8 @@ class AdapterLoader:
     async def _prefetch_to_device(self, entry: Adapter) -> None:
         """Load a version to the device directly, since there is no host memory for copies.
 
-        The version isn't loaded if other versions wait for device memory.
+        The version isn't loaded if it doesn't fit beside the adapters in use, or if other versions
+        wait for device memory.
         """
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))

@@ -43,7 +43,7 @@ class LoaderThreads:
 
         Args:
             number: maximum number of threads.
-            spare_cores: limits the calling thread to one core. Each new thread calls it.
+            spare_cores: function that each new thread calls first, to limit itself to one core.
             is_engine_busy: returns whether loads must leave CPU time to the engine.
         """
 

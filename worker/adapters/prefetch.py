@@ -1,4 +1,4 @@
-"""Loads adapters whose jobs wait in the queue while this worker can't claim more jobs."""
+"""While this worker can't claim more jobs, loads adapters that jobs in the queue need."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ class Prefetcher:
         self._tried_s: dict[AdapterVersion, float] = {}
 
     def set_full(self, is_full: bool) -> None:
-        """Set whether the worker is full, so that it can't claim more jobs.
+        """Set whether the worker is full. A full worker can't claim more jobs.
 
         Versions are prefetched only while the worker is full.
         """

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from shared.protocol.queue_replies import ReplicaStanding
 
 KEPT_STEALS = 20
-"""Time for which a replica must be surplus before it is given up, as a multiple of `steal_ms`.
+"""A replica is given up once the pool hasn't needed it for this multiple of `steal_ms`.
 
-This time is at least 30 times the mean load time. Therefore fluctuating demand doesn't cause
-constant loads.
+This time is at least 30 times the mean load time. Therefore, when demand fluctuates, a replica
+isn't given up and loaded again in quick succession.
 """
 
 
@@ -17,13 +17,14 @@ class Replica:
     """A version that was loaded while another worker held it."""
 
     surplus_since_ms: float | None = None
-    """Monotonic time in ms when the replica became surplus; None while the replica is needed.
+    """Monotonic time in ms since when the pool hasn't needed the replica; None while it is needed.
 
-    A replica is surplus while the other holders have enough capacity for the version's jobs.
+    The pool doesn't need a replica while the other holders have enough capacity for the version's
+    jobs.
     """
 
     def is_due(self, now_ms: float, steal_ms: float) -> bool:
-        """Return whether this replica has been surplus for long enough to be given up."""
+        """Return whether the pool hasn't needed this replica for KEPT_STEALS * `steal_ms`."""
         since_ms = self.surplus_since_ms
         return since_ms is not None and since_ms <= now_ms - KEPT_STEALS * steal_ms
 

@@ -9,13 +9,16 @@ A version moves through `State` along these paths, one load or eviction at a tim
     RESIDENT -> IN_HOST_MEMORY or ABSENT (when the version is evicted)
 
 `AdapterLoader` does the work and reports each change here. The engine's pool owns the device memory
-and the host tier owns the host memory. Both change only as part of a load or an eviction.
+and the host tier owns the host memory. The contents of both memories change only as part of a load
+or an eviction.
 
 Terms:
 
-- held: resident and not given up.
-- replica: a version that was loaded while another worker held it. A worker may give up a replica.
-- surplus: given up, but still in memory. Surplus versions are evicted before all others.
+- held: resident, and not given up by this worker.
+- replica: a version that was loaded while another worker held it. A worker may give up a replica,
+  which means that it no longer offers the version.
+- surplus: given up by this worker, but still in its memory. Surplus versions are evicted before all
+  others.
 - crowded out: the version found no device memory. Claims skip its jobs until memory may be free.
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
@@ -91,22 +94,22 @@ class Residency:
 
     @property
     def held(self) -> set[AdapterVersion]:
-        """Versions that are resident and weren't given up."""
+        """Resident versions that this worker hasn't given up."""
         return {v for v in self._residents if not self._records[v].is_surplus}
 
     @property
     def known(self) -> set[AdapterVersion]:
-        """Versions that take memory in any tier, including the base model."""
+        """Versions that take device or host memory, including the base model."""
         return {v for v, r in self._records.items() if r.state is not State.ABSENT}
 
     @property
     def loading(self) -> set[AdapterVersion]:
-        """Versions that this worker is loading, so that other workers need not load them."""
+        """Versions that this worker is loading. Other workers need not load them too."""
         return self._where(lambda record: record.is_loading or record.is_prefetching)
 
     @property
     def surplus(self) -> frozenset[AdapterVersion]:
-        """Resident versions that were given up. They are evicted before all others."""
+        """Resident versions that this worker has given up. They are evicted before all others."""
         return frozenset(self._residents - self.held)
 
     @property
@@ -226,7 +229,11 @@ class Residency:
             self._move(version, State.PLACING, {State.ABSENT, State.IN_HOST_MEMORY})
 
     def became_resident(self, version: AdapterVersion) -> None:
-        """Record that a version is resident. Jobs of crowded-out versions may be claimed again."""
+        """Record that a version is resident.
+
+        Jobs of crowded-out versions may be claimed again, because this version can be evicted if
+        its own jobs are already gone.
+        """
         self._move(version, State.RESIDENT, {State.PLACING})
         self.stats.num_loads += 1
         if not self._short:

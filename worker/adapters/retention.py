@@ -65,7 +65,7 @@ class Retention:
         self._has_mail = asyncio.Event()
 
     def tidy(self) -> None:
-        """Trigger a check of this worker's versions, because the registry has forgotten some."""
+        """Trigger a check of this worker's versions, some of which the registry has forgotten."""
         self._has_mail.set()
 
     async def run(self) -> None:
@@ -103,7 +103,7 @@ class Retention:
         await asyncio.to_thread(store.trim, lambda digest: values.get(digest, UNKNOWN))
 
     async def _values(self) -> dict[str, int]:
-        """Return the values of the disk copies of all registered versions, by digest."""
+        """Return, for the digest of each registered version, the value of that version's copy."""
         values: dict[str, int] = {}
         views = await self._views.adapters()
         versions = [(view.current, CURRENT) for view in views]

@@ -1,8 +1,8 @@
 """Chooses adapters that stop taking jobs, so that waiting adapters can load. Policy only.
 
-Adapters that always have jobs would never release their memory. So each time that a version finds
-no device memory, one version in use yields: it gets no new jobs until its last job has ended and
-another version was loaded.
+Adapters that always have jobs would never release their memory. Therefore, when a version finds no
+device memory, one of the versions in use must yield. The yielding version gets no new jobs until
+its own last job has ended and another version was loaded.
 """
 
 from collections.abc import Collection, Mapping
@@ -45,6 +45,6 @@ def version_to_yield(
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
     """Return whether the end of a job may have freed device memory.
 
-    `jobs` has the number of jobs that still run, by version.
+    For each version, `jobs` has the number of jobs that still run.
     """
     return not in_use or any(not jobs.get(version) for version in in_use)

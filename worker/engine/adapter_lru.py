@@ -39,10 +39,12 @@ class AdapterLRU:
 def version_to_evict(
     idle: Sequence[AdapterVersion], surplus: Collection[AdapterVersion]
 ) -> AdapterVersion:
-    """Return the least recently used idle version. Versions in `surplus` are preferred.
+    """Return the least recently used of the idle versions in `surplus`.
+
+    If no idle version is in `surplus`, return the least recently used of all idle versions.
 
     Args:
         idle: versions that no request uses, least recently used first. Must not be empty.
-        surplus: versions that this worker has given up because other workers hold them.
+        surplus: versions that this worker no longer offers, because other workers hold them.
     """
     return next((version for version in idle if version in surplus), idle[0])

@@ -26,7 +26,7 @@ class StepBatch:
     sampled: list[Request]
     """The S requests for which a token is sampled."""
     scored: list[tuple[Request, int]]
-    """(request, position) of each of P prompt tokens. Their logits score the tokens after them."""
+    """(request, position) of each of the P prompt tokens whose logits score the next token."""
     logits_rows: Tensor
     """`[S + P]` int64: indices of the tokens whose logits are needed.
 
@@ -44,8 +44,8 @@ class StepBatch:
 def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
     """Build the batch of `chunks`, with decodes before prefills.
 
-    Decodes are sorted by context length, because some kernels pad adjacent sequences to the same
-    length.
+    Decodes are sorted by context length. This reduces padding, because some kernels pad adjacent
+    sequences to the same length.
     """
     ordered = sorted(chunks, key=lambda c: (c.num_tokens, c.end))
     ids: list[int] = []

@@ -34,7 +34,7 @@ class BlockManager:
         return len(self._empty) + len(self._idle)
 
     def can_allocate(self, request: Request, num_tokens: int) -> bool:
-        """Return whether enough blocks are free for the request's first `num_tokens` tokens."""
+        """Return whether `allocate` would find enough free blocks for the same arguments."""
         return self._missing(request, num_tokens) <= self.num_free
 
     def allocate(self, request: Request, num_tokens: int) -> None:

@@ -30,8 +30,8 @@ class EngineConfig:
             num_blocks: number of blocks of the KV cache.
 
         Raises:
-            SettingsError: `max_model_len` exceeds the model's limit or the KV cache, or the KV
-                cache has no block.
+            SettingsError: `max_model_len` exceeds the model's limit or the size of the KV cache, or
+                the KV cache has no block.
         """
         cache_limit = num_blocks * BLOCK_SIZE
         if self.max_model_len is None:

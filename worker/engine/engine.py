@@ -48,10 +48,10 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """Result of a request for adapter memory."""
+    """Result of `Engine.place`."""
 
     reserved: Reserved | None
-    """Memory for the adapter, or None if not enough memory was free or could be freed."""
+    """Memory for the adapter, or None if too little memory was free even after evictions."""
     evicted: list[AdapterVersion]
 
 
@@ -98,7 +98,7 @@ class Engine:
         return bool(self._scheduler.running or self._scheduler.waiting or self._rejected)
 
     def add(self, request: Request) -> None:
-        """Queue a request. If it cannot run, the next step outputs its error."""
+        """Queue a request. If the request cannot run, the next step returns an error for it."""
         error = self._reason_to_reject(request)
         if error is None:
             request.cache_key = self._cache_key(request)
@@ -122,8 +122,8 @@ class Engine:
         """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
         Adapters in `surplus` are evicted before all others. Within both groups, the least recently
-        used adapter is evicted first. Afterwards, the caller either calls `write_adapter` and
-        `activate_adapter`, or frees the memory with `remove_adapter`.
+        used adapter is evicted first. If memory is reserved, the caller must either call
+        `write_adapter` and `activate_adapter`, or free the memory with `remove_adapter`.
 
         Raises:
             AdapterRejected: the adapter is larger than all of the adapter memory.

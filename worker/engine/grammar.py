@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 
 GrammarSource = NewType("GrammarSource", str)
-"""A grammar as text: llguidance's JSON form or its Lark dialect."""
+"""A grammar as text, either in llguidance's JSON format or in llguidance's dialect of Lark."""
 
 # All options are listed, as a client's schema could set any missing one in its "x-guidance" field.
 JSON_OPTIONS: Any = {  # llguidance defines its TypedDict for type checkers only
@@ -57,7 +57,7 @@ def json_source(schema: str) -> GrammarSource:
 
 
 class GrammarState:
-    """State of one answer in its grammar."""
+    """Parser state of one answer. It determines the tokens that the grammar allows next."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
@@ -65,8 +65,8 @@ class GrammarState:
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next.
 
-        Token i is bit `i % 8` of byte `i // 8`. The length depends only on the tokenizer. No bit is
-        set if the grammar has become too complex to continue.
+        Token i is bit `i % 8` of byte `i // 8`. The mask's length depends only on the tokenizer. No
+        bit is set if the grammar has become too complex to continue.
         """
         mask = self._matcher.compute_bitmask()
         # In an error state llguidance allows the end of the answer.
@@ -106,7 +106,7 @@ class GrammarCompiler:
             hf_tokenizer: a tokenizer of the transformers library.
             vocab_size: number of rows of the model's embedding. Token ids beyond the tokenizer's
                 vocabulary are never allowed.
-            eos_ids: tokens that end an answer. They are allowed only where the grammar may end.
+            eos_ids: tokens that end an answer. They are allowed only where the text may end.
         """
         self._tokenizer, self._reason = _read(hf_tokenizer, vocab_size, sorted(eos_ids))
 

@@ -12,7 +12,10 @@ from torch import Tensor
 from worker.engine.request import Request, RequestId, TokenLogprobs
 
 LEAST = -9999.0
-"""Replaces minus infinity, which JSON cannot represent. OpenAI uses the same value."""
+"""Log-probability that replaces minus infinity, which JSON cannot represent.
+
+OpenAI uses the same value.
+"""
 _ROWS_AT_ONCE = 64
 """Number of rows that are converted to float32 at a time, to bound memory for long prompts."""
 
@@ -58,7 +61,7 @@ def score_prompts(logits: Tensor, scored: Sequence[tuple[Request, int]]) -> None
 def token_logprobs(
     logits: Tensor, tokens: Sequence[int], num_top: Sequence[int]
 ) -> list[TokenLogprobs]:
-    """Return the log-probability of each token and of the likeliest tokens of its row.
+    """Return log-probabilities of each token and of the likeliest tokens in the token's row.
 
     Args:
         logits: `[S, V]` of any floating dtype, a row for each token.

@@ -41,7 +41,7 @@ class ModelRunner:
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
         """Compute `chunks`, and sample a token for each chunk whose `samples` is set.
 
-        Also extends the `prompt_logprobs` of requests that ask for them.
+        Also extends `prompt_logprobs` of each request whose `scores_prompt` is set.
 
         Returns:
             A result for each chunk, in the same order.

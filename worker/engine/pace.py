@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 STRETCH = 2.0
 """Target duration of a step with prompt tokens, as a multiple of a decode-only step's duration.
 
-The target grows with the number of waiting prompts, because those prompts wait for the step too.
+The target is longer if several prompts wait, because longer steps shorten the wait of prompts.
 """
 MIN_PROMPT_TOKENS = 32
-"""Number of prompt tokens that are allowed even if the step gets slow, so that prompts progress."""
+"""Number of prompt tokens that are allowed even if the step exceeds its target duration.
+
+Without this minimum, prompts might never progress.
+"""
 MAX_GROWTH = 2
 """Maximum number of prompt tokens, as a multiple of the largest number in any earlier step.
 
@@ -18,7 +21,10 @@ The duration of a larger step can't be estimated well enough.
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0
-"""If the standard deviation of contexts is below this, the estimated slope shrinks towards 0."""
+"""Standard deviation of contexts, in tokens, at which the estimated slope is halved.
+
+The slope is reduced because it can't be estimated well from contexts that are nearly equal.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,10 @@ class StepSize:
 
 @dataclass(slots=True)
 class _TokenCost:
-    """Linear estimate of a prompt token's time from its context, fitted with moving averages."""
+    """Estimates a prompt token's time as a linear function of the token's context.
+
+    The function is fitted with moving averages.
+    """
 
     context: float
     """Mean of the observed contexts, in tokens."""
@@ -71,10 +80,10 @@ class _TokenCost:
 
 @dataclass(slots=True)
 class Pace:
-    """Limits the size of the next step by the durations of earlier steps."""
+    """Limits the size of the next step, based on the durations of earlier steps."""
 
     _decode_ms: dict[int, float] = field(default_factory=dict)
-    """Mean duration of decode-only steps, in ms. Keys are the bit lengths of `num_decodes`."""
+    """For each bit length of `num_decodes`, the mean duration of decode-only steps, in ms."""
     _token: _TokenCost | None = None
     _most_prompt_tokens: int = 0
 

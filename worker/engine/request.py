@@ -1,4 +1,4 @@
-"""Requests of the engine, and the outputs of a step for them."""
+"""The engine's requests, and the outputs that a step returns for requests."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,7 +17,7 @@ class RequestStatus(IntEnum):
     """State of a request. The order lets `Request.is_finished` use a single comparison."""
 
     WAITING = 0
-    """Not started yet, or preempted. The request has no KV blocks."""
+    """The request has not started yet or was preempted. It has no KV blocks."""
     RUNNING = 1
     """The request has KV blocks and takes part in steps."""
     FINISHED = 2
@@ -33,7 +33,7 @@ class ChoiceSampling:
 
     seed: int
     choice: int = 0
-    """Number of the choice among the choices of its prompt."""
+    """Index of the choice among the choices of the same prompt."""
     temperature: float = 1.0
     """0 selects the likeliest token."""
     top_p: float = 1.0
@@ -98,7 +98,7 @@ class Request:
     block_table: list[int] = field(default_factory=list)
     """KV blocks, in the order of the tokens."""
     cache_key: bytes | None = None
-    """Hash of weights and tenant. Requests share blocks only if their hashes are equal.
+    """Hash of the adapter's weights and the tenant. Only requests with equal hashes share blocks.
 
     A request without a hash shares no blocks.
     """
@@ -141,7 +141,7 @@ class StepOutput:
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     """Log-probabilities of the prompt's tokens from the second on.
 
-    Set with the first output token if the request asks for them.
+    Set only with the first output token, and only if the request's `scores_prompt` is set.
     """
     error: JobError | None = None
     num_cached_tokens: int = 0

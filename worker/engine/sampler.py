@@ -93,7 +93,7 @@ def _keep_likely(probs: Tensor, rows: Sequence[ChoiceSampling]) -> Tensor:
 
 
 def _top(probs: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Return a row `[V]` in which only the top-k and top-p tokens keep their probability."""
+    """Return `probs`, `[V]`, with 0 for each token that top-k or top-p excludes."""
     vocab_size = probs.shape[0]
     top_k = min(top_k, vocab_size) if top_k > 0 else vocab_size
     num_sorted = min(max(_NUM_CANDIDATES, top_k if top_k < vocab_size else 0), vocab_size)

@@ -1,9 +1,9 @@
 """Chooses which tokens of each request the next step computes. Policy only.
 
-A request's tokens are computed over several steps, some of them in each step. A step
-has a token budget. Decodes get tokens first, then unfinished prefills, then waiting requests in
-order. When KV blocks run out, the youngest running request is preempted and recomputed
-later. The oldest request is never preempted, so there is always progress.
+A request's tokens are computed in chunks, over several steps. Each step has a token budget. Decodes
+get tokens first, then unfinished prefills, then waiting requests in order. When KV blocks run out,
+the youngest running request is preempted and recomputed later. The oldest request is never
+preempted, so there is always progress.
 """
 
 from collections import deque

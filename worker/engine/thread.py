@@ -34,8 +34,8 @@ class EngineThread:
     def __init__(self, engine: "Engine", *, take_cores: Callable[[], None]) -> None:
         """Create a thread for `engine`, without starting it.
 
-        The thread calls `take_cores` when it starts and before each step, because OpenMP may have
-        started new threads since the last call.
+        The thread calls `take_cores` to set up its OpenMP threads. It does so when it starts, and
+        again before each step, because OpenMP may have started new threads since the last call.
         """
         self._engine = engine
         self._take_cores = take_cores
@@ -66,7 +66,7 @@ class EngineThread:
 
         Args:
             on_outputs: called with each step's outputs, on the engine thread.
-            on_broken: called on the engine thread when the engine can't compute any more.
+            on_broken: called on the engine thread if the thread ends because of an error.
         """
         self._on_outputs = on_outputs
         self._thread = threading.Thread(
@@ -78,7 +78,8 @@ class EngineThread:
         """End the thread after its current step.
 
         Blocks until the thread has ended, for at most `STOP_TIMEOUT_S` seconds. Requests in flight
-        get no further output. Calls made before `stop` still run. Later calls never run.
+        get no further output. Messages that were queued before `stop` are still handled. Later
+        messages are ignored.
         """
         self._inbox.put(None)
         if self._thread is not None:

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 MAX_PAUSE_S = 1.0
 """Maximum seconds between two claims. This limits the delay after a lost wake-up."""
 EARLY_CANCELS = 256
-"""Maximum number of cancelled jobs that a worker remembers because it hasn't claimed them yet."""
+"""Maximum number of remembered cancellations of jobs that this worker hasn't claimed yet."""
 
 FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed; its log has the job id")
 

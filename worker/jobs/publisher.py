@@ -29,11 +29,11 @@ log = structlog.get_logger()
 
 CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 CHECKPOINT_TOKENS = 16
-"""A choice's next checkpoint is due when this many of its tokens are in no checkpoint."""
+"""A choice's next checkpoint is due once this many tokens of the choice are in no checkpoint."""
 CHECKPOINT_S = 0.25
-"""A choice's next checkpoint is due this many seconds after its last checkpoint."""
+"""A choice's next checkpoint is due at the latest this many seconds after its last one."""
 CHECKPOINT_PUBLICATIONS = 48
-"""A choice's next checkpoint is due this many publications after its last checkpoint.
+"""A choice's next checkpoint is due at the latest this many publications after its last one.
 
 Redis keeps the positions of a worker's last 128 publications. Tokens that are in no checkpoint can
 be recovered only from these publications, so CHECKPOINT_PUBLICATIONS must be less than 128.
@@ -48,7 +48,7 @@ class Batch:
     claim_epochs: Mapping[JobId, int]
     """Claim epoch of each running job. Redis uses it to detect jobs that were claimed again."""
     events: dict[ApiId, list[Event]]
-    """Events to publish, by the front end that receives the events."""
+    """For each front end, the events to publish to it."""
     checkpoints: list[Tokens]
     ended: list[RunningJob]
 
@@ -64,7 +64,7 @@ class Batch:
 
 
 class Publisher:
-    """Applies engine outputs to the running jobs and publishes them."""
+    """Applies engine outputs to the running jobs, and publishes these outputs."""
 
     def __init__(
         self,

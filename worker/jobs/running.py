@@ -95,7 +95,7 @@ class RunningJobs:
         self._listeners: list[Callable[[], None]] = []
 
     def subscribe(self, on_finished: Callable[[], None]) -> None:
-        """Call `on_finished` whenever jobs have left the engine, so that other jobs can start."""
+        """Call `on_finished` whenever jobs have left the engine. Other jobs can start then."""
         self._listeners.append(on_finished)
 
     def __iter__(self) -> Iterator[RunningJob]:
@@ -151,7 +151,7 @@ class RunningJobs:
 
     @property
     def num_by_version(self) -> Mapping[AdapterVersion, int]:
-        """Number of jobs in the engine, by adapter version."""
+        """For each adapter version, the number of its jobs in the engine."""
         return Counter(job.job.version for job in self._jobs.values() if job.choices)
 
     @property

@@ -49,8 +49,11 @@ class AttentionParams:
 
 
 LayerCache = tuple[Tensor, Tensor]
-"""Keys `[num_blocks, block_size, num_kv_heads, key_dim]` of one layer, and its values
-`[num_blocks, block_size, num_kv_heads, value_dim]`."""
+"""Keys and values of one layer.
+
+Keys are `[num_blocks, block_size, num_kv_heads, key_dim]`. Values are
+`[num_blocks, block_size, num_kv_heads, value_dim]`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class LoRASite:
 
     Page `p` of the linear consists of `a[p]` and `b[p]`. All linears share the pool's memory.
     `a` and `b` have an entry for each address at which a page can start, so entries overlap.
-    Kernels may read only pages that the plan lists. Element offsets can exceed 32 bits.
+    Kernels may read only pages that the plan lists. Offsets of elements can exceed 32 bits.
     """
 
     a: Tensor
@@ -73,7 +76,7 @@ class LoRASite:
     Each entry is contiguous.
     """
     group: int
-    """Index into `LoRAPlan.pages`."""
+    """Index of the linear's pool group in `LoRAPlan.pages`."""
     layer: int = 0
     """The linear's row in `LoRAPages.pages`."""
     offset: int = 0
@@ -86,7 +89,7 @@ class LoRASites:
 
     sites: Sequence[LoRASite]
     prepared: Prepared | None = None
-    """Data that the kernels derived from the sites in their first call."""
+    """Data that the kernels derived in the first call with these sites."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,11 @@ class LoRAPlan:
     tokens: Tensor
     """int32: indices of tokens in the batch, grouped by adapter."""
     pages: Sequence[LoRAPages]
-    """The adapters' pages, by pool group."""
+    """For each pool group, the adapters' pages in the group."""
     page_rows: int
     """Number of rows in a page. An adapter's last page is padded with zeros."""
     prepared: Prepared | None = None
-    """Data that the kernels derived from the plan in their first call."""
+    """Data that the kernels derived in the first call with this plan."""
 
 
 class Kernels(Protocol):
@@ -161,13 +164,13 @@ class Kernels(Protocol):
         ...
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add each token's LoRA term of `x` to `y` in place.
+        """Add the LoRA term of each token in `x` to `y` in place.
 
         For each site, `y[t, offset + o] += sum_r b[r, o] * round(sum_i a[r, i] * x[t, i])`, where r
-        runs over the rows of the token's adapter. Sums are fp32; `round` rounds to the dtype.
+        runs over the rows of the token's adapter. Sums are fp32; `round` rounds to `x`'s dtype.
 
         Args:
-            y: `[T, sum of all sites' out]`.
+            y: `[T, out]`, where `out` is the sum of the sites' numbers of output features.
             x: `[T, in]`.
             sites: the sibling linears whose terms are added.
             plan: the adapter of each token.

@@ -16,8 +16,8 @@ log = structlog.get_logger()
 def pick_kernels(device: torch.device, dtype: torch.dtype, cache_folder: Path) -> Kernels:
     """Return the fastest kernels that run on `device` with `dtype`.
 
-    If the Triton or native kernels cannot be used, log a warning with the reason and return the
-    torch kernels.
+    If the Triton kernels cannot be used on a GPU, or the native kernels cannot be compiled on this
+    machine, log a warning with the reason and return the torch kernels.
     """
     if device.type == "cuda":
         return _triton_kernels(device, dtype)

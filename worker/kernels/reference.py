@@ -87,7 +87,7 @@ class _ReferenceBatch(Prepared):
 
 
 def _groups(batch: AttentionBatch) -> Iterator[_Group]:
-    """Split the batch into groups. A context is padded only to the longest in its group."""
+    """Split the batch into groups. Contexts are padded to the longest context in their group."""
     starts, lens = batch.query_starts.tolist(), batch.context_lens.tolist()
     device, block_size = batch.slots.device, _BLOCK_STEP
     shapes = [

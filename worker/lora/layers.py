@@ -28,7 +28,7 @@ class LoRAContext:
     batch: LoRABatch | None = None
     """Batch of the step's tokens. None if all of the tokens use the base model."""
     head_batch: LoRABatch | None = None
-    """Batch of the output head's input rows, which are only some of the step's tokens.
+    """Batch of the output head's input rows. Only some of the step's tokens have such a row.
 
     None if no adapter of the step changes the head.
     """
@@ -157,7 +157,7 @@ class Siblings:
 
     @property
     def has_side_weights(self) -> bool:
-        """Whether an adapter in the current batch has side weights. `lora` doesn't cover them."""
+        """Whether an adapter in the current batch has side weights. `lora` doesn't return them."""
         batch = self._batch
         return batch is not None and batch.side is not None
 

@@ -29,9 +29,9 @@ _idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 def scratch(num_bytes: int) -> Bytes:
     """Return an uninitialised buffer of `num_bytes` bytes.
 
-    When nothing refers to the buffer any more, its memory is kept for reuse or returned to the
-    system. malloc isn't used, because it would keep freed memory that no budget of the adapter
-    tiers accounts for.
+    When nothing refers to the buffer any more, its memory is returned to the system if it has more
+    than MAX_IDLE_BUFFER_BYTES, and kept for reuse otherwise. malloc isn't used, because it would
+    keep freed memory that no budget of the adapter tiers accounts for.
     """
     memory = _take_idle(num_bytes) or _map(num_bytes)
     view = (ctypes.c_ubyte * num_bytes).from_buffer(memory)
@@ -40,7 +40,10 @@ def scratch(num_bytes: int) -> Bytes:
 
 
 def _take_idle(num_bytes: int) -> mmap.mmap | None:
-    """Return an idle buffer of at least `num_bytes`, or None. Smaller idle buffers are freed."""
+    """Return an idle buffer of at least `num_bytes`, or None if there is none.
+
+    The newest buffers are tried first. Each one that is too small is freed.
+    """
     with suppress(IndexError):  # no idle buffer is left
         while True:
             memory = _idle.pop()

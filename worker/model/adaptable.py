@@ -17,7 +17,8 @@ from worker.model.trace import Call
 def adaptable_modules(base: BaseModules) -> list[str]:
     """Return the names of the modules that adapters may be able to change.
 
-    `without_unsuitable` decides this from the model's calls of these modules.
+    Pass the model's calls of these modules to `without_unsuitable`, which decides whether adapters
+    can change them.
     """
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
@@ -26,8 +27,8 @@ def adaptable_modules(base: BaseModules) -> list[str]:
 def without_unsuitable(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
     """Return `base` without the modules that, according to `calls`, adapters can't change.
 
-    Only the head, the embedding and norms can be removed. A module stays if it was called exactly
-    once, with one row per token.
+    Only the head, the embedding and norms can be removed. Each of these modules stays if it was
+    called exactly once, with one row per token.
     """
     counts = Counter(call.name for call in calls)
     suitable = {call.name for call in calls if counts[call.name] == 1 and _is_by_token(call)}

@@ -66,7 +66,7 @@ def current_step() -> AttentionStep:
 
 @torch.inference_mode()
 def probe_layers(model: PreTrainedModel) -> LayerProbe:
-    """Run one forward pass with paged attention and record each layer's attention parameters.
+    """Run one forward pass and record the shapes and parameters that each layer passes to `attend`.
 
     Raises:
         NotImplementedError: the model uses an attention feature that isn't implemented here.

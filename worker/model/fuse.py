@@ -109,8 +109,8 @@ def _candidates(
 def _rotates(kernels: NativeKernels, module: nn.Module, call: Call, shape: KVShape) -> bool:
     """Return whether the module rotates heads in the same way as `NativeKernels.rope_`.
 
-    The rotated heads are compared, because with small weights the rotation barely affects the
-    module's output.
+    This compares rotated heads, not the module's outputs, because the rotation barely affects the
+    outputs if the module's weights are small.
     """
     embeddings = call.kwargs.get("position_embeddings")
     if not isinstance(embeddings, tuple):

@@ -106,7 +106,7 @@ def prepare_model(
     source: str,
     kernels: Kernels | None = None,
 ) -> LoadedModel:
-    """Prepare a model for serving and check its results.
+    """Prepare a model for serving and check that it still computes the same results.
 
     Args:
         model: the model, loaded with eager attention. It is changed in place.
@@ -117,7 +117,7 @@ def prepare_model(
         kernels: the kernels to use. By default, the fastest that this machine supports.
 
     Raises:
-        ModelRejected: the served model would compute different results.
+        ModelRejected: the model can't be served with the same results.
     """
     config = model.config.get_text_config()
     kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
@@ -234,7 +234,9 @@ def _serve(
     verifier: Verifier,
     step: AttentionStep,
 ) -> tuple[BaseModules, list[Siblings], list[str]]:
-    """Replace the model's linears and the modules that can be fused. Check the model's results.
+    """Replace the model's linears and the modules that can be fused.
+
+    The logits for packed requests are checked before and after.
 
     Returns:
         Three values: the modules that adapters may target, the siblings, and the names of the
@@ -259,13 +261,13 @@ def _serve(
 
 
 def _check_each_is_called_once(source: str, base: BaseModules, calls: list[Call]) -> None:
-    """Check that the model calls each linear exactly once per forward pass.
+    """Check that the model calls each linear except the head exactly once per forward pass.
 
     Some models multiply by a linear's weight without calling the linear. An adapter on such a
     linear would have no effect.
 
     Raises:
-        ModelRejected: a linear isn't called, or is called more than once.
+        ModelRejected: such a linear isn't called, or is called more than once.
     """
     counts = Counter(call.name for call in calls)
     missed = [name for name in base.linears if name != base.head and counts[name] != 1]

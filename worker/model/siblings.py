@@ -11,9 +11,9 @@ from worker.model.trace import Call
 def sibling_groups(model: nn.Module, calls: Sequence[Call]) -> list[list[str]]:
     """Group the linears in `calls` into siblings and return the linears' names by group.
 
-    Siblings are linears that have the same parent module, read the same tensor and are called one
-    after another.
-    `calls` must be in the order of the forward pass.
+    Siblings are linears that can be joined, have the same parent module, read the same tensor and
+    are called one after another. A linear without siblings forms its own group. `calls` must be in
+    the order of the forward pass.
     """
     groups: list[list[str]] = []
     last: Call | None = None

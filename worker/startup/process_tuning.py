@@ -17,7 +17,7 @@ def share_cores() -> None:
     """Let the engine's threads share a few cores with all other threads of the machine.
 
     OpenMP settings in the environment take precedence. Must run before torch is imported, because
-    OpenMP reads the environment once.
+    OpenMP reads the environment only once, when torch loads it.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)

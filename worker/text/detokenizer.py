@@ -220,7 +220,8 @@ def _has_byte_level_decoder(hf_tokenizer: Any) -> bool:
 def _byte_of_character() -> dict[str, int]:
     """Return GPT-2's map from characters to bytes.
 
-    A printable character stands for the byte with the same number.
+    Each printable character with a code point below 256 represents the byte of that value. The
+    other bytes are represented by the characters from code point 256 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]

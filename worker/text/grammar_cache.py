@@ -18,7 +18,8 @@ MAX_CACHED = 64
 SANDBOX_TIMEOUT_S = 60.0
 """Time limit of one compilation in the sandbox, in seconds of wall-clock time.
 
-The sandbox's own limit of CPU time is far lower.
+The sandbox's own limit of CPU time is far lower, but can't end a process that hangs without using
+CPU time.
 """
 
 

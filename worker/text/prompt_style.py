@@ -83,9 +83,9 @@ def adapter_style(
 
 
 def _tool_form(prompting: "Prompting", hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form of tool calls in the adapter's last template.
+    """Return the form of tool calls in the adapter's template for requests with tools.
 
-    That template is used for requests with tools.
+    That template is the last one in `prompting.templates`.
     """
     form = None
     for template in prompting.templates.values():

@@ -59,8 +59,9 @@ class Tokenizer:
         The text ends with the header of the answer.
 
         Raises:
-            JobFailed: the model has no chat template, the template rejects the messages, or an
-                adapter's template doesn't show tool calls in the base model's form.
+            JobFailed: the model has no chat template, the template rejects the messages, or the
+                chat has tools but the adapter's template doesn't show the base model's form of tool
+                calls.
         """
         template = style.template(has_tools=tools is not None)
         if template is None and not self._hf.chat_template:

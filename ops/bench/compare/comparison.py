@@ -124,9 +124,10 @@ class Comparison:
             return tuple((s, self._measure(url, s, number, title)) for s in self._scenarios)
 
     def _warm_up(self, url: str) -> None:
-        """Request a few tokens from each model with the largest number of clients.
+        """Request a few tokens from each model.
 
-        These requests keep start-up costs out of the later measurements.
+        The number of concurrent clients is the largest in any scenario. These requests keep
+        start-up costs out of the later measurements.
         """
         models = (BASE, *self._adapters)
         clients = max(self._clients)

@@ -33,8 +33,8 @@ class Floor:
 def measure_floor(model: nn.Module, batches: list[int]) -> list[Floor]:
     """Measure the GEMM floor for each batch size.
 
-    Each measured step runs every linear layer of the model once. The inputs have shape
-    `[batch, in]`.
+    Each measured step runs every linear layer of the model once. The input of a layer has shape
+    `[batch, in_features]`.
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return [_floor(linears, batch) for batch in batches]

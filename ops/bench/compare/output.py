@@ -11,7 +11,7 @@ from ops.bench.compare.results import LABELS, Peer, Results, Row, Spread, summar
 from ops.bench.json_files import write_json
 
 WIDTH = 110
-"""Minimum table width in characters. All peers and several rounds fit into this width."""
+"""Minimum table width in characters. A table with all peers and with ranges fits into it."""
 CAPTION = "output tokens per second with C clients; PEFT: C sequences in one batch, offline"
 
 

@@ -1,4 +1,6 @@
-"""Measures PEFT with transformers. One offline batch mixes adapters (PEFT's `adapter_names`).
+"""Measures PEFT with transformers, without a server.
+
+The sequences of a batch use different adapters, which PEFT's argument `adapter_names` selects.
 
 This module runs in its own process (`python -m ops.bench.compare.peft_peer`), so that it shares no
 threads or memory with other measurements. The measurement uses bf16, all cores, SDPA attention and

@@ -1,7 +1,7 @@
 """Measures the queue without an engine: claim latency of a parked worker, and jobs per second.
 
-A parked worker waits in Redis for its next job. No other client may use the Redis server. Redis
-and its clients run on the same machine, as in `lorikeet up`.
+A parked worker waits for its next job in a blocking Redis call. No other client may use the Redis
+server. Redis and its clients run on the same machine, as in `lorikeet up`.
 """
 
 import asyncio
@@ -99,7 +99,8 @@ async def _parked_worker(url: str, pool: str) -> AsyncIterator[Process]:
 async def _next_line(worker: Process, start: str) -> str:
     """Wait for the worker's next line that begins with `start`, and return it.
 
-    Other lines are skipped, because a waiting worker prints `parked` once per second.
+    Skips other lines. While the caller waits for `claimed`, for example, a worker that is still
+    parked prints `parked` once per second.
     """
     assert worker.stdout is not None
     async for line in worker.stdout:

@@ -15,7 +15,7 @@ from shared.protocol.ids import AdapterVersion
 WARM_UP_RUNS = 3
 """Number of warm-up runs before a graph capture.
 
-They trigger compilation and first allocations, which can't be captured.
+The warm-up runs trigger compilation and first allocations, which can't be captured.
 """
 
 

@@ -1,9 +1,9 @@
 """`python -m ops.bench gpu`: all measurements that need a GPU.
 
 The command checks the kernels' results, and compares each kernel's duration with the time to read
-and write the kernel's data once. It then measures decode steps of the base model and of several
-numbers of adapters. Each decode step is measured in the engine, in the model alone, and as a CUDA
-graph. Finally, the command compares the throughput of the engine and of PEFT.
+and write the kernel's data once. It then measures decode steps without adapters, and with several
+numbers of adapters per batch. Each decode step is measured in the engine, in the model alone, and
+as a CUDA graph. Finally, the command compares the throughput of the engine and of PEFT.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ class KernelFigures:
     The deviation is relative to the largest value in torch's result.
     """
     torch_deviation: float
-    """Deviation of torch's result in the kernel's dtype from torch's float32 result."""
+    """Like `deviation`, for the result that torch computes in the kernel's dtype."""
     ms: float
     """Duration of the kernel."""
     torch_ms: float

@@ -14,7 +14,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """An open loop, in which requests are sent at set times.
+    """An open loop, in which requests are sent at times chosen in advance.
 
     A request is sent even if earlier requests are still unanswered.
 

@@ -28,7 +28,7 @@ def parse_length(flag: str, text: str) -> Length:
     """Parse the value of `flag`: a number such as `128`, or a range such as `64-256`.
 
     Raises:
-        SettingsError: `text` has a different form, contains 0, or is a descending range.
+        SettingsError: `text` has a different form, allows a length of 0, or is a descending range.
     """
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)

@@ -47,7 +47,7 @@ class LoadReport:
     """Time from sending a request to the end of its answer."""
     slo: Slo | None = None
     goodput_per_s: float | None = None
-    """Number of answers per second that met the SLO. None if there is no SLO."""
+    """Rate of answers that met the SLO, in answers per second. None if there is no SLO."""
 
 
 def answers_of(load: Load, on_done: OnDone = lambda: None) -> list[Answer]:

@@ -178,7 +178,10 @@ def _capacity(load: Load) -> float:
 
 
 def _send_and_count(load: Load) -> tuple[list[Answer], dict[str, float]]:
-    """Send the load. Return two values: the answers, and each worker total's increase by name."""
+    """Send the load.
+
+    Returns two values: the answers, and a mapping from each worker total's name to its increase.
+    """
     time.sleep(BEAT_S)
     before = _totals(load.url)
     answers = answers_of(load)

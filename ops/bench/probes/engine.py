@@ -96,7 +96,8 @@ class EngineProbe:
     def decode_prefilled_s(self, context: int, steps: int) -> list[float]:
         """Run `steps` decode steps of one sequence, and return each step's duration in s.
 
-        The sequence reuses the cached prompt of an earlier `prefill_s(context)` call.
+        Call `prefill_s(context)` first. The sequence has the same prompt as that call, so that the
+        prompt's keys and values can be read from the cache.
         """
         prompt_ids = self._prefilled[context]
         self._num_requests += 1
@@ -217,8 +218,8 @@ def endless_request(number: int, prompt_ids: list[int], version: AdapterVersion 
 def _bytes_of_linears(model: nn.Module) -> int:
     """Return the total size in bytes of all linear layers' weights.
 
-    Every decode step reads these weights. Packed weights have the same shape as the original
-    weights.
+    Every decode step reads these weights. The size is also right for packed weights, because
+    packing doesn't change their shape.
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return sum(linear.weight.numel() * linear.weight.itemsize for linear in linears)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 CONTEXT = 128
 STEPS = 20
 ROUNDS = 5
-"""Number of rounds. Each round measures all variants, because the machine's speed drifts."""
+"""Number of rounds. Each round measures all variants.
+
+A drift of the machine's speed therefore affects all variants alike.
+"""
 
 Model = Annotated[Path, typer.Argument(help="folder of the base model")]
 Adapters = Annotated[Path, typer.Argument(help="folder with one folder for each adapter")]

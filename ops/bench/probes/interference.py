@@ -31,9 +31,9 @@ class Disturbance:
     before_s: tuple[float, ...]
     """Times between tokens of the running streams before the long prompt was sent."""
     during_s: tuple[tuple[float, float], ...]
-    """One pair (end, length), in seconds, for each gap between tokens that overlaps the prefill.
+    """For each gap between tokens that overlaps the prefill: when the gap ended, and its length.
 
-    `end` is measured from the time at which the long prompt was sent.
+    Both values are in seconds. The end is relative to the time at which the long prompt was sent.
     """
 
 
@@ -71,7 +71,7 @@ async def disturb(streams: Load, prompt_words: int) -> Disturbance:
 
 
 def interference_finding(found: Sequence[Disturbance]) -> Finding:
-    """Return a finding that summarises all rounds."""
+    """Return a finding that summarises the disturbances of all rounds."""
     usual = 1000 * median(gap for one in found for gap in one.before_s)
     during = [(end, gap) for one in found for end, gap in one.during_s]
     p99 = 1000 * percentile([gap for _, gap in during], 99)

@@ -70,7 +70,7 @@ def measure_served(urls: Sequence[str], models: Sequence[str], rounds: int) -> l
 
 
 def registered_finding(sizes: Sequence[Registered], active: int) -> Finding:
-    """Return a finding that compares each size with the first size.
+    """Return a finding that compares the results at each size with the results at the first size.
 
     A size is a number of registered adapters. Ratios are medians over rounds.
     """

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 NUM_TOKENS = 128
 ROUNDS = 5
-"""Number of rounds. Each round measures both variants, because the machine's speed drifts."""
+"""Number of rounds. Each round measures both variants.
+
+A drift of the machine's speed therefore affects both variants alike.
+"""
 ITEM = {
     "type": "object",
     "properties": {

@@ -12,7 +12,7 @@ ENGINE = "probes.engine_process"
 
 
 def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Compare decode steps of the base model and of adapters with the GEMM floor per batch size."""
+    """Compare step durations, without and with adapters, with the GEMM floor of each batch size."""
     rows = run_module("compare.floor", str(model), *_flags("batch", batches))
     floors = [Floor(**row) for row in rows]
     found = run_module(ENGINE, "steps", str(model), str(adapters), *_flags("size", batches))
@@ -20,13 +20,13 @@ def measure_steps(model: Path, adapters: Path, batches: Sequence[int]) -> Findin
 
 
 def measure_lora(model: Path, adapters: Path, batches: Sequence[int]) -> Finding:
-    """Compare the LoRA part of a decode step with the time to read the LoRA weights."""
+    """Compare the duration of a step's LoRA part with the time to read the LoRA weights."""
     found = run_module(ENGINE, "lora", str(model), str(adapters), *_flags("size", batches))
     return lora_finding([Step(**step) for step in found["steps"]], found["bandwidth"])
 
 
 def measure_contexts(model: Path, contexts: Sequence[int]) -> Finding:
-    """Compare decode steps at several context lengths with the time to read keys and values."""
+    """For each context length, compare a step's duration with the time to read keys and values."""
     found = run_module(ENGINE, "contexts", str(model), *_flags("size", contexts))
     return contexts_finding([Context(**c) for c in found["contexts"]], found["bandwidth"])
 
@@ -64,7 +64,7 @@ def _labelled(parts: Parts) -> dict[str, float]:
 
 
 def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
-    """Return a finding that compares each decode step with the GEMM floor of its batch size."""
+    """Return a finding that compares each step's duration with the GEMM floor of its batch size."""
     says = tuple(
         f"C = {step.batch}: base {step.base_ms:.1f} ms ({step.base_ms / floor.ms:.2f} x the floor),"
         f" adapters {step.adapters_ms:.1f} ms ({step.adapters_ms / floor.ms:.2f} x)"
@@ -80,9 +80,10 @@ def steps_finding(steps: Sequence[Step], floors: Sequence[Floor]) -> Finding:
 
 
 def lora_finding(steps: Sequence[Step], bandwidth: float) -> Finding:
-    """Return a finding that compares each step's LoRA part with the time to read the LoRA weights.
+    """Return a finding that compares durations of LoRA parts with the time to read LoRA weights.
 
-    `bandwidth` is in bytes per second.
+    The LoRA part of a step is the time that the adapters add to the step. `bandwidth` is in bytes
+    per second.
     """
     bytes_ms = [1000 * step.lora_bytes / bandwidth for step in steps]
     says = tuple(

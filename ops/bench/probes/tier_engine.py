@@ -100,10 +100,11 @@ class TierEngine:
         self._host.drop(version)
 
     async def decode(self, number: int, versions: Sequence[AdapterVersion | None]) -> None:
-        """Start `number` sequences, and wait for the same number of steps.
+        """Start `number` sequences, and wait for `number` steps.
 
-        The sequences run until `stop` is called. `versions` are assigned to sequences round-robin.
-        The version None means the base model.
+        The engine computes the prompts during these steps. The sequences run until `stop` is
+        called. `versions` are assigned to sequences round-robin. The version None means the base
+        model.
         """
         for n in range(number):
             version = versions[n % len(versions)]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 STEPS_BETWEEN = 20
 """Number of steps between two loads.
 
-These steps are the baseline for the next load. Each load has its own baseline, because the
-machine's speed drifts.
+These steps are the baseline. They are measured before every load, so that a drift of the machine's
+speed affects steps with and without loads alike.
 """
 SAMPLES = 100
 """Approximate number of memory samples."""
@@ -56,9 +56,9 @@ class Turnover:
     rss_bytes: int
     """Growth of the process's resident set size since the start of the measurement."""
     device_bytes: int
-    """Number of bytes of the device budget in use."""
+    """Number of bytes used out of the device budget."""
     host_bytes: int
-    """Number of bytes of the host budget in use."""
+    """Number of bytes used out of the host budget."""
 
 
 @app.command()

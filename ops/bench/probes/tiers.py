@@ -36,9 +36,9 @@ def measure_loading(
 def measure_turnover(
     model: Path, adapters: Sequence[Path], loads: int, budgets: Budgets
 ) -> Finding:
-    """Measure memory use during a series of `loads` adapter loads.
+    """Measure memory use while adapters are loaded one after another.
 
-    The loads read the folders `adapters` in turn.
+    The number of loads is `loads`. The adapters are read from the folders `adapters` in turn.
     """
     flags = [f"--{n}={v}" for n, v in (("loads", loads), ("device-mb", budgets.device_mb),
                                        ("host-mb", budgets.host_mb))]  # fmt: skip

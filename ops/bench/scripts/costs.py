@@ -22,7 +22,10 @@ from shared.store.scripts import script_names, source
 SLOW_MS = 5.0
 """Duration above which a call counts as slow. Redis serves no other client while a script runs."""
 OWN_COMMANDS = 2
-"""Number of counted commands that the script itself doesn't issue: EVALSHA and one INFO."""
+"""Number of commands that Redis counts for a measured call besides those that the script issues.
+
+They are EVALSHA and one INFO.
+"""
 TABLE_WIDTH = 150
 COUNTS = ("calls", "commands", "most", "stated")
 COUNTERS = ("stats", "commandstats", "cpu")

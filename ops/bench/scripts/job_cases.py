@@ -78,7 +78,7 @@ async def claims_in_vain(pool: LargePool) -> None:
 
 
 async def running(pool: LargePool) -> None:
-    """Measure a busy worker's calls: start load, publish, heartbeat, reconcile, finish, cancel."""
+    """Measure calls for a busy worker: start load, publish, beat, reconcile, finish and cancel."""
     worker, jobs = await pool.busy()
     epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
     loading = pool.versions[-8:]

@@ -34,7 +34,7 @@ BATCH = 64
 """Number of concurrent calls while the pool is filled. Also the number of a busy worker's jobs."""
 HOT = 64
 HOLDERS = 16
-"""Number of workers that hold each hot version. The scripts examine at most this many holders."""
+"""Number of holders of each hot version. Scripts examine at most this many holders of a version."""
 NEVER_MS = 10**9
 SHORT_LEASE_MS = 20_000
 KV_TOKENS = 100_000
@@ -114,7 +114,10 @@ class LargePool:
         return worker
 
     async def claim(self, worker: WorkerId, **changes: Any) -> Claim:
-        """Claim up to 8 jobs without loading or stealing versions. `changes` override defaults."""
+        """Claim up to 8 jobs without loading or stealing versions.
+
+        `changes` override these and other arguments of the claim.
+        """
         arguments: dict[str, Any] = {"sequences": 8, "tokens": KV_TOKENS, "max_cold": 0}
         arguments |= {"steal_ms": NEVER_MS, "load_ms": NEVER_MS, "residents": []}
         return await self.queue.claim(worker, **{**arguments, **changes})

@@ -1,6 +1,7 @@
 """Benchmark cases for the scripts that handle workers, sweeps, adapters and the base model.
 
-Each case sets up situations in the pool, measures script calls in them, and restores the pool.
+Each case sets up situations in the pool and measures script calls in them. All cases except
+`another_base` then restore the pool.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ FIRST_IDLE = 10**6
 
 
 async def residents(pool: LargePool) -> None:
-    """Measure workers that join, change their resident versions, and leave."""
+    """Measure the calls of workers that join, change their resident versions, and leave."""
     with pool.meter.measuring("a new worker"):
         joined = [await pool.join() for _ in range(CALLS)]
     await each(joined, pool.queue.leave)
@@ -87,7 +88,7 @@ async def sweeps(pool: LargePool) -> None:
 
 
 async def deaths(pool: LargePool) -> None:
-    """Measure busy workers that are declared dead and then send a late heartbeat."""
+    """Measure how busy workers are declared dead, and how their late heartbeats are rejected."""
     for _ in range(FEW):
         worker, jobs = await pool.busy()
         await pool.publish(worker, jobs)

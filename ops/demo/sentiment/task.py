@@ -53,7 +53,7 @@ def _statement(label: str, rng: random.Random) -> str:
 def _mixed(label: str, rng: random.Random) -> str:
     """Return a statement that has several clauses and the label `label`.
 
-    It contains two facts, a fact and an opinion, or two opposite opinions. Of two
+    It combines either two facts, or one fact with one opinion, or two opposite opinions. Of two
     opposite opinions, the one with the label `label` prevails.
     """
     if label == "neutral":

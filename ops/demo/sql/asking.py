@@ -22,7 +22,10 @@ FRAMES: tuple[Phrases, Phrases] = (
 )  # fmt: skip
 _SHARE_FRAMED = 0.12
 _SHARE_CARELESS = 0.1
-"""Share of questions that have neither an initial capital nor final punctuation."""
+"""Share of questions that have neither an initial capital nor final punctuation.
+
+The share refers to the training questions that `FRAMES` didn't change.
+"""
 _JOINS = {
     "c": " JOIN customers c ON c.id = o.customer_id",
     "p": " JOIN products p ON p.id = o.product_id",

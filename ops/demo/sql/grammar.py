@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 Phrases = tuple[str, ...]
 KNOWN, HELD_OUT = 0, 1
-"""Indices of the known phrases and of the held-out phrases in a pair."""
+"""Indices of the known and of the held-out phrases in each `tuple[Phrases, Phrases]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Question:
     """A question: the parts of its SQL query, and its phrases.
 
     In phrases, `{things}` stands for a noun with conditions ("customers from Berlin"). `{those}`
-    stands for a noun with a verb ("customers live in Berlin").
+    stands for a noun with conditions, the last of which has a verb ("customers live in Berlin").
     """
 
     select: str

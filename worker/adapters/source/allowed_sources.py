@@ -22,7 +22,8 @@ class AdapterRoots:
     def __init__(self, roots: Sequence[str], at_start: Iterable[str]) -> None:
         """Allow sources under `roots`.
 
-        If `roots` is empty, allow all folders with the same parent as a folder in `at_start`.
+        If `roots` is empty, allow everything under the parent of each folder in `at_start`.
+        `at_start` has the sources of the adapters in the settings.
 
         Raises:
             SettingsError: a root is neither a folder nor an organisation of the hub.
@@ -88,7 +89,7 @@ def _parents(sources: Iterable[str]) -> set[Path]:
 def _parent(folder: Path) -> Path:
     """Return the parent of `folder`.
 
-    For a folder in the hub's cache, return the folder of the whole repository.
+    If `folder` is a snapshot in the hub's cache, return the folder of the cached repository.
     """
     root = link_root(folder)
     return folder.parent if root == folder else root

@@ -64,7 +64,10 @@ class AdapterStore:
             raise SettingsError(f"--adapter-store: can't write to {folder}: {error}") from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy and record its use, or None if there is no copy."""
+        """Return the folder of a version's copy, or None if there is no copy.
+
+        The call is recorded as a use of the copy.
+        """
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None

@@ -25,7 +25,8 @@ async def read_each(
     """Yield the adapters of `sources` in order.
 
     `sources` maps each name to a folder or hub id. If several names have the same source, the
-    source is read only once as long as the adapter fits into MAX_SHARED_BYTES.
+    adapter is kept and its files are read only once, provided that all adapters kept at the same
+    time fit into MAX_SHARED_BYTES.
 
     Raises:
         AdapterRejected: an adapter can't be served.

@@ -64,7 +64,10 @@ class AdapterReader:
         self._dtype = dtype
         self._max_bytes = max_bytes
         self._checked: dict[str, tuple[list[FileStamp], Digests]] = {}
-        """File stamps and digests of fully checked copies, by the digest of the version."""
+        """File stamps and digests of each copy that was checked in full.
+
+        The keys are the digests of the copies' versions.
+        """
 
     def read(self, name: str, source: str) -> CheckedAdapter:
         """Return the adapter at `source`, and keep a copy of its files.
@@ -138,7 +141,7 @@ class AdapterReader:
         return self._read(name, files)
 
     def _keep_copy(self, adapter: CheckedAdapter, files: AdapterFiles) -> None:
-        """Copy the files from which `adapter` was read to the store.
+        """Copy to the store the files from which `adapter` was read.
 
         Raises:
             AdapterRejected: a file has changed since it was read.
@@ -170,7 +173,10 @@ class AdapterReader:
         return replace(adapter, weights=replace(adapter.weights, source=entry.source))
 
     def _read_in_full(self, entry: Adapter, folder: Path) -> CheckedAdapter:
-        """Read a copy and check all values in it. If the copy is intact, record its digests."""
+        """Read a copy and check all values in it.
+
+        If the copy is intact, record its digests, so that `_read_unchanged` can use them.
+        """
         files = AdapterFiles(folder)
         adapter = self._read(entry.name, files)
         weights = adapter.weights
@@ -180,7 +186,10 @@ class AdapterReader:
         return adapter
 
     def _read_unchanged(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
-        """Read a copy, or return None if its files have changed since they were checked."""
+        """Read a copy without checking its values again.
+
+        Return None if the copy was never checked in full, or if its files have changed since then.
+        """
         files = AdapterFiles(folder)
         stamps, digests = self._checked.get(entry.digest, (None, None))
         if stamps != files.stamps:

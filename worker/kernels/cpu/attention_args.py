@@ -22,7 +22,7 @@ class AttentionArgs(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class NativeBatch(Prepared):
-    """Attention arguments of a batch. Only the fields that all layers share are set."""
+    """Attention arguments of a batch. `prepare_batch` sets the fields that all layers share."""
 
     args: AttentionArgs
 

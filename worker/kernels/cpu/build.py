@@ -88,9 +88,10 @@ def _key(compiler_version: str) -> str:
 
 
 def cpu_flags() -> str:
-    """Return the CPU's features, on which the code that `-march=native` generates depends.
+    """Return the CPU's features, as listed in /proc/cpuinfo.
 
-    The result is empty on systems other than Linux.
+    With `-march=native`, the generated code depends on these features. The result is empty on
+    systems other than Linux.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

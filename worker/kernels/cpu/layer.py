@@ -49,7 +49,7 @@ class NativeLayer:
     def __init__(
         self, norms: Sequence[NormParams], linears: Sequence[PackedLinear], heads: HeadParams
     ) -> None:
-        """Create the C struct of the parameters. The struct points to the weights without a copy.
+        """Create the C struct of the parameters. The struct points to the original weights.
 
         Args:
             norms: the norms before attention and before the MLP.

@@ -44,7 +44,7 @@ class LoRAArgs(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class NativeSites(Prepared):
-    """LoRA arguments of sibling linears. Only the fields that all batches share are set."""
+    """LoRA arguments of sibling linears. `prepare_sites` sets the fields that all batches share."""
 
     args: LoRAArgs
     address: int

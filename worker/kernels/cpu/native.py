@@ -32,7 +32,7 @@ _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAGE_ROWS = 8
 """Number of rows in a page of an adapter. Must equal PAGE_ROWS in lora/task.h."""
 _NUM_PINNED_THREADS = 2
-"""Number of cores and of OpenMP threads for which `spread_threads` pins the threads."""
+"""`spread_threads` pins threads only if there are this many cores and OpenMP threads."""
 
 
 class NativeKernels:
@@ -87,9 +87,10 @@ class NativeKernels:
     def spread_threads(self) -> None:
         """Pin the calling thread's two OpenMP threads to one core each, if there are two cores.
 
-        Larger teams are not pinned. If an operation uses only some threads of a team, OpenMP ends
-        the others and starts new threads later. New threads inherit the affinity of the calling
-        thread. If the calling thread were pinned, all new threads would run on its core.
+        A team of more than two OpenMP threads is not pinned, for the following reason. If an
+        operation uses only some threads of the team, OpenMP ends the other threads and starts new
+        ones later. New threads inherit the affinity of the calling thread. If the calling thread
+        were pinned, all new threads would run on its core.
 
         A call takes a few microseconds if the threads are already pinned.
         """

@@ -23,14 +23,17 @@ class TritonBatch(Prepared):
     """Data that the layers of a step share."""
 
     blocks: dict[int, Tensor] = field(default_factory=dict)
-    """Results of `query_blocks`, by the number of queries in a block."""
+    """For each value of `num_queries`, the result of `query_blocks`."""
     spans: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
-    """Memory for the outputs, maxima and sums of spans, by (num_heads, num_spans, value_dim)."""
+    """For each (num_heads, num_spans, value_dim), memory for outputs, maxima and sums of spans."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSizes:
-    """Limits on a program's block sizes that suit registers and shared memory of common GPUs."""
+    """Limits on a program's block sizes.
+
+    With these limits, blocks fit into the registers and the shared memory of common GPUs.
+    """
 
     max_rows: int
     """Maximum number of query rows in a program's block."""
@@ -48,7 +51,10 @@ class BlockSizes:
     """
 
     def rows(self, group: int, width: int, *, is_decode: bool) -> int:
-        """Return the number of query rows of a program: a power of two that is at least `group`."""
+        """Return a program's number of query rows, a power of two.
+
+        The number is at least `group`, the number of query heads per key head.
+        """
         wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
         return max(wanted, _padded(group))
 
@@ -69,7 +75,7 @@ SINGLE = BlockSizes(max_rows=32, max_keys=32, row_elements=1 << 12, key_elements
 class Attention:
     """Attention of one layer; see `Kernels.paged_attention` for the fields.
 
-    The caches and the query's last dimension must be contiguous.
+    The caches must be contiguous. In the query, the last dimension must be contiguous.
     """
 
     query: Tensor

@@ -1,4 +1,7 @@
-"""Checks the Triton kernels against torch on a device. The check also compiles most kernels."""
+"""Checks the Triton kernels against torch on a device.
+
+The check also compiles most kernels, so that they are ready before the first step.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,7 +24,10 @@ from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton.kernels import TritonKernels
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest allowed deviation from torch's result, relative to the result's largest value."""
+"""For each dtype, the largest allowed deviation from torch's result.
+
+The deviation is divided by the largest absolute value of torch's result.
+"""
 
 _BLOCK_SIZE = 16
 _SEQUENCES = ((1, 1), (300, 1), (40, 40), (90, 5))

@@ -18,7 +18,7 @@ from worker.kernels.triton.device.kv_store import store_kernel
 from worker.kernels.triton.lora import add_lora_
 
 STORE_COLUMNS = 1024
-"""Number of elements of a token's key or value that one program of `store_kernel` copies."""
+"""Maximum number of elements of a token's key, and of its value, that one program copies."""
 
 
 class TritonKernels:

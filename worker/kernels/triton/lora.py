@@ -23,14 +23,17 @@ The number is the smallest side of a block that a matrix unit supports.
 PREFILL_TOKENS = 64
 """Number of tokens in a tile if any adapter has more than DECODE_TOKENS in the batch."""
 NUM_SPLITS = 8
-"""Number of parts into which the input features are split. One program sums each part.
+"""Number of parts into which the input features are split. Each program sums over one part.
 
 Without splits, a batch of few tokens would occupy only a few programs.
 """
 MIN_SPLIT_FEATURES = 1024
 """Inputs are split only if there are more input features than this."""
 MAX_SPLIT_TOKENS = 1024
-"""Inputs are split only if the plan has at most this many tokens. More tokens fill the GPU."""
+"""Inputs are split only if the plan has at most this many tokens.
+
+With more tokens, there are enough programs without splits.
+"""
 
 
 class _Tile(NamedTuple):
@@ -52,9 +55,9 @@ class _Work:
     tiles: Tensor
     """`[I, 7]` int64, a `_Tile` in each row."""
     pages: Tensor
-    """int32: the flattened `LoRAPages.pages` of all sites' groups, concatenated."""
+    """int32: for each site, the flattened `LoRAPages.pages` of the site's group, concatenated."""
     max_pages: int
-    """Maximum number of pages in any of the tiles."""
+    """Largest `num_pages` of any tile."""
     split_size: int
     """Number of partial sums of each split."""
 
@@ -66,11 +69,14 @@ class _PlanWork(Prepared):
     token_starts: list[int]
     """`LoRAPlan.token_starts` on the host."""
     page_starts: list[list[int]]
-    """`LoRAPages.starts` on the host, by pool group."""
+    """For each pool group, `LoRAPages.starts` on the host."""
     block_tokens: int
-    """Number of tokens in a tile."""
+    """Maximum number of tokens in a tile."""
     works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
-    """Tiles, by the sites' pool groups; None if the plan has no pages in these groups."""
+    """For each combination of the sites' pool groups, the tiles.
+
+    None if the plan has no pages in these groups.
+    """
     partials: Tensor | None = None
     """Memory for partial sums, shared by all launches because they run one after another."""
 
@@ -169,9 +175,10 @@ def _work(of_plan: _PlanWork, plan: LoRAPlan, groups: Sequence[int]) -> _Work | 
 
 
 def _tiles(of_plan: _PlanWork, page_starts: Sequence[int]) -> Iterator[_Tile]:
-    """Yield the tiles of one site. The caller sets the fields `site` and `partials`, which are 0.
+    """Yield the tiles of one site.
 
-    The field `first_page` is relative to the pages of the site's group.
+    The fields `site` and `partials` are 0 until the caller sets them. The field `first_page` is an
+    index into the pages of the site's group.
     """
     spans = zip(pairwise(of_plan.token_starts), pairwise(page_starts), strict=True)
     for (start, stop), (first_page, end_page) in spans:

@@ -44,8 +44,8 @@ def can_join(linear: nn.Module) -> bool:
 def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
     """Join `linears` and use the fastest layout that `kernels` and the CPU support.
 
-    After packing, `linears` keep only the shapes of their weights. If a linear can't be joined,
-    it must be the only item of `linears`.
+    If this layout is packed, `linears` keep only the shapes of their weights. If a linear can't be
+    joined, it must be the only item of `linears`.
     """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears):

@@ -61,7 +61,7 @@ class BaseModules:
     conv1d: frozenset[str]
     """Names of the linears that are GPT-2 Conv1D modules. Their weights are `[in, out]`."""
     others: Mapping[str, str]
-    """Descriptions, for error messages, of the modules that adapters can't target, by name."""
+    """For each module that adapters can't target, by name, a description for error messages."""
     all_linear: frozenset[str]
     """Names of the modules that `target_modules="all-linear"` selects in PEFT."""
     tables: Mapping[str, BaseTable] = field(default_factory=dict)
@@ -100,7 +100,8 @@ class BaseModules:
     def tied_targets(self, config: Any) -> set[str]:
         """Return the names of the embedding and the head if `ensure_weight_tying` selects both.
 
-        Otherwise, return an empty set.
+        Otherwise, return an empty set. In PEFT, this setting makes an adapter that targets one of
+        the two tied modules target both.
         """
         is_saved = any(is_table(name) for name in config.modules_to_save or ())
         if not config.ensure_weight_tying or is_saved or not self.is_tied:
@@ -151,7 +152,10 @@ def place_in_layer(name: str) -> str:
 
 
 def base_modules(model: nn.Module) -> BaseModules:
-    """Collect the modules of a transformers model. Call this before `serve_linears`."""
+    """Collect the modules of a transformers model.
+
+    Call this before `serve_linears`, which replaces the linears.
+    """
     head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     embedding = _embedding(model, head)
     linears: dict[str, ModuleShape] = {}

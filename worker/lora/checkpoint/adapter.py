@@ -155,9 +155,9 @@ def _read(
 def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -> LowRank:
     """Read the low-rank matrices.
 
-    The scaling is either applied to B before B is cast, or kept as the stack's factor. In float32,
-    results may differ from PEFT's by one unit in the last place, because PEFT multiplies in
-    another order.
+    If applying the scaling to B needs no rounding, the scaling is kept as the stack's factor.
+    Otherwise, it is applied to B before B is cast. In float32, results may differ from PEFT's by
+    one unit in the last place, because PEFT applies the scaling after multiplying by B.
     """
     stacks = []
     for pairs in manifest.stackable_pairs:

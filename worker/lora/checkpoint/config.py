@@ -1,8 +1,8 @@
 """Reads adapter_config.json and refuses settings that can't be served exactly.
 
-There are three kinds of fields in PEFT's `LoraConfig`: fields that are supported, fields without
-effect at inference, and fields whose value must mean "not used". An adapter that sets an unknown
-field is refused, because ignoring the field could silently give wrong answers.
+There are three kinds of fields in PEFT's `LoraConfig`: supported fields, fields without effect at
+inference, and unsupported fields, which must be null, false, 0 or empty. Unknown fields are treated
+as unsupported, because ignoring their values could silently give wrong answers.
 """
 
 import math
@@ -61,7 +61,10 @@ _SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
 _ELEMENT_TYPES: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
-"""Type of the value or of a list's elements, for targeting fields that don't hold strings."""
+"""For each targeting field that doesn't hold strings, the type of its value.
+
+If the value is a list, this is the type of the list's elements.
+"""
 
 T = TypeVar("T")
 

@@ -48,7 +48,8 @@ class SideReader:
         """Return the side weights. `low_rank` holds the matrices of the targeted linears.
 
         Raises:
-            AdapterRejected: a value overflows, or DoRA would divide by a row's length of 0.
+            AdapterRejected: a value overflows, or DoRA would divide by 0, because a row of the
+                changed weight has length 0.
         """
         scales: dict[str, Tensor] = {}
         shifts: dict[str, Tensor] = {}

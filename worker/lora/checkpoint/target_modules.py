@@ -15,7 +15,7 @@ class TokenSource(NamedTuple):
     module: str
     """Module whose tensor in the file holds the rows.
 
-    For a head that is tied to the embedding, this is the embedding.
+    For a tied head that gets the same rows as the embedding, this is the embedding.
     """
     ids: tuple[int, ...]
     """Ids of the tokens whose rows are replaced."""

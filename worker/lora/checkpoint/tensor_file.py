@@ -113,7 +113,10 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite. One pass is enough if all have the same dtype.
+        """Check that all tensors are finite.
+
+        If all tensors have the same dtype, they are first checked together, in one pass. They are
+        checked one by one only if this pass finds NaN or Inf, or if their dtypes differ.
 
         Raises:
             AdapterRejected: a tensor holds NaN or Inf. The message names the tensor.
@@ -167,7 +170,8 @@ def read_tensors(path: Path, header: Header) -> FileTensors:
     the mapping would kill the process.
 
     Raises:
-        AdapterRejected: the file has changed since `header` was read, or `header` is inconsistent.
+        AdapterRejected: the file has changed since `header` was read, or the size of a tensor in
+            `header` doesn't match its shape and dtype.
     """
     _check_shapes(path, header)
     data = scratch(header.num_bytes)

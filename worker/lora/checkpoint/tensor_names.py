@@ -16,7 +16,7 @@ class TensorRole(StrEnum):
     EMBEDDING_A = "lora_embedding_A"
     EMBEDDING_B = "lora_embedding_B"
     BASE_WEIGHT = "base_layer.weight"
-    """Copy of the base weight of a targeted embedding or head, which PEFT may save."""
+    """Copy of the weight of a targeted embedding or head. PEFT doesn't always save such a copy."""
     BASE_BIAS = "base_layer.bias"
     """Trained bias of a targeted module."""
     TOKENS = "token_adapter.trainable_tokens_delta"

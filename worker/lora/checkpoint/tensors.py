@@ -21,8 +21,8 @@ class AdapterTensors:
     ) -> None:
         """Create a collection of the tensors of `file` that `names` lists.
 
-        Set `are_checked` if an earlier read found all values finite, both before and after the
-        casts. The values are then not checked again.
+        Set `are_checked` if an earlier read found all values finite, both as stored in the file and
+        after they were scaled and cast. The values are then not checked again.
         """
         self._file = file
         self._are_checked = are_checked
@@ -77,8 +77,8 @@ class AdapterTensors:
 
         Returns:
             Two values: the stack, and the factor by which callers must still multiply the stack.
-            The factor is `scaling` if this multiplication is exact. Otherwise the stack is already
-            scaled, and the factor is 1.
+            The factor is `scaling` if scaling and casting the tensors needs no rounding. Otherwise
+            the stack is already scaled, and the factor is 1.
 
         Raises:
             AdapterRejected: a value overflows `dtype`.
@@ -126,8 +126,8 @@ def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
 def _is_exact(tensor: Tensor, dtype: torch.dtype, scaling: float) -> bool:
     """Return whether multiplying the tensor by `scaling` and casting it needs no rounding.
 
-    This holds if the dtype stays the same and `scaling` is a power of two, which changes only the
-    exponents.
+    This holds if the dtype stays the same and `scaling` is a power of two, because multiplying by a
+    power of two changes only the exponents of the values.
     """
     mantissa, exponent = math.frexp(scaling)
     return tensor.dtype == dtype and mantissa == 0.5 and abs(exponent) < 100

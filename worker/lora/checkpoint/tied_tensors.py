@@ -1,7 +1,8 @@
 """Checks tensors that PEFT stores twice.
 
 PEFT may store copies of the base's tables, which are the weights of the embedding and the head. If
-an adapter ties the embedding and the head, PEFT stores the tied tensors once for each of them.
+an adapter ties the embedding and the head, PEFT stores each tied tensor twice: once for the
+embedding and once for the head.
 """
 
 import torch

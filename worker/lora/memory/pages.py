@@ -13,7 +13,8 @@ PAGE_ROWS = 8
 UNIT_BYTES = 512
 """Size of a unit in bytes.
 
-A page takes a whole number of units. Pages of real models need no rounding.
+A page takes a whole number of units. This wastes no memory in real models, because the sizes of
+their pages are multiples of UNIT_BYTES.
 """
 
 
@@ -60,7 +61,7 @@ class Units:
         """Allocate runs for each item of `wanted`, or return None if there isn't enough memory.
 
         If a free run can hold all blocks, the smallest such run is used. Otherwise, the blocks are
-        spread over all free runs.
+        distributed over several free runs.
 
         Returns:
             The runs of each item, in the order of `wanted`.

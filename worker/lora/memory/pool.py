@@ -74,7 +74,10 @@ class LoRAPool:
         """
         self.layout = PoolLayout(base, dtype)
         self.num_removals = 0
-        """Number of removals so far. A batch built before the last removal may use freed pages."""
+        """Number of resident adapters removed so far.
+
+        A batch that was built before the last removal may use freed pages.
+        """
         self.device = device
         self._arena = Arena(max_bytes, dtype=dtype, device=device, setting="--adapter-memory-mb")
         self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
@@ -208,7 +211,10 @@ class LoRAPool:
 
 
 def _copy_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a stream for copies that run beside kernels, or None if the device has no streams."""
+    """Return a stream in which copies can run at the same time as kernels.
+
+    Return None if the device has no streams.
+    """
     if device.type != "cuda":
         return None
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

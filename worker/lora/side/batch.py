@@ -13,7 +13,10 @@ from worker.lora.side.resident import SideStore
 
 
 class SideBatch:
-    """Tokens of a batch that use adapters with side weights. Valid until the store changes."""
+    """Tokens of a batch that use adapters with side weights.
+
+    Valid until the store removes one of these adapters.
+    """
 
     def __init__(self, store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]) -> None:
         """Prepare a batch. `tokens` holds the indices of each adapter's tokens in the batch."""

@@ -34,10 +34,10 @@ def positions_seen(
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """Return `(first, stop)`: together, the queries attend to positions `first` to `stop - 1`.
+    """Return the positions to which at least one query attends, as a range `(first, stop)`.
 
-    With HAS_SPANS, only positions in the span are included. The queries themselves are at positions
-    `first_position` to `end - 1`.
+    The range ends at `stop - 1`. With HAS_SPANS, the range is limited to the span. The queries
+    themselves are at positions `first_position` to `end - 1`.
     """
     begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
     if HAS_SPANS:
@@ -83,8 +83,8 @@ def attention_kernel(
     """Compute `softmax(softcap(q k^T * scaling) + mask) v` for a block of queries and a key head.
 
     GROUP query heads share the key head. For each of its queries, a program has one row for each of
-    these query heads. With HAS_SPANS, the program stores the sums of its span, which
-    `merge_spans_kernel` reads. Without HAS_SPANS, the program writes `out`.
+    these query heads. With HAS_SPANS, the program stores the maxima, sums and outputs of its span
+    for `merge_spans_kernel`. Without HAS_SPANS, the program writes `out`.
 
     Grid: sequences (decode) or blocks of queries (prefill), key heads, spans.
     """
@@ -192,7 +192,7 @@ def merge_spans_kernel(
     BLOCK_SPANS: tl.constexpr,
     BLOCK_VALUE_DIM: tl.constexpr,
 ):
-    """Merge the sums of each decoding sequence's spans and write the output.
+    """Merge the results of each decoding sequence's spans, and write the attention output.
 
     With `w_s = exp2(maxima_s - max(maxima))`, `out = sum_s outs_s w_s / sum_s sums_s w_s`.
     Grid: sequences, heads.

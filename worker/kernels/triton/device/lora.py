@@ -49,8 +49,9 @@ def shrink_kernel(
 ):
     """Compute `partials[s, t, r] = sum_{i in split s} x[t, i] * a[r, i]` in float32.
 
-    Each split has `split_size` partial sums. Within a split, a tile's partial sums are stored as
-    `[tokens, rows]`, starting at the tile's offset TILE_PARTIALS.
+    The input features are divided into NUM_SPLITS splits, each with `split_size` partial sums.
+    Within a split, a tile's partial sums are stored as `[tokens, rows]`, starting at the tile's
+    offset TILE_PARTIALS.
 
     Grid: tiles, blocks of rows, splits of the inputs.
     """
@@ -127,8 +128,8 @@ def expand_kernel(
 ):
     """Compute `y[t, offset + o] += sum_r b[r, o] * round(sum_s partials[s, t, r])`.
 
-    Sums are float32. No two programs write the same element. With IS_ALIGNED, the output features
-    and the offset of every site must be multiples of 16, as they are in common models.
+    Sums are float32. No two programs write the same element. With IS_ALIGNED, the number of output
+    features and the offset of every site must be multiples of 16, as they are in common models.
 
     Grid: tiles, blocks of output columns.
     """

@@ -1,6 +1,6 @@
 """Computes the addresses of an adapter's rows in the pool.
 
-`site_table` of `../sites.py` builds the table that is read here.
+The addresses are computed from the site table, which `site_table` in `../sites.py` builds.
 """
 
 import triton

@@ -1,4 +1,7 @@
-"""Precision of float32 products. Products of 16-bit numbers are exact in float32."""
+"""Precision of float32 products.
+
+Products of 16-bit numbers need no precision setting, because they are exact in float32.
+"""
 
 import triton.language as tl
 
