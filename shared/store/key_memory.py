@@ -42,7 +42,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return for each kind of key whether a pool has only one key of the kind."""
+    """Map each kind of key to whether a pool has exactly one key of that kind."""
     keys, kinds = Keys(""), {}
     for name, member in vars(Keys).items():
         if isinstance(member, property) and name != "prefix":

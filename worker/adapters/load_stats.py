@@ -21,7 +21,7 @@ class LoadStats:
         self.num_replicas_given_up = 0
         """Number of replicas that this worker has given up."""
         self.total_s = 0.0
-        """Total seconds spent on loads, without waits for memory."""
+        """Total seconds spent on loads, excluding waits for memory."""
         self._mean_ms = 0.0
 
     @property

@@ -19,7 +19,8 @@ Terms:
   which means that it no longer offers the version.
 - surplus: given up by this worker, but still in its memory. Surplus versions are evicted before all
   others.
-- crowded out: the version found no device memory. Claims skip its jobs until memory may be free.
+- crowded out: the version found no device memory. The worker claims none of
+  its jobs until an event may have freed memory.
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 

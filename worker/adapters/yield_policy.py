@@ -26,14 +26,14 @@ def version_to_yield(
 ) -> AdapterVersion | None:
     """Return the version that must yield next: the version in use with the fewest jobs.
 
-    Return None if no other version can yield. Also return None if a version in use already
-    yields and the waiting version was short of memory before.
+    Return None if no other version can yield. At a repeated shortage, also return None while a
+    version in use is yielding: the waiting version waits for that one.
 
     Args:
         jobs: number of running jobs by resident version.
         in_use: versions whose memory can become free only when their jobs end.
         yielding: versions that yield already.
-        is_first_shortage: whether the waiting version finds no memory for the first time.
+        is_first_shortage: whether this is the first time that the waiting version finds no memory.
     """
     candidates = [version for version in jobs if version in in_use and version not in yielding]
     is_awaited = any(version in in_use for version in yielding)

@@ -35,7 +35,8 @@ GIVE_UP_SCRIPTS = "reap", "hand_on", "forget_worker"
 DEATHS = 9
 """Number of worker deaths that quarantine a version. Three jobs each kill three workers."""
 FIRST_IDLE = 10**6
-"""Adapters with this number or a higher number have no jobs in the filled pool."""
+"""Number of the first idle adapter. In the filled pool, this adapter and all adapters with higher
+numbers have no jobs."""
 
 
 async def residents(pool: LargePool) -> None:

@@ -194,7 +194,7 @@ class NativeKernels:
         return prepared.args
 
     def _lora(self, sites: LoRASites, plan: LoRAPlan) -> NativeSites:
-        """Return the native arguments of `sites`, after setting their plan to `plan`."""
+        """Set the plan of `sites` to `plan`, and return their native arguments."""
         assert plan.page_rows == _PAGE_ROWS
         prepared = sites.prepared
         if not isinstance(prepared, NativeSites):

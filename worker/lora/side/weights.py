@@ -17,7 +17,8 @@ class SideWeights:
     shifts: Mapping[str, Tensor] = field(default_factory=dict)
     """Vectors `[out]`. They are added to a linear's output after `scales` are applied."""
     linears: Mapping[str, SideTerm] = field(default_factory=dict)
-    """Side terms of linears. These linears have no scale, no shift and no low-rank term."""
+    """Side terms of linears, by module name. A linear that is listed here has no scale, shift or
+    low-rank term."""
     embeddings: Mapping[str, SideTerm] = field(default_factory=dict)
     """Side term of the input embedding. Empty if the adapter has no such term."""
     parameters: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
