@@ -14,7 +14,8 @@ from worker.lease import Lease
 WAIT_S = 1.0
 """Maximum seconds to wait for one message.
 
-The wait is short because the worker gets another mailbox when its lease is lost.
+After a loss of its lease, the worker has a new mailbox. A short wait ends the wait at the old
+mailbox soon.
 """
 
 

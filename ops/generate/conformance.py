@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 
 class Outcome(StrEnum):
-    """How Lorikeet treats a field whose value asks for an effect."""
+    """How Lorikeet treats a field whose value would change the response."""
 
     WORKS = "works"
     """The field has its effect on the answer."""
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request field, with a value that asks for an effect."""
+    """One request field, with a value that would change the response if the field were supported."""
 
     name: str
     value: Any

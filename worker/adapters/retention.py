@@ -33,7 +33,8 @@ copy of that version.
 
 
 class Retention:
-    """Sweeps the registry for the whole pool, and removes forgotten versions from this worker.
+    """Sweeps the registry on behalf of the whole pool, and removes versions from this worker that are
+    no longer in the registry.
 
     It also gives up replicas that the pool doesn't need.
     """

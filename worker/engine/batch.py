@@ -36,7 +36,7 @@ class StepBatch:
     """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
 
     def logits_segments(self) -> list[tuple[AdapterVersion | None, int]]:
-        """Return (adapter version, 1) for each row of `logits_rows`."""
+        """Return one segment (adapter version, length 1) for each row of `logits_rows`."""
         requests = self.sampled + [request for request, _ in self.scored]
         return [(request.version, 1) for request in requests]
 

@@ -24,9 +24,9 @@ async def read_each(
 ) -> AsyncIterator[CheckedAdapter]:
     """Yield the adapters of `sources` in order.
 
-    `sources` maps each name to a folder or hub id. If several names have the same source, the
-    adapter is kept and its files are read only once, provided that all adapters kept at the same
-    time fit into MAX_SHARED_BYTES.
+    `sources` maps each name to a folder or hub id. If several names have the same source, its
+    files are read only once, and the adapter stays in memory for the later names. Files are read
+    again if the adapters that are kept in this way would exceed MAX_SHARED_BYTES.
 
     Raises:
         AdapterRejected: an adapter can't be served.

@@ -55,7 +55,8 @@ class TokenVectors:
     ids: Tensor
     """Ids of the tokens: `[n]` int64, sorted."""
     vectors: Tensor
-    """`[n, dim]`. The embedding's factor is already applied."""
+    """`[n, dim]`. They are already multiplied by the factor by which the embedding scales its
+    rows."""
 
     def map(self, function: TensorFunction) -> "TokenVectors":
         """Return a copy with `function` applied to each tensor. The order of calls is fixed."""
