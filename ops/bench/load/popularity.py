@@ -20,7 +20,8 @@ class Popularity(StrEnum):
     UNIFORM = "uniform"
     """Each request uses a random model. All models are equally likely."""
     ZIPF = "zipf"
-    """Each request uses a random model, chosen by Zipf's law. A few models receive most of the requests."""
+    """Each request uses a random model, chosen by Zipf's law. A few models receive most of the
+    requests."""
     IDENTICAL = "identical"
     """All requests use the first model."""
 
