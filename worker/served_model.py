@@ -57,8 +57,10 @@ class CpuShares:
     num_threads: int
     """Number of OpenMP threads of the engine."""
     take_cores: Callable[[], None]
-    """Sets the size of the OpenMP team of the engine's thread to `num_threads`. Only that thread may
-    call it."""
+    """Sets the size of the OpenMP team of the engine's thread to `num_threads`.
+
+    Only that thread may call it.
+    """
     spare_cores: Callable[[], None]
     """Limits the calling thread to one core."""
 

@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request field, with a value that would change the response if the field were supported."""
+    """One request field, with a value that would change the response if it were supported."""
 
     name: str
     value: Any

@@ -33,10 +33,10 @@ copy of that version.
 
 
 class Retention:
-    """Sweeps the registry on behalf of the whole pool, and removes versions from this worker that are
-    no longer in the registry.
+    """Sweeps the registry on behalf of the whole pool.
 
-    It also gives up replicas that the pool doesn't need.
+    It also removes versions from this worker that are no longer in the registry.
+    Finally, it gives up replicas that the pool doesn't need.
     """
 
     def __init__(
