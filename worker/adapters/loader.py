@@ -157,6 +157,8 @@ class AdapterLoader:
         try:
             entry = await self._entry(version)
             async with self._lock(version):
+                if self._residency.is_resident(version):
+                    return  # a claimed job has loaded it meanwhile
                 if not self._host.max_bytes:
                     await self._prefetch_to_device(entry)
                 elif version not in self._host and entry.num_bytes <= self._host.max_bytes:
@@ -177,7 +179,7 @@ class AdapterLoader:
         """
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
-        if self._residency.is_resident(version) or not has_room:
+        if not has_room:
             return
         started_s = time.monotonic()
         image = await self._read(entry)

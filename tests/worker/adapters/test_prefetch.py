@@ -3,6 +3,7 @@
 import pytest
 from scripted_engine import BASE, ScriptedEngine, ScriptedHost, expected_ids, scripted_model
 from scripted_tiers import Files, Serve, Tiers
+from structlog.testing import capture_logs
 from worker_support import Client, register, residents, running_with, until
 
 from shared.protocol.ids import AdapterVersion
@@ -127,3 +128,16 @@ async def test_only_one_worker_reads_an_adapter_ahead(
         for job in busy:
             await client.queue.cancel(job.id)
         assert (await client.end_of(waiting)).state is JobState.DONE
+
+
+async def test_a_version_that_a_job_has_loaded_meanwhile_is_not_read_again(
+    serve: Serve, tiers: Tiers
+) -> None:
+    async with serve(adapters=("one=v1",)) as worker:
+        assert tiers.files.read == ["one"]
+        tiers.host.drop(ONE)  # as if the copy had been evicted for another one
+        with capture_logs() as logs:
+            await worker.parts.adapters.loader._prefetch(ONE)
+        assert not [entry for entry in logs if entry["event"] == "staging_failed"]
+        assert tiers.files.read == ["one"]
+        assert worker.parts.adapters.residency.is_resident(ONE)
