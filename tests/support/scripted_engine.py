@@ -123,10 +123,6 @@ class ScriptedHost:
     def num_bytes(self) -> int:
         return sum(adapter.num_bytes for adapter in self.copies.values())
 
-    @property
-    def versions(self) -> list[AdapterVersion]:
-        return list(self.copies)
-
     def __contains__(self, version: AdapterVersion) -> bool:
         return version in self.copies
 

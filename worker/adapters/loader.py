@@ -95,7 +95,7 @@ class AdapterLoader:
             if placing.reserved is not None or host.has_room(image.num_bytes):
                 image = await self._threads.run(lambda: host.put(adapter.weights, may_evict=False))
             with self._loading(image):
-                self._residency.was_read(version, adapter.style, host.versions)
+                self._residency.was_read(version, adapter.style, host)
                 if placing.reserved is not None:
                     self._residency.placing(version)
                     await self._write(placing.reserved, image)
@@ -252,7 +252,7 @@ class AdapterLoader:
             self._not_loaded(entry.version)
             raise
         self._residency.stats.record_read()
-        self._residency.was_read(entry.version, adapter.style, self._host.versions)
+        self._residency.was_read(entry.version, adapter.style, self._host)
         return image
 
     async def _place(self, image: "AdapterImage") -> "Reserved":
@@ -271,7 +271,7 @@ class AdapterLoader:
         async with self._no_evictions:
             surplus = self._residency.surplus
             placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
-            self._residency.evicted(placing.evicted, self._host.versions)
+            self._residency.evicted(placing.evicted, self._host)
         if placing.reserved is not None:
             log.info("adapter_placed", version=image.version, evicted=placing.evicted)
         return placing.reserved

@@ -24,10 +24,10 @@ Terms:
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.queue_replies import ReplicaStanding
@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 
 Jobs = Mapping[AdapterVersion, int]
 """Number of running jobs by adapter version. The base model's jobs aren't included."""
+
+
+class HostCopies(Protocol):
+    """The versions of which host memory has a copy."""
+
+    def __contains__(self, version: AdapterVersion, /) -> bool:
+        """Return whether host memory has a copy of a version."""
 
 
 class Change(Enum):
@@ -141,8 +148,7 @@ class Residency:
 
     def can_prefetch(self, version: AdapterVersion, now_s: float) -> bool:
         """Return whether a version may be loaded for jobs that are still in the queue."""
-        record = self._record(version)
-        if record.state is not State.ABSENT or record.is_loading:
+        if self.state(version) is not State.ABSENT or self.is_awaited(version):
             return False
         num_loading, num_waiting = self._load_counts()
         return not self.is_refused(version, now_s) and load_policy.can_prefetch(
@@ -159,7 +165,7 @@ class Residency:
         crowded_out = self._where(lambda record: record.is_crowded_out)
         refused = self._where(lambda record: record.refused_until_s > now_s)
         num_loading, num_waiting = self._load_counts()
-        hidden = self._where(lambda r: r.is_crowded_out or r.num_returning_jobs > 0)
+        returning = self._where(lambda record: record.num_returning_jobs > 0)
         return ClaimView(
             held=frozenset(held),
             residents=tuple(sorted(held - yielding)),
@@ -167,7 +173,7 @@ class Residency:
             max_cold=load_policy.max_cold(num_loading=num_loading, num_waiting=num_waiting),
             load_ms=self.stats.load_ms,
             steal_ms=self.stats.steal_ms,
-            sees_all=not (hidden or self._short),
+            sees_all=not (crowded_out or returning or self._short),
             num_shortages=self._num_shortages,
         )
 
@@ -193,7 +199,7 @@ class Residency:
     def job_finished(self, jobs: Jobs) -> None:
         """Record that a running job has ended. `jobs` counts the jobs that still run."""
         if yield_policy.may_be_free(self._in_use, jobs):
-            self._memory_may_be_free()
+            self.memory_freed()
 
     def refuse(self, version: AdapterVersion, now_s: float) -> None:
         """Leave the jobs of a version to other workers for a while, because its load failed."""
@@ -213,10 +219,8 @@ class Residency:
         """Record that a thread has begun to read the files of a version."""
         self._move(version, State.READING, {State.ABSENT, State.IN_HOST_MEMORY})
 
-    def was_read(
-        self, version: AdapterVersion, style: "PromptStyle", host: Collection[AdapterVersion]
-    ) -> None:
-        """Record that a version was read and checked. `host` lists the versions in host memory."""
+    def was_read(self, version: AdapterVersion, style: "PromptStyle", host: HostCopies) -> None:
+        """Record that a version was read and checked. `host` has the versions in host memory."""
         self._record(version).style = style
         is_copied = version in host
         self._move(version, State.IN_HOST_MEMORY if is_copied else State.PLACING, {State.READING})
@@ -240,7 +244,7 @@ class Residency:
         if not self._short:
             self._end_yielding()
         self._notify(Change.HOLDINGS, Change.LOADS)
-        self._memory_may_be_free()  # its jobs may be gone already
+        self.memory_freed()  # its jobs may be gone already
 
     def not_loaded(self, version: AdapterVersion, *, is_copied: bool) -> None:
         """Record that the load of a version has ended, but the version isn't resident.
@@ -251,8 +255,8 @@ class Residency:
         if record.state is not State.RESIDENT:
             record.state = State.IN_HOST_MEMORY if is_copied else State.ABSENT
 
-    def evicted(self, versions: Iterable[AdapterVersion], host: Collection[AdapterVersion]) -> None:
-        """Record that resident versions were evicted. `host` lists the versions in host memory."""
+    def evicted(self, versions: Iterable[AdapterVersion], host: HostCopies) -> None:
+        """Record that resident versions were evicted. `host` has the versions in host memory."""
         for version in versions:
             state = State.IN_HOST_MEMORY if version in host else State.ABSENT
             self._move(version, state, {State.RESIDENT})
@@ -269,8 +273,10 @@ class Residency:
             self._active.discard(version)
 
     def memory_freed(self) -> None:
-        """Record that device memory was freed for a reason other than the end of a job or load."""
-        self._memory_may_be_free()
+        """Record that device memory may be free: crowded-out versions may be claimed again."""
+        for version in self._active:
+            self._records[version].is_crowded_out = False
+        self._notify(Change.MEMORY)
 
     # Waits for device memory.
 
@@ -338,8 +344,8 @@ class Residency:
         """
         gone = {version for version, copy in standing.items() if copy is ReplicaStanding.GONE}
         for version, copy in standing.items():
-            record = self._record(version)
-            if record.replica is not None:
+            record = self._records.get(version)
+            if record is not None and record.replica is not None:
                 record.replica = record.replica.after(copy, now_ms)
                 if copy is ReplicaStanding.GONE:
                     self.stats.num_replicas_given_up += 1
@@ -390,11 +396,6 @@ class Residency:
     def _end_yielding(self) -> None:
         for version in self._active:
             self._records[version].is_yielding = False
-
-    def _memory_may_be_free(self) -> None:
-        for version in self._active:
-            self._records[version].is_crowded_out = False
-        self._notify(Change.MEMORY)
 
     def _notify(self, *changes: Change) -> None:
         for change in changes:

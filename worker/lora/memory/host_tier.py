@@ -63,12 +63,6 @@ class HostTier:
         """The budget in bytes, rounded down to whole units."""
         return self._arena.num_bytes
 
-    @property
-    def versions(self) -> list[AdapterVersion]:
-        """Versions that have an image here, least recently used first."""
-        with self._lock:
-            return list(self._images)
-
     def __contains__(self, version: AdapterVersion) -> bool:
         """Return whether `take` would return an image of the version."""
         held = self._images.get(version)
