@@ -47,6 +47,8 @@ class ErrorCode(StrEnum):
     """Clients may not load adapters from this source."""
     JOB_NOT_FOUND = "job_not_found"
     """No job has this id, or the record of the job has expired."""
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    """Another request with a different body has used the same idempotency key."""
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     """The prompt, or prompt and answer together, exceed the model's context length."""
     UNKNOWN_URL = "unknown_url"
@@ -92,6 +94,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.SOURCE_NOT_FOUND: 404,
     ErrorCode.SOURCE_NOT_ALLOWED: 403,
     ErrorCode.JOB_NOT_FOUND: 404,
+    ErrorCode.IDEMPOTENCY_CONFLICT: 409,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
     ErrorCode.UNKNOWN_URL: 404,
     ErrorCode.METHOD_NOT_ALLOWED: 405,
@@ -176,10 +179,12 @@ class ReachedLimit(StrEnum):
 class QueueFull(LorikeetError):
     """The queue rejects a job because a limit is reached."""
 
-    def __init__(self, limit: ReachedLimit, num_waiting: int) -> None:
+    def __init__(self, limit: ReachedLimit, num_waiting: int, *, retry_after_s: int = 1) -> None:
         super().__init__(f"the queue is full ({limit}: {num_waiting} waiting)")
         self.limit = limit
         self.num_waiting = num_waiting
+        self.retry_after_s = retry_after_s
+        """Seconds until the pool has probably served a part of the waiting jobs."""
 
 
 class EngineBroken(LorikeetError):

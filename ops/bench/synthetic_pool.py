@@ -18,7 +18,7 @@ API = ApiId("bench")
 LEASE_MS = 600_000
 """Lease duration that outlasts every measurement, so that no heartbeats are needed."""
 LIMITS = QueueLimits(
-    max_waiting=10**6, max_waiting_adapter=10**6, max_waiting_tenant=10**6, retain_ms=1
+    max_waiting=10**6, max_waiting_adapter=10**6, max_waiting_tenant=10**6, retain_ms=60_000
 )
 MAX_CONNECTIONS = 128
 

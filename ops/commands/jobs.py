@@ -19,7 +19,7 @@ from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings, PoolSettings
 from shared.store.dead_letters import DeadLetter
-from shared.store.pool_views import JobView
+from shared.store.job_view import JobView
 
 NO_READER = ApiId("nobody")
 """Reply address of retried jobs. No front end reads it, because the client already has an error."""
@@ -84,9 +84,9 @@ async def _retry(pool: Pool, job_id: str, limits: QueueLimits) -> tuple[JobId, i
     if old is None:
         raise await _refusal(pool, job_id)
     new = await _renewed(pool, old.job)
-    position = await pool.queue.enqueue(new, limits, is_suspect=old.is_dead)
+    enqueued = await pool.queue.enqueue(new, limits, is_suspect=old.is_dead)
     await pool.letters.discard(old_id)
-    return new.id, position
+    return enqueued.id, enqueued.position
 
 
 async def _renewed(pool: Pool, job: Job) -> Job:

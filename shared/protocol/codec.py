@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorCode, JobError, ProtocolMismatch
+from shared.protocol.answers import AnswerSpec
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
@@ -51,6 +52,25 @@ def decode_job(raw: bytes | str) -> Job:
         sampling=SamplingParams(**_known(SamplingParams, sampling)),
         messages=tuple(messages) if messages is not None else None,
         prompts=tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
+        tools=_tool_use(tools) if tools else None,
+    )
+
+
+def encode_answer_spec(spec: AnswerSpec) -> bytes:
+    """Return the specification of an answer as JSON that includes the protocol version."""
+    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(spec)})
+
+
+def decode_answer_spec(raw: bytes | str) -> AnswerSpec:
+    """Return the specification of an answer that is encoded in `raw`.
+
+    Raises:
+        ProtocolMismatch: it has a protocol version that this release can't read.
+    """
+    wire = _checked(raw)
+    tools = wire.pop("tools", None)
+    return AnswerSpec(
+        **_known(AnswerSpec, {**wire, "endpoint": Endpoint(wire["endpoint"])}),
         tools=_tool_use(tools) if tools else None,
     )
 

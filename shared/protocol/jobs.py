@@ -113,6 +113,10 @@ class Job:
     adapter's weights."""
     tools: ToolUse | None = None
     """Chat only: tools that the model may call."""
+    include_usage: bool = False
+    """Whether a stream of the answer ends with the token counts."""
+    service_tier: str | None = None
+    """`service_tier` of the request, which sets `priority`. The answer repeats it."""
 
     @property
     def num_choices(self) -> int:

@@ -23,6 +23,8 @@ class QueueLimits:
     """Maximum total bytes of the pool's unfinished requests."""
     max_bytes_tenant: int = 256 * MIB
     """Maximum total bytes of one tenant's unfinished requests."""
+    retain_bytes: int = 512 * MIB
+    """Maximum total bytes of the kept answers. The answers that expire first are deleted first."""
 
     @classmethod
     def of(cls, settings: ApiSettings) -> "QueueLimits":
@@ -34,4 +36,5 @@ class QueueLimits:
             retain_ms=int(settings.retain_s * 1000),
             max_bytes=settings.max_waiting_mb * MIB,
             max_bytes_tenant=settings.max_waiting_tenant_mb * MIB,
+            retain_bytes=settings.retain_mb * MIB,
         )

@@ -1,5 +1,6 @@
 """Decoded replies of the queue's Lua scripts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,10 @@ from shared.errors import (
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import InspectionId, JobId
 from shared.protocol.jobs import ClaimedJob, Job
+
+RETRY_SHARE = 0.1
+"""Share of the waiting jobs that must be served before a refused client should try again."""
+MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1, 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +161,11 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
     match reply:
         case [b"dup", state]:
             return DuplicateJob(job.id, state.decode())
-        case [b"full", limit, num_waiting]:
-            return QueueFull(ReachedLimit(limit.decode()), num_waiting)
+        case [b"full", limit, num_waiting, rate]:
+            retry_after_s = _retry_after_s(num_waiting, float(rate))
+            return QueueFull(ReachedLimit(limit.decode()), num_waiting, retry_after_s=retry_after_s)
+        case [b"conflict", _]:
+            return JobFailed(_other_body())
         case [b"gone"]:
             return JobFailed(_unloaded(job))
         case [b"quarantined"]:
@@ -165,6 +173,22 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
         case [b"large", max_tokens]:
             return JobFailed(_too_large(job, max_tokens))
     raise AssertionError(f"enqueue returned {reply!r}")
+
+
+def _retry_after_s(num_waiting: int, rate: float) -> int:
+    """Return the seconds in which a pool that answers `rate` jobs per second serves some jobs."""
+    if rate <= 0:
+        return MIN_RETRY_AFTER_S
+    seconds = math.ceil(num_waiting * RETRY_SHARE / rate)
+    return min(max(MIN_RETRY_AFTER_S, seconds), MAX_RETRY_AFTER_S)
+
+
+def _other_body() -> JobError:
+    message = (
+        "another request with the same Idempotency-Key had a different body; use a new key for a "
+        "new request"
+    )
+    return JobError(code=ErrorCode.IDEMPOTENCY_CONFLICT, message=message)
 
 
 def _unloaded(job: Job) -> JobError:

@@ -25,7 +25,8 @@ class Keys:
     def job(self, job_id: JobId) -> str:
         """HASH: state, version, body and further fields of a job.
 
-        Expires `retain` milliseconds after the end of the job.
+        Expires `retain` milliseconds after the end of the job, or is deleted earlier because a
+        client erased the job or too many bytes of answers were kept.
         """
         return f"{self.prefix}job:{job_id}"
 
@@ -76,6 +77,38 @@ class Keys:
     def running(self, version: AdapterVersion) -> str:
         """SET: running jobs of the version."""
         return f"{self.prefix}run:{version}"
+
+    @property
+    def followers(self) -> str:
+        """HASH: unfinished job -> API processes that follow it beside the one that accepted it.
+
+        A field is deleted when its job ends.
+        """
+        return f"{self.prefix}followers"
+
+    @property
+    def abandoned(self) -> str:
+        """ZSET: unfinished job without clients -> pool time in ms at which it is cancelled."""
+        return f"{self.prefix}abandoned"
+
+    @property
+    def ended(self) -> str:
+        """ZSET: job id, kept bytes and tenant of an ended job -> Unix time in ms of its expiry."""
+        return f"{self.prefix}ended"
+
+    def jobs(self, tenant: str) -> str:
+        """ZSET: job of the tenant -> Unix time in ms at which it was enqueued.
+
+        A sweep removes expired jobs.
+        """
+        return f"{self.prefix}jobs:{tenant}"
+
+    def idempotency(self, tenant: str, key_digest: str) -> str:
+        """STRING: job of the first request with an idempotency key, and digest of its body.
+
+        Expires together with the job.
+        """
+        return f"{self.prefix}idem:{tenant}:{key_digest}"
 
     @property
     def due(self) -> str:
@@ -162,9 +195,11 @@ class Keys:
 
         - Totals: jobs by final state, `retried` and `released` jobs, `workers_lost`, and
           `forgotten` versions.
-        - Current values: number of `waiting` jobs, and `bytes` of unfinished requests.
+        - Current values: number of `waiting` jobs, `bytes` of unfinished requests, and bytes of
+          `kept` answers with their limit, `retain_bytes`.
         - Fair queueing: virtual time (`vtime`), and number of jobs enqueued so far (`arrivals`).
-        - Moving average of the time from the claim of a job to its answer, in ms: `run_ms`.
+        - Moving average of the time from the claim of a job to its answer, in ms: `run_ms`. Moving
+          average of the answered jobs per second (`rate`), as of the time `rated`.
         - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
           (`memory_high`), and the limit (`max_memory`).
         - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
@@ -194,9 +229,33 @@ class Keys:
         return f"{self.prefix}control:{host}"
 
     @property
+    def scheduler(self) -> str:
+        """ZSET: due task of the control processes -> Unix time in ms at which it is due."""
+        return f"{self.prefix}arq"
+
+    @property
+    def audit(self) -> str:
+        """HASH: position and results of the audit that control processes run in small steps.
+
+        Expires an hour after the last step.
+        """
+        return f"{self.prefix}audit"
+
+    @property
     def dead(self) -> str:
-        """STREAM: about the 10,000 newest dead letters, with their jobs."""
+        """STREAM: about the 10,000 newest dead letters, with their jobs.
+
+        The control process deletes old letters.
+        """
         return f"{self.prefix}dead"
+
+    @property
+    def reported(self) -> str:
+        """STRING: id of the newest dead letter that a control process has logged.
+
+        Expires a month after it was last written.
+        """
+        return f"{self.prefix}reported"
 
     @property
     def adapters(self) -> str:
@@ -227,6 +286,11 @@ class Keys:
     def retired(self) -> str:
         """ZSET: version without a name -> Unix time in ms at which it lost its name."""
         return f"{self.prefix}retired"
+
+    @property
+    def quarantined(self) -> str:
+        """ZSET: quarantined version -> Unix time in ms at which it was quarantined."""
+        return f"{self.prefix}quarantined"
 
     def inspection(self, inspection: InspectionId) -> str:
         """STRING: an `Inspection`. Deleted when a worker takes it, or after a minute."""

@@ -1,41 +1,38 @@
 """Read-only views of a pool's jobs, workers and counts. They use only short commands."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
-from shared.errors import JobError
-from shared.protocol.codec import decode_job_error, decode_result, decode_worker_info
+from shared.protocol.codec import decode_result, decode_worker_info
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import JobState
-from shared.protocol.results import Result, Usage
+from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import Redis, ResponseError
+from shared.store.job_view import JOB_FIELDS, JobView, job_view
 from shared.store.key_memory import estimate_key_bytes
 from shared.store.keys import Keys
 
+CHUNK = 100
+"""Number of jobs that are read in one round trip."""
+RATE_S = 30.0
+"""Period over which the rate of answered jobs is averaged, in seconds, as in the scripts."""
+MIN_RATE = 1e-3
+"""Smallest rate in jobs per second from which a wait is estimated."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobView:
-    """The data of a job that its tenant may see. Times are Unix times in milliseconds."""
+class Wait:
+    """Place of a waiting job."""
 
-    id: JobId
-    state: JobState
-    model: str
-    version: AdapterVersion
-    tenant: str
-    enqueued_ms: int
-    started_ms: int | None
-    """Time of the last claim; None if the job was never claimed."""
-    ended_ms: int | None
-    position: int | None
-    """Position in the queue of the job's version, from 1; None if the job isn't waiting."""
-    try_: int
-    worker: WorkerId | None
-    error: JobError | None
-    usage: Usage | None
+    position: int
+    """Position in the queue of the job's version, from 1."""
+    num_waiting: int
+    """Number of jobs in this queue."""
+    estimated_s: float | None
+    """Estimated seconds until a worker takes the job; None if no job was answered recently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +98,62 @@ class PoolViews:
 
     async def job(self, job_id: JobId) -> JobView | None:
         """Return a job, or None if the job is unknown or its record has expired."""
-        values = await self._redis.hmget(self._keys.job(job_id), _JOB_FIELDS)  # type: ignore[misc]
-        fields = dict(zip(_JOB_FIELDS, values, strict=True))
-        if fields["state"] is None:
+        return (await self._read_jobs([job_id]))[0]
+
+    async def jobs(
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        after: JobId | None = None,
+        states: frozenset[JobState] | None = None,
+        model: str | None = None,
+    ) -> list[JobView]:
+        """Return up to `limit` jobs of a tenant, newest first.
+
+        Args:
+            tenant: the tenant.
+            limit: maximum number of jobs.
+            after: job whose successors are returned. None to begin with the newest job. The result
+                is empty if the tenant has no such job.
+            states: states of the returned jobs; None for all states.
+            model: model name of the returned jobs; None for all models.
+        """
+        first = 0
+        if after is not None:
+            rank = await self._redis.zrevrank(self._keys.jobs(tenant), after)
+            if rank is None:
+                return []
+            first = rank + 1
+        found: list[JobView] = []
+        while len(found) < limit:
+            raw = await self._redis.zrevrange(self._keys.jobs(tenant), first, first + CHUNK - 1)
+            views = await self._read_jobs([JobId(each.decode()) for each in raw])
+            found += [view for view in views if view and _matches(view, states, model)]
+            first += CHUNK
+            if len(raw) < CHUNK:
+                break
+        return found[:limit]
+
+    async def wait(self, job_id: JobId) -> Wait | None:
+        """Return how long a waiting job will probably wait, or None if the job doesn't wait."""
+        fields = await self._redis.hmget(self._keys.job(job_id), ["state", "version"])  # type: ignore[misc]
+        if fields[0] != b"queued":
             return None
-        rank = None
-        if fields["state"] == b"queued":
-            queue = self._keys.queue(AdapterVersion(fields["version"].decode()))
-            rank = await self._redis.zrank(queue, job_id)
-        return _job_view(job_id, fields, rank)
+        queue = self._keys.queue(AdapterVersion(fields[1].decode()))
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.zrank(queue, job_id)
+        pipe.zcard(queue)
+        pipe.hmget(self._keys.counters, ["waiting", "rate", "rated"])
+        pipe.time()
+        rank, size, (waiting, rate, rated), (seconds, _) = await pipe.execute()
+        if rank is None:
+            return None
+        position = rank + 1
+        per_s = float(rate or 0) * math.exp(-max(0, seconds - int(rated or 0) / 1000) / RATE_S)
+        # Fair queueing serves all queues side by side, so they become empty at the same time.
+        estimate = position / size * int(waiting) / per_s if per_s > MIN_RATE else None
+        return Wait(position=position, num_waiting=size, estimated_s=estimate)
 
     async def result(self, job_id: JobId) -> Result | None:
         """Return the result of a job, or None if the job hasn't ended or its result has expired."""
@@ -191,6 +235,24 @@ class PoolViews:
         except ResponseError:  # some hosted services forbid MEMORY USAGE or RANDOMKEY
             return {}
 
+    async def _read_jobs(self, ids: Sequence[JobId]) -> list[JobView | None]:
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        pipe.hget(self._keys.counters, "lag")
+        for job_id in ids:
+            pipe.hmget(self._keys.job(job_id), JOB_FIELDS)
+        (seconds, micros), lag, *rows = await pipe.execute()
+        pool_ms = seconds * 1000 + micros // 1000 - int(float(lag or 0))
+        jobs = [dict(zip(JOB_FIELDS, row, strict=True)) for row in rows]
+        for job_id, fields in zip(ids, jobs, strict=True):
+            version = AdapterVersion((fields["version"] or b"").decode())
+            pipe.zrank(self._keys.queue(version), job_id)
+        ranks = await pipe.execute()
+        return [
+            job_view(job_id, fields, rank, pool_ms)
+            for job_id, fields, rank in zip(ids, jobs, ranks, strict=True)
+        ]
+
     async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
         pipe = self._redis.pipeline(transaction=False)
         for wid in ids:
@@ -202,30 +264,7 @@ class PoolViews:
 
 
 _FINAL = tuple(s for s in JobState if s not in {JobState.QUEUED, JobState.RUNNING})
-_JOB_FIELDS = [
-    *("state", "model", "version", "tenant", "enq", "claim", "end"),
-    *("try", "owner", "error", "usage"),
-]
 
 
-def _job_view(job_id: JobId, fields: dict[str, Any], rank: int | None) -> JobView:
-    error, usage = (orjson.loads(fields[name] or b"null") for name in ("error", "usage"))
-    return JobView(
-        id=job_id,
-        state=JobState(fields["state"].decode()),
-        model=fields["model"].decode(),
-        version=AdapterVersion(fields["version"].decode()),
-        tenant=fields["tenant"].decode(),
-        enqueued_ms=int(fields["enq"]),
-        started_ms=_int(fields["claim"]),
-        ended_ms=_int(fields["end"]),
-        position=rank + 1 if rank is not None else None,
-        try_=int(fields["try"]),
-        worker=WorkerId(fields["owner"].decode()) if fields["owner"] else None,
-        error=decode_job_error(error),
-        usage=Usage(**usage) if usage else None,
-    )
-
-
-def _int(raw: bytes | None) -> int | None:
-    return int(raw) if raw is not None else None
+def _matches(view: JobView, states: frozenset[JobState] | None, model: str | None) -> bool:
+    return (states is None or view.state in states) and model in (None, view.model)

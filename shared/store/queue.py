@@ -8,12 +8,20 @@ of a `claim` was lost, `reconcile` releases the claimed jobs.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
 from shared.errors import ErrorCode, JobError, QueueFull, ReachedLimit
-from shared.protocol.codec import encode_events, encode_job, encode_result, encode_worker_info
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.codec import (
+    encode_answer_spec,
+    encode_events,
+    encode_job,
+    encode_result,
+    encode_worker_info,
+)
+from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.events import End, Event, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 from shared.protocol.jobs import Job, JobState
@@ -122,8 +130,15 @@ class Queue:
             num_forgotten=forgotten,
         )
 
-    async def enqueue(self, job: Job, limits: QueueLimits, *, is_suspect: bool = False) -> int:
-        """Accept a job, and return its position in the queue of its version, from 1.
+    async def enqueue(
+        self,
+        job: Job,
+        limits: QueueLimits,
+        *,
+        options: EnqueueOptions = EnqueueOptions(),  # noqa: B008  # immutable
+        is_suspect: bool = False,
+    ) -> Enqueued:
+        """Accept a job, or find the job of an earlier request with the same idempotency key.
 
         Pass `is_suspect` for the retry of a job whose workers died: the new job then runs alone.
 
@@ -131,22 +146,26 @@ class Queue:
             DuplicateJob: a job with this id already exists. After a call that failed with
                 `RedisUnavailable`, this means that the failed call did add the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
-            JobFailed: the adapter was unloaded or quarantined after the request was admitted, or
-                the job needs more tokens than fit into the KV cache of any live worker.
+            JobFailed: the adapter was unloaded or quarantined after the request was admitted, the
+                job needs more tokens than fit into the KV cache of any live worker, or an earlier
+                request had the same idempotency key and another body.
         """
         try:
             reply = await self._scripts.run(
                 "enqueue",
-                *_enqueue_args(job, limits, is_suspect=is_suspect),
+                *_enqueue_args(job, limits, options, is_suspect=is_suspect),
                 durability=self._durability,
                 is_promise=_is_accepted,
             )
         except OutOfMemory as error:
             counts = await PoolViews(self._redis, self._keys).counts()
             raise QueueFull(ReachedLimit.MEMORY, counts.waiting) from error
-        if reply[0] != b"ok":
-            raise enqueue_error(job, reply)
-        return cast(int, reply[1])
+        match reply:
+            case [b"ok", position]:
+                return Enqueued(job.id, position)
+            case [b"same", earlier]:
+                return Enqueued(JobId(earlier.decode()), 0, is_new=False)
+        raise enqueue_error(job, reply)
 
     async def claim(
         self,
@@ -292,6 +311,31 @@ class Queue:
         state = await self._scripts.run("cancel", job_id, orjson.dumps(reason))
         return JobState(state.decode()) if state else None
 
+    async def attach(self, job_id: JobId, api: ApiId) -> None:
+        """Send the events of an unfinished job to an API process that didn't accept it.
+
+        The process counts as connected to a client of the job until it calls `abandon`. Calls for
+        ended and unknown jobs have no effect.
+        """
+        await self._scripts.run("attach", job_id, api)
+
+    async def abandon(self, job_id: JobId, api: ApiId, *, grace_ms: int) -> None:
+        """Note that the last client of a job at this API process has gone.
+
+        If no other process has a client of the job, the job is cancelled after `grace_ms`, unless a
+        client comes back. A job that keeps running isn't cancelled.
+        """
+        await self._scripts.run("abandon", job_id, api, grace_ms)
+
+    async def erase(self, job_id: JobId) -> JobState | None:
+        """Delete the prompt, answer and record of an ended job, and return the job's last state.
+
+        An unfinished job is left as it is, and its state is returned. Returns None if no such job
+        exists.
+        """
+        state = await self._scripts.run("erase", job_id)
+        return JobState(state.decode()) if state else None
+
     async def leave(self, wid: WorkerId) -> None:
         """Remove a worker from the pool, and requeue the jobs that it still owns."""
         self._residency.end(wid)
@@ -308,6 +352,13 @@ class Queue:
         """
         return await self._sweep.run(every_ms)
 
+    async def retain(self) -> tuple[int, int]:
+        """Remove expired jobs from the indexes, and delete answers beyond the limit in bytes.
+
+        Returns two values: the number of expired jobs, and the number of deleted jobs.
+        """
+        return await self._sweep.retain()
+
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
         """Release jobs that aren't in `known` although the worker has owned them for `grace_ms`.
 
@@ -318,8 +369,8 @@ class Queue:
 
 
 def _is_accepted(reply: list[Any]) -> bool:
-    """Return whether this call of `enqueue`, or an earlier one, put the job into the queue."""
-    return reply[0] in (b"ok", b"dup")
+    """Return whether this call of `enqueue`, or an earlier one, accepted the request."""
+    return reply[0] in (b"ok", b"dup", b"same")
 
 
 def _has_jobs(reply: list[Any]) -> bool:
@@ -327,7 +378,10 @@ def _has_jobs(reply: list[Any]) -> bool:
     return len(reply) > 2
 
 
-def _enqueue_args(job: Job, limits: QueueLimits, *, is_suspect: bool) -> tuple[Arg, ...]:
+def _enqueue_args(
+    job: Job, limits: QueueLimits, options: EnqueueOptions, *, is_suspect: bool
+) -> tuple[Arg, ...]:
+    idempotency = options.idempotency
     return (
         *(job.id, job.version, job.model, job.tenant),
         *(job.priority * PRIORITY_STEP, job.cost, job.num_choices, job.reply_to),
@@ -335,6 +389,10 @@ def _enqueue_args(job: Job, limits: QueueLimits, *, is_suspect: bool) -> tuple[A
         *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
         *(encode_job(job), int(is_suspect)),
         *(limits.max_bytes, limits.max_bytes_tenant),
+        encode_answer_spec(AnswerSpec.of(job)),
+        *(int(options.keeps_running), f"{options.weight:g}"),
+        *((idempotency.digest, idempotency.body_digest) if idempotency else ("", "")),
+        limits.retain_bytes,
     )
 
 

@@ -16,6 +16,9 @@ from shared.store.keys import Keys
 PARTS = {
     "spread": {"claim", "shrink"},
     "give_back": {"release", "hand_on"},
+    "cancelling": {"cancel", "abandon", "expire"},
+    "following": {"attach", "abandon"},
+    "forgetting": {"erase", "retain"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
 """For each Lua file that only some scripts include, the names of these scripts. Every script also

@@ -1,4 +1,7 @@
-"""Removes silent workers of a pool, and ends overdue jobs and jobs of quarantined versions."""
+"""Removes silent workers of a pool, ends overdue jobs, and deletes answers.
+
+Also ends the waiting jobs of quarantined versions.
+"""
 
 from shared.protocol.ids import WorkerId
 from shared.protocol.queue_replies import Reaped
@@ -6,7 +9,7 @@ from shared.store.job_handover import JobHandover
 from shared.store.scripts import Scripts
 
 MAX_PAGES = 100
-"""In one sweep, each of the scripts `expire` and `quarantine` is called at most this many times."""
+"""In one sweep, each of `expire`, `quarantine` and `retain` is called at most this many times."""
 
 
 class Sweep:
@@ -28,6 +31,7 @@ class Sweep:
             requeued, ended = requeued + more_requeued, ended + more_ended
         expired = await self._expire()
         await self._end_quarantined()
+        await self.retain()
         return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
 
     async def _expire(self) -> int:
@@ -38,6 +42,19 @@ class Sweep:
             if not is_more:
                 break
         return total
+
+    async def retain(self) -> tuple[int, int]:
+        """Remove expired jobs from the indexes, and delete answers beyond the limit in bytes.
+
+        Returns two values: the number of expired jobs, and the number of deleted jobs.
+        """
+        expired = deleted = 0
+        for _ in range(MAX_PAGES):
+            more_expired, more_deleted, is_more = await self._scripts.run("retain")
+            expired, deleted = expired + more_expired, deleted + more_deleted
+            if not is_more:
+                break
+        return expired, deleted
 
     async def _end_quarantined(self) -> None:
         for _ in range(MAX_PAGES):

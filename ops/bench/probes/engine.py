@@ -12,7 +12,7 @@ from ops.bench.measurement_process import MeasurementFailed
 from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
 from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
+from worker.engine.engine import NativeEngine
 from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -56,7 +56,7 @@ class EngineProbe:
                 max_tokens * self.kv_bytes_per_token if max_tokens else DEFAULTS.kv_cache_bytes
             ),
         )
-        self._engine = Engine(loaded, config)
+        self._engine = NativeEngine(loaded, config)
         self._loaded = loaded
         self._num_requests = 0
         self._prefilled: dict[int, list[int]] = {}

@@ -17,7 +17,7 @@ from ops.bench.measurement_process import MeasurementFailed
 from ops.bench.probes.base_model import load_as_worker
 
 if TYPE_CHECKING:
-    from worker.engine.engine import Engine
+    from worker.engine.engine import NativeEngine
     from worker.engine.grammar import Grammar
     from worker.engine.request import Request
 
@@ -61,10 +61,10 @@ def main(
     """Measure decode steps without and with a schema. The variants alternate in one engine."""
     loaded = load_as_worker(model)
     from worker.engine.config import EngineConfig
-    from worker.engine.engine import Engine
+    from worker.engine.engine import NativeEngine
     from worker.engine.grammar import GrammarCompiler, json_source
 
-    engine = Engine(loaded, EngineConfig(max_num_seqs=batch))
+    engine = NativeEngine(loaded, EngineConfig(max_num_seqs=batch))
     compiler = GrammarCompiler(
         loaded.tokenizer, vocab_size=loaded.config.vocab_size, eos_ids=loaded.eos_ids
     )
@@ -79,7 +79,7 @@ def main(
 
 
 def _step_ms(
-    engine: "Engine", batch: int, prompt_ids: list[int], grammar: "Grammar | None"
+    engine: "NativeEngine", batch: int, prompt_ids: list[int], grammar: "Grammar | None"
 ) -> float:
     """Run `batch` sequences to their end and return the median duration of a decode step."""
     for request in _requests(batch, prompt_ids, grammar):

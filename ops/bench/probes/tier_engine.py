@@ -16,7 +16,8 @@ from shared.protocol.ids import AdapterVersion
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
+from worker.engine.engine import NativeEngine
+from worker.engine.interface import AnyEngine
 from worker.engine.request import StepOutput
 from worker.engine.thread import EngineThread
 from worker.lora.checkpoint.adapter import read_checkpoint
@@ -52,7 +53,7 @@ class TierEngine:
             device=device_bytes, host=host_bytes, is_one_memory=loaded.device.type == "cpu"
         )
         config = EngineConfig(max_num_seqs=num_seqs, adapter_bytes=self._budgets.pool)
-        self._engine = Engine(loaded, config)
+        self._engine = NativeEngine(loaded, config)
         self._dtype = loaded.dtype
         self._vocab_size: int = loaded.config.vocab_size
         self._host = HostTier(self._engine.layout, self._budgets.copies, loaded.device)
@@ -138,5 +139,5 @@ class TierEngine:
         self.step_ends_s.append(time.perf_counter())
         self._errors += [output.error.message for output in outputs if output.error]
 
-    async def _call(self, function: Callable[[Engine], T]) -> T:
+    async def _call(self, function: Callable[[AnyEngine], T]) -> T:
         return await asyncio.wrap_future(self._thread.call(function))

@@ -17,7 +17,7 @@ from ops.bench.scripts.large_pool import (
 from ops.bench.synthetic_pool import LEASE_MS
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import End
-from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Result, Usage
 
@@ -25,6 +25,8 @@ CALLS = 20
 FEW = 5
 """Number of repetitions for situations that take long to set up."""
 RELEASED = 16
+MAX_FOLLOWERS = 8
+"""Maximum number of front ends that can be attached to a job."""
 
 
 async def arrivals(pool: LargePool) -> None:
@@ -106,6 +108,31 @@ async def _ends(pool: LargePool, worker: WorkerId, jobs: tuple[ClaimedJob, ...])
     with pool.meter.measuring("running"):
         for claimed in jobs[CALLS : 2 * CALLS]:
             await pool.queue.cancel(claimed.job.id, error=error)
+
+
+async def followed(pool: LargePool) -> None:
+    """Measure calls for clients that come back, go away, and erase their jobs."""
+    worker, jobs = await pool.busy()
+    others = [ApiId(f"bench-other-{number}") for number in range(MAX_FOLLOWERS)]
+    for claimed in jobs[:CALLS]:
+        for api in others:
+            with pool.meter.measuring("attached front ends"):
+                await pool.queue.attach(claimed.job.id, api)
+    with pool.meter.measuring("64 jobs, 20 followed by 8 more front ends"):
+        await pool.publish(worker, jobs)
+    for claimed in jobs[:CALLS]:
+        for api in (*others, claimed.job.reply_to):
+            with pool.meter.measuring("running, no grace"):
+                await pool.queue.abandon(claimed.job.id, api, grace_ms=0)
+    for claimed in jobs:
+        await _finish(pool, worker, claimed)
+    with pool.meter.measuring("ended"):
+        for claimed in jobs[:CALLS]:
+            await pool.queue.erase(claimed.job.id)
+    await pool.meter.hset(pool.keys.counters, "retain_bytes", 0)
+    with pool.meter.measuring("a page beyond the limit in bytes"):
+        await pool.queue.retain()
+    await pool.queue.leave(worker)
 
 
 async def given_back(pool: LargePool) -> None:

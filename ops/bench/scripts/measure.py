@@ -14,6 +14,7 @@ CASES: tuple[Case, ...] = (
     job_cases.claims_of_foreign,
     job_cases.claims_in_vain,
     job_cases.running,
+    job_cases.followed,
     job_cases.given_back,
     pool_cases.residents,
     pool_cases.shrinking,

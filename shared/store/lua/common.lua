@@ -14,6 +14,7 @@ local TENANT_TTL_MS = 86400000
 local LOAD_LOCK_MS = 15000
 local DEATHS_UNTIL_SUSPECT = 2
 local DEFAULT_STALL_MS = 3000
+local RATE_MS = 30000 -- period over which the rate of answered jobs is averaged
 local MAX_KEPT_BODY = 65536 -- bytes; larger requests are always deleted when their job ends
 -- Number of a worker's publications that may contain tokens without a checkpoint. See
 -- worker/jobs/publisher.py.
@@ -39,7 +40,8 @@ local function read_clock()
 end
 
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
-  'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes' }
+  'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
+  'weight', 'idem', 'keep', 'gone', 'kept' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -175,10 +177,12 @@ local function count_bytes(tenant, change)
   end
 end
 
--- Correct the tokens that fair queueing charged to a tenant.
-local function charge(tenant, tokens)
-  local key = P .. 't:' .. tenant
-  if redis.call('EXISTS', key) == 1 then redis.call('HINCRBYFLOAT', key, 'tag', tokens) end
+-- Correct the tokens that fair queueing charged to the job's tenant.
+local function charge(job, tokens)
+  local key = P .. 't:' .. job.tenant
+  if redis.call('EXISTS', key) == 1 then
+    redis.call('HINCRBYFLOAT', key, 'tag', tokens / (job.weight or 1))
+  end
 end
 
 local function events_json(events)
@@ -198,6 +202,15 @@ local function reply(api, payload, wid, now)
   redis.call('PEXPIRE', key, REPLY_TTL_MS)
   return id
 end
+
+-- Add an entry to the reply streams of all API processes that follow the job.
+local function reply_all(job, payload, now)
+  reply(job.out, payload, false, now)
+  local followers = redis.call('HGET', P .. 'followers', job.id)
+  for api in string.gmatch(followers or '', '%S+') do reply(api, payload, false, now) end
+end
+
+local function idempotency_key(tenant, digest) return P .. 'idem:' .. tenant .. ':' .. digest end
 
 local function checkpoint(id, payload)
   redis.call('XADD', P .. 'tok:' .. id, '*', 'e', payload)
@@ -225,14 +238,27 @@ local function wake(version)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
+-- Return the job's member of `ended`: its id, the bytes that are kept of it, and its tenant.
+local function ended_member(job) return job.id .. ' ' .. job.kept .. ' ' .. job.tenant end
+
+-- Enter an ended job into the index of kept answers.
+local function index_ended(job, num_bytes, now)
+  job.kept = num_bytes
+  redis.call('HSET', P .. 'job:' .. job.id, 'kept', num_bytes)
+  redis.call('ZADD', P .. 'ended', now + job.retain, ended_member(job))
+  redis.call('HINCRBY', P .. 'cnt', 'kept', num_bytes)
+  if job.idem then redis.call('PEXPIRE', idempotency_key(job.tenant, job.idem), job.retain) end
+end
+
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and
 -- `result` come from the worker. If a script ends the job, they are nil and are built here.
 local function end_job(job, state, now, usage, error, event, result)
   local key, num_bytes = P .. 'job:' .. job.id, tonumber(job.bytes or 0)
+  local keeps_body = job.may_retry and num_bytes <= MAX_KEPT_BODY
   redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
-  redis.call('HDEL', key, 'owner', 'reserved', 'bytes')
-  if not job.may_retry or num_bytes > MAX_KEPT_BODY then redis.call('HDEL', key, 'body') end
+  redis.call('HDEL', key, 'owner', 'reserved', 'bytes', 'gone')
+  if not keeps_body then redis.call('HDEL', key, 'body') end
   if num_bytes > 0 then count_bytes(job.tenant, -num_bytes) end
   redis.call('ZREM', P .. 'due', job.id)
   if job.state == 'running' then redis.call('SREM', P .. 'run:' .. job.version, job.id) end
@@ -245,13 +271,16 @@ local function end_job(job, state, now, usage, error, event, result)
   event = event or events_json({ '{"type":"end",' .. job_field .. ',"try":' .. job.try .. ending })
   result = result or '{"v":' .. PROTOCOL_VERSION .. ',' .. job_field .. ',"choices":[]' .. ending
   redis.call('SET', P .. 'res:' .. job.id, result, 'PX', job.retain)
-  reply(job.out, event, false, now)
+  index_ended(job, #result + (keeps_body and num_bytes or 0), now)
+  reply_all(job, event, now)
+  redis.call('HDEL', P .. 'followers', job.id)
+  redis.call('ZREM', P .. 'abandoned', job.id)
 end
 
 -- End a waiting job, and refund its cost to the tenant.
 local function end_unrun(job, state, now, error)
   count_waiting(job.tenant, -1)
-  charge(job.tenant, -job.cost)
+  charge(job, -job.cost)
   end_job(job, state, now, 'null', error)
 end
 

@@ -93,7 +93,7 @@ async def test_the_node_that_has_the_keys_or_gets_them_is_named(
         await Queue(first, keys).enqueue(make_job(), LIMITS)
     with pytest.raises(RedisUnavailable, match=named.format(cluster.ports[1])):
         await PoolViews(first, keys).counts()
-    assert await Queue(second, keys).enqueue(make_job(), LIMITS) == 1
+    assert (await Queue(second, keys).enqueue(make_job(), LIMITS)).position == 1
     await second.flushall()
     slot = await first.execute_command("CLUSTER", "KEYSLOT", keys.prefix)
     first_id = await first.execute_command("CLUSTER", "MYID")

@@ -60,7 +60,7 @@ async def test_the_append_only_file_is_waited_for_if_each_write_is_synced(
     queue = Queue(redis, keys, durability=durability)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     job = make_job()
-    assert await queue.enqueue(job, LIMITS) == 1
+    assert (await queue.enqueue(job, LIMITS)).position == 1
     assert await worker.claim_ids() == [job.id]
     waited = await redis.info("commandstats")
     assert waited["cmdstat_waitaof"]["calls"] == 2
@@ -141,5 +141,5 @@ async def test_a_script_that_redis_has_lost_runs_once(
     views = PoolViews(redis, keys)
     for position in (1, 2):
         await redis.script_flush()
-        assert await queue.enqueue(make_job(), LIMITS) == position
+        assert (await queue.enqueue(make_job(), LIMITS)).position == position
     assert (await views.counts()).waiting == 2

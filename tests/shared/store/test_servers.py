@@ -46,7 +46,7 @@ async def test_a_job_survives_a_death_and_ends_on_every_server(
     second = await Actor(queue, redis, keys, "w2", []).register()
     assert await second.claim(max_cold=1, steal_ms=0) == []
     job = make_job()
-    assert await queue.enqueue(job, LIMITS) == 1
+    assert (await queue.enqueue(job, LIMITS)).position == 1
     (claimed,) = await first.claim()
     piece = tokens(job, 0, [1, 2], "ab")
     await queue.publish(first.id, {API: [piece]})
@@ -261,4 +261,5 @@ async def test_a_redis_may_be_reached_by_a_unix_socket(
         return True
 
     await eventually(answers)
-    assert await Queue(open_client(socket_url), keys).enqueue(make_job(), LIMITS) == 1
+    queue = Queue(open_client(socket_url), keys)
+    assert (await queue.enqueue(make_job(), LIMITS)).position == 1

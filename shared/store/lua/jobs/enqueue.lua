@@ -1,10 +1,12 @@
 #!lua
--- At most 90 commands.
+-- At most 100 commands.
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
--- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'full', reached
--- limit, number of waiting jobs} | {'gone'} | {'quarantined'} | {'large', capacity of the largest
--- worker in tokens}.
+--       spec keeps_running weight idempotency_digest body_digest retain_bytes
+-- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'same', job of an
+-- earlier request with the same key} | {'conflict', job of an earlier request with another body} |
+-- {'full', reached limit, number of waiting jobs, answered jobs per second} | {'gone'} |
+-- {'quarantined'} | {'large', capacity of the largest worker in tokens}.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
@@ -14,13 +16,27 @@ local MAX_MEMORY_USE = 0.8
 local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
 -- Added to the score for each arrival, so that jobs with the same tag run in order of arrival.
 local ARRIVAL_STEP = 1 / 1024
+local DAY_MS = 86400000
+local weight, idem, body_digest, retain_bytes = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
+
+-- Return the reply for a request whose idempotency key has a job already. A job that was deleted,
+-- or cancelled because its clients stayed away, no longer names its key.
+local function earlier_request()
+  local found = redis.call('GET', idempotency_key(tenant, idem))
+  local earlier, digest = string.match(found or '', '^(%S+) (%S+)$')
+  if not earlier or redis.call('HGET', P .. 'job:' .. earlier, 'idem') ~= idem then return nil end
+  return { digest == body_digest and 'same' or 'conflict', earlier }
+end
 
 local state = redis.call('HGET', job_key, 'state')
 if state then return { 'dup', state } end
+local earlier = idem ~= '' and earlier_request()
+if earlier then return earlier end
 local now, lag = read_clock()
 local num_bytes = #ARGV[14]
-local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes = unpack(redis.call('HMGET',
-  P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high', 'max_memory', 'bytes'))
+local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated =
+  unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high', 'max_memory',
+    'bytes', 'retain_bytes', 'rate', 'rated'))
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   'tag', 'waiting', 'bytes'))
 
@@ -77,20 +93,38 @@ local function refused_version()
   if name and redis.call('EXISTS', P .. 'adapter:' .. name) == 1 then return { 'gone' } end
 end
 
+-- Add the rate of answered jobs to the refusal of a full queue. The rate decays while no job ends.
+local function with_rate(refusal)
+  local per_s = (rate or 0) * math.exp(-math.max(0, now - (rated or now)) / RATE_MS)
+  if refusal[1] == 'full' then refusal[4] = string.format('%.9f', per_s) end
+  return refusal
+end
+
 local most_tokens = too_large_for()
 if most_tokens then return { 'large', most_tokens } end
 local refusal = refused_version() or limit_reached()
-if refusal then return refusal end
+if refusal then return with_rate(refusal) end
 
 -- Start-time fair queueing: the tag of an idle tenant's first job is the virtual time. The tags of
 -- further jobs follow those of the tenant's earlier jobs.
 local tag = math.max(tonumber(virtual_time or 0), tonumber(tenant_tag or 0))
-redis.call('HSET', tenant_key, 'tag', tag + tonumber(ARGV[6]))
+redis.call('HSET', tenant_key, 'tag', tag + ARGV[6] / weight)
 local score = tag - boost + redis.call('HINCRBY', P .. 'cnt', 'arrivals', 1) * ARRIVAL_STEP
 redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', model, 'tenant', tenant,
   'tag', tag, 'score', score, 'cost', ARGV[6], 'sequences', ARGV[7], 'out', ARGV[8], 'enq', now,
   'deadline', now + tonumber(ARGV[9]), 'retain', ARGV[10], 'try', 0, 'body', ARGV[14],
-  'bytes', num_bytes)
+  'bytes', num_bytes, 'spec', ARGV[18])
+if weight ~= '1' then redis.call('HSET', job_key, 'weight', weight) end
+if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
+if idem ~= '' then
+  redis.call('HSET', job_key, 'idem', idem)
+  redis.call('SET', idempotency_key(tenant, idem), id .. ' ' .. body_digest, 'PX',
+    ARGV[9] + ARGV[10] + DAY_MS) -- shortened when the job ends
+end
+if retain_bytes ~= old_retain_bytes then
+  redis.call('HSET', P .. 'cnt', 'retain_bytes', retain_bytes)
+end
+redis.call('ZADD', P .. 'jobs:' .. tenant, now, id)
 if lag ~= 0 then redis.call('HSET', job_key, 'lag', lag) end
 redis.call('ZADD', P .. 'due', now + tonumber(ARGV[9]) - lag, id)
 redis.call('ZADD', P .. 'q:' .. version, score, id)

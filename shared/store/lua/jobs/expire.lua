@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- At most 1,100 commands.
+-- At most 2,000 commands.
 -- Ends a page of overdue jobs: waiting jobs, and running jobs that their workers should have ended.
--- Removes queued ids whose job hashes were deleted. Returns {number of ended jobs, 1 if another
--- call is needed}.
+-- Cancels a page of jobs whose clients stay away. Removes queued ids whose job hashes were deleted.
+-- Returns {number of ended jobs, 1 if another call is needed}.
 local PAGE = 24
 local RUNNING_GRACE_MS = 5000 -- workers end their overdue jobs themselves
 local MAX_HEADS = 16 -- a random sample, so that every version is checked eventually
@@ -31,6 +31,7 @@ local function clear(job)
   redis.call('ZREM', P .. 'due', job.id)
   if not job.state then return end
   redis.call('SREM', P .. 'run:' .. job.version, job.id)
+  if not job.kept then index_ended(job, 0, now) end
   if job.bytes then
     redis.call('HDEL', P .. 'job:' .. job.id, 'bytes')
     count_bytes(job.tenant, -job.bytes)
@@ -48,6 +49,9 @@ for _, id in ipairs(overdue) do
     clear(job)
   end
 end
+
+local abandoned = redis.call('ZRANGEBYSCORE', P .. 'abandoned', '-inf', now - lag, 'LIMIT', 0, PAGE)
+for _, id in ipairs(abandoned) do cancel_abandoned(read_job(id), now) end
 
 -- End the first job of a version if it is overdue. This covers jobs that a front end of the
 -- previous release enqueued, since they aren't in `due`.
@@ -68,4 +72,4 @@ if redis.call('EXISTS', P .. 'due') == 0 then redis.call('HSET', P .. 'cnt', 'by
 
 local heads = redis.call('ZRANDMEMBER', P .. 'ready', MAX_HEADS)
 for _, version in ipairs(heads) do check_head(version) end
-return { num_ended, #overdue == PAGE and 1 or 0 }
+return { num_ended, (#overdue == PAGE or #abandoned == PAGE) and 1 or 0 }

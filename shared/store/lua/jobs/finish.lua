@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 40 commands.
+-- At most 45 commands.
 -- ARGV: wid id try claim_epoch state usage error num_tokens event result may_retry.
 -- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'.
 local wid, id, try, epoch, state = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -20,7 +20,7 @@ if state == 'cancelled' and job.cancel then
 else
   end_job(job, state, now, usage, error, ARGV[9], ARGV[10])
 end
-if num_tokens ~= '' then charge(job.tenant, num_tokens - job.cost) end
+if num_tokens ~= '' then charge(job, num_tokens - job.cost) end
 local entry = version_key(job.version)
 if redis.call('EXISTS', entry) == 1 then
   redis.call('HINCRBY', entry, 'requests', 1)
@@ -30,7 +30,10 @@ end
 if state == 'done' then
   redis.call('HDEL', entry, 'dead_jobs')
   local run_ms = math.max(0, math.min(now - job.claim, MAX_RUN_MS))
-  local mean = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or run_ms)
-  redis.call('HSET', P .. 'cnt', 'run_ms', mean + (run_ms - mean) * RUN_MS_SHARE)
+  local mean, rate, rated = unpack(redis.call('HMGET', P .. 'cnt', 'run_ms', 'rate', 'rated'))
+  mean = tonumber(mean or run_ms)
+  rate = (rate or 0) * math.exp(-math.max(0, now - (rated or now)) / RATE_MS) + 1000 / RATE_MS
+  redis.call('HSET', P .. 'cnt', 'run_ms', mean + (run_ms - mean) * RUN_MS_SHARE, 'rate', rate,
+    'rated', now)
 end
 return 'ok'

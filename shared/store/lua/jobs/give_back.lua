@@ -15,7 +15,7 @@ local function requeue(job, now)
   reindex(job.version)
   count_waiting(job.tenant, 1)
   local retry = '{"type":"retry","job":"' .. job.id .. '","try":' .. job.try .. '}'
-  reply(job.out, events_json({ retry }), false, now)
+  reply_all(job, events_json({ retry }), now)
   wake(job.version)
 end
 
@@ -31,9 +31,10 @@ local function bury(job, wid, now)
     .. DEATHS_ALONE_UNTIL_DEAD .. ' times while it ran alone and will not be tried again')
   local body = tonumber(job.bytes or 0) <= MAX_KEPT_BODY
     and redis.call('HGET', P .. 'job:' .. job.id, 'body') or ''
-  redis.call('XADD', P .. 'dead', 'MAXLEN', '~', MAX_DEAD_LETTERS, '*', 'id', job.id,
+  local letter = redis.call('XADD', P .. 'dead', 'MAXLEN', '~', MAX_DEAD_LETTERS, '*', 'id', job.id,
     'version', job.version, 'tenant', job.tenant, 'try', job.try, 'worker', wid, 'error', error,
     'body', body)
+  redis.call('HSET', P .. 'job:' .. job.id, 'letter', letter)
   end_job(job, 'dead', now, 'null', error)
   local entry = version_key(job.version)
   local state = redis.call('HGET', entry, 'state')

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- At most 7 commands, 2 for each API process and 2 for each checkpoint.
+-- At most 8 commands, 2 for each API process, 2 for each checkpoint, and 20 for each job that other
+-- API processes follow as well.
 -- ARGV: wid num_jobs {id claim_epoch}... num_apis {api payload}... {job payload}...
 -- Publishes events and stores checkpoints. Returns two lists: the jobs in ARGV that the worker
 -- doesn't own, and all cancelled jobs of the worker. If the first list isn't empty, nothing is
@@ -9,11 +10,33 @@ if not is_worker(wid) then return 0 end
 local fenced, cancelled = standing_of(wid, 3, num_jobs)
 if #fenced > 0 then return { fenced, cancelled } end
 local now, first = now_ms(), 4 + 2 * num_jobs
-local last, sent = first + 2 * ARGV[first - 1], {}
+local last, sent, payloads, forwarded = first + 2 * ARGV[first - 1], {}, {}, {}
 for i = first, last - 1, 2 do
+  payloads[ARGV[i]] = ARGV[i + 1]
   sent[#sent + 1] = ARGV[i] .. ' ' .. reply(ARGV[i], ARGV[i + 1], wid, now)
 end
 for i = last, #ARGV, 2 do checkpoint(ARGV[i], ARGV[i + 1]) end
+
+-- Send a job's events to the API processes that were attached to it. Their copies also have the
+-- events of other jobs, which they ignore.
+local function forward(id, followers)
+  local out = redis.call('HGET', P .. 'job:' .. id, 'out')
+  for api in string.gmatch(followers, '%S+') do
+    local pair = api .. ' ' .. out
+    if payloads[out] and not forwarded[pair] then
+      reply(api, payloads[out], wid, now)
+      forwarded[pair] = true
+    end
+  end
+end
+
+if num_jobs > 0 then
+  local ids = {}
+  for i = 1, num_jobs do ids[i] = ARGV[2 + 2 * i - 1] end
+  for i, followers in ipairs(redis.call('HMGET', P .. 'followers', unpack(ids))) do
+    if followers then forward(ids[i], followers) end
+  end
+end
 if #sent > 0 then -- the last MAX_SENT entries contain every token without a checkpoint
   local key = P .. 'sent:' .. wid
   redis.call('RPUSH', key, table.concat(sent, '\n'))

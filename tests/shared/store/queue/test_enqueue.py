@@ -7,6 +7,7 @@ from queue_support import LIMITS, make_job
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import DuplicateJob, QueueFull
+from shared.protocol.enqueue import Enqueued
 from shared.protocol.jobs import JobState, SamplingParams
 from shared.store.connection import connect
 from shared.store.keys import Keys
@@ -15,9 +16,9 @@ from shared.store.queue import Queue
 
 
 async def test_returns_the_position_in_the_queue_of_its_version(queue: Queue) -> None:
-    positions = [await queue.enqueue(make_job("a@1"), LIMITS) for _ in range(3)]
+    positions = [(await queue.enqueue(make_job("a@1"), LIMITS)).position for _ in range(3)]
     assert positions == [1, 2, 3]
-    assert await queue.enqueue(make_job("b@1"), LIMITS) == 1
+    assert (await queue.enqueue(make_job("b@1"), LIMITS)).position == 1
 
 
 async def test_a_job_reaches_its_worker_as_it_was_sent(queue: Queue, actor) -> None:
@@ -93,7 +94,7 @@ async def test_a_limit_holds_under_concurrency(
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     for client in clients:
         await client.aclose()
-    assert sum(isinstance(outcome, int) for outcome in outcomes) == 25
+    assert sum(isinstance(outcome, Enqueued) for outcome in outcomes) == 25
     assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 55
     assert (await views.counts()).waiting == 25
 

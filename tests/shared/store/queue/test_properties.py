@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
@@ -25,7 +25,7 @@ from queue_support import API, INFO, LIMITS, NEVER_MS, Actor, make_job, tokens
 from shared.errors import LeaseLost
 from shared.protocol.codec import decode_events
 from shared.protocol.events import End, Retry
-from shared.protocol.ids import WorkerId
+from shared.protocol.ids import ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job, JobState
 from shared.protocol.queue_replies import FinishOutcome, ReplicaStanding
 from shared.store.connection import connect
@@ -38,6 +38,7 @@ T = TypeVar("T")
 STALL_MS = 100_000
 """Gap between sweeps that counts as a stall: more than half of the actors' leases."""
 VERSIONS = ("a@1", "b@1", "c@1")
+OTHER_API = ApiId("api-2")
 TENANTS = ("t1", "t2", "t3")
 QUICK = settings(
     max_examples=30,
@@ -76,6 +77,15 @@ class Known:
     fails: int = 0
     """Deaths since it became a suspect."""
     is_cancelled: bool = False
+    apis: set[ApiId] = field(default_factory=lambda: {API})
+    """API processes with clients of the job."""
+    is_abandoned: bool = False
+    """Whether the job is to be cancelled because no client waits for it."""
+    is_erased: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in (JobState.QUEUED, JobState.RUNNING)
 
     @property
     def is_suspect(self) -> bool:
@@ -120,7 +130,8 @@ class QueueMachine(RuleBasedStateMachine):
             is_expired = fields.pop("is_expired")
             job = make_job(**fields, deadline_ms=0 if is_expired else NEVER_MS)
             queued = [k for k in self.of(JobState.QUEUED) if k.job.version == job.version]
-            assert 1 <= self.run(self.queue.enqueue(job, LIMITS)) <= len(queued) + 1
+            position = self.run(self.queue.enqueue(job, LIMITS)).position
+            assert 1 <= position <= len(queued) + 1
             self.jobs[job.id] = Known(job, is_expired)
 
     @precondition(lambda self: self.jobs)
@@ -131,7 +142,43 @@ class QueueMachine(RuleBasedStateMachine):
             known.state = JobState.CANCELLED
         elif known.state == JobState.RUNNING:
             known.is_cancelled = True
-        assert self.run(self.queue.cancel(known.job.id)) == known.state
+        expected = None if known.is_erased else known.state
+        assert self.run(self.queue.cancel(known.job.id)) == expected
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), api=st.sampled_from((API, OTHER_API)))
+    def attach(self, data: st.DataObject, api: ApiId) -> None:
+        known = data.draw(st.sampled_from(list(self.jobs.values())))
+        self.run(self.queue.attach(known.job.id, api))
+        if known.is_open:
+            known.apis.add(api)
+            known.is_abandoned = False
+
+    @precondition(lambda self: self.jobs)
+    @rule(
+        data=st.data(), api=st.sampled_from((API, OTHER_API)), grace_ms=st.sampled_from((0, 10**9))
+    )
+    def abandon(self, data: st.DataObject, api: ApiId, grace_ms: int) -> None:
+        known = data.draw(st.sampled_from(list(self.jobs.values())))
+        self.run(self.queue.abandon(known.job.id, api, grace_ms=grace_ms))
+        if not known.is_open:
+            return
+        known.apis.discard(api)
+        if known.apis:
+            return
+        known.is_abandoned = known.is_abandoned or grace_ms > 0
+        if grace_ms == 0 and known.state == JobState.QUEUED:
+            known.state = JobState.CANCELLED
+        elif grace_ms == 0:
+            known.is_cancelled, known.is_abandoned = True, False
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def erase(self, data: st.DataObject) -> None:
+        known = data.draw(st.sampled_from(list(self.jobs.values())))
+        expected = None if known.is_erased else known.state
+        assert self.run(self.queue.erase(known.job.id)) == expected
+        known.is_erased = not known.is_open
 
     # Operations of workers.
 
@@ -313,6 +360,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert ids == {known.job.id for known in waiting if known.job.version == version}
             if entries:
                 heads[version] = entries[0][1]
+        await self.check_indexes_of_jobs()
         held = {version for actor in self.actors.values() for version in actor.holds}
         assert await self.scores(keys.ready) == heads
         assert await self.scores(keys.cold) == {v: s for v, s in heads.items() if v not in held}
@@ -320,6 +368,24 @@ class QueueMachine(RuleBasedStateMachine):
         for name, actor in self.actors.items():
             owned = {known.job.id for known in self.owned(actor)}
             assert set(await self.scores(keys.owned(actor.id))) == owned, name
+
+    async def check_indexes_of_jobs(self) -> None:
+        redis, keys = self.redis, self.keys
+        ended = {raw.decode().split()[0] for raw in await redis.zrange(keys.ended, 0, -1)}
+        is_kept = {i for i, known in self.jobs.items() if not (known.is_open or known.is_erased)}
+        assert ended == is_kept
+        for tenant in TENANTS:
+            listed = {raw.decode() for raw in await redis.zrange(keys.jobs(tenant), 0, -1)}
+            of_tenant = {i: k for i, k in self.jobs.items() if k.job.tenant == tenant}
+            assert listed == {i for i, known in of_tenant.items() if not known.is_erased}
+        unfinished = {i: known for i, known in self.jobs.items() if known.is_open}
+        followed = await redis.hgetall(keys.followers)
+        assert {raw.decode() for raw in followed} == {
+            i for i, known in unfinished.items() if OTHER_API in known.apis
+        }
+        assert set(await self.scores(keys.abandoned)) == {
+            i for i, known in unfinished.items() if known.is_abandoned
+        }
 
     def teardown(self) -> None:
         if not hasattr(self, "runner"):
@@ -354,8 +420,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert ends == dict.fromkeys(self.jobs, 1)
         assert retries == Counter({i: k.retries for i, k in self.jobs.items() if k.retries})
         for job_id, known in self.jobs.items():
-            assert (await self.views.job(job_id)).state == known.state
-            assert (await self.views.result(job_id)).state == known.state
+            view, result = await self.views.job(job_id), await self.views.result(job_id)
+            expected = (None, None) if known.is_erased else (known.state, known.state)
+            assert (view and view.state, result and result.state) == expected
         totals = Counter(known.state for known in self.jobs.values())
         counts = await self.views.counts()
         assert counts.waiting == 0
@@ -380,17 +447,17 @@ class QueueMachine(RuleBasedStateMachine):
         del self.actors[actor.id]
         for known in owned:
             if not known.is_cancelled:
-                field, number = "deaths", 2 if len(owned) == 1 else 1
+                counter, number = "deaths", 2 if len(owned) == 1 else 1
                 if known.is_suspect:
-                    field, number = "fails", 1
-                setattr(known, field, getattr(known, field) + number)
-                self.charged.setdefault(actor.id, []).append((known, field, number))
+                    counter, number = "fails", 1
+                setattr(known, counter, getattr(known, counter) + number)
+                self.charged.setdefault(actor.id, []).append((known, counter, number))
         self.unbook(owned)
         self.run(self.record_expired())  # a sweep also ends overdue jobs
 
     def cancel_charges(self, name: str) -> None:
-        for known, field, number in self.charged.pop(name, ()):
-            setattr(known, field, getattr(known, field) - number)
+        for known, counter, number in self.charged.pop(name, ()):
+            setattr(known, counter, getattr(known, counter) - number)
 
     def draw_actor(self, data: st.DataObject) -> Actor:
         return self.actors[data.draw(st.sampled_from(sorted(self.actors)))]
@@ -430,6 +497,7 @@ class QueueMachine(RuleBasedStateMachine):
         for known in self.of(JobState.QUEUED):
             if known.is_expired:
                 state = await self.redis.hget(self.keys.job(known.job.id), "state")
+                assert state is not None
                 known.state = JobState(state.decode())
 
     async def scores(self, key: str) -> dict[str, float]:

@@ -1,0 +1,85 @@
+"""The data of one job that its tenant may see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from shared.errors import JobError
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.codec import decode_answer_spec, decode_job_error
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Usage
+
+JOB_FIELDS = [
+    *("state", "model", "version", "tenant", "enq", "claim", "end"),
+    *("try", "owner", "error", "usage", "spec", "deadline", "lag", "keep"),
+]
+"""Fields of a job's hash from which its view is built."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """The data of a job that its tenant may see. Times are Unix times in milliseconds."""
+
+    id: JobId
+    state: JobState
+    model: str
+    version: AdapterVersion
+    tenant: str
+    enqueued_ms: int
+    started_ms: int | None
+    """Time of the last claim; None if the job was never claimed."""
+    ended_ms: int | None
+    position: int | None
+    """Position in the queue of the job's version, from 1; None if the job isn't waiting."""
+    try_: int
+    worker: WorkerId | None
+    error: JobError | None
+    usage: Usage | None
+    spec: AnswerSpec | None = None
+    """Format of the job's answer. None if a front end of the previous release accepted the job."""
+    left_ms: int = 0
+    """Milliseconds until the job's deadline. Negative after the deadline."""
+    keeps_running: bool = False
+    """Whether the job runs to its end even if no client waits for its answer."""
+
+
+def job_view(
+    job_id: JobId, fields: Mapping[str, Any], rank: int | None, pool_ms: int
+) -> JobView | None:
+    """Return the view of a job, or None if Redis has no such job.
+
+    Args:
+        job_id: id of the job.
+        fields: values of `JOB_FIELDS` in the job's hash.
+        rank: rank of the job in the queue of its version, from 0; None if it isn't in the queue.
+        pool_ms: current pool time, in milliseconds.
+    """
+    if fields["state"] is None:
+        return None
+    error, usage = (orjson.loads(fields[name] or b"null") for name in ("error", "usage"))
+    return JobView(
+        id=job_id,
+        state=JobState(fields["state"].decode()),
+        model=fields["model"].decode(),
+        version=AdapterVersion(fields["version"].decode()),
+        tenant=fields["tenant"].decode(),
+        enqueued_ms=int(fields["enq"]),
+        started_ms=_int(fields["claim"]),
+        ended_ms=_int(fields["end"]),
+        position=rank + 1 if rank is not None else None,
+        try_=int(fields["try"]),
+        worker=WorkerId(fields["owner"].decode()) if fields["owner"] else None,
+        error=decode_job_error(error),
+        usage=Usage(**usage) if usage else None,
+        spec=decode_answer_spec(fields["spec"]) if fields["spec"] else None,
+        left_ms=int(fields["deadline"]) - int(float(fields["lag"] or 0)) - pool_ms,
+        keeps_running=fields["keep"] is not None,
+    )
+
+
+def _int(raw: bytes | None) -> int | None:
+    return int(raw) if raw is not None else None

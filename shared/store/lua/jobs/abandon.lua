@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- At most 50 commands.
+-- ARGV: id api grace_ms. Notes that no client of the API process waits for the job any more. If no
+-- other process has a client of the job, the job is cancelled after grace_ms, unless a client comes
+-- back or the job keeps running.
+local id, api, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local job = read_job(id)
+if job.state ~= 'queued' and job.state ~= 'running' then return end
+local others = without_follower(id, api)
+if api == job.out then
+  redis.call('HSET', P .. 'job:' .. id, 'gone', 1)
+  job.gone = '1'
+elseif #others > 0 then
+  redis.call('HSET', P .. 'followers', id, table.concat(others, ' '))
+else
+  redis.call('HDEL', P .. 'followers', id)
+end
+if job.keep or not job.gone or #others > 0 then return end
+local now, lag = read_clock()
+if grace_ms > 0 then
+  redis.call('ZADD', P .. 'abandoned', now - lag + grace_ms, id)
+else
+  cancel_abandoned(job, now)
+end

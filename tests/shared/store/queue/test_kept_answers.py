@@ -1,0 +1,118 @@
+"""Ended jobs: how long and how many are kept, and how they are erased."""
+
+from dataclasses import replace
+from typing import Any
+
+from queue_support import LIMITS, Actor, make_job
+
+from shared.errors import ErrorCode
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis
+from shared.store.dead_letters import DeadLetters
+from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
+from shared.store.queue import Queue
+
+SECRET = "a secret prompt"
+
+
+async def ended_job(queue: Queue, worker: Actor, limits: Any = LIMITS, **fields: Any) -> JobId:
+    job = make_job(**fields)
+    await queue.enqueue(job, limits)
+    (claimed,) = await worker.claim()
+    await worker.finish(claimed)
+    return job.id
+
+
+async def all_text(redis: Redis, keys: Keys) -> str:
+    """Return the content of all keys of the pool."""
+    read = {b"hash": redis.hgetall, b"string": redis.get, b"stream": redis.xrange}
+    found = []
+    async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
+        kind = await redis.type(key)
+        if kind in read:
+            found.append(str(await read[kind](key)))
+    return "".join(found)
+
+
+async def kept_bytes(redis: Redis, keys: Keys) -> int:
+    return int(await redis.hget(keys.counters, "kept") or 0)
+
+
+async def test_erasing_an_ended_job_leaves_nothing_of_it(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    job = make_job(prompts=(SECRET,))
+    await queue.enqueue(job, LIMITS)
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, ErrorCode.INTERNAL)  # its request is kept for a retry
+    assert SECRET in await all_text(redis, keys)
+    assert await queue.erase(job.id) is JobState.FAILED
+    assert await queue.erase(job.id) is None
+    text = await all_text(redis, keys)
+    assert SECRET not in text
+    assert await redis.exists(keys.job(job.id), keys.result(job.id), keys.ended) == 0
+    assert await redis.exists(keys.jobs("default")) == 0
+    assert await kept_bytes(redis, keys) == 0
+
+
+async def test_erasing_a_dead_job_deletes_its_dead_letter(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    job = make_job(prompts=(SECRET,))
+    await queue.enqueue(job, LIMITS)
+    for number in range(4):
+        worker: Actor = await actor(f"w{number}")
+        if await worker.claim():
+            await worker.die()
+    assert await DeadLetters(redis, keys).dead(10) != []
+    assert await queue.erase(job.id) is JobState.DEAD
+    assert await DeadLetters(redis, keys).dead(10) == []
+    assert SECRET not in await all_text(redis, keys)
+
+
+async def test_an_unfinished_job_is_not_erased(queue: Queue, enqueue: Any, actor: Any) -> None:
+    job = await enqueue()
+    assert await queue.erase(job.id) is JobState.QUEUED
+    worker: Actor = await actor()
+    await worker.claim()
+    assert await queue.erase(job.id) is JobState.RUNNING
+
+
+async def test_expired_jobs_leave_the_indexes(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    gone = await ended_job(queue, worker, replace(LIMITS, retain_ms=1))
+    kept = await ended_job(queue, worker)
+    while await redis.exists(keys.job(gone)):
+        pass
+    assert await queue.retain() == (1, 0)
+    assert await redis.zrange(keys.jobs("default"), 0, -1) == [kept.encode()]
+    (member,) = await redis.zrange(keys.ended, 0, -1)
+    assert member.decode().split() == [kept, str(await kept_bytes(redis, keys)), "default"]
+
+
+async def test_the_answers_that_expire_first_are_deleted_beyond_the_limit_in_bytes(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    worker: Actor = await actor()
+    jobs = [await ended_job(queue, worker) for _ in range(5)]
+    size = await kept_bytes(redis, keys) // 5
+    jobs.append(await ended_job(queue, worker, replace(LIMITS, retain_bytes=3 * size + size // 2)))
+    assert await queue.retain() == (0, 3)
+    found = [await views.job(job) for job in jobs]
+    assert [view is not None for view in found] == [False] * 3 + [True] * 3
+    assert await kept_bytes(redis, keys) <= 3 * size + size // 2
+    assert await queue.retain() == (0, 0)
+
+
+async def test_a_sweep_applies_the_limits(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    await ended_job(queue, worker, replace(LIMITS, retain_bytes=1))
+    await queue.reap()
+    assert await kept_bytes(redis, keys) == 0
