@@ -80,32 +80,37 @@ class JobHandover:
         The result includes every published token that isn't in a checkpoint.
         """
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
-        pipe = self._redis.pipeline(transaction=False)
-        for line in (line for lines in sent for line in lines.decode().split("\n")):
-            api, _, entry = line.rpartition(" ")
-            pipe.xrange(self._keys.replies(ApiId(api)), entry, entry)
-        found = await pipe.execute()
+        payloads = [line for lines in sent for line in lines.split(b"\n")]
+        payloads = [line for line in payloads if line.startswith(b"{")] or (
+            await self._payloads_of_entries(payloads)
+        )
         # Decoding is slow, and most released jobs have published nothing.
         named = [each.encode() for each in ids]
-        entries = [
-            (entry, fields[b"e"])
-            for reply in found
-            for entry, fields in reply
-            if any(job_id in fields[b"e"] for job_id in named)
-        ]
-        return _tokens_by_job(event for entry, raw in entries for event in _events_of(entry, raw))
+        relevant = [raw for raw in payloads if any(job_id in raw for job_id in named)]
+        return _tokens_by_job(event for raw in relevant for event in _events_of(wid, raw))
+
+    async def _payloads_of_entries(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Return the publications of a worker of the previous release.
+
+        Each of the lines that such a worker writes names an entry of a reply stream.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for line in lines:
+            api, _, entry = line.decode().rpartition(" ")
+            pipe.xrange(self._keys.replies(ApiId(api)), entry, entry)
+        return [fields[b"e"] for reply in await pipe.execute() for _, fields in reply]
 
 
 def _payload(published: Sequence[Tokens]) -> bytes:
     return encode_events(published) if published else b""
 
 
-def _events_of(entry: bytes, raw: bytes) -> Sequence[Event]:
+def _events_of(wid: WorkerId, raw: bytes) -> Sequence[Event]:
     try:
         return decode_events(raw)
     except (ProtocolMismatch, ValueError, KeyError, TypeError) as error:
-        # The next worker computes lost tokens again. One bad entry must not stop all sweeps.
-        log.warning("shown_unreadable", entry=entry.decode(), error=repr(error))
+        # The next worker computes lost tokens again. One bad publication must not stop all sweeps.
+        log.warning("shown_unreadable", worker=wid, error=repr(error))
         return ()
 
 

@@ -66,11 +66,11 @@ class Keys:
         return f"{self.prefix}cancelled:{worker}"
 
     def sent(self, worker: WorkerId) -> str:
-        """LIST: last publications of the worker.
+        """LIST: last publications of the worker, one item each.
 
-        Each line of an item names an API process and an entry of this process's reply stream. These
-        entries contain every published token that isn't in a checkpoint. Deleted when the worker's
-        jobs are handed over.
+        Each line of an item is a copy of what was sent to one API process. The items contain every
+        published token that isn't in a checkpoint. Deleted when the worker's jobs are handed over,
+        and a day after the last publication.
         """
         return f"{self.prefix}sent:{worker}"
 
@@ -210,7 +210,7 @@ class Keys:
         return f"{self.prefix}cnt"
 
     def replies(self, api: ApiId) -> str:
-        """STREAM: events of the last minute for one API process.
+        """STREAM: events for one API process that it hasn't read yet, of at most a minute.
 
         Expires two minutes after it was last renewed or written.
         """
@@ -220,7 +220,7 @@ class Keys:
         """STREAM: published tokens of a job.
 
         The worker adds an entry every 16 tokens or 250 ms, and a handover adds the missing tokens.
-        Expires ten minutes after the end of the job.
+        Deleted when the job is done. Expires with the job's record if it ends otherwise.
         """
         return f"{self.prefix}tok:{job_id}"
 

@@ -14,11 +14,10 @@ from shared.store.keys import Keys
 
 BLOCK_MS = 1000
 """Longest wait of one `ReplyReader.read`, in milliseconds."""
-TRIM_MS = 60_000
-"""Age in milliseconds at which an entry is deleted from its reply stream."""
 TTL_MS = 120_000
 """Lifetime of a reply stream after its last renewal, in milliseconds."""
-MAINTAIN_EVERY_S = 10.0
+MAINTAIN_EVERY_S = 1.0
+"""Seconds between two calls that delete the entries that were read."""
 
 
 class ReplyReader:
@@ -50,12 +49,11 @@ class ReplyReader:
         return [event for _, fields in entries for event in decode_events(fields[b"e"])]
 
     async def _maintain(self) -> None:
-        """Trim the stream and renew its lifetime, so that it exists as long as this process."""
+        """Delete the entries that were read, except the last, and renew the stream's lifetime."""
         if time.monotonic() - self._maintained_s < MAINTAIN_EVERY_S:
             return
-        oldest_ms = int(self._last_id.split(b"-")[0]) - TRIM_MS
         pipe = self._redis.pipeline(transaction=False)
-        pipe.xtrim(self._stream, minid=max(0, oldest_ms), approximate=True)
+        pipe.xtrim(self._stream, minid=self._last_id.decode(), approximate=False)
         pipe.pexpire(self._stream, TTL_MS)
         pipe.xrevrange(self._stream, count=1)
         *_, newest = await pipe.execute()
@@ -81,8 +79,8 @@ async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ..
 async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
     """Return the checkpointed tokens of a job, as one `Tokens` with index 0 per choice.
 
-    The items are in the order of the choices. The result is empty if the job has no checkpoints or
-    ended more than ten minutes ago.
+    The items are in the order of the choices. The result is empty if the job has no checkpoints, or
+    if it is done.
     """
     entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
     events = (event for _, fields in entries for event in decode_events(fields[b"e"]))

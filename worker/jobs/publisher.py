@@ -35,8 +35,8 @@ CHECKPOINT_S = 0.25
 CHECKPOINT_PUBLICATIONS = 48
 """A choice's next checkpoint is due at the latest this many publications after its last one.
 
-Redis keeps the positions of a worker's last 128 publications. Tokens that are in no checkpoint can
-be recovered only from these publications, so CHECKPOINT_PUBLICATIONS must be less than 128.
+Redis keeps a worker's last 64 publications. Tokens that are in no checkpoint can be recovered only
+from these publications, so CHECKPOINT_PUBLICATIONS must be less than 64.
 """
 
 

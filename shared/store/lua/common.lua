@@ -7,7 +7,6 @@ local P = KEYS[1]
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
 local CHECKPOINT_TTL_MS = 86400000
-local CHECKPOINT_AFTER_END_MS = 600000
 local MAILBOX_TTL_MS = 60000
 local WORKER_TTL_MS = 60000
 local TENANT_TTL_MS = 86400000
@@ -18,7 +17,7 @@ local RATE_MS = 30000 -- period over which the rate of answered jobs is averaged
 local MAX_KEPT_BODY = 65536 -- bytes; larger requests are always deleted when their job ends
 -- Number of a worker's publications that may contain tokens without a checkpoint. See
 -- worker/jobs/publisher.py.
-local MAX_SENT = 128
+local MAX_SENT = 64
 local SAMPLE = 16 -- number of a version's holders that are searched for a parked worker
 
 local function now_ms()
@@ -193,14 +192,12 @@ local function error_json(code, message)
   return '{"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"param":null}'
 end
 
--- Add an entry to the reply stream of an API process, and return the entry's id. `wid` is the
--- worker that publishes the entry, or false.
+-- Add an entry to the reply stream of an API process. `wid` is the worker that publishes the entry,
+-- or false.
 local function reply(api, payload, wid, now)
   local key = P .. 'out:' .. api
-  local id = redis.call('XADD', key, 'MINID', '~', now - REPLY_TRIM_MS, '*', 'e', payload,
-    'w', wid or '')
+  redis.call('XADD', key, 'MINID', '~', now - REPLY_TRIM_MS, '*', 'e', payload, 'w', wid or '')
   redis.call('PEXPIRE', key, REPLY_TTL_MS)
-  return id
 end
 
 -- Add an entry to the reply streams of all API processes that follow the job.
@@ -264,7 +261,11 @@ local function end_job(job, state, now, usage, error, event, result)
   if job.state == 'running' then redis.call('SREM', P .. 'run:' .. job.version, job.id) end
   if job.cancel and job.owner then redis.call('SREM', P .. 'cancelled:' .. job.owner, job.id) end
   redis.call('PEXPIRE', key, job.retain)
-  redis.call('PEXPIRE', P .. 'tok:' .. job.id, CHECKPOINT_AFTER_END_MS)
+  if state == 'done' then
+    redis.call('DEL', P .. 'tok:' .. job.id) -- the result has every token
+  else
+    redis.call('PEXPIRE', P .. 'tok:' .. job.id, job.retain)
+  end
   redis.call('HINCRBY', P .. 'cnt', state, 1)
   local ending = ',"state":"' .. state .. '","usage":' .. usage .. ',"error":' .. error .. '}'
   local job_field = '"job":"' .. job.id .. '"'

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from queue_support import LIMITS, eventually, make_job
-from sentinels import free_port, spawn
+from sentinels import spawn
 
+from ops.local.ports import free_port
 from shared.errors import RedisUnavailable
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys

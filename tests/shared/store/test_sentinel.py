@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
-from sentinels import FakeSentinel, Replicated
+from sentinels import FakeSentinel
 
+from ops.chaos.cluster.replicated import Replicated
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import WorkerId

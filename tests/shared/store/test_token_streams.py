@@ -12,6 +12,7 @@ from shared.protocol.ids import ApiId
 from shared.protocol.jobs import JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason
+from shared.store import token_streams
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -239,7 +240,7 @@ async def test_recovery_spans_several_tries(actor, enqueue, events, redis, keys)
     assert "".join(event.text for event in visible) == text
 
 
-async def test_the_checkpoints_of_a_finished_job_can_be_read(
+async def test_the_checkpoints_of_a_job_that_failed_can_be_read(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
@@ -247,8 +248,52 @@ async def test_the_checkpoints_of_a_finished_job_can_be_read(
     pieces = tokens(job, 0, [1], "a"), tokens(job, 1, [2], "b", finish=FinishReason.STOP)
     for piece in pieces:
         await publish(worker, piece, checkpoints=(piece,))
-    await worker.finish(claimed, JobState.DONE)
+    await worker.finish(claimed, JobState.FAILED)
     assert await read_checkpoints(redis, keys, job.id) == merge(pieces)
+
+
+async def test_entries_that_were_read_are_deleted(
+    actor, enqueue, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_streams, "MAINTAIN_EVERY_S", 0)
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    reader = ReplyReader(redis, keys, API)
+    for index in range(5):
+        await publish(worker, tokens(job, index, [index]))
+    assert len(await reader.read()) == 5
+    await publish(worker, tokens(job, 5, [5]))
+    assert len(await reader.read()) == 1
+    assert (
+        await redis.xlen(keys.replies(API)) == 2
+    )  # the last entry that was read, and its successor
+
+
+async def test_tokens_that_their_front_end_has_read_survive_their_worker(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    pieces = tokens(job, 0, [1], "a"), tokens(job, 1, [2], "b")
+    for piece in pieces:
+        await publish(worker, piece)
+    await redis.delete(keys.replies(API))
+    await worker.die()
+    assert await recover(redis, keys, claimed) == merge(pieces)
+
+
+async def test_tokens_of_a_dead_worker_of_the_previous_release_are_recovered(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    piece = tokens(job, 0, [1, 2], "ab")
+    await publish(worker, piece)
+    ((entry, _),) = await redis.xrange(keys.replies(API))
+    await redis.delete(keys.sent(worker.id))
+    await redis.rpush(keys.sent(worker.id), b" ".join((API.encode(), entry)))
+    await worker.die()
+    assert await recover(redis, keys, claimed) == merge([piece])
 
 
 async def test_a_reader_continues_at_its_position_after_an_outage(

@@ -13,7 +13,8 @@ local now, first = now_ms(), 4 + 2 * num_jobs
 local last, sent, payloads, forwarded = first + 2 * ARGV[first - 1], {}, {}, {}
 for i = first, last - 1, 2 do
   payloads[ARGV[i]] = ARGV[i + 1]
-  sent[#sent + 1] = ARGV[i] .. ' ' .. reply(ARGV[i], ARGV[i + 1], wid, now)
+  reply(ARGV[i], ARGV[i + 1], wid, now)
+  sent[#sent + 1] = ARGV[i + 1]
 end
 for i = last, #ARGV, 2 do checkpoint(ARGV[i], ARGV[i + 1]) end
 
@@ -37,7 +38,7 @@ if num_jobs > 0 then
     if followers then forward(ids[i], followers) end
   end
 end
-if #sent > 0 then -- the last MAX_SENT entries contain every token without a checkpoint
+if #sent > 0 then -- the last MAX_SENT publications contain every token without a checkpoint
   local key = P .. 'sent:' .. wid
   redis.call('RPUSH', key, table.concat(sent, '\n'))
   redis.call('LTRIM', key, -MAX_SENT, -1)

@@ -201,19 +201,26 @@ async def test_a_claim_whose_reply_was_lost_is_reconciled(actor, enqueue, events
     assert await worker.finish(claimed) == FinishOutcome.OK
 
 
-async def test_a_finished_job_is_kept_for_retain_and_its_checkpoints_ten_minutes(
-    actor, enqueue, queue: Queue, redis, keys
-) -> None:
+async def test_an_ended_job_is_kept_for_retain(actor, enqueue, queue: Queue, redis, keys) -> None:
     worker = await actor()
     job = await enqueue()
     assert await redis.pttl(keys.job(job.id)) == -1
     (claimed,) = await worker.claim()
     await queue.publish(worker.id, {}, [tokens(job, 0, [1])])
-    await worker.finish(claimed)
-    for key in (keys.job(job.id), keys.result(job.id)):
+    await worker.finish(claimed, JobState.FAILED)
+    for key in (keys.job(job.id), keys.result(job.id), keys.checkpoints(job.id)):
         assert 50_000 < await redis.pttl(key) <= 60_000
-    assert 590_000 < await redis.pttl(keys.checkpoints(job.id)) <= 600_000
     assert 110_000 < await redis.pttl(keys.replies(API)) <= 120_000
+
+
+async def test_the_checkpoints_of_a_job_that_is_done_are_deleted(
+    actor, enqueue, queue: Queue, redis, keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    await queue.publish(worker.id, {}, [tokens(job, 0, [1])])
+    await worker.finish(claimed)
+    assert await redis.exists(keys.checkpoints(job.id)) == 0
 
 
 async def test_a_tenant_is_forgotten_only_when_none_of_its_jobs_waits(
