@@ -19,12 +19,12 @@ class AnswerSpec:
     endpoint: Endpoint
     model: str
     """Model name that the client sent. The answer repeats it."""
-    created_s: int
-    """Unix time in seconds at which the front end received the request."""
-    fingerprint: str
-    """`system_fingerprint` of the answer."""
     num_choices: int
-    has_logprobs: bool
+    created_s: int = 0
+    """Unix time in seconds at which the front end received the request."""
+    fingerprint: str = ""
+    """`system_fingerprint` of the answer."""
+    has_logprobs: bool = False
     """Whether the answer reports log-probabilities."""
     tools: ToolUse | None = None
     """Tools that the model may call, with their names only."""

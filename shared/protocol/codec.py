@@ -57,12 +57,16 @@ def decode_job(raw: bytes | str) -> Job:
 
 
 def encode_answer_spec(spec: AnswerSpec) -> bytes:
-    """Return the specification of an answer as JSON that includes the protocol version."""
-    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(spec)})
+    """Return the specification of an answer as JSON that includes the protocol version.
+
+    The JSON has neither the job's id, which readers know, nor fields that are unset.
+    """
+    wire = {name: value for name, value in asdict(spec).items() if value and name != "id"}
+    return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
 
 
-def decode_answer_spec(raw: bytes | str) -> AnswerSpec:
-    """Return the specification of an answer that is encoded in `raw`.
+def decode_answer_spec(raw: bytes | str, job_id: JobId) -> AnswerSpec:
+    """Return the specification of the answer of a job, which is encoded in `raw`.
 
     Raises:
         ProtocolMismatch: it has a protocol version that this release can't read.
@@ -70,7 +74,7 @@ def decode_answer_spec(raw: bytes | str) -> AnswerSpec:
     wire = _checked(raw)
     tools = wire.pop("tools", None)
     return AnswerSpec(
-        **_known(AnswerSpec, {**wire, "endpoint": Endpoint(wire["endpoint"])}),
+        **_known(AnswerSpec, {**wire, "id": job_id, "endpoint": Endpoint(wire["endpoint"])}),
         tools=_tool_use(tools) if tools else None,
     )
 

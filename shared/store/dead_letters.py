@@ -1,17 +1,27 @@
 """Jobs that ended without an answer and are kept so that operators can enqueue them again."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import Job
-from shared.store.connection import Redis
+from shared.store.connection import Redis, ResponseError
 from shared.store.keys import Keys
 
+T = TypeVar("T")
 PAGE = 100
+MAX_SUMMARIZED = 1000
+"""Maximum number of dead letters in one summary."""
+NUM_SAMPLES = 50
+"""Number of parts of the stream that Redis measures to estimate the bytes of all letters."""
+MAX_TRIMS = 20
+"""Maximum number of steps in which one call of `trim` approaches the limit in bytes."""
+REPORTED_TTL_S = 30 * 86400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +34,36 @@ class DeadLetter:
     tries: int
     worker: WorkerId
     """Last worker that the job killed."""
+    code: str
+    """Code of the job's error."""
     reason: str
     died_ms: int
     """Unix time in milliseconds at which the job ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterSummary:
+    """Numbers of dead letters. Times are Unix times in milliseconds."""
+
+    num_letters: int
+    newest_ms: int
+    oldest_ms: int
+    by_version: Mapping[AdapterVersion, int]
+    by_code: Mapping[str, int]
+    by_worker: Mapping[WorkerId, int]
+
+    @classmethod
+    def of(cls, letters: Sequence[DeadLetter]) -> "DeadLetterSummary":
+        """Summarize at least one letter. The largest numbers come first."""
+        times = [letter.died_ms for letter in letters]
+        return cls(
+            num_letters=len(letters),
+            newest_ms=max(times),
+            oldest_ms=min(times),
+            by_version=_counts([letter.version for letter in letters]),
+            by_code=_counts([letter.code for letter in letters]),
+            by_worker=_counts([letter.worker for letter in letters]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +86,55 @@ class DeadLetters:
         """Return up to `limit` dead letters, newest first."""
         entries = await self._redis.xrevrange(self._keys.dead, count=limit)
         return [_letter(entry, fields) for entry, fields in entries]
+
+    async def count(self) -> int:
+        """Return the number of dead letters."""
+        return int(await self._redis.xlen(self._keys.dead))
+
+    async def take_unreported(self) -> DeadLetterSummary | None:
+        """Return a summary of the letters that no earlier call has summarized, or None.
+
+        The summary covers at most the `MAX_SUMMARIZED` newest of these letters. A letter may be
+        summarized twice if several processes call this method at the same time.
+        """
+        reported = await self._redis.getex(self._keys.reported, ex=REPORTED_TTL_S)
+        letters: list[DeadLetter] = []
+        newest, end = None, b"+"
+        start = b"(" + reported if reported else b"-"
+        while len(letters) < MAX_SUMMARIZED:
+            page = await self._redis.xrevrange(self._keys.dead, end, start, count=PAGE)
+            letters += [_letter(entry, fields) for entry, fields in page]
+            newest = newest or (page[0][0] if page else None)
+            if len(page) < PAGE:
+                break
+            end = b"(" + page[-1][0]
+        if newest is None:
+            return None
+        await self._redis.set(self._keys.reported, newest, ex=REPORTED_TTL_S)
+        return DeadLetterSummary.of(letters)
+
+    async def trim(self, *, max_age_ms: int, max_bytes: int) -> int:
+        """Delete dead letters that are too old or, oldest first, exceed `max_bytes` together.
+
+        Returns the number of deleted letters. The number of bytes is Redis' estimate. If the server
+        forbids the estimate, only the age counts.
+        """
+        seconds, micros = await self._redis.time()
+        oldest_ms = max(0, seconds * 1000 + micros // 1000 - max_age_ms)
+        deleted = await self._redis.xtrim(self._keys.dead, minid=oldest_ms, approximate=False)
+        for _ in range(MAX_TRIMS):
+            num_bytes = await self._bytes()
+            if num_bytes <= max_bytes:
+                break
+            fitting = await self.count() * max_bytes // num_bytes
+            deleted += await self._redis.xtrim(self._keys.dead, maxlen=fitting, approximate=False)
+        return int(deleted)
+
+    async def _bytes(self) -> int:
+        try:
+            return await self._redis.memory_usage(self._keys.dead, samples=NUM_SAMPLES) or 0
+        except ResponseError:  # some hosted services forbid MEMORY USAGE
+            return 0
 
     async def find(self, job_id: JobId) -> Unanswered | None:
         """Return a job as it was accepted, or None if the job can't be enqueued again.
@@ -90,13 +176,19 @@ class DeadLetters:
             end = b"(" + page[-1][0]
 
 
+def _counts(items: Sequence[T]) -> dict[T, int]:
+    return dict(Counter(items).most_common())
+
+
 def _letter(entry: bytes, fields: dict[bytes, Any]) -> DeadLetter:
+    error = orjson.loads(fields[b"error"])
     return DeadLetter(
         id=JobId(fields[b"id"].decode()),
         version=AdapterVersion(fields[b"version"].decode()),
         tenant=fields[b"tenant"].decode(),
         tries=int(fields[b"try"]),
         worker=WorkerId(fields[b"worker"].decode()),
-        reason=orjson.loads(fields[b"error"])["message"],
+        code=error["code"],
+        reason=error["message"],
         died_ms=int(entry.partition(b"-")[0]),
     )

@@ -42,7 +42,7 @@ class JobView:
     spec: AnswerSpec | None = None
     """Format of the job's answer. None if a front end of the previous release accepted the job."""
     left_ms: int = 0
-    """Milliseconds until the job's deadline. Negative after the deadline."""
+    """Milliseconds until the deadline of an unfinished job. Negative after the deadline."""
     keeps_running: bool = False
     """Whether the job runs to its end even if no client waits for its answer."""
 
@@ -75,10 +75,16 @@ def job_view(
         worker=WorkerId(fields["owner"].decode()) if fields["owner"] else None,
         error=decode_job_error(error),
         usage=Usage(**usage) if usage else None,
-        spec=decode_answer_spec(fields["spec"]) if fields["spec"] else None,
-        left_ms=int(fields["deadline"]) - int(float(fields["lag"] or 0)) - pool_ms,
+        spec=decode_answer_spec(fields["spec"], job_id) if fields["spec"] else None,
+        left_ms=_left_ms(fields, pool_ms),
         keeps_running=fields["keep"] is not None,
     )
+
+
+def _left_ms(fields: Mapping[str, Any], pool_ms: int) -> int:
+    if fields["deadline"] is None:  # the job has ended
+        return 0
+    return int(fields["deadline"]) - int(float(fields["lag"] or 0)) - pool_ms
 
 
 def _int(raw: bytes | None) -> int | None:

@@ -253,7 +253,7 @@ class Keys:
     def reported(self) -> str:
         """STRING: id of the newest dead letter that a control process has logged.
 
-        Expires a month after it was last written.
+        Expires a month after a control process last looked for new letters.
         """
         return f"{self.prefix}reported"
 

@@ -18,6 +18,8 @@ from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
 from shared.store.scripts import Scripts, flat
 
+RELEASED_PER_CALL = 32
+
 
 class _AddMode(StrEnum):
     """Reason for adding an adapter."""
@@ -126,6 +128,34 @@ class Registry:
             case [b"quarantined", version]:
                 raise JobFailed(_conflict(_quarantine(version.decode())))
         return None
+
+    async def release_adapter(self, name: str) -> AdapterVersion | None:
+        """Let the quarantined current version of the name take jobs again, and return the version.
+
+        The next job of the version that dies quarantines it again. Returns None if the name isn't
+        registered.
+
+        Raises:
+            JobFailed: the version isn't quarantined.
+        """
+        adapter = await self.adapter(name)
+        if adapter is None:
+            return None
+        if not await self._scripts.run("release_quarantine", 0, adapter.version):
+            raise JobFailed(_conflict(f"adapter {adapter.version} isn't quarantined"))
+        return adapter.version
+
+    async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
+        """Let versions take jobs again that have been quarantined for `after_ms`, and return them.
+
+        The next job of such a version that dies quarantines the version again. The call may be
+        repeated.
+        """
+        raw = await self._redis.zrange(self._keys.quarantined, 0, -1)
+        released: list[bytes] = []
+        for page in chunks(raw, RELEASED_PER_CALL):
+            released += await self._scripts.run("release_quarantine", after_ms, *page)
+        return [AdapterVersion(version.decode()) for version in released]
 
     async def forget_unused(self) -> list[AdapterVersion]:
         """Delete the entries of versions that have no name and no jobs, and return these versions.

@@ -247,6 +247,9 @@ local function index_ended(job, num_bytes, now)
   if job.idem then redis.call('PEXPIRE', idempotency_key(job.tenant, job.idem), job.retain) end
 end
 
+local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
+  'deadline', 'lag', 'retain' }
+
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and
 -- `result` come from the worker. If a script ends the job, they are nil and are built here.
@@ -254,7 +257,7 @@ local function end_job(job, state, now, usage, error, event, result)
   local key, num_bytes = P .. 'job:' .. job.id, tonumber(job.bytes or 0)
   local keeps_body = job.may_retry and num_bytes <= MAX_KEPT_BODY
   redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
-  redis.call('HDEL', key, 'owner', 'reserved', 'bytes', 'gone')
+  redis.call('HDEL', key, unpack(FIELDS_UNTIL_END))
   if not keeps_body then redis.call('HDEL', key, 'body') end
   if num_bytes > 0 then count_bytes(job.tenant, -num_bytes) end
   redis.call('ZREM', P .. 'due', job.id)

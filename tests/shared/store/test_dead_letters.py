@@ -1,5 +1,8 @@
 """Dead letters and failed jobs that can be enqueued again."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from shared.errors import ErrorCode
@@ -32,6 +35,7 @@ async def test_a_dead_letter_names_its_worker_and_the_reason(actor, enqueue, let
     assert (letter.id, letter.version, letter.tenant) == (job.id, "a@1", "red")
     assert (letter.tries, letter.worker) == (DEATHS, "w1")
     assert letter.reason.startswith("the job killed its worker 2 times while it ran alone")
+    assert letter.code == "poison_job"
     assert letter.died_ms > 0
 
 
@@ -112,3 +116,65 @@ async def test_answered_waiting_and_unknown_jobs_cannot_be_retried(
     await queue.cancel(cancelled.id)
     for job_id in (done.id, cancelled.id, waiting.id, JobId("never")):
         assert await letters.find(job_id) is None
+
+
+async def add_letters(redis: Redis, keys: Keys, times_ms: Sequence[int], **changes: str) -> None:
+    fields = {"id": "0" * 32, "version": "a@1", "tenant": "red", "try": 3, "worker": "w1"}
+    error = '{"code":"poison_job","message":"it kills"}'
+    for time_ms in times_ms:
+        letter: Any = {**fields, "error": error, "body": "", **changes}
+        await redis.xadd(keys.dead, letter, id=f"{time_ms}-*")
+
+
+async def test_new_letters_are_summarized_once(letters, redis: Redis, keys: Keys) -> None:
+    assert await letters.take_unreported() is None
+    await add_letters(redis, keys, [1000, 2000], worker="w2")
+    await add_letters(redis, keys, [3000], version="b@1", worker="w2")
+    await add_letters(redis, keys, [4000])
+    summary = await letters.take_unreported()
+    assert (summary.num_letters, summary.oldest_ms, summary.newest_ms) == (4, 1000, 4000)
+    assert summary.by_version == {"a@1": 3, "b@1": 1}
+    assert summary.by_worker == {"w2": 3, "w1": 1}
+    assert summary.by_code == {"poison_job": 4}
+    assert await letters.take_unreported() is None
+    await add_letters(redis, keys, [4000])
+    summary = await letters.take_unreported()
+    assert (summary.num_letters, summary.by_version) == (1, {"a@1": 1})
+
+
+async def test_a_summary_covers_many_letters(letters, redis: Redis, keys: Keys) -> None:
+    await add_letters(redis, keys, range(1, 251))
+    summary = await letters.take_unreported()
+    assert (summary.num_letters, summary.oldest_ms, summary.newest_ms) == (250, 1, 250)
+
+
+async def test_letters_are_deleted_by_age(letters, redis: Redis, keys: Keys) -> None:
+    seconds, _ = await redis.time()
+    now_ms = seconds * 1000
+    await add_letters(redis, keys, [now_ms - 5000, now_ms - 4000, now_ms - 1000])
+    assert await letters.trim(max_age_ms=2500, max_bytes=10**9) == 2
+    (left,) = await letters.dead(10)
+    assert left.died_ms == now_ms - 1000
+    assert await letters.trim(max_age_ms=60_000, max_bytes=10**9) == 0
+
+
+async def test_the_oldest_letters_are_deleted_when_all_have_too_many_bytes(
+    letters, redis: Redis, keys: Keys
+) -> None:
+    seconds, _ = await redis.time()
+    times_ms = range(seconds * 1000, seconds * 1000 + 100)
+    await add_letters(redis, keys, times_ms, body="x" * 10_000)
+    deleted = await letters.trim(max_age_ms=60_000, max_bytes=300_000)
+    kept = [letter.died_ms for letter in await letters.dead(100)]
+    assert await redis.memory_usage(keys.dead, samples=0) <= 300_000
+    assert 100 - deleted == len(kept) >= 20
+    assert kept == list(reversed(times_ms))[: len(kept)]
+
+
+async def test_letters_are_kept_where_redis_reports_no_bytes(
+    letters, own_server, open_client, keys: Keys
+) -> None:
+    redis = open_client(own_server.url)
+    await add_letters(redis, keys, [1000])
+    await redis.execute_command("ACL", "SETUSER", "default", "-memory")
+    assert await DeadLetters(redis, keys).trim(max_age_ms=10**15, max_bytes=1) == 0

@@ -40,7 +40,10 @@ local function bury(job, wid, now)
   local state = redis.call('HGET', entry, 'state')
   if not state then return end -- the base model has no entry
   if redis.call('HINCRBY', entry, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then
-    if state == 'ready' then redis.call('HSET', entry, 'state', 'quarantined') end
+    if state == 'ready' then
+      redis.call('HSET', entry, 'state', 'quarantined')
+      redis.call('ZADD', P .. 'quarantined', now, job.version)
+    end
     doom(job.version)
   end
 end

@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- At most 11 commands for each version; callers send 32 at a time.
+-- ARGV: after_ms version... Lets those versions take jobs again that have been quarantined for
+-- after_ms. Their counts of dead jobs are kept, so that the next dead job quarantines them again.
+-- Removes versions from the index that aren't quarantined any more. Returns the released versions.
+local after_ms, now = tonumber(ARGV[1]), now_ms()
+local released = {}
+
+local function release(version)
+  redis.call('HSET', version_key(version), 'state', 'ready')
+  redis.call('ZREM', P .. 'quarantined', version)
+  redis.call('SREM', P .. 'doomed', version)
+  reindex(version)
+  released[#released + 1] = version
+end
+
+for i = 2, #ARGV do
+  local version = ARGV[i]
+  local since_ms = redis.call('ZSCORE', P .. 'quarantined', version) or 0
+  if redis.call('HGET', version_key(version), 'state') ~= 'quarantined' then
+    redis.call('ZREM', P .. 'quarantined', version)
+  elseif math.abs(now - since_ms) >= after_ms then
+    release(version)
+  end
+end
+return released
