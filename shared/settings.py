@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.adapter_flags import parse_adapter_flags
 from shared.errors import SettingsError
+from shared.tenant_weights import parse_tenant_weights
 
 ENV_PREFIX = "LORIKEET_"
 MAX_NUMBER = 10**9
@@ -144,6 +145,38 @@ class ApiSettings(PoolSettings):
         600, "Time limit in seconds from accepting a request to the end of its answer, then 504."
     )
     retain_s: float = _seconds(600, "Seconds for which a finished job can be looked up.", least=1)
+    retain_mb: int = _number(
+        512,
+        "Maximum size of all finished jobs' answers, in MiB. Beyond it, the oldest answers are "
+        "deleted before --retain-s.",
+    )
+    disconnect_grace_s: float = _seconds(
+        5,
+        "Seconds that a client has to come back after its connection breaks. Then its job is "
+        "cancelled.",
+        least=0,
+    )
+    drain_s: float = _seconds(
+        30,
+        "Seconds that running answers have to finish after SIGTERM. Clients continue the rest on "
+        "another front end.",
+        least=0,
+    )
+    tenant_weights: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="Weight of a tenant in fair queueing: NAME=WEIGHT, by default 1. Repeat the "
+        "flag for several tenants; the variable separates them by commas or spaces.",
+    )
+
+    @cached_property
+    def weight_by_tenant(self) -> dict[str, float]:
+        """Weights in `tenant_weights`, by tenant."""
+        return parse_tenant_weights(self.tenant_weights)
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "ApiSettings":
+        _ = self.weight_by_tenant  # raises SettingsError before the process does anything else
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -156,7 +189,15 @@ class ApiSettings(PoolSettings):
 class WorkerSettings(PoolSettings):
     """Settings of a worker, which runs one engine with one base model and its adapters."""
 
-    model: str = Field(description="Base model: a folder, a hub id (ORG/REPO), or demo.")
+    engine: Literal["native", "simulated"] = Field(
+        "native",
+        description="What computes the answers: native, the base model; simulated, a stand-in "
+        "that needs no files and no GPU, for load tests.",
+    )
+    model: str = Field(
+        description="Base model: a folder, a hub id (ORG/REPO), or demo. Any name with --engine "
+        "simulated."
+    )
     served_name: str | None = Field(
         None,
         description="Name by which clients request the base model. By default its folder's name "
@@ -224,6 +265,12 @@ class WorkerSettings(PoolSettings):
         "its source changes. By default in ~/.cache/lorikeet.",
     )
     adapter_store_mb: int = _number(10_240, "Maximum size of --adapter-store, in MiB.")
+    simulated_step_ms: int = _number(
+        20, "Milliseconds that the simulated engine takes for a step.", least=0
+    )
+    simulated_load_ms: int = _number(
+        50, "Milliseconds that the simulated engine takes to read an adapter.", least=0
+    )
     threads: int | None = Field(
         None,
         ge=1,
@@ -231,8 +278,7 @@ class WorkerSettings(PoolSettings):
         description="CPU threads of the engine. By default one per available core.",
     )
     lease_ms: int = Field(
-        # A lease must be much shorter than a minute: a handover reads a dead worker's last tokens
-        # from reply streams, which keep entries for a minute.
+        # `reap.lua` takes a lease that lasts longer for the result of a clock that jumped.
         6000,
         ge=300,
         le=20_000,
@@ -264,8 +310,20 @@ class WorkerSettings(PoolSettings):
 class ControlSettings(PoolSettings):
     """Settings of a control process.
 
-    A control process reaps dead workers, even when no live worker is left to do so.
+    A control process reaps dead workers, even when no live worker is left to do so. It also audits
+    the pool's keys, deletes old dead letters, and releases adapters from quarantine.
     """
+
+    quarantine_s: float = _seconds(
+        600,
+        "Seconds after which a quarantined adapter takes requests again. With 0, only `lorikeet "
+        "adapters release` releases it.",
+        least=0,
+    )
+    dead_letter_days: int = _number(30, "Days for which dead letters are kept.")
+    dead_letters_mb: int = _number(
+        64, "Maximum size of all dead letters, in MiB. Beyond it, the oldest ones are deleted."
+    )
 
 
 S = TypeVar("S", bound=PoolSettings)
@@ -313,7 +371,11 @@ def flag_of(name: str) -> str:
     return "--" + _FLAG_NAMES.get(name, name).replace("_", "-")
 
 
-_FLAG_NAMES = {"api_keys": "api_key", "adapter_roots": "adapter_root"}
+_FLAG_NAMES = {
+    "api_keys": "api_key",
+    "adapter_roots": "adapter_root",
+    "tenant_weights": "tenant_weight",
+}
 """For each setting that is a list but whose flag takes a single value, the name of the flag. The
 flag may be repeated."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)

@@ -142,6 +142,20 @@ def test_the_engine_and_the_layers_below_know_neither_redis_nor_asyncio() -> Non
     )
 
 
+WORKER_STACK = {*TORCH_STACK, "tokenizers", "numpy", "llguidance", "jinja2", "huggingface_hub"}
+"""Packages of the extra `worker`."""
+SIMULATED = [path for path in FILES if path.parent.name == "engine_simulated"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["worker.service", "worker.engine.interface"]
+    + [f"worker.engine_simulated.{path.stem}" for path in SIMULATED if path.stem != "__init__"],
+)
+def test_only_the_native_engine_needs_the_extra_worker(module: str) -> None:
+    assert not reached(module) & WORKER_STACK
+
+
 def test_kernels_import_nothing_of_ours() -> None:
     assert (
         violations(

@@ -11,6 +11,7 @@ from shared.store.token_streams import recover
 from worker.adapters.actors import Adapters, assemble_adapters
 from worker.engine.thread import EngineThread
 from worker.jobs.consumer import Consumer
+from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 from worker.lease import Lease
@@ -29,6 +30,7 @@ class WorkerParts:
     jobs: RunningJobs
     engine: EngineThread
     publisher: Publisher
+    ends: DurableEnds
     adapters: Adapters
     consumer: Consumer
     membership: Membership
@@ -46,7 +48,8 @@ def assemble(
     lease = Lease(lease_ms=settings.lease_ms)
     jobs = RunningJobs()
     engine = EngineThread(served.engine, take_cores=served.cpu.take_cores)
-    publisher = Publisher(stores.queue, lease, jobs, abort=engine.abort)
+    ends = DurableEnds(stores.queue)
+    publisher = Publisher(stores.queue, lease, jobs, abort=engine.abort, ends=ends)
     adapters = assemble_adapters(served, stores, lease, jobs, engine)
     consumer = Consumer(
         stores.queue,
@@ -76,6 +79,7 @@ def assemble(
         jobs=jobs,
         engine=engine,
         publisher=publisher,
+        ends=ends,
         adapters=adapters,
         consumer=consumer,
         membership=membership,

@@ -11,6 +11,8 @@ from shared.errors import EngineStalled
 from shared.settings import WorkerSettings
 from shared.store.connection import check_redis, connect
 from shared.store.durability import durability_of
+from worker.engine_simulated.engine import SimulatedEngine
+from worker.engine_simulated.load_model import load_simulated
 from worker.served_model import ServedModel
 from worker.service import Worker
 from worker.startup.process_tuning import share_cores, use_huge_pages
@@ -26,10 +28,22 @@ def run_worker(settings: WorkerSettings) -> None:
     Raises:
         LorikeetError: the worker can't start.
     """
-    run_with(settings, _load)
+    if settings.engine == "simulated":
+        run_simulated(settings)
+    else:
+        run_with(settings, _load_native)
 
 
-def _load(settings: WorkerSettings) -> ServedModel:
+def run_simulated(settings: WorkerSettings) -> None:
+    """Run a worker with a simulated engine like `run_worker`. SIGUSR1 makes its engine hang."""
+    served = load_simulated(settings)
+    engine = served.engine
+    assert isinstance(engine, SimulatedEngine)
+    signal.signal(signal.SIGUSR1, lambda *_: engine.hang())
+    run_with(settings, lambda _: served)
+
+
+def _load_native(settings: WorkerSettings) -> ServedModel:
     share_cores()
     use_huge_pages()
     # This imports torch, which takes seconds. Errors of the settings and Redis are reported before.

@@ -2,18 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shared.protocol.adapters import BaseModel
+from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.source.checked_adapter import AdapterSource
 from worker.adapters.source.disk_store import AdapterStore
-from worker.text.grammar_cache import GrammarCache
-from worker.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:  # they import torch
-    from worker.engine.engine import Engine
-    from worker.lora.memory.host_tier import HostTier
+from worker.engine.interface import AnyEngine
+from worker.text.interface import Grammars, PromptTokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +41,7 @@ class AdapterSupply:
     """Folders and hub organisations that clients may load adapters from, as text for the log."""
     store: AdapterStore | None
     """Copies of adapters' files on disk; None if no copies are kept."""
-    host: "HostTier"
+    host: AnyHostMemory
     """Copies of adapters in host memory."""
     budgets: AdapterBudgets
 
@@ -69,9 +65,9 @@ class CpuShares:
 class ServedModel:
     """A base model, ready to take requests and adapters."""
 
-    engine: "Engine"
-    tokenizer: Tokenizer
-    grammars: GrammarCache
+    engine: AnyEngine
+    tokenizer: PromptTokenizer
+    grammars: Grammars
     base: BaseModel
     info: BaseInfo
     adapters: AdapterSupply

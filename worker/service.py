@@ -11,7 +11,7 @@ from shared.errors import EngineBroken, EngineStalled, RedisUnavailable, Setting
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.durability import Durability
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
 from worker.adapters.source.load_at_start import read_each
 from worker.assembly import assemble
 from worker.engine.request import StepOutput
@@ -119,7 +119,7 @@ class Worker:
             **startup_fields(self._settings, self._served),
         )
 
-    async def _read_adapter(self, name: str, source: str) -> CheckedAdapter:
+    async def _read_adapter(self, name: str, source: str) -> CheckedAdapter[AdapterWeights]:
         read = self._served.adapters.source.read
         return await self.parts.adapters.loader_threads.run(lambda: read(name, source))
 
@@ -141,6 +141,7 @@ class Worker:
             ]
             publishing = [
                 group.create_task(parts.publisher.run()),
+                group.create_task(parts.ends.run()),
                 group.create_task(self._reap()),
             ]
             await self._is_draining.wait()
@@ -173,6 +174,7 @@ class Worker:
         # Once the engine has handled the aborts, no further outputs are produced.
         await asyncio.wrap_future(parts.engine.call(lambda engine: engine.stats()))
         await parts.publisher.flush(save_all=True)
+        await parts.ends.settle()
         released = [job.id for job in parts.jobs]
         await parts.membership.leave(parts.lease.wid)
         log.info("worker_left", worker=parts.lease.wid, released=released)

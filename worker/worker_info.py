@@ -1,14 +1,11 @@
 """Describes a worker for its heartbeats and for its first log line."""
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from shared.protocol.workers import WorkerInfo
 from shared.settings import WorkerSettings
+from worker.engine.interface import EngineStats
 from worker.served_model import ServedModel
-
-if TYPE_CHECKING:  # it imports torch
-    from worker.engine.engine import EngineStats
 
 MIB = 1 << 20
 
@@ -16,7 +13,7 @@ MIB = 1 << 20
 def worker_info(
     settings: WorkerSettings,
     served: ServedModel,
-    stats: "EngineStats",
+    stats: EngineStats,
     counters: dict[str, int],
     *,
     step_s: float,

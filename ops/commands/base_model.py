@@ -8,7 +8,7 @@ from typing import Any
 
 from ops.commands.flags import Given, one_model
 from ops.demo.model import demo_model
-from shared.settings import ENV_PREFIX
+from shared.settings import ENV_PREFIX, WorkerSettings
 
 DEMO = "demo"
 DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
@@ -26,7 +26,13 @@ def base_model(
         SettingsError: two different models are given, or the demo model can't be converted.
     """
     model = one_model(argument, given["model"]) or os.environ.get(f"{ENV_PREFIX}MODEL") or default
-    return _demo(given) if model == DEMO else {"model": model}
+    is_demo = model == DEMO and _engine(given) == "native"
+    return _demo(given) if is_demo else {"model": model}
+
+
+def _engine(given: Given) -> str:
+    field = WorkerSettings.model_fields["engine"]
+    return str(given.get("engine") or os.environ.get(f"{ENV_PREFIX}ENGINE") or field.default)
 
 
 def _demo(given: Given) -> dict[str, Any]:

@@ -300,6 +300,20 @@ class Queue:
         )
         return FinishOutcome(outcome.decode())
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether promises wait for copies of their writes."""
+        return self._durability is not None
+
+    async def confirm(self) -> None:
+        """Return once all earlier writes are durable.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
+        """
+        if self._durability:
+            await self._scripts.confirm(self._durability)
+
     async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
         """Cancel a job with `error` as the reason, and return its state after the call.
 

@@ -62,9 +62,21 @@ class Scripts:
         async with self._redis.client() as connection:
             reply = await self._call(connection, name, *args)
             if is_promise(reply):
-                await self._call(connection, "durability_barrier")
-                await durability.confirm(connection)
+                await self._confirm(connection, durability)
             return reply
+
+    async def confirm(self, durability: Durability) -> None:
+        """Wait for copies of all earlier writes of all connections.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
+        """
+        async with self._redis.client() as connection:
+            await self._confirm(connection, durability)
+
+    async def _confirm(self, connection: Redis, durability: Durability) -> None:
+        await self._call(connection, "durability_barrier")
+        await durability.confirm(connection)
 
     async def _call(self, redis: Redis, name: str, *args: Arg) -> Any:
         script = self._scripts[name]

@@ -1,10 +1,9 @@
 """Redis fails over through Sentinel repeatedly under load."""
 
 import asyncio
-import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,19 +12,22 @@ import httpx
 import orjson
 import pytest
 from queue_support import eventually
-from scripted_engine import BASE
-from sentinels import Replicated
 from servers import start_lorikeet, wait_for
-from worker_support import has_workers, scripted_worker, scripted_worker_env
+from simulated_workers import BASE, NAME, worker_process
+from worker_support import has_workers
 
+from ops.chaos.cluster.replicated import Replicated
 from shared.store.connection import connect
 from shared.store.keys import Keys
 from shared.store.pool_views import PoolViews
+from worker.engine_simulated.checker import check
+from worker.engine_simulated.tokens import prompt_ids
 
 FAILOVERS = 10
 CLIENTS = 8
 TOKENS = 60
-STEP_S = 0.01
+PROMPT = "hello"
+STEP_MS = 10
 SETTLE_S = 2.0
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -57,7 +59,7 @@ class Load:
 
         The outcome is `answered`, `rejected` if the job was never accepted, or how it was lost.
         """
-        body = {"model": BASE.name, "prompt": "hello", "seed": seed, "max_tokens": TOKENS}
+        body = {"model": NAME, "prompt": PROMPT, "seed": seed, "max_tokens": TOKENS}
         body |= {"stream": True, "ignore_eos": True}
         async with client.stream("POST", "/v1/completions", json=body) as response:
             if response.status_code != 200:
@@ -74,20 +76,12 @@ class Load:
                 finish = event["choices"][0]["finish_reason"] or finish
             if finish != "length":
                 return "cut off"
+            verdict = check(
+                text, version=BASE, prompt=prompt_ids(PROMPT), seed=seed, num_tokens=TOKENS
+            )
+            assert verdict.violation is None, verdict.violation
             self.texts[response.headers["X-Lorikeet-Job"]] = text
             return "answered"
-
-
-@contextmanager
-def running_worker(url: str, salt: int, mode: Mode) -> Iterator[None]:
-    settings = {"redis_url": url, "durability": mode, "max_num_seqs": 8}
-    command = scripted_worker(settings, STEP_S, "/nonexistent", str(salt))
-    process = subprocess.Popen(command, env=scripted_worker_env())
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 @asynccontextmanager
@@ -127,7 +121,11 @@ async def fail_over(servers: Replicated, num_clients: int, load: Load) -> None:
 async def run_load(folder: Path, port: int, mode: Mode) -> Load:
     servers = await Replicated.start(folder, servers=2, sentinels=3)
     try:
-        with running_worker(servers.url, 1, mode), running_worker(servers.url, 7, mode):
+        settings = {"durability": mode, "max_num_seqs": 8, "simulated_step_ms": STEP_MS}
+        with (
+            worker_process(servers.url, "main", **settings),
+            worker_process(servers.url, "main", **settings),
+        ):
             async with front_end(folder, servers.url, port, mode) as api_url:
                 await wait_for_workers(servers.url, 2)
                 load = Load(api_url)

@@ -12,9 +12,8 @@ import httpx
 import orjson
 import psutil
 import pytest
-from scripted_engine import BASE
 from servers import Process, start_lorikeet, wait_for
-from worker_support import worker_process
+from simulated_workers import NAME, worker_process
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.cancel_tasks import cancel_tasks
@@ -40,7 +39,9 @@ def front_end(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Process]:
     log = tmp_path / "api.log"
     words = ["api", "--port", str(PORT), "--redis-url", server.url, "--body-timeout-s", "10"]
     process = start_lorikeet(words, log)
-    with worker_process(server.url, "main", step_s=0.02, max_num_seqs=512):
+    with worker_process(
+        server.url, "main", simulated_step_ms=20, max_num_seqs=512, max_model_len=1000
+    ):
         wait_for(is_ready, log.read_text, process)
         yield process
     process.kill()
@@ -88,7 +89,13 @@ async def background_stream(client: httpx.AsyncClient) -> AsyncIterator[None]:
     """Read one stream after another, so that the engine is equally busy in all measurements."""
 
     async def read() -> None:
-        body = {"model": BASE.name, "prompt": "hello", "stream": True, "max_tokens": 900}
+        body = {
+            "model": NAME,
+            "prompt": "hello",
+            "stream": True,
+            "max_tokens": 900,
+            "ignore_eos": True,
+        }
         while True:
             async with client.stream("POST", "/v1/completions", json=body) as response:
                 async for _ in response.aiter_lines():
@@ -101,7 +108,7 @@ async def background_stream(client: httpx.AsyncClient) -> AsyncIterator[None]:
 
 async def latencies(client: httpx.AsyncClient, count: int) -> Sequence[float]:
     """Measure the seconds of `count` sequential requests for one token."""
-    body = {"model": BASE.name, "prompt": "hello", "max_tokens": 1}
+    body = {"model": NAME, "prompt": "hello", "max_tokens": 1}
     found = []
     for _ in range(count):
         start_s = time.perf_counter()
@@ -130,7 +137,7 @@ def half_sent(count: int) -> list[socket.socket]:
 
 def silent_readers(count: int) -> list[socket.socket]:
     """Open connections that request long streams and never read them."""
-    body = {"model": BASE.name, "prompt": "hello", "stream": True, "ignore_eos": True}
+    body = {"model": NAME, "prompt": "hello", "stream": True, "ignore_eos": True}
     raw = orjson.dumps({**body, "max_tokens": 900})
     sockets = [connection() for _ in range(count)]
     for each in sockets:

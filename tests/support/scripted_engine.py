@@ -1,35 +1,25 @@
-"""Engine with predictable tokens, for tests of a real worker.
+"""Engine that tests stop, let fail, and script token by token.
 
-As a program this module runs such a worker:
-
-    scripted_engine.py '{"redis_url": ..., "pool": ...}' STEP_S [FILE [SALT]]
-
-A step that finds FILE deletes it and hangs forever. Engines with different salts sample different
-tokens, so an answer that mixes the tokens of two workers is detected.
+Other tests of a whole worker use the simulated engine; see `simulated_workers`.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
-import orjson
-import structlog
 from tiny_tokenizers import byte_level_tokenizer
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from shared.settings import WorkerSettings
 from shared.store.inspections import Findings, Inspection
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.engine.grammar import GrammarCompiler
+from worker.engine.interface import EngineStats, Placing
 from worker.engine.request import Request, RequestId, StepOutput
-from worker.process import run_with
+from worker.engine_simulated.adapters import SimulatedAdapter, SimulatedHostMemory
 from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
 from worker.text.grammar_cache import GrammarCache
 from worker.text.prompt_style import BASE_STYLE
@@ -70,86 +60,6 @@ def expected_text(ids: Sequence[int]) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScriptedStats:
-    """Stands in for `EngineStats`, whose module takes seconds to import."""
-
-    num_running: int
-    num_steps: int
-    num_waiting: int = 0
-    kv_blocks: int = 100
-    kv_blocks_free: int = 100
-    adapter_bytes: int = 0
-    num_preemptions: int = 0
-    num_cached_tokens: int = 0
-    num_tokens: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScriptedAdapter:
-    """Stands in for `LoRAAdapter`, without weights. Its fields are those of its registry entry."""
-
-    name: str
-    version: AdapterVersion
-    digest: str
-    weights_digest: str
-    source: str
-    rank: int = 8
-    num_bytes: int = 1024
-
-    def named(self, name: str) -> "ScriptedAdapter":
-        return replace(self, name=name, version=AdapterVersion(f"{name}@{self.source}"))
-
-    def registry_entry(self, source: str) -> Adapter:
-        return Adapter(**{**asdict(self), "source": source}, created_s=int(time.time()))
-
-
-@dataclass(frozen=True)
-class ScriptedPlacing:
-    """Stands in for the engine's `Placing`; the reservation is the adapter itself."""
-
-    reserved: ScriptedAdapter | None
-    evicted: list[AdapterVersion]
-
-
-class ScriptedHost:
-    """Stands in for `HostTier`, with room for `max_bytes`; a copy is the adapter itself."""
-
-    def __init__(self, max_bytes: int = 1 << 20) -> None:
-        self.max_bytes = max_bytes
-        self.copies: dict[AdapterVersion, ScriptedAdapter] = {}
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(adapter.num_bytes for adapter in self.copies.values())
-
-    def __contains__(self, version: AdapterVersion) -> bool:
-        return version in self.copies
-
-    def image(self, adapter: ScriptedAdapter) -> ScriptedAdapter:
-        return adapter
-
-    def has_room(self, num_bytes: int) -> bool:
-        return self.num_bytes + num_bytes <= self.max_bytes
-
-    def put(self, adapter: ScriptedAdapter, *, may_evict: bool = True) -> ScriptedAdapter:
-        if self.num_bytes + adapter.num_bytes <= self.max_bytes:
-            self.copies[adapter.version] = adapter
-        return adapter
-
-    def take(self, version: AdapterVersion) -> ScriptedAdapter | None:
-        return self.copies.get(version)
-
-    def release(self, adapter: ScriptedAdapter) -> None:
-        pass
-
-    def touch(self, version: AdapterVersion) -> None:
-        pass
-
-    def drop(self, version: AdapterVersion) -> None:
-        self.copies.pop(version, None)
-
-
 class ScriptedEngine:
     """Stands in for `Engine`; each step adds one token to every request."""
 
@@ -170,8 +80,6 @@ class ScriptedEngine:
         self.scripted_ids: list[int] | None = None
         """Tokens of all answers, repeated as needed; None: the expected ids."""
         self.breaks_next_step = False
-        self.hang_file: Path | None = None
-        self.salt = 0
         self.num_failures_in_a_row = 0
         self.max_concurrent = 0
         """Most requests that took part in one step."""
@@ -194,7 +102,6 @@ class ScriptedEngine:
     def step(self) -> list[StepOutput]:
         time.sleep(self.step_s)
         self.may_step.wait(STEP_TIMEOUT_S)
-        self._hang_if_requested()
         self._num_steps += 1
         self.max_concurrent = max(self.max_concurrent, len(self.requests))
         if self.breaks_next_step:
@@ -202,22 +109,13 @@ class ScriptedEngine:
             raise RuntimeError("scripted to break")
         return [self._advance(request) for request in list(self.requests.values())]
 
-    def _hang_if_requested(self) -> None:
-        if self.hang_file is None:
-            return
-        try:
-            self.hang_file.unlink()
-        except FileNotFoundError:
-            return
-        threading.Event().wait()
-
     def place(
         self,
-        adapter: ScriptedAdapter,
+        adapter: SimulatedAdapter,
         *,
         may_evict: bool = True,
         surplus: Collection[AdapterVersion] = (),
-    ) -> ScriptedPlacing:
+    ) -> Placing[SimulatedAdapter]:
         if self.max_adapters == 0:
             raise AdapterRejected("scripted to be too large")
         evicted = []
@@ -228,9 +126,9 @@ class ScriptedEngine:
             evicted = idle[:1]
             self.remove_adapter(idle[0])
         if len(self.adapters) + len(self.placed) >= self.max_adapters:
-            return ScriptedPlacing(None, evicted)
+            return Placing(None, evicted)
         self.placed.append(adapter.version)
-        return ScriptedPlacing(adapter, evicted)
+        return Placing(adapter, evicted)
 
     def has_room(self, num_bytes: int) -> bool:
         self.num_room_questions += 1
@@ -238,20 +136,30 @@ class ScriptedEngine:
         num_in_use = len(in_use.intersection(self.adapters))
         return num_in_use + len(self.placed) < self.max_adapters
 
-    def write_adapter(self, reserved: ScriptedAdapter, _: ScriptedAdapter) -> None:
+    def write_adapter(self, reserved: SimulatedAdapter, _: SimulatedAdapter) -> None:
         self.wrote_on.append(threading.current_thread().name)
         if self.fails_to_write:
             raise RuntimeError("scripted to fail")
 
-    def activate_adapter(self, reserved: ScriptedAdapter, _: ScriptedAdapter) -> None:
+    def activate_adapter(self, reserved: SimulatedAdapter, _: SimulatedAdapter) -> None:
         self.placed.remove(reserved.version)
         self.adapters.append(reserved.version)
 
     def remove_adapter(self, version: AdapterVersion) -> None:
         (self.adapters if version in self.adapters else self.placed).remove(version)
 
-    def stats(self) -> ScriptedStats:
-        return ScriptedStats(num_running=len(self.requests), num_steps=self._num_steps)
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            num_running=len(self.requests),
+            num_waiting=0,
+            kv_blocks=100,
+            kv_blocks_free=100,
+            adapter_bytes=0,
+            num_steps=self._num_steps,
+            num_preemptions=0,
+            num_cached_tokens=0,
+            num_tokens=0,
+        )
 
     def _advance(self, request: Request) -> StepOutput:
         if request.prompt_ids[0] == FAILING_TOKEN:
@@ -272,7 +180,7 @@ class ScriptedEngine:
             return self.scripted_ids[position % len(self.scripted_ids)]
         version = request.version or BASE.version
         sampling = request.sampling
-        return expected_id(sampling.seed + self.salt, sampling.choice, position, version)
+        return expected_id(sampling.seed, sampling.choice, position, version)
 
     def _fail(self, request: Request, message: str) -> StepOutput:
         del self.requests[request.id]
@@ -281,16 +189,16 @@ class ScriptedEngine:
         )
 
 
-def read_scripted_adapter(name: str, source: str) -> ScriptedAdapter:
+def read_scripted_adapter(name: str, source: str) -> SimulatedAdapter:
     """Return an adapter whose digest is its source; reject the source `broken`."""
     if source == "broken":
         raise AdapterRejected(f"adapter {name} from {source}: scripted to be rejected")
-    return ScriptedAdapter(
+    return SimulatedAdapter(
         name=name,
         version=AdapterVersion(f"{name}@{source}"),
         digest=source,
-        weights_digest=source,
         source=source,
+        num_bytes=1024,
     )
 
 
@@ -307,13 +215,13 @@ def inspect_scripted_adapter(inspection: Inspection) -> Findings:
 class ScriptedSource:
     """`AdapterSource` of scripted adapters."""
 
-    def __init__(self, read: Callable[[str, str], ScriptedAdapter]) -> None:
+    def __init__(self, read: Callable[[str, str], SimulatedAdapter]) -> None:
         self._read = read
 
-    def read(self, name: str, source: str) -> CheckedAdapter:
-        return CheckedAdapter(self._read(name, source), BASE_STYLE)  # type: ignore[arg-type]
+    def read(self, name: str, source: str) -> CheckedAdapter[SimulatedAdapter]:
+        return CheckedAdapter(self._read(name, source), BASE_STYLE)
 
-    def read_version(self, entry: Adapter) -> CheckedAdapter:
+    def read_version(self, entry: Adapter) -> CheckedAdapter[SimulatedAdapter]:
         return self.read(entry.name, entry.source)
 
     def inspect(self, inspection: Inspection) -> Findings:
@@ -322,11 +230,11 @@ class ScriptedSource:
 
 def scripted_model(
     engine: ScriptedEngine,
-    read_adapter: Callable[[str, str], ScriptedAdapter] = read_scripted_adapter,
-    host: ScriptedHost | None = None,
+    read_adapter: Callable[[str, str], SimulatedAdapter] = read_scripted_adapter,
+    host: SimulatedHostMemory | None = None,
 ) -> ServedModel:
     return ServedModel(
-        engine=engine,  # type: ignore[arg-type]  # has all that the worker uses
+        engine=engine,
         tokenizer=Tokenizer(HF, vocab_size=len(HF)),
         grammars=GrammarCache(GrammarCompiler(HF, vocab_size=len(HF), eos_ids={EOS_ID})),
         base=BASE,
@@ -344,21 +252,8 @@ def scripted_model(
             source=ScriptedSource(read_adapter),
             roots="",
             store=None,
-            host=host or ScriptedHost(),  # type: ignore[arg-type]
+            host=host or SimulatedHostMemory(1 << 20),
             budgets=AdapterBudgets(device=1 << 20, host=1 << 20, is_one_memory=False),
         ),
         cpu=CpuShares(num_threads=1, take_cores=lambda: None, spare_cores=lambda: None),
     )
-
-
-def main() -> None:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    settings = WorkerSettings(**orjson.loads(sys.argv[1]))
-    engine = ScriptedEngine(step_s=float(sys.argv[2]))
-    engine.hang_file = Path(sys.argv[3]) if len(sys.argv) > 3 else None
-    engine.salt = int(sys.argv[4]) if len(sys.argv) > 4 else 0
-    run_with(settings, lambda _: scripted_model(engine))
-
-
-if __name__ == "__main__":
-    main()

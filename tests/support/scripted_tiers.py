@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from scripted_engine import ScriptedAdapter, ScriptedHost, read_scripted_adapter
+from scripted_engine import read_scripted_adapter
 
+from worker.engine_simulated.adapters import SimulatedAdapter, SimulatedHostMemory
 from worker.service import Worker
 
 LOAD_S = 0.4
@@ -30,7 +31,7 @@ class Files:
         self.may_read = threading.Event()
         self.may_read.set()
 
-    def __call__(self, name: str, source: str) -> ScriptedAdapter:
+    def __call__(self, name: str, source: str) -> SimulatedAdapter:
         self.read.append(name)
         niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         self.threads.append((threading.current_thread().name, niceness))
@@ -47,4 +48,4 @@ class Tiers:
     """Places below the device from which a worker loads adapters."""
 
     files: Files
-    host: ScriptedHost
+    host: SimulatedHostMemory

@@ -1,18 +1,13 @@
 """Clients and workers for the worker's tests."""
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
 
 from shared.cancel_tasks import cancel_tasks
@@ -37,7 +32,6 @@ DEADLINE_S = 20.0
 LIMITS = QueueLimits(
     max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
 )
-SUPPORT = Path(__file__).parent
 
 
 async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
@@ -105,6 +99,7 @@ class Client:
         max_tokens: int | None = 5,
         n: int = 1,
         stop: tuple[str, ...] = (),
+        ignore_eos: bool = False,
         cost: int = 10,
         **changes: Any,
     ) -> Job:
@@ -114,7 +109,9 @@ class Client:
             "endpoint": Endpoint.COMPLETIONS,
             "model": "any",
             "version": version,
-            "sampling": SamplingParams(seed=seed, max_tokens=max_tokens, n=n, stop=stop),
+            "sampling": SamplingParams(
+                seed=seed, max_tokens=max_tokens, n=n, stop=stop, ignore_eos=ignore_eos
+            ),
             "created_s": int(time.time()),
             "deadline_ms": 60_000,
             "cost": cost,
@@ -245,30 +242,3 @@ def check_answers(client: Client, jobs: Sequence[Job], *, may_repeat: bool = Fal
             ids = expected_ids(sampling.seed, number, sampling.max_tokens, job.version)
             answers[choice] = (tuple(ids), expected_text(ids))
         assert client.answers_of(job, may_repeat=may_repeat) == answers
-
-
-def scripted_worker(settings: Mapping[str, Any], step_s: float, *options: str) -> list[str]:
-    """Return the command of a worker with a scripted engine; see `scripted_engine`."""
-    chosen = orjson.dumps({"model": "scripted", **settings}).decode()
-    program = str(SUPPORT / "scripted_engine.py")
-    return [sys.executable, program, chosen, str(step_s), *options]
-
-
-def scripted_worker_env() -> dict[str, str]:
-    """Return the environment of such a worker, in which it finds the modules of the tests."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(SUPPORT / "models")])}
-
-
-@contextmanager
-def worker_process(
-    redis_url: str, pool: str, *, step_s: float, **settings: Any
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a worker in its own process. At exit it is killed if it is still running."""
-    chosen = {"redis_url": redis_url, "pool": pool, **settings}
-    process = subprocess.Popen(scripted_worker(chosen, step_s), env=scripted_worker_env())
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
@@ -18,17 +18,13 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.registry import Registry
 from shared.store.retry import retry_until_available
 from worker.adapters.advertiser import Advertiser
+from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
 from worker.adapters.residency import Residency
-from worker.adapters.source.checked_adapter import AdapterSource, CheckedAdapter
+from worker.adapters.source.checked_adapter import AdapterSource, AdapterWeights, CheckedAdapter
+from worker.engine.interface import AdapterImage, AnyEngine
 from worker.engine.thread import EngineThread
-
-if TYPE_CHECKING:  # they import torch
-    from worker.engine.engine import Engine
-    from worker.lora.memory.host_tier import HostTier
-    from worker.lora.memory.layout import AdapterImage
-    from worker.lora.memory.pool import Reserved
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -50,7 +46,7 @@ class AdapterLoader:
         engine: EngineThread,
         *,
         source: AdapterSource,
-        host: "HostTier",
+        host: AnyHostMemory,
         threads: LoaderThreads,
     ) -> None:
         """Create a loader that loads adapters into `engine` through `host`.
@@ -77,7 +73,7 @@ class AdapterLoader:
         self._no_evictions = asyncio.Lock()
         """Held while adapters are evicted, and while a resident adapter must not be evicted."""
 
-    async def add(self, adapter: CheckedAdapter) -> None:
+    async def add(self, adapter: CheckedAdapter[AdapterWeights]) -> None:
         """Load an adapter whose files were already read. No other adapter is evicted.
 
         If enough device memory is free, the adapter becomes resident. Otherwise, if enough host
@@ -193,7 +189,7 @@ class AdapterLoader:
             async with self._no_evictions:
                 self._activate(reserved, image)
 
-    async def _load(self, version: AdapterVersion) -> tuple["Reserved", "AdapterImage"]:
+    async def _load(self, version: AdapterVersion) -> tuple[object, AdapterImage]:
         """Copy a version to the device. The caller makes it resident with `_activate`."""
         if self._residency.is_crowded_out(version):
             raise NoAdapterMemory(f"{version}: another job has just found no device memory for it")
@@ -211,7 +207,7 @@ class AdapterLoader:
         return reserved, image
 
     @contextmanager
-    def _loading(self, image: "AdapterImage") -> Iterator[None]:
+    def _loading(self, image: AdapterImage) -> Iterator[None]:
         """Release `image` at the end of the `with` block.
 
         If the block raises, record that the load failed.
@@ -234,10 +230,10 @@ class AdapterLoader:
             raise AdapterRejected(f"adapter version {version} is no longer registered")
         return entry
 
-    async def _read(self, entry: Adapter) -> "AdapterImage":
+    async def _read(self, entry: Adapter) -> AdapterImage:
         """Read a version into host memory. The caller must release the image."""
 
-        def read() -> "tuple[CheckedAdapter, AdapterImage]":
+        def read() -> tuple[CheckedAdapter[AdapterWeights], AdapterImage]:
             adapter = self._source.read_version(entry)
             if adapter.weights.version != entry.version:
                 raise AdapterRejected(
@@ -255,7 +251,7 @@ class AdapterLoader:
         self._residency.was_read(entry.version, adapter.style, self._host)
         return image
 
-    async def _place(self, image: "AdapterImage") -> "Reserved":
+    async def _place(self, image: AdapterImage) -> object:
         """Reserve device memory for an adapter. If necessary, wait and evict other adapters."""
         patience_s = self._residency.stats.steal_ms / 1000
         reserved = await self._memory_queue.place(
@@ -267,7 +263,7 @@ class AdapterLoader:
             )
         return reserved
 
-    async def _place_now(self, image: "AdapterImage") -> "Reserved | None":
+    async def _place_now(self, image: AdapterImage) -> object | None:
         async with self._no_evictions:
             surplus = self._residency.surplus
             placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
@@ -276,7 +272,7 @@ class AdapterLoader:
             log.info("adapter_placed", version=image.version, evicted=placing.evicted)
         return placing.reserved
 
-    async def _write(self, reserved: "Reserved", image: "AdapterImage") -> None:
+    async def _write(self, reserved: object, image: AdapterImage) -> None:
         try:
             await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
         except Exception as error:  # most likely a device error that torch raises
@@ -284,13 +280,13 @@ class AdapterLoader:
             self._residency.memory_freed()
             raise AdapterRejected(f"adapter {image.version}: {error}") from error
 
-    def _activate(self, reserved: "Reserved", image: "AdapterImage") -> None:
+    def _activate(self, reserved: object, image: AdapterImage) -> None:
         """Make a version resident, so that requests added to the engine later can use it."""
         self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
         self._residency.became_resident(image.version)
         log.info("adapter_loaded", version=image.version)
 
-    async def _call(self, function: Callable[["Engine"], T]) -> T:
+    async def _call(self, function: Callable[[AnyEngine], T]) -> T:
         return await asyncio.wrap_future(self._engine.call(function))
 
     def _lock(self, version: AdapterVersion) -> asyncio.Lock:

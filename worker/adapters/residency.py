@@ -27,7 +27,7 @@ Terms:
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.queue_replies import ReplicaStanding
@@ -35,9 +35,7 @@ from worker.adapters import load_policy, yield_policy
 from worker.adapters.load_stats import LoadStats
 from worker.adapters.records import AdapterRecord, ClaimView, MemoryWait, State
 from worker.adapters.replica_policy import Replica
-
-if TYPE_CHECKING:
-    from worker.text.prompt_style import PromptStyle
+from worker.text.prompt_style import PromptStyle
 
 Jobs = Mapping[AdapterVersion, int]
 """Number of running jobs by adapter version. The base model's jobs aren't included."""
@@ -61,7 +59,7 @@ class Change(Enum):
 class Residency:
     """Keeps one record for each adapter version. No method blocks."""
 
-    def __init__(self, base: AdapterVersion, style: "PromptStyle") -> None:
+    def __init__(self, base: AdapterVersion, style: PromptStyle) -> None:
         """Create the record of the base model, which is always resident.
 
         `style` is the prompt style of the base model.
@@ -95,7 +93,7 @@ class Residency:
         """Return whether requests of a version can run."""
         return self.state(version) is State.RESIDENT
 
-    def style(self, version: AdapterVersion) -> "PromptStyle | None":
+    def style(self, version: AdapterVersion) -> PromptStyle | None:
         """Return the prompt style of a version, or None if this worker hasn't read it yet."""
         record = self._records.get(version)
         return record.style if record else None
@@ -219,7 +217,7 @@ class Residency:
         """Record that a thread has begun to read the files of a version."""
         self._move(version, State.READING, {State.ABSENT, State.IN_HOST_MEMORY})
 
-    def was_read(self, version: AdapterVersion, style: "PromptStyle", host: HostCopies) -> None:
+    def was_read(self, version: AdapterVersion, style: PromptStyle, host: HostCopies) -> None:
         """Record that a version was read and checked. `host` has the versions in host memory."""
         self._record(version).style = style
         is_copied = version in host

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -14,6 +13,7 @@ from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
 from worker.engine.grammar import TOO_COMPLEX
+from worker.engine.interface import EngineStats, Placing
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.scheduler import Scheduler, step_size
@@ -28,34 +28,7 @@ from worker.model.loader import LoadedModel
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStats:
-    """Counters and gauges of an engine."""
-
-    num_running: int
-    num_waiting: int
-    kv_blocks: int
-    kv_blocks_free: int
-    adapter_bytes: int
-    """Adapter memory used by resident and reserved adapters, in bytes."""
-    num_steps: int
-    num_preemptions: int
-    num_cached_tokens: int
-    """Number of tokens reused from the prefix cache since the start."""
-    num_tokens: int
-    """Number of output tokens since the start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placing:
-    """Result of `Engine.place`."""
-
-    reserved: Reserved | None
-    """Memory for the adapter, or None if too little memory was free even after evictions."""
-    evicted: list[AdapterVersion]
-
-
-class Engine:
+class NativeEngine:
     """Computes requests for the base model and its resident adapters in shared batches.
 
     Not thread-safe: all methods but `write_adapter` must be called from one thread.
@@ -118,7 +91,7 @@ class Engine:
         *,
         may_evict: bool = True,
         surplus: Collection[AdapterVersion] = (),
-    ) -> Placing:
+    ) -> Placing[Reserved]:
         """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
         Adapters in `surplus` are evicted before all others. Within both groups, the least recently

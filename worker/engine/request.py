@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 from shared.errors import JobError
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.grammar import GrammarState
+
+if TYPE_CHECKING:  # it imports llguidance
+    from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
 """`job:claim epoch:choice`, which identifies one choice of one claimed job."""
@@ -81,8 +83,10 @@ class Request:
     """Maximum number of output tokens, including tokens that a resumed request starts with."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
-    grammar: GrammarState | None = None
+    grammar: "GrammarState | None" = None
     """Grammar state of the output so far; None allows any text."""
+    claim_epoch: int = 0
+    """Epoch of the claim under which the request runs. Tokens of models don't depend on it."""
     tenant: str = ""
     """Requests of different tenants share no KV blocks."""
     output_ids: list[int] = field(default_factory=list)

@@ -5,17 +5,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from shared.errors import EngineBroken, ErrorCode, JobError
+from worker.engine.interface import AdapterImage, AnyEngine
 from worker.engine.request import Request, RequestId, StepOutput
-
-if TYPE_CHECKING:  # it imports torch
-    from worker.engine.engine import Engine
-    from worker.lora.memory.layout import AdapterImage
-    from worker.lora.memory.pool import Reserved
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -31,7 +27,7 @@ class EngineThread:
     Any thread may call any method. All methods except `stop` and `write_adapter` return at once.
     """
 
-    def __init__(self, engine: "Engine", *, take_cores: Callable[[], None]) -> None:
+    def __init__(self, engine: AnyEngine, *, take_cores: Callable[[], None]) -> None:
         """Create a thread for `engine`, without starting it.
 
         The thread calls `take_cores` to set up its OpenMP threads. It does so when it starts, and
@@ -93,7 +89,7 @@ class EngineThread:
         """End a request before the next step. The current step may still produce outputs for it."""
         self._inbox.put(lambda: self._abort(request_id))
 
-    def call(self, function: Callable[["Engine"], T]) -> Future[T]:
+    def call(self, function: Callable[[AnyEngine], T]) -> Future[T]:
         """Call `function` with the engine between two steps, and return a future of the result."""
         future: Future[T] = Future()
 
@@ -104,7 +100,7 @@ class EngineThread:
         self._inbox.put(run)
         return future
 
-    def write_adapter(self, reserved: "Reserved", image: "AdapterImage") -> None:
+    def write_adapter(self, reserved: object, image: AdapterImage) -> None:
         """Copy an adapter to memory that the engine has reserved. Blocks only the caller."""
         self._engine.write_adapter(reserved, image)
 

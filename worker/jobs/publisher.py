@@ -21,6 +21,7 @@ from shared.protocol.queue_replies import FinishOutcome, Standing
 from shared.store.queue import Queue
 from shared.store.retry import retry_until_available
 from worker.engine.request import RequestId, StepOutput
+from worker.jobs.durable_ends import DurableEnds, EndedJob
 from worker.jobs.running import RunningJob, RunningJobs
 from worker.jobs.running_choice import RunningChoice
 from worker.lease import Lease
@@ -73,6 +74,7 @@ class Publisher:
         jobs: RunningJobs,
         *,
         abort: Callable[[RequestId], None],
+        ends: DurableEnds,
     ) -> None:
         """Create a publisher with nothing to publish.
 
@@ -81,11 +83,13 @@ class Publisher:
             lease: holds the worker id under which events and results are published.
             jobs: the running jobs. The publisher removes those that have ended.
             abort: aborts a request in the engine.
+            ends: makes the ends of jobs durable.
         """
         self._queue = queue
         self._lease = lease
         self._jobs = jobs
         self._abort = abort
+        self._ends = ends
         self._num_publications = 0
         self._may_have_lost = False
         """Whether Redis may have lost the last checkpoints in a failover."""
@@ -250,6 +254,7 @@ class Publisher:
         if outcome is FinishOutcome.FENCED:
             log.info("job_fenced", job_id=job.id, try_=end.try_)
         else:
+            self._ends.add(EndedJob(wid, end, result, claim_epoch))
             log.info("job_ended", job_id=job.id, state=end.state, **_usage_fields(job))
 
 

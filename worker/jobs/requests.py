@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from shared.context_length import output_limit
 from shared.protocol.events import Tokens
-from worker.engine.grammar import Grammar
 from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.jobs.running import RunningJob
 from worker.jobs.running_choice import RunningChoice
 from worker.served_model import ServedModel
+from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
-from worker.text.tokenizer import EncodedPrompt
+
+if TYPE_CHECKING:  # it imports llguidance
+    from worker.engine.grammar import Grammar
 
 
 def choices_of(
@@ -57,7 +60,7 @@ def request_of(
     job: RunningJob,
     choice: RunningChoice,
     served: ServedModel,
-    grammar: Grammar | None,
+    grammar: "Grammar | None",
     style: PromptStyle = BASE_STYLE,
 ) -> Request:
     """Return the engine's request for the rest of a choice.
@@ -96,6 +99,7 @@ def request_of(
         ),
         max_tokens=choice.max_tokens,
         stop_ids=frozenset() if sampling.ignore_eos else served.info.eos_ids | style.eos_ids,
+        claim_epoch=job.claimed.claim_epoch,
         tenant=job.job.tenant,
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),

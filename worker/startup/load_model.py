@@ -15,7 +15,7 @@ from worker.adapters.source.checkpoint_reader import CheckpointReader
 from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.reader import AdapterReader
 from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
+from worker.engine.engine import NativeEngine
 from worker.engine.grammar import GrammarCompiler
 from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
@@ -48,7 +48,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         host=settings.adapter_host_mb * MIB,
         is_one_memory=loaded.device.type == "cpu",
     )
-    engine = Engine(loaded, _engine_config(settings, budgets.pool))
+    engine = NativeEngine(loaded, _engine_config(settings, budgets.pool))
     host = HostTier(engine.layout, budgets.copies, loaded.device)
     num_threads = torch.get_num_threads()
     end_team()
@@ -67,7 +67,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     )
 
 
-def _info(loaded: LoadedModel, engine: Engine) -> BaseInfo:
+def _info(loaded: LoadedModel, engine: NativeEngine) -> BaseInfo:
     kv_blocks = engine.stats().kv_blocks
     return BaseInfo(
         eos_ids=loaded.eos_ids,
@@ -84,7 +84,7 @@ def _info(loaded: LoadedModel, engine: Engine) -> BaseInfo:
 def _adapter_supply(
     settings: WorkerSettings,
     loaded: LoadedModel,
-    engine: Engine,
+    engine: NativeEngine,
     host: HostTier,
     budgets: AdapterBudgets,
 ) -> AdapterSupply:

@@ -5,7 +5,7 @@ The text depends on the ids alone, so another worker can continue a stream exact
 
 import codecs
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN
 
@@ -15,6 +15,22 @@ _VISIBLE_TAGS = (HERMES_OPEN, HERMES_CLOSE)
 
 The tool call parser needs their text.
 """
+
+
+class TokenTable(Protocol):
+    """The bytes and the name of each token id."""
+
+    def inside(self, token_id: int) -> bytes:
+        """Return the bytes that the token adds after other text; empty if it has no text."""
+        ...
+
+    def at_start(self, token_id: int) -> bytes:
+        """Return the bytes that the token adds as the first token of a text."""
+        ...
+
+    def name(self, token_id: int) -> str:
+        """Return the token's name in the vocabulary, or an empty string for an unknown token."""
+        ...
 
 
 class TokenBytes:
@@ -102,7 +118,7 @@ class TextStream:
 
     def __init__(
         self,
-        token_bytes: TokenBytes,
+        token_bytes: TokenTable,
         stop: Sequence[str],
         *,
         is_text_start: bool,

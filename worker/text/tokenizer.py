@@ -1,7 +1,6 @@
 """Converts chats and prompts to token ids."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import ErrorCode, JobError, JobFailed
@@ -9,16 +8,8 @@ from shared.protocol.jobs import Endpoint, Job, Prompt
 from shared.protocol.tools import ToolUse
 from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.detokenizer import TextStream, TokenBytes
+from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """A tokenized prompt."""
-
-    ids: list[int]
-    echo: str
-    """Prompt text that is put before each answer; empty unless the job asks for an echo."""
 
 
 class Tokenizer:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ops.bench.json_files import write_json
@@ -38,6 +39,8 @@ class Finding:
     says: tuple[str, ...]
     """Summary lines for the terminal and for the plot's title."""
     chart: Chart
+    further_charts: tuple[Chart, ...] = ()
+    """Charts to the right of `chart` in the same plot."""
 
 
 def write_finding(finding: Finding, model: str, folder: Path) -> tuple[Path, Path]:
@@ -50,14 +53,22 @@ def write_finding(finding: Finding, model: str, folder: Path) -> tuple[Path, Pat
     data, plot = folder / f"{stem}.json", folder / f"{stem}.png"
     head = {"date": date, "machine": asdict(machine), "model": model}
     write_json({**head, "says": finding.says, "figures": finding.figures}, data)
-    write_chart(finding.chart, title="\n".join(finding.says), path=plot)
+    charts = (finding.chart, *finding.further_charts)
+    write_charts(charts, title="\n".join(finding.says), path=plot)
     return data, plot
 
 
-def write_chart(chart: Chart, *, title: str, path: Path) -> None:
-    """Draw the chart into the PNG file `path`."""
-    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
-    axes = figure.subplots()
+def write_charts(charts: Sequence[Chart], *, title: str, path: Path) -> None:
+    """Draw the charts side by side into the PNG file `path`."""
+    width = 7 if len(charts) == 1 else 5 * len(charts)
+    figure = Figure(figsize=(width, 4), dpi=150, layout="constrained")
+    for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+        _draw(axes, chart)
+    figure.suptitle(title, fontsize=8)
+    figure.savefig(path)
+
+
+def _draw(axes: Axes, chart: Chart) -> None:
     for label, points in chart.series.items():
         x, y = [point[0] for point in points], [point[1] for point in points]
         axes.plot(x, y, marker=".", linestyle="-" if chart.joined else "none", label=label)
@@ -66,5 +77,3 @@ def write_chart(chart: Chart, *, title: str, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    axes.set_title(title, fontsize=8)
-    figure.savefig(path)

@@ -53,3 +53,10 @@ def test_the_demo_serves_its_own_adapters_only_if_none_are_chosen(
     monkeypatch.setenv("LORIKEET_ADAPTERS", "b=y")
     assert base_model(DEMO, NOTHING)["adapters"] is None  # deferred to the environment
     assert base_model(None, chosen)["adapters"] == ["a=x"]
+
+
+def test_the_demo_is_only_a_name_for_the_simulated_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {**NOTHING, "engine": "simulated"}
+    assert base_model(None, chosen, default=DEMO) == {"model": DEMO}
+    monkeypatch.setenv("LORIKEET_ENGINE", "simulated")
+    assert base_model(DEMO, NOTHING) == {"model": DEMO}

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
+from worker.engine.engine import NativeEngine
 from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -33,7 +33,7 @@ def engine_of(
     max_num_seqs: int = 16,
     budget: int = 512,
     caches_prefixes: bool = True,
-) -> tuple[Engine, dict[str, AdapterVersion]]:
+) -> tuple[NativeEngine, dict[str, AdapterVersion]]:
     """Return an engine with `adapters` resident, and the version of each adapter by name."""
     config = EngineConfig(
         max_num_seqs=max_num_seqs,
@@ -42,7 +42,7 @@ def engine_of(
         adapter_bytes=64 << 20,
         caches_prefixes=caches_prefixes,
     )
-    engine = Engine(loaded, config)
+    engine = NativeEngine(loaded, config)
     versions = {}
     for name, folder in adapters.items():
         adapter = read_checkpoint(name, AdapterFiles(folder), engine.base, dtype=loaded.dtype)
@@ -64,7 +64,7 @@ def greedy_request(
     )
 
 
-def outputs_of(engine: Engine, requests: Iterable[Request]) -> Outputs:
+def outputs_of(engine: NativeEngine, requests: Iterable[Request]) -> Outputs:
     """Run `requests` to their end and return the outputs of each. An error fails the test."""
     outputs: Outputs = {}
     for request in requests:
@@ -83,7 +83,7 @@ def tokens_of(outputs: Iterable[StepOutput]) -> list[int]:
     return [output.token_id for output in outputs if output.token_id is not None]
 
 
-def run(engine: Engine, requests: Iterable[Request]) -> dict[RequestId, list[int]]:
+def run(engine: NativeEngine, requests: Iterable[Request]) -> dict[RequestId, list[int]]:
     """Run `requests` to their end and return the tokens of each. An error fails the test."""
     return {name: tokens_of(outputs) for name, outputs in outputs_of(engine, requests).items()}
 

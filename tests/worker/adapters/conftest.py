@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 
 import pytest
-from scripted_engine import ScriptedEngine, ScriptedHost, scripted_model
+from scripted_engine import ScriptedEngine, scripted_model
 from scripted_tiers import Files, Serve, Tiers
 from worker_support import running_with
 
@@ -11,12 +11,13 @@ from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
+from worker.engine_simulated.adapters import SimulatedHostMemory
 from worker.service import Worker
 
 
 @pytest.fixture
 def tiers() -> Tiers:
-    return Tiers(Files(), ScriptedHost())
+    return Tiers(Files(), SimulatedHostMemory(1 << 20))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Adapters of waiting jobs are read ahead while the worker is busy."""
 
 import pytest
-from scripted_engine import BASE, ScriptedEngine, ScriptedHost, expected_ids, scripted_model
+from scripted_engine import BASE, ScriptedEngine, expected_ids, scripted_model
 from scripted_tiers import Files, Serve, Tiers
 from structlog.testing import capture_logs
 from worker_support import Client, register, residents, running_with, until
@@ -70,7 +70,7 @@ async def test_without_host_memory_an_adapter_is_read_ahead_to_the_device(
         result = await client.result_of(waiting)
     assert result.choices[0].ids == tuple(expected_ids(1, 0, 5, ONE))
     assert tiers.files.read == ["one"]
-    assert not tiers.host.copies
+    assert tiers.host.num_bytes == 0
 
 
 async def test_an_adapter_that_does_not_fit_yet_is_not_read_ahead(
@@ -113,7 +113,7 @@ async def test_only_one_worker_reads_an_adapter_ahead(
 ) -> None:
     files.may_read.clear()
     other = WorkerSettings(model="scripted", pool=pool, max_num_seqs=1)
-    served = scripted_model(ScriptedEngine(step_s=0.002), files, ScriptedHost())
+    served = scripted_model(ScriptedEngine(step_s=0.002), files)
     async with serve(max_num_seqs=1), running_with(redis, other, served):
         await register(registry, ONE)
         busy = [await client.send(max_tokens=900) for _ in range(2)]

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from scripted_engine import (
-    ScriptedAdapter,
     ScriptedEngine,
     read_scripted_adapter,
     scripted_model,
@@ -20,6 +19,7 @@ from shared.store.connection import Redis
 from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
 from worker.adapters import replica_policy, retention
+from worker.engine_simulated.adapters import SimulatedAdapter
 from worker.service import Worker
 
 HOT, COLD, THIRD = (AdapterVersion(f"{name}@v1") for name in ("hot", "cold", "third"))
@@ -46,7 +46,7 @@ async def workers(
 ) -> AsyncIterator[list[Worker]]:
     """So many workers that hold nothing but the `adapters` that they are started with."""
 
-    def read_slowly(name: str, source: str) -> ScriptedAdapter:
+    def read_slowly(name: str, source: str) -> SimulatedAdapter:
         time.sleep(load_s)
         return read_scripted_adapter(name, source)
 

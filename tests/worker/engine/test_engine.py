@@ -1,4 +1,4 @@
-"""The engine's errors, limits and aborts, and its adapter memory."""
+"""The native engine: its memory, its limits, and errors of single requests."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +11,10 @@ import torch
 from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
-from shared.errors import AdapterRejected, ErrorCode, SettingsError
-from shared.protocol.ids import AdapterVersion
+from shared.errors import AdapterRejected, SettingsError
 from shared.protocol.results import FinishReason
 from worker.engine.config import EngineConfig
-from worker.engine.engine import Engine
+from worker.engine.engine import NativeEngine
 from worker.engine.request import RequestId, StepOutput
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -30,7 +29,7 @@ def loaded() -> LoadedModel:
     return load(tiny_model())
 
 
-def last_outputs(engine: Engine) -> dict[RequestId, StepOutput]:
+def last_outputs(engine: NativeEngine) -> dict[RequestId, StepOutput]:
     """Run until all requests end and return each one's last output."""
     last: dict[RequestId, StepOutput] = {}
     while engine.has_work:
@@ -38,13 +37,13 @@ def last_outputs(engine: Engine) -> dict[RequestId, StepOutput]:
     return last
 
 
-def assert_empty(engine: Engine) -> None:
+def assert_empty(engine: NativeEngine) -> None:
     stats = engine.stats()
     assert stats.kv_blocks_free == stats.kv_blocks
     assert stats.num_running == stats.num_waiting == 0
 
 
-def adapters(engine: Engine, root: Path, count: int, rank: int = 8) -> list[LoRAAdapter]:
+def adapters(engine: NativeEngine, root: Path, count: int, rank: int = 8) -> list[LoRAAdapter]:
     folders = [
         save_adapter(root / str(i), seed=i, r=rank, target_modules=TARGETS) for i in range(count)
     ]
@@ -52,54 +51,6 @@ def adapters(engine: Engine, root: Path, count: int, rank: int = 8) -> list[LoRA
         read_checkpoint(f"a{i}", AdapterFiles(f), engine.base, dtype=torch.float32)
         for i, f in enumerate(folders)
     ]
-
-
-def test_a_stop_token_ends_a_request_and_is_output(loaded: LoadedModel) -> None:
-    engine, _ = engine_of(loaded)
-    free = run(engine, [greedy_request("free", random_prompt(0, 9), 10)])[RequestId("free")]
-    stopped = greedy_request("stopped", random_prompt(0, 9), 10)
-    stopped.stop_ids = frozenset({free[4]})
-    engine.add(stopped)
-    assert last_outputs(engine)[stopped.id].finish is FinishReason.STOP
-    assert stopped.output_ids == free[: free.index(free[4]) + 1]
-    assert_empty(engine)
-
-
-def test_the_context_ends_a_request_with_length(loaded: LoadedModel) -> None:
-    engine, _ = engine_of(loaded)
-    request = greedy_request("a", random_prompt(0, 500), 100)
-    engine.add(request)
-    assert last_outputs(engine)[request.id].finish is FinishReason.LENGTH
-    assert request.num_tokens == engine.max_model_len == 512
-
-
-def test_a_prompt_that_fills_the_context_is_an_error(loaded: LoadedModel) -> None:
-    engine, _ = engine_of(loaded)
-    request = greedy_request("a", random_prompt(0, 512), 1)
-    engine.add(request)
-    error = last_outputs(engine)[request.id].error
-    assert error is not None
-    assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
-
-
-def test_a_failing_step_ends_its_requests_and_the_engine_stays_usable(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, _ = engine_of(loaded)
-
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("out of memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loaded.model, "forward", fail)
-        for name in "ab":
-            engine.add(greedy_request(name, random_prompt(1, 9), 5))
-        errors = [output.error for output in last_outputs(engine).values()]
-    assert [error.code for error in errors if error] == [ErrorCode.INTERNAL] * 2
-    assert_empty(engine)
-    assert engine.num_failures_in_a_row == 1
-    assert len(run(engine, [greedy_request("c", random_prompt(1, 9), 5)])[RequestId("c")]) == 5
-    assert engine.num_failures_in_a_row == 0
 
 
 def test_logits_that_are_not_finite_end_only_their_request(
@@ -118,43 +69,6 @@ def test_logits_that_are_not_finite_end_only_their_request(
     assert "finite" in error.message
     assert last[RequestId("good")].finish is FinishReason.LENGTH
     assert_empty(engine)
-
-
-def test_an_aborted_request_frees_its_blocks_and_has_no_further_output(loaded: LoadedModel) -> None:
-    engine, _ = engine_of(loaded)
-    engine.add(greedy_request("a", random_prompt(1, 9), 50))
-    engine.add(greedy_request("b", random_prompt(1, 9), 3))
-    engine.step()
-    engine.abort(RequestId("a"))
-    assert set(last_outputs(engine)) == {"b"}
-    assert_empty(engine)
-    engine.abort(RequestId("a"))
-    assert not engine.has_work
-
-
-def test_an_adapter_that_is_not_resident_is_an_error_not_the_base(loaded: LoadedModel) -> None:
-    engine, _ = engine_of(loaded)
-    request = greedy_request("a", random_prompt(1, 9), 5, AdapterVersion("nobody@000000000000"))
-    engine.add(request)
-    error = last_outputs(engine)[request.id].error
-    assert error is not None
-    assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
-
-
-def test_removing_an_adapter_ends_its_requests_with_an_error(
-    loaded: LoadedModel, tmp_path: Path
-) -> None:
-    engine, _ = engine_of(loaded)
-    (adapter,) = adapters(engine, tmp_path, 1)
-    engine.add_adapter(adapter)
-    engine.add(greedy_request("a", random_prompt(1, 9), 50, adapter.version))
-    engine.step()
-    engine.remove_adapter(adapter.version)
-    error = last_outputs(engine)[RequestId("a")].error
-    assert error is not None
-    assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert_empty(engine)
-    assert engine.stats().adapter_bytes == 0
 
 
 def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -186,7 +100,7 @@ def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_pat
     assert answer == expected
 
 
-def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> Engine:
+def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> NativeEngine:
     """Return an engine whose adapter memory holds `num_adapters` adapters of rank 8."""
     probe, _ = engine_of(load(tiny_model()))
     probe.add_adapter(adapters(probe, root / "probe", 1)[0])
@@ -194,17 +108,7 @@ def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> Engine:
         kv_cache_bytes=100 * bytes_per_block(loaded.kv_shapes, loaded.dtype),
         adapter_bytes=num_adapters * probe.stats().adapter_bytes,
     )
-    return Engine(loaded, config)
-
-
-def test_the_least_recently_used_idle_adapter_makes_room(
-    loaded: LoadedModel, tmp_path: Path
-) -> None:
-    engine = small_engine(loaded, tmp_path, 2)
-    first, second, third = adapters(engine, tmp_path, 3)
-    assert engine.add_adapter(first) == engine.add_adapter(second) == []
-    run(engine, [greedy_request("a", random_prompt(1, 9), 3, first.version)])
-    assert engine.add_adapter(third) == [second.version]
+    return NativeEngine(loaded, config)
 
 
 def test_adapters_in_use_are_not_evicted(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -251,29 +155,22 @@ def test_nobody_is_evicted_for_an_adapter_that_still_has_no_room(
     assert engine.place(engine.layout.image(large)).evicted == [idle.version, used.version]
 
 
-def test_an_adapter_larger_than_all_adapter_memory_is_refused(
-    loaded: LoadedModel, tmp_path: Path
-) -> None:
-    engine = small_engine(loaded, tmp_path, 1)
-    (large,) = adapters(engine, tmp_path, 1, rank=9)
-    with pytest.raises(AdapterRejected, match=r"takes 36864 bytes, but --adapter-memory-mb"):
-        engine.add_adapter(large)
-
-
 def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: LoadedModel) -> None:
     block = bytes_per_block(loaded.kv_shapes, loaded.dtype)
     with pytest.raises(SettingsError, match="--max-model-len 600 exceeds the model's limit of 512"):
-        Engine(loaded, EngineConfig(max_model_len=600))
+        NativeEngine(loaded, EngineConfig(max_model_len=600))
     with pytest.raises(SettingsError, match="--kv-cache-mb: it holds 32 tokens"):
-        Engine(load(tiny_model()), EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
+        NativeEngine(load(tiny_model()), EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
     with pytest.raises(SettingsError, match="--kv-cache-mb is too small"):
-        Engine(load(tiny_model()), EngineConfig(kv_cache_bytes=block - 1))
-    assert Engine(load(tiny_model()), EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
+        NativeEngine(load(tiny_model()), EngineConfig(kv_cache_bytes=block - 1))
+    assert (
+        NativeEngine(load(tiny_model()), EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
+    )
 
 
 def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> None:
     with pytest.raises(SettingsError, match=r"--kv-cache-mb: \d+ MiB can't be allocated on cpu"):
-        Engine(loaded, EngineConfig(kv_cache_bytes=1 << 60))
+        NativeEngine(loaded, EngineConfig(kv_cache_bytes=1 << 60))
 
 
 def test_cache_entries_of_an_overflowing_adapter_do_not_change_later_requests(

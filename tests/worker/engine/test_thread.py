@@ -20,7 +20,7 @@ class Running:
         """Threads that took cores, each time."""
         self.is_broken = threading.Event()
         self.thread = EngineThread(
-            engine,  # type: ignore[arg-type]
+            engine,
             take_cores=self._take_cores,
         )
 

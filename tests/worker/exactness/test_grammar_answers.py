@@ -12,7 +12,7 @@ from tiny import save_adapter, tiny_model, tiny_tokenizer
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.engine import Engine
+from worker.engine.engine import NativeEngine
 from worker.engine.grammar import TOO_COMPLEX, GrammarCompiler, json_source
 from worker.engine.request import ChoiceSampling, Request, RequestId
 
@@ -69,7 +69,7 @@ class Answer:
         return text
 
 
-def answers(engine: Engine, requests: list[Request]) -> dict[RequestId, Answer]:
+def answers(engine: NativeEngine, requests: list[Request]) -> dict[RequestId, Answer]:
     return {
         name: Answer(tokens_of(outputs), outputs[-1].finish)
         for name, outputs in outputs_of(engine, requests).items()

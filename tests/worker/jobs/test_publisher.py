@@ -18,6 +18,7 @@ from shared.protocol.results import FinishReason, Result
 from shared.store import retry
 from worker.engine.request import RequestId, StepOutput
 from worker.jobs import publisher as publisher_module
+from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.publisher import CHECKPOINT_PUBLICATIONS, CHECKPOINT_TOKENS, Publisher
 from worker.jobs.running import RunningJob, RunningJobs
 
@@ -26,6 +27,8 @@ ERROR = JobError(code=ErrorCode.INTERNAL, message="it failed")
 
 class FakeQueue:
     """Records publications and finished jobs. Its replies are scripted; the default is success."""
+
+    is_strict = False
 
     def __init__(self) -> None:
         self.publications: list[tuple[dict[ApiId, list[Event]], list[Tokens]]] = []
@@ -84,7 +87,9 @@ class Setup:
         self.aborted: list[RequestId] = []
         queue: Any = self.queue
         lease: Any = self.lease
-        self.publisher = Publisher(queue, lease, self.jobs, abort=self.aborted.append)
+        self.publisher = Publisher(
+            queue, lease, self.jobs, abort=self.aborted.append, ends=DurableEnds(queue)
+        )
 
     def admit(self, **fields: Any) -> RunningJob:
         """Add a job whose requests the engine has."""

@@ -15,8 +15,9 @@ from worker.engine.request import Request
 from worker.jobs.requests import choices_of, request_of
 from worker.jobs.running import RunningJob
 from worker.jobs.running_choice import RunningChoice
+from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
-from worker.text.tokenizer import EncodedPrompt, Tokenizer
+from worker.text.tokenizer import Tokenizer
 
 BASE = AdapterVersion("base@0")
 ADAPTER = AdapterVersion("adapter@1")

@@ -9,7 +9,7 @@ from peft import PeftModel
 from reference import count_ties, greedy
 from tiny import save_adapter, tiny_model, tiny_tokenizer
 
-from worker.engine.engine import Engine
+from worker.engine.engine import NativeEngine
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.kernels.triton.check import NotUsable, usable_kernels
 from worker.kernels.triton.kernels import TritonKernels
@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[Engine, dict[str, str]]:
+def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[NativeEngine, dict[str, str]]:
     loaded = prepare_model(
         tiny_model("gemma2"),
         tiny_tokenizer(),

@@ -1,25 +1,61 @@
 """An adapter that was read and checked."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Generic, Protocol, Self, TypeVar
 
 from shared.protocol.adapters import Adapter
+from shared.protocol.ids import AdapterVersion
 from shared.store.inspections import Findings, Inspection
 from worker.text.prompt_style import PromptStyle
 
-if TYPE_CHECKING:  # it imports torch
-    from worker.lora.checkpoint.adapter import LoRAAdapter
+
+class AdapterWeights(Protocol):
+    """An adapter's weights in host memory, in the form that one kind of engine reads."""
+
+    @property
+    def name(self) -> str:
+        """Name of the adapter."""
+        ...
+
+    @property
+    def version(self) -> AdapterVersion:
+        """Version of the adapter."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Folder, hub id or other place that the adapter was read from."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the weights in bytes."""
+        ...
+
+    def named(self, name: str) -> Self:
+        """Return the same adapter under another name."""
+        ...
+
+    def registry_entry(self, source: str) -> Adapter:
+        """Return a registry entry for this adapter, with the current time as its creation time.
+
+        `source` is the source under which every worker can find the adapter.
+        """
+        ...
+
+
+WeightsT_co = TypeVar("WeightsT_co", bound=AdapterWeights, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedAdapter:
+class CheckedAdapter(Generic[WeightsT_co]):
     """An adapter that this worker can serve exactly."""
 
-    weights: "LoRAAdapter"
+    weights: WeightsT_co
     style: PromptStyle
     """Chat templates, end tokens and sampling defaults of the adapter."""
 
-    def named(self, name: str) -> "CheckedAdapter":
+    def named(self, name: str) -> "CheckedAdapter[WeightsT_co]":
         """Return the same adapter under another name."""
         return replace(self, weights=self.weights.named(name))
 
@@ -27,7 +63,7 @@ class CheckedAdapter:
 class AdapterSource(Protocol):
     """Reads adapters from their sources. Every method blocks, and may run on any thread."""
 
-    def read(self, name: str, source: str) -> CheckedAdapter:
+    def read(self, name: str, source: str) -> CheckedAdapter[AdapterWeights]:
         """Return the adapter at `source`, a folder or hub id.
 
         Raises:
@@ -35,7 +71,7 @@ class AdapterSource(Protocol):
         """
         ...
 
-    def read_version(self, entry: Adapter) -> CheckedAdapter:
+    def read_version(self, entry: Adapter) -> CheckedAdapter[AdapterWeights]:
         """Read the adapter at exactly the version of the registry entry.
 
         The files are read from the adapter's source or from a stored copy.

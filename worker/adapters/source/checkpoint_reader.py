@@ -8,9 +8,9 @@ import torch
 from shared.errors import AdapterRejected
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.adapter import Digests, read_checkpoint
+from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
-from worker.text.prompt_style import adapter_style
+from worker.text.adapter_style import adapter_style
 from worker.text.tool_call_format import ToolSetting
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class CheckpointReader:
 
     def read(
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
-    ) -> CheckedAdapter:
+    ) -> CheckedAdapter[LoRAAdapter]:
         """Return the adapter in `files`. `checked` has the same meaning as in `read_checkpoint`.
 
         Raises:

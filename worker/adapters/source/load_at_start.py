@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import structlog
 
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
 
 log = structlog.get_logger()
 
@@ -20,8 +20,9 @@ The files of a kept adapter need not be read again.
 
 
 async def read_each(
-    sources: Mapping[str, str], read: Callable[[str, str], Awaitable[CheckedAdapter]]
-) -> AsyncIterator[CheckedAdapter]:
+    sources: Mapping[str, str],
+    read: Callable[[str, str], Awaitable[CheckedAdapter[AdapterWeights]]],
+) -> AsyncIterator[CheckedAdapter[AdapterWeights]]:
     """Yield the adapters of `sources` in order.
 
     `sources` maps each name to a folder or hub id. If several names have the same source, its
@@ -32,7 +33,7 @@ async def read_each(
         AdapterRejected: an adapter can't be served.
     """
     num_left = Counter(sources.values())
-    shared: dict[str, CheckedAdapter] = {}
+    shared: dict[str, CheckedAdapter[AdapterWeights]] = {}
     num_bytes = 0
     reported_s = time.monotonic()
     for number, (name, source) in enumerate(sources.items()):

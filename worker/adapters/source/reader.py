@@ -14,7 +14,7 @@ from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.disk_store import AdapterStore
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.adapter import Digests
+from worker.lora.checkpoint.adapter import Digests, LoRAAdapter
 from worker.lora.checkpoint.adapter_files import AdapterFiles, FileStamp
 from worker.lora.checkpoint.header_report import check_size, report_headers
 
@@ -29,7 +29,7 @@ class Read(Protocol):
 
     def __call__(
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
-    ) -> CheckedAdapter:
+    ) -> CheckedAdapter[LoRAAdapter]:
         """Read the adapter in `files`, and return it with the name `name`."""
         ...
 
@@ -69,7 +69,7 @@ class AdapterReader:
         The keys are the digests of the copies' versions.
         """
 
-    def read(self, name: str, source: str) -> CheckedAdapter:
+    def read(self, name: str, source: str) -> CheckedAdapter[LoRAAdapter]:
         """Return the adapter at `source`, and keep a copy of its files.
 
         Raises:
@@ -81,7 +81,7 @@ class AdapterReader:
         self._keep_copy(adapter, files)
         return adapter
 
-    def read_version(self, entry: Adapter) -> CheckedAdapter:
+    def read_version(self, entry: Adapter) -> CheckedAdapter[LoRAAdapter]:
         """Read the adapter at exactly the version of `entry`, from its copy or from its source.
 
         Raises:
@@ -132,7 +132,7 @@ class AdapterReader:
             return self._findings(files, error=_rejected(str(error)))
         return self._findings(files, adapter=adapter.weights.registry_entry(place))
 
-    def _read_source(self, name: str, files: AdapterFiles) -> CheckedAdapter:
+    def _read_source(self, name: str, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
         """Read an adapter from its source, after checking that it fits into memory."""
         try:
             check_size(files, dtype=self._dtype, max_bytes=self._max_bytes)
@@ -140,7 +140,7 @@ class AdapterReader:
             raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from None
         return self._read(name, files)
 
-    def _keep_copy(self, adapter: CheckedAdapter, files: AdapterFiles) -> None:
+    def _keep_copy(self, adapter: CheckedAdapter[LoRAAdapter], files: AdapterFiles) -> None:
         """Copy to the store the files from which `adapter` was read.
 
         Raises:
@@ -155,7 +155,7 @@ class AdapterReader:
                 "read; load it again"
             )
 
-    def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
+    def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
         """Read the version of `entry` from the copy in `folder`.
 
         If the copy is damaged, discard the copy and return None.
@@ -172,7 +172,7 @@ class AdapterReader:
             return None
         return replace(adapter, weights=replace(adapter.weights, source=entry.source))
 
-    def _read_in_full(self, entry: Adapter, folder: Path) -> CheckedAdapter:
+    def _read_in_full(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter]:
         """Read a copy and check all values in it.
 
         If the copy is intact, record its digests, so that `_read_unchanged` can use them.
@@ -185,7 +185,7 @@ class AdapterReader:
             self._checked[entry.digest] = files.stamps, digests
         return adapter
 
-    def _read_unchanged(self, entry: Adapter, folder: Path) -> CheckedAdapter | None:
+    def _read_unchanged(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
         """Read a copy without checking its values again.
 
         Return None if the copy was never checked in full, or if its files have changed since then.

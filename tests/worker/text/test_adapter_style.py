@@ -9,7 +9,8 @@ from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import ToolForm, ToolUse
 from worker.lora.checkpoint.prompting import Prompting
-from worker.text.prompt_style import BASE_STYLE, PromptStyle, adapter_style
+from worker.text.adapter_style import adapter_style
+from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
 HF = tiny_tokenizer()

@@ -1,0 +1,309 @@
+"""What the worker relies on in every kind of engine."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_kinds import KINDS, MAX_MODEL_LEN, MAX_NUM_SEQS, EngineKind
+
+from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
+from worker.engine.interface import AdapterImage, AnyEngine, EngineStats
+from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
+
+PROMPT = [7, 8, 9, 10, 11]
+
+
+@pytest.fixture(params=sorted(KINDS))
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> EngineKind:
+    return KINDS[request.param](tmp_path)
+
+
+@pytest.fixture
+def engine(kind: EngineKind) -> AnyEngine:
+    return kind.engine
+
+
+def request(name: str, max_tokens: int = 5, *, seed: int = 1, **fields: Any) -> Request:
+    sampling = fields.pop("sampling", ChoiceSampling(seed=seed))
+    values = {"prompt_ids": list(PROMPT), "version": None, "claim_epoch": 3, **fields}
+    return Request(id=RequestId(name), max_tokens=max_tokens, sampling=sampling, **values)
+
+
+def run(engine: AnyEngine, *requests: Request) -> dict[str, list[StepOutput]]:
+    """Add requests, and return the outputs of each until the engine has no more work."""
+    for each in requests:
+        engine.add(each)
+    outputs: dict[str, list[StepOutput]] = {each.id: [] for each in requests}
+    while engine.has_work:
+        for output in engine.step():
+            outputs.setdefault(output.request_id, []).append(output)
+    return outputs
+
+
+def answer(engine: AnyEngine, asked: Request) -> list[int]:
+    """Run one request and return its tokens."""
+    return ids_of(run(engine, asked)[asked.id])
+
+
+def ids_of(outputs: list[StepOutput]) -> list[int]:
+    assert not [output.error for output in outputs if output.error]
+    return [output.token_id for output in outputs if output.token_id is not None]
+
+
+def error_of(outputs: list[StepOutput]) -> JobError:
+    """Return the error of the last output."""
+    error = outputs[-1].error
+    assert error is not None
+    return error
+
+
+def load(engine: AnyEngine, image: AdapterImage, **options: Any) -> list[AdapterVersion]:
+    """Make an adapter resident and return the versions that were evicted for it."""
+    placing = engine.place(image, **options)
+    assert placing.reserved is not None
+    engine.write_adapter(placing.reserved, image)
+    engine.activate_adapter(placing.reserved, image)
+    return placing.evicted
+
+
+def assert_empty(engine: AnyEngine) -> None:
+    stats = engine.stats()
+    assert not engine.has_work
+    assert stats.kv_blocks_free == stats.kv_blocks
+    assert stats.num_running == stats.num_waiting == 0
+
+
+# Requests.
+
+
+def test_a_request_gets_a_token_per_step_until_its_limit(engine: AnyEngine) -> None:
+    asked = request("a")
+    outputs = run(engine, asked)["a"]
+    assert ids_of(outputs) == asked.output_ids
+    assert [output.finish for output in outputs] == [None] * 4 + [FinishReason.LENGTH]
+    assert_empty(engine)
+
+
+def test_an_engine_without_requests_has_no_work(engine: AnyEngine) -> None:
+    assert not engine.has_work
+    assert engine.step() == []
+
+
+def test_a_stop_token_ends_a_request_and_is_output(engine: AnyEngine) -> None:
+    free = answer(engine, request("free", 10))
+    stopped = run(engine, request("stopped", 10, stop_ids=frozenset({free[4]})))["stopped"]
+    assert ids_of(stopped) == free[: free.index(free[4]) + 1]
+    assert stopped[-1].finish is FinishReason.STOP
+    assert_empty(engine)
+
+
+def test_the_context_ends_a_request_with_length(engine: AnyEngine) -> None:
+    asked = request("a", 100, prompt_ids=[7] * (MAX_MODEL_LEN - 3))
+    outputs = run(engine, asked)["a"]
+    assert len(outputs) == 3
+    assert outputs[-1].finish is FinishReason.LENGTH
+
+
+def test_a_prompt_that_fills_the_context_is_an_error(engine: AnyEngine) -> None:
+    outputs = run(engine, request("a", prompt_ids=[7] * MAX_MODEL_LEN))["a"]
+    assert error_of(outputs).code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert_empty(engine)
+
+
+def test_equal_requests_have_equal_tokens_alone_and_in_a_batch(engine: AnyEngine) -> None:
+    alone = answer(engine, request("alone", 8))
+    others = [request(f"other {seed}", 12, seed=seed) for seed in (2, 3)]
+    batch = run(engine, others[0], request("again", 8), others[1])
+    assert ids_of(batch["again"]) == alone
+
+
+@pytest.mark.parametrize(
+    "sampling", [ChoiceSampling(seed=1, choice=1), ChoiceSampling(seed=2)], ids=["choice", "seed"]
+)
+def test_another_choice_or_seed_has_other_tokens(
+    engine: AnyEngine, sampling: ChoiceSampling
+) -> None:
+    first = answer(engine, request("first", 8))
+    assert answer(engine, request("other", 8, sampling=sampling)) != first
+
+
+def test_a_resumed_request_continues_with_the_same_tokens(engine: AnyEngine) -> None:
+    whole = answer(engine, request("whole", 12))
+    resumed = request("resumed", 12, output_ids=whole[:7])
+    assert answer(engine, resumed) == whole[7:]
+    assert resumed.output_ids == whole
+
+
+def test_an_aborted_request_has_no_further_output(engine: AnyEngine) -> None:
+    engine.add(request("a", 50))
+    engine.add(request("b", 3))
+    engine.step()
+    engine.abort(RequestId("a"))
+    assert set(run(engine)) == {"b"}
+    assert_empty(engine)
+    engine.abort(RequestId("a"))
+    assert not engine.has_work
+
+
+def test_a_waiting_request_can_be_aborted(engine: AnyEngine) -> None:
+    engine.add(request("a"))
+    engine.abort(RequestId("a"))
+    assert_empty(engine)
+
+
+def test_requests_beyond_the_limit_wait_and_all_end(engine: AnyEngine) -> None:
+    requests = [request(f"{i}", 3, seed=i) for i in range(MAX_NUM_SEQS + 2)]
+    for each in requests:
+        engine.add(each)
+    engine.step()
+    stats = engine.stats()
+    assert (stats.num_running, stats.num_waiting) == (MAX_NUM_SEQS, 2)
+    outputs = run(engine)
+    assert [outputs[each.id][-1].finish for each in requests] == [FinishReason.LENGTH] * 6
+    assert_empty(engine)
+
+
+def test_log_probabilities_are_reported_to_requests_that_ask_for_them(engine: AnyEngine) -> None:
+    asked = request("asked", sampling=ChoiceSampling(seed=1, logprobs=1), scores_prompt=True)
+    outputs = run(engine, asked, request("plain"))
+    for output in outputs["asked"]:
+        assert output.logprobs is not None
+        assert output.logprobs.logprob <= 0
+        assert len(output.logprobs.top) == 1
+    prompts = [output.prompt_logprobs for output in outputs["asked"]]
+    assert [None if each is None else len(each) for each in prompts] == [len(PROMPT) - 1] + 4 * [
+        None
+    ]
+    assert [output.logprobs for output in outputs["plain"]] == [None] * 5
+
+
+def test_a_failing_step_ends_its_requests_and_the_engine_stays_usable(engine: AnyEngine) -> None:
+    outputs = run(engine, request("bad", prompt_ids=[-1, -2]))
+    assert error_of(outputs["bad"]).code is ErrorCode.INTERNAL
+    assert engine.num_failures_in_a_row == 1
+    assert_empty(engine)
+    assert len(answer(engine, request("good"))) == 5
+    assert engine.num_failures_in_a_row == 0
+
+
+def test_steps_and_tokens_are_counted(engine: AnyEngine) -> None:
+    before = engine.stats()
+    run(engine, request("a", 4), request("b", 6, seed=2))
+    after = engine.stats()
+    assert after.num_tokens - before.num_tokens == 10
+    assert 6 <= after.num_steps - before.num_steps <= 7
+    assert type(after) is EngineStats
+
+
+# Adapters.
+
+
+def test_a_resident_adapter_changes_the_tokens_of_its_requests(
+    kind: EngineKind, engine: AnyEngine
+) -> None:
+    images = [kind.image(0), kind.image(1)]
+    for image in images:
+        assert load(engine, image) == []
+    versions = [None, *(image.version for image in images)]
+    requests = [request(f"{version}", 8, version=version) for version in versions]
+    answers = [tuple(ids_of(outputs)) for outputs in run(engine, *requests).values()]
+    assert len(set(answers)) == len(answers)
+    assert answer(engine, request("again", 8, version=versions[1])) == list(answers[1])
+
+
+def test_an_adapter_that_is_not_resident_is_an_error(engine: AnyEngine) -> None:
+    outputs = run(engine, request("a", version=AdapterVersion("nobody@000000000000")))
+    assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
+
+
+def test_an_adapter_is_not_resident_before_it_is_activated(
+    kind: EngineKind, engine: AnyEngine
+) -> None:
+    image = kind.image(0)
+    placing = engine.place(image)
+    assert placing.reserved is not None
+    engine.write_adapter(placing.reserved, image)
+    outputs = run(engine, request("a", version=image.version))
+    assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
+    assert engine.stats().adapter_bytes > 0
+    engine.remove_adapter(image.version)
+    assert engine.stats().adapter_bytes == 0
+
+
+def test_an_adapter_is_written_on_another_thread(kind: EngineKind, engine: AnyEngine) -> None:
+    old, new = kind.image(0), kind.image(1)
+    load(engine, old)
+    alone = answer(engine, request("alone", 20, version=old.version))
+    placing = engine.place(new)
+    assert placing.reserved is not None
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(engine.write_adapter, placing.reserved, new)
+        beside = answer(engine, request("beside", 20, version=old.version))
+        written.result()
+    assert beside == alone
+    engine.activate_adapter(placing.reserved, new)
+    assert len(answer(engine, request("new", version=new.version))) == 5
+
+
+def test_removing_an_adapter_ends_its_requests_with_an_error(
+    kind: EngineKind, engine: AnyEngine
+) -> None:
+    image = kind.image(0)
+    load(engine, image)
+    engine.add(request("a", 50, version=image.version))
+    engine.add(request("base", 3))
+    engine.step()
+    engine.remove_adapter(image.version)
+    outputs = run(engine)
+    assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
+    assert outputs["base"][-1].finish is FinishReason.LENGTH
+    assert engine.stats().adapter_bytes == 0
+    assert_empty(engine)
+
+
+def test_the_least_recently_used_idle_adapter_makes_room(
+    kind: EngineKind, engine: AnyEngine
+) -> None:
+    first, second, third = map(kind.image, range(3))
+    assert load(engine, first) == load(engine, second) == []
+    answer(engine, request("a", version=first.version))
+    assert load(engine, third) == [second.version]
+
+
+def test_surplus_adapters_make_room_before_all_others(kind: EngineKind, engine: AnyEngine) -> None:
+    first, second, third = map(kind.image, range(3))
+    load(engine, first)
+    load(engine, second)
+    assert load(engine, third, surplus={second.version}) == [second.version]
+
+
+def test_adapters_in_use_are_not_evicted(kind: EngineKind, engine: AnyEngine) -> None:
+    images = [kind.image(number) for number in range(3)]
+    for image in images[:2]:
+        load(engine, image)
+        engine.add(request(image.version, 3, version=image.version))
+    new = images[2]
+    assert not engine.has_room(new.num_bytes)
+    placing = engine.place(new)
+    assert (placing.reserved, placing.evicted) == (None, [])
+    run(engine)
+    assert engine.has_room(new.num_bytes)
+    assert load(engine, new) == [images[0].version]
+
+
+def test_no_adapter_is_evicted_unless_it_is_allowed(kind: EngineKind, engine: AnyEngine) -> None:
+    for number in range(2):
+        load(engine, kind.image(number))
+    placing = engine.place(kind.image(2), may_evict=False)
+    assert (placing.reserved, placing.evicted) == (None, [])
+
+
+def test_an_adapter_larger_than_all_adapter_memory_is_refused(
+    kind: EngineKind, engine: AnyEngine
+) -> None:
+    with pytest.raises(AdapterRejected, match="--adapter-memory-mb"):
+        engine.place(kind.large_image())
+    assert engine.stats().adapter_bytes == 0

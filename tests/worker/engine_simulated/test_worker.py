@@ -1,0 +1,112 @@
+"""Whole workers with the simulated engine."""
+
+import asyncio
+from pathlib import Path
+
+from simulated_workers import BASE, check_texts, send, worker_process
+from worker_support import Client, has_workers, running_with, until
+
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import JobState
+from shared.settings import WorkerSettings, load_settings
+from shared.store.connection import Redis
+from worker.engine_simulated.adapters import source_digest, version_of
+from worker.engine_simulated.load_model import load_simulated
+from worker.service import Worker
+
+UNNEEDED = (
+    *("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy"),
+    *("llguidance", "jinja2", "huggingface_hub"),
+)
+START_DEADLINE_S = 60.0
+NUM_WORKERS = 20
+
+
+def version(name: str, source: str) -> AdapterVersion:
+    return version_of(name, source_digest(source))
+
+
+def settings_of(redis_url: str, pool: str, **settings: object) -> WorkerSettings:
+    given = {"engine": "simulated", "model": "simulated", "redis_url": redis_url, "pool": pool}
+    return load_settings(WorkerSettings, **given, **settings)
+
+
+async def test_a_worker_needs_no_package_of_the_extra_worker(
+    client: Client, redis_url: str, pool: str, tmp_path: Path
+) -> None:
+    for name in UNNEEDED:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not installed')")
+    env = {"PYTHONPATH": str(tmp_path)}
+    with worker_process(redis_url, pool, env=env, adapters=["a", "b=x"], simulated_step_ms=1):
+        await until(lambda: has_workers(client.views, 1), START_DEADLINE_S)
+        jobs = [await send(client, max_tokens=30)]
+        for adapter in (version("a", "a"), version("b", "x")):
+            jobs.append(await client.send(version=adapter, max_tokens=30, ignore_eos=True))
+        ends = [await client.end_of(job) for job in jobs]
+        assert [end.state for end in ends] == [JobState.DONE] * 3
+    check_texts(client, jobs)
+
+
+async def test_adapters_take_turns_in_the_adapter_memory(
+    client: Client, redis: Redis, redis_url: str, pool: str
+) -> None:
+    settings = settings_of(
+        *(redis_url, pool),
+        adapters=("a", "b", "c"),
+        adapter_memory_mb=1,
+        adapter_host_mb=1,
+        simulated_step_ms=0,
+        simulated_load_ms=1,
+    )
+    async with running_with(redis, settings, load_simulated(settings)) as worker:
+        jobs = [
+            await client.send(version=version(name, name), max_tokens=5, ignore_eos=True)
+            for name in "abcabc"
+        ]
+        assert {(await client.end_of(job)).state for job in jobs} == {JobState.DONE}
+        assert worker.parts.engine.stats.adapter_bytes == 1 << 20
+    check_texts(client, jobs)
+
+
+async def test_stop_strings_and_choices_work_as_with_models(
+    client: Client, redis: Redis, redis_url: str, pool: str
+) -> None:
+    settings = settings_of(redis_url, pool, simulated_step_ms=0)
+    async with running_with(redis, settings, load_simulated(settings)):
+        job = await client.send(version=BASE, max_tokens=500, n=3, stop=("77",), ignore_eos=True)
+        assert (await client.end_of(job)).state is JobState.DONE
+    texts = [text for _, text in client.answers_of(job).values()]
+    assert len(set(texts)) == 3
+    assert not any("77" in text for text in texts)
+
+
+async def test_many_workers_run_in_one_event_loop(
+    client: Client, redis: Redis, redis_url: str, pool: str
+) -> None:
+    settings = settings_of(redis_url, pool, simulated_step_ms=5, max_num_seqs=2)
+    workers = [Worker(settings, redis, load_simulated(settings)) for _ in range(NUM_WORKERS)]
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.run())
+        await until(lambda: has_workers(client.views, NUM_WORKERS))
+        jobs = [await send(client, max_tokens=100, seed=seed) for seed in range(2 * NUM_WORKERS)]
+        for job in jobs:
+            await client.end_of(job)
+        for worker in workers:
+            worker.stop()
+    assert sum(worker.parts.engine.stats.num_tokens > 0 for worker in workers) > NUM_WORKERS / 2
+    check_texts(client, jobs)
+
+
+async def test_an_interrupted_job_is_resumed_by_a_worker_that_knows_only_its_text(
+    client: Client, redis_url: str, pool: str
+) -> None:
+    with worker_process(redis_url, pool, simulated_step_ms=10, lease_ms=1000) as first:
+        job = await send(client, max_tokens=150, n=2)
+        await client.until_published(job, 20)
+        first.kill()
+        first.wait()
+    with worker_process(redis_url, pool, simulated_step_ms=1, lease_ms=1000):
+        end = await client.end_of(job, START_DEADLINE_S)
+    assert (end.state, end.try_) == (JobState.DONE, 2)
+    assert check_texts(client, [job]) == 2

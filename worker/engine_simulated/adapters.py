@@ -1,0 +1,156 @@
+"""Adapters without files: a name and any word as their source."""
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from shared.adapter_names import NAME_RULE, is_valid_name
+from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol.adapters import Adapter
+from shared.protocol.ids import AdapterVersion
+from shared.store.inspections import Findings, Inspection
+from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.text.prompt_style import BASE_STYLE
+
+NUM_BYTES = 1 << 20
+"""Size of every adapter in bytes. With --adapter-memory-mb 8, eight adapters are resident."""
+RANK = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedAdapter:
+    """An adapter without weights, which also serves as its own image and reservation."""
+
+    name: str
+    version: AdapterVersion
+    digest: str
+    """SHA-256 of the source."""
+    source: str
+    num_bytes: int = NUM_BYTES
+
+    @property
+    def weights_digest(self) -> str:
+        """Digest of the weights, which depend on the source alone."""
+        return self.digest
+
+    def named(self, name: str) -> "SimulatedAdapter":
+        """Return the same adapter under another name."""
+        return replace(self, name=name, version=version_of(name, self.digest))
+
+    def registry_entry(self, source: str) -> Adapter:
+        """Return a registry entry for this adapter, with the current time as its creation time."""
+        return Adapter(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            weights_digest=self.weights_digest,
+            source=source,
+            rank=RANK,
+            num_bytes=self.num_bytes,
+            created_s=int(time.time()),
+        )
+
+
+def source_digest(source: str) -> str:
+    """Return the digest of an adapter or a base model with this source."""
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def version_of(name: str, digest: str) -> AdapterVersion:
+    """Return the version id of an adapter or a base model with this name and digest."""
+    return AdapterVersion(f"{name}@{digest[:12]}")
+
+
+class SimulatedSource:
+    """The `AdapterSource` of a simulated worker. Every source has an adapter."""
+
+    def __init__(self, *, load_s: float) -> None:
+        """Create a source whose every read takes `load_s` seconds."""
+        self._load_s = load_s
+
+    def read(self, name: str, source: str) -> CheckedAdapter[SimulatedAdapter]:
+        """Return the adapter at `source`.
+
+        Raises:
+            AdapterRejected: the name is invalid.
+        """
+        if not is_valid_name(name):
+            raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
+        time.sleep(self._load_s)
+        digest = source_digest(source)
+        adapter = SimulatedAdapter(
+            name=name, version=version_of(name, digest), digest=digest, source=source
+        )
+        return CheckedAdapter(adapter, BASE_STYLE)
+
+    def read_version(self, entry: Adapter) -> CheckedAdapter[SimulatedAdapter]:
+        """Return the adapter of a registry entry."""
+        return self.read(entry.name, entry.source)
+
+    def inspect(self, asked: Inspection) -> Findings:
+        """Report on an adapter that a client wants to load."""
+        try:
+            adapter = self.read(asked.name, asked.source).weights
+        except AdapterRejected as error:
+            code = ErrorCode.ADAPTER_REJECTED
+            return Findings(error=JobError(code=code, message=str(error), param="lora_path"))
+        return Findings(adapter=adapter.registry_entry(asked.source), source=asked.source)
+
+
+class SimulatedHostMemory:
+    """LRU cache of adapters. It stands for host memory. Any thread may call its methods."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        """The budget in bytes."""
+        self._copies: OrderedDict[AdapterVersion, SimulatedAdapter] = OrderedDict()
+        """Copies by version, least recently used first."""
+        self._lock = Lock()
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory used by all copies, in bytes."""
+        return sum(adapter.num_bytes for adapter in list(self._copies.values()))
+
+    def __contains__(self, version: AdapterVersion) -> bool:
+        """Return whether `take` would return a copy of the version."""
+        return version in self._copies
+
+    def image(self, adapter: SimulatedAdapter) -> SimulatedAdapter:
+        """Return the adapter's image without storing a copy."""
+        return adapter
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Return whether `num_bytes` fit without evicting copies."""
+        return self.num_bytes + num_bytes <= self.max_bytes
+
+    def put(self, adapter: SimulatedAdapter, *, may_evict: bool = True) -> SimulatedAdapter:
+        """Store a copy of the adapter, if it fits, and return its image."""
+        with self._lock:
+            is_new = adapter.version not in self._copies
+            while is_new and may_evict and self._copies and not self.has_room(adapter.num_bytes):
+                self._copies.popitem(last=False)
+            if is_new and self.has_room(adapter.num_bytes):
+                self._copies[adapter.version] = adapter
+        return adapter
+
+    def take(self, version: AdapterVersion) -> SimulatedAdapter | None:
+        """Return a version's image, or None if there is no copy. Mark the copy as used."""
+        self.touch(version)
+        return self._copies.get(version)
+
+    def release(self, image: SimulatedAdapter) -> None:
+        """Do nothing, because images don't refer to the copies' memory."""
+
+    def touch(self, version: AdapterVersion) -> None:
+        """Mark a version as recently used."""
+        with self._lock:
+            if version in self._copies:
+                self._copies.move_to_end(version)
+
+    def drop(self, version: AdapterVersion) -> None:
+        """Remove a version's copy, if any."""
+        with self._lock:
+            self._copies.pop(version, None)

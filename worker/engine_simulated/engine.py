@@ -1,0 +1,261 @@
+"""The simulated engine. It computes no model: each token is a hash, after a set time."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
+from worker.engine.adapter_lru import AdapterLRU, version_to_evict
+from worker.engine.interface import EngineStats, Placing
+from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine_simulated.adapters import SimulatedAdapter
+from worker.engine_simulated.tokens import END_ID, State, first_state, next_step, resume_state
+
+log = structlog.get_logger()
+
+_STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
+
+
+@dataclass(slots=True)
+class _Running:
+    """A request that takes part in steps."""
+
+    request: Request
+    history: State
+
+
+class SimulatedEngine:
+    """Adds one token to each running request in each step. A step takes a set time.
+
+    Sampling parameters other than the seed have no effect on the tokens.
+    """
+
+    def __init__(
+        self,
+        base: AdapterVersion,
+        *,
+        max_num_seqs: int,
+        max_model_len: int,
+        adapter_bytes: int,
+        step_s: float,
+    ) -> None:
+        """Create an engine without adapters.
+
+        Args:
+            base: version of the base model.
+            max_num_seqs: maximum number of running requests. Others wait.
+            max_model_len: maximum length of a sequence, in tokens.
+            adapter_bytes: size of the adapter memory, in bytes.
+            step_s: duration of a step in seconds.
+        """
+        self._base = base
+        self._max_num_seqs = max_num_seqs
+        self._max_model_len = max_model_len
+        self._adapter_bytes = adapter_bytes
+        self._step_s = step_s
+        self._running: dict[RequestId, _Running] = {}
+        self._waiting: deque[Request] = deque()
+        self._rejected: list[StepOutput] = []
+        self._residents = AdapterLRU()
+        self._sizes: dict[AdapterVersion, int] = {}
+        """Bytes of each resident or reserved adapter."""
+        self._hangs = False
+        self.num_failures_in_a_row = 0
+        self._num_steps = 0
+        self._num_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would compute requests or return outputs."""
+        return bool(self._running or self._waiting or self._rejected)
+
+    def add(self, request: Request) -> None:
+        """Queue a request. If the request cannot run, the next step returns an error for it."""
+        if error := self._reason_to_reject(request):
+            self._rejected.append(StepOutput(request_id=request.id, error=error))
+        else:
+            self._waiting.append(request)
+
+    def abort(self, request_id: RequestId) -> None:
+        """End a request without an output. Unknown and finished requests are ignored."""
+        if self._running.pop(request_id, None) is None:
+            self._waiting = deque(r for r in self._waiting if r.id != request_id)
+
+    def hang(self) -> None:
+        """Let the next step never return. Any thread may call this."""
+        self._hangs = True
+
+    def step(self) -> list[StepOutput]:
+        """Run one step and return its outputs.
+
+        If the step fails, each of its requests ends with an error, and the engine stays usable.
+        """
+        outputs, self._rejected = self._rejected, []
+        if not self._running and not self._waiting:
+            return outputs
+        if self._hangs:
+            threading.Event().wait()
+        self._num_steps += 1
+        time.sleep(self._step_s)  # also if 0, so that other threads get the interpreter
+        try:
+            self._start_waiting()
+            outputs += [self._advance(running) for running in list(self._running.values())]
+        except Exception:  # per step: it becomes an error of each request in the step
+            self.num_failures_in_a_row += 1
+            log.exception("step_failed", requests=list(self._running))
+            return outputs + self._fail_running()
+        self.num_failures_in_a_row = 0
+        return outputs
+
+    def place(
+        self,
+        image: SimulatedAdapter,
+        *,
+        may_evict: bool = True,
+        surplus: Collection[AdapterVersion] = (),
+    ) -> Placing[SimulatedAdapter]:
+        """Reserve memory for an adapter; see `Engine.place`."""
+        if image.num_bytes > self._adapter_bytes:
+            raise AdapterRejected(
+                f"adapter {image.version} takes {image.num_bytes} bytes, but --adapter-memory-mb "
+                f"is {self._adapter_bytes} bytes in total; raise it"
+            )
+        evicted: list[AdapterVersion] = []
+        while image.num_bytes > self._num_free_bytes:
+            idle = self._idle()
+            if not (may_evict and idle and self.has_room(image.num_bytes)):
+                return Placing(None, evicted)
+            victim = version_to_evict(idle, surplus)
+            self.remove_adapter(victim)
+            evicted.append(victim)
+        self._sizes[image.version] = image.num_bytes
+        return Placing(image, evicted)
+
+    def write_adapter(self, reserved: SimulatedAdapter, image: SimulatedAdapter) -> None:
+        """Do nothing, because adapters have no weights."""
+
+    def activate_adapter(self, reserved: SimulatedAdapter, image: SimulatedAdapter) -> None:
+        """Make an adapter resident."""
+        self._residents.add(image.version, image.weights_digest)
+
+    def remove_adapter(self, version: AdapterVersion) -> None:
+        """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
+        for request in [r for r in self._requests if r.version == version]:
+            self.abort(request.id)
+            self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
+        self._sizes.pop(version, None)
+        self._residents.discard(version)
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""
+        return self._num_free_bytes + sum(map(self._sizes.__getitem__, self._idle())) >= num_bytes
+
+    def stats(self) -> EngineStats:
+        """Return the engine's current counters and gauges.
+
+        Each sequence has one KV block, whatever its length.
+        """
+        return EngineStats(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            kv_blocks=self._max_num_seqs,
+            kv_blocks_free=self._max_num_seqs - len(self._running),
+            adapter_bytes=sum(self._sizes.values()),
+            num_steps=self._num_steps,
+            num_preemptions=0,
+            num_cached_tokens=0,
+            num_tokens=self._num_tokens,
+        )
+
+    @property
+    def _requests(self) -> Iterator[Request]:
+        yield from (running.request for running in self._running.values())
+        yield from self._waiting
+
+    @property
+    def _num_free_bytes(self) -> int:
+        return self._adapter_bytes - sum(self._sizes.values())
+
+    def _idle(self) -> list[AdapterVersion]:
+        """Return the resident adapters that no request uses, least recently used first."""
+        in_use = {request.version for request in self._requests}
+        return [version for version in self._residents if version not in in_use]
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < self._max_num_seqs:
+            request = self._waiting.popleft()
+            running = self._running[request.id] = _Running(request, State(b""))
+            sampling, version = request.sampling, request.version or self._base
+            first = first_state(
+                version, request.prompt_ids, seed=sampling.seed, choice=sampling.choice
+            )
+            running.history = resume_state(first, request.output_ids)
+
+    def _advance(self, running: _Running) -> StepOutput:
+        request = running.request
+        if request.version is not None:
+            self._residents.record_use(request.version)
+        step = next_step(running.history, request.claim_epoch)
+        may_end = END_ID in request.stop_ids
+        ends = may_end and step.is_last and len(request.output_ids) >= request.sampling.min_tokens
+        token_id = END_ID if ends else step.token_id
+        running.history = step.state
+        reports_prompt = request.scores_prompt and not request.output_ids
+        request.output_ids.append(token_id)
+        self._num_tokens += 1
+        finish = self._finish_reason(request, token_id)
+        if finish is not None:
+            del self._running[request.id]
+        return StepOutput(
+            request_id=request.id,
+            token_id=token_id,
+            finish=finish,
+            logprobs=_logprobs(request, token_id),
+            prompt_logprobs=_prompt_logprobs(request) if reports_prompt else None,
+        )
+
+    def _finish_reason(self, request: Request, token_id: int) -> FinishReason | None:
+        if token_id in request.stop_ids:
+            return FinishReason.STOP
+        is_full = request.num_tokens >= self._max_model_len
+        if is_full or len(request.output_ids) >= request.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+    def _fail_running(self) -> list[StepOutput]:
+        failed = [StepOutput(request_id=id_, error=_STEP_FAILED) for id_ in self._running]
+        self._running.clear()
+        return failed
+
+    def _reason_to_reject(self, request: Request) -> JobError | None:
+        if request.version is not None and request.version not in self._residents:
+            return _not_resident(request)
+        if request.num_tokens >= self._max_model_len:
+            return JobError(
+                code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+                message=f"the prompt has {request.num_tokens} tokens, and the model's context is "
+                f"limited to {self._max_model_len}: shorten it",
+            )
+        return None
+
+
+def _not_resident(request: Request) -> JobError:
+    return JobError(
+        code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
+    )
+
+
+def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:
+    """Return the log-probabilities of a token, which is certain."""
+    num_top = request.sampling.logprobs
+    return None if num_top is None else TokenLogprobs(0.0, ((token_id, 0.0),)[:num_top])
+
+
+def _prompt_logprobs(request: Request) -> tuple[TokenLogprobs, ...]:
+    return tuple(TokenLogprobs(0.0, ()) for _ in request.prompt_ids[1:])

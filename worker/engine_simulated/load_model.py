@@ -1,0 +1,86 @@
+"""Creates the model that a worker with the simulated engine serves."""
+
+import time
+
+from shared.protocol.adapters import BaseModel
+from shared.settings import WorkerSettings
+from worker.adapters.memory_budgets import AdapterBudgets
+from worker.engine_simulated.adapters import (
+    SimulatedHostMemory,
+    SimulatedSource,
+    source_digest,
+    version_of,
+)
+from worker.engine_simulated.engine import SimulatedEngine
+from worker.engine_simulated.text import SimulatedGrammars, SimulatedTokenizer
+from worker.engine_simulated.tokens import END_ID
+from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
+
+MIB = 1 << 20
+MAX_MODEL_LEN = 1 << 16
+"""Default context length in tokens."""
+
+
+def load_simulated(settings: WorkerSettings) -> ServedModel:
+    """Return a served model with a simulated engine. It reads no files and returns at once.
+
+    A process may create any number of them, and run one `Worker` for each.
+    """
+    base = _base(settings)
+    budgets = AdapterBudgets(
+        device=settings.adapter_memory_mb * MIB,
+        host=settings.adapter_host_mb * MIB,
+        is_one_memory=False,
+    )
+    engine = SimulatedEngine(
+        base.version,
+        max_num_seqs=settings.max_num_seqs,
+        max_model_len=base.max_model_len,
+        adapter_bytes=budgets.pool,
+        step_s=settings.simulated_step_ms / 1000,
+    )
+    return ServedModel(
+        engine=engine,
+        tokenizer=SimulatedTokenizer(),
+        grammars=SimulatedGrammars(),
+        base=base,
+        info=_info(settings, base),
+        adapters=AdapterSupply(
+            source=SimulatedSource(load_s=settings.simulated_load_ms / 1000),
+            roots="",
+            store=None,
+            host=SimulatedHostMemory(budgets.copies),
+            budgets=budgets,
+        ),
+        cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
+    )
+
+
+def _base(settings: WorkerSettings) -> BaseModel:
+    name = settings.served_name or settings.model
+    return BaseModel(
+        name=name,
+        version=version_of(name, source_digest(settings.model)),
+        max_model_len=settings.max_model_len or MAX_MODEL_LEN,
+        source=settings.model,
+        created_s=int(time.time()),
+        tool_form=None,
+        max_token_bytes=1,
+    )
+
+
+def _info(settings: WorkerSettings, base: BaseModel) -> BaseInfo:
+    return BaseInfo(
+        eos_ids=frozenset({END_ID}),
+        device="simulated",
+        dtype="none",
+        kernels="none",
+        num_fused=0,
+        kv_tokens=settings.max_num_seqs * base.max_model_len,
+        kv_bytes=0,
+        weight_bytes=0,
+    )
+
+
+def _do_nothing() -> None:
+    """Leave the threads of the process as they are."""

@@ -1,0 +1,78 @@
+"""Checks the prompting files of an adapter, and returns their prompt style."""
+
+from typing import Any
+
+from jinja2 import TemplateSyntaxError
+
+from shared.errors import AdapterRejected
+from shared.protocol.tools import ToolForm
+from worker.lora.checkpoint.prompting import Prompting
+from worker.text.prompt_style import PromptStyle
+from worker.text.tool_call_format import ToolSetting, adapter_tool_form
+
+
+def adapter_style(
+    prompting: Prompting,
+    hf_tokenizer: Any,
+    *,
+    vocab_size: int,
+    tool_setting: ToolSetting,
+) -> PromptStyle:
+    """Return the style that an adapter's folder defines.
+
+    Args:
+        prompting: the adapter's chat templates, tokens and sampling defaults.
+        hf_tokenizer: the base model's Hugging Face tokenizer.
+        vocab_size: number of rows in the base model's embedding.
+        tool_setting: the value of --tool-call-parser.
+
+    Raises:
+        AdapterRejected: the base model's tokenizer lacks a token that the templates need, an
+            end token is outside the vocabulary, or a template has a syntax error.
+    """
+    for token, number in prompting.token_ids.items():
+        if hf_tokenizer.convert_tokens_to_ids(token) != number:
+            raise AdapterRejected(
+                f"tokenizer_config.json: the chat template needs the token {token!r} ({number}), "
+                "which the base model's tokenizer doesn't have"
+            )
+    for number in prompting.eos_ids:
+        if number >= vocab_size:
+            raise AdapterRejected(
+                f"generation_config.json: eos_token_id {number} is outside the vocabulary of "
+                f"{vocab_size} tokens"
+            )
+    return PromptStyle(
+        templates=prompting.templates,
+        special_tokens=prompting.special_tokens if prompting.templates else {},
+        tool_form=_tool_form(prompting, hf_tokenizer, tool_setting),
+        eos_ids=frozenset(prompting.eos_ids) | _eos_of_tokenizer(prompting, hf_tokenizer),
+        sampling=prompting.sampling,
+    )
+
+
+def _tool_form(prompting: Prompting, hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
+    """Return the form of tool calls in the adapter's template for requests with tools.
+
+    That template is the last one in `prompting.templates`.
+    """
+    form = None
+    for template in prompting.templates.values():
+        try:
+            form = adapter_tool_form(hf_tokenizer, template, prompting.special_tokens, setting)
+        except TemplateSyntaxError as error:
+            raise AdapterRejected(f"the chat template has a syntax error: {error}") from None
+    return form
+
+
+def _eos_of_tokenizer(prompting: Prompting, hf_tokenizer: Any) -> frozenset[int]:
+    """Return a set with the id of the `eos_token` of the adapter's tokenizer.
+
+    The set is empty if the base model's tokenizer lacks this token.
+    """
+    token = prompting.special_tokens.get("eos_token")
+    if token is None:
+        return frozenset()
+    number = hf_tokenizer.convert_tokens_to_ids(token)
+    is_known = number is not None and hf_tokenizer.convert_ids_to_tokens(number) == token
+    return frozenset({int(number)}) if is_known else frozenset()
