@@ -69,8 +69,8 @@ class Keys:
         """LIST: last publications of the worker, one item each.
 
         Each line of an item is a copy of what was sent to one API process. The items contain every
-        published token that isn't in a checkpoint. Deleted when the worker's jobs are handed over,
-        and a day after the last publication.
+        published token that isn't in a checkpoint. Deleted when the worker has finished all its
+        jobs, when its jobs are handed over, and a day after the last publication.
         """
         return f"{self.prefix}sent:{worker}"
 

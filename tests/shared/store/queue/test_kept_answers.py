@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from queue_support import LIMITS, Actor, make_job
+from queue_support import API, LIMITS, Actor, make_job, tokens
 
 from shared.errors import ErrorCode
 from shared.protocol.ids import JobId
@@ -56,6 +56,20 @@ async def test_erasing_an_ended_job_leaves_nothing_of_it(
     assert await redis.exists(keys.job(job.id), keys.result(job.id), keys.ended) == 0
     assert await redis.exists(keys.jobs("default")) == 0
     assert await kept_bytes(redis, keys) == 0
+
+
+async def test_publications_are_kept_only_while_their_worker_has_jobs(
+    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    for _ in range(2):
+        await enqueue()
+    first, second = await worker.claim()
+    await queue.publish(worker.id, {API: [tokens(first.job, 0, [1], SECRET)]})
+    await worker.finish(first)
+    assert await redis.exists(keys.sent(worker.id))
+    await worker.finish(second)
+    assert not await redis.exists(keys.sent(worker.id))
 
 
 async def test_erasing_a_dead_job_deletes_its_dead_letter(
