@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands import adapters, bench, chat, eval_demo, health, jobs, queue, serve, up
+from ops.commands import adapters, audit, bench, chat, eval_demo, health, jobs, queue, serve, up
 from ops.commands.flags import spread_adapters
 from ops.local.supervisor import EXIT_REFUSED, ChildRefused
 from shared.errors import AdapterRejected, LorikeetError, ModelRejected, SettingsError
@@ -31,6 +31,7 @@ app.command(rich_help_panel=_RUN)(serve.control)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(queue.queue)
 app.command(rich_help_panel=_USE)(health.health)
+app.command(rich_help_panel=_USE)(audit.audit)
 app.command(rich_help_panel=_USE)(bench.bench)
 app.command(rich_help_panel=_USE)(eval_demo.eval_demo)
 app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_USE)

@@ -1,8 +1,7 @@
-"""Control process: an arq worker that requeues the jobs of dead workers.
+"""Control process: an arq worker that runs the tasks in `worker/control_tasks.py`.
 
-Live workers do the same, so this process matters only when no live worker is left. It needs neither
-torch nor a GPU. Any number of control processes may run. The cron job is due every second, and arq
-ensures that only one of the processes executes it.
+It needs neither torch nor a GPU. Any number of control processes may run. Each task is due at fixed
+times, and arq ensures that only one of the processes executes it.
 """
 
 import asyncio
@@ -22,12 +21,12 @@ from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
 from shared.store.connection import Redis, check_redis_at, connect
 from shared.store.keys import Keys
-from shared.store.queue import Queue
+from worker.control_tasks import TASKS, ControlTask, ControlTasks
 
 RETRY_S = 1.0
 """Seconds between two attempts to reach Redis while it is unavailable."""
-REAP_TIMEOUT_S = 10.0
-REAP_EVERY_MS = 1000
+GRACE_S = 5.0
+"""Seconds after its own time limit at which arq cancels a task."""
 FINISH_S = 2.0
 """Maximum seconds at shutdown to wait until arq has recorded the end of a running cron job."""
 HEALTH_S = 5.0
@@ -51,7 +50,7 @@ class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
 
 
 def run_control(settings: ControlSettings) -> None:
-    """Requeue the jobs of dead workers, once a second, until SIGTERM or SIGINT.
+    """Run the control tasks of a pool until SIGTERM or SIGINT.
 
     If Redis becomes unavailable after the start, the process waits until Redis is back.
 
@@ -93,7 +92,7 @@ async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None
         if running.done():
             running.result()
     finally:
-        # Cancelling a reap is harmless: the next one repeats it.
+        # Cancelling a task is harmless, because the next run repeats it.
         tasks = [until_stop, running, *worker.tasks.values()]
         for task in tasks:
             task.cancel()
@@ -106,30 +105,24 @@ async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None
 
 def _arq_worker(settings: ControlSettings) -> Any:
     keys = Keys(settings.pool)
-    redis = _ArqClient(connect(settings.redis_url).connection_pool, f"{keys.prefix}arq")
-    every_second = set(range(60))
-    # arq's keys don't have the pool's prefix, so the job's name separates pools in one Redis.
-    reap = cron(_reap, name=f"reap:{settings.pool}", second=every_second, timeout=REAP_TIMEOUT_S)
+    redis = _ArqClient(connect(settings.redis_url).connection_pool, keys.scheduler)
     return Worker(
-        queue_name=f"{keys.prefix}arq",
-        cron_jobs=[reap],
+        queue_name=keys.scheduler,
+        cron_jobs=[_cron_job(task, settings.pool) for task in TASKS],
         redis_pool=redis,
         job_serializer=orjson.dumps,
         job_deserializer=orjson.loads,
         handle_signals=False,
         health_check_key=keys.control(socket.gethostname()),
         health_check_interval=HEALTH_S,
-        ctx={"queue": Queue(redis, keys)},
+        ctx={"tasks": ControlTasks(redis, keys, settings)},
     )
 
 
-async def _reap(ctx: dict[str, Any]) -> None:
-    queue: Queue = ctx["queue"]
-    reaped = await queue.reap(every_ms=REAP_EVERY_MS)
-    if reaped.workers:
-        log.warning(
-            "workers_given_up",
-            workers=reaped.workers,
-            requeued=reaped.requeued,
-            ended=reaped.ended,
-        )
+def _cron_job(task: ControlTask, pool: str) -> Any:
+    async def run(ctx: dict[str, Any]) -> None:
+        await task.run_guarded(ctx["tasks"])
+
+    # arq's keys don't have the pool's prefix, so the job's name separates pools in one Redis.
+    name, seconds = f"{task.name}:{pool}", set(task.seconds)
+    return cron(run, name=name, second=seconds, timeout=task.timeout_s + GRACE_S)

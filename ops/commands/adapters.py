@@ -16,9 +16,13 @@ from ops.commands.client_options import (
     URL_OPTION,
     api_key_option,
 )
+from ops.commands.flags import settings_flags
+from ops.commands.pool import Pool, on_pool
 from ops.commands.terminal import print_line
 from shared.api_keys import ADMIN, parse_keys
-from shared.errors import AdapterRejected
+from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
+from shared.protocol.ids import AdapterVersion
+from shared.settings import PoolSettings
 
 if TYPE_CHECKING:
     from ops.adapter_client import AdapterClient
@@ -96,6 +100,24 @@ def rollback(
     """Restore the previous version of an adapter."""
     restored = _client(context, url, api_key).roll_back(name)
     print_line(f"{restored['id']} is {restored['version']} again")
+
+
+@adapters_app.command()
+@settings_flags(PoolSettings)
+def release(name: NameArgument, **given: Any) -> None:
+    """Release an adapter from quarantine. This command uses Redis, not the server.
+
+    The adapter takes requests again at once. The next of its jobs that dies quarantines it again.
+    """
+
+    async def release_on(pool: Pool) -> AdapterVersion:
+        version = await pool.registry.release_adapter(name)
+        if version is None:
+            message = f"no adapter {name} is loaded; `lorikeet adapters` lists the names"
+            raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
+        return version
+
+    print_line(f"{on_pool(given, release_on)} is released and takes requests again")
 
 
 @adapters_app.command()

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from shared.protocol.ids import ApiId, JobId, job_id_of
 from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings, PoolSettings
-from shared.store.dead_letters import DeadLetter
+from shared.store.dead_letters import DeadLetter, DeadLetterSummary
 from shared.store.job_view import JobView
 
 NO_READER = ApiId("nobody")
@@ -58,9 +59,14 @@ def dead_jobs(
     **given: Any,
 ) -> None:
     """List dead jobs, which are no longer tried because they killed their workers."""
-    letters = on_pool(given, lambda pool: pool.letters.dead(most))
+
+    async def read(pool: Pool) -> tuple[list[DeadLetter], int]:
+        return await pool.letters.dead(most), await pool.letters.count()
+
+    letters, count = on_pool(given, read)
     if letters:
         Console().print(_letter_table(letters))
+        print_line(_summary(letters, count))
     else:
         print_line("there are no dead jobs")
 
@@ -128,12 +134,32 @@ def _no_such_job(job_id: str) -> JobFailed:
 
 
 def _letter_table(letters: list[DeadLetter]) -> Table:
-    table = Table("died", "id", "adapter", "tenant", "tries", "last worker", "reason")
+    table = Table()
+    for column in ("died", "id", "adapter", "tenant", "tries", "last worker", "reason"):
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
     for letter in letters:
         died = _time(letter.died_ms)
         names = (letter.id, letter.version, letter.tenant, str(letter.tries), letter.worker)
         table.add_row(died, *names, letter.reason)
     return table
+
+
+def _summary(letters: list[DeadLetter], count: int) -> str:
+    """Return one line about the letters, which are the newest of `count`."""
+    summary = DeadLetterSummary.of(letters)
+    shown = "all" if summary.num_letters == count else f"the newest {summary.num_letters:,}"
+    return "; ".join(
+        (
+            f"dead jobs: {count:,}, {shown} listed",
+            f"adapters: {_listed(summary.by_version)}",
+            f"workers: {_listed(summary.by_worker)}",
+            f"errors: {_listed(summary.by_code)}",
+        )
+    )
+
+
+def _listed(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{name} ({number:,})" for name, number in counts.items())
 
 
 def _job_table(view: JobView) -> Table:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from ops.commands.flags import read_settings
 from shared.settings import PoolSettings
+from shared.store.audit.auditor import Auditor
+from shared.store.audit.running_audit import RunningAudit
 from shared.store.connection import check_redis, connect
 from shared.store.dead_letters import DeadLetters
 from shared.store.durability import durability_of
@@ -18,7 +20,7 @@ from shared.store.registry import Registry
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """One pool's stores in Redis, which the commands read and change."""
 
@@ -26,6 +28,8 @@ class Pool:
     views: PoolViews
     registry: Registry
     letters: DeadLetters
+    auditor: Auditor
+    audit: RunningAudit
 
 
 def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
@@ -45,7 +49,14 @@ def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
             await check_redis(redis, settings.redis_url)
             queue = Queue(redis, keys, durability=await durability_of(redis, settings))
             return await use(
-                Pool(queue, PoolViews(redis, keys), Registry(redis, keys), DeadLetters(redis, keys))
+                Pool(
+                    queue=queue,
+                    views=PoolViews(redis, keys),
+                    registry=Registry(redis, keys),
+                    letters=DeadLetters(redis, keys),
+                    auditor=Auditor(redis, keys),
+                    audit=RunningAudit(redis, keys),
+                )
             )
         finally:
             await redis.aclose()

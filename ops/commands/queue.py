@@ -41,6 +41,8 @@ class Sample:
     workers: Sequence[WorkerView]
     counts: QueueCounts
     backlogs: Sequence[Backlog]
+    num_strays: int = 0
+    """Number of keys without an owner or a lifetime that the running audit has found."""
 
 
 @settings_flags(PoolSettings)
@@ -78,11 +80,13 @@ async def views(pool: Pool) -> AsyncIterator[RenderableType]:
 
 async def take_sample(pool: Pool) -> Sample:
     """Read the state of the pool."""
+    audit = await pool.audit.status()
     return Sample(
         time.monotonic(),
         await pool.views.workers(),
         await pool.views.counts(),
         await pool.views.backlogs(),
+        len(audit.strays) if audit else 0,
     )
 
 
@@ -94,6 +98,9 @@ def render(before: Sample, now: Sample) -> RenderableType:
     parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _residents(now)]
     if now.backlogs:
         parts.append(_backlogs(now))
+    if now.num_strays:
+        strays = f"stray keys: {now.num_strays:,}; `lorikeet audit` lists them"
+        parts.append(Text(strays, style="yellow"))
     return Group(*parts, _totals(now.counts))
 
 

@@ -39,9 +39,10 @@ def worker(base: ModelArgument = None, **given: Any) -> None:
 
 @settings_flags(ControlSettings)
 def control(**given: Any) -> None:
-    """Run the control process, which requeues the jobs of dead workers.
+    """Run the control process, which keeps the pool in order.
 
-    It needs Redis, but no model.
+    It requeues the jobs of dead workers, deletes old dead letters, releases adapters from
+    quarantine and audits the pool's keys. It needs Redis, but no model.
     """
     settings = read_settings(ControlSettings, given)
     configure_logging(settings.log_level, process="control")

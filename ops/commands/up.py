@@ -35,7 +35,7 @@ command lines.
 """
 
 
-@settings_flags(ApiSettings, WorkerSettings)
+@settings_flags(ApiSettings, WorkerSettings, ControlSettings)
 def up(
     base: ModelArgument = None,
     workers: Annotated[
@@ -71,7 +71,7 @@ def up(
         metrics_key=key_of_metrics,
         redis_url=given["redis_url"] or redis_from_environment(),
         is_strict=worker.durability == "strict",
-        worker_drain_s=worker.drain_s,
+        drain_s=worker.drain_s,
         url=_url(api.host, given["port"]),
     )
     lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(workers)])

@@ -1,14 +1,13 @@
 """Supervises child processes: starts, restarts and stops them in order."""
 
 import asyncio
-import ctypes
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ops.local.die_with_parent import die_with_parent
 from shared.errors import LorikeetError
 
 EXIT_REFUSED = 2
@@ -21,8 +20,6 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0
 """Seconds that a child must run before its restart backoff is reset."""
-
-_PR_SET_PDEATHSIG = 1
 
 Show = Callable[[str, str], None]
 """Function that shows a line of text about a child.
@@ -105,7 +102,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             process_group=0,  # Ctrl-C reaches only the parent, which ends the children in order
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         assert process.stdout is not None
         while line := await _read_line(process.stdout):
@@ -180,12 +177,6 @@ async def _read_line(stream: asyncio.StreamReader) -> bytes:
         return error.partial
     except asyncio.LimitOverrunError as error:
         return await stream.readexactly(error.consumed)
-
-
-def _die_with_parent() -> None:
-    """Make Linux kill the calling process when its parent ends for any reason."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _reason(code: int) -> str:

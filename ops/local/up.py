@@ -21,8 +21,8 @@ from shared.errors import SettingsError
 from shared.settings import ENV_PREFIX, PoolSettings
 from shared.store.connection import check_redis_at
 
-API_DRAIN_S = 35.0
-"""Maximum seconds for the front end to stop. They include the wait for its running answers."""
+API_EXIT_S = 5.0
+"""Maximum seconds for the front end to exit after its drain time."""
 CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
 """Maximum seconds for a worker to exit after its drain time."""
@@ -49,7 +49,8 @@ class Plan:
     """URL of the Redis to use. If it is None, `run_plan` starts a Redis and stops it at the end."""
     is_strict: bool
     """Whether a Redis started by this process syncs each write, for `--durability strict`."""
-    worker_drain_s: float
+    drain_s: float
+    """Seconds that running answers have to finish after SIGTERM, in front end and workers."""
     url: str
     """URL at which the front end will answer."""
 
@@ -113,9 +114,9 @@ def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
             name=name, argv=lorikeet_argv(*words), env=env, stop_timeout_s=stop_timeout_s, show=show
         )
 
-    worker_stop_s = plan.worker_drain_s + WORKER_EXIT_S
+    api_stop_s, worker_stop_s = plan.drain_s + API_EXIT_S, plan.drain_s + WORKER_EXIT_S
     return [
-        [child("api", plan.api, API_DRAIN_S, api_env)],
+        [child("api", plan.api, api_stop_s, api_env)],
         [child(name, plan.worker, worker_stop_s) for name in worker_names(plan.num_workers)],
         [child("control", plan.control, CONTROL_DRAIN_S)],
     ]

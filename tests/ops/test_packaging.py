@@ -23,6 +23,7 @@ EXTRAS_OF = {
     "api": {"api"},
     "worker": {"worker"},
     "worker/control.py": set(),  # runs in the API image
+    "worker/control_tasks.py": set(),
     "shared": set(),
     "ops": set(),
     "ops/bench": {"bench", "worker"},

@@ -1,6 +1,7 @@
 import pytest
 
 from shared.errors import SettingsError
+from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings, PoolSettings, WorkerSettings, load_settings
 
 WORKER = {"model": "m"}
@@ -37,11 +38,24 @@ def test_a_worker_may_have_no_time_to_drain() -> None:
     assert load_settings(WorkerSettings, **WORKER, drain_s=0).drain_s == 0
 
 
+def test_a_client_may_have_no_time_to_come_back() -> None:
+    assert load_settings(ApiSettings, disconnect_grace_s=0).disconnect_grace_s == 0
+    with pytest.raises(SettingsError, match="--disconnect-grace-s: "):
+        load_settings(ApiSettings, disconnect_grace_s=-1)
+
+
+def test_the_limits_of_the_queue_follow_the_settings() -> None:
+    limits = QueueLimits.of(load_settings(ApiSettings, retain_mb=3, retain_s=2, max_waiting_mb=5))
+    assert (limits.retain_bytes, limits.retain_ms) == (3 * 2**20, 2000)
+    assert limits.max_bytes == 5 * 2**20
+
+
 @pytest.mark.parametrize(
     ("cls", "name"),
     [
         *((ApiSettings, name) for name in ApiSettings.model_fields if name.startswith("max_")),
         *((WorkerSettings, name) for name in WorkerSettings.model_fields if "max_" in name),
+        (ApiSettings, "retain_mb"),
         *((WorkerSettings, name) for name in ("kv_cache_mb", "adapter_memory_mb", "threads")),
     ],
 )

@@ -1,4 +1,4 @@
-"""The control process reaps dead workers, also across outages of Redis."""
+"""The control process runs its tasks, also across outages of Redis."""
 
 import asyncio
 import signal
@@ -40,11 +40,12 @@ def start_control() -> Iterator[Start]:
         yield start
 
 
-async def logs_that_redis_is_away(control: "subprocess.Popen[str]") -> None:
+async def logs(control: "subprocess.Popen[str]", event: str) -> None:
+    """Wait until the process has logged the event."""
     assert control.stderr is not None
     line = "started"
-    while "redis_away" not in line:
-        line = await asyncio.wait_for(asyncio.to_thread(control.stderr.readline), 10)
+    while event not in line:
+        line = await asyncio.wait_for(asyncio.to_thread(control.stderr.readline), 15)
         assert line, "the process ended"
 
 
@@ -98,7 +99,7 @@ async def outage(start_control: Start, start_server, open_client, pool: str, key
     redis = open_client(server.url)
     await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
     server.stop()
-    await logs_that_redis_is_away(control)
+    await logs(control, "redis_away")
     return Outage(control, redis, server.port)
 
 
@@ -139,3 +140,41 @@ async def test_two_pools_in_one_redis_are_both_served(
         await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
         async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
             await redis.delete(key)
+
+
+@pytest.mark.slow
+async def test_a_failing_task_does_not_stop_the_others(
+    start_control: Start,
+    redis_url: str,
+    pool: str,
+    queue: Queue,
+    views: PoolViews,
+    redis: Redis,
+    keys: Keys,
+) -> None:
+    await redis.set(keys.quarantined, "not a sorted set")
+    control = start_control(redis_url, pool)
+    await logs(control, "task_failed")
+    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    control.terminate()
+    control.communicate(timeout=5)
+    assert control.returncode == 0
+
+
+@pytest.mark.slow
+async def test_of_several_processes_one_runs_each_task(
+    start_control: Start, redis_url: str, pool: str, redis: Redis, keys: Keys
+) -> None:
+    error = '{"code":"poison_job","message":"it kills"}'
+    letter = {"id": "1", "version": "a@1", "tenant": "t", "try": 3, "worker": "w", "error": error}
+    await redis.xadd(keys.dead, {**letter, "body": ""})  # type: ignore[arg-type]
+    controls = [start_control(redis_url, pool) for _ in range(3)]
+
+    async def is_reported() -> bool:
+        return bool(await redis.exists(keys.reported))
+
+    await eventually(is_reported, within_s=20)
+    for control in controls:
+        control.terminate()
+    output = "".join(control.communicate(timeout=5)[1] for control in controls)
+    assert output.count("new_dead_letters") == 1

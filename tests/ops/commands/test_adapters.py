@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ops import cli
 from ops.chat.client import ServerError
-from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection
@@ -103,6 +103,22 @@ async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) 
     ]
     with pytest.raises(ServerError, match="the model 'org/sql' doesn't exist"):
         await run("rollback", "org/sql")
+
+
+async def test_a_quarantined_adapter_is_released(
+    run: Run, redis_url: str, pool: str, redis: Redis, keys: Keys
+) -> None:
+    where = "--redis-url", redis_url, "--pool", pool
+    with pytest.raises(JobFailed, match=f"{ADAPTER.version} isn't quarantined"):
+        await invoke("release", "extract", *where)
+    with pytest.raises(JobFailed, match="no adapter other is loaded"):
+        await invoke("release", "other", *where)
+    await redis.hset(keys.version(ADAPTER.version), "state", "quarantined")  # type: ignore[misc]
+    assert rows(await run())[0][2] == "quarantined"
+    assert await invoke("release", "extract", *where) == (
+        f"{ADAPTER.version} is released and takes requests again\n"
+    )
+    assert rows(await run())[0][2] == "ready"
 
 
 async def test_the_empty_list_says_how_to_load_an_adapter(

@@ -61,6 +61,18 @@ async def test_dead_jobs_are_listed_with_the_reason(
     shown = await run("jobs", "dead")
     for word in (job.id, "a@1", "red", "3", "w1", "killed its worker 2 times", "not be tried"):
         assert word in shown
+    summary = "dead jobs: 1, all listed; adapters: a@1 (1); workers: w1 (1); errors: poison_job (1)"
+    assert summary in shown.splitlines()
+
+
+async def test_a_summary_says_how_many_dead_jobs_are_not_listed(
+    run: Run, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    for _ in range(2):
+        await dead_job(queue, redis, keys)
+    assert "dead jobs: 2, the newest 1 listed; adapters: a@1 (1)" in await run(
+        "jobs", "dead", "--most", "1"
+    )
 
 
 async def test_a_dead_job_is_retried_with_the_current_weights(

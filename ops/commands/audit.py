@@ -1,0 +1,54 @@
+"""`lorikeet audit`: checks that every key of a pool has an owner or a lifetime."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ops.commands.flags import settings_flags
+from ops.commands.pool import on_pool
+from ops.commands.terminal import print_line
+from shared.errors import LorikeetError
+from shared.settings import PoolSettings
+from shared.store.audit.auditor import SETTLE_S
+from shared.store.audit.strays import Stray
+
+
+class StraysFound(LorikeetError):
+    """Some keys of the pool have neither an owner nor a lifetime."""
+
+
+@settings_flags(PoolSettings)
+def audit(
+    settle_s: Annotated[
+        float,
+        typer.Option(
+            "--settle-s", min=0, metavar="N", help="Seconds for which a key must look wrong."
+        ),
+    ] = SETTLE_S,
+    **given: Any,
+) -> None:
+    """Check that every key of the pool in Redis has an owner or a lifetime.
+
+    The command lists the keys that look wrong for some seconds, and then exits with status 1. It
+    changes nothing.
+    """
+    result = on_pool(given, lambda pool: pool.auditor.audit(settle_s=settle_s))
+    if not result.strays:
+        print_line(f"{result.num_keys:,} keys, each with an owner or a lifetime")
+        return
+    Console().print(_table(result.strays))
+    raise StraysFound(f"{len(result.strays):,} strays among {result.num_keys:,} keys")
+
+
+def _table(strays: Sequence[Stray]) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="cyan")
+    for column in ("key", "member", "reason"):
+        table.add_column(column, overflow="fold")
+    for stray in strays:
+        table.add_row(*(Text(cell) for cell in (stray.key, stray.member, stray.reason)))
+    return table

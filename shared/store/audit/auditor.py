@@ -1,0 +1,136 @@
+"""Audit of a pool's keys: each must be of a known kind and have an owner or a lifetime.
+
+An audit reads keys one after another while the pool changes them. What looks wrong is therefore a
+suspect at first. It is a stray only if later looks find the same.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from shared.errors import RedisUnavailable
+from shared.store.audit.facts import Doubt, Fact, Facts
+from shared.store.audit.key_reader import KeyReader
+from shared.store.audit.rules import RULES, Entry
+from shared.store.audit.strays import Audit, Stray
+from shared.store.connection import Redis, ResponseError, chunks
+from shared.store.keys import Keys
+
+LOOK_S = 1.0
+"""Seconds between two looks at the same suspects."""
+SETTLE_S = 10.0
+"""Seconds after which a suspect is a stray. The pool removes the keys of a lost worker sooner."""
+
+
+class Auditor:
+    """Looks for strays among the keys of one pool. It changes nothing."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._facts = Facts(keys)
+        self._reader = KeyReader(redis, keys)
+
+    async def audit(self, *, settle_s: float = SETTLE_S) -> Audit:
+        """Check all keys of the pool, and return those that look wrong for `settle_s`.
+
+        If the first look finds no suspect, the call returns without waiting. Keys that are created
+        meanwhile may be missed.
+        """
+        seen: set[str] = set()
+        suspects: set[Stray] = set()
+        cursor = 0
+        while True:
+            cursor, found = await self._reader.scan(cursor)
+            seen.update(found)
+            suspects.update(await self.check(found))
+            if cursor == 0:
+                break
+        settled_s = time.monotonic() + settle_s
+        while suspects and time.monotonic() < settled_s:
+            await asyncio.sleep(min(LOOK_S, settle_s))
+            suspects = set(await self.check_again(sorted(suspects)))
+        return Audit(len(seen), tuple(sorted(suspects)))
+
+    async def next_keys(self, cursor: int) -> tuple[int, list[str]]:
+        """Return the next cursor and some keys of the pool. A scan begins and ends with cursor 0.
+
+        A key may be returned more than once.
+        """
+        return await self._reader.scan(cursor)
+
+    async def check(self, names: Sequence[str]) -> list[Stray]:
+        """Return the suspects among the keys and their members."""
+        found: list[Stray] = []
+        for some in chunks(names):
+            found += await self._judge(*await self._reader.read(some))
+        return found
+
+    async def check_again(self, suspects: Sequence[Stray]) -> list[Stray]:
+        """Return the suspects that still look wrong, for the same reasons.
+
+        This method checks exactly the given members, whereas `check` samples large keys.
+        """
+        still: list[Stray] = []
+        for some in chunks(suspects):
+            members = _members_by_key(some)
+            found = await self._judge(*await self._reader.read(list(members), members))
+            still += set(found).intersection(some)
+        return still
+
+    async def _judge(self, entries: Iterable[Entry], strays: Sequence[Stray]) -> list[Stray]:
+        """Return `strays`, and the suspects among the entries."""
+        doubts = [pair for entry in entries for pair in self._doubts(entry)]
+        replies = await self._look_up(fact for _, doubt in doubts for fact in doubt.unless)
+        return [
+            *strays,
+            *(
+                suspect
+                for suspect, doubt in doubts
+                if not any(_is_true(fact, replies[fact.command]) for fact in doubt.unless)
+            ),
+        ]
+
+    def _doubts(self, entry: Entry) -> Iterator[tuple[Stray, Doubt]]:
+        rule = RULES[entry.kind]
+        for doubt in rule.of_key(self._facts, entry):
+            yield Stray(entry.key, entry.kind, "", doubt.reason), doubt
+        for member in entry.members:
+            is_gone = self._facts.lacks(rule.type, entry.key, member)
+            for doubt in rule.of_member(self._facts, entry, member):
+                suspect = Stray(entry.key, entry.kind, member, doubt.reason)
+                yield suspect, Doubt(doubt.reason, (*doubt.unless, is_gone))
+
+    async def _look_up(self, facts: Iterable[Fact]) -> Mapping[tuple[str | int, ...], Any]:
+        """Return the replies to the commands of the facts."""
+        commands = list(dict.fromkeys(fact.command for fact in facts))
+        replies: dict[tuple[str | int, ...], Any] = {}
+        for some in chunks(commands):
+            pipe = self._redis.pipeline(transaction=False)
+            for command in some:
+                pipe.execute_command(*command)
+            replies.update(zip(some, await pipe.execute(raise_on_error=False), strict=True))
+        return replies
+
+
+def _is_true(fact: Fact, reply: Any) -> bool:
+    """Return whether the reply shows the fact. A key of another type shows nothing.
+
+    Raises:
+        RedisUnavailable: Redis didn't execute the command.
+    """
+    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return False
+    if isinstance(reply, Exception):
+        raise RedisUnavailable(f"Redis can't serve for now: {reply}") from reply
+    return fact.is_shown_by(reply)
+
+
+def _members_by_key(suspects: Iterable[Stray]) -> dict[str, list[str]]:
+    """Return the members among the suspects, once each. Keys without such members map to []."""
+    members: dict[str, dict[str, None]] = {}
+    for suspect in suspects:
+        of_key = members.setdefault(suspect.key, {})
+        if suspect.member:
+            of_key[suspect.member] = None
+    return {key: list(of_key) for key, of_key in members.items()}

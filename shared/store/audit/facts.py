@@ -1,0 +1,121 @@
+"""Facts that show that a key of Redis is in use, each of which one short command reads. Pure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.jobs import JobState
+from shared.store.keys import Keys
+
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+_LOOKUPS = {"zset": "ZSCORE", "hash": "HGET"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A statement about the pool, and the command whose reply shows whether it is true."""
+
+    command: tuple[str | int, ...]
+    is_shown_by: Callable[[Any], bool]
+    """Function that is called with the command's reply and returns whether the fact is true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A reason why a key or one of its members seems to be a stray."""
+
+    reason: str
+    """What is wrong unless one of `unless` is true."""
+    unless: tuple[Fact, ...] = ()
+
+
+class Facts:
+    """Makes facts about one pool."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+
+    def exists(self, key: str) -> Fact:
+        """The key exists."""
+        return Fact(("EXISTS", key), bool)
+
+    def is_missing(self, key: str) -> Fact:
+        """The key doesn't exist."""
+        return Fact(("EXISTS", key), lambda reply: not reply)
+
+    def lacks(self, type_: str, key: str, member: str) -> Fact:
+        """The set, sorted set or hash doesn't have the member."""
+        if type_ == "set":
+            return Fact(("SISMEMBER", key, member), lambda reply: not reply)
+        return Fact((_LOOKUPS[type_], key, member), lambda reply: reply is None)
+
+    def is_in_zset(self, key: str, member: str) -> Fact:
+        """The sorted set has the member."""
+        return Fact(("ZSCORE", key, member), _is_found)
+
+    def is_in_set(self, key: str, member: str) -> Fact:
+        """The set has the member."""
+        return Fact(("SISMEMBER", key, member), bool)
+
+    def is_in_list(self, key: str, item: str) -> Fact:
+        """The list has the item."""
+        return Fact(("LPOS", key, item), _is_found)
+
+    def has_field(self, key: str, field: str, value: str) -> Fact:
+        """The field of the hash has the value."""
+        return Fact(("HGET", key, field), lambda reply: bool(reply == value.encode()))
+
+    def is_live_worker(self, worker: str) -> Fact:
+        """The worker is in the pool."""
+        return self.is_in_zset(self.keys.workers, worker)
+
+    def is_known_worker(self, worker: str) -> tuple[Fact, ...]:
+        """The worker is in the pool, or its jobs are being handed over."""
+        return self.is_live_worker(worker), self.is_in_zset(self.keys.lost, worker)
+
+    def has_lease_after(self, worker: str, time_ms: int) -> Fact:
+        """The worker's lease ends after the time, or the worker is no longer in the pool."""
+        command = self.is_live_worker(worker).command
+        return Fact(command, lambda reply: reply is None or float(reply) > time_ms)
+
+    def owns(self, worker: str, job: str) -> Fact:
+        """The worker owns the job."""
+        return self.is_in_zset(self.keys.owned(WorkerId(worker)), job)
+
+    def waits(self, version: str, job: str) -> Fact:
+        """The job is in the queue of the version."""
+        return self.is_in_zset(self.keys.queue(AdapterVersion(version)), job)
+
+    def has_queue(self, version: str) -> Fact:
+        """Jobs of the version wait."""
+        return self.exists(self.keys.queue(AdapterVersion(version)))
+
+    def has_entry(self, version: str) -> Fact:
+        """The registry has the version."""
+        return self.exists(self.keys.version(AdapterVersion(version)))
+
+    def has_record(self, job: str) -> Fact:
+        """The job's record exists."""
+        return self.exists(self.keys.job(JobId(job)))
+
+    def job_is(
+        self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""
+    ) -> Fact:
+        """The job is in one of the states, and has the version and the owner if they are given."""
+        allowed = {state.encode() for state in states}
+
+        def is_shown_by(reply: Any) -> bool:
+            state, its_version, its_owner = reply
+            is_of_version = not version or its_version == version.encode()
+            return state in allowed and is_of_version and (not owner or its_owner == owner.encode())
+
+        return Fact(("HMGET", self.keys.job(JobId(job)), "state", "version", "owner"), is_shown_by)
+
+    def some_job_waits(self) -> tuple[Fact, ...]:
+        """A job waits, or the waiting jobs of a quarantined version must still be ended."""
+        return self.exists(self.keys.ready), self.exists(self.keys.doomed)
+
+
+def _is_found(reply: Any) -> bool:
+    return reply is not None

@@ -1,0 +1,265 @@
+"""Rules of the audit: the type, owner and lifetime that each kind of key must have. Pure.
+
+`shared.store.keys` documents the keys. A key whose kind has no rule is a stray.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import JobState
+from shared.store.audit.facts import UNFINISHED, Doubt, Facts
+
+LATE_S = 60
+"""Seconds after the end of a worker's lease at which a sweep is overdue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One key, as an audit has read it."""
+
+    key: str
+    kind: str
+    """Kind of the key: the word after the pool's prefix."""
+    name: str
+    """Part of the key after its kind: id of a job or worker, version, or name of a tenant."""
+    has_expiry: bool
+    now_ms: int
+    """Redis' clock."""
+    fields: Mapping[str, str]
+    """Those fields of a hash that the rule of its kind reads."""
+    members: Sequence[str]
+    """Members to check."""
+
+
+OfKey = Callable[[Facts, Entry], Iterable[Doubt]]
+OfMember = Callable[[Facts, Entry, str], Iterable[Doubt]]
+
+
+def _expires(_: Facts, entry: Entry) -> Iterable[Doubt]:
+    if not entry.has_expiry:
+        yield Doubt("it never expires")
+
+
+def _lasts(_: Facts, __: Entry) -> Iterable[Doubt]:
+    return ()
+
+
+def _no_member(_: Facts, __: Entry, ___: str) -> Iterable[Doubt]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What keys of one kind must be."""
+
+    type: str
+    """Redis' name of the type."""
+    of_key: OfKey = _lasts
+    """Doubts about the key itself."""
+    of_member: OfMember = _no_member
+    """Doubts about one member of a set or sorted set, or one field of a hash."""
+    fields: Sequence[str] = ()
+    """Fields of a hash that `of_key` needs."""
+
+    @property
+    def has_members(self) -> bool:
+        """Whether the members of the key are checked."""
+        return self.of_member is not _no_member
+
+
+def _job(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    state, version = entry.fields.get("state"), entry.fields.get("version", "")
+    if state is None:
+        yield Doubt("the record has no state")
+    elif state not in UNFINISHED:
+        yield from _expires(facts, entry)
+    else:
+        if entry.has_expiry:
+            yield Doubt("the job isn't finished, but its record expires")
+        yield Doubt("the job has no deadline", (facts.is_in_zset(facts.keys.due, entry.name),))
+    if state == JobState.QUEUED:
+        yield Doubt("the job is in no queue", (facts.waits(version, entry.name),))
+    elif state == JobState.RUNNING:
+        owner = entry.fields.get("owner", "")
+        yield Doubt("no worker owns the running job", (facts.owns(owner, entry.name),))
+
+
+def _waiting(facts: Facts, entry: Entry, job: str) -> Iterable[Doubt]:
+    is_queued = facts.job_is(job, [JobState.QUEUED], version=entry.name)
+    yield Doubt("it isn't a waiting job of this version", (is_queued,))
+
+
+def _queue(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    is_ready = facts.is_in_zset(facts.keys.ready, entry.name)
+    is_doomed = facts.is_in_set(facts.keys.doomed, entry.name)
+    yield Doubt("no worker looks for jobs in this queue", (is_ready, is_doomed))
+
+
+def _with_queue(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
+    yield Doubt("the queue of the version is empty", (facts.has_queue(version),))
+
+
+def _cold(facts: Facts, entry: Entry, version: str) -> Iterable[Doubt]:
+    yield from _with_queue(facts, entry, version)
+    holders = facts.keys.holders(AdapterVersion(version))
+    yield Doubt("a worker holds the version", (facts.is_missing(holders),))
+
+
+def _owner(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    yield Doubt("its worker has left the pool", facts.is_known_worker(entry.name))
+
+
+def _owned(facts: Facts, entry: Entry, job: str) -> Iterable[Doubt]:
+    is_running = facts.job_is(job, [JobState.RUNNING], owner=entry.name)
+    yield Doubt("it isn't a running job of this worker", (is_running,))
+
+
+def _running(facts: Facts, entry: Entry, job: str) -> Iterable[Doubt]:
+    is_running = facts.job_is(job, [JobState.RUNNING], version=entry.name)
+    yield Doubt("it isn't a running job of this version", (is_running,))
+
+
+def _unfinished(facts: Facts, _: Entry, job: str) -> Iterable[Doubt]:
+    yield Doubt("the job is finished or unknown", (facts.job_is(job, UNFINISHED),))
+
+
+def _with_record(facts: Facts, _: Entry, job: str) -> Iterable[Doubt]:
+    yield Doubt("the job's record was deleted", (facts.has_record(job),))
+
+
+def _ended(facts: Facts, entry: Entry, member: str) -> Iterable[Doubt]:
+    return _with_record(facts, entry, member.partition(" ")[0])
+
+
+def _live_worker(facts: Facts, _: Entry, worker: str) -> Iterable[Doubt]:
+    yield Doubt("the worker isn't in the pool", (facts.is_live_worker(worker),))
+
+
+def _lost(_: Facts, __: Entry, ___: str) -> Iterable[Doubt]:
+    yield Doubt("the jobs of the worker weren't handed over")
+
+
+def _leased(facts: Facts, entry: Entry, worker: str) -> Iterable[Doubt]:
+    reason = f"its lease ended over {LATE_S} s ago, and no process sweeps the pool"
+    yield Doubt(reason, (facts.has_lease_after(worker, entry.now_ms - LATE_S * 1000),))
+
+
+def _doomed(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
+    running = facts.exists(facts.keys.running(AdapterVersion(version)))
+    yield Doubt("the version has no jobs", (facts.has_queue(version), running))
+
+
+def _holder(facts: Facts, _: Entry, worker: str) -> Iterable[Doubt]:
+    yield Doubt("the worker has left the pool", facts.is_known_worker(worker))
+
+
+def _checkpoints(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    if not entry.has_expiry:
+        yield Doubt("its job is finished or unknown", (facts.job_is(entry.name, UNFINISHED),))
+
+
+def _tenant(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    yield from _counts_jobs(facts, entry)
+    if entry.fields.get("waiting", "0") == "0":
+        yield from _expires(facts, entry)
+
+
+def _counts_jobs(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    waiting, num_bytes = (int(entry.fields.get(name, 0)) for name in ("waiting", "bytes"))
+    if waiting < 0:
+        yield Doubt("it counts fewer than 0 waiting jobs")
+    elif waiting > 0:
+        yield Doubt("it counts waiting jobs, but no job waits", facts.some_job_waits())
+    if num_bytes != 0:
+        reason = "it counts bytes of unfinished jobs, but there are none"
+        yield Doubt(reason, (facts.exists(facts.keys.due),))
+
+
+def _counters(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    yield from _counts_jobs(facts, entry)
+    if entry.fields.get("kept", "0") != "0":
+        is_kept = facts.exists(facts.keys.ended)
+        yield Doubt("it counts bytes of kept answers, but there are none", (is_kept,))
+
+
+def _adapter_name(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
+    yield Doubt("the name has no entry", (facts.exists(facts.keys.adapter(name)),))
+
+
+def _adapter(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    if entry.fields.get("version"):
+        is_listed = facts.is_in_set(facts.keys.adapters, entry.name)
+        yield Doubt("the name isn't in `adapters`", (is_listed,))
+    elif "at_start" not in entry.fields:
+        yield from _expires(facts, entry)
+
+
+def _previous(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    if not entry.has_expiry:
+        yield from _adapter_name(facts, entry, entry.name)
+
+
+def _version(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    name = entry.name.rpartition("@")[0]
+    unless = (
+        facts.has_field(facts.keys.adapter(name), "version", entry.name),
+        facts.is_in_list(facts.keys.previous(name), entry.name),
+        facts.is_in_zset(facts.keys.retired, entry.name),
+    )
+    yield Doubt("no name refers to the version, and it isn't retired", unless)
+
+
+def _with_entry(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
+    yield Doubt("the version has no entry", (facts.has_entry(version),))
+
+
+RULES: Mapping[str, Rule] = {
+    "job": Rule("hash", _job, fields=("state", "version", "owner")),
+    "res": Rule("string", _expires),
+    "q": Rule("zset", _queue, _waiting),
+    "ready": Rule("zset", of_member=_with_queue),
+    "cold": Rule("zset", of_member=_cold),
+    "own": Rule("zset", _owner, _owned),
+    "cancelled": Rule("set", _expires, _owned),
+    "sent": Rule("list", _owner),
+    "run": Rule("set", of_member=_running),
+    "followers": Rule("hash", of_member=_unfinished),
+    "abandoned": Rule("zset", of_member=_unfinished),
+    "ended": Rule("zset", of_member=_ended),
+    "jobs": Rule("zset", of_member=_with_record),
+    "idem": Rule("string", _expires),
+    "due": Rule("zset", of_member=_unfinished),
+    "missing": Rule("zset", of_member=_live_worker),
+    "lost": Rule("zset", of_member=_lost),
+    "charged": Rule("hash", _expires),
+    "capacity": Rule("zset", of_member=_live_worker),
+    "doomed": Rule("set", of_member=_doomed),
+    "workers": Rule("zset", of_member=_leased),
+    "w": Rule("hash", _expires),
+    "has": Rule("set", _owner),
+    "on": Rule("set", of_member=_holder),
+    "idle": Rule("zset", of_member=_live_worker),
+    "wake": Rule("list", _expires),
+    "load": Rule("string", _expires),
+    "t": Rule("hash", _tenant, fields=("waiting", "bytes")),
+    "cnt": Rule("hash", _counters, fields=("waiting", "bytes", "kept")),
+    "out": Rule("stream", _expires),
+    "tok": Rule("stream", _checkpoints),
+    "control": Rule("string", _expires),
+    "arq": Rule("zset"),
+    "audit": Rule("hash", _expires),
+    "dead": Rule("stream"),
+    "reported": Rule("string", _expires),
+    "adapters": Rule("set", of_member=_adapter_name),
+    "adapter": Rule("hash", _adapter, fields=("version", "at_start")),
+    "previous": Rule("list", _previous),
+    "version": Rule("hash", _version),
+    "retired": Rule("zset", of_member=_with_entry),
+    "quarantined": Rule("zset", of_member=_with_entry),
+    "inspect": Rule("string", _expires),
+    "found": Rule("list", _expires),
+    "barrier": Rule("string", _expires),
+    "base": Rule("hash"),
+}
+"""Rule of each kind of key."""

@@ -1,0 +1,163 @@
+"""Each task of the control process, with its log lines."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from queue_support import INFO, LIMITS, Actor, make_job
+from structlog.testing import capture_logs
+
+from shared.errors import RedisUnavailable
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.settings import ControlSettings
+from shared.store.audit import running_audit
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from worker.control_tasks import TASKS, ControlTask, ControlTasks
+
+A = AdapterVersion("a@1")
+DAY_MS = 86_400_000
+LETTER = {
+    "id": "0" * 32,
+    "version": A,
+    "tenant": "red",
+    "try": 3,
+    "worker": "w1",
+    "body": "",
+    "error": '{"code":"poison_job","message":"it kills"}',
+}
+
+
+@pytest.fixture
+def tasks(redis: Redis, keys: Keys) -> ControlTasks:
+    return ControlTasks(redis, keys, ControlSettings())
+
+
+async def now_ms(redis: Redis) -> int:
+    seconds, _ = await redis.time()
+    return int(seconds) * 1000
+
+
+async def add_letter(redis: Redis, keys: Keys, age_ms: int, **changes: str) -> None:
+    letter: dict[Any, Any] = {**LETTER, **changes}
+    await redis.xadd(keys.dead, letter, id=f"{await now_ms(redis) - age_ms}-*")
+
+
+async def quarantine(redis: Redis, keys: Keys, since_ms: int) -> None:
+    await redis.hset(keys.version(A), "state", "quarantined")  # type: ignore[misc]
+    await redis.zadd(keys.quarantined, {A: await now_ms(redis) - since_ms})
+
+
+async def test_every_task_runs_on_an_empty_pool_and_twice(tasks: ControlTasks) -> None:
+    with capture_logs() as logs:
+        for task in (*TASKS, *TASKS):
+            await task.run_guarded(tasks)
+    assert logs == []
+
+
+async def test_workers_that_were_given_up_are_logged(
+    tasks: ControlTasks, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    await queue.enqueue(make_job(), LIMITS)
+    worker = await Actor(queue, redis, keys, "w1", [A]).register()
+    await worker.claim()
+    await queue.beat(worker.id, lease_ms=0, info=INFO)
+    await queue.reap()  # marks the worker as missing
+    await redis.hdel(keys.counters, "swept")  # type: ignore[misc]  # the next sweep is due at once
+    with capture_logs() as logs:
+        await tasks.reap()
+    assert [(line["event"], line["workers"], line["requeued"]) for line in logs] == [
+        ("workers_given_up", 1, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_released"),
+    [
+        (ControlSettings(quarantine_s=600), True),
+        (ControlSettings(quarantine_s=800), False),
+        (ControlSettings(quarantine_s=0), False),
+    ],
+)
+async def test_quarantined_versions_are_released_after_the_set_time(
+    redis: Redis, keys: Keys, settings: ControlSettings, is_released: bool
+) -> None:
+    await quarantine(redis, keys, since_ms=700_000)
+    with capture_logs() as logs:
+        await ControlTasks(redis, keys, settings).release_quarantined()
+    assert [line["versions"] for line in logs] == ([[A]] if is_released else [])
+
+
+async def test_retired_versions_are_deleted_without_workers(
+    tasks: ControlTasks, redis: Redis, keys: Keys
+) -> None:
+    await redis.hset(keys.version(A), "state", "retired")  # type: ignore[misc]
+    await redis.zadd(keys.retired, {A: await now_ms(redis) - DAY_MS})
+    with capture_logs() as logs:
+        await tasks.forget_unused()
+    assert [line["versions"] for line in logs] == [[A]]
+    assert await redis.exists(keys.version(A), keys.retired) == 0
+
+
+async def test_new_dead_letters_are_logged_in_one_line(
+    tasks: ControlTasks, redis: Redis, keys: Keys
+) -> None:
+    await add_letter(redis, keys, 2000)
+    await add_letter(redis, keys, 1000, version="b@1")
+    with capture_logs() as logs:
+        await tasks.report_dead_letters()
+        await tasks.report_dead_letters()
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("new_dead_letters", "warning")
+    assert (line["num_letters"], line["by_version"]) == (2, {A: 1, "b@1": 1})
+    assert line["newest_ms"] - line["oldest_ms"] == pytest.approx(1000, abs=1000)
+
+
+async def test_old_and_many_dead_letters_are_deleted(redis: Redis, keys: Keys) -> None:
+    await add_letter(redis, keys, 3 * DAY_MS)
+    for age_ms in range(40, 0, -1):
+        await add_letter(redis, keys, age_ms, body="x" * 60_000)
+    tasks = ControlTasks(redis, keys, ControlSettings(dead_letter_days=2, dead_letters_mb=1))
+    with capture_logs() as logs:
+        await tasks.trim_dead_letters()
+    left = await redis.xlen(keys.dead)
+    assert 5 <= left < 20
+    assert [line["num_letters"] for line in logs] == [41 - left]
+
+
+async def test_strays_are_logged_once(
+    tasks: ControlTasks, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_audit, "LOOK_S", 0.01)
+    stray = keys.result(JobId("0" * 32))
+    await redis.set(stray, "x")
+    with capture_logs() as logs:
+        for _ in range(3):
+            await tasks.audit()
+    (line,) = logs
+    assert (line["event"], line["num_strays"]) == ("stray_keys", 1)
+    assert (line["strays"][0]["key"], line["strays"][0]["reason"]) == (stray, "it never expires")
+
+
+async def fails(_: ControlTasks) -> None:
+    raise RuntimeError("a bug")
+
+
+async def meets_no_redis(_: ControlTasks) -> None:
+    raise RedisUnavailable("Redis is out of reach")
+
+
+async def hangs(_: ControlTasks) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("run", "level"), [(fails, "error"), (meets_no_redis, "warning"), (hangs, "warning")]
+)
+async def test_a_task_that_fails_is_logged(tasks: ControlTasks, run: Any, level: str) -> None:
+    task = ControlTask("bad", run, range(60), timeout_s=0.05)
+    with capture_logs() as logs:
+        await task.run_guarded(tasks)
+    (line,) = logs
+    assert (line["event"], line["task"], line["log_level"]) == ("task_failed", "bad", level)

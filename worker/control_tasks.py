@@ -1,0 +1,114 @@
+"""Tasks of the control process.
+
+Each task is short and may be repeated, also by several processes at the same time. A task that
+fails or takes too long is logged, and doesn't affect the other tasks.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import asdict, dataclass
+
+import structlog
+
+from shared.errors import RedisUnavailable
+from shared.settings import ControlSettings
+from shared.store.audit.running_audit import RunningAudit
+from shared.store.connection import Redis
+from shared.store.dead_letters import DeadLetters
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+
+REAP_EVERY_MS = 1000
+MAX_LOGGED = 20
+"""Maximum number of strays in one log line."""
+DAY_MS = 86_400_000
+MIB = 2**20
+NEVER_MS = 10**15
+
+log = structlog.get_logger()
+
+
+class ControlTasks:
+    """What a control process does for its pool. Each public method is one task."""
+
+    def __init__(self, redis: Redis, keys: Keys, settings: ControlSettings) -> None:
+        self._queue = Queue(redis, keys)
+        self._registry = Registry(redis, keys)
+        self._letters = DeadLetters(redis, keys)
+        self._audit = RunningAudit(redis, keys)
+        self._quarantine_ms = int(settings.quarantine_s * 1000) or NEVER_MS
+        self._max_age_ms = settings.dead_letter_days * DAY_MS
+        self._max_bytes = settings.dead_letters_mb * MIB
+
+    async def reap(self) -> None:
+        """Reap dead workers, end overdue jobs, and delete answers by age and bytes."""
+        reaped = await self._queue.reap(every_ms=REAP_EVERY_MS)
+        if reaped.workers:
+            log.warning(
+                "workers_given_up",
+                workers=reaped.workers,
+                requeued=reaped.requeued,
+                ended=reaped.ended,
+            )
+
+    async def release_quarantined(self) -> None:
+        """Release the adapter versions that have been quarantined for long enough."""
+        released = await self._registry.release_quarantined(after_ms=self._quarantine_ms)
+        if released:
+            log.warning("adapters_released", versions=released)
+
+    async def forget_unused(self) -> None:
+        """Delete retired versions. Workers do the same, so this matters when none is left."""
+        if forgotten := await self._registry.forget_unused():
+            log.info("adapters_forgotten", versions=forgotten)
+
+    async def report_dead_letters(self) -> None:
+        """Log a summary of the new dead letters."""
+        if summary := await self._letters.take_unreported():
+            log.warning("new_dead_letters", **asdict(summary))
+
+    async def trim_dead_letters(self) -> None:
+        """Delete dead letters by age and bytes."""
+        deleted = await self._letters.trim(max_age_ms=self._max_age_ms, max_bytes=self._max_bytes)
+        if deleted:
+            log.info("dead_letters_deleted", num_letters=deleted)
+
+    async def audit(self) -> None:
+        """Check some of the pool's keys, and log new strays."""
+        if strays := await self._audit.step():
+            logged = [asdict(stray) for stray in strays[:MAX_LOGGED]]
+            log.warning("stray_keys", num_strays=len(strays), strays=logged)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTask:
+    """When and for how long a task runs."""
+
+    name: str
+    run: Callable[[ControlTasks], Awaitable[None]]
+    seconds: Collection[int]
+    """Seconds of each minute at which the task is due."""
+    timeout_s: float
+
+    async def run_guarded(self, tasks: ControlTasks) -> None:
+        """Run the task, and log a failure."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self.run(tasks)
+        except (RedisUnavailable, TimeoutError) as error:
+            log.warning("task_failed", task=self.name, error=str(error) or "it took too long")
+        except Exception:
+            log.exception("task_failed", task=self.name)
+
+
+EVERY_SECOND = range(60)
+EVERY_10_S = range(5, 60, 10)
+TASKS = (
+    ControlTask("reap", ControlTasks.reap, EVERY_SECOND, 10),
+    ControlTask("release_quarantined", ControlTasks.release_quarantined, EVERY_10_S, 10),
+    ControlTask("forget_unused", ControlTasks.forget_unused, EVERY_10_S, 10),
+    ControlTask("report_dead_letters", ControlTasks.report_dead_letters, EVERY_10_S, 10),
+    ControlTask("trim_dead_letters", ControlTasks.trim_dead_letters, {20}, 20),
+    ControlTask("audit", ControlTasks.audit, {30}, 40),
+)
