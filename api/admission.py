@@ -1,5 +1,6 @@
 """Decides whether a request may become a job, before anything is queued."""
 
+import math
 import secrets
 import time
 
@@ -10,11 +11,14 @@ from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion, JobId
 
 
-async def admit(context: Context, tenant: str, model: str) -> Admission:
+async def admit(
+    context: Context, tenant: str, model: str, *, deadline_s: float | None = None
+) -> Admission:
     """Return the `Admission` of a request. `model` names the base model or an adapter.
 
-    If `model` names an adapter that isn't loaded, the request is refused. The base model doesn't
-    serve it instead.
+    `deadline_s` is the client's time limit in seconds; None selects the server's limit. If `model`
+    names an adapter that isn't loaded, the request is refused. The base model doesn't serve it
+    instead.
 
     Raises:
         JobFailed: no model has this name, the model doesn't accept requests at present, or no
@@ -37,7 +41,7 @@ async def admit(context: Context, tenant: str, model: str) -> Admission:
         tool_form=base.tool_form,
         reply_to=context.api_id,
         created_s=int(time.time()),
-        deadline_ms=int(context.settings.deadline_s * 1000),
+        deadline_ms=math.ceil((deadline_s or context.settings.deadline_s) * 1000),
         random_seed=secrets.randbits(63),
     )
 

@@ -1,32 +1,28 @@
-"""Runs one job and sends its answer, complete or as a stream."""
+"""Responses with the answer of a job."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from functools import partial
 
 import structlog
 from fastapi import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api.context import Context
-from api.errors import job_error_body, json_response
-from api.follow.follow_state import Update
+from api.delivery import Delivery
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox
-from api.follow.transcript import Delta
-from api.headers import JOB_HEADER, WARNING_HEADER
+from api.headers import JOB_HEADER, REPLAYED_HEADER, WARNING_HEADER
+from api.jobs.own_jobs import own_job
 from api.metrics.stream_timing import StreamTiming
-from api.render.openai_chunks import DONE, KEEP_ALIVE, StreamWriter, complete_body, format_of, sse
+from api.render.event_ids import Position
 from api.requests.ignored_fields import warning
 from api.schema.generation import GenerationRequest
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.enqueue import Enqueued, EnqueueOptions
+from shared.protocol.ids import JobId
 from shared.protocol.jobs import Job
-
-KEEP_ALIVE_S = 10.0
-"""Seconds between keep-alive comments while a stream has no new chunks.
-
-The response headers of a stream are sent after at most this time, even if no chunk is ready.
-"""
+from shared.store.job_view import JobView
 
 log = structlog.get_logger()
 
@@ -34,97 +30,77 @@ log = structlog.get_logger()
 class Answer(Response):
     """Response to a request that was accepted as `job`.
 
-    Creating this object doesn't queue the job; `__call__` does. If an error occurs before the
-    response headers are sent, the client gets an HTTP error status. If an error occurs later in a
-    stream, the client gets an error event. If the client closes its connection, the job is
-    cancelled. If this process stops, the job continues, and clients can get the answers from
+    Creating this object doesn't queue the job; `__call__` does. If an earlier request with the same
+    idempotency key has created a job, the response is the answer of that job. If an error occurs
+    before the response headers are sent, the client gets an HTTP error status. If an error occurs
+    later in a stream, the client gets an error event. If the client closes its connection, the job
+    is abandoned. If this process stops, the job continues, and clients can get the answer from
     /v1/jobs.
     """
 
-    def __init__(self, context: Context, request: GenerationRequest, job: Job) -> None:
+    def __init__(
+        self, context: Context, request: GenerationRequest, job: Job, options: EnqueueOptions
+    ) -> None:
         super().__init__()
         self._context = context
         self._job = job
+        self._options = options
         self._is_stream = bool(request.stream)
-        self._extra_headers: dict[str, str] = {JOB_HEADER: job.id}
-        if ignored := warning(request):
-            self._extra_headers[WARNING_HEADER] = ignored
-        options = request.stream_options
-        include_usage = options is not None and bool(options.include_usage)
-        self._format = format_of(job, stream=self._is_stream)
-        self._writer = StreamWriter(self._format, job, include_usage=include_usage)
-        self._is_opening_sent = False
+        ignored = warning(request)
+        self._extra_headers = {WARNING_HEADER: ignored} if ignored else {}
         self._timing = StreamTiming(context.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Queue the job, follow it, and send its answer."""
-        scope.setdefault("state", {})["job_id"] = self._job.id
-        context = self._context
-        with context.replies.open(self._job.id, self._job.num_choices) as inbox:
-            await self._enqueue()
-            follower = Follower(self._job, inbox, context.views, context.read_checkpoints)
-            try:
-                async with _watch_client(receive, inbox):
-                    if self._is_stream:
-                        await self._stream(follower, send)
-                    else:
-                        await (await self._complete(follower))(scope, receive, send)
-            except ClientGone:
-                context.cancels.add(self._job.id)
-            except Exception as failure:
-                self._cancel_unless_ended(follower, failure)
-                raise
-            finally:
-                self._count(follower)
-
-    async def _enqueue(self) -> None:
+        context, job = self._context, self._job
+        scope.setdefault("state", {})["job_id"] = job.id
         try:
-            await self._context.queue.enqueue(self._job, self._context.limits)
-        except RedisUnavailable:
-            self._context.cancels.add(self._job.id)  # the job may be queued despite the error
-            raise
-        log.info("job_accepted", job_id=self._job.id, version=self._job.version)
-
-    async def _complete(self, follower: Follower) -> Response:
-        while not follower.is_done:
-            await self._updates(follower)
-        assert follower.usage is not None
-        body = complete_body(self._format, self._job, follower.transcript.choices, follower.usage)
-        return json_response(body, headers=self._extra_headers)
-
-    async def _stream(self, follower: Follower, send: Send) -> None:
-        updates = await self._updates(follower)  # an exception here becomes an HTTP status
-        await send(_stream_start(self._extra_headers))
-        try:
-            while not follower.is_done:
-                await _send_chunk(send, self._chunks(updates) if updates else KEEP_ALIVE)
-                updates = await self._updates(follower)
-            assert follower.usage is not None
-            last = self._chunks(updates) + self._writer.closing(follower.usage)
+            with context.replies.open(job.id, job.num_choices) as inbox:
+                enqueued = await self._enqueue()
+                if enqueued.is_new:
+                    await self._answer(inbox, scope, receive, send)
+                else:
+                    await (await self._earlier(enqueued.id))(scope, receive, send)
         except ClientGone:
+            context.cancels.abandon(job.id)
+
+    async def _enqueue(self) -> Enqueued:
+        context, job = self._context, self._job
+        try:
+            enqueued = await context.queue.enqueue(job, context.limits, options=self._options)
+        except RedisUnavailable:
+            # The job may be queued despite the error. With a key, the client's next attempt is
+            # answered by the job.
+            if self._options.idempotency:
+                context.cancels.abandon(job.id)
+            else:
+                context.cancels.add(job.id)
             raise
-        except Exception as failure:  # noqa: BLE001 -- the status is sent, so it becomes an event
-            self._cancel_unless_ended(follower, failure)
-            last = sse(job_error_body(_as_error(self._job, failure))) + DONE
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        event = "job_accepted" if enqueued.is_new else "job_replayed"
+        log.info(event, job_id=enqueued.id, version=job.version)
+        return enqueued
 
-    async def _updates(self, follower: Follower) -> list[Update]:
-        updates = await follower.updates(KEEP_ALIVE_S)
-        self._timing.record(updates)
-        return updates
+    async def _answer(self, inbox: Inbox, scope: Scope, receive: Receive, send: Send) -> None:
+        context, job = self._context, self._job
+        spec = AnswerSpec.of(job)
+        follower = Follower(
+            spec, inbox, context.views, context.read_checkpoints, left_ms=job.deadline_ms
+        )
+        headers = {JOB_HEADER: job.id, **self._extra_headers}
+        delivery = Delivery(context, spec, inbox, follower, headers=headers, timing=self._timing)
+        try:
+            if self._is_stream:
+                await delivery.send_stream(receive, send)
+            else:
+                await delivery.send_whole(scope, receive, send)
+        finally:
+            self._count(follower)
 
-    def _chunks(self, updates: Iterable[Update]) -> bytes:
-        """Return the chunks for `updates`, preceded in the first call by the opening chunks."""
-        chunks = [self._writer.delta(update) for update in updates if isinstance(update, Delta)]
-        if not self._is_opening_sent:
-            self._is_opening_sent = True
-            chunks.insert(0, self._writer.opening())
-        return b"".join(chunks)
-
-    def _cancel_unless_ended(self, follower: Follower, failure: Exception) -> None:
-        if not follower.has_ended:
-            error = failure.error if isinstance(failure, JobFailed) else None
-            self._context.cancels.add(self._job.id, error)
+    async def _earlier(self, job_id: JobId) -> "AttachedAnswer":
+        """Return the response with the answer of an earlier request's job."""
+        view = await own_job(self._context, self._job.tenant, job_id)
+        headers = {REPLAYED_HEADER: "true", **self._extra_headers}
+        return AttachedAnswer(self._context, view, is_stream=self._is_stream, headers=headers)
 
     def _count(self, follower: Follower) -> None:
         metrics = self._context.metrics
@@ -134,42 +110,71 @@ class Answer(Response):
             metrics.count_divergence()
 
 
-@asynccontextmanager
-async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """Within the context, call `inbox.mark_client_gone` as soon as the client disconnects."""
+class AttachedAnswer(Response):
+    """Response with the answer of a job that another request created, possibly elsewhere."""
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        inbox.mark_client_gone()
+    def __init__(
+        self,
+        context: Context,
+        view: JobView,
+        *,
+        is_stream: bool,
+        after: Position | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create a response.
 
-    task = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
+        Args:
+            context: the app's context.
+            view: the job.
+            is_stream: whether to send the answer as a stream.
+            after: position of a stream that is continued.
+            headers: additional headers of a successful response.
+
+        Raises:
+            JobFailed: an older release accepted the job.
+        """
+        super().__init__()
+        self._context = context
+        self._view = view
+        self._spec = spec_of(view)
+        self._is_stream = is_stream
+        self._after = after
+        self._extra_headers = {JOB_HEADER: view.id, **(headers or {})}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Attach this process to the job, follow it from its beginning, and send its answer."""
+        context, spec = self._context, self._spec
+        scope.setdefault("state", {})["job_id"] = spec.id
+        try:
+            with context.replies.open(spec.id, spec.num_choices) as inbox:
+                follower = Follower(
+                    spec,
+                    inbox,
+                    context.views,
+                    context.read_checkpoints,
+                    left_ms=self._view.left_ms,
+                    attach=partial(context.queue.attach, api=context.api_id),
+                )
+                delivery = Delivery(context, spec, inbox, follower, headers=self._extra_headers)
+                if self._is_stream:
+                    await delivery.send_stream(receive, send, after=self._after)
+                else:
+                    await delivery.send_whole(scope, receive, send)
+        except ClientGone:
+            context.cancels.abandon(spec.id)
 
 
-def _stream_start(extra_headers: Mapping[str, str]) -> Message:
-    headers = {
-        "content-type": "text/event-stream; charset=utf-8",
-        "cache-control": "no-cache",
-        "x-accel-buffering": "no",  # nginx would buffer the tokens otherwise
-        **extra_headers,
-    }
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    return {"type": "http.response.start", "status": 200, "headers": raw}
+def spec_of(view: JobView) -> AnswerSpec:
+    """Return the specification of a job's answer.
 
-
-async def _send_chunk(send: Send, chunk: bytes) -> None:
-    if chunk:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-
-def _as_error(job: Job, failure: Exception) -> JobError:
-    if isinstance(failure, JobFailed):
-        return failure.error
-    log.error("stream_failed", job_id=job.id, exc_info=failure)
-    message = f"internal error; the server's log has the details under the job id {job.id}"
-    return JobError(code=ErrorCode.INTERNAL, message=message)
+    Raises:
+        JobFailed: an older release accepted the job.
+    """
+    if view.spec is None:
+        message = (
+            f"the job {view.id} was accepted by an older release, so its answer can't be streamed; "
+            f"GET /v1/jobs/{view.id} has its text"
+        )
+        raise JobFailed(JobError(code=ErrorCode.JOB_NOT_FOUND, message=message))
+    return view.spec

@@ -20,7 +20,17 @@ from api.http.middleware import Boundary
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
 from api.pool_status import CachedRead, not_ready_reason, pool_snapshot
-from api.routes import adapters, chat, completions, docs, health, jobs, metrics, models
+from api.routes import (
+    adapters,
+    chat,
+    completions,
+    docs,
+    health,
+    job_stream,
+    jobs,
+    metrics,
+    models,
+)
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.ids import ApiId
 from shared.protocol.queue_limits import QueueLimits
@@ -76,7 +86,7 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
         lifespan=lifespan,
         openapi_url=None,  # routes/docs.py adds the names of models and serves the document
     )
-    for routes in (chat, completions, models, adapters, jobs, health, metrics, docs):
+    for routes in (chat, completions, models, adapters, jobs, job_stream, health, metrics, docs):
         app.include_router(routes.router)
     app.add_middleware(KeyCheck, keys=keys, metrics_key=metrics_key(settings, keys))
     app.add_middleware(Boundary, metrics=app_metrics)
@@ -92,6 +102,8 @@ def _context(
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
     registry, views = Registry(redis, keys), PoolViews(redis, keys)
+    replies = ReplyHub(ReplyReader(redis, keys, api_id))
+    grace_ms = int(settings.disconnect_grace_s * 1000)
     return Context(
         settings=settings,
         api_id=api_id,
@@ -100,8 +112,8 @@ def _context(
         views=views,
         registry=registry,
         read_checkpoints=partial(read_checkpoints, redis, keys),
-        replies=ReplyHub(ReplyReader(redis, keys, api_id)),
-        cancels=CancelQueue(queue),
+        replies=replies,
+        cancels=CancelQueue(queue, replies, api_id, grace_ms=grace_ms),
         metrics=app_metrics,
         adapter_views=AdapterViews(redis, keys),
         inspections=Inspections(redis, keys),

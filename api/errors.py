@@ -10,10 +10,10 @@ from starlette.exceptions import HTTPException
 from api.headers import JOB_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RedisUnavailable
 
-RETRY_AFTER_S = {429: 1, 503: 2}
+RETRY_AFTER_S = {503: 2}
 """For each of these HTTP statuses, the value of the header Retry-After in seconds.
 
-Responses with other statuses don't have the header.
+A full queue estimates the time itself. Other responses don't have the header.
 """
 _NOT_RETRYABLE = {
     ErrorCode.CANCELLED,
@@ -21,6 +21,7 @@ _NOT_RETRYABLE = {
     ErrorCode.POISON_JOB,
     ErrorCode.ADAPTER_EXISTS,
     ErrorCode.ADAPTER_CONFLICT,
+    ErrorCode.IDEMPOTENCY_CONFLICT,
 }
 """Codes of errors after which clients shouldn't retry the request.
 
@@ -60,11 +61,16 @@ def json_response(
     return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")
 
 
-def error_response(request: Request, error: JobError) -> Response:
-    """Return the response to a request that failed with `error`."""
+def error_response(
+    request: Request, error: JobError, *, retry_after_s: int | None = None
+) -> Response:
+    """Return the response to a request that failed with `error`.
+
+    `retry_after_s` is the value of the header Retry-After. By default, the status determines it.
+    """
     headers = {}
-    if error.status in RETRY_AFTER_S:
-        headers[RETRY_AFTER_HEADER] = str(RETRY_AFTER_S[error.status])
+    if retry_after_s := retry_after_s or RETRY_AFTER_S.get(error.status):
+        headers[RETRY_AFTER_HEADER] = str(retry_after_s)
     if error.code in _NOT_RETRYABLE:
         headers[SHOULD_RETRY_HEADER] = "false"
     if job_id := getattr(request.state, "job_id", None):
@@ -78,8 +84,10 @@ async def _on_job_failed(request: Request, exc: Exception) -> Response:
 
 
 async def _on_queue_full(request: Request, exc: Exception) -> Response:
-    error = JobError(code=ErrorCode.QUEUE_FULL, message=f"{exc}; try again later")
-    return error_response(request, error)
+    assert isinstance(exc, QueueFull)
+    message = f"{exc}; try again in {exc.retry_after_s} s"
+    error = JobError(code=ErrorCode.QUEUE_FULL, message=message)
+    return error_response(request, error, retry_after_s=exc.retry_after_s)
 
 
 async def _on_redis_unavailable(request: Request, exc: Exception) -> Response:

@@ -1,11 +1,13 @@
 """Runs the front end as a process."""
 
 import asyncio
+import math
 import resource
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -21,8 +23,8 @@ from shared.settings import ApiSettings
 from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
 
-DRAIN_S = 30
-"""Seconds after SIGTERM or SIGINT within which running answers may finish.
+EXIT_S = 2
+"""Seconds after the drain time within which clients can receive the ends of their answers.
 
 After that time, the remaining connections are closed.
 """
@@ -33,6 +35,8 @@ log = structlog.get_logger()
 def run_api(settings: ApiSettings) -> None:
     """Serve until SIGTERM or SIGINT. Then drain: accept no new requests and finish running answers.
 
+    After the drain time, unfinished answers end with the error `server_stopping`. Their jobs go on.
+
     Raises:
         RedisUnavailable: Redis can't be reached.
         SettingsError: the Redis URL is invalid, the server can't listen on the port, the API keys
@@ -41,7 +45,7 @@ def run_api(settings: ApiSettings) -> None:
     asyncio.run(_serve(settings))
 
 
-def http_config(app: FastAPI, settings: ApiSettings, *, drain_s: int = DRAIN_S) -> HttpConfig:
+def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:
     """Return uvicorn's configuration for `app`, with the connection limits from `settings`."""
     metrics: Metrics = app.state.metrics
     return HttpConfig(
@@ -50,7 +54,7 @@ def http_config(app: FastAPI, settings: ApiSettings, *, drain_s: int = DRAIN_S) 
         on_refused=metrics.count_refusal,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=drain_s,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s) + EXIT_S,
     )
 
 
@@ -62,7 +66,7 @@ async def _serve(settings: ApiSettings) -> None:
     _raise_open_file_limit()
     config = http_config(app, settings)
     log.info("api_listening", url=_url(listener), pool=settings.pool)
-    await _Server(config).serve(sockets=[listener])
+    await _Server(config, app, drain_s=settings.drain_s).serve(sockets=[listener])
     log.info("api_stopped")
 
 
@@ -90,7 +94,21 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Server that returns normally after a signal. uvicorn's own server re-raises the signal."""
+    """Server that drains and returns normally after a signal.
+
+    uvicorn's own server re-raises the signal.
+    """
+
+    def __init__(self, config: HttpConfig, app: FastAPI, *, drain_s: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain_s = drain_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Accept no new requests, and end unfinished answers after the drain time."""
+        super().handle_exit(sig, frame)
+        if context := getattr(self._app.state, "context", None):
+            asyncio.get_running_loop().call_later(self._drain_s, context.replies.stop)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -77,6 +77,8 @@ class ErrorCode(StrEnum):
     """A worker resumed the answer and contradicted the text that was already sent."""
     UNAVAILABLE = "service_unavailable"
     """Redis, or every worker, is unavailable."""
+    SERVER_STOPPING = "server_stopping"
+    """This front end stops. The job goes on, and other front ends have its answer."""
     INTERNAL = "internal_error"
     """An unexpected error occurred. It is logged with the job's id."""
 
@@ -109,6 +111,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.POISON_JOB: 500,
     ErrorCode.RESUME_DIVERGED: 500,
     ErrorCode.UNAVAILABLE: 503,
+    ErrorCode.SERVER_STOPPING: 503,
     ErrorCode.INTERNAL: 500,
 }
 

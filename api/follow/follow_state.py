@@ -56,8 +56,8 @@ class Timer(Enum):
 class DeadlinePassed:
     """Signal that the deadline of the job has passed."""
 
-    deadline_ms: int
-    """Time limit of the job, in milliseconds. The error message states the limit."""
+    limit_ms: int | None = None
+    """Time limit of the job, in milliseconds. The error message states the limit if it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ class StoredJob:
     error: JobError | None = None
     result: Result | None = None
     """Stored result. None while the job is waiting or running, or if Redis has no result."""
+    checkpoints: tuple[Tokens, ...] = ()
+    """Checkpoints of a job that isn't done, as in `Checkpoints`."""
 
 
 Signal = Event | Timer | DeadlinePassed | Checkpoints | StoredJob
@@ -131,7 +133,7 @@ def advance(progress: Progress, transcript: Transcript, signal: Signal) -> Outco
         case Timer.REFILL:
             return Outcome(progress, action=Action.READ_CHECKPOINTS if progress.pending else None)
         case DeadlinePassed():
-            error = _deadline_exceeded(signal.deadline_ms)
+            error = _deadline_exceeded(signal.limit_ms)
             return Outcome(replace(progress, state=FollowState.ABANDONED, error=error))
         case StoredJob():
             return _on_stored_job(progress, transcript, signal)
@@ -164,17 +166,24 @@ def _on_event(progress: Progress, transcript: Transcript, event: Event) -> Outco
 def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob) -> Outcome:
     if stored.state is None:
         return Outcome(replace(progress, state=FollowState.FAILED, error=_job_lost()))
-    if stored.state in (JobState.QUEUED, JobState.RUNNING):
-        return Outcome(progress)
-    if stored.result is None:
-        return Outcome(_failed(progress, stored.state, stored.error))
-    result = stored.result
-    if result.state is not JobState.DONE:
-        return Outcome(_failed(progress, result.state, result.error))
-    outcome = _add_tokens(replace(progress, pending=()), transcript, result_events(result))
-    if outcome.progress.state in FINAL_STATES:
-        return outcome
-    return Outcome(_done(outcome.progress, transcript, result.usage), outcome.updates)
+    result, events = stored.result, (*stored.checkpoints, *progress.pending)
+    if stored.state is JobState.DONE and result:
+        events = (*result_events(result),)
+    outcome = _add_tokens(replace(progress, pending=()), transcript, events)
+    is_unfinished = stored.state in (JobState.QUEUED, JobState.RUNNING)
+    if is_unfinished or outcome.progress.state in FINAL_STATES:
+        return Outcome(outcome.progress, outcome.updates)
+    return Outcome(_ended(outcome.progress, transcript, stored), outcome.updates)
+
+
+def _ended(progress: Progress, transcript: Transcript, stored: StoredJob) -> Progress:
+    """Return the progress after all stored tokens of an ended job were added."""
+    if stored.state is JobState.DONE and stored.result:
+        return _done(progress, transcript, stored.result.usage)
+    if stored.state is JobState.DONE:
+        return replace(progress, state=FollowState.FAILED, error=_answer_deleted())
+    assert stored.state is not None
+    return _failed(progress, stored.state, stored.error)
 
 
 def _add_tokens(progress: Progress, transcript: Transcript, events: Iterable[Tokens]) -> Outcome:
@@ -230,11 +239,12 @@ def _failed(progress: Progress, state: JobState, error: JobError | None) -> Prog
     return replace(progress, state=FollowState.FAILED, error=error or _error_of_state(state))
 
 
-def _deadline_exceeded(deadline_ms: int) -> JobError:
+def _deadline_exceeded(limit_ms: int | None) -> JobError:
+    limit = "before its deadline" if limit_ms is None else f"within {limit_ms / 1000:g} s"
     return JobError(
         code=ErrorCode.DEADLINE_EXCEEDED,
-        message=f"the request wasn't finished within {deadline_ms / 1000:g} s; ask for fewer "
-        "tokens, or try again when the load is lower",
+        message=f"the request wasn't finished {limit}; ask for fewer tokens, or try again when the "
+        "load is lower",
     )
 
 
@@ -248,6 +258,11 @@ def _resume_diverged() -> JobError:
 
 def _job_lost() -> JobError:
     return JobError(code=ErrorCode.UNAVAILABLE, message="the job was lost; send it again")
+
+
+def _answer_deleted() -> JobError:
+    message = "the answer was deleted, because it was kept for too long; send the request again"
+    return JobError(code=ErrorCode.JOB_NOT_FOUND, message=message)
 
 
 def _error_of_state(state: JobState) -> JobError:

@@ -1,5 +1,6 @@
 """Follows one job: turns the job's events into updates for its client."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -21,9 +22,10 @@ from api.follow.follow_state import (
 from api.follow.reply_hub import Inbox, max_events
 from api.follow.transcript import Transcript
 from shared.errors import JobError, JobFailed, RedisUnavailable
+from shared.protocol.answers import AnswerSpec
 from shared.protocol.events import Tokens
 from shared.protocol.ids import JobId
-from shared.protocol.jobs import Job, JobState
+from shared.protocol.jobs import JobState
 from shared.protocol.results import Usage
 from shared.store.pool_views import PoolViews
 
@@ -37,6 +39,8 @@ If the result of a finished job can't be read, this is also the delay until the 
 
 ReadCheckpoints = Callable[[JobId], Awaitable[tuple[Tokens, ...]]]
 """Reads a job's checkpoints and returns one event per choice, with tokens from index 0."""
+Attach = Callable[[JobId], Awaitable[None]]
+"""Makes the pool send the job's events to this process, from now on. May be repeated."""
 
 log = structlog.get_logger()
 
@@ -48,17 +52,39 @@ class Follower:
     """
 
     def __init__(
-        self, job: Job, inbox: Inbox, views: PoolViews, read_checkpoints: ReadCheckpoints
+        self,
+        spec: AnswerSpec,
+        inbox: Inbox,
+        views: PoolViews,
+        read_checkpoints: ReadCheckpoints,
+        *,
+        left_ms: int,
+        attach: Attach | None = None,
     ) -> None:
-        self.transcript = Transcript(job.num_choices)
-        self._progress = Progress(max_pending=max_events(job.num_choices))
-        self._job = job
+        """Create a follower.
+
+        Args:
+            spec: format of the job's answer.
+            inbox: inbox of the job, which was open before the pool sent any event to it.
+            views: reads the job and its result.
+            read_checkpoints: reads the tokens of a job that isn't done.
+            left_ms: milliseconds until the job's deadline.
+            attach: needed for a job that another request created. The follower calls it at once and
+                after each silence, because Redis may have lost the effect of an earlier call.
+        """
+        self.transcript = Transcript(spec.num_choices)
+        self._progress = Progress(max_pending=max_events(spec.num_choices))
+        self._job_id = spec.id
         self._inbox = inbox
         self._views = views
         self._read_checkpoints = read_checkpoints
+        self._attach = attach
+        self._is_caught_up = attach is None
+        """Whether the follower has read what happened before it was attached."""
+        self._limit_ms = left_ms if attach is None else None
         now = time.monotonic()
-        self._deadline = now + job.deadline_ms / 1000
-        self._silence_at = now + SILENCE_S
+        self._deadline = now + left_ms / 1000
+        self._silence_at = now + SILENCE_S if attach is None else now
         self._refill_at = 0.0
 
     @property
@@ -92,17 +118,19 @@ class Follower:
                 generated tokens that contradict those of an earlier try. Earlier calls have
                 already returned all updates that precede the error.
             ClientGone: the client has closed its connection.
+            ServerStopping: this process stops.
         """
         return_at = time.monotonic() + timeout_s
         updates: list[Update] = []
         while not updates and self._progress.state not in FINAL_STATES:
             now = time.monotonic()
-            if now >= self._deadline:
-                updates = await self._apply(DeadlinePassed(self._job.deadline_ms))
+            deadline = self._deadline if self._is_caught_up else math.inf  # the job may have ended
+            if now >= deadline:
+                updates = await self._apply(DeadlinePassed(self._limit_ms))
             elif now >= return_at:
                 break
             else:
-                updates = await self._wait(min(return_at, self._deadline) - now, now)
+                updates = await self._wait(min(return_at, deadline) - now, now)
         if self.error and not updates:
             raise JobFailed(self.error)
         return updates
@@ -131,7 +159,7 @@ class Follower:
             outcome = advance(self._progress, self.transcript, reply)
             if outcome.progress.diverged_at and not self._progress.diverged_at:
                 where = outcome.progress.diverged_at
-                log.error("resume_diverged", job_id=self._job.id, where=where)
+                log.error("resume_diverged", job_id=self._job_id, where=where)
             self._progress = outcome.progress
             updates += outcome.updates
             reply = await self._perform(outcome.action) if outcome.action else None
@@ -151,16 +179,24 @@ class Follower:
 
     async def _checkpoints(self) -> Checkpoints:
         try:
-            return Checkpoints(await self._read_checkpoints(self._job.id))
+            return Checkpoints(await self._read_checkpoints(self._job_id))
         finally:
             self._refill_at = time.monotonic() + REFILL_AGAIN_S
 
     async def _stored_job(self) -> StoredJob:
-        is_completing = self._progress.state is FollowState.COMPLETING
-        self._silence_at = time.monotonic() + (REFILL_AGAIN_S if is_completing else SILENCE_S)
-        view = await self._views.job(self._job.id)
+        is_urgent = not self._is_caught_up or self._progress.state is FollowState.COMPLETING
+        self._silence_at = time.monotonic() + (REFILL_AGAIN_S if is_urgent else SILENCE_S)
+        if self._attach:
+            await self._attach(self._job_id)
+        stored = await self._read_job()
+        self._is_caught_up = True
+        return stored
+
+    async def _read_job(self) -> StoredJob:
+        view = await self._views.job(self._job_id)
         if view is None:
             return StoredJob(None)
-        if view.state in (JobState.QUEUED, JobState.RUNNING):
-            return StoredJob(view.state)
-        return StoredJob(view.state, view.error, await self._views.result(self._job.id))
+        if view.state is JobState.DONE:
+            return StoredJob(view.state, result=await self._views.result(self._job_id))
+        checkpoints = await self._read_checkpoints(self._job_id)
+        return StoredJob(view.state, view.error, checkpoints=checkpoints)

@@ -1,4 +1,4 @@
-"""Passes each event of this process's reply stream to the follower of the event's job."""
+"""Passes each event of this process's reply stream to the followers of the event's job."""
 
 import asyncio
 from collections import deque
@@ -24,6 +24,10 @@ class ClientGone(Exception):
     """The client has closed its connection."""
 
 
+class ServerStopping(Exception):
+    """This process stops, so the client has to follow its job elsewhere."""
+
+
 class Inbox:
     """Bounded FIFO queue of the events of one job.
 
@@ -37,7 +41,7 @@ class Inbox:
         self._events: deque[Event] = deque()
         self._newest: dict[int, Tokens] = {}
         """For each choice, the newest of its events that didn't fit into `_events`."""
-        self._is_client_gone = False
+        self._interruption: ClientGone | ServerStopping | None = None
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
@@ -53,9 +57,9 @@ class Inbox:
             self._events.append(event)
         self._wake.set()
 
-    def mark_client_gone(self) -> None:
-        """Make the current and all later calls of `get` raise `ClientGone`."""
-        self._is_client_gone = True
+    def interrupt(self, reason: ClientGone | ServerStopping) -> None:
+        """Make the current and all later calls of `get` raise `reason`."""
+        self._interruption = reason
         self._wake.set()
 
     async def get(self, timeout_s: float) -> list[Event]:
@@ -63,6 +67,7 @@ class Inbox:
 
         Raises:
             ClientGone: the client has closed its connection.
+            ServerStopping: this process stops.
         """
         if not self._wake.is_set() and timeout_s > 0:
             try:
@@ -70,8 +75,8 @@ class Inbox:
                     await self._wake.wait()
             except TimeoutError:
                 return []
-        if self._is_client_gone:
-            raise ClientGone
+        if self._interruption:
+            raise self._interruption
         self._wake.clear()
         events = [*self._events, *self._newest.values()]
         self._events.clear()
@@ -88,21 +93,41 @@ def max_events(num_choices: int) -> int:
 
 
 class ReplyHub:
-    """Reads the reply stream of this process and puts each event into the inbox of its job."""
+    """Reads the reply stream of this process and puts each event into the inboxes of its job."""
 
     def __init__(self, reader: ReplyReader) -> None:
         self._reader = reader
-        self._inboxes: dict[JobId, Inbox] = {}
+        self._inboxes: dict[JobId, list[Inbox]] = {}
+        self._is_stopping = False
         self._is_redis_down = False
 
     @contextmanager
     def open(self, job_id: JobId, num_choices: int) -> Iterator[Inbox]:
-        """Open an inbox for the events of a job. Callers must open it before they queue the job."""
-        inbox = self._inboxes[job_id] = Inbox(num_choices)
+        """Open an inbox for the events of a job. A job can have several inboxes.
+
+        Callers must open it before they queue the job or attach this process to it.
+        """
+        inbox = Inbox(num_choices)
+        if self._is_stopping:
+            inbox.interrupt(ServerStopping())
+        self._inboxes.setdefault(job_id, []).append(inbox)
         try:
             yield inbox
         finally:
-            del self._inboxes[job_id]
+            self._inboxes[job_id].remove(inbox)
+            if not self._inboxes[job_id]:
+                del self._inboxes[job_id]
+
+    def has_inbox(self, job_id: JobId) -> bool:
+        """Return whether an inbox of the job is open, and so a client waits for its answer."""
+        return job_id in self._inboxes
+
+    def stop(self) -> None:
+        """Make `ServerStopping` end every use of an inbox, including inboxes that open later."""
+        self._is_stopping = True
+        for inboxes in self._inboxes.values():
+            for inbox in inboxes:
+                inbox.interrupt(ServerStopping())
 
     async def run(self) -> None:
         """Read and distribute events until this task is cancelled.
@@ -122,7 +147,7 @@ class ReplyHub:
                 continue
             self._log_back()
             for event in events:
-                if inbox := self._inboxes.get(event.job):
+                for inbox in self._inboxes.get(event.job, ()):
                     inbox.put(event)
 
     def _log_lost(self, error: Exception) -> None:

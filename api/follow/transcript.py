@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shared.protocol.events import Event, Retry, Tokens
 from shared.protocol.logprobs import PositionLogprobs
-from shared.protocol.results import FinishReason, Result
+from shared.protocol.results import Choice, FinishReason, Result
 
 
 class Diverged(Exception):
@@ -37,6 +37,17 @@ class ChoiceTranscript:
     """Log-probabilities of the echoed prompt, if any, and then of the tokens in `ids`."""
     num_chars: int = 0
     finish: FinishReason | None = None
+
+    @classmethod
+    def of(cls, choice: Choice) -> "ChoiceTranscript":
+        """Return the transcript of a choice in a stored result."""
+        return cls(
+            ids=list(choice.ids),
+            parts=[choice.text],
+            logprobs=[*choice.prompt_logprobs, *choice.logprobs],
+            num_chars=len(choice.text),
+            finish=choice.finish,
+        )
 
     @property
     def text(self) -> str:

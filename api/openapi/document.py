@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from api.headers import REQUEST_ID_HEADER
 from api.http.auth import OPEN_PATHS, SCHEME
+from api.openapi.parameters import Parameters
 from api.schema.adapters import (
     LoadAdapterRequest,
     UnloadAdapterRequest,
@@ -31,11 +32,20 @@ DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` fie
 names the base model or an adapter; [/v1/models](/v1/models) lists all names."""
 
 
-def takes(model: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that takes a JSON body of type `model`."""
+def takes(
+    model: type[BaseModel],
+    examples: Mapping[str, Any] | None = None,
+    *,
+    parameters: Parameters | None = None,
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that takes a JSON body of type `model`.
+
+    `parameters` are headers and query parameters of the route.
+    """
     content = {"schema": {"$ref": REF.format(model=model.__name__)}}
     content |= {"examples": dict(examples)} if examples else {}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    body = {"required": True, "content": {"application/json": content}}
+    return {"requestBody": body, **({"parameters": parameters} if parameters else {})}
 
 
 def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:

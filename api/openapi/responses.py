@@ -6,19 +6,26 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.errors import RETRY_AFTER_S
-from api.headers import JOB_HEADER, RETRY_AFTER_HEADER, WARNING_HEADER
+from api.headers import (
+    JOB_HEADER,
+    LOCATION_HEADER,
+    REPLAYED_HEADER,
+    RETRY_AFTER_HEADER,
+    WARNING_HEADER,
+)
 from api.schema.errors import ErrorBody
+from api.schema.jobs import JobBody
 
 Responses = dict[int | str, dict[str, Any]]
 
 _MEANINGS = {
     400: "The request is invalid or unsupported. `param` names the field.",
     404: "The model or job doesn't exist.",
-    409: "The job was cancelled.",
+    409: "The job was cancelled, or the idempotency key belongs to another request.",
     413: "The body is too large.",
     429: "The queue is full.",
     500: "Internal error.",
-    503: "Redis, the model or the adapter is unavailable at present.",
+    503: "Redis, the model or the adapter is unavailable at present, or the server stops.",
     504: "The job wasn't finished within its deadline.",
 }
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
@@ -30,18 +37,44 @@ def errors(*statuses: int, meanings: Mapping[int, str] = _MEANINGS) -> Responses
 
 
 def inference(answer: type[BaseModel]) -> Responses:
-    """Return the OpenAPI entries of a route that returns an `answer` object or a stream."""
+    """Return the OpenAPI entries of a route that generates an `answer`.
+
+    The route returns the answer, a stream of it, or the job that generates it in the background.
+    """
     headers = {
         **_header(JOB_HEADER, "Id of the job, for /v1/jobs."),
         **_header(WARNING_HEADER, "Fields of the request that were accepted and ignored."),
+        **_header(REPLAYED_HEADER, "true if an earlier request with the same key made the job."),
     }
-    success = {"model": answer, "content": _STREAM, "headers": headers}
-    return {200: success, **errors(400, 404, 409, 413, 429, 500, 503, 504)}
+    success = {
+        "description": "The answer. With background: the job of an earlier request, which has "
+        "ended.",
+        "model": answer | JobBody,
+        "content": _STREAM,
+        "headers": headers,
+    }
+    accepted = {
+        "description": "The job, which runs in the background.",
+        "model": JobBody,
+        "headers": {**headers, **_header(LOCATION_HEADER, "Path of the job.")},
+    }
+    return {200: success, 202: accepted, **errors(400, 404, 409, 413, 429, 500, 503, 504)}
+
+
+def event_stream() -> Responses:
+    """Return the OpenAPI entries of a route that returns the stream of an existing job."""
+    headers = _header(JOB_HEADER, "Id of the job.")
+    success = {
+        "description": "Server-sent events with the chunks of the answer.",
+        "content": _STREAM,
+        "headers": headers,
+    }
+    return {200: success, **errors(400, 404, 503)}
 
 
 def _error(status: int, meaning: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"model": ErrorBody, "description": meaning}
-    if status in RETRY_AFTER_S:
+    if status in (429, *RETRY_AFTER_S):
         entry["headers"] = _header(RETRY_AFTER_HEADER, "Seconds to wait before a retry.")
     return entry
 

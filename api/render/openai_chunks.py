@@ -1,19 +1,15 @@
-"""Renders the output of a job as responses and stream chunks in OpenAI's format. Pure."""
+"""Renders the output of a job as bodies and stream chunks in OpenAI's format. Pure."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-import orjson
-
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.logprobs import chat_logprobs, text_logprobs
 from api.render.tool_deltas import ToolAnswers
+from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import CHAT_PREFIX, COMPLETION_PREFIX
-from shared.protocol.jobs import Endpoint, Job
+from shared.protocol.jobs import Endpoint
 from shared.protocol.results import FinishReason, Usage
-
-DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Format(Protocol):
@@ -39,10 +35,10 @@ class ChatFormat:
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self, job: Job, *, stream: bool) -> None:
-        self.id = f"{CHAT_PREFIX}{job.id}"
-        self._has_logprobs = job.sampling.logprobs is not None
-        self._tools = ToolAnswers(job.id, job.tools, stream=stream) if job.tools else None
+    def __init__(self, spec: AnswerSpec, *, stream: bool) -> None:
+        self.id = f"{CHAT_PREFIX}{spec.id}"
+        self._has_logprobs = spec.has_logprobs
+        self._tools = ToolAnswers(spec.id, spec.tools, stream=stream) if spec.tools else None
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """Return a choice with its complete message."""
@@ -89,9 +85,9 @@ class CompletionFormat:
     object = "text_completion"
     chunk_object = "text_completion"
 
-    def __init__(self, job: Job) -> None:
-        self.id = f"{COMPLETION_PREFIX}{job.id}"
-        self._has_logprobs = job.sampling.logprobs is not None
+    def __init__(self, spec: AnswerSpec) -> None:
+        self.id = f"{COMPLETION_PREFIX}{spec.id}"
+        self._has_logprobs = spec.has_logprobs
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """Return a choice with its complete text."""
@@ -113,55 +109,22 @@ class CompletionFormat:
         return [_text_choice(delta.choice, delta.text, delta.finish, logprobs)]
 
 
-def format_of(job: Job, *, stream: bool) -> Format:
+def format_of(spec: AnswerSpec, *, stream: bool) -> Format:
     """Return the answer format of the job's endpoint."""
-    is_chat = job.endpoint is Endpoint.CHAT
-    return ChatFormat(job, stream=stream) if is_chat else CompletionFormat(job)
+    is_chat = spec.endpoint is Endpoint.CHAT
+    return ChatFormat(spec, stream=stream) if is_chat else CompletionFormat(spec)
 
 
 def complete_body(
-    answer_format: Format, job: Job, choices: Iterable[ChoiceTranscript], usage: Usage
+    spec: AnswerSpec, choices: Iterable[ChoiceTranscript], usage: Usage
 ) -> dict[str, Any]:
-    """Return the body of a response that isn't streamed."""
+    """Return the body of a response that isn't streamed, with all finished choices of the job."""
+    answer_format = format_of(spec, stream=False)
     return {
-        **_head(answer_format, job, answer_format.object),
+        **head(answer_format, spec, answer_format.object),
         "choices": [answer_format.choice(index, choice) for index, choice in enumerate(choices)],
         "usage": usage_body(usage),
     }
-
-
-class StreamWriter:
-    """Renders the chunks of one stream as server-sent events."""
-
-    def __init__(self, answer_format: Format, job: Job, *, include_usage: bool) -> None:
-        self._format = answer_format
-        self._num_choices = job.num_choices
-        self._head = _head(answer_format, job, answer_format.chunk_object)
-        self._include_usage = include_usage
-        if include_usage:
-            self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
-
-    def opening(self) -> bytes:
-        """Return the chunks that precede the first token."""
-        return self._chunks(self._format.opening(self._num_choices))
-
-    def delta(self, delta: Delta) -> bytes:
-        """Return the chunks for `delta`."""
-        return self._chunks(self._format.delta(delta))
-
-    def closing(self, usage: Usage) -> bytes:
-        """Return the end of a successful stream, with the token counts if they were requested."""
-        if not self._include_usage:
-            return DONE
-        return sse({**self._head, "choices": [], "usage": usage_body(usage)}) + DONE
-
-    def _chunks(self, choices: Iterable[dict[str, Any]]) -> bytes:
-        return b"".join(sse({**self._head, "choices": [choice]}) for choice in choices)
-
-
-def sse(body: dict[str, Any]) -> bytes:
-    """Return `body` as one server-sent event."""
-    return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -174,14 +137,16 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _head(answer_format: Format, job: Job, kind: str) -> dict[str, Any]:
-    return {
+def head(answer_format: Format, spec: AnswerSpec, kind: str) -> dict[str, Any]:
+    """Return the fields of a body or chunk before its choices. `kind` is the field `object`."""
+    fields = {
         "id": answer_format.id,
         "object": kind,
-        "created": job.created_s,
-        "model": job.model,
-        "system_fingerprint": job.fingerprint,
+        "created": spec.created_s,
+        "model": spec.model,
+        "system_fingerprint": spec.fingerprint,
     }
+    return {**fields, "service_tier": spec.service_tier} if spec.service_tier else fields
 
 
 def _chat_chunk(index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:

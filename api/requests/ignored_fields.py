@@ -15,7 +15,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
     "safety_identifier": (),
-    "service_tier": ("auto", "default"),
     "store": (False,),
     "user": (),
 }

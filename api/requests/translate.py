@@ -25,6 +25,8 @@ COMPLETION_MAX_TOKENS = 16
 """Default of `max_tokens` for /v1/completions, as in OpenAI's API."""
 ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Request fields for which an adapter's generation_config.json can set the default."""
+PRIORITY_OF_TIER = {"priority": 10, "flex": -10}
+"""Priority of the jobs of each service tier. Other tiers have priority 0."""
 MAX_ANSWERS = 128
 """Maximum number of answers to one completion request, which gets `n` answers to each prompt."""
 
@@ -164,6 +166,9 @@ def _job(
         cost=_cost(num_prompt_tokens, sampling, admission.max_model_len),
         reply_to=admission.reply_to,
         tenant=admission.tenant,
+        priority=PRIORITY_OF_TIER.get(request.service_tier or "", 0),
+        service_tier=request.service_tier,
+        include_usage=bool(request.stream_options and request.stream_options.include_usage),
     )
 
 

@@ -2,14 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.admission import admit
-from api.answer import Answer
 from api.context import InContext, InTenant
-from api.http.body import read_json_object
 from api.openapi.document import takes
+from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
 from api.requests.translate import completion_job, parse_completion
 from api.schema.completions import Completion, CompletionRequest
+from api.submission import submit
 
 router = APIRouter(tags=["inference"])
 
@@ -18,13 +17,11 @@ router = APIRouter(tags=["inference"])
     "/v1/completions",
     summary="Create a completion",
     responses=inference(Completion),
-    openapi_extra=takes(CompletionRequest),
+    openapi_extra=takes(CompletionRequest, parameters=INFERENCE),
 )
 async def create_completion(request: Request, context: InContext, tenant: InTenant) -> Response:
     """Continue one or more prompts. The model receives them unchanged, without a chat template.
 
     `max_tokens` defaults to 16, as in OpenAI's API.
     """
-    body = parse_completion(await read_json_object(request, context.settings.max_body_bytes))
-    admission = await admit(context, tenant, body.model)
-    return Answer(context, body, completion_job(body, admission))
+    return await submit(request, context, tenant, parse_completion, completion_job)

@@ -77,3 +77,4 @@ class ChatCompletion(BaseModel):
     )
     choices: list[ChatChoice]
     usage: UsageBody
+    service_tier: str | None = Field(None, description="Present if the request has one.")

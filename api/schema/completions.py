@@ -73,3 +73,4 @@ class Completion(BaseModel):
     system_fingerprint: str
     choices: list[CompletionChoice]
     usage: UsageBody
+    service_tier: str | None = Field(None, description="Present if the request has one.")

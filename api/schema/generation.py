@@ -9,6 +9,7 @@ MAX_CHOICES = 16
 MAX_BIASES = 300
 MAX_TOKEN_ID = 2**31 - 1
 INT64 = 2**63
+ServiceTier = Literal["auto", "default", "flex", "priority"]
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 
 
@@ -153,10 +154,19 @@ class GenerationRequest(BaseModel):
         None, description="Whether to send tokens as they are generated, as server-sent events."
     )
     stream_options: StreamOptions | None = Field(None, description="Requires stream.")
+    background: bool | None = Field(
+        None,
+        description="Whether the request runs to its end without its client. Without stream, the "
+        "response is the job, with status 202; GET /v1/jobs/{id} has the answer later.",
+    )
+    service_tier: ServiceTier | None = Field(
+        None,
+        description="priority moves the request ahead of others that wait, by 10,000 tokens; "
+        "flex moves it back as far. auto and default don't move it.",
+    )
     user: str | None = Field(None, description=IGNORED)
     safety_identifier: str | None = Field(None, description=IGNORED)
     metadata: dict[str, str] | None = Field(None, description=IGNORED)
-    service_tier: str | None = Field(None, description=IGNORED)
     prompt_cache_key: str | None = Field(None, description=IGNORED)
     prompt_cache_options: dict[str, Any] | None = Field(None, description=IGNORED)
     prompt_cache_retention: str | None = Field(None, description=IGNORED)

@@ -4,22 +4,16 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from api.schema.chat import ChatChoice
+from api.schema.completions import CompletionChoice
 from api.schema.errors import ErrorDetail
 from api.schema.usage import UsageBody
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "expired", "dead"]
 
 
-class JobChoice(BaseModel):
-    """One answer of a finished job."""
-
-    index: int
-    text: str
-    finish_reason: Literal["stop", "length"]
-
-
-class JobBody(BaseModel):
-    """State of one job, and its answers once it is done."""
+class ListedJob(BaseModel):
+    """State of one job."""
 
     id: str
     object: Literal["job"] = "job"
@@ -36,7 +30,29 @@ class JobBody(BaseModel):
     worker: str | None
     error: ErrorDetail | None
     usage: UsageBody | None
-    choices: list[JobChoice] | None = Field(description="Answers, present once the job is done.")
+
+
+class JobBody(ListedJob):
+    """State of one job. Once it is done, also the fields of its answer."""
+
+    choices: list[ChatChoice] | list[CompletionChoice] | None = Field(
+        description="Answers in the format of the job's endpoint, present once the job is done."
+    )
+    created: int | None = Field(None, description="Present once the job is done.")
+    system_fingerprint: str | None = Field(None, description="Present once the job is done.")
+    service_tier: str | None = Field(
+        None, description="Present once the job is done, if the request has a service_tier."
+    )
+
+
+class JobList(BaseModel):
+    """One page of a tenant's jobs, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[ListedJob]
+    first_id: str | None = Field(description="Id of the first job of the page.")
+    last_id: str | None = Field(description="Id of the last job; `after` of the next page.")
+    has_more: bool = Field(description="Whether there is a next page.")
 
 
 class CancelledJob(BaseModel):
@@ -46,4 +62,13 @@ class CancelledJob(BaseModel):
     object: Literal["job"] = "job"
     state: State = Field(
         description="running: the worker has been asked to stop and hasn't stopped yet."
+    )
+
+
+class DeletedJob(CancelledJob):
+    """State of a job after a request to delete it."""
+
+    deleted: bool = Field(
+        description="true: the prompt and the answer are deleted. false: the job hadn't ended and "
+        "was cancelled; a second request deletes it."
     )

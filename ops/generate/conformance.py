@@ -81,13 +81,13 @@ CHAT = (
         {"tools": [TOOL]},
     ),
     Row("parallel_tool_calls", False, WORKS, more={"tools": [TOOL]}),
+    Row("service_tier", "flex", WORKS, "its [place in the queue](jobs.md); `scale` is refused"),
     Row("metadata", {"a": "b"}, IGNORED),
     Row("prediction", {"type": "content", "content": "x"}, IGNORED, "it would only reduce latency"),
     Row("prompt_cache_key", "a", IGNORED),
     Row("prompt_cache_options", {"ttl": "30m"}, IGNORED),
     Row("prompt_cache_retention", "24h", IGNORED),
     Row("safety_identifier", "a", IGNORED),
-    Row("service_tier", "flex", IGNORED, "`auto` and `default` are accepted without a warning"),
     Row("store", True, IGNORED, "answers can be read at /v1/jobs for `--retain-s`"),
     Row("audio", {"voice": "x", "format": "wav"}, REFUSED),
     Row("function_call", {"name": "f"}, REFUSED, "OpenAI's older form of tool_choice"),
@@ -156,10 +156,13 @@ EXTENSIONS = (
     Row("repetition_penalty", 1.2, WORKS),
     Row("min_tokens", 3, WORKS, "before an end-of-sequence token or a stop string"),
     Row("ignore_eos", True, WORKS),
+    Row(
+        "background", True, WORKS, "from OpenAI's Responses API: runs [without its client](jobs.md)"
+    ),
     Row("skip_special_tokens", False, REFUSED),
     Row("stop_token_ids", [5], REFUSED),
 )
-"""Fields that vLLM and LMDeploy add to both /v1/chat/completions and /v1/completions."""
+"""Fields of vLLM, LMDeploy and OpenAI's Responses API that both endpoints have in addition."""
 
 _PARTS = (
     ("`POST /v1/chat/completions`", CHAT),

@@ -6,7 +6,14 @@ from typing import get_args
 from pydantic.fields import FieldInfo
 
 from ops.commands.flags import default_text
-from shared.settings import ENV_PREFIX, ApiSettings, PoolSettings, WorkerSettings, flag_of
+from shared.settings import (
+    ENV_PREFIX,
+    ApiSettings,
+    ControlSettings,
+    PoolSettings,
+    WorkerSettings,
+    flag_of,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 _HEAD = """# Settings
@@ -21,23 +28,25 @@ invalid values prevent the start. The variable of a switch is `true` or `false`.
 
 """
 _PROCESSES: dict[type[PoolSettings], str] = {
-    PoolSettings: "all",
     ApiSettings: "api",
     WorkerSettings: "worker",
+    ControlSettings: "control",
 }
 
 
 def page() -> str:
-    """Return the page as Markdown. Every setting appears once."""
+    """Return the page as Markdown.
+
+    Settings of all processes appear once. Others appear once for each process that has them.
+    """
     rows = [
         "| flag | variable | default | process | description |",
         "| --- | --- | --- | --- | --- |",
     ]
-    seen: set[str] = set()
+    rows += [_row(name, field, "all") for name, field in PoolSettings.model_fields.items()]
     for cls, process in _PROCESSES.items():
-        new = [(name, field) for name, field in cls.model_fields.items() if name not in seen]
-        rows += [_row(name, field, process) for name, field in new]
-        seen |= {name for name, _ in new}
+        own = cls.model_fields.keys() - PoolSettings.model_fields.keys()
+        rows += [_row(name, f, process) for name, f in cls.model_fields.items() if name in own]
     return _HEAD + "\n".join(rows) + "\n"
 
 

@@ -18,8 +18,15 @@ from shared.store.registry import Registry
 
 
 @pytest.fixture
-def settings(redis_url: str, pool: str) -> ApiSettings:
-    return ApiSettings(redis_url=redis_url, pool=pool, max_body_bytes=10_000)
+def changes() -> dict[str, Any]:
+    """Settings that differ for one test; `raw_client.with_settings` sets them."""
+    return {}
+
+
+@pytest.fixture
+def settings(redis_url: str, pool: str, changes: dict[str, Any]) -> ApiSettings:
+    settings = ApiSettings(redis_url=redis_url, pool=pool, max_body_bytes=10_000)
+    return settings.model_copy(update=changes)
 
 
 @pytest.fixture

@@ -1,15 +1,16 @@
 """Errors, cancellation, keep-alive comments and resumption of answers."""
 
 import asyncio
-import json
 
 import httpx
 import openai
 import pytest
 from api_support import RunningApp, ScriptedWorker, running_app, sse_text, until
 from chat_stream import MESSAGES, admitted_stream
+from raw_client import with_settings
+from sse_events import sse_events
 
-from api import answer
+from api import delivery
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
@@ -54,10 +55,10 @@ async def test_an_error_in_a_stream_is_an_event(
     await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
     response = await request
     assert response.status_code == 200
-    *_, text, error, done, rest = response.text.split("\n\n")
-    assert "begun" in text
-    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "internal_error"
-    assert (done, rest) == ("data: [DONE]", "")
+    *_, text, error, done = sse_events(response.text)
+    assert "begun" in text.data
+    assert error.json["error"]["code"] == "internal_error"
+    assert done.data == "[DONE]"
 
 
 async def test_openais_client_raises_an_error_from_a_stream(
@@ -133,7 +134,6 @@ async def test_a_full_queue_is_a_429_with_retry_after(
         assert response.json()["error"]["type"] == "rate_limit_error"
         assert response.json()["error"]["code"] == "queue_full"
         first.cancel()
-        await until_waiting(running, 0)
 
 
 async def until_waiting(running: RunningApp, number: int) -> None:
@@ -142,6 +142,7 @@ async def until_waiting(running: RunningApp, number: int) -> None:
             pass
 
 
+@with_settings(disconnect_grace_s=0)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_disconnecting_cancels_a_waiting_job(
     server: RunningApp, http: httpx.AsyncClient, stream: bool
@@ -153,6 +154,7 @@ async def test_disconnecting_cancels_a_waiting_job(
     await until(lambda: 'status="499"' in server.context.metrics.exposition(None).decode())
 
 
+@with_settings(disconnect_grace_s=0)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_disconnecting_cancels_a_running_job(
     http: httpx.AsyncClient, worker: ScriptedWorker, stream: bool
@@ -166,6 +168,7 @@ async def test_disconnecting_cancels_a_running_job(
     assert (mail.kind, mail.job) == ("cancel", job.job.id)
 
 
+@with_settings(disconnect_grace_s=0)
 async def test_openais_client_closing_its_stream_stops_the_worker(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
@@ -178,22 +181,25 @@ async def test_openais_client_closing_its_stream_stops_the_worker(
 async def test_a_stream_without_chunks_sends_its_headers_and_comments(
     http: httpx.AsyncClient, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer, "KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr(delivery, "KEEP_ALIVE_S", 0.05)
     async with http.stream("POST", URL, json=STREAM) as response:
         assert response.status_code == 200
         lines = response.aiter_lines()
-        assert await anext(lines) == ": keep-alive"
+        assert await anext(lines) == ": waiting, position 1 of 1"
         job = await worker.take()
+        while await anext(lines) != ": keep-alive":
+            pass
         await worker.fail(job, TOO_LONG)
-        rest = [line async for line in lines if line not in ("", ": keep-alive")]
-    assert "context_length_exceeded" in rest[0]
-    assert rest[1] == "data: [DONE]"
+        rest = [line async for line in lines]
+    error, done = sse_events("\n".join(rest))
+    assert error.json["error"]["code"] == "context_length_exceeded"
+    assert done.data == "[DONE]"
 
 
 async def test_openais_client_ignores_comments(
     client: openai.AsyncOpenAI, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(delivery, "KEEP_ALIVE_S", 0.02)
     stream = await client.chat.completions.create(
         model="extract",
         messages=MESSAGES,
@@ -277,10 +283,15 @@ async def test_a_worker_that_diverges_ends_the_stream_and_is_counted(
 async def test_lost_tokens_are_read_from_the_checkpoints(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=STREAM))
-    job = await worker.take()
-    await worker.tokens(job, 0, (1,), "a", checkpoint=True)
-    await worker.tokens(job, 1, (2, 3), "bc", is_lost=True, checkpoint=True)
-    await worker.tokens(job, 3, (4,), "d", STOP)
-    await worker.finish(job)
-    assert sse_text(await request) == "abcd"
+    async with http.stream("POST", URL, json=STREAM) as response:
+        job = await worker.take()
+        await worker.tokens(job, 0, (1,), "a", checkpoint=True)
+        await worker.tokens(job, 1, (2, 3), "bc", is_lost=True, checkpoint=True)
+        await worker.tokens(job, 3, (4,), "d", STOP)
+        lines = response.aiter_lines()
+        received = [await anext(lines)]
+        while '"content":"d"' not in received[-1]:
+            received.append(await anext(lines))
+    assert [word for word in ("a", "bc", "d") if f'"content":"{word}"' in "".join(received)] == [
+        *("a", "bc", "d")
+    ]

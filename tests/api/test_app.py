@@ -76,7 +76,7 @@ def own_redis(tmp_path: Path) -> Iterator[BreakableRedis]:
 
 @pytest.fixture
 async def broken_server(own_redis: BreakableRedis) -> AsyncIterator[RunningApp]:
-    async with running_app(ApiSettings(redis_url=own_redis.url)) as running:
+    async with running_app(ApiSettings(redis_url=own_redis.url, disconnect_grace_s=0)) as running:
         yield running
 
 

@@ -3,8 +3,10 @@
 import httpx
 import openai
 import pytest
-from api_support import BASE
+from api_support import BASE, ScriptedWorker, error_of, running_app
 from openai.types.chat import ChatCompletionMessageParam
+
+from shared.settings import ApiSettings
 
 CHAT = "/v1/chat/completions"
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
@@ -38,3 +40,21 @@ async def test_openais_client_raises_its_own_errors(client: openai.AsyncOpenAI) 
             temperature=5,
         )
     assert bad.value.param == "temperature"
+
+
+async def test_retry_after_is_the_time_in_which_a_tenth_of_the_waiting_jobs_is_served(
+    settings: ApiSettings, worker: ScriptedWorker
+) -> None:
+    body = {"model": BASE.name, "messages": [HI], "background": True}
+    small = settings.model_copy(update={"max_waiting": 4})
+    async with running_app(small) as running, httpx.AsyncClient(base_url=running.url) as http:
+        for _ in range(3):  # a rate of 0.1 per second over the last 30 s
+            await http.post(CHAT, json=body)
+            await worker.answer(await worker.take())
+        for _ in range(4):
+            assert (await http.post(CHAT, json=body)).status_code == 202
+        refused = await http.post(CHAT, json=body)
+    assert error_of(refused) == (429, "queue_full", None)
+    retry_after_s = int(refused.headers["retry-after"])
+    assert 4 <= retry_after_s <= 6
+    assert refused.json()["error"]["message"].endswith(f"; try again in {retry_after_s} s")

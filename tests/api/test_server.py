@@ -6,36 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import time
 
 import httpx
 import pytest
+from api_processes import ROOT, api_process, is_healthy
 from api_support import ScriptedWorker, free_port, sse_text, until
+from chat_stream import admitted
+from sse_events import sse_events
 
 from api.server import run_api
 from shared.errors import RedisUnavailable, SettingsError
+from shared.protocol.jobs import JobState
 from shared.settings import ApiSettings
+from shared.store.pool_views import PoolViews
 
-ROOT = Path(__file__).parents[2]
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-RUN = """
-import sys
-from api.server import run_api
-from shared.settings import ApiSettings
-run_api(ApiSettings(redis_url=sys.argv[1], pool=sys.argv[2], port=int(sys.argv[3])))
-"""
-
-
-@contextmanager
-def api_process(*args: str) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, *args], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        yield process
-        process.kill()
 
 
 def test_without_redis_the_start_fails_with_an_error() -> None:
@@ -56,7 +42,7 @@ async def test_a_signal_ends_the_process_cleanly(
     redis_url: str, pool: str, number: signal.Signals
 ) -> None:
     port = free_port()
-    with api_process(redis_url, pool, str(port)) as process:
+    with api_process(redis_url, pool, port) as process:
         await until(lambda: is_healthy(port))
         os.kill(process.pid, number)
         assert process.wait(10) == 0
@@ -68,7 +54,7 @@ async def test_a_running_answer_is_finished_after_the_signal(
     redis_url: str, pool: str, worker: ScriptedWorker
 ) -> None:
     port = free_port()
-    with api_process(redis_url, pool, str(port)) as process:
+    with api_process(redis_url, pool, port) as process:
         await until(lambda: is_healthy(port))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             request = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
@@ -81,11 +67,25 @@ async def test_a_running_answer_is_finished_after_the_signal(
         assert process.wait(10) == 0
 
 
-def is_healthy(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
-    except httpx.TransportError:
-        return False
+@pytest.mark.parametrize("drain_s", [0, 0.5])
+async def test_an_unfinished_answer_ends_after_the_drain_time_and_its_job_goes_on(
+    redis_url: str, pool: str, worker: ScriptedWorker, views: PoolViews, drain_s: float
+) -> None:
+    port = free_port()
+    with api_process(redis_url, pool, port, drain_s) as process:
+        await until(lambda: is_healthy(port))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            request = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+            job = await admitted(worker)
+            start = time.monotonic()
+            os.kill(process.pid, signal.SIGTERM)
+            last = sse_events((await request).text)[-1]
+            assert time.monotonic() - start >= drain_s
+        assert (last.json["error"]["code"], last.retry) == ("server_stopping", "1000")
+        assert process.wait(10) == 0
+    view = await views.job(job.job.id)
+    assert view is not None
+    assert view.state is JobState.RUNNING
 
 
 def test_the_front_end_loads_neither_torch_nor_transformers() -> None:

@@ -14,6 +14,8 @@ pytest_runtest_makereport = show_logs
 
 @pytest.fixture(scope="session")
 def server(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with lorikeet_up(tmp_path_factory.mktemp("server"), *models.flags) as server:
+    # The tiny models finish every answer within the default grace period.
+    flags = *models.flags, "--disconnect-grace-s", "0"
+    with lorikeet_up(tmp_path_factory.mktemp("server"), *flags) as server:
         yield server
         assert "Traceback" not in server.log_text()

@@ -1,4 +1,4 @@
-"""Requests as jobs: they can be looked up and cancelled, and end when their client disconnects."""
+"""Requests as jobs: they are looked up, listed, cancelled, erased, and run in the background."""
 
 import asyncio
 from typing import Any
@@ -16,6 +16,18 @@ from shared.store.pool_views import PoolViews
 LONG: dict[str, Any] = {
     "model": BASE, "prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True
 }  # fmt: skip
+
+TEXT = ("/v1/completions", {**LONG, "max_tokens": 8, "logprobs": 1})
+CHAT: tuple[str, dict[str, Any]] = (
+    "/v1/chat/completions",
+    {
+        "model": BASE,
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 8,
+        "temperature": 0,
+        "logprobs": True,
+    },
+)
 
 
 async def num_running(views: PoolViews) -> int:
@@ -83,8 +95,55 @@ async def test_a_cancelled_job_ends_its_stream_with_an_error(
     await eventually(
         lambda: has_state(views, JobId(first.id.removeprefix("cmpl-")), JobState.CANCELLED)
     )
-    again = await http.delete(f"/v1/jobs/{first.id}")
-    assert again.json()["state"] == "cancelled"
+    erased = (await http.delete(f"/v1/jobs/{first.id}")).json()
+    assert (erased["state"], erased["deleted"]) == ("cancelled", True)
+    assert (await http.get(f"/v1/jobs/{first.id}")).status_code == 404
+
+
+@pytest.mark.parametrize("fields", [CHAT, TEXT], ids=["chat", "completion"])
+async def test_a_request_in_the_background_has_the_answer_of_one_in_the_foreground(
+    http: httpx.AsyncClient, fields: tuple[str, dict[str, Any]]
+) -> None:
+    url, body = fields
+    expected = (await http.post(url, json=body)).json()
+    reply = await http.post(url, json={**body, "background": True})
+    assert reply.status_code == 202
+    answer = await eventually(lambda: finished(http, reply.headers["location"]))
+    for name in ("choices", "model", "system_fingerprint"):
+        assert answer[name] == expected[name]
+    assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
+
+
+async def test_a_request_that_is_sent_again_runs_once(
+    http: httpx.AsyncClient, views: PoolViews
+) -> None:
+    known = sum((await ended_jobs(views)).values())
+    url, body = TEXT
+    headers = {"Idempotency-Key": "e2e"}
+    sampled = {**body, "temperature": 1}
+    replies = await asyncio.gather(
+        *(http.post(url, json=sampled, headers=headers) for _ in range(10))
+    )
+    assert len({reply.text for reply in replies}) == 1
+    assert sum((await ended_jobs(views)).values()) == known + 1
+    other = await http.post(url, json=body, headers=headers)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+
+
+async def test_jobs_are_listed_and_erased(http: httpx.AsyncClient) -> None:
+    url, body = TEXT
+    answer = (await http.post(url, json=body)).json()
+    (newest,) = (await http.get("/v1/jobs?limit=1&state=done")).json()["data"]
+    assert answer["id"] == f"cmpl-{newest['id']}"
+    assert (newest["state"], newest["usage"]) == ("done", answer["usage"])
+    assert (await http.delete(f"/v1/jobs/{newest['id']}")).json()["deleted"]
+    listed = (await http.get("/v1/jobs?limit=100")).json()["data"]
+    assert newest["id"] not in [job["id"] for job in listed]
+
+
+async def finished(http: httpx.AsyncClient, path: str) -> Any:
+    body = (await http.get(path)).json()
+    return body if body["state"] == "done" else None
 
 
 async def ended_jobs(views: PoolViews) -> dict[JobState, int]:

@@ -25,7 +25,10 @@ CASES = [
     ("GET /v1/models", POSITIVE, 1),
     ("GET /v1/models/{model_id}", POSITIVE, 4),
     ("GET /v1/models/{model_id}", NEGATIVE, 60),
+    ("GET /v1/jobs", POSITIVE, 40),
+    ("GET /v1/jobs", NEGATIVE, 60),
     ("GET /v1/jobs/{job_id}", POSITIVE, 70),
+    ("GET /v1/jobs/{job_id}/stream", POSITIVE, 70),
     ("DELETE /v1/jobs/{job_id}", POSITIVE, 70),
     ("POST /v1/jobs/{job_id}/cancel", POSITIVE, 70),
     ("GET /v1/adapters", POSITIVE, 1),
@@ -50,6 +53,8 @@ CHECKS = [
 ]
 NAMES_SOMETHING = ("job_id", "{name}", "lora_adapter", "validate")
 """Parts of operations that name a resource; random names don't exist."""
+DEADLINE = "X-Lorikeet-Deadline-S"
+"""Header with the time limit of a request, which may be too short for any answer."""
 HANG_S = 60
 
 
@@ -95,7 +100,9 @@ def test_every_response_is_documented(
     @given(case=operation.as_strategy(generation_mode=mode))
     def run(case: Any) -> None:
         response = case.call(timeout=HANG_S)
-        case.validate_response(response, checks=CHECKS)
+        is_late = response.status_code == 504 and DEADLINE in case.headers
+        excluded = [not_a_server_error] if is_late else []
+        case.validate_response(response, checks=CHECKS, excluded_checks=excluded)
         statuses.append(response.status_code)
 
     run()

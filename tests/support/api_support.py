@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import httpx
-import orjson
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from sse_events import sse_events
 
 from api.app import create_app
 from api.context import Context
@@ -210,13 +210,14 @@ async def running_app(settings: ApiSettings) -> AsyncIterator[RunningApp]:
     """Run a real server in this event loop."""
     app = create_app(settings)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = _Server(http_config(app, settings, drain_s=1))
+    server = _Server(http_config(app, settings))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     port = listener.getsockname()[1]
     await until(lambda: server.started)
     try:
         yield RunningApp(app, f"http://127.0.0.1:{port}", server)
     finally:
+        app.state.context.replies.stop()
         server.should_exit = True
         await task
 
@@ -234,8 +235,7 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 def sse_text(response: httpx.Response) -> str:
     """Return the text of the first choice of a chat stream."""
-    data = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
-    chunks = [orjson.loads(event) for event in data if event not in ("[DONE]", ": keep-alive")]
+    chunks = [event.json for event in sse_events(response.text) if event.data != "[DONE]"]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk.get("choices")]
     return "".join(delta.get("content", "") for delta in deltas)
 

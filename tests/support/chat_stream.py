@@ -18,6 +18,12 @@ async def admitted_stream(
     request = asyncio.create_task(
         client.chat.completions.create(model="extract", messages=MESSAGES, stream=True, n=n)
     )
+    job = await admitted(worker)
+    return await request, job
+
+
+async def admitted(worker: ScriptedWorker) -> ClaimedJob:
+    """Claim and admit the next job, so that its stream starts, and return the job."""
     job = await worker.take()
     await worker.admit(job)
-    return await request, job
+    return job

@@ -15,7 +15,7 @@ ADMITTED = Admitted(job=ID, try_=1, prompt_tokens=3)
 RETRY = Retry(job=ID, try_=1)
 
 
-def followed_job(n: int = 1, deadline_ms: int = 20_000) -> Job:
+def followed_job(n: int = 1) -> Job:
     return Job(
         id=ID,
         endpoint=Endpoint.CHAT,
@@ -23,7 +23,7 @@ def followed_job(n: int = 1, deadline_ms: int = 20_000) -> Job:
         version=AdapterVersion("m@1"),
         sampling=SamplingParams(seed=1, n=n),
         created_s=0,
-        deadline_ms=deadline_ms,
+        deadline_ms=20_000,
         cost=1,
         reply_to=ApiId("api"),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-RUN_BY = {"slow": "make test-all", "long": "make chaos"}
+RUN_BY = {"slow": "make test-all", "long": "make test-long"}
 """The command that runs the tests of each marker."""
 _DESELECTED = pytest.StashKey[Counter[str]]()
 

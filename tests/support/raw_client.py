@@ -12,6 +12,7 @@ import orjson
 import pytest
 from api_support import RunningApp
 from prometheus_client.parser import text_string_to_metric_families
+from sse_events import sse_events
 
 from api.http import protocol
 from api.http.connection_limits import Refusal
@@ -144,9 +145,9 @@ def open_connections(server: RunningApp) -> list[protocol.LimitedProtocol]:
 def streamed_text(response: bytes) -> str:
     """Return the text of a chunked stream with one choice."""
     body = unchunked(response.partition(b"\r\n\r\n")[2])
-    events = [line.removeprefix(b"data: ") for line in body.split(b"\n\n") if line[:6] == b"data: "]
-    assert events.pop() == b"[DONE]"
-    deltas = [orjson.loads(event)["choices"][0]["delta"] for event in events]
+    *events, done = sse_events(body.decode())
+    assert done.data == "[DONE]"
+    deltas = [event.json["choices"][0]["delta"] for event in events]
     return "".join(delta.get("content", "") for delta in deltas)
 
 

@@ -1,10 +1,12 @@
 """A job and its stream, as the front end writes them in OpenAI's format."""
 
+from dataclasses import replace
 from typing import Any
 
-import orjson
+from sse_events import sse_events
 
-from api.render.openai_chunks import StreamWriter, format_of
+from api.render.stream_writer import StreamWriter
+from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 
@@ -24,12 +26,18 @@ def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
     )
 
 
-def writer(endpoint: Endpoint = Endpoint.CHAT, *, include_usage: bool = False) -> StreamWriter:
-    return StreamWriter(
-        format_of(job(endpoint), stream=True), job(endpoint), include_usage=include_usage
-    )
+def spec(endpoint: Endpoint = Endpoint.CHAT, **fields: Any) -> AnswerSpec:
+    """Return the specification of the job's answer, changed by `fields`."""
+    return replace(AnswerSpec.of(job(endpoint)), **fields)
+
+
+def writer(endpoint: Endpoint = Endpoint.CHAT, **fields: Any) -> StreamWriter:
+    """Return a writer that has sent the opening chunks."""
+    opened = StreamWriter(spec(endpoint, **fields))
+    opened.chunks([])
+    return opened
 
 
 def events(raw: bytes) -> list[Any]:
-    """Return the parsed events of a stream."""
-    return [orjson.loads(part.removeprefix(b"data: ")) for part in raw.split(b"\n\n") if part]
+    """Return the parsed data of a stream's events."""
+    return [event.json for event in sse_events(raw.decode())]

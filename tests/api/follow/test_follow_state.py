@@ -48,6 +48,8 @@ RUNNING = StoredJob(JobState.RUNNING)
         ((A, C, Checkpoints((A,))), GAP, "a", None),
         ((A, C, Checkpoints((AB,))), STREAMING, "abc", None),
         ((A, C, Timer.SILENCE, RUNNING), GAP, "a", None),
+        ((Timer.SILENCE, StoredJob(JobState.RUNNING, checkpoints=(A,)), B), STREAMING, "ab", None),
+        ((C, StoredJob(JobState.RUNNING, checkpoints=(AB,))), STREAMING, "abc", None),
         (
             (A, C, Timer.SILENCE, StoredJob(JobState.DONE, None, done("abc", 1, 2, 3))),
             DONE,
@@ -84,11 +86,8 @@ def test_a_job_that_succeeds(
         ((RETRY, end(JobState.CANCELLED)), FAILED, ErrorCode.CANCELLED),
         ((A, StoredJob(None)), FAILED, ErrorCode.UNAVAILABLE),
         ((A, StoredJob(JobState.DEAD, BROKEN)), FAILED, ErrorCode.INTERNAL),
-        ((A, end(), StoredJob(JobState.DONE)), FAILED, ErrorCode.INTERNAL),
-        (
-            (A, StoredJob(JobState.FAILED, None, Result(job=ID, state=JobState.EXPIRED))),
-            *(FAILED, ErrorCode.DEADLINE_EXCEEDED),
-        ),
+        ((A, StoredJob(JobState.EXPIRED)), FAILED, ErrorCode.DEADLINE_EXCEEDED),
+        ((A, end(), StoredJob(JobState.DONE)), FAILED, ErrorCode.JOB_NOT_FOUND),
         ((A, DeadlinePassed(10)), ABANDONED, ErrorCode.DEADLINE_EXCEEDED),
         ((A, C, DeadlinePassed(10)), ABANDONED, ErrorCode.DEADLINE_EXCEEDED),
         ((A, end(), DeadlinePassed(10)), ABANDONED, ErrorCode.DEADLINE_EXCEEDED),
@@ -122,10 +121,18 @@ def test_a_final_state_ignores_every_signal(final: tuple[Signal, ...]) -> None:
     assert machine.actions[-len(SIGNALS) :] == [None] * len(SIGNALS)
 
 
+def test_the_stored_tokens_of_a_failed_job_precede_its_error() -> None:
+    machine = Machine(StoredJob(JobState.FAILED, BROKEN, checkpoints=(AB,)))
+    assert (machine.text, machine.progress.error) == ("ab", BROKEN)
+
+
 def test_the_deadline_is_in_the_error_message() -> None:
     error = Machine(DeadlinePassed(1500)).progress.error
     assert error is not None
     assert "within 1.5 s" in error.message
+    error = Machine(DeadlinePassed()).progress.error
+    assert error is not None
+    assert "before its deadline" in error.message
 
 
 def test_a_divergence_names_choice_and_index() -> None:

@@ -9,15 +9,17 @@ from followed_job import ADMITTED, ID, RETRY, STOP, USAGE, done, end, followed_j
 
 from api.follow import follower
 from api.follow.follow_state import Update
-from api.follow.follower import Follower
-from api.follow.reply_hub import ClientGone, Inbox, max_events
+from api.follow.follower import Attach, Follower
+from api.follow.reply_hub import ClientGone, Inbox, ServerStopping, max_events
 from api.follow.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
+from shared.protocol.answers import AnswerSpec
 from shared.protocol.events import Tokens
 from shared.protocol.ids import AdapterVersion, JobId
-from shared.protocol.jobs import Job, JobState
+from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
-from shared.store.pool_views import JobView, PoolViews
+from shared.store.job_view import JobView
+from shared.store.pool_views import PoolViews
 
 
 class FakeViews:
@@ -81,8 +83,22 @@ def inbox() -> Inbox:
     return Inbox(num_choices=1)
 
 
-def follow(views: FakeViews, inbox: Inbox, of: Job | None = None) -> Follower:
-    return Follower(of or followed_job(), inbox, cast(PoolViews, views), views.read_checkpoints)
+def follow(
+    views: FakeViews,
+    inbox: Inbox,
+    *,
+    n: int = 1,
+    left_ms: int = 20_000,
+    attach: Attach | None = None,
+) -> Follower:
+    return Follower(
+        AnswerSpec.of(followed_job(n)),
+        inbox,
+        cast(PoolViews, views),
+        views.read_checkpoints,
+        left_ms=left_ms,
+        attach=attach,
+    )
 
 
 async def text_of(following: Follower) -> str:
@@ -220,7 +236,7 @@ async def test_the_error_of_an_end_without_one_depends_on_its_state(
 
 
 async def test_the_deadline_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
-    following = follow(views, inbox, followed_job(deadline_ms=30))
+    following = follow(views, inbox, left_ms=30)
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
     assert not following.has_ended
 
@@ -229,7 +245,7 @@ async def test_the_deadline_applies_while_redis_is_unavailable(
     views: FakeViews, inbox: Inbox
 ) -> None:
     views.is_unavailable = True
-    following = follow(views, inbox, followed_job(deadline_ms=60))
+    following = follow(views, inbox, left_ms=60)
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
 
 
@@ -267,9 +283,90 @@ async def test_a_moved_job_that_diverges_ends(views: FakeViews, inbox: Inbox) ->
 async def test_a_disconnected_client_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
     waiting = asyncio.create_task(follow(views, inbox).updates(5))
     await asyncio.sleep(0)
-    inbox.mark_client_gone()
+    inbox.interrupt(ClientGone())
     with pytest.raises(ClientGone):
         await waiting
+
+
+async def test_a_process_that_stops_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
+    inbox.interrupt(ServerStopping())
+    with pytest.raises(ServerStopping):
+        await follow(views, inbox).updates(5)
+
+
+class Attachments:
+    """Counts the calls of a follower's `attach`."""
+
+    def __init__(self, views: FakeViews) -> None:
+        self._views = views
+        self.num_calls = 0
+
+    async def __call__(self, job_id: JobId) -> None:
+        self._views._raise_if_unavailable()
+        self.num_calls += 1
+
+
+async def test_an_attached_follower_reads_at_once_what_it_missed(
+    views: FakeViews, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "SILENCE_S", 60)
+    attach = Attachments(views)
+    views.checkpoints = (tokens(0, (1, 2), "ab"),)
+    following = follow(views, inbox, attach=attach)
+    assert await following.updates(60) == [Delta(0, "ab", None)]
+    inbox.put(tokens(2, (3,), "c", STOP))
+    inbox.put(end())
+    assert await text_of(following) == "c"
+    assert attach.num_calls == 1
+
+
+async def test_an_attached_follower_gets_every_token_even_if_no_event_reaches_it(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    attach = Attachments(views)
+    following = follow(views, inbox, attach=attach)
+    for num in (1, 2, 3):
+        views.checkpoints = (tokens(0, tuple(range(num)), "abc"[:num]),)
+        assert await following.updates(5) == [Delta(0, "abc"[num - 1], None)]
+    views.stored = done("abcd", *range(4))
+    assert await text_of(following) == "d"
+    assert attach.num_calls >= 4
+
+
+async def test_an_attached_follower_of_an_ended_job_has_its_answer_despite_the_deadline(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    views.stored = done("ab", 1, 2)
+    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
+    assert await text_of(following) == "ab"
+    assert following.usage == USAGE
+
+
+async def test_an_attached_follower_of_a_failed_job_has_its_tokens_before_the_error(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    views.state = JobState.DEAD
+    views.checkpoints = (tokens(0, (1, 2), "ab"),)
+    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
+    assert await following.updates(1) == [Delta(0, "ab", None)]
+    assert await failure_of(following) is ErrorCode.POISON_JOB
+
+
+async def test_the_deadline_of_an_unfinished_job_ends_an_attached_follower(
+    views: FakeViews, inbox: Inbox
+) -> None:
+    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
+    assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
+    assert not following.has_ended
+
+
+async def test_an_attached_follower_waits_for_redis(views: FakeViews, inbox: Inbox) -> None:
+    views.is_unavailable = True
+    following = follow(views, inbox, attach=Attachments(views))
+    assert await following.updates(0.02) == []
+    views.is_unavailable = False
+    views.stored = done("ab", 1, 2)
+    assert await text_of(following) == "ab"
 
 
 async def test_tokens_that_do_not_fit_are_neither_lost_nor_repeated(
@@ -299,7 +396,7 @@ async def test_the_end_of_a_choice_that_did_not_fit_arrives_while_the_job_runs(
 ) -> None:
     monkeypatch.setattr(follower, "SILENCE_S", 60)
     inbox = Inbox(num_choices=2)
-    following = follow(views, inbox, followed_job(n=2))
+    following = follow(views, inbox, n=2)
     for index in range(max_events(2)):
         inbox.put(tokens(index, (index,), f"{index} ", choice=1))
     inbox.put(tokens(0, (1,), "a", choice=0))

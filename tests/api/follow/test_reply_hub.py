@@ -1,11 +1,15 @@
-"""The inbox of a client that reads too slowly."""
+"""The inboxes of a job, and the inbox of a client that reads too slowly."""
+
+import asyncio
+from typing import cast
 
 import pytest
 
-from api.follow.reply_hub import Inbox, max_events
+from api.follow.reply_hub import Inbox, ReplyHub, ServerStopping, max_events
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
+from shared.store.token_streams import ReplyReader
 
 ID = JobId("j")
 ADMITTED = Admitted(job=ID, try_=1, prompt_tokens=3)
@@ -53,3 +57,43 @@ async def test_events_other_than_tokens_always_fit_and_keep_their_order(event: E
     for index in (1002, 1003):
         inbox.put(tokens(index))
     assert await inbox.get(1) == [*events, tokens(1001), event, tokens(1003)]
+
+
+class FakeReader:
+    """Stands in for `ReplyReader`: returns each event once."""
+
+    def __init__(self, *events: Event) -> None:
+        self._events = [*events]
+
+    async def read(self) -> list[Event]:
+        await asyncio.sleep(0)
+        events, self._events = self._events, []
+        return events
+
+
+async def test_every_inbox_of_a_job_gets_its_events() -> None:
+    hub = ReplyHub(cast(ReplyReader, FakeReader(ADMITTED, END)))
+    with hub.open(ID, 1) as first, hub.open(ID, 1) as second, hub.open(JobId("k"), 1) as other:
+        running = asyncio.create_task(hub.run())
+        assert [await first.get(5), await second.get(5)] == [[ADMITTED, END]] * 2
+        assert await other.get(0) == []
+        running.cancel()
+
+
+async def test_a_job_has_an_inbox_until_its_last_one_closes() -> None:
+    hub = ReplyHub(cast(ReplyReader, FakeReader()))
+    with hub.open(ID, 1):
+        with hub.open(ID, 1):
+            pass
+        assert hub.has_inbox(ID)
+    assert not hub.has_inbox(ID)
+
+
+async def test_a_hub_that_stops_interrupts_open_inboxes_and_later_ones() -> None:
+    hub = ReplyHub(cast(ReplyReader, FakeReader()))
+    with hub.open(ID, 1) as first:
+        hub.stop()
+        with pytest.raises(ServerStopping):
+            await first.get(5)
+    with hub.open(ID, 1) as later, pytest.raises(ServerStopping):
+        await later.get(5)

@@ -23,6 +23,7 @@ ROUTES = [
     ("POST", "/v1/completions"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/extract"),
+    ("GET", "/v1/jobs"),
     ("GET", "/v1/jobs/x"),
     ("POST", "/v1/jobs/x/cancel"),
     ("DELETE", "/v1/jobs/x"),
@@ -183,7 +184,9 @@ async def test_only_the_tenant_of_a_job_can_read_and_cancel_it(
     await worker.answer(job)
     assert (await request).status_code == 200
     assert (await http.get(path, headers=bearer(BLUE))).status_code == 404
-    assert (await http.get(path, headers=bearer(RED))).json()["choices"][0]["text"] == "hello"
+    assert (await http.get(path, headers=bearer(RED))).json()["choices"][0]["message"][
+        "content"
+    ] == "hello"
     reply = await http.post(f"{path}/cancel", headers=bearer(RED))
     assert reply.json()["state"] == "done"
 

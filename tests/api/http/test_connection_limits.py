@@ -166,7 +166,7 @@ async def test_connections_far_over_the_limit_are_closed_without_a_response(
         assert refusal(await second.rest()) == (503, "too_many_connections")
 
 
-@with_settings(send_timeout_s=SOON_S)
+@with_settings(send_timeout_s=SOON_S, disconnect_grace_s=0)
 async def test_a_client_that_reads_nothing_is_disconnected_and_its_job_cancelled(
     server: RunningApp, worker: ScriptedWorker
 ) -> None:

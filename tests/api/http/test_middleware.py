@@ -33,10 +33,10 @@ async def test_a_client_that_disconnects_while_it_sends_causes_no_error(server: 
 async def test_an_unexpected_exception_is_a_500_without_internals(
     server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr("api.routes.chat.admit", broken)
+    monkeypatch.setattr("api.submission.admit", broken)
     with capture_logs() as logs:
         response = await http.post(CHAT, content=body_of(CHAT, {}))
     assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]

@@ -74,7 +74,7 @@ async def test_a_client_that_pauses_gets_every_token_once_from_bounded_memory(
         for index, word in enumerate(words):
             finish = FinishReason.STOP if word is words[-1] else None
             await worker.tokens(job, index, (index,), word, finish, checkpoint=True)
-        inbox = server.context.replies._inboxes[JobId(job.job.id)]
+        (inbox,) = server.context.replies._inboxes[JobId(job.job.id)]
         await until(lambda: bool(inbox._newest) and inbox._newest[0].index == len(words) - 1)
         assert len(inbox._events) == max_events(1)
         (connection,) = open_connections(server)
@@ -106,6 +106,7 @@ async def test_a_pipelined_request_is_discarded_and_the_running_one_is_answered(
     assert counts.totals[JobState.DONE] == 1
 
 
+@with_settings(disconnect_grace_s=0)
 async def test_disconnecting_after_a_pipelined_request_cancels_the_running_job(
     server: RunningApp, worker: ScriptedWorker
 ) -> None:

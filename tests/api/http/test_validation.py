@@ -203,6 +203,8 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"metadata": {"a": NAN}}, "metadata.a", INVALID),
     (CHAT, {"store": 1}, "store", INVALID),
     (CHAT, {"service_tier": 1}, "service_tier", INVALID),
+    (CHAT, {"service_tier": "scale"}, "service_tier", INVALID),
+    (CHAT, {"background": "yes"}, "background", INVALID),
     (CHAT, {"modalities": ["audio"]}, "modalities", UNSUPPORTED),
     (CHAT, {"reasoning_effort": "high"}, "reasoning_effort", UNSUPPORTED),
     (CHAT, {"web_search_options": {}}, "web_search_options", UNSUPPORTED),

@@ -3,6 +3,10 @@
 from typing import Any
 
 import httpx
+import jsonschema
+import pytest
+from api_support import ScriptedWorker
+from translated_jobs import HI
 
 
 async def test_every_reference_of_the_openapi_document_resolves(http: httpx.AsyncClient) -> None:
@@ -18,3 +22,57 @@ def references(node: Any) -> set[str]:
     if isinstance(node, list):
         return set().union(*(references(value) for value in node))
     return set()
+
+
+async def test_jobs_and_lists_follow_the_document(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    document = (await http.get("/openapi.json")).json()
+    ids = []
+    for url, fields in (
+        ("/v1/chat/completions", {"messages": [HI], "logprobs": True}),
+        ("/v1/completions", {"prompt": "hi", "service_tier": "flex"}),
+    ):
+        ids.append(await started(http, url, fields))
+        await worker.answer(await worker.take())
+    ids.append(await started(http, "/v1/completions", {"prompt": "hi"}))
+    for job_id in ids:
+        body = (await http.get(f"/v1/jobs/{job_id}")).json()
+        validate(document, "JobBody", body)
+    assert body["state"] == "queued"
+    listed = (await http.get("/v1/jobs")).json()
+    validate(document, "JobList", listed)
+    assert [job["state"] for job in listed["data"]] == ["queued", "done", "done"]
+    for deleted in (False, True):
+        reply = (await http.delete(f"/v1/jobs/{ids[2]}")).json()
+        validate(document, "DeletedJob", reply)
+        assert reply["deleted"] is deleted
+
+
+async def started(http: httpx.AsyncClient, url: str, fields: dict[str, Any]) -> str:
+    """Start a job in the background and return its id."""
+    reply = await http.post(url, json={"model": "extract", "background": True, **fields})
+    job_id: str = reply.json()["id"]
+    return job_id
+
+
+def validate(document: Any, schema: str, body: Any) -> None:
+    """Check that `body` has every field of the schema in the document, with its type."""
+    reference = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
+    jsonschema.validate(body, reference, jsonschema.Draft202012Validator)
+    assert body.keys() <= document["components"]["schemas"][schema]["properties"].keys()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_the_headers_and_statuses_of_requests_are_described(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    operation = (await http.get("/openapi.json")).json()["paths"][path]["post"]
+    headers = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+    assert headers == {"Idempotency-Key", "X-Lorikeet-On-Disconnect", "X-Lorikeet-Deadline-S"}
+    responses = operation["responses"]
+    assert {"200", "202", "400", "409", "429"} <= responses.keys()
+    assert {"Location", "X-Lorikeet-Job", "Idempotent-Replayed"} <= responses["202"][
+        "headers"
+    ].keys()
+    assert "Retry-After" in responses["429"]["headers"]

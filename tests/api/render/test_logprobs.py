@@ -1,13 +1,11 @@
 """Log-probabilities in OpenAI's format."""
 
-from dataclasses import replace
-
 import orjson
-from rendered_job import events, job, writer
+from rendered_job import events, spec, writer
 
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.openai_chunks import format_of
-from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.jobs import Endpoint
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason
 
@@ -37,32 +35,30 @@ CHAT_SECOND = {
 }
 
 
-def job_with_logprobs(endpoint: Endpoint) -> Job:
-    return replace(job(endpoint), sampling=SamplingParams(seed=1, logprobs=2))
-
-
 def test_logprobs_are_in_the_chunk_with_their_text() -> None:
-    chunks = events(writer().delta(Delta(0, "x", FinishReason.STOP, (SECOND,))))
+    chunks = events(writer(has_logprobs=True).chunks([Delta(0, "x", FinishReason.STOP, (SECOND,))]))
     assert [chunk["choices"][0]["logprobs"] for chunk in chunks] == [CHAT_SECOND, None]
 
 
 def test_a_token_without_visible_text_has_logprobs() -> None:
-    (chunk,) = events(writer().delta(Delta(0, "", None, (SECOND,))))
+    (chunk,) = events(writer(has_logprobs=True).chunks([Delta(0, "", None, (SECOND,))]))
     assert chunk["choices"][0]["delta"] == {"content": ""}
     assert chunk["choices"][0]["logprobs"] == CHAT_SECOND
-    (chunk,) = events(writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None, (SECOND,))))
+    (chunk,) = events(
+        writer(Endpoint.COMPLETIONS, has_logprobs=True).chunks([Delta(0, "", None, (SECOND,))])
+    )
     assert chunk["choices"][0]["logprobs"]["tokens"] == ["\ufffd"]
 
 
 def test_a_complete_chat_has_logprobs_if_requested_even_without_tokens() -> None:
     transcript = ChoiceTranscript(parts=["x"], logprobs=[SECOND], finish=FinishReason.STOP)
-    answer_format = format_of(job_with_logprobs(Endpoint.CHAT), stream=False)
+    answer_format = format_of(spec(has_logprobs=True), stream=False)
     assert (
         orjson.loads(orjson.dumps(answer_format.choice(0, transcript)["logprobs"])) == CHAT_SECOND
     )
     empty = answer_format.choice(0, ChoiceTranscript(finish=FinishReason.STOP))
     assert empty["logprobs"] == {"content": [], "refusal": None}
-    unrequested = format_of(job(), stream=False).choice(
+    unrequested = format_of(spec(), stream=False).choice(
         0, ChoiceTranscript(finish=FinishReason.STOP)
     )
     assert unrequested["logprobs"] is None
@@ -70,7 +66,9 @@ def test_a_complete_chat_has_logprobs_if_requested_even_without_tokens() -> None
 
 def test_a_completion_has_its_logprobs_in_lists() -> None:
     transcript = ChoiceTranscript(parts=["px"], logprobs=[FIRST, SECOND], finish=FinishReason.STOP)
-    choice = format_of(job_with_logprobs(Endpoint.COMPLETIONS), stream=False).choice(0, transcript)
+    choice = format_of(spec(Endpoint.COMPLETIONS, has_logprobs=True), stream=False).choice(
+        0, transcript
+    )
     assert choice["logprobs"] == {
         "tokens": ["p", "\ufffd"],
         "token_logprobs": [None, -2.0],

@@ -1,20 +1,56 @@
-"""Stream chunks and responses in OpenAI's format."""
+"""Bodies and choices in OpenAI's format."""
 
-from rendered_job import events, job, writer
+from rendered_job import events, spec, writer
 
-from api.follow.transcript import Delta
-from api.render.openai_chunks import ChatFormat, CompletionFormat
+from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.openai_chunks import ChatFormat, CompletionFormat, complete_body
 from shared.protocol.jobs import Endpoint
-from shared.protocol.results import FinishReason, Usage
+from shared.protocol.results import Choice, FinishReason, Usage
+
+USAGE = Usage(prompt_tokens=32, completion_tokens=2, cached_tokens=16)
+USAGE_BODY = {
+    "prompt_tokens": 32,
+    "total_tokens": 34,
+    "completion_tokens": 2,
+    "prompt_tokens_details": {"cached_tokens": 16},
+}
+STORED = Choice(text="x", finish=FinishReason.STOP, ids=(1, 2))
 
 
 def test_ids_contain_the_endpoints_prefix_and_the_job_id() -> None:
-    assert ChatFormat(job(), stream=True).id == "chatcmpl-a1"
-    assert CompletionFormat(job()).id == "cmpl-a1"
+    assert ChatFormat(spec(), stream=True).id == "chatcmpl-a1"
+    assert CompletionFormat(spec(Endpoint.COMPLETIONS)).id == "cmpl-a1"
+
+
+def test_a_body_is_rendered_from_the_specification_and_a_stored_result() -> None:
+    body = complete_body(spec(), [ChoiceTranscript.of(STORED)], USAGE)
+    assert body == {
+        "id": "chatcmpl-a1",
+        "object": "chat.completion",
+        "created": 5,
+        "model": "m",
+        "system_fingerprint": "fp_1",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "x", "tool_calls": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": USAGE_BODY,
+    }
+
+
+def test_bodies_and_chunks_repeat_the_service_tier() -> None:
+    body = complete_body(spec(service_tier="flex"), [ChoiceTranscript.of(STORED)], USAGE)
+    assert body["service_tier"] == "flex"
+    (chunk,) = events(writer(service_tier="flex").chunks([Delta(0, "x", None)]))
+    assert chunk["service_tier"] == "flex"
 
 
 def test_a_chat_chunk_carries_the_text() -> None:
-    assert events(writer().delta(Delta(0, "x", None))) == [
+    assert events(writer().chunks([Delta(0, "x", None)])) == [
         {
             "id": "chatcmpl-a1",
             "object": "chat.completion.chunk",
@@ -29,13 +65,13 @@ def test_a_chat_chunk_carries_the_text() -> None:
 
 
 def test_the_finish_reason_of_a_chat_choice_has_its_own_chunk() -> None:
-    chunks = events(writer().delta(Delta(0, "x", FinishReason.STOP)))
+    chunks = events(writer().chunks([Delta(0, "x", FinishReason.STOP)]))
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
     assert chunks[1]["choices"][0]["delta"] == {}
 
 
 def test_a_completion_chunk_carries_text_and_finish_together() -> None:
-    (chunk,) = events(writer(Endpoint.COMPLETIONS).delta(Delta(0, "x", FinishReason.LENGTH)))
+    (chunk,) = events(writer(Endpoint.COMPLETIONS).chunks([Delta(0, "x", FinishReason.LENGTH)]))
     assert chunk["object"] == "text_completion"
     assert chunk["choices"] == [
         {"index": 0, "text": "x", "logprobs": None, "finish_reason": "length"}
@@ -43,32 +79,5 @@ def test_a_completion_chunk_carries_text_and_finish_together() -> None:
 
 
 def test_tokens_without_visible_text_write_nothing() -> None:
-    assert writer().delta(Delta(0, "", None)) == b""
-    assert writer(Endpoint.COMPLETIONS).delta(Delta(0, "", None)) == b""
-
-
-def test_a_stream_ends_with_done() -> None:
-    usage = Usage(prompt_tokens=1, completion_tokens=2)
-    assert writer().closing(usage) == b"data: [DONE]\n\n"
-
-
-def test_a_stream_with_usage_has_it_in_the_last_chunk_and_null_before() -> None:
-    with_usage = writer(include_usage=True)
-    (chunk,) = events(with_usage.delta(Delta(0, "x", None)))
-    assert chunk["usage"] is None
-    usage = Usage(prompt_tokens=32, completion_tokens=2, cached_tokens=16)
-    closing = with_usage.closing(usage)
-    (last,) = events(closing.removesuffix(b"data: [DONE]\n\n"))
-    assert last["choices"] == []
-    assert last["usage"] == {
-        "prompt_tokens": 32,
-        "total_tokens": 34,
-        "completion_tokens": 2,
-        "prompt_tokens_details": {"cached_tokens": 16},
-    }
-
-
-def test_text_of_any_language_stays_on_one_line_of_the_stream() -> None:
-    raw = writer().delta(Delta(0, "你好\n\nπ", None))
-    assert raw.count(b"\n") == 2
-    assert events(raw)[0]["choices"][0]["delta"]["content"] == "你好\n\nπ"
+    assert writer().chunks([Delta(0, "", None)]) == b""
+    assert writer(Endpoint.COMPLETIONS).chunks([Delta(0, "", None)]) == b""

@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 from api_support import ScriptedWorker
+from sse_events import sse_events
 from translated_jobs import HI
 from weather_tool import ANSWER, BODY, OSAKA, OSLO, TOOLS, URL, call
 
@@ -105,8 +106,8 @@ async def test_a_stream_has_the_tool_name_first_and_then_its_arguments_in_pieces
 
 
 def _chunks(response: httpx.Response) -> list[Any]:
-    data = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
-    return [httpx.Response(200, text=text).json()["choices"][0] for text in data[:-1]]
+    *chunks, _ = sse_events(response.text)
+    return [chunk.json["choices"][0] for chunk in chunks]
 
 
 async def test_openais_client_assembles_a_stream_to_the_complete_answer(

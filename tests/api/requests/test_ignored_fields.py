@@ -22,7 +22,12 @@ def test_the_warning_names_ignored_fields() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"user": None, "metadata": {}, "store": False, "service_tier": "auto"}, {"top_p": 0.5}],
+    [
+        {},
+        {"user": None, "metadata": {}, "store": False},
+        {"service_tier": "priority"},
+        {"top_p": 0.5},
+    ],
 )
 def test_a_request_without_ignored_fields_gets_no_warning(fields: dict[str, Any]) -> None:
     assert warning_of(**fields) is None

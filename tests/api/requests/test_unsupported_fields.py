@@ -11,7 +11,6 @@ def test_unsupported_fields_are_accepted_with_neutral_values() -> None:
         "functions": [],
         "function_call": "none",
         "response_format": {"type": "text"},
-        "service_tier": "auto",
         "store": False,
         "metadata": None,
         "modalities": ["text"],

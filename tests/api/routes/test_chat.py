@@ -7,6 +7,7 @@ import openai
 import pytest
 from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
 from chat_stream import MESSAGES, admitted_stream
+from sse_events import sse_events
 
 from shared.protocol.results import Choice, FinishReason
 
@@ -65,22 +66,17 @@ async def test_a_stream_starts_with_the_role_and_ends_with_the_finish_reason(
     request = asyncio.create_task(http.post("/v1/chat/completions", json=body))
     await worker.answer(await worker.take(), "hello")
     response = await request
-    events = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
-    assert events[-1] == "[DONE]"
-    assert [chunk["choices"][0]["delta"] for chunk in map(_json, events[:-1])] == [
+    *events, done = sse_events(response.text)
+    assert done.data == "[DONE]"
+    assert [event.json["choices"][0]["delta"] for event in events] == [
         {"role": "assistant", "content": ""},
         {"content": "he"},
         {"content": "llo"},
         {},
     ]
-    assert _json(events[-2])["choices"][0]["finish_reason"] == "stop"
-    assert all("usage" not in _json(event) for event in events[:-1])
+    assert events[-1].json["choices"][0]["finish_reason"] == "stop"
+    assert all("usage" not in event.json for event in events)
     assert response.headers["content-type"].startswith("text/event-stream")
-
-
-def _json(text: str) -> dict[str, list[dict[str, object]]]:
-    body: dict[str, list[dict[str, object]]] = httpx.Response(200, text=text).json()
-    return body
 
 
 async def test_a_token_reaches_the_client_when_it_is_published(

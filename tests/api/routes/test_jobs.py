@@ -1,4 +1,4 @@
-"""/v1/jobs: state and cancellation of jobs."""
+"""/v1/jobs: states, answers, lists and cancellation of jobs."""
 
 import asyncio
 
@@ -6,16 +6,28 @@ import httpx
 import pytest
 from api_support import (
     ADAPTER,
+    BASE,
     USAGE_BODY,
     RunningApp,
     ScriptedWorker,
+    error_of,
+    running_app,
     waiting_job,
 )
+from weather_tool import ANSWER
+from weather_tool import BODY as TOOL_BODY
 
 from shared.errors import ErrorCode, JobError
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Choice, FinishReason
+from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"
+BROKEN = JobError(code=ErrorCode.INTERNAL, message="broken")
+CANCELLED = JobError(code=ErrorCode.CANCELLED, message="cancelled")
 
 
 async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
@@ -31,7 +43,7 @@ async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
     response = await first
     body = (await http.get(f"/v1/jobs/{response.headers['x-lorikeet-job']}")).json()
     assert body["state"] == "done"
-    assert body["choices"] == [{"index": 0, "text": "hello", "finish_reason": "stop"}]
+    assert body["choices"] == response.json()["choices"]
     assert body["usage"] == USAGE_BODY
     assert (await http.get(f"/v1/jobs/{response.json()['id']}")).json() == body
 
@@ -45,14 +57,16 @@ async def test_a_failed_job_has_its_error(http: httpx.AsyncClient, worker: Scrip
     assert (body["state"], body["error"]["message"]) == ("failed", "broken")
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/cancel"), ("DELETE", "")])
+@pytest.mark.parametrize(
+    ("method", "path", "more"), [("POST", "/cancel", {}), ("DELETE", "", {"deleted": False})]
+)
 async def test_cancelling_a_waiting_job_ends_its_request(
-    http: httpx.AsyncClient, server: RunningApp, method: str, path: str
+    http: httpx.AsyncClient, server: RunningApp, method: str, path: str, more: dict[str, bool]
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=BODY))
     job_id = await waiting_job(server)
     response = await http.request(method, f"/v1/jobs/{job_id}{path}")
-    assert response.json() == {"id": job_id, "object": "job", "state": "cancelled"}
+    assert response.json() == {"id": job_id, "object": "job", "state": "cancelled", **more}
     refused = await request
     assert refused.status_code == 409
     assert refused.json()["error"]["code"] == "cancelled"
@@ -76,3 +90,182 @@ async def test_an_unknown_job_is_a_404(http: httpx.AsyncClient, method: str, pat
     response = await http.request(method, f"/v1/jobs/0123{path}")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "job_not_found"
+
+
+async def test_the_answer_of_a_job_has_its_tool_calls(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=TOOL_BODY))
+    job = await worker.take()
+    await worker.finish(job, Choice(text=ANSWER, finish=FinishReason.STOP, ids=(1,)))
+    answer = (await request).json()
+    body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
+    assert body["choices"] == answer["choices"]
+    assert body["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
+    assert body["created"] == answer["created"]
+    assert body["system_fingerprint"] == answer["system_fingerprint"]
+
+
+async def test_deleting_an_ended_job_erases_its_prompt_and_answer(
+    http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    body = {"model": "extract", "prompt": "the secret prompt", "background": True}
+    job_id = (await http.post("/v1/completions", json=body)).json()["id"]
+    job = await worker.take()
+    await worker.admit(job)
+    await worker.tokens(job, 0, (1,), "the secret answer", FinishReason.STOP, checkpoint=True)
+    await worker.finish(job, Choice(text="the secret answer", finish=FinishReason.STOP, ids=(1,)))
+    assert await keys_with(redis, keys, job_id)
+    assert await keys_with(redis, keys, "the secret answer")
+    deleted = {"id": job_id, "object": "job", "state": "done", "deleted": True}
+    assert (await http.delete(f"/v1/jobs/cmpl-{job_id}")).json() == deleted
+    for text in (job_id, "the secret"):
+        # The last publications of a worker are kept for a handover of its jobs.
+        kept = {keys.sent(worker.id), keys.replies(job.job.reply_to)}
+        assert await keys_with(redis, keys, text) <= kept
+    assert (await http.get(f"/v1/jobs/{job_id}")).status_code == 404
+    assert (await http.delete(f"/v1/jobs/{job_id}")).status_code == 404
+    assert (await http.get("/v1/jobs")).json()["data"] == []
+
+
+async def keys_with(redis: Redis, keys: Keys, text: str) -> set[str]:
+    """Return the pool's keys whose name or value contains `text`."""
+    found = set()
+    async for key in redis.scan_iter(match=f"{keys.prefix}*"):
+        kind = await redis.type(key)
+        match kind:
+            case b"string":
+                value = await redis.get(key)
+            case b"hash":
+                value = await redis.hgetall(key)
+            case b"zset":
+                value = await redis.zrange(key, 0, -1)
+            case b"set":
+                value = await redis.smembers(key)
+            case b"list":
+                value = await redis.lrange(key, 0, -1)
+            case b"stream":
+                value = await redis.xrange(key)
+            case _:
+                raise AssertionError(f"unexpected type {kind}")
+        if text in key.decode() or text in str(value):
+            found.add(key.decode())
+    return found
+
+
+async def test_deleting_a_running_job_cancels_it_and_a_second_request_erases_it(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    path = (await http.post(URL, json={**BODY, "background": True})).headers["location"]
+    job = await worker.take()
+    first = (await http.delete(path)).json()
+    assert (first["state"], first["deleted"]) == ("running", False)
+    assert (await worker.mail()).job == job.job.id
+    assert (await http.get(path)).json()["state"] == "running"
+    await worker.fail(job, CANCELLED, JobState.CANCELLED)
+    second = (await http.delete(path)).json()
+    assert (second["state"], second["deleted"]) == ("cancelled", True)
+    assert (await http.delete(path)).status_code == 404
+
+
+async def five_jobs(http: httpx.AsyncClient, worker: ScriptedWorker) -> list[str]:
+    """Create five jobs, newest first: done, failed, cancelled, queued, and queued for the base."""
+    ids = []
+    for ending in ("done", "failed", "cancelled", "", ""):
+        model = BASE.name if len(ids) == 4 else "extract"
+        reply = await http.post(URL, json={**BODY, "model": model, "background": True})
+        ids.append(reply.json()["id"])
+        if ending == "cancelled":
+            await http.post(f"/v1/jobs/{ids[-1]}/cancel")
+        elif ending == "done":
+            await worker.answer(await worker.take())
+        elif ending == "failed":
+            await worker.fail(await worker.take(), BROKEN)
+    return ids[::-1]
+
+
+async def test_jobs_are_listed_newest_first_without_their_answers(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    ids = await five_jobs(http, worker)
+    page = (await http.get("/v1/jobs")).json()
+    assert [job["id"] for job in page["data"]] == ids
+    assert [job["state"] for job in page["data"]] == [
+        *("queued", "queued", "cancelled", "failed", "done")
+    ]
+    assert (page["object"], page["has_more"]) == ("list", False)
+    assert (page["first_id"], page["last_id"]) == (ids[0], ids[-1])
+    newest, *_, failed, done = page["data"]
+    assert (newest["model"], newest["position"]) == (BASE.name, 1)
+    assert failed["error"]["message"] == "broken"
+    assert done["usage"] == USAGE_BODY
+    assert not any({"choices", "created"} & job.keys() for job in page["data"])
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("state=queued", [0, 1]),
+        ("state=done,failed", [3, 4]),
+        ("state=done&state=cancelled", [2, 4]),
+        ("state=running", []),
+        ("model=extract", [1, 2, 3, 4]),
+        ("model=extract&state=queued", [1]),
+        ("model=none", []),
+    ],
+)
+async def test_jobs_are_filtered_by_state_and_model(
+    http: httpx.AsyncClient, worker: ScriptedWorker, query: str, found: list[int]
+) -> None:
+    ids = await five_jobs(http, worker)
+    page = (await http.get(f"/v1/jobs?{query}")).json()
+    assert [job["id"] for job in page["data"]] == [ids[i] for i in found]
+    assert not page["has_more"]
+
+
+@pytest.mark.parametrize(("query", "num_jobs"), [("", 5), ("&model=extract", 4)])
+async def test_pages_contain_every_job_once(
+    http: httpx.AsyncClient, worker: ScriptedWorker, query: str, num_jobs: int
+) -> None:
+    ids = await five_jobs(http, worker)
+    found, after, has_more = [], "", True
+    while has_more:
+        page = (await http.get(f"/v1/jobs?limit=2{query}{after}")).json()
+        assert len(page["data"]) <= 2
+        found += [job["id"] for job in page["data"]]
+        after, has_more = f"&after={page['last_id']}", page["has_more"]
+    assert found == ids[-num_jobs:]
+
+
+async def test_an_unknown_cursor_is_a_404(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    assert error_of(await http.get("/v1/jobs?after=none")) == (404, "job_not_found", "after")
+    job_id = (await http.post(URL, json={**BODY, "background": True})).json()["id"]
+    await worker.answer(await worker.take())
+    assert (await http.get(f"/v1/jobs?after={job_id}")).json()["data"] == []
+    await http.delete(f"/v1/jobs/{job_id}")
+    assert error_of(await http.get(f"/v1/jobs?after={job_id}")) == (404, "job_not_found", "after")
+
+
+async def test_an_invalid_query_is_a_400(http: httpx.AsyncClient) -> None:
+    assert error_of(await http.get("/v1/jobs?limit=0")) == (400, "invalid_value", "limit")
+    assert error_of(await http.get("/v1/jobs?states=done")) == (400, "unknown_parameter", "states")
+
+
+async def test_tenants_see_their_own_jobs_only(
+    settings: ApiSettings, worker: ScriptedWorker
+) -> None:
+    red, blue = ({"Authorization": f"Bearer {letter * 16}"} for letter in "rb")
+    api_keys = ["red:" + "r" * 16, "blue:" + "b" * 16]
+    with_keys = ApiSettings(**{**settings.model_dump(), "api_keys": api_keys})
+    async with (
+        running_app(with_keys) as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
+        reply = await http.post(URL, json={**BODY, "background": True}, headers=red)
+        job_id = reply.json()["id"]
+        assert (await http.get("/v1/jobs", headers=blue)).json()["data"] == []
+        (listed,) = (await http.get("/v1/jobs", headers=red)).json()["data"]
+        assert listed["id"] == job_id
+        other = await http.get(f"/v1/jobs?after={job_id}", headers=blue)
+        assert error_of(other) == (404, "job_not_found", "after")
+        assert (await http.delete(f"/v1/jobs/{job_id}", headers=blue)).status_code == 404

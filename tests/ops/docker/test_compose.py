@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from api.server import DRAIN_S
+from api.server import EXIT_S
 from ops.commands.flags import default_text
 from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
 from worker.service import HAND_OVER_S
@@ -241,10 +241,10 @@ def test_lorikeets_containers_have_few_privileges() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_stopping_leaves_time_to_drain() -> None:
-    worker = SERVICES["worker"]
+@pytest.mark.parametrize(("name", "exit_s"), [("worker", HAND_OVER_S), ("api", EXIT_S)])
+def test_stopping_leaves_time_to_drain(name: str, exit_s: float) -> None:
+    service = SERVICES[name]
     drain = "${LORIKEET_DRAIN_S:-30}"
-    assert worker["environment"]["LORIKEET_DRAIN_S"] == drain
-    rest_ms = int(worker["stop_grace_period"].removeprefix(f"{drain}s").removesuffix("ms"))
-    assert rest_ms >= 1000 * HAND_OVER_S + 5000
-    assert int(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > DRAIN_S
+    assert service["environment"]["LORIKEET_DRAIN_S"] == drain
+    rest_ms = int(service["stop_grace_period"].removeprefix(f"{drain}s").removesuffix("ms"))
+    assert rest_ms >= 1000 * exit_s + 5000

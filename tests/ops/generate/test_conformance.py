@@ -52,20 +52,15 @@ ADMISSION = Admission(
 
 
 def chat(fields: dict[str, Any]) -> tuple[object, ...]:
-    """Return a request's job, its stream options and its warning."""
+    """Return a request's job, the fields that don't change the job, and its warning."""
     request = parse_chat({"model": "m", "messages": [USER], **fields})
-    options = request.stream_options
-    return chat_job(request, ADMISSION), request.stream, options, warning(request)
+    return chat_job(request, ADMISSION), request.stream, request.background, warning(request)
 
 
 def completion(fields: dict[str, Any]) -> tuple[object, ...]:
     request = parse_completion({"model": "m", "prompt": "hi", **fields})
-    return (
-        completion_job(request, ADMISSION),
-        request.stream,
-        request.stream_options,
-        warning(request),
-    )
+    job = completion_job(request, ADMISSION)
+    return job, request.stream, request.background, warning(request)
 
 
 def nested(field: str, value: Any) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""Sends the answer of one job to one client, complete or as a stream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from api.context import Context
+from api.errors import job_error_body, json_response
+from api.follow.follow_state import Update
+from api.follow.follower import Follower
+from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
+from api.follow.transcript import Delta
+from api.jobs.keep_alive import keep_alive
+from api.metrics.stream_timing import StreamTiming
+from api.render.catch_up import Misplaced
+from api.render.event_ids import START, Position
+from api.render.openai_chunks import complete_body
+from api.render.stream_writer import StreamWriter
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.ids import JobId
+
+KEEP_ALIVE_S = 10.0
+"""Seconds between keep-alive comments while a stream has no new chunks.
+
+The response headers of a stream are sent after at most this time, even if no chunk is ready.
+"""
+STOPPING = JobError(
+    code=ErrorCode.SERVER_STOPPING,
+    message="this server stops; the job goes on, and every other server of the pool has its answer",
+)
+MISPLACED = JobError(
+    code=ErrorCode.RESUME_DIVERGED,
+    message="the answer doesn't have the text that precedes this event id; start the stream "
+    "again without an id",
+)
+
+log = structlog.get_logger()
+
+
+class Delivery:
+    """Follows one job and sends its answer.
+
+    If the client leaves or this process stops, the job goes on. If the delivery fails for another
+    reason, the job is cancelled.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        spec: AnswerSpec,
+        inbox: Inbox,
+        follower: Follower,
+        *,
+        headers: Mapping[str, str],
+        timing: StreamTiming | None = None,
+    ) -> None:
+        """Create the delivery of the answer to `spec`'s job.
+
+        Args:
+            context: the app's context.
+            spec: format of the answer.
+            inbox: inbox that `follower` reads. It learns that the client has left.
+            follower: follower of the job.
+            headers: additional headers of a successful response.
+            timing: measures when the tokens arrive, for the metrics.
+        """
+        self._context = context
+        self._spec = spec
+        self._inbox = inbox
+        self._follower = follower
+        self._headers = headers
+        self._timing = timing
+
+    async def send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the complete answer once the job is done.
+
+        Raises:
+            JobFailed: the job failed, or this process stops.
+            ClientGone: the client has closed its connection.
+        """
+        follower = self._follower
+        async with self._watched(receive):
+            while not follower.is_done:
+                await self._updates()
+            assert follower.usage is not None
+            body = complete_body(self._spec, follower.transcript.choices, follower.usage)
+            await json_response(body, headers=self._headers)(scope, receive, send)
+
+    async def send_stream(
+        self, receive: Receive, send: Send, *, after: Position | None = None
+    ) -> None:
+        """Send the answer as server-sent events.
+
+        A new stream starts with the first output or after a silence. With `after`, the stream is
+        the continuation of another one after this position. It starts at once, so that an error of
+        the job is always an event.
+
+        Raises:
+            JobFailed: the job failed, or this process stops, before the response started.
+            ClientGone: the client has closed its connection, or can't continue after `after`.
+        """
+        writer = StreamWriter(self._spec, after or START)
+        async with self._watched(receive):
+            updates = [] if after else await self._updates()
+            await send(_stream_start(self._headers))
+            await self._send_events(writer, updates, send)
+
+    @asynccontextmanager
+    async def _watched(self, receive: Receive) -> AsyncIterator[None]:
+        """Within the context, notice that the client leaves. Give the job up after a failure."""
+        try:
+            async with _watch_client(receive, self._inbox):
+                yield
+        except ClientGone:
+            raise
+        except ServerStopping:
+            raise JobFailed(STOPPING) from None
+        except Exception as failure:
+            self._give_up(failure)
+            raise
+
+    async def _send_events(self, writer: StreamWriter, updates: list[Update], send: Send) -> None:
+        """Send all events, beginning with those for `updates`, and end the response."""
+        try:
+            while not self._follower.is_done:
+                await _send_part(send, await self._events(writer, updates))
+                updates = await self._updates()
+            assert self._follower.usage is not None
+            last = writer.chunks(_deltas(updates)) + writer.closing(self._follower.usage)
+        except ClientGone:
+            raise
+        except ServerStopping:
+            last = writer.interruption(job_error_body(STOPPING))
+        except Misplaced:
+            await _send_part(send, writer.failure(job_error_body(MISPLACED)), is_last=True)
+            raise ClientGone from None
+        except Exception as failure:  # noqa: BLE001 -- the status is sent, so it becomes an event
+            self._give_up(failure)
+            last = writer.failure(job_error_body(_as_error(self._spec.id, failure)))
+        await _send_part(send, last, is_last=True)
+
+    async def _events(self, writer: StreamWriter, updates: list[Update]) -> bytes:
+        """Return the events for `updates`, or a comment if there are no updates."""
+        if updates:
+            return writer.chunks(_deltas(updates))
+        return await keep_alive(self._context.views, self._spec.id)
+
+    async def _updates(self) -> list[Update]:
+        updates = await self._follower.updates(KEEP_ALIVE_S)
+        if self._timing:
+            self._timing.record(updates)
+        return updates
+
+    def _give_up(self, failure: Exception) -> None:
+        """Cancel the job unless it has ended."""
+        if not self._follower.has_ended:
+            error = failure.error if isinstance(failure, JobFailed) else None
+            self._context.cancels.add(self._spec.id, error)
+
+
+@asynccontextmanager
+async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
+    """Within the context, interrupt `inbox` as soon as the client disconnects."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        inbox.interrupt(ClientGone())
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def _deltas(updates: Iterable[Update]) -> list[Delta]:
+    return [update for update in updates if isinstance(update, Delta)]
+
+
+def _stream_start(headers: Mapping[str, str]) -> Message:
+    all_headers = {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",  # nginx would buffer the tokens otherwise
+        **headers,
+    }
+    raw = [(name.lower().encode(), value.encode()) for name, value in all_headers.items()]
+    return {"type": "http.response.start", "status": 200, "headers": raw}
+
+
+async def _send_part(send: Send, part: bytes, *, is_last: bool = False) -> None:
+    if part or is_last:
+        await send({"type": "http.response.body", "body": part, "more_body": not is_last})
+
+
+def _as_error(job_id: JobId, failure: Exception) -> JobError:
+    if isinstance(failure, JobFailed):
+        return failure.error
+    log.error("stream_failed", job_id=job_id, exc_info=failure)
+    message = f"internal error; the server's log has the details under the job id {job_id}"
+    return JobError(code=ErrorCode.INTERNAL, message=message)

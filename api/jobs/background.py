@@ -1,0 +1,49 @@
+"""Accepts jobs that run in the background."""
+
+from collections.abc import Mapping
+
+import structlog
+from fastapi import Response
+
+from api.context import Context
+from api.errors import json_response
+from api.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
+from api.jobs.bodies import job_body
+from api.jobs.own_jobs import UNFINISHED, own_job
+from shared.errors import RedisUnavailable
+from shared.protocol.enqueue import Enqueued, EnqueueOptions
+from shared.protocol.jobs import Job
+
+log = structlog.get_logger()
+
+
+async def start_in_background(
+    context: Context, job: Job, options: EnqueueOptions, headers: Mapping[str, str]
+) -> Response:
+    """Enqueue a job, and return a response that describes it, without waiting for its answer.
+
+    The response has status 202, or 200 if it describes the job of an earlier request that has
+    ended. It gets the additional `headers`.
+
+    Raises:
+        RedisUnavailable: Redis may not have accepted the job.
+    """
+    try:
+        enqueued = await context.queue.enqueue(job, context.limits, options=options)
+        view = await own_job(context, job.tenant, enqueued.id)
+        is_unfinished = view.state in UNFINISHED
+        result = None if is_unfinished else await context.views.result(view.id)
+    except RedisUnavailable:
+        # Without a key, the client's next attempt is another job, so this one must not run.
+        if options.idempotency is None:
+            context.cancels.add(job.id)
+        raise
+    if enqueued.is_new:
+        log.info("job_accepted", job_id=job.id, version=job.version, is_background=True)
+    status = 202 if is_unfinished else 200
+    return json_response(job_body(view, result), status, {**headers, **_headers(enqueued)})
+
+
+def _headers(enqueued: Enqueued) -> dict[str, str]:
+    headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"/v1/jobs/{enqueued.id}"}
+    return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}

@@ -1,0 +1,73 @@
+"""Builds the bodies of responses about jobs. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from api.errors import job_error_body
+from api.follow.transcript import ChoiceTranscript
+from api.render.openai_chunks import complete_body, usage_body
+from api.schema.completions import CompletionChoice
+from api.schema.errors import ErrorDetail
+from api.schema.jobs import ListedJob
+from api.schema.usage import UsageBody
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Result
+from shared.store.job_view import JobView
+
+_ANSWER_FIELDS = ("choices", "usage", "created", "system_fingerprint", "service_tier")
+
+
+def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
+    """Return the state of a job and, if `result` is the result of a finished one, its answer."""
+    body: dict[str, Any] = {**_listed(view), "choices": None}
+    if result is None or result.state is not JobState.DONE:
+        return body
+    if view.spec is None:
+        return {**body, "choices": _choices_without_spec(result)}
+    answer = _answer(view.spec, result)
+    return {**body, **{name: answer[name] for name in _ANSWER_FIELDS if name in answer}}
+
+
+def list_body(views: Sequence[JobView], limit: int) -> dict[str, Any]:
+    """Return the page of the first `limit` views. It has a next page if there are more views."""
+    page = [_listed(view) for view in views[:limit]]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(views) > limit,
+    }
+
+
+def _listed(view: JobView) -> dict[str, Any]:
+    return ListedJob(
+        id=view.id,
+        state=view.state.value,
+        model=view.model,
+        version=view.version,
+        created_ms=view.enqueued_ms,
+        started_ms=view.started_ms,
+        ended_ms=view.ended_ms,
+        position=view.position,
+        tries=view.try_,
+        worker=view.worker,
+        error=ErrorDetail(**job_error_body(view.error)["error"]) if view.error else None,
+        usage=UsageBody(**usage_body(view.usage)) if view.usage else None,
+    ).model_dump()
+
+
+def _answer(spec: AnswerSpec, result: Result) -> dict[str, Any]:
+    assert result.usage is not None
+    return complete_body(spec, map(ChoiceTranscript.of, result.choices), result.usage)
+
+
+def _choices_without_spec(result: Result) -> list[dict[str, Any]]:
+    """Return the choices of a job from the previous release, which had one format for them."""
+    return [
+        CompletionChoice(
+            index=index, text=choice.text, logprobs=None, finish_reason=choice.finish.value
+        ).model_dump()
+        for index, choice in enumerate(result.choices)
+    ]

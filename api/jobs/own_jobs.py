@@ -1,0 +1,53 @@
+"""Finds jobs on behalf of their tenants."""
+
+from api.context import Context
+from api.jobs.list_query import ListQuery
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.ids import job_id_of
+from shared.protocol.jobs import JobState
+from shared.store.job_view import JobView
+
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+
+
+async def own_job(
+    context: Context, tenant: str, job_id: str, *, param: str | None = None
+) -> JobView:
+    """Return a job of this tenant.
+
+    `job_id` is the id of a job or of a completion. `param` is the request field that contains it.
+
+    Raises:
+        JobFailed: there is no such job, or it belongs to another tenant. Both cases have the same
+            error, so that tenants can't discover each other's job ids.
+    """
+    view = await context.views.job(job_id_of(job_id))
+    if view is None or view.tenant != tenant:
+        raise JobFailed(job_not_found(job_id, param=param))
+    return view
+
+
+async def own_jobs(context: Context, tenant: str, query: ListQuery) -> list[JobView]:
+    """Return the tenant's jobs that match `query`, newest first, and one more if there is one.
+
+    Raises:
+        JobFailed: the tenant doesn't have the job `query.after`.
+    """
+    if query.after is not None:
+        await own_job(context, tenant, query.after, param="after")
+    return await context.views.jobs(
+        tenant,
+        limit=query.limit + 1,
+        after=query.after,
+        states=query.states,
+        model=query.model,
+    )
+
+
+def job_not_found(job_id: str, *, param: str | None = None) -> JobError:
+    """Return the error for the id of a job that the tenant doesn't have."""
+    return JobError(
+        code=ErrorCode.JOB_NOT_FOUND,
+        message=f"the job {job_id[:100]!r} doesn't exist or has expired",
+        param=param,
+    )

@@ -1,0 +1,100 @@
+"""Collects the output of a job until a stream can continue after one of its events. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.event_ids import NOTHING, Middle, Sent, checksum_of
+
+
+class Misplaced(Exception):
+    """The answer doesn't have the text that precedes the position in the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A delta of which the client may already have the first chunks."""
+
+    delta: Delta
+    num_chunks: int | None = 0
+    """Number of the delta's chunks that the client has; None if it has all of them."""
+
+
+class CatchUp:
+    """Collects deltas until they reach a position."""
+
+    def __init__(self, after: Middle) -> None:
+        self._after = after
+        self._choices = [ChoiceTranscript() for _ in after.choices]
+
+    def add(self, deltas: Sequence[Delta]) -> list[Replay]:
+        """Add deltas and return everything to replay, or nothing before the position is reached.
+
+        The replayed deltas rebuild the state in which the stream was after the position, and then
+        report all further output. No call may follow.
+
+        Raises:
+            Misplaced: a choice ended before the position, or its text differs from the text that
+                the client has.
+        """
+        for delta in deltas:
+            choice = self._choices[delta.choice]
+            choice.parts.append(delta.text)
+            choice.logprobs += delta.logprobs
+            choice.num_chars += len(delta.text)
+            choice.finish = delta.finish
+        if not self._is_reached():
+            return []
+        self._verify()
+        return [*self._sent(), *self._rest()]
+
+    def _is_reached(self) -> bool:
+        covered = [self._after.covered(index) for index in range(len(self._choices))]
+        pairs = list(zip(self._choices, covered, strict=True))
+        if any(choice.finish and not _has(choice, sent) for choice, sent in pairs):
+            raise Misplaced
+        return all(_has(choice, sent) for choice, sent in pairs)
+
+    def _verify(self) -> None:
+        covered = [
+            _between(index, choice, NOTHING, self._after.covered(index)).text
+            for index, choice in enumerate(self._choices)
+        ]
+        if checksum_of(covered) != self._after.checksum:
+            raise Misplaced
+
+    def _sent(self) -> Iterator[Replay]:
+        for index, choice in enumerate(self._choices):
+            yield Replay(_between(index, choice, NOTHING, self._after.choices[index]), None)
+
+    def _rest(self) -> Iterator[Replay]:
+        cut = self._after.cut
+        if cut:
+            sent, choice = self._after.choices[cut.choice], self._choices[cut.choice]
+            yield Replay(_between(cut.choice, choice, sent, cut.end), cut.num_chunks)
+        for index, choice in enumerate(self._choices):
+            covered = self._after.covered(index)
+            if not covered.is_finished:
+                yield Replay(_between(index, choice, covered, _all_of(choice)))
+
+
+def _has(choice: ChoiceTranscript, sent: Sent) -> bool:
+    if sent.is_finished:
+        return choice.finish is not None
+    return choice.num_chars >= sent.num_chars and len(choice.logprobs) >= sent.num_logprobs
+
+
+def _all_of(choice: ChoiceTranscript) -> Sent:
+    is_finished = choice.finish is not None
+    return Sent(choice.num_chars, len(choice.logprobs), is_finished=is_finished)
+
+
+def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> Delta:
+    """Return the output of a choice from `start`, at which it isn't finished, up to `end`."""
+    last = _all_of(choice) if end.is_finished else end
+    return Delta(
+        choice=index,
+        text=choice.text[start.num_chars : last.num_chars],
+        finish=choice.finish if end.is_finished else None,
+        logprobs=tuple(choice.logprobs[start.num_logprobs : last.num_logprobs]),
+    )

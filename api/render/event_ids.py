@@ -1,0 +1,203 @@
+"""Ids of a stream's server-sent events. Pure.
+
+The id of an event states which part of the answer a client has once it has received the event. With
+the id and the stored answer, every front end can continue the stream after this event. Examples:
+
+- `start.2`: two opening chunks, and no output.
+- `57-0a1b2c3d`: the first 57 characters of the only choice.
+- `3.12,,f-0a1b2c3d`: of the first choice 12 characters and 3 log-probabilities, nothing of the
+  second choice, and the whole third choice. Only answers with log-probabilities have such counts.
+- `57~0:91*2-0a1b2c3d`: the first 57 characters of the only choice, and two of the chunks that
+  report its next characters, up to the 91st.
+- `end`: the whole answer and the token counts, or an error.
+
+The last eight characters are a checksum of the text that precedes the position. It detects an id
+that belongs to another answer, and an answer whose beginning was lost and generated again.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from api.follow.transcript import Delta
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.answers import AnswerSpec
+
+_CODE = r"(?:f|(?:[0-9]{1,9}\.)?[0-9]{1,9})"
+_START = re.compile(r"start\.([0-9]{1,4})")
+_MIDDLE = re.compile(
+    rf"(?P<codes>{_CODE}?(?:,{_CODE}?)*)"
+    rf"(?:~(?P<choice>[0-9]{{1,4}}):(?P<end>{_CODE})\*(?P<chunks>[0-9]{{1,6}}))?"
+    r"-(?P<checksum>[0-9a-f]{8})"
+)
+_MAX_ID_CHARS = 8192
+END_ID = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Part of one choice that a client has."""
+
+    num_chars: int = 0
+    num_logprobs: int = 0
+    """Number of log-probabilities, including those of an echoed prompt."""
+    is_finished: bool = False
+    """Whether the client has the whole choice. If so, both counts are 0."""
+
+
+NOTHING, FINISHED = Sent(), Sent(is_finished=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Position between two of the chunks that report one delta."""
+
+    choice: int
+    end: Sent
+    """Part of the choice that a client has once it has all chunks of the delta."""
+    num_chunks: int
+    """Number of the delta's chunks that precede the position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Position before the first output."""
+
+    num_chunks: int = 0
+    """Number of opening chunks that precede the position."""
+
+    @property
+    def id(self) -> str:
+        """Id of the event before the position."""
+        return opening_id(self.num_chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Middle:
+    """Position after the opening chunks and before the end of the stream."""
+
+    id: str
+    """Id of the event before the position."""
+    choices: tuple[Sent, ...]
+    """One item per choice. At a cut, the item of the choice is its part before the delta."""
+    cut: Cut | None
+    checksum: int
+    """Checksum of the text before the position. At a cut, the text includes the whole delta."""
+
+    def covered(self, choice: int) -> Sent:
+        """Return the part of a choice that the checksum covers."""
+        return self.cut.end if self.cut and self.cut.choice == choice else self.choices[choice]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Position after the last event with an id."""
+
+    id: str = END_ID
+
+
+Position = Opening | Middle | End
+START = Opening()
+
+
+def opening_id(num_chunks: int) -> str:
+    """Return the id of an opening chunk. `num_chunks` counts the chunks up to this one."""
+    return f"start.{num_chunks}"
+
+
+class SentOutput:
+    """The output that one stream has sent, from which the ids of its events are formed."""
+
+    def __init__(self, spec: AnswerSpec) -> None:
+        self._has_logprobs = spec.has_logprobs
+        self._sent = [NOTHING] * spec.num_choices
+        self._codes = [""] * spec.num_choices
+        self._text_checksums = [0] * spec.num_choices
+
+    def add(self, delta: Delta, num_chunks: int) -> list[str]:
+        """Add the output in `delta`, and return the ids of its `num_chunks` chunks."""
+        before, index = _joined(self._codes), delta.choice
+        self._add(delta)
+        checksum = f"{_combined(self._text_checksums):08x}"
+        end = self._codes[index]
+        cuts = [f"{before}~{index}:{end}*{i}-{checksum}" for i in range(1, num_chunks)]
+        return [*cuts, f"{_joined(self._codes)}-{checksum}"] if num_chunks else []
+
+    def _add(self, delta: Delta) -> None:
+        index, sent = delta.choice, self._sent[delta.choice]
+        num_logprobs = sent.num_logprobs + len(delta.logprobs)
+        sent = FINISHED if delta.finish else Sent(sent.num_chars + len(delta.text), num_logprobs)
+        self._sent[index] = sent
+        self._codes[index] = _code(sent, has_logprobs=self._has_logprobs)
+        so_far = self._text_checksums[index]
+        self._text_checksums[index] = zlib.crc32(delta.text.encode(), so_far)
+
+
+def checksum_of(texts: Iterable[str]) -> int:
+    """Return the checksum of a position. `texts` has the text of each choice before it."""
+    return _combined([zlib.crc32(text.encode()) for text in texts])
+
+
+def parse_event_id(text: str, spec: AnswerSpec, *, param: str) -> Position:
+    """Return the position after the event with the id `text` in the stream of `spec`'s job.
+
+    An empty text is the position before the first event.
+
+    Raises:
+        JobFailed: the job's stream can't have an event with this id. The error names `param`.
+    """
+    if text in ("", END_ID):
+        return End() if text else START
+    found = _START.fullmatch(text)
+    if found and int(found[1]) <= spec.num_choices:
+        return Opening(int(found[1]))
+    found = _MIDDLE.fullmatch(text) if len(text) <= _MAX_ID_CHARS else None
+    codes = found["codes"].split(",") if found else []
+    if not found or len(codes) > spec.num_choices:
+        _refuse(text, param)
+    choices = [_sent(code, spec, param) for code in codes]
+    choices += [NOTHING] * (spec.num_choices - len(codes))
+    cut = None
+    if found["chunks"]:
+        cut = Cut(int(found["choice"]), _sent(found["end"], spec, param), int(found["chunks"]))
+        if not (cut.choice < spec.num_choices and _precedes(choices[cut.choice], cut.end)):
+            _refuse(text, param)
+    return Middle(text, tuple(choices), cut, int(found["checksum"], 16))
+
+
+def _precedes(sent: Sent, end: Sent) -> bool:
+    if sent.is_finished or end.is_finished:
+        return not sent.is_finished
+    return sent.num_chars <= end.num_chars and sent.num_logprobs <= end.num_logprobs
+
+
+def _joined(codes: Iterable[str]) -> str:
+    return ",".join(codes).rstrip(",")
+
+
+def _code(sent: Sent, *, has_logprobs: bool) -> str:
+    if sent.is_finished:
+        return "f"
+    if sent == NOTHING:
+        return ""
+    return f"{sent.num_logprobs}.{sent.num_chars}" if has_logprobs else str(sent.num_chars)
+
+
+def _sent(code: str, spec: AnswerSpec, param: str) -> Sent:
+    if code in ("", "f"):
+        return FINISHED if code else NOTHING
+    num_logprobs, _, num_chars = code.rpartition(".")
+    if num_logprobs and not spec.has_logprobs:
+        _refuse(code, param)
+    return Sent(int(num_chars), int(num_logprobs or 0))
+
+
+def _combined(text_checksums: Iterable[int]) -> int:
+    return zlib.crc32(b"".join(each.to_bytes(4, "little") for each in text_checksums))
+
+
+def _refuse(text: str, param: str) -> NoReturn:
+    message = f"{param}: {text[:100]!r} isn't the id of an event of this job's stream"
+    raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

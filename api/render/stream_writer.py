@@ -1,0 +1,120 @@
+"""Renders a job's output as a stream of server-sent events in OpenAI's format. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from api.follow.transcript import Delta
+from api.render.catch_up import CatchUp, Misplaced, Replay
+from api.render.event_ids import (
+    END_ID,
+    START,
+    End,
+    Middle,
+    Opening,
+    Position,
+    SentOutput,
+    opening_id,
+)
+from api.render.openai_chunks import format_of, head, usage_body
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.results import Usage
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+RETRY_MS = 1000
+"""Milliseconds that a client should wait before it continues a stream on another front end."""
+
+
+class StreamWriter:
+    """Renders the events of one stream, from its start or after one of its events.
+
+    Streams of one job may divide its output into chunks differently.
+    """
+
+    def __init__(self, spec: AnswerSpec, after: Position = START) -> None:
+        """Create a writer of the events after the position `after`."""
+        self._last_id = after.id
+        self._format = format_of(spec, stream=True)
+        self._num_choices = spec.num_choices
+        self._num_opening = after.num_chunks if isinstance(after, Opening) else None
+        self._catch_up = CatchUp(after) if isinstance(after, Middle) else None
+        self._is_ended = isinstance(after, End)
+        self._sent = SentOutput(spec)
+        self._head = head(self._format, spec, self._format.chunk_object)
+        self._include_usage = spec.include_usage
+        if spec.include_usage:
+            self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
+
+    def chunks(self, deltas: Sequence[Delta]) -> bytes:
+        """Return the chunks for `deltas`, preceded in the first call by the opening chunks.
+
+        Raises:
+            Misplaced: the answer doesn't have the text that precedes the writer's position.
+        """
+        if self._is_ended:
+            return b""
+        events = self._opening()
+        for replay in self._replays(deltas):
+            events += self._rendered(replay)
+        return b"".join(events)
+
+    def closing(self, usage: Usage) -> bytes:
+        """Return the end of a successful stream, with the token counts if they were requested.
+
+        Raises:
+            Misplaced: the answer doesn't have the text that precedes the writer's position.
+        """
+        if self._catch_up:
+            raise Misplaced
+        if self._is_ended or not self._include_usage:
+            return DONE
+        return self._event(END_ID, {"choices": [], "usage": usage_body(usage)}) + DONE
+
+    def failure(self, body: dict[str, Any]) -> bytes:
+        """Return the end of a stream that failed. `body` has the error."""
+        return DONE if self._is_ended else sse(body, END_ID) + DONE
+
+    def interruption(self, body: dict[str, Any]) -> bytes:
+        """Return the last event of a stream that the client can continue elsewhere.
+
+        The stream has no `[DONE]`. `body` has the reason.
+        """
+        return b"retry: %d\n" % RETRY_MS + sse(body, self._last_id)
+
+    def _opening(self) -> list[bytes]:
+        """Return the opening chunks that the client doesn't have."""
+        if self._num_opening is None:
+            return []
+        first, self._num_opening = self._num_opening, None
+        choices = self._format.opening(self._num_choices)
+        return [
+            self._event(opening_id(count), {"choices": [choice]})
+            for count, choice in enumerate(choices[first:], first + 1)
+        ]
+
+    def _replays(self, deltas: Sequence[Delta]) -> Iterable[Replay]:
+        if self._catch_up is None:
+            return map(Replay, deltas)
+        replays = self._catch_up.add(deltas)
+        if replays:
+            self._catch_up = None
+        return replays
+
+    def _rendered(self, replay: Replay) -> Iterator[bytes]:
+        """Add the delta to the sent output, and return the chunks that the client doesn't have."""
+        choices = self._format.delta(replay.delta)
+        ids = self._sent.add(replay.delta, len(choices))
+        first = len(ids) if replay.num_chunks is None else replay.num_chunks
+        for event_id, choice in zip(ids[first:], choices[first:], strict=True):
+            yield self._event(event_id, {"choices": [choice]})
+
+    def _event(self, event_id: str, fields: dict[str, Any]) -> bytes:
+        self._last_id = event_id
+        return sse({**self._head, **fields}, event_id)
+
+
+def sse(body: dict[str, Any], event_id: str) -> bytes:
+    """Return `body` as one server-sent event."""
+    return b"id: %b\ndata: %b\n\n" % (event_id.encode(), orjson.dumps(body))

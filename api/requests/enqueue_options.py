@@ -1,0 +1,53 @@
+"""Options with which a request's job is enqueued. Pure."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from api.headers import IDEMPOTENCY_HEADER
+from api.requests.request_headers import RequestHeaders
+from api.schema.generation import GenerationRequest
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
+
+
+def enqueue_options(
+    headers: RequestHeaders,
+    request: GenerationRequest,
+    *,
+    path: str,
+    raw: Mapping[str, Any],
+    weight: float,
+) -> EnqueueOptions:
+    """Return the options of the request's job.
+
+    Args:
+        headers: headers of the request.
+        request: body of the request.
+        path: path of the endpoint.
+        raw: body of the request as parsed JSON.
+        weight: weight of the request's tenant.
+
+    Raises:
+        JobFailed: the request has an idempotency key, and its body is nested too deeply to be
+            compared with the bodies of other requests.
+    """
+    key = headers.idempotency_key
+    return EnqueueOptions(
+        idempotency=IdempotencyKey(key=key, body_digest=_digest(path, raw)) if key else None,
+        keeps_running=headers.is_continued or bool(request.background),
+        weight=weight,
+    )
+
+
+def _digest(path: str, raw: Mapping[str, Any]) -> str:
+    """Return a digest of the request that depends on neither white space nor the order of keys."""
+    try:
+        canonical = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        message = f"{IDEMPOTENCY_HEADER}: can't be used with a body that is nested so deeply"
+        code = ErrorCode.INVALID_VALUE
+        raise JobFailed(JobError(code=code, message=message, param=IDEMPOTENCY_HEADER)) from None
+    return hashlib.sha256(b"\n".join((path.encode(), canonical))).hexdigest()

@@ -1,0 +1,190 @@
+"""Requests that run in the background."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from api_support import ADAPTER, USAGE_BODY, RunningApp, ScriptedWorker, error_of, running_app
+from queue_support import eventually
+
+from shared.errors import ErrorCode, JobError, RedisUnavailable
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
+from shared.settings import ApiSettings
+from shared.store.pool_views import PoolViews
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+BODY = {
+    "model": "extract",
+    "messages": [{"role": "user", "content": "hi"}],
+    "background": True,
+}
+TEXT_BODY = {"model": "extract", "prompt": "hi", "background": True}
+
+
+def keyed(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
+async def test_the_response_is_the_job_and_its_answer_comes_later(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    reply = await http.post(CHAT, json=BODY)
+    accepted = reply.json()
+    assert reply.status_code == 202
+    assert reply.headers["location"] == f"/v1/jobs/{accepted['id']}"
+    assert reply.headers["x-lorikeet-job"] == accepted["id"]
+    assert "idempotent-replayed" not in reply.headers
+    assert accepted == (await http.get(reply.headers["location"])).json()
+    assert (accepted["state"], accepted["position"], accepted["choices"]) == ("queued", 1, None)
+    job = await worker.take()
+    assert job.job.id == accepted["id"]
+    await worker.answer(job, "hello")
+    answer = (await http.get(reply.headers["location"])).json()
+    assert (answer["object"], answer["state"]) == ("job", "done")
+    (choice,) = answer["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "hello", "tool_calls": None}
+    assert (choice["finish_reason"], choice["logprobs"]) == ("stop", None)
+    assert answer["usage"] == USAGE_BODY
+    assert answer["created"] == job.job.created_s
+    assert answer["system_fingerprint"] == job.job.fingerprint
+    assert (answer["model"], answer["version"]) == ("extract", ADAPTER.version)
+
+
+async def test_a_completion_runs_in_the_background_too(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    reply = await http.post(TEXT, json={**TEXT_BODY, "service_tier": "flex", "user": "me"})
+    assert reply.headers["x-lorikeet-warning"] == "not used: user"
+    await worker.answer(await worker.take(), "hello")
+    answer = (await http.get(reply.headers["location"])).json()
+    (choice,) = answer["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("hello", "stop")
+    assert answer["service_tier"] == "flex"
+
+
+async def test_a_job_in_the_background_is_not_cancelled_for_want_of_a_client(
+    http: httpx.AsyncClient, views: PoolViews
+) -> None:
+    job_id = JobId((await http.post(CHAT, json=BODY)).json()["id"])
+    view = await views.job(job_id)
+    assert view is not None
+    assert view.keeps_running
+
+
+async def test_many_requests_at_once_are_many_jobs(http: httpx.AsyncClient) -> None:
+    replies = await asyncio.gather(*(http.post(CHAT, json=BODY) for _ in range(30)))
+    ids = {reply.json()["id"] for reply in replies}
+    assert [reply.status_code for reply in replies] == [202] * 30
+    assert len(ids) == 30
+    listed = (await http.get("/v1/jobs", params={"limit": 100})).json()["data"]
+    assert {job["id"] for job in listed} == ids
+    assert {job["state"] for job in listed} == {"queued"}
+
+
+async def test_fifty_requests_at_once_with_one_key_are_one_job(
+    http: httpx.AsyncClient, views: PoolViews
+) -> None:
+    replies = await asyncio.gather(
+        *(http.post(CHAT, json=BODY, headers=keyed("once")) for _ in range(50))
+    )
+    assert {reply.status_code for reply in replies} == {202}
+    assert len({reply.json()["id"] for reply in replies}) == 1
+    assert len({reply.headers["x-lorikeet-job"] for reply in replies}) == 1
+    assert sum("idempotent-replayed" not in reply.headers for reply in replies) == 1
+    assert (await views.counts()).waiting == 1
+
+
+async def test_a_replay_after_the_end_returns_the_answer_with_status_200(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    first = await http.post(CHAT, json=BODY, headers=keyed("again"))
+    await worker.answer(await worker.take(), "hello")
+    again = await http.post(CHAT, json=BODY, headers=keyed("again"))
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+    assert again.json() == (await http.get(first.headers["location"])).json()
+    assert again.json()["choices"][0]["message"]["content"] == "hello"
+
+
+async def test_a_replay_after_a_failure_returns_the_error_of_the_job(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    await http.post(CHAT, json=BODY, headers=keyed("broken"))
+    await worker.fail(await worker.take(), JobError(code=ErrorCode.INTERNAL, message="broken"))
+    again = await http.post(CHAT, json=BODY, headers=keyed("broken"))
+    assert again.status_code == 200
+    assert (again.json()["state"], again.json()["error"]["message"]) == ("failed", "broken")
+
+
+async def test_a_key_with_another_body_or_endpoint_is_a_conflict(
+    http: httpx.AsyncClient, views: PoolViews
+) -> None:
+    await http.post(TEXT, json=TEXT_BODY, headers=keyed("k"))
+    for url, body in ((TEXT, {**TEXT_BODY, "n": 2}), (CHAT, BODY)):
+        reply = await http.post(url, json=body, headers=keyed("k"))
+        assert error_of(reply) == (409, "idempotency_conflict", None)
+        assert reply.headers["x-should-retry"] == "false"
+    assert (await http.post(TEXT, json=TEXT_BODY, headers=keyed("k2"))).status_code == 202
+    assert (await views.counts()).waiting == 2
+
+
+async def test_tenants_do_not_share_keys(settings: ApiSettings, worker: ScriptedWorker) -> None:
+    keys = {"red": "r" * 16, "blue": "b" * 16}
+    api_keys = [f"{tenant}:{secret}" for tenant, secret in keys.items()]
+    with_keys = ApiSettings(**{**settings.model_dump(), "api_keys": api_keys})
+    ids = []
+    async with (
+        running_app(with_keys) as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
+        for secret in keys.values():
+            headers = {**keyed("same"), "Authorization": f"Bearer {secret}"}
+            reply = await http.post(CHAT, json=BODY, headers=headers)
+            assert "idempotent-replayed" not in reply.headers
+            ids.append(reply.json()["id"])
+    assert ids[0] != ids[1]
+
+
+async def test_a_full_queue_refuses_requests_in_the_background_too(
+    settings: ApiSettings, worker: ScriptedWorker
+) -> None:
+    small = settings.model_copy(update={"max_waiting": 1})
+    async with running_app(small) as running, httpx.AsyncClient(base_url=running.url) as http:
+        assert (await http.post(CHAT, json=BODY, headers=keyed("k"))).status_code == 202
+        refused = await http.post(CHAT, json=BODY)
+        assert error_of(refused) == (429, "queue_full", None)
+        assert (await http.post(CHAT, json=BODY, headers=keyed("k"))).status_code == 202
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_job_without_a_key_is_cancelled_if_redis_fails_before_the_client_knows_of_it(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    views: PoolViews,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str | None,
+) -> None:
+    enqueue = server.context.queue.enqueue
+
+    async def enqueue_and_fail(*args: Any, **options: Any) -> None:
+        await enqueue(*args, **options)
+        raise RedisUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.context.queue, "enqueue", enqueue_and_fail)
+        reply = await http.post(CHAT, json=BODY, headers=keyed(key) if key else {})
+    assert error_of(reply) == (503, "service_unavailable", None)
+    job_id = JobId(reply.headers["x-lorikeet-job"])
+    if key is None:
+        await eventually(lambda: has_state(views, job_id, JobState.CANCELLED))
+    else:
+        again = await http.post(CHAT, json=BODY, headers=keyed(key))
+        assert (again.status_code, again.json()["id"]) == (202, job_id)
+        assert await has_state(views, job_id, JobState.QUEUED)
+
+
+async def has_state(views: PoolViews, job_id: JobId, state: JobState) -> bool:
+    view = await views.job(job_id)
+    return view is not None and view.state is state

@@ -1,0 +1,86 @@
+"""Comments that say how long a job will probably wait."""
+
+import asyncio
+
+import httpx
+import pytest
+from api_support import ScriptedWorker
+from queue_support import LIMITS, Actor, make_job
+
+from api import delivery
+from api.jobs.keep_alive import comment, keep_alive
+from shared.errors import RedisUnavailable
+from shared.protocol.ids import JobId
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews, Wait
+from shared.store.queue import Queue
+
+PLAIN = b": keep-alive\n\n"
+
+
+@pytest.mark.parametrize(
+    ("wait", "text"),
+    [
+        (
+            Wait(position=3, num_waiting=12, estimated_s=39.2),
+            "waiting, position 3 of 12, about 40 s",
+        ),
+        (Wait(position=1, num_waiting=1, estimated_s=None), "waiting, position 1 of 1"),
+        (None, "keep-alive"),
+    ],
+)
+def test_a_comment_states_the_place_and_the_estimated_wait(wait: Wait | None, text: str) -> None:
+    assert comment(wait) == f": {text}\n\n".encode()
+
+
+async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
+    queue: Queue, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    jobs = [make_job() for _ in range(3)]
+    for job in jobs:
+        await queue.enqueue(job, LIMITS)
+    assert await keep_alive(views, jobs[1].id) == b": waiting, position 2 of 3\n\n"
+    worker = await Actor(queue, redis, keys, "w", ["a@1"]).register()
+    await worker.claim()
+    assert await keep_alive(views, jobs[1].id) == PLAIN
+    assert await keep_alive(views, JobId("unknown")) == PLAIN
+
+
+async def test_a_comment_does_not_wait_for_redis(
+    views: PoolViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(job_id: JobId) -> Wait | None:
+        await asyncio.Event().wait()
+        return None
+
+    monkeypatch.setattr(views, "wait", never)
+    async with asyncio.timeout(5):
+        assert await keep_alive(views, JobId("a")) == PLAIN
+
+
+async def test_without_redis_the_comment_is_plain(
+    views: PoolViews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(job_id: JobId) -> Wait | None:
+        raise RedisUnavailable
+
+    monkeypatch.setattr(views, "wait", fail)
+    assert await keep_alive(views, JobId("a")) == PLAIN
+
+
+async def test_the_stream_of_a_waiting_job_has_comments_with_its_place(
+    http: httpx.AsyncClient, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "KEEP_ALIVE_S", 0.02)
+    body = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.aiter_lines()
+        assert await anext(lines) == ": waiting, position 1 of 1"
+        job = await worker.take()
+        async for line in lines:
+            if line == ": keep-alive":
+                break
+        await worker.answer(job, "hello")
+        rest = [line async for line in lines]
+    assert rest[-2] == "data: [DONE]"

@@ -1,0 +1,58 @@
+"""Headers of requests for answers."""
+
+import pytest
+from starlette.datastructures import Headers
+
+from api.requests.request_headers import RequestHeaders, read_request_headers
+from shared.errors import ErrorCode, JobFailed
+
+
+def read(**headers: str) -> RequestHeaders:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return read_request_headers(Headers(named), max_deadline_s=60)
+
+
+def test_without_headers_the_defaults_apply() -> None:
+    assert read() == RequestHeaders(idempotency_key=None, is_continued=False, deadline_s=None)
+
+
+@pytest.mark.parametrize("key", ["a", "!~", "x" * 255, "b3f1c2d4-0000-4000-8000-000000000000"])
+def test_an_idempotency_key_is_visible_ascii(key: str) -> None:
+    assert read(idempotency_key=key).idempotency_key == key
+
+
+@pytest.mark.parametrize(("sent", "is_continued"), [("continue", True), ("cancel", False)])
+def test_a_client_says_whether_its_job_outlives_the_connection(
+    sent: str, is_continued: bool
+) -> None:
+    assert read(x_lorikeet_on_disconnect=sent).is_continued is is_continued
+
+
+@pytest.mark.parametrize(("sent", "seconds"), [("60", 60), ("0.25", 0.25), ("007", 7)])
+def test_a_deadline_is_a_number_of_seconds(sent: str, seconds: float) -> None:
+    assert read(x_lorikeet_deadline_s=sent).deadline_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("Idempotency-Key", bad) for bad in ("", "x" * 256, "a b", "é", "a\tb", "\x7f")),
+        *(("X-Lorikeet-On-Disconnect", bad) for bad in ("", "keep", "Continue", "continue,cancel")),
+        *(("X-Lorikeet-Deadline-S", bad) for bad in ("", "0", "0.0", "-1", "60.1", "1e1", "nan")),
+        *(
+            ("X-Lorikeet-Deadline-S", bad)
+            for bad in ("inf", "5 s", "²", "1_0", "+1", ".5", "9" * 99)
+        ),
+    ],
+)
+def test_an_invalid_header_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(JobFailed) as failed:
+        read(**{name.replace("-", "_"): value})
+    error = failed.value.error
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, name)
+    assert error.message.startswith(f"{name}: ")
+
+
+def test_the_error_names_the_limit_of_deadlines() -> None:
+    with pytest.raises(JobFailed, match=r"at most 60, .* --deadline-s"):
+        read(x_lorikeet_deadline_s="61")

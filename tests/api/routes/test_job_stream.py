@@ -1,0 +1,333 @@
+"""GET /v1/jobs/{job_id}/stream: streams that continue on any front end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from api_support import RunningApp, ScriptedWorker, error_of, running_app
+from chat_stream import admitted
+from pydantic import SecretStr
+from queue_support import eventually
+from raw_client import with_settings
+from sse_events import EventReader, SseEvent, answer_in, sse_events
+from weather_tool import ANSWER, BODY, URL
+
+from shared.errors import ErrorCode, JobError
+from shared.protocol.events import Tokens
+from shared.protocol.jobs import ClaimedJob
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import Choice, FinishReason
+from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+
+STOP = FinishReason.STOP
+STREAM = {**BODY, "stream": True}
+BACKGROUND = {**STREAM, "stream": False, "background": True}
+RED, BLUE = ("red:" + "r" * 20, "blue:" + "b" * 20)
+
+
+@pytest.fixture
+async def other(server: RunningApp, settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of another front end of the same pool."""
+    async with (
+        running_app(settings) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def slow_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make followers read stored tokens only at their start."""
+    monkeypatch.setattr("api.follow.follower.SILENCE_S", 60)
+
+
+@asynccontextmanager
+async def opened(
+    http: httpx.AsyncClient, method: str, url: str, **options: Any
+) -> AsyncIterator[EventReader]:
+    async with http.stream(method, url, **options) as response:
+        assert response.status_code == 200, await response.aread()
+        yield EventReader(response)
+
+
+async def resumed(http: httpx.AsyncClient, job: ClaimedJob, after: str | None) -> list[SseEvent]:
+    """Return the events of the job's stream after one of its events."""
+    params = {"after": after} if after is not None else {}
+    reply = await http.get(f"/v1/jobs/{job.job.id}/stream", params=params)
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.headers["x-lorikeet-job"] == job.job.id
+    return sse_events(reply.text)
+
+
+def logprobs(num: int) -> tuple[PositionLogprobs, ...]:
+    tokens = [TokenLogprob(token=f"t{i}", logprob=-float(i), bytes=None) for i in range(num)]
+    return tuple(PositionLogprobs(chosen=token, top=(), offset=0) for token in tokens)
+
+
+async def publish(
+    worker: ScriptedWorker, job: ClaimedJob, texts: Sequence[str], size: int = 7
+) -> None:
+    """Publish the choices `texts` in pieces of `size` characters. Each character is a token."""
+    for index, text in enumerate(texts):
+        scores = logprobs(len(text)) if job.job.sampling.logprobs is not None else ()
+        for start in range(0, len(text), size):
+            part = text[start : start + size]
+            event = Tokens(
+                job=job.job.id,
+                try_=job.try_,
+                choice=index,
+                index=start,
+                ids=tuple(range(start, start + len(part))),
+                text=part,
+                finish=STOP if start + size >= len(text) else None,
+                logprobs=scores[start : start + len(part)],
+            )
+            await worker.queue.publish(worker.id, {job.job.reply_to: [event]}, [event])
+
+
+async def finish(worker: ScriptedWorker, job: ClaimedJob, texts: Sequence[str]) -> None:
+    has_logprobs = job.job.sampling.logprobs is not None
+    choices = [
+        Choice(
+            text=text,
+            finish=STOP,
+            ids=tuple(range(len(text))),
+            logprobs=logprobs(len(text)) if has_logprobs else (),
+        )
+        for text in texts
+    ]
+    await worker.finish(job, *choices)
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        (URL, {**STREAM, "n": 2, "logprobs": True, "stream_options": {"include_usage": True}}),
+        (URL, {**STREAM, "n": 2}),
+        ("/v1/completions", {"model": "extract", "prompt": ["a", "b"], "stream": True}),
+        (
+            "/v1/completions",
+            {"model": "extract", "prompt": ["a", "b"], "stream": True, "logprobs": 0},
+        ),
+    ],
+)
+async def test_after_any_event_of_a_done_job_exactly_the_rest_follows_on_another_front_end(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    url: str,
+    body: dict[str, Any],
+) -> None:
+    texts = [ANSWER, "no call 🙂"]
+    request = asyncio.create_task(http.post(url, json=body))
+    job = await worker.take()
+    await publish(worker, job, texts)
+    await finish(worker, job, texts)
+    whole = sse_events((await request).text)
+    expected = answer_in(whole)
+    for count, event in enumerate(whole[:-1], 1):
+        assert answer_in([*whole[:count], *await resumed(other, job, event.id)]) == expected
+    assert answer_in(await resumed(other, job, None)) == expected
+
+
+@pytest.mark.usefixtures("slow_reads")
+async def test_a_stream_continues_elsewhere_while_its_job_runs(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    taking = asyncio.create_task(admitted(worker))
+    async with opened(http, "POST", URL, json=STREAM) as first:
+        job = await taking
+        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
+        await first.until("one")
+    last = first.events[-1].id
+    assert last
+    again = f"/v1/jobs/{job.job.id}/stream"
+    async with opened(other, "GET", again, headers={"Last-Event-ID": last}) as second:
+        await worker.tokens(job, 1, (2,), " two", checkpoint=True)
+        await second.until(" two")
+        await worker.tokens(job, 2, (3,), " three", STOP)
+        await worker.finish(job, Choice(text="one two three", finish=STOP, ids=(1, 2, 3)))
+        await second.rest()
+    answer = answer_in([*first.events, *second.events])
+    assert (answer[0, "text"], answer[0, "finish"]) == ("one two three", "stop")
+
+
+async def test_several_clients_can_follow_one_job(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    taking = asyncio.create_task(admitted(worker))
+    async with opened(http, "POST", URL, json=STREAM) as first:
+        job = await taking
+        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
+        await first.until("one")
+        url = f"/v1/jobs/{job.job.id}/stream"
+        async with opened(http, "GET", url) as second, opened(other, "GET", url) as third:
+            for reader in (second, third):
+                await reader.until("one")
+            await worker.tokens(job, 1, (2,), " two", STOP)
+            await worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
+            for reader in (first, second, third):
+                await reader.rest()
+                assert answer_in(reader.events)[0, "text"] == "one two"
+
+
+@pytest.mark.usefixtures("slow_reads")
+async def test_a_background_job_can_be_streamed_while_it_waits(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    accepted = (await http.post(URL, json=BACKGROUND)).json()
+    async with opened(other, "GET", f"/v1/jobs/chatcmpl-{accepted['id']}/stream") as reader:
+        job = await worker.take()
+        await worker.answer(job, "hello")
+        assert answer_in(await reader.rest())[0, "text"] == "hello"
+
+
+@pytest.mark.usefixtures("slow_reads")
+async def test_tokens_that_redis_lost_are_awaited(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+) -> None:
+    taking = asyncio.create_task(admitted(worker))
+    async with opened(http, "POST", URL, json=STREAM) as first:
+        job = await taking
+        await worker.tokens(job, 0, (1, 2), "one two")
+        last = (await first.until("one two")).id
+    again = f"/v1/jobs/{job.job.id}/stream"
+    async with opened(other, "GET", again, params={"after": last}) as second:
+        await eventually(partial(redis.hexists, keys.followers, job.job.id))
+        await worker.tokens(job, 0, (1,), "one")
+        await worker.tokens(job, 1, (2,), " two")
+        await worker.tokens(job, 2, (3,), " three", STOP)
+        await worker.finish(job, Choice(text="one two three", finish=STOP, ids=(1, 2, 3)))
+        await second.rest()
+    assert answer_in([*first.events, *second.events])[0, "text"] == "one two three"
+
+
+async def test_a_stream_whose_beginning_was_lost_and_generated_anew_does_not_continue(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    taking = asyncio.create_task(admitted(worker))
+    async with opened(http, "POST", URL, json=STREAM) as first:
+        job = await taking
+        await worker.tokens(job, 0, (1, 2), "one two")
+        last = (await first.until("one two")).id
+    again = f"/v1/jobs/{job.job.id}/stream"
+    async with opened(other, "GET", again, params={"after": last}) as second:
+        await worker.tokens(job, 0, (1,), "one more", checkpoint=True)
+        error, done = await second.rest()
+    assert error.json["error"]["code"] == "resume_diverged"
+    assert done.data == "[DONE]"
+    assert (await other.get(f"/v1/jobs/{job.job.id}")).json()["state"] == "running"
+
+
+async def test_a_front_end_that_the_pool_forgot_still_gets_every_token(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.follow.follower.SILENCE_S", 0.1)
+    accepted = (await http.post(URL, json=BACKGROUND)).json()
+    job = await worker.take()
+    async with opened(other, "GET", f"/v1/jobs/{accepted['id']}/stream") as reader:
+        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
+        await reader.until("one")
+        await redis.delete(keys.followers)
+        await worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
+        await reader.until(" two")
+        await worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
+        await reader.rest()
+    assert answer_in(reader.events)[0, "text"] == "one two"
+
+
+async def test_a_failed_job_has_its_tokens_and_then_its_error(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    accepted = (await http.post(URL, json=BACKGROUND)).json()
+    job = await worker.take()
+    assert job.job.id == accepted["id"]
+    await worker.tokens(job, 0, (1,), "begun", checkpoint=True)
+    await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
+    opening, text, error, done = await resumed(other, job, None)
+    assert "assistant" in opening.data
+    assert "begun" in text.data
+    assert (error.json["error"]["message"], done.data) == ("broken", "[DONE]")
+    assert [event.data for event in await resumed(other, job, text.id)] == [error.data, done.data]
+    assert await resumed(other, job, error.id) == [done]
+
+
+BAD_IDS = [
+    *("x", "start.9", "1", "1-123", "1-0123456G", "1.2-01234567", "1,2-01234567", "-1-01234567"),
+    *("f~0:5*1-01234567", "5~0:4*1-01234567", "5~1:6*1-01234567", "1" * 10 + "-01234567"),
+    *("5~0:6*0-01234567" + "0" * 9000, "5 -01234567", "END", "ff-01234567"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+async def test_a_malformed_id_is_a_400(
+    http: httpx.AsyncClient, worker: ScriptedWorker, bad: str
+) -> None:
+    accepted = (await http.post(URL, json=BACKGROUND)).json()
+    reply = await http.get(f"/v1/jobs/{accepted['id']}/stream", params={"after": bad})
+    assert error_of(reply) == (400, "invalid_value", "after")
+
+
+async def test_the_query_parameter_overrides_the_header(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=STREAM))
+    await worker.answer(await worker.take())
+    url = f"/v1/jobs/{(await request).headers['x-lorikeet-job']}/stream"
+    bad = {"Last-Event-ID": "x"}
+    assert error_of(await http.get(url, headers=bad)) == (400, "invalid_value", "Last-Event-ID")
+    reply = await http.get(url, headers=bad, params={"after": "end"})
+    assert [event.data for event in sse_events(reply.text)] == ["[DONE]"]
+    whole = await http.get(url, headers={"Last-Event-ID": "end"}, params={"after": ""})
+    assert answer_in(sse_events(whole.text))[0, "text"] == "hello"
+
+
+@with_settings(api_keys=(SecretStr(RED), SecretStr(BLUE)))
+async def test_the_job_of_another_tenant_does_not_exist(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    red, blue = ({"Authorization": f"Bearer {key.split(':')[1]}"} for key in (RED, BLUE))
+    accepted = (await http.post(URL, json=BACKGROUND, headers=red)).json()
+    url = f"/v1/jobs/{accepted['id']}/stream"
+    await worker.answer(await worker.take())
+    assert (await http.get(url, headers=red)).status_code == 200
+    assert error_of(await http.get(url, headers=blue)) == (404, "job_not_found", None)
+    assert (await http.get("/v1/jobs/0123/stream", headers=red)).status_code == 404
+
+
+async def test_the_job_of_an_older_release_can_not_be_streamed(
+    http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    accepted = (await http.post(URL, json=BACKGROUND)).json()
+    job = await worker.take()
+    await redis.hdel(keys.job(job.job.id), "spec")  # type: ignore[misc]
+    reply = await http.get(f"/v1/jobs/{accepted['id']}/stream")
+    assert error_of(reply) == (404, "job_not_found", None)
+    assert "older release" in reply.json()["error"]["message"]
+
+
+async def test_a_deleted_answer_is_an_error(
+    http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    await http.post(URL, json=BACKGROUND)
+    job = await worker.take()
+    await worker.answer(job)
+    await redis.delete(keys.result(job.job.id))
+    error, done = await resumed(http, job, None)
+    assert (error.json["error"]["code"], done.data) == ("job_not_found", "[DONE]")

@@ -1,0 +1,221 @@
+"""Answers whose client leaves and comes back, and answers that a stopping server ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from api_support import RunningApp, ScriptedWorker, error_of, running_app, sse_text
+from chat_stream import MESSAGES, admitted
+from queue_support import eventually
+from raw_client import with_settings
+from sse_events import EventReader, answer_in
+
+from shared.errors import RedisUnavailable
+from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.results import Choice, FinishReason
+from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
+from shared.store.queue import Queue
+
+URL = "/v1/chat/completions"
+BODY = {"model": "extract", "messages": MESSAGES}
+STREAM = {**BODY, "stream": True}
+KEY = {"Idempotency-Key": "k"}
+STOP = FinishReason.STOP
+
+
+@pytest.fixture
+async def other(server: RunningApp, settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of another front end of the same pool."""
+    async with (
+        running_app(settings) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+    ):
+        yield client
+
+
+async def is_abandoned(redis: Redis, keys: Keys, job: ClaimedJob) -> bool:
+    return await redis.zscore(keys.abandoned, job.job.id) is not None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_has_a_grace_period(
+    http: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+    stream: bool,
+) -> None:
+    request = asyncio.create_task(http.post(URL, json={**BODY, "stream": stream}))
+    job = await worker.take()
+    await worker.admit(job)
+    request.cancel()
+    await eventually(lambda: is_abandoned(redis, keys, job))
+    standing = await worker.queue.publish(worker.id, {})
+    assert not standing.cancelled
+
+
+@with_settings(disconnect_grace_s=0.2)
+async def test_after_the_grace_period_the_job_is_cancelled(
+    http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=BODY))
+    job = await worker.take()
+    request.cancel()
+
+    async def is_cancelled() -> bool:
+        await queue.reap()
+        return job.job.id in (await worker.queue.publish(worker.id, {})).cancelled
+
+    await eventually(is_cancelled)
+
+
+async def test_a_client_that_comes_back_keeps_its_job(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=STREAM))
+    job = await worker.take()
+    await worker.admit(job)
+    request.cancel()
+    await eventually(lambda: is_abandoned(redis, keys, job))
+    async with other.stream("GET", f"/v1/jobs/{job.job.id}/stream") as response:
+
+        async def is_kept() -> bool:
+            return not await is_abandoned(redis, keys, job)
+
+        await eventually(is_kept)
+        await worker.answer(job, "hello")
+        assert answer_in(await EventReader(response).rest())[0, "text"] == "hello"
+
+
+@with_settings(disconnect_grace_s=0)
+async def test_a_job_is_kept_until_its_last_client_leaves(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+) -> None:
+    requests = [asyncio.create_task(http.post(URL, json=BODY, headers=KEY)) for _ in range(3)]
+    job = await worker.take()
+    inboxes = server.context.replies._inboxes
+    await eventually(lambda: _true(len(inboxes.get(job.job.id, ())) == 3))
+    for request in requests[:2]:
+        request.cancel()
+    await eventually(lambda: _true(len(inboxes[job.job.id]) == 1))
+    await worker.answer(job, "hello")
+    assert (await requests[2]).json()["choices"][0]["message"]["content"] == "hello"
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+@pytest.mark.parametrize("headers", [{}, KEY])
+async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_sent_again(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    views: PoolViews,
+    redis: Redis,
+    keys: Keys,
+    headers: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accept = server.context.queue.enqueue
+    accepted = []
+
+    async def accept_but_fail(*args: object, **options: object) -> None:
+        accepted.append(await accept(*args, **options))  # type: ignore[arg-type]
+        raise RedisUnavailable("no reply")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.context.queue, "enqueue", accept_but_fail)
+        assert (await http.post(URL, json=BODY, headers=headers)).status_code == 503
+    job_id = accepted[0].id
+    if not headers:
+
+        async def is_cancelled() -> bool:
+            view = await views.job(job_id)
+            return view is not None and view.state is JobState.CANCELLED
+
+        await eventually(is_cancelled)
+        return
+    await eventually(lambda: redis.zscore(keys.abandoned, job_id))
+    again = asyncio.create_task(http.post(URL, json=BODY, headers=headers))
+    job = await worker.take()
+    assert job.job.id == job_id
+    await worker.answer(job, "hello")
+    assert (await again).headers["idempotent-replayed"] == "true"
+
+
+async def test_a_stopping_server_hands_its_streams_to_their_clients(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+) -> None:
+    taking = asyncio.create_task(admitted(worker))
+    async with http.stream("POST", URL, json=STREAM) as response:
+        job = await taking
+        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
+        first = EventReader(response)
+        text = await first.until("one")
+        server.context.replies.stop()
+        last = await first.next()
+        assert await first.next() is None
+    assert last is not None
+    assert (last.id, last.retry) == (text.id, "1000")
+    assert last.json["error"]["code"] == "server_stopping"
+    assert last.json["error"]["type"] == "server_error"
+    assert not await is_abandoned(redis, keys, job)
+    url = f"/v1/jobs/{job.job.id}/stream"
+    headers = {"Last-Event-ID": last.id or ""}
+    async with other.stream("GET", url, headers=headers) as response:
+        await worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
+        await worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
+        rest = await EventReader(response).rest()
+    assert answer_in([*first.events[:-1], *rest])[0, "text"] == "one two"
+
+
+@pytest.mark.parametrize("body", [BODY, STREAM])
+async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    body: dict[str, object],
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=body, headers=KEY))
+    job = await worker.take()
+    server.context.replies.stop()
+    reply = await request
+    assert error_of(reply) == (503, "server_stopping", None)
+    assert reply.headers["x-lorikeet-job"] == job.job.id
+    assert int(reply.headers["retry-after"]) > 0
+    assert "x-should-retry" not in reply.headers
+    again = asyncio.create_task(other.post(URL, json=body, headers=KEY))
+    await worker.answer(job, "hello")
+    assert (await again).headers["x-lorikeet-job"] == job.job.id
+    assert "llo" in (await again).text
+
+
+async def test_a_stream_that_continues_is_interrupted_with_the_id_of_its_client(
+    other: httpx.AsyncClient, server: RunningApp, http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    accepted = await http.post(URL, json={**BODY, "background": True})
+    async with http.stream("GET", f"{accepted.headers['location']}/stream") as response:
+        server.context.replies.stop()
+        (last,) = await EventReader(response).rest()
+    assert (last.id, last.json["error"]["code"]) == ("start.0", "server_stopping")
+    job = await worker.take()
+    await worker.answer(job, "hello")
+    reply = await other.get(f"{accepted.headers['location']}/stream", params={"after": last.id})
+    assert sse_text(reply) == "hello"

@@ -1,0 +1,179 @@
+"""Requests for answers: their headers, priorities and weights, and requests that are repeated."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from api_support import RunningApp, ScriptedWorker, error_of, running_app, sse_text
+from queue_support import eventually
+
+from shared.protocol.ids import JobId
+from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.pool_views import PoolViews
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+BODY: dict[str, Any] = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+TEXT_BODY: dict[str, Any] = {"model": "extract", "prompt": [1] * 20, "max_tokens": 80}
+COST = 100
+BAD_HEADERS = {
+    "Idempotency-Key": "a b",
+    "X-Lorikeet-On-Disconnect": "never",
+    "X-Lorikeet-Deadline-S": "601",
+}
+
+
+@pytest.mark.parametrize("name", BAD_HEADERS)
+@pytest.mark.parametrize("body", [BODY, {**BODY, "stream": True}, {**BODY, "background": True}])
+async def test_an_invalid_header_is_a_400_before_anything_is_queued(
+    direct: httpx.AsyncClient, views: PoolViews, body: dict[str, Any], name: str
+) -> None:
+    reply = await direct.post(CHAT, json=body, headers={name: BAD_HEADERS[name]})
+    assert error_of(reply) == (400, "invalid_value", name)
+    assert (await views.counts()).waiting == 0
+
+
+async def test_a_client_can_shorten_its_deadline(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    headers = {"X-Lorikeet-Deadline-S": "0.3"}
+    late = await http.post(CHAT, json=BODY, headers=headers)
+    assert error_of(late) == (504, "deadline_exceeded", None)
+    assert "within 0.3 s" in late.json()["error"]["message"]
+
+
+async def test_without_a_header_the_servers_deadline_applies(
+    settings: ApiSettings, http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    for headers, seconds in (({}, settings.deadline_s), ({"X-Lorikeet-Deadline-S": "7.5"}, 7.5)):
+        await http.post(CHAT, json={**BODY, "background": True}, headers=headers)
+        assert (await worker.take()).job.deadline_ms == seconds * 1000
+
+
+async def test_a_priority_request_overtakes_and_a_flex_request_is_overtaken(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    positions = {}
+    for tier in ("flex", "default", "priority", None):
+        body = {**BODY, "service_tier": tier, "background": True}
+        positions[tier] = JobId((await http.post(CHAT, json=body)).json()["id"])
+    jobs = {tier: (await http.get(f"/v1/jobs/{job}")).json() for tier, job in positions.items()}
+    ordered = sorted(jobs, key=lambda tier: jobs[tier]["position"])
+    assert ordered == ["priority", "default", None, "flex"]
+
+
+async def test_the_answer_repeats_the_service_tier(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    for fields, repeated in (({"service_tier": "priority"}, "priority"), ({}, None)):
+        request = asyncio.create_task(http.post(CHAT, json={**BODY, **fields}))
+        await worker.answer(await worker.take())
+        assert (await request).json().get("service_tier") == repeated
+
+
+async def test_a_tenants_weight_divides_the_tokens_that_it_is_charged(
+    settings: ApiSettings, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    tenants = {"red": "r" * 16, "blue": "b" * 16}
+    given = {
+        "api_keys": [f"{tenant}:{secret}" for tenant, secret in tenants.items()],
+        "tenant_weights": ["red=4"],
+    }
+    weighted = ApiSettings(**{**settings.model_dump(), **given})
+    async with running_app(weighted) as running, httpx.AsyncClient(base_url=running.url) as http:
+        for secret in tenants.values():
+            headers = {"Authorization": f"Bearer {secret}"}
+            await http.post(TEXT, json={**TEXT_BODY, "background": True}, headers=headers)
+    charged = {name: float(await redis.hget(keys.tenant(name), "tag") or 0) for name in tenants}
+    assert charged == {"red": COST / 4, "blue": COST}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_fifty_requests_at_once_with_one_key_get_the_answer_of_one_job(
+    http: httpx.AsyncClient, worker: ScriptedWorker, views: PoolViews, stream: bool
+) -> None:
+    body = {**BODY, "stream": stream}
+    requests = [
+        asyncio.create_task(http.post(CHAT, json=body, headers={"Idempotency-Key": "once"}))
+        for _ in range(50)
+    ]
+    job = await worker.take()
+    await worker.answer(job, "hello")
+    replies = await asyncio.gather(*requests)
+    assert {reply.status_code for reply in replies} == {200}
+    assert {reply.headers["x-lorikeet-job"] for reply in replies} == {job.job.id}
+    assert sum("idempotent-replayed" not in reply.headers for reply in replies) == 1
+    texts = {sse_text(r) if stream else content(r) for r in replies}
+    assert texts == {"hello"}
+    counts = await views.counts()
+    assert (counts.waiting, sum(counts.totals.values())) == (0, 1)
+
+
+def content(reply: httpx.Response) -> str:
+    text: str = reply.json()["choices"][0]["message"]["content"]
+    return text
+
+
+async def test_a_client_whose_connection_breaks_gets_the_answer_when_it_asks_again(
+    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+) -> None:
+    headers = {"Idempotency-Key": "again"}
+    first = asyncio.create_task(http.post(CHAT, json=BODY, headers=headers))
+    job = await worker.take()
+    await worker.admit(job)
+    first.cancel()
+    second = asyncio.create_task(http.post(CHAT, json=BODY, headers=headers))
+    await worker.answer(job, "hello")
+    reply = await second
+    assert (content(reply), reply.headers["idempotent-replayed"]) == ("hello", "true")
+    late = await http.post(CHAT, json=BODY, headers=headers)
+    assert late.json() == reply.json()
+
+
+async def test_a_key_with_another_body_is_a_conflict(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    headers = {"Idempotency-Key": "k"}
+    first = asyncio.create_task(http.post(CHAT, json=BODY, headers=headers))
+    await worker.answer(await worker.take())
+    assert (await first).status_code == 200
+    reply = await http.post(CHAT, json={**BODY, "seed": 1}, headers=headers)
+    assert error_of(reply) == (409, "idempotency_conflict", None)
+    assert reply.headers["x-should-retry"] == "false"
+    reordered = dict(reversed(BODY.items()))
+    assert (await http.post(CHAT, json=reordered, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "keeps_running"),
+    [
+        ({}, {"X-Lorikeet-On-Disconnect": "continue"}, True),
+        ({"stream": True}, {"X-Lorikeet-On-Disconnect": "continue"}, True),
+        ({"stream": True, "background": True}, {}, True),
+        ({}, {"X-Lorikeet-On-Disconnect": "cancel"}, False),
+        ({"stream": True}, {}, False),
+    ],
+)
+async def test_a_job_outlives_its_client_if_the_request_says_so(
+    settings: ApiSettings,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+    fields: dict[str, Any],
+    headers: dict[str, str],
+    keeps_running: bool,
+) -> None:
+    strict = settings.model_copy(update={"disconnect_grace_s": 0})
+    async with running_app(strict) as running, httpx.AsyncClient(base_url=running.url) as http:
+        request = asyncio.create_task(http.post(CHAT, json={**BODY, **fields}, headers=headers))
+        job = await worker.take()
+        await worker.admit(job)
+        request.cancel()
+        await eventually(lambda: redis.hget(keys.job(job.job.id), "gone"))
+        is_cancelled = await redis.hexists(keys.job(job.job.id), "cancel")
+        assert is_cancelled is not keeps_running
+        await worker.answer(job, "hello")
+        body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
+    assert body["choices"][0]["message"]["content"] == "hello"
