@@ -22,7 +22,7 @@ from shared.protocol.answers import AnswerSpec
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Job
-from shared.store.job_view import JobView
+from shared.store.views.job_view import JobView
 
 log = structlog.get_logger()
 

@@ -35,15 +35,15 @@ from shared.api_keys import api_keys, metrics_key
 from shared.protocol.ids import ApiId
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
-from shared.store.adapter_views import AdapterViews
 from shared.store.connection import Redis, connect
 from shared.store.durability import Durability
 from shared.store.inspections import Inspections
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.token_streams import ReplyReader, read_checkpoints
+from shared.store.views.adapter_views import AdapterViews
+from shared.store.views.pool_views import PoolViews
 
 MAX_INSPECTIONS = 8
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""

@@ -15,11 +15,11 @@ from api.pool_status import CachedRead
 from shared.protocol.ids import ApiId
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
-from shared.store.adapter_views import AdapterViews
 from shared.store.inspections import Inspections
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.adapter_views import AdapterViews
+from shared.store.views.pool_views import PoolViews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

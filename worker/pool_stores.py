@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from shared.store.adapter_views import AdapterViews
 from shared.store.connection import Redis
 from shared.store.durability import Durability
 from shared.store.inspections import Inspections
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.residency import ResidencyStore
+from shared.store.views.adapter_views import AdapterViews
+from shared.store.views.pool_views import PoolViews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 from api.schema.adapters import AdapterBody, Holder, VersionBody
 from shared.protocol.adapters import BaseModel
-from shared.store.adapter_views import AdapterView, VersionView
-from shared.store.pool_views import WorkerView
+from shared.store.views.adapter_views import AdapterView, VersionView
+from shared.store.views.pool_views import WorkerView
 
 
 def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:

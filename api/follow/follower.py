@@ -27,7 +27,7 @@ from shared.protocol.events import Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Usage
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 SILENCE_S = 5.0
 """Seconds without an event after which the follower reads the job from Redis."""

@@ -13,7 +13,7 @@ from api.schema.usage import UsageBody
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
-from shared.store.job_view import JobView
+from shared.store.views.job_view import JobView
 
 _ANSWER_FIELDS = ("choices", "usage", "created", "system_fingerprint", "service_tier")
 

@@ -6,7 +6,7 @@ import math
 from api.render.stream_writer import KEEP_ALIVE
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
-from shared.store.pool_views import PoolViews, Wait
+from shared.store.views.pool_views import PoolViews, Wait
 
 READ_S = 0.5
 """Time limit in seconds for reading the place of a job. New output waits at most this long."""

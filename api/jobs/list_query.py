@@ -1,4 +1,4 @@
-"""Reads the query of GET /v1/jobs. Pure."""
+"""Reads the query of GET /v1/jobs."""
 
 from dataclasses import dataclass
 from typing import get_args

@@ -5,7 +5,7 @@ from api.jobs.list_query import ListQuery
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import job_id_of
 from shared.protocol.jobs import JobState
-from shared.store.job_view import JobView
+from shared.store.views.job_view import JobView
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from shared.protocol.ids import AdapterVersion
-from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
+from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
 """Maximum number of adapters that one metric lists by name.

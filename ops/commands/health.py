@@ -14,7 +14,7 @@ from shared.errors import LorikeetError
 from shared.settings import ApiSettings, PoolSettings
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 
 class NotAlive(LorikeetError):

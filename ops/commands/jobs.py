@@ -20,7 +20,7 @@ from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings, PoolSettings
 from shared.store.dead_letters import DeadLetter, DeadLetterSummary
-from shared.store.job_view import JobView
+from shared.store.views.job_view import JobView
 
 NO_READER = ApiId("nobody")
 """Reply address of retried jobs. No front end reads it, because the client already has an error."""

@@ -13,9 +13,9 @@ from shared.store.connection import check_redis, connect
 from shared.store.dead_letters import DeadLetters
 from shared.store.durability import durability_of
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 T = TypeVar("T")
 

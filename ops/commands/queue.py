@@ -19,7 +19,7 @@ from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
 from shared.protocol.ids import WorkerId
 from shared.settings import PoolSettings
-from shared.store.pool_views import Backlog, QueueCounts, WorkerView
+from shared.store.views.pool_views import Backlog, QueueCounts, WorkerView
 
 REFRESH_S = 1.0
 RATE_WINDOW_S = 10.0

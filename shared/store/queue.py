@@ -41,10 +41,10 @@ from shared.store.connection import MAX_BLOCK_S, OutOfMemory, Redis
 from shared.store.durability import Durability
 from shared.store.job_handover import JobHandover
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.residency import ResidencyStore
 from shared.store.scripts import Arg, Scripts, flat
 from shared.store.sweep import Sweep
+from shared.store.views.pool_views import PoolViews
 
 PRIORITY_STEP = 1000
 """Number of tokens by which one step of priority moves a job ahead in fair queueing."""

@@ -11,8 +11,8 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from api.app import create_app
 from shared.settings import ApiSettings
-from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 CHAT = "/v1/chat/completions"
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}

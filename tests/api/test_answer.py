@@ -16,9 +16,9 @@ from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": MESSAGES}
 STREAM = {**BODY, "stream": True}

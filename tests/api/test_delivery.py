@@ -17,8 +17,8 @@ from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 URL = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": MESSAGES}

@@ -10,7 +10,7 @@ from api_support import (
 
 from api import pool_status
 from api.pool_status import CachedRead
-from shared.store.pool_views import PoolViews, WorkerView
+from shared.store.views.pool_views import PoolViews, WorkerView
 
 
 async def test_frequent_checks_and_scrapes_share_one_read(

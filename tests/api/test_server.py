@@ -19,7 +19,7 @@ from api.server import run_api
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.jobs import JobState
 from shared.settings import ApiSettings
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 

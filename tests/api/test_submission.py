@@ -12,7 +12,7 @@ from shared.protocol.ids import JobId
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BODY: dict[str, Any] = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}

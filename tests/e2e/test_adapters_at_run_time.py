@@ -33,7 +33,7 @@ from servers import Server, lorikeet_up
 from tiny import tiny_model
 
 from shared.protocol.ids import AdapterVersion
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 NUM_REPLACEMENTS = 100
 PATIENCE_S = 30.0

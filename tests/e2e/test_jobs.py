@@ -11,7 +11,7 @@ from served_tiny import BASE
 
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 LONG: dict[str, Any] = {
     "model": BASE, "prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True

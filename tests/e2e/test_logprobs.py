@@ -10,7 +10,7 @@ import torch
 from served_tiny import BASE, NAMES, TinyModels
 
 from shared.protocol.ids import JobId
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 PROMPT = "Once upon a time, 你好"
 CHAT = [{"role": "user", "content": PROMPT}]

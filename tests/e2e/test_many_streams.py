@@ -10,7 +10,7 @@ from served_tiny import TinyModels
 from servers import Server, lorikeet_worker
 from streams import GreedyStream, check_exact, greedy_streams
 
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 NUM_STREAMS = 200
 LENGTHS = (1, 60)

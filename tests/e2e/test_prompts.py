@@ -7,7 +7,7 @@ import pytest
 from served_tiny import BASE, TinyModels
 
 from shared.protocol.ids import JobId
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 BLOCK_SIZE = 16
 """Tokens per block of the KV cache; only whole blocks are shared."""

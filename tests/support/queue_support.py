@@ -16,8 +16,8 @@ from shared.protocol.results import Result, Usage
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 API = ApiId("api-1")
 INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)

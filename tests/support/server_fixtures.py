@@ -10,8 +10,8 @@ from servers import Server
 
 from shared.store.connection import connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 @pytest.fixture(scope="session")

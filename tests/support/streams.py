@@ -13,7 +13,7 @@ from served_tiny import NAMES, TinyModels
 
 from shared.protocol.ids import JobId
 from shared.protocol.results import Choice, FinishReason
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 TOKENS_PER_TIE = 5000
 """Number of tokens per allowed near tie."""

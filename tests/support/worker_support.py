@@ -21,10 +21,10 @@ from shared.protocol.results import Result
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.token_streams import ReplyReader
+from shared.store.views.pool_views import PoolViews
 from worker.served_model import ServedModel
 from worker.service import Worker
 

@@ -13,8 +13,8 @@ from queue_support import LIMITS, Actor, eventually, make_job
 
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 CODE = """
 import sys

@@ -10,7 +10,7 @@ from simulated_workers import check_texts, send, worker_process
 from worker_support import Client, has_workers, until
 
 from shared.protocol.jobs import Job, JobState
-from shared.store.pool_views import WorkerView
+from shared.store.views.pool_views import WorkerView
 
 LEASE_MS = 1000
 STEP_MS = 10

@@ -8,9 +8,9 @@ import structlog
 
 from shared.errors import LeaseLost
 from shared.protocol.ids import AdapterVersion
-from shared.store.pool_views import PoolViews
 from shared.store.residency import ResidencyStore
 from shared.store.retry import retry_until_available
+from shared.store.views.pool_views import PoolViews
 from worker.adapters.residency import Change, Residency
 from worker.lease import Lease
 

@@ -7,8 +7,8 @@ import structlog
 
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import AdapterVersion
-from shared.store.adapter_views import AdapterViews
 from shared.store.registry import Registry
+from shared.store.views.adapter_views import AdapterViews
 from worker.adapters.advertiser import Advertiser
 from worker.adapters.loader import AdapterLoader
 from worker.adapters.residency import Residency

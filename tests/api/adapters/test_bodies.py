@@ -8,8 +8,8 @@ from api_support import ADAPTER, BASE, ScriptedWorker
 
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 

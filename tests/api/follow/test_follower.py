@@ -18,8 +18,8 @@ from shared.protocol.events import Tokens
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
-from shared.store.job_view import JobView
-from shared.store.pool_views import PoolViews
+from shared.store.views.job_view import JobView
+from shared.store.views.pool_views import PoolViews
 
 
 class FakeViews:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"

@@ -9,7 +9,7 @@ from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason, Result, Usage
-from shared.store.job_view import JobView
+from shared.store.views.job_view import JobView
 
 USAGE = Usage(prompt_tokens=1, completion_tokens=2)
 VIEW = JobView(

@@ -13,8 +13,8 @@ from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews, Wait
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews, Wait
 
 PLAIN = b": keep-alive\n\n"
 

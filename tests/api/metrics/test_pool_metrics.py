@@ -8,7 +8,7 @@ from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import MAX_ADAPTERS, OTHER_ADAPTERS, PoolSnapshot
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.workers import WorkerInfo
-from shared.store.pool_views import QueueCounts, RedisMemory, WorkerView
+from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 
 
 def test_adapters_with_the_most_waiting_jobs_have_their_own_label() -> None:

@@ -17,8 +17,8 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job, Prompt, SamplingParams
 from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
-from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 MAX_LEN = 10
 TOKEN_BYTES = 20

@@ -13,8 +13,8 @@ from queue_support import eventually
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
 from shared.store.inspections import Findings, Inspection
-from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 VALIDATE = "/v1/adapters/validate"

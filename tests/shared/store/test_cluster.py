@@ -12,8 +12,8 @@ from ops.local.ports import free_port
 from shared.errors import RedisUnavailable
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 LAST_SLOT = 16383
 

@@ -15,8 +15,8 @@ from shared.settings import PoolSettings
 from shared.store.connection import Redis
 from shared.store.durability import Durability, durability_at, durability_of
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 def strict(url: str) -> PoolSettings:

@@ -6,11 +6,11 @@ import pytest
 from shared.errors import ErrorCode, JobFailed, SettingsError
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
-from shared.store.adapter_views import AdapterViews
 from shared.store.connection import CHUNK, Redis, chunks
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.adapter_views import AdapterViews
 
 BASE = BaseModel(name="base", version="base@1", max_model_len=8192, source="org/base", created_s=1)
 ADAPTER = Adapter(

@@ -13,10 +13,10 @@ from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_replies import ReplicaStanding
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.residency import ResidencyStore
 from shared.store.scripts import read_script_file
+from shared.store.views.pool_views import PoolViews
 
 STEAL_MS = 3000
 LOAD_MS = STEAL_MS / 1.5

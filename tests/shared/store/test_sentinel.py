@@ -18,8 +18,8 @@ from shared.settings import ControlSettings
 from shared.store.connection import Redis, check_redis, check_redis_at, connect
 from shared.store.durability import Durability
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 from worker import control
 
 Start = Callable[..., Awaitable[Replicated]]

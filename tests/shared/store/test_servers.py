@@ -22,9 +22,9 @@ from shared.protocol.ids import WorkerId
 from shared.protocol.queue_replies import FinishOutcome
 from shared.store.connection import Redis, check_redis, check_redis_at
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.token_streams import recover
+from shared.store.views.pool_views import PoolViews
 
 SERVERS = {
     "redis-server": shutil.which("redis-server"),

@@ -11,8 +11,8 @@ from worker_support import Client, register, residents, until
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
-from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

@@ -16,8 +16,8 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
-from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 from worker.adapters import replica_policy, retention
 from worker.engine_simulated.adapters import SimulatedAdapter
 from worker.service import Worker

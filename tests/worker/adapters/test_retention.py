@@ -16,8 +16,8 @@ from shared.protocol.jobs import JobState
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection, Inspections
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 from worker.adapters import retention
 from worker.service import Worker
 

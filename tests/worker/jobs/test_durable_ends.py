@@ -14,8 +14,8 @@ from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Result
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 from worker.jobs import durable_ends
 from worker.jobs.durable_ends import DurableEnds, EndedJob
 

@@ -13,8 +13,8 @@ from shared.store.audit.auditor import Auditor
 from shared.store.audit.rules import RULES
 from shared.store.audit.strays import Stray
 from shared.store.connection import Redis
-from shared.store.key_memory import key_kinds
 from shared.store.keys import Keys
+from shared.store.views.key_memory import key_kinds
 
 A = AdapterVersion("a@1")
 JOB, OTHER = JobId("0" * 32), JobId("1" * 32)

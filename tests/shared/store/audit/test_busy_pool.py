@@ -16,9 +16,9 @@ from shared.protocol.jobs import ClaimedJob
 from shared.store.audit.auditor import Auditor
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 MAX_WAITING = 40
 NUM_ENDED = 400

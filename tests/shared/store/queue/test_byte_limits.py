@@ -12,8 +12,8 @@ from shared.protocol.queue_limits import QueueLimits
 from shared.store.connection import Redis
 from shared.store.dead_letters import DeadLetters
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 BODY = 100_000
 TIGHT = replace(LIMITS, max_bytes=5 * BODY, max_bytes_tenant=3 * BODY)

@@ -11,8 +11,8 @@ from shared.protocol.jobs import Job, JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.queue_replies import FinishOutcome, Mail, MailKind
 from shared.protocol.results import Choice, FinishReason, Result, Usage
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 async def test_finish_stores_the_result_and_sends_the_end(

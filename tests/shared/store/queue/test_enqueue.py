@@ -11,8 +11,8 @@ from shared.protocol.enqueue import Enqueued
 from shared.protocol.jobs import JobState, SamplingParams
 from shared.store.connection import connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 async def test_returns_the_position_in_the_queue_of_its_version(queue: Queue) -> None:

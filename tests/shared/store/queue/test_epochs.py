@@ -9,8 +9,8 @@ from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 async def test_every_claim_has_another_epoch(actor, enqueue, queue: Queue) -> None:

@@ -21,11 +21,11 @@ from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.residency import ResidencyStore
 from shared.store.token_streams import ReplyReader, merge, read_checkpoints, recover
+from shared.store.views.pool_views import PoolViews
 
 ACTOR = Path(__file__).parents[3] / "support" / "actor_process.py"
 LEASE_MS = 500

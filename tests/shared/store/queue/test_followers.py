@@ -12,8 +12,8 @@ from shared.protocol.ids import ApiId
 from shared.protocol.jobs import Job, JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 OTHER = ApiId("api-2")
 THIRD = ApiId("api-3")

@@ -12,8 +12,8 @@ from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 def keyed(key: str = "k", body: str = "b", **fields: Any) -> EnqueueOptions:

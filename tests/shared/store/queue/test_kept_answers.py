@@ -11,8 +11,8 @@ from shared.protocol.jobs import JobState
 from shared.store.connection import Redis
 from shared.store.dead_letters import DeadLetters
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 SECRET = "a secret prompt"
 

@@ -10,8 +10,8 @@ from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.queue_limits import QueueLimits
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 MOST = 1000
 """Capacity of a worker in tokens."""

@@ -30,9 +30,9 @@ from shared.protocol.jobs import ClaimedJob, Job, JobState
 from shared.protocol.queue_replies import FinishOutcome, ReplicaStanding
 from shared.store.connection import connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.residency import ResidencyStore
+from shared.store.views.pool_views import PoolViews
 
 T = TypeVar("T")
 STALL_MS = 100_000

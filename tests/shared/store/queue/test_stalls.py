@@ -16,8 +16,8 @@ from shared.errors import LeaseLost
 from shared.protocol.jobs import Job, JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 LEASE_MS = 600
 HOUR_S = 3600

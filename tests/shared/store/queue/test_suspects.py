@@ -7,9 +7,9 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Retry
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 
 async def die_alone(worker: Actor, job_id: str) -> None:

@@ -11,8 +11,8 @@ from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 async def test_a_tenant_s_jobs_are_listed_newest_first(

@@ -11,9 +11,9 @@ from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import Redis, ResponseError
-from shared.store.job_view import JOB_FIELDS, JobView, job_view
-from shared.store.key_memory import estimate_key_bytes
 from shared.store.keys import Keys
+from shared.store.views.job_view import JOB_FIELDS, JobView, job_view
+from shared.store.views.key_memory import estimate_key_bytes
 
 CHUNK = 100
 """Number of jobs that are read in one round trip."""

@@ -3,8 +3,8 @@ from queue_support import INFO, eventually
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Usage
 from shared.store.connection import Redis
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 
 async def test_a_waiting_job_shows_its_position(enqueue, views: PoolViews) -> None:

@@ -2,9 +2,9 @@ import pytest
 
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.store.connection import Redis
-from shared.store.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
+from shared.store.views.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
+from shared.store.views.pool_views import PoolViews
 
 SIZE = 4000
 """Size of a value that dominates the size of its key."""
