@@ -69,6 +69,7 @@ def assemble(
         adapters.retention,
         jobs,
         publisher,
+        ends,
         base=served.base,
         lease_ms=settings.lease_ms,
         describe=partial(_describe, settings, served, engine, lease, adapters),

@@ -12,6 +12,7 @@ from shared.store.queue import Queue
 from shared.store.registry import Registry
 from worker.adapters.residency import Residency
 from worker.adapters.retention import Retention
+from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 
@@ -31,6 +32,7 @@ class Membership:
         retention: Retention,
         jobs: RunningJobs,
         publisher: Publisher,
+        ends: DurableEnds,
         *,
         base: BaseModel,
         lease_ms: int,
@@ -45,6 +47,7 @@ class Membership:
             retention: is notified when the registry has forgotten versions.
             jobs: the jobs that this worker runs.
             publisher: drops or ends jobs as the pool's replies require.
+            ends: knows jobs that have ended but may still be lost in a failover.
             base: the base model that the worker serves.
             lease_ms: time in ms without a heartbeat after which the pool declares the worker dead.
             describe: returns the worker's current state as shown to operators.
@@ -55,6 +58,7 @@ class Membership:
         self._retention = retention
         self._jobs = jobs
         self._publisher = publisher
+        self._ends = ends
         self._base = base
         self._lease_ms = lease_ms
         self._describe = describe
@@ -115,10 +119,12 @@ class Membership:
 
         A job is lost if the pool assigns it to this worker but the worker has no record of the job.
         """
-        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
+        known = {*(job.id for job in self._jobs), *self._ends.job_ids}
+        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(known) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
-            known = [job.id for job in self._jobs]
-            num_returned = await self._queue.reconcile(wid, known, grace_ms=self._lease_ms // 3)
+            num_returned = await self._queue.reconcile(
+                wid, list(known), grace_ms=self._lease_ms // 3
+            )
             log.warning("jobs_reconciled", booked=num_booked, returned=num_returned)
 
     async def _register_adapters(self, registry_epoch: str) -> None:

@@ -18,7 +18,6 @@ from shared.protocol.codec import (
     encode_answer_spec,
     encode_events,
     encode_job,
-    encode_result,
     encode_worker_info,
 )
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
@@ -39,6 +38,7 @@ from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import MAX_BLOCK_S, OutOfMemory, Redis
 from shared.store.durability import Durability
+from shared.store.ended_jobs import EndedJob, EndedJobs
 from shared.store.job_handover import JobHandover
 from shared.store.keys import Keys
 from shared.store.residency import ResidencyStore
@@ -78,6 +78,7 @@ class Queue:
         self._durability = durability
         self._residency = residency or ResidencyStore(redis, keys)
         self._scripts = Scripts(redis, keys)
+        self._ends = EndedJobs(redis, keys, self._scripts)
         self._handover = JobHandover(redis, keys, self._scripts)
         self._sweep = Sweep(self._scripts, self._handover)
 
@@ -284,35 +285,23 @@ class Queue:
 
         `claim_epoch` is the epoch of the job's claim; 0 matches any claim.
         """
-        outcome = await self._scripts.run(
-            "finish",
-            wid,
-            end.job,
-            end.try_,
-            claim_epoch,
-            end.state,
-            orjson.dumps(end.usage),
-            orjson.dumps(end.error),
-            end.usage.prompt_tokens + end.usage.completion_tokens if end.usage else "",
-            encode_events([end]),
-            encode_result(result),
-            int(_may_be_retried(end)),
-        )
-        return FinishOutcome(outcome.decode())
+        return await self._ends.finish(EndedJob(wid, end, result, claim_epoch))
 
     @property
     def is_strict(self) -> bool:
         """Whether promises wait for copies of their writes."""
         return self._durability is not None
 
-    async def confirm(self) -> None:
-        """Return once all earlier writes are durable.
+    async def confirm_ends(self, jobs: Sequence[EndedJob]) -> None:
+        """Return once all `jobs` have ended and, with strict durability, this is durable.
+
+        Jobs that Redis considers as running are ended again, since a failover lost their ends.
 
         Raises:
             RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
         """
         if self._durability:
-            await self._scripts.confirm(self._durability)
+            await self._ends.confirm(jobs, self._durability)
 
     async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
         """Cancel a job with `error` as the reason, and return its state after the call.
@@ -408,11 +397,6 @@ def _enqueue_args(
         *((idempotency.digest, idempotency.body_digest) if idempotency else ("", "")),
         limits.retain_bytes,
     )
-
-
-def _may_be_retried(end: End) -> bool:
-    """Return whether a server error ended the job, so that an operator may enqueue it again."""
-    return end.state is JobState.FAILED and end.error is not None and end.error.status >= 500
 
 
 def _ids(raw: Sequence[bytes]) -> frozenset[JobId]:

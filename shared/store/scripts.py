@@ -57,28 +57,21 @@ class Scripts:
                 script may have run.
         """
         if durability is None:
-            return await self._call(self._redis, name, *args)
+            return await self.run_on(self._redis, name, *args)
         # WAIT applies to the writes of its own connection, so all calls share one connection.
         async with self._redis.client() as connection:
-            reply = await self._call(connection, name, *args)
+            reply = await self.run_on(connection, name, *args)
             if is_promise(reply):
-                await self._confirm(connection, durability)
+                await self.run_on(connection, "durability_barrier")
+                await durability.confirm(connection)
             return reply
 
-    async def confirm(self, durability: Durability) -> None:
-        """Wait for copies of all earlier writes of all connections.
+    async def run_on(self, redis: Redis, name: str, *args: Arg) -> Any:
+        """Run a script with the given client and return its reply.
 
         Raises:
-            RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
+            RedisUnavailable: Redis can't be reached or can't serve. The script may have run.
         """
-        async with self._redis.client() as connection:
-            await self._confirm(connection, durability)
-
-    async def _confirm(self, connection: Redis, durability: Durability) -> None:
-        await self._call(connection, "durability_barrier")
-        await durability.confirm(connection)
-
-    async def _call(self, redis: Redis, name: str, *args: Arg) -> Any:
         script = self._scripts[name]
         keys_and_args: tuple[Any, ...] = (1, self._prefix, *args)
         try:

@@ -118,6 +118,7 @@ class Setup:
     def __init__(self) -> None:
         self.queue, self.registry = FakeQueue(), FakeRegistry()
         self.publisher, self.jobs = FakePublisher(), RunningJobs()
+        self.ends = SimpleNamespace(job_ids=[])
         self.num_tidied = 0
         self.info = INFO
         versions = SimpleNamespace(
@@ -126,6 +127,7 @@ class Setup:
         )
         fakes: dict[str, Any] = {
             "queue": self.queue,
+            "ends": self.ends,
             "registry": self.registry,
             "residency": versions,
             "retention": SimpleNamespace(tidy=self.tidy),
@@ -252,6 +254,18 @@ async def test_mismatches_are_counted_only_in_a_row(setup: Setup) -> None:
         await setup.beat(booked=1)
         await setup.beat(booked=0)
     assert "reconcile" not in setup.queue.names
+
+
+async def test_ended_jobs_that_may_still_be_lost_are_known(setup: Setup) -> None:
+    setup.ends.job_ids.append(JobId("ended"))
+    for _ in range(MISMATCHES_UNTIL_RECONCILED):
+        await setup.beat(booked=1)
+    assert "reconcile" not in setup.queue.names
+    await setup.beat(booked=2)
+    await setup.beat(booked=2)
+    await setup.beat(booked=2)
+    name, _, known, _ = setup.queue.calls[-1]
+    assert (name, known) == ("reconcile", ["ended"])
 
 
 async def test_a_worker_that_leaves_is_removed_from_the_pool(setup: Setup) -> None:

@@ -1,31 +1,18 @@
 """Repeats the ends of jobs until they are durable. Needed only with `--durability strict`."""
 
 import asyncio
-from dataclasses import dataclass
 
 import structlog
 
 from shared.errors import RedisUnavailable
-from shared.protocol.events import End
-from shared.protocol.ids import WorkerId
-from shared.protocol.results import Result
+from shared.protocol.ids import JobId
+from shared.store.ended_jobs import EndedJob
 from shared.store.queue import Queue
-from shared.store.retry import retry_until_available
 
 RETRY_S = 0.5
 """Seconds between two attempts to confirm that the ends are durable."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class EndedJob:
-    """The arguments with which a job was ended."""
-
-    wid: WorkerId
-    end: End
-    result: Result
-    claim_epoch: int
 
 
 class DurableEnds:
@@ -37,14 +24,19 @@ class DurableEnds:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._ended: list[EndedJob] = []
+        self._ended: dict[JobId, EndedJob] = {}
         self._has_ended = asyncio.Event()
         self._lock = asyncio.Lock()
+
+    @property
+    def job_ids(self) -> list[JobId]:
+        """Jobs whose ends may not be durable yet."""
+        return list(self._ended)
 
     def add(self, job: EndedJob) -> None:
         """Add a job that Redis has ended. Has no effect with `--durability default`."""
         if self._queue.is_strict:
-            self._ended.append(job)
+            self._ended[job.end.job] = job
             self._has_ended.set()
 
     async def run(self) -> None:
@@ -57,21 +49,17 @@ class DurableEnds:
         """Return once all ends that were added so far are durable. May wait for Redis."""
         async with self._lock:
             self._has_ended.clear()
-            ended, self._ended = self._ended, []
-            while ended and not await self._is_durable():
-                await asyncio.sleep(RETRY_S)
-                for job in ended:
-                    await self._repeat(job)
+            ended = dict(self._ended)
+            if ended:
+                await self._confirm(list(ended.values()))
+            for job_id, job in ended.items():
+                if self._ended.get(job_id) is job:
+                    del self._ended[job_id]
 
-    async def _is_durable(self) -> bool:
-        try:
-            await self._queue.confirm()
-        except RedisUnavailable as error:
-            log.warning("ends_not_durable", error=str(error))
-            return False
-        return True
-
-    async def _repeat(self, job: EndedJob) -> None:
-        await retry_until_available(
-            lambda: self._queue.finish(job.wid, job.end, job.result, claim_epoch=job.claim_epoch)
-        )
+    async def _confirm(self, ended: list[EndedJob]) -> None:
+        while True:
+            try:
+                return await self._queue.confirm_ends(ended)
+            except RedisUnavailable as error:
+                log.warning("ends_not_durable", error=str(error))
+            await asyncio.sleep(RETRY_S)

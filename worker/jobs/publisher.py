@@ -18,10 +18,11 @@ from shared.protocol.events import Admitted, Event, Tokens
 from shared.protocol.ids import ApiId, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome, Standing
+from shared.store.ended_jobs import EndedJob
 from shared.store.queue import Queue
 from shared.store.retry import retry_until_available
 from worker.engine.request import RequestId, StepOutput
-from worker.jobs.durable_ends import DurableEnds, EndedJob
+from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.running import RunningJob, RunningJobs
 from worker.jobs.running_choice import RunningChoice
 from worker.lease import Lease

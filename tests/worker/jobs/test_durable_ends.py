@@ -13,11 +13,12 @@ from shared.protocol.events import End
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Result
 from shared.store.connection import Redis
+from shared.store.ended_jobs import EndedJob
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.views.pool_views import PoolViews
 from worker.jobs import durable_ends
-from worker.jobs.durable_ends import DurableEnds, EndedJob
+from worker.jobs.durable_ends import DurableEnds
 
 
 @dataclass
@@ -91,6 +92,22 @@ async def test_an_end_that_a_failover_loses_is_repeated(
     assert await redis.zcard(keys.owned(worker.id)) == 0
 
 
+async def test_an_end_that_only_the_replaced_server_has_is_repeated(
+    queue: Queue, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    ends = DurableEnds(queue)
+    claimed, job = await ended(queue, worker)
+    await roll_back(redis, keys, worker, claimed)  # the successor, whose writes are durable
+    ends.add(job)
+    assert ends.job_ids == [claimed.job.id]
+    await ends.settle()
+    assert ends.job_ids == []
+    view = await views.job(claimed.job.id)
+    assert view is not None
+    assert view.state is JobState.DONE
+
+
 async def test_settling_waits_for_the_ends_that_are_being_confirmed(
     queue: Queue, redis: Redis, keys: Keys, durability: ScriptedDurability
 ) -> None:
@@ -117,4 +134,4 @@ async def test_nothing_is_confirmed_without_strict_durability(redis: Redis, keys
     _, job = await ended(queue, worker)
     ends.add(job)
     await ends.settle()
-    assert not ends._ended
+    assert ends.job_ids == []
