@@ -92,7 +92,7 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
     app.add_middleware(Boundary, metrics=app_metrics)
     add_error_handlers(app)
     app.state.metrics = app_metrics
-    app.state.openapi = describe(app, with_keys=bool(keys))
+    app.state.openapi = describe(app, with_keys=bool(keys), max_deadline_s=settings.deadline_s)
     return app
 
 

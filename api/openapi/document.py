@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from api.headers import REQUEST_ID_HEADER
+from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.http.auth import OPEN_PATHS, SCHEME
 from api.openapi.parameters import Parameters
 from api.schema.adapters import (
@@ -48,7 +48,7 @@ def takes(
     return {"requestBody": body, **({"parameters": parameters} if parameters else {})}
 
 
-def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
+def describe(app: FastAPI, *, with_keys: bool, max_deadline_s: float) -> dict[str, Any]:
     """Build the OpenAPI document of `app`, without the names of models."""
     document = get_openapi(
         title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
@@ -65,6 +65,9 @@ def describe(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == DEADLINE_HEADER:
+                    parameter["schema"] = {**parameter["schema"], "maximum": max_deadline_s}
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[REQUEST_ID_HEADER] = _REQUEST_ID
     if with_keys:

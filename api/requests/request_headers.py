@@ -11,7 +11,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 MAX_KEY_CHARS = 255
 KEY_PATTERN = rf"[!-~]{{1,{MAX_KEY_CHARS}}}"
 """Regular expression of idempotency keys: visible ASCII characters."""
-_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
+_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,10 @@ from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
 from api.schema.logprobs import TextLogprobs
 from api.schema.usage import UsageBody
 
-_PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
+_PROMPT = [
+    {"type": "string", "minLength": 1},
+    {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+]
 
 
 def as_prompts(value: Any) -> Any:
@@ -41,7 +44,9 @@ class CompletionRequest(GenerationRequest):
     prompt: Annotated[
         list[str | list[int]],
         BeforeValidator(as_prompts),
-        WithJsonSchema({"anyOf": [*_PROMPT, {"type": "array", "items": {"anyOf": _PROMPT}}]}),
+        WithJsonSchema(
+            {"anyOf": [*_PROMPT, {"type": "array", "items": {"anyOf": _PROMPT}, "minItems": 1}]}
+        ),
     ] = Field(
         description="Text or token ids, or a list of such prompts. Choices are in the order of "
         "the prompts, n for each."

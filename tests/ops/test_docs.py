@@ -31,7 +31,7 @@ OF_OTHER_PROGRAMS = {
     *("--build", "--pull", "--scale", "--volumes", "--wait"),  # Docker Compose
     *("--appendonly", "--maxmemory", "--maxmemory-policy", "--requirepass"),  # Redis
     *("--key", "--prometheus"),  # python -m ops.docker.dashboard
-    *("--quick", "--repeats", "--results", "--vllm"),  # make bench
+    *("--baseline", "--quick", "--repeats", "--results", "--vllm"),  # make bench
 }
 """Flags of other programs that the manual names."""
 URL = re.compile(
@@ -200,3 +200,11 @@ def symptoms() -> list[str]:
 def test_quoted_messages_exist_in_the_sources(symptom: str) -> None:
     for part in symptom.split("..."):
         assert part.strip(" :,;") in strings()
+
+
+def test_the_tests_that_prove_reliability_exist() -> None:
+    text = (ROOT / "ops" / "docs" / "reliability.md").read_text()
+    named = re.findall(r"\[([^\]]+)\]\((?:\.\./\.\./)(tests/[^)]+\.py)\)", text)
+    assert len(named) > 30
+    for words, path in named:
+        assert f"def test_{words.replace(' ', '_')}(" in (ROOT / path).read_text(), words

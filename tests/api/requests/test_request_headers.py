@@ -38,7 +38,7 @@ def test_a_deadline_is_a_number_of_seconds(sent: str, seconds: float) -> None:
     [
         *(("Idempotency-Key", bad) for bad in ("", "x" * 256, "a b", "é", "a\tb", "\x7f")),
         *(("X-Lorikeet-On-Disconnect", bad) for bad in ("", "keep", "Continue", "continue,cancel")),
-        *(("X-Lorikeet-Deadline-S", bad) for bad in ("", "0", "0.0", "-1", "60.1", "1e1", "nan")),
+        *(("X-Lorikeet-Deadline-S", bad) for bad in ("", "0", "0.0", "-1", "60.1", "nan")),
         *(
             ("X-Lorikeet-Deadline-S", bad)
             for bad in ("inf", "5 s", "²", "1_0", "+1", ".5", "9" * 99)
