@@ -69,8 +69,9 @@ class Follower:
             views: reads the job and its result.
             read_checkpoints: reads the tokens of a job that isn't done.
             left_ms: milliseconds until the job's deadline.
-            attach: needed for a job that another request created. The follower calls it at once and
-                after each silence, because Redis may have lost the effect of an earlier call.
+            attach: needed for a job that another request created. The follower calls it at once,
+                after each silence, and after an outage of Redis, because Redis may have lost the
+                effect of an earlier call.
         """
         self.transcript = Transcript(spec.num_choices)
         self._progress = Progress(max_pending=max_events(spec.num_choices))
@@ -80,7 +81,7 @@ class Follower:
         self._read_checkpoints = read_checkpoints
         self._attach = attach
         self._is_caught_up = attach is None
-        """Whether the follower has read what happened before it was attached."""
+        """Whether the follower is attached and has read what happened before."""
         self._limit_ms = left_ms if attach is None else None
         now = time.monotonic()
         self._deadline = now + left_ms / 1000
@@ -142,7 +143,9 @@ class Follower:
             timer_at = min(timer_at, self._refill_at)
         events = await self._inbox.get(min(timeout_s, timer_at - now))
         now = time.monotonic()
-        if events:
+        if self._attach and self._inbox.take_outage():
+            self._is_caught_up, self._silence_at = False, now
+        if events and self._is_caught_up:  # events from elsewhere don't replace `attach`
             self._silence_at = now + SILENCE_S
         updates = [update for event in events for update in await self._apply(event)]
         if self._progress.pending and now >= self._refill_at:
@@ -193,10 +196,10 @@ class Follower:
         return stored
 
     async def _read_job(self) -> StoredJob:
-        view = await self._views.job(self._job_id)
+        view, result = await self._views.job_and_result(self._job_id)
         if view is None:
             return StoredJob(None)
         if view.state is JobState.DONE:
-            return StoredJob(view.state, result=await self._views.result(self._job_id))
+            return StoredJob(view.state, result=result)
         checkpoints = await self._read_checkpoints(self._job_id)
         return StoredJob(view.state, view.error, checkpoints=checkpoints)

@@ -42,6 +42,7 @@ class Inbox:
         self._newest: dict[int, Tokens] = {}
         """For each choice, the newest of its events that didn't fit into `_events`."""
         self._interruption: ClientGone | ServerStopping | None = None
+        self._had_outage = False
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
@@ -62,8 +63,20 @@ class Inbox:
         self._interruption = reason
         self._wake.set()
 
+    def note_outage(self) -> None:
+        """Record that Redis was unavailable, and make the current call of `get` return."""
+        self._had_outage = True
+        self._wake.set()
+
+    def take_outage(self) -> bool:
+        """Return whether Redis was unavailable since the last call."""
+        had_outage, self._had_outage = self._had_outage, False
+        return had_outage
+
     async def get(self, timeout_s: float) -> list[Event]:
         """Remove and return all events. If no event is present, wait up to `timeout_s` seconds.
+
+        Also returns after an outage of Redis.
 
         Raises:
             ClientGone: the client has closed its connection.
@@ -158,4 +171,6 @@ class ReplyHub:
     def _log_back(self) -> None:
         if self._is_redis_down:
             log.info("redis_back")
+            for inbox in (inbox for inboxes in self._inboxes.values() for inbox in inboxes):
+                inbox.note_outage()
         self._is_redis_down = False

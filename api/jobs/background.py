@@ -9,7 +9,7 @@ from api.context import Context
 from api.errors import json_response
 from api.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
-from api.jobs.own_jobs import UNFINISHED, own_job
+from api.jobs.own_jobs import UNFINISHED, own_job_and_result
 from shared.errors import RedisUnavailable
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
@@ -30,9 +30,8 @@ async def start_in_background(
     """
     try:
         enqueued = await context.queue.enqueue(job, context.limits, options=options)
-        view = await own_job(context, job.tenant, enqueued.id)
+        view, result = await own_job_and_result(context, job.tenant, enqueued.id)
         is_unfinished = view.state in UNFINISHED
-        result = None if is_unfinished else await context.views.result(view.id)
     except RedisUnavailable:
         # Without a key, the client's next attempt is another job, so this one must not run.
         if options.idempotency is None:

@@ -5,6 +5,7 @@ from api.jobs.list_query import ListQuery
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import job_id_of
 from shared.protocol.jobs import JobState
+from shared.protocol.results import Result
 from shared.store.views.job_view import JobView
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
@@ -25,6 +26,20 @@ async def own_job(
     if view is None or view.tenant != tenant:
         raise JobFailed(job_not_found(job_id, param=param))
     return view
+
+
+async def own_job_and_result(
+    context: Context, tenant: str, job_id: str
+) -> tuple[JobView, Result | None]:
+    """Return a job of this tenant and its result, if it has one.
+
+    Raises:
+        JobFailed: as `own_job`.
+    """
+    view, result = await context.views.job_and_result(job_id_of(job_id))
+    if view is None or view.tenant != tenant:
+        raise JobFailed(job_not_found(job_id))
+    return view, result
 
 
 async def own_jobs(context: Context, tenant: str, query: ListQuery) -> list[JobView]:

@@ -6,7 +6,13 @@ from api.context import InContext, InTenant
 from api.errors import json_response
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, read_list_query
-from api.jobs.own_jobs import UNFINISHED, job_not_found, own_job, own_jobs
+from api.jobs.own_jobs import (
+    UNFINISHED,
+    job_not_found,
+    own_job,
+    own_job_and_result,
+    own_jobs,
+)
 from api.openapi.responses import errors
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed
@@ -37,8 +43,7 @@ async def get_job(job_id: str, context: InContext, tenant: InTenant) -> Response
 
     `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion.
     """
-    view = await own_job(context, tenant, job_id)
-    return json_response(job_body(view, await context.views.result(view.id)))
+    return json_response(job_body(*await own_job_and_result(context, tenant, job_id)))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)

@@ -318,9 +318,10 @@ class Queue:
         """Send the events of an unfinished job to an API process that didn't accept it.
 
         The process counts as connected to a client of the job until it calls `abandon`. Calls for
-        ended and unknown jobs have no effect.
+        ended and unknown jobs have no effect. With strict durability, the effect survives a
+        failover.
         """
-        await self._scripts.run("attach", job_id, api)
+        await self._scripts.run("attach", job_id, api, durability=self._durability)
 
     async def abandon(self, job_id: JobId, api: ApiId, *, grace_ms: int) -> None:
         """Note that the last client of a job at this API process has gone.

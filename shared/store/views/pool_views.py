@@ -10,7 +10,7 @@ from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis, ResponseError
+from shared.store.connection import Pipeline, Redis, ResponseError
 from shared.store.keys import Keys
 from shared.store.views.job_view import JOB_FIELDS, JobView, job_view
 from shared.store.views.key_memory import estimate_key_bytes
@@ -98,7 +98,19 @@ class PoolViews:
 
     async def job(self, job_id: JobId) -> JobView | None:
         """Return a job, or None if the job is unknown or its record has expired."""
-        return (await self._read_jobs([job_id]))[0]
+        (view,), _ = await self._read_jobs([job_id], self._redis.pipeline(transaction=False))
+        return view
+
+    async def job_and_result(self, job_id: JobId) -> tuple[JobView | None, Result | None]:
+        """Return a job and its result, as `job` and `result` do, in one round trip.
+
+        Both come from one server. In two calls, a failover between them could return a job as done
+        but without its result.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.get(self._keys.result(job_id))
+        (view,), raw = await self._read_jobs([job_id], pipe)
+        return view, decode_result(raw) if raw is not None else None
 
     async def jobs(
         self,
@@ -128,7 +140,8 @@ class PoolViews:
         found: list[JobView] = []
         while len(found) < limit:
             raw = await self._redis.zrevrange(self._keys.jobs(tenant), first, first + CHUNK - 1)
-            views = await self._read_jobs([JobId(each.decode()) for each in raw])
+            ids = [JobId(each.decode()) for each in raw]
+            views, _ = await self._read_jobs(ids, self._redis.pipeline(transaction=False))
             found += [view for view in views if view and _matches(view, states, model)]
             first += CHUNK
             if len(raw) < CHUNK:
@@ -235,23 +248,31 @@ class PoolViews:
         except ResponseError:  # some hosted services forbid MEMORY USAGE or RANDOMKEY
             return {}
 
-    async def _read_jobs(self, ids: Sequence[JobId]) -> list[JobView | None]:
-        pipe = self._redis.pipeline(transaction=False)
+    async def _read_jobs(
+        self, ids: Sequence[JobId], pipe: Pipeline
+    ) -> tuple[list[JobView | None], Any]:
+        """Read jobs, and execute the commands that `pipe` already has in the same round trip.
+
+        Returns two values: the jobs, and the reply to the first command of `pipe`.
+        """
+        num_earlier = len(pipe)
         pipe.time()
         pipe.hget(self._keys.counters, "lag")
         for job_id in ids:
             pipe.hmget(self._keys.job(job_id), JOB_FIELDS)
-        (seconds, micros), lag, *rows = await pipe.execute()
+        replies = await pipe.execute()
+        (seconds, micros), lag, *rows = replies[num_earlier:]
         pool_ms = seconds * 1000 + micros // 1000 - int(float(lag or 0))
         jobs = [dict(zip(JOB_FIELDS, row, strict=True)) for row in rows]
         for job_id, fields in zip(ids, jobs, strict=True):
             version = AdapterVersion((fields["version"] or b"").decode())
             pipe.zrank(self._keys.queue(version), job_id)
         ranks = await pipe.execute()
-        return [
+        views = [
             job_view(job_id, fields, rank, pool_ms)
             for job_id, fields, rank in zip(ids, jobs, ranks, strict=True)
         ]
+        return views, replies[0]
 
     async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
         pipe = self._redis.pipeline(transaction=False)

@@ -43,6 +43,9 @@ class FakeViews:
         state = self.stored.state if self.stored else self.state
         return view(state, self.error) if state else None
 
+    async def job_and_result(self, job_id: JobId) -> tuple[JobView | None, Result | None]:
+        return await self.job(job_id), self.stored
+
     async def read_checkpoints(self, job_id: JobId) -> tuple[Tokens, ...]:
         self._raise_if_unavailable()
         return self.checkpoints
@@ -331,6 +334,22 @@ async def test_an_attached_follower_gets_every_token_even_if_no_event_reaches_it
     views.stored = done("abcd", *range(4))
     assert await text_of(following) == "d"
     assert attach.num_calls >= 4
+
+
+async def test_an_attached_follower_attaches_again_after_an_outage(
+    views: FakeViews, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover may have lost the earlier call, and its client would then seem to be gone."""
+    monkeypatch.setattr(follower, "SILENCE_S", 60)
+    attach = Attachments(views)
+    following = follow(views, inbox, attach=attach)
+    inbox.put(tokens(0, (1,), "a"))
+    assert await following.updates(60) == [Delta(0, "a", None)]
+    assert attach.num_calls == 1
+    inbox.note_outage()
+    inbox.put(tokens(1, (2,), "b"))
+    assert await following.updates(60) == [Delta(0, "b", None)]
+    assert attach.num_calls == 2
 
 
 async def test_an_attached_follower_of_an_ended_job_has_its_answer_despite_the_deadline(

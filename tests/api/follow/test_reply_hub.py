@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 
 from api.follow.reply_hub import Inbox, ReplyHub, ServerStopping, max_events
+from shared.errors import RedisUnavailable
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
@@ -97,3 +98,22 @@ async def test_a_hub_that_stops_interrupts_open_inboxes_and_later_ones() -> None
             await first.get(5)
     with hub.open(ID, 1) as later, pytest.raises(ServerStopping):
         await later.get(5)
+
+
+async def test_an_outage_of_redis_is_noted_in_every_inbox_once() -> None:
+    class FailingReader(FakeReader):
+        is_down = True
+
+        async def read(self) -> list[Event]:
+            if self.is_down:
+                self.is_down = False
+                raise RedisUnavailable("scripted")
+            return await super().read()
+
+    hub = ReplyHub(cast(ReplyReader, FailingReader()))
+    with hub.open(ID, 1) as inbox:
+        running = asyncio.create_task(hub.run())
+        assert await inbox.get(5) == []
+        running.cancel()
+        assert inbox.take_outage()
+        assert not inbox.take_outage()

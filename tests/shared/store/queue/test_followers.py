@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
+from shared.errors import RedisUnavailable
 from shared.protocol.enqueue import EnqueueOptions
 from shared.protocol.events import End, Event, Retry, Tokens
 from shared.protocol.ids import ApiId
@@ -145,3 +146,17 @@ async def test_a_job_that_keeps_running_is_never_abandoned(queue: Queue, views: 
     await queue.abandon(job.id, API, grace_ms=0)
     view = await views.job(job.id)
     assert (view.state, view.keeps_running) == (JobState.QUEUED, True)
+
+
+async def test_with_strict_durability_an_attachment_waits_for_its_copies(
+    enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    class NoCopies:
+        async def confirm(self, connection: Redis) -> None:
+            raise RedisUnavailable("scripted")
+
+    job = await enqueue()
+    strict = Queue(redis, keys, durability=NoCopies())  # type: ignore[arg-type]
+    with pytest.raises(RedisUnavailable):
+        await strict.attach(job.id, OTHER)
+    await strict.attach(make_job().id, OTHER)  # nothing was written
