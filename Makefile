@@ -8,7 +8,7 @@ CODE := api worker shared ops tests
 CLIENTS := .venv-clients
 OPENAI_JS := openai@6.49.0
 
-.PHONY: setup up test test-all chaos check format bench clients
+.PHONY: setup up test test-all test-long chaos check format bench clients
 .DEFAULT_GOAL := up
 
 up: $(READY)
@@ -25,8 +25,12 @@ test-all: test
 	$(BIN)/pytest -m slow $(ARGS) || [ $$? -eq 5 ]
 
 # The tests marked long: stalls, failovers, floods and an upgrade, about eight minutes.
-chaos: $(READY)
+test-long: $(READY)
 	$(BIN)/pytest -m long tests/chaos $(ARGS)
+
+# 200 clients of a pool for 20 minutes, each kind of fault three times. Writes chaos-report/.
+chaos: $(READY)
+	$(BIN)/python -m ops.chaos $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check $(CODE)

@@ -17,9 +17,9 @@ import structlog
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.residency import ResidencyStore
+from shared.store.views.pool_views import PoolViews
 
 pytest_plugins = ["left_out"]
 

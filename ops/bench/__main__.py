@@ -16,6 +16,7 @@ from ops.bench.compare.results import Results
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
 from ops.bench.probe_commands import probes_app
 from ops.bench.progress import progress
+from ops.bench.scale_commands import scale_app
 from ops.bench.servers import check_vllm
 from ops.demo.model import demo_model
 from shared.errors import LorikeetError
@@ -26,6 +27,7 @@ QUICK_CLIENTS = "32"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(probes_app)
 app.add_typer(adapters_app)
+app.add_typer(scale_app)
 
 
 @app.callback(invoke_without_command=True)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,7 @@ def wait_until_serves(
     started: Sequence["subprocess.Popen[bytes]"],
     timeout_s: float,
     scratch: Path,
+    api_key: str | None = None,
 ) -> None:
     """Wait until the server at `url` is ready and lists all models `names`.
 
@@ -71,8 +72,28 @@ def wait_until_serves(
     Raises:
         ServerFailed: a process in `started` ended, or `timeout_s` passed.
     """
+    wait_until(
+        lambda: _serves(url, ready, names, api_key),
+        started=started,
+        timeout_s=timeout_s,
+        scratch=scratch,
+    )
+
+
+def wait_until(
+    is_ready: Callable[[], bool],
+    *,
+    started: Sequence["subprocess.Popen[bytes]"],
+    timeout_s: float,
+    scratch: Path,
+) -> None:
+    """Wait until `is_ready` returns True. `scratch` has the logs of the processes in `started`.
+
+    Raises:
+        ServerFailed: a process in `started` ended, or `timeout_s` passed.
+    """
     deadline = time.monotonic() + timeout_s
-    while not _serves(url, ready, names):
+    while not is_ready():
         if any(one.poll() is not None for one in started) or time.monotonic() > deadline:
             raise ServerFailed("the server doesn't become ready:\n" + _last_output(scratch))
         time.sleep(POLL_S)
@@ -87,9 +108,10 @@ def _stop(started: "subprocess.Popen[bytes]") -> None:
         started.wait()
 
 
-def _serves(url: str, ready: str, names: set[str]) -> bool:
+def _serves(url: str, ready: str, names: set[str], api_key: str | None) -> bool:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with httpx.Client(trust_env=False) as http:
+        with httpx.Client(trust_env=False, headers=headers) as http:
             is_ready = http.get(f"{url}{ready}").status_code == 200
             models = http.get(f"{url}/v1/models").json() if is_ready else {"data": []}
     except httpx.HTTPError:

@@ -30,6 +30,11 @@ MEASUREMENTS = {
     "scripts": "commands and time of each call of a queue script",
     "turnover": "adapter memory while 1,000 adapters evict each other",
     "gpu": "kernels and decode steps on a GPU",
+    "scale": "1,000 simulated workers, and the cost of each part per job and token",
+    "queue-tokens": "jobs and tokens that one Redis carries",
+    "first-token": "first token through queue and front end against a direct call",
+    "workers": "16 workers against one",
+    "fairness": "waiting times beside a heavy tenant, and shares by weight",
 }
 """Descriptions of all kinds of results, in the order of the page."""
 HEADLINES = {"steps": 2, "parts": -1, "lora": -1, "context": -1, "registered": -1}
@@ -45,9 +50,10 @@ These extensions speed up matrix products. The fastest comes first.
 _HEAD = """# Results of the benchmarks
 
 The newest result of each measurement on each machine, and the results that a page of this
-repository cites by name. The model is SmolLM2-135M in bfloat16. A file is named after its date,
-commit and measurement; it holds every figure with the machine and the versions. Git keeps the
-results that were replaced. [Benchmarks](../../docs/benchmarks.md) describes the measurements.
+repository cites by name. If a measurement needs a model, it is SmolLM2-135M in bfloat16. A file is
+named after its date, commit and measurement; it holds every figure with the machine and the
+versions. Git keeps the results that were replaced. [Benchmarks](../../docs/benchmarks.md) and
+[scale](../../docs/scale.md) describe the measurements.
 
 `python -m ops.generate.results_index` generates this page.
 """

@@ -19,7 +19,7 @@ from worker_support import has_workers
 from ops.chaos.cluster.replicated import Replicated
 from shared.store.connection import connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import prompt_ids
 

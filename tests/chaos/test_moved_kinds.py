@@ -20,7 +20,7 @@ from tiny import save_adapter, save_tiny_model
 from tool_templates import HERMES
 
 from shared.protocol.ids import JobId, WorkerId
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 NAME = "flip"
 TURNS = [{"role": "user", "content": "Once upon a time, 你好"}]

@@ -9,7 +9,7 @@ from served_tiny import BASE, TinyModels
 from servers import Server
 from streams import check_exact, followed, greedy_streams
 
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 NUM_STREAMS = 12
 LENGTHS = (200, 400)

@@ -18,7 +18,7 @@ from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 STALLS_S = (7, 10, 20)
 TIMES = 5

@@ -24,7 +24,7 @@ from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.connection import connect
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
+from shared.store.views.pool_views import PoolViews
 
 NEW = Path(__file__).parents[2]
 LAST_RELEASE = "e9c7f69"

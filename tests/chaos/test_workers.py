@@ -15,7 +15,7 @@ from servers import Server
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
 from shared.protocol.ids import JobId, WorkerId
-from shared.store.pool_views import PoolViews, WorkerView
+from shared.store.views.pool_views import PoolViews, WorkerView
 
 NUM_STREAMS = 50
 NUM_SAMPLED = 16

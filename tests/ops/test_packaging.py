@@ -29,6 +29,8 @@ EXTRAS_OF = {
     "ops/bench": {"bench", "worker"},
     "ops/bench/load": set(),  # `lorikeet bench`
     "ops/bench/load/plot.py": {"bench"},
+    "ops/bench/scale": {"bench", "worker", "api"},
+    "ops/chaos/report/plots.py": {"bench"},
     "ops/demo": {"demo", "worker"},
     "ops/demo/plot.py": {"bench"},
     "tests": {"all", "dev"},

@@ -129,7 +129,7 @@ async def followed(pool: LargePool) -> None:
     with pool.meter.measuring("ended"):
         for claimed in jobs[:CALLS]:
             await pool.queue.erase(claimed.job.id)
-    await pool.meter.hset(pool.keys.counters, "retain_bytes", 0)
+    await pool.meter.hset(pool.keys.counters, "retain_bytes", "0")  # type: ignore[misc]
     with pool.meter.measuring("a page beyond the limit in bytes"):
         await pool.queue.retain()
     await pool.queue.leave(worker)

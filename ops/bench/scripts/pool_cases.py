@@ -126,6 +126,8 @@ async def quarantine(pool: LargePool) -> None:
     with pool.meter.measuring(f"{num_waiting:,} jobs of a version that kills", "quarantine"):
         await pool.queue.reap()
         await pool.queue.reap()
+    with pool.meter.measuring("release from quarantine", "release_quarantine"):
+        await pool.registry.release_quarantined(after_ms=0)
 
 
 async def _die(pool: LargePool, poison: AdapterVersion) -> None:

@@ -12,9 +12,9 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 Run = Callable[..., Awaitable[str]]
 SQL = Adapter(

@@ -14,8 +14,8 @@ from shared.protocol.jobs import JobState
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import Backlog, QueueCounts, WorkerView
 from shared.store.queue import Queue
+from shared.store.views.pool_views import Backlog, QueueCounts, WorkerView
 
 Run = Callable[..., Awaitable[str]]
 INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)

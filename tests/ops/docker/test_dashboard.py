@@ -20,9 +20,9 @@ from ops.docker.dashboard import ALERTS, DASHBOARD, OPS, queries
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 FROM_PROMETHEUS = {"up": {"job", "instance"}}

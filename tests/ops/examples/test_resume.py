@@ -22,9 +22,9 @@ from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.pool_views import PoolViews
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
 
 CHAT, STOP = "/v1/chat/completions", FinishReason.STOP
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}

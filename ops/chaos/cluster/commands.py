@@ -1,0 +1,81 @@
+"""Commands of the pool's processes. Pure."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ops.chaos.options import EngineKind, Options
+
+LEASE_MS: Mapping[EngineKind, int] = {EngineKind.SIMULATED: 3000, EngineKind.NATIVE: 6000}
+STALL_S: Mapping[EngineKind, float] = {EngineKind.SIMULATED: 3.0, EngineKind.NATIVE: 20.0}
+DISCONNECT_GRACE_S = 20.0
+"""Seconds that a client has to come back. A client needs up to 13 of them to notice that a front
+end hangs, and then comes back to another one."""
+DRAIN_S = 2.0
+"""Seconds that the streams of a front end and the jobs of a worker have after SIGTERM."""
+MAX_NUM_SEQS = 64
+ADAPTER_MIB = 16
+"""Memory for adapters of each worker. A simulated adapter has one MiB."""
+SLOWEST = 1.5
+"""Step time of the slowest simulated worker, in multiples of the mean.
+
+Workers of different speeds are a harder test. A fast worker that loses its jobs without noticing
+would publish more tokens than the slow worker that continues them.
+"""
+DEMO_ADAPTERS = Path(__file__).parents[2] / "demo" / "adapters"
+
+
+def adapter_sources(options: Options) -> dict[str, str]:
+    """Return the source of each adapter, by name."""
+    if options.engine is EngineKind.SIMULATED:
+        return {f"adapter-{i}": f"source-{i}" for i in range(options.adapters)}
+    folders = sorted(path for path in DEMO_ADAPTERS.iterdir() if path.is_dir())
+    return {folder.name: str(folder) for folder in folders[: options.adapters]}
+
+
+def worker_words(options: Options, number: int) -> list[str]:
+    """Return the arguments of worker `number`, from 0."""
+    flags: dict[str, object] = {
+        "--engine": options.engine.value,
+        "--lease-ms": LEASE_MS[options.engine],
+        "--stall-s": STALL_S[options.engine],
+        "--drain-s": DRAIN_S,
+        "--max-num-seqs": MAX_NUM_SEQS,
+    }
+    if options.engine is EngineKind.SIMULATED:
+        flags |= {
+            "--simulated-step-ms": _step_ms(options, number),
+            "--adapter-memory-mb": ADAPTER_MIB,
+            "--adapter-host-mb": ADAPTER_MIB,
+        }
+    else:
+        flags |= {"--dtype": "float32", "--threads": 1, "--kv-cache-mb": 512}
+    sources = adapter_sources(options)
+    adapters = ["--adapters", *(f"{name}={source}" for name, source in sources.items())]
+    return ["worker", options.model, *_words(flags), *(adapters if sources else [])]
+
+
+def api_words(options: Options, host: str, port: int) -> list[str]:
+    """Return the arguments of the front end that listens on `host` and `port`."""
+    flags: dict[str, object] = {
+        "--host": host,
+        "--port": port,
+        "--retain-s": options.retain_s,
+        "--disconnect-grace-s": DISCONNECT_GRACE_S,
+        "--drain-s": DRAIN_S,
+    }
+    return ["api", *_words(flags), "--allow-anonymous"]
+
+
+def pool_words(options: Options, redis_url: str) -> list[str]:
+    """Return the arguments that every process of the pool has."""
+    return ["--redis-url", redis_url, "--durability", options.durability]
+
+
+def _step_ms(options: Options, number: int) -> int:
+    """Return a worker's step time. The times are spaced around the mean, the shortest first."""
+    share = number / max(1, options.workers - 1)
+    return round(options.step_ms * (2 - SLOWEST + share * 2 * (SLOWEST - 1)))
+
+
+def _words(flags: Mapping[str, object]) -> list[str]:
+    return [str(word) for flag in flags.items() for word in flag]

@@ -1,0 +1,68 @@
+"""Collects one answer, from a stream's events or from a body. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from ops.chaos.load.sse import Event
+
+DONE = "[DONE]"
+INTERRUPTION = "server_stopping"
+"""Code of the error that interrupts a stream. The job continues."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a client has received of an answer."""
+
+    texts: dict[int, str] = field(default_factory=dict)
+    """Text of each choice."""
+    finishes: dict[int, str] = field(default_factory=dict)
+    """Finish reason of each choice that is complete."""
+    error: str | None = None
+    """Code of the error that ended the job."""
+    last_id: str | None = None
+    """Id of the last event."""
+    is_ended: bool = False
+    """Whether nothing follows."""
+    num_after_finish: int = 0
+    """Number of characters that choices received after their finish reason."""
+
+    def add_event(self, event: Event) -> int:
+        """Add an event, and return the number of characters of the answer in it."""
+        if event.id is not None:
+            self.last_id = event.id
+        if event.data == DONE:
+            self.is_ended = True
+            return 0
+        body = orjson.loads(event.data)
+        if "error" in body:
+            if body["error"]["code"] != INTERRUPTION:
+                self.error = str(body["error"]["code"])
+                self.is_ended = True
+            return 0
+        return sum(self._add_choice(choice) for choice in body["choices"])
+
+    def add_body(self, body: Mapping[str, Any]) -> None:
+        """Add the body of an answer that isn't streamed."""
+        for choice in body["choices"]:
+            self._add_choice(choice)
+        self.is_ended = True
+
+    def _add_choice(self, choice: Mapping[str, Any]) -> int:
+        index = choice["index"]
+        text = choice_text(choice)
+        if index in self.finishes:
+            self.num_after_finish += len(text)
+        self.texts[index] = self.texts.get(index, "") + text
+        if choice["finish_reason"]:
+            self.finishes[index] = choice["finish_reason"]
+        return len(text)
+
+
+def choice_text(choice: Mapping[str, Any]) -> str:
+    """Return the text of a choice, of a chat or a completion, whole or a chunk."""
+    message = choice.get("message") or choice.get("delta") or {}
+    return choice.get("text") or message.get("content") or ""

@@ -1,0 +1,30 @@
+"""Reads server-sent events (WHATWG HTML, section 9.2)."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a stream."""
+
+    id: str | None
+    """Id of the event; None if the event has none."""
+    data: str
+
+
+async def read_events(response: httpx.Response) -> AsyncIterator[Event]:
+    """Yield the events of a response. An event that is cut off isn't yielded."""
+    event_id, data = None, []
+    async for line in response.aiter_lines():
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "id":
+            event_id = value
+        elif name == "data":
+            data.append(value)
+        elif not line and data:
+            yield Event(event_id, "\n".join(data))
+            event_id, data = None, []
