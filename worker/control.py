@@ -35,6 +35,11 @@ HEALTH_S = 5.0
 log = structlog.get_logger()
 
 
+def _serialize(value: Any) -> bytes:
+    """Return the JSON of a task or of its outcome, which may contain an exception."""
+    return orjson.dumps(value, default=repr)
+
+
 class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
     """arq's Redis client, with the timeouts and error types of `shared.store.connection.Redis`."""
 
@@ -43,7 +48,7 @@ class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
         ArqRedis.__init__(
             self,
             pool,
-            job_serializer=orjson.dumps,
+            job_serializer=_serialize,
             job_deserializer=orjson.loads,
             default_queue_name=queue_name,
         )
@@ -110,7 +115,7 @@ def _arq_worker(settings: ControlSettings) -> Any:
         queue_name=keys.scheduler,
         cron_jobs=[_cron_job(task, settings.pool) for task in TASKS],
         redis_pool=redis,
-        job_serializer=orjson.dumps,
+        job_serializer=_serialize,
         job_deserializer=orjson.loads,
         handle_signals=False,
         health_check_key=keys.control(socket.gethostname()),

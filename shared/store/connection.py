@@ -21,6 +21,7 @@ from redis.exceptions import NoScriptError as NoScriptError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import WatchError
 
 from shared.errors import RedisUnavailable, SettingsError
 from shared.store.sentinel import FORM, is_sentinel_url, sentinel_pool
@@ -111,10 +112,13 @@ class Pipeline(BasePipeline):
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command immediately, within the time limit. Used while keys are watched."""
-        async with _reported_errors(self.timeout_s):
-            return await super().immediate_execute_command(  # type: ignore[no-untyped-call]
-                *args, **options
-            )
+        try:
+            async with _reported_errors(self.timeout_s):
+                return await super().immediate_execute_command(  # type: ignore[no-untyped-call]
+                    *args, **options
+                )
+        except WatchError as error:  # here it means that the connection is lost
+            raise RedisUnavailable(f"Redis is out of reach: {error}") from error
 
 
 @asynccontextmanager

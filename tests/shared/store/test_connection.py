@@ -131,3 +131,16 @@ async def test_a_cancellation_that_redis_py_drops_is_raised(
     call.cancel()
     await asyncio.wait({call}, timeout=5)
     assert call.cancelled()
+
+
+async def test_a_connection_that_is_lost_while_keys_are_watched_is_an_outage(
+    redis: Redis, keys: Keys
+) -> None:
+    async with redis.pipeline() as pipe:
+        await pipe.watch(keys.base)
+        (number,) = [
+            client["id"] for client in await redis.client_list() if client.get("watch") == "1"
+        ]
+        await redis.client_kill_filter(_id=number)
+        with pytest.raises(RedisUnavailable):
+            await pipe.exists(keys.base)
