@@ -156,7 +156,11 @@ class AttachedAnswer(Response):
                     left_ms=self._view.left_ms,
                     attach=partial(context.queue.attach, api=context.api_id),
                 )
-                delivery = Delivery(context, spec, inbox, follower, headers=self._extra_headers)
+                delivery = Delivery(
+                    *(context, spec, inbox, follower),
+                    headers=self._extra_headers,
+                    is_only_client=False,
+                )
                 if self._is_stream:
                     await delivery.send_stream(receive, send, after=self._after)
                 else:

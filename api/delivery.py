@@ -57,6 +57,7 @@ class Delivery:
         *,
         headers: Mapping[str, str],
         timing: StreamTiming | None = None,
+        is_only_client: bool = True,
     ) -> None:
         """Create the delivery of the answer to `spec`'s job.
 
@@ -67,6 +68,8 @@ class Delivery:
             follower: follower of the job.
             headers: additional headers of a successful response.
             timing: measures when the tokens arrive, for the metrics.
+            is_only_client: whether a failure of the delivery cancels the job. Otherwise, the job is
+                abandoned, since it may have other clients.
         """
         self._context = context
         self._spec = spec
@@ -74,6 +77,7 @@ class Delivery:
         self._follower = follower
         self._headers = headers
         self._timing = timing
+        self._is_only_client = is_only_client
 
     async def send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the complete answer once the job is done.
@@ -156,8 +160,12 @@ class Delivery:
         return updates
 
     def _give_up(self, failure: Exception) -> None:
-        """Cancel the job unless it has ended."""
-        if not self._follower.has_ended:
+        """Cancel or abandon the job unless it has ended."""
+        if self._follower.has_ended:
+            return
+        if not self._is_only_client:
+            self._context.cancels.abandon(self._spec.id)
+        else:
             error = failure.error if isinstance(failure, JobFailed) else None
             self._context.cancels.add(self._spec.id, error)
 

@@ -119,9 +119,9 @@ class Membership:
 
         A job is lost if the pool assigns it to this worker but the worker has no record of the job.
         """
-        known = {*(job.id for job in self._jobs), *self._ends.job_ids}
-        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(known) else 0
+        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
+            known = {*(job.id for job in self._jobs), *self._ends.job_ids}
             num_returned = await self._queue.reconcile(
                 wid, list(known), grace_ms=self._lease_ms // 3
             )

@@ -30,6 +30,8 @@ REAPS_PER_LEASE = 4
 With fewer sweeps, the time between two sweeps could reach half a lease. The later sweep would then
 conclude that Redis has stalled.
 """
+SETTLE_S = 2.0
+"""Maximum seconds for making the ends of jobs durable before the worker leaves."""
 HAND_OVER_S = 5.0
 """Maximum seconds for leaving the pool.
 
@@ -174,7 +176,9 @@ class Worker:
         # Once the engine has handled the aborts, no further outputs are produced.
         await asyncio.wrap_future(parts.engine.call(lambda engine: engine.stats()))
         await parts.publisher.flush(save_all=True)
-        await parts.ends.settle()
+        with contextlib.suppress(TimeoutError):  # otherwise the pool would take it for a death
+            async with asyncio.timeout(SETTLE_S):
+                await parts.ends.settle()
         released = [job.id for job in parts.jobs]
         await parts.membership.leave(parts.lease.wid)
         log.info("worker_left", worker=parts.lease.wid, released=released)

@@ -76,6 +76,8 @@ class CancelQueue:
         if not self._replies.has_inbox(job_id):
             await self._queue.abandon(job_id, self._api, grace_ms=self._grace_ms)
             log.info("job_abandoned", job_id=job_id)
+            if self._replies.has_inbox(job_id):  # a client has come back meanwhile
+                await self._queue.attach(job_id, self._api)
 
 
 async def _until_available(call: Callable[[], Awaitable[None]]) -> None:

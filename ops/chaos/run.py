@@ -8,7 +8,7 @@ from random import Random
 
 from ops.chaos.checks.aftermath import inspect
 from ops.chaos.checks.monitor import SAMPLE_S, Monitor
-from ops.chaos.cluster.commands import adapter_sources
+from ops.chaos.cluster.commands import adapter_sources, base_name
 from ops.chaos.cluster.pool import Pool
 from ops.chaos.faults.fault import FaultRecord, Scene, strike
 from ops.chaos.faults.kinds import KINDS, need_network
@@ -44,11 +44,20 @@ async def run_chaos(options: Options, folder: Path, show: Show) -> Findings:
 
     Raises:
         ClientsFailed: a client process ended early.
+        httpx.HTTPError: the undisturbed pool didn't answer a question for the native engine.
         NotInTime: the pool didn't become ready.
         SettingsError: a program is missing.
     """
     pool = await Pool.start(options, folder, has_network=need_network(options.faults))
     show("the pool is ready")
+    try:
+        return await _run_with(pool, folder, show)
+    finally:
+        await pool.stop()
+
+
+async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
+    options = pool.options
     fleet = Fleet(await _workloads(pool, folder), folder)
     monitor = Monitor(pool)
     sampling = asyncio.create_task(monitor.run())
@@ -67,7 +76,6 @@ async def run_chaos(options: Options, folder: Path, show: Show) -> Findings:
     finally:
         await cancel_tasks(sampling)
         fleet.kill()
-        await pool.stop()
     return Findings(
         started_s=started_s,
         ended_s=ended_s,
@@ -82,7 +90,7 @@ async def run_chaos(options: Options, folder: Path, show: Show) -> Findings:
 
 async def _workloads(pool: Pool, folder: Path) -> list[Workload]:
     options = pool.options
-    sources = {options.model: options.model, **adapter_sources(options)}
+    sources = {base_name(options): options.model, **adapter_sources(options)}
     versions = {name: simulated_version(name, source) for name, source in sources.items()}
     lengths = LENGTHS[options.engine]
     references = []

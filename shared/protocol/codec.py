@@ -26,13 +26,17 @@ from shared.protocol.workers import WorkerInfo
 
 PROTOCOL_VERSION = 1
 """Version of the messages that this release writes."""
+ONLY_IN_SPEC = ("include_usage", "service_tier")
+"""Fields of jobs that only the specification of the answer contains. Workers don't need them, and
+workers of release 0.1 can't read jobs with fields that they don't know."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 """Protocol versions that this release reads: its own and the previous one."""
 
 
 def encode_job(job: Job) -> bytes:
     """Return the job as JSON that includes the protocol version."""
-    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(job)})
+    wire = {name: value for name, value in asdict(job).items() if name not in ONLY_IN_SPEC}
+    return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
 
 
 def decode_job(raw: bytes | str) -> Job:

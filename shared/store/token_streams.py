@@ -52,13 +52,13 @@ class ReplyReader:
         """Delete the entries that were read, except the last, and renew the stream's lifetime."""
         if time.monotonic() - self._maintained_s < MAINTAIN_EVERY_S:
             return
+        newest = await self._redis.xrevrange(self._stream, count=1)
+        if newest and _order(newest[0][0]) < _order(self._last_id):
+            self._last_id = b"0-0"  # the stream is new, and its server's clock is earlier
         pipe = self._redis.pipeline(transaction=False)
         pipe.xtrim(self._stream, minid=self._last_id.decode(), approximate=False)
         pipe.pexpire(self._stream, TTL_MS)
-        pipe.xrevrange(self._stream, count=1)
-        *_, newest = await pipe.execute()
-        if newest and _order(newest[0][0]) < _order(self._last_id):
-            self._last_id = b"0-0"  # the stream is new, and its server's clock is earlier
+        await pipe.execute()
         self._maintained_s = time.monotonic()
 
 

@@ -19,9 +19,10 @@ class Monitor:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._diverged: dict[tuple[str, int], float] = {}
+        self._earlier: set[str] = set()
         self._newest: set[str] = set()
         self.jobs: set[str] = set()
-        """Ids of all jobs that the pool has had."""
+        """Ids of all jobs that the pool has had since `run` was called."""
 
     @property
     def num_diverged(self) -> int:
@@ -30,6 +31,7 @@ class Monitor:
 
     async def run(self) -> None:
         """Sample until this task is cancelled."""
+        self._earlier = await self._newest_jobs()
         while True:
             await self.sample()
             await asyncio.sleep(SAMPLE_S)
@@ -56,11 +58,15 @@ class Monitor:
                 self._diverged[api.name, api.pid] = float(line.split()[1])
 
     async def _read_jobs(self) -> None:
+        newest = await self._newest_jobs()
+        # A job that only one sample sees may be of a master that was replaced meanwhile, and be
+        # lost with it before its request was accepted.
+        self.jobs |= (newest & self._newest) - self._earlier
+        self._newest = newest
+
+    async def _newest_jobs(self) -> set[str]:
         redis, pattern = self._pool.redis, self._pool.keys.jobs("*")
         newest: set[str] = set()
         async for key in redis.scan_iter(match=pattern, count=1000):
             newest |= {raw.decode() for raw in await redis.zrevrange(key, 0, NUM_NEWEST - 1)}
-        # A job that only one sample sees may be of a master that was replaced meanwhile, and be
-        # lost with it before its request was accepted.
-        self.jobs |= newest & self._newest
-        self._newest = newest
+        return newest

@@ -21,7 +21,14 @@ SLOWEST = 1.5
 Workers of different speeds are a harder test. A fast worker that loses its jobs without noticing
 would publish more tokens than the slow worker that continues them.
 """
+NATIVE_NAME = "base"
+"""Name of the native engine's base model, whatever model it is."""
 DEMO_ADAPTERS = Path(__file__).parents[2] / "demo" / "adapters"
+
+
+def base_name(options: Options) -> str:
+    """Return the name under which clients request the base model."""
+    return options.model if options.engine is EngineKind.SIMULATED else NATIVE_NAME
 
 
 def adapter_sources(options: Options) -> dict[str, str]:
@@ -49,6 +56,7 @@ def worker_words(options: Options, number: int) -> list[str]:
         }
     else:
         flags |= {"--dtype": "float32", "--threads": 1, "--kv-cache-mb": 512}
+        flags |= {"--served-name": NATIVE_NAME}
     sources = adapter_sources(options)
     adapters = ["--adapters", *(f"{name}={source}" for name, source in sources.items())]
     return ["worker", options.model, *_words(flags), *(adapters if sources else [])]

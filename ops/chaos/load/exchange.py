@@ -173,6 +173,7 @@ class Exchange:
             return True
         await response.aread()
         if response.status_code not in (429, 503):
+            self._note_job(response.headers)
             raise Lost(f"status {response.status_code}: {response.text[:200]}")
         if self.job is None:
             self.record.num_refusals += 1

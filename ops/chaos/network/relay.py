@@ -29,6 +29,10 @@ class Rules:
     """Seconds by which each frame is delayed."""
     jitter_s: float = 0.0
     """Most seconds of the additional delay, which differs from frame to frame."""
+    min_bytes: int = 0
+    """Size of the smallest frame that is dropped or delayed."""
+    only_outgoing: bool = False
+    """Whether only the frames that the remote host sends are dropped or delayed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class Relay:
         self.rules = Rules()
         self.counts = FrameCounts()
         self._peers = {first: second, second: first}
+        self._second = second
         self._waiting: list[tuple[float, int, socket.socket, bytes]] = []
         self._num_frames = 0
 
@@ -63,7 +68,7 @@ class Relay:
         if address[2] == socket.PACKET_OUTGOING:  # type: ignore[attr-defined, unused-ignore]
             return
         self._num_frames += 1
-        rules = self.rules
+        rules = self.rules if self._is_affected(source, frame) else Rules()
         if random.random() < rules.drop:
             self.counts.dropped += 1
             return
@@ -74,6 +79,10 @@ class Relay:
             heapq.heappush(self._waiting, (due_s, self._num_frames, self._peers[source], frame))
         else:
             self._send(self._peers[source], frame)
+
+    def _is_affected(self, source: socket.socket, frame: bytes) -> bool:
+        is_outgoing = source is self._second
+        return len(frame) >= self.rules.min_bytes and (is_outgoing or not self.rules.only_outgoing)
 
     def send_due(self) -> None:
         """Send the delayed frames that are due."""

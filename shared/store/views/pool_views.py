@@ -102,12 +102,12 @@ class PoolViews:
         return view
 
     async def job_and_result(self, job_id: JobId) -> tuple[JobView | None, Result | None]:
-        """Return a job and its result, as `job` and `result` do, in one round trip.
+        """Return a job and its result, as `job` and `result` do, in one transaction.
 
-        Both come from one server. In two calls, a failover between them could return a job as done
-        but without its result.
+        Otherwise, the job could end or Redis could fail over between the two reads, and the job
+        would seem to be done without a result.
         """
-        pipe = self._redis.pipeline(transaction=False)
+        pipe = self._redis.pipeline(transaction=True)
         pipe.get(self._keys.result(job_id))
         (view,), raw = await self._read_jobs([job_id], pipe)
         return view, decode_result(raw) if raw is not None else None
@@ -160,7 +160,7 @@ class PoolViews:
         pipe.hmget(self._keys.counters, ["waiting", "rate", "rated"])
         pipe.time()
         rank, size, (waiting, rate, rated), (seconds, _) = await pipe.execute()
-        if rank is None:
+        if rank is None or not size:
             return None
         position = rank + 1
         per_s = float(rate or 0) * math.exp(-max(0, seconds - int(rated or 0) / 1000) / RATE_S)

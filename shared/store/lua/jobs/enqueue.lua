@@ -25,7 +25,9 @@ local function earlier_request()
   local found = redis.call('GET', idempotency_key(tenant, idem))
   local earlier, digest = string.match(found or '', '^(%S+) (%S+)$')
   if not earlier or redis.call('HGET', P .. 'job:' .. earlier, 'idem') ~= idem then return nil end
-  return { digest == body_digest and 'same' or 'conflict', earlier }
+  if digest ~= body_digest then return { 'conflict', earlier } end
+  redis.call('ZREM', P .. 'abandoned', earlier) -- a client has come back
+  return { 'same', earlier }
 end
 
 local state = redis.call('HGET', job_key, 'state')

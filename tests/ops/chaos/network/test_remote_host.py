@@ -47,6 +47,9 @@ async def main():
         assert (whole.dropped, whole.delayed) == (0, 0), whole
         assert whole.forwarded > 300, whole  # frames of at most 1,500 bytes in each direction
         assert await transfer(1) > 0.2
+        await host.apply(Rules(delay_s=0.1, min_bytes=1000))
+        assert await transfer(1) < 0.1
+        assert await transfer(5000) > 0.2
         late = await host.apply(Rules(drop=0.3))
         assert late.delayed >= 2, late
         await transfer(300_000)
