@@ -140,11 +140,13 @@ async def test_a_busy_pool_has_no_strays(
     auditor: Auditor, queue: Queue, redis: Redis, keys: Keys, seed: int
 ) -> None:
     traffic = Traffic(queue, redis, keys, seed)
+    sweeping = asyncio.create_task(traffic.sweeps())  # goes on until the last audit is over
     serving = asyncio.create_task(traffic.run(NUM_ENDED))
     while not serving.done():
         audit = await auditor.audit(settle_s=3)
         assert audit.strays == ()
     await serving
+    sweeping.cancel()
 
 
 @pytest.mark.parametrize("seed", range(2))
