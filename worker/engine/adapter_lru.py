@@ -11,7 +11,7 @@ class AdapterLRU:
     def __init__(self) -> None:
         self._weights_digests: dict[AdapterVersion, str] = {}
 
-    def __contains__(self, version: AdapterVersion) -> bool:
+    def __contains__(self, version: object) -> bool:
         """Return whether the version is resident."""
         return version in self._weights_digests
 

@@ -8,7 +8,6 @@ import structlog
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
@@ -16,6 +15,13 @@ from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.interface import EngineStats, Placing
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.rules import (
+    STEP_FAILED,
+    check_size,
+    finish_reason,
+    not_resident,
+    reason_to_reject,
+)
 from worker.engine.scheduler import Scheduler, step_size
 from worker.lora.batch import BatchCache
 from worker.lora.checkpoint.adapter import LoRAAdapter
@@ -72,7 +78,7 @@ class NativeEngine:
 
     def add(self, request: Request) -> None:
         """Queue a request. If the request cannot run, the next step returns an error for it."""
-        error = self._reason_to_reject(request)
+        error = reason_to_reject(request, self._residents, max_model_len=self.max_model_len)
         if error is None:
             request.cache_key = self._cache_key(request)
             self._scheduler.add(request)
@@ -101,7 +107,7 @@ class NativeEngine:
         Raises:
             AdapterRejected: the adapter is larger than all of the adapter memory.
         """
-        self._check_size(image)
+        check_size(image, max_bytes=self._pool.max_bytes)
         evicted: list[AdapterVersion] = []
         while (reserved := self._pool.reserve(image)) is None:
             idle = self._idle()
@@ -146,7 +152,7 @@ class NativeEngine:
         """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
         for request in [r for r in self._scheduler.requests if r.version == version]:
             self._scheduler.finish(request)
-            self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
+            self._rejected.append(StepOutput(request_id=request.id, error=not_resident(request)))
         self._pool.remove(version)
         self._residents.discard(version)
 
@@ -166,7 +172,7 @@ class NativeEngine:
         except Exception:  # per step: it becomes an error of each request in the step
             self.num_failures_in_a_row += 1
             log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
-            return outputs + [self._fail(chunk.request, _STEP_FAILED) for chunk in chunks]
+            return outputs + [self._fail(chunk.request, STEP_FAILED) for chunk in chunks]
         self.num_failures_in_a_row = 0
         self._scheduler.pace.observe(step_size(chunks), (time.perf_counter() - started_s) * 1000)
         return outputs + self._update(results)
@@ -205,7 +211,7 @@ class NativeEngine:
         if request.grammar:
             request.grammar.advance(token)
         self._num_tokens += 1
-        finish = self._finish_reason(request, token)
+        finish = finish_reason(request, token, max_model_len=self.max_model_len)
         if finish is not None:
             self._scheduler.finish(request)
         return StepOutput(
@@ -217,30 +223,9 @@ class NativeEngine:
             num_cached_tokens=request.num_cached_tokens,
         )
 
-    def _finish_reason(self, request: Request, token: int) -> FinishReason | None:
-        if token in request.stop_ids:
-            return FinishReason.STOP
-        if (
-            len(request.output_ids) >= request.max_tokens
-            or request.num_tokens >= self.max_model_len
-        ):
-            return FinishReason.LENGTH
-        return None
-
     def _fail(self, request: Request, error: JobError) -> StepOutput:
         self._scheduler.finish(request)
         return StepOutput(request_id=request.id, error=error)
-
-    def _reason_to_reject(self, request: Request) -> JobError | None:
-        if request.version is not None and request.version not in self._residents:
-            return _not_resident(request)
-        if request.num_tokens >= self.max_model_len:
-            return JobError(
-                code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                message=f"the prompt has {request.num_tokens} tokens, and the model's context is "
-                f"limited to {self.max_model_len}: shorten it",
-            )
-        return None
 
     def _cache_key(self, request: Request) -> bytes | None:
         """Return a hash of the request's weights and tenant; None if the request shares no blocks.
@@ -266,19 +251,5 @@ class NativeEngine:
         in_use = {request.version for request in self._scheduler.requests}
         return [version for version in self._residents if version not in in_use]
 
-    def _check_size(self, image: AdapterImage) -> None:
-        if image.num_bytes > self._pool.max_bytes:
-            raise AdapterRejected(
-                f"adapter {image.version} takes {image.num_bytes} bytes, but --adapter-memory-mb "
-                f"is {self._pool.max_bytes} bytes in total; raise it"
-            )
 
-
-_STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
 _NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite logits")
-
-
-def _not_resident(request: Request) -> JobError:
-    return JobError(
-        code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
-    )

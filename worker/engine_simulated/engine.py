@@ -8,18 +8,21 @@ from dataclasses import dataclass
 
 import structlog
 
-from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.interface import EngineStats, Placing
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.rules import (
+    STEP_FAILED,
+    check_size,
+    finish_reason,
+    not_resident,
+    reason_to_reject,
+)
 from worker.engine_simulated.adapters import SimulatedAdapter
 from worker.engine_simulated.tokens import END_ID, State, first_state, next_step, resume_state
 
 log = structlog.get_logger()
-
-_STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
 
 
 @dataclass(slots=True)
@@ -77,7 +80,8 @@ class SimulatedEngine:
 
     def add(self, request: Request) -> None:
         """Queue a request. If the request cannot run, the next step returns an error for it."""
-        if error := self._reason_to_reject(request):
+        error = reason_to_reject(request, self._residents, max_model_len=self._max_model_len)
+        if error:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
         else:
             self._waiting.append(request)
@@ -121,11 +125,7 @@ class SimulatedEngine:
         surplus: Collection[AdapterVersion] = (),
     ) -> Placing[SimulatedAdapter]:
         """Reserve memory for an adapter; see `Engine.place`."""
-        if image.num_bytes > self._adapter_bytes:
-            raise AdapterRejected(
-                f"adapter {image.version} takes {image.num_bytes} bytes, but --adapter-memory-mb "
-                f"is {self._adapter_bytes} bytes in total; raise it"
-            )
+        check_size(image, max_bytes=self._adapter_bytes)
         evicted: list[AdapterVersion] = []
         while image.num_bytes > self._num_free_bytes:
             idle = self._idle()
@@ -148,7 +148,7 @@ class SimulatedEngine:
         """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
         for request in [r for r in self._requests if r.version == version]:
             self.abort(request.id)
-            self._rejected.append(StepOutput(request_id=request.id, error=_not_resident(request)))
+            self._rejected.append(StepOutput(request_id=request.id, error=not_resident(request)))
         self._sizes.pop(version, None)
         self._residents.discard(version)
 
@@ -209,7 +209,7 @@ class SimulatedEngine:
         reports_prompt = request.scores_prompt and not request.output_ids
         request.output_ids.append(token_id)
         self._num_tokens += 1
-        finish = self._finish_reason(request, token_id)
+        finish = finish_reason(request, token_id, max_model_len=self._max_model_len)
         if finish is not None:
             del self._running[request.id]
         return StepOutput(
@@ -220,35 +220,10 @@ class SimulatedEngine:
             prompt_logprobs=_prompt_logprobs(request) if reports_prompt else None,
         )
 
-    def _finish_reason(self, request: Request, token_id: int) -> FinishReason | None:
-        if token_id in request.stop_ids:
-            return FinishReason.STOP
-        is_full = request.num_tokens >= self._max_model_len
-        if is_full or len(request.output_ids) >= request.max_tokens:
-            return FinishReason.LENGTH
-        return None
-
     def _fail_running(self) -> list[StepOutput]:
-        failed = [StepOutput(request_id=id_, error=_STEP_FAILED) for id_ in self._running]
+        failed = [StepOutput(request_id=id_, error=STEP_FAILED) for id_ in self._running]
         self._running.clear()
         return failed
-
-    def _reason_to_reject(self, request: Request) -> JobError | None:
-        if request.version is not None and request.version not in self._residents:
-            return _not_resident(request)
-        if request.num_tokens >= self._max_model_len:
-            return JobError(
-                code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                message=f"the prompt has {request.num_tokens} tokens, and the model's context is "
-                f"limited to {self._max_model_len}: shorten it",
-            )
-        return None
-
-
-def _not_resident(request: Request) -> JobError:
-    return JobError(
-        code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
-    )
 
 
 def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:

@@ -1,0 +1,57 @@
+"""Rules that every engine applies to its requests and adapters. Pure."""
+
+from collections.abc import Container
+
+from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
+from worker.engine.interface import AdapterImage
+from worker.engine.request import Request
+
+STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
+
+
+def not_resident(request: Request) -> JobError:
+    """Return the error of a request whose adapter isn't resident."""
+    return JobError(
+        code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
+    )
+
+
+def reason_to_reject(
+    request: Request, residents: Container[AdapterVersion], *, max_model_len: int
+) -> JobError | None:
+    """Return the error of a request that can't run, or None if the request can run.
+
+    Args:
+        request: the request.
+        residents: the resident adapters.
+        max_model_len: maximum length of a sequence, in tokens.
+    """
+    if request.version is not None and request.version not in residents:
+        return not_resident(request)
+    if request.num_tokens >= max_model_len:
+        return JobError(
+            code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            message=f"the prompt has {request.num_tokens} tokens, and the model's context is "
+            f"limited to {max_model_len}: shorten it",
+        )
+    return None
+
+
+def finish_reason(request: Request, token: int, *, max_model_len: int) -> FinishReason | None:
+    """Return why a request ends with its last output token, or None if it continues."""
+    if token in request.stop_ids:
+        return FinishReason.STOP
+    if len(request.output_ids) >= request.max_tokens or request.num_tokens >= max_model_len:
+        return FinishReason.LENGTH
+    return None
+
+
+def check_size(image: AdapterImage, *, max_bytes: int) -> None:
+    """Raise `AdapterRejected` if an adapter is larger than the adapter memory, `max_bytes`."""
+    if image.num_bytes > max_bytes:
+        raise AdapterRejected(
+            f"adapter {image.version} takes {image.num_bytes} bytes, but --adapter-memory-mb "
+            f"is {max_bytes} bytes in total; raise it"
+        )
