@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import orjson
 
+from ops.sse_lines import sse_lines
 from shared.api_keys import is_loopback
 from shared.errors import LorikeetError
 
@@ -65,7 +66,7 @@ class Client:
             "stream": True,
         }
         async with self._reply("POST", "/v1/chat/completions", body) as reply:
-            async for line in reply.aiter_lines():
+            async for line in sse_lines(reply):
                 if line == "data: [DONE]":
                     return
                 if line.startswith("data: "):

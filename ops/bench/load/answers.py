@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
+from ops.sse_lines import sse_lines
 from shared.api_keys import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
@@ -100,13 +101,9 @@ async def _read(reply: httpx.Response, body: dict[str, Any], answer: Answer) -> 
 
 async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     """Yield the parsed JSON of each SSE event except [DONE]."""
-    rest = b""
-    # aiter_lines would also split at U+2028 and similar characters, which JSON may contain.
-    async for piece in reply.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
-                yield orjson.loads(line[5:])
+    async for line in sse_lines(reply):
+        if line.startswith("data:") and line[5:].strip() != "[DONE]":
+            yield orjson.loads(line[5:])
 
 
 def _read_chunk(chunk: dict[str, Any], answer: Answer) -> None:

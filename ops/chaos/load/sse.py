@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from ops.sse_lines import sse_lines
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -18,7 +20,7 @@ class Event:
 async def read_events(response: httpx.Response) -> AsyncIterator[Event]:
     """Yield the events of a response. An event that is cut off isn't yielded."""
     event_id, data = None, []
-    async for line in response.aiter_lines():
+    async for line in sse_lines(response):
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "id":
