@@ -191,8 +191,8 @@ class WorkerSettings(PoolSettings):
 
     engine: Literal["native", "simulated"] = Field(
         "native",
-        description="What computes the answers: native, the base model; simulated, a stand-in "
-        "that needs no files and no GPU, for load tests.",
+        description="Engine that computes the answers: native, the base model; simulated, a "
+        "stand-in that needs no files and no GPU, for load tests.",
     )
     model: str = Field(
         description="Base model: a folder, a hub id (ORG/REPO), or demo. Any name with --engine "

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class ControlTasks:
-    """What a control process does for its pool. Each public method is one task."""
+    """The tasks of a control process for its pool. Each public method is one task."""
 
     def __init__(self, redis: Redis, keys: Keys, settings: ControlSettings) -> None:
         self._queue = Queue(redis, keys)

@@ -16,7 +16,7 @@ _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeaders:
-    """What a client asks for in the headers of a request."""
+    """Wishes that a client states in the headers of a request."""
 
     idempotency_key: str | None = None
     is_continued: bool = False
@@ -26,7 +26,7 @@ class RequestHeaders:
 
 
 def read_request_headers(headers: Mapping[str, str], *, max_deadline_s: float) -> RequestHeaders:
-    """Return what the client asks for in `headers`, whose names are case-insensitive.
+    """Return the wishes that `headers` state. Their names are case-insensitive.
 
     Raises:
         JobFailed: a header has an invalid value. The error names the header.
