@@ -54,6 +54,16 @@ async def http(server: RunningApp) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
+async def other(server: RunningApp, settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of another front end of the same pool."""
+    async with (
+        running_app(settings) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
 async def client(server: RunningApp) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
         api_key="none", base_url=f"{server.url}/v1", max_retries=0, timeout=20

@@ -1,11 +1,10 @@
 """Answers whose client leaves and comes back, and answers that a stopping server ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from api_support import RunningApp, ScriptedWorker, error_of, running_app, sse_text
+from api_support import RunningApp, ScriptedWorker, error_of, sse_text
 from chat_stream import MESSAGES, admitted
 from queue_support import eventually
 from raw_client import with_settings
@@ -14,7 +13,6 @@ from sse_events import EventReader, answer_in
 from shared.errors import RedisUnavailable
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason
-from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -25,16 +23,6 @@ BODY = {"model": "extract", "messages": MESSAGES}
 STREAM = {**BODY, "stream": True}
 KEY = {"Idempotency-Key": "k"}
 STOP = FinishReason.STOP
-
-
-@pytest.fixture
-async def other(server: RunningApp, settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of another front end of the same pool."""
-    async with (
-        running_app(settings) as running,
-        httpx.AsyncClient(base_url=running.url, timeout=20) as client,
-    ):
-        yield client
 
 
 async def is_abandoned(redis: Redis, keys: Keys, job: ClaimedJob) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shared.errors import ErrorCode, JobError
+from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Tokens
-from shared.protocol.ids import ApiId, JobId, WorkerId
+from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
 from shared.protocol.queue_limits import QueueLimits
 from shared.protocol.queue_replies import FinishOutcome
@@ -41,6 +42,20 @@ def make_job(version: str = "a@1", *, n: int = 1, **changes: Any) -> Job:
         "prompts": ("hello",),
     }
     return Job(**{**fields, **changes})
+
+
+def make_adapter(version: str, **changes: Any) -> Adapter:
+    fields: dict[str, Any] = {
+        "name": version.split("@")[0],
+        "version": AdapterVersion(version),
+        "digest": "0" * 64,
+        "weights_digest": "1" * 64,
+        "source": "org/adapter",
+        "rank": 8,
+        "num_bytes": 1000,
+        "created_s": 0,
+    }
+    return Adapter(**{**fields, **changes})
 
 
 def tokens(job: Job, index: int, ids: Sequence[int], text: str = "", **changes: Any) -> Tokens:

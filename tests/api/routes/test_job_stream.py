@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import RunningApp, ScriptedWorker, error_of, running_app
+from api_support import ScriptedWorker, error_of
 from chat_stream import admitted
 from pydantic import SecretStr
 from queue_support import eventually
@@ -21,7 +21,6 @@ from shared.protocol.events import Tokens
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason
-from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 
@@ -29,16 +28,6 @@ STOP = FinishReason.STOP
 STREAM = {**BODY, "stream": True}
 BACKGROUND = {**STREAM, "stream": False, "background": True}
 RED, BLUE = ("red:" + "r" * 20, "blue:" + "b" * 20)
-
-
-@pytest.fixture
-async def other(server: RunningApp, settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of another front end of the same pool."""
-    async with (
-        running_app(settings) as running,
-        httpx.AsyncClient(base_url=running.url, timeout=20) as client,
-    ):
-        yield client
 
 
 @pytest.fixture

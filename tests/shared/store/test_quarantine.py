@@ -1,10 +1,10 @@
 """Quarantined versions are released after a time, or by hand."""
 
 import pytest
-from queue_support import LIMITS, Actor, make_job
+from queue_support import LIMITS, Actor, make_adapter, make_job
 
 from shared.errors import JobFailed
-from shared.protocol.adapters import Adapter, AdapterState
+from shared.protocol.adapters import AdapterState
 from shared.protocol.ids import AdapterVersion
 from shared.store.audit.auditor import Auditor
 from shared.store.connection import Redis
@@ -21,18 +21,7 @@ HOUR_MS = 3_600_000
 @pytest.fixture
 async def registry(redis: Redis, keys: Keys) -> Registry:
     registry = Registry(redis, keys)
-    await registry.add_adapter(
-        Adapter(
-            name="a",
-            version=A,
-            digest="0" * 64,
-            weights_digest="1" * 64,
-            source="org/a",
-            rank=8,
-            num_bytes=1000,
-            created_s=0,
-        )
-    )
+    await registry.add_adapter(make_adapter(A))
     return registry
 
 

@@ -1,7 +1,8 @@
 """Ends of jobs that a failover loses are repeated."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,11 @@ def queue(redis: Redis, keys: Keys, durability: Any) -> Queue:
     return Queue(redis, keys, durability=durability)
 
 
+@pytest.fixture
+async def worker(queue: Queue, redis: Redis, keys: Keys) -> Actor:
+    return await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+
+
 async def ended(queue: Queue, worker: Actor) -> tuple[ClaimedJob, EndedJob]:
     """End a job, and return the call with which it was ended."""
     await queue.enqueue(make_job(), LIMITS)
@@ -61,6 +67,20 @@ async def ended(queue: Queue, worker: Actor) -> tuple[ClaimedJob, EndedJob]:
     return claimed, EndedJob(worker.id, end, result, claimed.claim_epoch)
 
 
+@asynccontextmanager
+async def unconfirmed(
+    ends: DurableEnds, job: EndedJob, durability: ScriptedDurability
+) -> AsyncIterator[None]:
+    """Within the context, the end of the job is being confirmed, in vain as long as it is down."""
+    durability.is_up = False
+    ends.add(job)
+    durability.waiting.clear()
+    running = asyncio.create_task(ends.run())
+    await durability.waiting.wait()
+    yield
+    running.cancel()
+
+
 async def roll_back(redis: Redis, keys: Keys, worker: Actor, claimed: ClaimedJob) -> None:
     """Undo the end of a job, as a failover does that loses it."""
     fields = {"state": "running", "owner": worker.id, "cost": 10, "retain": 1000, "out": "api-1"}
@@ -69,33 +89,31 @@ async def roll_back(redis: Redis, keys: Keys, worker: Actor, claimed: ClaimedJob
 
 
 async def test_an_end_that_a_failover_loses_is_repeated(
-    queue: Queue, redis: Redis, keys: Keys, views: PoolViews, durability: ScriptedDurability
+    queue: Queue,
+    redis: Redis,
+    keys: Keys,
+    views: PoolViews,
+    worker: Actor,
+    durability: ScriptedDurability,
 ) -> None:
-    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     ends = DurableEnds(queue)
     claimed, job = await ended(queue, worker)
-    durability.is_up = False
-    ends.add(job)
-    durability.waiting.clear()
-    running = asyncio.create_task(ends.run())
-    await durability.waiting.wait()
-    await roll_back(redis, keys, worker, claimed)
 
     async def is_done() -> bool:
         view = await views.job(claimed.job.id)
         return view is not None and view.state is JobState.DONE
 
-    await eventually(is_done)
-    durability.is_up = True
-    await ends.settle()
-    running.cancel()
+    async with unconfirmed(ends, job, durability):
+        await roll_back(redis, keys, worker, claimed)
+        await eventually(is_done)
+        durability.is_up = True
+        await ends.settle()
     assert await redis.zcard(keys.owned(worker.id)) == 0
 
 
 async def test_an_end_that_only_the_replaced_server_has_is_repeated(
-    queue: Queue, redis: Redis, keys: Keys, views: PoolViews
+    queue: Queue, redis: Redis, keys: Keys, views: PoolViews, worker: Actor
 ) -> None:
-    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     ends = DurableEnds(queue)
     claimed, job = await ended(queue, worker)
     await roll_back(redis, keys, worker, claimed)  # the successor, whose writes are durable
@@ -109,22 +127,16 @@ async def test_an_end_that_only_the_replaced_server_has_is_repeated(
 
 
 async def test_settling_waits_for_the_ends_that_are_being_confirmed(
-    queue: Queue, redis: Redis, keys: Keys, durability: ScriptedDurability
+    queue: Queue, worker: Actor, durability: ScriptedDurability
 ) -> None:
-    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     ends = DurableEnds(queue)
     _, job = await ended(queue, worker)
-    durability.is_up = False
-    ends.add(job)
-    durability.waiting.clear()
-    running = asyncio.create_task(ends.run())
-    await durability.waiting.wait()
-    settling = asyncio.create_task(ends.settle())
-    await asyncio.sleep(0)
-    assert not settling.done()
-    durability.is_up = True
-    await settling
-    running.cancel()
+    async with unconfirmed(ends, job, durability):
+        settling = asyncio.create_task(ends.settle())
+        await asyncio.sleep(0)
+        assert not settling.done()
+        durability.is_up = True
+        await settling
 
 
 async def test_nothing_is_confirmed_without_strict_durability(redis: Redis, keys: Keys) -> None:

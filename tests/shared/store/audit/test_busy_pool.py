@@ -6,12 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from queue_support import API, LIMITS, Actor, eventually, make_job, tokens
+from queue_support import API, LIMITS, Actor, eventually, make_adapter, make_job, tokens
 
 from shared.errors import JobFailed, LeaseLost
-from shared.protocol.adapters import Adapter
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
-from shared.protocol.ids import AdapterVersion, ApiId
+from shared.protocol.ids import ApiId
 from shared.protocol.jobs import ClaimedJob
 from shared.store.audit.auditor import Auditor
 from shared.store.connection import Redis
@@ -66,7 +65,9 @@ class Traffic:
     async def flip_adapter(self) -> None:
         name = f"b{self.random.randrange(3)}"
         if self.happens(0.1):
-            await self.registry.load_adapter(adapter(name, self.random.randrange(8)), replace=True)
+            await self.registry.load_adapter(
+                make_adapter(f"{name}@{self.random.randrange(8)}"), replace=True
+            )
         elif self.happens(0.05):
             await self.registry.unload_adapter(name)
         await self.registry.forget_unused()
@@ -120,19 +121,6 @@ class Traffic:
             await eventually(is_done, within_s=60)
             for task in running:
                 task.cancel()
-
-
-def adapter(name: str, number: int) -> Adapter:
-    return Adapter(
-        name=name,
-        version=AdapterVersion(f"{name}@{number}"),
-        digest="0" * 64,
-        weights_digest="1" * 64,
-        source="org/a",
-        rank=8,
-        num_bytes=1000,
-        created_s=0,
-    )
 
 
 @pytest.mark.parametrize("seed", range(2))

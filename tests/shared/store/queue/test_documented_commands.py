@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from queue_support import API, LIMITS, Actor, make_job, tokens
+from queue_support import API, LIMITS, Actor, make_adapter, make_job, tokens
 
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -27,18 +27,8 @@ async def names(queue: Queue, redis: Redis, keys: Keys) -> dict[str, str]:
     await Registry(redis, keys).set_base(
         BaseModel(name="base", version=BASE, max_model_len=8, source="b", created_s=0)
     )
-    await Registry(redis, keys).add_adapter(
-        Adapter(
-            name="extract",
-            version=AdapterVersion("extract@ba01d64d1243"),
-            digest="0" * 64,
-            weights_digest="1" * 64,
-            source="org/extract",
-            rank=8,
-            num_bytes=1000,
-            created_s=0,
-        )
-    )
+    adapter = make_adapter("extract@ba01d64d1243", source="org/extract")
+    await Registry(redis, keys).add_adapter(adapter)
     worker = await Actor(queue, redis, keys, "vm:1:a", [BASE, PIRATE]).register()
     running, ended, waiting = (make_job(PIRATE) for _ in range(3))
     for job in (running, ended):

@@ -1,9 +1,8 @@
 """A job whose workers died runs alone. If it kills them even then, it becomes a dead letter."""
 
-from queue_support import Actor
+from queue_support import Actor, make_adapter
 
 from shared.errors import ErrorCode
-from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Retry
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome
@@ -168,19 +167,6 @@ async def test_releasing_a_suspect_does_not_count(
     assert (await views.job(job.id)).state == JobState.QUEUED
 
 
-def an_adapter(version: str) -> Adapter:
-    return Adapter(
-        name=version.split("@")[0],
-        version=version,
-        digest="d" * 64,
-        weights_digest="w" * 64,
-        source="somewhere",
-        rank=8,
-        num_bytes=1024,
-        created_s=1,
-    )
-
-
 async def bury(worker: Actor, enqueue, version: str = "a@1"):
     job = await enqueue(version, priority=1)
     for _ in range(3):
@@ -192,7 +178,7 @@ async def test_three_dead_jobs_in_a_row_quarantine_the_version(
     actor, enqueue, events, views: PoolViews, redis, keys
 ) -> None:
     registry = Registry(redis, keys)
-    await registry.add_adapter(an_adapter("a@1"))
+    await registry.add_adapter(make_adapter("a@1"))
     worker = await actor()
     waiting = [await enqueue("a@1") for _ in range(2)]
     other = await enqueue("b@1")
@@ -212,7 +198,7 @@ async def test_a_job_that_is_done_in_between_starts_the_count_again(
     actor, enqueue, redis, keys
 ) -> None:
     registry = Registry(redis, keys)
-    await registry.add_adapter(an_adapter("a@1"))
+    await registry.add_adapter(make_adapter("a@1"))
     worker = await actor()
     for _ in range(2):
         await bury(worker, enqueue)
