@@ -13,7 +13,7 @@ from enum import Enum, auto
 from api.follow.transcript import Delta, Diverged, Transcript, result_events
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result, Usage
 
 Update = Admitted | Delta
@@ -170,7 +170,7 @@ def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob
     if stored.state is JobState.DONE and result:
         events = (*result_events(result),)
     outcome = _add_tokens(replace(progress, pending=()), transcript, events)
-    is_unfinished = stored.state in (JobState.QUEUED, JobState.RUNNING)
+    is_unfinished = stored.state in UNFINISHED
     if is_unfinished or outcome.progress.state in FINAL_STATES:
         return Outcome(outcome.progress, outcome.updates)
     return Outcome(_ended(outcome.progress, transcript, stored), outcome.updates)

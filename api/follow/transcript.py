@@ -54,6 +54,13 @@ class ChoiceTranscript:
         """The complete text so far."""
         return "".join(self.parts)
 
+    def append(self, delta: Delta) -> None:
+        """Add the output in `delta`, without the ids of its tokens."""
+        self.parts.append(delta.text)
+        self.logprobs += delta.logprobs
+        self.num_chars += len(delta.text)
+        self.finish = delta.finish
+
 
 class Transcript:
     """Accepts each token of a job once. A token is identified by its choice and its index."""
@@ -119,12 +126,10 @@ class Transcript:
         logprobs = event.logprobs[num_known:]
         if not known.ids:
             logprobs = event.prompt_logprobs + logprobs
+        delta = Delta(event.choice, text, event.finish, logprobs)
         known.ids += ids
-        known.logprobs += logprobs
-        known.parts.append(text)
-        known.num_chars += len(text)
-        known.finish = event.finish
-        return Delta(event.choice, text, event.finish, logprobs)
+        known.append(delta)
+        return delta
 
 
 def result_events(result: Result) -> list[Tokens]:

@@ -9,10 +9,10 @@ from api.context import Context
 from api.errors import json_response
 from api.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
-from api.jobs.own_jobs import UNFINISHED, own_job_and_result
+from api.jobs.own_jobs import own_job_and_result
 from shared.errors import RedisUnavailable
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
-from shared.protocol.jobs import Job
+from shared.protocol.jobs import UNFINISHED, Job
 
 log = structlog.get_logger()
 

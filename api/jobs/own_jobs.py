@@ -4,11 +4,8 @@ from api.context import Context
 from api.jobs.list_query import ListQuery
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import job_id_of
-from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
 from shared.store.views.job_view import JobView
-
-UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 
 async def own_job(
@@ -23,9 +20,7 @@ async def own_job(
             error, so that tenants can't discover each other's job ids.
     """
     view = await context.views.job(job_id_of(job_id))
-    if view is None or view.tenant != tenant:
-        raise JobFailed(job_not_found(job_id, param=param))
-    return view
+    return _checked(view, tenant, job_id, param)
 
 
 async def own_job_and_result(
@@ -37,9 +32,7 @@ async def own_job_and_result(
         JobFailed: as `own_job`.
     """
     view, result = await context.views.job_and_result(job_id_of(job_id))
-    if view is None or view.tenant != tenant:
-        raise JobFailed(job_not_found(job_id))
-    return view, result
+    return _checked(view, tenant, job_id), result
 
 
 async def own_jobs(context: Context, tenant: str, query: ListQuery) -> list[JobView]:
@@ -66,3 +59,9 @@ def job_not_found(job_id: str, *, param: str | None = None) -> JobError:
         message=f"the job {job_id[:100]!r} doesn't exist or has expired",
         param=param,
     )
+
+
+def _checked(view: JobView | None, tenant: str, job_id: str, param: str | None = None) -> JobView:
+    if view is None or view.tenant != tenant:
+        raise JobFailed(job_not_found(job_id, param=param))
+    return view

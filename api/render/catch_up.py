@@ -38,11 +38,7 @@ class CatchUp:
                 the client has.
         """
         for delta in deltas:
-            choice = self._choices[delta.choice]
-            choice.parts.append(delta.text)
-            choice.logprobs += delta.logprobs
-            choice.num_chars += len(delta.text)
-            choice.finish = delta.finish
+            self._choices[delta.choice].append(delta)
         if not self._is_reached():
             return []
         self._verify()

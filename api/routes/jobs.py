@@ -6,16 +6,11 @@ from api.context import InContext, InTenant
 from api.errors import json_response
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, read_list_query
-from api.jobs.own_jobs import (
-    UNFINISHED,
-    job_not_found,
-    own_job,
-    own_job_and_result,
-    own_jobs,
-)
+from api.jobs.own_jobs import job_not_found, own_job, own_job_and_result, own_jobs
 from api.openapi.responses import errors
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed
+from shared.protocol.jobs import UNFINISHED
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)

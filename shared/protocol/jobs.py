@@ -42,6 +42,10 @@ class JobState(StrEnum):
     """Repeatedly killed its worker while running alone. The job is kept as a dead letter."""
 
 
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+"""States of jobs that haven't ended. All other states are final."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """Sampling parameters. Samples depend only on the logits, seed, choice and position."""

@@ -171,6 +171,12 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def unix_ms(time: tuple[int, int]) -> int:
+    """Return the reply of Redis' TIME, seconds and microseconds, as Unix time in milliseconds."""
+    seconds, micros = time
+    return seconds * 1000 + micros // 1000
+
+
 def decode_hash(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     """Return the fields and values of a Redis hash as text."""
     return {name.decode(): value.decode() for name, value in fields.items()}

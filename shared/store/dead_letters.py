@@ -10,7 +10,7 @@ import orjson
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import Job
-from shared.store.connection import Redis, ResponseError
+from shared.store.connection import Redis, ResponseError, unix_ms
 from shared.store.keys import Keys
 
 T = TypeVar("T")
@@ -119,8 +119,7 @@ class DeadLetters:
         Returns the number of deleted letters. The number of bytes is Redis' estimate. If the server
         forbids the estimate, only the age counts.
         """
-        seconds, micros = await self._redis.time()
-        oldest_ms = max(0, seconds * 1000 + micros // 1000 - max_age_ms)
+        oldest_ms = max(0, unix_ms(await self._redis.time()) - max_age_ms)
         deleted = await self._redis.xtrim(self._keys.dead, minid=oldest_ms, approximate=False)
         for _ in range(MAX_TRIMS):
             num_bytes = await self._bytes()

@@ -156,7 +156,7 @@ async def check_streams_equal_results(load: Load, url: str) -> None:
     redis = connect(url)
     views = PoolViews(redis, Keys("main"))
     for name, text in load.texts.items():
-        result = await views.result(name.removeprefix("cmpl-"))
+        result = (await views.job_and_result(name.removeprefix("cmpl-")))[1]
         if result is not None:
             (choice,) = result.choices
             assert len(choice.ids) == TOKENS

@@ -32,7 +32,7 @@ def log_softmax(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tens
 
 async def output_ids(views: PoolViews, answer: Any, choice: int = 0) -> list[int]:
     """Return the token ids of an answer, which the API doesn't return."""
-    result = await views.result(JobId(answer.id.split("-")[1]))
+    result = (await views.job_and_result(JobId(answer.id.split("-")[1])))[1]
     assert result is not None
     return list(result.choices[choice].ids)
 

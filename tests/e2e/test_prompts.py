@@ -81,7 +81,7 @@ async def output_ids(
     answer = await client.completions.create(
         model=BASE, prompt="hi", logit_bias=logit_bias, **GREEDY
     )
-    result = await views.result(JobId(answer.id.removeprefix("cmpl-")))
+    result = (await views.job_and_result(JobId(answer.id.removeprefix("cmpl-"))))[1]
     assert result is not None
     return list(result.choices[0].ids)
 

@@ -112,7 +112,7 @@ async def check_exact(
     num_ties = 0
     for stream in streams:
         assert stream.job is not None
-        result = await views.result(stream.job)
+        result = (await views.job_and_result(stream.job))[1]
         assert result is not None
         [choice] = result.choices
         assert stream.finish == choice.finish

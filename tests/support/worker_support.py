@@ -136,7 +136,7 @@ class Client:
     async def result_of(self, job: Job, deadline_s: float = DEADLINE_S) -> Result:
         """Wait for the job's end and return its stored result."""
         await self.end_of(job, deadline_s)
-        result = await self.views.result(job.id)
+        result = (await self.views.job_and_result(job.id))[1]
         assert result is not None
         return result
 

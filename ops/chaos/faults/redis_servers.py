@@ -1,6 +1,7 @@
 """Faults that stop, kill, restart or replace Redis servers."""
 
 import signal
+from abc import abstractmethod
 
 from ops.chaos.cluster.commands import LEASE_MS
 from ops.chaos.cluster.pool import DOWN_AFTER_MS
@@ -40,9 +41,9 @@ class MasterFault(RedisFault):
         self.target = f"master {self._master}"
         await self._hit()
 
+    @abstractmethod
     async def _hit(self) -> None:
         """Cause the fault of server `_master`."""
-        raise NotImplementedError
 
     async def _successor(self) -> int | None:
         """Return the port of the master that has replaced `_master`, or None."""

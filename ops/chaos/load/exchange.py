@@ -20,6 +20,7 @@ from ops.chaos.load.record import Outcome, Record
 from ops.chaos.load.requests import ChaosRequest, Manner
 from ops.chaos.load.sse import read_events
 from shared.errors import LorikeetError
+from shared.protocol.jobs import UNFINISHED
 
 PATIENCE_S = 180.0
 """Seconds after which a client gives its answer up as lost."""
@@ -27,7 +28,6 @@ MAX_RETRY_S = 2.0
 """Longest time for which a client waits before it retries, whatever Retry-After says."""
 BACKOFF_S = (0.2, 0.6)
 POLL_S = (0.5, 1.5)
-FINAL_STATES = {"done", "failed", "cancelled", "expired", "dead"}
 
 
 class Lost(LorikeetError):
@@ -145,7 +145,7 @@ class Exchange:
 
     async def _poll(self) -> bool:
         body = await self._job_body()
-        if body is None or body["state"] not in FINAL_STATES:
+        if body is None or body["state"] in UNFINISHED:
             await asyncio.sleep(self._rng.uniform(*POLL_S))
             return False
         if body["state"] != "done":
@@ -211,7 +211,7 @@ class Exchange:
 
     async def _compare(self) -> bool:
         body = await self._job_body()
-        if body is None or body["state"] not in FINAL_STATES:
+        if body is None or body["state"] in UNFINISHED:
             return False
         question = self.request.question
         if body["choices"] is None:

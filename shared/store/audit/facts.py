@@ -8,7 +8,6 @@ from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.store.keys import Keys
 
-UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 _LOOKUPS = {"zset": "ZSCORE", "hash": "HGET"}
 
 
@@ -26,7 +25,7 @@ class Doubt:
     """A reason why a key or one of its members seems to be a stray."""
 
     reason: str
-    """What is wrong unless one of `unless` is true."""
+    """The fault, which exists unless one of `unless` is true."""
     unless: tuple[Fact, ...] = ()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.store.audit.rules import RULES, Entry
 from shared.store.audit.strays import Stray
-from shared.store.connection import Redis
+from shared.store.connection import Redis, unix_ms
 from shared.store.keys import Keys
 
 SCAN_COUNT = 200
@@ -54,7 +54,7 @@ class KeyReader:
             names: the keys.
             members: members to check, by key. By default a sample of each key's members.
         """
-        seconds, micros = await self._redis.time()
+        now_ms = unix_ms(await self._redis.time())
         known, strays = await self._known(names)
         fields = await self._fields(known)
         sampled = await self._members(known) if members is None else members
@@ -64,7 +64,7 @@ class KeyReader:
                 kind=key.kind,
                 name=key.name,
                 has_expiry=key.has_expiry,
-                now_ms=seconds * 1000 + micros // 1000,
+                now_ms=now_ms,
                 fields=fields.get(key.key, {}),
                 members=sampled.get(key.key, ()),
             )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.jobs import JobState
-from shared.store.audit.facts import UNFINISHED, Doubt, Facts
+from shared.protocol.jobs import UNFINISHED, JobState
+from shared.store.audit.facts import Doubt, Facts
 
 LATE_S = 60
 """Seconds after the end of a worker's lease at which a sweep is overdue."""
@@ -51,7 +51,7 @@ def _no_member(_: Facts, __: Entry, ___: str) -> Iterable[Doubt]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What keys of one kind must be."""
+    """Requirements that keys of one kind must meet."""
 
     type: str
     """Redis' name of the type."""

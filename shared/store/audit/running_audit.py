@@ -13,7 +13,7 @@ import orjson
 
 from shared.store.audit.auditor import LOOK_S, Auditor
 from shared.store.audit.strays import Stray
-from shared.store.connection import Redis
+from shared.store.connection import Redis, unix_ms
 from shared.store.keys import Keys
 
 MAX_SCANS = 50
@@ -122,7 +122,7 @@ class RunningAudit:
         )
 
     async def _save(self, progress: _Progress) -> None:
-        seconds, micros = await self._redis.time()
+        now_ms = unix_ms(await self._redis.time())
         pipe = self._redis.pipeline()
         pipe.hset(
             self._key,
@@ -132,7 +132,7 @@ class RunningAudit:
                 "suspects": _encoded(progress.suspects),
                 "strays": _encoded(progress.strays),
                 "last_num_keys": progress.last_num_keys,
-                "checked_ms": seconds * 1000 + micros // 1000,
+                "checked_ms": now_ms,
             },
         )
         pipe.expire(self._key, TTL_S)

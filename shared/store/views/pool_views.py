@@ -1,16 +1,16 @@
 """Read-only views of a pool's jobs, workers and counts. They use only short commands."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.protocol.codec import decode_result, decode_worker_info
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Pipeline, Redis, ResponseError
+from shared.store.connection import Pipeline, Redis, ResponseError, unix_ms
 from shared.store.keys import Keys
 from shared.store.views.job_view import JOB_FIELDS, JobView, job_view
 from shared.store.views.key_memory import estimate_key_bytes
@@ -98,18 +98,20 @@ class PoolViews:
 
     async def job(self, job_id: JobId) -> JobView | None:
         """Return a job, or None if the job is unknown or its record has expired."""
-        (view,), _ = await self._read_jobs([job_id], self._redis.pipeline(transaction=False))
-        return view
+        return (await self._read_jobs([job_id]))[0]
 
     async def job_and_result(self, job_id: JobId) -> tuple[JobView | None, Result | None]:
-        """Return a job and its result, as `job` and `result` do, in one transaction.
+        """Return a job and its result, each of which is None if it is unknown or has expired.
 
-        Otherwise, the job could end or Redis could fail over between the two reads, and the job
-        would seem to be done without a result.
+        An unfinished job has no result. Both are read in one transaction. Otherwise, the job could
+        end or Redis could fail over between the two reads, and the job would seem to be done
+        without a result.
         """
         pipe = self._redis.pipeline(transaction=True)
         pipe.get(self._keys.result(job_id))
-        (view,), raw = await self._read_jobs([job_id], pipe)
+        self._ask_for_jobs(pipe, [job_id])
+        raw, *replies = await pipe.execute()
+        (view,) = await self._job_views([job_id], replies)
         return view, decode_result(raw) if raw is not None else None
 
     async def jobs(
@@ -141,8 +143,11 @@ class PoolViews:
         while len(found) < limit:
             raw = await self._redis.zrevrange(self._keys.jobs(tenant), first, first + CHUNK - 1)
             ids = [JobId(each.decode()) for each in raw]
-            views, _ = await self._read_jobs(ids, self._redis.pipeline(transaction=False))
-            found += [view for view in views if view and _matches(view, states, model)]
+            found += [
+                view
+                for view in await self._read_jobs(ids)
+                if view and _matches(view, states, model)
+            ]
             first += CHUNK
             if len(raw) < CHUNK:
                 break
@@ -168,18 +173,12 @@ class PoolViews:
         estimate = position / size * int(waiting) / per_s if per_s > MIN_RATE else None
         return Wait(position=position, num_waiting=size, estimated_s=estimate)
 
-    async def result(self, job_id: JobId) -> Result | None:
-        """Return the result of a job, or None if the job hasn't ended or its result has expired."""
-        raw = await self._redis.get(self._keys.result(job_id))
-        return decode_result(raw) if raw is not None else None
-
     async def workers(self) -> list[WorkerView]:
         """Return every worker that is in the pool, sorted by id."""
-        seconds, micros = await self._redis.time()
+        now_ms = unix_ms(await self._redis.time())
         leases = await self._redis.zrange(self._keys.workers, 0, -1, withscores=True)
         ids = [WorkerId(raw.decode()) for raw, _ in leases]
         replies = await self._read_workers(ids)
-        now_ms = seconds * 1000 + micros // 1000
         views = [
             WorkerView(
                 id=wid,
@@ -215,7 +214,7 @@ class PoolViews:
 
     async def backlogs(self) -> list[Backlog]:
         """Return the backlogs of all versions, sorted by `next_waited_ms`, longest wait first."""
-        seconds, micros = await self._redis.time()
+        now_ms = unix_ms(await self._redis.time())
         versions = [
             AdapterVersion(raw.decode())
             for raw in await self._redis.zrange(self._keys.ready, 0, -1)
@@ -228,7 +227,6 @@ class PoolViews:
         for head in flat[1::2]:
             pipe.hget(self._keys.job(JobId(head[0].decode() if head else "")), "enq")
         accepted = await pipe.execute()
-        now_ms = seconds * 1000 + micros // 1000
         found = [
             Backlog(version=version, waiting=size, next_waited_ms=max(0, now_ms - int(ms)))
             for version, size, ms in zip(versions, flat[::2], accepted, strict=True)
@@ -248,31 +246,34 @@ class PoolViews:
         except ResponseError:  # some hosted services forbid MEMORY USAGE or RANDOMKEY
             return {}
 
-    async def _read_jobs(
-        self, ids: Sequence[JobId], pipe: Pipeline
-    ) -> tuple[list[JobView | None], Any]:
-        """Read jobs, and execute the commands that `pipe` already has in the same round trip.
+    async def _read_jobs(self, ids: Sequence[JobId]) -> list[JobView | None]:
+        pipe = self._redis.pipeline(transaction=False)
+        self._ask_for_jobs(pipe, ids)
+        return await self._job_views(ids, await pipe.execute())
 
-        Returns two values: the jobs, and the reply to the first command of `pipe`.
-        """
-        num_earlier = len(pipe)
+    def _ask_for_jobs(self, pipe: Pipeline, ids: Iterable[JobId]) -> None:
+        """Queue the commands whose replies `_job_views` reads."""
         pipe.time()
         pipe.hget(self._keys.counters, "lag")
         for job_id in ids:
             pipe.hmget(self._keys.job(job_id), JOB_FIELDS)
-        replies = await pipe.execute()
-        (seconds, micros), lag, *rows = replies[num_earlier:]
-        pool_ms = seconds * 1000 + micros // 1000 - int(float(lag or 0))
+
+    async def _job_views(
+        self, ids: Sequence[JobId], replies: Sequence[Any]
+    ) -> list[JobView | None]:
+        """Return the views of jobs. `replies` are those to the commands of `_ask_for_jobs`."""
+        time, lag, *rows = replies
+        pool_ms = unix_ms(time) - int(float(lag or 0))
         jobs = [dict(zip(JOB_FIELDS, row, strict=True)) for row in rows]
+        pipe = self._redis.pipeline(transaction=False)
         for job_id, fields in zip(ids, jobs, strict=True):
             version = AdapterVersion((fields["version"] or b"").decode())
             pipe.zrank(self._keys.queue(version), job_id)
         ranks = await pipe.execute()
-        views = [
+        return [
             job_view(job_id, fields, rank, pool_ms)
             for job_id, fields, rank in zip(ids, jobs, ranks, strict=True)
         ]
-        return views, replies[0]
 
     async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
         pipe = self._redis.pipeline(transaction=False)
@@ -284,7 +285,7 @@ class PoolViews:
         return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
 
 
-_FINAL = tuple(s for s in JobState if s not in {JobState.QUEUED, JobState.RUNNING})
+_FINAL = tuple(state for state in JobState if state not in UNFINISHED)
 
 
 def _matches(view: JobView, states: frozenset[JobState] | None, model: str | None) -> bool:

@@ -33,10 +33,6 @@ class FakeViews:
         self.checkpoints: tuple[Tokens, ...] = ()
         self.num_job_reads = 0
 
-    async def result(self, job_id: JobId) -> Result | None:
-        self._raise_if_unavailable()
-        return self.stored
-
     async def job(self, job_id: JobId) -> JobView | None:
         self.num_job_reads += 1
         self._raise_if_unavailable()

@@ -60,7 +60,7 @@ async def test_a_job_whose_claim_redis_lost_is_published_by_one_claim_only(
             rollback.rpush(keys.mailbox(wid), "job")
             await rollback.execute()
         await client.end_of(job)
-        (choice,) = (await client.views.result(job.id)).choices
+        (choice,) = (await client.views.job_and_result(job.id))[1].choices
     assert list(choice.ids) == expected_ids(job.sampling.seed, 0, LONG, job.version)
     assert choice.text == expected_text(choice.ids)
     assert engine.max_concurrent == 1

@@ -10,7 +10,7 @@ local function unindex(member)
   return id
 end
 
--- Delete an ended job with its answer. Its idempotency key then has no effect and expires.
+-- Delete an ended job with its answer and its idempotency key.
 local function forget_ended(job)
   if job.kept then unindex(ended_member(job)) end
   redis.call('DEL', P .. 'job:' .. job.id, P .. 'res:' .. job.id, P .. 'tok:' .. job.id)

@@ -301,7 +301,7 @@ async def test_expired_jobs_end_when_a_worker_finds_them(actor, enqueue, events,
     for expired in late:
         (end,) = await events(expired)
         assert (end.state, end.error.code) == (JobState.EXPIRED, "deadline_exceeded")
-        assert (await views.result(expired.id)).error == end.error
+        assert (await views.job_and_result(expired.id))[1].error == end.error
     counts = await views.counts()
     assert (counts.waiting, counts.totals[JobState.EXPIRED]) == (0, 100)
 

@@ -29,7 +29,7 @@ async def test_finish_stores_the_result_and_sends_the_end(
     detailed = replace(plain, logprobs=(position,), prompt_logprobs=(position, position))
     result = Result(job=job.id, state=JobState.DONE, choices=(plain, detailed), usage=usage)
     assert await queue.finish(worker.id, end, result) == FinishOutcome.OK
-    assert await views.result(job.id) == result
+    assert (await views.job_and_result(job.id))[1] == result
     assert await events(job) == [end]
     assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).booked == 0
 
@@ -79,7 +79,7 @@ async def test_a_waiting_job_is_cancelled_at_once(
     assert await queue.cancel(job.id) == JobState.CANCELLED
     (end,) = await events(job)
     assert (end.state, end.error.code) == (JobState.CANCELLED, ErrorCode.CANCELLED)
-    assert (await views.result(job.id)).error == end.error
+    assert (await views.job_and_result(job.id))[1].error == end.error
     assert await (await actor()).claim() == []
 
 
@@ -97,7 +97,7 @@ async def test_a_running_job_is_cancelled_by_its_worker_with_the_given_reason(
     (end,) = await events(job)
     assert (end.state, end.error, end.try_) == (JobState.CANCELLED, reason, 1)
     assert end.usage == Usage(prompt_tokens=5, completion_tokens=0)
-    assert (await views.result(job.id)).error == reason
+    assert (await views.job_and_result(job.id))[1].error == reason
     assert (await views.job(job.id)).error == reason
 
 
@@ -244,7 +244,7 @@ async def test_a_sweep_expires_overdue_jobs_that_no_worker_claims(
     for job in overdue:
         (end,) = await events(job)
         assert (end.state, end.error.code) == (JobState.EXPIRED, ErrorCode.DEADLINE_EXCEEDED)
-        assert (await views.result(job.id)).error == end.error
+        assert (await views.job_and_result(job.id))[1].error == end.error
     assert (await views.counts()).waiting == 1
     assert await redis.zrange(keys.ready, 0, -1) == [b"a@1"]
     assert (await views.job(fresh.id)).position == 1

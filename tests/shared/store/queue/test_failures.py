@@ -146,7 +146,7 @@ async def test_an_absent_redis_is_unavailable_to_every_caller(open_client, pool:
         views.job(job.id),
         views.workers(),
         views.counts(),
-        views.result(job.id),
+        views.job_and_result(job.id),
         ReplyReader(redis, keys, API).read(),
         read_checkpoints(redis, keys, job.id),
         Registry(redis, keys).resolve("a"),

@@ -420,7 +420,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert ends == dict.fromkeys(self.jobs, 1)
         assert retries == Counter({i: k.retries for i, k in self.jobs.items() if k.retries})
         for job_id, known in self.jobs.items():
-            view, result = await self.views.job(job_id), await self.views.result(job_id)
+            view, result = await self.views.job_and_result(job_id)
             expected = (None, None) if known.is_erased else (known.state, known.state)
             assert (view and view.state, result and result.state) == expected
         totals = Counter(known.state for known in self.jobs.values())

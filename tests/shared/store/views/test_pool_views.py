@@ -35,7 +35,7 @@ async def test_a_running_job_shows_its_worker_and_a_finished_one_its_usage(
 
 async def test_an_unknown_job_has_no_view_and_no_result(views: PoolViews) -> None:
     assert await views.job("0" * 32) is None
-    assert await views.result("0" * 32) is None
+    assert (await views.job_and_result("0" * 32))[1] is None
 
 
 async def test_workers_show_their_lease_and_what_they_hold(
