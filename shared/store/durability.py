@@ -3,13 +3,15 @@
 Used with `--durability strict`.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
 from shared.errors import RedisUnavailable, SettingsError
 from shared.settings import PoolSettings
 from shared.store.connection import Redis, connect
+from shared.store.replica_count import ReplicaCount, Replication
 from shared.store.sentinel import is_sentinel_url
 
 TIMEOUT_MS = 1500
@@ -24,34 +26,43 @@ class Durability:
     local: int
     """1 if the master must have synced the write to its append-only file, else 0."""
     replicas: int
-    """Number of replicas that must have the write. If `local` is 1, the write must also be in
-    their append-only files."""
+    """Least number of replicas that must have the write. If it is 1, all replicas must have the
+    write, because each may be promoted. If `local` is also 1, the write must be in their
+    append-only files."""
     timeout_ms: int = TIMEOUT_MS
+    _count: ReplicaCount = field(default_factory=ReplicaCount, compare=False, repr=False)
 
-    async def confirm(self, connection: Redis) -> None:
+    async def confirm(self, connection: Redis, replication: Replication) -> None:
         """Wait until the required copies exist for all writes that `connection` has made.
 
         Args:
             connection: client with a single connection. Redis can wait only for the writes of the
                 connection that asks.
+            replication: the server's current report about its replicas.
 
         Raises:
             RedisUnavailable: too few copies exist after `timeout_ms`. More copies may still follow.
         """
+        required = self._required(replication)
         try:
-            local, replicas = await self._wait(connection)
+            local, replicas = await self._wait(connection, required)
         except ResponseError as error:  # the server's role or configuration has changed
             raise RedisUnavailable(f"the write was not acknowledged: {error}") from error
         if local < self.local:
             raise self._lacks("the append-only file")
-        if replicas < self.replicas:
+        if replicas < required:
             kind = "append-only files of replicas" if self.local else "replicas"
-            raise self._lacks(f"{self.replicas - replicas} of {self.replicas} {kind}")
+            raise self._lacks(f"{required - replicas} of {required} {kind}")
 
-    async def _wait(self, connection: Redis) -> tuple[int, int]:
+    def _required(self, replication: Replication) -> int:
+        if not self.replicas:
+            return 0
+        return max(self.replicas, self._count.update(replication, time.monotonic()))
+
+    async def _wait(self, connection: Redis, replicas: int) -> tuple[int, int]:
         if not self.local:
-            return 0, int(await connection.wait(self.replicas, self.timeout_ms))
-        local, replicas = await connection.waitaof(self.local, self.replicas, self.timeout_ms)
+            return 0, int(await connection.wait(replicas, self.timeout_ms))
+        local, replicas = await connection.waitaof(self.local, replicas, self.timeout_ms)
         return local, replicas
 
     def _lacks(self, copies: str) -> RedisUnavailable:

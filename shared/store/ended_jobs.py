@@ -58,8 +58,7 @@ class EndedJobs:
             for job, state in zip(jobs, states, strict=True):
                 if state == JobState.RUNNING.encode():
                     await self._scripts.run_on(connection, "finish", *_finish_args(job))
-            await self._scripts.run_on(connection, "durability_barrier")
-            await durability.confirm(connection)
+            await self._scripts.confirm(connection, durability)
 
 
 def _finish_args(job: EndedJob) -> tuple[Arg, ...]:

@@ -12,6 +12,7 @@ from shared.protocol.codec import PROTOCOL_VERSION
 from shared.store.connection import NoScriptError, Redis
 from shared.store.durability import Durability
 from shared.store.keys import Keys
+from shared.store.replica_count import Replication
 
 PARTS = {
     "spread": {"claim", "shrink"},
@@ -62,9 +63,21 @@ class Scripts:
         async with self._redis.client() as connection:
             reply = await self.run_on(connection, name, *args)
             if is_promise(reply):
-                await self.run_on(connection, "durability_barrier")
-                await durability.confirm(connection)
+                await self.confirm(connection, durability)
             return reply
+
+    async def confirm(self, connection: Redis, durability: Durability) -> None:
+        """Return once the copies exist for all writes that `connection` has made.
+
+        Args:
+            connection: client with a single connection.
+            durability: the copies that are needed.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
+        """
+        history, num_replicas = await self.run_on(connection, "durability_barrier")
+        await durability.confirm(connection, Replication(history.decode(), num_replicas))
 
     async def run_on(self, redis: Redis, name: str, *args: Arg) -> Any:
         """Run a script with the given client and return its reply.

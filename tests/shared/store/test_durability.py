@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,10 @@ from shared.store.connection import Redis
 from shared.store.durability import Durability, durability_at, durability_of
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.replica_count import LEAVING_S, ReplicaCount, Replication
 from shared.store.views.pool_views import PoolViews
+
+AddReplica = Callable[[], Awaitable[EmbeddedRedis]]
 
 
 def strict(url: str) -> PoolSettings:
@@ -32,19 +35,31 @@ async def durable(start_server, open_client, tmp_path: Path) -> EmbeddedRedis:
 
 
 @pytest.fixture
-async def replica(own_server, start_server, open_client) -> AsyncIterator[EmbeddedRedis]:
+async def add_replica(own_server, start_server, open_client) -> AsyncIterator[AddReplica]:
+    """Start a replica of `own_server`, and return it once it is in sync."""
+    servers: list[EmbeddedRedis] = []
+
+    async def add() -> EmbeddedRedis:
+        servers.append(start_server())
+        redis = open_client(servers[-1].url)
+        await open_client(own_server.url).config_set("repl-diskless-sync-delay", 0)
+        await redis.replicaof("127.0.0.1", own_server.port)
+
+        async def is_in_sync() -> bool:
+            return (await redis.info("replication"))["master_link_status"] == "up"
+
+        await eventually(is_in_sync)
+        return servers[-1]
+
+    yield add
+    for server in servers:
+        server.stop()  # before its master, which would wait for it at shutdown
+
+
+@pytest.fixture
+async def replica(add_replica: AddReplica) -> EmbeddedRedis:
     """Replica of `own_server`, in sync with it."""
-    server: EmbeddedRedis = start_server()
-    redis = open_client(server.url)
-    await open_client(own_server.url).config_set("repl-diskless-sync-delay", 0)
-    await redis.replicaof("127.0.0.1", own_server.port)
-
-    async def is_in_sync() -> bool:
-        return (await redis.info("replication"))["master_link_status"] == "up"
-
-    await eventually(is_in_sync)
-    yield server
-    server.stop()  # before its master, which would wait for it at shutdown
+    return await add_replica()
 
 
 async def test_by_default_writes_are_not_waited_for(redis: Redis, redis_url: str) -> None:
@@ -131,6 +146,49 @@ async def test_a_replica_is_waited_for(own_server, replica, open_client, keys: K
         await queue.enqueue(job, LIMITS)
     await queue.enqueue(make_job(), LIMITS)
     assert len(await worker.claim()) == 1
+
+
+async def test_a_replica_that_was_promoted_is_still_waited_for(
+    own_server, replica, add_replica: AddReplica, open_client, keys: Keys
+) -> None:
+    await add_replica()
+    redis = open_client(own_server.url)
+    await eventually(lambda: has_replicas(redis, 2))
+    queue = Queue(redis, keys, durability=await durability_of(redis, strict(own_server.url)))
+    await queue.enqueue(make_job(), LIMITS)
+    # The first step of a failover by an operator. The old master doesn't know of it yet.
+    await open_client(replica.url).replicaof("no", "one")
+    await eventually(lambda: has_replicas(redis, 1))
+    with pytest.raises(RedisUnavailable, match="not acknowledged by 1 of 2 replicas"):
+        await queue.enqueue(make_job(), LIMITS)
+
+
+async def has_replicas(redis: Redis, number: int) -> bool:
+    return (await redis.info("replication"))["connected_slaves"] == number
+
+
+def test_replicas_that_have_left_count_for_a_while() -> None:
+    count = ReplicaCount()
+    assert count.update(Replication("a", 3), 0) == 3
+    assert count.update(Replication("a", 1), 100) == 3
+    assert count.update(Replication("a", 2), 101) == 3
+    assert count.update(Replication("a", 1), 100 + LEAVING_S) == 2
+    assert count.update(Replication("a", 1), 101 + LEAVING_S) == 2
+    assert count.update(Replication("a", 1), 101 + 2 * LEAVING_S) == 1
+
+
+def test_a_replica_that_comes_back_counts_from_its_return() -> None:
+    count = ReplicaCount()
+    count.update(Replication("a", 2), 0)
+    count.update(Replication("a", 1), 1)
+    assert count.update(Replication("a", 2), LEAVING_S) == 2
+    assert count.update(Replication("a", 1), LEAVING_S + 2) == 2
+
+
+def test_a_new_master_has_its_own_replicas() -> None:
+    count = ReplicaCount()
+    count.update(Replication("a", 2), 0)
+    assert count.update(Replication("b", 1), 1) == 1
 
 
 async def test_a_script_that_redis_has_lost_runs_once(

@@ -17,6 +17,7 @@ from shared.store.connection import Redis
 from shared.store.ended_jobs import EndedJob
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.replica_count import Replication
 from shared.store.views.pool_views import PoolViews
 from worker.jobs import durable_ends
 from worker.jobs.durable_ends import DurableEnds
@@ -30,7 +31,7 @@ class ScriptedDurability:
     num_asked: int = 0
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def confirm(self, connection: Redis) -> None:
+    async def confirm(self, connection: Redis, replication: Replication) -> None:
         self.num_asked += 1
         self.waiting.set()
         if not self.is_up:
