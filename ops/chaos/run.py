@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from ops.chaos.checks.aftermath import inspect
-from ops.chaos.checks.monitor import SAMPLE_S, Monitor
+from ops.chaos.checks.monitor import Monitor
 from ops.chaos.cluster.commands import adapter_sources, base_name
 from ops.chaos.cluster.pool import Pool
 from ops.chaos.faults.fault import FaultRecord, Scene, strike
@@ -70,8 +70,9 @@ async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
         await fleet.stop()
         ended_s = time.monotonic()
         show("inspecting the pool")
-        await asyncio.sleep(2 * SAMPLE_S)  # the newest jobs need two samples
         await cancel_tasks(sampling)
+        await monitor.sample()
+        await monitor.finish()
         aftermath = await inspect(pool)
     finally:
         await cancel_tasks(sampling)

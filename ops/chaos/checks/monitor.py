@@ -1,15 +1,22 @@
 """Samples the pool during the run."""
 
 import asyncio
+import time
 
 import httpx
 
 from ops.chaos.cluster.pool import READY_TIMEOUT_S, Pool
+from ops.chaos.polling import until
 from shared.errors import RedisUnavailable
 
 SAMPLE_S = 2.0
 NUM_NEWEST = 2000
-"""Number of jobs per tenant that a sample reads: many more than start between two samples."""
+"""Number of jobs per tenant that a sample reads: many more than start within `SETTLED_S`."""
+SETTLED_S = 30.0
+"""Seconds after which a job that the pool still has isn't only in a master that was replaced.
+
+Such a master goes on for about ten seconds. The request of a job that is lost with it wasn't
+accepted."""
 DIVERGED = "lorikeet_resume_diverged_total"
 
 
@@ -20,9 +27,9 @@ class Monitor:
         self._pool = pool
         self._diverged: dict[tuple[str, int], float] = {}
         self._earlier: set[str] = set()
-        self._newest: set[str] = set()
+        self._first_seen_s: dict[str, float] = {}
         self.jobs: set[str] = set()
-        """Ids of all jobs that the pool has had since `run` was called."""
+        """Ids of all jobs that the pool has kept since `run` was called."""
 
     @property
     def num_diverged(self) -> int:
@@ -46,6 +53,21 @@ class Monitor:
         except RedisUnavailable:
             return
 
+    async def finish(self) -> None:
+        """Sample once more, after the last fault. All jobs that the pool has now count.
+
+        Raises:
+            NotInTime: the pool didn't answer.
+        """
+        await until(self._read_last_jobs, "Redis answers", within_s=READY_TIMEOUT_S * 10)
+
+    async def _read_last_jobs(self) -> bool:
+        try:
+            self.jobs |= await self._newest_jobs()
+        except RedisUnavailable:
+            return False
+        return True
+
     async def _read_metrics(self, number: int) -> None:
         api = self._pool.apis[number]
         try:
@@ -58,15 +80,16 @@ class Monitor:
                 self._diverged[api.name, api.pid] = float(line.split()[1])
 
     async def _read_jobs(self) -> None:
+        now_s = time.monotonic()
         newest = await self._newest_jobs()
-        # A job that only one sample sees may be of a master that was replaced meanwhile, and be
-        # lost with it before its request was accepted.
-        self.jobs |= (newest & self._newest) - self._earlier
-        self._newest = newest
+        self._first_seen_s = {job: self._first_seen_s.get(job, now_s) for job in newest}
+        self.jobs |= {
+            job for job, seen_s in self._first_seen_s.items() if now_s - seen_s >= SETTLED_S
+        }
 
     async def _newest_jobs(self) -> set[str]:
         redis, pattern = self._pool.redis, self._pool.keys.jobs("*")
         newest: set[str] = set()
         async for key in redis.scan_iter(match=pattern, count=1000):
             newest |= {raw.decode() for raw in await redis.zrevrange(key, 0, NUM_NEWEST - 1)}
-        return newest
+        return newest - self._earlier

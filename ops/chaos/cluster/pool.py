@@ -25,8 +25,8 @@ from shared.store.connection import connect
 from shared.store.keys import Keys
 from shared.store.views.pool_views import PoolViews, WorkerView
 
-NUM_SERVERS = 2
-"""A master and one replica, which therefore has every confirmed write when it is promoted."""
+NUM_SERVERS = 3
+"""A master and two replicas, of which Sentinel may promote either."""
 NUM_SENTINELS = 3
 DOWN_AFTER_MS = 2000
 START_S = 120.0

@@ -64,7 +64,7 @@ def _pool(report: RunReport) -> str:
     options = report.options
     return (
         f"{options.workers} workers with the {options.engine.value} engine, {options.apis} front "
-        f"ends, {options.adapters} adapters, Redis with a replica and three Sentinels, "
+        f"ends, {options.adapters} adapters, Redis with two replicas and three Sentinels, "
         f"--durability {options.durability}"
     )
 
