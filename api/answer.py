@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from api.context import Context
 from api.delivery import Delivery
 from api.follow.follower import Follower
-from api.follow.reply_hub import ClientGone, Inbox
+from api.follow.reply_hub import Inbox
 from api.headers import JOB_HEADER, REPLAYED_HEADER, WARNING_HEADER
 from api.jobs.own_jobs import own_job
 from api.metrics.stream_timing import StreamTiming
@@ -34,8 +34,8 @@ class Answer(Response):
     idempotency key has created a job, the response is the answer of that job. If an error occurs
     before the response headers are sent, the client gets an HTTP error status. If an error occurs
     later in a stream, the client gets an error event. If the client closes its connection, the job
-    is abandoned. If this process stops, the job continues, and clients can get the answer from
-    /v1/jobs.
+    is abandoned. If this process stops, the job is abandoned as well, but the client has more time
+    to come back to it at another process.
     """
 
     def __init__(
@@ -54,15 +54,12 @@ class Answer(Response):
         """Queue the job, follow it, and send its answer."""
         context, job = self._context, self._job
         scope.setdefault("state", {})["job_id"] = job.id
-        try:
-            with context.replies.open(job.id, job.num_choices) as inbox:
-                enqueued = await self._enqueue()
-                if enqueued.is_new:
-                    await self._answer(inbox, scope, receive, send)
-                else:
-                    await (await self._earlier(enqueued.id))(scope, receive, send)
-        except ClientGone:
-            context.cancels.abandon(job.id)
+        with context.cancels.client(job.id, job.num_choices) as inbox:
+            enqueued = await self._enqueue()
+            if enqueued.is_new:
+                await self._answer(inbox, scope, receive, send)
+            else:
+                await (await self._earlier(enqueued.id))(scope, receive, send)
 
     async def _enqueue(self) -> Enqueued:
         context, job = self._context, self._job
@@ -146,27 +143,24 @@ class AttachedAnswer(Response):
         """Attach this process to the job, follow it from its beginning, and send its answer."""
         context, spec = self._context, self._spec
         scope.setdefault("state", {})["job_id"] = spec.id
-        try:
-            with context.replies.open(spec.id, spec.num_choices) as inbox:
-                follower = Follower(
-                    spec,
-                    inbox,
-                    context.views,
-                    context.read_checkpoints,
-                    left_ms=self._view.left_ms,
-                    attach=partial(context.queue.attach, api=context.api_id),
-                )
-                delivery = Delivery(
-                    *(context, spec, inbox, follower),
-                    headers=self._extra_headers,
-                    is_only_client=False,
-                )
-                if self._is_stream:
-                    await delivery.send_stream(receive, send, after=self._after)
-                else:
-                    await delivery.send_whole(scope, receive, send)
-        except ClientGone:
-            context.cancels.abandon(spec.id)
+        with context.cancels.client(spec.id, spec.num_choices) as inbox:
+            follower = Follower(
+                spec,
+                inbox,
+                context.views,
+                context.read_checkpoints,
+                left_ms=self._view.left_ms,
+                attach=partial(context.queue.attach, api=context.api_id),
+            )
+            delivery = Delivery(
+                *(context, spec, inbox, follower),
+                headers=self._extra_headers,
+                is_only_client=False,
+            )
+            if self._is_stream:
+                await delivery.send_stream(receive, send, after=self._after)
+            else:
+                await delivery.send_whole(scope, receive, send)
 
 
 def spec_of(view: JobView) -> AnswerSpec:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from api.context import Context
 from api.errors import add_error_handlers
 from api.follow.cancel_queue import CancelQueue
+from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.http.auth import KeyCheck
 from api.http.middleware import Boundary
@@ -73,8 +74,10 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
                 tasks = [
                     loops.create_task(context.replies.run()),
                     loops.create_task(context.cancels.run()),
+                    loops.create_task(context.presence.run()),
                 ]
                 yield
+                await context.cancels.finish()
                 for task in tasks:
                     task.cancel()
         finally:
@@ -104,6 +107,7 @@ def _context(
     registry, views = Registry(redis, keys), PoolViews(redis, keys)
     replies = ReplyHub(ReplyReader(redis, keys, api_id))
     grace_ms = int(settings.disconnect_grace_s * 1000)
+    cancels = CancelQueue(queue, replies, api_id, grace_ms=grace_ms)
     return Context(
         settings=settings,
         api_id=api_id,
@@ -113,7 +117,8 @@ def _context(
         registry=registry,
         read_checkpoints=partial(read_checkpoints, redis, keys),
         replies=replies,
-        cancels=CancelQueue(queue, replies, api_id, grace_ms=grace_ms),
+        cancels=cancels,
+        presence=Presence(queue, replies, cancels, api_id),
         metrics=app_metrics,
         adapter_views=AdapterViews(redis, keys),
         inspections=Inspections(redis, keys),

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
+from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
@@ -35,6 +36,7 @@ class Context:
     read_checkpoints: ReadCheckpoints
     replies: ReplyHub
     cancels: CancelQueue
+    presence: Presence
     metrics: Metrics
     adapter_views: AdapterViews
     inspections: Inspections

@@ -30,7 +30,8 @@ The response headers of a stream are sent after at most this time, even if no ch
 """
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
-    message="this server stops; the job goes on, and every other server of the pool has its answer",
+    message="this server stops; the job goes on for at least a minute, and to its end if its "
+    "client comes back to it at another server of the pool",
 )
 MISPLACED = JobError(
     code=ErrorCode.RESUME_DIVERGED,
@@ -44,8 +45,8 @@ log = structlog.get_logger()
 class Delivery:
     """Follows one job and sends its answer.
 
-    If the client leaves or this process stops, the job goes on. If the delivery fails for another
-    reason, the job is cancelled.
+    If the client leaves or this process stops, callers abandon the job. If the delivery fails for
+    another reason, the job is cancelled.
     """
 
     def __init__(

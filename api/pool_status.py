@@ -50,6 +50,11 @@ async def not_ready_reason(registry: Registry, views: PoolViews) -> str | None:
 async def pool_snapshot(views: PoolViews) -> PoolSnapshot | None:
     """Return the state of the pool, or None if Redis is unavailable."""
     try:
-        return PoolSnapshot(await views.counts(), await views.workers(), await views.memory())
+        return PoolSnapshot(
+            counts=await views.counts(),
+            workers=await views.workers(),
+            memory=await views.memory(),
+            num_strays=await views.num_strays(),
+        )
     except RedisUnavailable:
         return None

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.http.connection_limits import HttpLimits
 from api.http.protocol import HttpConfig
+from api.jobs.retention import warn_if_retention_is_limited
 from api.metrics.metrics import Metrics
 from shared.api_keys import api_keys
 from shared.errors import SettingsError
@@ -35,7 +36,8 @@ log = structlog.get_logger()
 def run_api(settings: ApiSettings) -> None:
     """Serve until SIGTERM or SIGINT. Then drain: accept no new requests and finish running answers.
 
-    After the drain time, unfinished answers end with the error `server_stopping`. Their jobs go on.
+    After the drain time, unfinished answers end with the error `server_stopping`. Their jobs are
+    abandoned, and go on if their clients come back elsewhere.
 
     Raises:
         RedisUnavailable: Redis can't be reached.
@@ -61,6 +63,7 @@ def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:
 async def _serve(settings: ApiSettings) -> None:
     api_keys(settings)  # report malformed keys before waiting for Redis
     await check_redis_at(settings.redis_url)
+    await warn_if_retention_is_limited(settings)
     app = create_app(settings, durability=await durability_at(settings))
     listener = _listen(settings.host, settings.port)
     _raise_open_file_limit()

@@ -147,8 +147,8 @@ class ApiSettings(PoolSettings):
     retain_s: float = _seconds(600, "Seconds for which a finished job can be looked up.", least=1)
     retain_mb: int = _number(
         512,
-        "Maximum size of all finished jobs' answers, in MiB. Beyond it, the oldest answers are "
-        "deleted before --retain-s.",
+        "Maximum memory of all finished jobs in MiB, and never more than half of Redis' memory. "
+        "Beyond it, the oldest are deleted before --retain-s.",
     )
     disconnect_grace_s: float = _seconds(
         5,

@@ -42,7 +42,7 @@ class ControlTasks:
         self._max_bytes = settings.dead_letters_mb * MIB
 
     async def reap(self) -> None:
-        """Reap dead workers, end overdue jobs, and delete answers by age and bytes."""
+        """Reap dead workers, end overdue jobs, and delete ended jobs by age and memory."""
         reaped = await self._queue.reap(every_ms=REAP_EVERY_MS)
         if reaped.workers:
             log.warning(

@@ -1,27 +1,45 @@
-"""Cancels and abandons jobs in the background, so that requests don't wait for Redis."""
+"""Cancels, abandons and attaches jobs in the background, so that requests don't wait for Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import structlog
 
-from api.follow.reply_hub import ReplyHub
+from api.follow.reply_hub import ClientGone, Inbox, ReplyHub
 from shared.errors import JobError, RedisUnavailable
 from shared.protocol.ids import ApiId, JobId
 from shared.store.queue import Queue
+from shared.store.sweep import RETURN_MS
 
 RETRY_S = 0.5
+FINISH_S = 2.0
+"""Maximum seconds for which `finish` waits for Redis."""
 MAX_PENDING = 10_000
 """Maximum number of cancellations that wait while Redis is unavailable.
 
 Further cancellations are dropped, but their jobs still end at their deadlines.
 """
 
+Action = Literal["cancel", "abandon", "attach"]
+Call = Callable[[], Awaitable[None]]
+
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    action: Action
+    """Name of `call`, for the log."""
+    job_id: JobId
+    call: Call
+
+
 class CancelQueue:
-    """FIFO queue of jobs to cancel or to abandon. During an outage of Redis, they wait."""
+    """FIFO queue of jobs to cancel, abandon or attach. During an outage of Redis, they wait."""
 
     def __init__(self, queue: Queue, replies: ReplyHub, api: ApiId, *, grace_ms: int) -> None:
         """Create an empty queue.
@@ -36,51 +54,96 @@ class CancelQueue:
         self._replies = replies
         self._api = api
         self._grace_ms = grace_ms
-        self._pending: asyncio.Queue[tuple[JobId, Callable[[], Awaitable[None]]]]
-        self._pending = asyncio.Queue(MAX_PENDING)
+        self._pending: asyncio.Queue[_Entry] = asyncio.Queue(MAX_PENDING)
 
     def add(self, job_id: JobId, error: JobError | None = None) -> None:
         """Queue the cancellation of a job.
 
         The job ends with `error`, or with the error `cancelled` if `error` is None.
         """
-        self._add(job_id, lambda: self._cancel(job_id, error))
+        self._add("cancel", job_id, partial(self._cancel, job_id, error))
 
     def abandon(self, job_id: JobId) -> None:
         """Queue the report that a client of a job has gone.
 
         The job is cancelled after the grace period, unless it keeps running or has another client.
         """
-        self._add(job_id, lambda: self._abandon(job_id))
+        self._add("abandon", job_id, partial(self._abandon, job_id, self._grace_ms))
+
+    def attach(self, job_id: JobId) -> None:
+        """Queue the report that a client of a job is connected to this process."""
+        self._add("attach", job_id, partial(self._attach, job_id))
+
+    @contextmanager
+    def client(self, job_id: JobId, num_choices: int) -> Iterator[Inbox]:
+        """Open an inbox for a client of a job, and suppress `ClientGone`.
+
+        If the client leaves, or if this process stops before the client has its answer, the job is
+        abandoned. After a stop, the client has at least `RETURN_MS` to come back elsewhere.
+        """
+        try:
+            with self._replies.open(job_id, num_choices) as inbox:
+                yield inbox
+        except ClientGone:
+            self.abandon(job_id)
+        finally:
+            if inbox.is_handed_over:
+                self._add("abandon", job_id, partial(self._abandon, job_id, self._stop_grace_ms))
 
     async def run(self) -> None:
         """Process the queued jobs in order, until this task is cancelled."""
         while True:
-            job_id, call = await self._pending.get()
+            entry = await self._pending.get()
             try:
-                await _until_available(call)
+                await _until_available(entry.call)
             except Exception:
-                log.exception("cancel_failed", job_id=job_id)
+                log.exception("report_failed", action=entry.action, job_id=entry.job_id)
+            finally:
+                self._pending.task_done()
 
-    def _add(self, job_id: JobId, call: Callable[[], Awaitable[None]]) -> None:
+    async def finish(self) -> None:
+        """Abandon the jobs of the remaining clients, and wait until all queued jobs are processed.
+
+        Called when this process stops. Jobs that aren't processed within `FINISH_S` are counted in
+        the log. They are abandoned later, when this process counts as dead.
+        """
+        for job_id in self._replies.jobs:
+            self._add("abandon", job_id, partial(self._leave, job_id, self._stop_grace_ms))
         try:
-            self._pending.put_nowait((job_id, call))
+            async with asyncio.timeout(FINISH_S):
+                await self._pending.join()
+        except TimeoutError:
+            log.warning("jobs_not_abandoned", num_jobs=self._pending.qsize())
+
+    @property
+    def _stop_grace_ms(self) -> int:
+        return max(self._grace_ms, RETURN_MS)
+
+    def _add(self, action: Action, job_id: JobId, call: Call) -> None:
+        try:
+            self._pending.put_nowait(_Entry(action, job_id, call))
         except asyncio.QueueFull:
-            log.warning("cancel_dropped", job_id=job_id)
+            log.warning("report_dropped", action=action, job_id=job_id)
 
     async def _cancel(self, job_id: JobId, error: JobError | None) -> None:
         state = await self._queue.cancel(job_id, error=error)
         log.info("job_given_up", job_id=job_id, state=state, reason=error and error.code)
 
-    async def _abandon(self, job_id: JobId) -> None:
+    async def _abandon(self, job_id: JobId, grace_ms: int) -> None:
         if not self._replies.has_inbox(job_id):
-            await self._queue.abandon(job_id, self._api, grace_ms=self._grace_ms)
-            log.info("job_abandoned", job_id=job_id)
-            if self._replies.has_inbox(job_id):  # a client has come back meanwhile
-                await self._queue.attach(job_id, self._api)
+            await self._leave(job_id, grace_ms)
+            await self._attach(job_id)  # if a client has come back meanwhile
+
+    async def _leave(self, job_id: JobId, grace_ms: int) -> None:
+        await self._queue.abandon(job_id, self._api, grace_ms=grace_ms)
+        log.info("job_abandoned", job_id=job_id)
+
+    async def _attach(self, job_id: JobId) -> None:
+        if self._replies.has_inbox(job_id):
+            await self._queue.attach(job_id, self._api)
 
 
-async def _until_available(call: Callable[[], Awaitable[None]]) -> None:
+async def _until_available(call: Call) -> None:
     while True:
         try:
             return await call()

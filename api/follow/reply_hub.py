@@ -59,9 +59,14 @@ class Inbox:
         self._wake.set()
 
     def interrupt(self, reason: ClientGone | ServerStopping) -> None:
-        """Make the current and all later calls of `get` raise `reason`."""
-        self._interruption = reason
+        """Make the current and all later calls of `get` raise `reason`. The first reason counts."""
+        self._interruption = self._interruption or reason
         self._wake.set()
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether this process stops before the inbox's client has its whole answer."""
+        return isinstance(self._interruption, ServerStopping)
 
     def note_outage(self) -> None:
         """Record that Redis was unavailable, and make the current call of `get` return."""
@@ -130,6 +135,11 @@ class ReplyHub:
             self._inboxes[job_id].remove(inbox)
             if not self._inboxes[job_id]:
                 del self._inboxes[job_id]
+
+    @property
+    def jobs(self) -> list[JobId]:
+        """Jobs with an open inbox."""
+        return [*self._inboxes]
 
     def has_inbox(self, job_id: JobId) -> bool:
         """Return whether an inbox of the job is open, and so a client waits for its answer."""

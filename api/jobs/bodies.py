@@ -1,6 +1,5 @@
 """Builds the bodies of responses about jobs. Pure."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from api.errors import job_error_body
@@ -13,7 +12,7 @@ from api.schema.usage import UsageBody
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
-from shared.store.views.job_view import JobView
+from shared.store.views.job_view import JobPage, JobView
 
 _ANSWER_FIELDS = ("choices", "usage", "created", "system_fingerprint", "service_tier")
 
@@ -29,15 +28,14 @@ def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
     return {**body, **{name: answer[name] for name in _ANSWER_FIELDS if name in answer}}
 
 
-def list_body(views: Sequence[JobView], limit: int) -> dict[str, Any]:
-    """Return the page of the first `limit` views. It has a next page if there are more views."""
-    page = [_listed(view) for view in views[:limit]]
+def list_body(page: JobPage) -> dict[str, Any]:
+    """Return a page of jobs as a list in OpenAI's form."""
     return {
         "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": len(views) > limit,
+        "data": [_listed(view) for view in page.jobs],
+        "first_id": page.jobs[0].id if page.jobs else None,
+        "last_id": page.last_id,
+        "has_more": page.has_more,
     }
 
 

@@ -5,22 +5,18 @@ from api.jobs.list_query import ListQuery
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import job_id_of
 from shared.protocol.results import Result
-from shared.store.views.job_view import JobView
+from shared.store.views.job_view import JobPage, JobView
 
 
-async def own_job(
-    context: Context, tenant: str, job_id: str, *, param: str | None = None
-) -> JobView:
-    """Return a job of this tenant.
-
-    `job_id` is the id of a job or of a completion. `param` is the request field that contains it.
+async def own_job(context: Context, tenant: str, job_id: str) -> JobView:
+    """Return a job of this tenant. `job_id` is the id of a job or of a completion.
 
     Raises:
         JobFailed: there is no such job, or it belongs to another tenant. Both cases have the same
             error, so that tenants can't discover each other's job ids.
     """
     view = await context.views.job(job_id_of(job_id))
-    return _checked(view, tenant, job_id, param)
+    return _checked(view, tenant, job_id)
 
 
 async def own_job_and_result(
@@ -35,21 +31,22 @@ async def own_job_and_result(
     return _checked(view, tenant, job_id), result
 
 
-async def own_jobs(context: Context, tenant: str, query: ListQuery) -> list[JobView]:
-    """Return the tenant's jobs that match `query`, newest first, and one more if there is one.
+async def own_jobs(context: Context, tenant: str, query: ListQuery) -> JobPage:
+    """Return a page of the tenant's jobs that match `query`, newest first.
 
     Raises:
         JobFailed: the tenant doesn't have the job `query.after`.
     """
-    if query.after is not None:
-        await own_job(context, tenant, query.after, param="after")
-    return await context.views.jobs(
+    page = await context.views.jobs(
         tenant,
-        limit=query.limit + 1,
+        limit=query.limit,
         after=query.after,
         states=query.states,
         model=query.model,
     )
+    if page is None:
+        raise JobFailed(job_not_found(query.after or "", param="after"))
+    return page
 
 
 def job_not_found(job_id: str, *, param: str | None = None) -> JobError:
@@ -61,7 +58,7 @@ def job_not_found(job_id: str, *, param: str | None = None) -> JobError:
     )
 
 
-def _checked(view: JobView | None, tenant: str, job_id: str, param: str | None = None) -> JobView:
+def _checked(view: JobView | None, tenant: str, job_id: str) -> JobView:
     if view is None or view.tenant != tenant:
-        raise JobFailed(job_not_found(job_id, param=param))
+        raise JobFailed(job_not_found(job_id))
     return view

@@ -26,6 +26,8 @@ class PoolSnapshot:
     counts: QueueCounts
     workers: Sequence[WorkerView]
     memory: RedisMemory
+    num_strays: int | None = None
+    """Number of strays that the last audit has found; None if there was no audit."""
 
 
 class PoolCollector(Collector):
@@ -39,6 +41,7 @@ class PoolCollector(Collector):
         yield _gauge("redis_up", "Whether Redis answered the last read", self._pool is not None)
         if self._pool is not None:
             yield from _redis_metrics(self._pool.memory)
+            yield _stray_metric(self._pool.num_strays)
             yield from _queue_metrics(self._pool.counts)
             yield from _worker_metrics(self._pool.workers)
 
@@ -49,6 +52,12 @@ def _redis_metrics(memory: RedisMemory) -> Iterator[Metric]:
     yield _gauge("redis_memory_limit_bytes", limit, memory.limit)
     kinds = "Memory of the pool's keys by kind, estimated from a random sample"
     yield _labelled(GaugeMetricFamily, "redis_bytes", kinds, "kind", memory.by_kind)
+
+
+def _stray_metric(num_strays: int | None) -> Metric:
+    """Return the number of strays, without a value if it is unknown."""
+    text = "Redis keys without owner or lifetime, as of the last audit by a control process"
+    return GaugeMetricFamily("lorikeet_stray_keys", text, value=num_strays)
 
 
 def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:

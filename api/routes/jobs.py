@@ -26,19 +26,24 @@ ERRORS = errors(404, 503)
 async def list_jobs(request: Request, context: InContext, tenant: InTenant) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
-    For the next page, send the `last_id` of a page as `after`.
+    For the next page, send the `last_id` of a page as `after` while `has_more` is true. With
+    `state` or `model`, a page may be short or empty and still have a next one.
     """
     query = read_list_query(request.query_params)
-    return json_response(list_body(await own_jobs(context, tenant, query), query.limit))
+    return json_response(list_body(await own_jobs(context, tenant, query)))
 
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)
 async def get_job(job_id: str, context: InContext, tenant: InTenant) -> Response:
     """Return the state of a job and, once it is done, its answer. Answers expire after some time.
 
-    `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion.
+    `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. A job whose
+    client has disconnected isn't cancelled if it is asked for in time.
     """
-    return json_response(job_body(*await own_job_and_result(context, tenant, job_id)))
+    view, result = await own_job_and_result(context, tenant, job_id)
+    if view.state in UNFINISHED:
+        await context.queue.undo_abandon(view.id)
+    return json_response(job_body(view, result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)

@@ -51,8 +51,14 @@ class JobList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ListedJob]
     first_id: str | None = Field(description="Id of the first job of the page.")
-    last_id: str | None = Field(description="Id of the last job; `after` of the next page.")
-    has_more: bool = Field(description="Whether there is a next page.")
+    last_id: str | None = Field(
+        description="`after` of the next page: the last job of the page, or an older one if the "
+        "request has looked at as many jobs as it may. Also set on an empty page with a next one."
+    )
+    has_more: bool = Field(
+        description="Whether there is a next page. If true, the page may be short or empty, since "
+        "one request looks at a limited number of jobs."
+    )
 
 
 class CancelledJob(BaseModel):

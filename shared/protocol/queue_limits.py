@@ -24,7 +24,7 @@ class QueueLimits:
     max_bytes_tenant: int = 256 * MIB
     """Maximum total bytes of one tenant's unfinished requests."""
     retain_bytes: int = 512 * MIB
-    """Maximum total bytes of the kept answers. The answers that expire first are deleted first."""
+    """Maximum memory of all ended jobs, in bytes. Those that expire first are deleted first."""
 
     @classmethod
     def of(cls, settings: ApiSettings) -> "QueueLimits":

@@ -104,6 +104,9 @@ class Standing:
     num_forgotten: int = 0
     """Number of versions that the registry has deleted so far. Set only in the reply to a
     heartbeat."""
+    num_lost: int = 0
+    """Number of the worker's acknowledged publications that Redis has lost in a failover. Set only
+    in the reply to a publication."""
 
 
 class FinishOutcome(StrEnum):

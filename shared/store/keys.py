@@ -87,6 +87,14 @@ class Keys:
         return f"{self.prefix}followers"
 
     @property
+    def apis(self) -> str:
+        """ZSET: API process -> pool time in ms at which it last reported that it is alive.
+
+        Each report removes the processes that have been silent for a day.
+        """
+        return f"{self.prefix}apis"
+
+    @property
     def abandoned(self) -> str:
         """ZSET: unfinished job without clients -> pool time in ms at which it is cancelled."""
         return f"{self.prefix}abandoned"
@@ -152,8 +160,9 @@ class Keys:
         return f"{self.prefix}workers"
 
     def worker(self, worker: WorkerId) -> str:
-        """HASH: `WorkerInfo`, maximum sequences, time of the last heartbeat in ms, and lease in ms.
+        """HASH: `WorkerInfo`, maximum sequences, last heartbeat, lease, and last publication.
 
+        Times are in ms. The last publication is a number, which counts the publications from 1.
         Expires a minute after the last heartbeat.
         """
         return f"{self.prefix}w:{worker}"
@@ -196,7 +205,7 @@ class Keys:
         - Totals: jobs by final state, `retried` and `released` jobs, `workers_lost`, and
           `forgotten` versions.
         - Current values: number of `waiting` jobs, `bytes` of unfinished requests, and bytes of
-          `kept` answers with their limit, `retain_bytes`.
+          memory that the `kept` ended jobs need, with their limit, `retain_bytes`.
         - Fair queueing: virtual time (`vtime`), and number of jobs enqueued so far (`arrivals`).
         - Moving average of the time from the claim of a job to its answer, in ms: `run_ms`. Moving
           average of the answered jobs per second (`rate`), as of the time `rated`.

@@ -251,6 +251,7 @@ class Queue:
         checkpoints: Sequence[Tokens] = (),
         *,
         claim_epochs: Mapping[JobId, int] | None = None,
+        num_acknowledged: int = 0,
     ) -> Standing:
         """Publish events to front ends and store checkpoints, in one transaction.
 
@@ -262,6 +263,8 @@ class Queue:
             checkpoints: tokens to store.
             claim_epochs: epochs of the jobs' claims. For a job without an epoch, the call checks
                 only that the worker owns it.
+            num_acknowledged: number of the worker's earlier publications that were written and
+                acknowledged. The standing says how many of them Redis has lost.
 
         Raises:
             LeaseLost: the worker was declared dead. Nothing was written.
@@ -269,14 +272,14 @@ class Queue:
         published = [event for batch in (*events.values(), checkpoints) for event in batch]
         known = claim_epochs or {}
         jobs = {event.job: known.get(event.job, 0) for event in published}
-        args: list[Arg] = [len(jobs), *flat(jobs.items()), len(events)]
+        args: list[Arg] = [num_acknowledged, len(jobs), *flat(jobs.items()), len(events)]
         args += flat((api, encode_events(batch)) for api, batch in events.items())
         args += flat((tokens.job, encode_events([tokens])) for tokens in checkpoints)
         reply = await self._scripts.run("publish", wid, *args)
         if reply == 0:
             raise self._residency.lease_lost(wid)
-        fenced, cancelled = reply
-        return Standing(fenced=_ids(fenced), cancelled=_ids(cancelled))
+        fenced, cancelled, num_lost = reply
+        return Standing(fenced=_ids(fenced), cancelled=_ids(cancelled), num_lost=num_lost)
 
     async def finish(
         self, wid: WorkerId, end: End, result: Result, *, claim_epoch: int = 0
@@ -317,19 +320,31 @@ class Queue:
     async def attach(self, job_id: JobId, api: ApiId) -> None:
         """Send the events of an unfinished job to an API process that didn't accept it.
 
-        The process counts as connected to a client of the job until it calls `abandon`. Calls for
-        ended and unknown jobs have no effect. With strict durability, the effect survives a
-        failover.
+        The process counts as connected to a client of the job until it calls `abandon` or dies.
+        Calls for ended and unknown jobs have no effect. With strict durability, the effect survives
+        a failover.
         """
         await self._scripts.run("attach", job_id, api, durability=self._durability)
 
     async def abandon(self, job_id: JobId, api: ApiId, *, grace_ms: int) -> None:
         """Note that the last client of a job at this API process has gone.
 
-        If no other process has a client of the job, the job is cancelled after `grace_ms`, unless a
-        client comes back. A job that keeps running isn't cancelled.
+        If no other living process has a client of the job, the job is cancelled after `grace_ms`,
+        unless a client comes back. A job that keeps running isn't cancelled.
         """
         await self._scripts.run("abandon", job_id, api, grace_ms)
+
+    async def undo_abandon(self, job_id: JobId) -> None:
+        """Note that a client has asked for an abandoned job, so that the job isn't cancelled."""
+        await self._redis.zrem(self._keys.abandoned, job_id)
+
+    async def beat_api(self, api: ApiId) -> bool:
+        """Report that an API process is alive, and return whether it must attach itself again.
+
+        The return value is True if the process counted as dead or was unknown. Its jobs may have
+        been abandoned, so it must call `attach` for each job that still has a client.
+        """
+        return bool(await self._scripts.run("beat_api", api))
 
     async def erase(self, job_id: JobId) -> JobState | None:
         """Delete the prompt, answer and record of an ended job, and return the job's last state.
@@ -350,14 +365,15 @@ class Queue:
         """Declare silent workers dead, and end overdue jobs and jobs of quarantined versions.
 
         The first call after the end of a worker's lease marks the worker as missing. A later call
-        declares the worker dead if it is still missing after another sixth of the lease. Any number
+        declares the worker dead if it is still missing after another sixth of the lease. Running
+        jobs of dead front ends are abandoned, and cancelled if no client comes back. Any number
         of processes may call this method, but only one call in every `every_ms` does the work. No
         script call blocks Redis for long.
         """
         return await self._sweep.run(every_ms)
 
     async def retain(self) -> tuple[int, int]:
-        """Remove expired jobs from the indexes, and delete answers beyond the limit in bytes.
+        """Remove expired jobs from the indexes, and delete ended jobs beyond the limit in bytes.
 
         Returns two values: the number of expired jobs, and the number of deleted jobs.
         """

@@ -1,6 +1,6 @@
 """Removes silent workers of a pool, ends overdue jobs, and deletes answers.
 
-Also ends the waiting jobs of quarantined versions.
+Also ends the waiting jobs of quarantined versions, and abandons the jobs of dead front ends.
 """
 
 from shared.protocol.ids import WorkerId
@@ -10,6 +10,12 @@ from shared.store.scripts import Scripts
 
 MAX_PAGES = 100
 """In one sweep, each of `expire`, `quarantine` and `retain` is called at most this many times."""
+RETURN_MS = 60_000
+"""Milliseconds that clients have to come back after their front end has stopped or died.
+
+A client may need longer than after a broken connection: it has to find another front end, and a
+load balancer may first have to notice that this one is gone.
+"""
 
 
 class Sweep:
@@ -30,6 +36,7 @@ class Sweep:
             more_requeued, more_ended = await self._handover.hand_over_all(WorkerId(raw.decode()))
             requeued, ended = requeued + more_requeued, ended + more_ended
         expired = await self._expire()
+        await self._scripts.run("abandon_dead", RETURN_MS)
         await self._end_quarantined()
         await self.retain()
         return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
@@ -44,7 +51,7 @@ class Sweep:
         return total
 
     async def retain(self) -> tuple[int, int]:
-        """Remove expired jobs from the indexes, and delete answers beyond the limit in bytes.
+        """Remove expired jobs from the indexes, and delete ended jobs beyond the limit in bytes.
 
         Returns two values: the number of expired jobs, and the number of deleted jobs.
         """

@@ -16,6 +16,7 @@ from shared.protocol.results import Choice, FinishReason
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.sweep import RETURN_MS
 from shared.store.views.pool_views import PoolViews
 
 URL = "/v1/chat/completions"
@@ -27,6 +28,22 @@ STOP = FinishReason.STOP
 
 async def is_abandoned(redis: Redis, keys: Keys, job: ClaimedJob) -> bool:
     return await redis.zscore(keys.abandoned, job.job.id) is not None
+
+
+async def kept(redis: Redis, keys: Keys, job: ClaimedJob) -> None:
+    """Wait until a job isn't abandoned any more."""
+
+    async def is_kept() -> bool:
+        return not await is_abandoned(redis, keys, job)
+
+    await eventually(is_kept)
+
+
+async def left_s(redis: Redis, keys: Keys, job: ClaimedJob) -> float:
+    """Wait until a job is abandoned, and return the seconds until it is cancelled."""
+    at_ms = await eventually(lambda: redis.zscore(keys.abandoned, job.job.id))
+    seconds, _ = await redis.time()
+    return float(at_ms / 1000 - seconds)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -74,11 +91,7 @@ async def test_a_client_that_comes_back_keeps_its_job(
     request.cancel()
     await eventually(lambda: is_abandoned(redis, keys, job))
     async with other.stream("GET", f"/v1/jobs/{job.job.id}/stream") as response:
-
-        async def is_kept() -> bool:
-            return not await is_abandoned(redis, keys, job)
-
-        await eventually(is_kept)
+        await kept(redis, keys, job)
         await worker.answer(job, "hello")
         assert answer_in(await EventReader(response).rest())[0, "text"] == "hello"
 
@@ -163,10 +176,11 @@ async def test_a_stopping_server_hands_its_streams_to_their_clients(
     assert (last.id, last.retry) == (text.id, "1000")
     assert last.json["error"]["code"] == "server_stopping"
     assert last.json["error"]["type"] == "server_error"
-    assert not await is_abandoned(redis, keys, job)
+    assert await left_s(redis, keys, job) > RETURN_MS / 1000 - 5
     url = f"/v1/jobs/{job.job.id}/stream"
     headers = {"Last-Event-ID": last.id or ""}
     async with other.stream("GET", url, headers=headers) as response:
+        await kept(redis, keys, job)
         await worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
         await worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
         rest = await EventReader(response).rest()
@@ -179,6 +193,8 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     other: httpx.AsyncClient,
     server: RunningApp,
     worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
     body: dict[str, object],
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=body, headers=KEY))
@@ -189,7 +205,9 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     assert reply.headers["x-lorikeet-job"] == job.job.id
     assert int(reply.headers["retry-after"]) > 0
     assert "x-should-retry" not in reply.headers
+    assert await left_s(redis, keys, job) > RETURN_MS / 1000 - 5
     again = asyncio.create_task(other.post(URL, json=body, headers=KEY))
+    await kept(redis, keys, job)
     await worker.answer(job, "hello")
     assert (await again).headers["x-lorikeet-job"] == job.job.id
     assert "llo" in (await again).text
@@ -207,3 +225,43 @@ async def test_a_stream_that_continues_is_interrupted_with_the_id_of_its_client(
     await worker.answer(job, "hello")
     reply = await other.get(f"{accepted.headers['location']}/stream", params={"after": last.id})
     assert sse_text(reply) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [({"X-Lorikeet-On-Disconnect": "continue"}, {}), ({}, {"background": True})],
+)
+async def test_a_stopping_server_does_not_abandon_a_job_that_keeps_running(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+    headers: dict[str, str],
+    fields: dict[str, object],
+) -> None:
+    request = asyncio.create_task(http.post(URL, json={**STREAM, **fields}, headers=headers))
+    job = await worker.take()
+    server.context.replies.stop()
+    await request
+    await server.context.cancels.finish()
+    assert await redis.hget(keys.job(job.job.id), "gone") == b"1"
+    assert not await is_abandoned(redis, keys, job)
+
+
+async def test_a_client_that_leaves_the_server_it_came_back_to_after_a_stop_ends_its_job(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=STREAM))
+    job = await worker.take()
+    server.context.replies.stop()
+    await request
+    await left_s(redis, keys, job)
+    async with other.stream("GET", f"/v1/jobs/{job.job.id}/stream"):
+        await kept(redis, keys, job)
+    assert await left_s(redis, keys, job) < RETURN_MS / 1000 / 2

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -16,9 +17,12 @@ from chat_stream import admitted
 from sse_events import sse_events
 
 from api.server import run_api
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.jobs import JobState
 from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -50,6 +54,18 @@ async def test_a_signal_ends_the_process_cleanly(
         assert "api_stopped" in process.stdout.read()
 
 
+async def test_a_front_end_warns_once_that_redis_is_too_small_for_its_retention(
+    own_server: EmbeddedRedis, open_client: Callable[[str], Redis], pool: str
+) -> None:
+    await open_client(own_server.url).config_set("maxmemory", 100 * 2**20)
+    port = free_port()
+    with api_process(own_server.url, pool, port) as process:
+        await until(lambda: is_healthy(port))
+        process.terminate()
+        assert process.stdout is not None
+        assert process.stdout.read().count("retain_mb_limited") == 1
+
+
 async def test_a_running_answer_is_finished_after_the_signal(
     redis_url: str, pool: str, worker: ScriptedWorker
 ) -> None:
@@ -69,7 +85,13 @@ async def test_a_running_answer_is_finished_after_the_signal(
 
 @pytest.mark.parametrize("drain_s", [0, 0.5])
 async def test_an_unfinished_answer_ends_after_the_drain_time_and_its_job_goes_on(
-    redis_url: str, pool: str, worker: ScriptedWorker, views: PoolViews, drain_s: float
+    redis_url: str,
+    pool: str,
+    worker: ScriptedWorker,
+    views: PoolViews,
+    redis: Redis,
+    keys: Keys,
+    drain_s: float,
 ) -> None:
     port = free_port()
     with api_process(redis_url, pool, port, drain_s) as process:
@@ -86,6 +108,7 @@ async def test_an_unfinished_answer_ends_after_the_drain_time_and_its_job_goes_o
     view = await views.job(job.job.id)
     assert view is not None
     assert view.state is JobState.RUNNING
+    assert await redis.zscore(keys.abandoned, job.job.id) is not None
 
 
 def test_the_front_end_loads_neither_torch_nor_transformers() -> None:

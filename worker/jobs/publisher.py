@@ -2,11 +2,12 @@
 
 While one batch is being written, the outputs of the next steps accumulate, so a slow Redis gets
 fewer and larger batches. A batch is retried unchanged until Redis accepts it. Readers recognize
-repeated events by their index.
+repeated events by their index. After an error, and after Redis has lost publications that it had
+acknowledged, full checkpoints are written, from which readers can fill any gap.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -92,6 +93,8 @@ class Publisher:
         self._abort = abort
         self._ends = ends
         self._num_publications = 0
+        self._num_acknowledged: Counter[WorkerId] = Counter()
+        """Number of publications that Redis has acknowledged, by the worker id that they had."""
         self._may_have_lost = False
         """Whether Redis may have lost the last checkpoints in a failover."""
         self._has_updates = asyncio.Event()
@@ -237,12 +240,24 @@ class Publisher:
 
     async def _publish(self, batch: Batch) -> Standing:
         try:
-            return await self._queue.publish(
-                batch.wid, batch.events, batch.checkpoints, claim_epochs=batch.claim_epochs
+            standing = await self._queue.publish(
+                batch.wid,
+                batch.events,
+                batch.checkpoints,
+                claim_epochs=batch.claim_epochs,
+                num_acknowledged=self._num_acknowledged[batch.wid],
             )
         except RedisUnavailable:
             self.on_redis_away()
             raise
+        if not standing.fenced:
+            self._num_acknowledged[batch.wid] += 1
+        if standing.num_lost:
+            # A replaced master acknowledges publications until it is demoted.
+            log.warning("publications_lost", num=standing.num_lost)
+            self.on_redis_away()
+            self._has_updates.set()
+        return standing
 
     async def _finish(self, wid: WorkerId, job: RunningJob) -> None:
         end = job.end

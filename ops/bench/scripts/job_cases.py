@@ -6,6 +6,7 @@ Each case sets up situations in the pool, measures script calls in them, and res
 from typing import Any
 
 from ops.bench.scripts.large_pool import (
+    APIS,
     BASE,
     BATCH,
     KV_TOKENS,
@@ -25,6 +26,7 @@ CALLS = 20
 FEW = 5
 """Number of repetitions for situations that take long to set up."""
 RELEASED = 16
+DEAD_FOR_MS = 3_600_000
 MAX_FOLLOWERS = 8
 """Maximum number of front ends that can be attached to a job."""
 
@@ -120,6 +122,7 @@ async def followed(pool: LargePool) -> None:
                 await pool.queue.attach(claimed.job.id, api)
     with pool.meter.measuring("64 jobs, 20 followed by 8 more front ends"):
         await pool.publish(worker, jobs)
+    await _front_ends_die(pool, jobs)
     for claimed in jobs[:CALLS]:
         for api in (*others, claimed.job.reply_to):
             with pool.meter.measuring("running, no grace"):
@@ -133,6 +136,17 @@ async def followed(pool: LargePool) -> None:
     with pool.meter.measuring("a page beyond the limit in bytes"):
         await pool.queue.retain()
     await pool.queue.leave(worker)
+
+
+async def _front_ends_die(pool: LargePool, jobs: tuple[ClaimedJob, ...]) -> None:
+    """Measure the report of a front end, and the sweep that abandons the jobs of dead ones."""
+    for api in {*APIS, *(claimed.job.reply_to for claimed in jobs)}:
+        with pool.meter.measuring("a front end"):
+            await pool.queue.beat_api(api)
+        await pool.meter.zincrby(pool.keys.apis, -DEAD_FOR_MS, api)
+    for _ in range(CALLS):
+        with pool.meter.measuring("64 jobs of dead front ends", "abandon_dead"):
+            await pool.queue.reap()
 
 
 async def given_back(pool: LargePool) -> None:

@@ -40,7 +40,8 @@ SHORT_LEASE_MS = 20_000
 KV_TOKENS = 100_000
 PROMPT_WORDS = 16
 JOB_COST = 10
-NUM_APIS = 4
+APIS = tuple(ApiId(f"{API}-{number}") for number in range(4))
+"""Front ends to which `LargePool.publish` publishes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +138,11 @@ class LargePool:
     ) -> None:
         """Publish one token of each job in one call.
 
-        The tokens are spread over `NUM_APIS` front ends. The call also checkpoints the first
+        The tokens are spread over `APIS`. The call also checkpoints the first
         `num_checkpoints` jobs.
         """
         tokens = [first_token(job) for job in jobs]
-        events = {ApiId(f"{API}-{n}"): tokens[n::NUM_APIS] for n in range(NUM_APIS)}
+        events = {api: tokens[number :: len(APIS)] for number, api in enumerate(APIS)}
         epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
         await self.queue.publish(worker, events, tokens[:num_checkpoints], claim_epochs=epochs)
 

@@ -225,6 +225,7 @@ RULES: Mapping[str, Rule] = {
     "sent": Rule("list", _owner),
     "run": Rule("set", of_member=_running),
     "followers": Rule("hash", of_member=_unfinished),
+    "apis": Rule("zset"),
     "abandoned": Rule("zset", of_member=_unfinished),
     "ended": Rule("zset", of_member=_ended),
     "jobs": Rule("zset", of_member=_with_record),

@@ -131,6 +131,7 @@ class RunningAudit:
                 "num_keys": progress.num_keys,
                 "suspects": _encoded(progress.suspects),
                 "strays": _encoded(progress.strays),
+                "num_strays": len(progress.strays),
                 "last_num_keys": progress.last_num_keys,
                 "checked_ms": now_ms,
             },

@@ -6,6 +6,9 @@ local P = KEYS[1]
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
+-- An API process that was silent for this long counts as dead. It can't have read the events of its
+-- jobs that are older than REPLY_TRIM_MS, so its clients noticed the silence, too.
+local API_DEAD_MS = 60000
 local CHECKPOINT_TTL_MS = 86400000
 local MAILBOX_TTL_MS = 60000
 local WORKER_TTL_MS = 60000
@@ -47,6 +50,17 @@ local function read_job(id)
   local values, job = redis.call('HMGET', P .. 'job:' .. id, unpack(JOB_FIELDS)), { id = id }
   for i, name in ipairs(JOB_FIELDS) do job[name] = values[i] end
   return job
+end
+
+-- Return those of the API processes that are alive at the given pool time. A process that isn't in
+-- `apis` counts as alive, since processes of the previous release don't report.
+local function living(apis, pool_now)
+  local alive = {}
+  local seen = #apis > 0 and redis.call('ZMSCORE', P .. 'apis', unpack(apis)) or {}
+  for i, ms in ipairs(seen) do
+    if not ms or pool_now - ms < API_DEAD_MS then alive[#alive + 1] = apis[i] end
+  end
+  return alive
 end
 
 -- Return the job's deadline in pool time.
@@ -235,15 +249,31 @@ local function wake(version)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
+-- Memory of an ended job beside its record and the text of its answer: key of the answer, entries
+-- of `ended` and `jobs`, and its part of Redis' tables. An idempotency key needs half of it more.
+local INDEX_BYTES = 300
+local RECORD_BYTES = 1000 -- of a typical record without a request
+
+-- Return about how much memory an ended job needs, whose answer has `num_bytes`.
+local function memory_of(job, num_bytes)
+  local key, size = P .. 'job:' .. job.id, INDEX_BYTES + num_bytes
+  local record = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', 0)
+  if type(record) ~= 'number' then -- some hosted services forbid this command
+    return size + RECORD_BYTES + redis.call('HSTRLEN', key, 'body')
+  end
+  local tokens = redis.pcall('MEMORY', 'USAGE', P .. 'tok:' .. job.id, 'SAMPLES', 0)
+  return size + record + (tonumber(tokens) or 0) + (job.idem and INDEX_BYTES / 2 or 0)
+end
+
 -- Return the job's member of `ended`: its id, the bytes that are kept of it, and its tenant.
 local function ended_member(job) return job.id .. ' ' .. job.kept .. ' ' .. job.tenant end
 
--- Enter an ended job into the index of kept answers.
+-- Enter an ended job, whose answer has `num_bytes`, into the index of kept answers.
 local function index_ended(job, num_bytes, now)
-  job.kept = num_bytes
-  redis.call('HSET', P .. 'job:' .. job.id, 'kept', num_bytes)
+  job.kept = memory_of(job, num_bytes)
+  redis.call('HSET', P .. 'job:' .. job.id, 'kept', job.kept)
   redis.call('ZADD', P .. 'ended', now + job.retain, ended_member(job))
-  redis.call('HINCRBY', P .. 'cnt', 'kept', num_bytes)
+  redis.call('HINCRBY', P .. 'cnt', 'kept', job.kept)
   if job.idem then redis.call('PEXPIRE', idempotency_key(job.tenant, job.idem), job.retain) end
 end
 
@@ -275,7 +305,7 @@ local function end_job(job, state, now, usage, error, event, result)
   event = event or events_json({ '{"type":"end",' .. job_field .. ',"try":' .. job.try .. ending })
   result = result or '{"v":' .. PROTOCOL_VERSION .. ',' .. job_field .. ',"choices":[]' .. ending
   redis.call('SET', P .. 'res:' .. job.id, result, 'PX', job.retain)
-  index_ended(job, #result + (keeps_body and num_bytes or 0), now)
+  index_ended(job, #result, now)
   reply_all(job, event, now)
   redis.call('HDEL', P .. 'followers', job.id)
   redis.call('ZREM', P .. 'abandoned', job.id)

@@ -1,6 +1,6 @@
-"""The data of one job that its tenant may see."""
+"""The data of jobs that their tenants may see."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from shared.protocol.results import Usage
 
 JOB_FIELDS = [
     *("state", "model", "version", "tenant", "enq", "claim", "end"),
-    *("try", "owner", "error", "usage", "spec", "deadline", "lag", "keep"),
+    *("try", "owner", "error", "usage", "spec", "deadline", "lag"),
 ]
 """Fields of a job's hash from which its view is built."""
 
@@ -43,8 +43,21 @@ class JobView:
     """Format of the job's answer. None if a front end of the previous release accepted the job."""
     left_ms: int = 0
     """Milliseconds until the deadline of an unfinished job. Negative after the deadline."""
-    keeps_running: bool = False
-    """Whether the job runs to its end even if no client waits for its answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """One page of a tenant's jobs."""
+
+    jobs: Sequence[JobView] = ()
+    """Matching jobs, newest first."""
+    last_id: JobId | None = None
+    """Job after which the next page begins; None if there is neither a job nor a next page.
+
+    It is the last job of `jobs`, or else the last one that the call looked at.
+    """
+    has_more: bool = False
+    """Whether there is a next page. It may be empty."""
 
 
 def job_view(
@@ -77,7 +90,6 @@ def job_view(
         usage=Usage(**usage) if usage else None,
         spec=decode_answer_spec(fields["spec"], job_id) if fields["spec"] else None,
         left_ms=_left_ms(fields, pool_ms),
-        keeps_running=fields["keep"] is not None,
     )
 
 

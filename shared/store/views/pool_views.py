@@ -10,13 +10,13 @@ from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Pipeline, Redis, ResponseError, unix_ms
+from shared.store.connection import Pipeline, Redis, ResponseError, chunks, unix_ms
 from shared.store.keys import Keys
-from shared.store.views.job_view import JOB_FIELDS, JobView, job_view
+from shared.store.views.job_view import JOB_FIELDS, JobPage, JobView, job_view
 from shared.store.views.key_memory import estimate_key_bytes
 
-CHUNK = 100
-"""Number of jobs that are read in one round trip."""
+MAX_LOOKED = 2000
+"""Maximum number of jobs that one call of `PoolViews.jobs` looks at."""
 RATE_S = 30.0
 """Period over which the rate of answered jobs is averaged, in seconds, as in the scripts."""
 MIN_RATE = 1e-3
@@ -122,36 +122,39 @@ class PoolViews:
         after: JobId | None = None,
         states: frozenset[JobState] | None = None,
         model: str | None = None,
-    ) -> list[JobView]:
-        """Return up to `limit` jobs of a tenant, newest first.
+    ) -> JobPage | None:
+        """Return up to `limit` jobs of a tenant, or None if the tenant has no job `after`.
+
+        The call looks at up to `MAX_LOOKED` jobs, so a page that has a next page may be short or
+        empty.
 
         Args:
             tenant: the tenant.
             limit: maximum number of jobs.
-            after: job whose successors are returned. None to begin with the newest job. The result
-                is empty if the tenant has no such job.
+            after: job whose successors are returned. None to begin with the newest job. The job's
+                record may have expired, as long as the tenant's index still has the job.
             states: states of the returned jobs; None for all states.
             model: model name of the returned jobs; None for all models.
         """
-        first = 0
+        index, first = self._keys.jobs(tenant), 0
         if after is not None:
-            rank = await self._redis.zrevrank(self._keys.jobs(tenant), after)
+            rank = await self._redis.zrevrank(index, after)
             if rank is None:
-                return []
+                return None
             first = rank + 1
+        # All ids come from one read, since ranks change when jobs arrive or expire.
+        raw = await self._redis.zrevrange(index, first, first + MAX_LOOKED)
+        ids = [JobId(each.decode()) for each in raw[:MAX_LOOKED]]
         found: list[JobView] = []
-        while len(found) < limit:
-            raw = await self._redis.zrevrange(self._keys.jobs(tenant), first, first + CHUNK - 1)
-            ids = [JobId(each.decode()) for each in raw]
-            found += [
-                view
-                for view in await self._read_jobs(ids)
-                if view and _matches(view, states, model)
-            ]
-            first += CHUNK
-            if len(raw) < CHUNK:
-                break
-        return found[:limit]
+        for some in chunks(ids):
+            views = await self._read_jobs(some)
+            found += [view for view in views if view and _matches(view, states, model)]
+            if len(found) > limit:
+                jobs = found[:limit]
+                return JobPage(jobs=jobs, last_id=jobs[-1].id, has_more=True)
+        if len(raw) > MAX_LOOKED:
+            return JobPage(jobs=found, last_id=ids[-1], has_more=True)
+        return JobPage(jobs=found, last_id=found[-1].id if found else None)
 
     async def wait(self, job_id: JobId) -> Wait | None:
         """Return how long a waiting job will probably wait, or None if the job doesn't wait."""
@@ -239,6 +242,14 @@ class PoolViews:
         info = await self._redis.info("memory")
         by_kind = await self._bytes_by_kind()
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)
+
+    async def num_strays(self) -> int | None:
+        """Return the number of strays that the running audit has found, up to its `MAX_KEPT`.
+
+        The result is None if no step of the audit has run for an hour.
+        """
+        raw = await self._redis.hget(self._keys.audit, "num_strays")  # type: ignore[misc]
+        return int(raw) if raw is not None else None
 
     async def _bytes_by_kind(self) -> Mapping[str, int]:
         try:

@@ -1,7 +1,9 @@
 """Metrics of a large pool."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import pytest
 from api_support import metric_samples
 
 from api.metrics.metrics import Metrics
@@ -40,6 +42,16 @@ def test_memory_is_exported_by_kind_of_key() -> None:
     found = metric_samples(Metrics(), PoolSnapshot(counts, (), memory))
     assert found["lorikeet_redis_bytes", "job"] == 500
     assert found["lorikeet_redis_bytes", "dead"] == 0
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_strays_are_counted(number: int) -> None:
+    found = metric_samples(Metrics(), replace(pool({}), num_strays=number))
+    assert found["lorikeet_stray_keys",] == number
+
+
+def test_strays_have_no_value_without_an_audit() -> None:
+    assert ("lorikeet_stray_keys",) not in metric_samples(Metrics(), pool({}))
 
 
 def holder(name: str, *residents: AdapterVersion) -> WorkerView:

@@ -23,6 +23,8 @@ from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.views import pool_views
+from shared.store.views.pool_views import MAX_LOOKED
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"
@@ -46,6 +48,18 @@ async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
     assert body["choices"] == response.json()["choices"]
     assert body["usage"] == USAGE_BODY
     assert (await http.get(f"/v1/jobs/{response.json()['id']}")).json() == body
+
+
+async def test_a_job_whose_client_has_left_is_kept_if_it_is_looked_up(
+    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    request = asyncio.create_task(http.post(URL, json=BODY))
+    job = (await worker.take()).job
+    await server.context.queue.abandon(job.id, server.context.api_id, grace_ms=60_000)
+    assert await redis.zscore(keys.abandoned, job.id) is not None
+    await http.get(f"/v1/jobs/{job.id}")
+    assert await redis.zscore(keys.abandoned, job.id) is None
+    request.cancel()
 
 
 async def test_a_failed_job_has_its_error(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -223,10 +237,17 @@ async def test_jobs_are_filtered_by_state_and_model(
     assert not page["has_more"]
 
 
+@pytest.mark.parametrize("max_looked", [1, 2, MAX_LOOKED])
 @pytest.mark.parametrize(("query", "num_jobs"), [("", 5), ("&model=extract", 4)])
 async def test_pages_contain_every_job_once(
-    http: httpx.AsyncClient, worker: ScriptedWorker, query: str, num_jobs: int
+    http: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    num_jobs: int,
+    max_looked: int,
 ) -> None:
+    monkeypatch.setattr(pool_views, "MAX_LOOKED", max_looked)
     ids = await five_jobs(http, worker)
     found, after, has_more = [], "", True
     while has_more:
@@ -235,6 +256,19 @@ async def test_pages_contain_every_job_once(
         found += [job["id"] for job in page["data"]]
         after, has_more = f"&after={page['last_id']}", page["has_more"]
     assert found == ids[-num_jobs:]
+
+
+async def test_an_empty_page_may_have_a_next_page(
+    http: httpx.AsyncClient, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_views, "MAX_LOOKED", 3)
+    ids = await five_jobs(http, worker)
+    page = (await http.get("/v1/jobs?state=done")).json()
+    assert (page["data"], page["first_id"]) == ([], None)
+    assert (page["last_id"], page["has_more"]) == (ids[2], True)
+    page = (await http.get(f"/v1/jobs?state=done&after={page['last_id']}")).json()
+    assert [job["id"] for job in page["data"]] == [ids[4]]
+    assert not page["has_more"]
 
 
 async def test_an_unknown_cursor_is_a_404(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:

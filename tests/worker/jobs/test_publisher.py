@@ -32,6 +32,8 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.publications: list[tuple[dict[ApiId, list[Event]], list[Tokens]]] = []
+        self.nums_acknowledged: list[int] = []
+        """For each publication, the number of earlier ones that were acknowledged."""
         self.replies: list[Standing | Exception] = []
         self.finished: list[tuple[WorkerId, End, Result, int]] = []
         self.outcome = FinishOutcome.OK
@@ -43,8 +45,10 @@ class FakeQueue:
         checkpoints: Sequence[Tokens],
         *,
         claim_epochs: Mapping[JobId, int],
+        num_acknowledged: int,
     ) -> Standing:
         assert wid == WID
+        self.nums_acknowledged.append(num_acknowledged)
         self.publications.append(({k: list(v) for k, v in events.items()}, list(checkpoints)))
         reply = self.replies.pop(0) if self.replies else Standing()
         if isinstance(reply, Exception):
@@ -215,6 +219,32 @@ async def test_full_checkpoints_follow_a_failed_publication(setup: Setup) -> Non
     await setup.publish([output(choice, "b")])
     assert setup.queue.checkpoints[-1].index == 0
     assert setup.queue.checkpoints[-1].text == "x" * CHECKPOINT_TOKENS + "ab"
+
+
+async def test_full_checkpoints_follow_the_loss_of_acknowledged_publications(
+    setup: Setup,
+) -> None:
+    (choice,) = setup.admit().choices
+    await setup.publish(outputs(choice, "x" * CHECKPOINT_TOKENS))
+    setup.queue.replies = [Standing(num_lost=1)]
+    await setup.publish([output(choice, "a")])
+    assert len(setup.queue.checkpoints) == 1
+    publishing = asyncio.create_task(setup.publisher.run())
+    await until(lambda: len(setup.queue.checkpoints) > 1)  # without another token
+    await cancel_tasks(publishing)
+    assert setup.queue.checkpoints[-1].index == 0
+    assert setup.queue.checkpoints[-1].text == "x" * CHECKPOINT_TOKENS + "a"
+
+
+async def test_only_publications_that_were_written_and_acknowledged_are_counted(
+    setup: Setup,
+) -> None:
+    fenced, other = setup.admit(), setup.admit()
+    fencing = Standing(fenced=frozenset({fenced.id}))
+    setup.queue.replies = [RedisUnavailable("scripted"), fencing, Standing()]
+    await setup.publish([output(fenced.choices[0], "a"), output(other.choices[0], "b")])
+    await setup.publish([output(other.choices[0], "c")])
+    assert setup.queue.nums_acknowledged == [0, 0, 0, 1]
 
 
 async def test_a_fenced_job_is_dropped_and_the_rest_of_its_batch_is_published(

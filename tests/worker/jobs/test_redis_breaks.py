@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from scripted_engine import ScriptedEngine
+from scripted_engine import ScriptedEngine, expected_ids
 from worker_support import Client, check_answers, has_workers, running, until
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
@@ -21,6 +21,7 @@ from shared.protocol.queue_replies import Standing
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.token_streams import read_checkpoints
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -134,3 +135,46 @@ async def test_a_publication_whose_reply_is_lost_is_repeated_unchanged(
         await client.end_of(job)
     assert num_lost == 3
     check_answers(client, [job], may_repeat=True)
+
+
+async def test_checkpoints_become_complete_again_after_acknowledged_publications_are_lost(
+    client: Client, start: Start, redis: Redis, keys: Keys
+) -> None:
+    """A replaced master acknowledges publications that its successor lacks, without any error."""
+
+    async def are_complete() -> bool:
+        stored = await read_checkpoints(redis, keys, job.id)  # empty after the end of the job
+        ids = stored[0].ids if stored else ()
+        return len(ids) > num_shown and ids == tuple(expected_ids(1, 0, len(ids), job.version))
+
+    async with start(ScriptedEngine(step_s=0.005)):
+        job = await client.send(max_tokens=900)
+        await client.until_published(job, 100)
+        successor = await copy_of_pool(redis, keys)
+        await client.until_published(job, 200)
+        await replace_pool(redis, keys, successor)
+        num_shown = sum(len(tokens.ids) for tokens in client.tokens_of(job))
+        await until(are_complete)
+
+
+async def copy_of_pool(redis: Redis, keys: Keys) -> list[bytes]:
+    """Return the keys of the pool, each one followed by its value."""
+    script = """
+      local copy = {}
+      for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
+        table.insert(copy, key)
+        table.insert(copy, redis.call('DUMP', key))
+      end
+      return copy
+    """
+    copy: list[bytes] = await redis.eval(script, 1, keys.prefix)  # type: ignore[misc]
+    return copy
+
+
+async def replace_pool(redis: Redis, keys: Keys, copy: list[bytes]) -> None:
+    """Undo all writes to the pool since `copy` was made, as a failover can."""
+    script = """
+      for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do redis.call('DEL', key) end
+      for i = 1, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 60000, ARGV[i + 1]) end
+    """
+    await redis.eval(script, 1, keys.prefix, *copy)  # type: ignore[misc]

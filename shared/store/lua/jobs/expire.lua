@@ -29,9 +29,10 @@ end
 -- Remove what a worker of the previous release leaves behind when a job ends.
 local function clear(job)
   redis.call('ZREM', P .. 'due', job.id)
+  redis.call('HDEL', P .. 'followers', job.id)
   if not job.state then return end
   redis.call('SREM', P .. 'run:' .. job.version, job.id)
-  if not job.kept then index_ended(job, 0, now) end
+  if not job.kept then index_ended(job, redis.call('STRLEN', P .. 'res:' .. job.id), now) end
   if job.bytes then
     redis.call('HDEL', P .. 'job:' .. job.id, 'bytes')
     count_bytes(job.tenant, -job.bytes)

@@ -1,13 +1,13 @@
 -- Included after common.lua in the scripts that delete ended jobs.
 
--- Remove an entry from the indexes of ended jobs, and return the id of its job.
+-- Remove an entry from the indexes of ended jobs. Return the id and the tenant of its job.
 local function unindex(member)
   local id, num_bytes, tenant = string.match(member, '^(%S+) (%d+) (.*)$')
   if redis.call('ZREM', P .. 'ended', member) == 1 then
     redis.call('HINCRBY', P .. 'cnt', 'kept', -num_bytes)
   end
   redis.call('ZREM', P .. 'jobs:' .. tenant, id)
-  return id
+  return id, tenant
 end
 
 -- Delete an ended job with its answer and its idempotency key.

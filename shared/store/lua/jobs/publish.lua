@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
--- At most 8 commands, 2 for each API process, 2 for each checkpoint, and 20 for each job that other
+-- At most 11 commands, 2 for each API process, 2 for each checkpoint, and 20 for each job that other
 -- API processes follow as well.
--- ARGV: wid num_jobs {id claim_epoch}... num_apis {api payload}... {job payload}...
--- Publishes events and stores checkpoints. Returns two lists: the jobs in ARGV that the worker
--- doesn't own, and all cancelled jobs of the worker. If the first list isn't empty, nothing is
--- written. If the worker was declared dead, the script writes nothing and returns 0.
-local wid, num_jobs = ARGV[1], tonumber(ARGV[2])
+-- ARGV: wid num_acknowledged num_jobs {id claim_epoch}... num_apis {api payload}... {job payload}...
+-- Publishes events and stores checkpoints. Returns the jobs in ARGV that the worker doesn't own, all
+-- cancelled jobs of the worker, and how many of the worker's `num_acknowledged` earlier publications
+-- a failover has lost. If the first list isn't empty, nothing is written. If the worker was declared
+-- dead, the script writes nothing and returns 0.
+local wid, num_acknowledged, num_jobs = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if not is_worker(wid) then return 0 end
-local fenced, cancelled = standing_of(wid, 3, num_jobs)
-if #fenced > 0 then return { fenced, cancelled } end
-local now, first = now_ms(), 4 + 2 * num_jobs
+local fenced, cancelled = standing_of(wid, 4, num_jobs)
+if #fenced > 0 then return { fenced, cancelled, 0 } end
+local now, first = now_ms(), 5 + 2 * num_jobs
 local last, sent, payloads, forwarded = first + 2 * ARGV[first - 1], {}, {}, {}
 for i = first, last - 1, 2 do
   payloads[ARGV[i]] = ARGV[i + 1]
@@ -33,7 +34,7 @@ end
 
 if num_jobs > 0 then
   local ids = {}
-  for i = 1, num_jobs do ids[i] = ARGV[2 + 2 * i - 1] end
+  for i = 1, num_jobs do ids[i] = ARGV[3 + 2 * i - 1] end
   for i, followers in ipairs(redis.call('HMGET', P .. 'followers', unpack(ids))) do
     if followers then forward(ids[i], followers) end
   end
@@ -44,4 +45,7 @@ if #sent > 0 then -- the last MAX_SENT publications contain every token without 
   redis.call('LTRIM', key, -MAX_SENT, -1)
   redis.call('PEXPIRE', key, CHECKPOINT_TTL_MS)
 end
-return { {}, cancelled }
+local num_known = redis.call('HGET', P .. 'w:' .. wid, 'published')
+redis.call('HSET', P .. 'w:' .. wid, 'published', num_acknowledged + 1)
+if not num_known then redis.call('PEXPIRE', P .. 'w:' .. wid, WORKER_TTL_MS) end
+return { {}, cancelled, math.max(0, num_acknowledged - (num_known or 0)) }

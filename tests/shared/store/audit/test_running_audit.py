@@ -9,6 +9,7 @@ from shared.store.audit.running_audit import RunningAudit
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 JOBS = [JobId(f"{number:032x}") for number in range(300)]
 
@@ -33,6 +34,21 @@ async def test_a_stray_is_reported_once_by_the_second_step_that_sees_it(
     status = await audit.status()
     assert status is not None
     assert status.strays == found[1]
+
+
+async def test_the_number_of_strays_is_shown_until_they_are_gone(
+    audit: RunningAudit, views: PoolViews, redis: Redis, keys: Keys
+) -> None:
+    assert await views.num_strays() is None
+    await redis.mset({keys.result(job): "x" for job in JOBS[:3]})
+    found = []
+    for _ in range(2):
+        await audit.step()
+        found.append(await views.num_strays())
+    assert found == [0, 3]
+    await redis.delete(*map(keys.result, JOBS[:3]))
+    await audit.step()
+    assert await views.num_strays() == 0
 
 
 async def test_a_stray_that_is_gone_is_no_longer_in_the_status(

@@ -72,6 +72,35 @@ async def test_after_a_failover_only_the_owner_that_redis_knows_continues(
     assert await second.finish(again) == FinishOutcome.OK
 
 
+async def test_a_publication_reports_how_many_acknowledged_ones_a_failover_has_lost(
+    start_server, open_client, keys: Keys, tmp_path
+) -> None:
+    old_master, new_master = start_server(tmp_path), start_server()
+    redis, other = open_client(old_master.url), open_client(new_master.url)
+    await other.replicaof("127.0.0.1", old_master.port)
+    queue, new_queue = Queue(redis, keys), Queue(other, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    job = make_job()
+    await queue.enqueue(job, LIMITS)
+    await worker.claim()
+
+    async def publish(queue: Queue, index: int, *, num_acknowledged: int) -> int:
+        events = {API: [tokens(job, index, [1])]}
+        standing = await queue.publish(worker.id, events, num_acknowledged=num_acknowledged)
+        assert not standing.fenced
+        return standing.num_lost
+
+    assert await publish(queue, 0, num_acknowledged=0) == 0
+    assert await publish(queue, 1, num_acknowledged=1) == 0
+    assert await publish(queue, 1, num_acknowledged=1) == 0  # repeated, as after a lost reply
+    assert await redis.wait(1, 10_000) == 1
+    await other.replicaof("NO", "ONE")
+    assert await publish(queue, 2, num_acknowledged=2) == 0
+    assert await publish(queue, 3, num_acknowledged=3) == 0
+    assert await publish(new_queue, 4, num_acknowledged=4) == 2
+    assert await publish(new_queue, 5, num_acknowledged=5) == 0
+
+
 async def _events(redis: Redis, keys: Keys) -> list[object]:
     entries = await redis.xrange(keys.replies(API))
     return [event for _, fields in entries for event in decode_events(fields[b"e"])]

@@ -1,12 +1,15 @@
 """Ended jobs: how long and how many are kept, and how they are erased."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode
-from shared.protocol.ids import JobId
+from shared.protocol.ids import ApiId, JobId
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis
 from shared.store.dead_letters import DeadLetters
@@ -87,6 +90,52 @@ async def test_erasing_a_dead_job_deletes_its_dead_letter(
     assert SECRET not in await all_text(redis, keys)
 
 
+async def test_erasing_a_job_that_the_previous_release_gave_up_deletes_its_dead_letter(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    dead, other = make_job(prompts=(SECRET,)), make_job(prompts=("another prompt",))
+    for number, job in enumerate((dead, other)):
+        await queue.enqueue(job, LIMITS, is_suspect=True)
+        for life in range(2):
+            worker: Actor = await actor(f"w{number}.{life}")
+            await worker.claim()
+            await worker.die()
+        await redis.hdel(keys.job(job.id), "letter")  # type: ignore[misc]
+    assert await queue.erase(dead.id) is JobState.DEAD
+    assert SECRET not in await all_text(redis, keys)
+    assert [letter.id for letter in await DeadLetters(redis, keys).dead(10)] == [other.id]
+
+
+async def test_followers_of_jobs_that_the_previous_release_ended_are_deleted(
+    queue: Queue, enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    recorded, expired = await enqueue(), await enqueue()
+    for job in (recorded, expired):
+        await queue.attach(job.id, ApiId("api-2"))
+        await redis.zrem(keys.queue(job.version), job.id)
+        await redis.zrem(keys.due, job.id)
+    waiting = await enqueue()
+    await queue.attach(waiting.id, ApiId("api-2"))
+    await redis.hset(keys.job(recorded.id), "state", "done")  # type: ignore[misc]
+    await redis.delete(keys.job(expired.id))
+    await queue.retain()
+    assert await redis.hkeys(keys.followers) == [waiting.id.encode()]  # type: ignore[misc]
+
+
+async def test_jobs_that_the_previous_release_ended_leave_the_list_with_later_jobs_of_their_tenant(
+    queue: Queue, enqueue: Any, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    gone = [await enqueue() for _ in range(3)]
+    await redis.delete(*(keys.job(job.id) for job in gone), keys.queue(gone[0].version))
+    last = await ended_job(queue, worker, replace(LIMITS, retain_ms=1))
+    waiting = await enqueue()
+    while await redis.exists(keys.job(last)):
+        pass
+    await queue.retain()
+    assert await redis.zrange(keys.jobs("default"), 0, -1) == [waiting.id.encode()]
+
+
 async def test_an_unfinished_job_is_not_erased(queue: Queue, enqueue: Any, actor: Any) -> None:
     job = await enqueue()
     assert await queue.erase(job.id) is JobState.QUEUED
@@ -121,6 +170,55 @@ async def test_the_answers_that_expire_first_are_deleted_beyond_the_limit_in_byt
     assert [view is not None for view in found] == [False] * 3 + [True] * 3
     assert await kept_bytes(redis, keys) <= 3 * size + size // 2
     assert await queue.retain() == (0, 0)
+
+
+@pytest.mark.parametrize("prompt", ["hi", "x" * 30_000])
+async def test_kept_bytes_are_about_the_memory_of_the_ended_jobs(
+    own_server: EmbeddedRedis, open_client: Callable[[str], Redis], keys: Keys, prompt: str
+) -> None:
+    redis = open_client(own_server.url)
+    queue = Queue(redis, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+
+    async def end_jobs(number: int) -> None:
+        for _ in range(number):
+            await queue.enqueue(make_job(prompts=(prompt,)), LIMITS)
+            (claimed,) = await worker.claim()
+            await worker.fail(claimed, ErrorCode.INTERNAL)  # its request is kept
+            await redis.delete(keys.replies(API))
+
+    await end_jobs(50)
+    used, kept = (await redis.info("memory"))["used_memory"], await kept_bytes(redis, keys)
+    await end_jobs(300)
+    grown = (await redis.info("memory"))["used_memory"] - used
+    assert await kept_bytes(redis, keys) - kept == pytest.approx(grown, rel=0.25)
+
+
+async def test_the_published_text_of_a_cancelled_job_counts(
+    queue: Queue, enqueue: Any, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    job = await enqueue()
+    (claimed,) = await worker.claim()
+    piece = tokens(job, 0, [1], "x" * 50_000)
+    await queue.publish(worker.id, {API: [piece]}, [piece])
+    await worker.finish(claimed, JobState.CANCELLED)
+    assert await kept_bytes(redis, keys) > 50_000
+
+
+@pytest.mark.parametrize(("max_memory", "num_deleted"), [(0, 0), (10**9, 0), (1, 3)])
+async def test_kept_jobs_use_at_most_half_of_redis_memory(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, max_memory: int, num_deleted: int
+) -> None:
+    worker: Actor = await actor()
+    for _ in range(5):
+        await ended_job(queue, worker)
+    half = await kept_bytes(redis, keys) // 2
+    limit = max_memory if max_memory != 1 else 2 * half
+    await redis.hset(keys.counters, "max_memory", limit)  # type: ignore[misc]
+    assert await queue.retain() == (0, num_deleted)
+    if num_deleted:
+        assert await kept_bytes(redis, keys) <= half
 
 
 async def test_a_sweep_applies_the_limits(

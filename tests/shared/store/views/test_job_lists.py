@@ -1,5 +1,6 @@
 """Lists of a tenant's jobs, and estimates of waiting times."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,33 @@ from queue_support import LIMITS, Actor, make_job
 
 from shared.errors import QueueFull
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from shared.store.views.pool_views import PoolViews
+from shared.store.views import pool_views
+from shared.store.views.pool_views import MAX_LOOKED, PoolViews
+
+
+async def listed(
+    views: PoolViews, tenant: str = "default", **query: Any
+) -> tuple[list[JobId], JobId | None, bool]:
+    """Return the ids of a page, its cursor, and whether there is a next page."""
+    page = await views.jobs(tenant, **{"limit": 9, **query})
+    assert page is not None
+    return [view.id for view in page.jobs], page.last_id, page.has_more
+
+
+async def enqueue_all(queue: Queue, redis: Redis, keys: Keys, models: Sequence[str]) -> list[JobId]:
+    """Enqueue a job of each model, and return the jobs' ids, newest first."""
+    ids = []
+    for number, model in enumerate(models):
+        job = make_job(f"{model}@1")
+        await queue.enqueue(job, LIMITS)
+        await redis.zadd(keys.jobs("default"), {job.id: number})
+        ids.append(job.id)
+    return ids[::-1]
 
 
 async def test_a_tenant_s_jobs_are_listed_newest_first(
@@ -24,10 +47,58 @@ async def test_a_tenant_s_jobs_are_listed_newest_first(
         await redis.zadd(keys.jobs("t"), {job.id: number})
     await queue.enqueue(make_job(tenant="other"), LIMITS)
     ids = [job.id for job in reversed(jobs)]
-    assert [view.id for view in await views.jobs("t", limit=3)] == ids[:3]
-    assert [view.id for view in await views.jobs("t", limit=3, after=ids[2])] == ids[3:]
-    assert await views.jobs("t", limit=3, after=make_job().id) == []
-    assert await views.jobs("nobody", limit=3) == []
+    assert await listed(views, "t", limit=3) == (ids[:3], ids[2], True)
+    assert await listed(views, "t", limit=3, after=ids[2]) == (ids[3:], ids[4], False)
+    assert await views.jobs("t", limit=3, after=make_job().id) is None
+    assert await listed(views, "nobody") == ([], None, False)
+
+
+async def test_a_page_with_a_rare_filter_looks_at_a_limited_number_of_jobs(
+    queue: Queue, views: PoolViews, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_views, "MAX_LOOKED", 3)
+    ids = await enqueue_all(queue, redis, keys, ["rare", *"a" * 4, "rare", "a"])
+    assert await listed(views, model="rare") == ([ids[1]], ids[2], True)
+    assert await listed(views, model="rare", after=ids[2]) == ([], ids[5], True)
+    assert await listed(views, model="rare", after=ids[5]) == ([ids[6]], ids[6], False)
+
+
+async def test_a_list_reads_no_more_jobs_than_it_may(
+    queue: Queue, views: PoolViews, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enqueue_all(queue, redis, keys, "a" * 10)
+    await redis.zadd(keys.jobs("default"), {f"old-{n}": -n for n in range(MAX_LOOKED)})
+    looked: list[JobId] = []
+    read = PoolViews._read_jobs
+
+    async def counting_read(views: PoolViews, ids: Sequence[JobId]) -> Any:
+        looked.extend(ids)
+        return await read(views, ids)
+
+    monkeypatch.setattr(PoolViews, "_read_jobs", counting_read)
+    found, last_id, has_more = await listed(views, model="none")
+    assert len(looked) == MAX_LOOKED
+    assert (found, last_id, has_more) == ([], looked[-1], True)
+    found, _, has_more = await listed(views, model="none", after=last_id)
+    assert len(looked) == MAX_LOOKED + 10
+    assert (found, has_more) == ([], False)
+
+
+async def test_a_full_page_at_the_limit_continues_after_the_last_job_looked_at(
+    queue: Queue, views: PoolViews, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_views, "MAX_LOOKED", 3)
+    ids = await enqueue_all(queue, redis, keys, "baaab")
+    assert await listed(views, model="b", limit=1) == ([ids[0]], ids[2], True)
+    assert await listed(views, model="b", limit=1, after=ids[2]) == ([ids[4]], ids[4], False)
+
+
+async def test_a_cursor_whose_record_has_expired_still_works(
+    queue: Queue, views: PoolViews, redis: Redis, keys: Keys
+) -> None:
+    ids = await enqueue_all(queue, redis, keys, "aaa")
+    await redis.delete(keys.job(ids[1]))
+    assert await listed(views, after=ids[1]) == ([ids[2]], ids[2], False)
 
 
 async def test_jobs_are_filtered_by_state_and_model(
@@ -41,11 +112,9 @@ async def test_jobs_are_filtered_by_state_and_model(
     for job in (waiting, other):
         await queue.enqueue(job, LIMITS)
     states = frozenset({JobState.QUEUED})
-    found = await views.jobs("default", limit=9, states=states)
-    assert {view.id for view in found} == {waiting.id, other.id}
-    assert [view.id for view in await views.jobs("default", limit=9, model="b")] == [other.id]
-    found = await views.jobs("default", limit=9, states=frozenset({JobState.DONE}), model="a")
-    assert [view.id for view in found] == [done.id]
+    assert set((await listed(views, states=states))[0]) == {waiting.id, other.id}
+    assert (await listed(views, model="b"))[0] == [other.id]
+    assert (await listed(views, states=frozenset({JobState.DONE}), model="a"))[0] == [done.id]
 
 
 async def test_the_format_of_an_answer_outlives_its_request(

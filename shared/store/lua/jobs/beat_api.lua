@@ -1,0 +1,11 @@
+#!lua flags=allow-oom
+-- At most 5 commands.
+-- ARGV: api. Records that an API process is alive. Returns 1 if the process counted as dead or was
+-- unknown. Its jobs may then be abandoned, so it has to attach itself to them again. Else returns 0.
+local FORGET_MS = 86400000 -- later than the deadlines of the jobs that a dead process accepted
+local api = ARGV[1]
+local now, lag = read_clock()
+local seen = redis.call('ZSCORE', P .. 'apis', api)
+redis.call('ZADD', P .. 'apis', now - lag, api)
+redis.call('ZREMRANGEBYSCORE', P .. 'apis', '-inf', now - lag - FORGET_MS)
+return (not seen or now - lag - seen >= API_DEAD_MS) and 1 or 0
