@@ -50,12 +50,15 @@ class Context:
     """Whether clients need API keys."""
 
 
-def _context(request: Request) -> Context:
+# These two functions are coroutines because FastAPI calls others in a thread, which takes longer.
+
+
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _tenant(request: Request) -> str:
+async def _tenant(request: Request) -> str:
     tenant: str = request.state.tenant
     return tenant
 

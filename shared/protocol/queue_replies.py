@@ -46,16 +46,19 @@ class Claim:
     next_steal_ms: int | None
     """Milliseconds until the worker may take a waiting job whose adapter another worker holds;
     None if no such job waits."""
+    is_parked: bool
+    """Whether the worker has capacity, but nothing is left that it may take."""
 
     @classmethod
     def of(cls, reply: Sequence[Any], claim_epoch: int) -> "Claim":
         """Decode a reply of `claim.lua` whose first item is `ok`."""
-        _, next_steal_ms, *taken = reply
+        _, next_steal_ms, is_parked, *taken = reply
         entries = [_claimed(entry, claim_epoch) for entry in taken]
         return cls(
             jobs=tuple(entry for entry in entries if isinstance(entry, ClaimedJob)),
             undecodable=tuple(entry for entry in entries if isinstance(entry, Undecodable)),
             next_steal_ms=next_steal_ms if next_steal_ms >= 0 else None,
+            is_parked=bool(is_parked),
         )
 
 

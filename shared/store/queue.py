@@ -186,10 +186,10 @@ class Queue:
         another version is taken before all others if the job has waited too long. The limit is
         `load_ms` if no worker holds the job's version, else a multiple of `steal_ms`.
 
-        If no job is found although the worker has capacity, the worker is parked. The mailbox of a
-        parked worker receives a `job` message when a job is enqueued. Callers repeat the call until
-        no job is returned. They call again whenever capacity becomes free, and at least once a
-        second.
+        If the worker has capacity for more than all jobs that it may take, it is parked. The mailbox
+        of a parked worker receives a `job` message when a job is enqueued. Callers repeat a call
+        that returns jobs until the worker is parked. They call again whenever capacity becomes
+        free, and at least once a second.
 
         Args:
             wid: the worker.
@@ -395,7 +395,7 @@ def _is_accepted(reply: list[Any]) -> bool:
 
 def _has_jobs(reply: list[Any]) -> bool:
     """Return whether the reply of `claim` has jobs. Only then does `claim` wait for copies."""
-    return len(reply) > 2
+    return len(reply) > 3
 
 
 def _enqueue_args(

@@ -186,12 +186,13 @@ class Residency:
     def job_served(self, version: AdapterVersion) -> None:
         """Record that a claimed job no longer waits for a version.
 
-        The version may or may not have become resident.
+        The version may or may not have become resident. If it has, `became_resident` has notified
+        the subscribers.
         """
         record = self._record(version)
         assert record.num_waiting_jobs > 0
         record.num_waiting_jobs -= 1
-        if not record.num_waiting_jobs:
+        if not record.num_waiting_jobs and record.state is not State.RESIDENT:
             self._notify(Change.LOADS)
 
     def job_finished(self, jobs: Jobs) -> None:

@@ -153,7 +153,7 @@ class Consumer:
         self._adapters.prefetcher.set_full(self._is_open and not (sequences and tokens))
         for unread in claim.undecodable:
             admissions.create_task(self._fail_undecodable(wid, unread))
-        if (claim.jobs or claim.undecodable) and sequences:
+        if (claim.jobs or claim.undecodable) and sequences and not claim.is_parked:
             return 0
         return min(MAX_PAUSE_S, (claim.next_steal_ms or 1000) / 1000)
 

@@ -34,11 +34,13 @@ def make_job(version: AdapterVersion = BASE.version, **fields: Any) -> Job:
     return make_any_job(version, **fields)
 
 
-def claim_of(*jobs: Job, undecodable: tuple[Undecodable, ...] = ()) -> Claim:
+def claim_of(
+    *jobs: Job, undecodable: tuple[Undecodable, ...] = (), is_parked: bool = False
+) -> Claim:
     claimed = tuple(
         ClaimedJob(job=job, try_=1, suspect=False, claim_epoch=7, left_ms=60_000) for job in jobs
     )
-    return Claim(jobs=claimed, undecodable=undecodable, next_steal_ms=None)
+    return Claim(jobs=claimed, undecodable=undecodable, next_steal_ms=None, is_parked=is_parked)
 
 
 class FakeQueue:
@@ -189,6 +191,19 @@ async def test_a_claim_asks_for_what_the_running_jobs_leave(setup: Setup) -> Non
     assert second["sequences"] == MAX_NUM_SEQS - 3
     assert first["tokens"] - second["tokens"] == 1000
     assert first["residents"] == (BASE.version,)
+
+
+async def test_a_worker_that_a_claim_has_parked_does_not_claim_again(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "MAX_PAUSE_S", 3600)
+    job, other = make_job(), make_job()
+    setup.queue.replies = [claim_of(job, is_parked=True), claim_of(other, is_parked=True)]
+    async with setup:
+        await until(lambda: setup.publisher.admitted == [job.id])
+        assert len(setup.queue.claims) == 1
+        setup.consumer.wake()
+        await until(lambda: setup.publisher.admitted == [job.id, other.id])
 
 
 async def test_a_closed_consumer_asks_for_no_more_jobs(setup: Setup) -> None:

@@ -4,9 +4,11 @@
 -- less... refused...
 -- Takes jobs for a worker, which holds the versions in has:<wid> and `more` except those in `less`.
 -- Returns {'lost'} if the worker isn't in the pool, else {'ok', ms until the next steal or -1,
--- {id, try, suspect, body, ms to the deadline}...}.
+-- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline}...}. A worker is parked if
+-- it has capacity but nothing is left to take.
 local wid, epoch = ARGV[1], ARGV[2]
-local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = tonumber(ARGV[6]) }
+local max_cold = tonumber(ARGV[6])
+local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = max_cold }
 local steal_ms, load_ms = tonumber(ARGV[5]), tonumber(ARGV[7])
 local OVERDUE = 8 -- foreign jobs that wait longer than this many times steal_ms go before own jobs
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
@@ -319,13 +321,13 @@ local function serve_foreign()
   end
 end
 
-local function finish_claim()
+local function finish_claim(is_parked)
   for version in pairs(touched) do reindex(version) end
   for tenant, count in pairs(num_taken_of) do count_waiting(tenant, -count) end
   if virtual_time > tonumber(redis.call('HGET', P .. 'cnt', 'vtime') or 0) then
     redis.call('HSET', P .. 'cnt', 'vtime', virtual_time)
   end
-  if #taken == 0 and not is_closed then
+  if is_parked then
     redis.call('ZADD', P .. 'idle', budget.sequences, wid)
   else
     redis.call('ZREM', P .. 'idle', wid)
@@ -339,7 +341,10 @@ if not is_closed then
   serve_merged(sources)
   if budget.cold > 0 and not is_closed then serve_foreign() end
 end
-finish_claim()
-local is_cut_short = examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED
-if is_cut_short and #taken + num_expired > 0 then next_steal = 1 end
-return { 'ok', next_steal, unpack(taken) }
+-- A claim that took jobs has seen all others unless it reached a limit.
+local has_seen_all = #taken == 0 or (not is_done() and budget.cold == max_cold)
+local is_parked = not is_closed and has_seen_all
+finish_claim(is_parked)
+local has_examined_enough = examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED
+if has_examined_enough and #taken + num_expired > 0 then next_steal = 1 end
+return { 'ok', next_steal, is_parked and 1 or 0, unpack(taken) }

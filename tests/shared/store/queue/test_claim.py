@@ -105,6 +105,32 @@ async def test_a_worker_without_memory_for_an_adapter_takes_no_foreign_job(
     assert (claim.jobs, claim.next_steal_ms) == ((), None)
 
 
+async def test_a_worker_that_has_taken_all_jobs_is_parked_with_its_remaining_capacity(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker = await actor("w1", holds=["a@1"])
+    await enqueue("a@1")
+    claim = await worker.try_claim(sequences=3)
+    assert (len(claim.jobs), claim.is_parked) == (1, True)
+    assert await redis.zscore(keys.idle, worker.id) == 2
+    for _ in range(2):
+        await enqueue("a@1")
+    claim = await worker.try_claim(sequences=2)
+    assert (len(claim.jobs), claim.is_parked) == (2, False)
+    assert await redis.zscore(keys.idle, worker.id) is None
+
+
+async def test_a_worker_that_has_taken_a_foreign_job_asks_again_before_it_is_parked(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker = await actor("w1", holds=[])
+    for version in ("c0@1", "c1@1"):
+        await enqueue(version)
+    claim = await worker.try_claim(max_cold=1, sequences=3)
+    assert (len(claim.jobs), claim.is_parked) == (1, False)
+    assert await redis.zscore(keys.idle, worker.id) is None
+
+
 async def test_at_most_max_cold_adapters_are_taken_at_once(actor, enqueue) -> None:
     jobs = [await enqueue(f"c{i}@1") for i in range(3)] + [await enqueue("c0@1")]
     worker = await actor(holds=[])
