@@ -186,9 +186,9 @@ class Queue:
         another version is taken before all others if the job has waited too long. The limit is
         `load_ms` if no worker holds the job's version, else a multiple of `steal_ms`.
 
-        If the worker has capacity for more than all jobs that it may take, it is parked. The mailbox
-        of a parked worker receives a `job` message when a job is enqueued. Callers repeat a call
-        that returns jobs until the worker is parked. They call again whenever capacity becomes
+        If the worker has capacity for more than all jobs that it may take, it is parked. The
+        mailbox of a parked worker receives a `job` message when a job is enqueued. Callers repeat a
+        call that returns jobs until the worker is parked. They call again whenever capacity becomes
         free, and at least once a second.
 
         Args:
