@@ -84,7 +84,7 @@ async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
         records=fleet.records(),
         ends=[end for process in pool.processes for end in process.ends],
         aftermath=aftermath,
-        jobs=frozenset(monitor.jobs),
+        jobs=monitor.jobs,
         num_diverged=monitor.num_diverged,
     )
 

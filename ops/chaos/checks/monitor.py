@@ -8,6 +8,8 @@ import httpx
 from ops.chaos.cluster.pool import READY_TIMEOUT_S, Pool
 from ops.chaos.polling import until
 from shared.errors import RedisUnavailable
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import UNFINISHED, JobState
 
 SAMPLE_S = 2.0
 NUM_NEWEST = 2000
@@ -28,8 +30,20 @@ class Monitor:
         self._diverged: dict[tuple[str, int], float] = {}
         self._earlier: set[str] = set()
         self._first_seen_s: dict[str, float] = {}
-        self.jobs: set[str] = set()
-        """Ids of all jobs that the pool has kept since `run` was called."""
+        self._settled: set[str] = set()
+        self._states: dict[str, str] = {}
+        """State of each job when it was last seen."""
+
+    @property
+    def jobs(self) -> frozenset[str]:
+        """Ids of all jobs that the pool has kept since `run` was called, unless it cancelled them.
+
+        A request that isn't acknowledged in time may leave a job, which is cancelled if the client
+        doesn't send its request again within the grace period.
+        """
+        return frozenset(
+            job for job in self._settled if self._states.get(job) != JobState.CANCELLED
+        )
 
     @property
     def num_diverged(self) -> int:
@@ -63,9 +77,11 @@ class Monitor:
 
     async def _read_last_jobs(self) -> bool:
         try:
-            self.jobs |= await self._newest_jobs()
+            newest = await self._newest_jobs()
+            await self._read_states(newest)
         except RedisUnavailable:
             return False
+        self._settled |= newest
         return True
 
     async def _read_metrics(self, number: int) -> None:
@@ -82,10 +98,20 @@ class Monitor:
     async def _read_jobs(self) -> None:
         now_s = time.monotonic()
         newest = await self._newest_jobs()
+        await self._read_states(newest)
         self._first_seen_s = {job: self._first_seen_s.get(job, now_s) for job in newest}
-        self.jobs |= {
+        self._settled |= {
             job for job, seen_s in self._first_seen_s.items() if now_s - seen_s >= SETTLED_S
         }
+
+    async def _read_states(self, jobs: set[str]) -> None:
+        open_jobs = [job for job in jobs if self._states.get(job, JobState.QUEUED) in UNFINISHED]
+        pipe = self._pool.redis.pipeline(transaction=False)
+        for job in open_jobs:
+            pipe.hget(self._pool.keys.job(JobId(job)), "state")
+        for job, state in zip(open_jobs, await pipe.execute(), strict=True):
+            if state is not None:
+                self._states[job] = state.decode()
 
     async def _newest_jobs(self) -> set[str]:
         redis, pattern = self._pool.redis, self._pool.keys.jobs("*")
