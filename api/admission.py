@@ -25,7 +25,8 @@ async def admit(
             worker has registered a base model.
         RedisUnavailable: the registry can't be read.
     """
-    base, version = await context.registry.find(model)
+    found = await context.registry.find(model)
+    base, version = found.base, found.version
     if base is None:
         message = "no worker has registered a base model; start a worker, or try again soon"
         raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
@@ -38,7 +39,9 @@ async def admit(
         fingerprint=_fingerprint(base, version),
         max_model_len=base.max_model_len,
         max_token_bytes=base.max_token_bytes,
-        tool_form=base.tool_form,
+        embedding_size=base.embedding_size,
+        tool_form=found.tool_form,
+        reasoning=found.reasoning,
         reply_to=context.api_id,
         created_s=int(time.time()),
         deadline_ms=math.ceil((deadline_s or context.settings.deadline_s) * 1000),
@@ -52,9 +55,13 @@ def _fingerprint(base: BaseModel, version: AdapterVersion) -> str:
 
 
 def model_not_found(name: str) -> JobError:
-    """Return the error for a `name` that belongs to neither the base model nor an adapter."""
+    """Return the error for a `name` that belongs to neither the base model nor an adapter.
+
+    The first sentence is OpenAI's, because clients match it.
+    """
     return JobError(
         code=ErrorCode.MODEL_NOT_FOUND,
-        message=f"the model {name[:200]!r} doesn't exist; GET /v1/models lists all models",
+        message=f"The model {name[:200]!r} does not exist or you do not have access to it. "
+        "GET /v1/models lists all models.",
         param="model",
     )

@@ -11,12 +11,11 @@ from api.context import Context
 from api.delivery import Delivery
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
-from api.headers import JOB_HEADER, REPLAYED_HEADER, WARNING_HEADER
+from api.formats import AnyPosition
+from api.headers import JOB_HEADER, REPLAYED_HEADER
 from api.jobs.own_jobs import own_job
 from api.metrics.stream_timing import StreamTiming
-from api.render.event_ids import Position
-from api.requests.ignored_fields import warning
-from api.schema.generation import GenerationRequest
+from api.schema.base import JobRequest
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
@@ -39,15 +38,20 @@ class Answer(Response):
     """
 
     def __init__(
-        self, context: Context, request: GenerationRequest, job: Job, options: EnqueueOptions
+        self,
+        context: Context,
+        request: JobRequest,
+        job: Job,
+        options: EnqueueOptions,
+        headers: Mapping[str, str],
     ) -> None:
+        """Create a response, which gets the additional `headers` if it succeeds."""
         super().__init__()
         self._context = context
         self._job = job
         self._options = options
         self._is_stream = bool(request.stream)
-        ignored = warning(request)
-        self._extra_headers = {WARNING_HEADER: ignored} if ignored else {}
+        self._extra_headers = dict(headers)
         self._timing = StreamTiming(context.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +120,7 @@ class AttachedAnswer(Response):
         view: JobView,
         *,
         is_stream: bool,
-        after: Position | None = None,
+        after: AnyPosition | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Create a response.

@@ -17,6 +17,8 @@ from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.http.auth import KeyCheck
+from api.http.canonical_path import CanonicalPath
+from api.http.cors import add_cors
 from api.http.middleware import Boundary
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
@@ -26,16 +28,25 @@ from api.routes import (
     chat,
     completions,
     docs,
+    embeddings,
     health,
     job_stream,
     jobs,
+    lora_adapters,
+    messages,
     metrics,
     models,
+    responses,
+    rollouts,
+    server_info,
+    tokenize,
 )
+from api.tokenization import MAX_CALLS
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.ids import ApiId
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
+from shared.store.calls.tokenizations import Tokenizations
 from shared.store.connection import Redis, connect
 from shared.store.durability import Durability
 from shared.store.inspections import Inspections
@@ -43,9 +54,15 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.token_streams import ReplyReader, read_checkpoints
+from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
+_ROUTES = (
+    *(chat, completions, responses, messages, embeddings, tokenize, models),
+    *(adapters, rollouts, lora_adapters, jobs, job_stream),
+    *(health, server_info, metrics, docs),
+)
 MAX_INSPECTIONS = 8
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
 REDIS_TIMEOUT_S = 2.0
@@ -88,14 +105,17 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
         version=version("lorikeet-serve"),
         lifespan=lifespan,
         openapi_url=None,  # routes/docs.py adds the names of models and serves the document
+        redirect_slashes=False,  # `CanonicalPath` removes trailing slashes
     )
-    for routes in (chat, completions, models, adapters, jobs, job_stream, health, metrics, docs):
+    for routes in _ROUTES:
         app.include_router(routes.router)
     app.add_middleware(KeyCheck, keys=keys, metrics_key=metrics_key(settings, keys))
     app.add_middleware(Boundary, metrics=app_metrics)
+    app.add_middleware(CanonicalPath, root_path=settings.root_path)
+    add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     app.state.metrics = app_metrics
-    app.state.openapi = describe(app, with_keys=bool(keys), max_deadline_s=settings.deadline_s)
+    app.state.openapi = describe(app, with_keys=bool(keys), settings=settings)
     return app
 
 
@@ -122,8 +142,11 @@ def _context(
         metrics=app_metrics,
         adapter_views=AdapterViews(redis, keys),
         inspections=Inspections(redis, keys),
+        uploads=Uploads(redis, keys),
         inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
+        tokenizations=Tokenizations(redis, keys),
+        call_slots=asyncio.Semaphore(MAX_CALLS),
         not_ready_reason=CachedRead(partial(not_ready_reason, registry, views)),
-        pool_snapshot=CachedRead(partial(pool_snapshot, views)),
+        pool_snapshot=CachedRead(partial(pool_snapshot, registry, views)),
         has_keys=has_keys,
     )

@@ -16,9 +16,11 @@ from api.pool_status import CachedRead
 from shared.protocol.ids import ApiId
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
+from shared.store.calls.tokenizations import Tokenizations
 from shared.store.inspections import Inspections
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
@@ -40,8 +42,12 @@ class Context:
     metrics: Metrics
     adapter_views: AdapterViews
     inspections: Inspections
+    uploads: Uploads
     inspection_slots: asyncio.Semaphore
     """Limits the number of concurrent inspections, because each one uses a Redis connection."""
+    tokenizations: Tokenizations
+    call_slots: asyncio.Semaphore
+    """Limits the number of concurrent calls for tokenization."""
     not_ready_reason: CachedRead[str | None]
     """Reason why the pool can't serve requests, or None if it can serve them."""
     pool_snapshot: CachedRead[PoolSnapshot | None]

@@ -8,17 +8,15 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from api.context import Context
-from api.errors import job_error_body, json_response
+from api.errors import json_response
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
 from api.follow.transcript import Delta
+from api.formats import AnyPosition, Stream, stream_of, whole_body
 from api.jobs.keep_alive import keep_alive
 from api.metrics.stream_timing import StreamTiming
 from api.render.catch_up import Misplaced
-from api.render.event_ids import START, Position
-from api.render.openai_chunks import complete_body
-from api.render.stream_writer import StreamWriter
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import JobId
@@ -92,11 +90,11 @@ class Delivery:
             while not follower.is_done:
                 await self._updates()
             assert follower.usage is not None
-            body = complete_body(self._spec, follower.transcript.choices, follower.usage)
+            body = whole_body(self._spec, follower.transcript.choices, follower.usage)
             await json_response(body, headers=self._headers)(scope, receive, send)
 
     async def send_stream(
-        self, receive: Receive, send: Send, *, after: Position | None = None
+        self, receive: Receive, send: Send, *, after: AnyPosition | None = None
     ) -> None:
         """Send the answer as server-sent events.
 
@@ -108,7 +106,7 @@ class Delivery:
             JobFailed: the job failed, or this process stops, before the response started.
             ClientGone: the client has closed its connection, or can't continue after `after`.
         """
-        writer = StreamWriter(self._spec, after or START)
+        writer = stream_of(self._spec, after)
         async with self._watched(receive):
             updates = [] if after else await self._updates()
             await send(_stream_start(self._headers))
@@ -128,7 +126,7 @@ class Delivery:
             self._give_up(failure)
             raise
 
-    async def _send_events(self, writer: StreamWriter, updates: list[Update], send: Send) -> None:
+    async def _send_events(self, writer: Stream, updates: list[Update], send: Send) -> None:
         """Send all events, beginning with those for `updates`, and end the response."""
         try:
             while not self._follower.is_done:
@@ -139,16 +137,16 @@ class Delivery:
         except ClientGone:
             raise
         except ServerStopping:
-            last = writer.interruption(job_error_body(STOPPING))
+            last = writer.interruption(STOPPING)
         except Misplaced:
-            await _send_part(send, writer.failure(job_error_body(MISPLACED)), is_last=True)
+            await _send_part(send, writer.failure(MISPLACED), is_last=True)
             raise ClientGone from None
         except Exception as failure:  # noqa: BLE001 -- the status is sent, so it becomes an event
             self._give_up(failure)
-            last = writer.failure(job_error_body(_as_error(self._spec.id, failure)))
+            last = writer.failure(_as_error(self._spec.id, failure))
         await _send_part(send, last, is_last=True)
 
-    async def _events(self, writer: StreamWriter, updates: list[Update]) -> bytes:
+    async def _events(self, writer: Stream, updates: list[Update]) -> bytes:
         """Return the events for `updates`, or a comment if there are no updates."""
         if updates:
             return writer.chunks(_deltas(updates))

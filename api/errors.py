@@ -7,7 +7,15 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from api.headers import JOB_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER
+from api.headers import (
+    JOB_HEADER,
+    PREFERENCE_APPLIED_HEADER,
+    RETRY_AFTER_HEADER,
+    SHOULD_RETRY_HEADER,
+    STRICT_HANDLING,
+)
+from api.messages.errors import PATH as MESSAGES_PATH
+from api.messages.errors import error_body as messages_error_body
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RedisUnavailable
 
 RETRY_AFTER_S = {503: 2}
@@ -19,7 +27,6 @@ _NOT_RETRYABLE = {
     ErrorCode.CANCELLED,
     ErrorCode.DEADLINE_EXCEEDED,
     ErrorCode.POISON_JOB,
-    ErrorCode.ADAPTER_EXISTS,
     ErrorCode.ADAPTER_CONFLICT,
     ErrorCode.IDEMPOTENCY_CONFLICT,
 }
@@ -75,7 +82,17 @@ def error_response(
         headers[SHOULD_RETRY_HEADER] = "false"
     if job_id := getattr(request.state, "job_id", None):
         headers[JOB_HEADER] = job_id
-    return json_response(job_error_body(error), error.status, headers)
+    if getattr(request.state, "is_strict", False):
+        headers[PREFERENCE_APPLIED_HEADER] = STRICT_HANDLING
+    return json_response(_body_for(request, error), error.status, headers)
+
+
+def _body_for(request: Request, error: JobError) -> dict[str, Any]:
+    """Return the body of the error response in the format of the request's API."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if path.startswith(MESSAGES_PATH):
+        return messages_error_body(error)
+    return job_error_body(error)
 
 
 async def _on_job_failed(request: Request, exc: Exception) -> Response:

@@ -47,10 +47,11 @@ async def not_ready_reason(registry: Registry, views: PoolViews) -> str | None:
     return None
 
 
-async def pool_snapshot(views: PoolViews) -> PoolSnapshot | None:
+async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | None:
     """Return the state of the pool, or None if Redis is unavailable."""
     try:
         return PoolSnapshot(
+            base=await registry.base(),
             counts=await views.counts(),
             workers=await views.workers(),
             memory=await views.memory(),

@@ -38,13 +38,17 @@ class AdapterClient:
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter. If `replace` is true, the adapter replaces any adapter called `name`."""
-        body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
-        return self._call("POST", "/v1/load_lora_adapter", body)
+        """Load an adapter, and return it.
 
-    def unload(self, name: str) -> Body:
+        If `replace` is true, the adapter replaces any adapter called `name`.
+        """
+        body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
+        self._send("POST", "/v1/load_lora_adapter", body)  # the answer is a text, as in vLLM
+        return self._call("GET", f"/v1/adapters/{quote(name)}")
+
+    def unload(self, name: str) -> None:
         """Unload an adapter."""
-        return self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     def validate(self, path: str) -> Body:
         """Check an adapter without loading it."""
@@ -55,6 +59,10 @@ class AdapterClient:
         return self._call("POST", f"/v1/adapters/{quote(name)}/rollback")
 
     def _call(self, method: str, path: str, body: Body | None = None) -> Body:
+        found: Body = orjson.loads(self._send(method, path, body))
+        return found
+
+    def _send(self, method: str, path: str, body: Body | None = None) -> bytes:
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         try:
             with httpx.Client(trust_env=self._uses_environment, timeout=timeout) as http:
@@ -66,5 +74,4 @@ class AdapterClient:
             raise ServerError(message) from None
         if not reply.is_success:
             raise ServerError(reason_of(reply.status_code, reply.content))
-        found: Body = orjson.loads(reply.content)
-        return found
+        return reply.content

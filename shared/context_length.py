@@ -10,6 +10,12 @@ SPACE_MARK = "\u2581"
 RARE_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127, 192, 193, *range(241, 256)])
 """Bytes that may have no token in a byte-level vocabulary: bytes of control characters, bytes
 that occur only in undefined characters of Unicode, and bytes that never occur in UTF-8."""
+PARAMS = {
+    Endpoint.CHAT: "messages",
+    Endpoint.COMPLETIONS: "prompt",
+    Endpoint.EMBEDDINGS: "input",
+}
+"""Request field that has the prompts, for each endpoint."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
 """Maximum factor by which NFC reduces the number of bytes of a text. The factor was found by
@@ -23,7 +29,8 @@ def output_limit(
 
     If `max_tokens` exceeds the number of tokens that the prompt leaves in the context, a chat
     answer ends at the end of the context, with finish reason `length`. A completion is rejected in
-    this case, as in OpenAI's API.
+    this case, as in OpenAI's API. For embeddings, the limit is 1: the embedding itself. Their
+    prompts may fill the context.
 
     Args:
         job: the job that contains the prompt.
@@ -37,6 +44,8 @@ def output_limit(
             raised if the prompt and `max_tokens` together exceed the context.
     """
     num_left = max_model_len - num_prompt_tokens
+    if job.endpoint is Endpoint.EMBEDDINGS and num_left >= 0:
+        return 1
     wanted = job.sampling.max_tokens
     if num_left <= 0:
         raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
@@ -65,11 +74,13 @@ def least_bytes(text: str) -> int:
 
 
 def _too_long(job: Job, num_tokens: int, max_model_len: int, is_least: bool) -> JobFailed:
-    param = "messages" if job.endpoint is Endpoint.CHAT else "prompt"
+    param = PARAMS[job.endpoint]
     least = "at least " if is_least else ""
     message = f"This model's maximum context length is {max_model_len} tokens. However, "
     wanted = job.sampling.max_tokens
-    if job.endpoint is Endpoint.CHAT or wanted is None or num_tokens >= max_model_len:
+    if job.endpoint is Endpoint.EMBEDDINGS:
+        message += f"an input has {least}{num_tokens} tokens. Please reduce its length."
+    elif job.endpoint is Endpoint.CHAT or wanted is None or num_tokens >= max_model_len:
         message += f"your {param} resulted in {least}{num_tokens} tokens, which leaves no room "
         message += f"for an answer. Please reduce the length of the {param}."
     else:

@@ -47,6 +47,8 @@ class ErrorCode(StrEnum):
     """Clients may not load adapters from this source."""
     JOB_NOT_FOUND = "job_not_found"
     """No job has this id, or the record of the job has expired."""
+    PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
+    """The response that a request continues doesn't exist, isn't stored, or isn't completed."""
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     """Another request with a different body has used the same idempotency key."""
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
@@ -57,6 +59,8 @@ class ErrorCode(StrEnum):
     """The URL doesn't support this HTTP method."""
     REQUEST_TOO_LARGE = "request_too_large"
     """The request body exceeds the limit in bytes."""
+    UNSUPPORTED_ENCODING = "unsupported_content_encoding"
+    """The request body has a Content-Encoding that isn't supported."""
     HEADERS_TOO_LARGE = "headers_too_large"
     """The request line and headers exceed the limit in bytes."""
     REQUEST_TIMEOUT = "request_timeout"
@@ -90,17 +94,19 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.INVALID_API_KEY: 401,
     ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.MODEL_NOT_FOUND: 404,
-    ErrorCode.ADAPTER_EXISTS: 409,
+    ErrorCode.ADAPTER_EXISTS: 400,
     ErrorCode.ADAPTER_CONFLICT: 409,
     ErrorCode.ADAPTER_REJECTED: 400,
     ErrorCode.SOURCE_NOT_FOUND: 404,
     ErrorCode.SOURCE_NOT_ALLOWED: 403,
     ErrorCode.JOB_NOT_FOUND: 404,
+    ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND: 400,
     ErrorCode.IDEMPOTENCY_CONFLICT: 409,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
     ErrorCode.UNKNOWN_URL: 404,
     ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.REQUEST_TOO_LARGE: 413,
+    ErrorCode.UNSUPPORTED_ENCODING: 415,
     ErrorCode.HEADERS_TOO_LARGE: 431,
     ErrorCode.REQUEST_TIMEOUT: 408,
     ErrorCode.TOO_MANY_CONNECTIONS: 503,

@@ -12,7 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.adapter_flags import parse_adapter_flags
@@ -32,6 +39,8 @@ _SERVICE_NAME = re.compile(
     r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
+"""Origin as browsers send it: in lower case and without a path. `*` means every origin."""
 
 
 def _number(default: int, description: str, *, least: int = 1) -> Any:
@@ -72,6 +81,13 @@ def _words(value: Any) -> Any:
     return value.split() if isinstance(value, str) else value
 
 
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not _ORIGIN.fullmatch(value):
+            raise ValueError(f"{value!r} isn't an origin such as https://app.example:8443, or *")
+    return values
+
+
 class ApiSettings(PoolSettings):
     """Settings of a front end."""
 
@@ -97,10 +113,35 @@ class ApiSettings(PoolSettings):
         "networks.",
     )
     port: int = Field(23333, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Path under which a proxy publishes the server, such as /llm. Requests are "
+        "served with and without it.",
+    )
+    cors_origins: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_origins)
+    ] = Field(
+        (),
+        description="Web site whose pages may call the API, such as https://app.example, or * for "
+        "all. Repeat the flag for several sites; the variable separates them by spaces.",
+    )
     max_body_bytes: int = _number(
         4_000_000,
         "Maximum size of a request body in bytes. A larger one is refused with 413.",
         least=1024,
+    )
+    max_adapter_mb: int = _number(
+        512,
+        "Maximum size in MiB of an adapter that a client sends as a body. A larger one is refused "
+        "with 413.",
+    )
+    keep_versions: int = Field(
+        4,
+        ge=0,
+        le=16,
+        description="Number of earlier versions that an adapter keeps for rollbacks. Older ones "
+        "are deleted once their last request has ended.",
     )
     max_header_bytes: int = _number(
         32_768,
@@ -208,10 +249,28 @@ class WorkerSettings(PoolSettings):
         description="Adapters to serve, separated by spaces: NAME=FOLDER, NAME=ORG/REPO, or a "
         "path whose last part is the name.",
     )
-    tool_call_parser: Literal["auto", "hermes", "llama3_json", "none"] = Field(
+    tool_call_parser: Literal[
+        "auto",
+        "hermes",
+        "llama3_json",
+        "mistral",
+        "mistral_args",
+        "pythonic",
+        "qwen3_coder",
+        "deepseek_v3",
+        "deepseek_v31",
+        "glm45",
+        "granite",
+        "none",
+    ] = Field(
         "auto",
         description="Form in which the model writes tool calls. auto detects it in the chat "
         "template.",
+    )
+    reasoning_parser: Literal["auto", "none", "think", "mistral"] = Field(
+        "auto",
+        description="Form in which the model marks its reasoning: <think> or [THINK]. auto detects "
+        "it in the chat template, none leaves the reasoning in the content.",
     )
     device: str = Field(
         "auto",

@@ -9,6 +9,7 @@ from shared.store.connection import Redis
 from shared.store.durability import Durability
 from shared.store.token_streams import recover
 from worker.adapters.actors import Adapters, assemble_adapters
+from worker.calls.tokenizations import AdapterStyles, TokenizationDesk
 from worker.engine.thread import EngineThread
 from worker.jobs.consumer import Consumer
 from worker.jobs.durable_ends import DurableEnds
@@ -34,6 +35,7 @@ class WorkerParts:
     adapters: Adapters
     consumer: Consumer
     membership: Membership
+    tokenizations: TokenizationDesk
 
 
 def assemble(
@@ -84,7 +86,15 @@ def assemble(
         adapters=adapters,
         consumer=consumer,
         membership=membership,
+        tokenizations=_tokenizations(served, stores, adapters),
     )
+
+
+def _tokenizations(served: ServedModel, stores: PoolStores, adapters: Adapters) -> TokenizationDesk:
+    styles = AdapterStyles(
+        adapters.residency, stores.registry, served.adapters.source, adapters.inspector_thread
+    )
+    return TokenizationDesk(stores.tokenizations, served.tokenizer, styles)
 
 
 def _describe(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from shared.store.calls.tokenizations import Tokenizations
 from shared.store.connection import Redis
 from shared.store.durability import Durability
 from shared.store.inspections import Inspections
@@ -9,6 +10,7 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.residency import ResidencyStore
+from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
@@ -23,6 +25,8 @@ class PoolStores:
     residency: ResidencyStore
     registry: Registry
     inspections: Inspections
+    tokenizations: Tokenizations
+    uploads: Uploads
     views: PoolViews
     adapter_views: AdapterViews
 
@@ -42,6 +46,8 @@ def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolS
         residency=residency,
         registry=Registry(redis, keys),
         inspections=Inspections(redis, keys),
+        tokenizations=Tokenizations(redis, keys),
+        uploads=Uploads(redis, keys),
         views=PoolViews(redis, keys),
         adapter_views=AdapterViews(redis, keys),
     )

@@ -111,8 +111,7 @@ class Worker:
             raise SettingsError(f"--adapters: {self._served.base.name} is the base model's name")
         async for adapter in read_each(sources, self._read_adapter):
             await parts.adapters.loader.add(adapter)
-            weights = adapter.weights
-            parts.membership.add_adapter(weights.registry_entry(weights.source))
+            parts.membership.add_adapter(adapter.registry_entry(adapter.weights.source))
         await parts.lease.acquire(parts.membership)
         log.info(
             "worker_ready",
@@ -136,6 +135,7 @@ class Worker:
                 group.create_task(parts.adapters.advertiser.run()),
                 group.create_task(parts.adapters.inspector.run()),
                 group.create_task(parts.adapters.retention.run()),
+                group.create_task(parts.tokenizations.run()),
                 group.create_task(self._mailbox.run()),
                 group.create_task(self._deadlines.run()),
                 group.create_task(self._watch_engine()),

@@ -73,7 +73,7 @@ class Follower:
                 after each silence, and after an outage of Redis, because Redis may have lost the
                 effect of an earlier call.
         """
-        self.transcript = Transcript(spec.num_choices)
+        self.transcript = Transcript(spec.num_choices, has_ids=spec.counts_tokens)
         self._progress = Progress(max_pending=max_events(spec.num_choices))
         self._job_id = spec.id
         self._inbox = inbox

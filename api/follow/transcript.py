@@ -4,7 +4,7 @@ A job may be run by several workers, one after another. Each run is a *try*, and
 number of its try.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared.protocol.events import Event, Retry, Tokens
 from shared.protocol.logprobs import PositionLogprobs
@@ -24,6 +24,10 @@ class Delta:
     finish: FinishReason | None
     logprobs: tuple[PositionLogprobs, ...] = ()
     """Log-probabilities of the new tokens. The first delta also has those of an echoed prompt."""
+    ids: tuple[int, ...] = ()
+    """Ids of the new tokens. Only answers that depend on them have them in their deltas."""
+    prompt_ids: tuple[int, ...] = ()
+    """Ids of the prompt's tokens, in the first delta with `ids`."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,8 @@ class ChoiceTranscript:
     """Log-probabilities of the echoed prompt, if any, and then of the tokens in `ids`."""
     num_chars: int = 0
     finish: FinishReason | None = None
+    prompt_ids: tuple[int, ...] = ()
+    """Tokens of the prompt, if the answer depends on them."""
 
     @classmethod
     def of(cls, choice: Choice) -> "ChoiceTranscript":
@@ -47,6 +53,7 @@ class ChoiceTranscript:
             logprobs=[*choice.prompt_logprobs, *choice.logprobs],
             num_chars=len(choice.text),
             finish=choice.finish,
+            prompt_ids=choice.prompt_ids,
         )
 
     @property
@@ -65,7 +72,9 @@ class ChoiceTranscript:
 class Transcript:
     """Accepts each token of a job once. A token is identified by its choice and its index."""
 
-    def __init__(self, num_choices: int) -> None:
+    def __init__(self, num_choices: int, *, has_ids: bool = False) -> None:
+        """Create an empty transcript. `has_ids` states whether its deltas have the token ids."""
+        self._has_ids = has_ids
         self.choices = [ChoiceTranscript() for _ in range(num_choices)]
         self._min_try = 0
 
@@ -127,6 +136,11 @@ class Transcript:
         if not known.ids:
             logprobs = event.prompt_logprobs + logprobs
         delta = Delta(event.choice, text, event.finish, logprobs)
+        if self._has_ids:
+            known.prompt_ids = known.prompt_ids or event.prompt_ids
+            delta = replace(
+                delta, ids=ids, prompt_ids=known.prompt_ids if ids and not known.ids else ()
+            )
         known.ids += ids
         known.append(delta)
         return delta
@@ -145,6 +159,7 @@ def result_events(result: Result) -> list[Tokens]:
             finish=c.finish,
             logprobs=c.logprobs,
             prompt_logprobs=c.prompt_logprobs,
+            prompt_ids=c.prompt_ids,
         )
         for i, c in enumerate(result.choices)
     ]

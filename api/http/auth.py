@@ -13,19 +13,21 @@ from shared.errors import ErrorCode, JobError
 
 ANONYMOUS = "default"
 """Tenant of all requests if the server has no API keys."""
-OPEN_PATHS = {"/health", "/ready", "/docs", "/openapi.json"}
+OPEN_PATHS = {"/health", "/ready", "/ping", "/version", "/docs", "/openapi.json"}
 """Paths that need no key, for load balancers and browsers.
 
 If the server has API keys and the client sends no valid key, /openapi.json omits the names of
 models.
 """
-METRICS_PATH = "/metrics"
-"""Path of the metrics, which show the load of all tenants.
+METRICS_PATHS = {"/metrics", "/load"}
+"""Paths that show the load of all tenants.
 
 Clients need the metrics key or a key of the tenant `admin`. If the server has neither API keys nor
 a metrics key, clients need no key.
 """
 SCHEME = "bearer"
+API_KEY_HEADER = "x-api-key"
+"""Header in which Anthropic's clients send the key. The header Authorization overrides it."""
 
 
 class KeyCheck:
@@ -55,7 +57,7 @@ class KeyCheck:
     ) -> JobError | None:
         """Return an error if the request must be refused, or None if it is allowed."""
         path = request.scope["path"]
-        if path == METRICS_PATH:
+        if path in METRICS_PATHS:
             return self._metrics_error(request, sent_key, tenant)
         return None if tenant is not None or path in OPEN_PATHS else _unauthenticated(request)
 
@@ -90,9 +92,12 @@ class KeyCheck:
 
 def _sent_key(scope: Scope) -> bytes | None:
     """Return the digest of the API key in the request, or None if there is no key."""
-    authorization = dict(scope["headers"]).get(b"authorization", b"")
-    scheme, _, key = authorization.partition(b" ")
-    return _digest(key.strip()) if scheme.decode("latin-1").lower() == SCHEME else None
+    headers = dict(scope["headers"])
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.decode("latin-1").lower() == SCHEME:
+        return _digest(key.strip())
+    key = headers.get(API_KEY_HEADER.encode())
+    return _digest(key.strip()) if key else None
 
 
 def _digest(secret: bytes) -> bytes:
@@ -100,7 +105,7 @@ def _digest(secret: bytes) -> bytes:
 
 
 def _unauthenticated(request: Request) -> JobError:
-    is_sent = "authorization" in request.headers
+    is_sent = "authorization" in request.headers or API_KEY_HEADER in request.headers
     message = "unknown API key" if is_sent else "an API key is needed"
     return JobError(
         code=ErrorCode.INVALID_API_KEY,

@@ -1,4 +1,4 @@
-"""Reads the body of a request as a JSON object."""
+"""Reads the body of a request, for most routes as a JSON object."""
 
 import json
 from typing import Any, NoReturn
@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import orjson
 from fastapi import Request
 
+from api.http.content_encoding import Decoder
 from shared.errors import ErrorCode, JobError, JobFailed
 
 
@@ -13,9 +14,9 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     """Read the body of the request as a JSON object.
 
     Raises:
-        JobFailed: the body is larger than `max_bytes`, or isn't a JSON object.
+        JobFailed: as in `read_body`, or the body isn't a JSON object.
     """
-    return parse_json_object(await _read(request, max_bytes))
+    return parse_json_object(await read_body(request, max_bytes))
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
@@ -35,17 +36,28 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    """Read the body. The limit holds even if the header Content-Length is missing or wrong."""
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read the body, and decompress it if the header Content-Encoding says gzip.
+
+    The limit holds for the decompressed body, and even if the header Content-Length is missing or
+    wrong.
+
+    Raises:
+        JobFailed: the body is larger than `max_bytes`, its encoding isn't supported, or it isn't
+            valid gzip data.
+    """
+    decoder = Decoder(request.headers.get("content-encoding", ""), max_bytes)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         _reject_size(max_bytes)
     chunks, size = [], 0
     async for chunk in request.stream():
-        size += len(chunk)
+        decoded = decoder.decode(chunk)
+        size += len(decoded)
         if size > max_bytes:
             _reject_size(max_bytes)
-        chunks.append(chunk)
+        chunks.append(decoded)
+    decoder.finish()
     return b"".join(chunks)
 
 

@@ -13,6 +13,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 
 M = TypeVar("M", bound=BaseModel)
 MAX_SHOWN_CHARS = 60
+MAX_PATH_CHARS = 200
 _SUBJECT = re.compile(r"^\w+ should\b")
 """Start of many of pydantic's error messages, as in "Input should be a valid integer".
 
@@ -29,8 +30,8 @@ def validate(model: type[M], raw: Mapping[str, Any]) -> M:
     """Validate `raw` and return it as an instance of `model`.
 
     Raises:
-        JobFailed: a field is missing, unknown, of the wrong type or out of range. The error names
-            the first such field.
+        JobFailed: a field is missing, of the wrong type or out of range, or unknown to a model that
+            forbids other fields. The error names the first such field.
     """
     try:
         return model.model_validate(raw)
@@ -39,24 +40,36 @@ def validate(model: type[M], raw: Mapping[str, Any]) -> M:
         raise JobFailed(_as_job_error(detail, model.model_fields)) from None
 
 
+def unknown_field_error(name: str, known: Collection[str], *, prefix: str = "") -> JobError:
+    """Return the error of an unknown field. It suggests the most similar of the `known` names.
+
+    `prefix` is the path of the object that has the field, for example `messages[0].`. The error has
+    at most `MAX_PATH_CHARS` characters of the path, because the client chose the name.
+    """
+    path = prefix + name
+    param = path if len(path) <= MAX_PATH_CHARS else path[:MAX_PATH_CHARS] + "..."
+    close = get_close_matches(name[:MAX_PATH_CHARS], known, n=1)
+    hint = "leave it out; GET /docs lists the fields"
+    if close:
+        hint = f"did you mean {prefix}{close[0]}?"
+    message = f"unknown field: {param}; {hint}"
+    return JobError(code=ErrorCode.UNKNOWN_PARAMETER, message=message, param=param)
+
+
 def _as_job_error(detail: ErrorDetails, fields: Collection[str]) -> JobError:
     param = _dotted(_path(detail))
     if detail["type"] == "extra_forbidden":
-        is_nested = len(detail["loc"]) > 1
-        close = get_close_matches(param, () if is_nested else fields, n=1)
-        hint = f"did you mean {close[0]}?" if close else "leave it out; GET /docs lists the fields"
-        message = f"unknown field: {param}; {hint}"
-        return JobError(code=ErrorCode.UNKNOWN_PARAMETER, message=message, param=param)
+        return unknown_field_error(param, () if len(detail["loc"]) > 1 else fields)
     is_unsupported = detail["type"] == ErrorCode.UNSUPPORTED_PARAMETER
     code = ErrorCode.UNSUPPORTED_PARAMETER if is_unsupported else ErrorCode.INVALID_VALUE
     return JobError(code=code, message=f"{param}: {_reason(detail)}", param=param)
 
 
 def _reason(detail: ErrorDetails) -> str:
-    if detail["type"] in ("missing", "union_tag_not_found"):
+    if detail["type"] == "missing":
         return "is required"
-    if detail["type"] == "union_tag_invalid":
-        return f"must be one of {detail['ctx']['expected_tags']}, not {detail['ctx']['tag']!r:.60}"
+    if detail["type"] == ErrorCode.UNSUPPORTED_PARAMETER:
+        return detail["msg"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     reason = _SUBJECT.sub("must", detail["msg"]).replace(" after validation", "")
@@ -73,12 +86,11 @@ def _shortened(value: object) -> str:
 def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
     """Return the path of the invalid field.
 
-    For items of `messages`, pydantic adds the role to the path. The returned path omits the role.
+    For items of `messages`, pydantic adds the kind of message to the path. The returned path omits
+    it.
     """
     loc = detail["loc"]
-    if detail["type"].startswith("union_tag_"):
-        return (*loc, detail["ctx"]["discriminator"].strip("'"))
-    return loc[:2] + loc[3:] if loc[0] == _MESSAGES_FIELD and len(loc) > 3 else loc
+    return loc[:2] + loc[3:] if loc[0] == _MESSAGES_FIELD else loc
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

@@ -10,9 +10,10 @@ from api.errors import json_response
 from api.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
 from api.jobs.own_jobs import own_job_and_result
+from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
-from shared.protocol.jobs import UNFINISHED, Job
+from shared.protocol.jobs import UNFINISHED, Job, View
 
 log = structlog.get_logger()
 
@@ -23,7 +24,8 @@ async def start_in_background(
     """Enqueue a job, and return a response that describes it, without waiting for its answer.
 
     The response has status 202, or 200 if it describes the job of an earlier request that has
-    ended. It gets the additional `headers`.
+    ended. In the API of responses, it is the response object, with status 200. It gets the
+    additional `headers`.
 
     Raises:
         RedisUnavailable: Redis may not have accepted the job.
@@ -39,10 +41,12 @@ async def start_in_background(
         raise
     if enqueued.is_new:
         log.info("job_accepted", job_id=job.id, version=job.version, is_background=True)
-    status = 202 if is_unfinished else 200
-    return json_response(job_body(view, result), status, {**headers, **_headers(enqueued)})
+    sent = {**headers, **_headers(enqueued, context.settings.root_path)}
+    if job.view is View.RESPONSES:
+        return json_response(retrieved_body(view, result), headers=sent)
+    return json_response(job_body(view, result), 202 if is_unfinished else 200, sent)
 
 
-def _headers(enqueued: Enqueued) -> dict[str, str]:
-    headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"/v1/jobs/{enqueued.id}"}
+def _headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
+    headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
     return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}

@@ -4,17 +4,27 @@ from typing import Any
 
 from api.errors import job_error_body
 from api.follow.transcript import ChoiceTranscript
-from api.render.openai_chunks import complete_body, usage_body
+from api.formats import whole_body
+from api.render.openai_chunks import usage_body
 from api.schema.completions import CompletionChoice
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import ListedJob
 from api.schema.usage import UsageBody
 from shared.protocol.answers import AnswerSpec
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import JobState, View
 from shared.protocol.results import Result
 from shared.store.views.job_view import JobPage, JobView
 
-_ANSWER_FIELDS = ("choices", "usage", "created", "system_fingerprint", "service_tier")
+_ANSWER_FIELDS = (
+    "choices",
+    "data",
+    "prompt_token_ids",
+    "usage",
+    "created",
+    "system_fingerprint",
+    "weight_version",
+    "service_tier",
+)
 
 
 def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
@@ -24,7 +34,9 @@ def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
         return body
     if view.spec is None:
         return {**body, "choices": _choices_without_spec(result)}
-    answer = _answer(view.spec, result)
+    answer = answer_body(view.spec, result)
+    if view.spec.view is not View.OPENAI:
+        return {**body, "answer": answer}
     return {**body, **{name: answer[name] for name in _ANSWER_FIELDS if name in answer}}
 
 
@@ -56,9 +68,10 @@ def _listed(view: JobView) -> dict[str, Any]:
     ).model_dump()
 
 
-def _answer(spec: AnswerSpec, result: Result) -> dict[str, Any]:
+def answer_body(spec: AnswerSpec, result: Result) -> dict[str, Any]:
+    """Return the answer of a job that is done, in the format of its endpoint."""
     assert result.usage is not None
-    return complete_body(spec, map(ChoiceTranscript.of, result.choices), result.usage)
+    return whole_body(spec, [ChoiceTranscript.of(each) for each in result.choices], result.usage)
 
 
 def _choices_without_spec(result: Result) -> list[dict[str, Any]]:
@@ -66,6 +79,6 @@ def _choices_without_spec(result: Result) -> list[dict[str, Any]]:
     return [
         CompletionChoice(
             index=index, text=choice.text, logprobs=None, finish_reason=choice.finish.value
-        ).model_dump()
+        ).model_dump(exclude={"token_ids", "prompt_token_ids"})
         for index, choice in enumerate(result.choices)
     ]

@@ -1,5 +1,6 @@
 """Prometheus metrics of the pool, read from Redis. Every front end exports the same values."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api.metrics.vllm_metrics import vllm_metrics
+from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 
@@ -28,6 +31,8 @@ class PoolSnapshot:
     memory: RedisMemory
     num_strays: int | None = None
     """Number of strays that the last audit has found; None if there was no audit."""
+    base: BaseModel | None = None
+    """The base model; None before the first worker has registered."""
 
 
 class PoolCollector(Collector):
@@ -44,6 +49,10 @@ class PoolCollector(Collector):
             yield _stray_metric(self._pool.num_strays)
             yield from _queue_metrics(self._pool.counts)
             yield from _worker_metrics(self._pool.workers)
+            if self._pool.base is not None:
+                yield from vllm_metrics(
+                    self._pool.base, self._pool.counts, self._pool.workers, now_s=time.time()
+                )
 
 
 def _redis_metrics(memory: RedisMemory) -> Iterator[Metric]:

@@ -10,7 +10,9 @@ from pydantic import BaseModel
 
 from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.http.auth import OPEN_PATHS, SCHEME
+from api.messages.schema import MessageRequest, PromptRequest
 from api.openapi.parameters import Parameters
+from api.responses.schema import ResponseRequest
 from api.schema.adapters import (
     LoadAdapterRequest,
     UnloadAdapterRequest,
@@ -18,18 +20,26 @@ from api.schema.adapters import (
 )
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
+from api.schema.embeddings import EmbeddingRequest
 from api.schema.errors import ErrorBody
 from api.schema.models import ModelCard
+from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
+from shared.settings import ApiSettings
 
 REF = "#/components/schemas/{model}"
-REQUESTS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
+REQUESTS: tuple[type[BaseModel], ...] = (
+    *(ChatCompletionRequest, CompletionRequest),
+    *(ResponseRequest, MessageRequest, PromptRequest),
+    EmbeddingRequest,
+)
+TOKENIZER_REQUESTS = (TokenizeRequest, DetokenizeRequest)
 MANAGEMENT_REQUESTS = (LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest)
 _REQUEST_ID = {
     "description": "Id of the request: sent by the client or generated.",
     "schema": {"type": "string"},
 }
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
-names the base model or an adapter; [/v1/models](/v1/models) lists all names."""
+names the base model or an adapter; [/v1/models]({root}/v1/models) lists all names."""
 
 
 def takes(
@@ -48,13 +58,47 @@ def takes(
     return {"requestBody": body, **({"parameters": parameters} if parameters else {})}
 
 
-def describe(app: FastAPI, *, with_keys: bool, max_deadline_s: float) -> dict[str, Any]:
+def takes_adapter(query: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route with a safetensors file as its body.
+
+    `query` is the type of its query parameters.
+    """
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    content = dict.fromkeys(("application/octet-stream", "application/x-safetensors"), binary)
+    body = {"required": True, "content": content}
+    return {"requestBody": body, "parameters": query_parameters(query)}
+
+
+def query_parameters(query: type[BaseModel]) -> Parameters:
+    """Return the OpenAPI entries of the fields of `query`, the type of a query."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": query.model_fields[name].is_required(),
+            "schema": schema,
+        }
+        for name, schema in query.model_json_schema(ref_template=REF)["properties"].items()
+    ]
+
+
+def describe(app: FastAPI, *, with_keys: bool, settings: ApiSettings) -> dict[str, Any]:
     """Build the OpenAPI document of `app`, without the names of models."""
+    root = settings.root_path
     document = get_openapi(
-        title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
+        title=app.title,
+        version=app.version,
+        description=DESCRIPTION.format(root=root),
+        routes=app.routes,
+        servers=[{"url": root}] if root else None,
     )
     schemas = document["components"]["schemas"]
-    documented: tuple[type[BaseModel], ...] = (*REQUESTS, *MANAGEMENT_REQUESTS, ErrorBody)
+    documented: tuple[type[BaseModel], ...] = (
+        *REQUESTS,
+        *TOKENIZER_REQUESTS,
+        *MANAGEMENT_REQUESTS,
+        ErrorBody,
+    )
     for model in documented:
         schema = model.model_json_schema(ref_template=REF)
         schemas |= schema.pop("$defs", {})
@@ -67,7 +111,10 @@ def describe(app: FastAPI, *, with_keys: bool, max_deadline_s: float) -> dict[st
             operation["responses"].pop("422", None)
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == DEADLINE_HEADER:
-                    parameter["schema"] = {**parameter["schema"], "maximum": max_deadline_s}
+                    parameter["schema"] = {
+                        **parameter["schema"],
+                        "maximum": settings.deadline_s,
+                    }
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[REQUEST_ID_HEADER] = _REQUEST_ID
     if with_keys:
@@ -101,6 +148,9 @@ def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[st
     paths = document["paths"]
     _set_examples(paths["/v1/chat/completions"], {name: _chat_example(name) for name in names})
     _set_examples(paths["/v1/completions"], {name: _text_example(name) for name in names})
+    _set_examples(
+        paths["/v1/embeddings"], {name: {"model": name, "input": ["hi"]} for name in names}
+    )
     parameter = paths["/v1/models/{model_id}"]["get"]["parameters"][0]
     parameter["schema"]["enum"] = names
     return document

@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from api.headers import DEADLINE_HEADER, IDEMPOTENCY_HEADER, ON_DISCONNECT_HEADER
+from api.headers import (
+    DEADLINE_HEADER,
+    IDEMPOTENCY_HEADER,
+    ON_DISCONNECT_HEADER,
+    PREFER_HEADER,
+    STRICT_HANDLING,
+)
 from api.requests.request_headers import KEY_PATTERN
 
 Parameters = list[dict[str, Any]]
@@ -34,6 +40,12 @@ INFERENCE: Parameters = [
         DEADLINE_HEADER,
         "Time limit of the request in seconds, at most the server's --deadline-s, its default.",
         {"type": "number", "exclusiveMinimum": 0},
+    ),
+    header(
+        PREFER_HEADER,
+        f"{STRICT_HANDLING} (RFC 7240): unknown fields are a 400. Otherwise, the response header "
+        "X-Lorikeet-Warning lists them.",
+        {"type": "string"},
     ),
 ]
 """Headers of a request for an answer."""

@@ -9,6 +9,7 @@ from api.errors import RETRY_AFTER_S
 from api.headers import (
     JOB_HEADER,
     LOCATION_HEADER,
+    PREFERENCE_APPLIED_HEADER,
     REPLAYED_HEADER,
     RETRY_AFTER_HEADER,
     WARNING_HEADER,
@@ -28,29 +29,37 @@ _MEANINGS = {
     503: "Redis, the model or the adapter is unavailable at present, or the server stops.",
     504: "The job wasn't finished within its deadline.",
 }
+_ENCODING = "The body has a Content-Encoding other than gzip."
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
 
 
 def errors(*statuses: int, meanings: Mapping[int, str] = _MEANINGS) -> Responses:
-    """Return the OpenAPI entries of error responses with `statuses`."""
+    """Return the OpenAPI entries of error responses with `statuses`.
+
+    A route that limits its body (413) also refuses bodies with an unknown encoding (415).
+    """
+    if 413 in statuses:
+        statuses, meanings = (*statuses, 415), {415: _ENCODING, **meanings}
     return {status: _error(status, meanings[status]) for status in statuses}
 
 
-def inference(answer: type[BaseModel]) -> Responses:
+def inference(answer: type[BaseModel], *, streams: bool = True) -> Responses:
     """Return the OpenAPI entries of a route that generates an `answer`.
 
-    The route returns the answer, a stream of it, or the job that generates it in the background.
+    The route returns the answer, a stream of it (with `streams`), or the job that generates it in
+    the background.
     """
     headers = {
         **_header(JOB_HEADER, "Id of the job, for /v1/jobs."),
         **_header(WARNING_HEADER, "Fields of the request that were accepted and ignored."),
+        **_header(PREFERENCE_APPLIED_HEADER, "The preferences that the server followed."),
         **_header(REPLAYED_HEADER, "true if an earlier request with the same key made the job."),
     }
     success = {
         "description": "The answer. With background: the job of an earlier request, which has "
         "ended.",
         "model": answer | JobBody,
-        "content": _STREAM,
+        "content": _STREAM if streams else {},
         "headers": headers,
     }
     accepted = {

@@ -38,7 +38,10 @@ class CatchUp:
                 the client has.
         """
         for delta in deltas:
-            self._choices[delta.choice].append(delta)
+            choice = self._choices[delta.choice]
+            choice.append(delta)
+            choice.ids += delta.ids
+            choice.prompt_ids = choice.prompt_ids or delta.prompt_ids
         if not self._is_reached():
             return []
         self._verify()
@@ -77,20 +80,27 @@ class CatchUp:
 def _has(choice: ChoiceTranscript, sent: Sent) -> bool:
     if sent.is_finished:
         return choice.finish is not None
-    return choice.num_chars >= sent.num_chars and len(choice.logprobs) >= sent.num_logprobs
+    return (
+        choice.num_chars >= sent.num_chars
+        and len(choice.logprobs) >= sent.num_logprobs
+        and len(choice.ids) >= sent.num_tokens
+    )
 
 
 def _all_of(choice: ChoiceTranscript) -> Sent:
     is_finished = choice.finish is not None
-    return Sent(choice.num_chars, len(choice.logprobs), is_finished=is_finished)
+    return Sent(choice.num_chars, len(choice.logprobs), len(choice.ids), is_finished=is_finished)
 
 
 def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> Delta:
     """Return the output of a choice from `start`, at which it isn't finished, up to `end`."""
     last = _all_of(choice) if end.is_finished else end
+    ids = tuple(choice.ids[start.num_tokens : last.num_tokens])
     return Delta(
         choice=index,
         text=choice.text[start.num_chars : last.num_chars],
         finish=choice.finish if end.is_finished else None,
         logprobs=tuple(choice.logprobs[start.num_logprobs : last.num_logprobs]),
+        ids=ids,
+        prompt_ids=choice.prompt_ids if ids and not start.num_tokens else (),
     )

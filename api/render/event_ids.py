@@ -7,6 +7,8 @@ the id and the stored answer, every front end can continue the stream after this
 - `57-0a1b2c3d`: the first 57 characters of the only choice.
 - `3.12,,f-0a1b2c3d`: of the first choice 12 characters and 3 log-probabilities, nothing of the
   second choice, and the whole third choice. Only answers with log-probabilities have such counts.
+- `4.3.12-0a1b2c3d`: of the only choice 12 characters, 3 log-probabilities and 4 tokens. Only
+  answers with token ids or continuous token counts have such counts.
 - `57~0:91*2-0a1b2c3d`: the first 57 characters of the only choice, and two of the chunks that
   report its next characters, up to the 91st.
 - `end`: the whole answer and the token counts, or an error.
@@ -25,7 +27,7 @@ from api.follow.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
 
-_CODE = r"(?:f|(?:[0-9]{1,9}\.)?[0-9]{1,9})"
+_CODE = r"(?:f|(?:[0-9]{1,9}\.){0,2}[0-9]{1,9})"
 _START = re.compile(r"start\.([0-9]{1,4})")
 _MIDDLE = re.compile(
     rf"(?P<codes>{_CODE}?(?:,{_CODE}?)*)"
@@ -43,8 +45,10 @@ class Sent:
     num_chars: int = 0
     num_logprobs: int = 0
     """Number of log-probabilities, including those of an echoed prompt."""
+    num_tokens: int = 0
+    """Number of tokens, if the answer depends on the tokens in addition to their text."""
     is_finished: bool = False
-    """Whether the client has the whole choice. If so, both counts are 0."""
+    """Whether the client has the whole choice. If so, all counts are 0."""
 
 
 NOTHING, FINISHED = Sent(), Sent(is_finished=True)
@@ -111,7 +115,7 @@ class SentOutput:
     """The output that one stream has sent, from which the ids of its events are formed."""
 
     def __init__(self, spec: AnswerSpec) -> None:
-        self._has_logprobs = spec.has_logprobs
+        self._spec = spec
         self._sent = [NOTHING] * spec.num_choices
         self._codes = [""] * spec.num_choices
         self._text_checksums = [0] * spec.num_choices
@@ -128,9 +132,11 @@ class SentOutput:
     def _add(self, delta: Delta) -> None:
         index, sent = delta.choice, self._sent[delta.choice]
         num_logprobs = sent.num_logprobs + len(delta.logprobs)
-        sent = FINISHED if delta.finish else Sent(sent.num_chars + len(delta.text), num_logprobs)
+        num_tokens = sent.num_tokens + len(delta.ids)
+        num_chars = sent.num_chars + len(delta.text)
+        sent = FINISHED if delta.finish else Sent(num_chars, num_logprobs, num_tokens)
         self._sent[index] = sent
-        self._codes[index] = _code(sent, has_logprobs=self._has_logprobs)
+        self._codes[index] = _code(sent, self._spec)
         so_far = self._text_checksums[index]
         self._text_checksums[index] = zlib.crc32(delta.text.encode(), so_far)
 
@@ -170,28 +176,35 @@ def parse_event_id(text: str, spec: AnswerSpec, *, param: str) -> Position:
 def _precedes(sent: Sent, end: Sent) -> bool:
     if sent.is_finished or end.is_finished:
         return not sent.is_finished
-    return sent.num_chars <= end.num_chars and sent.num_logprobs <= end.num_logprobs
+    return (
+        sent.num_chars <= end.num_chars
+        and sent.num_logprobs <= end.num_logprobs
+        and sent.num_tokens <= end.num_tokens
+    )
 
 
 def _joined(codes: Iterable[str]) -> str:
     return ",".join(codes).rstrip(",")
 
 
-def _code(sent: Sent, *, has_logprobs: bool) -> str:
+def _code(sent: Sent, spec: AnswerSpec) -> str:
     if sent.is_finished:
         return "f"
     if sent == NOTHING:
         return ""
-    return f"{sent.num_logprobs}.{sent.num_chars}" if has_logprobs else str(sent.num_chars)
+    if spec.counts_tokens:
+        return f"{sent.num_tokens}.{sent.num_logprobs}.{sent.num_chars}"
+    return f"{sent.num_logprobs}.{sent.num_chars}" if spec.has_logprobs else str(sent.num_chars)
 
 
 def _sent(code: str, spec: AnswerSpec, param: str) -> Sent:
     if code in ("", "f"):
         return FINISHED if code else NOTHING
-    num_logprobs, _, num_chars = code.rpartition(".")
-    if num_logprobs and not spec.has_logprobs:
+    *others, num_chars = map(int, code.split("."))
+    num_logprobs = others[-1] if others else 0
+    if (len(others) > 1 and not spec.counts_tokens) or (num_logprobs and not spec.has_logprobs):
         _refuse(code, param)
-    return Sent(int(num_chars), int(num_logprobs or 0))
+    return Sent(num_chars, num_logprobs, others[0] if len(others) > 1 else 0)
 
 
 def _combined(text_checksums: Iterable[int]) -> int:

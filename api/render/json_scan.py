@@ -1,5 +1,7 @@
 """Finds the end of a JSON object that arrives in pieces. Pure."""
 
+from api.render.tool_forms.text_parts import TextParts
+
 _OUTSIDE_STRINGS = frozenset("0123456789+-.eE,: \t\n\r" + "true" + "false" + "null")
 _CLOSES = {"}": "{", "]": "["}
 
@@ -13,7 +15,7 @@ class ObjectScan:
     """
 
     def __init__(self) -> None:
-        self.text = ""
+        self.text = TextParts()
         """Text of the object so far."""
         self.is_closed = False
         """Whether the object is complete."""
@@ -39,13 +41,13 @@ class ObjectScan:
         for i, char in enumerate(text):
             if not self._accept(char, start + i):
                 self.is_broken = True
-                self.text += text[:i]
+                self.text.append(text[:i])
                 return text[i:]
             if not self._open:
                 self.is_closed = True
-                self.text += text[: i + 1]
+                self.text.append(text[: i + 1])
                 return text[i + 1 :]
-        self.text += text
+        self.text.append(text)
         return ""
 
     def _accept(self, char: str, index: int) -> bool:

@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.embeddings import EmbeddingFormat
 from api.render.logprobs import chat_logprobs, text_logprobs
+from api.render.reasoning_answers import ReasoningAnswers
+from api.render.token_fields import add_to_body
 from api.render.tool_deltas import ToolAnswers
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import CHAT_PREFIX, COMPLETION_PREFIX
@@ -18,6 +21,8 @@ class Format(Protocol):
     id: str
     object: str
     chunk_object: str
+    choices_field: str
+    """Field of a complete body that lists the choices."""
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """Return the choice object of a finished choice, for a response that isn't streamed."""
@@ -34,27 +39,31 @@ class ChatFormat:
 
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
+    choices_field = "choices"
 
     def __init__(self, spec: AnswerSpec, *, stream: bool) -> None:
         self.id = f"{CHAT_PREFIX}{spec.id}"
         self._has_logprobs = spec.has_logprobs
         self._tools = ToolAnswers(spec.id, spec.tools, stream=stream) if spec.tools else None
+        self._reasoning = (
+            ReasoningAnswers(spec.reasoning, is_hidden=spec.hides_reasoning)
+            if spec.reasoning
+            else None
+        )
+        self._echoed = spec.echoed
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """Return a choice with its complete message."""
-        message: dict[str, Any] = {"content": choice.text, "tool_calls": None}
-        if self._tools:
-            message = self._tools.message(index, choice.text)
         return {
             "index": index,
-            "message": {"role": "assistant", **message},
+            "message": {"role": "assistant", **self._message(index, choice.text)},
             "logprobs": chat_logprobs(choice.logprobs) if self._has_logprobs else None,
             "finish_reason": self._finish_reason(index, choice.finish),
         }
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
         """Return one choice object for each choice, with the role of the message."""
-        opening = {"role": "assistant", "content": ""}
+        opening = {"role": "assistant", "content": self._echoed}
         return [_chat_chunk(index, opening, None) for index in range(num_choices)]
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
@@ -62,10 +71,12 @@ class ChatFormat:
 
         If `delta` has a finish reason, the last choice object has that reason and no new output.
         """
-        added: list[dict[str, Any]] = [{"content": delta.text}] if delta.text else []
+        rest, added = self._reasoning.deltas(delta) if self._reasoning else (delta, [])
         if self._tools:
-            added = self._tools.deltas(delta)
-        if delta.logprobs and not added:
+            added += self._tools.deltas(rest)
+        elif rest.text:
+            added.append({"content": rest.text})
+        if (delta.logprobs or delta.ids) and not added:
             added = [{"content": ""}]
         choices = [_chat_chunk(delta.choice, part, None) for part in added]
         if delta.logprobs:
@@ -74,6 +85,17 @@ class ChatFormat:
             reason = self._finish_reason(delta.choice, delta.finish)
             choices.append(_chat_chunk(delta.choice, {}, reason))
         return choices
+
+    def _message(self, index: int, text: str) -> dict[str, Any]:
+        text, reasoning = self._reasoning.message(index, text) if self._reasoning else (text, {})
+        message: dict[str, Any] = {"content": text, "tool_calls": None}
+        if self._tools:
+            message = self._tools.message(index, text)
+        if self._reasoning and self._reasoning.has_reasoning(index):
+            message["content"] = message["content"] or None
+        if self._echoed:
+            message["content"] = self._echoed + (message["content"] or "")
+        return {**message, **reasoning}
 
     def _finish_reason(self, index: int, finish: FinishReason | None) -> str | None:
         return self._tools.finish_reason(index, finish) if self._tools else finish
@@ -84,6 +106,7 @@ class CompletionFormat:
 
     object = "text_completion"
     chunk_object = "text_completion"
+    choices_field = "choices"
 
     def __init__(self, spec: AnswerSpec) -> None:
         self.id = f"{COMPLETION_PREFIX}{spec.id}"
@@ -101,9 +124,10 @@ class CompletionFormat:
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
         """Return one choice object with the output and the finish reason in `delta`.
 
-        Returns an empty list if `delta` has neither text nor a finish reason nor log-probabilities.
+        Returns an empty list if `delta` has neither text, log-probabilities nor token ids, and no
+        finish reason.
         """
-        if not (delta.text or delta.finish or delta.logprobs):
+        if not (delta.text or delta.finish or delta.logprobs or delta.ids):
             return []
         logprobs = text_logprobs(delta.logprobs) if delta.logprobs else None
         return [_text_choice(delta.choice, delta.text, delta.finish, logprobs)]
@@ -111,20 +135,29 @@ class CompletionFormat:
 
 def format_of(spec: AnswerSpec, *, stream: bool) -> Format:
     """Return the answer format of the job's endpoint."""
-    is_chat = spec.endpoint is Endpoint.CHAT
-    return ChatFormat(spec, stream=stream) if is_chat else CompletionFormat(spec)
+    match spec.endpoint:
+        case Endpoint.CHAT:
+            return ChatFormat(spec, stream=stream)
+        case Endpoint.COMPLETIONS:
+            return CompletionFormat(spec)
+        case Endpoint.EMBEDDINGS:
+            return EmbeddingFormat(spec)
 
 
 def complete_body(
     spec: AnswerSpec, choices: Iterable[ChoiceTranscript], usage: Usage
 ) -> dict[str, Any]:
     """Return the body of a response that isn't streamed, with all finished choices of the job."""
-    answer_format = format_of(spec, stream=False)
-    return {
+    answer_format, choices = format_of(spec, stream=False), list(choices)
+    body = {
         **head(answer_format, spec, answer_format.object),
-        "choices": [answer_format.choice(index, choice) for index, choice in enumerate(choices)],
+        answer_format.choices_field: [
+            answer_format.choice(index, choice) for index, choice in enumerate(choices)
+        ],
         "usage": usage_body(usage),
     }
+    add_to_body(body, spec, choices)
+    return body
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -146,6 +179,8 @@ def head(answer_format: Format, spec: AnswerSpec, kind: str) -> dict[str, Any]:
         "model": spec.model,
         "system_fingerprint": spec.fingerprint,
     }
+    if spec.version:  # front ends of release 0.1 didn't store it
+        fields["weight_version"] = spec.version
     return {**fields, "service_tier": spec.service_tier} if spec.service_tier else fields
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from api.errors import job_error_body
 from api.follow.transcript import Delta
 from api.render.catch_up import CatchUp, Misplaced, Replay
 from api.render.event_ids import (
@@ -18,6 +19,8 @@ from api.render.event_ids import (
     opening_id,
 )
 from api.render.openai_chunks import format_of, head, usage_body
+from api.render.token_fields import ChunkTokens
+from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.results import Usage
 
@@ -44,6 +47,7 @@ class StreamWriter:
         self._sent = SentOutput(spec)
         self._head = head(self._format, spec, self._format.chunk_object)
         self._include_usage = spec.include_usage
+        self._tokens = ChunkTokens(spec) if spec.counts_tokens else None
         if spec.include_usage:
             self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
 
@@ -72,16 +76,16 @@ class StreamWriter:
             return DONE
         return self._event(END_ID, {"choices": [], "usage": usage_body(usage)}) + DONE
 
-    def failure(self, body: dict[str, Any]) -> bytes:
-        """Return the end of a stream that failed. `body` has the error."""
-        return DONE if self._is_ended else sse(body, END_ID) + DONE
+    def failure(self, error: JobError) -> bytes:
+        """Return the end of a stream that failed."""
+        return DONE if self._is_ended else sse(job_error_body(error), END_ID) + DONE
 
-    def interruption(self, body: dict[str, Any]) -> bytes:
+    def interruption(self, error: JobError) -> bytes:
         """Return the last event of a stream that the client can continue elsewhere.
 
-        The stream has no `[DONE]`. `body` has the reason.
+        The stream has no `[DONE]`. `error` is the reason.
         """
-        return b"retry: %d\n" % RETRY_MS + sse(body, self._last_id)
+        return b"retry: %d\n" % RETRY_MS + sse(job_error_body(error), self._last_id)
 
     def _opening(self) -> list[bytes]:
         """Return the opening chunks that the client doesn't have."""
@@ -106,9 +110,12 @@ class StreamWriter:
         """Add the delta to the sent output, and return the chunks that the client doesn't have."""
         choices = self._format.delta(replay.delta)
         ids = self._sent.add(replay.delta, len(choices))
+        chunks: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]
+        if self._tokens:
+            self._tokens.add(replay.delta, chunks)
         first = len(ids) if replay.num_chunks is None else replay.num_chunks
-        for event_id, choice in zip(ids[first:], choices[first:], strict=True):
-            yield self._event(event_id, {"choices": [choice]})
+        for event_id, chunk in zip(ids[first:], chunks[first:], strict=True):
+            yield self._event(event_id, chunk)
 
     def _event(self, event_id: str, fields: dict[str, Any]) -> bytes:
         self._last_id = event_id

@@ -8,7 +8,7 @@ from api.follow.transcript import Delta
 from api.render.tool_parser import CallArguments, CallStart, Piece, Text, ToolCallParser
 from shared.protocol.ids import JobId
 from shared.protocol.results import FinishReason
-from shared.protocol.tools import ToolUse
+from shared.protocol.tools import ToolForm, ToolUse
 
 TOOL_CALLS = "tool_calls"
 """OpenAI's finish reason for an answer that calls tools."""
@@ -19,6 +19,7 @@ class ToolAnswers:
 
     def __init__(self, job_id: JobId, use: ToolUse, *, stream: bool) -> None:
         self._job_id = job_id
+        self._form = use.form
         self._parsers: defaultdict[int, ToolCallParser] = defaultdict(
             lambda: ToolCallParser(use, emits_early=stream)
         )
@@ -64,5 +65,8 @@ class ToolAnswers:
     def _start(self, choice: int, call: CallStart) -> dict[str, Any]:
         # The id is derived from the job, so it is the same each time the answer is rendered.
         digest = hashlib.sha256(f"{self._job_id}:{choice}:{call.index}".encode()).hexdigest()
+        # Mistral's templates accept only ids of 9 letters and digits when clients send calls back.
+        is_short = self._form in (ToolForm.MISTRAL, ToolForm.MISTRAL_ARGS)
+        call_id = digest[:9] if is_short else f"call_{digest[:24]}"
         function = {"name": call.name, "arguments": ""}
-        return {"id": f"call_{digest[:24]}", "type": "function", "function": function}
+        return {"id": call_id, "type": "function", "function": function}

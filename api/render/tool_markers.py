@@ -1,14 +1,20 @@
-"""Finds where tool calls may start in a model's text. Pure."""
+"""Finds where tool calls start in a model's text. Pure."""
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
-from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN, LLAMA3_SEPARATOR, ToolForm, ToolUse
-
-_HERMES_CALL = re.compile(re.escape(HERMES_OPEN) + r"\s*\{")
-_LLAMA3_FIRST = re.compile(r"\s*\{")
-_LLAMA3_NEXT = re.compile(rf"\s*{LLAMA3_SEPARATOR}\s*\{{")
+from api.render.tool_forms.body import CallBody
+from api.render.tool_forms.families import SYNTAX, CallSyntax
+from api.render.tool_forms.pattern import (
+    Match,
+    Outcome,
+    Unfinished,
+    match,
+    strip_end,
+    unfinished_at,
+)
+from shared.protocol.parameter_types import UNTYPED_VALUES, parameter_types
+from shared.protocol.tools import ToolUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,96 +25,105 @@ class Split:
     """Text that is certainly not part of a call."""
     held: str
     """Rest of the text: markers and the start of a call, or characters that may become markers."""
-    object_at: int | None
-    """Index in `held` at which the call's JSON object starts; None if no call has started yet."""
+    body_at: int | None = None
+    """Index in `held` at which the call's body starts; None if no call has started yet."""
+    body: CallBody | None = None
+    """Reader of the call's body; None if no call has started yet."""
 
 
-class CallFinder(Protocol):
+class CallFinder:
     """Finds the tool calls in one text, in order."""
+
+    def __init__(self, use: ToolUse) -> None:
+        self._syntax = SYNTAX[use.form]
+        self._names = sorted(use.names, key=len, reverse=True)
+        self._types = {
+            tool["function"]["name"]: parameter_types(tool["function"])
+            for tool in (use.tools if use.form in UNTYPED_VALUES else ())
+        }
+        self._literals = {str(syntax.opens[0]) for syntax in self._syntax.calls}
+        self._markers = re.compile("|".join(map(re.escape, sorted(self._literals))))
+        self._is_parallel = use.is_parallel
+        self._may_call = True
+        self._found: CallSyntax | None = None
+        """Syntax of the call that was found last."""
+        self._has_ended = False
+        """Whether a call has just ended, so that closing markers or another call may follow."""
 
     def split(self, text: str) -> Split:
         """Search for the next call. `text` is the part of an answer that isn't processed yet."""
-
-    def call_ended(self) -> None:
-        """Handle the end of a call's JSON object. Pass the text after it to the next `split`."""
-
-    def call_failed(self) -> None:
-        """Handle an object that isn't a call. Pass the text after it to the next `split`."""
-
-
-def call_finder(use: ToolUse) -> CallFinder:
-    """Return the finder for the syntax in which the model writes calls."""
-    if use.form is ToolForm.HERMES:
-        return _HermesFinder(is_parallel=use.is_parallel)
-    return _Llama3Finder(is_parallel=use.is_parallel)
-
-
-class _HermesFinder:
-    """Hermes syntax: each call is enclosed in tags, anywhere in the text."""
-
-    def __init__(self, *, is_parallel: bool) -> None:
-        self._is_parallel = is_parallel
-        self._may_call = True
-        self._expects_close = False
-
-    def split(self, text: str) -> Split:
-        if self._expects_close:
-            rest = text.lstrip()
-            if HERMES_CLOSE.startswith(rest) and rest != HERMES_CLOSE:
-                return Split("", text, None)
-            self._expects_close = False
-            text = rest.removeprefix(HERMES_CLOSE) if rest.startswith(HERMES_CLOSE) else text
+        if self._has_ended and self._found:
+            after = self._after_call(text, self._found)
+            if isinstance(after, Split):
+                return after
+            text = after
         if not self._may_call:
-            return Split(text, "", None)
-        found = _HERMES_CALL.search(text)
-        before = text[: found.start()].rstrip() if found else _before_tag(text)
+            return Split(text, "")
+        return self._search(text) if self._syntax.is_anywhere else self._at_start(text)
+
+    def call_ended(self) -> None:
+        """Handle the end of a call's body. Pass the text after it to the next `split`."""
+        self._has_ended = True
+        self._may_call = self._is_parallel
+
+    def call_failed(self) -> None:
+        """Handle a body that isn't a call. Pass the text after it to the next `split`."""
+        self._may_call = self._may_call and self._syntax.is_anywhere
+
+    def last_text(self, text: str) -> str:
+        """Return the text that isn't part of a call in `text`, the end of an answer."""
+        if self._has_ended and self._found:
+            closes = match(self._found.closes, text, 0, self._names, is_final=True)
+            return text[closes.end :] if isinstance(closes, Match) else text
+        return text
+
+    def _after_call(self, text: str, syntax: CallSyntax) -> Split | str:
+        """Return the next call in the same group, or the text after the closing markers."""
+        if self._may_call and syntax.continues:
+            found = match(syntax.continues, text, 0, self._names)
+            if isinstance(found, Match):
+                self._has_ended = False
+                return self._start("", text, syntax, found)
+            if found:
+                return Split("", text)
+        closes = match(syntax.closes, text, 0, self._names)
+        if isinstance(closes, Unfinished):
+            return Split("", text)
+        self._has_ended = False
+        self._may_call = self._may_call and self._syntax.is_anywhere
+        return text[closes.end :] if closes else text
+
+    def _search(self, text: str) -> Split:
+        for marker in self._markers.finditer(text):
+            at = marker.start()
+            syntax, found = self._open(text, at)
+            if found:
+                before = strip_end(text[:at])
+                if syntax and isinstance(found, Match):
+                    return self._start(before, text, syntax, found)
+                return Split(before, text[len(before) :])
+        before = strip_end(text[: unfinished_at(text, self._literals)])
+        return Split(before, text[len(before) :])
+
+    def _at_start(self, text: str) -> Split:
+        syntax, found = self._open(text, 0)
+        if syntax and isinstance(found, Match):
+            return self._start("", text, syntax, found)
+        if found:
+            return Split("", text)
+        self._may_call = False
+        return Split(text, "")
+
+    def _open(self, text: str, at: int) -> tuple[CallSyntax | None, Outcome]:
+        """Return the syntax of the call that starts at `at`, and the match of its markers."""
+        for syntax in self._syntax.calls:
+            if found := match(syntax.opens, text, at, self._names):
+                return syntax, found
+        return None, None
+
+    def _start(self, before: str, text: str, syntax: CallSyntax, found: Match) -> Split:
+        self._found = syntax
+        name = found.name or ""
+        body = syntax.body(name, self._types.get(name, {}))
         held = text[len(before) :]
-        return Split(before, held, found.end() - 1 - len(before) if found else None)
-
-    def call_ended(self) -> None:
-        self._expects_close = True
-        self._may_call = self._is_parallel
-
-    def call_failed(self) -> None:
-        pass  # another call may follow
-
-
-class _Llama3Finder:
-    """Llama 3 syntax: the whole text consists of calls, or contains no call."""
-
-    def __init__(self, *, is_parallel: bool) -> None:
-        self._is_parallel = is_parallel
-        self._may_call = True
-        self._start, self._separator = _LLAMA3_FIRST, ""
-
-    def split(self, text: str) -> Split:
-        if self._may_call:
-            if found := self._start.match(text):
-                return Split("", text, found.end() - 1)
-            if text.strip() in ("", self._separator):
-                return Split("", text, None)
-        self._may_call = False
-        return Split(text, "", None)
-
-    def call_ended(self) -> None:
-        self._start, self._separator = _LLAMA3_NEXT, LLAMA3_SEPARATOR
-        self._may_call = self._is_parallel
-
-    def call_failed(self) -> None:
-        self._may_call = False
-
-
-def _before_tag(text: str) -> str:
-    """Remove an opening tag, or the start of an opening tag, from the end of `text`.
-
-    Whitespace around the tag is removed as well. If there is no tag, trailing whitespace is
-    removed, because a tag may follow.
-    """
-    stripped = text.rstrip()
-    if stripped.endswith(HERMES_OPEN):
-        return stripped.removesuffix(HERMES_OPEN).rstrip()
-    if stripped == text:
-        for length in range(len(HERMES_OPEN) - 1, 0, -1):
-            if text.endswith(HERMES_OPEN[:length]):
-                return text[:-length].rstrip()
-    return stripped
+        return Split(before, held, found.end - len(before), body)

@@ -7,7 +7,16 @@ import orjson
 
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage, Message, ToolMessage
-from api.schema.tools import NamedTool, ToolCall, is_deep
+from api.schema.tools import (
+    AllowedTools,
+    FunctionDefinition,
+    NamedTool,
+    Tool,
+    ToolCall,
+    ToolChoiceValue,
+    is_deep,
+    mode_of,
+)
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
@@ -17,11 +26,8 @@ def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]
 
     Message contents become strings. The arguments of tool calls are parsed, unless they aren't
     valid JSON or are nested too deeply.
-
-    Raises:
-        JobFailed: an assistant message has neither content nor tool calls.
     """
-    plain = tuple(_template_message(i, message) for i, message in enumerate(messages))
+    plain = tuple(_template_message(message) for message in messages)
     names = {c["id"]: c["function"]["name"] for m in plain for c in m.get("tool_calls", ())}
     for message in plain:
         if name := names.get(message.get("tool_call_id")):
@@ -36,30 +42,29 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
     doesn't support tools.
 
     Raises:
-        JobFailed: two tools have the same name, `tool_choice` needs a tool that isn't in `tools`,
+        JobFailed: two tools have the same name, `tool_choice` names a tool that isn't in `tools`,
             or the model's chat template doesn't support tools.
     """
-    choice = request.tool_choice or "auto"
-    tools = tuple(tool.model_dump(exclude_unset=True) for tool in request.tools or ())
-    names = [tool["function"]["name"] for tool in tools]
-    _check_choice(choice, names)
-    if not tools or choice == "none":
+    choice, mode = request.tool_choice, mode_of(request.tool_choice)
+    _check_choice(choice, mode, [tool.function.name for tool in request.tools or ()])
+    tools = tuple(_template_tool(tool) for tool in request.tools or () if _is_allowed(tool, choice))
+    if not tools or mode == "none":
         return None
     if form is None:
         raise _tools_unsupported()
     return ToolUse(
         tools=tools,
         form=form,
-        choice=ToolChoice.AUTO if choice == "auto" else ToolChoice.REQUIRED,
+        choice=ToolChoice.AUTO if mode == "auto" else ToolChoice.REQUIRED,
         name=choice.function.name if isinstance(choice, NamedTool) else None,
         is_parallel=request.parallel_tool_calls is not False,
     )
 
 
-def _template_message(index: int, message: Message) -> dict[str, Any]:
+def _template_message(message: Message) -> dict[str, Any]:
     # Chat templates only know "system", which OpenAI's newer models call "developer".
     role = "system" if message.role == "developer" else message.role
-    plain: dict[str, Any] = {"role": role, "content": message.content or ""}
+    plain: dict[str, Any] = {"role": role, "content": message.text}
     if message.name is not None:
         plain["name"] = message.name
     if isinstance(message, ToolMessage):
@@ -67,10 +72,23 @@ def _template_message(index: int, message: Message) -> dict[str, Any]:
     if isinstance(message, AssistantMessage):
         if message.tool_calls:
             plain["tool_calls"] = [_template_call(call) for call in message.tool_calls]
-        elif message.content is None:
-            param = f"messages[{index}].content"
-            raise _invalid(f"{param}: is required if there are no tool_calls", param)
+        if reasoning := message.reasoning_content or message.reasoning:
+            plain["reasoning_content"] = reasoning
     return plain
+
+
+def _template_tool(tool: Tool) -> dict[str, Any]:
+    """Return the tool without unknown fields, which chat templates would show to the model."""
+    function = tool.function.model_dump(
+        include=set(FunctionDefinition.model_fields), exclude_unset=True
+    )
+    return {"type": tool.type, "function": function}
+
+
+def _is_allowed(tool: Tool, choice: ToolChoiceValue) -> bool:
+    if not isinstance(choice, AllowedTools):
+        return True
+    return tool.function.name in [named.function.name for named in choice.allowed_tools.tools]
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
@@ -89,14 +107,16 @@ def _template_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _check_choice(choice: str | NamedTool, names: Sequence[str]) -> None:
+def _check_choice(choice: ToolChoiceValue, mode: str, names: Sequence[str]) -> None:
     if repeated := {name for name in names if names.count(name) > 1}:
         raise _invalid(f"tools: several have the name {min(repeated)!r}; rename one", "tools")
-    if not names and choice not in ("none", "auto"):
+    if not names and (mode == "required" or isinstance(choice, AllowedTools)):
         raise _invalid("tool_choice: is only allowed with tools", "tool_choice")
-    if isinstance(choice, NamedTool) and choice.function.name not in names:
-        message = f"tool_choice: there is no tool {choice.function.name[:100]!r} in tools"
-        raise _invalid(message, "tool_choice")
+    named = choice.allowed_tools.tools if isinstance(choice, AllowedTools) else ()
+    for tool in (choice,) if isinstance(choice, NamedTool) else named:
+        if tool.function.name not in names:
+            message = f"tool_choice: there is no tool {tool.function.name[:100]!r} in tools"
+            raise _invalid(message, "tool_choice")
 
 
 def _tools_unsupported() -> JobFailed:

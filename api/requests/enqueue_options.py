@@ -8,14 +8,14 @@ import orjson
 
 from api.headers import IDEMPOTENCY_HEADER
 from api.requests.request_headers import RequestHeaders
-from api.schema.generation import GenerationRequest
+from api.schema.base import JobRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 
 
 def enqueue_options(
     headers: RequestHeaders,
-    request: GenerationRequest,
+    request: JobRequest,
     *,
     path: str,
     raw: Mapping[str, Any],

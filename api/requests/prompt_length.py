@@ -1,5 +1,7 @@
 """Refuses, before tokenization, prompts that can't fit into the context. Pure."""
 
+import sys
+
 from shared.context_length import least_bytes, output_limit
 from shared.protocol.jobs import Endpoint, Job
 
@@ -21,12 +23,13 @@ def check_length(job: Job, *, max_model_len: int, max_token_bytes: int) -> None:
     Raises:
         JobFailed: a prompt doesn't fit, however it is tokenized.
     """
+    longest = job.sampling.truncate_prompt_tokens or sys.maxsize
     for prompt in job.prompts:
         if not isinstance(prompt, str):
-            output_limit(job, len(prompt), max_model_len)
+            output_limit(job, min(len(prompt), longest), max_model_len)
     if max_token_bytes:
         num_tokens = -(-_longest_text_bytes(job) // max_token_bytes)
-        output_limit(job, num_tokens, max_model_len, is_least=True)
+        output_limit(job, min(num_tokens, longest), max_model_len, is_least=True)
 
 
 def _longest_text_bytes(job: Job) -> int:

@@ -2,16 +2,29 @@
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from api.headers import DEADLINE_HEADER, IDEMPOTENCY_HEADER, ON_DISCONNECT_HEADER
+from api.headers import DEADLINE_HEADER, IDEMPOTENCY_HEADER, ON_DISCONNECT_HEADER, PREFER_HEADER
 from shared.errors import ErrorCode, JobError, JobFailed
 
 MAX_KEY_CHARS = 255
 KEY_PATTERN = rf"[!-~]{{1,{MAX_KEY_CHARS}}}"
 """Regular expression of idempotency keys: visible ASCII characters."""
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
+_PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
+"""One preference of a list with commas between them. Quoted strings may contain commas."""
+_HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w*)"?\s*(;.*)?', re.IGNORECASE | re.DOTALL)
+
+
+class Headers(Protocol):
+    """Headers as clients sent them. Their names are case-insensitive."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the first value of a header; None if the client didn't send it."""
+
+    def getlist(self, name: str, /) -> list[str]:
+        """Return all values of a header, in the client's order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +36,12 @@ class RequestHeaders:
     """Whether the job continues if the client closes its connection."""
     deadline_s: float | None = None
     """Time limit of the request in seconds. None selects the server's limit."""
+    is_strict: bool = False
+    """Whether unknown fields are refused."""
 
 
-def read_request_headers(headers: Mapping[str, str], *, max_deadline_s: float) -> RequestHeaders:
-    """Return the wishes that `headers` state. Their names are case-insensitive.
+def read_request_headers(headers: Headers, *, max_deadline_s: float) -> RequestHeaders:
+    """Return the wishes that `headers` state.
 
     Raises:
         JobFailed: a header has an invalid value. The error names the header.
@@ -35,6 +50,7 @@ def read_request_headers(headers: Mapping[str, str], *, max_deadline_s: float) -
         idempotency_key=_idempotency_key(headers.get(IDEMPOTENCY_HEADER)),
         is_continued=_is_continued(headers.get(ON_DISCONNECT_HEADER)),
         deadline_s=_deadline_s(headers.get(DEADLINE_HEADER), max_deadline_s),
+        is_strict=_is_strict(",".join(headers.getlist(PREFER_HEADER))),
     )
 
 
@@ -63,6 +79,16 @@ def _deadline_s(value: str | None, max_deadline_s: float) -> float | None:
             f"operator has set with --deadline-s; it is {value[:60]!r}",
         )
     return seconds
+
+
+def _is_strict(preferences: str) -> bool:
+    """Return whether the first preference for handling is strict.
+
+    As RFC 7240 demands, other preferences are ignored, and malformed ones as well.
+    """
+    found = (_HANDLING.fullmatch(item) for item in _PREFERENCE.findall(preferences))
+    handling = next((match[1] for match in found if match), "")
+    return handling.lower() == "strict"
 
 
 def _invalid(header: str, reason: str) -> JobFailed:

@@ -8,7 +8,9 @@ import orjson
 
 from api.http.validation import validate
 from api.requests.chat_messages import template_messages, tool_use
+from api.requests.constraints import check_constraint, constraint_of
 from api.requests.prompt_length import check_length
+from api.requests.template_options import echoed, prompt_end, template_kwargs
 from api.requests.unsupported_fields import CHAT, COMPLETIONS, MESSAGE, drop_unsupported
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
@@ -16,7 +18,8 @@ from api.schema.generation import GenerationRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
-from shared.protocol.tools import HERMES_CLOSE, ToolForm, ToolUse
+from shared.protocol.tools import CALL_ENDS, ToolForm, ToolUse
+from shared.reasoning_form import ReasoningForm
 
 CHARS_PER_TOKEN = 4
 ASSUMED_MAX_TOKENS = 256
@@ -47,6 +50,10 @@ class Admission:
     """Seed of the job if the client sends no seed."""
     tool_form: ToolForm | None = None
     """Syntax of the model's tool calls; None if its chat template doesn't support tools."""
+    reasoning: ReasoningForm | None = None
+    """Form of the reasoning in the model's answers; None if they have no reasoning part."""
+    embedding_size: int = 0
+    """Number of values of an embedding of the model; 0 if its workers compute none."""
     max_token_bytes: int = 0
     """Maximum number of prompt bytes that one token covers; 0 if unknown."""
 
@@ -55,7 +62,7 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
     """Validate the body of a chat request and return the request.
 
     Raises:
-        JobFailed: a field is invalid, unknown or unsupported. The error names the field.
+        JobFailed: a field is invalid or unsupported. The error names the field.
     """
     supported = drop_unsupported(raw, CHAT)
     if isinstance(supported.get("messages"), list):
@@ -67,11 +74,9 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
         ]
     request = validate(ChatCompletionRequest, supported)
     _check_stream_options(request)
-    if None not in (request.max_tokens, request.max_completion_tokens):
-        raise _invalid("max_tokens", "and max_completion_tokens are the same: send one")
     if request.top_logprobs and not request.logprobs:
         raise _invalid("top_logprobs", "is only allowed with logprobs: true")
-    _check_constraints(request)
+    check_constraint(request)
     return request
 
 
@@ -79,10 +84,12 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     """Validate the body of a completion request and return the request.
 
     Raises:
-        JobFailed: a field is invalid, unknown or unsupported. The error names the field.
+        JobFailed: a field is invalid or unsupported. The error names the field.
     """
-    request = validate(CompletionRequest, drop_unsupported(raw, COMPLETIONS))
+    neutral = {**COMPLETIONS, "best_of": (1, raw.get("n", 1))}
+    request = validate(CompletionRequest, drop_unsupported(raw, neutral))
     _check_stream_options(request)
+    check_constraint(request)
     num_answers = len(request.prompt) * (request.n or 1)
     if num_answers > MAX_ANSWERS:
         raise _invalid(
@@ -106,10 +113,19 @@ def chat_job(request: ChatCompletionRequest, admission: Admission) -> Job:
     sampling = _stop_after_call(_sampling(request, max_tokens, admission.random_seed), tools)
     if request.logprobs:
         sampling = replace(sampling, logprobs=request.top_logprobs or 0)
-    sampling = replace(sampling, json_schema=_schema(request))
     num_tokens = num_chars // CHARS_PER_TOKEN
     job = _job(request, admission, Endpoint.CHAT, sampling, num_tokens)
-    return _fitting(replace(job, messages=messages, tools=tools), admission)
+    job = replace(
+        job,
+        messages=messages,
+        tools=tools,
+        template_kwargs=template_kwargs(request),
+        prompt_end=prompt_end(request),
+        reasoning=admission.reasoning,
+        hides_reasoning=request.include_reasoning is False,
+        echoed=echoed(request),
+    )
+    return _fitting(job, admission)
 
 
 def completion_job(request: CompletionRequest, admission: Admission) -> Job:
@@ -129,9 +145,9 @@ def completion_job(request: CompletionRequest, admission: Admission) -> Job:
 
 def _stop_after_call(sampling: SamplingParams, tools: ToolUse | None) -> SamplingParams:
     """Return `sampling`, with a stop string added if the answer must end after one tool call."""
-    if tools is None or tools.is_parallel or tools.form is not ToolForm.HERMES:
+    if tools is None or tools.is_parallel or tools.form not in CALL_ENDS:
         return sampling
-    return replace(sampling, stop=(*sampling.stop, HERMES_CLOSE))
+    return replace(sampling, stop=(*sampling.stop, CALL_ENDS[tools.form]))
 
 
 def _fitting(job: Job, admission: Admission) -> Job:
@@ -154,6 +170,7 @@ def _job(
     `num_prompt_tokens` has the estimated number of tokens of each prompt. The job's cost is
     computed from these estimates.
     """
+    sampling = _truncating(sampling, admission.max_model_len)
     return Job(
         id=admission.id,
         endpoint=endpoint,
@@ -169,6 +186,8 @@ def _job(
         priority=PRIORITY_OF_TIER.get(request.service_tier or "", 0),
         service_tier=request.service_tier,
         include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        returns_token_ids=bool(request.return_token_ids),
+        continuous_usage=_counts_continuously(request),
     )
 
 
@@ -176,6 +195,7 @@ def _sampling(
     request: GenerationRequest, max_tokens: int | None, random_seed: int
 ) -> SamplingParams:
     seed = random_seed if request.seed is None else request.seed
+    constraint = constraint_of(request)
     if max_tokens is not None and (request.min_tokens or 0) > max_tokens:
         raise _invalid(
             "min_tokens", f"is {request.min_tokens}, which is more than max_tokens, {max_tokens}"
@@ -193,9 +213,33 @@ def _sampling(
         min_tokens=_or(request.min_tokens, 0),
         max_tokens=max_tokens,
         stop=tuple(request.stop),
+        stop_token_ids=tuple(request.stop_token_ids or ()),
+        includes_stop=bool(request.include_stop_str_in_output),
+        allowed_token_ids=tuple(request.allowed_token_ids or ()),
+        bad_words=tuple(request.bad_words or ()),
+        keeps_special_tokens=request.skip_special_tokens is False,
+        reports_ids=bool(request.return_token_ids) or _counts_continuously(request),
+        tokens_as_ids=bool(request.return_tokens_as_token_ids),
+        truncate_prompt_tokens=request.truncate_prompt_tokens,
+        **(constraint.sampling if constraint else {}),
         n=_or(request.n, 1),
         ignore_eos=bool(request.ignore_eos),
         left_out=tuple(name for name in ADAPTERS_MAY_SET if getattr(request, name) is None),
+    )
+
+
+def _counts_continuously(request: GenerationRequest) -> bool:
+    return bool(request.stream_options and request.stream_options.continuous_usage_stats)
+
+
+def _truncating(sampling: SamplingParams, max_model_len: int) -> SamplingParams:
+    """Replace a truncation of -1 by the number of tokens that fit beside `max_tokens`."""
+    if sampling.truncate_prompt_tokens == 0:
+        raise _invalid("truncate_prompt_tokens", "can't be 0, because a prompt needs a token")
+    if sampling.truncate_prompt_tokens != -1:
+        return sampling
+    return replace(
+        sampling, truncate_prompt_tokens=max(1, max_model_len - (sampling.max_tokens or 1))
     )
 
 
@@ -206,7 +250,7 @@ def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_
     """
     total = 0
     for estimate in num_prompt_tokens:
-        prompt = min(estimate, max_model_len - 1)
+        prompt = min(estimate, max_model_len - 1, sampling.truncate_prompt_tokens or estimate)
         answer = min(sampling.max_tokens or ASSUMED_MAX_TOKENS, max_model_len - prompt)
         total += prompt + sampling.n * answer
     return max(1, total)
@@ -214,31 +258,6 @@ def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _schema(request: ChatCompletionRequest) -> str | None:
-    return request.response_format.schema_text if request.response_format else None
-
-
-def _check_constraints(request: ChatCompletionRequest) -> None:
-    """Refuse fields that conflict with a JSON response format or with a required tool call.
-
-    In both cases, a grammar decides when the answer ends, so `ignore_eos` and `min_tokens` are
-    refused. An answer in a JSON response format can't be a tool call, so `tools` are refused
-    with such a format.
-    """
-    if _schema(request) is not None:
-        constraint = "a JSON response_format"
-        if request.tools and request.tool_choice != "none":
-            raise _invalid("tools", f"can't be called with {constraint}: send one of them")
-    elif request.tool_choice not in (None, "none", "auto"):
-        constraint = "a tool_choice that requires a call"
-    else:
-        return
-    if request.ignore_eos:
-        raise _invalid("ignore_eos", f"can't be true with {constraint}")
-    if request.min_tokens:
-        raise _invalid("min_tokens", f"can't be combined with {constraint}")
 
 
 def _check_stream_options(request: GenerationRequest) -> None:

@@ -2,7 +2,9 @@
 
 Clients may send such a field with a neutral value, which has no effect. Any other value is refused
 with an error that names the field, because an answer that silently ignores the value would be
-wrong. The module `ignored_fields` lists the fields that are accepted with every value.
+wrong. Fields of peers with the same effect as a supported field are refused too, because clients
+would otherwise get an answer without this effect. The module `ignored_fields` lists the fields that
+are accepted with every value, besides unknown ones.
 """
 
 import json
@@ -15,40 +17,139 @@ NeutralValues = Mapping[str, tuple[Any, ...]]
 """For each unsupported field, its neutral values besides null, which is always neutral."""
 
 COMMON: NeutralValues = {
+    # OpenAI and providers of its API
+    "max_output_tokens": (),
+    "models": ([],),
     "moderation": (),
-    "skip_special_tokens": (True,),
-    "stop_token_ids": ([],),
+    "random_seed": (),
+    "safe_prompt": (False,),
+    "stop_sequences": ([],),
+    "top_a": (0,),
+    "transforms": ([],),
+    # vLLM
+    "early_stopping": (False,),
+    "length_penalty": (1,),
+    "logits_processors": ([],),
+    "logprob_token_ids": ([],),
+    "prompt_logprobs": (),
+    "repetition_detection": (),
+    "structural_tag": (),
+    "thinking_token_budget": (),
+    "use_beam_search": (False,),
+    "vllm_xargs": ({},),
+    # SGLang and LMDeploy
+    "custom_logit_processor": (),
+    "ebnf": (),
+    "input_ids": (),
+    "lora_path": (),
+    "max_new_tokens": (),
+    "min_new_tokens": (0,),
+    "no_stop_trim": (False,),
+    "regex": (),
+    "repetition_ngram_size": (0,),
+    "return_hidden_states": (False,),
+    "stop_regex": ([], ""),
+    # llama.cpp
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "grammar": ("",),
+    "json_schema": (),
+    "lora": ([],),
+    "mirostat": (0,),
+    "n_predict": (-1,),
+    "n_probs": (0,),
+    "repeat_penalty": (1,),
+    "return_tokens": (False,),
+    "samplers": (),
+    "top_n_sigma": (-1,),
+    "typical_p": (1,),
+    "xtc_probability": (0,),
+    # LoRAX and TGI
+    "adapter_id": (),
+    "adapter_source": (),
+    "do_sample": (True,),
+    "merged_adapters": (),
 }
+"""Unsupported fields of both endpoints."""
 
 CHAT: NeutralValues = {
     **COMMON,
+    # OpenAI
     "audio": (),
     "function_call": ("none", "auto"),
     "functions": ([],),
+    "instructions": ("",),
     "modalities": (["text"],),
-    "reasoning_effort": ("none",),
+    "reasoning": ({},),
     "verbosity": ("medium",),
     "web_search_options": (),
+    # other servers and providers
+    "add_special_tokens": (False,),
+    "chat_template": (),
+    "documents": ([],),
+    "enable_thinking": (),
+    "prompt": (),
+    "system": ("", []),
+    "thinking": (),
 }
+"""Unsupported fields of /v1/chat/completions."""
 
 COMPLETIONS: NeutralValues = {
     **COMMON,
-    "best_of": (1,),
+    # OpenAI
+    "best_of": (1,),  # or `n`: then, the server doesn't choose among more answers
+    "max_completion_tokens": (),
+    "messages": (),
     "response_format": ({"type": "text"},),
     "suffix": ("",),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    # vLLM
+    "add_special_tokens": (True,),
+    "prompt_embeds": (),
 }
+"""Unsupported fields of /v1/completions."""
 
 MESSAGE: NeutralValues = {
-    "annotations": ([],),
     "audio": (),
     "function_call": (),
-    "reasoning_content": ("",),
-    "refusal": (),
+    "partial": (False,),
+    "prefix": (False,),
 }
 """Unsupported fields of messages.
 
-Clients may send these fields when they return a generated message to continue a conversation.
+Clients may send `audio` and `function_call` as null when they return a generated message. Mistral's
+and DeepSeek's `prefix`, and Moonshot's `partial`, ask the model to continue the message.
 """
+
+INSTEAD: Mapping[str, str] = {
+    "adapter_id": "model",
+    "function_call": "tool_choice",
+    "ebnf": "structured_outputs.grammar",
+    "enable_thinking": 'chat_template_kwargs, such as {"enable_thinking": false},',
+    "functions": "tools",
+    "grammar": "structured_outputs.grammar",
+    "instructions": "a message with the role system",
+    "json_schema": "structured_outputs.json",
+    "lora_path": "model",
+    "max_completion_tokens": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "messages": "prompt, or POST /v1/chat/completions",
+    "min_new_tokens": "min_tokens",
+    "n_predict": "max_tokens",
+    "prompt": "messages, or POST /v1/completions",
+    "random_seed": "seed",
+    "reasoning": "reasoning_effort",
+    "regex": "structured_outputs.regex",
+    "repeat_penalty": "repetition_penalty",
+    "stop_sequences": "stop",
+    "system": "a message with the role system",
+    "tools": "POST /v1/chat/completions",
+    "thinking": "reasoning_effort or chat_template_kwargs",
+    "top_logprobs": "logprobs with a number",
+}
+"""For some unsupported fields, what the client can send instead."""
 
 
 def drop_unsupported(
@@ -62,7 +163,7 @@ def drop_unsupported(
     """
     for name in unsupported.keys() & raw.keys():
         if not _is_neutral(raw[name], unsupported[name]):
-            raise JobFailed(_unsupported_error(path + name, unsupported[name]))
+            raise JobFailed(_unsupported_error(path, name, unsupported[name]))
     return {name: value for name, value in raw.items() if name not in unsupported}
 
 
@@ -73,10 +174,10 @@ def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:
     )
 
 
-def _unsupported_error(param: str, neutral: tuple[Any, ...]) -> JobError:
+def _unsupported_error(path: str, name: str, neutral: tuple[Any, ...]) -> JobError:
+    param = path + name
     allowed = " or ".join(["null", *(json.dumps(value) for value in neutral)])
-    return JobError(
-        code=ErrorCode.UNSUPPORTED_PARAMETER,
-        message=f"{param} isn't supported; leave it out, or send {allowed}",
-        param=param,
-    )
+    message = f"{param} isn't supported; leave it out, or send {allowed}"
+    if name in INSTEAD:
+        message += f"; send {INSTEAD[name]} instead"
+    return JobError(code=ErrorCode.UNSUPPORTED_PARAMETER, message=message, param=param)

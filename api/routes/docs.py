@@ -15,9 +15,9 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/docs")
-async def swagger_ui(request: Request) -> Response:
+async def swagger_ui(context: InContext) -> Response:
     """Return Swagger UI. The page loads its script from a CDN."""
-    root = request.scope.get("root_path", "")
+    root = context.settings.root_path
     return get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title="Lorikeet")
 
 

@@ -4,11 +4,14 @@ from fastapi import APIRouter, Request, Response
 
 from api.answer import AttachedAnswer, spec_of
 from api.context import InContext, InTenant
+from api.formats import position_after
 from api.headers import LAST_EVENT_HEADER
 from api.jobs.own_jobs import own_job
 from api.openapi.parameters import header, query
 from api.openapi.responses import event_stream
-from api.render.event_ids import parse_event_id
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Endpoint
 
 router = APIRouter(tags=["jobs"])
 AFTER = "after"
@@ -36,13 +39,20 @@ async def stream_job(
 
     Every event has an id. After a broken connection, the stream continues exactly after the event
     with the given id, on every front end, until the answer expires. An error of the job is an
-    event. A stream that doesn't end with `[DONE]` was interrupted.
+    event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
     """
     view = await own_job(context, tenant, job_id)
     spec = spec_of(view)
+    if spec.endpoint is Endpoint.EMBEDDINGS:
+        raise JobFailed(_not_streamed(view.id))
     if (after := request.query_params.get(AFTER)) is not None:
-        position = parse_event_id(after, spec, param=AFTER)
+        position = position_after(after, spec, param=AFTER)
     else:
         last = request.headers.get(LAST_EVENT_HEADER, "")
-        position = parse_event_id(last, spec, param=LAST_EVENT_HEADER)
+        position = position_after(last, spec, param=LAST_EVENT_HEADER)
     return AttachedAnswer(context, view, is_stream=True, after=position)
+
+
+def _not_streamed(job_id: JobId) -> JobError:
+    message = f"embeddings aren't streamed; GET /v1/jobs/{job_id} has them"
+    return JobError(code=ErrorCode.INVALID_VALUE, message=message)

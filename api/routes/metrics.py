@@ -10,6 +10,7 @@ from api.openapi.responses import errors
 router = APIRouter(tags=["operations"])
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     summary="Metrics of this process and of its pool",

@@ -14,6 +14,7 @@ from shared.protocol.adapters import Adapter, BaseModel
 router = APIRouter(tags=["models"])
 
 
+@router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models", summary="List models", responses=errors(503))
 async def list_models(context: InContext) -> ModelList:
     """Return the base model and all adapters. Each `id` can be the `model` of a request."""
@@ -52,12 +53,24 @@ async def model_cards(context: Context) -> list[ModelCard]:
 
 
 def _base_card(base: BaseModel) -> ModelCard:
-    return ModelCard(id=base.name, created=base.created_s, root=base.name, parent=None)
+    return ModelCard(
+        id=base.name,
+        created=base.created_s,
+        root=base.name,
+        parent=None,
+        max_model_len=base.max_model_len,
+    )
 
 
 def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
     root = _source_name(adapter.source) or adapter.version
-    return ModelCard(id=adapter.name, created=adapter.created_s, root=root, parent=base.name)
+    return ModelCard(
+        id=adapter.name,
+        created=adapter.created_s,
+        root=root,
+        parent=base.name,
+        max_model_len=base.max_model_len,
+    )
 
 
 def _source_name(source: str) -> str:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
+from shared.protocol.uploads import CONFIG_KEY, upload_of
 
 
 def _valid_name(name: str) -> str:
@@ -17,6 +18,8 @@ def _valid_name(name: str) -> str:
 def _valid_path(path: str) -> str:
     if "\0" in path:
         raise ValueError("must not contain a NUL character")
+    if upload_of(path) is not None:
+        raise ValueError("must be a folder or a hub id; POST /v1/adapters takes uploads")
     return path
 
 
@@ -37,6 +40,11 @@ Path = Annotated[
 ]
 
 
+LoraIntId = Annotated[
+    int | None, Field(description="vLLM's internal number of an adapter. It has no effect.")
+]
+
+
 class LoadAdapterRequest(BaseModel):
     """Body of POST /v1/load_lora_adapter, with vLLM's field names."""
 
@@ -47,6 +55,34 @@ class LoadAdapterRequest(BaseModel):
     load_inplace: bool = Field(
         False, description="Whether to replace an adapter that already has this name."
     )
+    lora_int_id: LoraIntId = None
+
+
+class UploadAdapterQuery(BaseModel):
+    """Query of POST /v1/adapters, whose body is a safetensors file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Name
+    config: str | None = Field(
+        None,
+        max_length=1 << 20,
+        description="Text of adapter_config.json. If it is left out, the metadata of the "
+        f"safetensors file must hold it under the key `{CONFIG_KEY}`.",
+    )
+
+
+class PauseQuery(BaseModel):
+    """Query of POST /pause, with vLLM's parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["keep"] = Field(
+        description="`keep`: running requests go on, with the version that they were accepted for."
+    )
+    clear_cache: bool = Field(
+        False, description="Has no effect: cached prompts belong to one version."
+    )
 
 
 class UnloadAdapterRequest(BaseModel):
@@ -55,6 +91,7 @@ class UnloadAdapterRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     lora_name: str
+    lora_int_id: LoraIntId = None
 
 
 class ValidateAdapterRequest(BaseModel):

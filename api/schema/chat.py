@@ -4,21 +4,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from api.schema.generation import IGNORED, GenerationRequest
+from api.schema.base import IGNORED
+from api.schema.generation import GenerationRequest
 from api.schema.logprobs import ChatLogprobs
-from api.schema.messages import Message
+from api.schema.messages import Messages
 from api.schema.response_format import ResponseFormat
+from api.schema.template_options import ReasoningEffort, TemplateKwargs
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
-from api.schema.usage import UsageBody
+from api.schema.usage import WEIGHT_VERSION, UsageBody
 
 
 class ChatCompletionRequest(GenerationRequest):
     """Body of POST /v1/chat/completions: a conversation that the model continues."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Messages
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="Newer name of max_tokens. Defaults to the rest of the context length.",
+        description="Newer name of max_tokens, which it overrides. Defaults to the rest of the "
+        "context length.",
     )
     logprobs: bool | None = Field(
         None, description="Whether to return the log-probability of each output token."
@@ -39,10 +42,37 @@ class ChatCompletionRequest(GenerationRequest):
         None,
         description="none: the model doesn't see the tools. auto: the model decides; the default "
         "if there are tools. required: the model must call a tool. An object that names a tool: "
-        "the model must call that tool.",
+        "the model must call that tool. An object of type allowed_tools: the model sees only these "
+        "tools, with the mode auto or required.",
     )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether one answer may contain several calls. Defaults to true."
+    )
+    chat_template_kwargs: TemplateKwargs | None = Field(
+        None,
+        description="Further variables of the chat template, for example "
+        '{"enable_thinking": false}.',
+    )
+    reasoning_effort: ReasoningEffort | None = Field(
+        None,
+        description="Passed to the chat template as reasoning_effort. Also sets the variable "
+        "enable_thinking: to false for none, else to true.",
+    )
+    include_reasoning: bool | None = Field(
+        None, description="Whether answers include the model's reasoning. Defaults to true."
+    )
+    add_generation_prompt: bool | None = Field(
+        None,
+        description="Whether the prompt ends with the header of the answer. Defaults to true, or "
+        "to false with continue_final_message.",
+    )
+    continue_final_message: bool | None = Field(
+        None, description="Whether the answer continues the last message."
+    )
+    echo: bool | None = Field(
+        None,
+        description="Whether the answer begins with the text of the last message, if it has the "
+        "same role.",
     )
     store: bool | None = Field(None, description=IGNORED)
     prediction: dict[str, Any] | None = Field(None, description=IGNORED)
@@ -52,8 +82,18 @@ class AnswerMessage(BaseModel):
     """Message that the model generated."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | None = Field(description="null if the answer consists of tool calls only.")
+    content: str | None = Field(
+        description="null if the answer consists only of tool calls or reasoning."
+    )
     tool_calls: list[ToolCall] | None
+    reasoning_content: str | None = Field(
+        None,
+        description="Reasoning before the answer. Present if the model marks its reasoning; null "
+        "if the answer has none.",
+    )
+    reasoning: str | None = Field(
+        None, description="The same as reasoning_content, under vLLM's newer name."
+    )
 
 
 class ChatChoice(BaseModel):
@@ -63,6 +103,7 @@ class ChatChoice(BaseModel):
     message: AnswerMessage
     logprobs: ChatLogprobs | None = Field(None, description="Present if the request asks for it.")
     finish_reason: Literal["stop", "length", "tool_calls"]
+    token_ids: list[int] | None = Field(None, description="Present with return_token_ids.")
 
 
 class ChatCompletion(BaseModel):
@@ -75,6 +116,8 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str = Field(
         description="Digests of the base model and the adapter that answered."
     )
+    weight_version: str = Field(description=WEIGHT_VERSION)
     choices: list[ChatChoice]
+    prompt_token_ids: list[int] | None = Field(None, description="Present with return_token_ids.")
     usage: UsageBody
     service_tier: str | None = Field(None, description="Present if the request has one.")

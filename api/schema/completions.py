@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
 from api.schema.logprobs import TextLogprobs
-from api.schema.usage import UsageBody
+from api.schema.usage import WEIGHT_VERSION, UsageBody
 
 _PROMPT = [
     {"type": "string", "minLength": 1},
@@ -66,6 +66,10 @@ class CompletionChoice(BaseModel):
     text: str
     logprobs: TextLogprobs | None = Field(None, description="Present if the request asks for it.")
     finish_reason: Literal["stop", "length"]
+    token_ids: list[int] | None = Field(default=None, description="Present with return_token_ids.")
+    prompt_token_ids: list[int] | None = Field(
+        default=None, description="Present with return_token_ids."
+    )
 
 
 class Completion(BaseModel):
@@ -76,6 +80,7 @@ class Completion(BaseModel):
     created: int
     model: str
     system_fingerprint: str
+    weight_version: str = Field(description=WEIGHT_VERSION)
     choices: list[CompletionChoice]
     usage: UsageBody
     service_tier: str | None = Field(None, description="Present if the request has one.")

@@ -2,15 +2,27 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from api.schema.base import IGNORED, JobRequest, RequestModel
+from api.schema.response_format import (
+    ChoiceField,
+    GrammarField,
+    RegexField,
+    SchemaField,
+    StructuredOutputs,
+)
 
 MAX_STOPS = 16
-MAX_CHOICES = 16
+MAX_CHOICES = 128
 MAX_BIASES = 300
+MAX_STOP_TOKENS = 256
+MAX_ALLOWED_TOKENS = 4096
+MAX_BAD_WORDS = 256
+MAX_WORD_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
 INT64 = 2**63
 ServiceTier = Literal["auto", "default", "flex", "priority"]
-IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 
 
 def as_stops(value: Any) -> Any:
@@ -50,25 +62,28 @@ def _is_token_id(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= MAX_TOKEN_ID
 
 
-class StreamOptions(BaseModel):
-    """Options of a streamed answer."""
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+Word = Annotated[str, Field(pattern=r"\S", max_length=MAX_WORD_CHARS)]
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+
+class StreamOptions(RequestModel):
+    """Options of a streamed answer."""
 
     include_usage: bool | None = Field(
         None, description="Whether the last chunk contains the token counts."
     )
+    continuous_usage_stats: bool | None = Field(
+        None,
+        description="Whether each chunk has the token counts of its choice so far.",
+    )
     include_obfuscation: Literal[False] | None = Field(None, description="Not supported.")
 
 
-class GenerationRequest(BaseModel):
+class GenerationRequest(JobRequest):
     """Request fields that both endpoints share. null selects the default value of a field."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
-    model: str = Field(
-        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
-    )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         None, description="Sampling temperature; 0 selects the most likely token. Defaults to 1."
     )
@@ -139,8 +154,41 @@ class GenerationRequest(BaseModel):
         ),
     ] = Field(
         default_factory=list,
-        description="Strings that end an answer. The answer doesn't include them.",
+        description="Strings that end an answer. By default, the answer doesn't include them.",
     )
+    include_stop_str_in_output: bool | None = Field(
+        None, description="Whether answers include the stop string or stop token that ends them."
+    )
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = Field(
+        None, description="Tokens that end an answer, besides the end-of-sequence token."
+    )
+    allowed_token_ids: (
+        Annotated[list[TokenId], Field(min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
+    ) = Field(None, description="The only tokens that answers may consist of.")
+    bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS)] | None = Field(
+        None, description="Texts that answers never contain, as sequences of tokens."
+    )
+    skip_special_tokens: bool | None = Field(
+        None, description="Whether answers leave out special tokens. Defaults to true."
+    )
+    return_token_ids: bool | None = Field(
+        None, description="Whether to return the token ids of the prompt and of the answers."
+    )
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="Whether log-probabilities name tokens by their ids, as token_id:5."
+    )
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = Field(
+        None,
+        description="Uses only this number of tokens at the end of each prompt. -1 uses as many as "
+        "fit into the context beside max_tokens.",
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="Constrains answers to a JSON Schema, pattern, choice or grammar."
+    )
+    guided_json: SchemaField | None = Field(None, description="structured_outputs.json")
+    guided_regex: RegexField | None = Field(None, description="structured_outputs.regex")
+    guided_choice: ChoiceField | None = Field(None, description="structured_outputs.choice")
+    guided_grammar: GrammarField | None = Field(None, description="structured_outputs.grammar")
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = Field(
         None, description="Requests with equal seeds sample equal tokens. Random by default."
     )
@@ -150,15 +198,7 @@ class GenerationRequest(BaseModel):
     ignore_eos: bool | None = Field(
         None, description="Whether to continue after the end-of-sequence token."
     )
-    stream: bool | None = Field(
-        None, description="Whether to send tokens as they are generated, as server-sent events."
-    )
     stream_options: StreamOptions | None = Field(None, description="Requires stream.")
-    background: bool | None = Field(
-        None,
-        description="Whether the request runs to its end without its client. Without stream, the "
-        "response is the job, with status 202; GET /v1/jobs/{id} has the answer later.",
-    )
     service_tier: ServiceTier | None = Field(
         None,
         description="priority moves the request ahead of others that wait, by 10,000 tokens; "

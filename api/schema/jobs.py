@@ -1,11 +1,12 @@
 """Responses of /v1/jobs."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from api.schema.chat import ChatChoice
 from api.schema.completions import CompletionChoice
+from api.schema.embeddings import Embedding
 from api.schema.errors import ErrorDetail
 from api.schema.usage import UsageBody
 
@@ -38,8 +39,17 @@ class JobBody(ListedJob):
     choices: list[ChatChoice] | list[CompletionChoice] | None = Field(
         description="Answers in the format of the job's endpoint, present once the job is done."
     )
+    data: list[Embedding] | None = Field(
+        None, description="Embeddings, present once a job of /v1/embeddings is done."
+    )
+    answer: dict[str, Any] | None = Field(
+        None,
+        description="Answer of /v1/responses or /v1/messages in its format. Present once the job "
+        "is done.",
+    )
     created: int | None = Field(None, description="Present once the job is done.")
     system_fingerprint: str | None = Field(None, description="Present once the job is done.")
+    weight_version: str | None = Field(None, description="Present once the job is done.")
     service_tier: str | None = Field(
         None, description="Present once the job is done, if the request has a service_tier."
     )

@@ -14,6 +14,10 @@ class ModelCard(BaseModel):
     owned_by: Literal["lorikeet"] = "lorikeet"
     root: str = Field(description="Source of an adapter's weights. For the base model, its own id.")
     parent: str | None = Field(description="For an adapter, the name of the base model.")
+    max_model_len: int = Field(description="Context length in tokens: prompt and answer together.")
+    permission: list[str] = Field(
+        default=[], max_length=0, description="Always empty; older clients need the field."
+    )
 
 
 class ModelList(BaseModel):

@@ -3,7 +3,9 @@
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from api.schema.base import RequestModel
 
 MAX_SCHEMA_BYTES = 128 << 10
 ANY_OBJECT = '{"type":"object"}'
@@ -29,11 +31,7 @@ def as_json_text(schema: Any) -> Any:
     return text
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class NamedSchema(_Strict):
+class NamedSchema(RequestModel):
     """JSON Schema that an answer must satisfy."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
@@ -48,7 +46,7 @@ class NamedSchema(_Strict):
     )
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(RequestModel):
     """Format of the answers: any text, any JSON object, or JSON that satisfies a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -70,3 +68,45 @@ class ResponseFormat(_Strict):
         if self.json_schema is not None:
             return self.json_schema.schema_
         return ANY_OBJECT if self.type == "json_object" else None
+
+
+MAX_REGEX_CHARS = 16 << 10
+MAX_CHOICE_TEXTS = 1000
+MAX_GRAMMAR_CHARS = 128 << 10
+
+
+def as_schema_text(schema: Any) -> Any:
+    """Return a JSON Schema as compact JSON. Clients may send it as an object or as JSON text.
+
+    Raises:
+        ValueError: the text isn't JSON, or the schema is invalid as in `as_json_text`.
+    """
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError):
+            raise ValueError("must be an object, or a text with a JSON object") from None
+    return as_json_text(schema)
+
+
+SchemaField = Annotated[
+    str,
+    BeforeValidator(as_schema_text),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
+]
+RegexField = Annotated[str, Field(min_length=1, max_length=MAX_REGEX_CHARS)]
+ChoiceField = Annotated[
+    list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICE_TEXTS)
+]
+GrammarField = Annotated[str, Field(min_length=1, max_length=MAX_GRAMMAR_CHARS)]
+
+
+class StructuredOutputs(RequestModel):
+    """vLLM's constraints of answers. At most one of them may be set."""
+
+    # pydantic's base class has a deprecated method `json`.
+    json_: SchemaField | None = Field(None, alias="json", description="JSON Schema.")
+    json_object: bool | None = Field(None, description="Whether answers must be JSON objects.")
+    regex: RegexField | None = Field(None, description="Matches the whole answer.")
+    choice: ChoiceField | None = Field(None, description="Texts of which an answer is one.")
+    grammar: GrammarField | None = Field(None, description="Lark or GBNF grammar of answers.")

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, Field
 
+WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
+
 
 class PromptTokensDetails(BaseModel):
     """Breakdown of the prompt tokens."""

@@ -1,5 +1,6 @@
 """Commands of `python -m ops.bench` that measure adapters and their memory."""
 
+import asyncio
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from ops.bench.probes.registered import (
     registered_finding,
 )
 from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
+from ops.bench.probes.updates import adapter_bodies, measure_updates, updates_finding
 from ops.bench.random_adapters import MAX_RANK, RANKS, TARGETS, make_adapters
 from ops.bench.servers import lorikeet
 from ops.local.embedded_redis import start_redis
@@ -48,9 +50,7 @@ def loading(
     """Measure how much the load of a large adapter slows down concurrent decode steps."""
     with model_and_scratch(model) as (folder, scratch):
         adapters = make_adapters(folder, scratch / "adapters")
-        rank = max(
-            1, round(MAX_RANK * 1e6 * megabytes / _bytes(adapters[f"a{RANKS.index(MAX_RANK)}"]))
-        )
+        rank = _rank_of(megabytes, adapters[f"a{RANKS.index(MAX_RANK)}"])
         (large,) = make_adapters(folder, scratch / "large", (rank,)).values()
         found = measure_loading(folder, list(adapters.values()), large, clients, rounds)
         show(found, folder, results)
@@ -128,6 +128,33 @@ def registered(
             for size, us, rates in zip(sizes, claims, served, strict=True)
         ]
         show(registered_finding(found, active), folder, results)
+
+
+@adapters_app.command()
+def updates(
+    number: Annotated[int, count_option("Updates.", minimum=2)] = 50,
+    megabytes: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Size of the adapter, in MB.")
+    ] = 5,
+    streams: Annotated[int, count_option("Running streams.")] = 16,
+    seconds: Annotated[int, count_option("Seconds of streams without updates.")] = 20,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure updates of an adapter by request body while streams run."""
+    with model_and_scratch(model) as (folder, scratch):
+        (sample,) = make_adapters(folder, scratch / "sample", (MAX_RANK,)).values()
+        rank = _rank_of(megabytes, sample)
+        (made,) = make_adapters(folder, scratch / "adapter", (rank,)).values()
+        config, bodies = adapter_bodies(made, number + 1)
+        with lorikeet(folder, {}, scratch) as serving:
+            found = asyncio.run(measure_updates(serving, config, bodies, streams, seconds))
+        show(updates_finding(found), folder, results)
+
+
+def _rank_of(megabytes: int, sample: Path) -> int:
+    """Return the rank of an adapter of about `megabytes`. `sample` has the rank `MAX_RANK`."""
+    return max(1, round(MAX_RANK * 1e6 * megabytes / _bytes(sample)))
 
 
 def _bytes(folder: Path) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
+from shared.reasoning_form import ReasoningForm
 
 
 class AdapterState(StrEnum):
@@ -35,6 +36,10 @@ class BaseModel:
     """Format of the model's tool calls; None if its chat template doesn't support tools."""
     max_token_bytes: int = 0
     """Maximum number of prompt bytes that one token can represent; 0 if unknown."""
+    embedding_size: int = 0
+    """Number of values of an embedding; 0 if the model's workers compute none."""
+    reasoning: ReasoningForm | None = None
+    """Form of the model's reasoning; None if answers have no reasoning part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,10 @@ class Adapter:
     num_bytes: int
     created_s: int
     state: AdapterState = AdapterState.READY
+    reasoning: ReasoningForm | None = None
+    """Form of the reasoning under the chat template that serves the adapter, as in `BaseModel`."""
+    tool_form: ToolForm | None = None
+    """Format of tool calls in the adapter's own chat template; None if it has no such template."""
 
 
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
@@ -69,6 +78,8 @@ def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
         num_bytes=int(wire["num_bytes"]),
         created_s=int(wire["created_s"]),
         state=AdapterState(wire["state"]),
+        reasoning=_reasoning(wire),
+        tool_form=_tool_form(wire),
     )
 
 
@@ -80,6 +91,19 @@ def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
         max_model_len=int(wire["max_model_len"]),
         source=wire["source"],
         created_s=int(wire["created_s"]),
-        tool_form=ToolForm(wire["tool_form"]) if wire.get("tool_form") else None,
+        tool_form=_tool_form(wire),
         max_token_bytes=int(wire.get("max_token_bytes", 0)),  # older workers don't write this field
+        embedding_size=int(wire.get("embedding_size", 0)),
+        reasoning=_reasoning(wire),
     )
+
+
+def _reasoning(wire: Mapping[str, Any]) -> ReasoningForm | None:
+    form = wire.get("reasoning")
+    return ReasoningForm(form) if form else None
+
+
+def _tool_form(wire: Mapping[str, Any]) -> ToolForm | None:
+    """Return the form of tool calls, or None if there is none or only a newer release knows it."""
+    form = wire.get("tool_form")
+    return ToolForm(form) if form in set(ToolForm) else None

@@ -1,10 +1,13 @@
 """The part of a job that is needed to render its answer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from shared.protocol.ids import JobId
-from shared.protocol.jobs import Endpoint, Job
+from shared.protocol.jobs import Endpoint, Job, View
+from shared.protocol.parameter_types import rendered_tools
 from shared.protocol.tools import ToolUse
+from shared.reasoning_form import ReasoningForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +27,39 @@ class AnswerSpec:
     """Unix time in seconds at which the front end received the request."""
     fingerprint: str = ""
     """`system_fingerprint` of the answer."""
+    version: str = ""
+    """`weight_version` of the answer: version of the model that computes it."""
     has_logprobs: bool = False
     """Whether the answer reports log-probabilities."""
     tools: ToolUse | None = None
-    """Tools that the model may call, with their names only."""
+    """Tools that the model may call, with only what `rendered_tools` keeps of them."""
+    encodes_base64: bool = False
+    """Whether the answer has embeddings as base64 instead of numbers."""
     include_usage: bool = False
     """Whether a stream ends with the token counts."""
+    returns_token_ids: bool = False
+    """Whether the answer has the token ids of prompts and choices."""
+    continuous_usage: bool = False
+    """Whether each chunk of a stream has the token counts so far."""
     service_tier: str | None = None
     """`service_tier` of the request. The answer repeats it."""
+    view: View = View.OPENAI
+    """API of the request, in whose format the answer is rendered."""
+    request: dict[str, Any] | None = None
+    """`Job.request`. Redis stores it in a field of its own, since it can be as large as a request.
+    It is None in lists of jobs."""
+
+    reasoning: ReasoningForm | None = None
+    """Form of the reasoning that precedes answers; None if all text is content."""
+    hides_reasoning: bool = False
+    """Whether the reasoning is left out."""
+    echoed: str = ""
+    """Text with which the content of each answer begins."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the answer depends on the tokens in addition to their text."""
+        return self.returns_token_ids or self.continuous_usage
 
     @classmethod
     def of(cls, job: Job) -> "AnswerSpec":
@@ -42,14 +70,18 @@ class AnswerSpec:
             model=job.model,
             created_s=job.created_s,
             fingerprint=job.fingerprint,
+            version=job.version,
             num_choices=job.num_choices,
             has_logprobs=job.sampling.logprobs is not None,
-            tools=_names_only(job.tools) if job.tools else None,
+            tools=rendered_tools(job.tools) if job.tools else None,
+            encodes_base64=job.encodes_base64,
             include_usage=job.include_usage,
+            returns_token_ids=job.returns_token_ids,
+            continuous_usage=job.continuous_usage,
             service_tier=job.service_tier,
+            reasoning=job.reasoning,
+            hides_reasoning=job.hides_reasoning,
+            echoed=job.echoed,
+            view=job.view,
+            request=job.request,
         )
-
-
-def _names_only(use: ToolUse) -> ToolUse:
-    tools = tuple({"type": "function", "function": {"name": name}} for name in sorted(use.names))
-    return replace(use, tools=tools)

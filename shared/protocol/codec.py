@@ -16,19 +16,34 @@ import orjson
 
 from shared.errors import ErrorCode, JobError, ProtocolMismatch
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
-from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.jobs import Endpoint, Job, JobState, PromptEnd, SamplingParams, View
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason, Result, Usage
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from shared.protocol.workers import WorkerInfo
+from shared.reasoning_form import ReasoningForm
 
 PROTOCOL_VERSION = 1
 """Version of the messages that this release writes."""
-ONLY_IN_SPEC = ("include_usage", "service_tier")
+ONLY_IN_SPEC = (
+    *("include_usage", "service_tier", "encodes_base64"),
+    *("returns_token_ids", "continuous_usage"),
+    *("reasoning", "hides_reasoning", "echoed"),
+    *("view", "request"),
+)
 """Fields of jobs that only the specification of the answer contains. Workers don't need them, and
 workers of release 0.1 can't read jobs with fields that they don't know."""
+NEW_SAMPLING = (
+    *("stop_token_ids", "includes_stop", "allowed_token_ids", "bad_words"),
+    *("keeps_special_tokens", "reports_ids", "tokens_as_ids", "truncate_prompt_tokens"),
+    *("regex", "choice", "grammar", "constrained_by"),
+)
+"""Sampling parameters that release 0.1 doesn't know. They are encoded only if they are set."""
+NEW_IN_JOBS = ("embedding", "template_kwargs", "prompt_end")
+"""Fields of jobs that release 0.1 doesn't know. They are encoded only if they are set."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 """Protocol versions that this release reads: its own and the previous one."""
 
@@ -36,6 +51,10 @@ READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 def encode_job(job: Job) -> bytes:
     """Return the job as JSON that includes the protocol version."""
     wire = {name: value for name, value in asdict(job).items() if name not in ONLY_IN_SPEC}
+    wire["sampling"] = _sampling_to_wire(wire["sampling"])
+    for name in NEW_IN_JOBS:
+        if wire[name] == _JOB_DEFAULTS[name]:
+            del wire[name]
     return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
 
 
@@ -47,39 +66,58 @@ def decode_job(raw: bytes | str) -> Job:
     """
     wire = _checked(raw)
     sampling = wire.pop("sampling")
-    sampling["stop"] = tuple(sampling["stop"])
-    sampling["left_out"] = tuple(sampling.get("left_out", ()))
+    for name in _TUPLES & sampling.keys():
+        sampling[name] = tuple(sampling[name])
     sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
     messages, prompts, tools = wire.pop("messages"), wire.pop("prompts"), wire.pop("tools", None)
+    embedding = wire.pop("embedding", None)
+    prompt_end = PromptEnd(wire.pop("prompt_end", PromptEnd.ANSWER))
     return Job(
         **_known(Job, {**wire, "endpoint": Endpoint(wire["endpoint"])}),
         sampling=SamplingParams(**_known(SamplingParams, sampling)),
         messages=tuple(messages) if messages is not None else None,
         prompts=tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
         tools=_tool_use(tools) if tools else None,
+        embedding=_embedding_params(embedding) if embedding else None,
+        prompt_end=prompt_end,
     )
 
 
 def encode_answer_spec(spec: AnswerSpec) -> bytes:
     """Return the specification of an answer as JSON that includes the protocol version.
 
-    The JSON has neither the job's id, which readers know, nor fields that are unset.
+    The JSON has neither the job's id, which readers know, nor `request`, which `encode_request`
+    encodes, nor fields that are unset.
     """
-    wire = {name: value for name, value in asdict(spec).items() if value and name != "id"}
+    wire = asdict(replace(spec, request=None))
+    wire = {name: value for name, value in wire.items() if value and name != "id"}
     return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
 
 
-def decode_answer_spec(raw: bytes | str, job_id: JobId) -> AnswerSpec:
+def encode_request(spec: AnswerSpec) -> bytes:
+    """Return `request` of a specification as JSON, or an empty string if it is None."""
+    return b"" if spec.request is None else orjson.dumps(spec.request)
+
+
+def decode_answer_spec(
+    raw: bytes | str, job_id: JobId, *, request: bytes | None = None
+) -> AnswerSpec:
     """Return the specification of the answer of a job, which is encoded in `raw`.
+
+    `request` is the result of `encode_request`, if it was read.
 
     Raises:
         ProtocolMismatch: it has a protocol version that this release can't read.
     """
     wire = _checked(raw)
-    tools = wire.pop("tools", None)
+    tools, reasoning = wire.pop("tools", None), wire.pop("reasoning", None)
+    view = View(wire.pop("view", View.OPENAI))
     return AnswerSpec(
         **_known(AnswerSpec, {**wire, "id": job_id, "endpoint": Endpoint(wire["endpoint"])}),
         tools=_tool_use(tools) if tools else None,
+        reasoning=ReasoningForm(reasoning) if reasoning else None,
+        view=view,
+        request=orjson.loads(request) if request else None,
     )
 
 
@@ -119,6 +157,7 @@ def decode_result(raw: bytes | str) -> Result:
                 text=c["text"],
                 finish=FinishReason(c["finish"]),
                 ids=tuple(c["ids"]),
+                prompt_ids=tuple(c.get("prompt_ids", ())),
                 **_logprobs(c),
             )
             for c in wire["choices"]
@@ -150,6 +189,19 @@ def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
     return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
 
 
+_TUPLES = {"stop", "left_out", "stop_token_ids", "allowed_token_ids", "bad_words", "choice"}
+_JOB_DEFAULTS = {each.name: each.default for each in fields(Job)}
+_SAMPLING_DEFAULTS = {each.name: each.default for each in fields(SamplingParams)}
+
+
+def _sampling_to_wire(sampling: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in sampling.items()
+        if name not in NEW_SAMPLING or value != _SAMPLING_DEFAULTS[name]
+    }
+
+
 _TYPE_NAMES = {Admitted: "admitted", Tokens: "tokens", Retry: "retry", End: "end"}
 
 
@@ -161,6 +213,7 @@ def _event_to_wire(event: Event) -> dict[str, Any]:
         case Tokens():
             wire |= {"choice": event.choice, "index": event.index, "ids": event.ids}
             wire |= {"text": event.text, "finish": event.finish}
+            wire |= {"prompt_ids": event.prompt_ids} if event.prompt_ids else {}
             wire |= _logprobs_to_wire(event)
         case End():
             wire |= {"state": event.state, "usage": event.usage, "error": event.error}
@@ -184,6 +237,7 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
                 ids=tuple(wire["ids"]),
                 text=wire["text"],
                 finish=FinishReason(finish) if finish else None,
+                prompt_ids=tuple(wire.get("prompt_ids", ())),
                 **_logprobs(wire),
             )
         case "retry":
@@ -206,11 +260,16 @@ def _tool_use(wire: dict[str, Any]) -> ToolUse:
     return ToolUse(**_known(ToolUse, read))
 
 
+def _embedding_params(wire: dict[str, Any]) -> EmbeddingParams:
+    return EmbeddingParams(**_known(EmbeddingParams, {**wire, "pooling": Pooling(wire["pooling"])}))
+
+
 _LOGPROBS = ("logprobs", "prompt_logprobs")
 
 
 def _choice_to_wire(choice: Choice) -> dict[str, Any]:
     wire = {"text": choice.text, "finish": choice.finish, "ids": choice.ids}
+    wire |= {"prompt_ids": choice.prompt_ids} if choice.prompt_ids else {}
     return wire | _logprobs_to_wire(choice)
 
 

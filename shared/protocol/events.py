@@ -34,11 +34,14 @@ class Tokens:
     finish: FinishReason | None = None
     """Reason why the choice ended. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Logprobs of `ids`, if the job asks for them. An end-of-sequence token that ends a choice
-    has no logprobs."""
+    """Logprobs of `ids`, if the job asks for them. A token that ends a choice and isn't part of
+    its text has logprobs only if the job's `SamplingParams.reports_ids` is set."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of the prompt's tokens. Set on the event with index 0 if the job asks for
     logprobs and echoes its prompt."""
+    prompt_ids: tuple[int, ...] = ()
+    """Tokens of the prompt. Set on the event with index 0 if the job's
+    `SamplingParams.reports_ids` is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,10 @@ ApiId = NewType("ApiId", str)
 """Id of one API process and of its reply stream. Never reused."""
 InspectionId = NewType("InspectionId", str)
 """Id of one inspection of an adapter's files."""
+UploadId = NewType("UploadId", str)
+"""Id of the files of one uploaded adapter: 128 random bits as 32 hex digits."""
+CallId = NewType("CallId", str)
+"""Id of one call for tokenization: 128 random bits as 32 hex digits."""
 AdapterVersion = NewType("AdapterVersion", str)
 """`name@digest12`, which identifies the exact weights of an adapter or of the base model."""
 
@@ -18,7 +22,17 @@ CHAT_PREFIX = "chatcmpl-"
 COMPLETION_PREFIX = "cmpl-"
 """Prefix added to a job id to form the id of a completion, as in OpenAI's API."""
 
+RESPONSE_PREFIX = "resp_"
+"""Prefix added to a job id to form the id of a response, as in OpenAI's API."""
+MESSAGE_PREFIX = "msg_"
+"""Prefix added to a job id to form the id of a message, as in Anthropic's API."""
+EMBEDDING_PREFIX = "embd-"
+"""Prefix added to a job id to form the id of a response with embeddings, as in vLLM."""
+PREFIXES = (CHAT_PREFIX, COMPLETION_PREFIX, EMBEDDING_PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX)
+
 
 def job_id_of(given: str) -> JobId:
-    """Return `given` without `CHAT_PREFIX` or `COMPLETION_PREFIX`."""
-    return JobId(given.removeprefix(CHAT_PREFIX).removeprefix(COMPLETION_PREFIX))
+    """Return the id of the job whose answer has the id `given`, which may also be a job id."""
+    for prefix in PREFIXES:
+        given = given.removeprefix(prefix)
+    return JobId(given)

@@ -4,14 +4,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.tools import ToolUse
+from shared.reasoning_form import ReasoningForm
 
 Prompt = str | tuple[int, ...]
 """Prompt as text or as token ids."""
 
 MAX_LEFT_MS = 10**12
 """Value of `ClaimedJob.left_ms` for a job without a deadline, in milliseconds (about 30 years)."""
+
+MAX_EMBEDDED = 8
+"""Maximum number of sequences that a job for embeddings counts as.
+
+Its prompts are computed after those of other jobs, so thousands of them leave room for others.
+"""
 
 
 class Endpoint(StrEnum):
@@ -21,6 +29,33 @@ class Endpoint(StrEnum):
     """`/v1/chat/completions`. The job has `messages`."""
     COMPLETIONS = "completions"
     """`/v1/completions`. The job has `prompts`."""
+    EMBEDDINGS = "embeddings"
+    """`/v1/embeddings`. The job has `prompts` and `embedding`.
+
+    Workers of older releases can't read such a job and fail it.
+    """
+
+
+class View(StrEnum):
+    """API in whose format the answer of a job is rendered. Workers don't distinguish them."""
+
+    OPENAI = ""
+    """The API of the job's endpoint."""
+    RESPONSES = "responses"
+    """`/v1/responses`. The job's endpoint is CHAT."""
+    MESSAGES = "messages"
+    """`/v1/messages`, Anthropic's API. The job's endpoint is CHAT."""
+
+
+class PromptEnd(StrEnum):
+    """What the prompt of a chat ends with."""
+
+    ANSWER = "answer"
+    """The header of a new answer."""
+    MESSAGE = "message"
+    """The last message, which the answer continues."""
+    NOTHING = "nothing"
+    """The end of the last message."""
 
 
 class JobState(StrEnum):
@@ -71,6 +106,22 @@ class SamplingParams:
     """Maximum number of output tokens of each choice; None allows output up to the end of the
     context."""
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end an answer, in addition to the end-of-sequence tokens."""
+    includes_stop: bool = False
+    """Whether an answer's text includes the stop string or stop token that ends it."""
+    allowed_token_ids: tuple[int, ...] = ()
+    """The only tokens that may be sampled; empty allows all."""
+    bad_words: tuple[str, ...] = ()
+    """Texts whose tokens an answer never contains in sequence."""
+    keeps_special_tokens: bool = False
+    """Whether the text of an answer contains the names of special tokens."""
+    reports_ids: bool = False
+    """Whether the first tokens of each choice are published together with the prompt's tokens."""
+    tokens_as_ids: bool = False
+    """Whether logprobs name tokens by their ids, as `token_id:5`, instead of their texts."""
+    truncate_prompt_tokens: int | None = None
+    """Maximum number of tokens of each prompt. Only the last ones are used; None uses all."""
     n: int = 1
     ignore_eos: bool = False
     logprobs: int | None = None
@@ -80,6 +131,21 @@ class SamplingParams:
     job's adapter has defaults for these parameters, the defaults apply."""
     json_schema: str | None = None
     """JSON schema, as JSON text, that each answer must match; None allows any text."""
+    regex: str | None = None
+    """Regular expression that each answer must match as a whole; None allows any text."""
+    choice: tuple[str, ...] = ()
+    """Texts of which each answer must be one; empty allows any text."""
+    grammar: str | None = None
+    """Lark or GBNF grammar that each answer must match; None allows any text."""
+    constrained_by: str = ""
+    """Request field with `json_schema`, `regex`, `choice` or `grammar`, of which at most one is
+    set. Empty for `response_format`."""
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether answers must match a schema, regular expression, choice or grammar."""
+        texts = (self.json_schema, self.regex, self.grammar)
+        return bool(self.choice) or any(text is not None for text in texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +175,11 @@ class Job:
     """Chat only: the messages in the form that chat templates expect. Text parts are joined, and
     tool arguments are objects."""
     prompts: tuple[Prompt, ...] = ()
-    """Completions only: the prompts of the request."""
+    """Completions and embeddings: the prompts of the request."""
+    embedding: EmbeddingParams | None = None
+    """Embeddings only: how to compute the embedding of each prompt."""
+    encodes_base64: bool = False
+    """Embeddings only: whether the answer has embeddings as base64 instead of numbers."""
     echo: bool = False
     """Completions only: whether each choice's text begins with the prompt."""
     fingerprint: str = ""
@@ -119,8 +189,28 @@ class Job:
     """Chat only: tools that the model may call."""
     include_usage: bool = False
     """Whether a stream of the answer ends with the token counts."""
+    returns_token_ids: bool = False
+    """Whether the answer has the token ids of prompts and choices."""
+    continuous_usage: bool = False
+    """Whether each chunk of a stream has the token counts so far."""
     service_tier: str | None = None
     """`service_tier` of the request, which sets `priority`. The answer repeats it."""
+    view: View = View.OPENAI
+    """API of the request, which determines the format of the answer."""
+    request: dict[str, Any] | None = None
+    """Parts of the request that the answer repeats or a later request continues. Only the view
+    knows their form."""
+
+    template_kwargs: dict[str, Any] | None = None
+    """Chat only: further variables of the chat template."""
+    prompt_end: PromptEnd = PromptEnd.ANSWER
+    """Chat only: what the prompt ends with."""
+    reasoning: ReasoningForm | None = None
+    """Chat only: form of the reasoning in answers; None if answers have no reasoning part."""
+    hides_reasoning: bool = False
+    """Whether the reasoning is left out of the answers."""
+    echoed: str = ""
+    """Chat only: text of the last message, with which the content of each answer begins."""
 
     @property
     def num_choices(self) -> int:
@@ -129,6 +219,11 @@ class Job:
         With n = `sampling.n`, prompt i has the choices `i * n` to `i * n + n - 1`.
         """
         return self.sampling.n * max(1, len(self.prompts))
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of sequences that a claim of the job takes from the worker's limit."""
+        return min(self.num_choices, MAX_EMBEDDED) if self.embedding else self.num_choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,8 @@ class Choice:
     """Logprobs of `ids`, in the form of `Tokens.logprobs`."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of the prompt's tokens, in the form of `Tokens.prompt_logprobs`."""
+    prompt_ids: tuple[int, ...] = ()
+    """Tokens of the prompt, if the job's `SamplingParams.reports_ids` is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,54 @@ class ToolForm(StrEnum):
     LLAMA3_JSON = "llama3_json"
     """`{"name": ..., "parameters": {...}}` as the whole answer. Semicolons separate multiple
     calls. Used by Llama 3.1 and later."""
+    MISTRAL = "mistral"
+    """`[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...]`. Used by Mistral's older models."""
+    MISTRAL_ARGS = "mistral_args"
+    """`[TOOL_CALLS]name[ARGS]{...}` for each call. Used by Mistral's newer models."""
+    PYTHONIC = "pythonic"
+    """`[name(key="value", ...), ...]` as the whole answer. Used by Llama 3.2 and Llama 4."""
+    QWEN3_CODER = "qwen3_coder"
+    """`<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`. Used
+    by Qwen 3 Coder and Qwen 3.5."""
+    DEEPSEEK_V3 = "deepseek_v3"
+    """Calls between DeepSeek's own marks, with the arguments in a Markdown block. Used by
+    DeepSeek V3 and R1."""
+    DEEPSEEK_V31 = "deepseek_v31"
+    """Calls between DeepSeek's own marks, with the bare arguments. Used by DeepSeek V3.1."""
+    GLM45 = "glm45"
+    """`<tool_call>name<arg_key>key</arg_key><arg_value>value</arg_value></tool_call>`. Used by
+    GLM 4.5 and later."""
+    GRANITE = "granite"
+    """`<|tool_call|>[{"name": ..., "arguments": {...}}, ...]`. Used by Granite 3."""
 
 
 HERMES_OPEN, HERMES_CLOSE = "<tool_call>", "</tool_call>"
 LLAMA3_SEPARATOR = ";"
+MISTRAL_OPEN, MISTRAL_ID, MISTRAL_ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
+GRANITE_OPEN = "<|tool_call|>"
+DEEPSEEK_OPEN, DEEPSEEK_CLOSE = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"  # noqa: RUF001
+DEEPSEEK_CALL, DEEPSEEK_END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"  # noqa: RUF001
+DEEPSEEK_SEPARATOR = "<｜tool▁sep｜>"  # noqa: RUF001
+
+VISIBLE_TAGS = frozenset(
+    (
+        *(HERMES_OPEN, HERMES_CLOSE, MISTRAL_OPEN, MISTRAL_ID, MISTRAL_ARGS, GRANITE_OPEN),
+        *(DEEPSEEK_OPEN, DEEPSEEK_CLOSE, DEEPSEEK_CALL, DEEPSEEK_END, DEEPSEEK_SEPARATOR),
+        *("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    )
+)
+"""Markers of tool calls. Their tokens are decoded to text even if they are special tokens."""
+
+CALL_ENDS = {
+    ToolForm.HERMES: HERMES_CLOSE,
+    ToolForm.QWEN3_CODER: HERMES_CLOSE,
+    ToolForm.DEEPSEEK_V3: DEEPSEEK_END,
+    ToolForm.DEEPSEEK_V31: DEEPSEEK_END,
+}
+"""Text after each call, in the forms in which a call is complete before this text.
+
+An answer that must contain only one call can stop there.
+"""
 
 
 class ToolChoice(StrEnum):

@@ -8,7 +8,15 @@ lifetime is deleted when it is empty.
 
 from dataclasses import dataclass
 
-from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
+from shared.protocol.ids import (
+    AdapterVersion,
+    ApiId,
+    CallId,
+    InspectionId,
+    JobId,
+    UploadId,
+    WorkerId,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,9 @@ class Keys:
 
     def job(self, job_id: JobId) -> str:
         """HASH: state, version, body and further fields of a job.
+
+        The body is deleted when the job ends. The field `request` of a job with a view stays, since
+        the answer repeats it.
 
         Expires `retain` milliseconds after the end of the job, or is deleted earlier because a
         client erased the job or too many bytes of answers were kept.
@@ -211,6 +222,7 @@ class Keys:
           average of the answered jobs per second (`rate`), as of the time `rated`.
         - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
           (`memory_high`), and the limit (`max_memory`).
+        - Number of previous versions that adapters keep (`keep_versions`).
         - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
           (`lag`). A gap between two sweeps increases the lag if the gap is longer than `stall_ms`.
           `resumed` is the time of the first sweep after the last such gap, or after the clock last
@@ -311,6 +323,26 @@ class Keys:
         Expires a minute after the last entry was written.
         """
         return f"{self.prefix}found:{inspection}"
+
+    @property
+    def calls(self) -> str:
+        """LIST: calls for tokenization, oldest first, until a worker takes them.
+
+        Expires half a minute after the last call was added.
+        """
+        return f"{self.prefix}calls"
+
+    def reply(self, call: CallId) -> str:
+        """LIST: the reply to a call for tokenization. Expires after half a minute."""
+        return f"{self.prefix}reply:{call}"
+
+    def upload(self, upload: UploadId) -> str:
+        """HASH: files of an adapter that a client has sent, in pieces of at most 1 MiB.
+
+        Expires unless a version is registered that was made from it. Then it is deleted together
+        with the version.
+        """
+        return f"{self.prefix}upload:{upload}"
 
     @property
     def barrier(self) -> str:

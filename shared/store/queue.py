@@ -18,6 +18,7 @@ from shared.protocol.codec import (
     encode_answer_spec,
     encode_events,
     encode_job,
+    encode_request,
     encode_worker_info,
 )
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
@@ -401,18 +402,18 @@ def _has_jobs(reply: list[Any]) -> bool:
 def _enqueue_args(
     job: Job, limits: QueueLimits, options: EnqueueOptions, *, is_suspect: bool
 ) -> tuple[Arg, ...]:
-    idempotency = options.idempotency
+    idempotency, spec = options.idempotency, AnswerSpec.of(job)
     return (
         *(job.id, job.version, job.model, job.tenant),
-        *(job.priority * PRIORITY_STEP, job.cost, job.num_choices, job.reply_to),
+        *(job.priority * PRIORITY_STEP, job.cost, job.num_sequences, job.reply_to),
         *(job.deadline_ms, limits.retain_ms),
         *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
         *(encode_job(job), int(is_suspect)),
         *(limits.max_bytes, limits.max_bytes_tenant),
-        encode_answer_spec(AnswerSpec.of(job)),
+        encode_answer_spec(spec),
         *(int(options.keeps_running), f"{options.weight:g}"),
         *((idempotency.digest, idempotency.body_digest) if idempotency else ("", "")),
-        limits.retain_bytes,
+        *(limits.retain_bytes, encode_request(spec)),
     )
 
 

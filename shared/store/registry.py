@@ -1,9 +1,10 @@
 """Registry of a pool: its base model, and the version that each adapter name refers to."""
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
 from shared.protocol.adapters import (
@@ -14,11 +15,15 @@ from shared.protocol.adapters import (
     decode_base_model,
 )
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.tools import ToolForm
+from shared.reasoning_form import ReasoningForm
 from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
 from shared.store.scripts import Scripts, flat
 
 RELEASED_PER_CALL = 32
+KEPT_VERSIONS = 4
+"""Number of previous versions that a name keeps by default."""
 
 
 class _AddMode(StrEnum):
@@ -40,6 +45,38 @@ class _AddOutcome(StrEnum):
     """The name is taken, and the mode doesn't allow replacing its version."""
     QUARANTINED = "quarantined"
     """The version is quarantined."""
+    EXPIRED = "expired"
+    """The uploaded files of the version are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Result of looking up a model name."""
+
+    base: BaseModel | None
+    """Base model of the pool; None before the first worker has started."""
+    adapter: Adapter | None = None
+    """Adapter version to which the name refers, if it takes new requests."""
+    is_base: bool = False
+    """Whether the name refers to the base model."""
+
+    @property
+    def version(self) -> AdapterVersion | None:
+        """Version that serves requests; None if there is no such model."""
+        model = self.base if self.is_base else self.adapter
+        return model.version if model else None
+
+    @property
+    def tool_form(self) -> ToolForm | None:
+        """Form of the model's tool calls. An adapter's own chat template decides for it."""
+        own = self.adapter.tool_form if self.adapter and not self.is_base else None
+        return own or (self.base.tool_form if self.base else None)
+
+    @property
+    def reasoning(self) -> ReasoningForm | None:
+        """Form of the reasoning in the model's answers."""
+        model = self.base if self.is_base else self.adapter
+        return model.reasoning if model else None
 
 
 class Registry:
@@ -63,8 +100,7 @@ class Registry:
         Raises:
             SettingsError: live workers of the pool serve another version.
         """
-        fields = {**asdict(base), "tool_form": base.tool_form or ""}
-        args = base.version, uuid.uuid4().hex, *flat(fields.items())
+        args = base.version, uuid.uuid4().hex, *_fields(base)
         other = registry_epoch = b""
         while not (other or registry_epoch):  # each call unregisters some of the adapters
             other, registry_epoch = await self._scripts.run("set_base", *args)
@@ -90,18 +126,26 @@ class Registry:
         _, version = await self._add(_AddMode.START, adapter)
         return version
 
-    async def load_adapter(self, adapter: Adapter, *, replace: bool) -> None:
+    async def load_adapter(
+        self, adapter: Adapter, *, replace: bool, keep_versions: int = KEPT_VERSIONS
+    ) -> None:
         """Register an adapter for a client. New requests for the name use the adapter immediately.
 
+        The name keeps at most `keep_versions` previous versions.
+
         Raises:
-            JobFailed: the name is taken and `replace` is false, or the version is quarantined.
+            JobFailed: the name is taken and `replace` is false, the version is quarantined, or its
+                uploaded files have expired.
         """
         mode = _AddMode.REPLACE if replace else _AddMode.LOAD
-        outcome, version = await self._add(mode, adapter)
+        outcome, version = await self._add(mode, adapter, keep_versions)
         if outcome is _AddOutcome.EXISTS:
             raise JobFailed(already_loaded(adapter.name, version))
         if outcome is _AddOutcome.QUARANTINED:
             raise JobFailed(_conflict(f"{_quarantine(version)}; load other weights"))
+        if outcome is _AddOutcome.EXPIRED:
+            message = "reading the adapter took too long, and its files have expired; send it again"
+            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
 
     async def unload_adapter(self, name: str) -> bool:
         """Stop accepting jobs for the name. Jobs that already wait or run end normally.
@@ -200,14 +244,13 @@ class Registry:
         Raises:
             JobFailed: the adapter is quarantined.
         """
-        _, version = await self.find(model)
-        return version
+        return (await self.find(model)).version
 
-    async def find(self, model: str) -> tuple[BaseModel | None, AdapterVersion | None]:
-        """Return two values: the base model, and the version that serves requests for `model`.
+    async def find(self, model: str) -> Found:
+        """Return the base model, and the model that serves requests for `model`.
 
         Requests refer to an adapter by `name`, `base:name` or `name@digest12`. The last form may
-        refer to a previous version. If there is no such model, the returned version is None.
+        refer to a previous version.
 
         Raises:
             JobFailed: the adapter is quarantined.
@@ -219,14 +262,14 @@ class Registry:
         fields, current = await pipe.execute()
         base = _base(fields)
         if base and model in (base.name, base.version):
-            return base, base.version
+            return Found(base, is_base=True)
         if base and colon and base_name != base.name:
-            return base, None
+            return Found(base)
         version = AdapterVersion(name if "@" in name else (current or b"").decode())
-        return base, await self._served(version)
+        return Found(base, await self._served(version))
 
-    async def _served(self, version: AdapterVersion) -> AdapterVersion | None:
-        """Return the version if it takes new requests, else None.
+    async def _served(self, version: AdapterVersion) -> Adapter | None:
+        """Return the adapter version if it takes new requests, else None.
 
         Raises:
             JobFailed: the version is quarantined.
@@ -237,7 +280,7 @@ class Registry:
             raise JobFailed(
                 JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
             )
-        return version if adapter and adapter.state is AdapterState.READY else None
+        return adapter if adapter and adapter.state is AdapterState.READY else None
 
     async def _current(self, names: Sequence[str]) -> list[Adapter]:
         """Return the current versions of those `names` that are registered."""
@@ -249,20 +292,24 @@ class Registry:
         return [decode_adapter(decode_hash(reply)) for reply in await pipe.execute() if reply]
 
     async def _add(
-        self, mode: _AddMode, adapter: Adapter
+        self, mode: _AddMode, adapter: Adapter, keep_versions: int | None = None
     ) -> tuple[_AddOutcome, AdapterVersion | None]:
-        args = mode, adapter.name, adapter.version, adapter.created_s
-        outcome, raw = await self._scripts.run("add_adapter", *args, *flat(asdict(adapter).items()))
+        keep = "" if keep_versions is None else keep_versions
+        args = mode, adapter.name, adapter.version, adapter.created_s, keep, adapter.source
+        outcome, raw = await self._scripts.run("add_adapter", *args, *_fields(adapter))
         version = AdapterVersion(raw.decode()) if raw else None
         return _AddOutcome(outcome.decode()), version
 
 
 def already_loaded(name: str, version: AdapterVersion | None) -> JobError:
-    """Return the error for loading an adapter under a name that is taken."""
+    """Return the error for loading an adapter under a name that is taken.
+
+    The first two sentences are vLLM's, because clients match them.
+    """
     return JobError(
         code=ErrorCode.ADAPTER_EXISTS,
-        message=f"adapter {name} is loaded already, as {version}; "
-        'send "load_inplace": true to replace it',
+        message=f"The lora adapter '{name}' has already been loaded. If you want to load the "
+        f"adapter in place, set 'load_inplace' to True. The loaded version is {version}.",
         param="lora_name",
     )
 
@@ -273,6 +320,11 @@ def _conflict(message: str) -> JobError:
 
 def _quarantine(version: str | None) -> str:
     return f"adapter {version} is quarantined: several of its jobs in a row killed their workers"
+
+
+def _fields(record: BaseModel | Adapter) -> Iterator[Any]:
+    """Return the fields of a record for a hash of Redis, in which None is an empty string."""
+    return flat((k, "" if value is None else value) for k, value in asdict(record).items())
 
 
 def _base(raw: Mapping[bytes, bytes]) -> BaseModel | None:

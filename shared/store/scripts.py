@@ -20,6 +20,7 @@ PARTS = {
     "cancelling": {"cancel", "abandon", "expire"},
     "following": {"attach", "abandon"},
     "forgetting": {"erase", "retain"},
+    "uploads": {"add_adapter", "set_base", "forget_unused"},
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
 """For each Lua file that only some scripts include, the names of these scripts. Every script also

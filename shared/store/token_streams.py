@@ -122,4 +122,5 @@ def _append(joined: Tokens, piece: Tokens) -> Tokens:
         finish=piece.finish,
         logprobs=joined.logprobs + piece.logprobs,
         prompt_logprobs=joined.prompt_logprobs,
+        prompt_ids=joined.prompt_ids,
     )

@@ -26,6 +26,7 @@ from ops.bench.probes.registered import (
 from ops.bench.probes.schema import measure_schema
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
 from ops.bench.probes.tiers import Budgets, measure_loading, measure_turnover
+from ops.bench.probes.updates import adapter_bodies, measure_updates, updates_finding
 from ops.bench.random_adapters import make_adapters
 from ops.bench.server_processes import Serving
 from ops.bench.servers import lorikeet
@@ -169,3 +170,15 @@ def test_the_memory_of_every_process_is_sampled(serving: Serving) -> None:
     samples = measure_memory(serving.url, ["a0", "a1"], serving.pids, requests=20)
     assert [sample.answered for sample in samples] == list(range(0, 22, 2))
     assert set(memory_finding(samples).chart.series) == {"worker", "api", "redis"}
+
+
+def test_updates_are_measured_while_streams_run(serving: Serving, adapters: Path) -> None:
+    config, bodies = adapter_bodies(adapters / "a0", 4)
+    found = asyncio.run(measure_updates(serving, config, bodies, streams=2, usual_s=1.0))
+    assert len(found.sent_to_answer_s) == len(found.rss_bytes) == 3
+    pairs = zip(found.sent_to_registered_s, found.sent_to_answer_s, strict=True)
+    assert all(0 < registered < answered for registered, answered in pairs)
+    assert 1 <= found.versions <= 4
+    finding = updates_finding(found)
+    assert finding.says[0].startswith("3 updates of ")
+    assert finding.chart.series["updates"]

@@ -32,6 +32,7 @@ CASES = [
     ("DELETE /v1/jobs/{job_id}", POSITIVE, 70),
     ("POST /v1/jobs/{job_id}/cancel", POSITIVE, 70),
     ("GET /v1/adapters", POSITIVE, 1),
+    ("GET /v1/adapters/{name}", POSITIVE, 40),
     ("POST /v1/load_lora_adapter", POSITIVE, 60),
     ("POST /v1/load_lora_adapter", NEGATIVE, 100),
     ("POST /v1/unload_lora_adapter", POSITIVE, 40),
@@ -42,6 +43,13 @@ CASES = [
     ("DELETE /v1/adapters/{name}", POSITIVE, 40),
     ("GET /health", POSITIVE, 1),
     ("GET /ready", POSITIVE, 1),
+    ("GET /ping", POSITIVE, 1),
+    ("POST /ping", POSITIVE, 1),
+    ("GET /version", POSITIVE, 1),
+    ("GET /load", POSITIVE, 1),
+    ("GET /server_info", POSITIVE, 2),
+    ("GET /server_info", NEGATIVE, 10),
+    ("GET /get_world_size", POSITIVE, 1),
     ("GET /metrics", POSITIVE, 1),
 ]
 CHECKS = [

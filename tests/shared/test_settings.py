@@ -92,3 +92,23 @@ def test_other_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.setenv(name, "80")
     with pytest.raises(SettingsError, match=f"unknown environment variable {name}"):
         load_settings(ApiSettings)
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://a.example", "http://localhost:3000", "http://[::1]:80", "app://x"]
+)
+def test_web_sites_are_given_by_their_origin(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORIKEET_CORS_ORIGINS", f"{origin} https://b.example")
+    assert load_settings(ApiSettings).cors_origins == (origin, "https://b.example")
+
+
+@pytest.mark.parametrize("origin", ["a.example", "https://a/", "https://*.example", "HTTPS://A"])
+def test_other_values_than_origins_are_refused(origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"--cors-origins: .* isn't an origin"):
+        load_settings(ApiSettings, cors_origins=[origin])
+
+
+@pytest.mark.parametrize("path", ["llm", "/llm/", "/", "/a b", "/a//b", "/{a}"])
+def test_a_root_path_begins_and_does_not_end_with_a_slash(path: str) -> None:
+    with pytest.raises(SettingsError, match="--root-path"):
+        load_settings(ApiSettings, root_path=path)

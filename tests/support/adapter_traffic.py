@@ -46,7 +46,8 @@ class Folders:
 async def load(http: httpx.AsyncClient, name: str, folder: Path, **more: Any) -> dict[str, Any]:
     reply = await http.post(LOAD, json={"lora_name": name, "lora_path": str(folder), **more})
     assert reply.status_code == 200, reply.text
-    body: dict[str, Any] = reply.json()
+    loaded = await http.get(f"/v1/adapters/{name}")
+    body: dict[str, Any] = loaded.json()
     return body
 
 

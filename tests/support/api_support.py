@@ -38,6 +38,7 @@ BASE = BaseModel(
     max_model_len=1000,
     source="/models/base",
     created_s=1,
+    embedding_size=2,
     tool_form=ToolForm.HERMES,
 )
 ADAPTER = Adapter(

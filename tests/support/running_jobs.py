@@ -46,9 +46,9 @@ def ascii_ids(text: str) -> list[int]:
     return list(text.encode("ascii"))
 
 
-def text_stream(stop: Sequence[str] = ()) -> TextStream:
+def text_stream(stop: Sequence[str] = (), *, includes_stop: bool = False) -> TextStream:
     """Return an empty stream of ASCII tokens."""
-    return TextStream(TOKEN_BYTES, stop, is_text_start=True)
+    return TextStream(TOKEN_BYTES, stop, is_text_start=True, includes_stop=includes_stop)
 
 
 def claim(job: Job | None = None, **fields: Any) -> ClaimedJob:
@@ -62,15 +62,18 @@ def make_choice(
     job_id: str = "job",
     prompt: str = "hi",
     stop: Sequence[str] = (),
+    includes_stop: bool = False,
     max_tokens: int = 100,
+    reports_ids: bool = False,
 ) -> RunningChoice:
     """Return a choice without tokens."""
     return RunningChoice(
         RequestId(f"{job_id}:{number}"),
         number,
-        text_stream(stop),
+        text_stream(stop, includes_stop=includes_stop),
         prompt_ids=ascii_ids(prompt),
         max_tokens=max_tokens,
+        reports_ids=reports_ids,
     )
 
 

@@ -3,6 +3,7 @@
 Other tests of a whole worker use the simulated engine; see `simulated_workers`.
 """
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -58,6 +59,11 @@ def expected_text(ids: Sequence[int]) -> str:
     """Return the text of an answer's tokens."""
     text: str = HF.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
+
+
+def scripted_embedding(prompt_ids: Sequence[int]) -> bytes:
+    """Return the embedding of a prompt, whose values are the prompt's length and its last token."""
+    return struct.pack("<2f", len(prompt_ids), prompt_ids[-1])
 
 
 class ScriptedEngine:
@@ -166,6 +172,13 @@ class ScriptedEngine:
             return self._fail(request, "scripted to fail")
         if request.version is not None and request.version not in self.adapters:
             return self._fail(request, f"{request.version} isn't resident")
+        if request.embedding:
+            del self.requests[request.id]
+            return StepOutput(
+                request_id=request.id,
+                embedding=scripted_embedding(request.prompt_ids),
+                finish=FinishReason.STOP,
+            )
         token = self._token(request)
         request.output_ids.append(token)
         finish = FinishReason.LENGTH if len(request.output_ids) >= request.max_tokens else None

@@ -15,6 +15,7 @@ class SseEvent:
     data: str
     id: str | None = None
     retry: str | None = None
+    event: str | None = None
 
     @property
     def json(self) -> Any:
@@ -68,7 +69,7 @@ class EventReader:
 
 
 def answer_in(events: Sequence[SseEvent]) -> dict[Any, Any]:
-    """Return the texts, calls, log-probabilities, finish reasons and usage in a whole stream."""
+    """Return what a whole stream says of each choice, and its usage."""
     found: dict[Any, Any] = {}
 
     def add(value: Any, *key: Any) -> None:
@@ -78,12 +79,19 @@ def answer_in(events: Sequence[SseEvent]) -> dict[Any, Any]:
     *chunks, done = events
     assert done.data == "[DONE]"
     for event in chunks:
-        add([event.json["usage"]] if event.json.get("usage") else None, "usage")
+        usage, prompt_ids = event.json.get("usage"), event.json.get("prompt_token_ids")
+        add([usage] if usage and not event.json["choices"] else None, "usage")
+        add(prompt_ids, "prompt_token_ids")
         for choice in event.json["choices"]:
             index, delta = choice["index"], choice.get("delta", {})
             add(choice.get("text", "") + (delta.get("content") or ""), index, "text")
+            add(delta.get("reasoning_content"), index, "reasoning")
             add(delta.get("role"), index, "role")
             add(choice["finish_reason"], index, "finish")
+            add(choice.get("token_ids"), index, "token_ids")
+            add(choice.get("prompt_token_ids"), index, "prompt_token_ids")
+            if usage:  # the counts so far
+                found[index, "usage"] = usage
             for call in delta.get("tool_calls", []):
                 add(call.get("id"), index, call["index"], "id")
                 add(call["function"].get("name"), index, call["index"], "name")

@@ -13,6 +13,7 @@ from worker.adapters.prefetch import Prefetcher
 from worker.adapters.residency import Jobs, Residency
 from worker.adapters.retention import Retention
 from worker.adapters.source.inspector import Inspector
+from worker.adapters.source.upload_fetcher import UploadFetcher
 from worker.engine.thread import EngineThread
 from worker.jobs.running import RunningJobs
 from worker.lease import Lease
@@ -56,6 +57,7 @@ def assemble_adapters(
     jobs.subscribe(lambda: residency.job_finished(num_jobs()))
     advertiser = Advertiser(stores.residency, stores.views, lease, residency)
     loader_threads, inspector_thread = threads(MAX_LOADING), threads(1)
+    uploads = UploadFetcher(stores.uploads, supply.store)
     loader = AdapterLoader(
         residency,
         stores.registry,
@@ -63,6 +65,7 @@ def assemble_adapters(
         MemoryQueue(residency, num_jobs=num_jobs),
         engine,
         source=supply.source,
+        uploads=uploads,
         host=supply.host,
         threads=loader_threads,
     )
@@ -81,7 +84,7 @@ def assemble_adapters(
         loader=loader,
         advertiser=advertiser,
         prefetcher=Prefetcher(stores.residency, residency, loader),
-        inspector=Inspector(stores.inspections, supply.source.inspect, inspector_thread),
+        inspector=Inspector(stores.inspections, supply.source.inspect, inspector_thread, uploads),
         retention=retention,
         loader_threads=loader_threads,
         inspector_thread=inspector_thread,

@@ -23,6 +23,7 @@ from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import AdapterSource, AdapterWeights, CheckedAdapter
+from worker.adapters.source.upload_fetcher import UploadFetcher
 from worker.engine.interface import AdapterImage, AnyEngine
 from worker.engine.thread import EngineThread
 
@@ -46,6 +47,7 @@ class AdapterLoader:
         engine: EngineThread,
         *,
         source: AdapterSource,
+        uploads: UploadFetcher,
         host: AnyHostMemory,
         threads: LoaderThreads,
     ) -> None:
@@ -58,6 +60,7 @@ class AdapterLoader:
             memory_queue: orders the versions that wait for device memory.
             engine: holds the adapters that are on the device.
             source: reads and checks adapters' files.
+            uploads: fetches the files of uploaded adapters.
             host: holds copies in host memory.
             threads: run blocking functions.
         """
@@ -67,6 +70,7 @@ class AdapterLoader:
         self._memory_queue = memory_queue
         self._engine = engine
         self._source = source
+        self._uploads = uploads
         self._host = host
         self._threads = threads
         self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
@@ -243,7 +247,8 @@ class AdapterLoader:
 
         self._residency.reading(entry.version)
         try:
-            adapter, image = await self._threads.run(read)
+            async with self._uploads.fetched(entry.source, digest=entry.digest):
+                adapter, image = await self._threads.run(read)
         except BaseException:
             self._not_loaded(entry.version)
             raise

@@ -24,6 +24,11 @@ TIDY_S = 5.0
 
 Usually a message triggers the check, but messages may be lost.
 """
+UNUSED_S = 10.0
+"""Seconds without use after which an uploaded copy is deleted if its version isn't registered.
+
+A version is registered within this time after its files were checked.
+"""
 IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
 """Values of a copy on disk. Copies with low values are deleted first.
 
@@ -88,6 +93,7 @@ class Retention:
                     self._has_mail.clear()
                     tidied_s = loop.time()
                     await self._evict_forgotten()
+                    await self._discard_uploads()
                     await self._trim_store()
 
     async def _evict_forgotten(self) -> None:
@@ -95,6 +101,21 @@ class Retention:
         for version in await self._registry.forgotten(known):
             await self._loader.evict(version)
             log.info("adapter_evicted", version=version, reason="nothing refers to it")
+
+    async def _discard_uploads(self) -> None:
+        """Delete the copies of uploaded versions that the registry has forgotten.
+
+        A copy may serve versions of several names. If it is deleted too early, the files are
+        fetched from Redis again.
+        """
+        store = self._store
+        if store is None:
+            return
+        copies = await asyncio.to_thread(store.uploads, unused_s=UNUSED_S)
+        gone = set(await self._registry.forgotten(sorted(copies.values())))
+        for digest in (digest for digest, version in copies.items() if version in gone):
+            await asyncio.to_thread(store.discard, digest)
+            log.info("adapter_copy_removed", version=copies[digest])
 
     async def _trim_store(self) -> None:
         store = self._store

@@ -32,6 +32,8 @@ class StepBatch:
 
     The first S indices belong to `sampled`, the last P to `scored`.
     """
+    pooled: list[tuple[Chunk, int]]
+    """(chunk, index of its first token) of each chunk of a request for an embedding."""
     segments: list[tuple[AdapterVersion | None, int]]
     """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
 
@@ -55,10 +57,13 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
     scored: list[tuple[Request, int]] = []
     scored_rows: list[int] = []
     starts = [0]
+    pooled: list[tuple[Chunk, int]] = []
     for chunk in ordered:
         to_score = _positions_to_score(chunk)
         scored += ((chunk.request, position) for position in to_score)
         scored_rows += (len(ids) + position - chunk.start for position in to_score)
+        if chunk.request.embedding:
+            pooled.append((chunk, len(ids)))
         ids += chunk.request.token_ids(chunk.start, chunk.end)
         positions += range(chunk.start, chunk.end)
         slots += _slots(chunk)
@@ -78,6 +83,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         sampled=[c.request for c in ordered if c.samples],
         scored=scored,
         logits_rows=torch.tensor(rows + scored_rows, dtype=torch.int64, device=device),
+        pooled=pooled,
         segments=[(c.request.version, c.num_tokens) for c in ordered],
     )
 

@@ -7,7 +7,9 @@ from collections.abc import Collection, Sequence
 import structlog
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol.embeddings import Pooling
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
@@ -16,9 +18,11 @@ from worker.engine.interface import EngineStats, Placing
 from worker.engine.model_runner import Computed, ModelRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.rules import (
+    NO_TOKEN_LEFT,
     STEP_FAILED,
     check_size,
     finish_reason,
+    is_restricted,
     not_resident,
     reason_to_reject,
 )
@@ -74,7 +78,8 @@ class NativeEngine:
     @property
     def has_work(self) -> bool:
         """Whether a step would compute requests or return outputs."""
-        return bool(self._scheduler.running or self._scheduler.waiting or self._rejected)
+        scheduler = self._scheduler
+        return bool(scheduler.running or scheduler.num_waiting or self._rejected)
 
     def add(self, request: Request) -> None:
         """Queue a request. If the request cannot run, the next step returns an error for it."""
@@ -181,7 +186,7 @@ class NativeEngine:
         """Return the engine's current counters and gauges."""
         return EngineStats(
             num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting),
+            num_waiting=self._scheduler.num_waiting,
             kv_blocks=self._scheduler.blocks.num_blocks,
             kv_blocks_free=self._scheduler.blocks.num_free,
             adapter_bytes=self._pool.num_bytes,
@@ -199,13 +204,15 @@ class NativeEngine:
             self._scheduler.blocks.publish(request, computed.chunk.start)
             if request.version is not None:
                 self._residents.record_use(request.version)
-            if computed.token is not None:
+            if computed.embedding is not None:
+                outputs.append(self._embed(request, computed.embedding))
+            elif computed.token is not None:
                 outputs.append(self._append(request, computed.token, computed.logprobs))
         return outputs
 
     def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
         if token < 0:
-            return self._fail(request, TOO_COMPLEX if request.grammar else _NOT_FINITE)
+            return self._fail(request, _no_token_error(request))
         reports_prompt = request.scores_prompt and not request.output_ids
         request.output_ids.append(token)
         if request.grammar:
@@ -223,6 +230,18 @@ class NativeEngine:
             num_cached_tokens=request.num_cached_tokens,
         )
 
+    def _embed(self, request: Request, embedding: bytes) -> StepOutput:
+        if not embedding:
+            return self._fail(request, _NO_EMBEDDING)
+        num_cached_tokens = request.num_cached_tokens
+        self._scheduler.finish(request)
+        return StepOutput(
+            request_id=request.id,
+            finish=FinishReason.STOP,
+            embedding=embedding,
+            num_cached_tokens=num_cached_tokens,
+        )
+
     def _fail(self, request: Request, error: JobError) -> StepOutput:
         self._scheduler.finish(request)
         return StepOutput(request_id=request.id, error=error)
@@ -230,10 +249,11 @@ class NativeEngine:
     def _cache_key(self, request: Request) -> bytes | None:
         """Return a hash of the request's weights and tenant; None if the request shares no blocks.
 
-        A request that reports its prompt's log-probabilities must compute the full prompt, so it
-        doesn't reuse blocks.
+        A request that needs the logits or hidden states of the full prompt must compute all of it,
+        so it doesn't reuse blocks.
         """
-        if not self._caches_prefixes or request.scores_prompt:
+        pools_all = request.embedding is not None and request.embedding.pooling is not Pooling.LAST
+        if not self._caches_prefixes or request.scores_prompt or pools_all:
             return None
         weights = "" if request.version is None else self._residents.weights_digest(request.version)
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
@@ -252,4 +272,12 @@ class NativeEngine:
         return [version for version in self._residents if version not in in_use]
 
 
+def _no_token_error(request: Request) -> JobError:
+    """Return the error of a request for which no token could be sampled."""
+    if is_restricted(request):
+        return NO_TOKEN_LEFT
+    return TOO_COMPLEX if request.grammar else _NOT_FINITE
+
+
 _NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite logits")
+_NO_EMBEDDING = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite hidden states")

@@ -4,10 +4,12 @@ The state of an answer's grammar depends only on the answer's tokens. Therefore 
 recomputed or moved to another worker continues with the same constraints.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NewType
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 
@@ -54,6 +56,33 @@ def json_source(schema: str) -> GrammarSource:
         return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
     except ValueError as error:
         raise GrammarRejected(str(error)) from None
+
+
+def regex_source(regex: str) -> GrammarSource:
+    """Return the grammar of texts that match a regular expression as a whole."""
+    return GrammarSource(LLMatcher.grammar_from_regex(regex))
+
+
+def choice_source(texts: Iterable[str]) -> GrammarSource:
+    """Return the grammar that allows exactly the given texts."""
+    quoted = (json.dumps(text, ensure_ascii=False) for text in texts)
+    return GrammarSource("start: " + " | ".join(quoted))
+
+
+def lark_source(grammar: str) -> GrammarSource:
+    """Return the grammar of texts that match a Lark or GBNF grammar.
+
+    Raises:
+        GrammarRejected: the grammar has a syntax error that is noticed before its compilation.
+    """
+    if grammar.lstrip().startswith("{"):
+        raise GrammarRejected("it is neither a Lark nor a GBNF grammar")
+    try:
+        return GrammarSource(any_to_lark(grammar))
+    except GbnfToLarkError as error:
+        raise GrammarRejected(str(error)) from None
+    except RecursionError:
+        raise GrammarRejected("it is nested too deeply") from None
 
 
 class GrammarState:
@@ -109,6 +138,11 @@ class GrammarCompiler:
             eos_ids: tokens that end an answer. They are allowed only where the text may end.
         """
         self._tokenizer, self._reason = _read(hf_tokenizer, vocab_size, sorted(eos_ids))
+        self._vocab: dict[str, int] = hf_tokenizer.get_vocab()
+
+    def token_id(self, text: str) -> int | None:
+        """Return the id of the token with this name, or None if there is none."""
+        return self._vocab.get(text)
 
     def compile(self, source: GrammarSource) -> Grammar:
         """Compile a grammar. Other Python threads can run during the compilation.

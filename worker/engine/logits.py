@@ -2,7 +2,8 @@
 
 The adjustments are applied in vLLM's order:
 
-1. The grammar's mask, and a mask of stop tokens until `min_tokens` tokens have been output.
+1. Masks: of the grammar, of all but the allowed tokens, of tokens that would complete a bad word,
+   and of stop tokens until `min_tokens` tokens have been output.
 2. Logit bias.
 3. Repetition penalty over prompt and output (Keskar et al.: CTRL, arXiv:1909.05858).
 4. Frequency and presence penalty over the output
@@ -29,6 +30,8 @@ def is_adjusted(request: Request) -> bool:
     return bool(
         request.grammar
         or sampling.logit_bias
+        or sampling.allowed_token_ids
+        or sampling.bad_words
         or sampling.presence_penalty
         or sampling.frequency_penalty
         or sampling.repetition_penalty != 1
@@ -39,12 +42,14 @@ def is_adjusted(request: Request) -> bool:
 def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
     """Adjust `logits` in place. The tensor is `[S, V]` float32, with one row for each request.
 
-    If a request's grammar allows no token, all logits of the request's row become -inf.
+    If a request's masks leave no token, all logits of the request's row become -inf.
     """
     for row, request in zip(logits, requests, strict=True):
         if is_adjusted(request):
             if request.grammar:
                 _forbid_by_grammar(row, request.grammar)
+            _allow_only(row, request.sampling.allowed_token_ids)
+            _forbid_words(row, request)
             _forbid_end(row, request)
             _add_bias(row, request.sampling.logit_bias)
             _penalise_repetition(row, request)
@@ -56,6 +61,26 @@ def _forbid_by_grammar(row: Tensor, grammar: GrammarState) -> None:
     # The mask and the logits may be padded to different lengths.
     bits = np.unpackbits(packed, bitorder="little", count=row.shape[0])
     row.masked_fill_(torch.from_numpy(bits == 0).to(row.device), -torch.inf)
+
+
+def _allow_only(row: Tensor, token_ids: Sequence[int]) -> None:
+    if token_ids:
+        ids = _indices(token_ids, row)
+        kept = row[ids]
+        row.fill_(-torch.inf)
+        row[ids] = kept
+
+
+def _forbid_words(row: Tensor, request: Request) -> None:
+    """Forbid each token that would complete one of the bad words."""
+    output = request.output_ids
+    last = {
+        word[-1]
+        for word in request.sampling.bad_words
+        if len(word) == 1 or tuple(output[1 - len(word) :]) == word[:-1]
+    }
+    if last:
+        row[_indices(last, row)] = -torch.inf
 
 
 def _forbid_end(row: Tensor, request: Request) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from worker.engine.batch import StepBatch, build_step
 from worker.engine.logprobs import sampled_logprobs, score_prompts
+from worker.engine.pooling import HiddenStates, pool
 from worker.engine.request import TokenLogprobs
 from worker.engine.sampler import sample
 from worker.engine.scheduler import Chunk
@@ -25,6 +26,8 @@ class Computed:
     """The sampled token; None if the chunk doesn't sample, -1 if no token could be sampled."""
     logprobs: TokenLogprobs | None
     """Log-probabilities of the token; None unless the request asks for them."""
+    embedding: bytes | None = None
+    """The request's embedding, in the form of `pool`; None if it isn't complete."""
 
 
 class ModelRunner:
@@ -36,6 +39,7 @@ class ModelRunner:
         self._device = loaded.device
         self._cache = cache
         self._lora = context
+        self._hidden = HiddenStates(loaded.model)
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
@@ -53,13 +57,16 @@ class ModelRunner:
         score_prompts(scored, batch.scored)
         token_of = dict(zip((r.id for r in batch.sampled), tokens, strict=True))
         logprobs_of = sampled_logprobs(sampled, batch.sampled, tokens)
+        embedding_of = pool(self._hidden.take(), batch.pooled) if batch.pooled else {}
+        ids = [chunk.request.id for chunk in chunks]
         return [
-            Computed(chunk, token_of.get(chunk.request.id), logprobs_of.get(chunk.request.id))
-            for chunk in chunks
+            Computed(chunk, token_of.get(id_), logprobs_of.get(id_), embedding_of.get(id_))
+            for chunk, id_ in zip(chunks, ids, strict=True)
         ]
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
         self._lora.set_batch(batch.segments, batch.logits_segments)
+        self._hidden.is_wanted = bool(batch.pooled)
         with attention_step(AttentionStep(self._kernels, self._cache, batch.attention)):
             out = self._model(
                 input_ids=batch.input_ids,

@@ -5,10 +5,13 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NewType
 
 from shared.errors import JobError
+from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 
-if TYPE_CHECKING:  # it imports llguidance
+if TYPE_CHECKING:  # simulated workers have neither torch nor llguidance
+    from torch import Tensor
+
     from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
@@ -47,6 +50,10 @@ class ChoiceSampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, bias) pairs; the bias is added to the token's logit."""
+    allowed_token_ids: tuple[int, ...] = ()
+    """The only tokens that may be sampled; empty allows all."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens that the output never contains."""
     min_tokens: int = 0
     """Number of tokens that must be output before a stop id may be sampled."""
     logprobs: int | None = None
@@ -95,6 +102,12 @@ class Request:
     """Whether log-probabilities of the prompt's tokens are reported with the first output token."""
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Log-probabilities of the prompt's tokens computed so far, from the second token on."""
+    embedding: EmbeddingParams | None = None
+    """How to compute the prompt's embedding. If set, the request outputs it instead of tokens."""
+    pooled: "Tensor | None" = None
+    """`[H]` float64: sum of the hidden states that the embedding needs, so far."""
+    num_pooled_tokens: int = 0
+    """Hidden states of tokens before this position are already in `pooled`, if they are needed."""
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
     num_cached_tokens: int = 0
@@ -136,7 +149,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutput:
-    """A step's result for one request: a new token, or the error that ended the request."""
+    """A step's result for one request: a new token, its embedding, or the error that ended it."""
 
     request_id: RequestId
     token_id: int | None = None
@@ -148,5 +161,7 @@ class StepOutput:
     Set only with the first output token, and only if the request's `scores_prompt` is set.
     """
     error: JobError | None = None
+    embedding: bytes | None = None
+    """The embedding that the request asked for, as little-endian float32. It ends the request."""
     num_cached_tokens: int = 0
     """Number of tokens reused from the prefix cache since the request last started or resumed."""

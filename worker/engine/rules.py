@@ -11,6 +11,13 @@ from worker.engine.request import Request
 STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
 
 
+NO_TOKEN_LEFT = JobError(
+    code=ErrorCode.INVALID_VALUE,
+    message="allowed_token_ids, bad_words, min_tokens and the schema together leave no token that "
+    "the answer could continue with",
+)
+
+
 def not_resident(request: Request) -> JobError:
     """Return the error of a request whose adapter isn't resident."""
     return JobError(
@@ -30,7 +37,7 @@ def reason_to_reject(
     """
     if request.version is not None and request.version not in residents:
         return not_resident(request)
-    if request.num_tokens >= max_model_len:
+    if request.num_tokens >= max_model_len + (request.embedding is not None):
         return JobError(
             code=ErrorCode.CONTEXT_LENGTH_EXCEEDED,
             message=f"the prompt has {request.num_tokens} tokens, and the model's context is "
@@ -46,6 +53,12 @@ def finish_reason(request: Request, token: int, *, max_model_len: int) -> Finish
     if len(request.output_ids) >= request.max_tokens or request.num_tokens >= max_model_len:
         return FinishReason.LENGTH
     return None
+
+
+def is_restricted(request: Request) -> bool:
+    """Return whether the client restricts the tokens in a way that can leave none to sample."""
+    sampling = request.sampling
+    return bool(sampling.allowed_token_ids or sampling.bad_words)
 
 
 def check_size(image: AdapterImage, *, max_bytes: int) -> None:

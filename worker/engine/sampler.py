@@ -41,7 +41,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
         requests: the S requests.
 
     Returns:
-        Token ids. -1 marks a row whose logits are not finite or whose grammar allows no token.
+        Token ids. -1 marks a row whose logits are not finite or whose masks leave no token.
     """
     best, tokens = logits.max(-1)
     others = [i for i, r in enumerate(requests) if r.sampling.temperature > 0 or is_adjusted(r)]

@@ -1,9 +1,10 @@
 """Chooses which tokens of each request the next step computes. Policy only.
 
 A request's tokens are computed in chunks, over several steps. Each step has a token budget. Decodes
-get tokens first, then unfinished prefills, then waiting requests in order. When KV blocks run out,
-the youngest running request is preempted and recomputed later. The oldest request is never
-preempted, so there is always progress.
+get tokens first, then unfinished prefills, then waiting requests in order. Requests for embeddings
+start last, because one job may have thousands of them. When KV blocks run out, the youngest running
+request is preempted and recomputed later. The oldest request is never preempted, so there is always
+progress.
 """
 
 from collections import deque
@@ -23,7 +24,10 @@ class Chunk:
     start: int
     num_tokens: int
     samples: bool
-    """Whether the chunk ends with the request's last token. If so, the step samples a new token."""
+    """Whether the step samples a new token after the chunk.
+
+    It does if the chunk ends with the last token of a request that generates tokens.
+    """
 
     @property
     def end(self) -> int:
@@ -53,6 +57,9 @@ class Scheduler:
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.waiting: deque[Request] = deque()
+        """Waiting requests that generate tokens."""
+        self.embeddings: deque[Request] = deque()
+        """Waiting requests for embeddings. They start only if no other request waits."""
         self.running: list[Request] = []
         self.pace = Pace()
         self.num_preemptions = 0
@@ -64,10 +71,16 @@ class Scheduler:
         """All unfinished requests, running ones first."""
         yield from self.running
         yield from self.waiting
+        yield from self.embeddings
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of waiting requests."""
+        return len(self.waiting) + len(self.embeddings)
 
     def add(self, request: Request) -> None:
-        """Append a request to the waiting queue."""
-        self.waiting.append(request)
+        """Append a request to its waiting queue."""
+        self._queue_of(request).append(request)
 
     def find(self, request_id: RequestId) -> Request | None:
         """Return the unfinished request with this id, or None."""
@@ -78,7 +91,7 @@ class Scheduler:
         if request.status is RequestStatus.RUNNING:
             self.running.remove(request)
         else:
-            self.waiting.remove(request)
+            self._queue_of(request).remove(request)
         self.blocks.free(request)
         request.status = RequestStatus.FINISHED
 
@@ -108,11 +121,10 @@ class Scheduler:
 
     def _num_startable(self) -> int:
         """Estimate how many waiting requests could start if the step's size allowed it."""
-        if not self.waiting or not self.blocks.can_allocate(
-            self.waiting[0], self.waiting[0].num_tokens
-        ):
+        queue = self.waiting or self.embeddings
+        if not queue or not self.blocks.can_allocate(queue[0], queue[0].num_tokens):
             return 0
-        return min(len(self.waiting), self.max_num_seqs - len(self.running))
+        return min(self.num_waiting, self.max_num_seqs - len(self.running))
 
     def _schedule_running(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -147,20 +159,23 @@ class Scheduler:
         self.running.remove(request)
         self.blocks.free(request)
         request.status = RequestStatus.WAITING
-        self.waiting.appendleft(request)
+        self._queue_of(request).appendleft(request)
         self.num_preemptions += 1
 
     def _schedule_waiting(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
-        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
-            request = self.waiting[0]
+        while budget > 0 and len(self.running) < self.max_num_seqs:
+            queue = self.waiting or self.embeddings
+            if not queue:
+                break
+            request = queue[0]
             num_cached = self.blocks.reuse(request)
             # Blocks are allocated for all tokens at once. Otherwise two long prompts could each
             # hold half of the cache and preempt each other forever.
             if not self.blocks.can_allocate(request, request.num_tokens):
                 self.blocks.free(request)
                 break
-            self.waiting.popleft()
+            queue.popleft()
             self.blocks.allocate(request, request.num_tokens)
             self.num_cached_tokens += num_cached
             request.status = RequestStatus.RUNNING
@@ -170,6 +185,9 @@ class Scheduler:
             budget -= chunk.num_tokens
         return chunks
 
+    def _queue_of(self, request: Request) -> deque[Request]:
+        return self.embeddings if request.embedding else self.waiting
+
     def _next_chunk(self, request: Request, budget: int) -> Chunk:
         """Return the request's largest chunk within `budget`.
 
@@ -178,6 +196,6 @@ class Scheduler:
         start = request.num_computed_tokens
         missing = request.num_tokens - start
         if missing <= budget:
-            return Chunk(request, start, missing, samples=True)
+            return Chunk(request, start, missing, samples=request.embedding is None)
         cut = (start + budget) // self.blocks.block_size * self.blocks.block_size
         return Chunk(request, start, cut - start if cut > start else budget, samples=False)

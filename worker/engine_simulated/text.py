@@ -1,7 +1,7 @@
 """Tokenizer and grammars of the simulated engine."""
 
 from collections.abc import Sequence
-from typing import Never
+from typing import Any, Never
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job, Prompt
@@ -46,11 +46,45 @@ class SimulatedTokenizer:
         """Tokenize the prompts of a job. A chat counts as one prompt.
 
         Raises:
-            JobFailed: a prompt is empty, or an id is outside the vocabulary.
+            JobFailed: a prompt is empty, an id is outside the vocabulary, or the job is for
+                embeddings.
         """
+        if job.endpoint is Endpoint.EMBEDDINGS:
+            _refuse("embeddings aren't supported by the simulated engine", "model")
         if job.endpoint is Endpoint.CHAT:
-            return [EncodedPrompt(prompt_ids(chat_text(job.messages or ())), "")]
-        return [self._encode(prompt, has_echo=job.echo) for prompt in job.prompts]
+            ids = prompt_ids(chat_text(job.messages or ()))
+            return [EncodedPrompt(ids[-(job.sampling.truncate_prompt_tokens or 0) :], "")]
+        return [self._encode(prompt, job) for prompt in job.prompts]
+
+    def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the bytes of a text. There are no special tokens to add."""
+        return prompt_ids(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens.
+
+        Raises:
+            JobFailed: an id is outside the vocabulary.
+        """
+        _check_ids(ids, "tokens")
+        return self._text(ids)
+
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        """Return the name of each token."""
+        return [self._table.name(token_id) for token_id in ids]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the special tokens; there is no chat template."""
+        return {
+            "tokenizer_class": type(self).__name__,
+            "vocab_size": VOCAB_SIZE,
+            **dict.fromkeys(("bos_token", "unk_token", "pad_token", "chat_template")),
+            "eos_token": self._table.name(END_ID),
+        }
+
+    def encode_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Return an empty tuple, because sampling parameters have no effect on the tokens."""
+        return ()
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
@@ -59,18 +93,19 @@ class SimulatedTokenizer:
             job.sampling.stop,
             is_text_start=job.endpoint is Endpoint.CHAT,
             min_tokens=job.sampling.min_tokens,
+            includes_stop=job.sampling.includes_stop,
+            keeps_special_tokens=job.sampling.keeps_special_tokens,
+            tokens_as_ids=job.sampling.tokens_as_ids,
             echo=prompt.echo,
         )
 
-    def _encode(self, prompt: Prompt, *, has_echo: bool) -> EncodedPrompt:
+    def _encode(self, prompt: Prompt, job: Job) -> EncodedPrompt:
         ids = prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             _refuse("prompt is empty; send at least one token", "prompt")
-        for token_id in ids:
-            if not 0 <= token_id < VOCAB_SIZE:
-                message = f"prompt: token id {token_id} is outside the vocabulary of {VOCAB_SIZE}"
-                _refuse(f"{message} tokens", "prompt")
-        return EncodedPrompt(ids, self._text(ids) if has_echo else "")
+        _check_ids(ids, "prompt")
+        ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]
+        return EncodedPrompt(ids, self._text(ids) if job.echo else "")
 
     def _text(self, ids: Sequence[int]) -> str:
         return b"".join(map(self._table.inside, ids)).decode(errors="replace")
@@ -79,16 +114,24 @@ class SimulatedTokenizer:
 class SimulatedGrammars:
     """Refuses jobs whose answers must follow a grammar."""
 
-    async def for_job(self, job: Job) -> None:
+    async def for_job(self, job: Job, prompt: EncodedPrompt) -> None:
         """Return None, because any text is allowed.
 
         Raises:
-            JobFailed: the job has tools or a JSON schema.
+            JobFailed: the job has tools, or its answers must match a schema or grammar.
         """
         if job.tools is not None:
             _refuse("tools aren't supported by the simulated engine", "tools")
-        if job.sampling.json_schema is not None:
-            _refuse("JSON schemas aren't supported by the simulated engine", "response_format")
+        if job.sampling.is_constrained:
+            param = job.sampling.constrained_by or "response_format"
+            _refuse(f"{param} isn't supported by the simulated engine", param)
+
+
+def _check_ids(ids: Sequence[int], param: str) -> None:
+    for token_id in ids:
+        if not 0 <= token_id < VOCAB_SIZE:
+            message = f"{param}: token id {token_id} is outside the vocabulary of {VOCAB_SIZE}"
+            _refuse(f"{message} tokens", param)
 
 
 def _refuse(message: str, param: str) -> Never:

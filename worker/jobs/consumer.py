@@ -200,10 +200,13 @@ class Consumer:
         published: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
             published = await retry_until_available(lambda: self._recover(job.claimed))
-        grammar = await self._served.grammars.for_job(job.job)
+        grammar = await self._served.grammars.for_job(job.job, prompts[0])
+        bad_words: tuple[tuple[int, ...], ...] = ()
+        if words := job.job.sampling.bad_words:
+            bad_words = await asyncio.to_thread(self._served.tokenizer.encode_words, words)
         choices = choices_of(job, prompts, published, self._served)
         requests = [
-            request_of(job, choice, self._served, grammar, style)
+            request_of(job, choice, self._served, grammar, style, bad_words=bad_words)
             for choice in choices
             if choice.finish is None
         ]

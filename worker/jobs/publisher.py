@@ -196,7 +196,7 @@ class Publisher:
             return
 
     def _apply(self, output: StepOutput, job: RunningJob, choice: RunningChoice) -> None:
-        if output.token_id is None:
+        if output.error is not None:
             self.end(job, JobState.FAILED, output.error)
             return
         choice.accept(output)

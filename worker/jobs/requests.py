@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shared.context_length import output_limit
 from shared.protocol.events import Tokens
+from shared.protocol.jobs import SamplingParams
 from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.jobs.running import RunningJob
 from worker.jobs.running_choice import RunningChoice
@@ -47,6 +48,7 @@ def choices_of(
             served.tokenizer.stream(job.job, prompt),
             prompt_ids=prompt.ids,
             max_tokens=output_limit(job.job, len(prompt.ids), served.base.max_model_len),
+            reports_ids=job.job.sampling.reports_ids,
         )
         if number in published_of:
             choice.restore(published_of[number])
@@ -62,6 +64,8 @@ def request_of(
     served: ServedModel,
     grammar: "Grammar | None",
     style: PromptStyle = BASE_STYLE,
+    *,
+    bad_words: tuple[tuple[int, ...], ...] = (),
 ) -> Request:
     """Return the engine's request for the rest of a choice.
 
@@ -71,6 +75,7 @@ def request_of(
         served: the model that computes the choice.
         grammar: the grammar that the answer must follow; None if any text is allowed.
         style: the style of the job's model. It sets the sampling fields that the client left out.
+        bad_words: tokens of the job's bad words.
 
     Raises:
         JobFailed: the tokens that earlier tries have published don't follow the grammar.
@@ -94,14 +99,22 @@ def request_of(
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
             logit_bias=sampling.logit_bias,
+            allowed_token_ids=sampling.allowed_token_ids,
+            bad_words=bad_words,
             min_tokens=sampling.min_tokens,
             logprobs=sampling.logprobs,
         ),
         max_tokens=choice.max_tokens,
-        stop_ids=frozenset() if sampling.ignore_eos else served.info.eos_ids | style.eos_ids,
+        stop_ids=_stop_ids(sampling, served, style),
         claim_epoch=job.claimed.claim_epoch,
         tenant=job.job.tenant,
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),
+        embedding=job.job.embedding,
         scores_prompt=job.job.echo and sampling.logprobs is not None and not choice.ids,
     )
+
+
+def _stop_ids(sampling: SamplingParams, served: ServedModel, style: PromptStyle) -> frozenset[int]:
+    own = frozenset(sampling.stop_token_ids)
+    return own if sampling.ignore_eos else own | served.info.eos_ids | style.eos_ids

@@ -41,10 +41,11 @@ class RunningJob:
 
     @property
     def num_open(self) -> int:
-        """Number of the job's unfinished choices. Before admission, all choices count."""
+        """Number of sequences that the job takes from the worker's limit."""
         if not self.choices:
-            return self.job.num_choices
-        return sum(choice.finish is None for choice in self.choices)
+            return self.job.num_sequences
+        num_unfinished = sum(choice.finish is None for choice in self.choices)
+        return min(num_unfinished, self.job.num_sequences)
 
     def conclude(self, state: JobState, error: JobError | None = None) -> None:
         """Set the job's final event. Later calls have no effect."""
@@ -65,6 +66,7 @@ class RunningJob:
                     ids=tuple(c.ids),
                     logprobs=tuple(c.logprobs),
                     prompt_logprobs=c.prompt_logprobs,
+                    prompt_ids=c.reported_prompt_ids,
                 )
                 for c in self.choices
                 if c.finish is not None

@@ -1,5 +1,6 @@
 """Progress of one answer, from its first token to its finish."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 
 from shared.errors import ErrorCode, JobError, JobFailed
@@ -15,11 +16,15 @@ from worker.text.detokenizer import TextStream
 class PendingTokens:
     """Tokens of one choice that must still be published, or must still be saved in a checkpoint."""
 
-    __slots__ = ("finish", "ids", "index", "logprobs", "prompt_logprobs", "text")
+    __slots__ = ("finish", "ids", "index", "logprobs", "prompt_ids", "prompt_logprobs", "text")
 
-    def __init__(self, index: int = 0) -> None:
-        """Create an empty list, whose first token will be at position `index` of the answer."""
+    def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
+        """Create an empty list, whose first token will be at position `index` of the answer.
+
+        `prompt_ids` are published with the first token of the answer.
+        """
         self.index = index
+        self.prompt_ids = prompt_ids
         self.ids: list[int] = []
         self.text = ""
         self.finish: FinishReason | None = None
@@ -47,6 +52,7 @@ class PendingTokens:
             finish=self.finish,
             logprobs=self.logprobs,
             prompt_logprobs=self.prompt_logprobs,
+            prompt_ids=() if self.index else self.prompt_ids,
         )
         self.index += len(self.ids)
         self.ids, self.text, self.finish = [], "", None
@@ -65,7 +71,18 @@ class RunningChoice:
         *,
         prompt_ids: list[int],
         max_tokens: int,
+        reports_ids: bool = False,
     ) -> None:
+        """Create a choice without tokens.
+
+        Args:
+            request_id: id of the engine's request.
+            choice: number of the choice in its job.
+            stream: an empty text stream.
+            prompt_ids: tokens of the prompt.
+            max_tokens: maximum number of tokens of the answer.
+            reports_ids: whether the prompt's tokens are published, and logprobs of all tokens.
+        """
         self.request_id = request_id
         self.choice = choice
         self.prompt_ids = prompt_ids
@@ -78,9 +95,11 @@ class RunningChoice:
         """Logprobs of the output tokens, in the format of `Tokens.logprobs`."""
         self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
         """Logprobs of the prompt, in the format of `Tokens.prompt_logprobs`."""
-        self.unpublished = PendingTokens()
+        self.reported_prompt_ids = tuple(prompt_ids) if reports_ids else ()
+        """Tokens of the prompt, if they are published."""
+        self.unpublished = PendingTokens(prompt_ids=self.reported_prompt_ids)
         """Tokens that are in no published event yet."""
-        self.unsaved = PendingTokens()
+        self.unsaved = PendingTokens(prompt_ids=self.reported_prompt_ids)
         """Tokens that are in no checkpoint yet."""
         self.saved_at = 0.0
         """Time of the last checkpoint, in seconds on the event loop's clock."""
@@ -95,25 +114,38 @@ class RunningChoice:
         return "".join(self._text)
 
     def accept(self, output: StepOutput) -> None:
-        """Append a token that the engine has sampled.
+        """Append a token that the engine has sampled, or finish the choice with its embedding.
 
         If the token completes a stop string, `finish` is set but the engine's request continues.
         The caller must abort that request.
         """
+        if output.embedding is not None:
+            self._finish_with(output.embedding, output.num_cached_tokens)
+            return
         token_id, finish = output.token_id, output.finish
         assert token_id is not None
         if not self.ids:
             self.num_cached_tokens = min(output.num_cached_tokens, len(self.prompt_ids))
         if output.prompt_logprobs is not None:
             self._add_prompt_logprobs(output.prompt_logprobs)
-        if finish is FinishReason.STOP:  # an end-of-sequence token adds no text
+        is_hidden = finish is FinishReason.STOP and not self._stream.includes_stop
+        if output.logprobs and (self.reported_prompt_ids or not is_hidden):
+            self._add_logprobs(describe_position(token_id, output.logprobs, self._stream))
+        if is_hidden:  # an end-of-sequence or stop token adds no text
             self._advance([token_id], self._stream.close(), finish)
             return
-        if output.logprobs:
-            self._add_logprobs(describe_position(token_id, output.logprobs, self._stream))
         text = self._stream.feed(token_id)
         text += self._stream.close() if finish else ""
         self._advance([token_id], text, finish)
+
+    def _finish_with(self, embedding: bytes, num_cached_tokens: int) -> None:
+        """Finish with an embedding, as base64 text.
+
+        It is part of the job's result, but of no event and no checkpoint, because it is large and
+        soon computed again.
+        """
+        self.num_cached_tokens = min(num_cached_tokens, len(self.prompt_ids))
+        self._text, self.finish = [b64encode(embedding).decode()], FinishReason.STOP
 
     def restore(self, published: Tokens) -> None:
         """Continue after the tokens that earlier tries have published.
@@ -128,12 +160,12 @@ class RunningChoice:
             message = "another worker has published a text that this worker can't continue"
             raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
         self._text = [published.text]
-        self.unpublished = PendingTokens(len(self.ids))
-        self.unsaved = PendingTokens(len(self.ids))
+        self.unpublished = PendingTokens(len(self.ids), self.reported_prompt_ids)
+        self.unsaved = PendingTokens(len(self.ids), self.reported_prompt_ids)
 
     def full_checkpoint(self, claimed: ClaimedJob) -> Tokens:
         """Return all tokens so far as one event, and clear `unsaved`."""
-        self.unsaved = PendingTokens(len(self.ids))
+        self.unsaved = PendingTokens(len(self.ids), self.reported_prompt_ids)
         return Tokens(
             job=claimed.job.id,
             try_=claimed.try_,
@@ -144,6 +176,7 @@ class RunningChoice:
             finish=self.finish,
             logprobs=tuple(self.logprobs),
             prompt_logprobs=self.prompt_logprobs,
+            prompt_ids=self.reported_prompt_ids,
         )
 
     def finish_at_limit(self) -> None:
@@ -156,7 +189,7 @@ class RunningChoice:
             pending.logprobs += (position,)
 
     def _add_prompt_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> None:
-        stream = TextStream(self._stream.token_bytes, (), is_text_start=True)
+        stream = self._stream.of_prompt()
         self.prompt_logprobs = describe_prompt(self.prompt_ids, logprobs, stream)
         for pending in (self.unpublished, self.unsaved):
             pending.prompt_logprobs = self.prompt_logprobs

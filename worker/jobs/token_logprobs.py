@@ -41,5 +41,8 @@ def describe_prompt(
 
 
 def _describe_token(token_id: int, logprob: float | None, stream: TextStream) -> TokenLogprob:
+    if stream.tokens_as_ids:  # as in vLLM, the bytes are also those of the id
+        name = f"token_id:{token_id}"
+        return TokenLogprob(token=name, logprob=logprob, bytes=tuple(name.encode()))
     text, raw = stream.next_token_text(token_id)
     return TokenLogprob(token=text, logprob=logprob, bytes=tuple(raw) if raw is not None else None)

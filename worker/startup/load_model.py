@@ -17,12 +17,14 @@ from worker.adapters.source.reader import AdapterReader
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
 from worker.engine.grammar import GrammarCompiler
+from worker.engine.pooling import embedding_size
 from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
 from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
 from worker.startup.openmp import end_team, set_threads, take_cores
 from worker.text.grammar_cache import GrammarCache
+from worker.text.reasoning_format import base_reasoning_form
 from worker.text.token_bytes import max_token_bytes
 from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import base_tool_form
@@ -54,7 +56,11 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     end_team()
     return ServedModel(
         engine=engine,
-        tokenizer=Tokenizer(loaded.tokenizer, vocab_size=loaded.config.vocab_size),
+        tokenizer=Tokenizer(
+            loaded.tokenizer,
+            vocab_size=loaded.config.vocab_size,
+            reasoning=base_reasoning_form(loaded.tokenizer, settings.reasoning_parser),
+        ),
         grammars=GrammarCache(_grammar_compiler(loaded)),
         base=_base(settings, loaded, engine.max_model_len),
         info=_info(loaded, engine),
@@ -98,6 +104,7 @@ def _adapter_supply(
         dtype=loaded.dtype,
         vocab_size=loaded.config.vocab_size,
         tool_setting=settings.tool_call_parser,
+        reasoning_setting=settings.reasoning_parser,
     )
     reader = AdapterReader(
         checkpoints.read,
@@ -136,4 +143,6 @@ def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> 
         created_s=int(time.time()),
         tool_form=base_tool_form(loaded.tokenizer, settings.tool_call_parser),
         max_token_bytes=max_token_bytes(loaded.tokenizer),
+        embedding_size=embedding_size(loaded.model),
+        reasoning=base_reasoning_form(loaded.tokenizer, settings.reasoning_parser),
     )

@@ -8,6 +8,7 @@ from shared.errors import AdapterRejected
 from shared.protocol.tools import ToolForm
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.prompt_style import PromptStyle
+from worker.text.reasoning_format import ReasoningSetting, base_reasoning_form, reasoning_form
 from worker.text.tool_call_format import ToolSetting, adapter_tool_form
 
 
@@ -17,6 +18,7 @@ def adapter_style(
     *,
     vocab_size: int,
     tool_setting: ToolSetting,
+    reasoning_setting: ReasoningSetting,
 ) -> PromptStyle:
     """Return the style that an adapter's folder defines.
 
@@ -25,6 +27,7 @@ def adapter_style(
         hf_tokenizer: the base model's Hugging Face tokenizer.
         vocab_size: number of rows in the base model's embedding.
         tool_setting: the value of --tool-call-parser.
+        reasoning_setting: the value of --reasoning-parser.
 
     Raises:
         AdapterRejected: the base model's tokenizer lacks a token that the templates need, an
@@ -46,6 +49,11 @@ def adapter_style(
         templates=prompting.templates,
         special_tokens=prompting.special_tokens if prompting.templates else {},
         tool_form=_tool_form(prompting, hf_tokenizer, tool_setting),
+        reasoning=(
+            reasoning_form(prompting.templates.values(), reasoning_setting)
+            if prompting.templates
+            else base_reasoning_form(hf_tokenizer, reasoning_setting)
+        ),
         eos_ids=frozenset(prompting.eos_ids) | _eos_of_tokenizer(prompting, hf_tokenizer),
         sampling=prompting.sampling,
     )

@@ -1,10 +1,14 @@
 """Renders chats with a model's chat template."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError
+
+from shared.protocol.jobs import PromptEnd
 
 TEMPLATE_ERRORS = (
     *(TemplateError, TypeError, ValueError, LookupError, AttributeError),
@@ -13,6 +17,7 @@ TEMPLATE_ERRORS = (
 """Exceptions that rendering raises if the template is broken or rejects the messages."""
 
 _NO_TOKENS: Mapping[str, str] = MappingProxyType({})
+_NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
 
 
 def render_chat(
@@ -22,7 +27,8 @@ def render_chat(
     tools: Sequence[Mapping[str, Any]] | None = None,
     template: str | None = None,
     special_tokens: Mapping[str, str] = _NO_TOKENS,
-    add_generation_prompt: bool = True,
+    variables: Mapping[str, Any] = _NO_VARIABLES,
+    prompt_end: PromptEnd = PromptEnd.ANSWER,
 ) -> str:
     """Render a chat to the text that the model reads.
 
@@ -34,17 +40,41 @@ def render_chat(
         tools: the tools that the template offers to the model, in OpenAI's form.
         template: a chat template; None selects the tokenizer's own.
         special_tokens: template variables that override the tokenizer's, such as `bos_token`.
-        add_generation_prompt: whether the text ends with the header of the answer.
+        variables: further template variables, which override all others. They can't have the
+            names of transformers' own parameters.
+        prompt_end: what the text ends with.
 
     Raises:
         TEMPLATE_ERRORS: the template is broken or rejects the messages.
     """
-    text: str = hf_tokenizer.apply_chat_template(
-        list(messages),
+    render: Callable[[list[Mapping[str, Any]]], str] = partial(
+        hf_tokenizer.apply_chat_template,
         tools=None if tools is None else list(tools),
         chat_template=template,
         tokenize=False,
-        add_generation_prompt=add_generation_prompt,
-        **special_tokens,
+        add_generation_prompt=prompt_end is PromptEnd.ANSWER,
+        continue_final_message=prompt_end is PromptEnd.MESSAGE,
+        **{**special_tokens, **variables},
     )
-    return text
+    try:
+        return render(list(messages))
+    except TypeError:
+        # DeepSeek's templates append the arguments of earlier calls to text.
+        as_text = [_with_json_arguments(message) for message in messages]
+        if as_text == list(messages):
+            raise
+        return render(as_text)
+
+
+def _with_json_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the message with the arguments of its tool calls as JSON text."""
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        function = call["function"]
+        if isinstance(function["arguments"], dict):
+            text = json.dumps(function["arguments"], ensure_ascii=False)
+            function = {**function, "arguments": text}
+        calls.append({**call, "function": function})
+    return {**message, "tool_calls": calls}

@@ -7,13 +7,14 @@ import codecs
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN
+from shared.protocol.tools import VISIBLE_TAGS
+from shared.reasoning_form import ReasoningForm
 
 REPLACEMENT = "\ufffd"
-_VISIBLE_TAGS = (HERMES_OPEN, HERMES_CLOSE)
+_VISIBLE_TAGS = frozenset((*VISIBLE_TAGS, *(tag for form in ReasoningForm for tag in form.markers)))
 """Tokens that are decoded to text even if they are special tokens.
 
-The tool call parser needs their text.
+The parsers of tool calls and of reasoning need their text.
 """
 
 
@@ -113,7 +114,7 @@ class TextStream:
     """Incremental text of one choice.
 
     The stream holds back incomplete characters and any text that could be the start of a stop
-    string. The text ends before the stop string that is completed first.
+    string. The text ends at the stop string that is completed first.
     """
 
     def __init__(
@@ -123,6 +124,9 @@ class TextStream:
         *,
         is_text_start: bool,
         min_tokens: int = 0,
+        includes_stop: bool = False,
+        keeps_special_tokens: bool = False,
+        tokens_as_ids: bool = False,
         echo: str = "",
     ) -> None:
         """Create an empty stream.
@@ -133,9 +137,17 @@ class TextStream:
             is_text_start: True if the text stands alone, such as a chat answer. False if it
                 continues a prompt, in which case the first token keeps its leading space.
             min_tokens: number of tokens at the start that aren't searched for stop strings.
+            includes_stop: whether the text ends after the stop string instead of before it.
+            keeps_special_tokens: whether the text contains the names of special tokens.
+            tokens_as_ids: whether logprobs of the text name tokens by their ids.
             echo: text to emit before the first token's text.
         """
         self.token_bytes = token_bytes
+        self.includes_stop = includes_stop
+        """Whether the text includes the stop string or stop token that ends it."""
+        self.tokens_as_ids = tokens_as_ids
+        """Whether logprobs of the text name tokens by their ids."""
+        self._keeps_special_tokens = keeps_special_tokens
         self._stop = tuple(s for s in stop if s)
         self._at_start = is_text_start
         self._num_unsearched = min_tokens
@@ -146,6 +158,12 @@ class TextStream:
         """Number of characters in the echo and in all tokens so far, including held-back text."""
         self.is_stopped = False
         """Whether a stop string was found; no text is emitted after it."""
+
+    def of_prompt(self) -> "TextStream":
+        """Return an empty stream of the prompt's text, whose logprobs have the same form."""
+        return TextStream(
+            self.token_bytes, (), is_text_start=True, tokens_as_ids=self.tokens_as_ids
+        )
 
     def feed(self, token_id: int) -> str:
         """Add a token and return the text that can be emitted now, which is often empty."""
@@ -186,34 +204,39 @@ class TextStream:
         if raw and self._at_start:
             self._at_start = False
             return self.token_bytes.at_start(token_id)
+        if not raw and self._keeps_special_tokens:
+            return self.token_bytes.name(token_id).encode()
         return raw
 
     def _emit(self, new: str) -> str:
         """Add text and return the held-back and new text that can be emitted.
 
-        The returned text ends before a stop string, or before text that may begin a stop string.
+        The returned text ends at a stop string, or before text that may begin a stop string.
         """
         if self.is_stopped or not new:
             return ""
         text = self._held + new
-        cut = _stop_start(text, self._stop)
-        if cut is not None:
+        if found := _find_stop(text, self._stop):
             self.is_stopped, self._held = True, ""
-            return text[:cut]
+            start, end = found
+            return text[: end if self.includes_stop else start]
         safe = _safe_length(text, self._stop)
         self._held = text[safe:]
         return text[:safe]
 
 
-def _stop_start(text: str, stop: tuple[str, ...]) -> int | None:
-    """Return the index in `text` of the stop string that is completed first.
+def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
+    """Return the start and the end in `text` of the stop string that is completed first.
 
     Return None if `text` contains no stop string.
 
     If several stop strings are completed by the same character, the longest one is chosen.
     """
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
-    return min(found)[1] if found else None
+    if not found:
+        return None
+    end, start = min(found)
+    return start, end
 
 
 def _safe_length(text: str, stop: tuple[str, ...]) -> int:

@@ -8,9 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
-from shared.protocol.jobs import Job
-from shared.protocol.tools import ToolChoice
-from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, json_source
+from shared.protocol.jobs import Job, SamplingParams
+from shared.protocol.tools import ToolChoice, ToolUse
+from shared.reasoning_form import ReasoningForm
+from worker.engine.grammar import (
+    Grammar,
+    GrammarCompiler,
+    GrammarSource,
+    choice_source,
+    json_source,
+    lark_source,
+    regex_source,
+)
+from worker.text.combined_grammar import after_reasoning, either
+from worker.text.interface import EncodedPrompt
 from worker.text.tool_grammar import tool_source
 
 MAX_CACHED = 64
@@ -32,8 +43,8 @@ class GrammarCache:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammars")
         self._cached_compile = lru_cache(MAX_CACHED)(self._compile)
 
-    async def for_job(self, job: Job) -> Grammar | None:
-        """Return the grammar of the job's answers, or None if any text is allowed.
+    async def for_job(self, job: Job, prompt: EncodedPrompt) -> Grammar | None:
+        """Return the grammar of the answers to `prompt`, or None if any text is allowed.
 
         Raises:
             JobFailed: the grammar can't be enforced; the error names the field.
@@ -42,23 +53,31 @@ class GrammarCache:
         if make_source is None:
             return None
         loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._thread, self._get, make_source)
+        result = await loop.run_in_executor(self._thread, self._get, make_source, prompt)
         if isinstance(result, Grammar):
             return result
-        message = f"{param}: the schema can't be enforced: {result}"
+        kind = "schema" if job.sampling.json_schema or param == "tools" else "constraint"
+        message = f"{param}: the {kind} can't be enforced: {result}"
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
 
-    def _get(self, make_source: Callable[[], GrammarSource]) -> Grammar | str:
+    def _get(
+        self, make_source: Callable[[], GrammarSource], prompt: EncodedPrompt
+    ) -> Grammar | str:
         """Return the grammar, or the reason why the grammar can't be enforced."""
         try:
-            return self._cached_compile(make_source())
+            return self._cached_compile(make_source(), prompt.reasoning, prompt.is_reasoning)
         except GrammarRejected as error:
             return str(error)
 
-    def _compile(self, source: GrammarSource) -> Grammar | str:
+    def _compile(
+        self, source: GrammarSource, reasoning: ReasoningForm | None, is_open: bool
+    ) -> Grammar | str:
         # The reason is returned, not raised, because lru_cache doesn't cache exceptions.
         try:
             check_in_sandbox(source)
+            if reasoning is not None:
+                token_id = self._compiler.token_id
+                source = after_reasoning(source, reasoning, is_open=is_open, token_id=token_id)
             return self._compiler.compile(source)
         except GrammarRejected as error:
             return str(error)
@@ -72,9 +91,29 @@ def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
     """
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return partial(tool_source, job.tools), "tools"
-    if job.sampling.json_schema is not None:
-        return partial(json_source, job.sampling.json_schema), "response_format"
-    return None, ""
+    if not job.sampling.is_constrained:
+        return None, ""
+    param = job.sampling.constrained_by or "response_format"
+    if job.tools:
+        return partial(_call_or_answer_source, job.tools, job.sampling), param
+    return partial(_answer_source, job.sampling), param
+
+
+def _call_or_answer_source(tools: ToolUse, sampling: SamplingParams) -> GrammarSource:
+    """Return the grammar of answers that either call tools or match the constraint."""
+    return either(tool_source(tools), _answer_source(sampling))
+
+
+def _answer_source(sampling: SamplingParams) -> GrammarSource:
+    """Return the grammar of answers that match the constraint of `sampling`."""
+    if sampling.regex is not None:
+        return regex_source(sampling.regex)
+    if sampling.choice:
+        return choice_source(sampling.choice)
+    if sampling.grammar is not None:
+        return lark_source(sampling.grammar)
+    assert sampling.json_schema is not None
+    return json_source(sampling.json_schema)
 
 
 def check_in_sandbox(source: GrammarSource) -> None:

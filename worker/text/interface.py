@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.protocol.jobs import Job
+from shared.reasoning_form import ReasoningForm
 from worker.text.detokenizer import TextStream
 from worker.text.prompt_style import PromptStyle
 
@@ -18,7 +19,15 @@ class EncodedPrompt:
 
     ids: list[int]
     echo: str
-    """Prompt text that is put before each answer; empty unless the job asks for an echo."""
+    """Text that is put before each answer: the prompt if the job asks for an echo, or the marker
+    of a reasoning that the prompt begins. Empty otherwise."""
+    reasoning: ReasoningForm | None = None
+    """Form in which answers may reason first; None if they don't."""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the prompt begins the reasoning, so that answers start inside it."""
+        return self.reasoning is not None and self.echo == self.reasoning.opening
 
 
 class PromptTokenizer(Protocol):
@@ -34,6 +43,30 @@ class PromptTokenizer(Protocol):
         """
         ...
 
+    def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the tokens of a text, which may be empty."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, including special tokens.
+
+        Raises:
+            JobFailed: an id is outside the vocabulary.
+        """
+        ...
+
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        """Return the vocabulary's name of each token; empty if an id has no token."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return the special tokens and the chat template, named as in transformers."""
+        ...
+
+    def encode_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of each word at the start of a text and after a space."""
+        ...
+
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
         ...
@@ -42,8 +75,8 @@ class PromptTokenizer(Protocol):
 class Grammars(Protocol):
     """Grammars of the jobs' answers. All calls must come from one event loop."""
 
-    async def for_job(self, job: Job) -> "Grammar | None":
-        """Return the grammar of the job's answers, or None if any text is allowed.
+    async def for_job(self, job: Job, prompt: EncodedPrompt) -> "Grammar | None":
+        """Return the grammar of the answers to `prompt`, or None if any text is allowed.
 
         Raises:
             JobFailed: the grammar can't be enforced; the error names the field.

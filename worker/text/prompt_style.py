@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.protocol.tools import ToolForm
+from shared.reasoning_form import ReasoningForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class PromptStyle:
     """Variables of these templates, such as `bos_token`."""
     tool_form: ToolForm | None = None
     """Form of tool calls that these templates show to the model; None if they show no tools."""
+    reasoning: ReasoningForm | None = None
+    """Form of the reasoning under the templates that serve the adapter."""
     eos_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, in addition to the base model's end tokens."""
     sampling: Mapping[str, float] = field(default_factory=dict)

@@ -3,22 +3,38 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shared.context_length import PARAMS
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.jobs import Endpoint, Job, Prompt
+from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
 from shared.protocol.tools import ToolUse
+from shared.reasoning_form import ReasoningForm
 from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.detokenizer import TextStream, TokenBytes
 from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
+from worker.text.reasoning_format import is_open
+
+USUAL_ROLES = ("system", "user", "assistant", "tool")
+MAX_REASON_CHARS = 500
+"""Maximum length of a template's error. Errors of transformers can contain the whole prompt."""
 
 
 class Tokenizer:
     """Tokenizes jobs with a Hugging Face tokenizer. Thread-safe."""
 
-    def __init__(self, hf_tokenizer: Any, *, vocab_size: int) -> None:
-        """Wrap a tokenizer. `vocab_size` is the number of rows in the model's embedding."""
+    def __init__(
+        self, hf_tokenizer: Any, *, vocab_size: int, reasoning: ReasoningForm | None = None
+    ) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            hf_tokenizer: the base model's Hugging Face tokenizer.
+            vocab_size: number of rows in the model's embedding.
+            reasoning: form of the base model's reasoning; None if it doesn't reason.
+        """
         self._hf = hf_tokenizer
         self._vocab_size = vocab_size
+        self._reasoning = reasoning
         self._token_bytes = TokenBytes(hf_tokenizer)
 
     def encode(self, job: Job, style: PromptStyle = BASE_STYLE) -> list[EncodedPrompt]:
@@ -29,13 +45,16 @@ class Tokenizer:
         Raises:
             JobFailed: the client's input is invalid; the error names the field.
         """
-        for token_id, _ in job.sampling.logit_bias:
-            self._check_id(token_id, f"logit_bias[{token_id}]")
+        self._check_sampling(job.sampling)
         if job.endpoint is Endpoint.CHAT:
-            return [EncodedPrompt(self.encode_chat(job.messages or (), job.tools, style), "")]
+            return [self._encode_chat(job, style)]
+        limit = job.sampling.truncate_prompt_tokens
         encoded = []
         for i, prompt in enumerate(job.prompts):
-            ids = self.encode_prompt(prompt, f"prompt[{i}]" if len(job.prompts) > 1 else "prompt")
+            param = PARAMS[job.endpoint]
+            ids = self.encode_prompt(prompt, f"{param}[{i}]" if len(job.prompts) > 1 else param)
+            if limit is not None and len(ids) > limit:
+                prompt = tuple(ids := ids[-limit:])
             encoded.append(EncodedPrompt(ids, self._echo(prompt) if job.echo else ""))
         return encoded
 
@@ -48,6 +67,31 @@ class Tokenizer:
         """Render a chat with the chat template, and tokenize the text.
 
         The text ends with the header of the answer.
+
+        Raises:
+            JobFailed: as `render`.
+        """
+        return self._encode(
+            self.render(messages, tools, style), "messages", add_special_tokens=False
+        )
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: ToolUse | None = None,
+        style: PromptStyle = BASE_STYLE,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        prompt_end: PromptEnd = PromptEnd.ANSWER,
+    ) -> str:
+        """Render a chat with the chat template.
+
+        Args:
+            messages: the chat.
+            tools: the tools that the template shows.
+            style: the style of the adapter.
+            variables: further variables of the template.
+            prompt_end: what the text ends with.
 
         Raises:
             JobFailed: the model has no chat template, the template rejects the messages, or the
@@ -65,17 +109,19 @@ class Tokenizer:
             )
         joined = [_with_joined_text(i, message) for i, message in enumerate(messages)]
         try:
-            text = render_chat(
+            return render_chat(
                 self._hf,
                 joined,
                 tools=tools.tools if tools else None,
                 template=template,
                 special_tokens=style.special_tokens,
+                variables=variables or {},
+                prompt_end=prompt_end,
             )
         except TEMPLATE_ERRORS as error:
-            message = f"the model's chat template rejects the messages: {error}"
+            reason = str(error)[:MAX_REASON_CHARS] + _unusual_role(messages)
+            message = f"the model's chat template rejects the messages: {reason}"
             raise _invalid(message, "messages") from None
-        return self._encode(text, "messages", add_special_tokens=False)
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
         """Return the token ids of a prompt.
@@ -93,6 +139,51 @@ class Tokenizer:
             self._check_id(token_id, f"{param}[{i}]")
         return _not_empty(list(prompt), param)
 
+    def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the tokens of a text, which may be empty."""
+        encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
+        return list(encoding["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, including special tokens.
+
+        Raises:
+            JobFailed: an id is outside the vocabulary.
+        """
+        for i, token_id in enumerate(ids):
+            self._check_id(token_id, f"tokens[{i}]")
+        text: str = self._hf.decode(list(ids), clean_up_tokenization_spaces=False)
+        return text
+
+    def token_names(self, ids: Sequence[int]) -> list[str]:
+        """Return the vocabulary's name of each token; empty if an id has no token."""
+        return [name or "" for name in self._hf.convert_ids_to_tokens(list(ids))]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the special tokens and the chat template, named as in transformers."""
+        special = {name: str(token) for name, token in self._hf.special_tokens_map.items()}
+        return {
+            "tokenizer_class": type(self._hf).__name__,
+            "vocab_size": len(self._hf),
+            **dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token")),
+            **special,
+            "chat_template": self._hf.chat_template,
+        }
+
+    def encode_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of each word at the start of a text and after a space.
+
+        As in vLLM, the tokens after a space are left out if they don't form one word with the
+        space, that is, if their number differs or if they start with the same token.
+        """
+        found: list[tuple[int, ...]] = []
+        for word in (each.lstrip() for each in words):
+            alone, spaced = (self._token_ids(text) for text in (word, f" {word}"))
+            found.append(alone)
+            if len(spaced) == len(alone) and spaced[0] != alone[0]:
+                found.append(spaced)
+        return tuple(found)
+
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
         return TextStream(
@@ -100,14 +191,47 @@ class Tokenizer:
             job.sampling.stop,
             is_text_start=job.endpoint is Endpoint.CHAT,
             min_tokens=job.sampling.min_tokens,
+            includes_stop=job.sampling.includes_stop,
+            keeps_special_tokens=job.sampling.keeps_special_tokens,
+            tokens_as_ids=job.sampling.tokens_as_ids,
             echo=prompt.echo,
         )
+
+    def _encode_chat(self, job: Job, style: PromptStyle) -> EncodedPrompt:
+        messages = job.messages or ()
+        text = self.render(
+            messages,
+            job.tools,
+            style,
+            variables=job.template_kwargs,
+            prompt_end=job.prompt_end,
+        )
+        ids = self._encode(text, "messages", add_special_tokens=False)
+        ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]
+        form = style.reasoning or (None if style.templates else self._reasoning)
+        if form is None or job.prompt_end is PromptEnd.NOTHING:
+            return EncodedPrompt(ids, "")
+        continued = messages[-1]["content"] if job.prompt_end is PromptEnd.MESSAGE else ""
+        if is_open(form, text, continued):
+            return EncodedPrompt(ids, form.opening, form)
+        is_past = bool(continued) or text.rstrip().endswith(form.closing)
+        return EncodedPrompt(ids, "", None if is_past else form)
 
     def _echo(self, prompt: Prompt) -> str:
         if isinstance(prompt, str):
             return prompt
         stream = TextStream(self._token_bytes, (), is_text_start=True)
         return stream.replay(prompt) + stream.close()
+
+    def _check_sampling(self, sampling: SamplingParams) -> None:
+        for token_id, _ in sampling.logit_bias:
+            self._check_id(token_id, f"logit_bias[{token_id}]")
+        for name in ("stop_token_ids", "allowed_token_ids"):
+            for i, token_id in enumerate(getattr(sampling, name)):
+                self._check_id(token_id, f"{name}[{i}]")
+
+    def _token_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._hf(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _check_id(self, token_id: int, param: str) -> None:
         if not 0 <= token_id < self._vocab_size:
@@ -118,6 +242,14 @@ class Tokenizer:
         # With `verbose`, it would warn about long texts, which `choices_of` rejects.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return _not_empty(list(encoding["input_ids"]), param)
+
+
+def _unusual_role(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return a hint that names a role which few chat templates know, or an empty text."""
+    unusual = {message["role"] for message in messages} - set(USUAL_ROLES)
+    if not unusual:
+        return ""
+    return f"; the role {min(unusual)!r} is unusual, most templates know {', '.join(USUAL_ROLES)}"
 
 
 def _with_joined_text(index: int, message: Mapping[str, Any]) -> dict[str, Any]:

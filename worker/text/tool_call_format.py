@@ -1,14 +1,17 @@
 """Detects the form of a model's tool calls from the example in its chat template."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import structlog
 from jinja2 import TemplateSyntaxError
 
 from shared.errors import SettingsError
-from shared.protocol.tools import ToolForm
+from shared.protocol.jobs import PromptEnd
+from shared.protocol.tools import DEEPSEEK_CALL, DEEPSEEK_SEPARATOR, ToolForm
 from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 
 _TOOL_NAME = "probe_of_the_template"
@@ -20,11 +23,37 @@ _FUNCTION = {
 }
 _MESSAGES = ({"role": "user", "content": "hi"},)
 _TOOLS = ({"type": "function", "function": _FUNCTION},)
-_HERMES = re.compile(r'<tool_call>\s*\{"(name|arguments)"')
-# The name is quoted in the offered tool's JSON, but not in the example that instructs the model.
-_LLAMA3 = re.compile(r'\{"name": [^"{}]+, "parameters": ')
+_DEEPSEEK = re.escape(DEEPSEEK_CALL)
+_SIGNS = (
+    (ToolForm.DEEPSEEK_V3, re.compile(_DEEPSEEK + r"\s*function" + re.escape(DEEPSEEK_SEPARATOR))),
+    (ToolForm.DEEPSEEK_V31, re.compile(_DEEPSEEK)),
+    (ToolForm.GRANITE, re.compile(r"<\|tool_call\|>|<tool_call>\s*\[")),
+    (ToolForm.MISTRAL, re.compile(r"\[TOOL_CALLS\]\s*\[")),
+    (ToolForm.MISTRAL_ARGS, re.compile(r"\[TOOL_CALLS\]")),
+    (ToolForm.QWEN3_CODER, re.compile(r"<function=[^<>]+>\s*<parameter=[^<>]+>")),
+    (ToolForm.GLM45, re.compile(r"<arg_key>[^<>]+</arg_key>\s*<arg_value>")),
+    (ToolForm.HERMES, re.compile(r'<tool_call>\s*\{"(name|arguments)"')),
+    # The name is quoted in the offered tool's JSON, but not in an example that instructs the model.
+    (ToolForm.LLAMA3_JSON, re.compile(r'\{"name": [^"{}]+, "parameters": ')),
+    (ToolForm.PYTHONIC, re.compile(r"\[[A-Za-z_]\w*\([A-Za-z_]\w*=[^()\[\]]*\)")),
+)
+"""Texts by which a form is recognised in the instructions and in a rendered call, in order."""
+_LLAMA3_CALL = re.compile(rf'\{{"name": "{_TOOL_NAME}", "parameters": ')
 
-ToolSetting = Literal["auto", "hermes", "llama3_json", "none"]
+ToolSetting = Literal[
+    "auto",
+    "hermes",
+    "llama3_json",
+    "mistral",
+    "mistral_args",
+    "pythonic",
+    "qwen3_coder",
+    "deepseek_v3",
+    "deepseek_v31",
+    "glm45",
+    "granite",
+    "none",
+]
 """Values of --tool-call-parser."""
 
 log = structlog.get_logger()
@@ -38,17 +67,20 @@ def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
     Raises:
         SettingsError: `setting` names a form, but the chat template doesn't show tools.
     """
-    text = "" if setting == "none" else _render_base_probe(hf_tokenizer)
-    if setting in ("none", "auto") and _TOOL_NAME not in text:
+    if setting == "none":
         return None
-    if _TOOL_NAME not in text:
-        message = (
-            f"--tool-call-parser {setting}: the model's chat template doesn't show tools; "
-            "use auto or none"
-        )
-        raise SettingsError(message)
-    form = _taught_form(text) if setting == "auto" else ToolForm(setting)
-    if form is None:
+    form, shows_tools = None, False
+    if hf_tokenizer.chat_template:
+        with suppress(*TEMPLATE_ERRORS):
+            form, shows_tools = _probe(partial(render_chat, hf_tokenizer))
+    if setting != "auto":
+        if not shows_tools:
+            raise SettingsError(
+                f"--tool-call-parser {setting}: the model's chat template doesn't show tools; "
+                "use auto or none"
+            )
+        return ToolForm(setting)
+    if shows_tools and form is None:
         log.warning("tool_calls_not_served", hint="set the form with --tool-call-parser")
     return form
 
@@ -63,46 +95,59 @@ def adapter_tool_form(
     Raises:
         TemplateSyntaxError: the template has a syntax error.
     """
-    text = _render_adapter_probe(hf_tokenizer, template, special_tokens)
-    if setting == "none" or _TOOL_NAME not in text:
-        return None
-    return _taught_form(text) if setting == "auto" else ToolForm(setting)
-
-
-def _render_base_probe(hf_tokenizer: Any) -> str:
-    """Render a chat that offers a tool, or return an empty string if rendering fails."""
-    if not hf_tokenizer.chat_template:
-        return ""
+    render = partial(render_chat, hf_tokenizer, template=template, special_tokens=special_tokens)
     try:
-        return render_chat(hf_tokenizer, _MESSAGES, tools=_TOOLS, add_generation_prompt=False)
-    except TEMPLATE_ERRORS:
-        return ""
-
-
-def _render_adapter_probe(
-    hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str]
-) -> str:
-    """Render the chat of `_render_base_probe` with an adapter's template.
-
-    Raises:
-        TemplateSyntaxError: the template has a syntax error.
-    """
-    try:
-        return render_chat(
-            hf_tokenizer,
-            _MESSAGES,
-            tools=_TOOLS,
-            template=template,
-            special_tokens=special_tokens,
-            add_generation_prompt=False,
-        )
+        form, shows_tools = _probe(render)
     except TemplateSyntaxError:
         raise
     except TEMPLATE_ERRORS:
+        return None
+    if setting == "none" or not shows_tools:
+        return None
+    return form if setting == "auto" else ToolForm(setting)
+
+
+def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
+    """Render chats that offer a tool.
+
+    Args:
+        render: `render_chat` for one template.
+
+    Returns:
+        The form of calls that the template shows, or None if it is unknown, and whether the
+        template shows the offered tool.
+
+    Raises:
+        TEMPLATE_ERRORS: the template can't render a chat.
+    """
+    render = partial(render, tools=_TOOLS, prompt_end=PromptEnd.NOTHING)
+    text = render(_MESSAGES)
+    if _TOOL_NAME not in text:
+        return None, False
+    # Instructions come first, because a template may show an earlier call in another form.
+    return _form_in(text) or _form_in(_earlier_call(render, text), is_call=True), True
+
+
+def _earlier_call(render: Callable[..., str], text: str) -> str:
+    """Return the part of a chat that shows the assistant's call; empty if rendering fails.
+
+    Args:
+        render: renders messages.
+        text: the same chat without the call.
+    """
+    function = {"name": _TOOL_NAME, "arguments": {"field": "value"}}
+    call = {"id": "probe0001", "type": "function", "function": function}
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    try:
+        called = render((*_MESSAGES, message))
+    except TEMPLATE_ERRORS:
         return ""
+    pairs = enumerate(zip(called, text, strict=False))
+    return called[next((i for i, (a, b) in pairs if a != b), len(text)) :]
 
 
-def _taught_form(text: str) -> ToolForm | None:
-    if _HERMES.search(text):
-        return ToolForm.HERMES
-    return ToolForm.LLAMA3_JSON if _LLAMA3.search(text) else None
+def _form_in(text: str, *, is_call: bool = False) -> ToolForm | None:
+    """Return the form of the calls in a template's instructions or in a rendered call."""
+    if is_call and _LLAMA3_CALL.search(text):
+        return ToolForm.LLAMA3_JSON
+    return next((form for form, sign in _SIGNS if sign.search(text)), None)

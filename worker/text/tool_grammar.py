@@ -1,10 +1,65 @@
 """Builds the grammar of answers that must call tools."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
-from shared.protocol.tools import HERMES_CLOSE, HERMES_OPEN, LLAMA3_SEPARATOR, ToolForm, ToolUse
+from shared.protocol.tools import (
+    DEEPSEEK_CALL,
+    DEEPSEEK_CLOSE,
+    DEEPSEEK_END,
+    DEEPSEEK_OPEN,
+    DEEPSEEK_SEPARATOR,
+    GRANITE_OPEN,
+    HERMES_CLOSE,
+    HERMES_OPEN,
+    LLAMA3_SEPARATOR,
+    MISTRAL_ARGS,
+    MISTRAL_OPEN,
+    ToolForm,
+    ToolUse,
+)
 from worker.engine.grammar import JSON_OPTIONS, GrammarSource
+from worker.text.tool_value_grammar import VALUE_FORMS, value_rules
+
+
+class _Layout(NamedTuple):
+    """Text around calls and their arguments. NAME stands for the tool's name."""
+
+    head: str
+    tail: str
+    opens: str = ""
+    between: str = ""
+    closes: str = ""
+
+
+_LAYOUTS = {
+    ToolForm.HERMES: _Layout(
+        HERMES_OPEN + '\n{"name": "NAME", "arguments": ', "}\n" + HERMES_CLOSE, between="\n"
+    ),
+    ToolForm.LLAMA3_JSON: _Layout(
+        '{"name": "NAME", "parameters": ', "}", between=f"{LLAMA3_SEPARATOR} "
+    ),
+    ToolForm.MISTRAL: _Layout(
+        '{"name": "NAME", "arguments": ', "}", MISTRAL_OPEN + " [", ", ", "]"
+    ),
+    ToolForm.MISTRAL_ARGS: _Layout(f"{MISTRAL_OPEN}NAME{MISTRAL_ARGS}", ""),
+    ToolForm.PYTHONIC: _Layout("NAME(", ")", "[", ", ", "]"),
+    ToolForm.QWEN3_CODER: _Layout(
+        HERMES_OPEN + "\n<function=NAME>\n", "</function>\n" + HERMES_CLOSE, between="\n"
+    ),
+    ToolForm.DEEPSEEK_V3: _Layout(
+        f"{DEEPSEEK_CALL}function{DEEPSEEK_SEPARATOR}NAME\n```json\n",
+        "\n```" + DEEPSEEK_END,
+        DEEPSEEK_OPEN,
+        "\n",
+        DEEPSEEK_CLOSE,
+    ),
+    ToolForm.DEEPSEEK_V31: _Layout(
+        f"{DEEPSEEK_CALL}NAME{DEEPSEEK_SEPARATOR}", DEEPSEEK_END, DEEPSEEK_OPEN, "", DEEPSEEK_CLOSE
+    ),
+    ToolForm.GLM45: _Layout(HERMES_OPEN + "NAME\n", HERMES_CLOSE, between="\n"),
+    ToolForm.GRANITE: _Layout('{"name": "NAME", "arguments": ', "}", GRANITE_OPEN + "[", ", ", "]"),
+}
 
 
 def tool_source(use: ToolUse) -> GrammarSource:
@@ -13,31 +68,32 @@ def tool_source(use: ToolUse) -> GrammarSource:
     Calls have the form that the chat template shows. The grammar is in llguidance's dialect of
     Lark. If the client names a tool or disables parallel calls, the grammar allows exactly one
     call. Otherwise it allows one or more calls.
+
+    Raises:
+        GrammarRejected: the name of a parameter can't be written in this form.
     """
+    layout = _LAYOUTS[use.form]
     tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in use.names]
+    more = f"({_literal(layout.between)} call)*" if use.name is None and use.is_parallel else ""
     rules = [
         "%llguidance {}",
-        f"start: {_call_sequence(use)}",
+        f"start: {_literal(layout.opens)} call {more} {_literal(layout.closes)}",
         "call: " + " | ".join(f"call_{i}" for i in range(len(tools))),
     ]
     for i, tool in enumerate(tools):
-        head, tail = _around_arguments(use.form, tool["name"])
-        rules.append(f"call_{i}: {json.dumps(head)} arguments_{i} {json.dumps(tail)}")
-        rules.append(f"arguments_{i}: %json {_schema(tool)}")
+        head = _literal(layout.head.replace("NAME", tool["name"]))
+        rules.append(f"call_{i}: {head} arguments_{i} {_literal(layout.tail)}")
+        if use.form in VALUE_FORMS:
+            rules += value_rules(use.form, tool, i)
+        else:
+            rules.append(f"arguments_{i}: %json {_schema(tool)}")
+    if use.form in VALUE_FORMS:
+        rules += VALUE_FORMS[use.form].shared_rules
     return GrammarSource("\n".join(rules) + "\n")
 
 
-def _call_sequence(use: ToolUse) -> str:
-    if use.name is not None or not use.is_parallel:
-        return "call"
-    separator = "\n" if use.form is ToolForm.HERMES else f"{LLAMA3_SEPARATOR} "
-    return f"call ({json.dumps(separator)} call)*"
-
-
-def _around_arguments(form: ToolForm, name: str) -> tuple[str, str]:
-    if form is ToolForm.HERMES:
-        return f'{HERMES_OPEN}\n{{"name": "{name}", "arguments": ', f"}}\n{HERMES_CLOSE}"
-    return f'{{"name": "{name}", "parameters": ', "}"
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
 
 
 def _schema(tool: dict[str, Any]) -> str:

@@ -6,8 +6,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.protocol.ids import AdapterVersion
+from shared.protocol.ids import AdapterVersion, UploadId
 from shared.protocol.jobs import UNFINISHED, JobState
+from shared.protocol.uploads import upload_source
 from shared.store.audit.facts import Doubt, Facts
 
 LATE_S = 60
@@ -210,6 +211,13 @@ def _version(facts: Facts, entry: Entry) -> Iterable[Doubt]:
     yield Doubt("no name refers to the version, and it isn't retired", unless)
 
 
+def _upload(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    if not entry.has_expiry:
+        version = facts.keys.version(AdapterVersion(entry.fields.get("version", "")))
+        is_source = facts.has_field(version, "source", upload_source(UploadId(entry.name)))
+        yield Doubt("no version was made from it, and it never expires", (is_source,))
+
+
 def _with_entry(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
     yield Doubt("the version has no entry", (facts.has_entry(version),))
 
@@ -260,6 +268,9 @@ RULES: Mapping[str, Rule] = {
     "quarantined": Rule("zset", of_member=_with_entry),
     "inspect": Rule("string", _expires),
     "found": Rule("list", _expires),
+    "calls": Rule("list", _expires),
+    "reply": Rule("list", _expires),
+    "upload": Rule("hash", _upload, fields=("version",)),
     "barrier": Rule("string", _expires),
     "base": Rule("hash"),
 }

@@ -260,6 +260,7 @@ local function memory_of(job, num_bytes)
   local record = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', 0)
   if type(record) ~= 'number' then -- some hosted services forbid this command
     return size + RECORD_BYTES + redis.call('HSTRLEN', key, 'body')
+      + redis.call('HSTRLEN', key, 'request')
   end
   local tokens = redis.pcall('MEMORY', 'USAGE', P .. 'tok:' .. job.id, 'SAMPLES', 0)
   return size + record + (tonumber(tokens) or 0) + (job.idem and INDEX_BYTES / 2 or 0)

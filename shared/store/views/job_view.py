@@ -18,6 +18,8 @@ JOB_FIELDS = [
     *("try", "owner", "error", "usage", "spec", "deadline", "lag"),
 ]
 """Fields of a job's hash from which its view is built."""
+WITH_REQUEST = [*JOB_FIELDS, "request"]
+"""`JOB_FIELDS`, and the request that the answer repeats, which may be large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ def job_view(
 
     Args:
         job_id: id of the job.
-        fields: values of `JOB_FIELDS` in the job's hash.
+        fields: values of `JOB_FIELDS` or of `WITH_REQUEST` in the job's hash.
         rank: rank of the job in the queue of its version, from 0; None if it isn't in the queue.
         pool_ms: current pool time, in milliseconds.
     """
@@ -88,9 +90,15 @@ def job_view(
         worker=WorkerId(fields["owner"].decode()) if fields["owner"] else None,
         error=decode_job_error(error),
         usage=Usage(**usage) if usage else None,
-        spec=decode_answer_spec(fields["spec"], job_id) if fields["spec"] else None,
+        spec=_spec(job_id, fields),
         left_ms=_left_ms(fields, pool_ms),
     )
+
+
+def _spec(job_id: JobId, fields: Mapping[str, Any]) -> AnswerSpec | None:
+    if not fields["spec"]:
+        return None
+    return decode_answer_spec(fields["spec"], job_id, request=fields.get("request"))
 
 
 def _left_ms(fields: Mapping[str, Any], pool_ms: int) -> int:

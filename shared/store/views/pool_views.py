@@ -12,7 +12,7 @@ from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
 from shared.store.connection import Pipeline, Redis, ResponseError, chunks, unix_ms
 from shared.store.keys import Keys
-from shared.store.views.job_view import JOB_FIELDS, JobPage, JobView, job_view
+from shared.store.views.job_view import JOB_FIELDS, WITH_REQUEST, JobPage, JobView, job_view
 from shared.store.views.key_memory import estimate_key_bytes
 
 MAX_LOOKED = 2000
@@ -98,7 +98,7 @@ class PoolViews:
 
     async def job(self, job_id: JobId) -> JobView | None:
         """Return a job, or None if the job is unknown or its record has expired."""
-        return (await self._read_jobs([job_id]))[0]
+        return (await self._read_jobs([job_id], WITH_REQUEST))[0]
 
     async def job_and_result(self, job_id: JobId) -> tuple[JobView | None, Result | None]:
         """Return a job and its result, each of which is None if it is unknown or has expired.
@@ -109,9 +109,9 @@ class PoolViews:
         """
         pipe = self._redis.pipeline(transaction=True)
         pipe.get(self._keys.result(job_id))
-        self._ask_for_jobs(pipe, [job_id])
+        self._ask_for_jobs(pipe, [job_id], WITH_REQUEST)
         raw, *replies = await pipe.execute()
-        (view,) = await self._job_views([job_id], replies)
+        (view,) = await self._job_views([job_id], replies, WITH_REQUEST)
         return view, decode_result(raw) if raw is not None else None
 
     async def jobs(
@@ -257,25 +257,27 @@ class PoolViews:
         except ResponseError:  # some hosted services forbid MEMORY USAGE or RANDOMKEY
             return {}
 
-    async def _read_jobs(self, ids: Sequence[JobId]) -> list[JobView | None]:
+    async def _read_jobs(
+        self, ids: Sequence[JobId], names: Sequence[str] = JOB_FIELDS
+    ) -> list[JobView | None]:
         pipe = self._redis.pipeline(transaction=False)
-        self._ask_for_jobs(pipe, ids)
-        return await self._job_views(ids, await pipe.execute())
+        self._ask_for_jobs(pipe, ids, names)
+        return await self._job_views(ids, await pipe.execute(), names)
 
-    def _ask_for_jobs(self, pipe: Pipeline, ids: Iterable[JobId]) -> None:
+    def _ask_for_jobs(self, pipe: Pipeline, ids: Iterable[JobId], names: Sequence[str]) -> None:
         """Queue the commands whose replies `_job_views` reads."""
         pipe.time()
         pipe.hget(self._keys.counters, "lag")
         for job_id in ids:
-            pipe.hmget(self._keys.job(job_id), JOB_FIELDS)
+            pipe.hmget(self._keys.job(job_id), list(names))
 
     async def _job_views(
-        self, ids: Sequence[JobId], replies: Sequence[Any]
+        self, ids: Sequence[JobId], replies: Sequence[Any], names: Sequence[str]
     ) -> list[JobView | None]:
         """Return the views of jobs. `replies` are those to the commands of `_ask_for_jobs`."""
         time, lag, *rows = replies
         pool_ms = unix_ms(time) - int(float(lag or 0))
-        jobs = [dict(zip(JOB_FIELDS, row, strict=True)) for row in rows]
+        jobs = [dict(zip(names, row, strict=True)) for row in rows]
         pipe = self._redis.pipeline(transaction=False)
         for job_id, fields in zip(ids, jobs, strict=True):
             version = AdapterVersion((fields["version"] or b"").decode())

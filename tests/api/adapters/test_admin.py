@@ -20,6 +20,9 @@ ROUTES = [
     ("POST", UNLOAD, {"lora_name": "extract"}),
     ("POST", VALIDATE, {"lora_path": "/x"}),
     ("GET", "/v1/adapters", None),
+    ("POST", "/v1/adapters?name=sql", None),
+    ("POST", "/pause?mode=keep", None),
+    ("POST", "/resume", None),
     ("POST", "/v1/adapters/extract/rollback", None),
     ("DELETE", "/v1/adapters/extract", None),
 ]

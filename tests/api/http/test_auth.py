@@ -28,8 +28,12 @@ ROUTES = [
     ("POST", "/v1/jobs/x/cancel"),
     ("DELETE", "/v1/jobs/x"),
     ("GET", "/metrics"),
+    ("GET", "/metrics/"),
+    ("GET", "/load"),
+    ("GET", "/server_info"),
+    ("GET", "/get_world_size"),
+    ("POST", "/v1/load_lora_adapter"),
     ("GET", "/no/such/route"),
-    ("GET", "/health/"),
     ("GET", "/docs/oauth2-redirect"),
     ("GET", "//health"),
 ]
@@ -92,21 +96,23 @@ async def test_the_metrics_key_and_administrators_can_read_metrics(
 ) -> None:
     reply = await http.get("/metrics", headers=bearer(key))
     assert (reply.status_code, "lorikeet_redis_up" in reply.text) == (200, True)
+    assert (await http.get("/load", headers=bearer(key))).json() == {"server_load": 0}
 
 
 @pytest.mark.parametrize("key", [RED, UNNAMED])
 async def test_other_tenants_cannot_read_metrics(http: httpx.AsyncClient, key: str) -> None:
-    reply = await http.get("/metrics", headers=bearer(key))
-    assert reply.status_code == 403
-    assert reply.json()["error"]["code"] == "permission_denied"
-    assert "lorikeet_" not in reply.text
+    for path in ("/metrics", "/metrics/", "/load"):
+        reply = await http.get(path, headers=bearer(key))
+        assert reply.status_code == 403
+        assert reply.json()["error"]["code"] == "permission_denied"
+        assert "lorikeet_" not in reply.text
     unknown = await http.get("/metrics", headers=bearer("x" * 20))
     assert unknown.status_code == 401
 
 
 async def test_the_metrics_key_gives_no_other_access(http: httpx.AsyncClient) -> None:
     for method, path in ROUTES:
-        if path != "/metrics":
+        if path not in ("/metrics", "/metrics/", "/load"):
             reply = await http.request(method, path, headers=bearer(METRICS))
             assert (path, reply.status_code) == (path, 401)
     anonymous = await http.get("/openapi.json", headers=bearer(METRICS))
@@ -143,6 +149,9 @@ async def test_health_checks_need_no_key(http: httpx.AsyncClient, worker: Script
     assert (await http.get("/health")).status_code == 200
     assert (await http.head("/health")).status_code == 200
     assert (await http.get("/ready")).json() == {"status": "ready"}
+    assert (await http.get("/ping")).json() == {"status": "ready"}
+    assert (await http.get("/health/")).status_code == 200
+    assert (await http.get("/version")).status_code == 200
 
 
 async def test_the_openapi_document_has_model_names_only_with_a_key(

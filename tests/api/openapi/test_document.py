@@ -69,10 +69,26 @@ async def test_the_headers_and_statuses_of_requests_are_described(
 ) -> None:
     operation = (await http.get("/openapi.json")).json()["paths"][path]["post"]
     headers = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
-    assert headers == {"Idempotency-Key", "X-Lorikeet-On-Disconnect", "X-Lorikeet-Deadline-S"}
+    assert headers == {
+        *("Idempotency-Key", "X-Lorikeet-On-Disconnect", "X-Lorikeet-Deadline-S", "Prefer")
+    }
     responses = operation["responses"]
     assert {"200", "202", "400", "409", "429"} <= responses.keys()
     assert {"Location", "X-Lorikeet-Job", "Idempotent-Replayed"} <= responses["202"][
         "headers"
     ].keys()
     assert "Retry-After" in responses["429"]["headers"]
+    assert {"X-Lorikeet-Warning", "Preference-Applied"} <= responses["200"]["headers"].keys()
+
+
+async def test_the_schemas_of_requests_allow_other_fields(http: httpx.AsyncClient) -> None:
+    schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+    for name in ("ChatCompletionRequest", "CompletionRequest", "UserMessage", "StreamOptions"):
+        assert schemas[name]["additionalProperties"] is True
+    messages = schemas["ChatCompletionRequest"]["properties"]["messages"]
+    assert (messages["type"], messages["minItems"]) == ("array", 1)
+    body = {
+        "model": "extract",
+        "messages": [{"role": role, "content": "x"} for role in ("user", "king")],
+    }
+    validate({"components": {"schemas": schemas}}, "ChatCompletionRequest", body)

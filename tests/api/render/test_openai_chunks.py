@@ -30,6 +30,7 @@ def test_a_body_is_rendered_from_the_specification_and_a_stored_result() -> None
         "created": 5,
         "model": "m",
         "system_fingerprint": "fp_1",
+        "weight_version": spec().version,
         "choices": [
             {
                 "index": 0,
@@ -57,6 +58,7 @@ def test_a_chat_chunk_carries_the_text() -> None:
             "created": 5,
             "model": "m",
             "system_fingerprint": "fp_1",
+            "weight_version": spec().version,
             "choices": [
                 {"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}
             ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,21 +10,25 @@ from hypothesis import strategies as st
 from rendered_job import events, spec, writer
 from sse_events import SseEvent, answer_in, sse_events
 
+from api.errors import job_error_body
 from api.follow.transcript import Delta
 from api.render.catch_up import Misplaced
 from api.render.event_ids import parse_event_id
 from api.render.stream_writer import DONE, StreamWriter
+from shared.errors import ErrorCode, JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import Endpoint
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason, Usage
 from shared.protocol.tools import ToolForm, ToolUse
+from shared.reasoning_form import ReasoningForm
 
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 USAGE = Usage(prompt_tokens=32, completion_tokens=2)
-BROKEN = {"error": {"message": "broken"}}
+BROKEN = JobError(code=ErrorCode.INTERNAL, message="broken")
 TOOLS = ({"type": "function", "function": {"name": "add"}},)
 FRAGMENTS = (
+    *("<think>", "</think>", "</thi", "[THINK]", "[/THINK]"),
     *("<tool_call>", "</tool_call>", "<tool_c", "\n", " ", ";", "{", "}", "text", "é🙂"),
     *('{"name": "add", "arguments": {"a": 1}}', '{"name": "add", "parameters": {"b": "}"}}'),
     *('{"name": "none", "arguments": {}}', '{"name": "add", "arguments": {"a" x'),
@@ -58,6 +63,21 @@ def test_the_ids_of_a_stream_state_what_was_sent() -> None:
     assert ids == ["start.1", "start.2", "3", "3~1:f*1", "3,f", "4,f", "end", None]
 
 
+def test_chunks_have_token_ids_and_the_counts_so_far() -> None:
+    stream = writer(returns_token_ids=True, continuous_usage=True)
+    deltas = [Delta(0, "ab", None, (), (1, 2), (7, 8, 9)), Delta(0, "", STOP, (), (3,))]
+    first, second, last = events(stream.chunks(deltas))
+    assert first["prompt_token_ids"] == [7, 8, 9]
+    ids = [each["choices"][0].get("token_ids") for each in (first, second, last)]
+    assert ids == [[1, 2], [3], None]
+    counts = [each["usage"] for each in (first, second, last)]
+    assert [(each["prompt_tokens"], each["completion_tokens"]) for each in counts] == [
+        (3, 2),
+        (3, 3),
+        (3, 3),
+    ]
+
+
 def test_ids_of_many_choices_are_short() -> None:
     stream = writer(Endpoint.COMPLETIONS, num_choices=128)
     raw = stream.chunks([Delta(choice, "x" * 800, None) for choice in range(128)])
@@ -69,7 +89,7 @@ def test_ids_of_many_choices_are_short() -> None:
 
 def test_an_error_ends_a_stream() -> None:
     error, done = sse_events(writer().failure(BROKEN).decode())
-    assert (error.id, error.json) == ("end", BROKEN)
+    assert (error.id, error.json) == ("end", job_error_body(BROKEN))
     assert done.data == "[DONE]"
 
 
@@ -77,7 +97,7 @@ def test_an_interrupted_stream_ends_with_the_last_id_and_without_done() -> None:
     stream = writer()
     (chunk,) = sse_events(stream.chunks([Delta(0, "x", None)]).decode())
     (last,) = sse_events(stream.interruption(BROKEN).decode())
-    assert (last.id, last.retry, last.json) == (chunk.id, "1000", BROKEN)
+    assert (last.id, last.retry, last.json) == (chunk.id, "1000", job_error_body(BROKEN))
 
 
 def test_an_interrupted_stream_without_events_continues_at_its_start() -> None:
@@ -149,7 +169,7 @@ def _deltas(of: AnswerSpec, choice: int, answer: Answer, cuts: st.DataObject) ->
     text = "".join(answer.pieces)
     points = st.lists(st.integers(0, len(text)), max_size=6).map(sorted)
     ends = [*cuts.draw(points), len(text)]
-    number = start = 0
+    number = start = num_ids = 0
     for i, end in enumerate(ends):
         is_last = i == len(ends) - 1
         logprobs: list[PositionLogprobs] = []
@@ -157,8 +177,11 @@ def _deltas(of: AnswerSpec, choice: int, answer: Answer, cuts: st.DataObject) ->
             num = 2 * end + answer.prompt_logprobs
             logprobs = [logprob(k) for k in range(number, num)]
             number = num
-        yield Delta(choice, text[start:end], answer.finish if is_last else None, tuple(logprobs))
-        start = end
+        ids = tuple(range(num_ids, 3 * end)) if of.counts_tokens else ()
+        prompt_ids = (7, 8, 9) if ids and not num_ids else ()
+        finish = answer.finish if is_last else None
+        yield Delta(choice, text[start:end], finish, tuple(logprobs), ids, prompt_ids)
+        start, num_ids = end, num_ids + len(ids)
 
 
 def uncut(of: AnswerSpec, deltas: Sequence[Delta], *, after: str | None = None) -> list[SseEvent]:
@@ -169,16 +192,32 @@ def uncut(of: AnswerSpec, deltas: Sequence[Delta], *, after: str | None = None) 
 
 
 def specs() -> st.SearchStrategy[AnswerSpec]:
-    def build(num: int, logprobs: bool, form: ToolForm | None, parallel: bool) -> AnswerSpec:
+    def build(form: ToolForm | None, parallel: bool, **fields: Any) -> AnswerSpec:
         tools = ToolUse(tools=TOOLS, form=form, is_parallel=parallel) if form else None
-        return spec(num_choices=num, has_logprobs=logprobs, tools=tools, include_usage=True)
+        return spec(tools=tools, include_usage=True, **fields)
 
     chats = st.builds(
-        build, st.integers(1, 3), st.booleans(), st.sampled_from([None, *ToolForm]), st.booleans()
+        build,
+        st.sampled_from([None, *ToolForm]),
+        st.booleans(),
+        num_choices=st.integers(1, 3),
+        has_logprobs=st.booleans(),
+        reasoning=st.sampled_from([None, *ReasoningForm]),
+        hides_reasoning=st.booleans(),
+        returns_token_ids=st.booleans(),
+        continuous_usage=st.booleans(),
+        echoed=st.sampled_from(["", "so far"]),
     )
     completions = st.builds(
-        lambda num, logprobs: spec(Endpoint.COMPLETIONS, num_choices=num, has_logprobs=logprobs),
+        lambda num, logprobs, ids: spec(
+            Endpoint.COMPLETIONS,
+            num_choices=num,
+            has_logprobs=logprobs,
+            returns_token_ids=ids,
+            continuous_usage=ids,
+        ),
         st.integers(1, 4),
+        st.booleans(),
         st.booleans(),
     )
     return chats | completions

@@ -233,7 +233,7 @@ JSON = st.recursive(
 @given(
     st.dictionaries(st.text(max_size=3), JSON, max_size=4),
     st.text("ab<>t{ \n", max_size=8),
-    st.sampled_from(ToolForm),
+    st.sampled_from((HERMES, LLAMA3)),
     st.booleans(),
 )
 def test_any_arguments_arrive_as_the_model_wrote_them(

@@ -7,13 +7,19 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from api_support import BASE, ScriptedWorker
+from api_support import ADAPTER, BASE, ScriptedWorker
+from openai.types.chat import (
+    ParsedChatCompletionMessage,
+    ParsedFunction,
+    ParsedFunctionToolCall,
+)
 from translated_jobs import HI, chat
 from weather_tool import ANSWER, BODY, OSAKA, TOOLS, URL
 
+from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from shared.protocol.results import Choice, FinishReason
-from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
+from shared.protocol.tools import CALL_ENDS, ToolChoice, ToolForm, ToolUse
 from shared.store.registry import Registry
 
 NAMED = {"type": "function", "function": {"name": "weather"}}
@@ -29,6 +35,74 @@ def test_text_parts_are_joined_by_line_breaks() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     job = chat(messages=[{"role": "user", "content": parts}])
     assert job.messages == ({"role": "user", "content": "a\nb"},)
+
+
+def content_of(content: Any, role: str = "user") -> str:
+    """Return the text that the chat template gets for a message with this content."""
+    job = chat(messages=[{"role": role, "content": content}])
+    assert job.messages is not None
+    text: str = job.messages[0]["content"]
+    return text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "hi",
+        {"type": "text", "text": "hi"},
+        {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}},
+        {"type": "input_text", "text": "hi"},
+        {"type": "output_text", "text": "hi", "annotations": []},
+        {"type": "refusal", "refusal": "hi"},
+        {"type": "thinking", "thinking": "hi", "signature": "x"},
+    ],
+)
+def test_parts_of_every_type_of_text_are_text(part: Any) -> None:
+    assert content_of([{"type": "text", "text": "a"}, part]) == "a\nhi"
+
+
+@pytest.mark.parametrize("content", [None, [], "", [{"type": "text", "text": None}]])
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_a_message_without_content_has_an_empty_text(content: Any, role: str) -> None:
+    assert content_of(content, role) == ""
+
+
+def test_an_assistant_message_needs_neither_content_nor_calls() -> None:
+    job = chat(messages=[HI, {"role": "assistant"}, {"role": "assistant", "tool_calls": []}])
+    assert job.messages == (HI, *[{"role": "assistant", "content": ""}] * 2)
+
+
+def test_a_refusal_is_the_text_of_an_answer_without_content() -> None:
+    refusal = {"role": "assistant", "content": None, "refusal": "I can't"}
+    job = chat(messages=[refusal, {**refusal, "content": "yes"}])
+    assert job.messages is not None
+    assert [message["content"] for message in job.messages] == ["I can't", "yes"]
+
+
+@pytest.mark.parametrize("role", ["function", "latest_reminder", "king"])
+def test_other_roles_are_passed_to_the_chat_template(role: str) -> None:
+    message = {"role": role, "content": "x", "name": "f"}
+    assert chat(messages=[HI, message]).messages == (HI, message)
+
+
+def test_the_openai_clients_own_message_can_be_sent_back() -> None:
+    call = ParsedFunctionToolCall(
+        id="a",
+        type="function",
+        function=ParsedFunction(name="f", arguments="{}", parsed_arguments={"a": 1}),
+    )
+    answer: ParsedChatCompletionMessage[Any] = ParsedChatCompletionMessage(
+        role="assistant", content="x", parsed={"a": 1}, tool_calls=[call]
+    )
+    echoed = {**answer.model_dump(), "annotations": [], "reasoning_details": [{"a": 1}]}
+    job = chat(messages=[HI, echoed])
+    assert job.messages is not None
+    function = {"name": "f", "arguments": {}}
+    assert job.messages[1] == {
+        "role": "assistant",
+        "content": "x",
+        "tool_calls": [{"id": "a", "type": "function", "function": function}],
+    }
 
 
 def test_an_answer_can_be_sent_back_as_a_message() -> None:
@@ -68,6 +142,39 @@ async def test_tool_choice_can_require_any_tool_or_a_named_one(
     job = await taken(http, worker, tool_choice=choice)
     assert job.tools is not None
     assert (job.tools.choice, job.tools.name) == (ToolChoice.REQUIRED, name)
+
+
+OTHER_TOOL = {"type": "function", "function": {"name": "other", "strict": None}}
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+@pytest.mark.parametrize("is_nested", [True, False])
+async def test_allowed_tools_restrict_the_tools(
+    http: httpx.AsyncClient, worker: ScriptedWorker, mode: str, is_nested: bool
+) -> None:
+    spec = {"mode": mode, "tools": [NAMED]}
+    choice = {"type": "allowed_tools", **({"allowed_tools": spec} if is_nested else spec)}
+    job = await taken(http, worker, tools=[OTHER_TOOL, *TOOLS], tool_choice=choice)
+    assert job.tools is not None
+    assert (job.tools.tools, job.tools.choice, job.tools.name) == (tuple(TOOLS), mode, None)
+
+
+async def test_tools_need_no_parameters_and_their_unknown_fields_are_left_out(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    tool = {
+        "type": "function",
+        "function": {**OTHER_TOOL["function"], "colour": 1},
+        "cache_control": {"type": "ephemeral"},
+    }
+    job = await taken(http, worker, tools=[tool])
+    assert job.tools is not None
+    assert job.tools.tools == (OTHER_TOOL,)
+
+
+@pytest.mark.parametrize("choice", ["none", "auto", None])
+def test_without_tools_a_choice_that_needs_none_is_accepted(choice: str | None) -> None:
+    assert chat(tools=[], tool_choice=choice) == chat(tool_choice=choice) == chat()
 
 
 async def test_without_parallel_calls_an_answer_ends_after_the_first_one(
@@ -148,3 +255,27 @@ async def test_tools_are_refused_if_the_chat_template_has_none(
     )
     assert 'tool_choice "none"' in error["message"]
     assert (await taken(http, worker, tool_choice="none")).tools is None
+
+
+async def test_an_adapters_own_template_decides_the_form_of_its_calls(
+    http: httpx.AsyncClient, registry: Registry, worker: ScriptedWorker
+) -> None:
+    own = replace(
+        ADAPTER, name="own", version=AdapterVersion("own@3"), tool_form=ToolForm.QWEN3_CODER
+    )
+    await registry.add_adapter(own)
+    tools = (await taken(http, worker, model="own")).tools
+    assert tools is not None
+    assert tools.form is ToolForm.QWEN3_CODER
+    base = (await taken(http, worker)).tools
+    assert base is not None
+    assert base.form is ToolForm.HERMES
+
+
+async def test_an_answer_with_one_call_stops_at_its_end(
+    http: httpx.AsyncClient, registry: Registry, worker: ScriptedWorker
+) -> None:
+    for form, end in CALL_ENDS.items():
+        await registry.set_base(replace(BASE, tool_form=form))
+        job = await taken(http, worker, parallel_tool_calls=False)
+        assert job.sampling.stop == (end,)

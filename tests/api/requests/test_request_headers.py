@@ -34,6 +34,32 @@ def test_a_deadline_is_a_number_of_seconds(sent: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "is_strict"),
+    [
+        (["handling=strict"], True),
+        (["Handling=STRICT"], True),
+        (['respond-async, wait=10 , handling="strict"; a=b, x'], True),
+        (["respond-async", "handling = strict"], True),
+        (['note="a, handling=lenient, \\" b", handling=strict'], True),
+        (["handling=strict, handling=lenient"], True),
+        (["handling=lenient, handling=strict"], False),
+        (["handling=lenient"], False),
+        (['note="handling=strict, handling=strict"'], False),
+        (["handling=strictly"], False),
+        (["no-handling=strict"], False),
+        (["handling"], False),
+        (['", handling=strict'], True),
+        (['"\\' * 4000], False),
+        ([""], False),
+        ([], False),
+    ],
+)
+def test_a_client_can_prefer_strict_handling(sent: list[str], is_strict: bool) -> None:
+    headers = Headers(raw=[(b"prefer", value.encode()) for value in sent])
+    assert read_request_headers(headers, max_deadline_s=60).is_strict is is_strict
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         *(("Idempotency-Key", bad) for bad in ("", "x" * 256, "a b", "é", "a\tb", "\x7f")),

@@ -29,6 +29,7 @@ async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
         "created": job.job.created_s,
         "model": "extract",
         "system_fingerprint": "fp_000000000000_111111111111",
+        "weight_version": job.job.version,
         "choices": [
             {
                 "index": 0,

@@ -22,6 +22,7 @@ async def test_a_completion_has_openais_fields(
         "created": job.job.created_s,
         "model": "extract",
         "system_fingerprint": "fp_000000000000_111111111111",
+        "weight_version": job.job.version,
         "choices": [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "stop"}],
         "usage": USAGE_BODY,
     }

@@ -23,19 +23,21 @@ async def test_ready_reports_why_requests_cannot_be_served(
         response = await client.get("/ready")
         assert response.status_code == 503
         assert response.json()["reason"] == "no base model is registered"
-    response = await http.get("/ready")
-    assert (response.status_code, response.json()["reason"]) == (503, "no worker is alive")
+    for path in ("/ready", "/ping"):
+        response = await http.get(path)
+        assert (response.status_code, response.json()["reason"]) == (503, "no worker is alive")
 
 
 async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    response = await http.get("/ready")
-    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+    for method, path in (("GET", "/ready"), ("GET", "/ping"), ("POST", "/ping")):
+        response = await http.request(method, path)
+        assert (response.status_code, response.json()) == (200, {"status": "ready"})
 
 
 async def test_health_checks_accept_head_requests(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    for path in ("/health", "/ready"):
+    for path in ("/health", "/ready", "/ping"):
         response = await http.head(path)
         assert (response.status_code, response.content) == (200, b"")
 

@@ -19,6 +19,8 @@ BASE_CARD = {
     "owned_by": "lorikeet",
     "root": "tiny/base",
     "parent": None,
+    "max_model_len": 1000,
+    "permission": [],
 }
 ADAPTER_CARD = {
     "id": "extract",
@@ -27,6 +29,8 @@ ADAPTER_CARD = {
     "owned_by": "lorikeet",
     "root": "extract-v1",
     "parent": "tiny/base",
+    "max_model_len": 1000,
+    "permission": [],
 }
 
 
@@ -50,7 +54,19 @@ async def test_one_model_can_be_read_even_with_a_slash_in_its_name(
 async def test_a_model_that_does_not_exist_is_a_404(http: httpx.AsyncClient) -> None:
     response = await http.get("/v1/models/no/such")
     assert response.status_code == 404
-    assert response.json()["error"]["code"] == "model_not_found"
+    assert response.json()["error"] == {
+        "message": "The model 'no/such' does not exist or you do not have access to it. "
+        "GET /v1/models lists all models.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+
+
+async def test_models_and_metrics_accept_head_requests(http: httpx.AsyncClient) -> None:
+    for path in ("/v1/models", "/metrics"):
+        response = await http.head(path)
+        assert (response.status_code, response.content) == (200, b"")
 
 
 async def test_the_root_of_an_adapter_is_its_hub_id_or_folder_name(

@@ -13,6 +13,7 @@ from openai.types.chat import (
     completion_create_params as chat_create_params,
 )
 
+from api.requests import unsupported_fields
 from api.requests.ignored_fields import warning
 from api.requests.translate import (
     Admission,
@@ -23,6 +24,7 @@ from api.requests.translate import (
 )
 from ops.generate.conformance import (
     CHAT,
+    CHAT_EXTENSIONS,
     COMPLETIONS,
     EXTENSIONS,
     MESSAGES,
@@ -49,6 +51,9 @@ ADMISSION = Admission(
     random_seed=1,
     tool_form=ToolForm.HERMES,
 )
+
+
+ALL_CHAT = CHAT + EXTENSIONS + CHAT_EXTENSIONS
 
 
 def chat(fields: dict[str, Any]) -> tuple[object, ...]:
@@ -93,7 +98,7 @@ def ids(rows: tuple[Row, ...]) -> list[str]:
     return [row.name for row in rows]
 
 
-@pytest.mark.parametrize("row", CHAT + EXTENSIONS, ids=ids(CHAT + EXTENSIONS))
+@pytest.mark.parametrize("row", ALL_CHAT, ids=ids(ALL_CHAT))
 def test_a_field_of_a_chat(row: Row) -> None:
     assert_outcome(chat, row, nested(row.name, row.value), row.more, row.name)
 
@@ -126,6 +131,12 @@ def test_every_field_of_openais_clients_is_listed() -> None:
         ChatCompletionUserMessageParam,
     ):
         assert set(get_type_hints(message)) <= listed
+
+
+def test_the_page_lists_every_unsupported_field() -> None:
+    text = page()
+    for name in {*unsupported_fields.CHAT, *unsupported_fields.COMPLETIONS}:
+        assert f"| `{name}` |" in text
 
 
 def test_the_page_is_up_to_date() -> None:

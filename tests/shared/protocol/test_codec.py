@@ -8,17 +8,22 @@ import pytest
 from queue_support import make_job, tokens
 
 from shared.errors import ProtocolMismatch
+from shared.protocol.answers import AnswerSpec
 from shared.protocol.codec import (
+    NEW_SAMPLING,
     PROTOCOL_VERSION,
+    decode_answer_spec,
     decode_events,
     decode_job,
     decode_result,
+    encode_answer_spec,
     encode_events,
     encode_job,
+    encode_request,
     encode_result,
 )
 from shared.protocol.events import End, Retry
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import JobState, SamplingParams, View
 from shared.protocol.results import Result, Usage
 
 JOB = make_job(messages=({"role": "user", "content": "hi"},), tools=None)
@@ -56,8 +61,28 @@ def test_fields_of_a_newer_release_are_dropped() -> None:
     assert decode_result(orjson.dumps({**result, "novelty": 4})) == RESULT
 
 
+def test_sampling_fields_that_release_0_1_does_not_know_are_written_only_if_they_are_set() -> None:
+    written = orjson.loads(encode_job(JOB))["sampling"].keys()
+    assert not written & set(NEW_SAMPLING)
+    limits: dict[str, Any] = {"stop_token_ids": (1, 2), "allowed_token_ids": (3,)}
+    sampling = SamplingParams(seed=2**63 - 1, bad_words=("a", "b"), includes_stop=True, **limits)
+    job = replace(JOB, sampling=sampling)
+    assert decode_job(encode_job(job)) == job
+
+
 def test_a_field_that_an_older_release_does_not_write_has_its_default() -> None:
     wire = orjson.loads(encode_job(replace(JOB, echo=True, fingerprint="fp", priority=3)))
     for name in ("echo", "fingerprint", "priority"):
         del wire[name]
     assert decode_job(orjson.dumps(wire)) == JOB
+
+
+def test_the_view_of_a_job_is_only_in_the_specification_of_its_answer() -> None:
+    job = replace(make_job(), view=View.RESPONSES, request={"input": ["hi"]})
+    assert not {"view", "request"} & orjson.loads(encode_job(job)).keys()
+    spec = AnswerSpec.of(job)
+    raw = encode_answer_spec(spec)
+    assert "request" not in orjson.loads(raw)
+    assert decode_answer_spec(raw, job.id, request=encode_request(spec)) == spec
+    assert decode_answer_spec(raw, job.id) == replace(spec, request=None)
+    assert "view" not in orjson.loads(encode_answer_spec(AnswerSpec.of(make_job())))

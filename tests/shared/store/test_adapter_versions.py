@@ -48,7 +48,7 @@ async def load(registry: Registry, *adapters: Adapter) -> None:
 
 async def test_a_name_is_loaded_once_unless_it_is_to_be_replaced(registry: Registry) -> None:
     await registry.load_adapter(ONE, replace=False)
-    with pytest.raises(JobFailed, match="loaded already, as a@1") as refusal:
+    with pytest.raises(JobFailed, match="loaded version is a@1") as refusal:
         await registry.load_adapter(TWO, replace=False)
     assert refusal.value.error.code is ErrorCode.ADAPTER_EXISTS
     assert await registry.resolve("a") == "a@1"

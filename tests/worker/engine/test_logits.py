@@ -25,6 +25,8 @@ SAMPLINGS = st.builds(
         lambda bias: tuple(bias.items())
     ),
     min_tokens=st.integers(0, 4),
+    allowed_token_ids=st.just(()) | st.lists(TOKEN, min_size=1, max_size=6).map(tuple),
+    bad_words=st.lists(st.lists(TOKEN, min_size=1, max_size=3).map(tuple), max_size=6).map(tuple),
 )
 REQUESTS = st.builds(
     Request,
@@ -50,8 +52,11 @@ def reference(logits: Sequence[float], request: Request) -> list[float]:
         count = request.output_ids.count(token)
         logit -= sampling.frequency_penalty * count
         logit -= sampling.presence_penalty * (count > 0)
-        may_end = len(request.output_ids) >= sampling.min_tokens
-        adjusted.append(logit if may_end or token not in request.stop_ids else -torch.inf)
+        is_masked = len(request.output_ids) < sampling.min_tokens and token in request.stop_ids
+        is_masked |= bool(sampling.allowed_token_ids) and token not in sampling.allowed_token_ids
+        text = (*request.output_ids, token)
+        is_masked |= any(text[-len(word) :] == word for word in sampling.bad_words)
+        adjusted.append(-torch.inf if is_masked else logit)
     return adjusted
 
 

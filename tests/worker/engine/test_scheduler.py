@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.protocol.embeddings import EmbeddingParams
 from worker.engine.block_manager import BlockManager
 from worker.engine.pace import StepSize
 from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
@@ -226,3 +227,32 @@ def test_prompts_that_wait_for_blocks_or_sequences_dont_make_the_step_larger() -
         for name in "abcd":
             s.add(request(name, 900))
         assert prompt_tokens(s.schedule()) == 40
+
+
+def embedding(name: str, num_prompt: int = 5) -> Request:
+    wanted = request(name, num_prompt)
+    wanted.embedding = EmbeddingParams()
+    return wanted
+
+
+def test_embeddings_start_after_all_other_requests_and_sample_nothing() -> None:
+    s = scheduler(max_num_seqs=3)
+    for each in (embedding("e1"), embedding("e2"), request("a"), request("b")):
+        s.add(each)
+    assert described(s.schedule()) == [("a", 0, 5, True), ("b", 0, 5, True), ("e1", 0, 5, False)]
+    assert (s.num_waiting, [r.id for r in s.requests]) == (1, ["a", "b", "e1", "e2"])
+
+
+def test_a_preempted_embedding_starts_again_before_younger_ones() -> None:
+    s = scheduler(num_blocks=4, budget=7)
+    generating, first, second = request("a", 4), embedding("e1", 12), embedding("e2", 4)
+    for each in (generating, first, second):
+        s.add(each)
+    compute(s.schedule())
+    assert first.status is RequestStatus.RUNNING
+    compute(s.schedule())
+    assert first.status is RequestStatus.WAITING
+    assert [r.id for r in s.embeddings] == ["e1", "e2"]
+    for waiting in (second, first):
+        s.finish(waiting)
+    assert s.num_waiting == 0

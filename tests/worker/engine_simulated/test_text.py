@@ -11,6 +11,9 @@ from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from worker.engine_simulated.text import SimulatedGrammars, SimulatedTokenizer
 from worker.engine_simulated.tokens import END_ID, FIRST_ID, VOCAB_SIZE
+from worker.text.interface import EncodedPrompt
+
+PROMPT = EncodedPrompt([1], "")
 
 
 def job(*prompts: Any, **fields: Any) -> Job:
@@ -75,9 +78,9 @@ def test_a_stop_string_cuts_the_text() -> None:
 )
 async def test_tools_and_schemas_are_refused(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(JobFailed, match="simulated engine") as failed:
-        await SimulatedGrammars().for_job(job("hi", **fields))
+        await SimulatedGrammars().for_job(job("hi", **fields), PROMPT)
     assert (failed.value.error.code, failed.value.error.param) == (ErrorCode.INVALID_VALUE, param)
 
 
 async def test_other_jobs_have_no_grammar() -> None:
-    assert await SimulatedGrammars().for_job(job("hi")) is None
+    assert await SimulatedGrammars().for_job(job("hi"), PROMPT) is None

@@ -13,6 +13,7 @@ from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.rules import NO_TOKEN_LEFT
 
 NUM_TOKENS = 20
 EOS = 2
@@ -107,6 +108,23 @@ def test_a_mixed_batch_follows_the_definitions_through_chunks_and_preemption(
     lengths = {kind: len(tokens[requests["base", kind].id]) for kind in SAMPLINGS}
     assert lengths["long"] == 13
     assert len({tuple(tokens[requests["base", kind].id]) for kind in SAMPLINGS}) == len(SAMPLINGS)
+
+
+def test_a_request_whose_limits_leave_no_token_fails_alone(folders: dict[str, Path]) -> None:
+    engine, _ = engine_of(load(tiny_model()), folders)
+    limits = {"allowed_token_ids": (7, 8), "bad_words": ((7,), (7, 8), (8, 8))}
+    doomed, other = request_of("doomed", 1, None, **limits), request_of("other", 2, None)
+    results: dict[str, list[StepOutput]] = {"doomed": [], "other": []}
+    for request in (doomed, other):
+        engine.add(request)
+    while engine.has_work:
+        for output in engine.step():
+            results[output.request_id].append(output)
+    assert [(each.token_id, each.error) for each in results["doomed"]] == [
+        (8, None),
+        (None, NO_TOKEN_LEFT),
+    ]
+    assert results["other"][-1].finish is not None
 
 
 def test_a_moved_request_penalises_tokens_that_were_already_output(

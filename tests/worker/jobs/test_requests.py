@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,6 +126,12 @@ def test_sampling_defaults_of_the_adapter_apply_to_fields_that_the_client_left_o
     style = PromptStyle(sampling={"temperature": 0.0, "top_p": 0.1, "top_k": 4})
     made = request(sampling, style).sampling
     assert (made.temperature, made.top_p, made.top_k) == (0.0, 0.9, 4)
+
+
+def test_stop_tokens_of_the_client_end_a_request_in_addition_to_end_tokens() -> None:
+    sampling = SamplingParams(seed=1, max_tokens=3, stop_token_ids=(70, 71))
+    assert request(sampling).stop_ids == {EOS_ID, 70, 71}
+    assert request(replace(sampling, ignore_eos=True)).stop_ids == {70, 71}
 
 
 def test_a_request_stops_at_end_tokens_of_the_base_model_and_the_adapter() -> None:

@@ -35,6 +35,32 @@ def test_tokens_add_ids_and_text() -> None:
     assert (choice.ids, choice.text, choice.finish) == (ascii_ids("hello"), "hello", None)
 
 
+def test_a_stop_token_is_shown_only_if_the_text_includes_what_ends_it() -> None:
+    for includes_stop, text in ((False, "ab"), (True, "abc")):
+        choice = make_choice(includes_stop=includes_stop)
+        accept(choice, "ab")
+        choice.accept(output(choice, "c", FinishReason.STOP))
+        assert (choice.ids, choice.text) == (ascii_ids("abc"), text)
+        assert choice.finish is FinishReason.STOP
+
+
+def test_a_choice_that_reports_ids_publishes_its_prompt_once_and_logprobs_of_its_end() -> None:
+    claimed, prompt = claim(), tuple(ascii_ids("hi"))
+    choice = make_choice(reports_ids=True)
+    choice.accept(output(choice, "a", logprobs=LIKELY))
+    first = choice.unpublished.take(claimed, 0)
+    choice.accept(output(choice, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
+    last = choice.unpublished.take(claimed, 0)
+    assert (first.prompt_ids, last.prompt_ids) == (prompt, ())
+    assert len(last.logprobs) == len(last.ids) == 1
+    assert choice.full_checkpoint(claimed).prompt_ids == prompt
+    resumed = make_choice(reports_ids=True)
+    resumed.restore(first)
+    resumed.accept(output(resumed, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
+    assert resumed.unpublished.take(claimed, 0) == last
+    assert resumed.full_checkpoint(claimed) == choice.full_checkpoint(claimed)
+
+
 def test_pending_tokens_become_one_event_and_the_next_event_continues_after_it() -> None:
     claimed, choice = claim(), make_choice(2)
     accept(choice, "abc")

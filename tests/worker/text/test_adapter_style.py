@@ -22,7 +22,9 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 def style_of(prompting: Prompting) -> PromptStyle:
-    return adapter_style(prompting, HF, vocab_size=len(HF), tool_setting="auto")
+    return adapter_style(
+        prompting, HF, vocab_size=len(HF), tool_setting="auto", reasoning_setting="auto"
+    )
 
 
 def chat(tools: ToolUse | None = None) -> Job:

@@ -2,9 +2,11 @@
 
 import pytest
 from tiny import tiny_tokenizer
-from tool_templates import HERMES, LLAMA3
+from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3
+from written_calls import CALL_END, END, SEP
 
 from shared.errors import JobFailed
+from shared.protocol.jobs import PromptEnd
 from shared.protocol.tools import ToolForm, ToolUse
 from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.tokenizer import Tokenizer
@@ -36,13 +38,15 @@ def test_tools_are_rendered_only_if_the_request_has_some(template: str) -> None:
     [
         (HERMES, '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'),
         (LLAMA3, '{"name": "add", "parameters": {"a": 1}}'),
+        (DEEPSEEK_V3, f'{SEP}add\n```json\n{{"a": 1}}\n```{CALL_END}{END}'),
     ],
 )
 def test_earlier_calls_and_results_are_rendered_in_the_models_own_form(
     template: str, call: str
 ) -> None:
     text = rendered(template, HI, CALLED, REPLY)
-    assert f"<|assistant|>{call}<|end|><|tool|>" in text
+    assert text.startswith("<|user|>hi<|end|><|assistant|>")
+    assert f"{call}<|end|><|tool|>" in text
 
 
 def test_a_template_for_single_calls_rejects_two_and_the_error_names_the_messages() -> None:
@@ -64,7 +68,7 @@ def test_special_tokens_override_the_tokenizers_own() -> None:
 
 def test_the_header_of_the_answer_is_optional() -> None:
     with_header = render_chat(tiny_tokenizer(), [HI])
-    without = render_chat(tiny_tokenizer(), [HI], add_generation_prompt=False)
+    without = render_chat(tiny_tokenizer(), [HI], prompt_end=PromptEnd.NOTHING)
     assert with_header.startswith(without)
     assert with_header.removeprefix(without) == "<|assistant|>"
 

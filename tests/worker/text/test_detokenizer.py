@@ -163,6 +163,13 @@ def test_of_two_stop_strings_the_one_completed_first_ends_the_text() -> None:
     assert text.is_stopped
 
 
+@pytest.mark.parametrize("stop", [["lo w"], ["wor", "o w"], ["lo w", "o w"]])
+def test_a_text_may_include_the_stop_string_that_ends_it(stop: list[str]) -> None:
+    text = TextStream(TABLES[id(BYTE_LEVEL)], stop, is_text_start=True, includes_stop=True)
+    assert text.replay(ids_per_character("hello world")) + text.close() == "hello w"
+    assert text.is_stopped
+
+
 def test_stop_strings_are_ignored_in_the_first_min_tokens() -> None:
     text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo", "r"], is_text_start=True, min_tokens=4)
     assert text.replay(ids_per_character("hello wo")) == "hello wo"

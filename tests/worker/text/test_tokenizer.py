@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
@@ -55,6 +56,15 @@ def test_the_error_names_the_reason_if_the_template_rejects_messages() -> None:
     error = failure(TOKENIZER.encode_chat, [{"role": "tool", "content": "x"}])
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages")
     assert "unknown role tool" in error.message
+    assert "unusual" not in error.message
+
+
+def test_the_error_names_usual_roles_if_the_template_rejects_another_one() -> None:
+    error = failure(TOKENIZER.encode_chat, [{"role": "king", "content": "x"}])
+    assert error.message.endswith(
+        "unknown role king; the role 'king' is unusual, most templates know system, user, "
+        "assistant, tool"
+    )
 
 
 def test_a_template_that_raises_a_python_error_fails_the_request() -> None:
@@ -98,6 +108,24 @@ def test_the_error_names_a_bias_of_a_token_outside_the_vocabulary() -> None:
     )
     error = failure(TOKENIZER.encode, biased)
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "logit_bias[500]")
+
+
+@pytest.mark.parametrize("name", ["stop_token_ids", "allowed_token_ids"])
+def test_the_error_names_a_token_outside_the_vocabulary(name: str) -> None:
+    limits: dict[str, Any] = {name: (499, 500)}
+    limited = dataclasses.replace(job(), sampling=SamplingParams(seed=1, **limits))
+    error = failure(TOKENIZER.encode, limited)
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, f"{name}[1]")
+
+
+def test_a_word_is_tokenized_at_the_start_of_a_text_and_after_a_space() -> None:
+    alone, spaced = HF("you")["input_ids"], HF(" you")["input_ids"]
+    assert len(spaced) == len(alone)
+    assert spaced[0] != alone[0]
+    assert TOKENIZER.encode_words([" you"]) == (tuple(alone), tuple(spaced))
+    longer = HF("zq")["input_ids"]
+    assert len(HF(" zq")["input_ids"]) != len(longer)
+    assert TOKENIZER.encode_words(["zq"]) == (tuple(longer),)
 
 
 @pytest.mark.parametrize("empty", ["", ()])

@@ -1,4 +1,5 @@
 import pytest
+import tool_templates
 from structlog.testing import capture_logs
 from tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tool_templates import HERMES, LLAMA3, UNKNOWN_FORM
@@ -6,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from shared.errors import SettingsError
 from shared.protocol.tools import ToolForm
-from worker.text.tool_call_format import base_tool_form
+from worker.text.tool_call_format import adapter_tool_form, base_tool_form
 
 
 def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerFast:
@@ -30,6 +31,24 @@ def test_the_form_is_the_one_that_the_template_teaches(
     template: str | dict[str, str] | None, form: ToolForm | None
 ) -> None:
     assert base_tool_form(with_template(template), "auto") is form
+
+
+@pytest.mark.parametrize("form", ToolForm)
+def test_each_form_is_detected_from_instructions_or_an_earlier_call(form: ToolForm) -> None:
+    name = "LLAMA3" if form is ToolForm.LLAMA3_JSON else form.name
+    template = getattr(tool_templates, name)
+    assert base_tool_form(with_template(template), "auto") is form
+    assert adapter_tool_form(tiny_tokenizer(), template, {}, "auto") is form
+
+
+def test_a_llama_template_without_instructions_is_detected_from_an_earlier_call() -> None:
+    template = LLAMA3.replace("Respond in the format", "Tools").replace("function name, ", "")
+    assert base_tool_form(with_template(template), "auto") is ToolForm.LLAMA3_JSON
+
+
+def test_text_of_the_offered_tool_is_not_taken_for_a_call() -> None:
+    template = "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert base_tool_form(with_template(template), "auto") is None
 
 
 def test_a_template_with_an_unknown_form_is_logged_and_served_without_tools() -> None:

@@ -1,10 +1,17 @@
 """Tests of the texts that the grammar of tool calls allows."""
 
+import json
+import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from written_calls import Call, use, written
 
+from api.render.tool_parser import CallArguments, Text, ToolCallParser
+from shared.protocol.parameter_types import rendered_tools
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from worker.text.tool_grammar import tool_source
 
@@ -89,3 +96,119 @@ def test_a_clients_schema_can_not_change_the_json_options() -> None:
     source = tool_source(ToolUse(tools=(tool,), form=HERMES, choice=ToolChoice.REQUIRED))
     assert '"item_separator": ","' in source
     assert '"item_separator": ";"' not in source
+
+
+def takes(form: ToolForm, text: str, **fields: Any) -> bool:
+    """Return whether `text` is a complete answer that may call the tools of `written_calls`."""
+    source = tool_source(use(form, choice=ToolChoice.REQUIRED, **fields))
+    matcher = LLMatcher(TOKENIZER, source, log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    ids = list(text.encode())
+    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+
+
+def double_quoted(form: ToolForm, calls: list[Call]) -> str:
+    """Return the text of calls, with strings as the grammar writes them."""
+    if form is not ToolForm.PYTHONIC:
+        return written(form, calls)
+    shown = [
+        f"{name}({', '.join(f'{key}={_shown(value)}' for key, value in given.items())})"
+        for name, given in calls
+    ]
+    return f"[{', '.join(shown)}]"
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
+
+
+OSLO = ("get_weather", {"city": "Oslo", "days": 2, "mode": "fast"})
+NONE = ("get", dict[str, Any]())
+
+
+@pytest.mark.parametrize("form", ToolForm)
+def test_the_grammar_of_each_form_allows_what_the_model_writes(form: ToolForm) -> None:
+    assert takes(form, double_quoted(form, [OSLO]))
+    assert takes(form, double_quoted(form, [NONE, OSLO]))
+    assert takes(form, double_quoted(form, [NONE]), name="get")
+    assert not takes(form, double_quoted(form, [NONE, OSLO]), is_parallel=False)
+    assert not takes(form, double_quoted(form, [OSLO]), name="get")
+    assert not takes(form, "hi")
+    assert not takes(form, f"Ok. {double_quoted(form, [OSLO])}")
+
+
+@pytest.mark.parametrize("form", ToolForm)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"days": 2}, {"city": "a", "days": "b"}, {"city": "a", "mode": "x"}]
+)
+def test_arguments_that_the_schema_does_not_allow_are_excluded(
+    form: ToolForm, arguments: dict[str, Any]
+) -> None:
+    assert not takes(form, double_quoted(form, [("get_weather", arguments)]))
+
+
+ORDER = ("city", "days", "heat", "wet", "tags", "area", "mode")
+VALUES = st.fixed_dictionaries(
+    {"city": st.text("ab</\n\"'\\é", max_size=9)},
+    optional={
+        "days": st.integers(-99, 99),
+        "heat": st.none() | st.integers(0, 9).map(lambda i: i / 2),
+        "wet": st.booleans(),
+        "tags": st.lists(st.sampled_from(["x", "<y"]), max_size=2),
+        "mode": st.sampled_from(["fast", "slow"]),
+    },
+)
+
+
+def in_order(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {key: arguments[key] for key in ORDER if key in arguments}
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(ToolForm), st.lists(VALUES.map(in_order), min_size=1, max_size=2))
+def test_any_valid_arguments_are_allowed(form: ToolForm, given: list[dict[str, Any]]) -> None:
+    calls = [("get_weather", arguments) for arguments in given]
+    text = double_quoted(form, calls)
+    assert takes(form, text)
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(ToolForm), st.booleans(), st.integers(0, 2**32))
+def test_the_parser_reads_calls_in_whatever_the_grammar_allows(
+    form: ToolForm, is_parallel: bool, seed: int
+) -> None:
+    text = sampled(form, random.Random(seed), is_parallel=is_parallel)
+    parser = ToolCallParser(
+        rendered_tools(use(form, is_parallel=is_parallel)), emits_early=bool(seed % 2)
+    )
+    pieces = parser.feed(text) + parser.close()
+    assert not any(isinstance(piece, Text) for piece in pieces)
+    assert parser.num_calls >= 1
+    arguments = [
+        "".join(p.text for p in pieces if isinstance(p, CallArguments) and p.index == i)
+        for i in range(parser.num_calls)
+    ]
+    assert all(isinstance(json.loads(text), dict) for text in arguments)
+
+
+ENDS = ("</parameter>", "</arg_value>", '"', "]", "}", ")", "\n", "0")
+
+
+def sampled(form: ToolForm, rng: random.Random, **fields: Any) -> str:
+    """Return a random answer that the grammar allows."""
+    source = tool_source(use(form, choice=ToolChoice.REQUIRED, **fields))
+    matcher, raw = LLMatcher(TOKENIZER, source, log_level=0), bytearray()
+    while not matcher.is_stopped():
+        mask = int.from_bytes(matcher.compute_bitmask(), "little")
+        allowed = [token for token in range(257) if mask >> token & 1]
+        if 256 in allowed and rng.random() < 0.5:
+            break
+        # Exponents would make numbers that are too large for JSON parsers.
+        usual = [token for token in allowed if 9 < token < 127 and token not in b"eE"]
+        ids = [rng.choice(usual or allowed)]
+        end = list(rng.choice(ENDS).encode())
+        if rng.random() < 0.5 and matcher.validate_tokens(end) == len(end):
+            ids = end
+        assert matcher.consume_tokens(ids)
+        raw += bytes(ids)
+    return raw.decode()

@@ -59,6 +59,14 @@ class CheckedAdapter(Generic[WeightsT_co]):
         """Return the same adapter under another name."""
         return replace(self, weights=self.weights.named(name))
 
+    def registry_entry(self, source: str) -> Adapter:
+        """Return the registry entry of the weights, with the properties of the chat template."""
+        return replace(
+            self.weights.registry_entry(source),
+            reasoning=self.style.reasoning,
+            tool_form=self.style.tool_form,
+        )
+
 
 class AdapterSource(Protocol):
     """Reads adapters from their sources. Every method blocks, and may run on any thread."""

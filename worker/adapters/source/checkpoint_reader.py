@@ -11,6 +11,7 @@ from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.text.adapter_style import adapter_style
+from worker.text.reasoning_format import ReasoningSetting
 from worker.text.tool_call_format import ToolSetting
 
 log = structlog.get_logger()
@@ -27,6 +28,7 @@ class CheckpointReader:
         dtype: torch.dtype,
         vocab_size: int,
         tool_setting: ToolSetting,
+        reasoning_setting: ReasoningSetting,
     ) -> None:
         """Create a reader of adapters for one base model.
 
@@ -36,12 +38,14 @@ class CheckpointReader:
             dtype: dtype of the weights in memory.
             vocab_size: size of the base model's vocabulary.
             tool_setting: value of --tool-call-parser.
+            reasoning_setting: value of --reasoning-parser.
         """
         self._base = base
         self._tokenizer = tokenizer
         self._dtype = dtype
         self._vocab_size = vocab_size
         self._tool_setting = tool_setting
+        self._reasoning_setting = reasoning_setting
 
     def read(
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
@@ -58,6 +62,7 @@ class CheckpointReader:
                 self._tokenizer,
                 vocab_size=self._vocab_size,
                 tool_setting=self._tool_setting,
+                reasoning_setting=self._reasoning_setting,
             )
         except AdapterRejected as error:
             raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from error

@@ -18,9 +18,12 @@ from pathlib import Path
 import structlog
 
 from shared.errors import SettingsError, StoreFailed
+from shared.protocol.ids import AdapterVersion, UploadId
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".new-"
+_VERSION_FILE = ".version"
+"""File in the copy of an uploaded adapter, with the version that it was made for."""
 UNFINISHED_S = 3600
 """Age in seconds at which an unfinished copy is deleted."""
 
@@ -99,6 +102,41 @@ class AdapterStore:
                 raise StoreFailed(
                     f"--adapter-store: can't copy to {self._folder}: {error}"
                 ) from None
+
+    def staging(self, upload: UploadId) -> Path:
+        """Return the folder for the files of an upload while this process reads them."""
+        return self._folder / f"{_UNFINISHED}{upload}-{os.getpid()}"
+
+    def adopt(self, version: AdapterVersion, digest: str, staged: Path) -> None:
+        """Make the folder `staged` the copy of an uploaded version, unless there is one already.
+
+        The folder is only renamed. Its files were written to the page cache and the kernel
+        writes them to the disk later, so that no request waits for the disk.
+
+        Raises:
+            StoreFailed: the folder can't be renamed.
+        """
+        assert _DIGEST.fullmatch(digest)
+        if self.folder_of(digest):
+            return
+        try:
+            (staged / _VERSION_FILE).write_text(version)
+            staged.rename(self._folder / digest)
+        except OSError as error:
+            if not self.folder_of(digest):  # else another process has made the copy
+                raise StoreFailed(
+                    f"--adapter-store: can't write to {self._folder}: {error}"
+                ) from None
+
+    def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
+        """Return the versions of uploaded copies that weren't used for `unused_s`, by digest."""
+        found = {}
+        for copy in self.copies():
+            file = self._folder / copy.digest / _VERSION_FILE
+            if time.time() - copy.used_s >= unused_s:
+                with suppress(FileNotFoundError):  # not uploaded, or deleted by another process
+                    found[copy.digest] = AdapterVersion(file.read_text())
+        return found
 
     def discard(self, digest: str) -> None:
         """Delete a version's copy if there is one."""

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import structlog
 
-from shared.errors import RedisUnavailable
+from shared.errors import AdapterRejected, ErrorCode, JobError, RedisUnavailable, StoreFailed
 from shared.protocol.ids import InspectionId
 from shared.store.inspections import Findings, Inspection, Inspections
 from shared.store.retry import retry_until_available
 from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.source.upload_fetcher import UploadFetcher
 
 log = structlog.get_logger()
 
@@ -22,9 +23,14 @@ class Inspector:
         inspections: Inspections,
         inspect: Callable[[Inspection], Findings],
         thread: LoaderThreads,
+        uploads: UploadFetcher,
     ) -> None:
-        """Create an inspector that runs the blocking function `inspect` on `thread`."""
+        """Create an inspector that runs the blocking function `inspect` on `thread`.
+
+        `uploads` fetches the files of uploaded adapters first.
+        """
         self._inspections = inspections
+        self._uploads = uploads
         self._inspect = inspect
         self._thread = thread
         self._asked: asyncio.Queue[InspectionId] = asyncio.Queue()
@@ -46,7 +52,16 @@ class Inspector:
             return
         if asked is None:
             return
-        findings = await self._thread.run(lambda: self._inspect(asked))
+        findings = await self._findings(asked)
         reason = findings.error.message if findings.error else None
         log.info("adapter_inspected", source=asked.source, refused=reason)
         await retry_until_available(lambda: self._inspections.answer(inspection_id, findings))
+
+    async def _findings(self, asked: Inspection) -> Findings:
+        try:
+            async with self._uploads.fetched(asked.source):
+                return await self._thread.run(lambda: self._inspect(asked))
+        except StoreFailed as error:
+            return Findings(error=JobError(code=ErrorCode.UNAVAILABLE, message=str(error)))
+        except AdapterRejected as error:
+            return Findings(error=JobError(code=ErrorCode.ADAPTER_REJECTED, message=str(error)))

@@ -9,6 +9,7 @@ import torch
 
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed, StoreFailed
 from shared.protocol.adapters import Adapter
+from shared.protocol.uploads import upload_of
 from shared.store.inspections import Findings, Inspection
 from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checked_adapter import CheckedAdapter
@@ -20,6 +21,8 @@ from worker.lora.checkpoint.header_report import check_size, report_headers
 
 log = structlog.get_logger()
 
+MAX_CHECKED = 1024
+"""Maximum number of copies whose files are remembered as checked."""
 MAX_NAMES = 500
 """Maximum number of tensor names in each list of a report."""
 
@@ -76,7 +79,7 @@ class AdapterReader:
             AdapterRejected: the adapter can't be served exactly, or a file changed during the read.
             StoreFailed: the copy can't be written.
         """
-        files = _find(name, source)
+        files = self._find(name, source)
         adapter = self._read_source(name, files)
         self._keep_copy(adapter, files)
         return adapter
@@ -90,7 +93,7 @@ class AdapterReader:
         copy = self._store.folder_of(entry.digest)
         if copy is not None and (adapter := self._read_copy(entry, copy)):
             return adapter
-        files = _find(entry.name, entry.source)
+        files = self._find(entry.name, entry.source)
         adapter = self._read_source(entry.name, files)
         try:
             self._keep_copy(adapter, files)
@@ -116,9 +119,10 @@ class AdapterReader:
             return Findings(error=_rejected(f"{asked.source!r} can't be read: {error!r}"))
 
     def _inspect(self, asked: Inspection) -> Findings:
-        place = self.roots.locate(asked.source)
+        upload = upload_of(asked.source)
+        place = self.roots.locate(asked.source) if upload is None else asked.source
         try:
-            files = AdapterFiles.find(place)
+            files = self._files(place)
         except AdapterRejected as error:  # the hub doesn't provide it
             raise JobFailed(
                 JobError(code=ErrorCode.SOURCE_NOT_FOUND, message=str(error), param="lora_path")
@@ -130,7 +134,20 @@ class AdapterReader:
             raise
         except (AdapterRejected, OSError) as error:
             return self._findings(files, error=_rejected(str(error)))
-        return self._findings(files, adapter=adapter.weights.registry_entry(place))
+        return self._findings(files, adapter=adapter.registry_entry(place))
+
+    def _find(self, name: str, source: str) -> AdapterFiles:
+        try:
+            return self._files(source)
+        except AdapterRejected as error:
+            raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
+
+    def _files(self, source: str) -> AdapterFiles:
+        """Return the files at `source`. If it is an upload, the caller has fetched its files."""
+        upload = upload_of(source)
+        if upload is None:
+            return AdapterFiles.find(source)
+        return AdapterFiles(self._store.staging(upload), source)
 
     def _read_source(self, name: str, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
         """Read an adapter from its source, after checking that it fits into memory."""
@@ -141,12 +158,16 @@ class AdapterReader:
         return self._read(name, files)
 
     def _keep_copy(self, adapter: CheckedAdapter[LoRAAdapter], files: AdapterFiles) -> None:
-        """Copy to the store the files from which `adapter` was read.
+        """Copy to the store the files from which `adapter` was read. Files of uploads are moved.
 
         Raises:
             AdapterRejected: a file has changed since it was read.
             StoreFailed: the copy can't be written.
         """
+        if upload_of(files.source) is not None:
+            self._store.adopt(adapter.weights.version, adapter.weights.digest, files.folder)
+            self._record_checked(adapter.weights, files)
+            return
         self._store.keep(adapter.weights.digest, files.paths)
         if files.have_changed():
             # If the copy mixes old and new files, its digest shows that when the copy is read.
@@ -181,9 +202,15 @@ class AdapterReader:
         adapter = self._read(entry.name, files)
         weights = adapter.weights
         if weights.digest == entry.digest and not files.have_changed():
-            digests = Digests(weights.digest, weights.weights_digest)
-            self._checked[entry.digest] = files.stamps, digests
+            self._record_checked(weights, files)
         return adapter
+
+    def _record_checked(self, weights: LoRAAdapter, files: AdapterFiles) -> None:
+        """Record that the files, which are now the copy of `weights`, were checked in full."""
+        digests = Digests(weights.digest, weights.weights_digest)
+        self._checked[weights.digest] = files.stamps, digests
+        while len(self._checked) > MAX_CHECKED:
+            self._checked.pop(next(iter(self._checked)), None)
 
     def _read_unchanged(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
         """Read a copy without checking its values again.
@@ -208,7 +235,7 @@ class AdapterReader:
         return Findings(
             adapter=adapter,
             error=error,
-            source=str(files.folder),
+            source=None if upload_of(files.source) else str(files.folder),
             num_tensors=len(found.matched) + len(found.unmatched),
             matched=found.matched[:MAX_NAMES],
             unmatched=found.unmatched[:MAX_NAMES],
@@ -216,13 +243,6 @@ class AdapterReader:
             ranks=found.ranks,
             trained_on=found.trained_on,
         )
-
-
-def _find(name: str, source: str) -> AdapterFiles:
-    try:
-        return AdapterFiles.find(source)
-    except AdapterRejected as error:
-        raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
 
 
 def _rejected(reason: str) -> JobError:

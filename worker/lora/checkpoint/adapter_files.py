@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from shared.errors import AdapterRejected
+from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
 from worker.lora.checkpoint.config import (
     AdapterConfig,
     config_fields,
@@ -13,8 +14,6 @@ from worker.lora.checkpoint.config import (
     read_config,
 )
 from worker.lora.checkpoint.source import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     adapter_file,
     adapter_folder,
     prompt_file_names,

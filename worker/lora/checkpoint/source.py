@@ -6,9 +6,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from shared.errors import AdapterRejected
+from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
 """Name patterns of the files that shape prompts and sampling."""
 

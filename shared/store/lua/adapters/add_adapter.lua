@@ -1,13 +1,17 @@
 #!lua flags=allow-oom
--- At most 20 commands.
--- ARGV: how name version created_s field value...
+-- At most 70 commands.
+-- ARGV: how name version created_s keep source field value...
 -- `how` is 'start' if a worker was started with the adapter, 'load' if a client loads it under a
--- new name, or 'replace' if a client loads it under a name that may be taken. Returns {'ok',
--- current version of the name or ''} | {'exists', version} | {'quarantined', version}.
+-- new name, or 'replace' if a client loads it under a name that may be taken. `keep` is the number of
+-- previous versions to keep, or '' for the number of the last client's change. Returns {'ok',
+-- current version of the name or ''} | {'exists', version} | {'quarantined', version} |
+-- {'expired', version} if the uploaded files of the version are gone.
 local how, name, version, created_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local keep, source = tonumber(ARGV[5]), ARGV[6]
 local key, current = P .. 'adapter:' .. name, current_of(name)
 local by, since_s = unpack(redis.call('HMGET', key, 'by', 'created_s'))
-local is_quarantined = redis.call('HGET', version_key(version), 'state') == 'quarantined'
+local state, source_before = unpack(redis.call('HMGET', version_key(version), 'state', 'source'))
+local is_quarantined = state == 'quarantined'
 
 -- Return whether a worker's registration must not change the name. A change by a client outlives
 -- restarts of workers, unless a worker has weights that the name never had. If two workers register
@@ -28,8 +32,12 @@ elseif how == 'load' and current then
   return { 'exists', current }
 elseif is_quarantined then
   return { 'quarantined', version }
+elseif is_upload(source) and redis.call('EXISTS', P .. source) == 0 then
+  return { 'expired', version }
 end
-redis.call('HSET', version_key(version), unpack(ARGV, 5))
+redis.call('HSET', version_key(version), unpack(ARGV, 7))
+keep_upload(version, source_before, source)
+if keep then redis.call('HSET', P .. 'cnt', 'keep_versions', keep) end
 if is_quarantined then redis.call('HSET', version_key(version), 'state', 'quarantined') end
 flip(name, version, how == 'start' and 'start' or 'client')
 redis.call('HSET', key, 'created_s', created_s)

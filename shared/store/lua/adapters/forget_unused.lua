@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 1,500 commands.
+-- At most 1,800 commands.
 -- Deletes retired versions without waiting or running jobs, and returns them. Workers learn of it
 -- from the reply to their next heartbeat. Any process may call this script, which does the work
 -- about once a second.
@@ -22,7 +22,7 @@ local forgotten = {}
 local found = redis.call('ZRANDMEMBER', P .. 'retired', MAX_LOOKS, 'WITHSCORES')
 for i = 1, #found, 2 do
   if is_unused(found[i], found[i + 1]) then
-    redis.call('DEL', version_key(found[i]))
+    forget_version(found[i])
     redis.call('ZREM', P .. 'retired', found[i])
     forgotten[#forgotten + 1] = found[i]
   end

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
--- At most 1,500 commands.
+-- At most 2,000 commands.
 -- ARGV: version new_epoch field value... Sets the base model. Returns {that version, ''} if live
 -- workers serve another version, else {'', epoch of the registry}. Workers register their adapters
 -- again if they registered them in another epoch. A change of the base model deletes all adapters,
 -- one page per call. The reply {'', ''} means that another call is needed.
-local PAGE = 128
+local PAGE = 32
 local version = redis.call('HGET', P .. 'base', 'version')
 if version and version ~= ARGV[1] and redis.call('EXISTS', P .. 'workers') == 1 then
   return { version, '' }
 end
 local function forget(versions)
-  for _, each in ipairs(versions) do redis.call('DEL', version_key(each)) end
+  for _, each in ipairs(versions) do forget_version(each) end
 end
 -- Delete a page of the earlier base model's adapters. Return whether another page may follow.
 -- Workers register their own adapters after this script.

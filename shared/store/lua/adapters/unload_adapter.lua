@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 30 commands.
+-- At most 60 commands.
 -- ARGV: name. Stops new jobs for all versions of the name. Waiting and running jobs end normally.
 -- Returns 1 if the name was registered, 0 if it was already unloaded, or -1 if it is unknown.
 local name = ARGV[1]

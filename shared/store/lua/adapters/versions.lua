@@ -2,7 +2,8 @@
 -- A version is current, previous (kept for rollbacks) or retired. No name refers to a retired
 -- version, which is deleted when it has no waiting or running jobs.
 
-local MAX_PREVIOUS = 4
+-- Return the number of previous versions that a name keeps.
+local function num_kept() return tonumber(redis.call('HGET', P .. 'cnt', 'keep_versions') or 4) end
 
 -- Return the current version of the name, or nil if the name isn't registered.
 local function current_of(name)
@@ -25,7 +26,8 @@ local function flip(name, version, by)
   elseif old ~= version then
     redis.call('LREM', previous, 0, version)
     redis.call('LPUSH', previous, old)
-    while redis.call('LLEN', previous) > MAX_PREVIOUS do
+    local keep = num_kept()
+    while redis.call('LLEN', previous) > keep do
       retire(redis.call('RPOP', previous), 'retired')
     end
   end

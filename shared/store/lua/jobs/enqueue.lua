@@ -3,6 +3,7 @@
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes
+--       request
 -- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'same', job of an
 -- earlier request with the same key} | {'conflict', job of an earlier request with another body} |
 -- {'full', reached limit, number of waiting jobs, answered jobs per second} | {'gone'} |
@@ -35,7 +36,7 @@ if state then return { 'dup', state } end
 local earlier = idem ~= '' and earlier_request()
 if earlier then return earlier end
 local now, lag = read_clock()
-local num_bytes = #ARGV[14]
+local num_bytes = #ARGV[14] + #ARGV[24]
 local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated =
   unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high', 'max_memory',
     'bytes', 'retain_bytes', 'rate', 'rated'))
@@ -117,6 +118,7 @@ redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', mode
   'deadline', now + tonumber(ARGV[9]), 'retain', ARGV[10], 'try', 0, 'body', ARGV[14],
   'bytes', num_bytes, 'spec', ARGV[18])
 if weight ~= '1' then redis.call('HSET', job_key, 'weight', weight) end
+if ARGV[24] ~= '' then redis.call('HSET', job_key, 'request', ARGV[24]) end
 if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
 if idem ~= '' then
   redis.call('HSET', job_key, 'idem', idem)

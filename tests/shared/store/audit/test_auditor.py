@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from queue_support import API
 
-from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
+from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, UploadId, WorkerId
 from shared.store.audit import key_reader
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.rules import RULES
@@ -19,6 +19,7 @@ from shared.store.views.key_memory import key_kinds
 A = AdapterVersion("a@1")
 JOB, OTHER = JobId("0" * 32), JobId("1" * 32)
 GONE = WorkerId("gone")
+UPLOAD = UploadId("0" * 32)
 NOW_SCORE = 1
 ENDED = f"{JOB} 100 red"
 Make = Callable[[Any, Keys], Awaitable[Any]]
@@ -184,6 +185,7 @@ CASES = {
     "a quarantined version without an entry": Case(
         zset("quarantined", A), lambda k: k.quarantined, A
     ),
+    "an upload for ever": Case(hash_(f"upload:{'0' * 32}", size=1), lambda k: k.upload(UPLOAD)),
     "an inspection for ever": Case(string("inspect:i"), lambda k: k.inspection(InspectionId("i"))),
     "a report of an inspection for ever": Case(
         list_("found:i"), lambda k: k.findings(InspectionId("i"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError, StoreFailed
+from shared.protocol.ids import AdapterVersion, UploadId
 from worker.adapters.source import disk_store
 from worker.adapters.source.disk_store import AdapterStore
 
@@ -102,3 +103,28 @@ def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="--adapter-store: can't write"):
         AdapterStore(tmp_path / "file" / "store", max_bytes=1)
+
+
+def test_an_upload_becomes_a_copy_by_a_rename_and_is_listed_with_its_version(
+    store: AdapterStore,
+) -> None:
+    version, digest = AdapterVersion("a@1"), "a" * 64
+    for _ in range(2):  # the second one finds a copy
+        staged = store.staging(UploadId("1" * 32))
+        staged.mkdir(exist_ok=True)
+        (staged / "weights").write_bytes(b"12")
+        store.adopt(version, digest, staged)
+    copy = store.folder_of(digest)
+    assert copy
+    assert (copy / "weights").read_bytes() == b"12"
+    assert store.uploads(unused_s=0) == {digest: version}
+    assert store.uploads(unused_s=60) == {}
+    store.discard(digest)
+    assert store.uploads(unused_s=0) == {}
+
+
+def test_copies_of_folders_are_not_listed_as_uploads(store: AdapterStore, tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"12")
+    store.keep("b" * 64, [file])
+    assert store.uploads(unused_s=0) == {}

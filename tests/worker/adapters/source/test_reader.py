@@ -12,6 +12,7 @@ from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected, ErrorCode, StoreFailed
 from shared.protocol.adapters import Adapter
+from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.inspections import Findings, Inspection
 from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checked_adapter import CheckedAdapter
@@ -21,7 +22,6 @@ from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.checkpoint import adapter_files
 from worker.lora.checkpoint.adapter import Digests, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
-from worker.lora.checkpoint.source import WEIGHTS_FILE
 from worker.text.prompt_style import BASE_STYLE
 
 MIB = 1 << 20
@@ -268,7 +268,7 @@ def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = Path(shutil.copytree(good, root / "a"))
-    entry = reader.read("a", str(folder)).weights.registry_entry(str(folder))
+    entry = reader.read("a", str(folder)).registry_entry(str(folder))
     store.discard(entry.digest)
 
     def fail(*_: object) -> None:

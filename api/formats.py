@@ -1,0 +1,70 @@
+"""Chooses the format of an answer: of its complete body, and of its stream. Pure."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from api.follow.transcript import ChoiceTranscript, Delta
+from api.messages.body import message_body
+from api.messages.events import MessageEvents
+from api.render.blocks import read_blocks
+from api.render.event_ids import START, Position, parse_event_id
+from api.render.openai_chunks import complete_body
+from api.render.stream_writer import StreamWriter
+from api.render.typed_stream import After, TypedStream, parse_after
+from api.responses.body import finished_body
+from api.responses.events import ResponseEvents
+from shared.errors import JobError
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.jobs import View
+from shared.protocol.results import Usage
+
+AnyPosition = Position | After
+
+
+class Stream(Protocol):
+    """Renders the events of one stream."""
+
+    def chunks(self, deltas: Sequence[Delta]) -> bytes:
+        """Return the events for `deltas`, preceded in the first call by the opening events."""
+
+    def closing(self, usage: Usage) -> bytes:
+        """Return the end of a successful stream."""
+
+    def failure(self, error: JobError) -> bytes:
+        """Return the end of a stream that failed."""
+
+    def interruption(self, error: JobError) -> bytes:
+        """Return the last event of a stream that the client can continue elsewhere."""
+
+
+def stream_of(spec: AnswerSpec, after: AnyPosition | None = None) -> Stream:
+    """Return the stream of an answer, from its start or after the position `after`."""
+    if spec.view is View.OPENAI:
+        assert not isinstance(after, After)
+        return StreamWriter(spec, after or START)
+    events = ResponseEvents(spec) if spec.view is View.RESPONSES else MessageEvents(spec)
+    return TypedStream(spec, events, after if isinstance(after, After) else After())
+
+
+def position_after(event_id: str, spec: AnswerSpec, *, param: str) -> AnyPosition:
+    """Return the position after the event with the id `event_id` in the stream of an answer.
+
+    Raises:
+        JobFailed: the answer's stream can't have an event with this id. The error names `param`.
+    """
+    if spec.view is View.OPENAI:
+        return parse_event_id(event_id, spec, param=param)
+    return parse_after(event_id, param=param)
+
+
+def whole_body(
+    spec: AnswerSpec, choices: Sequence[ChoiceTranscript], usage: Usage
+) -> dict[str, Any]:
+    """Return the complete body of an answer."""
+    if spec.view is View.OPENAI:
+        return complete_body(spec, choices, usage)
+    (choice,) = choices
+    delta = Delta(0, choice.text, choice.finish, tuple(choice.logprobs))
+    reader = read_blocks(spec, delta)
+    render = finished_body if spec.view is View.RESPONSES else message_body
+    return render(spec, reader, usage)

@@ -1,0 +1,150 @@
+"""Translates the messages and tools of /v1/messages into those of a chat request. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import orjson
+
+from api.schema.tools import MAX_DEPTH, is_deep
+from shared.errors import ErrorCode, JobError, JobFailed
+
+_DROPPED = ("redacted_thinking",)
+_UNSUPPORTED = ("image", "document")
+
+ChatMessage = dict[str, Any]
+
+
+def chat_messages(system: Any, messages: Sequence[Any]) -> list[ChatMessage]:
+    """Return the chat messages of a conversation.
+
+    Raises:
+        JobFailed: a message is invalid, or has a block that isn't supported. The error names it.
+    """
+    first = [{"role": "system", "content": _text(system, "system")}] if system else []
+    return [*first, *(m for i, given in enumerate(messages) for m in _translated(given, i))]
+
+
+def chat_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tools of a chat request.
+
+    Raises:
+        JobFailed: a tool has a type that isn't supported. The error names it.
+    """
+    return [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+
+
+def _tool(tool: Mapping[str, Any], path: str) -> dict[str, Any]:
+    kind = tool.get("type")
+    if kind not in (None, "custom"):
+        message = f"tools of type {kind!r:.60} aren't supported; send tools with an input_schema"
+        _refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
+    function = {"name": tool.get("name"), "parameters": tool.get("input_schema")}
+    if tool.get("description") is not None:
+        function["description"] = tool["description"]
+    return {"type": "function", "function": function}
+
+
+def _translated(message: Any, index: int) -> Iterator[ChatMessage]:
+    path = f"messages[{index}]"
+    role = message.get("role") if isinstance(message, dict) else None
+    content = message.get("content") if isinstance(message, dict) else None
+    match role:
+        case "assistant":
+            yield _assistant(_blocks(content, f"{path}.content"))
+        case "user":
+            yield from _user(_blocks(content, f"{path}.content"))
+        case "system":
+            yield {"role": "system", "content": _text(content, f"{path}.content")}
+        case _:
+            _refuse(f"{path}.role", "must be user or assistant")
+
+
+def _assistant(blocks: list[tuple[str, Mapping[str, Any]]]) -> ChatMessage:
+    texts, thoughts, calls = [], [], []
+    for path, block in blocks:
+        match block["type"]:
+            case "text":
+                texts.append(_string(block, "text", path))
+            case "thinking":
+                thoughts.append(_string(block, "thinking", path))
+            case "tool_use":
+                calls.append(_call(block, path))
+            case kind if kind not in _DROPPED:
+                _refuse_block(kind, path)
+    message: ChatMessage = {"role": "assistant", "content": "".join(texts)}
+    message |= {"reasoning_content": "".join(thoughts)} if thoughts else {}
+    return message | ({"tool_calls": calls} if calls else {})
+
+
+def _user(blocks: list[tuple[str, Mapping[str, Any]]]) -> Iterator[ChatMessage]:
+    """Yield a tool message for each result, and one user message for texts between results."""
+    texts: list[str] = []
+    for path, block in blocks:
+        match block["type"]:
+            case "text":
+                texts.append(_string(block, "text", path))
+            case "tool_result":
+                if texts:
+                    yield {"role": "user", "content": "\n".join(texts)}
+                    texts = []
+                answered = _string(block, "tool_use_id", path)
+                text = _text(block.get("content") or "", f"{path}.content")
+                yield {"role": "tool", "tool_call_id": answered, "content": text}
+            case kind:
+                _refuse_block(kind, path)
+    if texts or not blocks:
+        yield {"role": "user", "content": "\n".join(texts)}
+
+
+def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:
+    arguments = block.get("input")
+    if not isinstance(arguments, dict):
+        _refuse(f"{path}.input", "must be an object")
+    if is_deep(arguments):
+        _refuse(f"{path}.input", f"can't be nested in more than {MAX_DEPTH} levels")
+    function = {
+        "name": _string(block, "name", path),
+        "arguments": orjson.dumps(arguments).decode(),
+    }
+    return {"id": _string(block, "id", path), "type": "function", "function": function}
+
+
+def _text(content: Any, path: str) -> str:
+    """Return content that consists of text blocks as one string, with line breaks between them."""
+    texts = []
+    for block_path, block in _blocks(content, path):
+        if block["type"] != "text":
+            _refuse_block(block["type"], block_path)
+        texts.append(_string(block, "text", block_path))
+    return "\n".join(texts)
+
+
+def _blocks(content: Any, path: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the blocks of a content with their paths. Each has a type."""
+    if isinstance(content, str):
+        return [(path, {"type": "text", "text": content})]
+    if not isinstance(content, list):
+        _refuse(path, "must be a string or a list of blocks")
+    blocks = [(f"{path}[{index}]", block) for index, block in enumerate(content)]
+    for block_path, block in blocks:
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            _refuse(block_path, "must be an object with a type")
+    return blocks
+
+
+def _string(block: Mapping[str, Any], name: str, path: str) -> str:
+    value = block.get(name)
+    if not isinstance(value, str):
+        _refuse(f"{path}.{name}", "must be a string")
+    return value
+
+
+def _refuse_block(kind: str, path: str) -> NoReturn:
+    reason = f"blocks of type {kind[:60]!r} aren't supported here"
+    if kind in _UNSUPPORTED:
+        reason += ", because the models only read text"
+    _refuse(f"{path}.type", reason, ErrorCode.UNSUPPORTED_PARAMETER)
+
+
+def _refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> NoReturn:
+    raise JobFailed(JobError(code=code, message=f"{path}: {reason}", param=path))

@@ -1,0 +1,88 @@
+"""Requests and responses of /v1/messages, in Anthropic's format."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from api.schema.base import IGNORED, TEXT_OR_LIST, JobRequest, RequestModel
+
+
+class Thinking(RequestModel):
+    """Whether the model thinks before it answers."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(None, description="Ignored: thinking has no own limit.")
+
+
+class MessageToolChoice(RequestModel):
+    """Whether the model may or must call tools."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = Field(None, description="Required with the type tool.")
+    disable_parallel_tool_use: bool | None = None
+
+
+class OutputFormat(RequestModel):
+    """JSON Schema that the answer satisfies."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(RequestModel):
+    """Options of the output."""
+
+    effort: str | None = Field(None, description="As reasoning_effort of a chat completion.")
+    format: OutputFormat | None = None
+
+
+class PromptRequest(RequestModel):
+    """The part of a request that forms the prompt."""
+
+    model: str = Field(
+        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
+    )
+    messages: list[Any] = Field(
+        min_length=1, description="Messages with text, tool_use, tool_result and thinking blocks."
+    )
+    system: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(
+        None, description="Text, or text blocks."
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="Tools with a name and an input_schema that the model may call."
+    )
+    tool_choice: MessageToolChoice | None = None
+    thinking: Thinking | None = Field(None, description="By default, the model doesn't think.")
+    output_config: OutputConfig | None = None
+    cache_control: dict[str, Any] | None = Field(None, description="Ignored.")
+
+
+class MessageRequest(PromptRequest, JobRequest):
+    """Body of POST /v1/messages. Sampling fields of a chat completion are accepted as well."""
+
+    max_tokens: int = Field(ge=1, description="Maximum number of tokens, including thinking.")
+    stop_sequences: list[str] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    metadata: dict[str, Any] | None = Field(None, description=IGNORED)
+    service_tier: Literal["auto", "standard_only"] | None = Field(None, description="Ignored.")
+
+
+class MessageBody(BaseModel):
+    """Message that the model generated."""
+
+    id: str = Field(examples=["msg_3f0c..."])
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_sequence: str | None
+    usage: dict[str, Any]
+
+
+class TokenCount(BaseModel):
+    """Number of tokens of a prompt."""
+
+    input_tokens: int

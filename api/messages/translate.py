@@ -1,0 +1,146 @@
+"""Translates requests to /v1/messages into chat requests. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.http.validation import validate
+from api.messages.conversation import chat_messages, chat_tools
+from api.messages.schema import MessageRequest, MessageToolChoice, PromptRequest
+from api.requests.unsupported_fields import NeutralValues, drop_unsupported
+from api.requests.viewed import ViewedRequest
+from api.schema.tools import MAX_DEPTH, is_deep
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.jobs import View
+
+UNSUPPORTED: NeutralValues = {
+    "container": (),
+    "echo": (False,),
+    "include_stop_str_in_output": (False,),
+    "logprobs": (False,),
+    "max_completion_tokens": (),
+    "mcp_servers": ([],),
+    "n": (1,),
+    "response_format": (),
+    "stop": (),
+    "top_logprobs": (),
+}
+"""Fields that aren't supported, and fields of a chat request that have other names here."""
+TOLERATED = (
+    "anthropic_beta",
+    "betas",
+    "context_management",
+    "diagnostics",
+    "inference_geo",
+    "speed",
+)
+"""Fields of Anthropic's API that are accepted and have no effect."""
+PASSED_ON = ("temperature", "top_p", "top_k", "stream", "background", "metadata")
+"""Fields that a chat request has as well."""
+NAMES = {
+    r"tools\[(\d+)\]\.function\.parameters": r"tools[\1].input_schema",
+    r"tools\[(\d+)\]\.function": r"tools[\1]",
+    r"tool_choice\.function": "tool_choice",
+    r"response_format\.json_schema": "output_config.format",
+    r"response_format": "output_config.format",
+    r"max_completion_tokens": "max_tokens",
+    r"stop\b": "stop_sequences",
+    r"reasoning_effort": "output_config.effort",
+}
+_MODES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
+    """Return a request in the form of a chat request.
+
+    Raises:
+        JobFailed: a field is invalid or unsupported. The error names the field.
+    """
+    known = {name: value for name, value in raw.items() if name not in TOLERATED}
+    request = validate(MessageRequest, drop_unsupported(known, UNSUPPORTED))
+    chat = {
+        **(request.model_extra or {}),
+        **chat_prompt(request),
+        **{name: getattr(request, name) for name in PASSED_ON},
+        "max_completion_tokens": request.max_tokens,
+    }
+    if request.metadata is not None:
+        chat["metadata"] = {}  # its values may have other types than those of a chat request
+    stops = request.stop_sequences or []
+    if stops:
+        # The answer's end shows which one was generated. Rendering the answer removes it.
+        chat |= {"stop": stops, "include_stop_str_in_output": True}
+    return ViewedRequest(
+        chat=chat, view=View.MESSAGES, request={"stop_sequences": stops}, names=NAMES
+    )
+
+
+def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
+    """Return a request to count the tokens of a prompt in the form of a chat request.
+
+    Raises:
+        JobFailed: a field is invalid or unsupported. The error names the field.
+    """
+    request = validate(PromptRequest, drop_unsupported(raw, UNSUPPORTED))
+    return ViewedRequest(chat=chat_prompt(request), view=View.MESSAGES, names=NAMES)
+
+
+def chat_prompt(request: PromptRequest) -> dict[str, Any]:
+    """Return the fields of a chat request that determine its prompt and the use of tools.
+
+    If the assistant wrote the last message, the answer continues it.
+
+    Raises:
+        JobFailed: a message or a tool is invalid or unsupported. The error names it.
+    """
+    messages = chat_messages(request.system, request.messages)
+    thinks = request.thinking is not None and request.thinking.type != "disabled"
+    extra = request.model_extra or {}
+    kwargs = extra.get("chat_template_kwargs")
+    if kwargs is None or isinstance(kwargs, dict):
+        kwargs = {"enable_thinking": thinks, **(kwargs or {})}
+    chat: dict[str, Any] = {
+        "model": request.model,
+        "messages": messages,
+        "tools": chat_tools(request.tools or ()) or None,
+        "chat_template_kwargs": kwargs,
+        "include_reasoning": extra.get("include_reasoning", thinks),
+        **_tool_choice(request.tool_choice),
+        **_output(request),
+    }
+    last = messages[-1]
+    if last["role"] == "assistant" and "tool_calls" not in last:
+        chat |= {"continue_final_message": True, "add_generation_prompt": False}
+    return chat
+
+
+def _tool_choice(choice: MessageToolChoice | None) -> dict[str, Any]:
+    if choice is None:
+        return {}
+    disabled = choice.disable_parallel_tool_use
+    parallel = None if disabled is None else not disabled
+    if choice.type != "tool":
+        return {"tool_choice": _MODES[choice.type], "parallel_tool_calls": parallel}
+    if choice.name is None:
+        raise _invalid("tool_choice.name", "is required with the type tool")
+    named = {"type": "function", "function": {"name": choice.name}}
+    return {"tool_choice": named, "parallel_tool_calls": parallel}
+
+
+def _output(request: PromptRequest) -> dict[str, Any]:
+    config = request.output_config
+    chat: dict[str, Any] = {}
+    if config and config.effort is not None:
+        chat["reasoning_effort"] = config.effort
+    if config and config.format:
+        schema = config.format.schema_
+        if is_deep(schema):
+            reason = f"can't be nested in more than {MAX_DEPTH} levels"
+            raise _invalid("output_config.format.schema", reason)
+        named = {"name": "output", "schema": schema}
+        chat["response_format"] = {"type": "json_schema", "json_schema": named}
+    return chat
+
+
+def _invalid(param: str, reason: str) -> JobFailed:
+    code = ErrorCode.INVALID_VALUE
+    return JobFailed(JobError(code=code, message=f"{param} {reason}", param=param))

@@ -1,0 +1,62 @@
+"""Renders token ids and the token counts of single chunks, as vLLM does. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from api.follow.transcript import ChoiceTranscript, Delta
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.jobs import Endpoint
+
+
+def add_to_body(
+    body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
+) -> None:
+    """Add the token ids to a complete body, if the answer has them."""
+    if not spec.returns_token_ids:
+        return
+    for rendered, choice in zip(body["choices"], choices, strict=True):
+        rendered["token_ids"] = choice.ids
+        if spec.endpoint is Endpoint.COMPLETIONS:
+            rendered["prompt_token_ids"] = choice.prompt_ids
+    if spec.endpoint is Endpoint.CHAT and choices:
+        body["prompt_token_ids"] = choices[0].prompt_ids
+
+
+class ChunkTokens:
+    """Adds the token ids and the token counts to the chunks of one stream."""
+
+    def __init__(self, spec: AnswerSpec) -> None:
+        self._spec = spec
+        self._num_prompt_tokens = [0] * spec.num_choices
+        self._num_tokens = [0] * spec.num_choices
+
+    def add(self, delta: Delta, chunks: Sequence[dict[str, Any]]) -> None:
+        """Add the tokens of `delta` to its chunks.
+
+        The first chunk has the ids. Every chunk has the token counts of its choice after `delta`.
+        """
+        index = delta.choice
+        self._num_tokens[index] += len(delta.ids)
+        if delta.prompt_ids:
+            self._num_prompt_tokens[index] = len(delta.prompt_ids)
+        if self._spec.returns_token_ids and chunks:
+            self._add_ids(delta, chunks[0])
+        if self._spec.continuous_usage:
+            for chunk in chunks:
+                chunk["usage"] = self._usage(index)
+
+    def _add_ids(self, delta: Delta, chunk: dict[str, Any]) -> None:
+        [choice] = chunk["choices"]
+        choice["token_ids"] = delta.ids
+        if delta.prompt_ids and self._spec.endpoint is Endpoint.COMPLETIONS:
+            choice["prompt_token_ids"] = delta.prompt_ids
+        elif delta.prompt_ids and delta.choice == 0:
+            chunk["prompt_token_ids"] = delta.prompt_ids
+
+    def _usage(self, index: int) -> dict[str, int]:
+        prompt, output = self._num_prompt_tokens[index], self._num_tokens[index]
+        return {
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + output,
+            "completion_tokens": output,
+        }

@@ -1,0 +1,115 @@
+"""Constraints of answers: JSON schemas, regular expressions, choices and grammars. Pure."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from api.schema.chat import ChatCompletionRequest
+from api.schema.generation import GenerationRequest
+from api.schema.response_format import ANY_OBJECT
+from api.schema.tools import mode_of
+from shared.errors import ErrorCode, JobError, JobFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What each answer must match."""
+
+    param: str
+    """Request field that has the constraint."""
+    kind: Literal["json_schema", "regex", "choice", "grammar"]
+    value: str | tuple[str, ...]
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Values of `SamplingParams`."""
+        named = {} if self.param == "response_format" else {"constrained_by": self.param}
+        return {self.kind: self.value, **named}
+
+
+def constraint_of(request: GenerationRequest) -> Constraint | None:
+    """Return the constraint of a request's answers, or None if any text is allowed.
+
+    Raises:
+        JobFailed: the request has several constraints. The error names one of them.
+    """
+    found = [*_response_format(request), *_structured(request), *_guided(request)]
+    if len(found) > 1:
+        raise _invalid(found[1].param, f"can't be combined with {found[0].param}: send one of them")
+    return found[0] if found else None
+
+
+def check_constraint(request: GenerationRequest) -> None:
+    """Refuse fields that conflict with a constraint of the answers or a required tool call.
+
+    In both cases, a grammar decides when the answer ends, so `ignore_eos` and `min_tokens` are
+    refused.
+
+    Raises:
+        JobFailed: a field conflicts. The error names it.
+    """
+    if constraint := constraint_of(request):
+        reason = "a JSON response_format" if constraint.param == "response_format" else None
+        reason = reason or constraint.param
+    elif isinstance(request, ChatCompletionRequest) and mode_of(request.tool_choice) == "required":
+        reason = "a tool_choice that requires a call"
+    else:
+        return
+    if request.ignore_eos:
+        raise _invalid("ignore_eos", f"can't be true with {reason}")
+    if request.min_tokens:
+        raise _invalid("min_tokens", f"can't be combined with {reason}")
+
+
+def _response_format(request: GenerationRequest) -> list[Constraint]:
+    if not isinstance(request, ChatCompletionRequest) or request.response_format is None:
+        return []
+    schema = request.response_format.schema_text
+    return [Constraint("response_format", "json_schema", schema)] if schema is not None else []
+
+
+def _structured(request: GenerationRequest) -> list[Constraint]:
+    sent = request.structured_outputs
+    if sent is None:
+        return []
+    schema = ANY_OBJECT if sent.json_object else None
+    found = _constraints("structured_outputs.", sent.json_, sent.regex, sent.choice, sent.grammar)
+    if schema is not None:
+        found.append(Constraint("structured_outputs.json_object", "json_schema", schema))
+    if not found:
+        kinds = "json, json_object, regex, choice, grammar"
+        raise _invalid("structured_outputs", f"needs one of {kinds}")
+    return found
+
+
+def _guided(request: GenerationRequest) -> list[Constraint]:
+    return _constraints(
+        "guided_",
+        request.guided_json,
+        request.guided_regex,
+        request.guided_choice,
+        request.guided_grammar,
+    )
+
+
+def _constraints(
+    prefix: str,
+    schema: str | None,
+    regex: str | None,
+    choice: list[str] | None,
+    grammar: str | None,
+) -> list[Constraint]:
+    found: list[Constraint] = []
+    if schema is not None:
+        found.append(Constraint(f"{prefix}json", "json_schema", schema))
+    if regex is not None:
+        found.append(Constraint(f"{prefix}regex", "regex", regex))
+    if choice is not None:
+        found.append(Constraint(f"{prefix}choice", "choice", tuple(choice)))
+    if grammar is not None:
+        found.append(Constraint(f"{prefix}grammar", "grammar", grammar))
+    return found
+
+
+def _invalid(param: str, reason: str) -> JobFailed:
+    message = f"{param} {reason}"
+    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

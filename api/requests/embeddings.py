@@ -1,0 +1,116 @@
+"""Translates requests for embeddings into jobs. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.http.validation import validate
+from api.requests.prompt_length import check_length
+from api.requests.translate import CHARS_PER_TOKEN, Admission
+from api.requests.unsupported_fields import NeutralValues, drop_unsupported
+from api.schema.embeddings import EmbeddingRequest
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.embeddings import EmbeddingParams, Pooling
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
+
+MAX_ANSWER_BYTES = 16 << 20
+"""Maximum size of all embeddings of one request, as float32. Redis keeps them as base64."""
+RESERVED_TOKENS = 4096
+"""Number of tokens up to which all inputs of a job count as its cost.
+
+An input leaves the KV cache after a few steps, and inputs start after generations. A job therefore
+needs less of the KV cache than the sum of its inputs. When the job ends, its tenant is charged for
+all tokens.
+"""
+UNSUPPORTED: NeutralValues = {
+    "add_special_tokens": (True,),
+    "embed_dtype": ("float32",),
+    "endianness": ("native", "little"),
+    "messages": (),
+    "truncation_side": ("left",),
+}
+
+
+def parse_embedding(raw: Mapping[str, Any]) -> EmbeddingRequest:
+    """Validate the body of a request for embeddings and return the request.
+
+    Raises:
+        JobFailed: a field is invalid or unsupported. The error names the field.
+    """
+    return validate(EmbeddingRequest, drop_unsupported(raw, UNSUPPORTED))
+
+
+def embedding_job(request: EmbeddingRequest, admission: Admission) -> Job:
+    """Return the job that computes the embeddings of a request.
+
+    Raises:
+        JobFailed: the model computes no such embeddings, an input can't fit into the context, or
+            the answer would be too large.
+    """
+    _check_size(request, admission.embedding_size)
+    limit = _limit(request.truncate_prompt_tokens, admission.max_model_len)
+    prompts = tuple(p if isinstance(p, str) else tuple(p) for p in request.input)
+    job = Job(
+        id=admission.id,
+        endpoint=Endpoint.EMBEDDINGS,
+        model=request.model,
+        version=admission.version,
+        fingerprint=admission.fingerprint,
+        sampling=SamplingParams(seed=0, truncate_prompt_tokens=limit),
+        created_s=admission.created_s,
+        deadline_ms=admission.deadline_ms,
+        cost=_cost(prompts, min(limit or admission.max_model_len, admission.max_model_len)),
+        reply_to=admission.reply_to,
+        tenant=admission.tenant,
+        prompts=prompts,
+        embedding=EmbeddingParams(
+            pooling=Pooling(request.pooling or Pooling.LAST),
+            normalize=request.normalize is not False,
+        ),
+        encodes_base64=request.encoding_format == "base64",
+    )
+    check_length(
+        job, max_model_len=admission.max_model_len, max_token_bytes=admission.max_token_bytes
+    )
+    return job
+
+
+def _check_size(request: EmbeddingRequest, size: int) -> None:
+    if size == 0:
+        raise _invalid("model", "the workers of this pool compute no embeddings")
+    if request.dimensions not in (None, size):
+        raise _invalid(
+            "dimensions",
+            f"dimensions can only be {size}, the size of this model's embeddings, not "
+            f"{request.dimensions}: the model isn't trained for shorter ones",
+        )
+    most = MAX_ANSWER_BYTES // (4 * size)
+    if len(request.input) > most:
+        raise _invalid(
+            "input",
+            f"input has {len(request.input)} inputs, but at most {most} embeddings of this model "
+            "fit into one response; send several requests",
+        )
+
+
+def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None:
+    """Return the maximum number of tokens that are used of each input; None uses all."""
+    if truncate_prompt_tokens == 0:
+        message = "truncate_prompt_tokens can't be 0, because an input needs a token"
+        raise _invalid("truncate_prompt_tokens", message)
+    return max_model_len if truncate_prompt_tokens == -1 else truncate_prompt_tokens
+
+
+def _cost(prompts: Sequence[str | tuple[int, ...]], max_tokens: int) -> int:
+    """Estimate the number of tokens that the job needs at one time.
+
+    `max_tokens` is the maximum number of tokens that are used of each prompt.
+    """
+    estimates = [
+        min(len(prompt) // (CHARS_PER_TOKEN if isinstance(prompt, str) else 1), max_tokens)
+        for prompt in prompts
+    ]
+    return max(1, *estimates, min(sum(estimates), RESERVED_TOKENS))
+
+
+def _invalid(param: str, message: str) -> JobFailed:
+    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

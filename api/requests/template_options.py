@@ -1,0 +1,46 @@
+"""Determines how the chat template renders a request. Pure."""
+
+from typing import Any
+
+from api.schema.chat import ChatCompletionRequest
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.jobs import PromptEnd
+
+
+def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
+    """Return further variables of the chat template, or None if there are none.
+
+    `reasoning_effort` is a variable of this name. As in vLLM, it also sets `enable_thinking`,
+    unless the client sets that variable.
+    """
+    kwargs = dict(request.chat_template_kwargs or {})
+    if (effort := request.reasoning_effort) is not None:
+        kwargs = {"enable_thinking": effort != "none", **kwargs, "reasoning_effort": effort}
+    return kwargs or None
+
+
+def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
+    """Return what the prompt ends with.
+
+    Raises:
+        JobFailed: the request asks both for a new answer and for the continuation of a message.
+    """
+    if request.continue_final_message:
+        if request.add_generation_prompt:
+            message = "continue_final_message and add_generation_prompt can't both be true"
+            param = "continue_final_message"
+            code = ErrorCode.INVALID_VALUE
+            raise JobFailed(JobError(code=code, message=message, param=param))
+        return PromptEnd.MESSAGE
+    return PromptEnd.NOTHING if request.add_generation_prompt is False else PromptEnd.ANSWER
+
+
+def echoed(request: ChatCompletionRequest) -> str:
+    """Return the text with which the content of each answer begins.
+
+    As in vLLM, `echo` repeats the last message if the answer has its role. The role of an answer
+    without a header of its own is the role of the last message.
+    """
+    last = request.messages[-1]
+    has_same_role = last.role == "assistant" or prompt_end(request) is not PromptEnd.ANSWER
+    return last.text if request.echo and has_same_role else ""

@@ -1,0 +1,60 @@
+"""Finds the fields of a request that no endpoint knows. Pure.
+
+Such fields are accepted and listed in a header. Clients that prefer strict handling get an error.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from api.http.validation import unknown_field_error
+from shared.errors import JobFailed
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownField:
+    """One field that its object has in addition to the known ones."""
+
+    prefix: str
+    """Path of the object, for example `messages[0].`. Empty for the body itself."""
+    name: str
+    model: type[BaseModel]
+    """Class of the object, which has the known fields."""
+
+    @property
+    def path(self) -> str:
+        """Path of the field in the body, for example `messages[0].colour`."""
+        return self.prefix + self.name
+
+
+def unknown_fields(request: BaseModel, prefix: str = "") -> Iterator[UnknownField]:
+    """Yield the unknown fields of a request at any depth, those of outer objects first.
+
+    Free-form objects, such as JSON Schemas and `metadata`, have no unknown fields.
+    """
+    for name in request.model_extra or ():
+        yield UnknownField(prefix, name, type(request))
+    for name, field in type(request).model_fields.items():
+        yield from _inside(getattr(request, name), prefix + (field.alias or name))
+
+
+def refuse_unknown(request: BaseModel) -> None:
+    """Check that a request has no unknown fields.
+
+    Raises:
+        JobFailed: the request has one. The error names the first one, and a similar known field.
+    """
+    for unknown in unknown_fields(request):
+        fields = unknown.model.model_fields.items()
+        known = [field.alias or name for name, field in fields]
+        raise JobFailed(unknown_field_error(unknown.name, known, prefix=unknown.prefix))
+
+
+def _inside(value: Any, path: str) -> Iterator[UnknownField]:
+    if isinstance(value, BaseModel):
+        yield from unknown_fields(value, f"{path}.")
+    elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+        for index, item in enumerate(value):
+            yield from unknown_fields(item, f"{path}[{index}].")

@@ -1,0 +1,81 @@
+"""Pages of the input items of a response. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api.openapi.parameters import query
+from api.responses.stored import stored_input
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.answers import AnswerSpec
+
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 20
+ORDERS = ("desc", "asc")
+ITEMS_PARAMETERS = [
+    query(
+        "limit",
+        f"Maximum number of items. Defaults to {DEFAULT_LIMIT}.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+    ),
+    query("order", "desc, the default, begins with the newest.", {"enum": list(ORDERS)}),
+    query("after", "Id of the item before the page.", {"type": "string"}),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemPage:
+    """The items that a request asks for."""
+
+    limit: int
+    is_oldest_first: bool
+    after: str | None
+    """Id of the item before the page; None to begin with the first item."""
+
+
+def read_page(params: Mapping[str, str]) -> ItemPage:
+    """Return the page that the query parameters ask for.
+
+    Raises:
+        JobFailed: a parameter is invalid. The error names it.
+    """
+    limit, order = params.get("limit", str(DEFAULT_LIMIT)), params.get("order", ORDERS[0])
+    if not (
+        limit.isascii() and limit.isdecimal() and len(limit) < 4 and 0 < int(limit) <= MAX_LIMIT
+    ):
+        raise _invalid("limit", f"must be a number from 1 to {MAX_LIMIT}")
+    if order not in ORDERS:
+        raise _invalid("order", f"must be {' or '.join(ORDERS)}")
+    return ItemPage(limit=int(limit), is_oldest_first=order == "asc", after=params.get("after"))
+
+
+def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:
+    """Return a page of the response's input items.
+
+    Raises:
+        JobFailed: there is no item `page.after`.
+    """
+    items = [
+        {"id": f"item_{spec.id}_{index}", **item, "status": "completed"}
+        for index, item in enumerate(stored_input(spec) or ())
+    ]
+    if not page.is_oldest_first:
+        items.reverse()
+    if page.after is not None:
+        ids = [item["id"] for item in items]
+        if page.after not in ids:
+            raise _invalid("after", "isn't the id of an input item of this response")
+        items = items[ids.index(page.after) + 1 :]
+    shown = items[: page.limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": len(items) > len(shown),
+    }
+
+
+def _invalid(param: str, reason: str) -> JobFailed:
+    code = ErrorCode.INVALID_VALUE
+    return JobFailed(JobError(code=code, message=f"{param}: {reason}", param=param))

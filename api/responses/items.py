@@ -1,0 +1,165 @@
+"""Input items of /v1/responses: their validation, and the chat messages that they form. Pure.
+
+A checked item has only the fields that the conversation needs, so that it can be stored.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from shared.errors import ErrorCode, JobError, JobFailed
+
+ROLES = ("user", "assistant", "system", "developer")
+TEXT_PARTS = {
+    "input_text": "text",
+    "output_text": "text",
+    "text": "text",
+    "refusal": "refusal",
+}
+"""For each type of text part, the field that has its text."""
+_UNSUPPORTED_PARTS = ("input_image", "input_file", "input_audio", "computer_screenshot")
+
+Item = dict[str, Any]
+
+
+def checked_items(given: Any) -> list[Item]:
+    """Return the field `input` as checked items.
+
+    Raises:
+        JobFailed: it is invalid, or has an item or a part that isn't supported. The error names it.
+    """
+    if isinstance(given, str):
+        return [_message("user", given)]
+    if not isinstance(given, list) or not given:
+        _refuse("input", "must be a string, or a list of at least one item")
+    return [_checked(item, f"input[{index}]") for index, item in enumerate(given)]
+
+
+def chat_messages(items: Iterable[Item]) -> list[dict[str, Any]]:
+    """Return chat messages for checked items.
+
+    Reasoning, text and calls that follow each other form one message of the assistant.
+    """
+    messages: list[dict[str, Any]] = []
+    for item in items:
+        new = _chat_message(item)
+        if messages and _belongs_to(new, messages[-1]):
+            _merge(messages[-1], new)
+        else:
+            messages.append(new)
+    return messages
+
+
+def _checked(item: Any, path: str) -> Item:
+    if not isinstance(item, dict):
+        _refuse(path, "must be an object")
+    kind = item.get("type", "message")
+    if not isinstance(kind, str):
+        _refuse(f"{path}.type", "must be a string")
+    if kind == "message":
+        return _checked_message(item, path)
+    if kind == "function_call":
+        fields = ("call_id", "name", "arguments")
+        return {"type": kind, **{name: _text(item, name, path) for name in fields}}
+    if kind == "function_call_output":
+        output = _content(item.get("output"), f"{path}.output")
+        return {"type": kind, "call_id": _text(item, "call_id", path), "output": output}
+    if kind == "reasoning":
+        return {"type": kind, "summary": [], "content": _reasoning(item, path)}
+    raise _refusal(
+        f"{path}.type",
+        f"items of type {kind[:60]!r} aren't supported",
+        ErrorCode.UNSUPPORTED_PARAMETER,
+    )
+
+
+def _checked_message(item: Mapping[str, Any], path: str) -> Item:
+    role = item.get("role")
+    if role not in ROLES:
+        _refuse(f"{path}.role", f"must be one of {', '.join(ROLES)}")
+    return _message(str(role), _content(item.get("content"), f"{path}.content"))
+
+
+def _message(role: str, text: str) -> Item:
+    kind = "output_text" if role == "assistant" else "input_text"
+    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+
+def _text(item: Mapping[str, Any], name: str, path: str) -> str:
+    value = item.get(name)
+    if not isinstance(value, str):
+        _refuse(f"{path}.{name}", "must be a string")
+    return value
+
+
+def _content(content: Any, path: str) -> str:
+    """Return content as one string. Parts are joined by line breaks."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        _refuse(path, "must be a string or a list of text parts")
+    return "\n".join(_part(part, f"{path}[{index}]") for index, part in enumerate(content))
+
+
+def _part(part: Any, path: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _UNSUPPORTED_PARTS:
+        message = f"parts of type {kind!r} aren't supported, because the models only read text"
+        _refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
+    if not isinstance(kind, str) or kind not in TEXT_PARTS:
+        _refuse(path, f"must be an object with one of the types {', '.join(TEXT_PARTS)}")
+    return _text(part, TEXT_PARTS[kind], path)
+
+
+def _reasoning(item: Mapping[str, Any], path: str) -> list[Item]:
+    """Return the parts of the reasoning's text. Summaries and encrypted content are left out."""
+    content = item.get("content")
+    if content is None:
+        return []
+    if not isinstance(content, list):
+        _refuse(f"{path}.content", "must be a list")
+    parts = []
+    for index, part in enumerate(content):
+        if not isinstance(part, dict):
+            _refuse(f"{path}.content[{index}]", "must be an object")
+        text = _text(part, "text", f"{path}.content[{index}]")
+        parts.append({"type": "reasoning_text", "text": text})
+    return parts
+
+
+def _chat_message(item: Item) -> dict[str, Any]:
+    match item["type"]:
+        case "message":
+            text = "\n".join(part["text"] for part in item["content"])
+            return {"role": item["role"], "content": text}
+        case "function_call":
+            function = {"name": item["name"], "arguments": item["arguments"]}
+            call = {"id": item["call_id"], "type": "function", "function": function}
+            return {"role": "assistant", "tool_calls": [call]}
+        case "function_call_output":
+            return {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
+    text = "\n".join(part["text"] for part in item["content"])
+    return {"role": "assistant", "reasoning_content": text}
+
+
+def _belongs_to(new: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    """Return whether a message continues the last one: reasoning, then text, then calls."""
+    if not new["role"] == last["role"] == "assistant":
+        return False
+    if "tool_calls" in new:
+        return True
+    return "content" in new and not {"content", "tool_calls"} & last.keys()
+
+
+def _merge(last: dict[str, Any], new: Mapping[str, Any]) -> None:
+    calls = [*last.get("tool_calls", ()), *new.get("tool_calls", ())]
+    last.update(new)
+    if calls:
+        last["tool_calls"] = calls
+
+
+def _refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> NoReturn:
+    raise _refusal(path, reason, code)
+
+
+def _refusal(path: str, reason: str, code: ErrorCode) -> JobFailed:
+    return JobFailed(JobError(code=code, message=f"{path}: {reason}", param=path))

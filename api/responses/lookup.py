@@ -1,0 +1,71 @@
+"""Finds stored responses on behalf of their tenants."""
+
+import orjson
+
+from api.context import Context
+from api.jobs.own_jobs import own_job_and_result
+from api.responses.items import Item
+from api.responses.stored import conversation, is_stored
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.ids import RESPONSE_PREFIX
+from shared.protocol.jobs import JobState
+from shared.protocol.results import Result
+from shared.store.views.job_view import JobView
+
+PREVIOUS = "previous_response_id"
+
+
+async def own_response(
+    context: Context, tenant: str, response_id: str
+) -> tuple[JobView, Result | None]:
+    """Return the job of a stored response of this tenant, and its result, if it has one.
+
+    Raises:
+        JobFailed: there is no such response, it isn't stored, or it belongs to another tenant.
+    """
+    if response_id.startswith(RESPONSE_PREFIX):
+        view, result = await own_job_and_result(context, tenant, response_id)
+        if is_stored(view):
+            return view, result
+    raise JobFailed(_not_found(response_id))
+
+
+async def earlier_items(context: Context, tenant: str, response_id: str | None) -> list[Item]:
+    """Return the items of the conversation that a request continues, or none without an id.
+
+    Raises:
+        JobFailed: the tenant has no such response, the response isn't completed, or the
+            conversation is larger than a request may be.
+    """
+    if response_id is None:
+        return []
+    try:
+        view, result = await own_response(context, tenant, response_id)
+    except JobFailed:
+        raise _refusal(
+            f"the response {response_id[:100]!r} doesn't exist or isn't stored"
+        ) from None
+    if result is None or result.state is not JobState.DONE:
+        raise _refusal(f"the response {response_id!r} isn't completed")
+    assert view.spec is not None
+    items = conversation(view.spec, result)
+    limit = context.settings.max_body_bytes
+    if len(orjson.dumps(items)) > limit:
+        message = (
+            f"{PREVIOUS}: the conversation has more than {limit} bytes, which --max-body-bytes"
+        )
+        message += " allows; send a shorter one as input"
+        code = ErrorCode.REQUEST_TOO_LARGE
+        raise JobFailed(JobError(code=code, message=message, param=PREVIOUS))
+    return items
+
+
+def _refusal(reason: str) -> JobFailed:
+    code = ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND
+    message = f"{PREVIOUS}: {reason}"
+    return JobFailed(JobError(code=code, message=message, param=PREVIOUS))
+
+
+def _not_found(response_id: str) -> JobError:
+    message = f"the response {response_id[:100]!r} doesn't exist, isn't stored, or has expired"
+    return JobError(code=ErrorCode.JOB_NOT_FOUND, message=message)

@@ -1,0 +1,138 @@
+"""Requests and responses of /v1/responses."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from api.schema.base import IGNORED, TEXT_OR_LIST, JobRequest, RequestModel
+from api.schema.generation import ServiceTier
+
+MAX_METADATA = 16
+
+
+class TextFormat(RequestModel):
+    """Format of the output: any text, any JSON object, or JSON that satisfies a schema."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str | None = Field(None, description="Name of the schema.")
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="JSON Schema, with the type json_schema."
+    )
+    strict: bool | None = Field(
+        None, description="Has no effect: the server always enforces the schema."
+    )
+
+
+class TextOptions(RequestModel):
+    """Options of the output text."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["medium"] | None = Field(None, description="Other values aren't supported.")
+
+
+class ReasoningOptions(RequestModel):
+    """Options of the reasoning."""
+
+    effort: str | None = Field(None, description="As reasoning_effort of a chat completion.")
+    summary: str | None = Field(None, description="Ignored: reasoning isn't summarised.")
+    generate_summary: str | None = Field(None, description="Ignored, as summary.")
+
+
+class ResponseStreamOptions(RequestModel):
+    """Options of a stream."""
+
+    include_obfuscation: bool | None = Field(
+        None, description="Ignored: events are never obfuscated."
+    )
+
+
+class ResponseRequest(JobRequest):
+    """Body of POST /v1/responses. Sampling fields of a chat completion are accepted as well."""
+
+    input: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(
+        description="Text of the user, or items: messages with text, function_call, "
+        "function_call_output and reasoning."
+    )
+    instructions: str | None = Field(None, description="System message before the input.")
+    previous_response_id: str | None = Field(
+        None, description="Response whose input and output precede the input."
+    )
+    store: bool | None = Field(
+        None,
+        description="Whether the response can be retrieved and continued until it expires. "
+        "Defaults to true.",
+    )
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = Field(
+        None, description="The response repeats it."
+    )
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Maximum number of tokens of the output, including reasoning."
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="Number of most likely tokens to return at each position."
+    )
+    include: list[str] | None = Field(
+        None,
+        description="message.output_text.logprobs returns log-probabilities. Other values have no "
+        "effect.",
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="Tools of the type function that the model may call."
+    )
+    tool_choice: Any = Field(
+        None,
+        description='"none", "auto", "required", {"type": "function", "name": ...}, or '
+        '{"type": "allowed_tools", "mode": ..., "tools": [...]}.',
+    )
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    reasoning: ReasoningOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
+    truncation: Literal["disabled"] | None = Field(
+        None, description="Input that doesn't fit is always refused."
+    )
+    max_tool_calls: int | None = Field(None, description="Ignored: it limits built-in tools.")
+    service_tier: ServiceTier | None = None
+    user: str | None = Field(None, description=IGNORED)
+    safety_identifier: str | None = Field(None, description=IGNORED)
+    prompt_cache_key: str | None = Field(None, description=IGNORED)
+
+
+class ResponseBody(BaseModel):
+    """Response object, as in OpenAI's API."""
+
+    id: str = Field(examples=["resp_3f0c..."])
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    model: str
+    output: list[dict[str, Any]]
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    usage: dict[str, Any] | None
+    previous_response_id: str | None
+    metadata: dict[str, str] | None
+
+
+class DeletedResponse(BaseModel):
+    """Outcome of a request to delete a response."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: bool = Field(
+        description="false: the response was in progress and is being cancelled; a second request "
+        "deletes it."
+    )
+
+
+class InputItems(BaseModel):
+    """Input items of a response, including those of the conversation before it."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

@@ -1,0 +1,28 @@
+"""POST /v1/embeddings."""
+
+from fastapi import APIRouter, Request, Response
+
+from api.context import InContext, InTenant
+from api.openapi.document import takes
+from api.openapi.parameters import INFERENCE
+from api.openapi.responses import inference
+from api.requests.embeddings import embedding_job, parse_embedding
+from api.schema.embeddings import EmbeddingRequest, Embeddings
+from api.submission import submit
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post(
+    "/v1/embeddings",
+    summary="Create embeddings",
+    responses=inference(Embeddings, streams=False),
+    openapi_extra=takes(EmbeddingRequest, parameters=INFERENCE),
+)
+async def create_embeddings(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Return the embedding of each input: its hidden states after the model's final norm, pooled.
+
+    Adapters apply. An input may fill the context, and is tokenized with the tokenizer's special
+    tokens.
+    """
+    return await submit(request, context, tenant, parse_embedding, embedding_job)

@@ -1,0 +1,110 @@
+"""vLLM's routes that load and unload adapters. Statuses and texts are vLLM's: clients match them.
+
+Lorikeet's own routes for adapters are in `api/routes/adapters.py`.
+"""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from api.adapters.admin import ADMIN_ONLY
+from api.adapters.inspection import inspect
+from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
+from api.context import InContext
+from api.openapi.responses import Responses
+from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.store.inspections import Inspection
+from shared.store.registry import already_loaded
+
+router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
+
+
+def _responses(*statuses: int) -> Responses:
+    success = {
+        "description": "A text that begins with `Success:`.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+    return {200: success, **adapter_errors(*statuses)}
+
+
+@router.post(
+    "/v1/load_lora_adapter",
+    summary="Load or replace an adapter",
+    response_class=Response,  # without a media type, so that errors are documented as JSON
+    responses=_responses(*READS, 409),
+    openapi_extra=takes(
+        LoadAdapterRequest,
+        load={"lora_name": "sql", "lora_path": "/adapters/sql-v1"},
+        replace={"lora_name": "sql", "lora_path": "/adapters/sql-v2", "load_inplace": True},
+    ),
+)
+async def load_adapter(request: Request, context: InContext) -> Response:
+    """Load an adapter, after a worker has read and checked its files.
+
+    Once the call returns, every server of the pool accepts the name. GET /v1/adapters/{name} has
+    the version.
+
+    With `load_inplace`, new requests for the name use the new weights. Earlier requests keep the
+    version for which they were accepted, even if the folder of that version is overwritten.
+    """
+    body = await read_request(request, context, LoadAdapterRequest)
+    base = await registered_base(context)
+    name = body.lora_name
+    if name == base.name:
+        raise JobFailed(_base_name(name))
+    if not body.load_inplace and (taken := await context.registry.adapter(name)):
+        raise JobFailed(already_loaded(name, taken.version))
+    findings = await inspect(context, Inspection(name=name, source=body.lora_path))
+    if findings.adapter is None:
+        assert findings.error is not None  # findings have either an adapter or an error
+        raise JobFailed(_in_vllms_words(findings.error, body.lora_path))
+    await context.registry.load_adapter(
+        findings.adapter,
+        replace=body.load_inplace,
+        keep_versions=context.settings.keep_versions,
+    )
+    return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
+
+
+@router.post(
+    "/v1/unload_lora_adapter",
+    summary="Unload an adapter",
+    response_class=Response,
+    responses=_responses(400, 403, 404, 413, 503),
+    openapi_extra=takes(UnloadAdapterRequest, unload={"lora_name": "sql"}),
+)
+async def unload_adapter(request: Request, context: InContext) -> Response:
+    """Unload an adapter. New requests for it get status 404.
+
+    Waiting and running requests are still answered. Then the memory of the adapter is freed.
+    Repeated calls within an hour also succeed.
+    """
+    name = (await read_request(request, context, UnloadAdapterRequest)).lora_name
+    if not await context.registry.unload_adapter(name):
+        raise JobFailed(_not_loaded(name))
+    return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
+
+
+def _in_vllms_words(error: JobError, path: str) -> JobError:
+    if error.code is not ErrorCode.SOURCE_NOT_FOUND:
+        return error
+    message = f"No adapter found for {path[:200]}: {error.message}"
+    return JobError(code=error.code, message=message, param=error.param)
+
+
+def _base_name(name: str) -> JobError:
+    return JobError(
+        code=ErrorCode.ADAPTER_EXISTS,
+        message=f"The lora adapter name '{name}' conflicts with a served base model. "
+        "Choose another name.",
+        param="lora_name",
+    )
+
+
+def _not_loaded(name: str) -> JobError:
+    return JobError(
+        code=ErrorCode.MODEL_NOT_FOUND,
+        message=f"The lora adapter '{name[:200]}' cannot be found. "
+        "GET /v1/models lists all adapters.",
+        param="lora_name",
+    )

@@ -1,0 +1,51 @@
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's Messages API."""
+
+from fastapi import APIRouter, Request, Response
+
+from api.admission import admit
+from api.context import InContext, InTenant
+from api.errors import json_response
+from api.http.body import read_json_object
+from api.messages.schema import MessageBody, MessageRequest, PromptRequest, TokenCount
+from api.messages.translate import viewed_message, viewed_prompt
+from api.openapi.document import takes
+from api.openapi.parameters import INFERENCE
+from api.openapi.responses import errors, inference
+from api.submission import submit_json
+from api.tokenization import count_tokens
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post(
+    "/v1/messages",
+    summary="Create a message",
+    responses=inference(MessageBody),
+    openapi_extra=takes(MessageRequest, parameters=INFERENCE),
+)
+async def create_message(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Generate the next message of a conversation, in the format of Anthropic's API.
+
+    With `stream`, the message is sent as typed server-sent events. The API key may be sent in the
+    header `X-Api-Key`. Errors have Anthropic's format.
+    """
+    raw = await read_json_object(request, context.settings.max_body_bytes)
+    viewed = viewed_message(raw)
+    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job)
+
+
+@router.post(
+    "/v1/messages/count_tokens",
+    summary="Count the tokens of a message's prompt",
+    response_model=TokenCount,
+    responses=errors(400, 404, 413, 500, 503),
+    openapi_extra=takes(PromptRequest),
+)
+async def count_message_tokens(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Return the number of input tokens that the same request to /v1/messages has."""
+    raw = await read_json_object(request, context.settings.max_body_bytes)
+    viewed = viewed_prompt(raw)
+    chat = viewed.parse(raw)
+    admission = await admit(context, tenant, chat.model)
+    num_tokens = await count_tokens(context, viewed.job(chat, admission))
+    return json_response({"input_tokens": num_tokens})

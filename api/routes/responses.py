@@ -1,0 +1,153 @@
+"""/v1/responses: OpenAI's Responses API."""
+
+from fastapi import APIRouter, Request, Response
+
+from api.answer import AttachedAnswer, spec_of
+from api.context import Context, InContext, InTenant
+from api.errors import json_response
+from api.http.body import read_json_object
+from api.openapi.document import takes
+from api.openapi.parameters import INFERENCE, query
+from api.openapi.responses import errors, inference
+from api.render.typed_stream import BEGINNING, After
+from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
+from api.responses.lookup import earlier_items, own_response
+from api.responses.schema import DeletedResponse, InputItems, ResponseBody, ResponseRequest
+from api.responses.stored import retrieved_body
+from api.responses.translate import parse_response, viewed_response
+from api.submission import submit_json
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import UNFINISHED, JobState
+
+router = APIRouter(tags=["inference"])
+ERRORS = errors(400, 404, 503)
+STREAM, STARTING_AFTER = "stream", "starting_after"
+_PARAMETERS = [
+    query(STREAM, "Whether to send the response as a stream.", {"type": "boolean"}),
+    query(
+        STARTING_AFTER,
+        "sequence_number of the event after which the stream begins.",
+        {"type": "integer", "minimum": 0},
+    ),
+]
+
+
+@router.post(
+    "/v1/responses",
+    summary="Create a response",
+    responses=inference(ResponseBody),
+    openapi_extra=takes(ResponseRequest, parameters=INFERENCE),
+)
+async def create_response(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Generate a response to text, or to the items of a conversation.
+
+    With `stream`, the response is sent as typed server-sent events. With `background`, the response
+    is generated without its client, which retrieves it later.
+    """
+    raw = await read_json_object(request, context.settings.max_body_bytes)
+    body = parse_response(raw)
+    earlier = await earlier_items(context, tenant, body.previous_response_id)
+    viewed = viewed_response(body, earlier)
+    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job)
+
+
+@router.get(
+    "/v1/responses/{response_id}",
+    summary="Get a response",
+    response_model=ResponseBody,
+    responses=ERRORS,
+    openapi_extra={"parameters": _PARAMETERS},
+)
+async def get_response(
+    response_id: str, request: Request, context: InContext, tenant: InTenant
+) -> Response:
+    """Return a stored response in its present state, or its events as a stream.
+
+    A response whose client has disconnected isn't cancelled if it is asked for in time.
+    """
+    is_stream = _flag(request.query_params.get(STREAM))
+    after = _starting_after(request.query_params.get(STARTING_AFTER), is_stream=is_stream)
+    view, result = await own_response(context, tenant, response_id)
+    if is_stream:
+        return AttachedAnswer(context, view, is_stream=True, after=after)
+    if view.state in UNFINISHED:
+        await context.queue.undo_abandon(view.id)
+    return json_response(retrieved_body(view, result))
+
+
+@router.post(
+    "/v1/responses/{response_id}/cancel",
+    summary="Cancel a response",
+    response_model=ResponseBody,
+    responses=ERRORS,
+)
+async def cancel_response(response_id: str, context: InContext, tenant: InTenant) -> Response:
+    """Cancel a response that runs in the background, and return it.
+
+    Cancelling a response that has already ended has no effect.
+    """
+    view, _ = await own_response(context, tenant, response_id)
+    if not (spec_of(view).request or {})["echo"]["background"]:
+        raise _invalid("only a response with background: true can be cancelled", "response_id")
+    state = await context.queue.cancel(view.id)
+    view, result = await own_response(context, tenant, response_id)
+    body = retrieved_body(view, result)
+    if state is JobState.RUNNING and view.state in UNFINISHED:
+        body["status"] = "cancelled"  # the worker has been asked to stop
+    return json_response(body)
+
+
+@router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS)
+async def delete_response(
+    response_id: str, context: InContext, tenant: InTenant
+) -> DeletedResponse:
+    """Erase a response with its input. Later responses of the conversation keep copies of both.
+
+    A response that is in progress is cancelled. Once it has ended, a second request erases it.
+    """
+    view, _ = await own_response(context, tenant, response_id)
+    return DeletedResponse(id=response_id, deleted=await _erase(context, view.id))
+
+
+@router.get(
+    "/v1/responses/{response_id}/input_items",
+    summary="List the input items of a response",
+    response_model=InputItems,
+    responses=ERRORS,
+    openapi_extra={"parameters": ITEMS_PARAMETERS},
+)
+async def list_input_items(
+    response_id: str, request: Request, context: InContext, tenant: InTenant
+) -> Response:
+    """Return the items of the conversation before the response, newest first by default."""
+    page = read_page(request.query_params)
+    view, _ = await own_response(context, tenant, response_id)
+    return json_response(input_items_body(spec_of(view), page))
+
+
+async def _erase(context: Context, job_id: JobId) -> bool:
+    """Erase a job, or cancel it if it hasn't ended. Return whether it is erased."""
+    if await context.queue.erase(job_id) not in UNFINISHED:
+        return True
+    await context.queue.cancel(job_id)
+    return await context.queue.erase(job_id) not in UNFINISHED
+
+
+def _flag(value: str | None) -> bool:
+    if value not in (None, "true", "false"):
+        raise _invalid(f"{STREAM}: must be true or false", STREAM)
+    return value == "true"
+
+
+def _starting_after(value: str | None, *, is_stream: bool) -> After:
+    if value is None:
+        return BEGINNING
+    if not (is_stream and value.isascii() and value.isdecimal() and len(value) <= 15):
+        reason = "must be the sequence_number of an event" if is_stream else "needs stream=true"
+        raise _invalid(f"{STARTING_AFTER}: {reason}", STARTING_AFTER)
+    return After(int(value))
+
+
+def _invalid(message: str, param: str) -> JobFailed:
+    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

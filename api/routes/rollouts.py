@@ -1,0 +1,86 @@
+"""Routes for trainers that update an adapter while it serves rollouts."""
+
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from api.adapters.admin import ADMIN_ONLY
+from api.adapters.bodies import adapter_body
+from api.adapters.inspection import inspect
+from api.adapters.requests import READS, adapter_errors, registered_base
+from api.adapters.upload import received
+from api.admission import model_not_found
+from api.context import InContext
+from api.http.validation import validate
+from api.openapi import document
+from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.uploads import upload_source
+from shared.store.inspections import Inspection
+
+router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
+NOT_PAUSED = (
+    "nothing pauses: running requests keep the version of the adapter that they were accepted for, "
+    "and adapters can be updated at any time"
+)
+
+
+@router.post(
+    "/v1/adapters",
+    summary="Send an adapter",
+    responses=adapter_errors(*READS, 408, 409, 415),
+    openapi_extra=document.takes_adapter(UploadAdapterQuery),
+)
+async def upload_adapter(request: Request, context: InContext) -> AdapterBody:
+    """Make the safetensors file in the body a new version of an adapter.
+
+    A worker checks the file first. Once the call returns, new requests for the name use the new
+    version, on every server of the pool. Earlier requests keep the version for which they were
+    accepted, and none of them pauses. The same content has the same version.
+    """
+    query = validate(UploadAdapterQuery, dict(request.query_params))
+    base = await registered_base(context)
+    if query.name == base.name:
+        raise JobFailed(
+            JobError(
+                code=ErrorCode.ADAPTER_CONFLICT,
+                message=f"{base.name} is the name of the base model; choose another one",
+                param="name",
+            )
+        )
+    async with received(request, context, query.config) as upload:
+        findings = await inspect(context, Inspection(name=query.name, source=upload_source(upload)))
+        if findings.adapter is None:
+            assert findings.error is not None  # findings have either an adapter or an error
+            raise JobFailed(replace(findings.error, param=None))
+        await context.registry.load_adapter(
+            findings.adapter, replace=True, keep_versions=context.settings.keep_versions
+        )
+    view = await context.adapter_views.adapter(query.name)
+    if view is None:  # another client has just unloaded the adapter
+        raise JobFailed(model_not_found(query.name))
+    return adapter_body(view, base, await context.views.workers())
+
+
+@router.post(
+    "/pause",
+    summary="Do nothing before a weight update",
+    responses=adapter_errors(400, 403),
+    openapi_extra={"parameters": document.query_parameters(PauseQuery)},
+)
+async def pause(request: Request) -> dict[str, Any]:
+    """Confirm that a trainer may update an adapter. Nothing pauses.
+
+    Trainers for vLLM pause generation before they replace weights. The mode `keep` asks for running
+    requests to be kept, which is always the case here. The other modes are refused, because they
+    end requests.
+    """
+    validate(PauseQuery, dict(request.query_params))
+    return {"status": "ok", "paused": False, "message": NOT_PAUSED}
+
+
+@router.post("/resume", summary="Do nothing after a weight update", responses=adapter_errors(403))
+async def resume() -> dict[str, Any]:
+    """Confirm that requests are served. They are never paused."""
+    return {"status": "ok", "paused": False, "message": NOT_PAUSED}

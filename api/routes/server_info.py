@@ -1,0 +1,80 @@
+"""Routes by which vLLM's clients and gateways learn about the server: version, load and limits."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request
+
+from api.adapters.requests import registered_base
+from api.context import Context, InContext
+from api.openapi.parameters import query
+from api.openapi.responses import errors
+from api.schema.server_info import (
+    LoraConfig,
+    ModelConfig,
+    ServerInfo,
+    ServerLoad,
+    ServerVersion,
+    VllmConfig,
+    WorldSize,
+)
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.store.views.pool_views import WorkerView
+
+router = APIRouter(tags=["operations"])
+FORMAT = "config_format"
+_JSON = "json"
+
+
+@router.get("/version", summary="Version of the server")
+async def get_version() -> ServerVersion:
+    """Return the version of Lorikeet that this front end runs."""
+    return ServerVersion(version=version("lorikeet-serve"))
+
+
+@router.get(
+    "/load",
+    summary="Load of this process",
+    responses=errors(403, meanings={403: "The key belongs to a tenant without access to metrics."}),
+)
+async def get_load(context: InContext) -> ServerLoad:
+    """Return the number of jobs whose answers clients of this front end are waiting for."""
+    return ServerLoad(server_load=len(context.replies.jobs))
+
+
+@router.get(
+    "/server_info",
+    summary="Configuration of the pool",
+    responses=errors(400, 503),
+    openapi_extra={
+        "parameters": [
+            query(FORMAT, "Always json, which is the default.", {"type": "string", "enum": [_JSON]})
+        ]
+    },
+)
+async def get_server_info(request: Request, context: InContext) -> ServerInfo:
+    """Return what vLLM's clients look up in the configuration of a server."""
+    if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
+        message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
+        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=FORMAT))
+    base = await registered_base(context)
+    workers = await _live_workers(context)
+    return ServerInfo(
+        vllm_config=VllmConfig(
+            model_config_=ModelConfig(
+                model=base.name,
+                dtype=f"torch.{workers[0].info.dtype}" if workers else None,
+                max_model_len=base.max_model_len,
+            ),
+            lora_config=LoraConfig(max_loras=sum(w.info.max_num_seqs for w in workers)),
+        )
+    )
+
+
+@router.get("/get_world_size", summary="Number of workers", responses=errors(503))
+async def get_world_size(context: InContext) -> WorldSize:
+    """Return the number of live workers of the pool."""
+    return WorldSize(world_size=len(await _live_workers(context)))
+
+
+async def _live_workers(context: Context) -> list[WorkerView]:
+    return [worker for worker in await context.views.workers() if worker.lease_left_ms > 0]

@@ -1,0 +1,110 @@
+"""POST /tokenize, POST /detokenize and GET /tokenizer_info, as in vLLM."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+
+from api.admission import admit
+from api.context import Context, InContext, InTenant
+from api.errors import json_response
+from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
+from api.http.body import read_json_object
+from api.openapi.document import takes
+from api.openapi.responses import errors
+from api.requests.ignored_fields import warning
+from api.requests.request_headers import read_request_headers
+from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
+from api.requests.translate import Admission
+from api.requests.unknown_fields import refuse_unknown
+from api.schema.tokenize import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+from api.tokenization import ask_tokenizer
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.tokenization import Decode, Describe
+
+router = APIRouter(tags=["inference"])
+B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
+
+
+@router.post(
+    "/tokenize",
+    summary="Tokenize a text or a chat",
+    response_model=Tokenized,
+    responses=errors(400, 404, 413, 500, 503),
+    openapi_extra=takes(TokenizeRequest),
+)
+async def tokenize(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Return the tokens of a text or a chat, without running the model.
+
+    A chat is rendered with the adapter's own chat template if `model` names an adapter that has
+    one.
+    """
+    body, headers = await _read(request, context, parse_tokenize)
+    admission = await _admit(context, tenant, body.model)
+    reply = await ask_tokenizer(context, encode_call(body, admission))
+    answer = {
+        "count": len(reply.ids),
+        "max_model_len": admission.max_model_len,
+        "tokens": reply.ids,
+        "token_strs": reply.names,
+    }
+    return json_response(answer, headers=headers)
+
+
+@router.post(
+    "/detokenize",
+    summary="Return the text of tokens",
+    response_model=Detokenized,
+    responses=errors(400, 404, 413, 500, 503),
+    openapi_extra=takes(DetokenizeRequest),
+)
+async def detokenize(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Return the text of token ids, including special tokens."""
+    body, headers = await _read(request, context, parse_detokenize)
+    await _admit(context, tenant, body.model)
+    reply = await ask_tokenizer(context, Decode(ids=tuple(body.tokens)))
+    return json_response({"prompt": reply.text, "content": reply.text}, headers=headers)
+
+
+@router.get(
+    "/tokenizer_info",
+    summary="Describe the tokenizer",
+    response_model=TokenizerInfo,
+    responses=errors(500, 503),
+)
+async def tokenizer_info(context: InContext) -> Response:
+    """Return the special tokens and the chat template of the base model's tokenizer."""
+    return json_response((await ask_tokenizer(context, Describe())).description)
+
+
+async def _read(
+    request: Request, context: Context, parse: Callable[[dict[str, Any]], B]
+) -> tuple[B, dict[str, str]]:
+    """Return the body of a request, and the headers that tell how its fields were treated."""
+    wishes = read_request_headers(request.headers, max_deadline_s=context.settings.deadline_s)
+    request.state.is_strict = wishes.is_strict
+    body = parse(await read_json_object(request, context.settings.max_body_bytes))
+    headers = {}
+    if wishes.is_strict:
+        refuse_unknown(body)
+        headers[PREFERENCE_APPLIED_HEADER] = STRICT_HANDLING
+    if ignored := warning(body):
+        headers[WARNING_HEADER] = ignored
+    return body, headers
+
+
+async def _admit(context: Context, tenant: str, model: str | None) -> Admission:
+    """Return the admission of a request. Without a `model`, the base model serves it."""
+    if model is None:
+        base = await context.registry.base()
+        if base is None:
+            message = "no worker has registered a base model; start a worker, or try again soon"
+            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+        model = base.name
+    return await admit(context, tenant, model)

@@ -1,0 +1,33 @@
+"""Base classes of request bodies and their parts."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
+"""Description of a field that is ignored."""
+TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
+"""JSON Schema of a field that is text or a list."""
+
+
+class RequestModel(BaseModel):
+    """Part of a request body. Fields of other names are kept, and nothing reads their values.
+
+    `api.requests.unknown_fields` lists these fields, for a warning or an error.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class JobRequest(RequestModel):
+    """Fields of every request that becomes a job. null selects the default value of a field."""
+
+    model: str = Field(
+        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
+    )
+    stream: bool | None = Field(
+        None, description="Whether to send tokens as they are generated, as server-sent events."
+    )
+    background: bool | None = Field(
+        None,
+        description="Whether the request runs to its end without its client. Without stream, the "
+        "response is the job, with status 202; GET /v1/jobs/{id} has the answer later.",
+    )

@@ -1,0 +1,73 @@
+"""Asks workers to convert between text and token ids."""
+
+import asyncio
+import secrets
+
+from api.context import Context
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.ids import CallId
+from shared.protocol.jobs import Job
+from shared.protocol.tokenization import Call, EncodeChat, Reply
+
+ATTEMPT_S = 4.0
+"""Seconds within which a reply must arrive before the call is sent again.
+
+The worker that has taken the call may have died.
+"""
+MAX_ATTEMPTS = 2
+MAX_CALLS = 16
+"""Maximum number of concurrent calls of one front end. Further calls wait.
+
+Each call uses a Redis connection, and its text is in Redis until a worker takes it.
+"""
+LIMIT_S = 10.0
+"""Maximum seconds for a call, including the wait for others."""
+
+
+async def ask_tokenizer(context: Context, call: Call) -> Reply:
+    """Have any live worker answer a call, and return the reply.
+
+    Raises:
+        JobFailed: the worker refuses the input, or no worker has answered in time.
+        RedisUnavailable: Redis can't be reached.
+    """
+    try:
+        async with asyncio.timeout(LIMIT_S), context.call_slots:
+            reply = await _ask(context, call)
+    except TimeoutError:
+        reply = None
+    if reply is None:
+        message = "no worker has answered in time; start a worker, or try again"
+        raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+    if reply.error:
+        raise JobFailed(reply.error)
+    return reply
+
+
+async def count_tokens(context: Context, chat: Job) -> int:
+    """Return the number of tokens of a chat's prompt. `chat` isn't queued.
+
+    Raises:
+        JobFailed: as `ask_tokenizer`.
+        RedisUnavailable: Redis can't be reached.
+    """
+    return len((await ask_tokenizer(context, EncodeChat(job=chat))).ids)
+
+
+async def _ask(context: Context, call: Call) -> Reply | None:
+    call_id = CallId(secrets.token_hex(16))
+    for _ in range(MAX_ATTEMPTS):
+        await context.tokenizations.send(call_id, call)
+        if reply := await _reply(context, call_id):
+            return reply
+        await context.tokenizations.withdraw(call_id, call)
+    return None
+
+
+async def _reply(context: Context, call_id: CallId) -> Reply | None:
+    clock = asyncio.get_running_loop().time
+    end_s = clock() + ATTEMPT_S
+    while (left_s := end_s - clock()) > 0:
+        if reply := await context.tokenizations.next_reply(call_id, timeout_s=left_s):
+            return reply
+    return None

@@ -1,0 +1,20 @@
+"""Names of an adapter's files, and sources of adapters whose files a client has sent. Pure."""
+
+from shared.protocol.ids import UploadId
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+UPLOAD = "upload:"
+"""Prefix of the source of an uploaded adapter. An id of its files in Redis follows."""
+CONFIG_KEY = "adapter_config"
+"""Key of the metadata of a safetensors file that may hold the text of adapter_config.json."""
+
+
+def upload_source(upload: UploadId) -> str:
+    """Return the source of the adapter with these uploaded files."""
+    return UPLOAD + upload
+
+
+def upload_of(source: str) -> UploadId | None:
+    """Return the id of the uploaded files at `source`, or None if it is a folder or hub id."""
+    return UploadId(source.removeprefix(UPLOAD)) if source.startswith(UPLOAD) else None

@@ -1,0 +1,33 @@
+"""Forms in which models mark the reasoning before an answer."""
+
+from enum import StrEnum
+
+
+class ReasoningForm(StrEnum):
+    """Markers around a model's reasoning. The model's chat template defines them."""
+
+    THINK = "think"
+    """`<think>...</think>`. Used by Qwen 3, DeepSeek R1, GLM 4.5 and others."""
+    MISTRAL = "mistral"
+    """`[THINK]...[/THINK]`. Used by Magistral."""
+
+    @property
+    def markers(self) -> tuple[str, str]:
+        """Markers before the reasoning, and between the reasoning and the answer."""
+        return _MARKERS[self]
+
+    @property
+    def opening(self) -> str:
+        """Marker before the reasoning."""
+        return self.markers[0]
+
+    @property
+    def closing(self) -> str:
+        """Marker between the reasoning and the answer."""
+        return self.markers[1]
+
+
+_MARKERS = {
+    ReasoningForm.THINK: ("<think>", "</think>"),
+    ReasoningForm.MISTRAL: ("[THINK]", "[/THINK]"),
+}

@@ -1,0 +1,79 @@
+"""Trailing slashes, and a root path behind a proxy."""
+
+from typing import Any
+
+import httpx
+import pytest
+from api_support import ScriptedWorker, client_of, error_of
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.http.canonical_path import canonical_path
+from shared.settings import ApiSettings
+from shared.store.registry import Registry
+
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
+CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/", "/"),
+        ("/llm", "/"),
+        ("/llm/", "/"),
+        ("/llm/v1/models", "/v1/models"),
+        ("/llm/llm/v1", "/llm/v1"),
+        ("/llmx/v1", "/llmx/v1"),
+        ("/v1/models//", "/v1/models"),
+        ("//llm/v1", "//llm/v1"),
+    ],
+)
+def test_the_root_path_and_trailing_slashes_are_removed(path: str, expected: str) -> None:
+    assert canonical_path(path, "/llm") == expected
+
+
+def test_without_a_root_path_only_trailing_slashes_are_removed() -> None:
+    assert canonical_path("/llm/v1/", "") == "/llm/v1"
+
+
+async def test_a_trailing_slash_changes_nothing(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    assert (await http.post(f"{CHAT}/", json=BODY)).status_code == 202
+    assert (await http.get("/v1/models/")).json() == (await http.get("/v1/models")).json()
+    assert error_of(await http.get(f"{CHAT}/"))[0] == 405
+
+
+@pytest.fixture
+def changes() -> dict[str, Any]:
+    return {"root_path": "/llm"}
+
+
+async def test_routes_work_with_and_without_the_root_path(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    for root in ("", "/llm"):
+        reply = await http.post(f"{root}{CHAT}", json=BODY)
+        assert reply.headers["location"] == f"/llm/v1/jobs/{reply.json()['id']}"
+        assert (await http.get(f"{root}/health")).status_code == 200
+    assert error_of(await http.get("/other/v1/models"))[:2] == (404, "unknown_url")
+
+
+async def test_the_documentation_names_the_root_path(http: httpx.AsyncClient) -> None:
+    assert "'/llm/openapi.json'" in (await http.get("/llm/docs")).text
+    document = (await http.get("/llm/openapi.json")).json()
+    assert document["servers"] == [{"url": "/llm"}]
+    assert "](/llm/v1/models)" in document["info"]["description"]
+
+
+async def test_keys_are_checked_below_the_root_path(
+    settings: ApiSettings, registry: Registry
+) -> None:
+    keys = (SecretStr("red:" + "r" * 20),)
+    async with client_of(create_app(settings.model_copy(update={"api_keys": keys}))) as http:
+        red = {"Authorization": "Bearer " + "r" * 20}
+        assert (await http.get("/llm/v1/models")).status_code == 401
+        assert (await http.get("/llm/v1/models", headers=red)).status_code == 200
+        assert (await http.get("/llm/metrics", headers=red)).status_code == 403
+        assert (await http.get("/llm/health")).status_code == 200

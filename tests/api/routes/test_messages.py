@@ -1,0 +1,262 @@
+"""/v1/messages, in Anthropic's format, while a test plays the worker."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from api_support import ScriptedWorker
+from pydantic import SecretStr
+from raw_client import with_settings
+from sse_events import EventReader, sse_events
+from typed_events import folded
+from weather_tool import ANSWER, OSAKA, OSLO
+
+from shared.errors import ErrorCode, JobError
+from shared.protocol.jobs import ClaimedJob
+from shared.protocol.results import Choice, FinishReason
+
+URL = "/v1/messages"
+STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
+BODY = {"model": "extract", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+WEATHER = {"name": "weather", "description": "Looks.", "input_schema": {"type": "object"}}
+KEY = "red:" + "r" * 20
+
+
+async def answer(
+    worker: ScriptedWorker, text: str = "hello", finish: FinishReason = STOP
+) -> ClaimedJob:
+    """Answer the next job with `text`, in two events."""
+    job = await worker.take()
+    await worker.admit(job)
+    await worker.tokens(job, 0, (1,), text[:2], checkpoint=True)
+    await worker.tokens(job, 1, (2,), text[2:], finish, checkpoint=True)
+    await worker.finish(job, Choice(text=text, finish=finish, ids=(1, 2)))
+    return job
+
+
+async def answered(
+    http: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    text: str = "hello",
+    finish: FinishReason = STOP,
+    **request: Any,
+) -> tuple[httpx.Response, ClaimedJob]:
+    """Send a request, answer its job, and return the response and the job."""
+    headers = {"anthropic-version": "2023-06-01", "x-api-key": "none"}
+    posting = asyncio.create_task(http.post(URL, json={**BODY, **request}, headers=headers))
+    job = await answer(worker, text, finish)
+    return await posting, job
+
+
+async def test_text(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    reply, job = await answered(http, worker, system=system, temperature=0.5, top_k=3)
+    assert reply.json() == {
+        "id": f"msg_{job.job.id}",
+        "type": "message",
+        "role": "assistant",
+        "model": "extract",
+        "content": [{"type": "text", "text": "hello", "citations": None}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 3,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": 2,
+        },
+    }
+    sampling = job.job.sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.top_k) == (9, 0.5, 3)
+    assert [m["content"] for m in job.job.messages or ()] == ["Be brief.", "hi"]
+
+
+async def test_blocks_become_messages(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "weather?"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "text", "text": "Let me see."},
+                {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Osaka"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "sunny"},
+                {"type": "text", "text": "And?"},
+            ],
+        },
+    ]
+    _, job = await answered(http, worker, messages=messages, tools=[WEATHER])
+    first, assistant, tool, last = job.job.messages or ()
+    assert (first["content"], last["content"]) == ("weather?", "And?")
+    assert (assistant["content"], assistant["reasoning_content"]) == ("Let me see.", "hm")
+    assert assistant["tool_calls"][0]["function"]["arguments"] == {"city": "Osaka"}
+    assert (tool["role"], tool["content"], tool["tool_call_id"]) == ("tool", "sunny", "t1")
+
+
+async def test_tool_calls(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    choice = {"type": "any", "disable_parallel_tool_use": False}
+    reply, job = await answered(http, worker, ANSWER, tools=[WEATHER], tool_choice=choice)
+    text, *calls = reply.json()["content"]
+    assert text["text"] == "Let me see."
+    assert [call["input"] for call in calls] == [orjson.loads(OSAKA), orjson.loads(OSLO)]
+    assert reply.json()["stop_reason"] == "tool_use"
+    assert job.job.tools is not None
+    assert job.job.tools.choice == "required"
+
+
+async def test_a_stop_sequence_is_named_and_left_out(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    stops = {"stop_sequences": ["END"]}
+    reply, job = await answered(http, worker, "so END", **stops)
+    assert (reply.json()["stop_reason"], reply.json()["stop_sequence"]) == ("stop_sequence", "END")
+    assert reply.json()["content"][0]["text"] == "so "
+    assert (job.job.sampling.stop, job.job.sampling.includes_stop) == (("END",), True)
+    streamed, _ = await answered(http, worker, "so END", stream=True, **stops)
+    events = {event.event: event.json for event in sse_events(streamed.text)}
+    assert events["message_delta"]["delta"]["stop_sequence"] == "END"
+    assert "END" not in events["content_block_delta"]["delta"]["text"]
+
+
+async def test_an_answer_that_is_too_long(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    reply, _ = await answered(http, worker, finish=LENGTH)
+    assert reply.json()["stop_reason"] == "max_tokens"
+
+
+async def test_the_last_message_of_the_assistant_is_continued(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    prefilled = [*BODY["messages"], {"role": "assistant", "content": "{"}]  # type: ignore[misc]
+    _, job = await answered(http, worker, messages=prefilled)
+    assert job.job.prompt_end == "message"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "expected"),
+    [(None, False), ({"type": "disabled"}, False), ({"type": "enabled", "budget_tokens": 9}, True)],
+)
+async def test_the_model_thinks_only_if_asked(
+    http: httpx.AsyncClient, worker: ScriptedWorker, thinking: Any, expected: bool
+) -> None:
+    _, job = await answered(http, worker, thinking=thinking)
+    assert job.job.template_kwargs == {"enable_thinking": expected}
+
+
+async def test_a_stream_has_anthropics_events(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    reply, _ = await answered(http, worker, ANSWER, tools=[WEATHER], stream=True)
+    whole, _ = await answered(http, worker, ANSWER, tools=[WEATHER])
+    names = [event.event for event in sse_events(reply.text)]
+    block = ["content_block_start", "content_block_delta", "content_block_stop"]
+    once = [name for i, name in enumerate(names) if names[i - 1 : i] != [name]]
+    assert once == ["message_start", "ping", *block * 3, "message_delta", "message_stop"]
+    starts = [e.json for e in sse_events(reply.text) if e.event == "content_block_start"]
+    deltas = [kind for kind, *_ in folded(sse_events(reply.text)) if kind == block[1]]
+    assert [s["content_block"]["type"] for s in starts] == ["text", "tool_use", "tool_use"]
+    assert len(deltas) == len(whole.json()["content"])
+
+
+async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    reply, job = await answered(http, worker, ANSWER, tools=[WEATHER], stream=True)
+    whole = sse_events(reply.text)
+    for count, event in enumerate(whole, 1):
+        rest = await other.get(f"/v1/jobs/{job.job.id}/stream", params={"after": event.id})
+        assert folded([*whole[:count], *sse_events(rest.text)]) == folded(whole)
+    stored = (await other.get(f"/v1/jobs/msg_{job.job.id}")).json()
+    assert stored["answer"]["stop_reason"] == "tool_use"
+
+
+async def test_a_failed_stream_ends_with_an_error(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    async with http.stream("POST", URL, json={**BODY, "stream": True}) as response:
+        job = await worker.take()
+        reader = EventReader(response)
+        await worker.tokens(job, 0, (1,), "begun")
+        await reader.until("begun")
+        await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
+        *_, last = await reader.rest()
+    assert last.event == "error"
+    assert last.json["type"] == "error"
+    assert last.json["error"]["type"] == "api_error"
+    assert last.json["error"]["message"] == "broken"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [7]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "messages[0].content[0].type",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "input": 7}]}]},
+            "messages[0].content[0].input",
+        ),
+        ({"system": 7}, "system"),
+        ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools[0].type"),
+        ({"tools": [{"name": "x", "input_schema": {"type": "array"}}]}, "tools[0].input_schema"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
+        ({"stop_sequences": [""]}, "stop_sequences"),
+        ({"mcp_servers": [{}]}, "mcp_servers"),
+        ({"thinking": {"type": "x"}}, "thinking.type"),
+    ],
+)
+async def test_a_bad_field_is_named_in_anthropics_format(
+    http: httpx.AsyncClient, change: dict[str, Any], param: str
+) -> None:
+    reply = await http.post(URL, json={**BODY, **change})
+    body = reply.json()
+    assert reply.status_code == 400
+    assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+    assert body["error"]["param"] == param
+    assert body["error"]["message"]
+
+
+async def test_an_unknown_model_is_not_found(http: httpx.AsyncClient) -> None:
+    reply = await http.post(URL, json={**BODY, "model": "none"})
+    assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found_error")
+
+
+@with_settings(api_keys=(SecretStr(KEY),))
+async def test_the_key_is_accepted_in_anthropics_header(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    wrong = await http.post(URL, json=BODY, headers={"x-api-key": "wrong"})
+    assert (wrong.status_code, wrong.json()["error"]["type"]) == (401, "authentication_error")
+    headers = {"x-api-key": KEY.partition(":")[2]}
+    posting = asyncio.create_task(http.post(URL, json=BODY, headers=headers))
+    await answer(worker)
+    assert (await posting).status_code == 200
+
+
+async def test_tokens_of_a_prompt_are_counted(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[Any] = []
+
+    async def count(_: Any, job: Any) -> int:
+        counted.append(job)
+        return 7
+
+    monkeypatch.setattr("api.routes.messages.count_tokens", count)
+    prompt = {"model": "extract", "messages": BODY["messages"], "system": "Be brief."}
+    reply = await http.post(f"{URL}/count_tokens", json={**prompt, "tools": [WEATHER]})
+    assert reply.json() == {"input_tokens": 7}
+    (job,) = counted
+    assert [message["content"] for message in job.messages] == ["Be brief.", "hi"]
+    assert job.tools.names == {"weather"}

@@ -1,0 +1,459 @@
+"""/v1/responses with OpenAI's client, while a test plays the worker."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from api_support import ScriptedWorker, error_of
+from pydantic import BaseModel, SecretStr
+from raw_client import with_settings
+from sse_events import EventReader, sse_events
+from typed_events import folded
+from weather_tool import ANSWER, OSAKA, OSLO
+
+from shared.errors import ErrorCode, JobError
+from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.results import Choice, FinishReason
+
+URL = "/v1/responses"
+STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {}},
+    "strict": False,
+}
+BODY = {"model": "extract", "input": "hi"}
+RED, BLUE = ("red:" + "r" * 20, "blue:" + "b" * 20)
+
+
+async def answer(
+    worker: ScriptedWorker, text: str = "hello", finish: FinishReason = STOP
+) -> ClaimedJob:
+    """Answer the next job with `text`, one event for each three characters."""
+    job = await worker.take()
+    await worker.admit(job)
+    for start in range(0, len(text), 3):
+        is_last = start + 3 >= len(text)
+        part, end = text[start : start + 3], finish if is_last else None
+        await worker.tokens(job, start // 3, (start,), part, end, checkpoint=True)
+    ids = tuple(range(0, len(text), 3))
+    await worker.finish(job, Choice(text=text, finish=finish, ids=ids))
+    return job
+
+
+async def answered(
+    client: openai.AsyncOpenAI,
+    worker: ScriptedWorker,
+    text: str = "hello",
+    finish: FinishReason = STOP,
+    **request: Any,
+) -> tuple[Any, ClaimedJob]:
+    """Send a request, answer its job, and return the response and the job."""
+    sent = {"model": "extract", "input": "hi", **request}
+    creating = asyncio.create_task(client.responses.create(**sent))
+    job = await answer(worker, text, finish)
+    return await creating, job
+
+
+async def test_text(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    response, job = await answered(
+        client,
+        worker,
+        instructions="Be brief.",
+        metadata={"a": "b"},
+        max_output_tokens=9,
+        temperature=0.5,
+    )
+    assert (response.output_text, response.status) == ("hello", "completed")
+    assert response.id == f"resp_{job.job.id}"
+    assert (response.metadata, response.instructions) == ({"a": "b"}, "Be brief.")
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (3, 2)
+    assert (job.job.sampling.max_tokens, job.job.sampling.temperature) == (9, 0.5)
+    assert [message["role"] for message in job.job.messages or ()] == ["system", "user"]
+
+
+async def test_items_become_messages(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    items = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "input_text", "text": "weather?"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}],
+        },
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": OSAKA},
+        {"type": "function_call", "call_id": "c2", "name": "weather", "arguments": OSLO},
+        {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
+        {
+            "type": "function_call_output",
+            "call_id": "c2",
+            "output": [{"type": "input_text", "text": "rain"}],
+        },
+    ]
+    _, job = await answered(client, worker, input=items, tools=[WEATHER])
+    system, user, assistant, first, second = job.job.messages or ()
+    assert (system["role"], user["content"]) == ("system", "weather?")
+    assert assistant["content"] == "Let me see."
+    assert [call["id"] for call in assistant["tool_calls"]] == ["c1", "c2"]
+    assert [(m["tool_call_id"], m["content"]) for m in (first, second)] == [
+        ("c1", "sunny"),
+        ("c2", "rain"),
+    ]
+
+
+async def test_an_output_that_is_too_long_is_incomplete(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    response, _ = await answered(client, worker, finish=LENGTH, max_output_tokens=2)
+    assert (response.status, response.incomplete_details.reason) == (
+        "incomplete",
+        "max_output_tokens",
+    )
+    assert response.output[0].status == "incomplete"
+
+
+@pytest.mark.parametrize("text", [ANSWER, "hello", "", "<tool_call>\n{oops\n</tool_call>"])
+async def test_a_stream_has_what_the_whole_response_has(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker, text: str
+) -> None:
+    whole, _ = await answered(client, worker, text, tools=[WEATHER])
+    taking = asyncio.create_task(answer(worker, text))
+    deltas: dict[int, str] = {}
+    types = []
+    async with client.responses.stream(model="extract", input="hi", tools=[WEATHER]) as stream:
+        async for event in stream:
+            types.append(event.type)
+            if event.type in (
+                "response.output_text.delta",
+                "response.function_call_arguments.delta",
+            ):
+                deltas[event.output_index] = deltas.get(event.output_index, "") + event.delta
+        final = await stream.get_final_response()
+    await taking
+    assert types[:2] == ["response.created", "response.in_progress"]
+    assert types[-1] == "response.completed"
+    assert final.output_text == whole.output_text
+    assert [item.type for item in final.output] == [item.type for item in whole.output]
+    texts = [
+        item.content[0].text if item.type == "message" else item.arguments for item in whole.output
+    ]
+    assert [deltas.get(index, "") for index in range(len(texts))] == texts
+
+
+async def test_tool_calls(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    response, job = await answered(
+        client,
+        worker,
+        ANSWER,
+        tools=[WEATHER],
+        tool_choice={"type": "function", "name": "weather"},
+        parallel_tool_calls=True,
+    )
+    message, *calls = response.output
+    assert message.content[0].text == "Let me see."
+    assert [(call.name, call.arguments) for call in calls] == [
+        ("weather", OSAKA),
+        ("weather", OSLO),
+    ]
+    assert job.job.tools is not None
+    assert job.job.tools.name == "weather"
+    assert response.tools[0].name == "weather"
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+
+
+async def test_a_schema_is_parsed(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    parsing = asyncio.create_task(
+        client.responses.parse(model="extract", input="hi", text_format=City)
+    )
+    job = await answer(worker, '{"name":"Oslo"}')
+    assert (await parsing).output_parsed == City(name="Oslo")
+    assert '"name"' in (job.job.sampling.json_schema or "")
+
+
+async def test_log_probabilities_are_requested(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    include: Any = ["message.output_text.logprobs"]
+    response, job = await answered(client, worker, top_logprobs=2, include=include)
+    assert job.job.sampling.logprobs == 2
+    assert response.output[0].content[0].logprobs == []  # the scripted worker publishes none
+
+
+async def test_a_background_response_is_retrieved(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    accepted = await client.responses.create(model="extract", input="hi", background=True)
+    assert accepted.status == "queued"
+    job = await worker.take()
+    assert (await client.responses.retrieve(accepted.id)).status == "in_progress"
+    await worker.answer(job)
+    done = await client.responses.retrieve(accepted.id)
+    assert (done.status, done.output_text) == ("completed", "hello")
+
+
+async def test_a_background_response_is_cancelled(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    accepted = await client.responses.create(model="extract", input="hi", background=True)
+    assert (await client.responses.cancel(accepted.id)).status == "cancelled"
+    assert (await client.responses.retrieve(accepted.id)).status == "cancelled"
+
+
+async def test_a_running_response_is_cancelled(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    accepted = await client.responses.create(model="extract", input="hi", background=True)
+    await worker.take()
+    assert (await client.responses.cancel(accepted.id)).status == "cancelled"
+
+
+async def test_only_background_responses_are_cancelled(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    response, _ = await answered(client, worker)
+    with pytest.raises(openai.BadRequestError, match="background"):
+        await client.responses.cancel(response.id)
+
+
+async def test_a_deleted_response_is_gone(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    response, _ = await answered(client, worker)
+    await client.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        await client.responses.create(model="extract", input="hi", previous_response_id=response.id)
+
+
+async def test_a_running_response_is_deleted_by_a_second_request(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    accepted = (await http.post(URL, json={**BODY, "background": True})).json()
+    job = await worker.take()
+    url = f"{URL}/{accepted['id']}"
+    assert (await http.delete(url)).json()["deleted"] is False
+    cancelled = JobError(code=ErrorCode.CANCELLED, message="cancelled")
+    await worker.fail(job, cancelled, JobState.CANCELLED)
+    assert (await http.delete(url)).json() == {
+        "id": accepted["id"],
+        "object": "response",
+        "deleted": True,
+    }
+
+
+async def test_a_response_that_is_not_stored_is_not_found(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    response, _ = await answered(client, worker, store=False)
+    assert response.output_text == "hello"
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError, match="isn't stored"):
+        await client.responses.create(model="extract", input="hi", previous_response_id=response.id)
+
+
+async def test_a_conversation_continues(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    first, _ = await answered(client, worker, ANSWER, tools=[WEATHER], instructions="Be brief.")
+    outputs: Any = [
+        {"type": "function_call_output", "call_id": item.call_id, "output": "sunny"}
+        for item in first.output
+        if item.type == "function_call"
+    ]
+    second, job = await answered(
+        client, worker, "Sunny.", input=outputs, previous_response_id=first.id
+    )
+    roles = [message["role"] for message in job.job.messages or ()]
+    assert roles == ["user", "assistant", "tool", "tool"]  # without the earlier instructions
+    assert second.previous_response_id == first.id
+    third, job = await answered(client, worker, input="And Rome?", previous_response_id=second.id)
+    contents = [message["content"] for message in job.job.messages or ()]
+    assert contents == ["hi", "Let me see.", "sunny", "sunny", "Sunny.", "And Rome?"]
+    items = await client.responses.input_items.list(third.id, order="asc", limit=2)
+    assert [item.type for item in items.data] == ["message", "message"]
+    assert items.has_more
+    after = items.data[1].id or ""
+    rest = await client.responses.input_items.list(third.id, order="asc", after=after)
+    assert rest.data[0].type == "function_call"
+    assert len([item async for item in client.responses.input_items.list(third.id)]) == 8
+
+
+@with_settings(max_body_bytes=400)
+async def test_a_conversation_that_is_too_large_is_refused(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    first, _ = await answered(client, worker, "x" * 300)
+    with pytest.raises(openai.APIStatusError, match="max-body-bytes"):
+        await client.responses.create(model="extract", input="hi", previous_response_id=first.id)
+
+
+async def test_a_response_that_runs_does_not_continue(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    accepted = await client.responses.create(model="extract", input="hi", background=True)
+    with pytest.raises(openai.BadRequestError, match="isn't completed"):
+        await client.responses.create(model="extract", input="hi", previous_response_id=accepted.id)
+
+
+@with_settings(api_keys=(SecretStr(RED), SecretStr(BLUE)))
+async def test_the_response_of_another_tenant_does_not_exist(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    red, blue = ({"Authorization": f"Bearer {key.split(':')[1]}"} for key in (RED, BLUE))
+    posting = asyncio.create_task(http.post(URL, json=BODY, headers=red))
+    await answer(worker)
+    response_id = (await posting).json()["id"]
+    url = f"{URL}/{response_id}"
+    assert (await http.get(url, headers=red)).status_code == 200
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
+        reply = await http.request(method, url + path, headers=blue)
+        assert error_of(reply) == (404, "job_not_found", None)
+    continued = {**BODY, "previous_response_id": response_id}
+    reply = await http.post(URL, json=continued, headers=blue)
+    assert error_of(reply) == (400, "previous_response_not_found", "previous_response_id")
+
+
+async def test_a_chat_completion_is_not_a_response(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    chat = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+    posting = asyncio.create_task(http.post("/v1/chat/completions", json=chat))
+    job = await answer(worker)
+    await posting
+    assert (await http.get(f"{URL}/resp_{job.job.id}")).status_code == 404
+
+
+async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    posting = asyncio.create_task(http.post(URL, json={**BODY, "tools": [WEATHER], "stream": True}))
+    job = await answer(worker, ANSWER)
+    whole = sse_events((await posting).text)
+    for count, event in enumerate(whole, 1):
+        rest = await other.get(f"/v1/jobs/{job.job.id}/stream", params={"after": event.id})
+        assert folded([*whole[:count], *sse_events(rest.text)]) == folded(whole)
+        number = event.json["sequence_number"]
+        url = f"{URL}/resp_{job.job.id}"
+        params = {"stream": "true", "starting_after": number}
+        rest = await other.get(url, params=params)
+        assert folded([*whole[:count], *sse_events(rest.text)]) == folded(whole)
+    again = await other.get(f"{URL}/resp_{job.job.id}", params={"stream": "true"})
+    assert folded(sse_events(again.text)) == folded(whole)
+    stored = (await other.get(f"/v1/jobs/{job.job.id}")).json()
+    assert stored["answer"] == whole[-1].json["response"]
+    assert (await other.get(f"{URL}/resp_{job.job.id}")).json() == stored["answer"]
+
+
+async def test_a_background_stream_continues_with_the_client(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    creating = asyncio.create_task(
+        client.responses.create(model="extract", input="hi", background=True, stream=True)
+    )
+    job = await worker.take()
+    await worker.tokens(job, 0, (1,), "one", checkpoint=True)
+    last = None
+    response_id = ""
+    async for event in await creating:
+        if event.type == "response.created":
+            response_id = event.response.id
+        if event.type == "response.output_text.delta":
+            last = event.sequence_number
+            break
+    assert last is not None
+    resuming = asyncio.create_task(
+        client.responses.retrieve(response_id, stream=True, starting_after=last)
+    )
+    await worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
+    await worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
+    events = [event async for event in await resuming]
+    assert [e.delta for e in events if e.type == "response.output_text.delta"] == [" two"]
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == "one two"
+
+
+async def test_a_failed_stream_ends_with_the_error(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    async with http.stream("POST", URL, json={**BODY, "stream": True}) as response:
+        job = await worker.take()
+        reader = EventReader(response)
+        await worker.tokens(job, 0, (1,), "begun")
+        await reader.until("begun")
+        await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
+        await reader.rest()
+    failed = reader.events[-1].json
+    assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
+    assert failed["response"]["error"] == {"code": "internal_error", "message": "broken"}
+    stored = (await http.get(f"{URL}/resp_{job.job.id}")).json()
+    assert (stored["status"], stored["error"]["message"]) == ("failed", "broken")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"input": []}, "invalid_value", "input"),
+        ({"input": None}, "invalid_value", "input"),
+        ({"input": [7]}, "invalid_value", "input[0]"),
+        ({"input": [{"role": "x", "content": "a"}]}, "invalid_value", "input[0].role"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            "unsupported_parameter",
+            "input[0].content[0].type",
+        ),
+        ({"input": [{"type": "item_reference"}]}, "unsupported_parameter", "input[0].type"),
+        ({"input": [{"type": "function_call"}]}, "invalid_value", "input[0].call_id"),
+        ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools[0].type"),
+        ({"tools": [{"type": "function", "name": "?"}]}, "invalid_value", "tools[0].name"),
+        ({"tool_choice": {"type": "mcp"}}, "unsupported_parameter", "tool_choice"),
+        ({"text": {"format": {"type": "json_schema"}}}, "invalid_value", "text.format.schema"),
+        ({"conversation": "c"}, "unsupported_parameter", "conversation"),
+        ({"prompt": {"id": "p"}}, "unsupported_parameter", "prompt"),
+        ({"n": 2}, "unsupported_parameter", "n"),
+        ({"truncation": "auto"}, "invalid_value", "truncation"),
+        ({"background": True, "store": False}, "invalid_value", "store"),
+        ({"previous_response_id": "x"}, "previous_response_not_found", "previous_response_id"),
+        ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
+        ({"metadata": {"a": 1}}, "invalid_value", "metadata.a"),
+    ],
+)
+async def test_a_bad_field_is_named(
+    http: httpx.AsyncClient, change: dict[str, Any], code: str, param: str
+) -> None:
+    assert error_of(await http.post(URL, json={**BODY, **change})) == (400, code, param)
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ({"stream": "x"}, "stream"),
+        ({"starting_after": "1"}, "starting_after"),
+        ({"stream": "true", "starting_after": "-1"}, "starting_after"),
+    ],
+)
+async def test_a_bad_query_is_named(
+    http: httpx.AsyncClient, query: dict[str, str], param: str
+) -> None:
+    reply = await http.get(f"{URL}/resp_0", params=query)
+    assert error_of(reply) == (400, "invalid_value", param)
+
+
+async def test_sampling_fields_of_a_chat_are_used_and_unknown_fields_are_listed(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    posting = asyncio.create_task(http.post(URL, json={**BODY, "seed": 7, "colour": "red"}))
+    job = await answer(worker)
+    assert job.job.sampling.seed == 7
+    assert (await posting).headers["x-lorikeet-warning"] == "not used: colour"
+    strict = {"Prefer": "handling=strict"}
+    reply = await http.post(URL, json={**BODY, "colour": "red"}, headers=strict)
+    assert error_of(reply) == (400, "unknown_parameter", "colour")

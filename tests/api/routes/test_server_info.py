@@ -1,0 +1,68 @@
+"""Routes by which vLLM's clients learn about the server."""
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+import httpx
+from api_support import BASE, RunningApp, ScriptedWorker, client_of, error_of, waiting_job
+
+from api.app import create_app
+from shared.settings import ApiSettings
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def test_the_version_is_the_package_version(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/version")).json() == {"version": version("lorikeet-serve")}
+
+
+async def test_the_load_counts_the_jobs_that_clients_wait_for(
+    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post("/v1/chat/completions", json=BODY))
+    await waiting_job(server)
+    assert (await http.get("/load")).json() == {"server_load": 1}
+    await worker.answer(await worker.take())
+    await request
+    assert (await http.get("/load")).json() == {"server_load": 0}
+
+
+async def test_server_info_has_what_trainers_look_up(
+    http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue
+) -> None:
+    await ScriptedWorker.start(queue)
+    info = (await http.get("/server_info", params={"config_format": "json"})).json()
+    assert info == (await http.get("/server_info")).json()
+    config: dict[str, Any] = info["vllm_config"]
+    assert config["model_config"] == {
+        "model": BASE.name,
+        "dtype": "torch.float32",
+        "max_model_len": BASE.max_model_len,
+        "logprobs_mode": "raw_logprobs",
+    }
+    assert config["lora_config"] == {"max_lora_rank": 2**31 - 1, "max_loras": 128}
+    assert config["parallel_config"] == {"data_parallel_size": 1}
+    assert config["weight_transfer_config"] is None
+    assert (await http.get("/get_world_size")).json() == {"world_size": 2}
+
+
+async def test_without_workers_server_info_has_only_the_model(
+    http: httpx.AsyncClient, registry: Registry
+) -> None:
+    config = (await http.get("/server_info")).json()["vllm_config"]
+    assert (config["model_config"]["model"], config["model_config"]["dtype"]) == (BASE.name, None)
+    assert config["lora_config"]["max_loras"] == 0
+    assert (await http.get("/get_world_size")).json() == {"world_size": 0}
+
+
+async def test_other_formats_of_server_info_are_refused(http: httpx.AsyncClient) -> None:
+    reply = await http.get("/server_info", params={"config_format": "text"})
+    assert error_of(reply) == (400, "invalid_value", "config_format")
+
+
+async def test_server_info_needs_a_base_model(settings: ApiSettings) -> None:
+    async with client_of(create_app(settings)) as http:
+        assert error_of(await http.get("/server_info"))[:2] == (503, "service_unavailable")

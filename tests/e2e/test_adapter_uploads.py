@@ -1,0 +1,266 @@
+"""Adapters that a trainer sends as bodies, while two workers on two machines serve."""
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from adapter_traffic import NUM_TOKENS, PROMPTS, Folders, complete, text_of
+from peft import PeftModel
+from queue_support import eventually
+from reference import greedy
+from safetensors.torch import load_file, save
+from served_tiny import TinyModels
+from servers import Server, lorikeet_up, lorikeet_worker
+from sse_events import sse_events
+from tiny import save_adapter, tiny_model
+
+from shared.store.audit.auditor import Auditor
+from shared.store.connection import Redis, connect
+from shared.store.keys import Keys
+
+PATIENCE_S = 60.0
+KEPT = 1
+LONG = {"max_tokens": 80, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return Folders.save(tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.fixture(scope="module")
+def flags(models: TinyModels) -> list[str]:
+    return [*models.flags, "--max-num-seqs", "8"]
+
+
+@pytest.fixture(scope="module")
+def server(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    more = "--keep-versions", str(KEPT), "--max-adapter-mb", "1"
+    with lorikeet_up(tmp_path_factory.mktemp("server"), *flags, *more) as server:
+        yield server
+        assert "Traceback" not in server.log_text()
+
+
+@pytest.fixture
+async def redis(server: Server) -> Any:
+    client = connect(server.redis.url)
+    yield client
+    await client.aclose()
+
+
+def workers(server: Server) -> list[int]:
+    """Return the ids of the server's worker processes."""
+    children = psutil.Process(server.process.pid).children()
+    return [child.pid for child in children if "worker" in child.cmdline()]
+
+
+async def send(http: httpx.AsyncClient, name: str, folder: Path) -> dict[str, Any]:
+    config = (folder / "adapter_config.json").read_text()
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    query = {"name": name, "config": config}
+    reply = await http.post("/v1/adapters", params=query, content=weights)
+    assert reply.status_code == 200, reply.text
+    body: dict[str, Any] = reply.json()
+    return body
+
+
+def expected(folder: Path, models: TinyModels) -> str:
+    reference = PeftModel.from_pretrained(tiny_model(), str(folder)).eval()
+    return models.text(greedy(reference, models.text_ids(PROMPTS[0]), NUM_TOKENS).tokens)
+
+
+async def test_each_version_answers_as_peft_does_and_running_requests_keep_theirs(
+    http: httpx.AsyncClient, folders: Folders, models: TinyModels
+) -> None:
+    texts, versions = [], []
+    for name in ("a", "b"):
+        versions.append((await send(http, "policy", folders.root / name))["version"])
+        reply = (await complete(http, "policy", PROMPTS[0])).json()
+        texts.append(reply["choices"][0]["text"])
+        assert reply["weight_version"] == versions[-1]
+        assert expected(folders.root / name, models).startswith(texts[-1])
+    assert texts[0] != texts[1]
+
+    old = await text_of(http, "policy", **LONG)
+    body = {"model": "policy", "prompt": PROMPTS[0], "temperature": 0, "stream": True, **LONG}
+    async with http.stream("POST", "/v1/completions", json=body) as stream:
+        parts = stream.aiter_text()
+        first = await anext(parts)
+        assert (await send(http, "policy", folders.root / "a"))["version"] == versions[0]
+        text = "".join([first, *[part async for part in parts]])
+    chunks = [event.json for event in sse_events(text) if event.data not in ("", "[DONE]")]
+    assert {chunk["weight_version"] for chunk in chunks} == {versions[1]}
+    assert "".join(c["choices"][0]["text"] for c in chunks if c["choices"]) == old
+    assert await text_of(http, "policy") == texts[0]
+
+
+async def test_the_same_content_has_the_same_version_from_a_body_and_from_a_folder(
+    http: httpx.AsyncClient, folders: Folders, models: TinyModels, redis: Redis
+) -> None:
+    folder = models.folder / "narrow"
+    sent = [(await send(http, "narrow", folder))["version"] for _ in range(2)]
+    assert sent[0] == sent[1]
+    config = (folder / "adapter_config.json").read_text()
+    tensors = load_file(folder / "adapter_model.safetensors")
+    weights = save(tensors, {"adapter_config": config})
+    reply = await http.post("/v1/adapters", params={"name": "narrow"}, content=weights)
+    assert reply.json()["version"] == sent[0]
+    assert reply.json()["previous"] == []
+    at_start = (await http.get("/v1/adapters/narrow")).json()
+    assert at_start["version"] == sent[0]
+    await http.delete("/v1/adapters/narrow")
+
+
+async def test_versions_beyond_keep_versions_are_deleted_everywhere(
+    http: httpx.AsyncClient,
+    folders: Folders,
+    redis: Redis,
+    models: TinyModels,
+) -> None:
+    store = models.folder / "store" / "main"
+    made = []
+    for seed in range(4):
+        folder = folders.root / f"seed-{seed}"
+        save_adapter(folder, seed=100 + seed, r=4, target_modules=["q_proj"])
+        made.append((await send(http, "rolling", folder))["version"])
+        await text_of(http, "rolling")
+
+    async def sources() -> set[str]:
+        return {key async for key in redis.scan_iter("*}:upload:*")}
+
+    def copies() -> set[str]:
+        names = {path.read_text() for path in store.glob("*/.version")}
+        return {name for name in names if name.startswith("rolling@")}
+
+    async def is_small() -> bool:
+        listed = (await http.get("/v1/adapters")).json()
+        rest = [*listed["data"], *(v for each in listed["data"] for v in each["previous"])]
+        rest += listed["draining"]
+        kept = {each["version"] for each in rest if each["version"].startswith("rolling@")}
+        uploads = {each["source"] for each in rest if each["source"].startswith("upload:")}
+        return kept == copies() == set(made[-1 - KEPT :]) and len(await sources()) == len(uploads)
+
+    await eventually(is_small, within_s=PATIENCE_S)
+    assert (await complete(http, made[0], "x")).status_code == 404
+    assert (await complete(http, made[-2], "x")).status_code == 200
+    assert (await Auditor(redis, Keys("main")).audit(settle_s=0)).strays == ()
+
+
+async def test_bad_bodies_are_refused_before_the_name_changes(
+    http: httpx.AsyncClient, folders: Folders, redis: Redis
+) -> None:
+    folder = folders.root / "a"
+    version = (await send(http, "strict", folder))["version"]
+    config = (folder / "adapter_config.json").read_text()
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    dora = json.dumps({**json.loads(config), "peft_type": "LOHA"})
+    num_uploads = len([key async for key in redis.scan_iter("*}:upload:*")])
+    for query, body, status, reason in (
+        ({"config": config}, weights[:-100], 400, "adapter_rejected"),
+        ({"config": config}, weights[:4], 400, "adapter_rejected"),
+        ({"config": config}, b"", 400, "the body is empty"),
+        ({}, weights, 400, "adapter_config.json is missing"),
+        ({}, weights[:50], 400, "adapter_rejected"),
+        ({"config": "{"}, weights, 400, "adapter_rejected"),
+        ({"config": dora}, weights, 400, "LOHA"),
+        ({"config": config, "nme": "x"}, weights, 400, "unknown field: nme"),
+        ({"config": config, "name": "a b"}, weights, 400, "name: must be a name"),
+        ({"config": config, "name": "tiny"}, weights, 409, "name of the base model"),
+        ({"config": config}, weights + bytes(1 << 20), 413, "--max-adapter-mb"),
+    ):
+        reply = await http.post("/v1/adapters", params={"name": "strict", **query}, content=body)
+        assert (reply.status_code, reason in reply.text) == (status, True), reply.text
+    headers = {"content-type": "application/json"}
+    reply = await http.post(
+        "/v1/adapters", params={"name": "strict"}, content="{}", headers=headers
+    )
+    assert (reply.status_code, "/v1/load_lora_adapter" in reply.text) == (400, True)
+    reply = await http.post(
+        "/v1/load_lora_adapter", json={"lora_name": "thief", "lora_path": f"upload:{'0' * 32}"}
+    )
+    assert reply.status_code == 400
+    assert (await complete(http, "strict", "x")).json()["weight_version"] == version
+    assert len([key async for key in redis.scan_iter("*}:upload:*")]) == num_uploads
+
+
+async def test_a_body_without_content_length_is_limited_too(
+    http: httpx.AsyncClient, folders: Folders
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield bytes(1 << 18)
+
+    reply = await http.post("/v1/adapters", params={"name": "x", "config": "{}"}, content=chunks())
+    assert reply.status_code == 413
+
+
+async def test_redis_without_room_refuses_the_adapter_and_takes_jobs(
+    http: httpx.AsyncClient, folders: Folders, redis: Redis
+) -> None:
+    used = (await redis.info("memory"))["used_memory"]
+    await redis.config_set("maxmemory", int(used / 0.72))
+    try:
+        folder = folders.root / "a"
+        config = (folder / "adapter_config.json").read_text()
+        weights = (folder / "adapter_model.safetensors").read_bytes()
+        query = {"name": "full", "config": config}
+        reply = await http.post("/v1/adapters", params=query, content=weights)
+        assert (reply.status_code, "too little free memory" in reply.text) == (503, True)
+        assert (await complete(http, "tiny", "x")).status_code == 200
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert (await http.get("/v1/adapters/full")).status_code == 404
+
+
+async def test_a_worker_on_another_machine_loads_the_version_from_redis(
+    http: httpx.AsyncClient,
+    folders: Folders,
+    server: Server,
+    flags: list[str],
+    tmp_path: Path,
+    redis: Redis,
+) -> None:
+    version = (await send(http, "moved", folders.root / "a"))["version"]
+    text = await text_of(http, "moved")
+    first = workers(server)
+    other = [*flags, "--adapter-store", str(tmp_path / "store")]
+    with lorikeet_worker(server, tmp_path, *other):
+        for pid in first:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            reply = (await complete(http, "moved", PROMPTS[0])).json()
+        finally:
+            for pid in first:
+                os.kill(pid, signal.SIGCONT)
+        assert (reply["weight_version"], reply["choices"][0]["text"]) == (version, text)
+        found = {path.read_text() for path in (tmp_path / "store").glob("main/*/.version")}
+        assert version in found
+
+
+async def test_a_restarted_worker_reads_the_version_from_its_disk(
+    http: httpx.AsyncClient, folders: Folders, server: Server, redis: Redis
+) -> None:
+    sent = await send(http, "restarted", folders.root / "b")
+    text = await text_of(http, "restarted")
+    await redis.unlink(f"{Keys('main').prefix}{sent['source']}")
+    for pid in workers(server):
+        os.kill(pid, signal.SIGKILL)
+    assert await text_of(http, "restarted") == text
+    await http.delete("/v1/adapters/restarted")
+
+
+async def test_trainers_for_vllm_may_ask_for_a_pause_that_keeps_requests(
+    http: httpx.AsyncClient,
+) -> None:
+    reply = await http.post("/pause", params={"mode": "keep"})
+    assert (reply.status_code, reply.json()["paused"]) == (200, False)
+    assert (await http.post("/resume")).status_code == 200
+    for query in ({}, {"mode": "abort"}, {"mode": "wait"}):
+        reply = await http.post("/pause", params=query)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "mode")

@@ -1,0 +1,139 @@
+"""Embeddings of a running server equal those of transformers + PEFT."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import torch
+from served_tiny import BASE, NAMES, TinyModels
+
+TEXTS = ["one", "a second, longer input with many bytes", "3"]
+MAX_ERROR = 1e-5
+
+
+@torch.inference_mode()
+def hidden(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tensor:
+    """Return the reference's last hidden states, `[T, H]`."""
+    model = models.references[name]
+    decoder = getattr(model, "get_base_model", lambda: model)().base_model
+    states: torch.Tensor = decoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0]
+    return states
+
+
+def check(vectors: Sequence[Any], expected: Sequence[torch.Tensor]) -> None:
+    assert len(vectors) == len(expected)
+    for vector, reference in zip(vectors, expected, strict=True):
+        assert np.abs(np.asarray(vector) - reference.numpy()).max() < MAX_ERROR
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_each_model_embeds_all_inputs_while_others_generate(
+    client: openai.AsyncOpenAI, models: TinyModels, encoding: Any
+) -> None:
+    async def embed(name: str) -> None:
+        answer = await client.embeddings.create(model=name, input=TEXTS, encoding_format=encoding)
+        ids = [models.text_ids(text) for text in TEXTS]
+        last = [torch.nn.functional.normalize(hidden(models, name, i)[-1], dim=0) for i in ids]
+        vectors: list[Any] = [item.embedding for item in answer.data]
+        if encoding == "base64":
+            vectors = [np.frombuffer(base64.b64decode(v), "<f4") for v in vectors]
+        check(vectors, last)
+        assert [item.index for item in answer.data] == [0, 1, 2]
+        assert answer.usage.prompt_tokens == answer.usage.total_tokens == sum(map(len, ids))
+
+    async def generate(name: str) -> str:
+        answer = await client.completions.create(
+            model=name, prompt="x", max_tokens=16, temperature=0, extra_body={"ignore_eos": True}
+        )
+        return answer.choices[0].text
+
+    alone = [await generate(name) for name in NAMES]
+    async with asyncio.TaskGroup() as group:
+        generating = [group.create_task(generate(name)) for name in NAMES]
+        for name in NAMES:
+            group.create_task(embed(name))
+    assert [task.result() for task in generating] == alone
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "first"])
+async def test_pooling_and_normalize_change_the_embedding(
+    client: openai.AsyncOpenAI, models: TinyModels, pooling: str
+) -> None:
+    ids = models.text_ids(TEXTS[1])
+    states = hidden(models, "wide", ids)
+    rows = {"last": states[-1], "mean": states.mean(0), "first": states[0]}
+    answer = await client.embeddings.create(
+        model="wide", input=[ids], extra_body={"pooling": pooling, "normalize": False}
+    )
+    check([answer.data[0].embedding], [rows[pooling]])
+
+
+async def test_an_input_can_be_truncated_to_its_end(client: openai.AsyncOpenAI) -> None:
+    ids = list(range(10, 60))
+    end, truncated = [
+        await client.embeddings.create(
+            model="wide", input=[given], extra_body={"truncate_prompt_tokens": 7}
+        )
+        for given in (ids[-7:], ids)
+    ]
+    assert truncated.data[0].embedding == end.data[0].embedding
+    assert truncated.usage.prompt_tokens == 7
+
+
+async def test_more_inputs_than_are_embedded_at_a_time(
+    client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
+    inputs = [f"input {i}" for i in range(40)]
+    answer = await client.embeddings.create(model="narrow", input=inputs)
+    states = [hidden(models, "narrow", models.text_ids(text)) for text in inputs]
+    check(
+        [item.embedding for item in answer.data],
+        [torch.nn.functional.normalize(each[-1], dim=0) for each in states],
+    )
+
+
+async def test_a_background_job_keeps_the_embeddings(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    expected = await client.embeddings.create(model=BASE, input=TEXTS, encoding_format="base64")
+    body = {"model": BASE, "input": TEXTS, "encoding_format": "base64", "background": True}
+    started = await http.post("/v1/embeddings", json=body)
+    assert started.status_code == 202
+    url = f"/v1/jobs/{started.json()['id']}"
+    async with asyncio.timeout(60):
+        while (job := (await http.get(url)).json())["state"] != "done":
+            assert job["state"] in ("queued", "running")
+    assert [item["embedding"] for item in job["data"]] == [i.embedding for i in expected.data]
+    assert job["choices"] is None
+    stream = await http.get(f"{url}/stream")
+    assert stream.status_code == 400
+    assert "aren't streamed" in stream.json()["error"]["message"]
+
+
+async def test_an_input_may_fill_the_context_but_not_exceed_it(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    limit = (await http.post("/tokenize", json={"prompt": ""})).json()["max_model_len"]
+    answer = await client.embeddings.create(model=BASE, input=[[9] * limit])
+    assert answer.usage.prompt_tokens == limit
+    refused = await http.post("/v1/embeddings", json={"model": BASE, "input": [9] * (limit + 1)})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "input")
+    assert error["code"] == "context_length_exceeded"
+
+
+async def test_dimensions_other_than_the_models_are_refused(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    answer = await client.embeddings.create(model=BASE, input="x")
+    size = len(answer.data[0].embedding)
+    same = await client.embeddings.create(model=BASE, input="x", dimensions=size)
+    assert same.data[0].embedding == answer.data[0].embedding
+    body = {"model": BASE, "input": "x", "dimensions": size // 2}
+    refused = await http.post("/v1/embeddings", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "dimensions")

@@ -1,0 +1,145 @@
+"""Workers answer calls for tokenization."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+from scripted_engine import BASE, HF, ScriptedEngine
+from worker_support import Client, register, until
+
+from shared.errors import AdapterRejected, ErrorCode
+from shared.protocol.adapters import Adapter
+from shared.protocol.ids import AdapterVersion, CallId
+from shared.protocol.jobs import Endpoint
+from shared.protocol.tokenization import Call, Decode, Describe, EncodeChat, EncodeText, Reply
+from shared.store.calls.tokenizations import Tokenizations
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
+from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.residency import Residency
+from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.calls.tokenizations import AdapterStyles, TokenizationDesk
+from worker.service import Worker
+from worker.text.prompt_style import BASE_STYLE, PromptStyle
+from worker.text.tokenizer import Tokenizer
+
+Start = Callable[..., AbstractAsyncContextManager[Worker]]
+SHOUTING = AdapterVersion("shouting@1")
+STYLE = PromptStyle(
+    templates={"default": "{% for m in messages %}{{ m.content|upper }}{% endfor %}"}
+)
+MESSAGES = ({"role": "user", "content": "hi"},)
+
+
+@pytest.fixture
+def calls(redis: Redis, keys: Keys) -> Tokenizations:
+    return Tokenizations(redis, keys)
+
+
+async def ask(calls: Tokenizations, call: Call) -> Reply:
+    call_id = CallId(secrets.token_hex(16))
+    await calls.send(call_id, call)
+    async with asyncio.timeout(20):
+        while (reply := await calls.next_reply(call_id, timeout_s=1)) is None:
+            pass
+    return reply
+
+
+def chat(client: Client, version: AdapterVersion) -> EncodeChat:
+    job = client.make(version=version, endpoint=Endpoint.CHAT, messages=MESSAGES)
+    return EncodeChat(job=job)
+
+
+class Source:
+    """`AdapterSource` of one adapter with its own template, which counts its reads."""
+
+    def __init__(self) -> None:
+        self.num_reads = 0
+
+    def read_version(self, entry: Adapter) -> CheckedAdapter[Any]:
+        self.num_reads += 1
+        if entry.source == "broken":
+            raise AdapterRejected("scripted to be rejected")
+        return CheckedAdapter(None, STYLE)
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+async def desk(redis: Redis, keys: Keys, source: Any, calls: Tokenizations) -> Any:
+    """A running desk whose worker has loaded no adapter."""
+    threads = LoaderThreads(1, spare_cores=lambda: None, is_engine_busy=lambda: False)
+    styles = AdapterStyles(
+        Residency(BASE.version, BASE_STYLE), Registry(redis, keys), source, threads
+    )
+    desk = TokenizationDesk(calls, Tokenizer(HF, vocab_size=len(HF)), styles)
+    task = asyncio.create_task(desk.run())
+    yield desk
+    task.cancel()
+    await asyncio.wait((task,))
+    threads.close()
+
+
+async def test_a_worker_converts_texts_and_tokens_while_its_engine_is_busy(
+    calls: Tokenizations, client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    engine.may_step.clear()
+    async with start(engine, max_num_seqs=1):
+        for _ in range(3):
+            await client.send(max_tokens=5)
+        await until(lambda: engine.requests)
+        reply = await ask(calls, EncodeText(text="hello", with_names=True))
+        ids = HF("hello")["input_ids"]
+        assert (list(reply.ids), reply.names) == (ids, tuple(HF.convert_ids_to_tokens(ids)))
+        assert (await ask(calls, Decode(ids=tuple(ids)))).text == HF.decode(ids)
+        described = (await ask(calls, Describe())).description
+        assert described is not None
+        assert described["eos_token"] == HF.eos_token
+        engine.may_step.set()
+
+
+async def test_an_empty_text_has_no_tokens(calls: Tokenizations, desk: TokenizationDesk) -> None:
+    assert (await ask(calls, EncodeText(text="", add_special_tokens=False))).ids == ()
+
+
+async def test_an_adapters_own_template_renders_its_chats(
+    calls: Tokenizations, desk: Any, client: Client, source: Source, redis: Redis, keys: Keys
+) -> None:
+    await register(Registry(redis, keys), SHOUTING)
+    for _ in range(2):
+        reply = await ask(calls, chat(client, SHOUTING))
+        assert HF.decode(list(reply.ids)) == "HI"
+    assert source.num_reads == 1
+
+
+async def test_an_adapter_that_cannot_be_read_is_an_error(
+    calls: Tokenizations, desk: Any, client: Client, redis: Redis, keys: Keys
+) -> None:
+    await register(Registry(redis, keys), SHOUTING, source="broken")
+    for version in (SHOUTING, AdapterVersion("unknown@1")):
+        error = (await ask(calls, chat(client, version))).error
+        assert error is not None
+        assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
+
+
+async def test_tokens_outside_the_vocabulary_are_refused(
+    calls: Tokenizations, desk: TokenizationDesk
+) -> None:
+    error = (await ask(calls, Decode(ids=(1, 10**6)))).error
+    assert error is not None
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "tokens[1]")
+
+
+async def test_calls_of_another_release_are_skipped(
+    calls: Tokenizations, desk: TokenizationDesk, redis: Redis, keys: Keys
+) -> None:
+    await redis.rpush(keys.calls, b'{"v": 99, "id": "a", "kind": "text"}')  # type: ignore[misc]
+    await redis.rpush(keys.calls, b'{"v": 1, "id": "a", "kind": "other"}')  # type: ignore[misc]
+    assert (await ask(calls, EncodeText(text="x"))).ids

@@ -1,0 +1,168 @@
+"""Embeddings equal the pooled last hidden states of transformers + PEFT, in mixed batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engines import engine_of, greedy_request, load, random_prompt, run, tokens_of
+from reference import with_adapter
+from tiny import ARCHITECTURES, save_adapter, tiny_model
+
+from shared.errors import ErrorCode
+from shared.protocol.embeddings import EmbeddingParams, Pooling
+from shared.protocol.ids import AdapterVersion
+from worker.engine.engine import NativeEngine
+from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
+
+ATTENTION = {"gpt_neox": ["query_key_value", "dense"]}
+RANKS = {"one": 8, "two": 20}
+NAMES = ["base", *RANKS]
+LENGTHS = (1, 5, 16, 17, 40, 90)
+CASES = [(name, pooling) for name in NAMES for pooling in Pooling]
+NUM_TOKENS = 12
+MAX_ERROR = 1e-5
+
+
+def embedding_request(
+    name: str,
+    prompt: Sequence[int],
+    version: AdapterVersion | None,
+    pooling: Pooling = Pooling.LAST,
+    *,
+    normalize: bool = True,
+) -> Request:
+    """Return a request for the embedding of `prompt`."""
+    return Request(
+        id=RequestId(name),
+        prompt_ids=list(prompt),
+        version=version,
+        sampling=ChoiceSampling(seed=0),
+        max_tokens=0,
+        embedding=EmbeddingParams(pooling=pooling, normalize=normalize),
+    )
+
+
+def outputs_of(engine: NativeEngine, requests: Sequence[Request]) -> dict[str, list[StepOutput]]:
+    """Run requests for tokens and embeddings to their end."""
+    outputs: dict[str, list[StepOutput]] = {request.id: [] for request in requests}
+    for request in requests:
+        engine.add(request)
+    while engine.has_work:
+        for output in engine.step():
+            outputs[output.request_id].append(output)
+    return outputs
+
+
+def vector_of(outputs: Sequence[StepOutput]) -> np.ndarray[Any, Any]:
+    (output,) = outputs
+    assert output.error is None
+    assert output.embedding is not None
+    return np.frombuffer(output.embedding, "<f4")
+
+
+@torch.inference_mode()
+def expected(model: Any, prompt: Sequence[int], params: EmbeddingParams) -> np.ndarray[Any, Any]:
+    """Return the embedding that transformers computes, in float32."""
+    decoder = getattr(model, "get_base_model", lambda: model)().base_model
+    states = decoder(input_ids=torch.tensor([list(prompt)])).last_hidden_state[0]
+    rows = {Pooling.LAST: states[-1], Pooling.MEAN: states.mean(0), Pooling.FIRST: states[0]}
+    vector = rows[params.pooling]
+    return (torch.nn.functional.normalize(vector, dim=0) if params.normalize else vector).numpy()
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_embeddings_equal_the_reference_beside_running_generations(
+    model_type: str, tmp_path: Path
+) -> None:
+    modules = ATTENTION.get(model_type, ["q_proj", "k_proj", "v_proj", "o_proj"])
+    folders = {
+        name: save_adapter(tmp_path / name, model_type, r=rank, target_modules=modules)
+        for name, rank in RANKS.items()
+    }
+    loaded = load(tiny_model(model_type))
+    engine, versions = engine_of(loaded, folders)
+    answers = [
+        greedy_request(f"g{i}", random_prompt(i, 20 + i), NUM_TOKENS, versions.get(name))
+        for i, name in enumerate(NAMES)
+    ]
+    alone = run(engine, answers)
+
+    engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
+    wanted = {}
+    for i, (name, pooling) in enumerate(CASES * 2):
+        prompt = random_prompt(100 + i, LENGTHS[i % len(LENGTHS)])
+        normalize = i % 4 > 0
+        request = embedding_request(
+            f"e{i}", prompt, versions.get(name), pooling, normalize=normalize
+        )
+        wanted[f"e{i}"] = name, request
+    generating = [
+        greedy_request(f"g{i}", random_prompt(i, 20 + i), NUM_TOKENS, versions.get(name))
+        for i, name in enumerate(NAMES)
+    ]
+    mixed = [*generating[:1], *(request for _, request in wanted.values()), *generating[1:]]
+    outputs = outputs_of(engine, mixed)
+
+    assert {name: tokens_of(outputs[name]) for name in alone} == alone
+    for adapter in NAMES:
+        model = tiny_model(model_type)
+        model = with_adapter(model, folders[adapter]) if adapter in folders else model
+        for id_, (name, request) in wanted.items():
+            if name == adapter:
+                assert request.embedding is not None
+                reference = expected(model, request.prompt_ids, request.embedding)
+                error = np.abs(vector_of(outputs[id_]) - reference).max()
+                assert error < MAX_ERROR, f"{id_}: {request.embedding}, {error}"
+
+
+@pytest.mark.parametrize("pooling", Pooling)
+def test_an_embedding_is_the_same_after_a_preemption(pooling: Pooling) -> None:
+    loaded = load(tiny_model("llama"))
+    prompts = [random_prompt(seed, 100) for seed in range(3)]
+    engine, _ = engine_of(loaded)
+    alone = [
+        vector_of(outputs_of(engine, [embedding_request("e", prompt, None, pooling)])["e"])
+        for prompt in prompts
+    ]
+
+    engine, _ = engine_of(loaded, num_blocks=15, budget=24)
+    requests = [
+        embedding_request(str(i), prompt, None, pooling) for i, prompt in enumerate(prompts)
+    ]
+    generating = greedy_request("g", random_prompt(9, 14), 120)
+    outputs = outputs_of(engine, [generating, *requests])
+    assert engine.stats().num_preemptions > 0
+    for i, vector in enumerate(alone):
+        assert np.abs(vector_of(outputs[str(i)]) - vector).max() < MAX_ERROR
+
+
+def test_only_pooling_of_the_last_token_reuses_a_cached_prefix() -> None:
+    engine, _ = engine_of(load(tiny_model("llama")))
+    prompt = random_prompt(1, 64)
+    run(engine, [greedy_request("g", prompt, 2)])
+    num_cached = {}
+    for pooling in Pooling:
+        (output,) = outputs_of(engine, [embedding_request("e", prompt, None, pooling)])["e"]
+        num_cached[pooling] = output.num_cached_tokens
+    assert num_cached[Pooling.LAST] >= 48
+    assert num_cached[Pooling.MEAN] == num_cached[Pooling.FIRST] == 0
+
+
+def test_a_prompt_may_fill_the_context_but_not_exceed_it() -> None:
+    engine, _ = engine_of(load(tiny_model("llama")), num_blocks=4)
+    longest = random_prompt(1, engine.max_model_len)
+    outputs = outputs_of(
+        engine,
+        [
+            embedding_request("fits", longest, None),
+            embedding_request("exceeds", [*longest, 7], None),
+        ],
+    )
+    assert outputs["fits"][0].embedding
+    (refused,) = outputs["exceeds"]
+    assert refused.error is not None
+    assert refused.error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert engine.stats().kv_blocks_free == 4

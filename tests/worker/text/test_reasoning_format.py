@@ -1,0 +1,135 @@
+"""Detection of reasoning in chat templates, and in prompts that begin it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from reasoning_templates import DEEPSEEK_R1, EFFORT, MAGISTRAL, QWEN3
+from rendered_job import job
+from tiny import CHAT_TEMPLATE, tiny_tokenizer
+from tool_templates import HERMES
+
+from shared.errors import JobFailed
+from shared.protocol.jobs import PromptEnd
+from shared.reasoning_form import ReasoningForm
+from worker.text.interface import EncodedPrompt
+from worker.text.prompt_style import BASE_STYLE, PromptStyle
+from worker.text.reasoning_format import base_reasoning_form
+from worker.text.tokenizer import Tokenizer
+
+THINK = ReasoningForm.THINK
+HI = {"role": "user", "content": "hi"}
+
+
+def tokenizer(template: Any) -> Any:
+    hf = tiny_tokenizer()
+    hf.chat_template = template
+    return hf
+
+
+def encoded(
+    template: str, *messages: dict[str, Any], style: PromptStyle = BASE_STYLE, **fields: Any
+) -> tuple[str, EncodedPrompt]:
+    """Return the text and the tokens of a chat's prompt."""
+    hf = tokenizer(template)
+    text = Tokenizer(hf, vocab_size=len(hf), reasoning=base_reasoning_form(hf, "auto"))
+    (prompt,) = text.encode(replace(job(), messages=messages or (HI,), **fields), style)
+    return hf.decode(prompt.ids), prompt
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        *((QWEN3, THINK), (DEEPSEEK_R1, THINK), (MAGISTRAL, ReasoningForm.MISTRAL)),
+        ({"default": QWEN3, "tool_use": HERMES}, THINK),
+        ("{% if add_generation_prompt %}<think>{% endif %}", THINK),
+        *((CHAT_TEMPLATE, None), (HERMES, None), (None, None)),
+    ],
+)
+def test_the_form_is_the_one_whose_markers_the_template_has(
+    template: Any, form: ReasoningForm | None
+) -> None:
+    assert base_reasoning_form(tokenizer(template), "auto") is form
+
+
+def test_the_setting_overrides_the_template() -> None:
+    assert base_reasoning_form(tokenizer(QWEN3), "none") is None
+    assert base_reasoning_form(tokenizer(CHAT_TEMPLATE), "mistral") is ReasoningForm.MISTRAL
+
+
+def test_a_prompt_that_ends_with_the_opening_marker_has_answers_inside_the_reasoning() -> None:
+    text, prompt = encoded(DEEPSEEK_R1)
+    assert text.endswith("<|assistant|><think>\n")
+    assert (prompt.echo, prompt.reasoning, prompt.is_reasoning) == ("<think>", THINK, True)
+
+
+def test_a_model_that_writes_the_opening_marker_may_reason() -> None:
+    text, prompt = encoded(QWEN3)
+    assert text.endswith("<|assistant|>")
+    assert (prompt.echo, prompt.reasoning, prompt.is_reasoning) == ("", THINK, False)
+
+
+def test_a_variable_of_the_template_turns_thinking_off() -> None:
+    text, prompt = encoded(QWEN3, template_kwargs={"enable_thinking": False})
+    assert text.endswith("<think>\n\n</think>\n\n")
+    assert (prompt.echo, prompt.reasoning) == ("", None)
+
+
+def test_a_marker_in_the_users_message_does_not_begin_the_reasoning() -> None:
+    _, prompt = encoded(QWEN3, {"role": "user", "content": "what is <think>"})
+    assert (prompt.echo, prompt.is_reasoning) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("content", "echo", "reasoning"),
+    [
+        ("<think>\nso far", "<think>", THINK),
+        ("The answer", "", None),
+    ],
+)
+def test_an_answer_continues_the_last_message_where_it_ends(
+    content: str, echo: str, reasoning: ReasoningForm | None
+) -> None:
+    last = {"role": "assistant", "content": content}
+    text, prompt = encoded(QWEN3, HI, last, prompt_end=PromptEnd.MESSAGE)
+    assert text.endswith(f"<|assistant|>{content}")
+    assert (prompt.echo, prompt.reasoning) == (echo, reasoning)
+
+
+def test_a_last_message_that_the_template_shortens_can_not_be_continued() -> None:
+    last = {"role": "assistant", "content": "<think>a</think>b" + "c" * 5000}
+    with pytest.raises(JobFailed) as caught:
+        encoded(
+            "</think>{% for m in messages %}{{ m.content[:4] }}{% endfor %}",
+            *(HI, last),
+            prompt_end=PromptEnd.MESSAGE,
+        )
+    assert caught.value.error.param == "messages"
+    assert len(caught.value.error.message) < 1000
+
+
+def test_a_prompt_without_generation_prompt_ends_with_the_last_message() -> None:
+    text, prompt = encoded(DEEPSEEK_R1, prompt_end=PromptEnd.NOTHING)
+    assert text.endswith("<|user|>hi")
+    assert (prompt.echo, prompt.reasoning) == ("", None)
+
+
+def test_reasoning_in_messages_reaches_the_template() -> None:
+    last = {"role": "assistant", "content": "4", "reasoning_content": "2+2"}
+    text, _ = encoded(QWEN3, HI, last, prompt_end=PromptEnd.NOTHING)
+    assert "<think>\n2+2\n</think>\n\n4" in text
+
+
+def test_variables_reach_the_template() -> None:
+    kwargs = {"reasoning_effort": "high", "enable_thinking": True}
+    text, _ = encoded(EFFORT, template_kwargs=kwargs)
+    assert text == "high True hi"
+
+
+def test_an_adapters_template_decides_for_its_answers() -> None:
+    style = PromptStyle(templates={"default": DEEPSEEK_R1}, reasoning=THINK)
+    _, prompt = encoded(CHAT_TEMPLATE, style=style)
+    assert (prompt.echo, prompt.is_reasoning) == ("<think>", True)
+    plain = PromptStyle(templates={"default": CHAT_TEMPLATE})
+    assert encoded(DEEPSEEK_R1, style=plain)[1].reasoning is None
+    assert encoded(DEEPSEEK_R1, style=PromptStyle(reasoning=THINK))[1].is_reasoning

@@ -1,0 +1,94 @@
+"""Brings the files of uploaded adapters from Redis to the worker's store."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from shared.errors import AdapterRejected, StoreFailed
+from shared.protocol.ids import UploadId
+from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_of
+from shared.store.uploads import UploadGone, Uploads
+from worker.adapters.source.disk_store import AdapterStore
+
+MAX_HEADER_BYTES = 16 << 20
+
+
+class UploadFetcher:
+    """Fetches uploads for the time in which they are read."""
+
+    def __init__(self, uploads: Uploads, store: AdapterStore | None) -> None:
+        """Create a fetcher that writes to `store`. It does nothing if `store` is None."""
+        self._uploads = uploads
+        self._store = store
+
+    @asynccontextmanager
+    async def fetched(self, source: str, *, digest: str | None = None) -> AsyncIterator[None]:
+        """Keep the files of an upload in the store's staging folder during the block.
+
+        The block may move the folder. Nothing happens if `source` isn't an upload, or if the store
+        has a copy of the version with the digest `digest`.
+
+        Raises:
+            AdapterRejected: the upload isn't in Redis any more, or it has no configuration.
+            StoreFailed: the files can't be written.
+        """
+        upload, store = upload_of(source), self._store
+        if upload is None or store is None or (digest and store.folder_of(digest)):
+            yield
+            return
+        folder = store.staging(upload)
+        try:
+            await self._fetch(upload, folder)
+            yield
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _fetch(self, upload: UploadId, folder: Path) -> None:
+        try:
+            await asyncio.to_thread(folder.mkdir)
+            config = await self._uploads.config(upload)
+            with (folder / WEIGHTS_FILE).open("wb") as file:
+                async for piece in self._uploads.pieces(upload):
+                    await asyncio.to_thread(file.write, piece)
+            if config is None:
+                config = await asyncio.to_thread(_config_in, folder / WEIGHTS_FILE)
+            await asyncio.to_thread((folder / CONFIG_FILE).write_bytes, config)
+        except UploadGone:
+            raise AdapterRejected(
+                "the files that were sent have expired; send them again"
+            ) from None
+        except OSError as error:
+            raise StoreFailed(f"--adapter-store: can't write to {folder}: {error}") from None
+
+
+def _config_in(weights: Path) -> bytes:
+    """Return the text of adapter_config.json in the metadata of a safetensors file.
+
+    Raises:
+        AdapterRejected: the metadata doesn't contain it, or the header can't be read.
+    """
+    config = _metadata(weights).get(CONFIG_KEY)
+    if not isinstance(config, str):
+        raise AdapterRejected(
+            "adapter_config.json is missing: send its text as the query parameter `config`, or in "
+            f"the metadata of the safetensors file under the key `{CONFIG_KEY}`"
+        )
+    return config.encode()
+
+
+def _metadata(weights: Path) -> dict[str, Any]:
+    """Return the metadata of a safetensors file, which are empty if the header is malformed."""
+    with weights.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        text = file.read(min(size, MAX_HEADER_BYTES))
+    try:
+        header = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}

@@ -1,0 +1,151 @@
+"""Answers the calls of front ends for tokenization."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from shared.errors import (
+    AdapterRejected,
+    ErrorCode,
+    JobError,
+    JobFailed,
+    ProtocolMismatch,
+    RedisUnavailable,
+)
+from shared.protocol.adapters import Adapter
+from shared.protocol.ids import AdapterVersion, CallId
+from shared.protocol.tokenization import (
+    Call,
+    Decode,
+    Describe,
+    EncodeChat,
+    EncodeText,
+    Reply,
+    decode_call,
+)
+from shared.store.calls.tokenizations import Tokenizations
+from shared.store.registry import Registry
+from shared.store.retry import MAX_DELAY_S
+from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.residency import Residency
+from worker.adapters.source.checked_adapter import AdapterSource
+from worker.text.interface import PromptTokenizer
+from worker.text.prompt_style import PromptStyle
+
+log = structlog.get_logger()
+
+WAIT_S = 1.0
+"""Maximum seconds to wait for one call."""
+MAX_CONCURRENT = 2
+"""Maximum number of calls that a worker answers at the same time. It leaves others in the list."""
+MAX_STYLES = 256
+"""Maximum number of remembered prompt styles of adapters that aren't loaded."""
+FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed to tokenize; see its log")
+
+
+class AdapterStyles:
+    """Prompt styles of adapter versions, which needn't be loaded."""
+
+    def __init__(
+        self,
+        residency: Residency,
+        registry: Registry,
+        source: AdapterSource,
+        thread: LoaderThreads,
+    ) -> None:
+        """Create an empty collection, which reads files with `source` on `thread`."""
+        self._residency = residency
+        self._registry = registry
+        self._source = source
+        self._thread = thread
+        self._read: dict[AdapterVersion, PromptStyle] = {}
+
+    async def style(self, version: AdapterVersion) -> PromptStyle:
+        """Return the style of a version. If it is unknown, read the version's files.
+
+        Raises:
+            AdapterRejected: the version isn't registered, or can't be served.
+        """
+        style = self._residency.style(version) or self._read.get(version)
+        if style is None:
+            entry = await self._registry.adapter_by_version(version)
+            if entry is None:
+                raise AdapterRejected(f"adapter version {version} is no longer registered")
+            style = await self._thread.run(self._reader(entry))
+            while len(self._read) >= MAX_STYLES:
+                del self._read[next(iter(self._read))]
+            self._read[version] = style
+        return style
+
+    def _reader(self, entry: Adapter) -> Callable[[], PromptStyle]:
+        return lambda: self._source.read_version(entry).style
+
+
+class TokenizationDesk:
+    """Takes calls for tokenization and answers them."""
+
+    def __init__(
+        self, calls: Tokenizations, tokenizer: PromptTokenizer, styles: AdapterStyles
+    ) -> None:
+        self._calls = calls
+        self._tokenizer = tokenizer
+        self._styles = styles
+
+    async def run(self) -> None:
+        """Answer calls until cancelled. While Redis is unavailable, wait for it."""
+        async with asyncio.TaskGroup() as clerks:
+            for _ in range(MAX_CONCURRENT):
+                clerks.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                raw = await self._calls.take(timeout_s=WAIT_S)
+                if raw is not None:
+                    await self._answer(raw)
+            except RedisUnavailable as error:  # front ends ask again
+                log.warning("calls_interrupted", error=str(error))
+                await asyncio.sleep(MAX_DELAY_S)
+
+    async def _answer(self, raw: bytes) -> None:
+        try:
+            call_id, call = decode_call(raw)
+        except ProtocolMismatch as error:  # a later release's
+            log.warning("call_undecodable", error=str(error))
+            return
+        await self._calls.answer(call_id, await self._reply(call_id, call))
+
+    async def _reply(self, call_id: CallId, call: Call) -> Reply:
+        try:
+            return await self._result(call)
+        except JobFailed as failed:
+            return Reply(error=failed.error)
+        except AdapterRejected as error:
+            code = ErrorCode.ADAPTER_UNAVAILABLE
+            return Reply(error=JobError(code=code, message=str(error)))
+        except RedisUnavailable:
+            raise
+        except Exception:  # per call: it becomes the call's error
+            log.exception("call_failed", call=call_id)
+            return Reply(error=FAULT)
+
+    async def _result(self, call: Call) -> Reply:
+        tokenizer = self._tokenizer
+        match call:
+            case EncodeText(text=text, add_special_tokens=adds):
+                encode = tokenizer.encode_text
+                ids = await asyncio.to_thread(encode, text, add_special_tokens=adds)
+                return self._tokens(ids, with_names=call.with_names)
+            case EncodeChat(job=job):
+                style = await self._styles.style(job.version)
+                (prompt,) = await asyncio.to_thread(tokenizer.encode, job, style)
+                return self._tokens(prompt.ids, with_names=call.with_names)
+            case Decode(ids=ids):
+                return Reply(text=await asyncio.to_thread(tokenizer.decode, ids))
+            case Describe():
+                return Reply(description=tokenizer.describe())
+
+    def _tokens(self, ids: list[int], *, with_names: bool) -> Reply:
+        names = tuple(self._tokenizer.token_names(ids)) if with_names else None
+        return Reply(ids=tuple(ids), names=names)

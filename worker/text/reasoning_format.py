@@ -1,0 +1,48 @@
+"""Detects the form of a model's reasoning in its chat template. Pure."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from shared.reasoning_form import ReasoningForm
+
+ReasoningSetting = Literal["auto", "none", "think", "mistral"]
+"""Values of --reasoning-parser."""
+
+
+def base_reasoning_form(hf_tokenizer: Any, setting: ReasoningSetting) -> ReasoningForm | None:
+    """Return the form of the base model's reasoning, or None if answers have no reasoning part.
+
+    With the setting "auto", return the form whose markers the chat template contains.
+    """
+    templates = hf_tokenizer.chat_template or ""
+    return reasoning_form(
+        [templates] if isinstance(templates, str) else templates.values(), setting
+    )
+
+
+def reasoning_form(templates: Iterable[str], setting: ReasoningSetting) -> ReasoningForm | None:
+    """Return the form of reasoning of a model with these chat templates.
+
+    Templates of reasoning models contain a marker: they remove the reasoning of earlier turns,
+    render it, or end the prompt with it.
+    """
+    if setting == "none":
+        return None
+    if setting != "auto":
+        return ReasoningForm(setting)
+    text = "\n".join(templates)
+    forms = (form for form in ReasoningForm if any(marker in text for marker in form.markers))
+    return next(forms, None)
+
+
+def is_open(form: ReasoningForm, prompt: str, continued: str) -> bool:
+    """Return whether an answer begins inside the reasoning.
+
+    Args:
+        form: the form of the model's reasoning.
+        prompt: the rendered prompt. Some templates end it with the opening marker.
+        continued: the text of the message that the answer continues; empty if it continues none.
+    """
+    if continued:
+        return continued.rfind(form.opening) > continued.rfind(form.closing)
+    return prompt.rstrip().endswith(form.opening)
