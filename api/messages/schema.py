@@ -7,6 +7,42 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from api.schema.base import IGNORED, TEXT_OR_LIST, JobRequest, RequestModel
 
 
+_TEXT_BLOCK = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+}
+_MESSAGES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {
+            "role": {"enum": ["user", "assistant"]},
+            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_BLOCK}]},
+        },
+        "required": ["role", "content"],
+    },
+}
+_TOOLS = {
+    "anyOf": [
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
+                    "description": {"type": "string"},
+                    "input_schema": {"type": "object"},
+                },
+                "required": ["name", "input_schema"],
+            },
+        },
+        {"type": "null"},
+    ]
+}
+
+
 class Thinking(RequestModel):
     """Whether the model thinks before it answers."""
 
@@ -42,13 +78,13 @@ class PromptRequest(RequestModel):
     model: str = Field(
         min_length=1, description="Base model or adapter; GET /v1/models lists their names."
     )
-    messages: list[Any] = Field(
+    messages: Annotated[list[Any], WithJsonSchema(_MESSAGES)] = Field(
         min_length=1, description="Messages with text, tool_use, tool_result and thinking blocks."
     )
     system: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(
         None, description="Text, or text blocks."
     )
-    tools: list[dict[str, Any]] | None = Field(
+    tools: Annotated[list[dict[str, Any]] | None, WithJsonSchema(_TOOLS)] = Field(
         None, description="Tools with a name and an input_schema that the model may call."
     )
     tool_choice: MessageToolChoice | None = None

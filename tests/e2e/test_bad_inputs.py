@@ -98,7 +98,6 @@ BAD_CHATS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"verbosity": "low"}, UNSUPPORTED, "verbosity", "isn't supported"),
     ({"web_search_options": {}}, UNSUPPORTED, "web_search_options", "isn't supported"),
     ({"regex": "x"}, UNSUPPORTED, "regex", "send structured_outputs.regex instead"),
-    ({"skip_special_tokens": False}, UNSUPPORTED, "skip_special_tokens", "send null or true"),
     ({"modalities": ["audio"]}, UNSUPPORTED, "modalities", 'send null or ["text"]'),
     (messages({**USER, "content": TOO_LONG}), LENGTH, "messages", "reduce the length"),
 ]
@@ -158,7 +157,8 @@ BAD_REQUESTS: list[tuple[str, str, bytes, int, str, str | None, str]] = [
     ("DELETE", "/v1/jobs/no", b"", 404, "job_not_found", None, "has expired"),
     ("POST", "/v1/jobs/no/cancel", b"", 404, "job_not_found", None, "has expired"),
     ("GET", "/v1/nothing", b"", 404, "unknown_url", None, "GET /docs lists all URLs"),
-    ("POST", "/v1/embeddings", b"{}", 404, "unknown_url", None, "GET /docs lists all"),
+    ("POST", "/v1/embeddings", b"{}", 400, "invalid_value", "model", "is required"),
+    ("POST", "/v1/images/generations", b"{}", 404, "unknown_url", None, "GET /docs lists all"),
     ("GET", CHAT, b"", 405, "method_not_allowed", None, "this URL accepts POST"),
     ("DELETE", "/v1/models", b"", 405, "method_not_allowed", None, "this URL accepts GET"),
     ("PUT", "/v1/jobs/no", b"", 405, "method_not_allowed", None, "accepts GET, DELETE"),

@@ -22,6 +22,26 @@ CASES = [
     ("POST /v1/chat/completions", NEGATIVE, 250),
     ("POST /v1/completions", POSITIVE, 150),
     ("POST /v1/completions", NEGATIVE, 200),
+    ("POST /v1/responses", POSITIVE, 150),
+    ("POST /v1/responses", NEGATIVE, 200),
+    ("GET /v1/responses/{response_id}", POSITIVE, 40),
+    ("DELETE /v1/responses/{response_id}", POSITIVE, 40),
+    ("POST /v1/responses/{response_id}/cancel", POSITIVE, 40),
+    ("GET /v1/responses/{response_id}/input_items", POSITIVE, 40),
+    ("POST /v1/messages", POSITIVE, 150),
+    ("POST /v1/messages", NEGATIVE, 200),
+    ("POST /v1/messages/count_tokens", POSITIVE, 60),
+    ("POST /v1/messages/count_tokens", NEGATIVE, 60),
+    ("POST /v1/embeddings", POSITIVE, 100),
+    ("POST /v1/embeddings", NEGATIVE, 150),
+    ("POST /tokenize", POSITIVE, 60),
+    ("POST /tokenize", NEGATIVE, 60),
+    ("POST /detokenize", POSITIVE, 40),
+    ("POST /detokenize", NEGATIVE, 60),
+    ("GET /tokenizer_info", POSITIVE, 2),
+    ("POST /v1/adapters", POSITIVE, 40),
+    ("POST /pause", POSITIVE, 2),
+    ("POST /resume", POSITIVE, 1),
     ("GET /v1/models", POSITIVE, 1),
     ("GET /v1/models/{model_id}", POSITIVE, 4),
     ("GET /v1/models/{model_id}", NEGATIVE, 60),
@@ -59,7 +79,14 @@ CHECKS = [
     checks.response_schema_conformance,
     checks.negative_data_rejection,
 ]
-NAMES_SOMETHING = ("job_id", "{name}", "lora_adapter", "validate")
+NAMES_SOMETHING = (
+    "job_id",
+    "response_id",
+    "{name}",
+    "lora_adapter",
+    "validate",
+    "POST /v1/adapters",
+)
 """Parts of operations that name a resource; random names don't exist."""
 DEADLINE = "X-Lorikeet-Deadline-S"
 """Header with the time limit of a request, which may be too short for any answer."""
@@ -80,10 +107,10 @@ def document(server: Server) -> Any:
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
-def test_every_operation_is_tried_a_thousand_cases_in_all(document: Any) -> None:
+def test_every_operation_is_tried_three_thousand_cases_in_all(document: Any) -> None:
     labels = {result.ok().label for result in document.get_all_operations()}
     assert labels == {label for label, _, _ in CASES}
-    assert sum(count for _, _, count in CASES) >= 1000
+    assert sum(count for _, _, count in CASES) >= 3000
 
 
 @pytest.mark.parametrize(
