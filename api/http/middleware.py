@@ -1,5 +1,6 @@
-"""Outermost middleware: assigns request ids, counts requests and handles unexpected exceptions."""
+"""Middleware that assigns request ids, counts requests and handles unexpected exceptions."""
 
+import asyncio
 import time
 
 import structlog
@@ -17,6 +18,11 @@ CLIENT_GONE_STATUS = 499
 
 _INTERNAL_ERROR = (
     "internal error; the server's log has the details under this response's X-Request-Id"
+)
+
+_STOPPING = JobError(
+    code=ErrorCode.SERVER_STOPPING,
+    message="this server stops; send the request again",
 )
 
 log = structlog.get_logger()
@@ -55,6 +61,10 @@ class Boundary:
             await self._app(scope, receive, recording_send)
         except ClientDisconnect:
             pass  # the client disconnected while it sent the body
+        except asyncio.CancelledError:  # uvicorn cancels what still runs after the drain time
+            if status != CLIENT_GONE_STATUS:
+                raise  # the response has started; closing the connection shows it is incomplete
+            await error_response(Request(scope), _STOPPING)(scope, receive, recording_send)
         except Exception:
             log.exception("request_failed", path=scope["path"], **scope.get("state", {}))
             if status != CLIENT_GONE_STATUS:

@@ -6,7 +6,6 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from api.schema.base import IGNORED, TEXT_OR_LIST, JobRequest, RequestModel
 
-
 _TEXT_BLOCK = {
     "type": "object",
     "properties": {"type": {"const": "text"}, "text": {"type": "string"}},

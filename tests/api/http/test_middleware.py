@@ -49,3 +49,23 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
         "code": "internal_error",
     }
     assert 'status="500"' in server.context.metrics.exposition(None).decode()
+
+
+async def test_a_request_that_is_cancelled_before_its_response_is_told_to_come_again(
+    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def hanging(*_: object, **__: object) -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("api.submission.admit", hanging)
+    request = asyncio.create_task(http.post(CHAT, content=body_of(CHAT, {})))
+    await until(lambda: tasks)
+    assert tasks[0]
+    tasks[0].cancel()  # as uvicorn does with requests that run longer than the drain time
+    response = await request
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "server_stopping"
+    assert "retry-after" in response.headers

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from queue_support import API
 
-from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, UploadId, WorkerId
+from shared.protocol.ids import (
+    AdapterVersion,
+    ApiId,
+    CallId,
+    InspectionId,
+    JobId,
+    UploadId,
+    WorkerId,
+)
 from shared.store.audit import key_reader
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.rules import RULES
@@ -190,6 +198,8 @@ CASES = {
     "a report of an inspection for ever": Case(
         list_("found:i"), lambda k: k.findings(InspectionId("i"))
     ),
+    "calls for ever": Case(list_("calls"), lambda k: k.calls),
+    "a reply to a call for ever": Case(list_("reply:c"), lambda k: k.reply(CallId("c"))),
     "a barrier for ever": Case(string("barrier"), lambda k: k.barrier),
     "an unknown kind": Case(string("unheard-of:1"), named("unheard-of:1")),
     "a key of another type": Case(string("ready"), lambda k: k.ready),
