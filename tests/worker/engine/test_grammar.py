@@ -174,9 +174,19 @@ def test_lone_surrogates_are_not_allowed() -> None:
     assert not accepts({"type": "string"}, r'"\ud800"')
 
 
+class SlowTokenizer:
+    """Tokenizer without a fast implementation."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+
 def test_an_unsupported_tokenizer_is_reported_when_a_grammar_is_compiled() -> None:
     for compiler, reason in (
-        (GrammarCompiler([], vocab_size=9, eos_ids={1}), "fast"),
+        (GrammarCompiler(SlowTokenizer(), vocab_size=9, eos_ids={1}), "fast"),
         (GrammarCompiler(TOKENIZER, vocab_size=VOCAB, eos_ids=()), "end-of-sequence"),
     ):
         with pytest.raises(GrammarRejected, match=reason):
