@@ -38,7 +38,7 @@ CASES = [
     ("POST /tokenize", NEGATIVE, 60),
     ("POST /detokenize", POSITIVE, 40),
     ("POST /detokenize", NEGATIVE, 60),
-    ("GET /tokenizer_info", POSITIVE, 2),
+    ("GET /tokenizer_info", POSITIVE, 1),
     ("POST /v1/adapters", POSITIVE, 40),
     ("POST /pause", POSITIVE, 2),
     ("POST /resume", POSITIVE, 1),
