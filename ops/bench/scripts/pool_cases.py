@@ -21,10 +21,11 @@ from ops.bench.scripts.large_pool import (
 )
 from ops.bench.synthetic_pool import LEASE_MS
 from shared.errors import LeaseLost
-from shared.protocol.ids import AdapterVersion, InspectionId
+from shared.protocol.ids import AdapterVersion, InspectionId, UploadId
 from shared.store.inspections import Findings, Inspection, Inspections
 from shared.store.residency import VERSIONS_PER_CALL
 from shared.store.scripts import Scripts
+from shared.store.uploads import Uploads
 
 SILENT = 50
 """Number of silent workers. One sweep handles at most this many."""
@@ -34,6 +35,8 @@ PREVIOUS = 4
 GIVE_UP_SCRIPTS = "reap", "hand_on", "forget_worker"
 DEATHS = 9
 """Number of worker deaths that quarantine a version. Three jobs each kill three workers."""
+PIECE = bytes(100_000)
+"""Piece of an adapter that a client uploads."""
 FIRST_IDLE = 10**6
 """Number of the first idle adapter. In the filled pool, this adapter and all adapters with higher
 numbers have no jobs."""
@@ -166,6 +169,7 @@ async def retired(pool: LargePool) -> None:
 async def small_scripts(pool: LargePool) -> None:
     """Measure the scripts whose cost doesn't depend on the size of the pool."""
     inspections, scripts = Inspections(pool.meter, pool.keys), Scripts(pool.meter, pool.keys)
+    uploads = Uploads(pool.meter, pool.keys)
     for number in range(CALLS):
         asked = InspectionId(str(number))
         with pool.meter.measuring("one"):
@@ -173,6 +177,7 @@ async def small_scripts(pool: LargePool) -> None:
             await inspections.take(asked)
             await inspections.answer(asked, Findings())
             await scripts.run("durability_barrier")
+            await uploads.append(UploadId(str(number)), "0", PIECE, num_left=0, ttl_ms=1000)
         with pool.meter.measuring("the same base"):
             await pool.registry.set_base(base_model("1"))
 
