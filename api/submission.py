@@ -13,12 +13,13 @@ from api.http.body import read_json_object
 from api.jobs.background import start_in_background
 from api.requests.enqueue_options import enqueue_options
 from api.requests.ignored_fields import warning
-from api.requests.request_headers import read_request_headers
+from api.requests.request_headers import RequestHeaders, read_request_headers
 from api.requests.translate import Admission
 from api.requests.unknown_fields import refuse_unknown
-from api.schema.base import JobRequest
+from api.schema.base import JobRequest, RequestModel
 from shared.protocol.jobs import Job
 
+B = TypeVar("B", bound=RequestModel)
 R = TypeVar("R", bound=JobRequest)
 
 
@@ -59,24 +60,35 @@ async def submit_json(
 
     The other arguments and the errors are those of `submit`.
     """
-    headers = read_request_headers(request.headers, max_deadline_s=context.settings.deadline_s)
-    request.state.is_strict = headers.is_strict
-    body = parse(raw)
-    if headers.is_strict:
-        refuse_unknown(body)
+    body, headers, answer_headers = parse_request(request, context, raw, parse)
     weight = context.settings.weight_by_tenant.get(tenant, 1.0)
     options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
     admission = await admit(context, tenant, body.model, deadline_s=headers.deadline_s)
     job = job_of(body, admission)
-    answer_headers = _answer_headers(body, is_strict=headers.is_strict)
     if not body.background or body.stream:
         return Answer(context, body, job, options, answer_headers)
     request.state.job_id = job.id
     return await start_in_background(context, job, options, answer_headers)
 
 
-def _answer_headers(body: JobRequest, *, is_strict: bool) -> dict[str, str]:
-    """Return the headers that tell the client how its fields were treated."""
-    headers = {PREFERENCE_APPLIED_HEADER: STRICT_HANDLING} if is_strict else {}
-    ignored = warning(body)
-    return {**headers, WARNING_HEADER: ignored} if ignored else headers
+def parse_request(
+    request: Request, context: Context, raw: dict[str, Any], parse: Callable[[dict[str, Any]], B]
+) -> tuple[B, RequestHeaders, dict[str, str]]:
+    """Return a request's validated body, its headers, and headers for its response.
+
+    The headers for the response tell the client how its fields were treated.
+
+    Raises:
+        JobFailed: the body or a header is invalid, or a field is unknown and the client asked for
+            strict handling.
+    """
+    headers = read_request_headers(request.headers, max_deadline_s=context.settings.deadline_s)
+    request.state.is_strict = headers.is_strict
+    body = parse(raw)
+    answer_headers = {}
+    if headers.is_strict:
+        refuse_unknown(body)
+        answer_headers[PREFERENCE_APPLIED_HEADER] = STRICT_HANDLING
+    if ignored := warning(body):
+        answer_headers[WARNING_HEADER] = ignored
+    return body, headers, answer_headers

@@ -226,3 +226,16 @@ class JobFailed(LorikeetError):
     def __init__(self, error: JobError) -> None:
         super().__init__(error.message)
         self.error = error
+
+
+def invalid_value(message: str, param: str | None = None) -> JobFailed:
+    """Return the failure of a request whose field `param` has an invalid value."""
+    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+
+
+def invalid_param(param: str, reason: str) -> JobFailed:
+    """Return the failure of a request whose field `param` is invalid for a reason.
+
+    `reason` continues a sentence that begins with the field's name, as in "can't be empty".
+    """
+    return invalid_value(f"{param} {reason}", param)

@@ -1,6 +1,10 @@
 """Forms in which models mark the reasoning before an answer."""
 
 from enum import StrEnum
+from typing import Literal
+
+ReasoningSetting = Literal["auto", "none", "think", "mistral"]
+"""Values of --reasoning-parser."""
 
 
 class ReasoningForm(StrEnum):

@@ -24,6 +24,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.adapter_flags import parse_adapter_flags
 from shared.errors import SettingsError
+from shared.protocol.tools import ToolSetting
+from shared.reasoning_form import ReasoningSetting
 from shared.tenant_weights import parse_tenant_weights
 
 ENV_PREFIX = "LORIKEET_"
@@ -249,25 +251,12 @@ class WorkerSettings(PoolSettings):
         description="Adapters to serve, separated by spaces: NAME=FOLDER, NAME=ORG/REPO, or a "
         "path whose last part is the name.",
     )
-    tool_call_parser: Literal[
-        "auto",
-        "hermes",
-        "llama3_json",
-        "mistral",
-        "mistral_args",
-        "pythonic",
-        "qwen3_coder",
-        "deepseek_v3",
-        "deepseek_v31",
-        "glm45",
-        "granite",
-        "none",
-    ] = Field(
+    tool_call_parser: ToolSetting = Field(
         "auto",
         description="Form in which the model writes tool calls. auto detects it in the chat "
         "template.",
     )
-    reasoning_parser: Literal["auto", "none", "think", "mistral"] = Field(
+    reasoning_parser: ReasoningSetting = Field(
         "auto",
         description="Form in which the model marks its reasoning: <think> or [THINK]. auto detects "
         "it in the chat template, none leaves the reasoning in the content.",

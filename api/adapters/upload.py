@@ -8,7 +8,7 @@ from fastapi import Request
 
 from api.context import Context
 from api.http.content_encoding import Decoder
-from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
+from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_value
 from shared.protocol.ids import UploadId
 from shared.store.uploads import CONFIG, PIECE_BYTES
 
@@ -58,7 +58,7 @@ async def _write(request: Request, context: Context, upload: UploadId, config: s
         await context.uploads.append(upload, str(number), piece, num_left=num_left, ttl_ms=ttl_ms)
         number += 1
     if not num_written:
-        raise _invalid("the body is empty; send the bytes of adapter_model.safetensors")
+        raise invalid_value("the body is empty; send the bytes of adapter_model.safetensors")
     if config is not None:
         await context.uploads.append(upload, CONFIG, config.encode(), num_left=0, ttl_ms=ttl_ms)
 
@@ -80,14 +80,10 @@ async def _pieces(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
 def _check_content_type(request: Request) -> None:
     found = request.headers.get("content-type", CONTENT_TYPES[0]).partition(";")[0].strip().lower()
     if found not in CONTENT_TYPES:
-        raise _invalid(
+        raise invalid_value(
             f"the content type must be {' or '.join(CONTENT_TYPES)}, not {found!r}; to load an "
             "adapter from a folder, use POST /v1/load_lora_adapter"
         )
-
-
-def _invalid(message: str) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
 
 
 def _too_large(max_mb: int) -> JobFailed:

@@ -5,8 +5,9 @@ from typing import Any, NoReturn
 
 import orjson
 
+from api.requests.untyped_fields import refuse, string_of
 from api.schema.tools import MAX_DEPTH, is_deep
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode
 
 _DROPPED = ("redacted_thinking",)
 _UNSUPPORTED = ("image", "document")
@@ -37,7 +38,7 @@ def _tool(tool: Mapping[str, Any], path: str) -> dict[str, Any]:
     kind = tool.get("type")
     if kind not in (None, "custom"):
         message = f"tools of type {kind!r:.60} aren't supported; send tools with an input_schema"
-        _refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
+        refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
     function = {"name": tool.get("name"), "parameters": tool.get("input_schema")}
     if tool.get("description") is not None:
         function["description"] = tool["description"]
@@ -56,7 +57,7 @@ def _translated(message: Any, index: int) -> Iterator[ChatMessage]:
         case "system":
             yield {"role": "system", "content": _text(content, f"{path}.content")}
         case _:
-            _refuse(f"{path}.role", "must be user or assistant")
+            refuse(f"{path}.role", "must be user or assistant")
 
 
 def _assistant(blocks: list[tuple[str, Mapping[str, Any]]]) -> ChatMessage:
@@ -64,9 +65,9 @@ def _assistant(blocks: list[tuple[str, Mapping[str, Any]]]) -> ChatMessage:
     for path, block in blocks:
         match block["type"]:
             case "text":
-                texts.append(_string(block, "text", path))
+                texts.append(string_of(block, "text", path))
             case "thinking":
-                thoughts.append(_string(block, "thinking", path))
+                thoughts.append(string_of(block, "thinking", path))
             case "tool_use":
                 calls.append(_call(block, path))
             case kind if kind not in _DROPPED:
@@ -82,12 +83,12 @@ def _user(blocks: list[tuple[str, Mapping[str, Any]]]) -> Iterator[ChatMessage]:
     for path, block in blocks:
         match block["type"]:
             case "text":
-                texts.append(_string(block, "text", path))
+                texts.append(string_of(block, "text", path))
             case "tool_result":
                 if texts:
                     yield {"role": "user", "content": "\n".join(texts)}
                     texts = []
-                answered = _string(block, "tool_use_id", path)
+                answered = string_of(block, "tool_use_id", path)
                 text = _text(block.get("content") or "", f"{path}.content")
                 yield {"role": "tool", "tool_call_id": answered, "content": text}
             case kind:
@@ -99,14 +100,14 @@ def _user(blocks: list[tuple[str, Mapping[str, Any]]]) -> Iterator[ChatMessage]:
 def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:
     arguments = block.get("input")
     if not isinstance(arguments, dict):
-        _refuse(f"{path}.input", "must be an object")
+        refuse(f"{path}.input", "must be an object")
     if is_deep(arguments):
-        _refuse(f"{path}.input", f"can't be nested in more than {MAX_DEPTH} levels")
+        refuse(f"{path}.input", f"can't be nested in more than {MAX_DEPTH} levels")
     function = {
-        "name": _string(block, "name", path),
+        "name": string_of(block, "name", path),
         "arguments": orjson.dumps(arguments).decode(),
     }
-    return {"id": _string(block, "id", path), "type": "function", "function": function}
+    return {"id": string_of(block, "id", path), "type": "function", "function": function}
 
 
 def _text(content: Any, path: str) -> str:
@@ -115,7 +116,7 @@ def _text(content: Any, path: str) -> str:
     for block_path, block in _blocks(content, path):
         if block["type"] != "text":
             _refuse_block(block["type"], block_path)
-        texts.append(_string(block, "text", block_path))
+        texts.append(string_of(block, "text", block_path))
     return "\n".join(texts)
 
 
@@ -124,27 +125,16 @@ def _blocks(content: Any, path: str) -> list[tuple[str, Mapping[str, Any]]]:
     if isinstance(content, str):
         return [(path, {"type": "text", "text": content})]
     if not isinstance(content, list):
-        _refuse(path, "must be a string or a list of blocks")
+        refuse(path, "must be a string or a list of blocks")
     blocks = [(f"{path}[{index}]", block) for index, block in enumerate(content)]
     for block_path, block in blocks:
         if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-            _refuse(block_path, "must be an object with a type")
+            refuse(block_path, "must be an object with a type")
     return blocks
-
-
-def _string(block: Mapping[str, Any], name: str, path: str) -> str:
-    value = block.get(name)
-    if not isinstance(value, str):
-        _refuse(f"{path}.{name}", "must be a string")
-    return value
 
 
 def _refuse_block(kind: str, path: str) -> NoReturn:
     reason = f"blocks of type {kind[:60]!r} aren't supported here"
     if kind in _UNSUPPORTED:
         reason += ", because the models only read text"
-    _refuse(f"{path}.type", reason, ErrorCode.UNSUPPORTED_PARAMETER)
-
-
-def _refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> NoReturn:
-    raise JobFailed(JobError(code=code, message=f"{path}: {reason}", param=path))
+    refuse(f"{path}.type", reason, ErrorCode.UNSUPPORTED_PARAMETER)

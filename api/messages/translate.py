@@ -9,7 +9,7 @@ from api.messages.schema import MessageRequest, MessageToolChoice, PromptRequest
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.requests.viewed import ViewedRequest
 from api.schema.tools import MAX_DEPTH, is_deep
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_param
 from shared.protocol.jobs import View
 
 UNSUPPORTED: NeutralValues = {
@@ -121,7 +121,7 @@ def _tool_choice(choice: MessageToolChoice | None) -> dict[str, Any]:
     if choice.type != "tool":
         return {"tool_choice": _MODES[choice.type], "parallel_tool_calls": parallel}
     if choice.name is None:
-        raise _invalid("tool_choice.name", "is required with the type tool")
+        raise invalid_param("tool_choice.name", "is required with the type tool")
     named = {"type": "function", "function": {"name": choice.name}}
     return {"tool_choice": named, "parallel_tool_calls": parallel}
 
@@ -135,12 +135,7 @@ def _output(request: PromptRequest) -> dict[str, Any]:
         schema = config.format.schema_
         if is_deep(schema):
             reason = f"can't be nested in more than {MAX_DEPTH} levels"
-            raise _invalid("output_config.format.schema", reason)
+            raise invalid_param("output_config.format.schema", reason)
         named = {"name": "output", "schema": schema}
         chat["response_format"] = {"type": "json_schema", "json_schema": named}
     return chat
-
-
-def _invalid(param: str, reason: str) -> JobFailed:
-    code = ErrorCode.INVALID_VALUE
-    return JobFailed(JobError(code=code, message=f"{param} {reason}", param=param))

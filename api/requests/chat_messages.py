@@ -17,7 +17,7 @@ from api.schema.tools import (
     is_deep,
     mode_of,
 )
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
 
@@ -109,14 +109,14 @@ def _template_call(call: ToolCall) -> dict[str, Any]:
 
 def _check_choice(choice: ToolChoiceValue, mode: str, names: Sequence[str]) -> None:
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise _invalid(f"tools: several have the name {min(repeated)!r}; rename one", "tools")
+        raise invalid_value(f"tools: several have the name {min(repeated)!r}; rename one", "tools")
     if not names and (mode == "required" or isinstance(choice, AllowedTools)):
-        raise _invalid("tool_choice: is only allowed with tools", "tool_choice")
+        raise invalid_value("tool_choice: is only allowed with tools", "tool_choice")
     named = choice.allowed_tools.tools if isinstance(choice, AllowedTools) else ()
     for tool in (choice,) if isinstance(choice, NamedTool) else named:
         if tool.function.name not in names:
             message = f"tool_choice: there is no tool {tool.function.name[:100]!r} in tools"
-            raise _invalid(message, "tool_choice")
+            raise invalid_value(message, "tool_choice")
 
 
 def _tools_unsupported() -> JobFailed:
@@ -124,7 +124,3 @@ def _tools_unsupported() -> JobFailed:
     message += 'tool_choice "none"'
     code = ErrorCode.UNSUPPORTED_PARAMETER
     return JobFailed(JobError(code=code, message=message, param="tools"))
-
-
-def _invalid(message: str, param: str) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

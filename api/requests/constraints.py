@@ -7,7 +7,7 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.generation import GenerationRequest
 from api.schema.response_format import ANY_OBJECT
 from api.schema.tools import mode_of
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_param
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,9 @@ def constraint_of(request: GenerationRequest) -> Constraint | None:
     """
     found = [*_response_format(request), *_structured(request), *_guided(request)]
     if len(found) > 1:
-        raise _invalid(found[1].param, f"can't be combined with {found[0].param}: send one of them")
+        raise invalid_param(
+            found[1].param, f"can't be combined with {found[0].param}: send one of them"
+        )
     return found[0] if found else None
 
 
@@ -55,9 +57,9 @@ def check_constraint(request: GenerationRequest) -> None:
     else:
         return
     if request.ignore_eos:
-        raise _invalid("ignore_eos", f"can't be true with {reason}")
+        raise invalid_param("ignore_eos", f"can't be true with {reason}")
     if request.min_tokens:
-        raise _invalid("min_tokens", f"can't be combined with {reason}")
+        raise invalid_param("min_tokens", f"can't be combined with {reason}")
 
 
 def _response_format(request: GenerationRequest) -> list[Constraint]:
@@ -77,7 +79,7 @@ def _structured(request: GenerationRequest) -> list[Constraint]:
         found.append(Constraint("structured_outputs.json_object", "json_schema", schema))
     if not found:
         kinds = "json, json_object, regex, choice, grammar"
-        raise _invalid("structured_outputs", f"needs one of {kinds}")
+        raise invalid_param("structured_outputs", f"needs one of {kinds}")
     return found
 
 
@@ -108,8 +110,3 @@ def _constraints(
     if grammar is not None:
         found.append(Constraint(f"{prefix}grammar", "grammar", grammar))
     return found
-
-
-def _invalid(param: str, reason: str) -> JobFailed:
-    message = f"{param} {reason}"
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

@@ -8,7 +8,7 @@ from api.requests.prompt_length import check_length
 from api.requests.translate import CHARS_PER_TOKEN, Admission
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.schema.embeddings import EmbeddingRequest
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_value
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 
@@ -76,19 +76,19 @@ def embedding_job(request: EmbeddingRequest, admission: Admission) -> Job:
 
 def _check_size(request: EmbeddingRequest, size: int) -> None:
     if size == 0:
-        raise _invalid("model", "the workers of this pool compute no embeddings")
+        raise invalid_value("the workers of this pool compute no embeddings", "model")
     if request.dimensions not in (None, size):
-        raise _invalid(
-            "dimensions",
+        raise invalid_value(
             f"dimensions can only be {size}, the size of this model's embeddings, not "
             f"{request.dimensions}: the model isn't trained for shorter ones",
+            "dimensions",
         )
     most = MAX_ANSWER_BYTES // (4 * size)
     if len(request.input) > most:
-        raise _invalid(
-            "input",
+        raise invalid_value(
             f"input has {len(request.input)} inputs, but at most {most} embeddings of this model "
             "fit into one response; send several requests",
+            "input",
         )
 
 
@@ -96,7 +96,7 @@ def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None
     """Return the maximum number of tokens that are used of each input; None uses all."""
     if truncate_prompt_tokens == 0:
         message = "truncate_prompt_tokens can't be 0, because an input needs a token"
-        raise _invalid("truncate_prompt_tokens", message)
+        raise invalid_value(message, "truncate_prompt_tokens")
     return max_model_len if truncate_prompt_tokens == -1 else truncate_prompt_tokens
 
 
@@ -110,7 +110,3 @@ def _cost(prompts: Sequence[str | tuple[int, ...]], max_tokens: int) -> int:
         for prompt in prompts
     ]
     return max(1, *estimates, min(sum(estimates), RESERVED_TOKENS))
-
-
-def _invalid(param: str, message: str) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

@@ -8,7 +8,7 @@ from api.http.validation import validate
 from api.requests.translate import Admission, chat_job, parse_chat
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_value
 from shared.protocol.tokenization import EncodeChat, EncodeText
 
 CHAT_FIELDS = (
@@ -32,11 +32,11 @@ def parse_tokenize(raw: Mapping[str, Any]) -> TokenizeRequest:
     request = validate(TokenizeRequest, drop_unsupported(raw, UNSUPPORTED))
     given = [n for n in ("prompt", "content", "messages") if getattr(request, n) is not None]
     if len(given) != 1:
-        raise _invalid("prompt", "prompt: send one of prompt, messages and content")
+        raise invalid_value("prompt: send one of prompt, messages and content", "prompt")
     if request.messages is not None and request.add_special_tokens:
-        raise _invalid(
-            "add_special_tokens",
+        raise invalid_value(
             "add_special_tokens can't be true with messages, because the chat template adds them",
+            "add_special_tokens",
         )
     return request
 
@@ -72,7 +72,3 @@ def encode_call(request: TokenizeRequest, admission: Admission) -> EncodeText | 
         add_special_tokens=request.add_special_tokens is not False,
         with_names=with_names,
     )
-
-
-def _invalid(param: str, message: str) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

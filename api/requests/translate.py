@@ -15,7 +15,7 @@ from api.requests.unsupported_fields import CHAT, COMPLETIONS, MESSAGE, drop_uns
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.generation import GenerationRequest
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_param
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import CALL_ENDS, ToolForm, ToolUse
@@ -75,7 +75,7 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
     request = validate(ChatCompletionRequest, supported)
     _check_stream_options(request)
     if request.top_logprobs and not request.logprobs:
-        raise _invalid("top_logprobs", "is only allowed with logprobs: true")
+        raise invalid_param("top_logprobs", "is only allowed with logprobs: true")
     check_constraint(request)
     return request
 
@@ -92,7 +92,7 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     check_constraint(request)
     num_answers = len(request.prompt) * (request.n or 1)
     if num_answers > MAX_ANSWERS:
-        raise _invalid(
+        raise invalid_param(
             "prompt",
             f"and n ask for {num_answers} answers; one request can have at most {MAX_ANSWERS}",
         )
@@ -197,7 +197,7 @@ def _sampling(
     seed = random_seed if request.seed is None else request.seed
     constraint = constraint_of(request)
     if max_tokens is not None and (request.min_tokens or 0) > max_tokens:
-        raise _invalid(
+        raise invalid_param(
             "min_tokens", f"is {request.min_tokens}, which is more than max_tokens, {max_tokens}"
         )
     return SamplingParams(
@@ -235,7 +235,7 @@ def _counts_continuously(request: GenerationRequest) -> bool:
 def _truncating(sampling: SamplingParams, max_model_len: int) -> SamplingParams:
     """Replace a truncation of -1 by the number of tokens that fit beside `max_tokens`."""
     if sampling.truncate_prompt_tokens == 0:
-        raise _invalid("truncate_prompt_tokens", "can't be 0, because a prompt needs a token")
+        raise invalid_param("truncate_prompt_tokens", "can't be 0, because a prompt needs a token")
     if sampling.truncate_prompt_tokens != -1:
         return sampling
     return replace(
@@ -262,10 +262,4 @@ def _or(value: Any, default: Any) -> Any:
 
 def _check_stream_options(request: GenerationRequest) -> None:
     if request.stream_options is not None and not request.stream:
-        raise _invalid("stream_options", "is only allowed with stream: true")
-
-
-def _invalid(param: str, reason: str) -> JobFailed:
-    return JobFailed(
-        JobError(code=ErrorCode.INVALID_VALUE, message=f"{param} {reason}", param=param)
-    )
+        raise invalid_param("stream_options", "is only allowed with stream: true")

@@ -4,9 +4,10 @@ A checked item has only the fields that the conversation needs, so that it can b
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from api.requests.untyped_fields import refusal, refuse, string_of
+from shared.errors import ErrorCode
 
 ROLES = ("user", "assistant", "system", "developer")
 TEXT_PARTS = {
@@ -30,7 +31,7 @@ def checked_items(given: Any) -> list[Item]:
     if isinstance(given, str):
         return [_message("user", given)]
     if not isinstance(given, list) or not given:
-        _refuse("input", "must be a string, or a list of at least one item")
+        refuse("input", "must be a string, or a list of at least one item")
     return [_checked(item, f"input[{index}]") for index, item in enumerate(given)]
 
 
@@ -51,21 +52,21 @@ def chat_messages(items: Iterable[Item]) -> list[dict[str, Any]]:
 
 def _checked(item: Any, path: str) -> Item:
     if not isinstance(item, dict):
-        _refuse(path, "must be an object")
+        refuse(path, "must be an object")
     kind = item.get("type", "message")
     if not isinstance(kind, str):
-        _refuse(f"{path}.type", "must be a string")
+        refuse(f"{path}.type", "must be a string")
     if kind == "message":
         return _checked_message(item, path)
     if kind == "function_call":
         fields = ("call_id", "name", "arguments")
-        return {"type": kind, **{name: _text(item, name, path) for name in fields}}
+        return {"type": kind, **{name: string_of(item, name, path) for name in fields}}
     if kind == "function_call_output":
         output = _content(item.get("output"), f"{path}.output")
-        return {"type": kind, "call_id": _text(item, "call_id", path), "output": output}
+        return {"type": kind, "call_id": string_of(item, "call_id", path), "output": output}
     if kind == "reasoning":
         return {"type": kind, "summary": [], "content": _reasoning(item, path)}
-    raise _refusal(
+    raise refusal(
         f"{path}.type",
         f"items of type {kind[:60]!r} aren't supported",
         ErrorCode.UNSUPPORTED_PARAMETER,
@@ -75,7 +76,7 @@ def _checked(item: Any, path: str) -> Item:
 def _checked_message(item: Mapping[str, Any], path: str) -> Item:
     role = item.get("role")
     if role not in ROLES:
-        _refuse(f"{path}.role", f"must be one of {', '.join(ROLES)}")
+        refuse(f"{path}.role", f"must be one of {', '.join(ROLES)}")
     return _message(str(role), _content(item.get("content"), f"{path}.content"))
 
 
@@ -84,19 +85,12 @@ def _message(role: str, text: str) -> Item:
     return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
 
 
-def _text(item: Mapping[str, Any], name: str, path: str) -> str:
-    value = item.get(name)
-    if not isinstance(value, str):
-        _refuse(f"{path}.{name}", "must be a string")
-    return value
-
-
 def _content(content: Any, path: str) -> str:
     """Return content as one string. Parts are joined by line breaks."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        _refuse(path, "must be a string or a list of text parts")
+        refuse(path, "must be a string or a list of text parts")
     return "\n".join(_part(part, f"{path}[{index}]") for index, part in enumerate(content))
 
 
@@ -104,10 +98,10 @@ def _part(part: Any, path: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in _UNSUPPORTED_PARTS:
         message = f"parts of type {kind!r} aren't supported, because the models only read text"
-        _refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
+        refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
     if not isinstance(kind, str) or kind not in TEXT_PARTS:
-        _refuse(path, f"must be an object with one of the types {', '.join(TEXT_PARTS)}")
-    return _text(part, TEXT_PARTS[kind], path)
+        refuse(path, f"must be an object with one of the types {', '.join(TEXT_PARTS)}")
+    return string_of(part, TEXT_PARTS[kind], path)
 
 
 def _reasoning(item: Mapping[str, Any], path: str) -> list[Item]:
@@ -116,12 +110,12 @@ def _reasoning(item: Mapping[str, Any], path: str) -> list[Item]:
     if content is None:
         return []
     if not isinstance(content, list):
-        _refuse(f"{path}.content", "must be a list")
+        refuse(f"{path}.content", "must be a list")
     parts = []
     for index, part in enumerate(content):
         if not isinstance(part, dict):
-            _refuse(f"{path}.content[{index}]", "must be an object")
-        text = _text(part, "text", f"{path}.content[{index}]")
+            refuse(f"{path}.content[{index}]", "must be an object")
+        text = string_of(part, "text", f"{path}.content[{index}]")
         parts.append({"type": "reasoning_text", "text": text})
     return parts
 
@@ -155,11 +149,3 @@ def _merge(last: dict[str, Any], new: Mapping[str, Any]) -> None:
     last.update(new)
     if calls:
         last["tool_calls"] = calls
-
-
-def _refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> NoReturn:
-    raise _refusal(path, reason, code)
-
-
-def _refusal(path: str, reason: str, code: ErrorCode) -> JobFailed:
-    return JobFailed(JobError(code=code, message=f"{path}: {reason}", param=path))

@@ -9,7 +9,7 @@ from api.requests.viewed import ViewedRequest
 from api.responses.items import Item, chat_messages, checked_items
 from api.responses.schema import ResponseRequest, TextFormat
 from api.schema.tools import MAX_DEPTH, is_deep
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.jobs import View
 
 LOGPROBS = "message.output_text.logprobs"
@@ -54,9 +54,9 @@ def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
     """
     request = validate(ResponseRequest, drop_unsupported(raw, UNSUPPORTED))
     if request.background and request.store is False:
-        raise _invalid("store", "can't be false with background: true")
+        raise invalid_param("store", "can't be false with background: true")
     if is_deep(request.tool_choice):
-        raise _invalid("tool_choice", f"can't be nested in more than {MAX_DEPTH} levels")
+        raise invalid_param("tool_choice", f"can't be nested in more than {MAX_DEPTH} levels")
     return request
 
 
@@ -129,9 +129,11 @@ def _response_format(given: TextFormat) -> dict[str, Any]:
     if given.type != "json_schema":
         return {"type": given.type}
     if given.schema_ is None:
-        raise _invalid("text.format.schema", "is required with the type json_schema")
+        raise invalid_param("text.format.schema", "is required with the type json_schema")
     if is_deep(given.schema_):
-        raise _invalid("text.format.schema", f"can't be nested in more than {MAX_DEPTH} levels")
+        raise invalid_param(
+            "text.format.schema", f"can't be nested in more than {MAX_DEPTH} levels"
+        )
     named = {"name": given.name or "output", "schema": given.schema_}
     return {"type": "json_schema", "json_schema": named}
 
@@ -179,8 +181,3 @@ def _echoed_format(given: TextFormat) -> dict[str, Any]:
 
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _invalid(param: str, reason: str) -> JobFailed:
-    code = ErrorCode.INVALID_VALUE
-    return JobFailed(JobError(code=code, message=f"{param} {reason}", param=param))

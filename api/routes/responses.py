@@ -16,7 +16,7 @@ from api.responses.schema import DeletedResponse, InputItems, ResponseBody, Resp
 from api.responses.stored import retrieved_body
 from api.responses.translate import parse_response, viewed_response
 from api.submission import submit_json
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_value
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
 
@@ -89,7 +89,7 @@ async def cancel_response(response_id: str, context: InContext, tenant: InTenant
     """
     view, _ = await own_response(context, tenant, response_id)
     if not (spec_of(view).request or {})["echo"]["background"]:
-        raise _invalid("only a response with background: true can be cancelled", "response_id")
+        raise invalid_value("only a response with background: true can be cancelled", "response_id")
     state = await context.queue.cancel(view.id)
     view, result = await own_response(context, tenant, response_id)
     body = retrieved_body(view, result)
@@ -136,7 +136,7 @@ async def _erase(context: Context, job_id: JobId) -> bool:
 
 def _flag(value: str | None) -> bool:
     if value not in (None, "true", "false"):
-        raise _invalid(f"{STREAM}: must be true or false", STREAM)
+        raise invalid_value(f"{STREAM}: must be true or false", STREAM)
     return value == "true"
 
 
@@ -145,9 +145,5 @@ def _starting_after(value: str | None, *, is_stream: bool) -> After:
         return BEGINNING
     if not (is_stream and value.isascii() and value.isdecimal() and len(value) <= 15):
         reason = "must be the sequence_number of an event" if is_stream else "needs stream=true"
-        raise _invalid(f"{STARTING_AFTER}: {reason}", STARTING_AFTER)
+        raise invalid_value(f"{STARTING_AFTER}: {reason}", STARTING_AFTER)
     return After(int(value))
-
-
-def _invalid(message: str, param: str) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

@@ -8,15 +8,11 @@ from fastapi import APIRouter, Request, Response
 from api.admission import admit
 from api.context import Context, InContext, InTenant
 from api.errors import json_response
-from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.body import read_json_object
 from api.openapi.document import takes
 from api.openapi.responses import errors
-from api.requests.ignored_fields import warning
-from api.requests.request_headers import read_request_headers
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
-from api.requests.unknown_fields import refuse_unknown
 from api.schema.tokenize import (
     Detokenized,
     DetokenizeRequest,
@@ -24,6 +20,7 @@ from api.schema.tokenize import (
     TokenizeRequest,
     TokenizerInfo,
 )
+from api.submission import parse_request
 from api.tokenization import ask_tokenizer
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.tokenization import Decode, Describe
@@ -86,16 +83,9 @@ async def tokenizer_info(context: InContext) -> Response:
 async def _read(
     request: Request, context: Context, parse: Callable[[dict[str, Any]], B]
 ) -> tuple[B, dict[str, str]]:
-    """Return the body of a request, and the headers that tell how its fields were treated."""
-    wishes = read_request_headers(request.headers, max_deadline_s=context.settings.deadline_s)
-    request.state.is_strict = wishes.is_strict
-    body = parse(await read_json_object(request, context.settings.max_body_bytes))
-    headers = {}
-    if wishes.is_strict:
-        refuse_unknown(body)
-        headers[PREFERENCE_APPLIED_HEADER] = STRICT_HANDLING
-    if ignored := warning(body):
-        headers[WARNING_HEADER] = ignored
+    """Return the body of a request, and headers for its response."""
+    raw = await read_json_object(request, context.settings.max_body_bytes)
+    body, _, headers = parse_request(request, context, raw, parse)
     return body, headers
 
 

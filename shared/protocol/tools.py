@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class ToolForm(StrEnum):
@@ -33,6 +33,23 @@ class ToolForm(StrEnum):
     GLM 4.5 and later."""
     GRANITE = "granite"
     """`<|tool_call|>[{"name": ..., "arguments": {...}}, ...]`. Used by Granite 3."""
+
+
+ToolSetting = Literal[
+    "auto",
+    "hermes",
+    "llama3_json",
+    "mistral",
+    "mistral_args",
+    "pythonic",
+    "qwen3_coder",
+    "deepseek_v3",
+    "deepseek_v31",
+    "glm45",
+    "granite",
+    "none",
+]
+"""Values of --tool-call-parser."""
 
 
 HERMES_OPEN, HERMES_CLOSE = "<tool_call>", "</tool_call>"

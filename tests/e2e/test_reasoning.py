@@ -1,7 +1,7 @@
 """Reasoning: chat templates, models that reason, tools and schemas after it, and the client."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import openai
 import pytest
 from reasoning_templates import QWEN3
 from servers import Server, lorikeet_up
-from tiny import save_tiny_model, tiny_tokenizer
+from tiny import chat_ids, save_tiny_model
 from tiny_training import train_adapter
 from tool_templates import HERMES
 
@@ -39,25 +39,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("reasoning")
     save_tiny_model(folder / "tiny")
     (folder / "tiny" / "chat_template.jinja").write_text(THINKS_IN_PROMPT)
-    prompt = _prompt(THINKS_IN_PROMPT, TOOLS)
+    prompt = chat_ids(THINKS_IN_PROMPT, [HI], TOOLS)
     train_adapter(folder / CALLER, prompt, f"Look it up.\n</think>\n\nOk.\n{CALL}")
-    train_adapter(folder / THINKER, _prompt(QWEN3, None), "<think>\nHm.\n</think>\n\nNo.")
+    train_adapter(folder / THINKER, chat_ids(QWEN3, [HI], None), "<think>\nHm.\n</think>\n\nNo.")
     (folder / THINKER / "chat_template.jinja").write_text(QWEN3)
     adapters = [f"{name}={folder / name}" for name in (CALLER, THINKER)]
     flags = ["--model", str(folder / "tiny"), "--adapters", *adapters]
     flags += ["--adapter-store", str(Path(folder) / "store")]
     with lorikeet_up(folder, *flags, "--dtype", "float32", "--kv-cache-mb", "64") as server:
         yield server
-
-
-def _prompt(template: str, tools: Sequence[Any] | None) -> list[int]:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
-    text = tokenizer.apply_chat_template(
-        [HI], tools=tools, tokenize=False, add_generation_prompt=True
-    )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 def ask(client: openai.AsyncOpenAI, model: str = CALLER, **body: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from servers import Server, lorikeet_up
-from tiny import save_tiny_model, tiny_tokenizer
+from tiny import chat_ids, save_tiny_model
 from tiny_training import train_adapter
 from tool_templates import HERMES
 
@@ -30,20 +30,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("tools")
     save_tiny_model(folder / "tiny")
     (folder / "tiny" / "chat_template.jinja").write_text(HERMES)
-    train_adapter(folder / CALLER, _prompt(), ANSWER)
+    train_adapter(folder / CALLER, chat_ids(HERMES, [HI], TOOLS), ANSWER)
     flags = ["--model", str(folder / "tiny"), "--adapters", f"{CALLER}={folder / CALLER}"]
     with lorikeet_up(folder, *flags, "--dtype", "float32", "--kv-cache-mb", "64") as server:
         yield server
-
-
-def _prompt() -> list[int]:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = HERMES
-    text = tokenizer.apply_chat_template(
-        [HI], tools=TOOLS, tokenize=False, add_generation_prompt=True
-    )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 def ask(client: openai.AsyncOpenAI, **body: Any) -> Any:

@@ -5,11 +5,12 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 
 from shared.errors import AdapterRejected
-from shared.protocol.tools import ToolForm
+from shared.protocol.tools import ToolForm, ToolSetting
+from shared.reasoning_form import ReasoningSetting
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.prompt_style import PromptStyle
-from worker.text.reasoning_format import ReasoningSetting, base_reasoning_form, reasoning_form
-from worker.text.tool_call_format import ToolSetting, adapter_tool_form
+from worker.text.reasoning_format import base_reasoning_form, reasoning_form
+from worker.text.tool_call_format import adapter_tool_form
 
 
 def adapter_style(

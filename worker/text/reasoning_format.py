@@ -1,12 +1,9 @@
 """Detects the form of a model's reasoning in its chat template. Pure."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
-from shared.reasoning_form import ReasoningForm
-
-ReasoningSetting = Literal["auto", "none", "think", "mistral"]
-"""Values of --reasoning-parser."""
+from shared.reasoning_form import ReasoningForm, ReasoningSetting
 
 
 def base_reasoning_form(hf_tokenizer: Any, setting: ReasoningSetting) -> ReasoningForm | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.context_length import PARAMS
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_value
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
 from shared.protocol.tools import ToolUse
 from shared.reasoning_form import ReasoningForm
@@ -100,9 +100,9 @@ class Tokenizer:
         """
         template = style.template(has_tools=tools is not None)
         if template is None and not self._hf.chat_template:
-            raise _invalid("this model has no chat template; use /v1/completions", None)
+            raise invalid_value("this model has no chat template; use /v1/completions")
         if template is not None and tools and style.tool_form is not tools.form:
-            raise _invalid(
+            raise invalid_value(
                 "this adapter's chat template doesn't teach the base model's form of tool calls; "
                 "send the request without tools",
                 "tools",
@@ -121,7 +121,7 @@ class Tokenizer:
         except TEMPLATE_ERRORS as error:
             reason = str(error)[:MAX_REASON_CHARS] + _unusual_role(messages)
             message = f"the model's chat template rejects the messages: {reason}"
-            raise _invalid(message, "messages") from None
+            raise invalid_value(message, "messages") from None
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
         """Return the token ids of a prompt.
@@ -236,7 +236,7 @@ class Tokenizer:
     def _check_id(self, token_id: int, param: str) -> None:
         if not 0 <= token_id < self._vocab_size:
             reason = f"token id {token_id} is outside the vocabulary of {self._vocab_size} tokens"
-            raise _invalid(f"{param}: {reason}", param)
+            raise invalid_value(f"{param}: {reason}", param)
 
     def _encode(self, text: str, param: str, *, add_special_tokens: bool) -> list[int]:
         # With `verbose`, it would warn about long texts, which `choices_of` rejects.
@@ -258,7 +258,7 @@ def _with_joined_text(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(content, list):
         return dict(message)
     if any(part.get("type") != "text" for part in content):
-        raise _invalid(
+        raise invalid_value(
             f"messages[{index}].content: only parts of type text are supported",
             f"messages[{index}].content",
         )
@@ -267,9 +267,5 @@ def _with_joined_text(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _not_empty(ids: list[int], param: str) -> list[int]:
     if not ids:
-        raise _invalid(f"{param} is empty; send at least one token", param)
+        raise invalid_value(f"{param} is empty; send at least one token", param)
     return ids
-
-
-def _invalid(message: str, param: str | None) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))

@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from jinja2 import TemplateSyntaxError
 
 from shared.errors import SettingsError
 from shared.protocol.jobs import PromptEnd
-from shared.protocol.tools import DEEPSEEK_CALL, DEEPSEEK_SEPARATOR, ToolForm
+from shared.protocol.tools import DEEPSEEK_CALL, DEEPSEEK_SEPARATOR, ToolForm, ToolSetting
 from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 
 _TOOL_NAME = "probe_of_the_template"
@@ -39,22 +39,6 @@ _SIGNS = (
 )
 """Texts by which a form is recognised in the instructions and in a rendered call, in order."""
 _LLAMA3_CALL = re.compile(rf'\{{"name": "{_TOOL_NAME}", "parameters": ')
-
-ToolSetting = Literal[
-    "auto",
-    "hermes",
-    "llama3_json",
-    "mistral",
-    "mistral_args",
-    "pythonic",
-    "qwen3_coder",
-    "deepseek_v3",
-    "deepseek_v31",
-    "glm45",
-    "granite",
-    "none",
-]
-"""Values of --tool-call-parser."""
 
 log = structlog.get_logger()
 

@@ -17,13 +17,11 @@ Only calls that start in this form can be emitted before they are complete.
 """
 
 
-class NamedObject:
-    """A call that is a JSON object with the tool's name and its arguments."""
+class _JsonObject:
+    """Text of one JSON object."""
 
     def __init__(self) -> None:
         self._scan = ObjectScan()
-        self._name: str | None = None
-        self._is_head_read = False
 
     @property
     def is_closed(self) -> bool:
@@ -42,6 +40,15 @@ class NamedObject:
     def text(self, start: int = 0) -> str:
         """Return the object's text so far from the index `start` on."""
         return self._scan.text.since(start)
+
+
+class NamedObject(_JsonObject):
+    """A call that is a JSON object with the tool's name and its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name: str | None = None
+        self._is_head_read = False
 
     def head(self) -> Head | None:
         """Return the name, if `_HEAD` matches the text before the arguments."""
@@ -78,30 +85,12 @@ class NamedObject:
             return None
 
 
-class BareObject:
+class BareObject(_JsonObject):
     """A call whose name precedes a JSON object with its arguments."""
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self._name = name
-        self._scan = ObjectScan()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the object is complete."""
-        return self._scan.is_closed
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether text has arrived that can't belong to the object."""
-        return self._scan.is_broken
-
-    def feed(self, text: str) -> str:
-        """Read more text, and return the part of `text` after the object."""
-        return self._scan.feed(text)
-
-    def text(self, start: int = 0) -> str:
-        """Return the object's text so far from the index `start` on."""
-        return self._scan.text.since(start)
 
     def head(self) -> Head | None:
         """Return the name, which is known before the object starts."""

@@ -1,6 +1,7 @@
 """Tiny random models, tokenizers and adapters, created in the test that needs them."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def chat_ids(
+    template: str, messages: Sequence[dict[str, str]], tools: Sequence[Any] | None
+) -> list[int]:
+    """Return the tokens of a chat that a template renders, up to the header of the answer."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    text = tokenizer.apply_chat_template(
+        list(messages), tools=tools, tokenize=False, add_generation_prompt=True
+    )
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) -> PreTrainedModel:

@@ -6,13 +6,13 @@ import structlog
 import torch
 
 from shared.errors import AdapterRejected
+from shared.protocol.tools import ToolSetting
+from shared.reasoning_form import ReasoningSetting
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.text.adapter_style import adapter_style
-from worker.text.reasoning_format import ReasoningSetting
-from worker.text.tool_call_format import ToolSetting
 
 log = structlog.get_logger()
 

@@ -1,5 +1,7 @@
 """Claim epochs, which a failover can't repeat: of two owners of a try, only one can write."""
 
+from pathlib import Path
+
 import pytest
 from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 
@@ -41,12 +43,18 @@ async def test_publications_of_another_claim_of_the_same_worker_and_try_are_fenc
     assert (beat.booked, beat.fenced) == (2, {job.id})
 
 
+@pytest.fixture
+async def replicated(start_server, open_client, tmp_path: Path) -> tuple[Redis, Redis]:
+    """Clients of a master and of its replica."""
+    master, replica = start_server(tmp_path), start_server()
+    await open_client(replica.url).replicaof("127.0.0.1", master.port)
+    return open_client(master.url), open_client(replica.url)
+
+
 async def test_after_a_failover_only_the_owner_that_redis_knows_continues(
-    start_server, open_client, keys: Keys, tmp_path
+    replicated: tuple[Redis, Redis], keys: Keys
 ) -> None:
-    old_master, new_master = start_server(tmp_path), start_server()
-    redis, other = open_client(old_master.url), open_client(new_master.url)
-    await other.replicaof("127.0.0.1", old_master.port)
+    redis, other = replicated
     queue, new_queue = Queue(redis, keys), Queue(other, keys)
     first = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     job = make_job()
@@ -73,11 +81,9 @@ async def test_after_a_failover_only_the_owner_that_redis_knows_continues(
 
 
 async def test_a_publication_reports_how_many_acknowledged_ones_a_failover_has_lost(
-    start_server, open_client, keys: Keys, tmp_path
+    replicated: tuple[Redis, Redis], keys: Keys
 ) -> None:
-    old_master, new_master = start_server(tmp_path), start_server()
-    redis, other = open_client(old_master.url), open_client(new_master.url)
-    await other.replicaof("127.0.0.1", old_master.port)
+    redis, other = replicated
     queue, new_queue = Queue(redis, keys), Queue(other, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     job = make_job()
