@@ -68,7 +68,8 @@ class Answer(Response):
     async def _enqueue(self) -> Enqueued:
         context, job = self._context, self._job
         try:
-            enqueued = await context.queue.enqueue(job, context.limits, options=self._options)
+            async with context.turns.turn():
+                enqueued = await context.queue.enqueue(job, context.limits, options=self._options)
         except RedisUnavailable:
             # The job may be queued despite the error. With a key, the client's next attempt is
             # answered by the job.

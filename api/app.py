@@ -42,6 +42,7 @@ from api.routes import (
     tokenize,
 )
 from api.tokenization import MAX_CALLS
+from api.turns import Turns
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.ids import ApiId
 from shared.protocol.queue_limits import QueueLimits
@@ -65,6 +66,9 @@ _ROUTES = (
 )
 MAX_INSPECTIONS = 8
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
+MAX_TURNS = 32
+"""Maximum number of requests that are accepted at the same time. It is smaller than the number of
+Redis connections, so that calls for running answers don't wait for one."""
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""
 
@@ -145,6 +149,7 @@ def _context(
         uploads=Uploads(redis, keys),
         inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
         tokenizations=Tokenizations(redis, keys),
+        turns=Turns(MAX_TURNS),
         call_slots=asyncio.Semaphore(MAX_CALLS),
         not_ready_reason=CachedRead(partial(not_ready_reason, registry, views)),
         pool_snapshot=CachedRead(partial(pool_snapshot, registry, views)),

@@ -13,6 +13,7 @@ from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
 from api.pool_status import CachedRead
+from api.turns import Turns
 from shared.protocol.ids import ApiId
 from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
@@ -46,6 +47,8 @@ class Context:
     inspection_slots: asyncio.Semaphore
     """Limits the number of concurrent inspections, because each one uses a Redis connection."""
     tokenizations: Tokenizations
+    turns: Turns
+    """Limits the number of requests that are accepted at the same time."""
     call_slots: asyncio.Semaphore
     """Limits the number of concurrent calls for tokenization."""
     not_ready_reason: CachedRead[str | None]

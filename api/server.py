@@ -20,6 +20,7 @@ from api.jobs.retention import warn_if_retention_is_limited
 from api.metrics.metrics import Metrics
 from shared.api_keys import api_keys
 from shared.errors import SettingsError
+from shared.event_loop import run
 from shared.settings import ApiSettings
 from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
@@ -44,7 +45,7 @@ def run_api(settings: ApiSettings) -> None:
         SettingsError: the Redis URL is invalid, the server can't listen on the port, the API keys
             are malformed, or they are missing although the server is reachable from the network.
     """
-    asyncio.run(_serve(settings))
+    run(_serve(settings))
 
 
 def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:

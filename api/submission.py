@@ -60,11 +60,12 @@ async def submit_json(
 
     The other arguments and the errors are those of `submit`.
     """
-    body, headers, answer_headers = parse_request(request, context, raw, parse)
-    weight = context.settings.weight_by_tenant.get(tenant, 1.0)
-    options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
-    admission = await admit(context, tenant, body.model, deadline_s=headers.deadline_s)
-    job = job_of(body, admission)
+    async with context.turns.turn():
+        body, headers, answer_headers = parse_request(request, context, raw, parse)
+        weight = context.settings.weight_by_tenant.get(tenant, 1.0)
+        options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
+        admission = await admit(context, tenant, body.model, deadline_s=headers.deadline_s)
+        job = job_of(body, admission)
     if not body.background or body.stream:
         return Answer(context, body, job, options, answer_headers)
     request.state.job_id = job.id

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from shared.errors import EngineStalled
+from shared.event_loop import run
 from shared.settings import WorkerSettings
 from shared.store.connection import check_redis, connect
 from shared.store.durability import durability_of
@@ -59,7 +60,7 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
     """Run a worker like `run_worker`, but serve the model that `load` returns."""
-    asyncio.run(_run(settings, load))
+    run(_run(settings, load))
 
 
 async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:

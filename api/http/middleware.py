@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
+from api.http.pacing import Pacer
 from api.http.request_id import request_id_of, with_request_id
 from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
@@ -38,6 +39,7 @@ class Boundary:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._pacer = Pacer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -58,6 +60,7 @@ class Boundary:
             await send(with_request_id(message, request_id))
 
         try:
+            await self._pacer.start()
             await self._app(scope, receive, recording_send)
         except ClientDisconnect:
             pass  # the client disconnected while it sent the body

@@ -31,7 +31,8 @@ async def start_in_background(
         RedisUnavailable: Redis may not have accepted the job.
     """
     try:
-        enqueued = await context.queue.enqueue(job, context.limits, options=options)
+        async with context.turns.turn():
+            enqueued = await context.queue.enqueue(job, context.limits, options=options)
         view, result = await own_job_and_result(context, job.tenant, enqueued.id)
         is_unfinished = view.state in UNFINISHED
     except RedisUnavailable:

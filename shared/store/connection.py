@@ -23,7 +23,8 @@ from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import RedisUnavailable, SettingsError
-from shared.store.sentinel import FORM, is_sentinel_url, sentinel_pool
+from shared.store.connections.pool import ConnectionPool
+from shared.store.connections.sentinel import FORM, is_sentinel_url, sentinel_pool
 
 CHUNK = 500
 """Default number of items per round trip. A round trip of this size takes milliseconds."""
@@ -200,9 +201,8 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
     pool = make_pool(
         url,
         max_connections=max_connections,
-        timeout=CONNECT_TIMEOUT_S,
+        timeout=None,  # `_reported_errors` limits the whole call
         socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
     client = Redis(connection_pool=pool)
@@ -211,17 +211,17 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
     return client
 
 
-def _pool(url: str, **options: Any) -> aioredis.BlockingConnectionPool:
+def _pool(url: str, **options: Any) -> ConnectionPool:
     # Connections to a Unix socket don't accept TCP options.
     if not url.startswith("unix://"):
         options["socket_keepalive"] = True
     try:
-        return aioredis.BlockingConnectionPool.from_url(url, **options)
+        return ConnectionPool.from_url(url, **options)
     except ValueError as error:
         raise SettingsError(f"--redis-url: {error}") from None
 
 
-def _sentinel_pool(url: str, **options: Any) -> aioredis.BlockingConnectionPool:
+def _sentinel_pool(url: str, **options: Any) -> ConnectionPool:
     try:
         return sentinel_pool(url, socket_keepalive=True, **options)
     except ValueError as error:

@@ -11,8 +11,8 @@ from redis.exceptions import ResponseError
 from shared.errors import RedisUnavailable, SettingsError
 from shared.settings import PoolSettings
 from shared.store.connection import Redis, connect
+from shared.store.connections.sentinel import is_sentinel_url
 from shared.store.replica_count import ReplicaCount, Replication
-from shared.store.sentinel import is_sentinel_url
 
 TIMEOUT_MS = 1500
 """Longest wait for one write, in milliseconds. It is shorter than the two seconds that a front

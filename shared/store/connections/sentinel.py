@@ -7,13 +7,14 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from redis.asyncio.connection import (
     AbstractConnection,
-    BlockingConnectionPool,
     Connection,
     SSLConnection,
     parse_url,
 )
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from shared.store.connections.pool import ConnectionPool
 
 SUFFIX = "+sentinel"
 FORM = f"redis{SUFFIX}://[user:password@]host1:26379,host2:26379/service[/db]"
@@ -156,7 +157,7 @@ class TlsMasterConnection(MasterConnection, SSLConnection):
     """`MasterConnection` with TLS."""
 
 
-class SentinelPool(BlockingConnectionPool):
+class SentinelPool(ConnectionPool):
     """Pool of connections to the master. Idle connections to an earlier master are replaced."""
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:

@@ -1,0 +1,1 @@
+"""Connections to Redis: their pool, and finding the master with Sentinels."""

@@ -1,0 +1,29 @@
+"""Many requests that arrive at the same moment."""
+
+import asyncio
+from collections import Counter
+
+import orjson
+from served_tiny import BASE
+from servers import Server
+
+from ops.bench.scale.streams.http_client import HttpClient, allow_many_connections
+from ops.bench.scale.streams.received_stream import ReceivedStream
+from ops.bench.scale.streams.stream_load import body_of
+
+NUM_REQUESTS = 2000
+
+
+async def test_2000_requests_that_arrive_at_once_are_all_answered(server: Server) -> None:
+    allow_many_connections()
+    client = HttpClient(int(server.url.rpartition(":")[2]))
+    body = orjson.dumps(body_of(BASE, 1, "a prompt"))
+
+    async def send() -> str | int:
+        received = ReceivedStream()
+        await client.send(body, received)
+        return received.error or received.status
+
+    results = Counter(await asyncio.gather(*(send() for _ in range(NUM_REQUESTS))))
+    await client.close()
+    assert results == {200: NUM_REQUESTS}
