@@ -9,7 +9,7 @@ learns to read the new version, and only the next release writes it.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, fields, replace
+from dataclasses import fields
 from typing import Any
 
 import orjson
@@ -44,14 +44,16 @@ NEW_SAMPLING = (
 """Sampling parameters that release 0.1 doesn't know. They are encoded only if they are set."""
 NEW_IN_JOBS = ("embedding", "template_kwargs", "prompt_end")
 """Fields of jobs that release 0.1 doesn't know. They are encoded only if they are set."""
+UNSENT_IN_SPEC = ("id", "request")
+"""Fields of specifications that their JSON doesn't contain."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 """Protocol versions that this release reads: its own and the previous one."""
 
 
 def encode_job(job: Job) -> bytes:
     """Return the job as JSON that includes the protocol version."""
-    wire = {name: value for name, value in asdict(job).items() if name not in ONLY_IN_SPEC}
-    wire["sampling"] = _sampling_to_wire(wire["sampling"])
+    wire = {name: value for name, value in _values(job).items() if name not in ONLY_IN_SPEC}
+    wire["sampling"] = _sampling_to_wire(job.sampling)
     for name in NEW_IN_JOBS:
         if wire[name] == _JOB_DEFAULTS[name]:
             del wire[name]
@@ -89,8 +91,9 @@ def encode_answer_spec(spec: AnswerSpec) -> bytes:
     The JSON has neither the job's id, which readers know, nor `request`, which `encode_request`
     encodes, nor fields that are unset.
     """
-    wire = asdict(replace(spec, request=None))
-    wire = {name: value for name, value in wire.items() if value and name != "id"}
+    wire = {
+        name: value for name, value in _values(spec).items() if value and name not in UNSENT_IN_SPEC
+    }
     return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
 
 
@@ -138,7 +141,7 @@ def decode_events(raw: bytes | str) -> list[Event]:
 
 def encode_result(result: Result) -> bytes:
     """Return the result of a job as JSON that includes the protocol version."""
-    wire = {"v": PROTOCOL_VERSION, **asdict(replace(result, choices=()))}
+    wire = {"v": PROTOCOL_VERSION, **_values(result)}
     return orjson.dumps(wire | {"choices": [_choice_to_wire(choice) for choice in result.choices]})
 
 
@@ -169,7 +172,7 @@ def decode_result(raw: bytes | str) -> Result:
 
 def encode_worker_info(info: WorkerInfo) -> bytes:
     """Return a worker's description as JSON that includes the protocol version."""
-    return orjson.dumps({"v": PROTOCOL_VERSION, **asdict(info)})
+    return orjson.dumps({"v": PROTOCOL_VERSION, **_values(info)})
 
 
 def decode_worker_info(raw: bytes | str) -> WorkerInfo:
@@ -194,10 +197,15 @@ _JOB_DEFAULTS = {each.name: each.default for each in fields(Job)}
 _SAMPLING_DEFAULTS = {each.name: each.default for each in fields(SamplingParams)}
 
 
-def _sampling_to_wire(sampling: dict[str, Any]) -> dict[str, Any]:
+def _values(message: Any) -> dict[str, Any]:
+    """Return the values of a dataclass's fields. orjson encodes dataclasses among them."""
+    return {field.name: getattr(message, field.name) for field in fields(message)}
+
+
+def _sampling_to_wire(sampling: SamplingParams) -> dict[str, Any]:
     return {
         name: value
-        for name, value in sampling.items()
+        for name, value in _values(sampling).items()
         if name not in NEW_SAMPLING or value != _SAMPLING_DEFAULTS[name]
     }
 

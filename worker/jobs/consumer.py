@@ -27,6 +27,7 @@ from worker.adapters.actors import Adapters
 from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Change
 from worker.engine.thread import EngineThread
+from worker.jobs.encoding import encode
 from worker.jobs.publisher import Publisher
 from worker.jobs.requests import choices_of, request_of
 from worker.jobs.running import RunningJob, RunningJobs
@@ -196,7 +197,7 @@ class Consumer:
 
     async def _start(self, job: RunningJob) -> None:
         style = await self._style_of(job)
-        prompts = await asyncio.to_thread(self._served.tokenizer.encode, job.job, style)
+        prompts = await encode(self._served.tokenizer, job.job, style)
         published: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
             published = await retry_until_available(lambda: self._recover(job.claimed))
