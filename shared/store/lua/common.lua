@@ -254,15 +254,16 @@ end
 local INDEX_BYTES = 300
 local RECORD_BYTES = 1000 -- of a typical record without a request
 
--- Return about how much memory an ended job needs, whose answer has `num_bytes`.
-local function memory_of(job, num_bytes)
+-- Return about how much memory an ended job needs, whose answer has `num_bytes`. Jobs that were done
+-- have no checkpoints.
+local function memory_of(job, num_bytes, was_done)
   local key, size = P .. 'job:' .. job.id, INDEX_BYTES + num_bytes
   local record = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', 0)
   if type(record) ~= 'number' then -- some hosted services forbid this command
     return size + RECORD_BYTES + redis.call('HSTRLEN', key, 'body')
       + redis.call('HSTRLEN', key, 'request')
   end
-  local tokens = redis.pcall('MEMORY', 'USAGE', P .. 'tok:' .. job.id, 'SAMPLES', 0)
+  local tokens = not was_done and redis.pcall('MEMORY', 'USAGE', P .. 'tok:' .. job.id, 'SAMPLES', 0)
   return size + record + (tonumber(tokens) or 0) + (job.idem and INDEX_BYTES / 2 or 0)
 end
 
@@ -270,8 +271,8 @@ end
 local function ended_member(job) return job.id .. ' ' .. job.kept .. ' ' .. job.tenant end
 
 -- Enter an ended job, whose answer has `num_bytes`, into the index of kept answers.
-local function index_ended(job, num_bytes, now)
-  job.kept = memory_of(job, num_bytes)
+local function index_ended(job, num_bytes, now, was_done)
+  job.kept = memory_of(job, num_bytes, was_done)
   redis.call('HSET', P .. 'job:' .. job.id, 'kept', job.kept)
   redis.call('ZADD', P .. 'ended', now + job.retain, ended_member(job))
   redis.call('HINCRBY', P .. 'cnt', 'kept', job.kept)
@@ -306,7 +307,7 @@ local function end_job(job, state, now, usage, error, event, result)
   event = event or events_json({ '{"type":"end",' .. job_field .. ',"try":' .. job.try .. ending })
   result = result or '{"v":' .. PROTOCOL_VERSION .. ',' .. job_field .. ',"choices":[]' .. ending
   redis.call('SET', P .. 'res:' .. job.id, result, 'PX', job.retain)
-  index_ended(job, #result, now)
+  index_ended(job, #result, now, state == 'done')
   reply_all(job, event, now)
   redis.call('HDEL', P .. 'followers', job.id)
   redis.call('ZREM', P .. 'abandoned', job.id)
