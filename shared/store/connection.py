@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis.asyncio as aioredis
+from hiredis import pack_command
 from redis.asyncio.client import Pipeline as BasePipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -85,7 +86,19 @@ class Redis(aioredis.Redis):
         """Execute one command within the time limit."""
         block_s = MAX_BLOCK_S if args[0] in BLOCKING else 0.0
         async with _reported_errors(self.timeout_s + block_s):
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            if self.single_connection_client:
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return await self._execute(*args, **options)
+
+    async def _execute(self, *args: Any, **options: Any) -> Any:
+        """Execute one command as redis-py does, but without its steps for retries and locks."""
+        command = pack_command((*args[0].split(), *args[1:]))
+        connection = await self.connection_pool.get_connection()
+        try:
+            await connection.send_packed_command(command)
+            return await self.parse_response(connection, args[0], **options)
+        finally:
+            await self.connection_pool.release(connection)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "Pipeline":
         """Return a pipeline. The client's time limit applies to all its commands together."""
@@ -201,7 +214,6 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
     pool = make_pool(
         url,
         max_connections=max_connections,
-        timeout=None,  # `_reported_errors` limits the whole call
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )

@@ -1,20 +1,48 @@
 """Pool of Redis connections that adds little to the time of a call."""
 
-from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool
+import asyncio
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import ConnectionPool as BasePool
 
 
-class ConnectionPool(BlockingConnectionPool):
-    """Pool whose calls wait for a free connection if all are in use.
+class ConnectionPool(BasePool):
+    """Pool whose calls wait in order for a free connection if all are in use.
 
-    redis-py's pool tries to read from a connection before each use. This costs a timer and a turn
-    of the event loop. This pool only checks whether the server has closed the connection. A
+    redis-py's own pools take a lock and read from a connection before each use. This costs several
+    turns of the event loop. This pool only checks whether the server has closed the connection. A
     connection never has unread data, because redis-py closes connections whose call was cancelled
     or failed before its reply was read.
     """
+
+    def __init__(self, *, max_connections: int, **options: Any) -> None:
+        """Create a pool without connections. `options` are those of redis-py's pool."""
+        super().__init__(max_connections=max_connections, **options)
+        self._free = asyncio.Semaphore(max_connections)
+
+    async def get_connection(self, *_: Any, **__: Any) -> AbstractConnection:
+        """Return a connection that can be used at once. Callers must release it."""
+        await self._free.acquire()
+        connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """Connect `connection` if it isn't connected or if the server has closed it."""
         reader = connection._reader  # redis-py has no public way to see that a connection ended
         if reader is not None and (reader.at_eof() or reader.exception()):
             await connection.disconnect(nowait=True)
-        await connection.connect()  # type: ignore[no-untyped-call]
+        if not connection.is_connected:
+            await connection.connect()  # type: ignore[no-untyped-call]
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Return a connection to the pool."""
+        try:
+            await super().release(connection)
+        finally:
+            self._free.release()

@@ -59,7 +59,6 @@ def test_connections_by_sentinels_have_time_limits_and_no_retries() -> None:
     pool = connect("redis+sentinel://localhost/main").connection_pool
     for name in ("socket_connect_timeout", "socket_keepalive"):
         assert pool.connection_kwargs[name] == plain.connection_kwargs[name]
-    assert pool.timeout == plain.timeout
     assert pool.max_connections == plain.max_connections
     assert pool.make_connection().retry._retries == 0
 
