@@ -8,6 +8,7 @@ import typer
 
 from ops.bench.options import RESULTS, ResultsFolder
 from ops.bench.probe_run import show
+from ops.bench.scale import api_cpu as cpu
 from ops.bench.scale import first_token as first
 from ops.bench.scale import worker_rates as rates
 from ops.bench.scale.fairness import rounds as fair
@@ -48,6 +49,22 @@ def queue_tokens(
     sizes = tokens.QUICK if quick else tokens.FULL
     rows = tokens.measure_queue_tokens(sizes, baseline, _print)
     show(tokens.queue_tokens_finding(rows), NO_MODEL, results)
+
+
+@scale_app.command()
+def api_cpu(
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Checkout of another commit, to compare with.", metavar="DIR"),
+    ] = None,
+    quick: Quick = False,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Measure the CPU time of the API process for each streamed token of chats."""
+    sizes = cpu.QUICK if quick else cpu.FULL
+    with TemporaryDirectory(prefix="lorikeet-bench-") as scratch:
+        rounds = cpu.measure_api_cpu(sizes, baseline, Path(scratch), _print)
+    show(cpu.api_cpu_finding(rounds, sizes), SIMULATED, results)
 
 
 @scale_app.command()

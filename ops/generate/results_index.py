@@ -32,6 +32,7 @@ MEASUREMENTS = {
     "gpu": "kernels and decode steps on a GPU",
     "scale": "1,000 simulated workers, and the cost of each part per job and token",
     "queue-tokens": "jobs and tokens that one Redis carries",
+    "api-cpu": "CPU time of the API process per streamed token of chats",
     "first-token": "first token through queue and front end against a direct call",
     "workers": "16 workers against one",
     "fairness": "waiting times beside a heavy tenant, and shares by weight",

@@ -178,6 +178,14 @@ both cases.""",
         tables=_no_tables,
     ),
     Section(
+        kind="api-cpu",
+        title="The API process",
+        text="""`python -m ops.bench api-cpu` streams chats of 64 tokens to 32 clients, and measures
+the CPU time of the API process per token. With `--baseline`, API processes of two checkouts serve
+the same pool, and each round measures both in random order.""",
+        tables=_no_tables,
+    ),
+    Section(
         kind="workers",
         title="Many workers against one",
         text="""`python -m ops.bench workers` measures one worker process and 16 in turn, with

@@ -2,7 +2,7 @@
 
 import asyncio
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,18 +95,30 @@ def api_process(
     *,
     flags: Sequence[str] = (),
     api_key: str | None = None,
+    command: Callable[[int], Sequence[str]] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[ApiProcess]:
     """Run an API process of a pool that has workers. It writes its log to `scratch`.
 
-    If `flags` has API keys, `api_key` is one of them.
+    Args:
+        redis_url: URL of the pool's Redis.
+        pool: the pool's name.
+        scratch: folder of the log.
+        flags: flags of `lorikeet api`.
+        api_key: one of the API keys in `flags`, if there are any.
+        command: makes the command that runs the process at a port. The default is `lorikeet api`
+            with `flags`.
+        environment: variables that are added to the process's environment.
 
     Raises:
         ServerFailed: the process ended or didn't become ready.
     """
     port = free_port()
-    command = [LORIKEET, "api", "--port", str(port), "--redis-url", redis_url, "--pool", pool]
-    command += ["--log-level", "warning", *flags]
-    with process(f"{pool}-api", command, scratch, clean_environment()) as started:
+    words = [LORIKEET, "api", "--port", str(port), "--redis-url", redis_url, "--pool", pool]
+    words += ["--log-level", "warning", *flags]
+    variables = clean_environment() | dict(environment or {})
+    name = f"{pool}-api-{port}"
+    with process(name, command(port) if command else words, scratch, variables) as started:
         wait_until_serves(
             f"http://127.0.0.1:{port}",
             ready="/ready",

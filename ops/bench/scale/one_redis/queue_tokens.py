@@ -9,7 +9,7 @@ from ops.bench.compare.results import Spread, spread
 from ops.bench.machine import ROOT
 from ops.bench.measurement_process import run_module
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.scale.one_redis.checkouts import benchmarks_of
+from ops.bench.scale.checkouts import benchmarks_of
 from ops.bench.scale.one_redis.drive import OneRedis
 
 

@@ -20,10 +20,11 @@ class Connection:
 
 @dataclass(slots=True)
 class HttpClient:
-    """Sends completion requests to a server on this machine. Connections are reused."""
+    """Sends requests to a path of a server on this machine. Connections are reused."""
 
     port: int
     api_key: str | None = None
+    path: str = "/v1/completions"
     _idle: list[Connection] = field(default_factory=list)
 
     async def send(self, body: bytes, received: ReceivedStream) -> None:
@@ -52,8 +53,9 @@ class HttpClient:
 
     def _head(self, body: bytes) -> bytes:
         key = f"Authorization: Bearer {self.api_key}\r\n" if self.api_key else ""
-        head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json"
-        return f"{head}\r\n{key}Content-Length: {len(body)}\r\n\r\n".encode()
+        head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{key}"
+        kind = "Content-Type: application/json"
+        return f"{head}{kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 
 
 async def _read(reader: asyncio.StreamReader, received: ReceivedStream) -> None:

@@ -58,7 +58,12 @@ class ReceivedStream:
     def _num_tokens(self, chunk: dict[str, Any]) -> int:
         if chunk.get("error"):
             self.error = str(chunk["error"])[:200]
-        return sum(len(choice["text"]) for choice in chunk.get("choices", ())) // TEXT_CHARS
+        return sum(len(_text(choice)) for choice in chunk.get("choices", ())) // TEXT_CHARS
+
+
+def _text(choice: dict[str, Any]) -> str:
+    """Return the new text of a choice of a completion or a chat."""
+    return (choice["text"] if "text" in choice else choice["delta"].get("content")) or ""
 
 
 def is_sampled(job: str) -> bool:

@@ -17,9 +17,31 @@ Send = Callable[[bytes, ReceivedStream], Awaitable[None]]
 Arrival = tuple[str, int, float]
 """Job, index of the token, and time at which the client got it."""
 
+BodyOf = Callable[[str, int, str], dict[str, Any]]
+"""Makes a request for a number of tokens to a model, with a prompt."""
+
 PROMPT_WORDS = 32
 MAX_ERRORS = 5
 """Number of errors that are kept as text."""
+
+
+def body_of(model: str, tokens: int, text: str | Sequence[int]) -> dict[str, Any]:
+    """Return a request for exactly `tokens` streamed tokens. The prompt is a text or token ids."""
+    return {
+        "model": model,
+        "prompt": text,
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "stream": True,
+        "seed": 0,
+    }
+
+
+def chat_body_of(model: str, tokens: int, text: str) -> dict[str, Any]:
+    """Return a request for a chat with exactly `tokens` streamed tokens, with one user message."""
+    body = body_of(model, tokens, text)
+    del body["prompt"]
+    return {**body, "messages": [{"role": "user", "content": text}]}
 
 
 @dataclass(slots=True)
@@ -57,11 +79,13 @@ class Models:
 class StreamLoad:
     """A load whose number of streams can be changed while it runs."""
 
-    def __init__(self, sends: Sequence[Send], models: Models) -> None:
+    def __init__(self, sends: Sequence[Send], models: Models, *, body_of: BodyOf = body_of) -> None:
         """Create a load without streams.
 
-        Stream n uses sender n modulo the number of `sends`.
+        Stream n uses sender n modulo the number of `sends`. `body_of` makes the requests, by
+        default those of completions.
         """
+        self._body_of = body_of
         self.totals = Totals()
         self.arrivals: list[Arrival] = []
         """Arrivals of tokens of sampled jobs. The owner of the load may clear the list."""
@@ -106,9 +130,10 @@ class StreamLoad:
 
     async def _answer(self, send: Send, tokens: int, seed: str) -> None:
         received = ReceivedStream(on_tokens=self._count)
+        text = prompt(seed, 0, PROMPT_WORDS)
         try:
             await send(
-                orjson.dumps(body_of(self._models.draw(), tokens, prompt(seed, 0, PROMPT_WORDS))),
+                orjson.dumps(self._body_of(self._models.draw(), tokens, text)),
                 received,
             )
         except (OSError, EOFError, ValueError) as error:
@@ -126,15 +151,3 @@ class StreamLoad:
             num, now_s = len(received.token_s), received.token_s[-1]
             new = range(num - num_new, num)
             self.arrivals.extend((received.job, index, now_s) for index in new)
-
-
-def body_of(model: str, tokens: int, text: str | Sequence[int]) -> dict[str, Any]:
-    """Return a request for exactly `tokens` streamed tokens. The prompt is a text or token ids."""
-    return {
-        "model": model,
-        "prompt": text,
-        "max_tokens": tokens,
-        "ignore_eos": True,
-        "stream": True,
-        "seed": 0,
-    }

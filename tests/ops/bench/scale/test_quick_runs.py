@@ -7,7 +7,7 @@ import pytest
 
 from ops.bench.machine import ROOT
 from ops.bench.measurement_process import MeasurementFailed
-from ops.bench.scale import first_token, worker_rates
+from ops.bench.scale import api_cpu, first_token, worker_rates
 from ops.bench.scale.fairness import rounds
 from ops.bench.scale.fairness.measure import measure_fairness
 from ops.bench.scale.hosts.host_process import HostProcess
@@ -78,3 +78,16 @@ def test_a_host_that_ends_fails_the_measurement_with_its_log(tmp_path: Path) -> 
         pytest.raises(MeasurementFailed, match="Invalid value"),
     ):
         host.ask("totals")
+
+
+def test_two_api_processes_are_measured_in_each_round(tmp_path: Path) -> None:
+    lines: list[str] = []
+    sizes = api_cpu.QUICK
+    measured = api_cpu.measure_api_cpu(sizes, ROOT, tmp_path, lines.append)
+    assert len(measured) == len(lines) == sizes.rounds
+    for found in measured:
+        assert found.us > 0
+        assert found.baseline_us
+        assert found.baseline_us > 0
+    (line,) = api_cpu.api_cpu_finding(measured, sizes).says
+    assert "before" in line

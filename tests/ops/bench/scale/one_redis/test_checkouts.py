@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.bench.scale.one_redis.checkouts import MEASURED, benchmarks_of
+from ops.bench.scale.checkouts import MEASURED, benchmarks_of
 from shared.errors import SettingsError
 
 PRINT_SOURCES = "import shared, ops; print(shared.MARK, ops.__file__)"

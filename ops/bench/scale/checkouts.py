@@ -12,9 +12,8 @@ MEASURED = ("shared", "api", "worker")
 """Packages of the measured checkout."""
 
 
-@contextmanager
-def benchmarks_of(checkout: Path) -> Iterator[Path]:
-    """Provide a folder with this checkout's `ops` and the other packages of `checkout`.
+def checked(checkout: Path) -> Path:
+    """Return `checkout` unchanged.
 
     Raises:
         SettingsError: `checkout` isn't a checkout of Lorikeet.
@@ -22,6 +21,17 @@ def benchmarks_of(checkout: Path) -> Iterator[Path]:
     for name in MEASURED:
         if not (checkout / name / "__init__.py").exists():
             raise SettingsError(f"--baseline {checkout}: has no package {name}")
+    return checkout
+
+
+@contextmanager
+def benchmarks_of(checkout: Path) -> Iterator[Path]:
+    """Provide a folder with this checkout's `ops` and the other packages of `checkout`.
+
+    Raises:
+        SettingsError: `checkout` isn't a checkout of Lorikeet.
+    """
+    checked(checkout)
     with TemporaryDirectory(prefix="lorikeet-bench-") as scratch:
         root = Path(scratch)
         for name in MEASURED:
