@@ -15,6 +15,7 @@ from api.formats import AnyPosition
 from api.headers import JOB_HEADER, REPLAYED_HEADER
 from api.jobs.own_jobs import own_job
 from api.metrics.stream_timing import StreamTiming
+from api.request_trace import RequestTrace
 from api.schema.base import JobRequest
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
@@ -44,8 +45,12 @@ class Answer(Response):
         job: Job,
         options: EnqueueOptions,
         headers: Mapping[str, str],
+        trace: RequestTrace,
     ) -> None:
-        """Create a response, which gets the additional `headers` if it succeeds."""
+        """Create a response, which gets the additional `headers` if it succeeds.
+
+        `trace` ends together with the response.
+        """
         super().__init__()
         self._context = context
         self._job = job
@@ -53,16 +58,18 @@ class Answer(Response):
         self._is_stream = bool(request.stream)
         self._extra_headers = dict(headers)
         self._timing = StreamTiming(context.metrics)
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Queue the job, follow it, and send its answer."""
         context, job = self._context, self._job
         scope.setdefault("state", {})["job_id"] = job.id
-        with context.cancels.client(job.id, job.num_choices) as inbox:
+        with context.cancels.client(job.id, job.num_choices) as inbox, self._trace:
             enqueued = await self._enqueue()
             if enqueued.is_new:
                 await self._answer(inbox, scope, receive, send)
             else:
+                self._trace.replay(job, enqueued.id)
                 await (await self._earlier(enqueued.id))(scope, receive, send)
 
     async def _enqueue(self) -> Enqueued:
@@ -97,6 +104,9 @@ class Answer(Response):
                 await delivery.send_whole(scope, receive, send)
         finally:
             self._count(follower)
+            error = delivery.error.code if delivery.error else None
+            first_s = self._timing.first_token_s if self._is_stream else None
+            self._trace.answer(spec, follower, first_s=first_s, error=error)
 
     async def _earlier(self, job_id: JobId) -> "AttachedAnswer":
         """Return the response with the answer of an earlier request's job."""

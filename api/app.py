@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -59,6 +60,9 @@ from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
+
 _ROUTES = (
     *(chat, completions, responses, messages, embeddings, tokenize, models),
     *(adapters, rollouts, lora_adapters, jobs, job_stream),
@@ -73,10 +77,16 @@ REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""
 
 
-def create_app(settings: ApiSettings, *, durability: Durability | None = None) -> FastAPI:
+def create_app(
+    settings: ApiSettings,
+    *,
+    durability: Durability | None = None,
+    tracer: "Tracer | None" = None,
+) -> FastAPI:
     """Create the app of one pool's front end. The app connects to Redis on startup.
 
-    With `durability`, a request is accepted only after its job is durable in Redis.
+    With `durability`, a request is accepted only after its job is durable in Redis. With `tracer`,
+    requests are recorded as spans.
 
     Raises:
         SettingsError: the API keys are malformed, or they are missing although the server is
@@ -88,7 +98,7 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         queue = Queue(redis, Keys(settings.pool), durability=durability)
-        context = _context(settings, redis, queue, app_metrics, has_keys=bool(keys))
+        context = _context(settings, redis, queue, app_metrics, tracer, has_keys=bool(keys))
         app.state.context = context
         try:
             async with asyncio.TaskGroup() as loops:
@@ -124,7 +134,13 @@ def create_app(settings: ApiSettings, *, durability: Durability | None = None) -
 
 
 def _context(
-    settings: ApiSettings, redis: Redis, queue: Queue, app_metrics: Metrics, *, has_keys: bool
+    settings: ApiSettings,
+    redis: Redis,
+    queue: Queue,
+    app_metrics: Metrics,
+    tracer: "Tracer | None",
+    *,
+    has_keys: bool,
 ) -> Context:
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
@@ -154,4 +170,5 @@ def _context(
         not_ready_reason=CachedRead(partial(not_ready_reason, registry, views)),
         pool_snapshot=CachedRead(partial(pool_snapshot, registry, views)),
         has_keys=has_keys,
+        tracer=tracer,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -24,6 +24,9 @@ from shared.store.registry import Registry
 from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
+
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,8 @@ class Context:
     """State of the pool for the metrics, or None if Redis is unavailable."""
     has_keys: bool
     """Whether clients need API keys."""
+    tracer: "Tracer | None"
+    """Records requests as spans. None if tracing is off."""
 
 
 # These two functions are coroutines because FastAPI calls others in a thread, which takes longer.

@@ -77,6 +77,8 @@ class Delivery:
         self._headers = headers
         self._timing = timing
         self._is_only_client = is_only_client
+        self.error: JobError | None = None
+        """Error with which a stream ended; None if it has not failed."""
 
     async def send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the complete answer once the job is done.
@@ -137,13 +139,15 @@ class Delivery:
         except ClientGone:
             raise
         except ServerStopping:
+            self.error = STOPPING
             last = writer.interruption(STOPPING)
         except Misplaced:
             await _send_part(send, writer.failure(MISPLACED), is_last=True)
             raise ClientGone from None
         except Exception as failure:  # noqa: BLE001 -- the status is sent, so it becomes an event
             self._give_up(failure)
-            last = writer.failure(_as_error(self._spec.id, failure))
+            self.error = _as_error(self._spec.id, failure)
+            last = writer.failure(self.error)
         await _send_part(send, last, is_last=True)
 
     async def _events(self, writer: Stream, updates: list[Update]) -> bytes:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -24,6 +25,10 @@ from shared.event_loop import run
 from shared.settings import ApiSettings
 from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
+from shared.tracing.start import start_tracing
+
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
 
 EXIT_S = 2
 """Seconds after the drain time within which clients can receive the ends of their answers.
@@ -43,9 +48,16 @@ def run_api(settings: ApiSettings) -> None:
     Raises:
         RedisUnavailable: Redis can't be reached.
         SettingsError: the Redis URL is invalid, the server can't listen on the port, the API keys
-            are malformed, or they are missing although the server is reachable from the network.
+            are malformed, they are missing although the server is reachable from the network, or
+            traces are wanted but OpenTelemetry isn't installed.
     """
-    run(_serve(settings))
+    endpoint = settings.otlp_endpoint
+    tracer = start_tracing(endpoint, service="lorikeet-api", pool=settings.pool)
+    try:
+        run(_serve(settings, tracer))
+    finally:
+        if tracer:
+            tracer.close()
 
 
 def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:
@@ -61,11 +73,11 @@ def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:
     )
 
 
-async def _serve(settings: ApiSettings) -> None:
+async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
     api_keys(settings)  # report malformed keys before waiting for Redis
     await check_redis_at(settings.redis_url)
     await warn_if_retention_is_limited(settings)
-    app = create_app(settings, durability=await durability_at(settings))
+    app = create_app(settings, durability=await durability_at(settings), tracer=tracer)
     listener = _listen(settings.host, settings.port)
     _raise_open_file_limit()
     config = http_config(app, settings)

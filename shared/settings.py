@@ -90,6 +90,15 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _otlp_endpoint() -> Any:
+    return Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="URL of an OpenTelemetry collector that receives traces, such as "
+        "http://127.0.0.1:4318. Without it, nothing is traced. Needs the extra otel.",
+    )
+
+
 class ApiSettings(PoolSettings):
     """Settings of a front end."""
 
@@ -210,6 +219,8 @@ class ApiSettings(PoolSettings):
         description="Weight of a tenant in fair queueing: NAME=WEIGHT, by default 1. Repeat the "
         "flag for several tenants; the variable separates them by commas or spaces.",
     )
+
+    otlp_endpoint: str = _otlp_endpoint()
 
     @cached_property
     def weight_by_tenant(self) -> dict[str, float]:
@@ -343,6 +354,8 @@ class WorkerSettings(PoolSettings):
         "Seconds that running jobs have to finish after SIGTERM. Other workers continue the rest.",
         least=0,
     )
+
+    otlp_endpoint: str = _otlp_endpoint()
 
     @cached_property
     def adapter_sources(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shared.protocol.workers import WorkerInfo
 from shared.settings import WorkerSettings
@@ -21,6 +22,9 @@ from worker.pool_stores import PoolStores, open_stores
 from worker.served_model import ServedModel
 from worker.worker_info import worker_info
 
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerParts:
@@ -39,16 +43,21 @@ class WorkerParts:
 
 
 def assemble(
-    settings: WorkerSettings, served: ServedModel, redis: Redis, durability: Durability | None
+    settings: WorkerSettings,
+    served: ServedModel,
+    redis: Redis,
+    durability: Durability | None,
+    tracer: "Tracer | None",
 ) -> WorkerParts:
     """Create the parts of a worker.
 
     `durability` sets how many copies of each claim must exist in Redis before the worker uses the
-    claim. If `durability` is None, claims don't wait for copies.
+    claim. If `durability` is None, claims don't wait for copies. `tracer` records the work on each
+    job; None records nothing.
     """
     stores = open_stores(redis, settings.pool, durability)
     lease = Lease(lease_ms=settings.lease_ms)
-    jobs = RunningJobs()
+    jobs = _running_jobs(tracer, lease)
     engine = EngineThread(served.engine, take_cores=served.cpu.take_cores)
     ends = DurableEnds(stores.queue)
     publisher = Publisher(stores.queue, lease, jobs, abort=engine.abort, ends=ends)
@@ -88,6 +97,15 @@ def assemble(
         membership=membership,
         tokenizations=_tokenizations(served, stores, adapters),
     )
+
+
+def _running_jobs(tracer: "Tracer | None", lease: Lease) -> RunningJobs:
+    if tracer is None:
+        return RunningJobs()
+    # This imports OpenTelemetry, which only processes with a tracer need.
+    from worker.jobs.traced_jobs import TracedJobs
+
+    return TracedJobs(tracer, lease)
 
 
 def _tokenizations(served: ServedModel, stores: PoolStores, adapters: Adapters) -> TokenizationDesk:

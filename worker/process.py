@@ -6,17 +6,22 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from shared.errors import EngineStalled
 from shared.event_loop import run
 from shared.settings import WorkerSettings
 from shared.store.connection import check_redis, connect
 from shared.store.durability import durability_of
+from shared.tracing.start import start_tracing
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.load_model import load_simulated
 from worker.served_model import ServedModel
 from worker.service import Worker
 from worker.startup.process_tuning import share_cores, use_huge_pages
+
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
 
 EXIT_STALLED = 1
 
@@ -60,16 +65,33 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
     """Run a worker like `run_worker`, but serve the model that `load` returns."""
-    run(_run(settings, load))
+    endpoint = settings.otlp_endpoint
+    tracer = start_tracing(endpoint, service="lorikeet-worker", pool=settings.pool)
+    try:
+        run(_run(settings, load, tracer))
+    finally:
+        if tracer:
+            tracer.close()
 
 
-async def _run(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
+async def _run(
+    settings: WorkerSettings,
+    load: Callable[[WorkerSettings], ServedModel],
+    tracer: "Tracer | None",
+) -> None:
     redis = connect(settings.redis_url)
     try:
         await check_redis(redis, settings.redis_url)
         durability = await durability_of(redis, settings)
         served = await asyncio.to_thread(load, settings)
-        worker = Worker(settings, redis, served, durability=durability, on_stalled=_exit_at_once)
+        worker = Worker(
+            settings,
+            redis,
+            served,
+            durability=durability,
+            tracer=tracer,
+            on_stalled=_exit_at_once,
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -20,6 +21,9 @@ from worker.jobs.deadlines import Deadlines
 from worker.mailbox import Mailbox
 from worker.served_model import ServedModel
 from worker.worker_info import startup_fields
+
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
 
 log = structlog.get_logger()
 
@@ -49,6 +53,7 @@ class Worker:
         served: ServedModel,
         *,
         durability: Durability | None = None,
+        tracer: "Tracer | None" = None,
         on_stalled: Callable[[EngineStalled], None] | None = None,
     ) -> None:
         """Create the worker inside the event loop that it will run in.
@@ -59,13 +64,14 @@ class Worker:
             served: the loaded model.
             durability: number of copies of each claim that must exist in Redis before the worker
                 uses the claim. If None, claims don't wait for copies.
+            tracer: records the work on each job, if tracing is on.
             on_stalled: called with the error when the engine hangs, before `run` raises it.
         """
         self._settings = settings
         self._served = served
         self._on_stalled = on_stalled
         self._loop = asyncio.get_running_loop()
-        self.parts = parts = assemble(settings, served, redis, durability)
+        self.parts = parts = assemble(settings, served, redis, durability, tracer)
         """The worker's actors, and the state that they share."""
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
@@ -181,6 +187,8 @@ class Worker:
                 await parts.ends.settle()
         released = [job.id for job in parts.jobs]
         await parts.membership.leave(parts.lease.wid)
+        for job in parts.jobs:
+            parts.jobs.remove(job)
         log.info("worker_left", worker=parts.lease.wid, released=released)
 
     async def _reap(self) -> None:

@@ -10,6 +10,7 @@ from api.errors import json_response
 from api.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
 from api.jobs.own_jobs import own_job_and_result
+from api.request_trace import RequestTrace
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
@@ -19,13 +20,17 @@ log = structlog.get_logger()
 
 
 async def start_in_background(
-    context: Context, job: Job, options: EnqueueOptions, headers: Mapping[str, str]
+    context: Context,
+    job: Job,
+    options: EnqueueOptions,
+    headers: Mapping[str, str],
+    trace: RequestTrace,
 ) -> Response:
     """Enqueue a job, and return a response that describes it, without waiting for its answer.
 
     The response has status 202, or 200 if it describes the job of an earlier request that has
     ended. In the API of responses, it is the response object, with status 200. It gets the
-    additional `headers`.
+    additional `headers`. `trace` learns which job answers the request.
 
     Raises:
         RedisUnavailable: Redis may not have accepted the job.
@@ -42,6 +47,8 @@ async def start_in_background(
         raise
     if enqueued.is_new:
         log.info("job_accepted", job_id=job.id, version=job.version, is_background=True)
+    else:
+        trace.replay(job, enqueued.id)
     sent = {**headers, **_headers(enqueued, context.settings.root_path)}
     if job.view is View.RESPONSES:
         return json_response(retrieved_body(view, result), headers=sent)

@@ -15,6 +15,8 @@ class StreamTiming:
         self._metrics = metrics
         self._start_s = time.monotonic()
         self._is_admitted = False
+        self.first_token_s: float | None = None
+        """Seconds to the first tokens; None until they arrive."""
         self._last_s: dict[int, float] = {}
         """For each choice, the monotonic time in seconds at which its latest tokens arrived."""
 
@@ -30,7 +32,8 @@ class StreamTiming:
 
     def _record_tokens(self, choice: int, now: float) -> None:
         if not self._last_s:
-            self._metrics.observe_first_token(now - self._start_s)
+            self.first_token_s = now - self._start_s
+            self._metrics.observe_first_token(self.first_token_s)
         elif choice in self._last_s:
             self._metrics.observe_token_gap(now - self._last_s[choice])
         self._last_s[choice] = now

@@ -43,7 +43,7 @@ end
 
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
-  'weight', 'idem', 'keep', 'gone', 'kept' }
+  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -280,7 +280,7 @@ local function index_ended(job, num_bytes, now, was_done)
 end
 
 local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
-  'deadline', 'lag', 'retain' }
+  'deadline', 'lag', 'retain', 'requeued' }
 
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and

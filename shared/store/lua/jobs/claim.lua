@@ -4,8 +4,8 @@
 -- less... refused...
 -- Takes jobs for a worker, which holds the versions in has:<wid> and `more` except those in `less`.
 -- Returns {'lost'} if the worker isn't in the pool, else {'ok', ms until the next steal or -1,
--- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline}...}. A worker is parked if
--- it has capacity but nothing is left to take.
+-- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline, ms in the queue}...}. A
+-- worker is parked if it has capacity but nothing is left to take.
 local wid, epoch = ARGV[1], ARGV[2]
 local max_cold = tonumber(ARGV[6])
 local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = max_cold }
@@ -96,7 +96,7 @@ local function take(source, job)
   redis.call('SADD', P .. 'run:' .. job.version, job.id)
   if job.reserved then redis.call('HDEL', key, 'reserved') end
   taken[#taken + 1] = { job.id, try, job.suspect and 1 or 0, redis.call('HGET', key, 'body') or '',
-    due_of(job) - (now - lag) }
+    due_of(job) - (now - lag), math.max(0, now - (job.requeued or job.enq)) }
   budget.sequences = budget.sequences - tonumber(job.sequences)
   budget.tokens = budget.tokens - tonumber(job.cost)
   virtual_time = math.max(virtual_time, tonumber(job.tag))

@@ -7,7 +7,7 @@ local CHARGED_TTL_MS = 3600000
 -- Put a running job back into its queue, at its old place.
 local function requeue(job, now)
   local key = P .. 'job:' .. job.id
-  redis.call('HSET', key, 'state', 'queued')
+  redis.call('HSET', key, 'state', 'queued', 'requeued', now)
   redis.call('HDEL', key, 'owner')
   redis.call('SREM', P .. 'run:' .. job.version, job.id)
   redis.call('PERSIST', P .. 'tok:' .. job.id)
