@@ -96,7 +96,11 @@ class BlockReader:
         self.stop = ""
         """Stop sequence that ended the output, if the view reports it."""
         self._job_id = spec.id
-        self._tools = ToolCallParser(spec.tools, emits_early=False) if spec.tools else None
+        self._tools = (
+            ToolCallParser(spec.tools, emits_early=False, is_constrained=spec.is_constrained)
+            if spec.tools
+            else None
+        )
         self._reasoning = ReasoningParser(spec.reasoning) if spec.reasoning else None
         self._hides_reasoning = spec.hides_reasoning
         self._open: Block | None = None

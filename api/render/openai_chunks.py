@@ -44,7 +44,11 @@ class ChatFormat:
     def __init__(self, spec: AnswerSpec, *, stream: bool) -> None:
         self.id = f"{CHAT_PREFIX}{spec.id}"
         self._has_logprobs = spec.has_logprobs
-        self._tools = ToolAnswers(spec.id, spec.tools, stream=stream) if spec.tools else None
+        self._tools = (
+            ToolAnswers(spec.id, spec.tools, stream=stream, is_constrained=spec.is_constrained)
+            if spec.tools
+            else None
+        )
         self._reasoning = (
             ReasoningAnswers(spec.reasoning, is_hidden=spec.hides_reasoning)
             if spec.reasoning

@@ -1,9 +1,10 @@
-"""Renders token ids and the token counts of single chunks, as vLLM does. Pure."""
+"""Renders token ids, scores of prompts and the token counts of chunks, as vLLM does. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.logprobs import prompt_logprobs
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import Endpoint
 
@@ -11,7 +12,9 @@ from shared.protocol.jobs import Endpoint
 def add_to_body(
     body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
 ) -> None:
-    """Add the token ids to a complete body, if the answer has them."""
+    """Add the token ids and the scores of the prompts to a complete body, if it has them."""
+    if spec.has_prompt_scores:
+        _add_prompt_logprobs(body, spec, choices)
     if not spec.returns_token_ids:
         return
     for rendered, choice in zip(body["choices"], choices, strict=True):
@@ -20,6 +23,17 @@ def add_to_body(
             rendered["prompt_token_ids"] = choice.prompt_ids
     if spec.endpoint is Endpoint.CHAT and choices:
         body["prompt_token_ids"] = choices[0].prompt_ids
+
+
+def _add_prompt_logprobs(
+    body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
+) -> None:
+    scores = prompt_logprobs(choice.prompt_scores for choice in choices)
+    if spec.endpoint is Endpoint.CHAT:
+        body["prompt_logprobs"] = scores[0] if scores else None
+        return
+    for rendered, of_prompt in zip(body["choices"], scores, strict=True):
+        rendered["prompt_logprobs"] = of_prompt
 
 
 class ChunkTokens:

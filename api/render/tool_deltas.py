@@ -17,11 +17,13 @@ TOOL_CALLS = "tool_calls"
 class ToolAnswers:
     """Splits the choices of one job into content and tool calls."""
 
-    def __init__(self, job_id: JobId, use: ToolUse, *, stream: bool) -> None:
+    def __init__(
+        self, job_id: JobId, use: ToolUse, *, stream: bool, is_constrained: bool = False
+    ) -> None:
         self._job_id = job_id
         self._form = use.form
         self._parsers: defaultdict[int, ToolCallParser] = defaultdict(
-            lambda: ToolCallParser(use, emits_early=stream)
+            lambda: ToolCallParser(use, emits_early=stream, is_constrained=is_constrained)
         )
 
     def message(self, choice: int, text: str) -> dict[str, Any]:

@@ -34,8 +34,17 @@ class Split:
 class CallFinder:
     """Finds the tool calls in one text, in order."""
 
-    def __init__(self, use: ToolUse) -> None:
+    def __init__(self, use: ToolUse, *, is_constrained: bool = False) -> None:
+        """Create a finder.
+
+        Args:
+            use: the tools that may be called.
+            is_constrained: whether a text without calls matches a schema or another constraint.
+                A text that doesn't start with a call has none then, even if a string in it
+                resembles one.
+        """
         self._syntax = SYNTAX[use.form]
+        self._is_anywhere = self._syntax.is_anywhere and not is_constrained
         self._names = sorted(use.names, key=len, reverse=True)
         self._types = {
             tool["function"]["name"]: parameter_types(tool["function"])
@@ -59,16 +68,17 @@ class CallFinder:
             text = after
         if not self._may_call:
             return Split(text, "")
-        return self._search(text) if self._syntax.is_anywhere else self._at_start(text)
+        return self._search(text) if self._is_anywhere else self._at_start(text)
 
     def call_ended(self) -> None:
         """Handle the end of a call's body. Pass the text after it to the next `split`."""
         self._has_ended = True
         self._may_call = self._is_parallel
+        self._is_anywhere = self._syntax.is_anywhere
 
     def call_failed(self) -> None:
         """Handle a body that isn't a call. Pass the text after it to the next `split`."""
-        self._may_call = self._may_call and self._syntax.is_anywhere
+        self._may_call = self._may_call and self._is_anywhere
 
     def last_text(self, text: str) -> str:
         """Return the text that isn't part of a call in `text`, the end of an answer."""

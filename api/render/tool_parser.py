@@ -71,12 +71,15 @@ class ToolCallParser:
 
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.
+
+    With `is_constrained`, an answer that doesn't start with a call has none, because it matches a
+    schema or another constraint.
     """
 
-    def __init__(self, use: ToolUse, *, emits_early: bool) -> None:
+    def __init__(self, use: ToolUse, *, emits_early: bool, is_constrained: bool = False) -> None:
         self.num_calls = 0
         self._names = use.names
-        self._finder = CallFinder(use)
+        self._finder = CallFinder(use, is_constrained=is_constrained)
         self._emits_early = emits_early
         self._held = ""
         self._candidate: _Candidate | None = None

@@ -27,7 +27,8 @@ def after_reasoning(
     """Return the grammar of answers that may start with reasoning and then match `source`.
 
     The reasoning is any text up to the first closing marker. A marker is either one token of the
-    vocabulary, or text of several tokens.
+    vocabulary, or text of several tokens. Whitespace may surround them: GLM 4.5 starts its answers
+    with a line break.
 
     Args:
         source: the grammar of the text after the reasoning.
@@ -45,7 +46,7 @@ def after_reasoning(
     if closing_id is not None:
         thought = f"(text | OPEN <[{closing_id}]>)"
         rules.append(f"OPEN: /{_ANY}/ & ~/{_ANY}{closing}{_ANY}/")
-    start = f"{thought} WS" if is_open else f"({opening} {thought} WS)?"
+    start = f"{thought} WS" if is_open else f"(WS {opening} {thought} WS)?"
     lark = "\n".join(["%llguidance {}", f"start: {start} @answer", *rules]) + "\n"
     return _combined(lark, _named("answer", source))
 

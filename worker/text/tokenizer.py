@@ -226,7 +226,7 @@ class Tokenizer:
     def _check_sampling(self, sampling: SamplingParams) -> None:
         for token_id, _ in sampling.logit_bias:
             self._check_id(token_id, f"logit_bias[{token_id}]")
-        for name in ("stop_token_ids", "allowed_token_ids"):
+        for name in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
             for i, token_id in enumerate(getattr(sampling, name)):
                 self._check_id(token_id, f"{name}[{i}]")
 

@@ -1,13 +1,15 @@
 """Log-probabilities in OpenAI's format."""
 
+from typing import Any
+
 import orjson
 from rendered_job import events, spec, writer
 
 from api.follow.transcript import ChoiceTranscript, Delta
-from api.render.openai_chunks import format_of
+from api.render.openai_chunks import complete_body, format_of
 from shared.protocol.jobs import Endpoint
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
-from shared.protocol.results import FinishReason
+from shared.protocol.results import FinishReason, Usage
 
 TOP = (
     TokenLogprob(token="x", logprob=-0.5, bytes=(120,)),
@@ -75,3 +77,24 @@ def test_a_completion_has_its_logprobs_in_lists() -> None:
         "top_logprobs": [None, {"x": -0.5, "<|end|>": -1.5, "\ufffd": -2.0}],
         "text_offset": [0, 4],
     }
+
+
+def parsed(body: Any) -> Any:
+    return orjson.loads(orjson.dumps(body))
+
+
+def test_scores_of_a_prompt_are_at_each_of_its_choices_or_once_in_a_chat() -> None:
+    rendered = [None, {"5": {"logprob": -0.5, "rank": 2, "decoded_token": "x"}}]
+    one, single = orjson.dumps(rendered).decode(), "[null]"
+    choices = [
+        ChoiceTranscript(parts=["a"], finish=FinishReason.STOP, prompt_scores=scores)
+        for scores in (one, "", single, "")
+    ]
+    usage = Usage(prompt_tokens=3, completion_tokens=4)
+    body = parsed(complete_body(spec(Endpoint.COMPLETIONS, has_prompt_scores=True), choices, usage))
+    assert [each["prompt_logprobs"] for each in body["choices"]] == 2 * [rendered] + 2 * [[None]]
+    chat = parsed(complete_body(spec(has_prompt_scores=True), choices[:2], usage))
+    assert chat["prompt_logprobs"] == rendered
+    assert "prompt_logprobs" not in chat["choices"][0]
+    plain = complete_body(spec(), choices[:1], usage)
+    assert "prompt_logprobs" not in plain

@@ -63,6 +63,8 @@ def test_an_answer_may_reason_before_it_follows_the_grammar(hf: Any) -> None:
     assert allows(source, '{"a": 1}', hf)
     assert allows(source, '<think>\nwhy {"b": <not> é?\n</think>\n\n{"a": 1}', hf)
     assert allows(source, '<think></think>{"a": 1}', hf)
+    assert allows(source, '\n<think>why</think>\n{"a": 1}', hf)
+    assert not allows(source, "\n{", hf, is_whole=False)
     assert not allows(source, "why", hf, is_whole=False)
     assert not allows(source, "<think>why</think>so", hf, is_whole=False)
     assert not allows(source, '<think>why</think>{"b"', hf, is_whole=False)
