@@ -1,6 +1,6 @@
 """Turns a request for an answer into a job and its response."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -11,6 +11,7 @@ from api.context import Context
 from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.body import read_json_object
 from api.jobs.background import start_in_background
+from api.request_trace import RequestTrace
 from api.requests.enqueue_options import enqueue_options
 from api.requests.ignored_fields import warning
 from api.requests.request_headers import RequestHeaders, read_request_headers
@@ -55,29 +56,42 @@ async def submit_json(
     raw: dict[str, Any],
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
+    ignored: Sequence[str] = (),
 ) -> Response:
     """Return the response to a request for an answer whose body, `raw`, was read already.
 
-    The other arguments and the errors are those of `submit`.
+    `ignored` is that of `parse_request`. The other arguments and the errors are those of `submit`.
     """
-    async with context.turns.turn():
-        body, headers, answer_headers = parse_request(request, context, raw, parse)
-        weight = context.settings.weight_by_tenant.get(tenant, 1.0)
-        options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
-        admission = await admit(context, tenant, body.model, deadline_s=headers.deadline_s)
-        job = job_of(body, admission)
-    if not body.background or body.stream:
-        return Answer(context, body, job, options, answer_headers)
-    request.state.job_id = job.id
-    return await start_in_background(context, job, options, answer_headers)
+    trace = RequestTrace.begin(context.tracer, request)
+    try:
+        async with context.turns.turn():
+            body, headers, answer_headers = parse_request(request, context, raw, parse, ignored)
+            weight = context.settings.weight_by_tenant.get(tenant, 1.0)
+            options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
+            admission = await admit(context, tenant, body.model, deadline_s=headers.deadline_s)
+            job = trace.accept(job_of(body, admission), is_stream=bool(body.stream))
+        if not body.background or body.stream:
+            return Answer(context, body, job, options, answer_headers, trace)
+        request.state.job_id = job.id
+        response = await start_in_background(context, job, options, answer_headers, trace)
+    except BaseException as failure:
+        trace.end(failure)
+        raise
+    trace.end()
+    return response
 
 
 def parse_request(
-    request: Request, context: Context, raw: dict[str, Any], parse: Callable[[dict[str, Any]], B]
+    request: Request,
+    context: Context,
+    raw: dict[str, Any],
+    parse: Callable[[dict[str, Any]], B],
+    ignored: Sequence[str] = (),
 ) -> tuple[B, RequestHeaders, dict[str, str]]:
     """Return a request's validated body, its headers, and headers for its response.
 
-    The headers for the response tell the client how its fields were treated.
+    The headers for the response tell the client how its fields were treated. `ignored` are the
+    paths of fields without an effect that the validated body doesn't have.
 
     Raises:
         JobFailed: the body or a header is invalid, or a field is unknown and the client asked for
@@ -90,6 +104,6 @@ def parse_request(
     if headers.is_strict:
         refuse_unknown(body)
         answer_headers[PREFERENCE_APPLIED_HEADER] = STRICT_HANDLING
-    if ignored := warning(body):
-        answer_headers[WARNING_HEADER] = ignored
+    if not_used := warning(body, ignored):
+        answer_headers[WARNING_HEADER] = not_used
     return body, headers, answer_headers

@@ -43,6 +43,8 @@ class ChoiceTranscript:
     finish: FinishReason | None = None
     prompt_ids: tuple[int, ...] = ()
     """Tokens of the prompt, if the answer depends on them."""
+    prompt_scores: str = ""
+    """Scores of the prompt's tokens, in the form of `Tokens.prompt_scores`."""
 
     @classmethod
     def of(cls, choice: Choice) -> "ChoiceTranscript":
@@ -54,6 +56,7 @@ class ChoiceTranscript:
             num_chars=len(choice.text),
             finish=choice.finish,
             prompt_ids=choice.prompt_ids,
+            prompt_scores=choice.prompt_scores,
         )
 
     @property
@@ -135,6 +138,7 @@ class Transcript:
         logprobs = event.logprobs[num_known:]
         if not known.ids:
             logprobs = event.prompt_logprobs + logprobs
+            known.prompt_scores = event.prompt_scores
         delta = Delta(event.choice, text, event.finish, logprobs)
         if self._has_ids:
             known.prompt_ids = known.prompt_ids or event.prompt_ids
@@ -160,6 +164,7 @@ def result_events(result: Result) -> list[Tokens]:
             logprobs=c.logprobs,
             prompt_logprobs=c.prompt_logprobs,
             prompt_ids=c.prompt_ids,
+            prompt_scores=c.prompt_scores,
         )
         for i, c in enumerate(result.choices)
     ]

@@ -19,6 +19,7 @@ _ANSWER_FIELDS = (
     "choices",
     "data",
     "prompt_token_ids",
+    "prompt_logprobs",
     "usage",
     "created",
     "system_fingerprint",
@@ -79,6 +80,6 @@ def _choices_without_spec(result: Result) -> list[dict[str, Any]]:
     return [
         CompletionChoice(
             index=index, text=choice.text, logprobs=None, finish_reason=choice.finish.value
-        ).model_dump(exclude={"token_ids", "prompt_token_ids"})
+        ).model_dump(exclude={"token_ids", "prompt_token_ids", "prompt_logprobs"})
         for index, choice in enumerate(result.choices)
     ]

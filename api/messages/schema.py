@@ -89,7 +89,7 @@ class PromptRequest(RequestModel):
     tool_choice: MessageToolChoice | None = None
     thinking: Thinking | None = Field(None, description="By default, the model doesn't think.")
     output_config: OutputConfig | None = None
-    cache_control: dict[str, Any] | None = Field(None, description="Ignored.")
+    cache_control: dict[str, Any] | None = Field(None, description=IGNORED)
 
 
 class MessageRequest(PromptRequest, JobRequest):
@@ -101,7 +101,7 @@ class MessageRequest(PromptRequest, JobRequest):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     metadata: dict[str, Any] | None = Field(None, description=IGNORED)
-    service_tier: Literal["auto", "standard_only"] | None = Field(None, description="Ignored.")
+    service_tier: Literal["auto", "standard_only"] | None = Field(None, description=IGNORED)
 
 
 class MessageBody(BaseModel):

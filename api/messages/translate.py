@@ -1,13 +1,16 @@
 """Translates requests to /v1/messages into chat requests. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
 from api.messages.schema import MessageRequest, MessageToolChoice, PromptRequest
+from api.requests.template_options import thinking_switch
+from api.requests.unknown_fields import unknown_fields
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.requests.viewed import ViewedRequest
+from api.schema.chat import ChatCompletionRequest
 from api.schema.tools import MAX_DEPTH, is_deep
 from shared.errors import invalid_param
 from shared.protocol.jobs import View
@@ -21,7 +24,9 @@ UNSUPPORTED: NeutralValues = {
     "mcp_servers": ([],),
     "n": (1,),
     "response_format": (),
+    "return_token_ids": (False,),
     "stop": (),
+    "thread": (),
     "top_logprobs": (),
 }
 """Fields that aren't supported, and fields of a chat request that have other names here."""
@@ -34,6 +39,10 @@ TOLERATED = (
     "speed",
 )
 """Fields of Anthropic's API that are accepted and have no effect."""
+IGNORED = ("cache_control", "metadata", "service_tier")
+"""Fields of Anthropic's API that are validated and have no effect."""
+PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
+"""Fields of a chat request that change a prompt or belong to the thinking."""
 PASSED_ON = ("temperature", "top_p", "top_k", "stream", "background", "metadata")
 """Fields that a chat request has as well."""
 NAMES = {
@@ -70,7 +79,11 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         # The answer's end shows which one was generated. Rendering the answer removes it.
         chat |= {"stop": stops, "include_stop_str_in_output": True}
     return ViewedRequest(
-        chat=chat, view=View.MESSAGES, request={"stop_sequences": stops}, names=NAMES
+        chat=chat,
+        view=View.MESSAGES,
+        request={"stop_sequences": stops},
+        names=NAMES,
+        ignored=tuple(_ignored(raw, request)),
     )
 
 
@@ -80,8 +93,30 @@ def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
-    request = validate(PromptRequest, drop_unsupported(raw, UNSUPPORTED))
-    return ViewedRequest(chat=chat_prompt(request), view=View.MESSAGES, names=NAMES)
+    known = {name: value for name, value in raw.items() if name not in TOLERATED}
+    request = validate(PromptRequest, drop_unsupported(known, UNSUPPORTED))
+    others = (request.model_extra or {}).keys() - PROMPT_EXTRAS
+    of_chats = others & ChatCompletionRequest.model_fields.keys()
+    unknown = {name: known[name] for name in known if name in others - of_chats}
+    ignored = [*_ignored(raw, request), *sorted(of_chats)]
+    if request.output_config and request.output_config.format:
+        ignored.append("output_config.format")  # formats don't change the prompt
+    return ViewedRequest(
+        chat={**unknown, **chat_prompt(request)},
+        view=View.MESSAGES,
+        names=NAMES,
+        ignored=tuple(ignored),
+    )
+
+
+def _ignored(raw: Mapping[str, Any], request: PromptRequest) -> Iterator[str]:
+    """Yield the paths of fields that are accepted and have no effect, except those of `chat`."""
+    for name in (*TOLERATED, *IGNORED):
+        if raw.get(name) not in (None, [], {}) and name not in (request.model_extra or {}):
+            yield name
+    if request.thinking and request.thinking.budget_tokens is not None:
+        yield "thinking.budget_tokens"
+    yield from (field.path for field in unknown_fields(request) if field.prefix)
 
 
 def chat_prompt(request: PromptRequest) -> dict[str, Any]:
@@ -97,7 +132,7 @@ def chat_prompt(request: PromptRequest) -> dict[str, Any]:
     extra = request.model_extra or {}
     kwargs = extra.get("chat_template_kwargs")
     if kwargs is None or isinstance(kwargs, dict):
-        kwargs = {"enable_thinking": thinks, **(kwargs or {})}
+        kwargs = {**thinking_switch(thinks), **(kwargs or {})}
     chat: dict[str, Any] = {
         "model": request.model,
         "messages": messages,

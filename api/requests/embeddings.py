@@ -26,7 +26,10 @@ UNSUPPORTED: NeutralValues = {
     "embed_dtype": ("float32",),
     "endianness": ("native", "little"),
     "messages": (),
+    "chat_template": (),
+    "padding": ("do_not_pad",),
     "truncation_side": ("left",),
+    "use_activation": (True,),
 }
 
 

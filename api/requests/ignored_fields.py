@@ -38,12 +38,14 @@ These fields are ignored rather than refused, because some clients send them to 
 """
 
 
-def warning(request: RequestModel) -> str | None:
+def warning(request: RequestModel, others: Sequence[str] = ()) -> str | None:
     """Return the value of the warning header, or None if no field is ignored.
 
-    The value is visible ASCII with single spaces, and has at most 1,000 characters.
+    `others` are the paths of ignored fields that `request` doesn't have. The value is visible ASCII
+    with single spaces, and has at most 1,000 characters.
     """
-    paths = [*_ignored(request), *(unknown.path for unknown in unknown_fields(request))]
+    unknown = (field.path for field in unknown_fields(request))
+    paths = [*_ignored(request), *others, *unknown]
     return f"not used: {_listed(paths)}" if paths else None
 
 

@@ -10,13 +10,21 @@ from shared.protocol.jobs import PromptEnd
 def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
     """Return further variables of the chat template, or None if there are none.
 
-    `reasoning_effort` is a variable of this name. As in vLLM, it also sets `enable_thinking`,
-    unless the client sets that variable.
+    `reasoning_effort` is a variable of this name. It also switches the model's thinking on or off,
+    unless the client sets that variable of the template.
     """
     kwargs = dict(request.chat_template_kwargs or {})
     if (effort := request.reasoning_effort) is not None:
-        kwargs = {"enable_thinking": effort != "none", **kwargs, "reasoning_effort": effort}
+        kwargs = {**thinking_switch(effort != "none"), **kwargs, "reasoning_effort": effort}
     return kwargs or None
+
+
+def thinking_switch(thinks: bool) -> dict[str, Any]:
+    """Return the variables with which chat templates switch thinking on or off.
+
+    DeepSeek's templates read `thinking`, and most others `enable_thinking`.
+    """
+    return {"enable_thinking": thinks, "thinking": thinks}
 
 
 def prompt_end(request: ChatCompletionRequest) -> PromptEnd:

@@ -73,9 +73,11 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
             for i, message in enumerate(supported["messages"])
         ]
     request = validate(ChatCompletionRequest, supported)
-    _check_stream_options(request)
+    _check_stream_fields(request)
     if request.top_logprobs and not request.logprobs:
         raise invalid_param("top_logprobs", "is only allowed with logprobs: true")
+    if request.logprob_token_ids and not request.logprobs:
+        raise invalid_param("logprob_token_ids", "is only allowed with logprobs: true")
     check_constraint(request)
     return request
 
@@ -88,7 +90,9 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     """
     neutral = {**COMPLETIONS, "best_of": (1, raw.get("n", 1))}
     request = validate(CompletionRequest, drop_unsupported(raw, neutral))
-    _check_stream_options(request)
+    _check_stream_fields(request)
+    if request.logprob_token_ids and request.logprobs is None:
+        raise invalid_param("logprob_token_ids", "is only allowed with logprobs")
     check_constraint(request)
     num_answers = len(request.prompt) * (request.n or 1)
     if num_answers > MAX_ANSWERS:
@@ -220,6 +224,8 @@ def _sampling(
         keeps_special_tokens=request.skip_special_tokens is False,
         reports_ids=bool(request.return_token_ids) or _counts_continuously(request),
         tokens_as_ids=bool(request.return_tokens_as_token_ids),
+        logprob_token_ids=tuple(request.logprob_token_ids or ()),
+        prompt_logprobs=None if request.stream else request.prompt_logprobs,
         truncate_prompt_tokens=request.truncate_prompt_tokens,
         **(constraint.sampling if constraint else {}),
         n=_or(request.n, 1),
@@ -260,6 +266,8 @@ def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def _check_stream_options(request: GenerationRequest) -> None:
+def _check_stream_fields(request: GenerationRequest) -> None:
     if request.stream_options is not None and not request.stream:
         raise invalid_param("stream_options", "is only allowed with stream: true")
+    if request.prompt_logprobs and request.stream:
+        raise invalid_param("prompt_logprobs", "isn't available with stream: true")

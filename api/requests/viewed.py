@@ -26,6 +26,8 @@ class ViewedRequest:
     names: Mapping[str, str]
     """For regular expressions of fields' paths in `chat`, the paths in the request. Errors name the
     latter."""
+    ignored: tuple[str, ...] = ()
+    """Paths of the request's fields that have no effect and aren't in `chat`."""
 
     def parse(self, _: Mapping[str, Any]) -> ChatCompletionRequest:
         """Validate the chat request, and return it.

@@ -1,9 +1,10 @@
 """Translates requests to /v1/responses into chat requests. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validate
+from api.requests.unknown_fields import unknown_fields
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.requests.viewed import ViewedRequest
 from api.responses.items import Item, chat_messages, checked_items
@@ -18,6 +19,7 @@ UNSUPPORTED: NeutralValues = {
     "context_management": ([],),
     "conversation": (),
     "echo": (False,),
+    "enable_response_messages": (False,),
     "image": (),
     "logprobs": (False,),
     "max_completion_tokens": (),
@@ -25,6 +27,8 @@ UNSUPPORTED: NeutralValues = {
     "messages": (),
     "moderation": (),
     "n": (1,),
+    "previous_input_messages": ([],),
+    "previous_response": (),
     "prompt": (),
     "response_format": (),
 }
@@ -88,7 +92,24 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
     stored: dict[str, Any] = {"echo": _echo(request, tools)}
     if request.store is not False:
         stored["input"] = items
-    return ViewedRequest(chat=chat, view=View.RESPONSES, request=stored, names=NAMES)
+    ignored = tuple(_ignored(request))
+    return ViewedRequest(
+        chat=chat, view=View.RESPONSES, request=stored, names=NAMES, ignored=ignored
+    )
+
+
+def _ignored(request: ResponseRequest) -> Iterator[str]:
+    """Yield the paths of fields that are accepted and have no effect, except those of `chat`."""
+    if set(request.include or ()) - {LOGPROBS}:
+        yield "include"
+    if request.max_tool_calls is not None:
+        yield "max_tool_calls"
+    for name in ("summary", "generate_summary"):
+        if getattr(request.reasoning, name, None) is not None:
+            yield f"reasoning.{name}"
+    if request.stream_options and request.stream_options.include_obfuscation:
+        yield "stream_options.include_obfuscation"
+    yield from (field.path for field in unknown_fields(request) if field.prefix)
 
 
 def _function(tool: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from api.messages.translate import viewed_message, viewed_prompt
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import errors, inference
-from api.submission import submit_json
+from api.submission import parse_request, submit_json
 from api.tokenization import count_tokens
 
 router = APIRouter(tags=["inference"])
@@ -31,7 +31,9 @@ async def create_message(request: Request, context: InContext, tenant: InTenant)
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
     viewed = viewed_message(raw)
-    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job)
+    return await submit_json(
+        request, context, tenant, raw, viewed.parse, viewed.job, viewed.ignored
+    )
 
 
 @router.post(
@@ -45,7 +47,7 @@ async def count_message_tokens(request: Request, context: InContext, tenant: InT
     """Return the number of input tokens that the same request to /v1/messages has."""
     raw = await read_json_object(request, context.settings.max_body_bytes)
     viewed = viewed_prompt(raw)
-    chat = viewed.parse(raw)
+    chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.ignored)
     admission = await admit(context, tenant, chat.model)
     num_tokens = await count_tokens(context, viewed.job(chat, admission))
-    return json_response({"input_tokens": num_tokens})
+    return json_response({"input_tokens": num_tokens}, headers=headers)

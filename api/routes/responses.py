@@ -49,7 +49,9 @@ async def create_response(request: Request, context: InContext, tenant: InTenant
     body = parse_response(raw)
     earlier = await earlier_items(context, tenant, body.previous_response_id)
     viewed = viewed_response(body, earlier)
-    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job)
+    return await submit_json(
+        request, context, tenant, raw, viewed.parse, viewed.job, viewed.ignored
+    )
 
 
 @router.get(

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from api.schema.base import IGNORED
 from api.schema.generation import GenerationRequest
-from api.schema.logprobs import ChatLogprobs
+from api.schema.logprobs import PROMPT_LOGPROBS, ChatLogprobs, PromptLogprobs
 from api.schema.messages import Messages
 from api.schema.response_format import ResponseFormat
 from api.schema.template_options import ReasoningEffort, TemplateKwargs
@@ -55,8 +55,8 @@ class ChatCompletionRequest(GenerationRequest):
     )
     reasoning_effort: ReasoningEffort | None = Field(
         None,
-        description="Passed to the chat template as reasoning_effort. Also sets the variable "
-        "enable_thinking: to false for none, else to true.",
+        description="Passed to the chat template as reasoning_effort. Also sets the variables "
+        "enable_thinking and thinking: to false for none, else to true.",
     )
     include_reasoning: bool | None = Field(
         None, description="Whether answers include the model's reasoning. Defaults to true."
@@ -119,5 +119,6 @@ class ChatCompletion(BaseModel):
     weight_version: str = Field(description=WEIGHT_VERSION)
     choices: list[ChatChoice]
     prompt_token_ids: list[int] | None = Field(None, description="Present with return_token_ids.")
+    prompt_logprobs: PromptLogprobs | None = Field(None, description=PROMPT_LOGPROBS)
     usage: UsageBody
     service_tier: str | None = Field(None, description="Present if the request has one.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
-from api.schema.logprobs import TextLogprobs
+from api.schema.logprobs import PROMPT_LOGPROBS, PromptLogprobs, TextLogprobs
 from api.schema.usage import WEIGHT_VERSION, UsageBody
 
 _PROMPT = [
@@ -70,6 +70,7 @@ class CompletionChoice(BaseModel):
     prompt_token_ids: list[int] | None = Field(
         default=None, description="Present with return_token_ids."
     )
+    prompt_logprobs: PromptLogprobs | None = Field(default=None, description=PROMPT_LOGPROBS)
 
 
 class Completion(BaseModel):

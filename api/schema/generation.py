@@ -19,6 +19,8 @@ MAX_BIASES = 300
 MAX_STOP_TOKENS = 256
 MAX_ALLOWED_TOKENS = 4096
 MAX_BAD_WORDS = 256
+MAX_LOGPROB_TOKENS = 128
+MAX_PROMPT_LOGPROBS = 20
 MAX_WORD_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
 INT64 = 2**63
@@ -176,6 +178,19 @@ class GenerationRequest(JobRequest):
     )
     return_tokens_as_token_ids: bool | None = Field(
         None, description="Whether log-probabilities name tokens by their ids, as token_id:5."
+    )
+    logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKENS)] | None = (
+        Field(
+            None,
+            description="Tokens whose log-probabilities are returned at each position of the "
+            "answer, after that of the answer's own token, instead of those of the most likely "
+            "tokens. Requires logprobs.",
+        )
+    )
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_PROMPT_LOGPROBS)] | None = Field(
+        None,
+        description="Returns the log-probability of each token of the prompt, and this number of "
+        "most likely tokens at each position. Only 0 is allowed with stream, and returns nothing.",
     )
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = Field(
         None,

@@ -31,6 +31,26 @@ class ChatLogprobs(BaseModel):
     refusal: None = None
 
 
+class PromptLogprob(BaseModel):
+    """Log-probability of one candidate token at a position of a prompt."""
+
+    logprob: float
+    rank: int = Field(description="1 for the most likely token of the position.")
+    decoded_token: str = Field(
+        description="Text of the token, or the name of a special token. Incomplete UTF-8 "
+        "characters are written as U+FFFD."
+    )
+
+
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+"""Candidates at each position of a prompt by their token ids; None at the first position."""
+PROMPT_LOGPROBS = (
+    "Present with prompt_logprobs. For each token of the prompt, the token itself and the most "
+    "likely tokens, by their ids; null for the first token."
+)
+"""Description of the field in responses."""
+
+
 class TextLogprobs(BaseModel):
     """Log-probabilities of the tokens of one completion. All lists have the same length."""
 

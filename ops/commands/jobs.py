@@ -108,7 +108,14 @@ async def _renewed(pool: Pool, job: Job) -> Job:
         message = f"model {job.model!r} is no longer served; load it before the retry"
         raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
     new_id = JobId(secrets.token_hex(16))
-    return replace(job, id=new_id, version=version, created_s=int(time.time()), reply_to=NO_READER)
+    return replace(
+        job,
+        id=new_id,
+        version=version,
+        created_s=int(time.time()),
+        reply_to=NO_READER,
+        traceparent=None,  # the request's trace has ended
+    )
 
 
 async def _refusal(pool: Pool, job_id: str) -> JobFailed:

@@ -31,8 +31,13 @@ class AnswerSpec:
     """`weight_version` of the answer: version of the model that computes it."""
     has_logprobs: bool = False
     """Whether the answer reports log-probabilities."""
+    has_prompt_scores: bool = False
+    """Whether the answer reports scores of the prompts' tokens."""
     tools: ToolUse | None = None
     """Tools that the model may call, with only what `rendered_tools` keeps of them."""
+    is_constrained: bool = False
+    """Whether the answer must match a schema, regular expression, choice or grammar, unless it
+    calls tools."""
     encodes_base64: bool = False
     """Whether the answer has embeddings as base64 instead of numbers."""
     include_usage: bool = False
@@ -73,7 +78,9 @@ class AnswerSpec:
             version=job.version,
             num_choices=job.num_choices,
             has_logprobs=job.sampling.logprobs is not None,
+            has_prompt_scores=job.sampling.prompt_logprobs is not None,
             tools=rendered_tools(job.tools) if job.tools else None,
+            is_constrained=job.sampling.is_constrained,
             encodes_base64=job.encodes_base64,
             include_usage=job.include_usage,
             returns_token_ids=job.returns_token_ids,

@@ -40,9 +40,10 @@ NEW_SAMPLING = (
     *("stop_token_ids", "includes_stop", "allowed_token_ids", "bad_words"),
     *("keeps_special_tokens", "reports_ids", "tokens_as_ids", "truncate_prompt_tokens"),
     *("regex", "choice", "grammar", "constrained_by"),
+    *("logprob_token_ids", "prompt_logprobs"),
 )
 """Sampling parameters that release 0.1 doesn't know. They are encoded only if they are set."""
-NEW_IN_JOBS = ("embedding", "template_kwargs", "prompt_end")
+NEW_IN_JOBS = ("embedding", "template_kwargs", "prompt_end", "traceparent")
 """Fields of jobs that release 0.1 doesn't know. They are encoded only if they are set."""
 UNSENT_IN_SPEC = ("id", "request")
 """Fields of specifications that their JSON doesn't contain."""
@@ -161,6 +162,7 @@ def decode_result(raw: bytes | str) -> Result:
                 finish=FinishReason(c["finish"]),
                 ids=tuple(c["ids"]),
                 prompt_ids=tuple(c.get("prompt_ids", ())),
+                prompt_scores=c.get("prompt_scores", ""),
                 **_logprobs(c),
             )
             for c in wire["choices"]
@@ -192,7 +194,10 @@ def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
     return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
 
 
-_TUPLES = {"stop", "left_out", "stop_token_ids", "allowed_token_ids", "bad_words", "choice"}
+_TUPLES = {
+    *("stop", "left_out", "stop_token_ids", "allowed_token_ids", "bad_words", "choice"),
+    "logprob_token_ids",
+}
 _JOB_DEFAULTS = {each.name: each.default for each in fields(Job)}
 _SAMPLING_DEFAULTS = {each.name: each.default for each in fields(SamplingParams)}
 
@@ -222,6 +227,7 @@ def _event_to_wire(event: Event) -> dict[str, Any]:
             wire |= {"choice": event.choice, "index": event.index, "ids": event.ids}
             wire |= {"text": event.text, "finish": event.finish}
             wire |= {"prompt_ids": event.prompt_ids} if event.prompt_ids else {}
+            wire |= {"prompt_scores": event.prompt_scores} if event.prompt_scores else {}
             wire |= _logprobs_to_wire(event)
         case End():
             wire |= {"state": event.state, "usage": event.usage, "error": event.error}
@@ -246,6 +252,7 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
                 text=wire["text"],
                 finish=FinishReason(finish) if finish else None,
                 prompt_ids=tuple(wire.get("prompt_ids", ())),
+                prompt_scores=wire.get("prompt_scores", ""),
                 **_logprobs(wire),
             )
         case "retry":
@@ -278,6 +285,7 @@ _LOGPROBS = ("logprobs", "prompt_logprobs")
 def _choice_to_wire(choice: Choice) -> dict[str, Any]:
     wire = {"text": choice.text, "finish": choice.finish, "ids": choice.ids}
     wire |= {"prompt_ids": choice.prompt_ids} if choice.prompt_ids else {}
+    wire |= {"prompt_scores": choice.prompt_scores} if choice.prompt_scores else {}
     return wire | _logprobs_to_wire(choice)
 
 

@@ -35,13 +35,19 @@ class Tokens:
     """Reason why the choice ended. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of `ids`, if the job asks for them. A token that ends a choice and isn't part of
-    its text has logprobs only if the job's `SamplingParams.reports_ids` is set."""
+    its text has logprobs only if the job's `SamplingParams.reports_end` is set."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of the prompt's tokens. Set on the event with index 0 if the job asks for
     logprobs and echoes its prompt."""
     prompt_ids: tuple[int, ...] = ()
     """Tokens of the prompt. Set on the event with index 0 if the job's
     `SamplingParams.reports_ids` is set."""
+    prompt_scores: str = ""
+    """Scores of the prompt's tokens, as JSON in the form of vLLM's `prompt_logprobs`. Set on the
+    event with index 0 of the first choice of each prompt, if the job's
+    `SamplingParams.prompt_logprobs` is set.
+
+    An answer can have 500,000 scores, so front ends don't decode them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,6 +126,12 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     """Number of likeliest tokens to report with each token; None reports no logprobs."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Tokens to report with each output token instead of the likeliest ones; empty reports the
+    likeliest ones."""
+    prompt_logprobs: int | None = None
+    """Number of likeliest tokens to report with each token of the prompts; None reports no scores
+    of prompts."""
     left_out: tuple[str, ...] = ()
     """Names of the parameters that the client didn't send and that an adapter may set. If the
     job's adapter has defaults for these parameters, the defaults apply."""
@@ -140,6 +146,11 @@ class SamplingParams:
     constrained_by: str = ""
     """Request field with `json_schema`, `regex`, `choice` or `grammar`, of which at most one is
     set. Empty for `response_format`."""
+
+    @property
+    def reports_end(self) -> bool:
+        """Whether logprobs cover the token that ends an answer and isn't part of its text."""
+        return self.reports_ids or bool(self.logprob_token_ids)
 
     @property
     def is_constrained(self) -> bool:
@@ -211,6 +222,8 @@ class Job:
     """Whether the reasoning is left out of the answers."""
     echoed: str = ""
     """Chat only: text of the last message, with which the content of each answer begins."""
+    traceparent: str | None = None
+    """W3C header that continues the trace of the request; None if the request isn't traced."""
 
     @property
     def num_choices(self) -> int:
@@ -240,3 +253,6 @@ class ClaimedJob:
     any claim."""
     left_ms: int = MAX_LEFT_MS
     """Milliseconds from the claim to the job's deadline."""
+    waited_ms: int = 0
+    """Milliseconds for which the job was in the queue before this claim, since it was enqueued or
+    last returned to the queue."""

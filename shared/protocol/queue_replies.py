@@ -63,9 +63,9 @@ class Claim:
 
 
 def _claimed(
-    entry: tuple[bytes, int, int, bytes, int], claim_epoch: int
+    entry: tuple[bytes, int, int, bytes, int, int], claim_epoch: int
 ) -> ClaimedJob | Undecodable:
-    raw_id, try_, is_suspect, body, left_ms = entry
+    raw_id, try_, is_suspect, body, left_ms, waited_ms = entry
     try:
         return ClaimedJob(
             job=decode_job(body),
@@ -73,6 +73,7 @@ def _claimed(
             suspect=bool(is_suspect),
             claim_epoch=claim_epoch,
             left_ms=left_ms,
+            waited_ms=waited_ms,
         )
     except (ProtocolMismatch, AttributeError, TypeError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, ProtocolMismatch) else repr(error)

@@ -41,6 +41,8 @@ class Choice:
     """Logprobs of the prompt's tokens, in the form of `Tokens.prompt_logprobs`."""
     prompt_ids: tuple[int, ...] = ()
     """Tokens of the prompt, if the job's `SamplingParams.reports_ids` is set."""
+    prompt_scores: str = ""
+    """Scores of the prompt's tokens, in the form of `Tokens.prompt_scores`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,4 +123,5 @@ def _append(joined: Tokens, piece: Tokens) -> Tokens:
         logprobs=joined.logprobs + piece.logprobs,
         prompt_logprobs=joined.prompt_logprobs,
         prompt_ids=joined.prompt_ids,
+        prompt_scores=joined.prompt_scores,
     )

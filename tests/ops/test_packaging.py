@@ -25,6 +25,7 @@ EXTRAS_OF = {
     "worker/control.py": set(),  # runs in the API image
     "worker/control_tasks.py": set(),
     "shared": set(),
+    "shared/tracing/tracer.py": {"otel"},
     "ops": set(),
     "ops/bench": {"bench", "worker"},
     "ops/bench/load": set(),  # `lorikeet bench`
@@ -38,7 +39,14 @@ EXTRAS_OF = {
 """Extras that a folder or file may need besides the base dependencies. The longest path wins."""
 FROM_ELSEWHERE = {"triton"}
 """Imported where it exists: PyTorch's CUDA wheels install it, and its absence is handled."""
-SOURCES = sorted(path for top in FIRST_PARTY for path in (ROOT / top).rglob("*.py"))
+OTHER_ENVIRONMENT = ROOT / "tests" / "clients" / "scenarios"
+"""Runs in the clients' virtual environment, whose packages tests/clients/requirements.txt lists."""
+SOURCES = sorted(
+    path
+    for top in FIRST_PARTY
+    for path in (ROOT / top).rglob("*.py")
+    if not path.is_relative_to(OTHER_ENVIRONMENT)
+)
 SUPPORT = {path.stem for path in (ROOT / "tests").rglob("*.py")}
 """Test modules import each other by these names."""
 DATA = {

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import uvicorn
@@ -207,9 +208,9 @@ class RunningApp:
 
 
 @asynccontextmanager
-async def running_app(settings: ApiSettings) -> AsyncIterator[RunningApp]:
-    """Run a real server in this event loop."""
-    app = create_app(settings)
+async def running_app(settings: ApiSettings, **options: Any) -> AsyncIterator[RunningApp]:
+    """Run a real server in this event loop. `options` are those of `create_app`."""
+    app = create_app(settings, **options)
     listener = socket.create_server(("127.0.0.1", 0))
     server = _Server(http_config(app, settings))
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -10,7 +10,7 @@ from shared.protocol.jobs import ClaimedJob, Job, SamplingParams
 from shared.protocol.results import FinishReason
 from worker.engine.request import RequestId, StepOutput
 from worker.jobs.running import RunningJob, RunningJobs
-from worker.jobs.running_choice import RunningChoice
+from worker.jobs.running_choice import Reports, RunningChoice
 from worker.text.detokenizer import TextStream, TokenBytes
 
 WID = WorkerId("host:1:a")
@@ -64,7 +64,7 @@ def make_choice(
     stop: Sequence[str] = (),
     includes_stop: bool = False,
     max_tokens: int = 100,
-    reports_ids: bool = False,
+    reports: Reports | None = None,
 ) -> RunningChoice:
     """Return a choice without tokens."""
     return RunningChoice(
@@ -73,7 +73,7 @@ def make_choice(
         text_stream(stop, includes_stop=includes_stop),
         prompt_ids=ascii_ids(prompt),
         max_tokens=max_tokens,
-        reports_ids=reports_ids,
+        reports=reports or Reports(),
     )
 
 

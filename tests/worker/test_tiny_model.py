@@ -20,7 +20,7 @@ from shared.errors import ErrorCode
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, JobState, SamplingParams
 from shared.protocol.logprobs import PositionLogprobs
-from shared.protocol.results import FinishReason
+from shared.protocol.results import Choice, FinishReason
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -195,6 +195,7 @@ async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
         repetition_penalty=1.3,
         logit_bias=((40, 2.0),),
         logprobs=2,
+        prompt_logprobs=3,
     )
     served = load_served(settings)
     async with running_with(redis, settings, served):
@@ -214,11 +215,17 @@ async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
         assert answers[number] == (ours.ids, ours.text) == (theirs.ids, theirs.text)
         assert ours.text.startswith(("hello", "你好")[number // 2])
         check_same_logprobs(ours.prompt_logprobs, theirs.prompt_logprobs)
+        assert {len(position.top) for position in ours.prompt_logprobs} == {0, 2}
+        assert bool(ours.prompt_scores) is (number % 2 == 0)
+        assert scores_of(ours) == scores_of(theirs)
+        assert {len(scores) for scores in scores_of(ours)[1:]} <= {3, 4}
         check_same_logprobs(ours.logprobs, theirs.logprobs)
         events = [event for event in client.tokens_of(moved) if event.choice == number]
         check_same_logprobs([p for event in events for p in event.logprobs], theirs.logprobs)
         published = [event.prompt_logprobs for event in events if event.prompt_logprobs]
         assert published == [ours.prompt_logprobs]
+        scored = [event.prompt_scores for event in events if event.prompt_scores]
+        assert scored == [scores for scores in [ours.prompt_scores] if scores]
 
 
 async def test_an_answer_under_a_schema_continues_on_the_next_worker(
@@ -239,6 +246,12 @@ async def test_an_answer_under_a_schema_continues_on_the_next_worker(
     for choice in result.choices:
         assert choice.finish is FinishReason.STOP
         assert is_valid(schema, choice.text)
+
+
+def scores_of(choice: Choice) -> list[list[tuple[str, int]]]:
+    """Return the token ids and ranks at each position of the prompt."""
+    positions = json.loads(choice.prompt_scores or "[]")
+    return [[(i, s["rank"]) for i, s in (position or {}).items()] for position in positions]
 
 
 def check_same_logprobs(

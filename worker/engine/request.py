@@ -58,6 +58,12 @@ class ChoiceSampling:
     """Number of tokens that must be output before a stop id may be sampled."""
     logprobs: int | None = None
     """Number of likeliest tokens reported with each token; None reports no log-probabilities."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Tokens reported with each output token instead of the likeliest ones; empty reports the
+    likeliest ones."""
+    prompt_logprobs: int | None = None
+    """Number of likeliest tokens reported with each token of the prompt, together with the rank of
+    the latter. None reports as many as `logprobs`, and no ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,10 @@ class TokenLogprobs:
 
     logprob: float
     top: tuple[tuple[int, float], ...]
-    """(token id, log-probability) of the likeliest tokens, likeliest first."""
+    """(token id, log-probability) of the likeliest tokens, likeliest first. With
+    `ChoiceSampling.logprob_token_ids`, of the output token and then of these tokens."""
+    rank: int | None = None
+    """Number of tokens that are at least as likely as the token; None if it wasn't asked for."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

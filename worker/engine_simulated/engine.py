@@ -228,9 +228,16 @@ class SimulatedEngine:
 
 def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:
     """Return the log-probabilities of a token, which is certain."""
-    num_top = request.sampling.logprobs
-    return None if num_top is None else TokenLogprobs(0.0, ((token_id, 0.0),)[:num_top])
+    num_top, ids = request.sampling.logprobs, request.sampling.logprob_token_ids
+    if num_top is None:
+        return None
+    others = [(other, _IMPOSSIBLE) for other in dict.fromkeys(ids) if other != token_id]
+    return TokenLogprobs(0.0, ((token_id, 0.0),)[: 1 if ids else num_top] + tuple(others))
 
 
 def _prompt_logprobs(request: Request) -> tuple[TokenLogprobs, ...]:
-    return tuple(TokenLogprobs(0.0, ()) for _ in request.prompt_ids[1:])
+    return tuple(TokenLogprobs(0.0, (), rank=1) for _ in request.prompt_ids[1:])
+
+
+_IMPOSSIBLE = -9999.0
+"""Log-probability of a token that is never sampled."""

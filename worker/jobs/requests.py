@@ -5,17 +5,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.context_length import output_limit
+from shared.errors import invalid_param
 from shared.protocol.events import Tokens
-from shared.protocol.jobs import SamplingParams
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.jobs.running import RunningJob
-from worker.jobs.running_choice import RunningChoice
+from worker.jobs.running_choice import Reports, RunningChoice
 from worker.served_model import ServedModel
 from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 
 if TYPE_CHECKING:  # it imports llguidance
     from worker.engine.grammar import Grammar
+
+MAX_PROMPT_SCORES = 500_000
+"""Maximum number of scores of prompts' tokens in one answer. They are about 35 MB of JSON."""
 
 
 def choices_of(
@@ -33,8 +37,10 @@ def choices_of(
         served: the model that computes the job.
 
     Raises:
-        JobFailed: a prompt is too long, or this worker can't continue the published text.
+        JobFailed: a prompt is too long, the prompts have too many scores, or this worker can't
+            continue the published text.
     """
+    _check_scores(job.job, prompts)
     num_per_prompt = job.job.sampling.n
     published_of = {tokens.choice: tokens for tokens in published}
     choices = []
@@ -48,7 +54,7 @@ def choices_of(
             served.tokenizer.stream(job.job, prompt),
             prompt_ids=prompt.ids,
             max_tokens=output_limit(job.job, len(prompt.ids), served.base.max_model_len),
-            reports_ids=job.job.sampling.reports_ids,
+            reports=_reports(job.job, number),
         )
         if number in published_of:
             choice.restore(published_of[number])
@@ -103,6 +109,8 @@ def request_of(
             bad_words=bad_words,
             min_tokens=sampling.min_tokens,
             logprobs=sampling.logprobs,
+            logprob_token_ids=sampling.logprob_token_ids,
+            prompt_logprobs=sampling.prompt_logprobs,
         ),
         max_tokens=choice.max_tokens,
         stop_ids=_stop_ids(sampling, served, style),
@@ -111,7 +119,36 @@ def request_of(
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),
         embedding=job.job.embedding,
-        scores_prompt=job.job.echo and sampling.logprobs is not None and not choice.ids,
+        scores_prompt=choice.reports.need_prompt_logprobs and not choice.ids,
+    )
+
+
+def _check_scores(job: Job, prompts: Sequence[EncodedPrompt]) -> None:
+    num_top = job.sampling.prompt_logprobs
+    if num_top is None:
+        return
+    # A completion repeats the scores of its prompt in each choice, as in vLLM.
+    num_copies = job.sampling.n if job.endpoint is Endpoint.COMPLETIONS else 1
+    num = sum(len(prompt.ids) for prompt in prompts) * (num_top + 1) * num_copies
+    if num > MAX_PROMPT_SCORES:
+        raise invalid_param(
+            "prompt_logprobs",
+            f"asks for {num} logprobs of the prompt's tokens, but one answer can have at most "
+            f"{MAX_PROMPT_SCORES}; send a smaller number, a smaller n or shorter prompts",
+        )
+
+
+def _reports(job: Job, number: int) -> Reports:
+    """Return what is published about a choice besides its tokens.
+
+    The scores of a prompt are the same for all its choices, so only the first one publishes them.
+    """
+    sampling = job.sampling
+    return Reports(
+        prompt_ids=sampling.reports_ids,
+        end_logprobs=sampling.reports_end,
+        echoed_top=sampling.logprobs if job.echo else None,
+        scored_top=sampling.prompt_logprobs if number % sampling.n == 0 else None,
     )
 
 

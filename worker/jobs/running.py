@@ -67,6 +67,7 @@ class RunningJob:
                     logprobs=tuple(c.logprobs),
                     prompt_logprobs=c.prompt_logprobs,
                     prompt_ids=c.reported_prompt_ids,
+                    prompt_scores=c.prompt_scores,
                 )
                 for c in self.choices
                 if c.finish is not None

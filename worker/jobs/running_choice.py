@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.events import Tokens
@@ -9,14 +10,38 @@ from shared.protocol.jobs import ClaimedJob
 from shared.protocol.logprobs import PositionLogprobs
 from shared.protocol.results import FinishReason
 from worker.engine.request import RequestId, StepOutput, TokenLogprobs
-from worker.jobs.token_logprobs import describe_position, describe_prompt
+from worker.jobs.token_logprobs import describe_position, describe_prompt, score_prompt
 from worker.text.detokenizer import TextStream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """What is published about a choice besides its tokens, their text and their logprobs."""
+
+    prompt_ids: bool = False
+    """Whether the prompt's tokens are published."""
+    end_logprobs: bool = False
+    """Whether logprobs cover the token that ends the choice and isn't part of its text."""
+    echoed_top: int | None = None
+    """Number of likeliest tokens in the logprobs of each token of an echoed prompt; None if these
+    logprobs aren't published."""
+    scored_top: int | None = None
+    """Number of likeliest tokens in the scores of each token of the prompt; None if the scores
+    aren't published."""
+
+    @property
+    def need_prompt_logprobs(self) -> bool:
+        """Whether the engine must compute logprobs of the prompt."""
+        return self.echoed_top is not None or self.scored_top is not None
 
 
 class PendingTokens:
     """Tokens of one choice that must still be published, or must still be saved in a checkpoint."""
 
-    __slots__ = ("finish", "ids", "index", "logprobs", "prompt_ids", "prompt_logprobs", "text")
+    __slots__ = (
+        *("finish", "ids", "index", "logprobs", "text"),
+        *("prompt_ids", "prompt_logprobs", "prompt_scores"),
+    )
 
     def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
         """Create an empty list, whose first token will be at position `index` of the answer.
@@ -30,6 +55,7 @@ class PendingTokens:
         self.finish: FinishReason | None = None
         self.logprobs: tuple[PositionLogprobs, ...] = ()
         self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
+        self.prompt_scores = ""
 
     def __bool__(self) -> bool:
         return bool(self.ids) or self.finish is not None
@@ -53,10 +79,12 @@ class PendingTokens:
             logprobs=self.logprobs,
             prompt_logprobs=self.prompt_logprobs,
             prompt_ids=() if self.index else self.prompt_ids,
+            prompt_scores=self.prompt_scores,
         )
         self.index += len(self.ids)
         self.ids, self.text, self.finish = [], "", None
         self.logprobs = self.prompt_logprobs = ()
+        self.prompt_scores = ""
         return event
 
 
@@ -71,7 +99,7 @@ class RunningChoice:
         *,
         prompt_ids: list[int],
         max_tokens: int,
-        reports_ids: bool = False,
+        reports: Reports = Reports(),
     ) -> None:
         """Create a choice without tokens.
 
@@ -81,7 +109,7 @@ class RunningChoice:
             stream: an empty text stream.
             prompt_ids: tokens of the prompt.
             max_tokens: maximum number of tokens of the answer.
-            reports_ids: whether the prompt's tokens are published, and logprobs of all tokens.
+            reports: what is published besides the choice's tokens.
         """
         self.request_id = request_id
         self.choice = choice
@@ -95,7 +123,10 @@ class RunningChoice:
         """Logprobs of the output tokens, in the format of `Tokens.logprobs`."""
         self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
         """Logprobs of the prompt, in the format of `Tokens.prompt_logprobs`."""
-        self.reported_prompt_ids = tuple(prompt_ids) if reports_ids else ()
+        self.prompt_scores = ""
+        """Scores of the prompt, in the format of `Tokens.prompt_scores`."""
+        self.reports = reports
+        self.reported_prompt_ids = tuple(prompt_ids) if reports.prompt_ids else ()
         """Tokens of the prompt, if they are published."""
         self.unpublished = PendingTokens(prompt_ids=self.reported_prompt_ids)
         """Tokens that are in no published event yet."""
@@ -129,7 +160,7 @@ class RunningChoice:
         if output.prompt_logprobs is not None:
             self._add_prompt_logprobs(output.prompt_logprobs)
         is_hidden = finish is FinishReason.STOP and not self._stream.includes_stop
-        if output.logprobs and (self.reported_prompt_ids or not is_hidden):
+        if output.logprobs and (self.reports.end_logprobs or not is_hidden):
             self._add_logprobs(describe_position(token_id, output.logprobs, self._stream))
         if is_hidden:  # an end-of-sequence or stop token adds no text
             self._advance([token_id], self._stream.close(), finish)
@@ -156,6 +187,7 @@ class RunningChoice:
         self.ids, self.finish = list(published.ids), published.finish
         self.logprobs = list(published.logprobs)
         self.prompt_logprobs = published.prompt_logprobs
+        self.prompt_scores = published.prompt_scores
         if self.finish is None and self._stream.replay(published.ids) != published.text:
             message = "another worker has published a text that this worker can't continue"
             raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
@@ -177,6 +209,7 @@ class RunningChoice:
             logprobs=tuple(self.logprobs),
             prompt_logprobs=self.prompt_logprobs,
             prompt_ids=self.reported_prompt_ids,
+            prompt_scores=self.prompt_scores,
         )
 
     def finish_at_limit(self) -> None:
@@ -189,10 +222,14 @@ class RunningChoice:
             pending.logprobs += (position,)
 
     def _add_prompt_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> None:
-        stream = self._stream.of_prompt()
-        self.prompt_logprobs = describe_prompt(self.prompt_ids, logprobs, stream)
+        stream, ids = self._stream.of_prompt(), self.prompt_ids
+        if (num_top := self.reports.echoed_top) is not None:
+            self.prompt_logprobs = describe_prompt(ids, logprobs, stream, num_top=num_top)
+        if (num_top := self.reports.scored_top) is not None:
+            self.prompt_scores = score_prompt(ids, logprobs, stream.token_bytes, num_top=num_top)
         for pending in (self.unpublished, self.unsaved):
             pending.prompt_logprobs = self.prompt_logprobs
+            pending.prompt_scores = self.prompt_scores
 
     def _advance(self, ids: list[int], text: str, finish: FinishReason | None) -> None:
         self.finish = FinishReason.STOP if self._stream.is_stopped else finish

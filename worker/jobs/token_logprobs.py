@@ -1,10 +1,14 @@
 """Describes token logprobs in the form that clients receive."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import orjson
 
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from worker.engine.request import TokenLogprobs
-from worker.text.detokenizer import TextStream
+from worker.text.detokenizer import TextStream, TokenTable
 
 
 def describe_position(
@@ -22,7 +26,7 @@ def describe_position(
 
 
 def describe_prompt(
-    ids: Sequence[int], logprobs: Sequence[TokenLogprobs], stream: TextStream
+    ids: Sequence[int], logprobs: Sequence[TokenLogprobs], stream: TextStream, *, num_top: int
 ) -> tuple[PositionLogprobs, ...]:
     """Return the logprobs of each prompt token in the form that clients receive.
 
@@ -30,14 +34,50 @@ def describe_prompt(
         ids: the prompt's tokens.
         logprobs: logprobs of the tokens from the second one on. The first token has none.
         stream: an empty text stream, to which all tokens are added.
+        num_top: maximum number of likeliest tokens at each position.
     """
     first = _describe_token(ids[0], None, stream)
     positions = [PositionLogprobs(chosen=first, top=(), offset=0)]
     stream.feed(ids[0])
     for token_id, of_token in zip(ids[1:], logprobs, strict=True):
-        positions.append(describe_position(token_id, of_token, stream))
+        listed = replace(of_token, top=of_token.top[:num_top])
+        positions.append(describe_position(token_id, listed, stream))
         stream.feed(token_id)
     return tuple(positions)
+
+
+def score_prompt(
+    ids: Sequence[int], logprobs: Sequence[TokenLogprobs], table: TokenTable, *, num_top: int
+) -> str:
+    """Return JSON with the scores of each prompt token and of the likeliest tokens at its position.
+
+    It is a list in the form of vLLM's `prompt_logprobs`.
+
+    Args:
+        ids: the prompt's tokens.
+        logprobs: logprobs of the tokens from the second one on, with ranks.
+        table: the tokenizer's table of bytes.
+        num_top: number of likeliest tokens at each position.
+    """
+    text_of = cache(lambda token_id: _json_text(token_id, table))
+    positions = ["null"]
+    for token_id, of_token in zip(ids[1:], logprobs, strict=True):
+        assert of_token.rank is not None
+        top = of_token.top[:num_top]
+        found = {token_id: (of_token.logprob, of_token.rank)}
+        found |= {other: (logprob, rank) for rank, (other, logprob) in enumerate(top, start=1)}
+        scores = (
+            f'"{other}":{{"logprob":{logprob!r},"rank":{rank},"decoded_token":{text_of(other)}}}'
+            for other, (logprob, rank) in found.items()
+        )
+        positions.append(f"{{{','.join(scores)}}}")
+    return f"[{','.join(positions)}]"
+
+
+def _json_text(token_id: int, table: TokenTable) -> str:
+    """Return a token's text after other text, or the name of a special token, as JSON."""
+    text = table.inside(token_id).decode(errors="replace") or table.name(token_id)
+    return orjson.dumps(text).decode()
 
 
 def _describe_token(token_id: int, logprob: float | None, stream: TextStream) -> TokenLogprob:

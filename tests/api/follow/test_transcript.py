@@ -1,15 +1,18 @@
 """Which events add to a transcript, and which contradict it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from followed_job import ID, STOP, tokens
 
-from api.follow.transcript import Delta, Diverged, Transcript, result_events
+from api.follow.transcript import ChoiceTranscript, Delta, Diverged, Transcript, result_events
 from shared.protocol.events import Retry, Tokens
 from shared.protocol.jobs import JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason, Result
+
+SCORES = '[null,{"5":{"logprob":-1.0,"rank":1,"decoded_token":"q"}}]'
 
 
 def transcript_of(*events: Tokens, num_choices: int = 1) -> Transcript:
@@ -65,9 +68,18 @@ def test_the_choices_of_a_result_have_logprobs() -> None:
         ids=(97, 98),
         logprobs=(position("a"), position("b")),
         prompt_logprobs=(position("p"),),
+        prompt_scores=SCORES,
     )
     result = Result(job=ID, state=JobState.DONE, choices=(choice,))
-    assert letters(transcript_of(*result_events(result)).choices[0].logprobs) == "pab"
+    followed = transcript_of(*result_events(result)).choices[0]
+    assert letters(followed.logprobs) == "pab"
+    assert followed.prompt_scores == ChoiceTranscript.of(choice).prompt_scores == SCORES
+
+
+def test_scores_of_the_prompt_come_with_the_first_tokens() -> None:
+    first = replace(tokens(0, (1,), "a"), prompt_scores=SCORES)
+    transcript = transcript_of(first, tokens(1, (2,), "b"), first)
+    assert transcript.choices[0].prompt_scores == SCORES
 
 
 def test_tokens_in_order_are_accepted() -> None:

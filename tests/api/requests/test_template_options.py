@@ -39,13 +39,15 @@ def test_an_effort_is_a_variable_and_turns_thinking_on_or_off() -> None:
     assert chat(reasoning_effort="high").template_kwargs == {
         "reasoning_effort": "high",
         "enable_thinking": True,
+        "thinking": True,
     }
     none = chat(reasoning_effort="none").template_kwargs
-    assert none == {"reasoning_effort": "none", "enable_thinking": False}
-    own = {"reasoning_effort": "low", "enable_thinking": False}
+    assert none == {"reasoning_effort": "none", "enable_thinking": False, "thinking": False}
+    own = {"reasoning_effort": "low", "enable_thinking": False, "thinking": False}
     assert chat(reasoning_effort="max", chat_template_kwargs=own).template_kwargs == {
         "reasoning_effort": "max",
         "enable_thinking": False,
+        "thinking": False,
     }
     assert failure(reasoning_effort="huge").param == "reasoning_effort"
 

@@ -146,7 +146,7 @@ async def test_the_model_thinks_only_if_asked(
     http: httpx.AsyncClient, worker: ScriptedWorker, thinking: Any, expected: bool
 ) -> None:
     _, job = await answered(http, worker, thinking=thinking)
-    assert job.job.template_kwargs == {"enable_thinking": expected}
+    assert job.job.template_kwargs == {"enable_thinking": expected, "thinking": expected}
 
 
 async def test_a_stream_has_anthropics_events(

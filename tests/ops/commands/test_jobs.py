@@ -17,6 +17,7 @@ from shared.store.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 Run = Callable[..., Awaitable[str]]
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SQL = Adapter(
     name="sql",
     version=AdapterVersion("sql@0123456789ab"),
@@ -88,7 +89,8 @@ async def test_a_dead_job_is_retried_with_the_current_weights(
     assert output == f"chatcmpl-{dead.id}: enqueued as {claimed.job.id}, number 1 of its queue\n"
     assert claimed.suspect
     same = replace(dead, id=claimed.job.id, version="a@2", reply_to=claimed.job.reply_to)
-    assert replace(claimed.job, created_s=0) == same
+    assert replace(claimed.job, created_s=0, traceparent=TRACEPARENT) == same
+    assert claimed.job.traceparent is None
     assert await run("jobs", "dead") == "there are no dead jobs\n"
     with pytest.raises(JobFailed, match="is dead: it was retried before"):
         await run("jobs", "retry", dead.id)
@@ -125,7 +127,7 @@ async def test_other_jobs_are_not_retried(run: Run, queue: Queue, redis: Redis, 
 
 async def dead_job(queue: Queue, redis: Redis, keys: Keys) -> Job:
     """Enqueue a job and let it kill its worker until it is a dead letter."""
-    job = make_job("a@1", tenant="red")
+    job = make_job("a@1", tenant="red", traceparent=TRACEPARENT)
     await queue.enqueue(job, LIMITS)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     for _ in range(3):

@@ -1,130 +1,80 @@
-"""Each row of the conformance page, checked against the front end."""
+"""The conformance page lists every field. The tests in tests/e2e send each row to a server."""
 
+from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 import pytest
-from openai.types import completion_create_params
+from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
     ChatCompletionToolMessageParam,
     ChatCompletionUserMessageParam,
 )
-from openai.types.chat import (
-    completion_create_params as chat_create_params,
-)
+from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.responses import response_create_params
+from pydantic import BaseModel
 
-from api.requests import unsupported_fields
-from api.requests.ignored_fields import warning
-from api.requests.translate import (
-    Admission,
-    chat_job,
-    completion_job,
-    parse_chat,
-    parse_completion,
-)
-from ops.generate.conformance import (
-    CHAT,
-    CHAT_EXTENSIONS,
-    COMPLETIONS,
-    EXTENSIONS,
-    MESSAGES,
-    PAGE,
-    TOOLS,
-    USER,
-    Outcome,
-    Row,
-    page,
-)
-from shared.errors import ErrorCode, JobFailed
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.tools import ToolForm
+from api.messages import translate as messages
+from api.messages.schema import MessageRequest, PromptRequest
+from api.requests import embeddings, tokenize, unsupported_fields
+from api.responses import translate as responses
+from api.responses.schema import ResponseRequest
+from api.schema.chat import ChatCompletionRequest
+from api.schema.completions import CompletionRequest
+from api.schema.embeddings import EmbeddingRequest
+from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
+from ops.generate.conformance import chat
+from ops.generate.conformance.page import PAGE, page
+from ops.generate.conformance.routes import ROUTES
+from ops.generate.conformance.rows import ANTHROPIC, LMDEPLOY, OPENAI, VLLM, Api, Outcome
 
-ADMISSION = Admission(
-    id=JobId("a"),
-    tenant="default",
-    version=AdapterVersion("m@1"),
-    fingerprint="fp_1",
-    max_model_len=1000,
-    reply_to=ApiId("api"),
-    created_s=5,
-    deadline_ms=1000,
-    random_seed=1,
-    tool_form=ToolForm.HERMES,
-)
-
-
-ALL_CHAT = CHAT + EXTENSIONS + CHAT_EXTENSIONS
-
-
-def chat(fields: dict[str, Any]) -> tuple[object, ...]:
-    """Return a request's job, the fields that don't change the job, and its warning."""
-    request = parse_chat({"model": "m", "messages": [USER], **fields})
-    return chat_job(request, ADMISSION), request.stream, request.background, warning(request)
+BY_PATH = {route.path: route for route in ROUTES}
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
+EMBEDDINGS, TOKENIZE, DETOKENIZE = "/v1/embeddings", "/tokenize", "/detokenize"
+OF_OPENAI = {
+    CHAT: chat_create_params.CompletionCreateParamsNonStreaming,
+    COMPLETIONS: completion_create_params.CompletionCreateParamsNonStreaming,
+    RESPONSES: response_create_params.ResponseCreateParamsNonStreaming,
+    EMBEDDINGS: embedding_create_params.EmbeddingCreateParams,
+}
+"""Fields that OpenAI's client sends to each route."""
+SCHEMAS: dict[str, type[BaseModel]] = {
+    CHAT: ChatCompletionRequest,
+    COMPLETIONS: CompletionRequest,
+    RESPONSES: ResponseRequest,
+    MESSAGES: MessageRequest,
+    COUNT_TOKENS: PromptRequest,
+    EMBEDDINGS: EmbeddingRequest,
+    TOKENIZE: TokenizeRequest,
+    DETOKENIZE: DetokenizeRequest,
+}
+UNSUPPORTED = {
+    RESPONSES: responses.UNSUPPORTED,
+    MESSAGES: messages.UNSUPPORTED,
+    EMBEDDINGS: embeddings.UNSUPPORTED,
+    TOKENIZE: tokenize.UNSUPPORTED,
+}
+"""Fields that each route refuses. The page's last table has those of the other routes."""
 
 
-def completion(fields: dict[str, Any]) -> tuple[object, ...]:
-    request = parse_completion({"model": "m", "prompt": "hi", **fields})
-    job = completion_job(request, ADMISSION)
-    return job, request.stream, request.background, warning(request)
+def names(path: str, apis: Api | None = None) -> set[str]:
+    """Return the top-level fields of a route, or those that one of the `apis` has."""
+    rows = BY_PATH[path].rows
+    return {
+        row.name.partition(".")[0].partition(":")[0]
+        for row in rows
+        if apis is None or row.apis & apis
+    }
 
 
-def nested(field: str, value: Any) -> dict[str, Any]:
-    """Return `{"a": {"b": value}}` for `a.b` and a value."""
-    name, _, rest = field.partition(".")
-    return {name: nested(rest, value) if rest else value}
+@pytest.mark.parametrize("path", OF_OPENAI)
+def test_openais_column_has_the_fields_of_its_client(path: str) -> None:
+    assert names(path, OPENAI) == set(get_type_hints(OF_OPENAI[path]))
 
 
-def assert_outcome(
-    send: Any, row: Row, fields: dict[str, Any], more: dict[str, Any], param: str
-) -> None:
-    if row.outcome is Outcome.REFUSED:
-        with pytest.raises(JobFailed) as refused:
-            send({**more, **fields})
-        error = refused.value.error
-        assert (error.param or "").startswith(param)
-        assert error.code in (ErrorCode.UNSUPPORTED_PARAMETER, ErrorCode.INVALID_VALUE)
-        return
-    *plain, no_warning = send(more)
-    *used, named = send({**more, **fields})
-    assert no_warning is None
-    if row.outcome is Outcome.WORKS:
-        assert named is None
-        assert used != plain
-    else:
-        assert named == f"not used: {param}"
-
-
-def ids(rows: tuple[Row, ...]) -> list[str]:
-    return [row.name for row in rows]
-
-
-@pytest.mark.parametrize("row", ALL_CHAT, ids=ids(ALL_CHAT))
-def test_a_field_of_a_chat(row: Row) -> None:
-    assert_outcome(chat, row, nested(row.name, row.value), row.more, row.name)
-
-
-@pytest.mark.parametrize("row", COMPLETIONS + EXTENSIONS, ids=ids(COMPLETIONS + EXTENSIONS))
-def test_a_field_of_a_completion(row: Row) -> None:
-    assert_outcome(completion, row, nested(row.name, row.value), row.more, row.name)
-
-
-@pytest.mark.parametrize("row", MESSAGES, ids=ids(MESSAGES))
-def test_a_field_of_a_message(row: Row) -> None:
-    param = f"messages[0].{row.name.partition(':')[0]}"
-    assert_outcome(chat, row, {"messages": [row.value]}, {}, param)
-
-
-@pytest.mark.parametrize("row", TOOLS, ids=ids(TOOLS))
-def test_a_field_of_a_tool(row: Row) -> None:
-    param = f"tools[0].{row.name.partition(':')[0]}"
-    assert_outcome(chat, row, {"tools": row.value}, {}, param)
-
-
-def test_every_field_of_openais_clients_is_listed() -> None:
-    for params, rows in ((chat_create_params, CHAT), (completion_create_params, COMPLETIONS)):
-        sent = get_type_hints(params.CompletionCreateParamsNonStreaming)
-        assert set(sent) == {row.name.partition(".")[0] for row in rows}
-    listed = {row.name.partition(":")[0] for row in MESSAGES}
+def test_the_parts_of_messages_in_openais_client_are_listed() -> None:
+    listed = {row.name.partition(":")[0] for row in chat.MESSAGES}
     for message in (
         ChatCompletionAssistantMessageParam,
         ChatCompletionToolMessageParam,
@@ -133,10 +83,46 @@ def test_every_field_of_openais_clients_is_listed() -> None:
         assert set(get_type_hints(message)) <= listed
 
 
-def test_the_page_lists_every_unsupported_field() -> None:
+def test_anthropics_column_has_the_fields_of_its_client() -> None:
+    types = pytest.importorskip("anthropic.types.beta")
+    sent: Mapping[str, Any] = {
+        MESSAGES: types.message_create_params.MessageCreateParamsNonStreaming,
+        COUNT_TOKENS: types.message_count_tokens_params.MessageCountTokensParams,
+    }
+    for path, params in sent.items():
+        assert set(get_type_hints(params)) <= names(path, ANTHROPIC)
+
+
+@pytest.mark.parametrize("path", SCHEMAS)
+def test_every_field_that_a_route_reads_is_listed(path: str) -> None:
+    assert set(SCHEMAS[path].model_fields) <= names(path)
+
+
+@pytest.mark.parametrize("path", UNSUPPORTED)
+def test_every_field_that_a_route_refuses_is_listed(path: str) -> None:
+    assert set(UNSUPPORTED[path]) <= names(path)
+
+
+def test_the_page_lists_every_unsupported_field_of_chats_and_completions() -> None:
     text = page()
     for name in {*unsupported_fields.CHAT, *unsupported_fields.COMPLETIONS}:
         assert f"| `{name}` |" in text
+
+
+@pytest.mark.parametrize("path", BY_PATH)
+def test_a_field_has_one_row(path: str) -> None:
+    listed = [row.name for row in BY_PATH[path].rows]
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=BY_PATH)
+def test_every_row_is_on_the_page(route: Any) -> None:
+    text = page()
+    assert f"\n## `POST {route.path}`\n" in text
+    for row in (*route.rows, *(row for part in route.parts for row in part.rows)):
+        cells = ["✓" if api in row.apis else "" for api in (OPENAI, VLLM, LMDEPLOY, ANTHROPIC)]
+        assert f"| `{row.name}` | {' | '.join(cells)} | {row.outcome} | {row.note} |" in text
+        assert row.outcome in Outcome
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -10,6 +10,7 @@ from queue_support import make_job, tokens
 from shared.errors import ProtocolMismatch
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.codec import (
+    NEW_IN_JOBS,
     NEW_SAMPLING,
     PROTOCOL_VERSION,
     decode_answer_spec,
@@ -65,9 +66,16 @@ def test_sampling_fields_that_release_0_1_does_not_know_are_written_only_if_they
     written = orjson.loads(encode_job(JOB))["sampling"].keys()
     assert not written & set(NEW_SAMPLING)
     limits: dict[str, Any] = {"stop_token_ids": (1, 2), "allowed_token_ids": (3,)}
+    limits |= {"logprob_token_ids": (4, 5), "prompt_logprobs": 0}
     sampling = SamplingParams(seed=2**63 - 1, bad_words=("a", "b"), includes_stop=True, **limits)
     job = replace(JOB, sampling=sampling)
     assert decode_job(encode_job(job)) == job
+
+
+def test_fields_of_jobs_that_release_0_1_does_not_know_are_written_only_if_they_are_set() -> None:
+    assert not orjson.loads(encode_job(JOB)).keys() & set(NEW_IN_JOBS)
+    traced = replace(JOB, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    assert decode_job(encode_job(traced)) == traced
 
 
 def test_a_field_that_an_older_release_does_not_write_has_its_default() -> None:

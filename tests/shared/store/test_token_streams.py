@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
@@ -190,8 +191,10 @@ async def test_logprobs_survive_the_worker_that_published_them(
         position("", -1e-7, ("<|end|>", -9999.0)),
         position("\ufffd", -12.345678901234, ('"', -0.5)),
     )
+    scores = '[null,{"5":{"logprob":-1e-07,"rank":1,"decoded_token":"h/\u00e9\\""}}]'
+    of_prompt: dict[str, Any] = {"prompt_logprobs": prompt, "prompt_scores": scores}
     pieces = [
-        tokens(job, 0, [1], "a", logprobs=parts[:1], prompt_logprobs=prompt),
+        tokens(job, 0, [1], "a", logprobs=parts[:1], **of_prompt),
         tokens(job, 1, [2], "b", logprobs=parts[1:]),
     ]
     await publish(worker, *pieces, checkpoints=(pieces[0],) if is_checkpointed else ())
@@ -199,7 +202,7 @@ async def test_logprobs_survive_the_worker_that_published_them(
     await end(worker, job.id)
     (claimed,) = await (await actor("w2")).claim()
     assert await recover(redis, keys, claimed) == (
-        tokens(job, 0, [1, 2], "ab", logprobs=parts, prompt_logprobs=prompt),
+        tokens(job, 0, [1, 2], "ab", logprobs=parts, **of_prompt),
     )
 
 

@@ -187,3 +187,50 @@ def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> No
     for position, got in enumerate(reported or ()):
         check_logprobs(rows[position], request.prompt_ids[position + 1], got, num_top)
     assert all(output.prompt_logprobs is None for output in outputs[1:])
+
+
+def test_ranks_and_named_tokens_follow_their_definitions_in_a_mixed_batch(
+    folders: dict[str, Path], models: Models
+) -> None:
+    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=12, budget=23)
+    requests = []
+    for seed, name in enumerate([*models] * 3):
+        sampling: dict[str, Any] = {"temperature": 0.8, "logit_bias": ((7, 5.0),)}
+        sampling |= {"logprobs": seed % 2 or None, "prompt_logprobs": [0, 4, None][seed // 3]}
+        if sampling["logprobs"]:
+            sampling["logprob_token_ids"] = (9, 200, 9, 4)
+        request = request_of(f"{name}{seed}", seed, versions.get(name), **sampling)
+        request.scores_prompt = sampling["prompt_logprobs"] is not None
+        requests.append((name, request))
+    outputs = outputs_of(engine, [request for _, request in requests])
+    assert engine.stats().num_preemptions > 0
+    for name, request in requests:
+        rows = reference_logprobs(models[name], request.prompt_ids + request.output_ids)
+        check_named(rows[len(request.prompt_ids) - 1 :], request, outputs[request.id])
+        check_ranks(rows, request, outputs[request.id][0].prompt_logprobs)
+
+
+def check_named(rows: torch.Tensor, request: Request, outputs: list[StepOutput]) -> None:
+    ids = request.sampling.logprob_token_ids
+    assert [output.logprobs is not None for output in outputs] == [bool(ids)] * len(outputs)
+    for row, output in zip(rows, outputs, strict=False):
+        if output.logprobs and output.token_id is not None:
+            names = dict.fromkeys((output.token_id, *ids))
+            assert [token for token, _ in output.logprobs.top] == [*names]
+            assert dict(output.logprobs.top) == pytest.approx(
+                {token: float(row[token]) for token in names}, abs=1e-4
+            )
+
+
+def check_ranks(
+    rows: torch.Tensor, request: Request, scored: tuple[TokenLogprobs, ...] | None
+) -> None:
+    num_top = request.sampling.prompt_logprobs
+    assert (scored is None) is (num_top is None)
+    for row, token, got in zip(rows, request.prompt_ids[1:], scored or (), strict=False):
+        num_listed = max(num_top or 0, request.sampling.logprobs or 0)
+        check_logprobs(row, token, got, num_listed)
+        above, below = float(row[token]) + 1e-4, float(row[token]) - 1e-4
+        assert got.rank is not None
+        assert int((row > above).sum()) < got.rank <= int((row > below).sum())
+    assert len(scored or ()) == (len(request.prompt_ids) - 1) * (num_top is not None)

@@ -10,10 +10,10 @@ from running_jobs import EOS_ID, AsciiTokenizer, ascii_ids, claim
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.events import Tokens
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.jobs import Job, SamplingParams
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.results import FinishReason
 from worker.engine.request import Request
-from worker.jobs.requests import choices_of, request_of
+from worker.jobs.requests import MAX_PROMPT_SCORES, choices_of, request_of
 from worker.jobs.running import RunningJob
 from worker.jobs.running_choice import RunningChoice
 from worker.text.interface import EncodedPrompt
@@ -171,3 +171,41 @@ def test_a_grammar_starts_after_the_restored_tokens() -> None:
     grammar: Any = FakeGrammar()
     made = request_of(job, choice, SERVED, grammar)
     assert (made.grammar, started) == ("state", [ascii_ids("ab")])
+
+
+@pytest.mark.parametrize("num_top", [None, 0, 5])
+def test_a_prompt_is_scored_on_request_with_the_first_of_its_choices(num_top: int | None) -> None:
+    sampling = SamplingParams(seed=1, max_tokens=5, n=2, prompt_logprobs=num_top)
+    job = job_of(sampling)
+    made = choices(job)
+    requests = [request_of(job, choice, SERVED, None) for choice in made]
+    assert [each.scores_prompt for each in requests] == [num_top is not None, False]
+    assert requests[0].sampling.prompt_logprobs == num_top
+    assert made[0].reports.echoed_top is None
+
+
+def test_logprobs_of_named_tokens_cover_the_end_of_an_answer() -> None:
+    sampling = SamplingParams(seed=1, max_tokens=5, logprobs=0, logprob_token_ids=(7, 8))
+    job = job_of(sampling)
+    (choice,) = choices(job)
+    assert choice.reports.end_logprobs
+    assert request_of(job, choice, SERVED, None).sampling.logprob_token_ids == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("n", "num_top", "endpoint", "is_refused"),
+    [
+        (1, 20, Endpoint.COMPLETIONS, False),
+        (2, 20, Endpoint.COMPLETIONS, True),
+        (2, 20, Endpoint.CHAT, False),
+        (2, None, Endpoint.COMPLETIONS, False),
+    ],
+)
+def test_answers_with_too_many_scores_of_prompts_are_refused(
+    n: int, num_top: int | None, endpoint: Endpoint, *, is_refused: bool
+) -> None:
+    sampling = SamplingParams(seed=1, max_tokens=1, n=n, prompt_logprobs=num_top)
+    job = job_of(sampling, endpoint=endpoint)
+    with pytest.raises(JobFailed) as failure:  # without too many scores, the prompt is too long
+        choices_of(job, [EncodedPrompt([1] * (MAX_PROMPT_SCORES // 21), "")], (), SERVED)
+    assert (failure.value.error.param == "prompt_logprobs") is is_refused

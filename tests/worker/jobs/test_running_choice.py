@@ -1,3 +1,4 @@
+import orjson
 import pytest
 from running_jobs import EOS_ID, ascii_ids, claim, make_choice, output, outputs
 
@@ -6,7 +7,7 @@ from shared.protocol.events import Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.results import FinishReason
 from worker.engine.request import TokenLogprobs
-from worker.jobs.running_choice import PendingTokens, RunningChoice
+from worker.jobs.running_choice import PendingTokens, Reports, RunningChoice
 
 LIKELY = TokenLogprobs(-0.5, ((ord("x"), -0.25),))
 
@@ -46,7 +47,7 @@ def test_a_stop_token_is_shown_only_if_the_text_includes_what_ends_it() -> None:
 
 def test_a_choice_that_reports_ids_publishes_its_prompt_once_and_logprobs_of_its_end() -> None:
     claimed, prompt = claim(), tuple(ascii_ids("hi"))
-    choice = make_choice(reports_ids=True)
+    choice = make_choice(reports=Reports(prompt_ids=True, end_logprobs=True))
     choice.accept(output(choice, "a", logprobs=LIKELY))
     first = choice.unpublished.take(claimed, 0)
     choice.accept(output(choice, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
@@ -54,7 +55,7 @@ def test_a_choice_that_reports_ids_publishes_its_prompt_once_and_logprobs_of_its
     assert (first.prompt_ids, last.prompt_ids) == (prompt, ())
     assert len(last.logprobs) == len(last.ids) == 1
     assert choice.full_checkpoint(claimed).prompt_ids == prompt
-    resumed = make_choice(reports_ids=True)
+    resumed = make_choice(reports=Reports(prompt_ids=True, end_logprobs=True))
     resumed.restore(first)
     resumed.accept(output(resumed, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
     assert resumed.unpublished.take(claimed, 0) == last
@@ -131,13 +132,35 @@ def test_logprobs_are_described_before_the_token_is_added() -> None:
 
 
 def test_prompt_logprobs_are_published_once() -> None:
-    choice = make_choice(prompt="hi")
+    choice = make_choice(prompt="hi", reports=Reports(echoed_top=0))
     choice.accept(output(choice, "a", prompt_logprobs=(LIKELY,)))
     event = choice.unpublished.take(claim(), 0)
     assert [p.chosen.token for p in event.prompt_logprobs] == ["h", "i"]
+    assert [len(p.top) for p in event.prompt_logprobs] == [0, 0]
+    assert event.prompt_scores == ""
     choice.accept(output(choice, "b"))
     assert choice.unpublished.take(claim(), 0).prompt_logprobs == ()
     assert choice.prompt_logprobs == event.prompt_logprobs
+
+
+def test_scores_of_the_prompt_are_published_and_saved_once_and_restored() -> None:
+    claimed, reports = claim(), Reports(scored_top=1)
+    choice = make_choice(prompt="hi", reports=reports)
+    likely = TokenLogprobs(-0.5, ((ord("x"), -0.25),), rank=3)
+    choice.accept(output(choice, "a", prompt_logprobs=(likely,)))
+    event, saved = (pending.take(claimed, 0) for pending in (choice.unpublished, choice.unsaved))
+    expected = event.prompt_scores
+    assert saved.prompt_scores == expected
+    assert orjson.loads(expected)[1]["105"] == {"logprob": -0.5, "rank": 3, "decoded_token": "i"}
+    assert event.prompt_logprobs == ()
+    choice.accept(output(choice, "b"))
+    assert choice.unpublished.take(claimed, 0).prompt_scores == ""
+    resumed = make_choice(prompt="hi", reports=reports)
+    resumed.restore(event)
+    resumed.accept(output(resumed, "b"))
+    assert resumed.unpublished.take(claimed, 0).prompt_scores == ""
+    assert resumed.full_checkpoint(claimed) == choice.full_checkpoint(claimed)
+    assert resumed.prompt_scores == expected
 
 
 def test_a_restored_choice_continues_the_published_text_and_publishes_only_new_tokens() -> None:

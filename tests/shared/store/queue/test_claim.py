@@ -22,6 +22,18 @@ async def age(redis: Redis, keys: Keys, *jobs, ms: int) -> None:
         await redis.hincrby(keys.job(job.id), "enq", -ms)
 
 
+async def test_a_claim_states_how_long_the_job_was_in_the_queue(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    job, first, second = await enqueue(), await actor("w1"), await actor("w2")
+    await age(redis, keys, job, ms=5000)
+    (claimed,) = await first.claim()
+    assert 5000 <= claimed.waited_ms < 8000
+    await first.queue.release(first.id, [job.id])
+    (claimed,) = await second.claim()
+    assert (claimed.try_, claimed.waited_ms < 3000) == (2, True)
+
+
 async def test_jobs_of_one_tenant_are_claimed_in_order_of_arrival(actor, enqueue) -> None:
     jobs = [await enqueue(version) for version in ("a@1", "b@1", "a@1", "b@1", "c@1", "a@1")]
     worker = await actor(holds=["a@1", "b@1", "c@1"])

@@ -26,7 +26,13 @@ async def test_finish_stores_the_result_and_sends_the_end(
     plain = Choice(text="ö/\n", finish=FinishReason.STOP, ids=(1, 2))
     token = TokenLogprob(token="ö", logprob=-0.25, bytes=(195, 182))
     position = PositionLogprobs(chosen=token, top=(token, token), offset=3)
-    detailed = replace(plain, logprobs=(position,), prompt_logprobs=(position, position))
+    scores = '[null,{"7":{"logprob":-0.25,"rank":1,"decoded_token":"ö"}}]'
+    detailed = replace(
+        plain,
+        logprobs=(position,),
+        prompt_logprobs=(position, position),
+        prompt_scores=scores,
+    )
     result = Result(job=job.id, state=JobState.DONE, choices=(plain, detailed), usage=usage)
     assert await queue.finish(worker.id, end, result) == FinishOutcome.OK
     assert (await views.job_and_result(job.id))[1] == result
