@@ -1,0 +1,124 @@
+"""Scenarios of openai's client with /v1/responses."""
+
+import json
+from typing import Any, Literal
+
+import openai
+import pytest
+from pydantic import BaseModel
+from weather_chat import (
+    ANSWER,
+    BASE,
+    CALLER,
+    CITY,
+    DESCRIPTION,
+    GREETING,
+    HELLO,
+    PARAMETERS,
+    QUESTION,
+    SKY,
+    TOOL,
+)
+
+CLIENT = openai.OpenAI(max_retries=0)
+TEXT: dict[str, Any] = {"model": CALLER, "input": HELLO}
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "name": TOOL,
+        "description": DESCRIPTION,
+        "parameters": PARAMETERS,
+        "strict": True,
+    }
+]
+CALL: dict[str, Any] = {"model": CALLER, "tools": TOOLS}
+
+
+class Move(BaseModel):
+    where: Literal["left", "right"]
+    far: bool
+
+
+def test_a_streamed_response_is_the_whole_response() -> None:
+    whole = CLIENT.responses.create(**TEXT)
+    with CLIENT.responses.stream(**TEXT) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        streamed = stream.get_final_response()
+    assert "".join(deltas) == streamed.output_text == whole.output_text == GREETING
+    assert streamed.status == whole.status == "completed"
+    assert streamed.usage.total_tokens == whole.usage.total_tokens
+
+
+def test_the_limit_makes_a_response_incomplete() -> None:
+    cut = CLIENT.responses.create(**TEXT, max_output_tokens=5)
+    assert (cut.status, cut.output_text) == ("incomplete", "Hello")
+    assert cut.incomplete_details.reason == "max_output_tokens"
+
+
+def test_the_events_of_a_response_are_in_order() -> None:
+    events = list(CLIENT.responses.create(**TEXT, stream=True))
+    numbers = [event.sequence_number for event in events]
+    assert numbers == sorted(set(numbers))
+    delta = "response.output_text.delta"
+    assert [event.type for event in events if event.type != delta] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+
+
+def test_a_response_continues_the_previous_one() -> None:
+    first = CLIENT.responses.create(**CALL, input=QUESTION)
+    (call,) = first.output
+    assert (call.type, call.name) == ("function_call", TOOL)
+    assert json.loads(call.arguments) == {"city": CITY}
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": SKY}
+    second = CLIENT.responses.create(**CALL, input=[result], previous_response_id=first.id)
+    assert (second.output_text, second.status) == (ANSWER, "completed")
+    assert second.previous_response_id == first.id
+    asked = {"role": "user", "content": QUESTION}
+    explicit = CLIENT.responses.create(**CALL, input=[asked, call, result])
+    assert explicit.output_text == ANSWER
+    assert explicit.usage.input_tokens == second.usage.input_tokens
+
+
+def test_a_streamed_call_is_the_whole_call() -> None:
+    with CLIENT.responses.stream(**CALL, input=QUESTION) as stream:
+        kind = "response.function_call_arguments.delta"
+        parts = [event.delta for event in stream if event.type == kind]
+        (call,) = stream.get_final_response().output
+    assert json.loads("".join(parts)) == json.loads(call.arguments) == {"city": CITY}
+
+
+def test_a_parsed_response_follows_its_schema_for_any_model() -> None:
+    body = TEXT | {"model": BASE, "max_output_tokens": 200}
+    assert isinstance(CLIENT.responses.parse(**body, text_format=Move).output_parsed, Move)
+    with CLIENT.responses.stream(**body, text_format=Move) as stream:
+        assert isinstance(stream.get_final_response().output_parsed, Move)
+
+
+def test_a_stored_response_is_retrieved_listed_and_deleted() -> None:
+    stored = CLIENT.responses.create(**TEXT, metadata={"trip": "1"})
+    again = CLIENT.responses.retrieve(stored.id)
+    assert (again.output_text, again.metadata) == (stored.output_text, {"trip": "1"})
+    (item,) = CLIENT.responses.input_items.list(stored.id)
+    assert (item.role, item.content[0].text) == ("user", HELLO)
+    CLIENT.responses.delete(stored.id)
+    with pytest.raises(openai.NotFoundError):
+        CLIENT.responses.retrieve(stored.id)
+
+
+def test_a_response_in_the_background_is_streamed_from_any_event() -> None:
+    events = list(CLIENT.responses.create(**TEXT, background=True, stream=True))
+    done = events[-1].response
+    assert done.output_text == GREETING
+    seen = events[5].sequence_number
+    rest = list(CLIENT.responses.retrieve(done.id, stream=True, starting_after=seen))
+    text = [e.delta for e in [*events[:6], *rest] if e.type == "response.output_text.delta"]
+    assert "".join(text) == GREETING
+    assert rest[-1].response.output_text == GREETING
