@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from chat_training import train_answers
 from servers import Server, lorikeet_up, show_logs
 from tiny import chat_ids, save_tiny_model
+from tiny_training import train_answers
 from weather_chat import BASE, CALLER, TEMPLATE, examples
 
 pytest_runtest_makereport = show_logs
