@@ -30,6 +30,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}
+pytestmark = pytest.mark.slow
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
