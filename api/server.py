@@ -25,7 +25,7 @@ from shared.event_loop import run
 from shared.settings import ApiSettings
 from shared.store.connection import check_redis_at
 from shared.store.durability import durability_at
-from shared.tracing.start import start_tracing
+from shared.tracing.start import tracing
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
@@ -51,13 +51,8 @@ def run_api(settings: ApiSettings) -> None:
             are malformed, they are missing although the server is reachable from the network, or
             traces are wanted but OpenTelemetry isn't installed.
     """
-    endpoint = settings.otlp_endpoint
-    tracer = start_tracing(endpoint, service="lorikeet-api", pool=settings.pool)
-    try:
+    with tracing(settings.otlp_endpoint, service="lorikeet-api", pool=settings.pool) as tracer:
         run(_serve(settings, tracer))
-    finally:
-        if tracer:
-            tracer.close()
 
 
 def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:

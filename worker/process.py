@@ -13,7 +13,7 @@ from shared.event_loop import run
 from shared.settings import WorkerSettings
 from shared.store.connection import check_redis, connect
 from shared.store.durability import durability_of
-from shared.tracing.start import start_tracing
+from shared.tracing.start import tracing
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.load_model import load_simulated
 from worker.served_model import ServedModel
@@ -65,13 +65,8 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
     """Run a worker like `run_worker`, but serve the model that `load` returns."""
-    endpoint = settings.otlp_endpoint
-    tracer = start_tracing(endpoint, service="lorikeet-worker", pool=settings.pool)
-    try:
+    with tracing(settings.otlp_endpoint, service="lorikeet-worker", pool=settings.pool) as tracer:
         run(_run(settings, load, tracer))
-    finally:
-        if tracer:
-            tracer.close()
 
 
 async def _run(

@@ -25,6 +25,11 @@ Quick = Annotated[
     bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
 ]
 
+Baseline = Annotated[
+    Path | None,
+    typer.Option(help="Checkout of another commit, to compare with.", metavar="DIR"),
+]
+
 scale_app = typer.Typer()
 
 
@@ -38,10 +43,7 @@ def scale(quick: Quick = False, results: ResultsFolder = RESULTS) -> None:
 
 @scale_app.command()
 def queue_tokens(
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="Checkout of another commit, to compare with.", metavar="DIR"),
-    ] = None,
+    baseline: Baseline = None,
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
@@ -53,10 +55,7 @@ def queue_tokens(
 
 @scale_app.command()
 def api_cpu(
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="Checkout of another commit, to compare with.", metavar="DIR"),
-    ] = None,
+    baseline: Baseline = None,
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:

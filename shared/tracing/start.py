@@ -1,5 +1,7 @@
 """Starts tracing if the settings ask for it. OpenTelemetry is imported only then."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from shared.errors import SettingsError
@@ -8,8 +10,11 @@ if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
 
 
-def start_tracing(endpoint: str, *, service: str, pool: str) -> "Tracer | None":
-    """Return a tracer that exports to an OTLP endpoint, or None if `endpoint` is empty.
+@contextmanager
+def tracing(endpoint: str, *, service: str, pool: str) -> Iterator["Tracer | None"]:
+    """Provide a tracer that exports to an OTLP endpoint, or None if `endpoint` is empty.
+
+    After the block, the spans that have ended are exported.
 
     Args:
         endpoint: base URL of the collector, to which `/v1/traces` is appended.
@@ -20,7 +25,8 @@ def start_tracing(endpoint: str, *, service: str, pool: str) -> "Tracer | None":
         SettingsError: the packages of OpenTelemetry aren't installed.
     """
     if not endpoint:
-        return None
+        yield None
+        return
     try:
         from shared.tracing.tracer import Tracer
     except ImportError as error:
@@ -28,4 +34,8 @@ def start_tracing(endpoint: str, *, service: str, pool: str) -> "Tracer | None":
             f"--otlp-endpoint: traces need the extra `otel` ({error}); install it with "
             "pip install 'lorikeet-serve[otel]'"
         ) from None
-    return Tracer(endpoint, service=service, pool=pool)
+    tracer = Tracer(endpoint, service=service, pool=pool)
+    try:
+        yield tracer
+    finally:
+        tracer.close()
