@@ -145,5 +145,6 @@ def test_every_response_is_documented(
 
     run()
     assert len(statuses) >= count
-    if mode is POSITIVE and not any(word in label for word in NAMES_SOMETHING):
+    # A few cases may all be longer than the context.
+    if share == 1 and mode is POSITIVE and not any(word in label for word in NAMES_SOMETHING):
         assert 200 in statuses

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from smolagents import ChatMessage, MessageRole, OpenAIModel, tool
 from weather_chat import BASE, CALLER, CITY, GREETING, HELLO, QUESTION, SKY, TOOL
 
@@ -12,6 +12,8 @@ SERVER = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPEN
 
 
 class Move(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # any model would fill its answer with other keys
+
     where: Literal["left", "right"]
     far: bool
 
