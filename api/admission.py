@@ -9,23 +9,34 @@ from api.requests.translate import Admission
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion, JobId
+from shared.store.registry import Found
 
 
-async def admit(
-    context: Context, tenant: str, model: str, *, deadline_s: float | None = None
+async def admit(context: Context, tenant: str, model: str) -> Admission:
+    """Return the `Admission` of a request whose job isn't queued. `model` names its model.
+
+    The registry is read, because no later step would notice that a remembered model is outdated.
+
+    Raises:
+        JobFailed: as in `admission_to`, or the adapter is quarantined.
+        RedisUnavailable: the registry can't be read.
+    """
+    return admission_to(await context.registry.find(model), context, tenant, model)
+
+
+def admission_to(
+    found: Found, context: Context, tenant: str, model: str, *, deadline_s: float | None = None
 ) -> Admission:
     """Return the `Admission` of a request. `model` names the base model or an adapter.
 
-    `deadline_s` is the client's time limit in seconds; None selects the server's limit. If `model`
-    names an adapter that isn't loaded, the request is refused. The base model doesn't serve it
-    instead.
+    `found` is what the registry has for `model`. `deadline_s` is the client's time limit in
+    seconds; None selects the server's limit. If `model` names an adapter that isn't loaded, the
+    request is refused. The base model doesn't serve it instead.
 
     Raises:
-        JobFailed: no model has this name, the model doesn't accept requests at present, or no
-            worker has registered a base model.
-        RedisUnavailable: the registry can't be read.
+        JobFailed: no model that accepts requests has this name, or no worker has registered a base
+            model.
     """
-    found = await context.registry.find(model)
     base, version = found.base, found.version
     if base is None:
         message = "no worker has registered a base model; start a worker, or try again soon"

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.context import Context
 from api.delivery import Delivery
+from api.draft import Draft
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition
@@ -19,16 +20,15 @@ from api.request_trace import RequestTrace
 from api.schema.base import JobRequest
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
-from shared.protocol.enqueue import Enqueued, EnqueueOptions
+from shared.protocol.enqueue import Enqueued
 from shared.protocol.ids import JobId
-from shared.protocol.jobs import Job
 from shared.store.views.job_view import JobView
 
 log = structlog.get_logger()
 
 
 class Answer(Response):
-    """Response to a request that was accepted as `job`.
+    """Response to a request that was admitted.
 
     Creating this object doesn't queue the job; `__call__` does. If an earlier request with the same
     idempotency key has created a job, the response is the answer of that job. If an error occurs
@@ -42,8 +42,7 @@ class Answer(Response):
         self,
         context: Context,
         request: JobRequest,
-        job: Job,
-        options: EnqueueOptions,
+        draft: Draft,
         headers: Mapping[str, str],
         trace: RequestTrace,
     ) -> None:
@@ -53,8 +52,7 @@ class Answer(Response):
         """
         super().__init__()
         self._context = context
-        self._job = job
-        self._options = options
+        self._draft = draft
         self._is_stream = bool(request.stream)
         self._extra_headers = dict(headers)
         self._timing = StreamTiming(context.metrics)
@@ -62,35 +60,34 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Queue the job, follow it, and send its answer."""
-        context, job = self._context, self._job
+        context, job = self._context, self._draft.job
         scope.setdefault("state", {})["job_id"] = job.id
         with context.cancels.client(job.id, job.num_choices) as inbox, self._trace:
             enqueued = await self._enqueue()
             if enqueued.is_new:
                 await self._answer(inbox, scope, receive, send)
             else:
-                self._trace.replay(job, enqueued.id)
+                self._trace.replay(self._draft.job, enqueued.id)
                 await (await self._earlier(enqueued.id))(scope, receive, send)
 
     async def _enqueue(self) -> Enqueued:
-        context, job = self._context, self._job
+        context, job = self._context, self._draft.job
         try:
-            async with context.turns.turn():
-                enqueued = await context.queue.enqueue(job, context.limits, options=self._options)
+            enqueued = await self._draft.enqueue()
         except RedisUnavailable:
             # The job may be queued despite the error. With a key, the client's next attempt is
             # answered by the job.
-            if self._options.idempotency:
+            if self._draft.options.idempotency:
                 context.cancels.abandon(job.id)
             else:
                 context.cancels.add(job.id)
             raise
         event = "job_accepted" if enqueued.is_new else "job_replayed"
-        log.info(event, job_id=enqueued.id, version=job.version)
+        log.info(event, job_id=enqueued.id, version=self._draft.job.version)
         return enqueued
 
     async def _answer(self, inbox: Inbox, scope: Scope, receive: Receive, send: Send) -> None:
-        context, job = self._context, self._job
+        context, job = self._context, self._draft.job
         spec = AnswerSpec.of(job)
         follower = Follower(
             spec, inbox, context.views, context.read_checkpoints, left_ms=job.deadline_ms
@@ -110,14 +107,14 @@ class Answer(Response):
 
     async def _earlier(self, job_id: JobId) -> "AttachedAnswer":
         """Return the response with the answer of an earlier request's job."""
-        view = await own_job(self._context, self._job.tenant, job_id)
+        view = await own_job(self._context, self._draft.job.tenant, job_id)
         headers = {REPLAYED_HEADER: "true", **self._extra_headers}
         return AttachedAnswer(self._context, view, is_stream=self._is_stream, headers=headers)
 
     def _count(self, follower: Follower) -> None:
         metrics = self._context.metrics
         if follower.usage is not None:
-            metrics.count_tokens(self._job.model, follower.usage)
+            metrics.count_tokens(self._draft.job.model, follower.usage)
         if follower.error and follower.error.code is ErrorCode.RESUME_DIVERGED:
             metrics.count_divergence()
 

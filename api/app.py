@@ -22,6 +22,7 @@ from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.middleware import Boundary
 from api.metrics.metrics import Metrics
+from api.model_cache import ModelCache
 from api.openapi.document import describe
 from api.pool_status import CachedRead, not_ready_reason, pool_snapshot
 from api.routes import (
@@ -155,6 +156,7 @@ def _context(
         queue=queue,
         views=views,
         registry=registry,
+        models=ModelCache(registry),
         read_checkpoints=partial(read_checkpoints, redis, keys),
         replies=replies,
         cancels=cancels,

@@ -12,6 +12,7 @@ from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
+from api.model_cache import ModelCache
 from api.pool_status import CachedRead
 from api.turns import Turns
 from shared.protocol.ids import ApiId
@@ -39,6 +40,8 @@ class Context:
     queue: Queue
     views: PoolViews
     registry: Registry
+    models: ModelCache
+    """Models of the registry that requests have named."""
     read_checkpoints: ReadCheckpoints
     replies: ReplyHub
     cancels: CancelQueue

@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
-from api.admission import admit
 from api.answer import Answer
 from api.context import Context
+from api.draft import Draft
 from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.body import read_json_object
 from api.jobs.background import start_in_background
@@ -68,12 +68,20 @@ async def submit_json(
             body, headers, answer_headers = parse_request(request, context, raw, parse, ignored)
             weight = context.settings.weight_by_tenant.get(tenant, 1.0)
             options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
-            admission = await admit(context, tenant, body.model, deadline_s=headers.deadline_s)
-            job = trace.accept(job_of(body, admission), is_stream=bool(body.stream))
+            draft = await Draft.of(
+                context,
+                tenant,
+                body.model,
+                lambda admission: trace.accept(
+                    job_of(body, admission), is_stream=bool(body.stream)
+                ),
+                options,
+                deadline_s=headers.deadline_s,
+            )
         if not body.background or body.stream:
-            return Answer(context, body, job, options, answer_headers, trace)
-        request.state.job_id = job.id
-        response = await start_in_background(context, job, options, answer_headers, trace)
+            return Answer(context, body, draft, answer_headers, trace)
+        request.state.job_id = draft.job.id
+        response = await start_in_background(context, draft, answer_headers, trace)
     except BaseException as failure:
         trace.end(failure)
         raise

@@ -168,6 +168,10 @@ class DuplicateJob(LorikeetError):
         self.state = state
 
 
+class RegistryChanged(LorikeetError):
+    """The registry has changed since it was read, so the request must be admitted again."""
+
+
 class ReachedLimit(StrEnum):
     """Limit of the queue that a new job would exceed."""
 

@@ -6,6 +6,7 @@ import structlog
 from fastapi import Response
 
 from api.context import Context
+from api.draft import Draft
 from api.errors import json_response
 from api.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
@@ -13,20 +14,21 @@ from api.jobs.own_jobs import own_job_and_result
 from api.request_trace import RequestTrace
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
-from shared.protocol.enqueue import Enqueued, EnqueueOptions
-from shared.protocol.jobs import UNFINISHED, Job, View
+from shared.protocol.enqueue import Enqueued
+from shared.protocol.jobs import UNFINISHED, View
 
 log = structlog.get_logger()
 
 
 async def start_in_background(
     context: Context,
-    job: Job,
-    options: EnqueueOptions,
+    draft: Draft,
     headers: Mapping[str, str],
     trace: RequestTrace,
 ) -> Response:
-    """Enqueue a job, and return a response that describes it, without waiting for its answer.
+    """Enqueue the job of a request, and return a response that describes the job.
+
+    The function doesn't wait for the answer.
 
     The response has status 202, or 200 if it describes the job of an earlier request that has
     ended. In the API of responses, it is the response object, with status 200. It gets the
@@ -36,14 +38,14 @@ async def start_in_background(
         RedisUnavailable: Redis may not have accepted the job.
     """
     try:
-        async with context.turns.turn():
-            enqueued = await context.queue.enqueue(job, context.limits, options=options)
+        enqueued = await draft.enqueue()
+        job = draft.job
         view, result = await own_job_and_result(context, job.tenant, enqueued.id)
         is_unfinished = view.state in UNFINISHED
     except RedisUnavailable:
         # Without a key, the client's next attempt is another job, so this one must not run.
-        if options.idempotency is None:
-            context.cancels.add(job.id)
+        if draft.options.idempotency is None:
+            context.cancels.add(draft.job.id)
         raise
     if enqueued.is_new:
         log.info("job_accepted", job_id=job.id, version=job.version, is_background=True)

@@ -15,6 +15,7 @@ from shared.errors import (
     ProtocolMismatch,
     QueueFull,
     ReachedLimit,
+    RegistryChanged,
 )
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import InspectionId, JobId
@@ -173,6 +174,8 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
             return QueueFull(ReachedLimit(limit.decode()), num_waiting, retry_after_s=retry_after_s)
         case [b"conflict", _]:
             return JobFailed(_other_body())
+        case [b"changed"]:
+            return RegistryChanged("the registry has changed since the request was admitted")
         case [b"gone"]:
             return JobFailed(_unloaded(job))
         case [b"quarantined"]:

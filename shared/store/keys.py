@@ -223,6 +223,7 @@ class Keys:
         - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
           (`memory_high`), and the limit (`max_memory`).
         - Number of previous versions that adapters keep (`keep_versions`).
+        - Revision of the registry (`registry`): the time of its last change.
         - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
           (`lag`). A gap between two sweeps increases the lag if the gap is longer than `stall_ms`.
           `resumed` is the time of the first sweep after the last such gap, or after the clock last

@@ -139,12 +139,15 @@ class Queue:
         *,
         options: EnqueueOptions = EnqueueOptions(),  # noqa: B008  # immutable
         is_suspect: bool = False,
+        registry_revision: str = "",
     ) -> Enqueued:
         """Accept a job, or find the job of an earlier request with the same idempotency key.
 
         Pass `is_suspect` for the retry of a job whose workers died: the new job then runs alone.
+        With `registry_revision`, the job is refused unless that is the revision of the registry.
 
         Raises:
+            RegistryChanged: the registry has another revision.
             DuplicateJob: a job with this id already exists. After a call that failed with
                 `RedisUnavailable`, this means that the failed call did add the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
@@ -156,6 +159,7 @@ class Queue:
             reply = await self._scripts.run(
                 "enqueue",
                 *_enqueue_args(job, limits, options, is_suspect=is_suspect),
+                registry_revision,
                 durability=self._durability,
                 is_promise=_is_accepted,
             )

@@ -59,6 +59,10 @@ class Found:
     """Adapter version to which the name refers, if it takes new requests."""
     is_base: bool = False
     """Whether the name refers to the base model."""
+    revision: str = ""
+    """Revision of the registry in which the name was looked up, or an earlier one. The registry gets
+    another revision whenever a model that takes requests changes or is removed. Empty if no process
+    of this release has changed the registry."""
 
     @property
     def version(self) -> AdapterVersion | None:
@@ -257,16 +261,18 @@ class Registry:
         """
         base_name, colon, name = model.rpartition(":")
         pipe = self._redis.pipeline(transaction=False)
+        # Read first, so that the rest can't be older than the revision.
+        pipe.hget(self._keys.counters, "registry")
         pipe.hgetall(self._keys.base)
         pipe.hget(self._keys.adapter(name), "version")
-        fields, current = await pipe.execute()
-        base = _base(fields)
+        raw_revision, fields, current = await pipe.execute()
+        base, revision = _base(fields), (raw_revision or b"").decode()
         if base and model in (base.name, base.version):
-            return Found(base, is_base=True)
+            return Found(base, is_base=True, revision=revision)
         if base and colon and base_name != base.name:
-            return Found(base)
+            return Found(base, revision=revision)
         version = AdapterVersion(name if "@" in name else (current or b"").decode())
-        return Found(base, await self._served(version))
+        return Found(base, await self._served(version), revision=revision)
 
     async def _served(self, version: AdapterVersion) -> Adapter | None:
         """Return the adapter version if it takes new requests, else None.

@@ -69,6 +69,13 @@ local function due_of(job) return job.deadline - (job.lag or 0) end
 -- Return the key of a version's entry in the registry. The base model has no entry.
 local function version_key(version) return P .. 'version:' .. version end
 
+-- Give the registry another revision. Every script that changes or removes a model that takes
+-- requests calls this function, because front ends remember such models.
+local function registry_changed()
+  local time = redis.call('TIME')
+  redis.call('HSET', P .. 'cnt', 'registry', time[1] .. '.' .. time[2])
+end
+
 local function is_registered(wid) return redis.call('ZSCORE', P .. 'workers', wid) ~= false end
 
 -- Cancel the deaths that were charged to the jobs of a worker that was only silent.

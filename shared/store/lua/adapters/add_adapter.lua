@@ -35,6 +35,7 @@ elseif is_quarantined then
 elseif is_upload(source) and redis.call('EXISTS', P .. source) == 0 then
   return { 'expired', version }
 end
+registry_changed()
 redis.call('HSET', version_key(version), unpack(ARGV, 7))
 keep_upload(version, source_before, source)
 if keep then redis.call('HSET', P .. 'cnt', 'keep_versions', keep) end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 8 commands.
+-- At most 10 commands.
 -- ARGV: name. Makes the name refer to its previous version. The replaced version becomes the last
 -- one in the order of rollbacks. Returns {'ok', version} | {'unknown'} | {'none'} if there is no
 -- previous version | {'quarantined', version}.
@@ -11,6 +11,7 @@ if not version then return { 'none' } end
 if redis.call('HGET', version_key(version), 'state') == 'quarantined' then
   return { 'quarantined', version }
 end
+registry_changed()
 redis.call('LPOP', previous)
 redis.call('RPUSH', previous, current)
 redis.call('HSET', P .. 'adapter:' .. name, 'version', version, 'by', 'client')

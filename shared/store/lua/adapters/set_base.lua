@@ -9,6 +9,7 @@ local version = redis.call('HGET', P .. 'base', 'version')
 if version and version ~= ARGV[1] and redis.call('EXISTS', P .. 'workers') == 1 then
   return { version, '' }
 end
+registry_changed()
 local function forget(versions)
   for _, each in ipairs(versions) do forget_version(each) end
 end

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
--- At most 60 commands.
+-- At most 62 commands.
 -- ARGV: name. Stops new jobs for all versions of the name. Waiting and running jobs end normally.
 -- Returns 1 if the name was registered, 0 if it was already unloaded, or -1 if it is unknown.
 local name = ARGV[1]
 local key, previous, current = P .. 'adapter:' .. name, P .. 'previous:' .. name, current_of(name)
 local REMEMBERED_MS = 3600000
 if not current then return redis.call('EXISTS', key) - 1 end
+registry_changed()
 redis.call('LPUSH', previous, current)
 for _, version in ipairs(redis.call('LRANGE', previous, 0, -1)) do retire(version, 'unloaded') end
 redis.call('HSET', key, 'version', '', 'by', 'client')

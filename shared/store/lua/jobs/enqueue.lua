@@ -3,9 +3,10 @@
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes
---       request
+--       request registry
 -- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'same', job of an
 -- earlier request with the same key} | {'conflict', job of an earlier request with another body} |
+-- {'changed'} if `registry` isn't '' and isn't the revision of the registry |
 -- {'full', reached limit, number of waiting jobs, answered jobs per second} | {'gone'} |
 -- {'quarantined'} | {'large', capacity of the largest worker in tokens}.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -37,9 +38,10 @@ local earlier = idem ~= '' and earlier_request()
 if earlier then return earlier end
 local now, lag = read_clock()
 local num_bytes = #ARGV[14] + #ARGV[24]
-local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated =
-  unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high', 'max_memory',
-    'bytes', 'retain_bytes', 'rate', 'rated'))
+local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated,
+  revision = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high',
+    'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry'))
+if ARGV[25] ~= '' and ARGV[25] ~= revision then return { 'changed' } end
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   'tag', 'waiting', 'bytes'))
 

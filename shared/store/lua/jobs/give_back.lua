@@ -41,6 +41,7 @@ local function bury(job, wid, now)
   if not state then return end -- the base model has no entry
   if redis.call('HINCRBY', entry, 'dead_jobs', 1) >= DEAD_JOBS_UNTIL_QUARANTINE then
     if state == 'ready' then
+      registry_changed()
       redis.call('HSET', entry, 'state', 'quarantined')
       redis.call('ZADD', P .. 'quarantined', now, job.version)
     end

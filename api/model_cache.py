@@ -1,0 +1,58 @@
+"""Remembers which models the names in requests refer to."""
+
+import time
+from dataclasses import dataclass
+
+from shared.store.registry import Found, Registry
+
+MAX_AGE_S = 5.0
+"""Seconds for which a model is remembered. Processes of the previous release change the registry
+without giving it another revision, so their changes are seen after this time."""
+MAX_MODELS = 2048
+"""Maximum number of remembered models. The first of them is forgotten for another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    found: Found
+    read_s: float
+
+
+class ModelCache:
+    """Models that were found in the registry, so that most requests needn't read it.
+
+    A remembered model may be outdated. Therefore `Queue.enqueue` compares the revision of the
+    registry in which the model was found with the current revision. All remembered models are of
+    one revision. Names that no model has aren't remembered.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._revision = ""
+        self._entries: dict[str, _Entry] = {}
+
+    async def find(self, model: str) -> Found:
+        """Return what the name refers to, or referred to a short time ago.
+
+        Raises:
+            JobFailed: the adapter is quarantined.
+            RedisUnavailable: the model isn't remembered, and the registry can't be read.
+        """
+        entry = self._entries.get(model)
+        if entry and time.monotonic() - entry.read_s < MAX_AGE_S:
+            return entry.found
+        return await self.read(model)
+
+    async def read(self, model: str) -> Found:
+        """Return what the name refers to, from the registry. The errors are those of `find`."""
+        started_s = time.monotonic()
+        found = await self._registry.find(model)
+        if found.revision != self._revision:
+            self._entries.clear()
+            self._revision = found.revision
+        self._entries.pop(model, None)
+        if found.version is not None:
+            while len(self._entries) >= MAX_MODELS:
+                del self._entries[next(iter(self._entries))]
+            self._entries[model] = _Entry(found, started_s)
+        return found
