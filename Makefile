@@ -2,6 +2,8 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+# Up to four processes share the test files.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 READY := .venv/.ready
 CODE := api worker shared ops tests
 
@@ -18,11 +20,11 @@ setup: $(READY)
 
 # Everything but the tests marked slow or long, in under ten minutes on two cores.
 test: $(READY)
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # `test`, then the tests marked slow. pytest exits with 5 if ARGS selects none of those.
 test-all: test
-	$(BIN)/pytest -m slow $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]
 
 # The tests marked long: stalls, failovers, floods and an upgrade, about eight minutes.
 test-long: $(READY)

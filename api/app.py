@@ -6,7 +6,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,7 @@ def create_app(
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     app.state.metrics = app_metrics
-    app.state.openapi = describe(app, with_keys=bool(keys), settings=settings)
+    app.state.openapi = cache(partial(describe, app, with_keys=bool(keys), settings=settings))
     return app
 
 

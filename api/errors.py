@@ -16,6 +16,7 @@ from api.headers import (
 )
 from api.messages.errors import PATH as MESSAGES_PATH
 from api.messages.errors import error_body as messages_error_body
+from api.openapi.shared_document import document_of
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RedisUnavailable
 
 RETRY_AFTER_S = {503: 2}
@@ -120,7 +121,7 @@ async def _on_unknown_url(request: Request, exc: Exception) -> Response:
 
 async def _on_wrong_method(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    allowed = _allowed_methods(request) or dict(exc.headers or {}).get("Allow", "")
+    allowed = await _allowed_methods(request) or dict(exc.headers or {}).get("Allow", "")
     message = f"method not allowed: {_requested(request)}; this URL accepts {allowed}"
     error = JobError(code=ErrorCode.METHOD_NOT_ALLOWED, message=message)
     response = error_response(request, error)
@@ -132,10 +133,11 @@ def _requested(request: Request) -> str:
     return f"{request.method[:20]} {request.url.path[:200]}"
 
 
-def _allowed_methods(request: Request) -> str:
+async def _allowed_methods(request: Request) -> str:
     """Return all HTTP methods that the URL accepts, separated by commas.
 
     Several routes can have the same URL, but the router reports only the methods of the first one.
     """
     path = getattr(request.scope.get("route"), "path", "")
-    return ", ".join(method.upper() for method in request.app.state.openapi["paths"].get(path, ()))
+    operations = (await document_of(request.app))["paths"].get(path, ())
+    return ", ".join(method.upper() for method in operations)

@@ -1,6 +1,6 @@
 """Turns a request for an answer into a job and its response."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -13,7 +13,7 @@ from api.http.body import read_json_object
 from api.jobs.background import start_in_background
 from api.request_trace import RequestTrace
 from api.requests.enqueue_options import enqueue_options
-from api.requests.ignored_fields import warning
+from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
 from api.requests.request_headers import RequestHeaders, read_request_headers
 from api.requests.translate import Admission
 from api.requests.unknown_fields import refuse_unknown
@@ -56,16 +56,16 @@ async def submit_json(
     raw: dict[str, Any],
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
-    ignored: Sequence[str] = (),
+    others: OtherFields = NO_OTHERS,
 ) -> Response:
     """Return the response to a request for an answer whose body, `raw`, was read already.
 
-    `ignored` is that of `parse_request`. The other arguments and the errors are those of `submit`.
+    `others` are those of `parse_request`. The other arguments and the errors are those of `submit`.
     """
     trace = RequestTrace.begin(context.tracer, request)
     try:
         async with context.turns.turn():
-            body, headers, answer_headers = parse_request(request, context, raw, parse, ignored)
+            body, headers, answer_headers = parse_request(request, context, raw, parse, others)
             weight = context.settings.weight_by_tenant.get(tenant, 1.0)
             options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
             draft = await Draft.of(
@@ -94,12 +94,12 @@ def parse_request(
     context: Context,
     raw: dict[str, Any],
     parse: Callable[[dict[str, Any]], B],
-    ignored: Sequence[str] = (),
+    others: OtherFields = NO_OTHERS,
 ) -> tuple[B, RequestHeaders, dict[str, str]]:
     """Return a request's validated body, its headers, and headers for its response.
 
-    The headers for the response tell the client how its fields were treated. `ignored` are the
-    paths of fields without an effect that the validated body doesn't have.
+    The headers for the response tell the client how its fields were treated. `others` are fields of
+    the request that the validated body doesn't have.
 
     Raises:
         JobFailed: the body or a header is invalid, or a field is unknown and the client asked for
@@ -110,8 +110,8 @@ def parse_request(
     body = parse(raw)
     answer_headers = {}
     if headers.is_strict:
-        refuse_unknown(body)
+        refuse_unknown(all_unknown(body, others))
         answer_headers[PREFERENCE_APPLIED_HEADER] = STRICT_HANDLING
-    if not_used := warning(body, ignored):
+    if not_used := warning(body, others):
         answer_headers[WARNING_HEADER] = not_used
     return body, headers, answer_headers

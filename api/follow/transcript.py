@@ -27,7 +27,8 @@ class Delta:
     ids: tuple[int, ...] = ()
     """Ids of the new tokens. Only answers that depend on them have them in their deltas."""
     prompt_ids: tuple[int, ...] = ()
-    """Ids of the prompt's tokens, in the first delta with `ids`."""
+    """Ids of the prompt's tokens, in the first delta with `ids`, or in the only one of an answer
+    without tokens."""
 
 
 @dataclass(slots=True)
@@ -142,9 +143,8 @@ class Transcript:
         delta = Delta(event.choice, text, event.finish, logprobs)
         if self._has_ids:
             known.prompt_ids = known.prompt_ids or event.prompt_ids
-            delta = replace(
-                delta, ids=ids, prompt_ids=known.prompt_ids if ids and not known.ids else ()
-            )
+            is_first = not known.ids and bool(ids or event.finish)
+            delta = replace(delta, ids=ids, prompt_ids=known.prompt_ids if is_first else ())
         known.ids += ids
         known.append(delta)
         return delta

@@ -40,8 +40,9 @@ def _tool(tool: Mapping[str, Any], path: str) -> dict[str, Any]:
         message = f"tools of type {kind!r:.60} aren't supported; send tools with an input_schema"
         refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
     function = {"name": tool.get("name"), "parameters": tool.get("input_schema")}
-    if tool.get("description") is not None:
-        function["description"] = tool["description"]
+    for name in ("description", "strict"):
+        if tool.get(name) is not None:
+            function[name] = tool[name]
     return {"type": "function", "function": function}
 
 

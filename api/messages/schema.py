@@ -47,6 +47,8 @@ class Thinking(RequestModel):
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = Field(None, description="Ignored: thinking has no own limit.")
+    display: str | None = Field(None, description="Ignored: thinking is always shown in full.")
+    block_binding: Any = Field(None, description=IGNORED)
 
 
 class MessageToolChoice(RequestModel):
@@ -69,6 +71,7 @@ class OutputConfig(RequestModel):
 
     effort: str | None = Field(None, description="As reasoning_effort of a chat completion.")
     format: OutputFormat | None = None
+    task_budget: dict[str, Any] | None = Field(None, description=IGNORED)
 
 
 class PromptRequest(RequestModel):

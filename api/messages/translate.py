@@ -5,12 +5,13 @@ from typing import Any
 
 from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
+from api.messages.known_fields import MESSAGES, TEXTS, TOOLS
 from api.messages.schema import MessageRequest, MessageToolChoice, PromptRequest
+from api.requests.object_kinds import Kinds, unknown_in, unused_in
 from api.requests.template_options import thinking_switch
-from api.requests.unknown_fields import unknown_fields
+from api.requests.unknown_fields import UnknownField, field_names
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
-from api.requests.viewed import ViewedRequest
-from api.schema.chat import ChatCompletionRequest
+from api.requests.viewed import CHAT_FIELDS, ViewedRequest, chat_extras, unknown_in_view
 from api.schema.tools import MAX_DEPTH, is_deep
 from shared.errors import invalid_param
 from shared.protocol.jobs import View
@@ -18,6 +19,7 @@ from shared.protocol.jobs import View
 UNSUPPORTED: NeutralValues = {
     "container": (),
     "echo": (False,),
+    "enable_thinking": (),
     "include_stop_str_in_output": (False,),
     "logprobs": (False,),
     "max_completion_tokens": (),
@@ -33,16 +35,24 @@ UNSUPPORTED: NeutralValues = {
 TOLERATED = (
     "anthropic_beta",
     "betas",
+    "billing_policy",
+    "compaction",
     "context_management",
     "diagnostics",
+    "fallback_credit_token",
+    "fallbacks",
     "inference_geo",
     "speed",
+    "user_profile_id",
+    "workspace_id",
 )
 """Fields of Anthropic's API that are accepted and have no effect."""
 IGNORED = ("cache_control", "metadata", "service_tier")
 """Fields of Anthropic's API that are validated and have no effect."""
 PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
 """Fields of a chat request that change a prompt or belong to the thinking."""
+OBJECTS: Mapping[str, Kinds] = {"system": TEXTS, "messages": MESSAGES, "tools": TOOLS}
+"""Fields with objects that are validated without a class."""
 PASSED_ON = ("temperature", "top_p", "top_k", "stream", "background", "metadata")
 """Fields that a chat request has as well."""
 NAMES = {
@@ -67,7 +77,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
     known = {name: value for name, value in raw.items() if name not in TOLERATED}
     request = validate(MessageRequest, drop_unsupported(known, UNSUPPORTED))
     chat = {
-        **(request.model_extra or {}),
+        **chat_extras(request),
         **chat_prompt(request),
         **{name: getattr(request, name) for name in PASSED_ON},
         "max_completion_tokens": request.max_tokens,
@@ -84,6 +94,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         request={"stop_sequences": stops},
         names=NAMES,
         ignored=tuple(_ignored(raw, request)),
+        unknown=tuple(_unknown(request)),
     )
 
 
@@ -95,28 +106,41 @@ def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
     """
     known = {name: value for name, value in raw.items() if name not in TOLERATED}
     request = validate(PromptRequest, drop_unsupported(known, UNSUPPORTED))
-    others = (request.model_extra or {}).keys() - PROMPT_EXTRAS
-    of_chats = others & ChatCompletionRequest.model_fields.keys()
-    unknown = {name: known[name] for name in known if name in others - of_chats}
-    ignored = [*_ignored(raw, request), *sorted(of_chats)]
+    extras = chat_extras(request)
+    without_effect = {*CHAT_FIELDS, *field_names(MessageRequest)}.difference(PROMPT_EXTRAS)
+    ignored = [name for name in request.model_extra or () if name in without_effect - {*IGNORED}]
     if request.output_config and request.output_config.format:
         ignored.append("output_config.format")  # formats don't change the prompt
     return ViewedRequest(
-        chat={**unknown, **chat_prompt(request)},
+        chat={
+            **{name: value for name, value in extras.items() if name not in without_effect},
+            **chat_prompt(request),
+        },
         view=View.MESSAGES,
         names=NAMES,
-        ignored=tuple(ignored),
+        ignored=(*_ignored(raw, request), *ignored),
+        unknown=tuple(_unknown(request)),
     )
 
 
 def _ignored(raw: Mapping[str, Any], request: PromptRequest) -> Iterator[str]:
     """Yield the paths of fields that are accepted and have no effect, except those of `chat`."""
     for name in (*TOLERATED, *IGNORED):
-        if raw.get(name) not in (None, [], {}) and name not in (request.model_extra or {}):
+        if raw.get(name) not in (None, [], {}):
             yield name
-    if request.thinking and request.thinking.budget_tokens is not None:
-        yield "thinking.budget_tokens"
-    yield from (field.path for field in unknown_fields(request) if field.prefix)
+    for name in ("budget_tokens", "display", "block_binding"):
+        if getattr(request.thinking, name, None) is not None:
+            yield f"thinking.{name}"
+    if request.output_config and request.output_config.task_budget is not None:
+        yield "output_config.task_budget"
+    for name, kinds in OBJECTS.items():
+        yield from unused_in(getattr(request, name), name, kinds)
+
+
+def _unknown(request: PromptRequest) -> Iterator[UnknownField]:
+    yield from unknown_in_view(request, MessageRequest, UNSUPPORTED)
+    for name, kinds in OBJECTS.items():
+        yield from unknown_in(getattr(request, name), name, kinds)
 
 
 def chat_prompt(request: PromptRequest) -> dict[str, Any]:

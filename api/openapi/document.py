@@ -12,7 +12,7 @@ from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.http.auth import OPEN_PATHS, SCHEME
 from api.messages.schema import MessageRequest, PromptRequest
 from api.openapi.parameters import Parameters
-from api.responses.schema import ResponseRequest
+from api.responses.schema import ResponsePrompt, ResponseRequest
 from api.schema.adapters import (
     LoadAdapterRequest,
     UnloadAdapterRequest,
@@ -29,7 +29,7 @@ from shared.settings import ApiSettings
 REF = "#/components/schemas/{model}"
 REQUESTS: tuple[type[BaseModel], ...] = (
     *(ChatCompletionRequest, CompletionRequest),
-    *(ResponseRequest, MessageRequest, PromptRequest),
+    *(ResponseRequest, ResponsePrompt, MessageRequest, PromptRequest),
     EmbeddingRequest,
 )
 TOKENIZER_REQUESTS = (TokenizeRequest, DetokenizeRequest)

@@ -96,11 +96,12 @@ def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> De
     """Return the output of a choice from `start`, at which it isn't finished, up to `end`."""
     last = _all_of(choice) if end.is_finished else end
     ids = tuple(choice.ids[start.num_tokens : last.num_tokens])
+    has_prompt = not start.num_tokens and bool(ids or end.is_finished)
     return Delta(
         choice=index,
         text=choice.text[start.num_chars : last.num_chars],
         finish=choice.finish if end.is_finished else None,
         logprobs=tuple(choice.logprobs[start.num_logprobs : last.num_logprobs]),
         ids=ids,
-        prompt_ids=choice.prompt_ids if ids and not start.num_tokens else (),
+        prompt_ids=choice.prompt_ids if has_prompt else (),
     )

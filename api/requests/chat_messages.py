@@ -78,10 +78,12 @@ def _template_message(message: Message) -> dict[str, Any]:
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:
-    """Return the tool without unknown fields, which chat templates would show to the model."""
-    function = tool.function.model_dump(
-        include=set(FunctionDefinition.model_fields), exclude_unset=True
-    )
+    """Return what chat templates show to the model.
+
+    Unknown fields aren't for the model, and `strict` is for the server.
+    """
+    shown = set(FunctionDefinition.model_fields) - {"strict"}
+    function = tool.function.model_dump(include=shown, exclude_unset=True)
     return {"type": tool.type, "function": function}
 
 

@@ -4,10 +4,12 @@ The module `unsupported_fields` lists the fields that are refused unless their v
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from api.requests.unknown_fields import unknown_fields
+from api.requests.constraints import constraint_of
+from api.requests.unknown_fields import UnknownField, unknown_fields
 from api.schema.base import RequestModel
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage
@@ -38,14 +40,34 @@ These fields are ignored rather than refused, because some clients send them to 
 """
 
 
-def warning(request: RequestModel, others: Sequence[str] = ()) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherFields:
+    """Fields of another API's request that aren't in the chat request made of it."""
+
+    ignored: Sequence[str] = ()
+    """Paths of the known fields that are ignored."""
+    unknown: Sequence[UnknownField] = ()
+    renamed: Callable[[str], str] = str
+    """Returns the path in the request for the path of a field in the chat request."""
+
+
+NO_OTHERS = OtherFields()
+
+
+def all_unknown(request: RequestModel, others: OtherFields = NO_OTHERS) -> Iterator[UnknownField]:
+    """Yield the unknown fields of a request, of which `others` are the fields that it lacks."""
+    yield from others.unknown
+    yield from unknown_fields(request)
+
+
+def warning(request: RequestModel, others: OtherFields = NO_OTHERS) -> str | None:
     """Return the value of the warning header, or None if no field is ignored.
 
-    `others` are the paths of ignored fields that `request` doesn't have. The value is visible ASCII
-    with single spaces, and has at most 1,000 characters.
+    `others` are fields that `request` lacks. The value is visible ASCII with single spaces, and has
+    at most 1,000 characters.
     """
-    unknown = (field.path for field in unknown_fields(request))
-    paths = [*_ignored(request), *others, *unknown]
+    unknown = (field.path for field in all_unknown(request, others))
+    paths = [*map(others.renamed, _ignored(request)), *others.ignored, *unknown]
     return f"not used: {_listed(paths)}" if paths else None
 
 
@@ -74,9 +96,10 @@ def _ignored(request: RequestModel) -> Iterator[str]:
 def _ignored_strict(request: ChatCompletionRequest) -> Iterator[str]:
     """Yield the paths of the `strict` fields that are ignored.
 
-    The server enforces the schema of a tool's arguments only if `tool_choice` requires a call.
+    A grammar enforces the schemas of all tools, strict or not, if `tool_choice` requires a call or
+    the request constrains its answers, for example with `response_format`. Other calls are free.
     """
-    if mode_of(request.tool_choice) == "auto":
+    if mode_of(request.tool_choice) == "auto" and constraint_of(request) is None:
         for index, tool in enumerate(request.tools or ()):
             if tool.function.strict:
                 yield f"tools[{index}].function.strict"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.schema.chat import ChatCompletionRequest
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.jobs import PromptEnd
 
 
@@ -12,11 +12,28 @@ def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
 
     `reasoning_effort` is a variable of this name. It also switches the model's thinking on or off,
     unless the client sets that variable of the template.
+
+    Raises:
+        JobFailed: the request has two values of the variable `enable_thinking`.
     """
-    kwargs = dict(request.chat_template_kwargs or {})
+    kwargs = _client_kwargs(request)
     if (effort := request.reasoning_effort) is not None:
         kwargs = {**thinking_switch(effort != "none"), **kwargs, "reasoning_effort": effort}
     return kwargs or None
+
+
+def _client_kwargs(request: ChatCompletionRequest) -> dict[str, Any]:
+    """Return the variables of the template that the client sets."""
+    kwargs, thinks = request.chat_template_kwargs or {}, request.enable_thinking
+    if thinks is None:
+        return dict(kwargs)
+    other = kwargs.get("enable_thinking")
+    if other is not None and other is not thinks:
+        raise invalid_param(
+            "enable_thinking",
+            "differs from chat_template_kwargs.enable_thinking; leave one of them out",
+        )
+    return {**kwargs, "enable_thinking": thinks}
 
 
 def thinking_switch(thinks: bool) -> dict[str, Any]:

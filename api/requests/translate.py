@@ -91,6 +91,11 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     neutral = {**COMPLETIONS, "best_of": (1, raw.get("n", 1))}
     request = validate(CompletionRequest, drop_unsupported(raw, neutral))
     _check_stream_fields(request)
+    if request.max_tokens == 0 and not request.echo:
+        raise invalid_param(
+            "max_tokens",
+            "can only be 0 with echo: true, which returns the prompt; send echo, or at least 1",
+        )
     if request.logprob_token_ids and request.logprobs is None:
         raise invalid_param("logprob_token_ids", "is only allowed with logprobs")
     check_constraint(request)
@@ -138,7 +143,7 @@ def completion_job(request: CompletionRequest, admission: Admission) -> Job:
     Raises:
         JobFailed: a prompt can't fit into the model's context.
     """
-    max_tokens = request.max_tokens or COMPLETION_MAX_TOKENS
+    max_tokens = _or(request.max_tokens, COMPLETION_MAX_TOKENS)
     sampling = _sampling(request, max_tokens, admission.random_seed)
     sampling = replace(sampling, logprobs=request.logprobs)
     prompts = tuple(p if isinstance(p, str) else tuple(p) for p in request.prompt)
@@ -257,7 +262,7 @@ def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_
     total = 0
     for estimate in num_prompt_tokens:
         prompt = min(estimate, max_model_len - 1, sampling.truncate_prompt_tokens or estimate)
-        answer = min(sampling.max_tokens or ASSUMED_MAX_TOKENS, max_model_len - prompt)
+        answer = min(_or(sampling.max_tokens, ASSUMED_MAX_TOKENS), max_model_len - prompt)
         total += prompt + sampling.n * answer
     return max(1, total)
 

@@ -3,7 +3,7 @@
 Such fields are accepted and listed in a header. Clients that prefer strict handling get an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ class UnknownField:
     prefix: str
     """Path of the object, for example `messages[0].`. Empty for the body itself."""
     name: str
-    model: type[BaseModel]
-    """Class of the object, which has the known fields."""
+    known: tuple[str, ...]
+    """Names of the object's known fields."""
 
     @property
     def path(self) -> str:
@@ -35,21 +35,24 @@ def unknown_fields(request: BaseModel, prefix: str = "") -> Iterator[UnknownFiel
     Free-form objects, such as JSON Schemas and `metadata`, have no unknown fields.
     """
     for name in request.model_extra or ():
-        yield UnknownField(prefix, name, type(request))
+        yield UnknownField(prefix, name, field_names(type(request)))
     for name, field in type(request).model_fields.items():
         yield from _inside(getattr(request, name), prefix + (field.alias or name))
 
 
-def refuse_unknown(request: BaseModel) -> None:
-    """Check that a request has no unknown fields.
+def field_names(model: type[BaseModel]) -> tuple[str, ...]:
+    """Return the names that clients use for the fields of `model`."""
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def refuse_unknown(fields: Iterable[UnknownField]) -> None:
+    """Check that there are no unknown fields.
 
     Raises:
-        JobFailed: the request has one. The error names the first one, and a similar known field.
+        JobFailed: there is one. The error names the first one, and a similar known field.
     """
-    for unknown in unknown_fields(request):
-        fields = unknown.model.model_fields.items()
-        known = [field.alias or name for name, field in fields]
-        raise JobFailed(unknown_field_error(unknown.name, known, prefix=unknown.prefix))
+    for unknown in fields:
+        raise JobFailed(unknown_field_error(unknown.name, unknown.known, prefix=unknown.prefix))
 
 
 def _inside(value: Any, path: str) -> Iterator[UnknownField]:

@@ -1,16 +1,23 @@
 """Requests of other APIs, in the form of chat requests. Pure."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
+from api.requests.ignored_fields import OtherFields
 from api.requests.translate import Admission, chat_job, parse_chat
+from api.requests.unknown_fields import UnknownField, field_names, unknown_fields
+from api.requests.unsupported_fields import CHAT
+from api.schema.base import RequestModel
 from api.schema.chat import ChatCompletionRequest
 from shared.errors import JobFailed
 from shared.protocol.jobs import Job, View
 
 T = TypeVar("T")
+CHAT_FIELDS = frozenset(field_names(ChatCompletionRequest))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +34,14 @@ class ViewedRequest:
     """For regular expressions of fields' paths in `chat`, the paths in the request. Errors name the
     latter."""
     ignored: tuple[str, ...] = ()
-    """Paths of the request's fields that have no effect and aren't in `chat`."""
+    """Paths of the request's known fields that have no effect and aren't in `chat`."""
+    unknown: tuple[UnknownField, ...] = ()
+    """Unknown fields of the request that aren't in `chat`."""
+
+    @property
+    def others(self) -> OtherFields:
+        """The request's fields that aren't in `chat`."""
+        return OtherFields(ignored=self.ignored, unknown=self.unknown, renamed=self._renamed)
 
     def parse(self, _: Mapping[str, Any]) -> ChatCompletionRequest:
         """Validate the chat request, and return it.
@@ -62,3 +76,29 @@ class ViewedRequest:
             if found := re.match(pattern, param):
                 return found.expand(name) + param[found.end() :]
         return param
+
+
+def chat_extras(request: RequestModel) -> dict[str, Any]:
+    """Return the fields of a request that its API doesn't have and chat requests have.
+
+    They include those that chat requests refuse.
+    """
+    extra = request.model_extra or {}
+    return {name: value for name, value in extra.items() if name in CHAT_FIELDS or name in CHAT}
+
+
+def unknown_in_view(
+    request: RequestModel, model: type[BaseModel], unsupported: Collection[str]
+) -> Iterator[UnknownField]:
+    """Yield the unknown fields of another API's request, except those of objects without a class.
+
+    Fields of `model`, the class of all the API's fields, are known. So are those of chat requests.
+    The suggestions for a misspelt name leave out the `unsupported` ones.
+    """
+    known = {*field_names(model), *CHAT_FIELDS}
+    suggested = tuple(sorted(known.difference(unsupported)))
+    for field in unknown_fields(request):
+        if field.prefix:
+            yield field
+        elif field.name not in known and field.name not in CHAT:
+            yield replace(field, known=suggested)

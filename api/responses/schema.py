@@ -8,6 +8,10 @@ from api.schema.base import IGNORED, TEXT_OR_LIST, JobRequest, RequestModel
 from api.schema.generation import ServiceTier
 
 MAX_METADATA = 16
+_INPUT = (
+    "Text of the user, or items: messages with text, function_call, function_call_output and "
+    "reasoning."
+)
 
 
 class TextFormat(RequestModel):
@@ -37,6 +41,10 @@ class ReasoningOptions(RequestModel):
     effort: str | None = Field(None, description="As reasoning_effort of a chat completion.")
     summary: str | None = Field(None, description="Ignored: reasoning isn't summarised.")
     generate_summary: str | None = Field(None, description="Ignored, as summary.")
+    context: str | None = Field(
+        None, description="Ignored: the chat template decides which reasoning it shows."
+    )
+    mode: str | None = Field(None, description=IGNORED)
 
 
 class ResponseStreamOptions(RequestModel):
@@ -47,17 +55,45 @@ class ResponseStreamOptions(RequestModel):
     )
 
 
-class ResponseRequest(JobRequest):
-    """Body of POST /v1/responses. Sampling fields of a chat completion are accepted as well."""
+class ResponsePrompt(RequestModel):
+    """The part of a request that forms the prompt."""
 
+    model: str = Field(
+        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
+    )
     input: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(
-        description="Text of the user, or items: messages with text, function_call, "
-        "function_call_output and reasoning."
+        None, description=f"{_INPUT} Required without previous_response_id."
     )
     instructions: str | None = Field(None, description="System message before the input.")
     previous_response_id: str | None = Field(
         None, description="Response whose input and output precede the input."
     )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="Tools of the type function that the model may call."
+    )
+    tool_choice: Any = Field(
+        None,
+        description='"none", "auto", "required", {"type": "function", "name": ...}, or '
+        '{"type": "allowed_tools", "mode": ..., "tools": [...]}.',
+    )
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    reasoning: ReasoningOptions | None = None
+    truncation: Literal["disabled"] | None = Field(
+        None, description="Input that doesn't fit is always refused."
+    )
+
+    @property
+    def text_format(self) -> TextFormat:
+        """Format of the output, which is any text by default."""
+        given = self.text.format if self.text else None
+        return given or TextFormat.model_validate({})
+
+
+class ResponseRequest(ResponsePrompt, JobRequest):
+    """Body of POST /v1/responses. Sampling fields of a chat completion are accepted as well."""
+
+    input: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(description=_INPUT)
     store: bool | None = Field(
         None,
         description="Whether the response can be retrieved and continued until it expires. "
@@ -79,26 +115,13 @@ class ResponseRequest(JobRequest):
         description="message.output_text.logprobs returns log-probabilities. Other values have no "
         "effect.",
     )
-    tools: list[dict[str, Any]] | None = Field(
-        None, description="Tools of the type function that the model may call."
-    )
-    tool_choice: Any = Field(
-        None,
-        description='"none", "auto", "required", {"type": "function", "name": ...}, or '
-        '{"type": "allowed_tools", "mode": ..., "tools": [...]}.',
-    )
-    parallel_tool_calls: bool | None = None
-    text: TextOptions | None = None
-    reasoning: ReasoningOptions | None = None
     stream_options: ResponseStreamOptions | None = None
-    truncation: Literal["disabled"] | None = Field(
-        None, description="Input that doesn't fit is always refused."
-    )
     max_tool_calls: int | None = Field(None, description="Ignored: it limits built-in tools.")
     service_tier: ServiceTier | None = None
     user: str | None = Field(None, description=IGNORED)
     safety_identifier: str | None = Field(None, description=IGNORED)
     prompt_cache_key: str | None = Field(None, description=IGNORED)
+    access_programs: dict[str, Any] | None = Field(None, description=IGNORED)
 
 
 class ResponseBody(BaseModel):
@@ -115,6 +138,13 @@ class ResponseBody(BaseModel):
     usage: dict[str, Any] | None
     previous_response_id: str | None
     metadata: dict[str, str] | None
+
+
+class InputTokens(BaseModel):
+    """Number of tokens of a prompt."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
 
 
 class DeletedResponse(BaseModel):

@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validate
-from api.requests.unknown_fields import unknown_fields
+from api.requests.object_kinds import Kinds, unknown_in, unused_in
+from api.requests.unknown_fields import UnknownField, field_names
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
-from api.requests.viewed import ViewedRequest
+from api.requests.viewed import CHAT_FIELDS, ViewedRequest, chat_extras, unknown_in_view
+from api.responses.echo import echoed_fields
 from api.responses.items import Item, chat_messages, checked_items
-from api.responses.schema import ResponseRequest, TextFormat
+from api.responses.known_fields import ITEMS, TOOL_CHOICE, TOOLS
+from api.responses.schema import ResponsePrompt, ResponseRequest, TextFormat
 from api.schema.tools import MAX_DEPTH, is_deep
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.jobs import View
@@ -38,6 +41,13 @@ PASSED_ON = (
     *("service_tier", "user", "safety_identifier", "prompt_cache_key"),
 )
 """Fields that a chat request has as well."""
+PROMPT_EXTRAS = (
+    *("chat_template_kwargs", "enable_thinking", "reasoning_effort"),
+    *("add_generation_prompt", "continue_final_message"),
+)
+"""Fields of a chat request that change a prompt."""
+OBJECTS: Mapping[str, Kinds] = {"input": ITEMS, "tools": TOOLS, "tool_choice": TOOL_CHOICE}
+"""Fields with objects that are validated without a class."""
 NAMES = {
     r"messages\b.*": "input",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
@@ -59,9 +69,25 @@ def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
     request = validate(ResponseRequest, drop_unsupported(raw, UNSUPPORTED))
     if request.background and request.store is False:
         raise invalid_param("store", "can't be false with background: true")
+    _check_choice(request)
+    return request
+
+
+def parse_prompt(raw: Mapping[str, Any]) -> ResponsePrompt:
+    """Validate the body of a request to count tokens, except for what `viewed_prompt` validates.
+
+    Raises:
+        JobFailed: a field is invalid or unsupported. The error names the field.
+    """
+    unsupported = {**UNSUPPORTED, "personality": ()}
+    prompt = validate(ResponsePrompt, drop_unsupported(raw, unsupported))
+    _check_choice(prompt)
+    return prompt
+
+
+def _check_choice(request: ResponsePrompt) -> None:
     if is_deep(request.tool_choice):
         raise invalid_param("tool_choice", f"can't be nested in more than {MAX_DEPTH} levels")
-    return request
 
 
 def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> ViewedRequest:
@@ -73,43 +99,110 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
     items = [*earlier, *checked_items(request.input)]
-    messages = chat_messages(items)
-    if request.instructions:
-        messages.insert(0, {"role": "system", "content": request.instructions})
-    tools = [_function(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
+    tools = _functions(request)
     chat = {
-        **(request.model_extra or {}),
+        **chat_extras(request),
         **{name: getattr(request, name) for name in PASSED_ON},
-        "messages": messages,
+        **_chat_prompt(request, items, tools),
         "max_completion_tokens": request.max_output_tokens,
-        "tools": [_chat_tool(tool) for tool in tools] or None,
-        "tool_choice": _chat_tool_choice(request.tool_choice),
-        "response_format": _response_format(_format(request)),
+        "response_format": _response_format(request.text_format),
         **_logprobs(request),
     }
-    if request.reasoning and request.reasoning.effort is not None:
-        chat["reasoning_effort"] = request.reasoning.effort
-    stored: dict[str, Any] = {"echo": _echo(request, tools)}
+    stored: dict[str, Any] = {"echo": echoed_fields(request, tools)}
     if request.store is not False:
         stored["input"] = items
-    ignored = tuple(_ignored(request))
     return ViewedRequest(
-        chat=chat, view=View.RESPONSES, request=stored, names=NAMES, ignored=ignored
+        chat=chat,
+        view=View.RESPONSES,
+        request=stored,
+        names=NAMES,
+        ignored=(*_ignored_options(request), *_ignored_of_prompt(request)),
+        unknown=tuple(_unknown(request)),
     )
 
 
-def _ignored(request: ResponseRequest) -> Iterator[str]:
-    """Yield the paths of fields that are accepted and have no effect, except those of `chat`."""
+def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequest:
+    """Return a request to count the tokens of a prompt in the form of a chat request.
+
+    `earlier` are the items of the conversation before the input, which may be null after them.
+
+    Raises:
+        JobFailed: a field is invalid or unsupported. The error names the field.
+    """
+    is_continued = bool(earlier) and prompt.input is None
+    items = [*earlier, *(() if is_continued else checked_items(prompt.input))]
+    extras = chat_extras(prompt)
+    without_effect = {*CHAT_FIELDS, *field_names(ResponseRequest)}.difference(PROMPT_EXTRAS)
+    return ViewedRequest(
+        chat={
+            **{name: value for name, value in extras.items() if name not in without_effect},
+            **_chat_prompt(prompt, items, _functions(prompt)),
+        },
+        view=View.RESPONSES,
+        names=NAMES,
+        ignored=(
+            *(name for name in prompt.model_extra or () if name in without_effect),
+            *_ignored_of_answer(prompt),
+            *_ignored_of_prompt(prompt),
+        ),
+        unknown=tuple(_unknown(prompt)),
+    )
+
+
+def _functions(request: ResponsePrompt) -> list[dict[str, Any]]:
+    return [_function(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
+
+
+def _chat_prompt(
+    request: ResponsePrompt, items: Sequence[Item], tools: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the fields of a chat request that determine its prompt and the use of tools."""
+    messages = chat_messages(items)
+    if request.instructions:
+        messages.insert(0, {"role": "system", "content": request.instructions})
+    chat: dict[str, Any] = {
+        "model": request.model,
+        "messages": messages,
+        "tools": [_chat_tool(tool) for tool in tools] or None,
+        "tool_choice": _chat_tool_choice(request.tool_choice),
+    }
+    if request.reasoning and request.reasoning.effort is not None:
+        chat["reasoning_effort"] = request.reasoning.effort
+    return chat
+
+
+def _ignored_options(request: ResponseRequest) -> Iterator[str]:
+    """Yield the paths of options of the answer that are accepted and have no effect."""
     if set(request.include or ()) - {LOGPROBS}:
         yield "include"
-    if request.max_tool_calls is not None:
-        yield "max_tool_calls"
-    for name in ("summary", "generate_summary"):
-        if getattr(request.reasoning, name, None) is not None:
-            yield f"reasoning.{name}"
+    for name in ("max_tool_calls", "access_programs"):
+        if getattr(request, name) is not None:
+            yield name
     if request.stream_options and request.stream_options.include_obfuscation:
         yield "stream_options.include_obfuscation"
-    yield from (field.path for field in unknown_fields(request) if field.prefix)
+
+
+def _ignored_of_answer(prompt: ResponsePrompt) -> Iterator[str]:
+    """Yield the paths of options of the answer, which don't change the prompt."""
+    if prompt.parallel_tool_calls is not None:
+        yield "parallel_tool_calls"
+    if prompt.text_format.type != "text":
+        yield "text.format"
+
+
+def _ignored_of_prompt(request: ResponsePrompt) -> Iterator[str]:
+    """Yield the paths of fields of the prompt that are accepted and have no effect."""
+    for name in ("summary", "generate_summary", "context", "mode"):
+        if getattr(request.reasoning, name, None) is not None:
+            yield f"reasoning.{name}"
+    for name, kinds in OBJECTS.items():
+        yield from unused_in(getattr(request, name), name, kinds)
+
+
+def _unknown(request: ResponsePrompt) -> Iterator[UnknownField]:
+    yield from unknown_in_view(request, ResponseRequest, UNSUPPORTED)
+    for name, kinds in OBJECTS.items():
+        yield from unknown_in(getattr(request, name), name, kinds)
 
 
 def _function(tool: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -141,11 +234,6 @@ def _chat_tool_choice(choice: Any) -> Any:
     return choice
 
 
-def _format(request: ResponseRequest) -> TextFormat:
-    given = request.text.format if request.text else None
-    return given or TextFormat.model_validate({})
-
-
 def _response_format(given: TextFormat) -> dict[str, Any]:
     if given.type != "json_schema":
         return {"type": given.type}
@@ -163,42 +251,3 @@ def _logprobs(request: ResponseRequest) -> dict[str, Any]:
     if LOGPROBS not in (request.include or ()) and not request.top_logprobs:
         return {}
     return {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
-
-
-def _echo(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the fields of the request that response objects repeat, with their defaults."""
-    reasoning = request.reasoning
-    return {
-        "background": bool(request.background),
-        "instructions": request.instructions,
-        "max_output_tokens": request.max_output_tokens,
-        "metadata": request.metadata or {},
-        "parallel_tool_calls": request.parallel_tool_calls is not False,
-        "previous_response_id": request.previous_response_id,
-        "reasoning": {"effort": reasoning.effort if reasoning else None, "summary": None},
-        "store": request.store is not False,
-        "temperature": _or(request.temperature, 1.0),
-        "text": {"format": _echoed_format(_format(request)), "verbosity": "medium"},
-        "tool_choice": "auto" if request.tool_choice is None else request.tool_choice,
-        "tools": [{"description": None, "parameters": None, "strict": None, **t} for t in tools],
-        "top_logprobs": request.top_logprobs or 0,
-        "top_p": _or(request.top_p, 1.0),
-        "truncation": "disabled",
-        "user": request.user,
-    }
-
-
-def _echoed_format(given: TextFormat) -> dict[str, Any]:
-    if given.type != "json_schema":
-        return {"type": given.type}
-    return {
-        "type": given.type,
-        "name": given.name or "output",
-        "description": given.description,
-        "schema": given.schema_,
-        "strict": True,
-    }
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

@@ -22,6 +22,6 @@ router = APIRouter(tags=["inference"])
 async def create_completion(request: Request, context: InContext, tenant: InTenant) -> Response:
     """Continue one or more prompts. The model receives them unchanged, without a chat template.
 
-    `max_tokens` defaults to 16, as in OpenAI's API.
+    `max_tokens` defaults to 16, as in OpenAI's API. With `echo` it may be 0, to score prompts.
     """
     return await submit(request, context, tenant, parse_completion, completion_job)

@@ -1,13 +1,12 @@
 """GET /docs and /openapi.json: Swagger UI, with the names of all models."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
 from api.context import InContext
 from api.errors import json_response
 from api.openapi.document import with_models
+from api.openapi.shared_document import document_of
 from api.routes.models import model_cards
 from shared.errors import RedisUnavailable
 
@@ -28,7 +27,7 @@ async def openapi(request: Request, context: InContext) -> Response:
     The document omits the names of models if Redis is unavailable, or if the server needs API
     keys and the client sent no valid key.
     """
-    document: dict[str, Any] = request.app.state.openapi
+    document = await document_of(request.app)
     try:
         cards = await model_cards(context) if request.state.tenant else []
     except RedisUnavailable:

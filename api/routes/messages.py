@@ -31,9 +31,7 @@ async def create_message(request: Request, context: InContext, tenant: InTenant)
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
     viewed = viewed_message(raw)
-    return await submit_json(
-        request, context, tenant, raw, viewed.parse, viewed.job, viewed.ignored
-    )
+    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job, viewed.others)
 
 
 @router.post(
@@ -47,7 +45,7 @@ async def count_message_tokens(request: Request, context: InContext, tenant: InT
     """Return the number of input tokens that the same request to /v1/messages has."""
     raw = await read_json_object(request, context.settings.max_body_bytes)
     viewed = viewed_prompt(raw)
-    chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.ignored)
+    chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
     admission = await admit(context, tenant, chat.model)
     num_tokens = await count_tokens(context, viewed.job(chat, admission))
     return json_response({"input_tokens": num_tokens}, headers=headers)

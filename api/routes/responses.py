@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.admission import admit
 from api.answer import AttachedAnswer, spec_of
 from api.context import Context, InContext, InTenant
 from api.errors import json_response
@@ -12,10 +13,23 @@ from api.openapi.responses import errors, inference
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.lookup import earlier_items, own_response
-from api.responses.schema import DeletedResponse, InputItems, ResponseBody, ResponseRequest
+from api.responses.schema import (
+    DeletedResponse,
+    InputItems,
+    InputTokens,
+    ResponseBody,
+    ResponsePrompt,
+    ResponseRequest,
+)
 from api.responses.stored import retrieved_body
-from api.responses.translate import parse_response, viewed_response
-from api.submission import submit_json
+from api.responses.translate import (
+    parse_prompt,
+    parse_response,
+    viewed_prompt,
+    viewed_response,
+)
+from api.submission import parse_request, submit_json
+from api.tokenization import count_tokens
 from shared.errors import invalid_value
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
@@ -49,9 +63,30 @@ async def create_response(request: Request, context: InContext, tenant: InTenant
     body = parse_response(raw)
     earlier = await earlier_items(context, tenant, body.previous_response_id)
     viewed = viewed_response(body, earlier)
-    return await submit_json(
-        request, context, tenant, raw, viewed.parse, viewed.job, viewed.ignored
-    )
+    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job, viewed.others)
+
+
+@router.post(
+    "/v1/responses/input_tokens",
+    summary="Count the tokens of a response's input",
+    response_model=InputTokens,
+    responses=errors(400, 404, 413, 500, 503),
+    openapi_extra=takes(ResponsePrompt),
+)
+async def count_input_tokens(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Return the number of input tokens that the same request to /v1/responses has.
+
+    Fields of /v1/responses that don't change the prompt are accepted and have no effect.
+    """
+    raw = await read_json_object(request, context.settings.max_body_bytes)
+    prompt = parse_prompt(raw)
+    earlier = await earlier_items(context, tenant, prompt.previous_response_id)
+    viewed = viewed_prompt(prompt, earlier)
+    chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
+    admission = await admit(context, tenant, chat.model)
+    num_tokens = await count_tokens(context, viewed.job(chat, admission))
+    body = InputTokens(input_tokens=num_tokens)
+    return json_response(body.model_dump(), headers=headers)
 
 
 @router.get(

@@ -53,6 +53,9 @@ class ChatCompletionRequest(GenerationRequest):
         description="Further variables of the chat template, for example "
         '{"enable_thinking": false}.',
     )
+    enable_thinking: bool | None = Field(
+        None, description="The variable enable_thinking of chat_template_kwargs, as in LMDeploy."
+    )
     reasoning_effort: ReasoningEffort | None = Field(
         None,
         description="Passed to the chat template as reasoning_effort. Also sets the variables "

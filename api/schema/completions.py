@@ -51,6 +51,11 @@ class CompletionRequest(GenerationRequest):
         description="Text or token ids, or a list of such prompts. Choices are in the order of "
         "the prompts, n for each."
     )
+    max_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Maximum number of tokens in one answer. Defaults to 16. 0 is only allowed "
+        "with echo: each answer is its prompt.",
+    )
     echo: bool | None = Field(None, description="Whether each answer starts with its prompt.")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None,

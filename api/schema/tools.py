@@ -65,8 +65,9 @@ class FunctionDefinition(RequestModel):
     )
     strict: bool | None = Field(
         None,
-        description="Asks that arguments satisfy the schema. The server enforces it only if "
-        "tool_choice requires a call.",
+        description="Asks that arguments satisfy the schema. The server enforces the schemas of "
+        "all tools if tool_choice requires a call or the answer is constrained, for example by "
+        "response_format, and otherwise none.",
     )
 
 

@@ -60,9 +60,11 @@ class Found:
     is_base: bool = False
     """Whether the name refers to the base model."""
     revision: str = ""
-    """Revision of the registry in which the name was looked up, or an earlier one. The registry gets
-    another revision whenever a model that takes requests changes or is removed. Empty if no process
-    of this release has changed the registry."""
+    """Revision of the registry in which the name was looked up, or an earlier one.
+
+    The registry gets another revision whenever a model that takes requests changes or is removed.
+    Empty if no process of this release has changed the registry.
+    """
 
     @property
     def version(self) -> AdapterVersion | None:

@@ -284,9 +284,9 @@ async def test_a_worker_that_diverges_ends_the_stream_and_is_counted(
 async def test_lost_tokens_are_read_from_the_checkpoints(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
+    beginning = asyncio.create_task(worker.begin("a", checkpoint=True))
     async with http.stream("POST", URL, json=STREAM) as response:
-        job = await worker.take()
-        await worker.tokens(job, 0, (1,), "a", checkpoint=True)
+        job = await beginning
         await worker.tokens(job, 1, (2, 3), "bc", is_lost=True, checkpoint=True)
         await worker.tokens(job, 3, (4,), "d", STOP)
         # A slow machine may deliver several of the pieces in one chunk.

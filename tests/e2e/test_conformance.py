@@ -17,7 +17,7 @@ VOCABULARY = tiny_tokenizer().get_vocab()
 BEGIN, END = "<bos>", "<|end|>"
 _HEAD = (
     "{% if tools %}<|system|>{% for t in tools %}{{ t.function.name }}{{ t.function.description }}"
-    "{{ t.function.parameters or {} }}{% endfor %}<tool_call>\n"
+    "{{ t.function.parameters or {} }}{{ t.function.strict }}{% endfor %}<tool_call>\n"
     '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|end|>{% endif %}'
     "{{ reasoning_effort }}{{ enable_thinking }}"
     "{% for m in messages %}<|{{ m.role }}|>{{ m.name }}{{ m.tool_call_id }}"
@@ -116,6 +116,9 @@ def effect(response: httpx.Response, route: Route, field: str) -> Any:
     if route.path == "/v1/responses" and response.status_code == 200:
         kept = ("status", "output", "usage", *(REPEATED if field in REPEATED else ()))
         body = {name: body[name] for name in kept}
+    if route.path == "/v1/messages" and response.status_code == 200:
+        usage = body["usage"]  # repeated prompts are cached, and cached tokens are counted apart
+        usage["input_tokens"] += usage.pop("cache_read_input_tokens")
     return response.status_code, constant(body)
 
 
@@ -155,7 +158,7 @@ def assert_outcome(
     """
     given = merged(route.request, CONTEXT.get(row.name, {}), row.given)
     if row.value == STORED_RESPONSE:
-        value = {row.name: send(route.path, route.request).json()["id"]}
+        value = {row.name: send("/v1/responses", route.request).json()["id"]}
     response = send(route.path, merged(given, value))
     warning = response.headers.get("X-Lorikeet-Warning")
     if row.outcome is Outcome.REFUSED:

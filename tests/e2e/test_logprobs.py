@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import torch
 from served_tiny import BASE, NAMES, TinyModels
+from sse_events import sse_events
 
 from shared.protocol.ids import JobId
 from shared.store.views.pool_views import PoolViews
@@ -134,6 +136,76 @@ async def test_a_completion_returns_logprobs_of_echoed_prompt_and_answer(
         if "\ufffd" not in token and token not in models.tokenizer.all_special_tokens:
             # The rest of a split character is in the text of the next token.
             assert choice.text[offset:].lstrip("\ufffd").startswith(token)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_echo_without_tokens_scores_its_prompts(
+    http: httpx.AsyncClient, models: TinyModels, name: str
+) -> None:
+    prompts = [models.text_ids(PROMPT), models.text_ids(PROMPT)[:1], models.text_ids("Hello you")]
+    body = {"model": name, "prompt": prompts, "n": 2, "echo": True, "max_tokens": 0}
+    body |= {"logprobs": 3, "prompt_logprobs": 3, "return_token_ids": True}
+    reply = await http.post("/v1/completions", json=body)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["usage"]["completion_tokens"] == 0
+    assert reply.json()["usage"]["prompt_tokens"] == sum(map(len, prompts))
+    choices = reply.json()["choices"]
+    assert len(choices) == 6
+    for number, choice in enumerate(choices):
+        ids, logprobs = prompts[number // 2], choice["logprobs"]
+        assert (choice["finish_reason"], choice["token_ids"]) == ("length", [])
+        assert choice["text"] == models.text(ids)
+        rows = log_softmax(models, name, ids)
+        expected = [float(row[token]) for row, token in zip(rows, ids[1:], strict=False)]
+        assert logprobs["token_logprobs"][0] is None
+        assert logprobs["token_logprobs"][1:] == pytest.approx(expected, abs=1e-4)
+        assert len(logprobs["tokens"]) == len(logprobs["top_logprobs"]) == len(ids)
+        scores = choice["prompt_logprobs"]
+        own = [
+            found[str(token)]["logprob"] for token, found in zip(ids[1:], scores[1:], strict=True)
+        ]
+        assert logprobs["token_logprobs"][1:] == own
+    stored = await http.get(f"/v1/jobs/{reply.json()['id'].removeprefix('cmpl-')}")
+    assert stored.json()["choices"] == choices
+
+
+async def test_an_echo_without_tokens_can_be_streamed(
+    http: httpx.AsyncClient, models: TinyModels
+) -> None:
+    body: dict[str, Any] = {"model": "narrow", "prompt": [PROMPT, "Hello"], "n": 2, "echo": True}
+    body |= {"max_tokens": 0, "logprobs": 2, "return_token_ids": True}
+    whole = (await http.post("/v1/completions", json=body)).json()
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    reply = await http.post(
+        "/v1/completions", json={**body, "stream": True, "stream_options": options}
+    )
+    events = sse_events(reply.text)
+    *chunks, usage = [event.json for event in events if event.data != "[DONE]"]
+    assert usage["usage"]["completion_tokens"] == 0
+    assert usage["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"]
+    streamed = sorted((chunk["choices"][0] for chunk in chunks), key=lambda each: each["index"])
+    for each, expected in zip(streamed, whole["choices"], strict=True):
+        assert each.keys() == expected.keys()
+        for name in each.keys() - {"logprobs"}:
+            assert each[name] == expected[name]
+        assert each["logprobs"]["tokens"] == expected["logprobs"]["tokens"]
+        flat, other = each["logprobs"]["token_logprobs"], expected["logprobs"]["token_logprobs"]
+        assert flat[1:] == pytest.approx(other[1:], abs=1e-4)
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [0] * 4
+    assert chunks[0]["usage"]["prompt_tokens"] == len(chunks[0]["choices"][0]["prompt_token_ids"])
+    job = chunks[0]["id"].removeprefix("cmpl-")
+    rest = await http.get(f"/v1/jobs/{job}/stream", headers={"Last-Event-ID": events[0].id or ""})
+    assert len([event for event in sse_events(rest.text) if '"text"' in event.data]) == 3
+
+
+async def test_an_echo_without_tokens_needs_no_logprobs(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(
+        model="wide", prompt=PROMPT, echo=True, max_tokens=0, stop=["time"]
+    )
+    [choice] = answer.choices
+    assert (choice.text, choice.logprobs, choice.finish_reason) == (PROMPT, None, "length")
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 0
 
 
 async def test_a_prompt_of_one_token_has_logprobs_as_well(

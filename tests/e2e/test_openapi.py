@@ -24,6 +24,8 @@ CASES = [
     ("POST /v1/completions", NEGATIVE, 200),
     ("POST /v1/responses", POSITIVE, 150),
     ("POST /v1/responses", NEGATIVE, 200),
+    ("POST /v1/responses/input_tokens", POSITIVE, 60),
+    ("POST /v1/responses/input_tokens", NEGATIVE, 60),
     ("GET /v1/responses/{response_id}", POSITIVE, 40),
     ("DELETE /v1/responses/{response_id}", POSITIVE, 40),
     ("POST /v1/responses/{response_id}/cancel", POSITIVE, 40),

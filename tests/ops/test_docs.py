@@ -171,7 +171,7 @@ def test_variables_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", MANUAL, ids=by_name)
 def test_urls_exist(page: Path) -> None:
-    paths = [*create_app(ApiSettings()).state.openapi["paths"], *OPEN_PATHS]
+    paths = [*create_app(ApiSettings()).state.openapi()["paths"], *OPEN_PATHS]
     known = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in paths))
     for line in command_lines(text_of(page)):
         for url in URL.findall(line):

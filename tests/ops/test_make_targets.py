@@ -27,6 +27,7 @@ def test_another_slow(): pass
 @pytest.mark.long
 def test_long(): pass
 """
+BOTH = "left out tests: 2 slow (make test-all), 1 long (make test-long)"
 CONFIG = """[pytest]
 markers =
     slow
@@ -61,26 +62,24 @@ def test_ci_injects_only_faults_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "left_out"),
+    ("expression", "left_out", "processes"),
     [
-        (
-            "not slow and not long",
-            "left out tests: 2 slow (make test-all), 1 long (make test-long)",
-        ),
-        ("slow", "left out tests: 1 long (make test-long)"),
-        ("", None),
+        ("not slow and not long", BOTH, []),
+        ("not slow and not long", BOTH, ["--numprocesses", "2"]),
+        ("slow", "left out tests: 1 long (make test-long)", []),
+        ("", None, []),
     ],
 )
 def test_a_run_reports_the_slow_and_long_tests_that_it_left_out(
-    tmp_path: Path, expression: str, left_out: str | None
+    tmp_path: Path, expression: str, left_out: str | None, processes: list[str]
 ) -> None:
     (tmp_path / "pytest.ini").write_text(CONFIG)
     (tmp_path / "test_it.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-p", "left_out", "-p", "no:cacheprovider"]
+    plugins = ["-p", "left_out", "-p", "xdist", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "-m", expression],
+        [sys.executable, "-m", "pytest", *plugins, *processes, "-m", expression],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+        env={**os.environ, "PYTHONPATH": str(SUPPORT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=True,

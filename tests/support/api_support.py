@@ -107,6 +107,15 @@ class ScriptedWorker:
             await self.queue.wait(self.id, timeout_s=0.5)
         raise AssertionError("no job arrived")
 
+    async def begin(self, text: str, *, checkpoint: bool = False) -> ClaimedJob:
+        """Claim the next job and publish its first token.
+
+        Call it while the request is sent, because a stream's headers wait for the first token.
+        """
+        job = await self.take()
+        await self.tokens(job, 0, (1,), text, checkpoint=checkpoint)
+        return job
+
     async def admit(self, job: ClaimedJob) -> None:
         event = Admitted(job=job.job.id, try_=job.try_, prompt_tokens=USAGE.prompt_tokens)
         await self.queue.publish(self.id, {job.job.reply_to: [event]})

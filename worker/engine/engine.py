@@ -213,6 +213,8 @@ class NativeEngine:
     def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
         if token < 0:
             return self._fail(request, _no_token_error(request))
+        if request.max_tokens == 0:  # the token only shows that the logits are finite
+            return self._end_without_token(request)
         reports_prompt = request.scores_prompt and not request.output_ids
         request.output_ids.append(token)
         if request.grammar:
@@ -227,6 +229,15 @@ class NativeEngine:
             finish=finish,
             logprobs=logprobs,
             prompt_logprobs=tuple(request.prompt_logprobs) if reports_prompt else None,
+            num_cached_tokens=request.num_cached_tokens,
+        )
+
+    def _end_without_token(self, request: Request) -> StepOutput:
+        self._scheduler.finish(request)
+        return StepOutput(
+            request_id=request.id,
+            finish=FinishReason.LENGTH,
+            prompt_logprobs=tuple(request.prompt_logprobs) if request.scores_prompt else None,
             num_cached_tokens=request.num_cached_tokens,
         )
 

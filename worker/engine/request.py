@@ -96,7 +96,10 @@ class Request:
     """Adapter version; None selects the base model."""
     sampling: ChoiceSampling
     max_tokens: int
-    """Maximum number of output tokens, including tokens that a resumed request starts with."""
+    """Maximum number of output tokens, including tokens that a resumed request starts with.
+
+    With 0, the request ends once its prompt is computed.
+    """
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: "GrammarState | None" = None
@@ -108,7 +111,7 @@ class Request:
     output_ids: list[int] = field(default_factory=list)
     """Output tokens. A resumed request starts with the tokens that another worker has published."""
     scores_prompt: bool = False
-    """Whether log-probabilities of the prompt's tokens are reported with the first output token."""
+    """Whether log-probabilities of the prompt's tokens are reported with the first output."""
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Log-probabilities of the prompt's tokens computed so far, from the second token on."""
     embedding: EmbeddingParams | None = None
@@ -158,7 +161,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutput:
-    """A step's result for one request: a new token, its embedding, or the error that ended it."""
+    """A step's result for one request: a new token, its embedding, or the error that ended it.
+
+    The output of a request whose `max_tokens` is 0 has neither. It ends the request.
+    """
 
     request_id: RequestId
     token_id: int | None = None
@@ -167,7 +173,7 @@ class StepOutput:
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     """Log-probabilities of the prompt's tokens from the second on.
 
-    Set only with the first output token, and only if the request's `scores_prompt` is set.
+    Set only in the first output, and only if the request's `scores_prompt` is set.
     """
     error: JobError | None = None
     embedding: bytes | None = None

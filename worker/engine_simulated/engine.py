@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.interface import EngineStats, Placing
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
@@ -201,6 +202,8 @@ class SimulatedEngine:
         request = running.request
         if request.version is not None:
             self._residents.record_use(request.version)
+        if request.max_tokens == 0:
+            return self._end_without_token(request)
         step = next_step(running.history, request.claim_epoch)
         may_end = END_ID in request.stop_ids
         ends = may_end and step.is_last and len(request.output_ids) >= request.sampling.min_tokens
@@ -218,6 +221,14 @@ class SimulatedEngine:
             finish=finish,
             logprobs=_logprobs(request, token_id),
             prompt_logprobs=_prompt_logprobs(request) if reports_prompt else None,
+        )
+
+    def _end_without_token(self, request: Request) -> StepOutput:
+        del self._running[request.id]
+        return StepOutput(
+            request_id=request.id,
+            finish=FinishReason.LENGTH,
+            prompt_logprobs=_prompt_logprobs(request) if request.scores_prompt else None,
         )
 
     def _fail_running(self) -> list[StepOutput]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.context_length import output_limit
-from shared.errors import invalid_param
+from shared.errors import JobFailed, invalid_param
 from shared.protocol.events import Tokens
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from worker.engine.request import ChoiceSampling, Request, RequestId
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it imports llguidance
     from worker.engine.grammar import Grammar
 
 MAX_PROMPT_SCORES = 500_000
-"""Maximum number of scores of prompts' tokens in one answer. They are about 35 MB of JSON."""
+"""Maximum number of logprobs of prompts' tokens in one answer. They are about 35 MB of JSON."""
 
 
 def choices_of(
@@ -58,7 +58,7 @@ def choices_of(
         )
         if number in published_of:
             choice.restore(published_of[number])
-        if choice.finish is None and len(choice.ids) >= choice.max_tokens:
+        if choice.is_at_limit:
             choice.finish_at_limit()
         choices.append(choice)
     return choices
@@ -119,23 +119,34 @@ def request_of(
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),
         embedding=job.job.embedding,
-        scores_prompt=choice.reports.need_prompt_logprobs and not choice.ids,
+        scores_prompt=choice.needs_prompt_logprobs,
     )
 
 
 def _check_scores(job: Job, prompts: Sequence[EncodedPrompt]) -> None:
-    num_top = job.sampling.prompt_logprobs
-    if num_top is None:
-        return
+    """Raise `JobFailed` if the answer would have too many logprobs of the prompts' tokens."""
+    sampling, num_tokens = job.sampling, sum(len(prompt.ids) for prompt in prompts)
     # A completion repeats the scores of its prompt in each choice, as in vLLM.
-    num_copies = job.sampling.n if job.endpoint is Endpoint.COMPLETIONS else 1
-    num = sum(len(prompt.ids) for prompt in prompts) * (num_top + 1) * num_copies
-    if num > MAX_PROMPT_SCORES:
-        raise invalid_param(
-            "prompt_logprobs",
-            f"asks for {num} logprobs of the prompt's tokens, but one answer can have at most "
-            f"{MAX_PROMPT_SCORES}; send a smaller number, a smaller n or shorter prompts",
-        )
+    num_copies = sampling.n if job.endpoint is Endpoint.COMPLETIONS else 1
+    scores = _num_scores(sampling.prompt_logprobs, num_tokens * num_copies)
+    echoed = _num_scores(sampling.logprobs if job.echo else None, num_tokens * sampling.n)
+    if scores > MAX_PROMPT_SCORES:
+        raise _too_many_scores("prompt_logprobs", "", scores)
+    if echoed + scores > MAX_PROMPT_SCORES:
+        both = "with echo and prompt_logprobs " if scores else "with echo "
+        raise _too_many_scores("logprobs", both, echoed + scores)
+
+
+def _num_scores(num_top: int | None, num_tokens: int) -> int:
+    return 0 if num_top is None else (num_top + 1) * num_tokens
+
+
+def _too_many_scores(param: str, given: str, num: int) -> JobFailed:
+    return invalid_param(
+        param,
+        f"{given}asks for {num} logprobs of the prompt's tokens, but one answer can have at most "
+        f"{MAX_PROMPT_SCORES}; send a smaller number, a smaller n or shorter prompts",
+    )
 
 
 def _reports(job: Job, number: int) -> Reports:

@@ -144,8 +144,25 @@ class RunningChoice:
         """Text of the answer so far, without the text that the stream holds back."""
         return "".join(self._text)
 
+    @property
+    def needs_prompt_logprobs(self) -> bool:
+        """Whether the engine must still compute logprobs of the prompt.
+
+        They are published with the first token, or with the finish of an answer without tokens.
+        """
+        return self.reports.need_prompt_logprobs and not self.ids and self.finish is None
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether the answer isn't finished, but the engine has nothing more to compute for it."""
+        has_all_tokens = len(self.ids) >= self.max_tokens
+        return self.finish is None and has_all_tokens and not self.needs_prompt_logprobs
+
     def accept(self, output: StepOutput) -> None:
-        """Append a token that the engine has sampled, or finish the choice with its embedding.
+        """Append a token that the engine has sampled, or finish the choice without a token.
+
+        It is finished without a token by its embedding, or by the scores of its prompt if it has
+        no tokens.
 
         If the token completes a stop string, `finish` is set but the engine's request continues.
         The caller must abort that request.
@@ -153,12 +170,17 @@ class RunningChoice:
         if output.embedding is not None:
             self._finish_with(output.embedding, output.num_cached_tokens)
             return
-        token_id, finish = output.token_id, output.finish
-        assert token_id is not None
         if not self.ids:
             self.num_cached_tokens = min(output.num_cached_tokens, len(self.prompt_ids))
         if output.prompt_logprobs is not None:
             self._add_prompt_logprobs(output.prompt_logprobs)
+        if output.token_id is None:
+            self.finish_at_limit()
+        else:
+            self._accept_token(output.token_id, output)
+
+    def _accept_token(self, token_id: int, output: StepOutput) -> None:
+        finish = output.finish
         is_hidden = finish is FinishReason.STOP and not self._stream.includes_stop
         if output.logprobs and (self.reports.end_logprobs or not is_hidden):
             self._add_logprobs(describe_position(token_id, output.logprobs, self._stream))
@@ -213,7 +235,7 @@ class RunningChoice:
         )
 
     def finish_at_limit(self) -> None:
-        """Finish a restored answer that already has `max_tokens` tokens."""
+        """Finish an answer that already has `max_tokens` tokens."""
         self._advance([], self._stream.close(), FinishReason.LENGTH)
 
     def _add_logprobs(self, position: PositionLogprobs) -> None:

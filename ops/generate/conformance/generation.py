@@ -88,7 +88,7 @@ EXTENSIONS = (
         {"logprobs": 1},
     ),
     Row("logprob_token_ids", VLLM, WORKS, [70], "up to 128; with `logprobs`", {"logprobs": 1}),
-    Row("prompt_logprobs", VLLM, WORKS, 1, "0 to 20; without `stream`"),
+    Row("prompt_logprobs", VLLM, WORKS, 1, "0 to 20, up to 500,000 in all; without `stream`"),
     Row("truncate_prompt_tokens", VLLM, WORKS, 1, "keeps the end of the prompt"),
     Row("stream_options.continuous_usage_stats", VLLM, WORKS, True, given={"stream": True}),
     Row(

@@ -1,5 +1,7 @@
 """Rows of POST /v1/messages."""
 
+from typing import Any
+
 from ops.generate.conformance.generation import COMMON, EXTENSIONS, USER
 from ops.generate.conformance.rows import (
     ANTHROPIC,
@@ -43,6 +45,16 @@ PROMPT_FIELDS = (
     ),
     Row("output_config.effort", ANTHROPIC | VLLM, WORKS, "high"),
     Row("chat_template_kwargs", VLLM, WORKS, {"enable_thinking": True}),
+    Row("enable_thinking", OWN, REFUSED, True, "send `thinking`"),
+    Row("thinking.display", ANTHROPIC, WARNED, "omitted", given={"thinking": {"type": "adaptive"}}),
+    Row(
+        "thinking.block_binding",
+        ANTHROPIC,
+        WARNED,
+        {"type": "x"},
+        given={"thinking": {"type": "adaptive"}},
+    ),
+    Row("output_config.task_budget", ANTHROPIC, WARNED, {"type": "tokens", "total": 99}),
     Row("cache_control", ANTHROPIC, WARNED, {"type": "ephemeral"}, "prefixes are always cached"),
     Row("speed", ANTHROPIC, WARNED, "fast"),
     Row("betas", ANTHROPIC, WARNED, ["a"]),
@@ -116,7 +128,7 @@ FIELDS = (
 )
 
 
-def _user(*blocks: dict[str, str]) -> list[dict[str, object]]:
+def _user(*blocks: dict[str, Any]) -> list[dict[str, object]]:
     return [{"role": "user", "content": [*blocks]}]
 
 
@@ -140,6 +152,14 @@ MESSAGES = (
     Row("content: tool_use", MESSAGES_APIS, WORKS, [_USE], plain=[_ANSWER]),
     Row("content: tool_result", MESSAGES_APIS, WORKS, [*_user(_RESULT)], plain=[USER]),
     Row(
+        "content: is_error",
+        MESSAGES_APIS,
+        WARNED,
+        _user({**_RESULT, "is_error": True}),
+        "of a tool_result: the model sees its text only",
+        plain=_user(_RESULT),
+    ),
+    Row(
         "content: thinking",
         MESSAGES_APIS,
         WORKS,
@@ -153,6 +173,23 @@ MESSAGES = (
 TOOLS = (
     Row("type: custom", ANTHROPIC, WORKS, [{**TOOL, "type": "custom"}], "also without a type"),
     Row("description", MESSAGES_APIS, WORKS, [{**TOOL, "description": "x"}], plain=[TOOL]),
+    Row(
+        "strict",
+        ANTHROPIC,
+        WARNED,
+        [{**TOOL, "strict": True}],
+        "inputs follow their schema if a call is required",
+        plain=[TOOL],
+    ),
+    *(
+        Row(name, ANTHROPIC, WARNED, [{**TOOL, name: value}], plain=[TOOL])
+        for name, value in (
+            ("allowed_callers", ["direct"]),
+            ("defer_loading", True),
+            ("eager_input_streaming", True),
+            ("input_examples", [{"a": 1}]),
+        )
+    ),
     Row("type: bash_20250124", ANTHROPIC, REFUSED, [{"type": "bash_20250124", "name": "bash"}]),
 )
 

@@ -159,6 +159,7 @@ FIELDS = (
 
 _CALL = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
 _OUTPUT = {"type": "function_call_output", "call_id": "a", "output": "x"}
+_TEXT = {"type": "input_text", "text": "hi"}
 _ASSISTANT = {"role": "assistant", "content": "x"}
 
 ITEMS = (
@@ -187,12 +188,37 @@ ITEMS = (
         REFUSED,
         [{"role": "user", "content": [{"type": "input_file"}]}],
     ),
+    Row(
+        "content: prompt_cache_breakpoint",
+        OPENAI,
+        WARNED,
+        [{"role": "user", "content": [{**_TEXT, "prompt_cache_breakpoint": {"mode": "x"}}]}],
+        "prefixes are always cached",
+        plain=[{"role": "user", "content": [_TEXT]}],
+    ),
     Row("type: item_reference", OPENAI_VLLM, REFUSED, [{"type": "item_reference", "id": "a"}]),
     Row("type: web_search_call", OPENAI_VLLM, REFUSED, [{"type": "web_search_call", "id": "a"}]),
 )
 
 TOOLS = (
     Row("type: function", SERVERS, WORKS, [_TOOL]),
+    Row(
+        "strict",
+        SERVERS,
+        WARNED,
+        [{**_TOOL, "strict": True}],
+        "arguments follow their schema if a call is required",
+        plain=[_TOOL],
+    ),
+    *(
+        Row(name, OPENAI, WARNED, [{**_TOOL, name: value}], plain=[_TOOL])
+        for name, value in (
+            ("defer_loading", True),
+            ("allowed_callers", ["direct"]),
+            ("output_schema", {"type": "object"}),
+            ("async", True),
+        )
+    ),
     Row("type: web_search", OPENAI_VLLM, REFUSED, [{"type": "web_search"}], "functions only"),
     Row("type: mcp", OPENAI_VLLM, REFUSED, [{"type": "mcp"}], "functions only"),
     Row("type: custom", OPENAI, REFUSED, [{"type": "custom", "name": "f"}], "functions only"),

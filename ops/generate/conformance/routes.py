@@ -4,12 +4,13 @@ from ops.generate.conformance.chat import CHAT
 from ops.generate.conformance.completions import COMPLETIONS
 from ops.generate.conformance.count_tokens import COUNT_TOKENS
 from ops.generate.conformance.embeddings import EMBEDDINGS
+from ops.generate.conformance.input_tokens import INPUT_TOKENS
 from ops.generate.conformance.messages import MESSAGE
 from ops.generate.conformance.responses import RESPONSES
 from ops.generate.conformance.rows import Route
 from ops.generate.conformance.tokenize import DETOKENIZE, TOKENIZE
 
 ROUTES: tuple[Route, ...] = (
-    *(CHAT, COMPLETIONS, RESPONSES, MESSAGE, COUNT_TOKENS),
+    *(CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS, MESSAGE, COUNT_TOKENS),
     *(EMBEDDINGS, TOKENIZE, DETOKENIZE),
 )

@@ -47,6 +47,29 @@ def letters(positions: Sequence[PositionLogprobs]) -> str:
     return "".join(p.chosen.token for p in positions)
 
 
+def test_an_answer_without_tokens_has_the_prompt_in_its_only_delta() -> None:
+    transcript = Transcript(1, has_ids=True)
+    event = Tokens(
+        job=ID,
+        try_=1,
+        choice=0,
+        index=0,
+        ids=(),
+        text="p",
+        finish=FinishReason.LENGTH,
+        prompt_logprobs=(position("p"),),
+        prompt_ids=(5,),
+        prompt_scores=SCORES,
+    )
+    delta = transcript.accept(event)
+    assert delta == Delta(0, "p", FinishReason.LENGTH, (position("p"),), (), (5,))
+    assert transcript.can_accept(event)
+    assert transcript.accept(replace(event, try_=2)) is None
+    assert transcript.is_complete
+    assert transcript.num_tokens == 0
+    assert transcript.choices[0].prompt_scores == SCORES
+
+
 def test_each_token_is_accepted_once_with_logprobs_after_those_of_the_prompt() -> None:
     transcript = Transcript(1)
     events = [

@@ -13,7 +13,7 @@ from shared.errors import JobFailed
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
-PACKED = gzip.compress(json.dumps(BODY).encode())
+PACKED = gzip.compress(json.dumps(BODY).encode(), mtime=0)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip"])

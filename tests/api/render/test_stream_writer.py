@@ -223,6 +223,22 @@ def specs() -> st.SearchStrategy[AnswerSpec]:
     return chats | completions
 
 
+def test_a_stream_of_answers_without_tokens_continues_with_the_tokens_of_the_prompt() -> None:
+    fields = {"has_logprobs": True, "returns_token_ids": True, "continuous_usage": True}
+    of = spec(Endpoint.COMPLETIONS, num_choices=2, **fields)
+    deltas = [Delta(i, "hi", LENGTH, (logprob(0), logprob(1)), (), (7, 8, 9)) for i in (0, 1)]
+    first, second, _ = whole = uncut(of, deltas)
+    for event in (first, second):
+        [choice] = event.json["choices"]
+        assert (choice["token_ids"], choice["prompt_token_ids"]) == ([], [7, 8, 9])
+        assert event.json["usage"]["prompt_tokens"] == 3
+        assert event.json["usage"]["completion_tokens"] == 0
+    for count, event in enumerate((first, second), 1):
+        stream = continued(of, event.id)
+        raw = stream.chunks(deltas) + stream.closing(USAGE)  # the answers are already complete
+        assert sse_events(raw.decode()) == whole[count:]
+
+
 @given(specs(), st.data())
 def test_a_stream_that_continues_after_any_event_has_exactly_the_rest(
     of: AnswerSpec, data: st.DataObject

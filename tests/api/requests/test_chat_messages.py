@@ -144,7 +144,7 @@ async def test_tool_choice_can_require_any_tool_or_a_named_one(
     assert (job.tools.choice, job.tools.name) == (ToolChoice.REQUIRED, name)
 
 
-OTHER_TOOL = {"type": "function", "function": {"name": "other", "strict": None}}
+OTHER_TOOL = {"type": "function", "function": {"name": "other", "description": None}}
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
@@ -167,6 +167,16 @@ async def test_tools_need_no_parameters_and_their_unknown_fields_are_left_out(
         "function": {**OTHER_TOOL["function"], "colour": 1},
         "cache_control": {"type": "ephemeral"},
     }
+    job = await taken(http, worker, tools=[tool])
+    assert job.tools is not None
+    assert job.tools.tools == (OTHER_TOOL,)
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+async def test_whether_a_tool_is_strict_is_not_shown_to_the_model(
+    http: httpx.AsyncClient, worker: ScriptedWorker, strict: bool | None
+) -> None:
+    tool = {"type": "function", "function": {**OTHER_TOOL["function"], "strict": strict}}
     job = await taken(http, worker, tools=[tool])
     assert job.tools is not None
     assert job.tools.tools == (OTHER_TOOL,)

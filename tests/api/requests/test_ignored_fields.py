@@ -44,6 +44,23 @@ def test_the_warning_names_strict_tools_unless_a_call_is_required() -> None:
     assert warning_of(tools=[TOOL], tool_choice=allowed) == "not used: tools[0].function.strict"
 
 
+@pytest.mark.parametrize(
+    "constraint", [{"response_format": {"type": "json_object"}}, {"guided_regex": "a+"}]
+)
+def test_a_strict_tool_is_not_ignored_if_a_grammar_covers_the_answers(
+    constraint: dict[str, Any],
+) -> None:
+    assert warning_of(tools=[TOOL], **constraint) is None
+    text = {"response_format": {"type": "text"}}
+    assert warning_of(tools=[TOOL], **text) == "not used: tools[0].function.strict"
+
+
+def test_a_tool_that_is_not_strict_has_no_warning() -> None:
+    for strict in (False, None):
+        tool = {"type": "function", "function": {"name": "a", "strict": strict}}
+        assert warning_of(tools=[tool]) is None
+
+
 def test_the_warning_names_annotations_unless_they_are_empty() -> None:
     echoed = {"role": "assistant", "content": "x", "annotations": [{"type": "url_citation"}]}
     assert warning_of(messages=[HI, echoed]) == "not used: messages[1].annotations"

@@ -52,6 +52,29 @@ def test_an_effort_is_a_variable_and_turns_thinking_on_or_off() -> None:
     assert failure(reasoning_effort="huge").param == "reasoning_effort"
 
 
+def test_lmdeploys_enable_thinking_is_a_variable_of_the_template() -> None:
+    assert chat(enable_thinking=False).template_kwargs == {"enable_thinking": False}
+    assert chat(enable_thinking=None).template_kwargs is None
+    with_others = chat(enable_thinking=True, chat_template_kwargs={"a": 1})
+    assert with_others.template_kwargs == {"a": 1, "enable_thinking": True}
+    for kwargs in ({"enable_thinking": True}, {"enable_thinking": None}):
+        same = chat(enable_thinking=True, chat_template_kwargs=kwargs)
+        assert same.template_kwargs == {"enable_thinking": True}
+    assert chat(enable_thinking=False, reasoning_effort="low").template_kwargs == {
+        "reasoning_effort": "low",
+        "enable_thinking": False,
+        "thinking": True,
+    }
+    assert failure(enable_thinking="yes").param == "enable_thinking"
+
+
+@pytest.mark.parametrize("other", [True, 0, "no"])
+def test_two_values_of_enable_thinking_are_refused(other: Any) -> None:
+    error = failure(enable_thinking=False, chat_template_kwargs={"enable_thinking": other})
+    assert (error.status, error.param) == (400, "enable_thinking")
+    assert "chat_template_kwargs" in error.message
+
+
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_reserved_names_are_refused_by_name(name: str) -> None:
     error = failure(chat_template_kwargs={name: 1})

@@ -149,6 +149,21 @@ def test_logprobs_reach_the_worker_as_a_number_of_tokens() -> None:
     assert completion(logprobs=5).sampling.logprobs == 5
 
 
+def test_an_echo_needs_no_tokens() -> None:
+    job = completion(echo=True, max_tokens=0, logprobs=2, prompt=[1] * 30, n=2)
+    assert (job.sampling.max_tokens, job.cost) == (0, 30)
+    assert completion(echo=True, max_tokens=None).sampling.max_tokens == 16
+
+
+@pytest.mark.parametrize("fields", [{}, {"echo": False}, {"echo": None, "prompt_logprobs": 1}])
+def test_without_an_echo_an_answer_needs_a_token(fields: dict[str, Any]) -> None:
+    with pytest.raises(JobFailed) as caught:
+        completion(max_tokens=0, **fields)
+    error = caught.value.error
+    assert (error.status, error.param) == (400, "max_tokens")
+    assert "echo: true" in error.message
+
+
 def test_a_prompt_may_be_echoed() -> None:
     assert completion(echo=True).echo
     assert not completion(echo=None).echo

@@ -179,10 +179,9 @@ async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
 async def test_a_failed_stream_ends_with_an_error(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
+    beginning = asyncio.create_task(worker.begin("begun"))
     async with http.stream("POST", URL, json={**BODY, "stream": True}) as response:
-        job = await worker.take()
-        reader = EventReader(response)
-        await worker.tokens(job, 0, (1,), "begun")
+        job, reader = await beginning, EventReader(response)
         await reader.until("begun")
         await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
         *_, last = await reader.rest()
@@ -260,3 +259,34 @@ async def test_tokens_of_a_prompt_are_counted(
     (job,) = counted
     assert [message["content"] for message in job.messages] == ["Be brief.", "hi"]
     assert job.tools.names == {"weather"}
+
+
+async def test_an_unknown_field_of_a_block_is_listed_or_refused(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    block = {"type": "text", "text": "hi", "colour": "red"}
+    said = {"messages": [{"role": "user", "content": [block]}], "tools": [{**WEATHER, "x": 1}]}
+    reply, _ = await answered(http, worker, **said)
+    listed = "not used: messages[0].content[0].colour, tools[0].x"
+    assert reply.headers["x-lorikeet-warning"] == listed
+    for url, body in (
+        (URL, {**BODY, **said}),
+        (f"{URL}/count_tokens", {"model": "extract"} | said),
+    ):
+        refused = await http.post(url, json=body, headers={"Prefer": "handling=strict"})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "unknown_parameter"
+        assert refused.json()["error"]["param"] == "messages[0].content[0].colour"
+
+
+async def test_the_content_of_a_message_is_sent_back_strictly_and_without_a_warning(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    first, _ = await answered(http, worker, ANSWER, tools=[WEATHER])
+    content = first.json()["content"]
+    said = [{"role": "assistant", "content": content}, {"role": "user", "content": "And?"}]
+    body = {**BODY, "messages": said, "tools": [WEATHER]}
+    posting = asyncio.create_task(http.post(URL, json=body, headers={"Prefer": "handling=strict"}))
+    await answer(worker)
+    reply = await posting
+    assert (reply.status_code, reply.headers.get("x-lorikeet-warning")) == (200, None)

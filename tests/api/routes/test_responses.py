@@ -384,10 +384,9 @@ async def test_a_background_stream_continues_with_the_client(
 async def test_a_failed_stream_ends_with_the_error(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
+    beginning = asyncio.create_task(worker.begin("begun"))
     async with http.stream("POST", URL, json={**BODY, "stream": True}) as response:
-        job = await worker.take()
-        reader = EventReader(response)
-        await worker.tokens(job, 0, (1,), "begun")
+        job, reader = await beginning, EventReader(response)
         await reader.until("begun")
         await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
         await reader.rest()
@@ -457,3 +456,101 @@ async def test_sampling_fields_of_a_chat_are_used_and_unknown_fields_are_listed(
     strict = {"Prefer": "handling=strict"}
     reply = await http.post(URL, json={**BODY, "colour": "red"}, headers=strict)
     assert error_of(reply) == (400, "unknown_parameter", "colour")
+
+
+async def test_an_unknown_field_of_an_item_is_listed_or_refused(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    item = {"role": "user", "content": [{"type": "input_text", "text": "hi", "colour": "red"}]}
+    body = {**BODY, "input": [item], "tools": [{**WEATHER, "shape": "round"}]}
+    posting = asyncio.create_task(http.post(URL, json=body))
+    await answer(worker)
+    listed = (await posting).headers["x-lorikeet-warning"]
+    assert listed == "not used: input[0].content[0].colour, tools[0].shape"
+    reply = await http.post(URL, json=body, headers={"Prefer": "handling=strict"})
+    assert error_of(reply) == (400, "unknown_parameter", "input[0].content[0].colour")
+
+
+async def test_the_output_of_a_response_is_sent_back_strictly_and_without_a_warning(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    first, _ = await answered(client, worker, ANSWER, tools=[WEATHER])
+    items = await client.responses.input_items.list(first.id)
+    said = [item.to_dict() for item in (*items.data, *first.output)]
+    body = {**BODY, "input": said, "tools": [WEATHER]}
+    posting = asyncio.create_task(http.post(URL, json=body, headers={"Prefer": "handling=strict"}))
+    await answer(worker)
+    reply = await posting
+    assert (reply.status_code, reply.headers.get("x-lorikeet-warning")) == (200, None)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The chats whose tokens were counted. Each has 7, and no worker counts them."""
+    chats: list[Any] = []
+
+    async def count(_: Any, job: Any) -> int:
+        chats.append(job)
+        return 7
+
+    monkeypatch.setattr("api.routes.responses.count_tokens", count)
+    return chats
+
+
+async def test_the_tokens_of_the_input_are_counted(
+    client: openai.AsyncOpenAI, counted: list[Any]
+) -> None:
+    count = await client.responses.input_tokens.count(
+        model="extract", input="hi", instructions="Be brief.", tools=[WEATHER]
+    )
+    assert (count.object, count.input_tokens) == ("response.input_tokens", 7)
+    (chat,) = counted
+    assert [message["content"] for message in chat.messages] == ["Be brief.", "hi"]
+    assert chat.tools.names == {"weather"}
+
+
+async def test_the_tokens_of_a_continued_conversation_are_counted(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker, counted: list[Any]
+) -> None:
+    first, _ = await answered(client, worker)
+    fields: Any = {"model": "extract", "previous_response_id": first.id}
+    await client.responses.input_tokens.count(**fields, input="And Rome?")
+    await client.responses.input_tokens.count(**fields)
+    contents = [[message["content"] for message in chat.messages] for chat in counted]
+    assert contents == [["hi", "hello", "And Rome?"], ["hi", "hello"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "param"),
+    [
+        ({"input": None}, 400, "invalid_value", "input"),
+        ({"input": [{"type": "item_reference"}]}, 400, "unsupported_parameter", "input[0].type"),
+        ({"personality": "friendly"}, 400, "unsupported_parameter", "personality"),
+        ({"conversation": "c"}, 400, "unsupported_parameter", "conversation"),
+        ({"tools": [{**WEATHER, "x": 1}]}, 400, "unknown_parameter", "tools[0].x"),
+        (
+            {"previous_response_id": "x"},
+            400,
+            "previous_response_not_found",
+            "previous_response_id",
+        ),
+        ({"model": "none"}, 404, "model_not_found", "model"),
+    ],
+)
+async def test_a_bad_field_of_a_request_to_count_tokens_is_named(
+    http: httpx.AsyncClient, change: dict[str, Any], status: int, code: str, param: str
+) -> None:
+    strict = {"Prefer": "handling=strict"}
+    reply = await http.post(f"{URL}/input_tokens", json={**BODY, **change}, headers=strict)
+    assert error_of(reply) == (status, code, param)
+
+
+async def test_fields_of_the_answer_are_listed_when_tokens_are_counted(
+    http: httpx.AsyncClient, counted: list[Any]
+) -> None:
+    strict = {"Prefer": "handling=strict"}
+    body = {**BODY, "stream": True, "temperature": 0.5}
+    reply = await http.post(f"{URL}/input_tokens", json=body, headers=strict)
+    assert reply.json() == {"object": "response.input_tokens", "input_tokens": 7}
+    assert reply.headers["x-lorikeet-warning"] == "not used: stream, temperature"
+    assert reply.headers["preference-applied"] == "handling=strict"

@@ -87,6 +87,15 @@ def test_a_response_continues_the_previous_one() -> None:
     assert explicit.usage.input_tokens == second.usage.input_tokens
 
 
+def test_tokens_are_counted_as_a_response_uses_them() -> None:
+    first = CLIENT.responses.create(**TEXT, instructions="Be brief.")
+    count = CLIENT.responses.input_tokens.count
+    assert count(**TEXT, instructions="Be brief.").input_tokens == first.usage.input_tokens
+    second: Any = {**CALL, "input": QUESTION, "previous_response_id": first.id}
+    used = CLIENT.responses.create(**second).usage.input_tokens
+    assert count(**second).input_tokens == used > first.usage.input_tokens
+
+
 def test_a_streamed_call_is_the_whole_call() -> None:
     with CLIENT.responses.stream(**CALL, input=QUESTION) as stream:
         kind = "response.function_call_arguments.delta"

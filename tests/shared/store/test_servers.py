@@ -90,7 +90,9 @@ async def test_a_replica_without_a_directory_leaves_nothing_either(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     master, replica = start_server(), start_server()
-    await open_client(master.url).set("of", "the master")
+    original = open_client(master.url)
+    await original.config_set("repl-diskless-sync-delay", 0)
+    await original.set("of", "the master")
     copy = open_client(replica.url)
     await copy.replicaof("127.0.0.1", master.port)
     await eventually(lambda: copy.get("of"))

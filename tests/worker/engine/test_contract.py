@@ -180,6 +180,32 @@ def test_log_probabilities_are_reported_to_requests_that_ask_for_them(engine: An
     assert [output.logprobs for output in outputs["plain"]] == [None] * 5
 
 
+@pytest.mark.parametrize("num_tokens", [1, 2, 40])
+def test_a_request_without_tokens_ends_with_the_log_probabilities_of_its_prompt(
+    engine: AnyEngine, num_tokens: int
+) -> None:
+    fields: dict[str, Any] = {
+        "prompt_ids": [7 + i % 5 for i in range(num_tokens)],
+        "sampling": ChoiceSampling(seed=1, logprobs=2),
+        "scores_prompt": True,
+    }
+    before = engine.stats()
+    outputs = run(engine, request("scored", 0, **fields), request("other", 3))
+    [scored] = outputs["scored"]
+    assert (scored.token_id, scored.logprobs) == (None, None)
+    assert (scored.finish, scored.error) == (FinishReason.LENGTH, None)
+    assert len(ids_of(outputs["other"])) == 3
+    assert engine.stats().num_tokens - before.num_tokens == 3
+    assert_empty(engine)
+    sampled = run(engine, request("sampled", 1, **fields))["sampled"]
+    assert sampled[0].prompt_logprobs is not None
+    assert scored.prompt_logprobs is not None
+    assert len(scored.prompt_logprobs) == num_tokens - 1
+    assert [each.logprob for each in scored.prompt_logprobs] == pytest.approx(
+        [each.logprob for each in sampled[0].prompt_logprobs], abs=1e-4
+    )
+
+
 def test_a_failing_step_ends_its_requests_and_the_engine_stays_usable(engine: AnyEngine) -> None:
     outputs = run(engine, request("bad", prompt_ids=[-1, -2]))
     assert error_of(outputs["bad"]).code is ErrorCode.INTERNAL

@@ -69,8 +69,8 @@ def test_a_sample_equals_the_oracle(
 def test_a_nucleus_larger_than_the_sorted_candidates_is_exact() -> None:
     logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(0)) * 0.01
     row = ChoiceSampling(seed=3, top_p=0.95)
-    assert [sample(logits, [at(p, row)])[0] for p in range(20)] == [
-        oracle(logits[0], row, p) for p in range(20)
+    assert [sample(logits, [at(p, row)])[0] for p in range(5)] == [
+        oracle(logits[0], row, p) for p in range(5)
     ]
 
 

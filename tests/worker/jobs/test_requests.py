@@ -192,6 +192,54 @@ def test_logprobs_of_named_tokens_cover_the_end_of_an_answer() -> None:
     assert request_of(job, choice, SERVED, None).sampling.logprob_token_ids == (7, 8)
 
 
+def test_a_prompt_whose_scores_are_not_wanted_is_an_answer_without_tokens() -> None:
+    sampling = SamplingParams(seed=1, max_tokens=0, n=2)
+    prompt = EncodedPrompt(ascii_ids("hello"), "hello")
+    made = choices_of(job_of(sampling, echo=True), [prompt], (), SERVED)
+    assert [(each.text, each.finish) for each in made] == [("hello", FinishReason.LENGTH)] * 2
+
+
+def test_a_prompt_is_scored_for_answers_without_tokens() -> None:
+    job = job_of(SamplingParams(seed=1, max_tokens=0, n=2, logprobs=0), echo=True)
+    made = choices(job)
+    requests = [request_of(job, choice, SERVED, None) for choice in made]
+    assert [choice.finish for choice in made] == [None, None]
+    assert [each.max_tokens for each in requests] == [0, 0]
+    assert all(each.scores_prompt for each in requests)
+    done = [tokens(job.job, 0, "", FinishReason.LENGTH)]
+    assert [each.finish for each in choices(job, done)] == [FinishReason.LENGTH, None]
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "prompt_logprobs", "n", "param"),
+    [
+        (4, None, 1, "prompt"),
+        (4, None, 2, "logprobs"),
+        (4, 4, 1, "logprobs"),
+        (0, 20, 1, "prompt_logprobs"),
+        (None, 4, 1, "prompt"),
+    ],
+)
+def test_echoes_with_too_many_logprobs_of_prompts_are_refused(
+    logprobs: int | None, prompt_logprobs: int | None, n: int, param: str
+) -> None:
+    sampling = SamplingParams(
+        seed=1, max_tokens=1, n=n, logprobs=logprobs, prompt_logprobs=prompt_logprobs
+    )
+    prompt = EncodedPrompt([1] * (MAX_PROMPT_SCORES // 5), "")
+    with pytest.raises(JobFailed) as failure:  # without too many, the prompt is too long
+        choices_of(job_of(sampling, echo=True), [prompt], (), SERVED)
+    error = failure.value.error
+    assert (error.param, error.status) == (param, 400)
+    if param == "logprobs":
+        assert "with echo" in error.message
+        assert str(MAX_PROMPT_SCORES) in error.message
+    # Logprobs of answers alone have no such limit.
+    with pytest.raises(JobFailed) as failure:
+        choices_of(job_of(replace(sampling, prompt_logprobs=None)), [prompt], (), SERVED)
+    assert failure.value.error.param == "prompt"
+
+
 @pytest.mark.parametrize(
     ("n", "num_top", "endpoint", "is_refused"),
     [

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import orjson
 import pytest
 from running_jobs import EOS_ID, ascii_ids, claim, make_choice, output, outputs
@@ -6,7 +8,7 @@ from shared.errors import ErrorCode, JobFailed
 from shared.protocol.events import Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.results import FinishReason
-from worker.engine.request import TokenLogprobs
+from worker.engine.request import StepOutput, TokenLogprobs
 from worker.jobs.running_choice import PendingTokens, Reports, RunningChoice
 
 LIKELY = TokenLogprobs(-0.5, ((ord("x"), -0.25),))
@@ -161,6 +163,36 @@ def test_scores_of_the_prompt_are_published_and_saved_once_and_restored() -> Non
     assert resumed.unpublished.take(claimed, 0).prompt_scores == ""
     assert resumed.full_checkpoint(claimed) == choice.full_checkpoint(claimed)
     assert resumed.prompt_scores == expected
+
+
+def test_a_choice_without_tokens_finishes_with_the_scores_of_its_prompt() -> None:
+    reports = Reports(prompt_ids=True, echoed_top=1, scored_top=0)
+    choice = make_choice(prompt="hi", max_tokens=0, reports=reports)
+    assert not choice.is_at_limit
+    scores = (replace(LIKELY, rank=2),)
+    end = StepOutput(
+        request_id=choice.request_id, finish=FinishReason.LENGTH, prompt_logprobs=scores
+    )
+    choice.accept(end)
+    assert (choice.ids, choice.finish, choice.logprobs) == ([], FinishReason.LENGTH, [])
+    event = choice.unpublished.take(claim(), 0)
+    assert (event.index, event.ids, event.finish) == (0, (), FinishReason.LENGTH)
+    assert [p.chosen.logprob for p in event.prompt_logprobs] == [None, -0.5]
+    assert orjson.loads(event.prompt_scores)[1]["105"]["rank"] == 2
+    assert event.prompt_ids == tuple(ascii_ids("hi"))
+    resumed = make_choice(prompt="hi", max_tokens=0, reports=reports)
+    resumed.restore(event)
+    assert not resumed.is_at_limit
+    assert resumed.finish is FinishReason.LENGTH
+    assert not resumed.unpublished
+    assert resumed.prompt_logprobs == choice.prompt_logprobs
+    assert resumed.prompt_scores == choice.prompt_scores
+
+
+def test_a_choice_without_tokens_and_scores_is_at_its_limit_from_the_start() -> None:
+    choice = make_choice(max_tokens=0)
+    assert choice.is_at_limit
+    assert not make_choice(max_tokens=1).is_at_limit
 
 
 def test_a_restored_choice_continues_the_published_text_and_publishes_only_new_tokens() -> None:

@@ -47,6 +47,7 @@ async def test_publications_of_another_claim_of_the_same_worker_and_try_are_fenc
 async def replicated(start_server, open_client, tmp_path: Path) -> tuple[Redis, Redis]:
     """Clients of a master and of its replica."""
     master, replica = start_server(tmp_path), start_server()
+    await open_client(master.url).config_set("repl-diskless-sync-delay", 0)
     await open_client(replica.url).replicaof("127.0.0.1", master.port)
     return open_client(master.url), open_client(replica.url)
 

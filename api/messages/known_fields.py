@@ -1,0 +1,30 @@
+"""Fields of the objects in a request to /v1/messages that are validated without a class. Pure.
+
+Clients send blocks of earlier messages back as they are, and mark blocks to be cached. So fields
+such as `signature` and `cache_control` are known, although the conversation doesn't need them.
+"""
+
+from api.requests.object_kinds import Kinds, ObjectKind
+
+_ANY = ("type", "cache_control")
+
+TEXTS: Kinds = {None: ObjectKind(fields=(*_ANY, "text", "citations"))}
+_BLOCKS: Kinds = {
+    **TEXTS,
+    "thinking": ObjectKind(fields=(*_ANY, "thinking", "signature")),
+    "redacted_thinking": ObjectKind(fields=(*_ANY, "data")),
+    "tool_use": ObjectKind(fields=(*_ANY, "id", "name", "input", "caller", "toolset_name")),
+    "tool_result": ObjectKind(
+        fields=(*_ANY, "tool_use_id", "content", "toolset_name"),
+        unused=("is_error",),
+        parts={"content": TEXTS},
+    ),
+}
+"""Content blocks. Blocks of other types are text or refused."""
+MESSAGES: Kinds = {None: ObjectKind(fields=("role", "content"), parts={"content": _BLOCKS})}
+TOOLS: Kinds = {
+    None: ObjectKind(
+        fields=(*_ANY, "name", "description", "input_schema", "strict"),
+        unused=("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"),
+    )
+}

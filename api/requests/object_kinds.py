@@ -1,0 +1,61 @@
+"""Finds the unknown and the unused fields of objects that are validated without a class. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.requests.unknown_fields import UnknownField
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectKind:
+    """Fields that objects of one kind may have."""
+
+    fields: tuple[str, ...]
+    """Fields that have an effect, and those that clients only send back."""
+    unused: tuple[str, ...] = ()
+    """Fields that should have an effect and have none."""
+    parts: Mapping[str, "Kinds"] = field(default_factory=dict)
+    """Kinds of the objects in some of the fields. Other values are free-form."""
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of all known fields."""
+        return (*self.fields, *self.unused)
+
+
+Kinds = Mapping[str | None, ObjectKind]
+"""Kinds of objects by their field `type`. None stands for all other types."""
+
+
+def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:
+    """Yield the unknown fields of the object or the list of objects at `path`, at any depth.
+
+    Objects of kinds that aren't in `kinds` have no unknown fields.
+    """
+    for prefix, kind, found in _objects(value, path, kinds):
+        known = kind.known
+        yield from (UnknownField(prefix, name, known) for name in found if name not in known)
+
+
+def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
+    """Yield the paths of the unused fields that ask for something, in the same objects."""
+    for prefix, kind, found in _objects(value, path, kinds):
+        yield from (prefix + name for name in kind.unused if found.get(name))
+
+
+def _objects(
+    value: Any, path: str, kinds: Kinds
+) -> Iterator[tuple[str, ObjectKind, Mapping[str, Any]]]:
+    """Yield the prefix of its fields' paths, the kind and the value of each object."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                yield from _objects(item, f"{path}[{index}]", kinds)
+    elif isinstance(value, dict):
+        given = value.get("type")
+        kind = kinds.get(given if isinstance(given, str) else None) or kinds.get(None)
+        if kind:
+            yield f"{path}.", kind, value
+            for name, parts in kind.parts.items():
+                yield from _objects(value.get(name), f"{path}.{name}", parts)

@@ -1,0 +1,48 @@
+"""Fields of a request to /v1/responses that response objects repeat. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.responses.schema import ResponseRequest, TextFormat
+
+
+def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the repeated fields, with the defaults of those that the request leaves out.
+
+    `tools` are the request's tools without unknown fields.
+    """
+    reasoning = request.reasoning
+    return {
+        "background": bool(request.background),
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "metadata": request.metadata or {},
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "previous_response_id": request.previous_response_id,
+        "reasoning": {"effort": reasoning.effort if reasoning else None, "summary": None},
+        "store": request.store is not False,
+        "temperature": _or(request.temperature, 1.0),
+        "text": {"format": _echoed_format(request.text_format), "verbosity": "medium"},
+        "tool_choice": "auto" if request.tool_choice is None else request.tool_choice,
+        "tools": [{"description": None, "parameters": None, "strict": None, **t} for t in tools],
+        "top_logprobs": request.top_logprobs or 0,
+        "top_p": _or(request.top_p, 1.0),
+        "truncation": "disabled",
+        "user": request.user,
+    }
+
+
+def _echoed_format(given: TextFormat) -> dict[str, Any]:
+    if given.type != "json_schema":
+        return {"type": given.type}
+    return {
+        "type": given.type,
+        "name": given.name or "output",
+        "description": given.description,
+        "schema": given.schema_,
+        "strict": True,
+    }
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
