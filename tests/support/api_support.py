@@ -197,9 +197,27 @@ def worker_info() -> WorkerInfo:
 
 
 class _Server(uvicorn.Server):
+    """Server that stops at once. uvicorn's own looks ten times a second whether it should."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # sets the headers of all responses
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.wait_for(self._wait_tasks_to_complete(), DEADLINE_S)
+        await self.lifespan.shutdown()
 
 
 @dataclass
@@ -208,7 +226,7 @@ class RunningApp:
 
     app: FastAPI
     url: str
-    server: uvicorn.Server
+    server: _Server
 
     @property
     def context(self) -> Context:
@@ -229,7 +247,7 @@ async def running_app(settings: ApiSettings, **options: Any) -> AsyncIterator[Ru
         yield RunningApp(app, f"http://127.0.0.1:{port}", server)
     finally:
         app.state.context.replies.stop()
-        server.should_exit = True
+        server.stopping.set()
         await task
 
 
