@@ -11,6 +11,9 @@ from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
 from shared.store.registry import Found
 
+MAX_REMAKES = 3
+"""Number of times that a job is made again before it is enqueued although the registry changed."""
+
 
 class Draft:
     """Request whose job is enqueued later.
@@ -69,15 +72,13 @@ class Draft:
             QueueFull: a limit of the queue is reached.
             RedisUnavailable: Redis may not have accepted the job.
         """
-        context = self._context
-        async with context.turns.turn():
-            try:
-                return await self._enqueue(self._revision)
-            except RegistryChanged:
-                found = await context.models.read(self._model)
-            self._remake(found)
-            # The registry may change all the time. So the job isn't refused again; its version was
-            # current a moment ago.
+        async with self._context.turns.turn():
+            for _ in range(MAX_REMAKES):
+                try:
+                    return await self._enqueue(self._revision)
+                except RegistryChanged:
+                    await self._remake()
+            # The registry changes all the time. The job's version was current a moment ago.
             return await self._enqueue("")
 
     async def _enqueue(self, registry_revision: str) -> Enqueued:
@@ -88,9 +89,9 @@ class Draft:
             registry_revision=registry_revision,
         )
 
-    def _remake(self, found: Found) -> None:
-        """Make the job of the model that was found, with the id of the job that was refused."""
-        old = self._admission
+    async def _remake(self) -> None:
+        """Make the job of the model as it is now, with the id of the job that was refused."""
+        found, old = await self._context.models.read(self._model), self._admission
         new = admission_to(found, self._context, old.tenant, self._model)
         self._admission = replace(
             new,
@@ -99,4 +100,5 @@ class Draft:
             deadline_ms=old.deadline_ms,
             random_seed=old.random_seed,
         )
+        self._revision = found.revision
         self.job = self._job_of(self._admission)

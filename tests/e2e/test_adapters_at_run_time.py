@@ -23,6 +23,7 @@ from adapter_traffic import (
     complete,
     load,
     text_of,
+    versioned_text_of,
 )
 from bad_adapters import BAD, save_bad, save_good
 from peft import PeftModel

@@ -67,7 +67,7 @@ async def text_of(
 
 async def versioned_text_of(http: httpx.AsyncClient, model: str, **more: Any) -> tuple[str, str]:
     """Return the version that an answer names, and its text."""
-    reply = await complete(http, model, **more)
+    reply = await complete(http, model, PROMPTS[0], **more)
     assert reply.status_code == 200, reply.text
     body = reply.json()
     return body["weight_version"], body["choices"][0]["text"]

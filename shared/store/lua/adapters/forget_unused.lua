@@ -4,8 +4,9 @@
 -- from the reply to their next heartbeat. Any process may call this script, which does the work
 -- about once a second.
 local EVERY_MS = 900
--- A request may have been admitted but not yet enqueued when its version is retired.
-local GRACE_MS = 10000
+-- While the registry changes all the time, front ends enqueue jobs of a version a moment after they
+-- have read it, without a check. Those of the previous release always do so.
+local GRACE_MS = 2000
 local MAX_LOOKS = 128 -- a random sample, so that every version is checked eventually
 local now = now_ms()
 if redis.call('EXISTS', P .. 'retired') == 0 then return {} end
