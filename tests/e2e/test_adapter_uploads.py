@@ -35,8 +35,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 @pytest.fixture(scope="module")
-def flags(models: TinyModels) -> list[str]:
-    return [*models.flags, "--max-num-seqs", "8"]
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the copies. Workers of another Redis would delete those that they don't know."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def flags(models: TinyModels, store: Path) -> list[str]:
+    return [*models.flags, "--max-num-seqs", "8", "--adapter-store", str(store)]
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +127,8 @@ async def test_versions_beyond_keep_versions_are_deleted_everywhere(
     http: httpx.AsyncClient,
     folders: Folders,
     redis: Redis,
-    models: TinyModels,
+    store: Path,
 ) -> None:
-    store = models.folder / "store" / "main"
     made = []
     for seed in range(4):
         folder = folders.root / f"seed-{seed}"
@@ -135,7 +140,7 @@ async def test_versions_beyond_keep_versions_are_deleted_everywhere(
         return {key async for key in redis.scan_iter("*}:upload:*")}
 
     def copies() -> set[str]:
-        names = {path.read_text() for path in store.glob("*/.version")}
+        names = {path.read_text() for path in store.glob("main/*/.version")}
         return {name for name in names if name.startswith("rolling@")}
 
     async def is_small() -> bool:
