@@ -9,7 +9,7 @@ import pytest
 from servers import Server, lorikeet_up, show_logs
 from tiny import chat_ids, save_tiny_model
 from tiny_training import train_answers
-from weather_chat import BASE, CALLER, TEMPLATE, examples
+from weather_chat import BASE, TEMPLATE, Example, examples
 
 pytest_runtest_makereport = show_logs
 
@@ -38,17 +38,25 @@ def weather_server(
     # Some clients send instructions of several thousand characters.
     save_tiny_model(folder / BASE, max_position_embeddings=32768)
     (folder / BASE / "chat_template.jinja").write_text(TEMPLATE)
-    prompts = [
-        (chat_ids(TEMPLATE, messages, tools), answer) for messages, tools, answer in examples()
+    adapters = [
+        f"{name}={_trained(folder / name, answered)}" for name, answered in examples().items()
     ]
-    train_answers(folder / CALLER, prompts)
-    # Some clients can't send a temperature.
-    (folder / CALLER / "generation_config.json").write_text('{"do_sample": false}')
-    flags = ["--model", str(folder / BASE), "--adapters", f"{CALLER}={folder / CALLER}"]
+    flags = ["--model", str(folder / BASE), "--adapters", *adapters]
     budgets = ["--dtype", "float32", "--kv-cache-mb", "64"]
     with lorikeet_up(folder, *flags, *budgets, api_key=KEY) as server:
         yield server
         assert "Traceback" not in server.log_text()
+
+
+def _trained(folder: Path, answered: list[Example]) -> Path:
+    """Train an adapter and return its folder."""
+    prompts = [
+        (chat_ids(TEMPLATE, messages, tools), answer) for messages, tools, answer in answered
+    ]
+    train_answers(folder, prompts)
+    # Some clients can't send a temperature.
+    (folder / "generation_config.json").write_text('{"do_sample": false}')
+    return folder
 
 
 def _run(words: list[str], variables: Mapping[str, str]) -> str:

@@ -1,16 +1,20 @@
 """Runs the scenarios of each client, which only know the server's URL and an API key."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import weather_chat
 from servers import Server
 
-pytestmark = pytest.mark.timeout(240)  # clients import for seconds, and an adapter is trained
+# Clients import for seconds, and adapters are trained.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SCENARIOS = Path(__file__).with_name("scenarios")
+CLIENTS = sorted(path.name for path in SCENARIOS.iterdir() if path.suffix in (".py", ".mjs"))
 
 
-@pytest.mark.parametrize("client", sorted(path.stem for path in SCENARIOS.glob("*.py")))
+@pytest.mark.parametrize("client", CLIENTS)
 def test_the_scenarios_of_the_client_pass(
     weather_server: Server, run_client: Callable[..., str], tmp_path: Path, client: str
 ) -> None:
@@ -22,5 +26,13 @@ def test_the_scenarios_of_the_client_pass(
         "OPENAI_BASE_URL": weather_server.api_url,
         "HF_HUB_OFFLINE": "1",
         "LLM_USER_PATH": str(tmp_path),
+        "WEATHER_CHAT": json.dumps({k: v for k, v in vars(weather_chat).items() if k.isupper()}),
     }
-    run_client(["python", "-m", "pytest", str(SCENARIOS / f"{client}.py")], variables)
+    run_client(_command(SCENARIOS / client), variables)
+
+
+def _command(scenarios: Path) -> list[str]:
+    if scenarios.suffix == ".mjs":
+        # Node finds the packages of a script without a file in its working directory.
+        return ["node", "--input-type=module", "--eval", scenarios.read_text()]
+    return ["python", "-m", "pytest", str(scenarios)]

@@ -14,6 +14,7 @@ from weather_chat import (
     DESCRIPTION,
     GREETING,
     HELLO,
+    MODELS,
     PARAMETERS,
     QUESTION,
     SKY,
@@ -136,5 +137,5 @@ def test_errors_have_the_types_of_the_sdk() -> None:
 
 
 def test_the_models_are_listed() -> None:
-    assert {model.id for model in CLIENT.models.list()} == {BASE, CALLER}
+    assert {model.id for model in CLIENT.models.list()} == set(MODELS)
     assert CLIENT.models.retrieve(CALLER).id == CALLER

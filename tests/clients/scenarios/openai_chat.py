@@ -7,7 +7,19 @@ from typing import Any, Literal
 import openai
 import pytest
 from pydantic import BaseModel
-from weather_chat import ANSWER, BASE, CALLER, CHAT_TOOL, CITY, GREETING, HELLO, QUESTION, SKY, TOOL
+from weather_chat import (
+    ANSWER,
+    BASE,
+    CALLER,
+    CHAT_TOOL,
+    CITY,
+    GREETING,
+    HELLO,
+    MODELS,
+    QUESTION,
+    SKY,
+    TOOL,
+)
 
 CLIENT = openai.OpenAI(max_retries=0)
 ASKED: dict[str, Any] = {"role": "user", "content": QUESTION}
@@ -90,7 +102,7 @@ def test_embeddings_are_the_same_in_both_formats() -> None:
 
 
 def test_the_models_are_listed() -> None:
-    assert {model.id for model in CLIENT.models.list()} == {BASE, CALLER}
+    assert {model.id for model in CLIENT.models.list()} == set(MODELS)
     assert CLIENT.models.retrieve(CALLER).id == CALLER
 
 

@@ -1,12 +1,13 @@
-"""Scenarios of smolagents' models."""
+"""Scenarios of smolagents' models and agents."""
 
 import json
 import os
 from typing import Any, Literal
 
+import pytest
 from pydantic import BaseModel, ConfigDict
-from smolagents import ChatMessage, MessageRole, OpenAIModel, tool
-from weather_chat import BASE, CALLER, CITY, GREETING, HELLO, QUESTION, SKY, TOOL
+from smolagents import ChatMessage, MessageRole, OpenAIModel, ToolCallingAgent, tool
+from weather_chat import AGENT, ANSWER, BASE, CALLER, CITY, GREETING, HELLO, QUESTION, SKY, TOOL
 
 SERVER = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
 
@@ -58,3 +59,13 @@ def test_the_answer_follows_its_schema_for_any_model() -> None:
         [user(HELLO)], response_format=schema, max_tokens=200
     )
     Move.model_validate_json(str(answer.content))
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_an_agent_executes_the_tool_and_answers(is_streamed: bool) -> None:
+    model = OpenAIModel(AGENT, **SERVER)
+    agent = ToolCallingAgent([weather], model, stream_outputs=is_streamed, max_steps=2)
+    assert agent.run(QUESTION) == ANSWER
+    called, answered = (step.tool_calls[0] for step in agent.memory.steps[1:])
+    assert (called.name, called.arguments) == (TOOL, {"city": CITY})
+    assert answered.name == "final_answer"
