@@ -2,8 +2,8 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
-# Up to four processes share the test files.
-PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+# Up to four processes share the test files. In the order of their names, long files don't come last.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
 CODE := api worker shared ops tests
 
