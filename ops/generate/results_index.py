@@ -26,6 +26,7 @@ MEASUREMENTS = {
     "memory": "resident memory over 10,000 requests",
     "churn": "TTFT with 1,000 adapters registered and memory for some of them",
     "loading": "decode steps while an adapter loads",
+    "updates": "updates of an adapter by body while it is served",
     "registered": "claims and throughput with 10,000 adapters registered",
     "scripts": "commands and time of each call of a queue script",
     "turnover": "adapter memory while 1,000 adapters evict each other",
