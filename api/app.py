@@ -130,6 +130,7 @@ def create_app(
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     app.state.metrics = app_metrics
+    app.state.openapi_lock = asyncio.Lock()
     app.state.openapi = cache(partial(describe, app, with_keys=bool(keys), settings=settings))
     return app
 

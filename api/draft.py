@@ -1,12 +1,13 @@
 """Drafts: requests whose jobs aren't enqueued yet."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from api.admission import admission_to
 from api.context import Context
 from api.requests.translate import Admission
-from shared.errors import RegistryChanged
+from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
 from shared.store.registry import Found
@@ -59,9 +60,15 @@ class Draft:
             JobFailed: the request is invalid, or its model can't serve it.
             RedisUnavailable: the registry can't be read.
         """
-        found = await context.models.find(model)
-        admission = admission_to(found, context, tenant, model, deadline_s=deadline_s)
-        return cls(context, model, found, admission, job_of, options)
+
+        def made(found: Found) -> Draft:
+            admission = admission_to(found, context, tenant, model, deadline_s=deadline_s)
+            return cls(context, model, found, admission, job_of, options)
+
+        if remembered := context.models.remembered(model):
+            with suppress(JobFailed):  # the model as it is now may serve the request
+                return made(remembered)
+        return made(await context.models.read(model))
 
     async def enqueue(self) -> Enqueued:
         """Enqueue the job, or find the job of an earlier request with the same key.

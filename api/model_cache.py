@@ -5,9 +5,13 @@ from dataclasses import dataclass
 
 from shared.store.registry import Found, Registry
 
-MAX_AGE_S = 5.0
-"""Seconds for which a model is remembered. Processes of the previous release change the registry
-without giving it another revision, so their changes are seen after this time."""
+MAX_AGE_S = 1.0
+"""Seconds for which a model is remembered.
+
+Processes of the previous release change the registry without giving it another revision, so their
+changes are seen after this time. It must be shorter than the time for which retired versions are
+kept (`forget_unused.lua`).
+"""
 MAX_MODELS = 2048
 """Maximum number of remembered models. The first of them is forgotten for another one."""
 
@@ -31,27 +35,26 @@ class ModelCache:
         self._revision = ""
         self._entries: dict[str, _Entry] = {}
 
-    async def find(self, model: str) -> Found:
-        """Return what the name refers to, or referred to a short time ago.
+    def remembered(self, model: str) -> Found | None:
+        """Return what the name referred to a short time ago, or None if that isn't remembered."""
+        entry = self._entries.get(model)
+        is_fresh = entry and time.monotonic() - entry.read_s < MAX_AGE_S
+        return entry.found if entry and is_fresh else None
+
+    async def read(self, model: str) -> Found:
+        """Return what the name refers to, from the registry.
 
         Raises:
             JobFailed: the adapter is quarantined.
-            RedisUnavailable: the model isn't remembered, and the registry can't be read.
+            RedisUnavailable: the registry can't be read.
         """
-        entry = self._entries.get(model)
-        if entry and time.monotonic() - entry.read_s < MAX_AGE_S:
-            return entry.found
-        return await self.read(model)
-
-    async def read(self, model: str) -> Found:
-        """Return what the name refers to, from the registry. The errors are those of `find`."""
         started_s = time.monotonic()
         found = await self._registry.find(model)
         if found.revision != self._revision:
             self._entries.clear()
             self._revision = found.revision
         self._entries.pop(model, None)
-        if found.version is not None:
+        if found.base is not None and found.version is not None:
             while len(self._entries) >= MAX_MODELS:
                 del self._entries[next(iter(self._entries))]
             self._entries[model] = _Entry(found, started_s)

@@ -11,5 +11,6 @@ async def document_of(app: FastAPI) -> dict[str, Any]:
 
     Building it takes a few hundred milliseconds. The first call does that, in a thread.
     """
-    document: dict[str, Any] = await asyncio.to_thread(app.state.openapi)
+    async with app.state.openapi_lock:
+        document: dict[str, Any] = await asyncio.to_thread(app.state.openapi)
     return document

@@ -6,7 +6,7 @@ are known, although the conversation doesn't need them.
 
 from api.requests.object_kinds import Kinds, ObjectKind
 
-_ANSWER = ObjectKind(fields=("type", "text", "annotations", "logprobs"))
+_ANSWER = ObjectKind(fields=("type", "text", "annotations", "logprobs", "parsed"))
 _CONTENT: Kinds = {
     "input_text": ObjectKind(fields=("type", "text"), unused=("prompt_cache_breakpoint",)),
     "output_text": _ANSWER,

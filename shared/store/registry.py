@@ -59,11 +59,10 @@ class Found:
     """Adapter version to which the name refers, if it takes new requests."""
     is_base: bool = False
     """Whether the name refers to the base model."""
-    revision: str = ""
+    revision: str = "0"
     """Revision of the registry in which the name was looked up, or an earlier one.
 
     The registry gets another revision whenever a model that takes requests changes or is removed.
-    Empty if no process of this release has changed the registry.
     """
 
     @property
@@ -217,7 +216,7 @@ class Registry:
 
     async def adapter(self, name: str) -> Adapter | None:
         """Return the current version of the name, or None if the name isn't registered."""
-        version = await self._redis.hget(self._keys.adapter(name), "version")  # type: ignore[misc]
+        version = await self._current_version(name)
         return await self.adapter_by_version(AdapterVersion(version.decode())) if version else None
 
     async def adapter_by_version(self, version: AdapterVersion) -> Adapter | None:
@@ -268,13 +267,20 @@ class Registry:
         pipe.hgetall(self._keys.base)
         pipe.hget(self._keys.adapter(name), "version")
         raw_revision, fields, current = await pipe.execute()
-        base, revision = _base(fields), (raw_revision or b"").decode()
+        base, revision = _base(fields), (raw_revision or b"0").decode()
         if base and model in (base.name, base.version):
             return Found(base, is_base=True, revision=revision)
         if base and colon and base_name != base.name:
             return Found(base, revision=revision)
         version = AdapterVersion(name if "@" in name else (current or b"").decode())
-        return Found(base, await self._served(version), revision=revision)
+        adapter = await self._served(version)
+        if current and not adapter and await self._current_version(name) != current:
+            return await self.find(model)  # the name got another version between the reads
+        return Found(base, adapter, revision=revision)
+
+    async def _current_version(self, name: str) -> bytes | None:
+        found: bytes | None = await self._redis.hget(self._keys.adapter(name), "version")  # type: ignore[misc]
+        return found
 
     async def _served(self, version: AdapterVersion) -> Adapter | None:
         """Return the adapter version if it takes new requests, else None.

@@ -6,37 +6,22 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import ADAPTER, ScriptedWorker, error_of
+from api_support import ADAPTER, BASE, ScriptedWorker, error_of
 
 from api import model_cache
 from api.model_cache import ModelCache
 from shared.protocol.ids import AdapterVersion
-from shared.store.registry import Found, Registry
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
 
 BODY = {"model": "extract", "prompt": "a"}
 OTHER = replace(ADAPTER, version=AdapterVersion("extract@222222222222"), created_s=9)
 
 
-class CountingRegistry:
-    """Counts how often the real registry is read."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self.num_reads = 0
-
-    async def find(self, model: str) -> Found:
-        self.num_reads += 1
-        return await self._registry.find(model)
-
-
 @pytest.fixture
-def counting(registry: Registry) -> CountingRegistry:
-    return CountingRegistry(registry)
-
-
-@pytest.fixture
-def cache(counting: CountingRegistry) -> ModelCache:
-    return ModelCache(counting)  # type: ignore[arg-type]
+def cache(registry: Registry) -> ModelCache:
+    return ModelCache(registry)
 
 
 async def answered(http: httpx.AsyncClient, worker: ScriptedWorker) -> tuple[str, dict[str, Any]]:
@@ -69,45 +54,54 @@ async def test_a_request_after_the_model_was_unloaded_is_a_404(
     assert error_of(reply) == (404, "model_not_found", "model")
 
 
-async def test_a_model_is_read_once(cache: ModelCache, counting: CountingRegistry) -> None:
-    first = await cache.find("extract")
-    assert first.version == ADAPTER.version
-    assert await cache.find("extract") is first
-    assert counting.num_reads == 1
-
-
-async def test_a_model_is_read_again_after_a_time(
-    cache: ModelCache, counting: CountingRegistry, monkeypatch: pytest.MonkeyPatch
+async def test_a_changed_model_may_serve_what_the_remembered_one_could_not(
+    http: httpx.AsyncClient, worker: ScriptedWorker, registry: Registry
 ) -> None:
-    await cache.find("extract")
+    await answered(http, worker)
+    long = {"model": "extract", "prompt": [[5] * (BASE.max_model_len + 1)]}
+    reply = await http.post("/v1/completions", json=long)
+    assert error_of(reply)[:2] == (400, "context_length_exceeded")
+    await registry.set_base(replace(BASE, max_model_len=2 * BASE.max_model_len))
+    request = asyncio.create_task(http.post("/v1/completions", json=long))
+    await worker.answer(await worker.take())
+    assert (await request).status_code == 200
+
+
+async def test_a_model_is_remembered_for_a_time(
+    cache: ModelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cache.remembered("extract") is None
+    found = await cache.read("extract")
+    assert found.version == ADAPTER.version
+    assert cache.remembered("extract") is found
     monkeypatch.setattr(model_cache, "MAX_AGE_S", 0)
-    await cache.find("extract")
-    assert counting.num_reads == 2
+    assert cache.remembered("extract") is None
 
 
-async def test_unknown_names_are_not_remembered(
-    cache: ModelCache, counting: CountingRegistry
+async def test_names_without_a_model_are_not_remembered(
+    cache: ModelCache, redis: Redis, keys: Keys
 ) -> None:
-    for _ in range(2):
-        assert (await cache.find("nothing")).version is None
-    assert counting.num_reads == 2
+    assert (await cache.read("nothing")).version is None
+    await redis.delete(keys.base)
+    assert (await cache.read("extract")).base is None
+    assert cache.remembered("nothing") is cache.remembered("extract") is None
 
 
 async def test_only_models_of_one_revision_are_remembered(
-    cache: ModelCache, counting: CountingRegistry, registry: Registry
+    cache: ModelCache, registry: Registry
 ) -> None:
-    await cache.find("extract")
+    await cache.read("extract")
     await registry.load_adapter(OTHER, replace=True)
-    await cache.find("tiny/base")
-    assert (await cache.find("extract")).version == OTHER.version
-    assert counting.num_reads == 3
+    await cache.read("tiny/base")
+    assert cache.remembered("extract") is None
+    assert cache.remembered("tiny/base")
 
 
 async def test_a_limited_number_of_models_is_remembered(
-    cache: ModelCache, counting: CountingRegistry, monkeypatch: pytest.MonkeyPatch
+    cache: ModelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_cache, "MAX_MODELS", 1)
-    for _ in range(2):
-        await cache.find("extract")
-        await cache.find("tiny/base")
-    assert counting.num_reads == 4
+    await cache.read("extract")
+    await cache.read("tiny/base")
+    assert cache.remembered("extract") is None
+    assert cache.remembered("tiny/base")

@@ -114,11 +114,12 @@ async def test_an_answer_does_not_end_before_min_tokens(
     assert longer.choices[0].finish_reason == "stop"
 
 
+@pytest.mark.parametrize(("max_tokens", "beginnings"), [(1, "JX"), (3, "QZ")])
 async def test_usage_reports_the_cached_tokens_of_the_prompts(
-    client: openai.AsyncOpenAI, models: TinyModels
+    client: openai.AsyncOpenAI, models: TinyModels, max_tokens: int, beginnings: str
 ) -> None:
-    texts = [f"{first} is what this prompt begins with, and no other one does" for first in "QZ"]
-    body: dict[str, Any] = {"model": BASE, "prompt": texts, "n": 2, "max_tokens": 3}
+    texts = [f"{begin} is what this prompt begins with, and no other does" for begin in beginnings]
+    body: dict[str, Any] = {"model": BASE, "prompt": texts, "n": 2, "max_tokens": max_tokens}
     num_shared = sum((len(models.text_ids(text)) - 1) // BLOCK_SIZE * BLOCK_SIZE for text in texts)
     for num_cached in (0, num_shared):
         usage = (await client.completions.create(**body)).usage

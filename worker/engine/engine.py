@@ -220,6 +220,7 @@ class NativeEngine:
         if request.grammar:
             request.grammar.advance(token)
         self._num_tokens += 1
+        num_cached_tokens = request.num_cached_tokens  # `finish` sets it to 0
         finish = finish_reason(request, token, max_model_len=self.max_model_len)
         if finish is not None:
             self._scheduler.finish(request)
@@ -229,7 +230,7 @@ class NativeEngine:
             finish=finish,
             logprobs=logprobs,
             prompt_logprobs=tuple(request.prompt_logprobs) if reports_prompt else None,
-            num_cached_tokens=request.num_cached_tokens,
+            num_cached_tokens=num_cached_tokens,
         )
 
     def _end_without_token(self, request: Request) -> StepOutput:
@@ -238,7 +239,6 @@ class NativeEngine:
             request_id=request.id,
             finish=FinishReason.LENGTH,
             prompt_logprobs=tuple(request.prompt_logprobs) if request.scores_prompt else None,
-            num_cached_tokens=request.num_cached_tokens,
         )
 
     def _embed(self, request: Request, embedding: bytes) -> StepOutput:

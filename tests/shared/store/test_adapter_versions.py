@@ -56,6 +56,21 @@ async def test_a_name_is_loaded_once_unless_it_is_to_be_replaced(registry: Regis
     assert await registry.resolve("a") == "a@2"
 
 
+async def test_a_name_that_is_replaced_while_it_is_looked_up_is_found(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await load(registry, ONE)
+    read = registry.adapter_by_version
+
+    async def read_late(version: AdapterVersion) -> Adapter | None:
+        monkeypatch.setattr(registry, "adapter_by_version", read)
+        await registry.load_adapter(TWO, replace=True, keep_versions=0)
+        return await read(version)
+
+    monkeypatch.setattr(registry, "adapter_by_version", read_late)
+    assert await registry.resolve("a") == "a@2"
+
+
 async def test_rollbacks_go_back_through_all_versions_and_around(registry: Registry) -> None:
     await load(registry, ONE, TWO, THREE)
     reached = [await registry.roll_back_adapter("a") for _ in range(4)]

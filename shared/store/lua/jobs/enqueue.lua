@@ -41,7 +41,7 @@ local num_bytes = #ARGV[14] + #ARGV[24]
 local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated,
   revision = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high',
     'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry'))
-if ARGV[25] ~= '' and ARGV[25] ~= revision then return { 'changed' } end
+if ARGV[25] ~= '' and ARGV[25] ~= (revision or '0') then return { 'changed' } end
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   'tag', 'waiting', 'bytes'))
 
