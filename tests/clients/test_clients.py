@@ -9,7 +9,7 @@ from servers import Server, lorikeet_up
 
 from ops.demo.model import demo_model
 
-pytestmark = pytest.mark.demo
+pytestmark = [pytest.mark.demo, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "ops" / "docs" / "clients.md").read_text()
