@@ -7,11 +7,16 @@ from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
 from api.messages.known_fields import MESSAGES, TEXTS, TOOLS
 from api.messages.schema import MessageRequest, MessageToolChoice, PromptRequest
-from api.requests.object_kinds import Kinds, unknown_in, unused_in
+from api.requests.object_kinds import Kinds
 from api.requests.template_options import thinking_switch
-from api.requests.unknown_fields import UnknownField, field_names
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
-from api.requests.viewed import CHAT_FIELDS, ViewedRequest, chat_extras, unknown_in_view
+from api.requests.viewed import (
+    ViewedRequest,
+    chat_extras,
+    fields_of_answers,
+    unknown_in_view,
+    unused_in_view,
+)
 from api.schema.tools import MAX_DEPTH, is_deep
 from shared.errors import invalid_param
 from shared.protocol.jobs import View
@@ -51,6 +56,8 @@ IGNORED = ("cache_control", "metadata", "service_tier")
 """Fields of Anthropic's API that are validated and have no effect."""
 PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
 """Fields of a chat request that change a prompt or belong to the thinking."""
+OF_ANSWERS = fields_of_answers(MessageRequest, PROMPT_EXTRAS)
+"""Fields that don't change a prompt."""
 OBJECTS: Mapping[str, Kinds] = {"system": TEXTS, "messages": MESSAGES, "tools": TOOLS}
 """Fields with objects that are validated without a class."""
 PASSED_ON = ("temperature", "top_p", "top_k", "stream", "background", "metadata")
@@ -94,7 +101,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         request={"stop_sequences": stops},
         names=NAMES,
         ignored=tuple(_ignored(raw, request)),
-        unknown=tuple(_unknown(request)),
+        unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
     )
 
 
@@ -107,19 +114,18 @@ def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
     known = {name: value for name, value in raw.items() if name not in TOLERATED}
     request = validate(PromptRequest, drop_unsupported(known, UNSUPPORTED))
     extras = chat_extras(request)
-    without_effect = {*CHAT_FIELDS, *field_names(MessageRequest)}.difference(PROMPT_EXTRAS)
-    ignored = [name for name in request.model_extra or () if name in without_effect - {*IGNORED}]
+    ignored = [name for name in request.model_extra or () if name in OF_ANSWERS - {*IGNORED}]
     if request.output_config and request.output_config.format:
         ignored.append("output_config.format")  # formats don't change the prompt
     return ViewedRequest(
         chat={
-            **{name: value for name, value in extras.items() if name not in without_effect},
+            **{name: value for name, value in extras.items() if name not in OF_ANSWERS},
             **chat_prompt(request),
         },
         view=View.MESSAGES,
         names=NAMES,
         ignored=(*_ignored(raw, request), *ignored),
-        unknown=tuple(_unknown(request)),
+        unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
     )
 
 
@@ -133,14 +139,7 @@ def _ignored(raw: Mapping[str, Any], request: PromptRequest) -> Iterator[str]:
             yield f"thinking.{name}"
     if request.output_config and request.output_config.task_budget is not None:
         yield "output_config.task_budget"
-    for name, kinds in OBJECTS.items():
-        yield from unused_in(getattr(request, name), name, kinds)
-
-
-def _unknown(request: PromptRequest) -> Iterator[UnknownField]:
-    yield from unknown_in_view(request, MessageRequest, UNSUPPORTED)
-    for name, kinds in OBJECTS.items():
-        yield from unknown_in(getattr(request, name), name, kinds)
+    yield from unused_in_view(request, OBJECTS)
 
 
 def chat_prompt(request: PromptRequest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from api.requests.ignored_fields import OtherFields
+from api.requests.object_kinds import Kinds, unknown_in, unused_in
 from api.requests.translate import Admission, chat_job, parse_chat
 from api.requests.unknown_fields import UnknownField, field_names, unknown_fields
 from api.requests.unsupported_fields import CHAT
@@ -88,17 +89,37 @@ def chat_extras(request: RequestModel) -> dict[str, Any]:
 
 
 def unknown_in_view(
-    request: RequestModel, model: type[BaseModel], unsupported: Collection[str]
+    request: RequestModel,
+    model: type[BaseModel],
+    unsupported: Collection[str],
+    objects: Mapping[str, Kinds],
 ) -> Iterator[UnknownField]:
-    """Yield the unknown fields of another API's request, except those of objects without a class.
+    """Yield the unknown fields of another API's request, at any depth.
 
     Fields of `model`, the class of all the API's fields, are known. So are those of chat requests.
-    The suggestions for a misspelt name leave out the `unsupported` ones.
+    The suggestions for a misspelt name leave out the `unsupported` ones. `objects` are the fields
+    with objects that are validated without a class.
     """
     known = {*field_names(model), *CHAT_FIELDS}
-    suggested = tuple(sorted(known.difference(unsupported)))
     for field in unknown_fields(request):
         if field.prefix:
             yield field
         elif field.name not in known and field.name not in CHAT:
-            yield replace(field, known=suggested)
+            yield replace(field, known=tuple(sorted(known.difference(unsupported))))
+    for name, kinds in objects.items():
+        yield from unknown_in(getattr(request, name), name, kinds)
+
+
+def unused_in_view(request: RequestModel, objects: Mapping[str, Kinds]) -> Iterator[str]:
+    """Yield the paths of the unused fields in the objects that are validated without a class."""
+    for name, kinds in objects.items():
+        yield from unused_in(getattr(request, name), name, kinds)
+
+
+def fields_of_answers(model: type[BaseModel], prompt_extras: Collection[str]) -> frozenset[str]:
+    """Return the names of the fields that don't change the prompt of another API's request.
+
+    `model` is the class of all the API's fields. `prompt_extras` are the fields of chat requests
+    that change a prompt.
+    """
+    return frozenset({*CHAT_FIELDS, *field_names(model)}.difference(prompt_extras))

@@ -4,10 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validate
-from api.requests.object_kinds import Kinds, unknown_in, unused_in
-from api.requests.unknown_fields import UnknownField, field_names
+from api.requests.object_kinds import Kinds
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
-from api.requests.viewed import CHAT_FIELDS, ViewedRequest, chat_extras, unknown_in_view
+from api.requests.viewed import (
+    ViewedRequest,
+    chat_extras,
+    fields_of_answers,
+    unknown_in_view,
+    unused_in_view,
+)
 from api.responses.echo import echoed_fields
 from api.responses.items import Item, chat_messages, checked_items
 from api.responses.known_fields import ITEMS, TOOL_CHOICE, TOOLS
@@ -46,6 +51,8 @@ PROMPT_EXTRAS = (
     *("add_generation_prompt", "continue_final_message"),
 )
 """Fields of a chat request that change a prompt."""
+OF_ANSWERS = fields_of_answers(ResponseRequest, PROMPT_EXTRAS)
+"""Fields that don't change a prompt."""
 OBJECTS: Mapping[str, Kinds] = {"input": ITEMS, "tools": TOOLS, "tool_choice": TOOL_CHOICE}
 """Fields with objects that are validated without a class."""
 NAMES = {
@@ -117,7 +124,7 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
         request=stored,
         names=NAMES,
         ignored=(*_ignored_options(request), *_ignored_of_prompt(request)),
-        unknown=tuple(_unknown(request)),
+        unknown=tuple(unknown_in_view(request, ResponseRequest, UNSUPPORTED, OBJECTS)),
     )
 
 
@@ -132,20 +139,19 @@ def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequ
     is_continued = bool(earlier) and prompt.input is None
     items = [*earlier, *(() if is_continued else checked_items(prompt.input))]
     extras = chat_extras(prompt)
-    without_effect = {*CHAT_FIELDS, *field_names(ResponseRequest)}.difference(PROMPT_EXTRAS)
     return ViewedRequest(
         chat={
-            **{name: value for name, value in extras.items() if name not in without_effect},
+            **{name: value for name, value in extras.items() if name not in OF_ANSWERS},
             **_chat_prompt(prompt, items, _functions(prompt)),
         },
         view=View.RESPONSES,
         names=NAMES,
         ignored=(
-            *(name for name in prompt.model_extra or () if name in without_effect),
+            *(name for name in prompt.model_extra or () if name in OF_ANSWERS),
             *_ignored_of_answer(prompt),
             *_ignored_of_prompt(prompt),
         ),
-        unknown=tuple(_unknown(prompt)),
+        unknown=tuple(unknown_in_view(prompt, ResponseRequest, UNSUPPORTED, OBJECTS)),
     )
 
 
@@ -195,14 +201,7 @@ def _ignored_of_prompt(request: ResponsePrompt) -> Iterator[str]:
     for name in ("summary", "generate_summary", "context", "mode"):
         if getattr(request.reasoning, name, None) is not None:
             yield f"reasoning.{name}"
-    for name, kinds in OBJECTS.items():
-        yield from unused_in(getattr(request, name), name, kinds)
-
-
-def _unknown(request: ResponsePrompt) -> Iterator[UnknownField]:
-    yield from unknown_in_view(request, ResponseRequest, UNSUPPORTED)
-    for name, kinds in OBJECTS.items():
-        yield from unknown_in(getattr(request, name), name, kinds)
+    yield from unused_in_view(request, OBJECTS)
 
 
 def _function(tool: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -36,12 +36,17 @@ names, digests = st.sampled_from("ab"), st.sampled_from("123")
 DEATHS = 3
 
 
-async def test_a_job_of_an_outdated_model_is_refused(
-    queue: Queue, redis: Redis, keys: Keys
-) -> None:
+@pytest.fixture
+async def registry(redis: Redis, keys: Keys) -> Registry:
     registry = Registry(redis, keys)
     await registry.set_base(BASE)
     await registry.add_adapter(make_adapter("a@1"))
+    return registry
+
+
+async def test_a_job_of_an_outdated_model_is_refused(
+    queue: Queue, registry: Registry, redis: Redis, keys: Keys
+) -> None:
     found = await registry.find("a")
     await queue.enqueue(make_job("a@1"), LIMITS, registry_revision=found.revision)
     await registry.load_adapter(make_adapter("a@2"), replace=True)
@@ -52,9 +57,9 @@ async def test_a_job_of_an_outdated_model_is_refused(
     await queue.enqueue(outdated, LIMITS)
 
 
-async def test_a_flushed_registry_has_no_revision(queue: Queue, redis: Redis, keys: Keys) -> None:
-    registry = Registry(redis, keys)
-    await registry.set_base(BASE)
+async def test_a_flushed_registry_has_no_revision(
+    queue: Queue, registry: Registry, redis: Redis, keys: Keys
+) -> None:
     found = await registry.find("base")
     await redis.delete(keys.counters, keys.base)
     with pytest.raises(RegistryChanged):
@@ -62,12 +67,9 @@ async def test_a_flushed_registry_has_no_revision(queue: Queue, redis: Redis, ke
 
 
 async def test_a_registry_without_a_revision_gets_one(
-    queue: Queue, redis: Redis, keys: Keys
+    queue: Queue, registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     """Processes of the previous release have filled the registry."""
-    registry = Registry(redis, keys)
-    await registry.set_base(BASE)
-    await registry.add_adapter(make_adapter("a@1"))
     await redis.hdel(keys.counters, "registry")  # type: ignore[misc]
     found = await registry.find("a")
     await queue.enqueue(make_job("a@1"), LIMITS, registry_revision=found.revision)
