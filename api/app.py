@@ -46,8 +46,8 @@ from api.routes import (
 from api.tokenization import MAX_CALLS
 from api.turns import Turns
 from shared.api_keys import api_keys, metrics_key
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
-from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
 from shared.store.calls.tokenizations import Tokenizations
 from shared.store.connection import Redis, connect

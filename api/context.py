@@ -15,8 +15,8 @@ from api.metrics.pool_metrics import PoolSnapshot
 from api.model_cache import ModelCache
 from api.pool_status import CachedRead
 from api.turns import Turns
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
-from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings
 from shared.store.calls.tokenizations import Tokenizations
 from shared.store.inspections import Inspections

@@ -11,6 +11,7 @@ LorikeetError
 │   └── EngineStalled        a step of the engine doesn't finish
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; the message says why
+│   ├── AdapterNotServed     another kind of engine serves it
 │   └── StoreFailed          the adapter's files can't be copied to the worker's store: HTTP 503
 ├── GrammarRejected          the JSON schema of an answer can't be enforced
 └── JobFailed                ends one job with a `JobError`, which has an HTTP status
@@ -214,6 +215,10 @@ class ModelRejected(LorikeetError):
 
 class AdapterRejected(LorikeetError):
     """Lorikeet can't serve the adapter exactly as PEFT would."""
+
+
+class AdapterNotServed(AdapterRejected):
+    """The worker's engine doesn't serve the adapter, but other engines do."""
 
 
 class StoreFailed(AdapterRejected):

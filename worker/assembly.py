@@ -70,7 +70,7 @@ def assemble(
         adapters,
         publisher,
         served=served,
-        max_num_seqs=settings.max_num_seqs,
+        max_num_seqs=served.info.max_num_seqs,
         recover=partial(recover, redis, stores.keys),
     )
     membership = Membership(

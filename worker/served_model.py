@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.protocol.adapters import BaseModel
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.source.checked_adapter import AdapterSource
@@ -30,6 +31,12 @@ class BaseInfo:
     """Size of the KV cache in bytes."""
     weight_bytes: int
     """Size of the base model's weights in bytes."""
+    max_num_seqs: int
+    """Maximum number of sequences in a batch."""
+    max_num_batched_tokens: int
+    """Maximum number of tokens of a step."""
+    step_bytes: int = 0
+    """Memory that the largest step takes beside the weights, in bytes; 0 if it isn't known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,10 @@ class CpuShares:
     """Limits the calling thread to one core."""
 
 
+def nothing_to_close() -> None:
+    """Do nothing, because the model has started nothing outside of this process."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
     """A base model, ready to take requests and adapters."""
@@ -72,3 +83,7 @@ class ServedModel:
     info: BaseInfo
     adapters: AdapterSupply
     cpu: CpuShares
+    serves: Capabilities = EVERYTHING
+    """Which jobs the engine serves."""
+    close: Callable[[], None] = nothing_to_close
+    """Ends what the model has started outside of this process. Called once, after the last job."""

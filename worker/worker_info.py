@@ -8,6 +8,8 @@ from worker.engine.interface import EngineStats
 from worker.served_model import ServedModel
 
 MIB = 1 << 20
+_SIZED = ("max_num_seqs", "max_num_batched_tokens", "kv_cache_mb", "adapter_memory_mb")
+"""Settings whose defaults follow from the device's memory."""
 
 
 def worker_info(
@@ -34,7 +36,7 @@ def worker_info(
         device=info.device,
         dtype=info.dtype,
         version=version("lorikeet-serve"),
-        max_num_seqs=settings.max_num_seqs,
+        max_num_seqs=info.max_num_seqs,
         kv_tokens=info.kv_tokens,
         num_running=stats.num_running,
         num_waiting=stats.num_waiting,
@@ -49,18 +51,23 @@ def worker_info(
         tokens_total=stats.num_tokens,
         step_ms=int(step_s * 1000),
         stall_ms=int(settings.stall_s * 1000),
+        serves=served.serves,
         counters={
             "steps": stats.num_steps,
             "preemptions": stats.num_preemptions,
             "cached_tokens": stats.num_cached_tokens,
+            "out_of_memory": stats.num_out_of_memory,
             **counters,
         },
     )
 
 
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """Return the worker's device, settings and limits as fields of its first log line."""
-    info = served.info
+    """Return the worker's device and limits as fields of its first log line.
+
+    `sized` names the limits that follow from the device's memory instead of the settings.
+    """
+    info, budgets = served.info, served.adapters.budgets
     return {
         "device": info.device,
         "dtype": info.dtype,
@@ -69,11 +76,13 @@ def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, s
         "threads": served.cpu.num_threads,
         "adapter_roots": served.adapters.roots,
         "max_model_len": served.base.max_model_len,
-        "max_num_seqs": settings.max_num_seqs,
-        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "max_num_seqs": info.max_num_seqs,
+        "max_num_batched_tokens": info.max_num_batched_tokens,
         "kv_tokens": info.kv_tokens,
-        "kv_cache_mb": settings.kv_cache_mb,
-        "adapter_memory_mb": settings.adapter_memory_mb,
-        "adapter_host_mb": settings.adapter_host_mb,
+        "kv_cache_mb": round(info.kv_bytes / MIB),
+        "adapter_memory_mb": budgets.device // MIB,
+        "adapter_host_mb": budgets.host // MIB,
         "weights_mb": info.weight_bytes // MIB,
+        "step_mb": info.step_bytes // MIB,
+        "sized": " ".join(name for name in _SIZED if getattr(settings, name) is None),
     }

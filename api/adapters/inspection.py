@@ -1,18 +1,23 @@
 """Inspects adapters: asks a worker to read and check an adapter's files.
 
 The worker replies with findings: the checked adapter, or the error that prevents the adapter's
-use. If a worker doesn't reply, the front end asks another worker.
+use. If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter
+are asked first. An adapter that no live worker serves can't be used.
 """
 
 import asyncio
 import secrets
 from collections.abc import Collection
+from dataclasses import replace
 from enum import Enum, auto
 
 from api.context import Context
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.adapters import Adapter
+from shared.protocol.capabilities import why_unserved
 from shared.protocol.ids import InspectionId, WorkerId
 from shared.store.inspections import Findings, Inspection
+from shared.store.views.pool_views import WorkerView
 
 TAKE_S = 5.0
 """Seconds within which a worker must take an inspection from its mailbox."""
@@ -45,7 +50,7 @@ async def inspect(context: Context, inspection: Inspection) -> Findings:
     limit_s = context.settings.deadline_s
     try:
         async with asyncio.timeout(limit_s), context.inspection_slots:
-            return await _ask_workers(context, inspection)
+            return await _checked(context, await _ask_workers(context, inspection))
     except TimeoutError:
         message = f"no worker has read {inspection.source!r} within {limit_s:g} s; try again"
         raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
@@ -66,14 +71,34 @@ async def _ask_workers(context: Context, inspection: Inspection) -> Findings:
     raise _unavailable(f"{deaths} workers died while they read {inspection.source!r}")
 
 
+async def _checked(context: Context, findings: Findings) -> Findings:
+    """Return the findings, or an error in place of an adapter that no live worker serves."""
+    adapter = findings.adapter
+    reason = adapter and _why_unserved(adapter, await _alive(context))
+    if not reason:
+        return findings
+    error = JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")
+    return replace(findings, adapter=None, error=error)
+
+
+def _why_unserved(adapter: Adapter, workers: Collection[WorkerView]) -> str | None:
+    serving = [worker.info.serves for worker in workers]
+    return why_unserved(f"adapter {adapter.name}", adapter.needs, serving)
+
+
+async def _alive(context: Context) -> list[WorkerView]:
+    return [w for w in await context.views.workers() if w.lease_left_ms > 0]
+
+
 async def _least_busy(context: Context, excluded: Collection[WorkerId]) -> WorkerId | None:
     """Return the live worker with the fewest running jobs among those not in `excluded`.
 
-    Returns None if there is no such worker.
+    Workers that don't serve every adapter come after all others, since they may refuse what others
+    serve. Returns None if there is no such worker.
     """
-    workers = await context.views.workers()
-    alive = [w for w in workers if w.lease_left_ms > 0 and w.id not in excluded]
-    return min(alive, key=lambda w: w.running).id if alive else None
+    alive = [w for w in await _alive(context) if w.id not in excluded]
+    best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)
+    return best.id if best else None
 
 
 async def _ask(context: Context, wid: WorkerId, inspection: Inspection) -> Findings | _NoFindings:
@@ -95,8 +120,7 @@ async def _ask(context: Context, wid: WorkerId, inspection: Inspection) -> Findi
 
 
 async def _is_alive(context: Context, wid: WorkerId) -> bool:
-    workers = await context.views.workers()
-    return any(w.id == wid and w.lease_left_ms > 0 for w in workers)
+    return any(w.id == wid for w in await _alive(context))
 
 
 def _unavailable(message: str) -> JobFailed:

@@ -2,7 +2,7 @@
 
 import structlog
 
-from shared.protocol.queue_limits import MIB
+from shared.protocol.enqueue import MIB
 from shared.settings import ApiSettings
 from shared.store.connection import connect
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import ClaimedJob, Endpoint, Job, SamplingParams
-from shared.protocol.queue_limits import QueueLimits
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue

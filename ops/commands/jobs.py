@@ -15,9 +15,9 @@ from ops.commands.flags import read_settings, settings_flags
 from ops.commands.pool import Pool, on_pool
 from ops.commands.terminal import print_line
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId, JobId, job_id_of
 from shared.protocol.jobs import Job, JobState
-from shared.protocol.queue_limits import QueueLimits
 from shared.settings import ApiSettings, PoolSettings
 from shared.store.dead_letters import DeadLetter, DeadLetterSummary
 from shared.store.views.job_view import JobView

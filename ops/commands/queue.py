@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
+from shared.protocol.capabilities import Capabilities
 from shared.protocol.ids import WorkerId
 from shared.settings import PoolSettings
 from shared.store.views.pool_views import Backlog, QueueCounts, WorkerView
@@ -120,7 +121,9 @@ def _summary(before: Sample, now: Sample) -> Text:
 
 
 def _workers(before: Sample, now: Sample) -> Table:
-    table = _table("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease")
+    is_mixed = not all(worker.info.serves.is_everything for worker in now.workers)
+    columns = ("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease")
+    table = _table(*columns, *(["serves"] if is_mixed else []))
     for worker in now.workers:
         info, passed_s = worker.info, now.at_s - before.at_s
         used = info.kv_blocks - info.kv_blocks_free
@@ -134,8 +137,16 @@ def _workers(before: Sample, now: Sample) -> Table:
             f"{worker.lease_left_ms / 1000:.1f} s"
             if worker.lease_left_ms > 0
             else "[red]expired[/]",
+            *([_served(info.serves)] if is_mixed else []),
         )
     return table
+
+
+def _served(serves: Capabilities) -> str:
+    if serves.is_everything:
+        return "everything"
+    limit = "" if serves.max_rank is None else f" up to rank {serves.max_rank}"
+    return ", ".join([f"plain LoRA{limit}", *sorted(serves.kinds), *sorted(serves.features)])
 
 
 def _residents(now: Sample) -> Table:

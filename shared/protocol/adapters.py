@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from shared.protocol.capabilities import AdapterKind, Needs, decode_kinds
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
@@ -59,11 +60,19 @@ class Adapter:
     """Largest LoRA rank of the adapter's modules."""
     num_bytes: int
     created_s: int
+    kinds: frozenset[AdapterKind] = frozenset()
+    """The adapter's parts beside plain LoRA. Empty for entries of releases that don't write it,
+    which any worker may be asked to serve."""
     state: AdapterState = AdapterState.READY
     reasoning: ReasoningForm | None = None
     """Form of the reasoning under the chat template that serves the adapter, as in `BaseModel`."""
     tool_form: ToolForm | None = None
     """Format of tool calls in the adapter's own chat template; None if it has no such template."""
+
+    @property
+    def needs(self) -> Needs:
+        """What every job of the version needs of its worker."""
+        return Needs(kinds=self.kinds, rank=self.rank)
 
 
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
@@ -77,6 +86,7 @@ def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
         rank=int(wire["rank"]),
         num_bytes=int(wire["num_bytes"]),
         created_s=int(wire["created_s"]),
+        kinds=_kinds(wire),
         state=AdapterState(wire["state"]),
         reasoning=_reasoning(wire),
         tool_form=_tool_form(wire),
@@ -96,6 +106,12 @@ def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
         embedding_size=int(wire.get("embedding_size", 0)),
         reasoning=_reasoning(wire),
     )
+
+
+def _kinds(wire: Mapping[str, Any]) -> frozenset[AdapterKind]:
+    """Return the kinds of an adapter: Redis has them as text, and JSON as a list."""
+    kinds = wire.get("kinds", "")
+    return decode_kinds(kinds if isinstance(kinds, str) else ",".join(kinds))
 
 
 def _reasoning(wire: Mapping[str, Any]) -> ReasoningForm | None:

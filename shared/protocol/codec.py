@@ -16,6 +16,7 @@ import orjson
 
 from shared.errors import ErrorCode, JobError, ProtocolMismatch
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.capabilities import decode_capabilities, encode_capabilities
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
@@ -174,7 +175,8 @@ def decode_result(raw: bytes | str) -> Result:
 
 def encode_worker_info(info: WorkerInfo) -> bytes:
     """Return a worker's description as JSON that includes the protocol version."""
-    return orjson.dumps({"v": PROTOCOL_VERSION, **_values(info)})
+    serves = encode_capabilities(info.serves)
+    return orjson.dumps({"v": PROTOCOL_VERSION, **_values(info), "serves": serves})
 
 
 def decode_worker_info(raw: bytes | str) -> WorkerInfo:
@@ -184,6 +186,7 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
         ProtocolMismatch: the description has a protocol version that this release can't read.
     """
     wire = _checked(raw)
+    wire["serves"] = decode_capabilities(wire.get("serves", ""))
     return WorkerInfo(**_known(WorkerInfo, wire))
 
 

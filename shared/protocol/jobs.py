@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from shared.protocol.capabilities import Feature
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.tools import ToolUse
@@ -232,6 +233,11 @@ class Job:
         With n = `sampling.n`, prompt i has the choices `i * n` to `i * n + n - 1`.
         """
         return self.sampling.n * max(1, len(self.prompts))
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What the request needs of a worker beside the job's version."""
+        return frozenset({Feature.EMBEDDINGS} if self.embedding else ())
 
     @property
     def num_sequences(self) -> int:

@@ -17,6 +17,7 @@ from shared.errors import (
     ReachedLimit,
     RegistryChanged,
 )
+from shared.protocol.capabilities import decode_capabilities, decode_needs, why_unserved
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import InspectionId, JobId
 from shared.protocol.jobs import ClaimedJob, Job
@@ -180,6 +181,8 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
             return JobFailed(_unloaded(job))
         case [b"quarantined"]:
             return JobFailed(_quarantined(job))
+        case [b"unserved", needs, *classes]:
+            return JobFailed(_unserved(job, needs.decode(), [each.decode() for each in classes]))
         case [b"large", max_tokens]:
             return JobFailed(_too_large(job, max_tokens))
     raise AssertionError(f"enqueue returned {reply!r}")
@@ -208,6 +211,16 @@ def _unloaded(job: Job) -> JobError:
 
 def _quarantined(job: Job) -> JobError:
     message = f"adapter {job.version} is quarantined: several of its jobs killed their workers"
+    return JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
+
+
+def _unserved(job: Job, needs: str, classes: Sequence[str]) -> JobError:
+    workers = [decode_capabilities(each) for each in classes]
+    is_adapter = bool(decode_needs(needs).rank)
+    subject = f"{'adapter' if is_adapter else 'model'} {job.model}"
+    reason = why_unserved(subject, decode_needs(needs), workers)
+    # A need of a later release is left out, so that this one knows no reason.
+    message = reason or f"no live worker of this pool serves {subject}: start another worker"
     return JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shared.protocol.capabilities import EVERYTHING, Capabilities
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
@@ -39,6 +41,8 @@ class WorkerInfo:
     stall_ms: int = 0
     """Milliseconds that a step may take before the worker exits; 0 if an older worker doesn't
     report it."""
+    serves: Capabilities = EVERYTHING
+    """Which jobs the worker serves."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Further totals since the worker started, by name. Examples are `steps` and `preemptions`."""
 

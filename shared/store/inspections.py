@@ -105,7 +105,7 @@ class Inspections:
 
     async def answer(self, inspection_id: InspectionId, findings: Findings) -> None:
         """Publish the findings of an inspection. May be repeated."""
-        wire = orjson.dumps(asdict(findings))
+        wire = orjson.dumps(asdict(findings), default=sorted)  # orjson encodes no sets
         await self._scripts.run("answer_inspection", inspection_id, wire, TTL_MS)
 
 

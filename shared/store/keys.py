@@ -52,6 +52,13 @@ class Keys:
         """ZSET: id of a waiting job -> tag of fair queueing minus priority boost."""
         return f"{self.prefix}q:{version}"
 
+    def featured(self, version: AdapterVersion) -> str:
+        """HASH: unfinished job of the version -> features that its worker must serve.
+
+        Only jobs that need such a feature are in it. A field is deleted when its job ends.
+        """
+        return f"{self.prefix}featured:{version}"
+
     @property
     def ready(self) -> str:
         """ZSET: version with waiting jobs -> score of its first job."""
@@ -157,8 +164,19 @@ class Keys:
 
     @property
     def capacity(self) -> str:
-        """ZSET: worker -> capacity of its KV cache in tokens."""
+        """ZSET: worker -> capacity of its KV cache in tokens.
+
+        The live workers of each class are in a set of their own, `capacity:CLASS`.
+        """
         return f"{self.prefix}capacity"
+
+    @property
+    def classes(self) -> str:
+        """SET: classes of the live workers that don't serve every job.
+
+        A class is the text form of `Capabilities`.
+        """
+        return f"{self.prefix}classes"
 
     @property
     def doomed(self) -> str:
@@ -171,7 +189,7 @@ class Keys:
         return f"{self.prefix}workers"
 
     def worker(self, worker: WorkerId) -> str:
-        """HASH: `WorkerInfo`, maximum sequences, last heartbeat, lease, and last publication.
+        """HASH: `WorkerInfo`, maximum sequences, class, last heartbeat, lease and last publication.
 
         Times are in ms. The last publication is a number, which counts the publications from 1.
         Expires a minute after the last heartbeat.
@@ -191,7 +209,10 @@ class Keys:
 
     @property
     def idle(self) -> str:
-        """ZSET: parked worker -> number of sequences that it has capacity for."""
+        """ZSET: parked worker -> number of sequences that it has capacity for.
+
+        The parked workers of each class are in a set of their own, `idle:CLASS`.
+        """
         return f"{self.prefix}idle"
 
     def mailbox(self, worker: WorkerId) -> str:
@@ -303,6 +324,14 @@ class Keys:
         Deleted when no name and no waiting or running job refers to the version.
         """
         return f"{self.prefix}version:{version}"
+
+    @property
+    def needs(self) -> str:
+        """HASH: version -> what its jobs need of a worker, as text form of `Needs`.
+
+        A field is deleted together with the version.
+        """
+        return f"{self.prefix}needs"
 
     @property
     def retired(self) -> str:

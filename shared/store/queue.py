@@ -14,6 +14,12 @@ import orjson
 
 from shared.errors import ErrorCode, JobError, QueueFull, ReachedLimit
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.capabilities import (
+    EVERYTHING,
+    Capabilities,
+    encode_capabilities,
+    encode_features,
+)
 from shared.protocol.codec import (
     encode_answer_spec,
     encode_events,
@@ -21,11 +27,10 @@ from shared.protocol.codec import (
     encode_request,
     encode_worker_info,
 )
-from shared.protocol.enqueue import Enqueued, EnqueueOptions
+from shared.protocol.enqueue import Enqueued, EnqueueOptions, QueueLimits
 from shared.protocol.events import End, Event, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 from shared.protocol.jobs import Job, JobState
-from shared.protocol.queue_limits import QueueLimits
 from shared.protocol.queue_replies import (
     Claim,
     FinishOutcome,
@@ -152,14 +157,16 @@ class Queue:
                 `RedisUnavailable`, this means that the failed call did add the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
             JobFailed: the adapter was unloaded or quarantined after the request was admitted, the
-                job needs more tokens than fit into the KV cache of any live worker, or an earlier
-                request had the same idempotency key and another body.
+                job needs more tokens than fit into the KV cache of any live worker that serves it,
+                no live worker serves it although workers live, or an earlier request had the same
+                idempotency key and another body.
         """
         try:
             reply = await self._scripts.run(
                 "enqueue",
                 *_enqueue_args(job, limits, options, is_suspect=is_suspect),
                 registry_revision,
+                encode_features(job.features),
                 durability=self._durability,
                 is_promise=_is_accepted,
             )
@@ -184,6 +191,7 @@ class Queue:
         residents: Sequence[AdapterVersion],
         refused: Sequence[AdapterVersion] = (),
         load_ms: int = 0,
+        serves: Capabilities = EVERYTHING,
     ) -> Claim:
         """Take jobs for a worker from the queues.
 
@@ -209,6 +217,8 @@ class Queue:
             refused: versions that the worker can't load.
             load_ms: expected duration of a load, in milliseconds. Newer jobs of `residents`
                 can overtake a job for at most this time if no worker holds the job's adapter.
+            serves: which jobs the worker serves. It gets no others. Must equal the capabilities
+                that the worker reported when it registered.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -216,7 +226,7 @@ class Queue:
         claim_epoch = secrets.randbits(EPOCH_BITS) or 1
         more, less = self._residency.unreported(wid, residents)
         args: list[Arg] = [claim_epoch, sequences, tokens, steal_ms, max_cold, load_ms]
-        args += [len(more), *more, len(less), *less, *refused]
+        args += [encode_capabilities(serves), len(more), *more, len(less), *less, *refused]
         reply = await self._scripts.run(
             "claim", wid, *args, durability=self._durability, is_promise=_has_jobs
         )

@@ -14,6 +14,7 @@ from shared.protocol.adapters import (
     decode_adapter,
     decode_base_model,
 )
+from shared.protocol.capabilities import encode_kinds
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
@@ -338,7 +339,10 @@ def _quarantine(version: str | None) -> str:
 
 def _fields(record: BaseModel | Adapter) -> Iterator[Any]:
     """Return the fields of a record for a hash of Redis, in which None is an empty string."""
-    return flat((k, "" if value is None else value) for k, value in asdict(record).items())
+    fields = asdict(record)
+    if isinstance(record, Adapter):
+        fields["kinds"] = encode_kinds(record.kinds)
+    return flat((k, "" if value is None else value) for k, value in fields.items())
 
 
 def _base(raw: Mapping[bytes, bytes]) -> BaseModel | None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from shared.errors import LeaseLost
+from shared.protocol.capabilities import EVERYTHING, Capabilities, Feature, decode_needs
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.queue_replies import ReplicaStanding
 from shared.store.connection import Redis, chunks
@@ -13,6 +14,9 @@ VERSIONS_PER_CALL = 128
 REPLICAS_PER_CALL = 32
 """Maximum number of replicas that one call of `shrink.lua` checks, so that no call blocks Redis for
 long."""
+COLD_PAGE = 256
+MAX_COLD_PAGES = 4
+"""Maximum number of pages in which a limited worker looks for versions without a holder."""
 
 
 class ResidencyStore:
@@ -111,13 +115,49 @@ class ResidencyStore:
         """
         return bool(await self._scripts.run("load", wid, version))
 
-    async def cold_heads(self, limit: int) -> list[AdapterVersion]:
+    async def cold_heads(
+        self, limit: int, serves: Capabilities = EVERYTHING
+    ) -> list[AdapterVersion]:
         """Return up to `limit` versions that have waiting jobs but no holder.
 
-        The versions are sorted by the queue scores of their first jobs, lowest first.
+        The versions are sorted by the queue scores of their first jobs, lowest first. Versions
+        without a job that a worker with the capabilities `serves` may take are left out. They are
+        searched for only among the first versions.
         """
-        names = await self._redis.zrange(self._keys.cold, 0, limit - 1)
-        return [AdapterVersion(raw.decode()) for raw in names]
+        if serves.is_everything:
+            return _versions(await self._redis.zrange(self._keys.cold, 0, limit - 1))
+        found: list[AdapterVersion] = []
+        for page in range(MAX_COLD_PAGES):
+            first = page * COLD_PAGE
+            names = await self._redis.zrange(self._keys.cold, first, first + COLD_PAGE - 1)
+            found += await self._served(_versions(names), serves) if names else ()
+            if len(found) >= limit or len(names) < COLD_PAGE:
+                break
+        return found[:limit]
+
+    async def _served(
+        self, versions: Sequence[AdapterVersion], serves: Capabilities
+    ) -> list[AdapterVersion]:
+        """Return the versions that have a waiting job that the worker serves.
+
+        Running jobs with features count as waiting. Versions that seem to have only such jobs are
+        left to other workers, which claim no jobs of a version while this worker loads it.
+        """
+        has_features = serves.features == frozenset(Feature)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hmget(self._keys.needs, list(versions))
+        for version in versions:
+            pipe.zcard(self._keys.queue(version))
+            pipe.hlen(self._keys.featured(version))
+        needs, *counts = await pipe.execute()
+        return [
+            version
+            for version, raw, waiting, featured in zip(
+                versions, needs, counts[::2], counts[1::2], strict=True
+            )
+            if (has_features or waiting > featured)
+            and (raw is None or serves.serves(decode_needs(raw.decode())))
+        ]
 
     def begin(self, wid: WorkerId) -> None:
         """Start tracking a newly registered worker, which has no versions in Redis yet."""
@@ -163,3 +203,7 @@ class ResidencyStore:
             held = {AdapterVersion(version.decode()) for version in raw}
             add, remove = sorted(reported - held), sorted(held - reported)
             await self.set_residents(wid, add=add, remove=remove)
+
+
+def _versions(names: Sequence[bytes]) -> list[AdapterVersion]:
+    return [AdapterVersion(raw.decode()) for raw in names]

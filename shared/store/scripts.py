@@ -24,7 +24,9 @@ PARTS = {
     "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
 }
 """For each Lua file that only some scripts include, the names of these scripts. Every script also
-includes `common.lua`."""
+includes `ALWAYS`."""
+ALWAYS = "capabilities", "common"
+"""Lua files that every script includes, in this order."""
 
 Arg = str | bytes | int
 """One argument of a script."""
@@ -111,13 +113,13 @@ class _Script:
 
 def script_names() -> list[str]:
     """Return the names of all scripts. Files that scripts include aren't listed."""
-    return sorted(_files().keys() - {"common", *PARTS})
+    return sorted(_files().keys() - {*ALWAYS, *PARTS})
 
 
 def source(name: str) -> str:
     """Return the complete text of a script: its shebang, the included files and its own lines."""
     shebang, _, body = read_script_file(name).partition("\n")
-    parts = ["common", *(part for part, scripts in PARTS.items() if name in scripts)]
+    parts = [*ALWAYS, *(part for part, scripts in PARTS.items() if name in scripts)]
     shared = "".join(read_script_file(part) for part in parts)
     return f"{shebang}\nlocal PROTOCOL_VERSION = {PROTOCOL_VERSION}\n{shared}{body}"
 

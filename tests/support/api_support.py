@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -22,6 +22,7 @@ from api.metrics.pool_metrics import PoolSnapshot
 from api.server import http_config
 from shared.errors import JobError
 from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.events import Admitted, End, Tokens
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
@@ -84,10 +85,11 @@ class ScriptedWorker:
     id: WorkerId
 
     @classmethod
-    async def start(cls, queue: Queue) -> "ScriptedWorker":
+    async def start(cls, queue: Queue, serves: Capabilities = EVERYTHING) -> "ScriptedWorker":
         worker = cls(queue, WorkerId(f"test:1:{uuid.uuid4()}"))
         residents = (BASE.version, ADAPTER.version)
-        await queue.register(worker.id, lease_ms=LEASE_MS, info=worker_info(), residents=residents)
+        info = replace(worker_info(), serves=serves)
+        await queue.register(worker.id, lease_ms=LEASE_MS, info=info, residents=residents)
         return worker
 
     async def take(self) -> ClaimedJob:

@@ -4,14 +4,16 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.adapters import Adapter
+from shared.protocol.capabilities import EVERYTHING, Capabilities, encode_capabilities
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import End, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingParams
-from shared.protocol.queue_limits import QueueLimits
 from shared.protocol.queue_replies import FinishOutcome
 from shared.protocol.results import Result, Usage
 from shared.protocol.workers import WorkerInfo
@@ -66,19 +68,28 @@ def tokens(job: Job, index: int, ids: Sequence[int], text: str = "", **changes: 
 class Actor:
     """Worker without an engine, whose calls the test makes."""
 
-    def __init__(self, queue: Queue, redis: Redis, keys: Keys, name: str, holds: list[str]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        redis: Redis,
+        keys: Keys,
+        name: str,
+        holds: list[str],
+        serves: Capabilities = EVERYTHING,
+    ) -> None:
+        self.serves, self.info = serves, replace(INFO, serves=serves)
         self.queue, self.redis, self.keys = queue, redis, keys
         self.views = PoolViews(redis, keys)
         self.id = WorkerId(name)
         self.holds = holds
 
     async def register(self, *, lease_ms: int = 60_000) -> "Actor":
-        await self.queue.register(self.id, lease_ms=lease_ms, info=INFO, residents=self.holds)
+        await self.queue.register(self.id, lease_ms=lease_ms, info=self.info, residents=self.holds)
         return self
 
     async def try_claim(self, **changes: Any) -> Any:
         capacity = {"sequences": 8, "tokens": 10_000, "steal_ms": NEVER_MS, "max_cold": 0}
-        capacity["load_ms"] = NEVER_MS
+        capacity |= {"load_ms": NEVER_MS, "serves": self.serves}
         return await self.queue.claim(self.id, **{**capacity, "residents": self.holds, **changes})
 
     async def claim(self, **changes: Any) -> list[ClaimedJob]:
@@ -104,12 +115,14 @@ class Actor:
 
     async def die(self) -> None:
         """Let the lease end, and let two sweeps notice it."""
-        await self.queue.beat(self.id, lease_ms=0, info=INFO)
+        await self.queue.beat(self.id, lease_ms=0, info=self.info)
         for _ in range(2):
             await self.queue.reap()
 
     async def is_parked(self) -> bool:
-        return await self.redis.zscore(self.keys.idle, self.id) is not None
+        name = encode_capabilities(self.serves)
+        idle = f"{self.keys.idle}:{name}" if name else self.keys.idle
+        return await self.redis.zscore(idle, self.id) is not None
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:

@@ -13,10 +13,10 @@ from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, s
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
 from shared.protocol.adapters import Adapter
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import End, Event, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
-from shared.protocol.queue_limits import QueueLimits
 from shared.protocol.results import Result
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
@@ -203,11 +203,12 @@ async def flood(client: Client, version: AdapterVersion, number: int) -> AsyncIt
 
 @asynccontextmanager
 async def running(
-    redis: Redis, engine: ScriptedEngine, pool: str, **settings: Any
+    redis: Redis, engine: ScriptedEngine, pool: str, *, max_num_seqs: int = 64, **settings: Any
 ) -> AsyncIterator[Worker]:
     """Run a worker with a scripted engine in this process; see `running_with`."""
     chosen = WorkerSettings(model="scripted", pool=pool, **settings)
-    async with running_with(redis, chosen, scripted_model(engine)) as worker:
+    served = scripted_model(engine, max_num_seqs=max_num_seqs)
+    async with running_with(redis, chosen, served) as worker:
         yield worker
 
 

@@ -83,7 +83,7 @@ def assemble_adapters(
         residency=residency,
         loader=loader,
         advertiser=advertiser,
-        prefetcher=Prefetcher(stores.residency, residency, loader),
+        prefetcher=Prefetcher(stores.residency, residency, loader, served.serves),
         inspector=Inspector(stores.inspections, supply.source.inspect, inspector_thread, uploads),
         retention=retention,
         loader_threads=loader_threads,

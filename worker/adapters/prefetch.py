@@ -6,6 +6,7 @@ import time
 import structlog
 
 from shared.errors import RedisUnavailable
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
 from shared.store.residency import ResidencyStore
 from worker.adapters.loader import AdapterLoader
@@ -30,10 +31,18 @@ A second prefetch is useful if the first load failed or if the version was evict
 class Prefetcher:
     """Prefetches versions whose jobs stay in the queue, one version at a time."""
 
-    def __init__(self, store: ResidencyStore, residency: Residency, loader: AdapterLoader) -> None:
+    def __init__(
+        self,
+        store: ResidencyStore,
+        residency: Residency,
+        loader: AdapterLoader,
+        serves: Capabilities = EVERYTHING,
+    ) -> None:
+        """Create a prefetcher for a worker with the capabilities `serves`."""
         self._store = store
         self._residency = residency
         self._loader = loader
+        self._serves = serves
         self._is_full = asyncio.Event()
         self._tried_s: dict[AdapterVersion, float] = {}
 
@@ -52,7 +61,7 @@ class Prefetcher:
         while True:
             await self._is_full.wait()
             try:
-                heads = await self._store.cold_heads(MAX_HEADS)
+                heads = await self._store.cold_heads(MAX_HEADS, self._serves)
             except RedisUnavailable as error:
                 log.warning("look_ahead_failed", error=str(error))
                 heads = []

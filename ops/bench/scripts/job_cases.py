@@ -17,6 +17,8 @@ from ops.bench.scripts.large_pool import (
 )
 from ops.bench.synthetic_pool import LEASE_MS
 from shared.errors import ErrorCode, JobError
+from shared.protocol.capabilities import Capabilities
+from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.events import End
 from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
@@ -26,6 +28,8 @@ CALLS = 20
 FEW = 5
 """Number of repetitions for situations that take long to set up."""
 RELEASED = 16
+LIMITED = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=8)
+"""Capabilities of a worker that serves none of the pool's adapters."""
 DEAD_FOR_MS = 3_600_000
 MAX_FOLLOWERS = 8
 """Maximum number of front ends that can be attached to a job."""
@@ -79,6 +83,24 @@ async def claims_in_vain(pool: LargePool) -> None:
     await _claim(pool, "256 jobs for larger workers", residents=[BASE])
     await each(jobs, lambda job: pool.queue.cancel(job.id))
     await pool.queue.leave(larger)
+
+
+async def mixed_pool(pool: LargePool) -> None:
+    """Measure calls in a pool with a worker that doesn't serve the waiting jobs."""
+    limited = await pool.join([BASE], serves=LIMITED)
+    foreign = {"max_cold": 8, "steal_ms": 0, "residents": [BASE], "serves": LIMITED}
+    for _ in range(CALLS):
+        with pool.meter.measuring(f"a limited worker, {len(pool.versions):,} versions for others"):
+            await pool.claim(limited, **foreign)
+    jobs = [await pool.put(BASE, embedding=EmbeddingParams()) for _ in range(4 * BATCH)]
+    for _ in range(CALLS):
+        with pool.meter.measuring("a limited worker, 256 jobs for others"):
+            await pool.claim(limited, residents=[BASE], serves=LIMITED)
+    with pool.meter.measuring("parked workers of two classes"):
+        jobs += [await pool.put(one) for one in pool.versions[:CALLS]]
+    await each(jobs, lambda job: pool.queue.cancel(job.id))
+    with pool.meter.measuring("the last worker of its class", "leave"):
+        await pool.queue.leave(limited)
 
 
 async def running(pool: LargePool) -> None:

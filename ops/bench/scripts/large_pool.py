@@ -18,6 +18,7 @@ from ops.bench.synthetic_pool import (
     synthetic_job,
 )
 from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job
 from shared.protocol.queue_replies import Claim
@@ -197,7 +198,7 @@ def base_model(digest: str) -> BaseModel:
     )
 
 
-def worker_info(*, kv_tokens: int = KV_TOKENS) -> WorkerInfo:
+def worker_info(*, kv_tokens: int = KV_TOKENS, serves: Capabilities = EVERYTHING) -> WorkerInfo:
     """Return the info reported by a worker with room for `BATCH` sequences."""
     return WorkerInfo(
         model="bench",
@@ -206,4 +207,5 @@ def worker_info(*, kv_tokens: int = KV_TOKENS) -> WorkerInfo:
         version="0",
         max_num_seqs=BATCH,
         kv_tokens=kv_tokens,
+        serves=serves,
     )

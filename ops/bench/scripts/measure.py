@@ -13,6 +13,7 @@ CASES: tuple[Case, ...] = (
     job_cases.claims_of_own,
     job_cases.claims_of_foreign,
     job_cases.claims_in_vain,
+    job_cases.mixed_pool,
     job_cases.running,
     job_cases.followed,
     job_cases.given_back,

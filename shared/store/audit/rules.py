@@ -97,6 +97,11 @@ def _queue(facts: Facts, entry: Entry) -> Iterable[Doubt]:
     yield Doubt("no worker looks for jobs in this queue", (is_ready, is_doomed))
 
 
+def _class(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
+    workers = facts.exists(f"{facts.keys.capacity}:{name}")
+    yield Doubt("no live worker belongs to the class", (workers,))
+
+
 def _with_queue(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
     yield Doubt("the queue of the version is empty", (facts.has_queue(version),))
 
@@ -226,6 +231,7 @@ RULES: Mapping[str, Rule] = {
     "job": Rule("hash", _job, fields=("state", "version", "owner")),
     "res": Rule("string", _expires),
     "q": Rule("zset", _queue, _waiting),
+    "featured": Rule("hash", of_member=_unfinished),
     "ready": Rule("zset", of_member=_with_queue),
     "cold": Rule("zset", of_member=_cold),
     "own": Rule("zset", _owner, _owned),
@@ -243,6 +249,7 @@ RULES: Mapping[str, Rule] = {
     "lost": Rule("zset", of_member=_lost),
     "charged": Rule("hash", _expires),
     "capacity": Rule("zset", of_member=_live_worker),
+    "classes": Rule("set", of_member=_class),
     "doomed": Rule("set", of_member=_doomed),
     "workers": Rule("zset", of_member=_leased),
     "w": Rule("hash", _expires),
@@ -264,6 +271,7 @@ RULES: Mapping[str, Rule] = {
     "adapter": Rule("hash", _adapter, fields=("version", "at_start")),
     "previous": Rule("list", _previous),
     "version": Rule("hash", _version),
+    "needs": Rule("hash", of_member=_with_entry),
     "retired": Rule("zset", of_member=_with_entry),
     "quarantined": Rule("zset", of_member=_with_entry),
     "inspect": Rule("string", _expires),

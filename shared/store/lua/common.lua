@@ -1,8 +1,5 @@
--- Included in every script by shared/store/scripts.py, after the definition of PROTOCOL_VERSION.
--- KEYS[1] is the pool's prefix `{lk:<pool>}:`. All other keys begin with it and are in the same
--- cluster slot. shared/store/keys.py documents each key.
-
-local P = KEYS[1]
+-- Included in every script by shared/store/scripts.py, after the definition of PROTOCOL_VERSION and
+-- capabilities.lua.
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
@@ -43,7 +40,7 @@ end
 
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
-  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued' }
+  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -106,15 +103,22 @@ local function is_worker(wid)
   return false
 end
 
--- Renew a worker's lease, and store the worker's description.
+-- Renew a worker's lease, and store the worker's description. A worker never changes its class.
 local function renew_lease(wid, lease_ms, info, now)
   local key, decoded = P .. 'w:' .. wid, cjson.decode(info)
   redis.call('ZADD', P .. 'workers', now + lease_ms, wid)
   redis.call('ZREM', P .. 'missing', wid)
   redis.call('HSET', key, 'info', info, 'seqs', decoded.max_num_seqs, 'beat', now, 'lease', lease_ms)
   redis.call('PEXPIRE', key, WORKER_TTL_MS)
-  if (decoded.kv_tokens or 0) > 0 then
-    redis.call('ZADD', P .. 'capacity', decoded.kv_tokens, wid)
+  local class, kv_tokens = decoded.serves or '', decoded.kv_tokens or 0
+  if class ~= '' then
+    redis.call('HSET', key, 'class', class)
+    redis.call('SADD', P .. 'classes', class)
+  end
+  if kv_tokens > 0 then
+    redis.call('ZADD', set_of_class('capacity', class), kv_tokens, wid)
+  elseif class ~= '' then
+    redis.call('ZADD', set_of_class('capacity', class), '+inf', wid) -- nothing is too large for it
   end
 end
 
@@ -123,6 +127,13 @@ end
 local function take_out(wid, num_jobs)
   if redis.call('ZREM', P .. 'workers', wid) == 1 then redis.call('ZADD', P .. 'lost', num_jobs, wid) end
   for _, name in ipairs({ 'missing', 'capacity', 'idle' }) do redis.call('ZREM', P .. name, wid) end
+  for _, class in ipairs(classes()) do
+    redis.call('ZREM', set_of_class('idle', class), wid)
+    if redis.call('ZREM', set_of_class('capacity', class), wid) == 1
+      and redis.call('EXISTS', set_of_class('capacity', class)) == 0 then
+      redis.call('SREM', P .. 'classes', class)
+    end
+  end
 end
 
 -- Return two lists: the jobs in ARGV that the worker no longer owns, and all of the worker's jobs
@@ -235,23 +246,43 @@ local function checkpoint(id, payload)
   redis.call('PEXPIRE', P .. 'tok:' .. id, CHECKPOINT_TTL_MS)
 end
 
--- Return a parked worker for a job of this version: a holder if one is parked, else the parked
--- worker with the largest free capacity.
-local function parked_for(version)
+-- Return the holder of a version with the largest free capacity that is in one of the sets of
+-- parked workers, and this set. Return nil if there is none. Only a sample of the holders is searched.
+local function parked_holder(version, sets)
   local holders = redis.call('SRANDMEMBER', P .. 'on:' .. version, SAMPLE)
-  local best, best_free = nil, -1
-  local free = #holders > 0 and redis.call('ZMSCORE', P .. 'idle', unpack(holders)) or {}
-  for i, wid in ipairs(holders) do
-    if free[i] and tonumber(free[i]) > best_free then best, best_free = wid, tonumber(free[i]) end
+  local best, best_set, best_free = nil, nil, -1
+  for _, set in ipairs(#holders > 0 and sets or {}) do
+    for i, free in ipairs(redis.call('ZMSCORE', set, unpack(holders))) do
+      if free and tonumber(free) > best_free then
+        best, best_set, best_free = holders[i], set, tonumber(free)
+      end
+    end
   end
-  return best or redis.call('ZREVRANGE', P .. 'idle', 0, 0)[1]
+  return best, best_set
 end
 
--- Wake one parked worker for a job of this version.
-local function wake(version)
-  if redis.call('EXISTS', P .. 'idle') == 0 then return end
-  local wid = parked_for(version)
-  redis.call('ZREM', P .. 'idle', wid)
+-- Return the parked worker in the sets with the largest free capacity, and its set.
+local function freest(sets)
+  local best, best_set, best_free = nil, nil, -1
+  for _, set in ipairs(sets) do
+    local wid, free = unpack(redis.call('ZREVRANGE', set, 0, 0, 'WITHSCORES'))
+    if tonumber(free) > best_free then best, best_set, best_free = wid, set, tonumber(free) end
+  end
+  return best, best_set
+end
+
+-- Wake one parked worker that serves jobs of this version with these features: a holder of the
+-- version if one is parked, else the worker with the largest free capacity.
+local function wake(version, features)
+  local sets = {}
+  for _, class in ipairs(classes_serving(version, features)) do
+    local set = set_of_class('idle', class)
+    if redis.call('EXISTS', set) == 1 then sets[#sets + 1] = set end
+  end
+  if #sets == 0 then return end
+  local wid, set = parked_holder(version, sets)
+  if not wid then wid, set = freest(sets) end
+  redis.call('ZREM', set, wid)
   redis.call('RPUSH', P .. 'wake:' .. wid, 'job')
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
@@ -287,7 +318,7 @@ local function index_ended(job, num_bytes, now, was_done)
 end
 
 local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
-  'deadline', 'lag', 'retain', 'requeued' }
+  'deadline', 'lag', 'retain', 'requeued', 'features' }
 
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and
@@ -300,6 +331,7 @@ local function end_job(job, state, now, usage, error, event, result)
   if not keeps_body then redis.call('HDEL', key, 'body') end
   if num_bytes > 0 then count_bytes(job.tenant, -num_bytes) end
   redis.call('ZREM', P .. 'due', job.id)
+  if job.features then redis.call('HDEL', P .. 'featured:' .. job.version, job.id) end
   if job.state == 'running' then redis.call('SREM', P .. 'run:' .. job.version, job.id) end
   if job.cancel and job.owner then redis.call('SREM', P .. 'cancelled:' .. job.owner, job.id) end
   redis.call('PEXPIRE', key, job.retain)

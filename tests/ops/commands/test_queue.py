@@ -9,6 +9,7 @@ from queue_support import LIMITS, Actor, make_job
 from rich.console import Console
 
 from ops.commands.queue import MAX_BACKLOGS, MAX_NAMES, Sample, render
+from shared.protocol.capabilities import AdapterKind, Capabilities, Feature
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.workers import WorkerInfo
@@ -68,6 +69,25 @@ async def test_the_queue_shows_workers_and_waiting_jobs(
     assert backlog[-4:] == ["0", "of", "1", "workers"]
     assert "1 worker · 0 running · 3 waiting, up to 0." in shown
     assert "jobs/s" not in shown  # rates need two samples
+
+
+def test_a_mixed_pool_shows_what_each_worker_serves() -> None:
+    def serving(name: str, **serves: object) -> WorkerView:
+        given = {"kinds": frozenset(), "features": frozenset(), "max_rank": None, **serves}
+        view = worker(name, 0)
+        return replace(view, info=replace(view.info, serves=Capabilities(**given)))
+
+    workers = [
+        worker("w1", 0),
+        serving("w2", max_rank=64),
+        serving("w3", kinds=frozenset({AdapterKind.DORA}), features=frozenset(Feature)),
+    ]
+    lines = shown(*[Sample(100.0, workers, COUNTS, [])] * 2)
+    assert [cells(lines, name)[-1] for name in ("w1", "w2", "w3")] == [
+        "everything",
+        "plain LoRA up to rank 64",
+        "plain LoRA, dora, embeddings",
+    ]
 
 
 def test_rates_are_computed_from_two_samples() -> None:

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from queue_support import API, LIMITS, Actor, make_job
 
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.codec import decode_events
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import Event
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import Job
-from shared.protocol.queue_limits import QueueLimits
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -20,8 +21,15 @@ from shared.store.queue import Queue
 def actor(queue: Queue, redis: Redis, keys: Keys) -> Callable[..., Awaitable[Actor]]:
     """Return a function that registers a worker: `await actor("w1", holds=["a@1"])`."""
 
-    async def start(name: str = "w1", *, holds: Sequence[str] = ("a@1",), **changes: Any) -> Actor:
-        return await Actor(queue, redis, keys, name, list(holds)).register(**changes)
+    async def start(
+        name: str = "w1",
+        *,
+        holds: Sequence[str] = ("a@1",),
+        serves: Capabilities = EVERYTHING,
+        **changes: Any,
+    ) -> Actor:
+        worker = Actor(queue, redis, keys, name, list(holds), serves)
+        return await worker.register(**changes)
 
     return start
 

@@ -48,4 +48,4 @@ async def test_commands_are_those_that_one_call_makes(own_server: EmbeddedRedis)
         await pool.queue.leave(wid)
     await meter.aclose()
     (call,) = meter.calls
-    assert (call.script, call.situation, call.commands) == ("leave", "one", 5)
+    assert (call.script, call.situation, call.commands) == ("leave", "one", 6)

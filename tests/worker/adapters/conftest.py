@@ -32,8 +32,11 @@ def registry(redis: Redis, keys: Keys) -> Registry:
 
 @pytest.fixture
 def serve(redis: Redis, pool: str, engine: ScriptedEngine, tiers: Tiers) -> Serve:
-    def serve_one(**settings: object) -> AbstractAsyncContextManager[Worker]:
+    def serve_one(
+        *, max_num_seqs: int = 64, **settings: object
+    ) -> AbstractAsyncContextManager[Worker]:
         chosen = WorkerSettings(model="scripted", pool=pool, **settings)
-        return running_with(redis, chosen, scripted_model(engine, tiers.files, tiers.host))
+        served = scripted_model(engine, tiers.files, tiers.host, max_num_seqs=max_num_seqs)
+        return running_with(redis, chosen, served)
 
     return serve_one

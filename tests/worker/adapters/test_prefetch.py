@@ -112,8 +112,8 @@ async def test_only_one_worker_reads_an_adapter_ahead(
     pool: str,
 ) -> None:
     files.may_read.clear()
-    other = WorkerSettings(model="scripted", pool=pool, max_num_seqs=1)
-    served = scripted_model(ScriptedEngine(step_s=0.002), files)
+    other = WorkerSettings(model="scripted", pool=pool)
+    served = scripted_model(ScriptedEngine(step_s=0.002), files, max_num_seqs=1)
     async with serve(max_num_seqs=1), running_with(redis, other, served):
         await register(registry, ONE)
         busy = [await client.send(max_tokens=900) for _ in range(2)]

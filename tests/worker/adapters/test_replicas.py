@@ -50,14 +50,12 @@ async def workers(
         time.sleep(load_s)
         return read_scripted_adapter(name, source)
 
-    settings = WorkerSettings(
-        model="scripted", pool=pool, max_num_seqs=max_num_seqs, adapters=adapters
-    )
+    settings = WorkerSettings(model="scripted", pool=pool, adapters=adapters)
     async with AsyncExitStack() as stack:
         started = []
         for _ in range(number):
             engine = ScriptedEngine(step_s=0.002, max_adapters=max_adapters)
-            served = scripted_model(engine, read_slowly)
+            served = scripted_model(engine, read_slowly, max_num_seqs=max_num_seqs)
             started.append(await stack.enter_async_context(running_with(redis, settings, served)))
         yield started
 

@@ -11,8 +11,15 @@ from typing import NamedTuple
 import torch
 
 from shared.adapter_names import NAME_RULE, is_valid_name
-from shared.errors import AdapterRejected
+from shared.errors import AdapterNotServed, AdapterRejected
 from shared.protocol.adapters import Adapter
+from shared.protocol.capabilities import (
+    EVERYTHING,
+    AdapterKind,
+    Capabilities,
+    Needs,
+    what_exceeds,
+)
 from shared.protocol.ids import AdapterVersion
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -26,6 +33,9 @@ from worker.lora.checkpoint.tensors import AdapterTensors
 from worker.lora.checkpoint.tied_tensors import check_duplicates
 from worker.lora.side.weights import SideWeights
 from worker.lora.throttle import pause
+
+
+_OTHER = "use --engine native, or a higher --max-lora-rank"
 
 
 class Digests(NamedTuple):
@@ -57,6 +67,8 @@ class LoRAAdapter:
     """Size of all weights in the pool's dtype, in bytes."""
     modules: LowRank
     """Low-rank matrices of the targeted linears."""
+    kinds: frozenset[AdapterKind] = frozenset()
+    """The adapter's parts beside plain LoRA."""
     side: SideWeights = field(default_factory=SideWeights)
     """The adapter's changes besides its low-rank terms."""
     prompting: Prompting = field(default_factory=Prompting)
@@ -80,6 +92,7 @@ class LoRAAdapter:
             rank=self.rank,
             num_bytes=self.num_bytes,
             created_s=int(time.time()),
+            kinds=self.kinds,
         )
 
 
@@ -95,6 +108,7 @@ def read_checkpoint(
     *,
     dtype: torch.dtype,
     checked: Digests | None = None,
+    serves: Capabilities = EVERYTHING,
 ) -> LoRAAdapter:
     """Read and check the adapter in `files`. Its weights are cast to `dtype` on the CPU.
 
@@ -105,27 +119,36 @@ def read_checkpoint(
         dtype: the dtype of the adapter pool.
         checked: digests from an earlier read, if the files haven't changed since then. With
             `checked`, the tensors are neither checked for finite values nor hashed again.
+        serves: what the worker's engine serves.
 
     Raises:
         AdapterRejected: the adapter can't be served exactly as PEFT would serve it. The message
             names the tensor, the field or the file.
+        AdapterNotServed: the adapter isn't in `serves`.
     """
     if not is_valid_name(name):
         raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
     source = files.source
     try:
-        return _read(name, files, base, dtype, checked)
+        return _read(name, files, base, dtype, checked, serves)
     except AdapterRejected as error:
-        raise AdapterRejected(f"adapter {name} from {source}: {error}") from error
+        raise type(error)(f"adapter {name} from {source}: {error}") from error
     except OSError as error:
         raise AdapterRejected(f"adapter {name} from {source} can't be read: {error}") from error
 
 
 def _read(
-    name: str, files: AdapterFiles, base: BaseModules, dtype: torch.dtype, checked: Digests | None
+    name: str,
+    files: AdapterFiles,
+    base: BaseModules,
+    dtype: torch.dtype,
+    checked: Digests | None,
+    serves: Capabilities,
 ) -> LoRAAdapter:
     config = files.config
     manifest = manifest_of(config, files.header, base)  # refuses misfits before reading tensors
+    if excess := what_exceeds(Needs(kinds=manifest.kinds, rank=manifest.rank), serves):
+        raise AdapterNotServed(f"it {excess}, which this worker's engine doesn't serve: {_OTHER}")
     tensors = AdapterTensors(
         read_tensors(files.weights_path, files.header),
         manifest.names,
@@ -147,6 +170,7 @@ def _read(
         rank=manifest.rank,
         num_bytes=modules.num_bytes + side.num_bytes,
         modules=modules,
+        kinds=manifest.kinds,
         side=side,
         prompting=read_prompting(prompt_files),
     )

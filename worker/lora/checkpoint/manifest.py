@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import prod
 
 from shared.errors import AdapterRejected
+from shared.protocol.capabilities import AdapterKind
 from worker.lora.base.modules import BaseModules, place_in_layer
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.expected_tensors import expected_tensors, match_tensors
@@ -58,6 +59,8 @@ class Manifest:
     """
     rank: int
     """Largest rank of any module."""
+    kinds: frozenset[AdapterKind]
+    """The adapter's parts beside low-rank terms of linears in the model's layers."""
 
 
 def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
@@ -84,7 +87,29 @@ def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manif
         pairs=tuple(pairs),
         stackable_pairs=tuple(_stackable(pairs, names, header)),
         rank=max(config.rank(module) for module in trained.targets),
+        kinds=frozenset(_kinds(config, trained, names, base)),
     )
+
+
+def _kinds(
+    config: AdapterConfig,
+    trained: TrainedModules,
+    names: Mapping[TensorKey, str],
+    base: BaseModules,
+) -> Iterator[AdapterKind]:
+    biases = {TensorRole.BASE_BIAS, TensorRole.BIAS, TensorRole.LORA_B_BIAS}
+    if config.use_dora:
+        yield AdapterKind.DORA
+    if any(key.role in biases and key.module not in trained.saved for key in names):
+        yield AdapterKind.BIAS
+    if trained.saved:
+        yield AdapterKind.MODULES_TO_SAVE
+    if base.embedding is not None and base.embedding.name in trained.targets:
+        yield AdapterKind.EMBEDDING
+    if base.head is not None and base.head in trained.targets:
+        yield AdapterKind.LM_HEAD
+    if trained.tokens:
+        yield AdapterKind.TOKENS
 
 
 def _check_fan_in_fan_out(config: AdapterConfig, base: BaseModules, linears: list[str]) -> None:

@@ -37,6 +37,8 @@ elseif is_upload(source) and redis.call('EXISTS', P .. source) == 0 then
 end
 registry_changed()
 redis.call('HSET', version_key(version), unpack(ARGV, 7))
+local kinds, rank = unpack(redis.call('HMGET', version_key(version), 'kinds', 'rank'))
+redis.call('HSET', P .. 'needs', version, kinds .. ';;' .. rank)
 keep_upload(version, source_before, source)
 if keep then redis.call('HSET', P .. 'cnt', 'keep_versions', keep) end
 if is_quarantined then redis.call('HSET', version_key(version), 'state', 'quarantined') end

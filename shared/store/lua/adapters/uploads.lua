@@ -8,6 +8,7 @@ local function is_upload(source) return source and string.sub(source, 1, 7) == '
 local function forget_version(version)
   local source = redis.call('HGET', version_key(version), 'source')
   redis.call('DEL', version_key(version))
+  redis.call('HDEL', P .. 'needs', version)
   if is_upload(source) then redis.call('UNLINK', P .. source) end
 end
 

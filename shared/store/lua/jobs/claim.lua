@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 -- At most 3,000 commands.
--- ARGV: wid claim_epoch sequences tokens steal_ms max_cold load_ms num_more more... num_less
+-- ARGV: wid claim_epoch sequences tokens steal_ms max_cold load_ms class num_more more... num_less
 -- less... refused...
 -- Takes jobs for a worker, which holds the versions in has:<wid> and `more` except those in `less`.
+-- A worker of a class other than '' gets only jobs that its class serves.
 -- Returns {'lost'} if the worker isn't in the pool, else {'ok', ms until the next steal or -1,
 -- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline, ms in the queue}...}. A
 -- worker is parked if it has capacity but nothing is left to take.
 local wid, epoch = ARGV[1], ARGV[2]
 local max_cold = tonumber(ARGV[6])
 local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = max_cold }
-local steal_ms, load_ms = tonumber(ARGV[5]), tonumber(ARGV[7])
+local steal_ms, load_ms, own_class = tonumber(ARGV[5]), tonumber(ARGV[7]), ARGV[8]
 local OVERDUE = 8 -- foreign jobs that wait longer than this many times steal_ms go before own jobs
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
 local PAGE = 64
@@ -21,6 +22,8 @@ local MAX_EXAMINED = 128
 local MAX_EXPIRED = 32
 local MAX_SKIPPED = 32 -- large jobs at the front of a queue
 local MAX_LOOKS = 32 -- foreign versions whose waiting time is read
+local MAX_SCANS = 16 -- pages in which a limited worker looks for versions, or for jobs of one version
+local MAX_ALL_SCANS = 128 -- pages of jobs in one claim
 local RESERVED_MS = 5000 -- a worker renews its reservation with each claim
 
 if not is_worker(wid) then return { 'lost' } end
@@ -31,7 +34,7 @@ local virtual_time, examined, num_expired, next_steal = 0, 0, 0, -1
 -- True if no further job may be taken, because a job must not be overtaken or must run alone.
 local is_closed = budget.sequences <= 0
 
-local next_arg = 8
+local next_arg = 9
 local function read_set()
   local set, num = {}, tonumber(ARGV[next_arg])
   for i = next_arg + 1, next_arg + num do set[ARGV[i]] = true end
@@ -58,6 +61,19 @@ local function runs_suspect()
   return redis.call('HGET', P .. 'job:' .. id, 'suspect') == '1'
 end
 
+local verdicts = {} -- by needs
+local function is_served(needs)
+  if verdicts[needs] == nil then verdicts[needs] = serves(own_class, needs) end
+  return verdicts[needs]
+end
+
+-- Return the number of members to skip so that a scan continues at an arbitrary place behind the
+-- first `num_seen` members. A limited worker doesn't see all of a long queue at once, and would
+-- never see the rest if all of its claims saw the same members.
+local function arbitrary_place(num_seen, num_members)
+  return math.max(num_seen, tonumber(epoch) % math.max(1, num_members))
+end
+
 local function is_empty() return num_owned == 0 and #taken == 0 end
 
 local function is_done()
@@ -66,16 +82,44 @@ end
 
 -- Return a cursor over the waiting jobs of one version, in the order of their scores.
 local function open(version, score)
-  return { version = version, score = score, page = {}, page_size = 4, at = 1, skipped = 0 }
+  return { version = version, score = score, page = {}, page_size = 4, at = 1, skipped = 0, scans = 0 }
+end
+
+-- Return those of the jobs in `page` that the worker serves, and skip the others. Both lists have
+-- the form {id, score, id, score...}.
+local function skip_unserved(source, page)
+  if own_class == '' or #page == 0 then return page end
+  local ids, served = {}, {}
+  for i = 1, #page, 2 do ids[#ids + 1] = page[i] end
+  for i, features in ipairs(redis.call('HMGET', P .. 'featured:' .. source.version, unpack(ids))) do
+    if not features or is_served(';' .. features .. ';0') then
+      served[#served + 1], served[#served + 2] = ids[i], page[2 * i]
+    end
+  end
+  source.skipped = source.skipped + (#page - #served) / 2
+  return served
+end
+
+local num_scans = 0
+-- Read the next page of a source, and return whether there is one. The page may be empty, if all
+-- jobs of it are for other workers.
+local function next_page(source)
+  if source.scans >= MAX_SCANS or num_scans >= MAX_ALL_SCANS then return false end
+  local key = P .. 'q:' .. source.version
+  local page = redis.call('ZRANGE', key, source.skipped, source.skipped + source.page_size - 1, 'WITHSCORES')
+  source.page_size = math.min(4 * source.page_size, own_class == '' and PAGE or NAMES_PAGE)
+  source.page, source.at = skip_unserved(source, page), 1
+  if #source.page < #page then
+    num_scans, source.scans = num_scans + 1, source.scans + 1
+    if source.scans == MAX_SCANS / 2 then
+      source.skipped = arbitrary_place(source.skipped, redis.call('ZCARD', key))
+    end
+  end
+  return #page > 0
 end
 
 local function peek(source)
-  if source.at > #source.page then
-    source.page = redis.call('ZRANGE', P .. 'q:' .. source.version, source.skipped,
-      source.skipped + source.page_size - 1, 'WITHSCORES')
-    source.page_size = math.min(4 * source.page_size, PAGE)
-    source.at = 1
-  end
+  while source.at > #source.page and next_page(source) do end
   source.score = tonumber(source.page[source.at + 1])
   return source.page[source.at]
 end
@@ -117,14 +161,17 @@ local function leave_to_larger(source)
   end
 end
 
-local largest, own_capacity
--- Return whether the job exceeds this worker's capacity but not the largest worker's.
+local largest, own_capacity = {}, nil -- `largest` is by version and features
+-- Return whether the job exceeds this worker's capacity but not that of the largest worker that
+-- serves it.
 local function is_for_larger(job)
-  if largest == nil then
-    largest = tonumber(redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2] or 0)
-    own_capacity = tonumber(redis.call('ZSCORE', P .. 'capacity', wid) or largest)
+  local key = #classes() > 0 and job.version .. ' ' .. (job.features or '') or ''
+  if not largest[key] then
+    largest[key] = largest_capacity(classes_serving(job.version, job.features)) or 0
   end
-  return tonumber(job.cost) > own_capacity and tonumber(job.cost) <= largest
+  own_capacity = own_capacity
+    or tonumber(redis.call('ZSCORE', set_of_class('capacity', own_class), wid) or largest[key])
+  return tonumber(job.cost) > own_capacity and tonumber(job.cost) <= largest[key]
 end
 
 -- Handle a job that the worker has no capacity for now. A suspect needs an idle worker, and a large
@@ -238,13 +285,28 @@ local function insert_by_score(sources, source)
   table.insert(sources, low, source)
 end
 
+-- Move sources back whose first jobs are for other workers, until the first source is in order.
+local function settle(sources)
+  while sources[1] do
+    local source = table.remove(sources, 1)
+    if peek(source) then
+      insert_by_score(sources, source)
+      if sources[1] == source then return end
+    end
+  end
+end
+
 -- Serve the sources one job at a time, always from the source whose first job has the lowest score.
 local function serve_merged(sources)
   while not is_done() and sources[1] do
     local source = table.remove(sources, 1)
     local id = peek(source)
-    if id then serve(source, id) end
-    if id and peek(source) then insert_by_score(sources, source) end
+    if id and sources[1] and source.score > sources[1].score then
+      insert_by_score(sources, source)
+    else
+      if id then serve(source, id) end
+      if id and peek(source) then insert_by_score(sources, source) end
+    end
   end
 end
 
@@ -260,20 +322,67 @@ local function start_load(version)
   budget.cold = budget.cold - 1
 end
 
+-- Return the first PAGE versions of a page that the worker serves, and how many versions precede the
+-- rest of the page.
+local function first_served(page)
+  if own_class == '' then return page, #page end
+  local served = {}
+  for i, needs in ipairs(redis.call('HMGET', P .. 'needs', unpack(page))) do
+    if is_served(needs or NO_NEEDS) then served[#served + 1] = page[i] end
+    if #served == PAGE then return served, i end
+  end
+  return served, #page
+end
+
+-- Return a function that returns the next page of the ready versions that the worker serves and
+-- whose scores are up to `max_score`, or nil if there are no more. Versions for other workers don't
+-- count towards a page. After many pages of them, continue at an arbitrary place.
+local function ready_pages(max_score)
+  local num_seen, page_size, scans = 0, PAGE, 0
+  return function()
+    while scans < MAX_SCANS do
+      local page = redis.call('ZRANGE', P .. 'ready', '-inf', max_score, 'BYSCORE', 'LIMIT', num_seen, page_size)
+      if #page == 0 then return nil end
+      local served, num_before = first_served(page)
+      num_seen = num_seen + num_before
+      if #served > 0 then return served end
+      scans, page_size = scans + 1, NAMES_PAGE
+      if scans == MAX_SCANS / 2 then
+        num_seen = arbitrary_place(num_seen, redis.call('ZCOUNT', P .. 'ready', '-inf', max_score))
+      end
+    end
+  end
+end
+
+-- Return the needs that count when holders of a version are compared with this worker: the features
+-- of unfinished jobs of the version, if this worker serves them. Return nil if all holders count.
+local function needs_of_featured(version)
+  if #classes() == 0 then return nil end
+  local features = redis.call('HRANDFIELD', P .. 'featured:' .. version, 1, 'WITHVALUES')[2]
+  local needs = features and ';' .. features .. ';0'
+  return needs and is_served(needs) and needs or nil
+end
+
+-- Return whether no worker holds the version, or none that serves jobs with certain features.
+local function has_no_holder(version)
+  if redis.call('EXISTS', P .. 'on:' .. version) == 0 then return true end
+  local needs = needs_of_featured(version)
+  if not needs then return false end
+  local _, _, num_able = capacity_of_holders(version, wid, needs)
+  return num_able == 0
+end
+
 -- Fairness between adapters: take a foreign job that has waited too long before own jobs, since a
 -- busy worker may always have own jobs. If other workers hold the job's version, it waits longer,
 -- since they may serve it. If no worker holds the version, the job waits about as long as a load
 -- takes.
 local function serve_overdue(own_score)
-  local heads = redis.call('ZRANGE', P .. 'ready', '-inf', string.format('(%.17g', own_score),
-    'BYSCORE', 'LIMIT', 0, PAGE)
-  local num_looks = 0
+  local heads, num_looks = ready_pages(string.format('(%.17g', own_score))() or {}, 0
   look_up(heads)
   for _, version in ipairs(heads) do
     if is_foreign(version) and num_looks < MAX_LOOKS and not another_loads(version) then
       num_looks = num_looks + 1
-      local is_cold = redis.call('EXISTS', P .. 'on:' .. version) == 0
-      if waited_ms(version, now, lag) > (is_cold and load_ms or OVERDUE * steal_ms) then
+      if waited_ms(version, now, lag) > (has_no_holder(version) and load_ms or OVERDUE * steal_ms) then
         if serve_from(open(version), 1) then start_load(version) end
         return
       end
@@ -284,7 +393,9 @@ end
 -- Return whether all holders of the version are full, and its jobs would start earlier on this
 -- worker. This worker must first load the version and, unless it is idle, finish about one job.
 local function is_backlog(version)
-  local free, running = capacity_of_holders(version, wid)
+  local needs = needs_of_featured(version)
+  local free, running, num_able = capacity_of_holders(version, wid, needs)
+  if needs and num_able == 0 then return true end
   if free > 0 then return false end
   local run_ms = tonumber(redis.call('HGET', P .. 'cnt', 'run_ms') or 0)
   return needs_holder(redis.call('ZCARD', P .. 'q:' .. version), running, run_ms,
@@ -301,10 +412,10 @@ local function may_steal(version)
 end
 
 local function serve_foreign()
-  local num_looks = 0
-  for page = 0, MAX_PAGES - 1 do
-    local heads = redis.call('ZRANGE', P .. 'ready', page * PAGE, page * PAGE + PAGE - 1)
-    if #heads == 0 then return end
+  local num_looks, next_heads = 0, ready_pages('+inf')
+  for _ = 1, MAX_PAGES do
+    local heads = next_heads()
+    if not heads then return end
     local cold = redis.call('ZMSCORE', P .. 'cold', unpack(heads))
     look_up(heads)
     for i, version in ipairs(heads) do
@@ -328,15 +439,16 @@ local function finish_claim(is_parked)
     redis.call('HSET', P .. 'cnt', 'vtime', virtual_time)
   end
   if is_parked then
-    redis.call('ZADD', P .. 'idle', budget.sequences, wid)
+    redis.call('ZADD', set_of_class('idle', own_class), budget.sequences, wid)
   else
-    redis.call('ZREM', P .. 'idle', wid)
+    redis.call('ZREM', set_of_class('idle', own_class), wid)
   end
 end
 
 is_closed = is_closed or runs_suspect()
 if not is_closed then
   local sources = own_sources()
+  if own_class ~= '' then settle(sources) end
   if budget.cold > 0 and sources[1] then serve_overdue(sources[1].score) end
   serve_merged(sources)
   if budget.cold > 0 and not is_closed then serve_foreign() end

@@ -3,12 +3,13 @@
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes
---       request registry
+--       request registry features
 -- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'same', job of an
 -- earlier request with the same key} | {'conflict', job of an earlier request with another body} |
 -- {'changed'} if `registry` isn't '' and isn't the revision of the registry |
 -- {'full', reached limit, number of waiting jobs, answered jobs per second} | {'gone'} |
--- {'quarantined'} | {'large', capacity of the largest worker in tokens}.
+-- {'quarantined'} | {'large', capacity in tokens of the largest worker that serves such jobs} |
+-- {'unserved', needs, class of live workers...} if no live worker serves such jobs.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
@@ -20,6 +21,7 @@ local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
 local ARRIVAL_STEP = 1 / 1024
 local DAY_MS = 86400000
 local weight, idem, body_digest, retain_bytes = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
+local features = ARGV[26]
 
 -- Return the reply for a request whose idempotency key has a job already. A job that was deleted,
 -- or cancelled because its clients stayed away, no longer names its key.
@@ -80,13 +82,20 @@ local function limit_reached()
   end
 end
 
--- Return the capacity of the largest live worker in tokens if the job needs more, else nil or
--- false. Workers of the previous release don't report their capacity, so nothing is too large for
--- them.
+-- Return the capacity in tokens of the largest live worker that serves such jobs if the job needs
+-- more, else nil or false. Workers of the previous release don't report their capacity, so nothing
+-- is too large for them.
 local function too_large_for()
-  if redis.call('ZCARD', P .. 'capacity') < redis.call('ZCARD', P .. 'workers') then return nil end
-  local largest = redis.call('ZREVRANGE', P .. 'capacity', 0, 0, 'WITHSCORES')[2]
-  return largest and tonumber(ARGV[6]) > tonumber(largest) and tonumber(largest)
+  if redis.call('ZCARD', P .. 'capacity') < num_unlimited() then return nil end
+  local largest = largest_capacity(classes_serving(version, features))
+  return largest and tonumber(ARGV[6]) > largest and largest
+end
+
+-- Return the refusal if workers live but none of them serves such jobs. Only live workers have
+-- classes.
+local function unserved()
+  if #classes() == 0 or num_unlimited() > 0 or #classes_serving(version, features) > 1 then return nil end
+  return { 'unserved', needs_of(version, features), unpack(classes()) }
 end
 
 -- Return the refusal if the version was unloaded or quarantined after the request was admitted.
@@ -107,7 +116,7 @@ end
 
 local most_tokens = too_large_for()
 if most_tokens then return { 'large', most_tokens } end
-local refusal = refused_version() or limit_reached()
+local refusal = refused_version() or unserved() or limit_reached()
 if refusal then return with_rate(refusal) end
 
 -- Start-time fair queueing: the tag of an idle tenant's first job is the virtual time. The tags of
@@ -121,6 +130,10 @@ redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', mode
   'bytes', num_bytes, 'spec', ARGV[18])
 if weight ~= '1' then redis.call('HSET', job_key, 'weight', weight) end
 if ARGV[24] ~= '' then redis.call('HSET', job_key, 'request', ARGV[24]) end
+if features ~= '' then
+  redis.call('HSET', job_key, 'features', features)
+  redis.call('HSET', P .. 'featured:' .. version, id, features)
+end
 if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
 if idem ~= '' then
   redis.call('HSET', job_key, 'idem', idem)
@@ -141,5 +154,5 @@ local rank = redis.call('ZRANK', P .. 'q:' .. version, id)
 if rank == 0 then reindex(version) end
 count_waiting(tenant, 1)
 count_bytes(tenant, num_bytes)
-wake(version)
+wake(version, features)
 return { 'ok', rank + 1 }

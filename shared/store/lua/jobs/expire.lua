@@ -32,6 +32,7 @@ local function clear(job)
   redis.call('HDEL', P .. 'followers', job.id)
   if not job.state then return end
   redis.call('SREM', P .. 'run:' .. job.version, job.id)
+  if job.features then redis.call('HDEL', P .. 'featured:' .. job.version, job.id) end
   if not job.kept then index_ended(job, redis.call('STRLEN', P .. 'res:' .. job.id), now) end
   if job.bytes then
     redis.call('HDEL', P .. 'job:' .. job.id, 'bytes')

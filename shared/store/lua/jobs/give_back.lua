@@ -16,7 +16,7 @@ local function requeue(job, now)
   count_waiting(job.tenant, 1)
   local retry = '{"type":"retry","job":"' .. job.id .. '","try":' .. job.try .. '}'
   reply_all(job, events_json({ retry }), now)
-  wake(job.version)
+  wake(job.version, job.features)
 end
 
 -- Stop serving a version that kills its workers. `quarantine.lua` ends its waiting jobs.

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 700 commands.
+-- At most 700 commands, and 4 for each dead worker and class.
 -- ARGV: every_ms. Marks workers as missing when their leases have ended, and declares them dead if
 -- they are still missing at a later call. Does nothing if the last call was less than about
 -- every_ms ago, so that one process sweeps at a time. Returns {number of workers that this call

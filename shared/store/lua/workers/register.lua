@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 10 commands.
+-- At most 12 commands.
 -- ARGV: wid lease_ms info. Adds a worker to the pool. `residents.lua` records the versions that it
 -- holds.
 local wid, lease_ms = ARGV[1], tonumber(ARGV[2])

@@ -16,30 +16,33 @@ end
 
 local loads = {} -- cache by worker, since a worker may hold many of the versions in one call
 
--- Return the number of jobs of a worker, and how many more it has capacity for.
+-- Return the number of jobs of a worker, how many more it has capacity for, and its class.
 local function load_of(wid)
   if not loads[wid] then
     local owned = redis.call('ZCARD', P .. 'own:' .. wid)
-    local max_jobs = redis.call('HGET', P .. 'w:' .. wid, 'seqs') or 0
-    loads[wid] = { owned = owned, free = math.max(0, max_jobs - owned) }
+    local max_jobs, class = unpack(redis.call('HMGET', P .. 'w:' .. wid, 'seqs', 'class'))
+    loads[wid] = { owned = owned, free = math.max(0, (max_jobs or 0) - owned), class = class or '' }
   end
   return loads[wid]
 end
 
 -- Return the free capacity of a version's holders other than `wid`, the number of their jobs, and
--- the number of these holders. If there are many holders, the first two are estimated from a random
--- sample.
-local function capacity_of_holders(version, wid)
-  local key, free, running, sampled = P .. 'on:' .. version, 0, 0, 0
+-- the number of these holders. With `needs`, only holders that serve jobs with these needs count.
+-- If there are many holders, the results are estimated from a random sample.
+local function capacity_of_holders(version, wid, needs)
+  local key, free, running, sampled, able = P .. 'on:' .. version, 0, 0, 0, 0
   for _, holder in ipairs(redis.call('SRANDMEMBER', key, SAMPLED_HOLDERS)) do
     if holder ~= wid then
+      local load = load_of(holder)
       sampled = sampled + 1
-      free, running = free + load_of(holder).free, running + load_of(holder).owned
+      if not needs or serves(load.class, needs) then
+        able, free, running = able + 1, free + load.free, running + load.owned
+      end
     end
   end
   local others = redis.call('SCARD', key) - redis.call('SISMEMBER', key, wid)
   local share = sampled > 0 and others / sampled or 0
-  return free * share, running * share, others
+  return free * share, running * share, needs and able * share or others
 end
 
 -- Return how long the first job of a version has waited, in pool time.

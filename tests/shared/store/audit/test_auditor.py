@@ -129,6 +129,9 @@ CASES = {
     "an answer that never expires": Case(string(f"res:{JOB}"), lambda k: k.result(JOB)),
     "an ended job in a queue": Case(all_of(ends(), zset(f"q:{A}")), lambda k: k.queue(A), JOB),
     "a queue that no worker looks at": Case(zset(f"q:{A}"), lambda k: k.queue(A)),
+    "features of an ended job": Case(
+        all_of(ends(), hash_(f"featured:{A}", **{JOB: "embeddings"})), lambda k: k.featured(A), JOB
+    ),
     "a ready version without jobs": Case(zset("ready", A), lambda k: k.ready, A),
     "a cold version without jobs": Case(zset("cold", A), lambda k: k.cold, A),
     "a cold version that a worker holds": Case(
@@ -161,6 +164,10 @@ CASES = {
         hash_(f"charged:{GONE}", **{JOB: "deaths 1"}), lambda k: k.charged(GONE)
     ),
     "the capacity of a worker that left": Case(zset("capacity", GONE), lambda k: k.capacity, GONE),
+    "the capacity of a limited worker that left": Case(
+        zset("capacity:;;16", GONE), lambda k: f"{k.capacity}:;;16", GONE
+    ),
+    "a class without workers": Case(set_("classes", ";;16"), lambda k: k.classes, ";;16"),
     "a doomed version without jobs": Case(set_("doomed", A), lambda k: k.doomed, A),
     "a worker that no process reaps": Case(zset("workers", GONE), lambda k: k.workers, GONE),
     "a worker's card for ever": Case(hash_(f"w:{GONE}", info="{}"), lambda k: k.worker(GONE)),
@@ -189,6 +196,7 @@ CASES = {
     "an unloaded name for ever": Case(hash_("adapter:a", version=""), lambda k: k.adapter("a")),
     "previous versions of no name": Case(list_("previous:a"), lambda k: k.previous("a")),
     "a version without a name": Case(hash_(f"version:{A}", name="a"), lambda k: k.version(A)),
+    "needs of a version without an entry": Case(hash_("needs", **{A: ";;8"}), lambda k: k.needs, A),
     "a retired version without an entry": Case(zset("retired", A), lambda k: k.retired, A),
     "a quarantined version without an entry": Case(
         zset("quarantined", A), lambda k: k.quarantined, A

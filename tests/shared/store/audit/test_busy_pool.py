@@ -9,6 +9,8 @@ import pytest
 from queue_support import API, LIMITS, Actor, eventually, make_adapter, make_job, tokens
 
 from shared.errors import JobFailed, LeaseLost
+from shared.protocol.capabilities import EVERYTHING, Capabilities
+from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import ClaimedJob
@@ -23,6 +25,7 @@ MAX_WAITING = 40
 NUM_ENDED = 400
 SHORT = replace(LIMITS, retain_ms=300, retain_bytes=20_000)
 """Limits with which answers are deleted early, by age and by bytes."""
+PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
 VERSIONS = [f"a{number}@1" for number in range(4)]
 
 
@@ -50,10 +53,13 @@ class Traffic:
             await self.flip_adapter()
 
     async def request(self) -> None:
-        job = make_job(self.random.choice(VERSIONS), tenant=self.random.choice("rgb"))
+        embedding = EmbeddingParams() if self.happens(0.2) else None
+        job = make_job(
+            self.random.choice(VERSIONS), tenant=self.random.choice("rgb"), embedding=embedding
+        )
         key = IdempotencyKey(key=self.random.choice("xyz"), body_digest=self.random.choice("12"))
         options = EnqueueOptions(idempotency=key if self.happens(0.3) else None)
-        with suppress(JobFailed):  # an earlier request had the same key and another body
+        with suppress(JobFailed):  # another body had the same key, or no live worker serves it
             await self.queue.enqueue(job, SHORT, options=options)
         if self.happens(0.2):
             await self.queue.attach(job.id, ApiId("api-2"))
@@ -73,11 +79,13 @@ class Traffic:
         await self.registry.forget_unused()
 
     async def worker(self, number: int) -> None:
-        """Run one worker after another."""
+        """Run one worker after another. One of the three serves only plain LoRA."""
+        serves = PLAIN if number == 2 else EVERYTHING
         life = 0
         while True:
             life += 1
-            worker = Actor(self.queue, self.redis, self.keys, f"w{number}.{life}", VERSIONS)
+            name = f"w{number}.{life}"
+            worker = Actor(self.queue, self.redis, self.keys, name, VERSIONS, serves)
             await worker.register()
             with suppress(LeaseLost):
                 await self.live(worker)

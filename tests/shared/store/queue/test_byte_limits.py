@@ -7,8 +7,8 @@ from queue_support import LIMITS, Actor, make_job
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, QueueFull
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.jobs import Job, JobState
-from shared.protocol.queue_limits import QueueLimits
 from shared.store.connection import Redis
 from shared.store.dead_letters import DeadLetters
 from shared.store.keys import Keys

@@ -7,9 +7,9 @@ import pytest
 from queue_support import INFO, LIMITS, NEVER_MS, Actor, eventually, make_job
 
 from shared.errors import ErrorCode, JobFailed
+from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob
-from shared.protocol.queue_limits import QueueLimits
 from shared.store.queue import Queue
 from shared.store.views.pool_views import PoolViews
 

@@ -20,10 +20,12 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from queue_support import API, INFO, LIMITS, NEVER_MS, Actor, make_job, tokens
+from queue_support import API, LIMITS, NEVER_MS, Actor, make_adapter, make_job, tokens
 
-from shared.errors import LeaseLost
+from shared.errors import JobFailed, LeaseLost
+from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities, Needs
 from shared.protocol.codec import decode_events
+from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.events import End, Retry
 from shared.protocol.ids import ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job, JobState
@@ -31,6 +33,7 @@ from shared.protocol.queue_replies import FinishOutcome, ReplicaStanding
 from shared.store.connection import connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.registry import Registry
 from shared.store.residency import ResidencyStore
 from shared.store.views.pool_views import PoolViews
 
@@ -38,6 +41,10 @@ T = TypeVar("T")
 STALL_MS = 100_000
 """Gap between sweeps that counts as a stall: more than half of the actors' leases."""
 VERSIONS = ("a@1", "b@1", "c@1")
+DORA = "c@1"
+"""The only version that workers with the capabilities `PLAIN` don't serve."""
+PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=8)
+ABLE = Capabilities(kinds=frozenset({AdapterKind.DORA}), features=frozenset(), max_rank=None)
 OTHER_API = ApiId("api-2")
 TENANTS = ("t1", "t2", "t3")
 QUICK = settings(
@@ -57,6 +64,7 @@ a_request = st.fixed_dictionaries(
         "priority": st.sampled_from((0, 0, 1)),
         "cost": st.integers(1, 50),
         "n": st.sampled_from((1, 1, 2, 5)),
+        "embedding": st.sampled_from((None, None, None, EmbeddingParams())),
         "is_expired": st.sampled_from((False, False, False, True)),
     }
 )
@@ -84,6 +92,11 @@ class Known:
     is_erased: bool = False
 
     @property
+    def needs(self) -> Needs:
+        kinds = frozenset({AdapterKind.DORA} if self.job.version == DORA else ())
+        return Needs(kinds=kinds, features=self.job.features, rank=8)
+
+    @property
     def is_open(self) -> bool:
         return self.state in (JobState.QUEUED, JobState.RUNNING)
 
@@ -106,6 +119,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.keys = Keys(f"property-{self.examples}")
         self.redis = self.run(self.make_client())
+        self.run(self.register_adapters())
         self.residency = ResidencyStore(self.redis, self.keys)
         self.queue = Queue(self.redis, self.keys, residency=self.residency)
         self.views = PoolViews(self.redis, self.keys)
@@ -117,6 +131,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     async def make_client(self) -> Any:
         return connect(self.url)
+
+    async def register_adapters(self) -> None:
+        for version in VERSIONS:
+            kinds = frozenset({AdapterKind.DORA} if version == DORA else ())
+            await Registry(self.redis, self.keys).add_adapter(make_adapter(version, kinds=kinds))
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
@@ -130,9 +149,14 @@ class QueueMachine(RuleBasedStateMachine):
             is_expired = fields.pop("is_expired")
             job = make_job(**fields, deadline_ms=0 if is_expired else NEVER_MS)
             queued = [k for k in self.of(JobState.QUEUED) if k.job.version == job.version]
+            known = Known(job, is_expired)
+            if self.actors and not any(a.serves.serves(known.needs) for a in self.actors.values()):
+                with pytest.raises(JobFailed, match="no live worker"):
+                    self.run(self.queue.enqueue(job, LIMITS))
+                continue
             position = self.run(self.queue.enqueue(job, LIMITS)).position
             assert 1 <= position <= len(queued) + 1
-            self.jobs[job.id] = Known(job, is_expired)
+            self.jobs[job.id] = known
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -183,11 +207,15 @@ class QueueMachine(RuleBasedStateMachine):
     # Operations of workers.
 
     @precondition(lambda self: len(self.actors) < 3)
-    @rule(holds=st.sets(st.sampled_from(VERSIONS)))
-    def start(self, holds: set[str]) -> None:
+    @rule(
+        holds=st.sets(st.sampled_from(VERSIONS)),
+        serves=st.sampled_from((EVERYTHING, EVERYTHING, PLAIN, ABLE)),
+    )
+    def start(self, holds: set[str], serves: Capabilities = EVERYTHING) -> None:
         self.num_actors += 1
         name = f"w{self.num_actors}"
-        actor = Actor(self.queue, self.redis, self.keys, name, sorted(holds))
+        held = sorted(holds - {DORA} if serves is PLAIN else holds)
+        actor = Actor(self.queue, self.redis, self.keys, name, held, serves)
         self.actors[name] = self.run(actor.register())
 
     @precondition(lambda self: self.actors)
@@ -210,6 +238,7 @@ class QueueMachine(RuleBasedStateMachine):
                 sequences=sequences, tokens=max_tokens, max_cold=max_cold, steal_ms=steal_ms
             )
         )
+        assert all(actor.serves.serves(self.jobs[c.job.id].needs) for c in claimed)
         self.check_capacity(owned, claimed, sequences, max_tokens)
         self.check_suspects(owned, claimed)
         if max_cold == 0 and not any(known.is_suspect for known in own_queue):
@@ -255,9 +284,10 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data(), add=st.sets(st.sampled_from(VERSIONS)))
     def load_and_drop(self, data: st.DataObject, add: set[str]) -> None:
         actor = self.draw_actor(data)
-        drop = sorted(set(actor.holds) - add)
-        self.run(self.residency.set_residents(actor.id, add=sorted(add), remove=drop))
-        actor.holds = sorted(add)
+        held = sorted(add - {DORA} if actor.serves is PLAIN else add)
+        drop = sorted(set(actor.holds) - set(held))
+        self.run(self.residency.set_residents(actor.id, add=held, remove=drop))
+        actor.holds = held
 
     @precondition(lambda self: sum(bool(actor.holds) for actor in self.actors.values()) > 1)
     @rule(data=st.data(), steal_ms=st.sampled_from((0, NEVER_MS)))
@@ -266,7 +296,8 @@ class QueueMachine(RuleBasedStateMachine):
         actor, version = data.draw(st.sampled_from(copies))
         call = self.residency.shrink(actor.id, {version: 0}, due=[version], steal_ms=steal_ms)
         copy = self.run(call)[version]
-        others = [a for a in self.actors.values() if a is not actor and version in a.holds]
+        holders = [a for a in self.actors.values() if a is not actor and version in a.holds]
+        others = [a for a in holders if serves_all_of(a.serves, actor.serves)]
         assert (copy is ReplicaStanding.SOLE) == (not others)
         if copy is ReplicaStanding.GONE:
             actor.holds = [held for held in actor.holds if held != version]
@@ -308,7 +339,7 @@ class QueueMachine(RuleBasedStateMachine):
         for _ in range(2):
             assert self.run(self.queue.reap()).workers == 0
         for actor in self.actors.values():
-            self.run(self.queue.beat(actor.id, lease_ms=60_000, info=INFO))
+            self.run(self.queue.beat(actor.id, lease_ms=60_000, info=actor.info))
         self.run(self.record_expired())
 
     @precondition(lambda self: self.of(JobState.RUNNING))
@@ -364,6 +395,12 @@ class QueueMachine(RuleBasedStateMachine):
         held = {version for actor in self.actors.values() for version in actor.holds}
         assert await self.scores(keys.ready) == heads
         assert await self.scores(keys.cold) == {v: s for v, s in heads.items() if v not in held}
+        featured = [await redis.hkeys(keys.featured(version)) for version in VERSIONS]
+        assert {raw.decode() for ids in featured for raw in ids} == {
+            job for job, known in self.jobs.items() if known.is_open and known.job.features
+        }
+        classes = {actor.serves for actor in self.actors.values()} - {EVERYTHING}
+        assert await redis.scard(keys.classes) == len(classes)
         assert set(await self.scores(keys.workers)) == set(self.actors)
         for name, actor in self.actors.items():
             owned = {known.job.id for known in self.owned(actor)}
@@ -491,7 +528,7 @@ class QueueMachine(RuleBasedStateMachine):
             scored += await self.redis.zrange(self.keys.queue(version), 0, -1, withscores=True)
         scored.sort(key=lambda entry: entry[1])
         known = [self.jobs[raw.decode()] for raw, _ in scored]
-        return [k for k in known if not k.is_expired]
+        return [k for k in known if not k.is_expired and actor.serves.serves(k.needs)]
 
     async def record_expired(self) -> None:
         for known in self.of(JobState.QUEUED):
@@ -535,6 +572,11 @@ class QueueMachine(RuleBasedStateMachine):
         is_empty = not owned and not claimed
         fits = next_up.job.sampling.n <= sequences and next_up.job.cost <= max_tokens
         assert sequences <= 0 or not (fits or is_empty)
+
+
+def serves_all_of(one: Capabilities, other: Capabilities) -> bool:
+    """Return whether `one` serves every job that `other` serves."""
+    return one in (EVERYTHING, other) or (one, other) == (ABLE, PLAIN)
 
 
 def test_no_sequence_of_operations_loses_a_job_or_breaks_an_index(redis_url: str) -> None:

@@ -1,0 +1,180 @@
+"""What an adapter or a request needs of a worker, and what a worker serves.
+
+Workers of one pool may have different engines. The queue gives a worker only jobs that it serves.
+Needs and capabilities have the same text form, `KINDS;FEATURES;RANK`, in which kinds and features
+are separated by commas. The queue's scripts compare the two.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AdapterKind(StrEnum):
+    """Part of an adapter beside plain LoRA terms of linears."""
+
+    DORA = "dora"
+    """Magnitudes of DoRA."""
+    BIAS = "bias"
+    """Trained biases, of the base model or of the matrices B."""
+    MODULES_TO_SAVE = "modules_to_save"
+    """Modules that are replaced in full."""
+    EMBEDDING = "embedding"
+    """A low-rank term of the input embedding."""
+    LM_HEAD = "lm_head"
+    """A low-rank term of the output head."""
+    TOKENS = "tokens"
+    """Rows of single tokens in the embedding or the head."""
+
+
+class Feature(StrEnum):
+    """Property of a request that not every engine serves."""
+
+    EMBEDDINGS = "embeddings"
+    """The request asks for embeddings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a job needs of its worker."""
+
+    kinds: frozenset[AdapterKind] = frozenset()
+    features: frozenset[Feature] = frozenset()
+    rank: int = 0
+    """Largest LoRA rank of the adapter's modules; 0 if the job has no adapter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a worker serves. Every worker serves plain LoRA and generates text."""
+
+    kinds: frozenset[AdapterKind]
+    features: frozenset[Feature]
+    max_rank: int | None
+    """Largest LoRA rank; None if ranks are limited by memory only."""
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether the worker serves every job."""
+        return self == EVERYTHING
+
+    def serves(self, needs: Needs) -> bool:
+        """Return whether the worker serves jobs with these needs."""
+        return (
+            needs.kinds <= self.kinds
+            and needs.features <= self.features
+            and (self.max_rank is None or needs.rank <= self.max_rank)
+        )
+
+
+EVERYTHING = Capabilities(kinds=frozenset(AdapterKind), features=frozenset(Feature), max_rank=None)
+"""Capabilities of a worker that serves every job."""
+
+
+def encode_capabilities(capabilities: Capabilities) -> str:
+    """Return the text form. It is empty for `EVERYTHING`, which includes kinds of later releases.
+
+    Equal capabilities have equal texts.
+    """
+    if capabilities.is_everything:
+        return ""
+    max_rank = "" if capabilities.max_rank is None else str(capabilities.max_rank)
+    return ";".join((_joined(capabilities.kinds), _joined(capabilities.features), max_rank))
+
+
+def decode_capabilities(text: str) -> Capabilities:
+    """Return the capabilities with this text form. Kinds of later releases are left out."""
+    if not text:
+        return EVERYTHING
+    kinds, features, max_rank = text.split(";")
+    return Capabilities(
+        kinds=decode_kinds(kinds),
+        features=_features(features),
+        max_rank=int(max_rank) if max_rank else None,
+    )
+
+
+def decode_needs(text: str) -> Needs:
+    """Return the needs with this text form, which the queue's scripts write."""
+    kinds, features, rank = text.split(";")
+    return Needs(kinds=decode_kinds(kinds), features=_features(features), rank=int(rank or 0))
+
+
+def encode_kinds(kinds: Iterable[AdapterKind]) -> str:
+    """Return the kinds as the text that a registry entry has."""
+    return _joined(kinds)
+
+
+def decode_kinds(text: str) -> frozenset[AdapterKind]:
+    """Return the kinds in the text of a registry entry. Kinds of later releases are left out."""
+    return frozenset(AdapterKind(word) for word in text.split(",") if word in set(AdapterKind))
+
+
+def encode_features(features: Iterable[Feature]) -> str:
+    """Return the features as the text that the queue's scripts read."""
+    return _joined(features)
+
+
+def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> str | None:
+    """Return why none of the workers serves `model`, or None if one of them does.
+
+    `needs` are those of a job of the model. Also returns None without workers, since the next
+    worker may serve the job.
+    """
+    if not workers or any(worker.serves(needs) for worker in workers):
+        return None
+    reason = _first_lacking(needs, workers) or _combination(needs)
+    return f"{model} {reason}: start one with --engine native"
+
+
+def what_exceeds(needs: Needs, worker: Capabilities) -> str | None:
+    """Return which need a worker doesn't serve, as the end of a sentence; None if it serves all."""
+    if kinds := sorted(needs.kinds - worker.kinds):
+        return _OF_KIND[kinds[0]][0]
+    if features := sorted(needs.features - worker.features):
+        return _OF_FEATURE[features[0]][0]
+    return None if worker.serves(needs) else f"has rank {needs.rank}, above {worker.max_rank}"
+
+
+_OF_KIND = {
+    AdapterKind.DORA: ("is a DoRA adapter", "DoRA"),
+    AdapterKind.BIAS: ("changes biases", "changed biases"),
+    AdapterKind.MODULES_TO_SAVE: ("replaces whole modules (modules_to_save)", "modules_to_save"),
+    AdapterKind.EMBEDDING: ("changes the input embedding", "changed embeddings"),
+    AdapterKind.LM_HEAD: ("changes the output head", "changed output heads"),
+    AdapterKind.TOKENS: (
+        "changes single tokens (trainable_token_indices)",
+        "trainable_token_indices",
+    ),
+}
+_OF_FEATURE = {Feature.EMBEDDINGS: ("is asked for embeddings", "requests for embeddings")}
+
+
+def _first_lacking(needs: Needs, workers: Sequence[Capabilities]) -> str | None:
+    """Return the reason for the first need that no worker serves."""
+    kinds = frozenset[AdapterKind]().union(*(worker.kinds for worker in workers))
+    features = frozenset[Feature]().union(*(worker.features for worker in workers))
+    lacking = [_OF_KIND[kind] for kind in sorted(needs.kinds - kinds)]
+    lacking += [_OF_FEATURE[feature] for feature in sorted(needs.features - features)]
+    for property_, object_ in lacking:
+        return f"{property_}, and no live worker of this pool serves {object_}"
+    ranks = [worker.max_rank for worker in workers if worker.max_rank is not None]
+    if len(ranks) == len(workers) and max(ranks) < needs.rank:
+        most = f"ranks above {max(ranks)}"
+        return f"has rank {needs.rank}, and no live worker of this pool serves {most}"
+    return None
+
+
+def _combination(needs: Needs) -> str:
+    words = [_OF_KIND[kind][1] for kind in sorted(needs.kinds)]
+    words += [_OF_FEATURE[feature][1] for feature in sorted(needs.features)]
+    words += [f"rank {needs.rank}"] if needs.rank else []
+    return f"needs {', '.join(words)}, and no live worker of this pool serves all of them"
+
+
+def _features(text: str) -> frozenset[Feature]:
+    return frozenset(Feature(word) for word in text.split(",") if word in set(Feature))
+
+
+def _joined(words: Iterable[str]) -> str:
+    return ",".join(sorted(words))

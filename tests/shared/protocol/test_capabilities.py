@@ -1,0 +1,87 @@
+"""Needs and capabilities: their text form, and reasons why jobs aren't served."""
+
+from dataclasses import replace
+
+import pytest
+
+from shared.protocol.adapters import decode_adapter
+from shared.protocol.capabilities import (
+    EVERYTHING,
+    AdapterKind,
+    Capabilities,
+    Feature,
+    Needs,
+    decode_capabilities,
+    decode_needs,
+    encode_capabilities,
+    why_unserved,
+)
+from shared.protocol.codec import decode_worker_info, encode_worker_info
+from shared.protocol.workers import WorkerInfo
+
+PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
+SOME = Capabilities(
+    kinds=frozenset({AdapterKind.DORA, AdapterKind.BIAS}),
+    features=frozenset(Feature),
+    max_rank=None,
+)
+ENTRY = {
+    "name": "a",
+    "version": "a@1",
+    "digest": "1",
+    "weights_digest": "1",
+    "source": "/a",
+    "rank": "8",
+    "num_bytes": "1",
+    "created_s": "0",
+    "state": "ready",
+}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "text"),
+    [(EVERYTHING, ""), (PLAIN, ";;16"), (SOME, "bias,dora;embeddings;")],
+)
+def test_the_text_form_is_decoded_again(capabilities: Capabilities, text: str) -> None:
+    assert encode_capabilities(capabilities) == text
+    assert decode_capabilities(text) == capabilities
+
+
+def test_kinds_of_later_releases_are_left_out() -> None:
+    assert decode_capabilities("bias,dora,new;embeddings;") == SOME
+    assert decode_needs("new;;8") == Needs(rank=8)
+    assert decode_adapter({**ENTRY, "kinds": "dora,new"}).kinds == {AdapterKind.DORA}
+
+
+def test_an_entry_of_an_older_release_needs_nothing_beside_its_rank() -> None:
+    assert decode_adapter(ENTRY).needs == Needs(rank=8)
+
+
+def test_a_workers_description_contains_what_it_serves() -> None:
+    info = WorkerInfo(model="m", device="cpu", dtype="f", version="0", max_num_seqs=1, serves=SOME)
+    assert decode_worker_info(encode_worker_info(info)) == info
+    assert decode_worker_info(b'{"v":1,"model":"m","device":"c","dtype":"f","version":"0",'
+                              b'"max_num_seqs":1}').serves == EVERYTHING  # fmt: skip
+
+
+def test_without_workers_or_with_one_that_serves_it_nothing_is_unserved() -> None:
+    needs = Needs(kinds=frozenset({AdapterKind.DORA}), rank=64)
+    assert why_unserved("adapter a", needs, []) is None
+    assert why_unserved("adapter a", needs, [PLAIN, SOME]) is None
+
+
+@pytest.mark.parametrize("kind", AdapterKind)
+def test_the_reason_names_each_kind(kind: AdapterKind) -> None:
+    reason = why_unserved("adapter a", Needs(kinds=frozenset({kind}), rank=8), [PLAIN])
+    assert reason is not None
+    assert "no live worker of this pool serves" in reason
+    assert why_unserved("a", Needs(kinds=frozenset({kind})), [PLAIN, EVERYTHING]) is None
+
+
+def test_the_reason_names_the_largest_rank_that_is_served() -> None:
+    workers = [PLAIN, replace(PLAIN, max_rank=32)]
+    reason = why_unserved("adapter a", Needs(rank=64), workers)
+    assert reason == (
+        "adapter a has rank 64, and no live worker of this pool serves ranks above 32: start one "
+        "with --engine native"
+    )
