@@ -14,6 +14,7 @@ from worker.engine_simulated.adapters import (
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.text import SimulatedGrammars, SimulatedTokenizer
 from worker.engine_simulated.tokens import END_ID
+from worker.model.memory_policy import ADAPTER_BYTES, CPU_BATCH
 from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
 
 MIB = 1 << 20
@@ -27,14 +28,16 @@ def load_simulated(settings: WorkerSettings) -> ServedModel:
     A process may create any number of them, and run one `Worker` for each.
     """
     base = _base(settings)
+    adapter_mb = settings.adapter_memory_mb
     budgets = AdapterBudgets(
-        device=settings.adapter_memory_mb * MIB,
+        device=ADAPTER_BYTES if adapter_mb is None else adapter_mb * MIB,
         host=settings.adapter_host_mb * MIB,
         is_one_memory=False,
     )
+    info = _info(settings, base)
     engine = SimulatedEngine(
         base.version,
-        max_num_seqs=settings.max_num_seqs,
+        max_num_seqs=info.max_num_seqs,
         max_model_len=base.max_model_len,
         adapter_bytes=budgets.pool,
         step_s=settings.simulated_step_ms / 1000,
@@ -44,7 +47,7 @@ def load_simulated(settings: WorkerSettings) -> ServedModel:
         tokenizer=SimulatedTokenizer(),
         grammars=SimulatedGrammars(),
         base=base,
-        info=_info(settings, base),
+        info=info,
         adapters=AdapterSupply(
             source=SimulatedSource(load_s=settings.simulated_load_ms / 1000),
             roots="",
@@ -70,15 +73,20 @@ def _base(settings: WorkerSettings) -> BaseModel:
 
 
 def _info(settings: WorkerSettings, base: BaseModel) -> BaseInfo:
+    max_num_seqs = settings.max_num_seqs or CPU_BATCH.max_num_seqs
     return BaseInfo(
         eos_ids=frozenset({END_ID}),
         device="simulated",
         dtype="none",
         kernels="none",
         num_fused=0,
-        kv_tokens=settings.max_num_seqs * base.max_model_len,
+        kv_tokens=max_num_seqs * base.max_model_len,
         kv_bytes=0,
         weight_bytes=0,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=(
+            settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens
+        ),
     )
 
 

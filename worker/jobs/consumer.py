@@ -137,6 +137,7 @@ class Consumer:
                 residents=view.residents,
                 refused=view.refused,
                 load_ms=view.load_ms,
+                serves=self._served.serves,
             )
         except LeaseLost:
             self._lease.lose(wid)

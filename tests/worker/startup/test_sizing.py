@@ -1,0 +1,114 @@
+"""Sizes from settings and device, and what the start says about them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import load
+from structlog.testing import capture_logs
+from tiny import save_tiny_model, tiny_model
+
+from shared.errors import SettingsError
+from shared.settings import WorkerSettings
+from worker.model.loader import LoadedModel
+from worker.model.memory_policy import GIB, MIB, Batch, DeviceMemory
+from worker.startup.load_model import load_served
+from worker.startup.sizing import sizes_of
+from worker.worker_info import startup_fields, worker_info
+
+
+@dataclass
+class ScriptedDevice:
+    """A device with this much memory for KV cache and adapters."""
+
+    rest: int
+    is_cpu: bool = False
+    name: str = "scripted:0"
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory(total=self.rest, free=self.rest, used=0)
+
+    def step_bytes(self, _: Batch) -> int:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    """A tiny model with a context of 64 Ki tokens, 1 KiB of KV cache each."""
+    model = load(tiny_model())
+    shapes = model.kv_shapes * 2
+    assert sum(shape.num_bytes(model.dtype) for shape in shapes) == 1024
+    return replace(model, max_model_len=1 << 16, kv_shapes=shapes)
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    with capture_logs() as lines:
+        yield lines
+
+
+def settings(**given: Any) -> WorkerSettings:
+    return WorkerSettings(model="tiny", memory_fraction=1, **given)
+
+
+def test_a_context_shorter_than_the_models_is_a_warning_with_the_memory_it_needs(
+    loaded: LoadedModel, logs: list[Any]
+) -> None:
+    sizes = sizes_of(settings(), loaded, ScriptedDevice(32 * MIB))
+    assert sizes.parts.kv == 28 * MIB
+    (line,) = logs
+    assert line["log_level"] == "warning"
+    assert (line["event"], line["max_model_len"]) == ("context_limited", 28 << 10)
+    assert (line["of_model"], line["full_context_needs"]) == (1 << 16, "--kv-cache-mb 64")
+
+
+def test_the_memory_in_the_warning_is_enough(loaded: LoadedModel, logs: list[Any]) -> None:
+    sizes_of(settings(kv_cache_mb=64), loaded, ScriptedDevice(GIB))
+    assert logs == []
+    sizes_of(settings(kv_cache_mb=63), loaded, ScriptedDevice(GIB))
+    assert len(logs) == 1
+
+
+def test_a_context_that_the_settings_limit_is_no_warning(
+    loaded: LoadedModel, logs: list[Any]
+) -> None:
+    sizes_of(settings(max_model_len=100, kv_cache_mb=1), loaded, ScriptedDevice(GIB))
+    assert logs == []
+
+
+def test_a_device_without_memory_for_a_useful_context_is_refused(loaded: LoadedModel) -> None:
+    with pytest.raises(SettingsError, match=r"scripted:0 has memory for only 0 tokens.*lower.*"):
+        sizes_of(settings(adapter_memory_mb=64), loaded, ScriptedDevice(32 * MIB))
+    small = replace(loaded, kv_shapes=loaded.kv_shapes * 8)
+    with pytest.raises(SettingsError, match="--kv-cache-mb 1 holds only 128 tokens: raise it"):
+        sizes_of(settings(kv_cache_mb=1), small, ScriptedDevice(GIB))
+
+
+def test_a_model_with_a_short_context_needs_no_more_than_it(loaded: LoadedModel) -> None:
+    short = replace(loaded, max_model_len=100, kv_shapes=loaded.kv_shapes * 8)
+    assert sizes_of(settings(kv_cache_mb=1), short, ScriptedDevice(GIB)).parts.kv == MIB
+
+
+def test_a_small_machine_lowers_the_host_memory_for_adapters_unless_it_is_set(
+    loaded: LoadedModel,
+) -> None:
+    machine = ScriptedDevice(2 * GIB, is_cpu=True)
+    assert sizes_of(settings(), loaded, machine).parts.copies == GIB // 2
+    given = settings(adapter_host_mb=1024)
+    assert sizes_of(given, loaded, machine).parts.copies == GIB
+
+
+def test_the_start_line_says_which_sizes_were_chosen(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "tiny")
+    chosen = WorkerSettings(model=str(folder), device="cpu", dtype="float32", kv_cache_mb=8)
+    served = load_served(chosen)
+    fields = startup_fields(chosen, served)
+    assert (fields["max_num_seqs"], fields["max_num_batched_tokens"]) == (64, 512)
+    assert (fields["kv_cache_mb"], fields["kv_tokens"]) == (8, 16384)
+    assert 0 < int(fields["adapter_memory_mb"]) <= 1024
+    assert fields["sized"] == "max_num_seqs max_num_batched_tokens adapter_memory_mb"
+    info = worker_info(chosen, served, served.engine.stats(), {}, step_s=0)
+    assert info.max_num_seqs == 64
+    assert info.counters["out_of_memory"] == 0

@@ -1,0 +1,141 @@
+"""Divides a device's memory among KV cache, adapters and steps. Policy only.
+
+The functions compute with numbers of bytes and tokens. `memory.py` measures them.
+"""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+CPU_KV_BYTES = 2 * GIB
+"""KV cache on a CPU, unless the machine is small or the model's context needs more."""
+ADAPTER_BYTES = 1 * GIB
+"""Adapter memory on a CPU, and host memory for copies of adapters, unless the machine is small."""
+MAX_GPU_ADAPTER_BYTES = 8 * GIB
+GPU_ADAPTER_SHARE = 8
+"""Adapters get one part in this number of a GPU's memory that isn't used otherwise."""
+STEP_SHARE = 4
+"""The largest step may take one part in this number of the memory for KV cache and adapters."""
+MIN_STEP_TOKENS = 512
+MIN_CONTEXT = 256
+"""Shortest context, in tokens, with which a worker starts unless --max-model-len or the model asks
+for less."""
+_SAMPLED_BYTES = 48
+"""Bytes for each logit of a sampled row: the logit, its float32 copy and the sampler's tables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Memory of a device in bytes, with the weights of the base model loaded."""
+
+    total: int
+    free: int
+    """Memory that this process could still allocate without harm to the machine."""
+    used: int
+    """Memory that this process holds: weights, libraries and buffers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Limits of one step."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+CPU_BATCH = Batch(max_num_seqs=64, max_num_batched_tokens=512)
+_GPU_BATCHES = (
+    (60 * GIB, Batch(max_num_seqs=256, max_num_batched_tokens=8192)),
+    (20 * GIB, Batch(max_num_seqs=128, max_num_batched_tokens=4096)),
+    (0, Batch(max_num_seqs=64, max_num_batched_tokens=2048)),
+)
+"""(least memory of the GPU, limits), largest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Memory of a worker's parts, in bytes. None stands for a part that isn't set explicitly."""
+
+    kv: int | None = None
+    adapters: int | None = None
+    copies: int | None = None
+    """Host memory for copies of adapters. On a CPU it is part of the device's memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """Memory of a worker's parts, in bytes."""
+
+    kv: int
+    adapters: int
+    copies: int
+
+
+def default_batch(total: int, *, is_cpu: bool) -> Batch:
+    """Return the limits of a step on a device with `total` bytes of memory."""
+    if is_cpu:
+        return CPU_BATCH
+    return next(batch for least, batch in _GPU_BATCHES if total >= least)
+
+
+def budget(memory: DeviceMemory, fraction: float) -> int:
+    """Return the bytes that the worker may still allocate on its device.
+
+    With everything that it holds already, the worker stays within `fraction` of the memory. It also
+    leaves a part of the free memory to processes that started earlier.
+    """
+    own = int(fraction * memory.total) - memory.used
+    return max(0, min(own, int(fraction * memory.free)))
+
+
+def divide_gpu(rest: int, asked: Parts) -> Division:
+    """Divide `rest` bytes of a GPU among KV cache and adapters. Parts in `asked` keep their size.
+
+    If these exceed `rest`, the other part gets nothing.
+    """
+    if asked.adapters is not None:
+        adapters = asked.adapters
+    elif asked.kv is not None:
+        adapters = min(MAX_GPU_ADAPTER_BYTES, max(0, rest - asked.kv))
+    else:
+        adapters = min(MAX_GPU_ADAPTER_BYTES, rest // GPU_ADAPTER_SHARE)
+    return Division(
+        kv=max(0, rest - adapters) if asked.kv is None else asked.kv,
+        adapters=adapters,
+        copies=ADAPTER_BYTES if asked.copies is None else asked.copies,
+    )
+
+
+def divide_cpu(rest: int, asked: Parts, *, full_context: int) -> Division:
+    """Divide `rest` bytes of a machine among the parts. Parts in `asked` keep their size.
+
+    The other parts get their usual sizes, or less in proportion if `rest` is too small for them.
+    `full_context` is the size of the KV cache of one sequence as long as the model allows. A cache
+    larger than usual takes at most half of `rest`, because a full cache stays in memory.
+    """
+    usual = {
+        "kv": max(CPU_KV_BYTES, min(full_context, rest // 2)),
+        "adapters": ADAPTER_BYTES,
+        "copies": ADAPTER_BYTES,
+    }
+    fixed = {name: size for name in usual if (size := getattr(asked, name)) is not None}
+    left = max(0, rest - sum(fixed.values()))
+    needed = sum(size for name, size in usual.items() if name not in fixed)
+    if needed > left:
+        usual = {name: size * left // needed for name, size in usual.items()}
+    return Division(**{**usual, **fixed})
+
+
+def estimated_step_bytes(batch: Batch, *, width: int, vocab_size: int, itemsize: int) -> int:
+    """Estimate the memory of the largest step, in bytes.
+
+    Args:
+        batch: the limits of the step.
+        width: sum of the widths of a layer's intermediate results, in elements.
+        vocab_size: number of logits of a row.
+        itemsize: bytes of an element.
+    """
+    rows = min(batch.max_num_seqs, batch.max_num_batched_tokens)
+    activations = batch.max_num_batched_tokens * width * itemsize
+    return activations + rows * vocab_size * _SAMPLED_BYTES

@@ -1,0 +1,20 @@
+"""Recognises errors for lack of memory, and frees memory for a retry."""
+
+import torch
+
+_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory")
+"""Texts of such errors: torch's and Triton's on GPUs, torch's allocator on CPUs."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether `error` says that the device or the machine has too little memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
+
+
+def free_unused(device: torch.device) -> None:
+    """Return memory that torch keeps for later allocations to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,90 @@
+"""Measures the memory of the device that computes a loaded model."""
+
+from dataclasses import dataclass
+
+import torch
+
+from worker.model.loader import LoadedModel
+from worker.model.machine_memory import machine_memory
+from worker.model.memory import Device
+from worker.model.memory_policy import MIB, Batch, DeviceMemory, estimated_step_bytes
+from worker.model.out_of_memory import free_unused, is_out_of_memory
+from worker.startup.largest_step import LargestStep
+
+_CONTEXT_BYTES = 512 * MIB
+"""Memory of a CUDA context and its loaded kernels, which torch's allocator doesn't count."""
+
+
+def device_of(loaded: LoadedModel) -> Device:
+    """Return the device of a loaded model."""
+    return Gpu(loaded) if loaded.device.type == "cuda" else Cpu(loaded)
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """The CPUs of this machine."""
+
+    loaded: LoadedModel
+    name: str = "this machine"
+    is_cpu: bool = True
+
+    def memory(self) -> DeviceMemory:
+        """Return the memory of the machine, or of this container."""
+        return machine_memory()
+
+    def step_bytes(self, batch: Batch) -> int:
+        """Estimate the memory of the largest step from the model's shape.
+
+        The step isn't run, because it takes minutes with a large model on few cores. Compared with
+        the weights, its memory is small.
+        """
+        config = self.loaded.config
+        hidden = int(config.hidden_size)
+        intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+        return estimated_step_bytes(
+            batch,
+            width=8 * hidden + 3 * intermediate,
+            vocab_size=int(config.vocab_size),
+            itemsize=self.loaded.dtype.itemsize,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU."""
+
+    loaded: LoadedModel
+    is_cpu: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the device, such as `cuda:0`."""
+        return str(self.loaded.device)
+
+    def memory(self) -> DeviceMemory:
+        """Return the GPU's memory. Other processes on the GPU make less of it free."""
+        device = self.loaded.device
+        free_unused(device)
+        free, total = torch.cuda.mem_get_info(device)
+        used = torch.cuda.memory_reserved(device) + _CONTEXT_BYTES
+        return DeviceMemory(total=total, free=free, used=used)
+
+    def step_bytes(self, batch: Batch) -> int | None:
+        """Run the largest step, and return the memory that it takes beside the weights.
+
+        The first run also compiles kernels and fills the caches of libraries.
+        """
+        device = self.loaded.device
+        free_unused(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_reserved(device)
+        try:
+            step = LargestStep(self.loaded, batch)
+            step.run()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            free_unused(device)
+        return max(0, torch.cuda.max_memory_reserved(device) - before - step.kv_bytes)

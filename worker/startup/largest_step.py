@@ -1,0 +1,71 @@
+"""Runs the largest step that an engine may schedule, to measure its memory."""
+
+from collections.abc import Iterator
+
+from worker.engine.model_runner import Computed, ModelRunner
+from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.engine.scheduler import Chunk
+from worker.lora.batch import BatchCache
+from worker.lora.layers import LoRAContext
+from worker.lora.memory.pool import LoRAPool
+from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
+from worker.model.loader import LoadedModel
+from worker.model.memory_policy import Batch
+
+_SAMPLING = ChoiceSampling(seed=0, top_p=0.9, presence_penalty=0.5, logprobs=20)
+"""Sampling that uses most of the sampler's tables."""
+
+
+class LargestStep:
+    """A step with as many tokens as allowed, one of which is sampled for each sequence."""
+
+    def __init__(self, loaded: LoadedModel, batch: Batch) -> None:
+        """Create the step, and a KV cache for its tokens."""
+        self._loaded = loaded
+        self.chunks = _chunks(batch, max_model_len=loaded.max_model_len)
+        num_blocks = sum(len(chunk.request.block_table) for chunk in self.chunks)
+        self.kv_bytes = num_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype)
+        """Size of the step's own KV cache in bytes."""
+        self._cache = KVCache(
+            loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device
+        )
+
+    def run(self) -> list[Computed]:
+        """Compute the step with the base model, as an engine does."""
+        loaded = self._loaded
+        pool = LoRAPool(loaded.base, max_bytes=0, dtype=loaded.dtype, device=loaded.device)
+        context = LoRAContext(loaded.kernels, BatchCache(pool))
+        runner = ModelRunner(loaded, self._cache, context)
+        try:
+            return runner.run(self.chunks)
+        finally:
+            runner.close()
+
+
+def _chunks(batch: Batch, *, max_model_len: int) -> list[Chunk]:
+    chunks: list[Chunk] = []
+    first_block = 0
+    for index, length in enumerate(_lengths(batch, max_model_len)):
+        num_blocks = -(-length // BLOCK_SIZE)
+        request = Request(
+            id=RequestId(str(index)),
+            prompt_ids=[0] * length,
+            version=None,
+            sampling=_SAMPLING,
+            max_tokens=1,
+            block_table=list(range(first_block, first_block + num_blocks)),
+        )
+        first_block += num_blocks
+        chunks.append(Chunk(request, 0, length, samples=index < batch.max_num_seqs))
+    return chunks
+
+
+def _lengths(batch: Batch, max_model_len: int) -> Iterator[int]:
+    """Yield the lengths of the step's sequences: short ones, then the rest in long ones."""
+    num_tokens = batch.max_num_batched_tokens
+    for _ in range(min(batch.max_num_seqs, num_tokens) - 1):
+        num_tokens -= 1
+        yield 1
+    while num_tokens > 0:
+        yield min(num_tokens, max_model_len)
+        num_tokens -= max_model_len
