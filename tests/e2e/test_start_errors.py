@@ -1,5 +1,6 @@
 """Processes that can't start exit with one line that names the reason."""
 
+import json
 import shutil
 import socket
 import time
@@ -28,6 +29,14 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "no Redis URL": (["--redis-url", "localhost:6379"], ["--redis-url", "redis://"]),
 }
 """Errors in the flags themselves."""
+BASES: dict[str, tuple[dict[str, object], list[str]]] = {
+    "quantised": (
+        {"model_type": "llama", "quantization_config": {"quant_method": "awq"}},
+        ["is quantised with AWQ", "use --engine vllm"],
+    ),
+    "attention": ({"model_type": "llama4_text"}, ["use chunked_attention", "use --engine vllm"]),
+}
+"""Base models that the native engine can't serve: config.json, and parts of the message."""
 MALFORMED: dict[str, tuple[list[str], str]] = {
     "no number": (["worker", "--kv-cache-mb", "much"], "--kv-cache-mb"),
     "no choice": (["worker", "--dtype", "int4"], "--dtype"),
@@ -94,6 +103,20 @@ def test_a_worker_that_can_never_serve_names_the_reason_and_ends_with_code_2(
     assert process.wait(END_TIMEOUT_S) == 2, log.read_text()
     line = the_only_line(log)
     for part in fill_in(REFUSED[name][1], folders):
+        assert part in line
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_base_that_the_engine_cannot_serve_ends_with_code_2(
+    redis_url: str, tmp_path: Path, name: str
+) -> None:
+    fields, parts = BASES[name]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    log = tmp_path / "log"
+    words = ["worker", "--redis-url", redis_url, "--model", str(tmp_path)]
+    assert start_lorikeet(words, log).wait(END_TIMEOUT_S) == 2, log.read_text()
+    line = the_only_line(log)
+    for part in [f"--model {tmp_path}", *parts]:
         assert part in line
 
 

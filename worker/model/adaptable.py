@@ -10,7 +10,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from shared.errors import ModelRejected
 from worker.lora.base.modules import BaseModules
+from worker.model.loading.refusals import OTHER_ENGINE
 from worker.model.trace import Call
 
 
@@ -42,6 +44,24 @@ def without_unsuitable(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
         embedding=None if base.embedding and base.embedding.name in unsuitable else base.embedding,
         others={**base.others, **dict.fromkeys(unsuitable, "not called once for each token")},
     )
+
+
+def check_each_is_called_once(source: str, base: BaseModules, calls: list[Call]) -> None:
+    """Check that the model calls each linear except the head exactly once per forward pass.
+
+    Some models multiply by a linear's weight without calling the linear. An adapter on such a
+    linear would have no effect.
+
+    Raises:
+        ModelRejected: such a linear isn't called, or is called more than once.
+    """
+    counts = Counter(call.name for call in calls)
+    missed = [name for name in base.linears if name != base.head and counts[name] != 1]
+    if missed:
+        raise ModelRejected(
+            f"--model {source}: adapters on {', '.join(missed)} would be computed wrongly, because "
+            f"the model doesn't call each of these linears once per forward; {OTHER_ENGINE}"
+        )
 
 
 def _is_by_token(call: Call) -> bool:

@@ -1,16 +1,12 @@
 """Loads a base model and checks that it can be served exactly."""
 
-import hashlib
 import sys
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from shared.cache_folder import cache_folder
@@ -20,7 +16,11 @@ from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
-from worker.model.adaptable import adaptable_modules, without_unsuitable
+from worker.model.adaptable import (
+    adaptable_modules,
+    check_each_is_called_once,
+    without_unsuitable,
+)
 from worker.model.attention import (
     PAGED_ATTENTION,
     AttentionStep,
@@ -30,13 +30,15 @@ from worker.model.attention import (
 )
 from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
+from worker.model.loading.architecture import read_config
+from worker.model.loading.folder import digest_of, find_model, model_name
+from worker.model.loading.refusals import OTHER_ENGINE, first_line, refusing_by_name
+from worker.model.loading.weights import load_weights
 from worker.model.siblings import sibling_groups
-from worker.model.trace import Call, record_calls
-from worker.model.verify import Verifier, check_rope
+from worker.model.trace import record_calls
+from worker.model.verify import Verifier, check_windows
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-
-_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,23 +79,16 @@ def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> L
     """
     if not sys.stderr.isatty():  # progress bars would only clutter a log file
         logging.disable_progress_bar()
-    folder = _find(source)
+    folder = find_model(source)
     torch_device = pick_device(device)
     torch_dtype = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
-    config = _load(AutoConfig, folder, source)
-    check_rope(source, config)
-    model = _load(
-        AutoModelForCausalLM,
-        folder,
-        source,
-        dtype=torch_dtype,
-        attn_implementation="eager",
-        use_safetensors=True,
-    )
-    model = model.to(torch_device).eval().requires_grad_(False)
-    tokenizer = _load(AutoTokenizer, folder, source)
+    config = read_config(source, folder)
+    with digest_of(source, folder) as digest:
+        model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
+        tokenizer = _load_tokenizer(source, folder)
+        whole_digest = digest.result()
     return prepare_model(
-        model, tokenizer, name=_name(source, folder), digest=_digest(folder), source=source
+        model, tokenizer, name=model_name(source, folder), digest=whole_digest, source=source
     )
 
 
@@ -119,6 +114,18 @@ def prepare_model(
     Raises:
         ModelRejected: the model can't be served with the same results.
     """
+    with refusing_by_name(source, model):
+        return _prepare(model, tokenizer, name, digest, source, kernels)
+
+
+def _prepare(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    name: str,
+    digest: str,
+    source: str,
+    kernels: Kernels | None,
+) -> LoadedModel:
     config = model.config.get_text_config()
     kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
     base = base_modules(model)
@@ -163,40 +170,11 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def _find(source: str) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise ModelRejected(f"--model {source}: this folder doesn't exist")
+def _load_tokenizer(source: str, folder: Path) -> Any:
     try:
-        return Path(snapshot_download(source, allow_patterns=_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelRejected(
-            f"--model {source}: neither a folder nor a hub id that can be downloaded ({reason})"
-        ) from None
-
-
-def _load(cls: Any, folder: Path, source: str, **kwargs: Any) -> Any:
-    try:
-        return cls.from_pretrained(folder, local_files_only=True, **kwargs)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many error types for broken folders
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelRejected(f"--model {source}: {cls.__name__}: {reason[0]}") from error
-
-
-def _name(source: str, folder: Path) -> str:
-    return folder.resolve().name if Path(source).expanduser().is_dir() else source
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(p for pattern in _FILES for p in folder.glob(pattern)):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + b"\0")
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+        raise ModelRejected(f"--model {source}: AutoTokenizer: {first_line(error)}") from error
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
@@ -215,13 +193,17 @@ def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
     try:
         probe = probe_layers(model)
     except NotImplementedError as error:
-        raise ModelRejected(f"--model {source}: {error} isn't supported") from None
+        raise ModelRejected(
+            f"--model {source}: {type(model).__name__} uses {error}, which the native engine can't "
+            f"compute; {OTHER_ENGINE}"
+        ) from None
     if probe.num_calls != num_layers or sorted(probe.shapes) != list(range(num_layers)):
         raise ModelRejected(
             f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
             f"layers through transformers' attention interface ({probe.num_calls} calls), so the "
-            "model can't be served exactly"
+            f"native engine can't serve it exactly; {OTHER_ENGINE}"
         )
+    check_windows(source, model, probe)
     return probe
 
 
@@ -247,7 +229,7 @@ def _serve(
         verifier.check(step)
     base = without_unsuitable(base, calls)
     inside = [call for call in calls if call.name in base.linears and call.name != base.head]
-    _check_each_is_called_once(source, base, inside)
+    check_each_is_called_once(source, base, inside)
     heads = [[base.head]] if base.head else []
     siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels)
     fused = []
@@ -258,21 +240,3 @@ def _serve(
             )
     verifier.check(step)
     return replace(base, weights=weights_of(siblings, base.linears)), siblings, fused
-
-
-def _check_each_is_called_once(source: str, base: BaseModules, calls: list[Call]) -> None:
-    """Check that the model calls each linear except the head exactly once per forward pass.
-
-    Some models multiply by a linear's weight without calling the linear. An adapter on such a
-    linear would have no effect.
-
-    Raises:
-        ModelRejected: such a linear isn't called, or is called more than once.
-    """
-    counts = Counter(call.name for call in calls)
-    missed = [name for name in base.linears if name != base.head and counts[name] != 1]
-    if missed:
-        raise ModelRejected(
-            f"--model {source}: adapters on {', '.join(missed)} would be computed wrongly, because "
-            "the model doesn't call each of these linears once per forward"
-        )

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from shared.errors import ModelRejected
 from worker.kernels.interface import AttentionBatch, Kernels
-from worker.model.attention import AttentionStep, attention_step
+from worker.model.attention import AttentionStep, LayerProbe, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, KVShape
 
 _LENGTHS = [13, 5]
@@ -38,8 +38,29 @@ def check_rope(source: str, config: Any) -> None:
         if kind in {"longrope", "dynamic"}:
             raise ModelRejected(
                 f"--model {source}: rope_type {kind} makes a request's result depend on the "
-                "longest request in its batch, so the model can't be served exactly; use another "
-                "model"
+                "longest request in its batch, so the native engine can't serve the model exactly; "
+                "use --engine vllm"
+            )
+
+
+def check_windows(source: str, model: PreTrainedModel, probe: LayerProbe) -> None:
+    """Check that each layer passes its sliding window to the attention function.
+
+    Some models apply the window only by a mask, which the attention function doesn't get. The
+    sequences that `Verifier` computes are too short to show the difference.
+
+    Raises:
+        ModelRejected: a layer passes another window than its configuration states.
+    """
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    for layer, kind in enumerate(getattr(config, "layer_types", None) or ()):
+        expected = window if kind == "sliding_attention" else None
+        if probe.params[layer].sliding_window != expected:
+            raise ModelRejected(
+                f"--model {source}: layer {layer} of {type(model).__name__} doesn't pass its "
+                f"sliding window ({expected}) to the attention function, so the native engine "
+                "can't serve the model exactly; use --engine vllm"
             )
 
 
@@ -88,7 +109,7 @@ class Verifier:
             raise ModelRejected(
                 f"--model {self._source}: {type(model).__name__} computes packed requests "
                 f"differently from each request alone (logits deviate by {deviation:.2g} standard "
-                "deviations), so the model can't be served; use another model"
+                "deviations), so the native engine can't serve the model; use --engine vllm"
             )
 
 

@@ -1,13 +1,16 @@
 """Reads adapters' files for one base model, and checks that they can be served exactly."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 import torch
 
 from shared.errors import AdapterRejected
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.tools import ToolSetting
 from shared.reasoning_form import ReasoningSetting
+from worker.adapters.source.base_names import names_another_base
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
@@ -25,27 +28,33 @@ class CheckpointReader:
         base: BaseModules,
         tokenizer: Any,
         *,
+        base_names: Sequence[str],
         dtype: torch.dtype,
         vocab_size: int,
         tool_setting: ToolSetting,
         reasoning_setting: ReasoningSetting,
+        serves: Capabilities = EVERYTHING,
     ) -> None:
         """Create a reader of adapters for one base model.
 
         Args:
             base: the modules that adapters may target.
             tokenizer: transformers' tokenizer of the base model.
+            base_names: names of the base model, by which adapters may name it.
             dtype: dtype of the weights in memory.
             vocab_size: size of the base model's vocabulary.
             tool_setting: value of --tool-call-parser.
             reasoning_setting: value of --reasoning-parser.
+            serves: what the worker's engine serves.
         """
         self._base = base
         self._tokenizer = tokenizer
+        self._base_names = base_names
         self._dtype = dtype
         self._vocab_size = vocab_size
         self._tool_setting = tool_setting
         self._reasoning_setting = reasoning_setting
+        self._serves = serves
 
     def read(
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
@@ -55,7 +64,9 @@ class CheckpointReader:
         Raises:
             AdapterRejected: the adapter can't be served exactly, or a chat template can't be used.
         """
-        weights = read_checkpoint(name, files, self._base, dtype=self._dtype, checked=checked)
+        weights = read_checkpoint(
+            name, files, self._base, dtype=self._dtype, checked=checked, serves=self._serves
+        )
         try:
             style = adapter_style(
                 weights.prompting,
@@ -68,4 +79,12 @@ class CheckpointReader:
             raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from error
         if unused := weights.prompting.unused:
             log.warning("adapter_files_not_used", version=weights.version, files=unused)
+        trained_on = files.base_model_name
+        if checked is None and names_another_base(trained_on, self._base_names):
+            log.warning(
+                "adapter_names_another_base",
+                version=weights.version,
+                trained_on=trained_on,
+                served=self._base_names[0],
+            )
         return CheckedAdapter(weights, style)

@@ -7,7 +7,7 @@ from typing import Protocol
 import structlog
 import torch
 
-from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed, StoreFailed
+from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, JobError, JobFailed, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import upload_of
 from shared.store.inspections import Findings, Inspection
@@ -183,6 +183,8 @@ class AdapterReader:
         """
         try:
             adapter = self._read_unchanged(entry, folder) or self._read_in_full(entry, folder)
+        except AdapterNotServed:  # other workers of this machine need the copy
+            raise
         except AdapterRejected as error:
             log.warning("adapter_copy_unreadable", version=entry.version, error=str(error))
             self._discard(entry)

@@ -165,8 +165,8 @@ def base_modules(model: nn.Module) -> BaseModules:
         is_linear = isinstance(module, nn.Linear | Conv1D) and module is not head
         if is_linear:
             all_linear.add(name)
-        if (is_linear and not _is_expert(name)) or (module is head and can_join(module)):
-            linears[name] = _shape(module)
+        if (is_linear and not is_expert(name)) or (module is head and can_join(module)):
+            linears[name] = module_shape(module)
         elif name and not (embedding and name == embedding.name):
             others[name] = type(module).__name__
     head_name = next((name for name in linears if model.get_submodule(name) is head), None)
@@ -213,7 +213,7 @@ def _tables(
     return tables
 
 
-def _is_expert(name: str) -> bool:
+def is_expert(name: str) -> bool:
     """Return whether a module's name has a number after the layer number, as experts' names do.
 
     An expert gets only some of the tokens, in a different order. The expert's input rows therefore
@@ -231,7 +231,8 @@ def _sizes(module: nn.Module) -> dict[str, int]:
     return {name: len(parameter) for name, parameter in parameters.items()}
 
 
-def _shape(linear: Any) -> ModuleShape:
+def module_shape(linear: Any) -> ModuleShape:
+    """Return the widths of a linear or of a GPT-2 Conv1D module."""
     if isinstance(linear, Conv1D):
         return ModuleShape(linear.nx, linear.nf)
     return ModuleShape(linear.in_features, linear.out_features)

@@ -1,0 +1,61 @@
+"""Names of the same base model are recognised, whoever published it and in whatever precision."""
+
+import pytest
+
+from worker.adapters.source.base_names import names_another_base
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+SAME = [
+    (LLAMA, LLAMA),
+    (LLAMA, "meta-llama/Meta-Llama-3.1-8B-Instruct"),
+    (LLAMA, "unsloth/Meta-Llama-3.1-8B-Instruct"),
+    (LLAMA, "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"),
+    (LLAMA, "unsloth/llama-3.1-8b-instruct-unsloth-bnb-4bit"),
+    (LLAMA, "hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4"),
+    (LLAMA, "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-dynamic"),
+    (LLAMA, "/models/Llama-3.1-8B-Instruct/"),
+    (LLAMA, "C:\\models\\Llama-3.1-8B-Instruct"),
+    (
+        LLAMA,
+        "/root/.cache/huggingface/hub/models--meta-llama--Llama-3.1-8B-Instruct/snapshots/0e9e",
+    ),
+    (LLAMA, "models--unsloth--Llama-3.1-8B-Instruct-bnb-4bit"),
+    ("/models/Qwen2.5-7B", "Qwen/Qwen2.5-7B"),
+    ("Qwen/Qwen3-4B", "unsloth/Qwen3-4B-unsloth-bnb-4bit"),
+    ("Qwen/Qwen3-4B", "unsloth/qwen3_4b"),
+    ("mistralai/Mistral-7B-v0.3", "unsloth/mistral-7b-v0.3-bnb-4bit"),
+    ("meta-llama/Llama-2-7b-hf", "unsloth/llama-2-7b-bnb-4bit"),
+    ("/models/bert--base", "bert--base"),
+]
+OTHERS = [
+    (LLAMA, "meta-llama/Llama-3.1-8B"),
+    (LLAMA, "unsloth/Llama-3.1-8B-unsloth-bnb-4bit"),
+    (LLAMA, "meta-llama/Llama-3.2-3B-Instruct"),
+    (LLAMA, "meta-llama/Llama-3.1-70B-Instruct"),
+    ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-Math-7B"),
+    ("/models/Qwen2.5-7B", "/models/Qwen2.5-7B-sft"),
+    ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B-Base"),
+]
+SAYS_NOTHING = [None, "", " ", ".", "./", "/", "-4bit"]
+
+
+@pytest.mark.parametrize(("served", "trained_on"), SAME)
+def test_mirrors_and_quantised_copies_are_the_same_base(served: str, trained_on: str) -> None:
+    assert not names_another_base(trained_on, [served])
+    assert not names_another_base(served, [trained_on])
+
+
+@pytest.mark.parametrize(("served", "trained_on"), OTHERS)
+def test_another_size_or_stage_is_another_base(served: str, trained_on: str) -> None:
+    assert names_another_base(trained_on, [served])
+    assert names_another_base(served, [trained_on])
+
+
+@pytest.mark.parametrize("trained_on", SAYS_NOTHING)
+def test_a_name_that_says_nothing_names_no_other_base(trained_on: str | None) -> None:
+    assert not names_another_base(trained_on, [LLAMA])
+
+
+def test_one_of_several_names_of_the_served_base_is_enough() -> None:
+    assert not names_another_base("unsloth/Qwen3-4B", ["/models/base", "Qwen/Qwen3-4B"])
+    assert not names_another_base("unsloth/Qwen3-4B", [""])

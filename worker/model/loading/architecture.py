@@ -1,0 +1,109 @@
+"""Refuses base models whose configuration shows that the native engine can't serve them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+from shared.errors import ModelRejected
+from worker.model.loading.refusals import OTHER_ENGINE, first_line
+from worker.model.verify import check_rope
+
+_SERVED_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def read_config(source: str, folder: Path) -> Any:
+    """Return the configuration of the model in `folder`, as transformers reads it.
+
+    Raises:
+        ModelRejected: the configuration is missing or broken, or describes a model that the native
+            engine can't serve.
+    """
+    _refuse_adapter(source, folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many error types for broken folders
+        _refuse_unknown(source, folder)
+        raise ModelRejected(f"--model {source}: AutoConfig: {first_line(error)}") from error
+    _check_kind(source, config)
+    _check_layers(source, config)
+    check_rope(source, config)
+    return config
+
+
+def _refuse_adapter(source: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise ModelRejected(
+            f"--model {source}: this is a LoRA adapter; name it in --adapters, and its base model "
+            "in --model"
+        )
+
+
+def _refuse_unknown(source: str, folder: Path) -> None:
+    """Raise ModelRejected if transformers doesn't know the type of the model in `folder`."""
+    try:
+        fields = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return
+    model_type = fields.get("model_type") if isinstance(fields, dict) else None
+    if not isinstance(model_type, str) or model_type in CONFIG_MAPPING:
+        return
+    if "auto_map" in fields:
+        raise _needs_code(source, model_type)
+    raise ModelRejected(
+        f"--model {source}: transformers {transformers.__version__} doesn't know its model_type "
+        f"{model_type!r}; upgrade transformers, or {OTHER_ENGINE}"
+    )
+
+
+def _check_kind(source: str, config: Any) -> None:
+    """Check that the model is a language model and nothing else.
+
+    Raises:
+        ModelRejected: the model has parts for images or sound, has an encoder, or isn't a causal
+            language model.
+    """
+    model_type = config.model_type
+    text = config.get_text_config()
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if not known and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        raise _needs_code(source, model_type)
+    if config.is_encoder_decoder:
+        raise ModelRejected(
+            f"--model {source}: {model_type} has an encoder and a decoder; Lorikeet serves models "
+            "of a decoder alone"
+        )
+    if text is not config and not (known and _is_text_alone(config)):
+        raise ModelRejected(
+            f"--model {source}: {model_type} also takes images, video or sound, which the native "
+            f"engine can't compute; {OTHER_ENGINE}"
+        )
+    if not known:
+        raise ModelRejected(
+            f"--model {source}: {model_type} isn't a causal language model of transformers "
+            f"{transformers.__version__}; use another model"
+        )
+
+
+def _is_text_alone(config: Any) -> bool:
+    """Return whether transformers loads only the part for text of a model with several parts."""
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return getattr(model_class, "config_class", None) is type(config.get_text_config())
+
+
+def _check_layers(source: str, config: Any) -> None:
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    if others := sorted(kinds - _SERVED_LAYERS):
+        raise ModelRejected(
+            f"--model {source}: layers of {config.model_type} use {', '.join(others)}, which the "
+            f"native engine can't compute; {OTHER_ENGINE}"
+        )
+
+
+def _needs_code(source: str, model_type: str) -> ModelRejected:
+    return ModelRejected(
+        f"--model {source}: {model_type} needs Python code from the model's repository, which "
+        f"Lorikeet never runs; use another model, or {OTHER_ENGINE} if vLLM knows it"
+    )

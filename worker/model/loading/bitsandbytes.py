@@ -1,0 +1,195 @@
+"""Reads the weights of models that bitsandbytes quantised, and dequantises each on first use."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from shared.errors import ModelRejected
+from worker.model.loading.dequantise import from_4bit, from_8bit_blocks, from_int8
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_STATES = {f".quant_state.bitsandbytes__{kind}": kind for kind in ("nf4", "fp4")}
+_PARTS_4BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", *_STATES)
+_ROW_FORMAT = 0
+"""Value of `weight_format` for the only layout that bitsandbytes still reads."""
+
+
+class Weight(Protocol):
+    """A weight that is read when transformers loads it, as it indexes tensors of safetensors."""
+
+    def __getitem__(self, index: EllipsisType) -> Tensor:
+        """Return the weight."""
+        ...
+
+
+class _Files:
+    """All tensors of a model's safetensors files, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[str, Any] = {}
+        for name in _file_names(folder):
+            file = safe_open(folder / name, framework="pt", device="cpu")
+            self._files.update(dict.fromkeys(_names_in(file), file))
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._files)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def read(self, name: str) -> Tensor:
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor
+
+    def shape(self, name: str) -> list[int]:
+        """Return a tensor's shape. Raises ValueError if no file holds the tensor."""
+        if name not in self._files:
+            raise ValueError(f"{name} is missing")
+        shape: list[int] = self._files[name].get_slice(name).get_shape()
+        return shape
+
+    def num_bytes(self, name: str) -> int:
+        """Return the size of a tensor of bytes; FSDP may store these as another type."""
+        shape = self.shape(name)
+        dtype = self._files[name].get_slice(name).get_dtype()
+        return math.prod(shape) * {"U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}.get(dtype, 0)
+
+
+class _Plain:
+    """A weight that isn't quantised."""
+
+    def __init__(self, files: _Files, name: str) -> None:
+        self._files, self._name = files, name
+
+    def __getitem__(self, _: EllipsisType) -> Tensor:
+        return self._files.read(self._name)
+
+
+class _FourBit:
+    """A weight of 4-bit numbers: NF4 or FP4, with or without double quantisation."""
+
+    def __init__(self, files: _Files, name: str, kind: str, device: torch.device) -> None:
+        self._files, self._name, self._device = files, name, device
+        state_name = f"{name}.quant_state.bitsandbytes__{kind}"
+        self._state: dict[str, Any] = json.loads(bytes(files.read(state_name).tolist()))
+        self._shape = [int(size) for size in self._state["shape"]]
+        self._block = int(self._state["blocksize"])
+        self._is_nested = "nested_offset" in self._state
+        self._dtype: torch.dtype = getattr(torch, self._state["dtype"])
+        num_values = math.prod(self._shape)
+        num_blocks = -(-num_values // self._block)
+        if files.num_bytes(name) != (num_values + 1) // 2:
+            raise ValueError(f"{name} doesn't have the shape {self._shape}")
+        if files.shape(f"{name}.absmax") != [num_blocks]:
+            raise ValueError(f"{name}.absmax doesn't have {num_blocks} values")
+        if files.shape(f"{name}.quant_map") != [16]:
+            raise ValueError(f"{name}.quant_map doesn't have 16 values")
+        if self._is_nested and files.shape(f"{name}.nested_quant_map") != [256]:
+            raise ValueError(f"{name}.nested_quant_map doesn't have 256 values")
+
+    def __getitem__(self, _: EllipsisType) -> Tensor:
+        weight = from_4bit(
+            self._part("").view(torch.uint8).reshape(-1),
+            self._scales(),
+            self._part(".quant_map"),
+            block=self._block,
+            shape=self._shape,
+        )
+        return weight.to(self._dtype)
+
+    def _scales(self) -> Tensor:
+        scales = self._part(".absmax")
+        if not self._is_nested:
+            return scales
+        return from_8bit_blocks(
+            scales,
+            self._part(".nested_absmax"),
+            self._part(".nested_quant_map"),
+            block=int(self._state["nested_blocksize"]),
+            offset=float(self._state["nested_offset"]),
+        )
+
+    def _part(self, suffix: str) -> Tensor:
+        return self._files.read(self._name + suffix).to(self._device)
+
+
+class _Int8:
+    """A weight of LLM.int8: one byte for each value, and one scale for each row."""
+
+    def __init__(self, files: _Files, name: str, device: torch.device) -> None:
+        self._files, self._name, self._device = files, name, device
+        module = name.removesuffix("weight")
+        self._scales = f"{module}SCB"
+        layout = f"{module}weight_format"
+        if layout in files and int(files.read(layout)) != _ROW_FORMAT:
+            raise ValueError(f"{layout} isn't {_ROW_FORMAT}; save the model again")
+        if files.shape(name)[:1] != files.shape(self._scales) or len(files.shape(name)) != 2:
+            raise ValueError(f"{self._scales} doesn't have a value for each row of {name}")
+
+    def __getitem__(self, _: EllipsisType) -> Tensor:
+        weight, scales = (self._files.read(name) for name in (self._name, self._scales))
+        return from_int8(weight.to(self._device), scales.to(self._device).float())
+
+
+def dequantised_weights(source: str, folder: Path, device: torch.device) -> Mapping[str, Weight]:
+    """Return the weights of the model in `folder` by name. They are dequantised on `device`.
+
+    Raises:
+        ModelRejected: the files can't be read, or their tensors don't fit together.
+    """
+    try:
+        return _weights(_Files(folder), device)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelRejected(
+            f"--model {source}: its quantised weights can't be read ({error}); download or "
+            "quantise it again"
+        ) from error
+
+
+def _weights(files: _Files, device: torch.device) -> dict[str, Weight]:
+    found: dict[str, Weight] = {}
+    parts: set[str] = set()
+    for name in files.names:
+        weight, suffix = _split_state(name)
+        if suffix is not None:
+            found[weight] = _FourBit(files, weight, _STATES[suffix], device)
+            parts.update(weight + part for part in _PARTS_4BIT)
+        elif name.endswith(".SCB"):
+            module = name.removesuffix("SCB")
+            found[f"{module}weight"] = _Int8(files, f"{module}weight", device)
+            parts.update({name, f"{module}weight_format"})
+    plain = {name: _Plain(files, name) for name in files.names if name not in parts}
+    return {**plain, **found}
+
+
+def _names_in(file: Any) -> list[str]:
+    names: list[str] = file.keys()
+    return names
+
+
+def _split_state(name: str) -> tuple[str, str | None]:
+    """Return the weight whose quantisation state is the tensor `name`, and the name's suffix."""
+    for suffix in _STATES:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), suffix
+    return name, None
+
+
+def _file_names(folder: Path) -> list[str]:
+    index = folder / INDEX
+    if not index.exists():
+        return [SINGLE]
+    names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"{INDEX} names {name!r}, which isn't a file of the model's folder")
+    return names

@@ -1,0 +1,101 @@
+"""Finds the files of a base model and computes their digest while the model is loaded."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from shared.errors import ModelRejected
+
+FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+"""Patterns of the files that a model consists of."""
+MAX_THREADS = 4
+"""Maximum number of files that are hashed at the same time."""
+CHUNK_BYTES = 4 << 20
+
+
+def find_model(source: str) -> Path:
+    """Return the folder of the model `source`. A model of the hub is downloaded.
+
+    Raises:
+        ModelRejected: the folder doesn't exist, or the download failed.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ModelRejected(f"--model {source}: this folder doesn't exist")
+    try:
+        return Path(snapshot_download(source, allow_patterns=FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelRejected(
+            f"--model {source}: neither a folder nor a hub id that can be downloaded ({reason})"
+        ) from None
+
+
+def model_name(source: str, folder: Path) -> str:
+    """Return the name of the model: its folder's name, or its hub id."""
+    return folder.resolve().name if Path(source).expanduser().is_dir() else source
+
+
+class Digest:
+    """SHA-256 of a model's files, which threads compute in the background.
+
+    The threads read each file from start to end. A loader that maps the same files at the same time
+    therefore finds most of them in the page cache.
+    """
+
+    def __init__(self, source: str, folder: Path, pool: ThreadPoolExecutor) -> None:
+        self._source = source
+        self._stop = Event()
+        self._files = [
+            (path, pool.submit(_sha256, path, self._stop))
+            for path in sorted(path for pattern in FILES for path in folder.glob(pattern))
+        ]
+
+    def stop(self) -> None:
+        """End the threads soon. `result` must not be called afterwards."""
+        self._stop.set()
+
+    def result(self) -> str:
+        """Wait for the threads and return the digest as 64 hex digits.
+
+        Raises:
+            ModelRejected: a file can't be read.
+        """
+        digest = hashlib.sha256()
+        for path, future in self._files:
+            try:
+                content = future.result()
+            except OSError as error:
+                raise ModelRejected(
+                    f"--model {self._source}: {path} can't be read: {error}"
+                ) from None
+            digest.update(path.name.encode() + b"\0" + content)
+        return digest.hexdigest()
+
+
+@contextmanager
+def digest_of(source: str, folder: Path) -> Iterator[Digest]:
+    """Start to compute the digest of the model in `folder`. The context's end ends the threads."""
+    with ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="digest") as pool:
+        digest = Digest(source, folder, pool)
+        try:
+            yield digest
+        finally:
+            digest.stop()
+
+
+def _sha256(path: Path, stop: Event) -> bytes:
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while not stop.is_set() and (size := file.readinto(buffer)):
+            digest.update(buffer[:size])
+    return digest.digest()

@@ -1,0 +1,40 @@
+"""Turns the errors of a model that can't be loaded or run into one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from shared.errors import LorikeetError, ModelRejected
+
+OTHER_ENGINE = "use --engine vllm"
+"""What to do about a model that only the other engine can serve."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the error's type if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def refusing_by_name(source: str, model: PreTrainedModel) -> Iterator[None]:
+    """Turn every error inside the context into a refusal of the model.
+
+    Architectures fail in many ways if they are called with packed tokens and without a cache of
+    transformers. None of them goes away when the worker is restarted.
+    """
+    try:
+        yield
+    except LorikeetError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ModelRejected(
+            f"--model {source} leaves too little memory on {model.device} to compute "
+            f"({first_line(error)}); use a smaller model, or several GPUs with --engine vllm"
+        ) from error
+    except Exception as error:
+        raise ModelRejected(
+            f"--model {source}: the native engine can't run {type(model).__name__} "
+            f"({type(error).__name__}: {first_line(error)}); {OTHER_ENGINE}"
+        ) from error

@@ -1,0 +1,141 @@
+"""Loads a base model's weights straight to the device that computes with them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from shared.errors import ModelRejected
+from worker.model.loading.bitsandbytes import dequantised_weights
+from worker.model.loading.quantisation import is_quantised, without_quantisation
+from worker.model.loading.refusals import first_line
+
+_MAX_NAMED = 3
+"""Number of missing weights that an error names."""
+
+
+def load_weights(
+    source: str, folder: Path, config: Any, *, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """Load the model in `folder` in `dtype`, with eager attention, for inference.
+
+    Each weight is copied from its file to the device once. Weights that bitsandbytes quantised are
+    dequantised there.
+
+    Raises:
+        ModelRejected: a file is missing or broken, a weight is missing, or the weights are
+            quantised by a method that isn't supported.
+    """
+    quantised = is_quantised(source, config)
+    load = _load_quantised if quantised else _load_plain
+    with _named_errors(source, device), _quiet():
+        model, info = load(source, folder, config, _options(dtype, device))
+    _check_complete(source, info)
+    if quantised:
+        # Imported here, so that the GPU benchmark needs only torch and its companions.
+        import structlog
+
+        log = structlog.get_logger()
+        log.info("base_dequantised", model=source, dtype=str(dtype).removeprefix("torch."))
+    eval_model: PreTrainedModel = model.eval().requires_grad_(False)
+    return eval_model
+
+
+def _check_complete(source: str, info: dict[str, Any]) -> None:
+    """Check that the files hold all weights, in the shapes of the configuration.
+
+    Raises:
+        ModelRejected: a weight is missing, or has another shape.
+    """
+    for name, found, expected in info["mismatched_keys"]:
+        raise ModelRejected(
+            f"--model {source}: its weight {name} has the shape {list(found)}, its configuration "
+            f"says {list(expected)}; download or save it again"
+        )
+    if missing := sorted(info["missing_keys"]):
+        more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+        raise ModelRejected(
+            f"--model {source}: its files lack the weights {', '.join(missing[:_MAX_NAMED])}{more}"
+            "; download or save it again"
+        )
+
+
+def _options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    return {
+        "dtype": dtype,
+        "device_map": {"": device},
+        "attn_implementation": "eager",
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # _check_complete names them
+    }
+
+
+def _load_plain(
+    source: str, folder: Path, config: Any, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        **options,
+    )
+    return loaded
+
+
+def _load_quantised(
+    source: str, folder: Path, config: Any, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Let transformers load weights that are dequantised when it indexes them.
+
+    The auto class takes no state dict, so the model's own class loads it.
+    """
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    weights = dequantised_weights(source, folder, options["device_map"][""])
+    model, info = model_class.from_pretrained(
+        None,
+        config=without_quantisation(config).get_text_config(),
+        state_dict=dict(weights),
+        **options,
+    )
+    with suppress(OSError):  # the model has no generation_config.json
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model, info
+
+
+@contextmanager
+def _named_errors(source: str, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except ModelRejected:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ModelRejected(
+            f"--model {source} doesn't fit into the memory of {device} ({first_line(error)}); use "
+            "a smaller model, or several GPUs with --engine vllm"
+        ) from error
+    except Exception as error:  # transformers raises many error types for broken folders
+        raise ModelRejected(
+            f"--model {source}: AutoModelForCausalLM: {first_line(error)}"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from printing tables of weights. Missing ones are reported as errors."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
