@@ -21,6 +21,8 @@ from ops.commands.flags import (
     to_argv,
 )
 from ops.local.cores import usable_cores
+from ops.local.devices import AUTO, devices_of_workers
+from ops.local.gpus import usable_gpus
 from ops.local.ports import usable_port
 from ops.local.process_output import Lines
 from ops.local.up import DEFAULT_REDIS_URL, Plan, run_plan, worker_names
@@ -39,14 +41,23 @@ command lines.
 def up(
     base: ModelArgument = None,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
             metavar="N",
             show_default=False,
-            help="Number of worker processes. [dim]\\[default: 1][/dim]",
+            help="Number of worker processes. By default one per device.",
         ),
-    ] = 1,
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            show_default=False,
+            help="Devices of the workers: all (GPUs), cpu, or a list such as cuda:0,cuda:1. "
+            "By default all GPUs, or the CPU if there is none.",
+        ),
+    ] = None,
     **given: Any,
 ) -> None:
     """Run everything on this machine: Redis, front end, control process and workers.
@@ -60,13 +71,17 @@ def up(
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
     given |= base_model(base, given, default=DEMO)
     worker = read_settings(WorkerSettings, given)
-    given["threads"] = worker.threads or max(1, usable_cores() // workers)
+    gpus = usable_gpus(worker)
+    places = devices_of_workers(devices, worker.device, workers, gpus)
+    given["threads"] = worker.threads or max(1, usable_cores() // len(places))
 
     plan = Plan(
         api=["api", *_child_flags(ApiSettings, given)],
-        worker=["worker", *_child_flags(WorkerSettings, given)],
+        workers=[
+            ["worker", *_child_flags(WorkerSettings, {**given, **_share(worker, device, places)})]
+            for device in places
+        ],
         control=["control", *_child_flags(ControlSettings, given)],
-        num_workers=workers,
         api_keys=keys,
         metrics_key=key_of_metrics,
         redis_url=given["redis_url"] or redis_from_environment(),
@@ -74,12 +89,22 @@ def up(
         drain_s=worker.drain_s,
         url=_url(api.host, given["port"]),
     )
-    lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(workers)])
+    lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(len(places))])
+    if gpus.problem and AUTO in places:
+        lines.show("lorikeet", f"no GPU is used: {gpus.problem}")
 
     def announce(names: Sequence[str], redis_url: str | None) -> None:
         _announce(plan.url, names, redis_url, has_keys=bool(keys))
 
     run_plan(plan, lines.show, announce)
+
+
+def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
+    """Return the device of one worker, and its part of the device's memory.
+
+    `places` has the device of each worker.
+    """
+    return {"device": device, "memory_fraction": worker.memory_fraction / places.count(device)}
 
 
 def _child_flags(cls: type[PoolSettings], given: Given) -> list[str]:

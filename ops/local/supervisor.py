@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ops.local.die_with_parent import die_with_parent
+from shared.die_with_parent import die_with_parent
 from shared.errors import LorikeetError
 
 EXIT_REFUSED = 2

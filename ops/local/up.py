@@ -38,11 +38,10 @@ class Plan:
 
     api: Sequence[str]
     """Arguments of the front end's `lorikeet` command."""
-    worker: Sequence[str]
-    """Arguments of each worker's `lorikeet` command."""
+    workers: Sequence[Sequence[str]]
+    """Arguments of each worker's `lorikeet` command, with the worker's device."""
     control: Sequence[str]
     """Arguments of the control process's `lorikeet` command."""
-    num_workers: int
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
     redis_url: str | None
@@ -117,7 +116,10 @@ def _children(plan: Plan, redis_url: str, show: Show) -> list[list[Child]]:
     api_stop_s, worker_stop_s = plan.drain_s + API_EXIT_S, plan.drain_s + WORKER_EXIT_S
     return [
         [child("api", plan.api, api_stop_s, api_env)],
-        [child(name, plan.worker, worker_stop_s) for name in worker_names(plan.num_workers)],
+        [
+            child(name, words, worker_stop_s)
+            for name, words in zip(worker_names(len(plan.workers)), plan.workers, strict=True)
+        ],
         [child("control", plan.control, CONTROL_DRAIN_S)],
     ]
 

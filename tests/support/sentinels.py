@@ -3,8 +3,8 @@
 import asyncio
 import subprocess
 
-from ops.local.die_with_parent import die_with_parent
 from ops.local.embedded_redis import find_server
+from shared.die_with_parent import die_with_parent
 
 
 def spawn(*words: str) -> "subprocess.Popen[bytes]":

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ops.local.die_with_parent import die_with_parent
 from ops.local.embedded_redis import find_server
+from shared.die_with_parent import die_with_parent
 from shared.errors import RedisUnavailable
 from shared.store.connection import connect
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.local.die_with_parent import die_with_parent
+from shared.die_with_parent import die_with_parent
 
 RESTART_DELAY_S = 0.5
 STOP_TIMEOUT_S = 20.0

@@ -11,7 +11,7 @@ import orjson
 from ops.chaos.load.client_process import Command, Status
 from ops.chaos.load.record import Record, read_records
 from ops.chaos.load.workload import Workload
-from ops.local.die_with_parent import die_with_parent
+from shared.die_with_parent import die_with_parent
 from shared.errors import LorikeetError
 
 

@@ -13,7 +13,7 @@ import orjson
 from ops.chaos.network.own_namespace import run
 from ops.chaos.network.relay import FrameCounts, Rules
 from ops.chaos.polling import until
-from ops.local.die_with_parent import die_with_parent
+from shared.die_with_parent import die_with_parent
 
 ANSWER_S = 5.0
 
