@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
+from recorded_kernels import Target
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
@@ -38,22 +38,6 @@ class Heads(NamedTuple):
     num_kv_heads: int
     key_dim: int
     value_dim: int
-
-
-class Target:
-    """Replaces a GPU's driver for compilation."""
-
-    def __init__(self, capability: int) -> None:
-        self._capability = capability
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self._capability, 32)
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from tiny import save_adapter, tiny_model, tiny_tokenizer
 
 from worker.engine.engine import NativeEngine
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
+from worker.kernels.triton import lora
 from worker.kernels.triton.check import NotUsable, usable_kernels
 from worker.kernels.triton.kernels import TritonKernels
 from worker.model.loader import prepare_model
+from worker.startup.warm_up import warm_up
 
 NUM_TOKENS = 6
 CPU = torch.device("cpu")
@@ -44,9 +46,17 @@ def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[NativeEngine, di
         kernels=kernels,
     )
     assert loaded.kernels is kernels
+    warm_up(loaded)
     return engine_of(loaded, folders, budget=23)
 
 
+@pytest.fixture
+def small_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the warm-up run small steps, because the interpreter is slow."""
+    monkeypatch.setattr(lora, "MAX_SPLIT_TOKENS", 20)
+
+
+@pytest.mark.usefixtures("small_warm_up")
 def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(folders: dict[str, Path]) -> None:
     served, versions = engine(folders, TritonKernels())
     prompts = {name: random_prompt(seed, n) for seed, (name, n) in enumerate(PROMPTS.items())}

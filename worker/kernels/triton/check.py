@@ -1,7 +1,4 @@
-"""Checks the Triton kernels against torch on a device.
-
-The check also compiles most kernels, so that they are ready before the first step.
-"""
+"""Checks the Triton kernels against torch on a device."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -46,7 +46,10 @@ def positions_seen(
     return begin, end
 
 
-@triton.jit(do_not_specialize=["table_stride", "num_spans"])
+@triton.jit(
+    do_not_specialize=["table_stride", "num_spans"],
+    do_not_specialize_on_alignment=["blocks", "query_starts", "context_lens", "block_tables"],
+)
 def attention_kernel(
     query,
     key_cache,
@@ -176,7 +179,10 @@ def attention_kernel(
         )
 
 
-@triton.jit(do_not_specialize=["num_spans"])
+@triton.jit(
+    do_not_specialize=["num_spans"],
+    do_not_specialize_on_alignment=["query_starts", "context_lens"],
+)
 def merge_spans_kernel(
     out,
     span_outs,

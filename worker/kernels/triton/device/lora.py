@@ -30,7 +30,10 @@ TILE_PARTIALS = tl.constexpr(6)
 TILE_FIELDS = tl.constexpr(7)
 
 
-@triton.jit(do_not_specialize=["split_size"])
+@triton.jit(
+    do_not_specialize=["split_size"],
+    do_not_specialize_on_alignment=["tokens", "pages", "tiles", "sites"],
+)
 def shrink_kernel(
     x,
     x_stride,
@@ -109,7 +112,10 @@ def shrink_kernel(
     )
 
 
-@triton.jit(do_not_specialize=["split_size"])
+@triton.jit(
+    do_not_specialize=["split_size"],
+    do_not_specialize_on_alignment=["tokens", "pages", "tiles", "sites"],
+)
 def expand_kernel(
     y,
     y_stride,
