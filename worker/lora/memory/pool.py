@@ -1,9 +1,7 @@
 """Device memory for the weights of resident adapters, in pages of PAGE_ROWS rows."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from worker.kernels.interface import LoRASite, LoRASites
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.memory.arena import Arena
+from worker.lora.memory.fence import Fence, fences_of
 from worker.lora.memory.layout import (
     AdapterImage,
     GroupPages,
@@ -48,6 +47,8 @@ class Reserved:
     """Shapes and dtypes of the side weights, as tensors on the `meta` device."""
     runs: list[list[Run]]
     """Runs for the pages of each group, then for the side weights, if any."""
+    fence: Fence
+    """Orders the adapter's copies and the kernels that use the memory before and after them."""
 
     @property
     def all_runs(self) -> list[Run]:
@@ -83,7 +84,7 @@ class LoRAPool:
         self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
         self._runs: dict[AdapterVersion, list[Run]] = {}
         """Runs of the adapters that are resident or reserved."""
-        self._stream = _copy_stream(device)
+        self._new_fence = fences_of(device)
         self.side = SideStore(device)
         """Side weights of resident adapters, stored in the pool's memory."""
 
@@ -137,7 +138,7 @@ class LoRAPool:
         runs = self._arena.units.allocate([*blocks, *side_blocks(image.side)])
         if runs is None:
             return None
-        reserved = Reserved(image.version, image.group_pages, image.side, runs)
+        reserved = Reserved(image.version, image.group_pages, image.side, runs, self._new_fence())
         self._runs[image.version] = reserved.all_runs
         return reserved
 
@@ -147,13 +148,12 @@ class LoRAPool:
         May be called on any thread.
         """
         targets = self._arena.pieces(reserved.all_runs)
-        with self._copying():
+        with reserved.fence.copying():
             image.copy_to(targets)
-        if self._stream is not None:
-            self._stream.synchronize()
 
     def activate(self, reserved: Reserved) -> None:
         """Make an adapter resident. Its weights must already be written."""
+        reserved.fence.let_kernels_wait()
         self._pages[reserved.version] = {
             pages.group: self._page_numbers(pages, runs)
             for pages, runs in zip(reserved.group_pages, reserved.runs, strict=False)
@@ -201,20 +201,3 @@ class LoRAPool:
             layer=site.layer,
             offset=offset,
         )
-
-    def _copying(self) -> AbstractContextManager[Any]:
-        if self._stream is None:
-            return nullcontext()
-        # Kernels that are already launched may still read these pages for a removed adapter.
-        self._stream.wait_stream(torch.cuda.default_stream(self.device))
-        return torch.cuda.stream(self._stream)
-
-
-def _copy_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a stream in which copies can run at the same time as kernels.
-
-    Return None if the device has no streams.
-    """
-    if device.type != "cuda":
-        return None
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,0 +1,79 @@
+"""Orders the copies of an adapter and the kernels that use the same memory.
+
+On a GPU, kernels and copies run after the call that launches them. Copies have a stream of their
+own, so that they run at the same time as the kernels of a step. Events order the two streams.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+
+
+class Fence(Protocol):
+    """Order of one adapter's copies and of the kernels before and after them.
+
+    A fence is created on the thread that launches the kernels, after the memory was freed.
+    """
+
+    def copying(self) -> AbstractContextManager[None]:
+        """Return a context for the copies, which may be entered on any thread.
+
+        The copies run after all kernels that were launched before the fence was created, because
+        these may still read the memory for a removed adapter. At its end, the context waits for the
+        copies, because callers may then reuse their source.
+        """
+        ...
+
+    def let_kernels_wait(self) -> None:
+        """Make the kernels that the calling thread launches from now on run after the copies."""
+
+
+class NoFence:
+    """Fence of a device whose operations have ended when their call returns."""
+
+    def copying(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
+        return nullcontext()
+
+    def let_kernels_wait(self) -> None:
+        """Do nothing."""
+
+
+class StreamFence:
+    """Fence of a GPU, whose copies run in the stream `copies`."""
+
+    def __init__(self, copies: torch.cuda.Stream) -> None:
+        self._copies = copies
+        self._free = _event()
+        self._free.record(torch.cuda.current_stream(copies.device))
+        self._copied = _event()
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """See `Fence.copying`."""
+        self._copies.wait_event(self._free)
+        try:
+            with torch.cuda.stream(self._copies):
+                yield
+        finally:
+            self._copied.record(self._copies)
+            self._copied.synchronize()
+
+    def let_kernels_wait(self) -> None:
+        """See `Fence.let_kernels_wait`."""
+        torch.cuda.current_stream(self._copies.device).wait_event(self._copied)
+
+
+def fences_of(device: torch.device) -> Callable[[], Fence]:
+    """Return a function that creates fences for memory on `device`."""
+    if device.type != "cuda":
+        return NoFence
+    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return lambda: StreamFence(copies)
+
+
+def _event() -> Any:
+    # A thread that waits for a blocking event sleeps, and leaves its core to the engine.
+    return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
