@@ -1,6 +1,7 @@
 """Commands of `python -m ops.bench` that run probes. A probe measures one property of Lorikeet."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +22,7 @@ from ops.bench.options import (
     count_option,
     read_numbers,
 )
-from ops.bench.probe_run import model_and_scratch, show, write
+from ops.bench.probe_run import model_and_scratch, show
 from ops.bench.probes.finding import Finding
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
@@ -39,8 +40,6 @@ from ops.local.embedded_redis import start_redis
 NO_MODEL = Path("none")
 NO_PREFIX_CACHE = "--no-prefix-cache"
 LORA_RANK = 16
-GPU_STEPS = 32
-"""Number of decode steps that the `gpu` command measures for each figure."""
 
 probes_app = typer.Typer()
 
@@ -199,35 +198,13 @@ def scripts(
     show(costs_finding(calls, sizes), NO_MODEL, results)
 
 
-@probes_app.command()
-def gpu(
-    adapters: Numbers = "1,8,64",
-    batch: Annotated[int, count_option("Sequences per batch.")] = 64,
-    context: Annotated[int, count_option("Context length of each sequence, in tokens.")] = 1024,
-    model: Model = None,
-    results: ResultsFolder = RESULTS,
-) -> None:
-    """Compare durations of GPU kernels and decode steps with the time to move their data.
+@probes_app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def gpu(context: typer.Context) -> None:
+    """Measure kernels, decode, prefill and sampling on a GPU, beside PEFT and vLLM."""
+    # For `--help` only: `python -m ops.bench gpu` starts this function without importing this file.
+    from ops.bench.gpu.command import main
 
-    Also compare the engine's throughput with PEFT's.
-    """
-    # Imported here because these modules load the engine, which other probes don't need.
-    from ops.bench.gpu.clock import Clock
-    from ops.bench.gpu.measure import NEW_TOKENS, find_gpu, load_on_gpu, measure_gpu, peft_on
-    from ops.bench.gpu.trials import Sizes
-
-    device, numbers = find_gpu(), read_numbers("--adapters", adapters)
-    sizes = Sizes(batch=batch, context=context, adapters=tuple(numbers))
-    with model_and_scratch(model) as (folder, scratch):
-        finding = measure_gpu(
-            load_on_gpu(folder, device),
-            folder,
-            scratch,
-            peft_on(folder, device),
-            sizes=sizes,
-            clock=Clock(device),
-            steps=GPU_STEPS,
-            new_tokens=NEW_TOKENS,
-            report=lambda line: print(line, flush=True),
-        )
-        write(finding, folder, results)
+    sys.exit(main(context.args))

@@ -23,7 +23,7 @@ PROMPT_WORDS = 128
 WARM_UP_TOKENS = 4
 
 
-def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[str]]:
+def load_peer(model: Path, adapters: Path) -> tuple[Any, Any, list[str]]:
     """Load the base model from folder `model`, with all adapters in folder `adapters`.
 
     Returns:
@@ -42,7 +42,7 @@ def load_peer(model: Path, adapters: Path, device: str) -> tuple[Any, Any, list[
             peer = PeftModel.from_pretrained(
                 peer, adapters / name, name, autocast_adapter_dtype=False
             )
-    return peer.to(device).eval(), tokenizer, names
+    return peer.eval(), tokenizer, names
 
 
 def prompts(seed: str, sequences: int) -> list[str]:
@@ -79,10 +79,9 @@ def main(
     seed: Annotated[
         str, typer.Option(help="Seed of the prompts, together with the batch size.")
     ] = "",
-    device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
 ) -> None:
     """Print one line of JSON that maps each batch size to its output tokens per second."""
-    peer, tokenizer, names = load_peer(model, adapters, device)
+    peer, tokenizer, names = load_peer(model, adapters)
     speeds = {}
     for size in sequences:
         generate(peer, tokenizer, names, sequences=size, new_tokens=WARM_UP_TOKENS, seed=seed)

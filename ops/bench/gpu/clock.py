@@ -17,7 +17,7 @@ REPEATS = 20
 
 
 class Clock:
-    """Timer for one device. CPUs are supported for tests only."""
+    """Timer for one device. CPUs are supported so that the benchmark can be tried without a GPU."""
 
     def __init__(self, device: torch.device, *, repeats: int = REPEATS) -> None:
         self._device = device
@@ -37,6 +37,14 @@ class Clock:
         """
         return statistics.median(self._all_ms(work))
 
+    def wall_ms(self, work: Callable[[], object]) -> float:
+        """Return the median time in ms from the start of `work` to its end on the device."""
+        return self._median_ms(work, waits=True)
+
+    def host_ms(self, work: Callable[[], object]) -> float:
+        """Return the median time in ms until `work` returns. The device may still compute then."""
+        return self._median_ms(work, waits=False)
+
     def bandwidth(self, num_bytes: int = BUFFER_BYTES) -> float:
         """Return the memory bandwidth in bytes per second, from the fastest of several passes.
 
@@ -44,6 +52,24 @@ class Clock:
         """
         buffer = torch.ones(num_bytes // 4, device=self._device)
         return 1000 * num_bytes / min(self._all_ms(buffer.sum))
+
+    def wait(self) -> None:
+        """Wait until the device has finished all work."""
+        if self.is_cuda:
+            torch.cuda.synchronize(self._device)
+
+    def _median_ms(self, work: Callable[[], object], *, waits: bool) -> float:
+        num_warm_ups = WARM_UP if self.is_cuda else 0
+        durations = []
+        for _ in range(num_warm_ups + self._repeats):
+            self.wait()
+            start = time.perf_counter()
+            work()
+            if waits:
+                self.wait()
+            durations.append(1000 * (time.perf_counter() - start))
+        self.wait()
+        return statistics.median(durations[num_warm_ups:])
 
     def _all_ms(self, work: Callable[[], object]) -> list[float]:
         if not self.is_cuda:

@@ -1,6 +1,7 @@
-"""Measures decode steps on a GPU in three ways: engine step, model alone, and CUDA graph."""
+"""Measures decode steps against the time to read their bytes, and as CUDA graphs."""
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -8,101 +9,134 @@ import torch
 from torch import Tensor
 
 from ops.bench.gpu.clock import Clock
-from ops.bench.gpu.trials import Sizes
-from ops.bench.probes.engine import EngineProbe
-from shared.protocol.ids import AdapterVersion
+from ops.bench.gpu.model import ServedModel
+from ops.bench.gpu.part import NotMeasured, first_line
 
 WARM_UP_RUNS = 3
-"""Number of warm-up runs before a graph capture.
+"""Number of runs before a measurement or a graph capture.
 
-The warm-up runs trigger compilation and first allocations, which can't be captured.
+They trigger compilation and first allocations, which can't be captured.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decode:
+class DecodeStep:
     """Durations of a step that decodes one token for each of `batch` sequences."""
 
     batch: int
     adapters: int
     """Number of distinct adapters. 0 means that all sequences use the base model."""
     step_ms: float
-    """Duration of a whole engine step: scheduler, model and sampler."""
+    """Duration of a whole step: scheduler, model and sampler."""
+    tokens_per_s: float
+    floor_ms: float
+    """Time to read weights, keys, values and adapters once: a lower bound for `step_ms`."""
+    times_floor: float
     forward_ms: float
     """Duration of the model's forward pass alone."""
-    graph_ms: float | None
-    """Duration of the forward pass replayed as a CUDA graph. None if there is no graph."""
-    graph_error: str | None
-    """Reason why there is no CUDA graph. None if there is a graph."""
+    host_ms: float
+    """Time that the host takes to build the batch and to launch the forward pass.
+
+    If the launches fill the device's queue, it includes the time until there is room.
+    """
     weights_ms: float
-    """Time to read the weights of the base model's linear layers once."""
     kv_ms: float
-    """Time to read the keys and values of all sequences once."""
     lora_ms: float
-    """Time to read the weights of the batch's adapters once."""
-
-    @property
-    def floor_ms(self) -> float:
-        """Time to read weights, keys, values and adapters once: a lower bound for `step_ms`."""
-        return self.weights_ms + self.kv_ms + self.lora_ms
-
-    def summary(self, base: "Decode") -> str:
-        """Return one line with all figures.
-
-        `base` is the result without adapters. The LoRA tax is the increase of `step_ms` relative
-        to `base.step_ms`.
-        """
-        models = f"{self.adapters} adapters" if self.adapters else "base"
-        tax = f", LoRA tax {100 * (self.step_ms / base.step_ms - 1):.0f} %" if self.adapters else ""
-        graph = (
-            f"no CUDA graph ({self.graph_error})"
-            if self.graph_ms is None
-            else f"{self.graph_ms:.2f} ms as a CUDA graph"
-        )
-        return (
-            f"decode of {self.batch}, {models}: a step {self.step_ms:.2f} ms{tax}; the model "
-            f"{self.forward_ms:.2f} ms, {graph}; floor {self.floor_ms:.2f} ms (weights "
-            f"{self.weights_ms:.2f}, KV {self.kv_ms:.2f}, LoRA {self.lora_ms:.2f})"
-        )
 
 
-def measure_decode(
-    probe: EngineProbe, sizes: Sizes, clock: Clock, bandwidth: float, steps: int
-) -> Iterator[Decode]:
-    """Yield the figures of the base model, then the figures for each number of adapters."""
-    for number in (0, *sizes.adapters):
-        used = probe.adapters[:number]
-        versions: list[AdapterVersion | None] = [adapter.version for adapter in used] or [None]
-        seconds = probe.decode_s(sizes.batch, sizes.context, versions, steps)
-        forward, end = probe.decode_forward(sizes.batch, sizes.context, versions)
-        forward_ms = clock.ms(forward)
-        graph_ms, graph_error = _graph_ms(forward, clock)
-        end()
-        context = sizes.context + steps
-        yield Decode(
-            batch=sizes.batch,
-            adapters=number,
-            step_ms=1000 * statistics.median(seconds),
-            forward_ms=forward_ms,
-            graph_ms=graph_ms,
-            graph_error=graph_error,
-            weights_ms=1000 * probe.weight_bytes / bandwidth,
-            kv_ms=1000 * sizes.batch * context * probe.kv_bytes_per_token / bandwidth,
-            lora_ms=1000 * sum(a.num_bytes for a in used[: sizes.batch]) / bandwidth,
-        )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphReplay:
+    """Duration of the model's part of a decode step, with and without a CUDA graph."""
+
+    batch: int
+    adapters: int
+    eager_ms: float
+    graph_ms: float | None
+    """None if the graph can't be captured."""
+    largest_difference: float | None
+    """Largest difference between the logits of both, divided by the largest logit."""
+    error: str | None
+    """Reason why there is no graph."""
 
 
-def _graph_ms(forward: Callable[[], Tensor], clock: Clock) -> tuple[float | None, str | None]:
-    """Return (milliseconds of a graph replay, None), or (None, reason) if there is no graph."""
+def decode_steps(model: ServedModel, clock: Clock, bandwidth: float) -> Iterator[DecodeStep]:
+    """Measure decode steps for each combination of batch and adapters."""
+    for batch, adapters in model.sizes.decodes:
+        yield _decode_step(model, clock, bandwidth, batch, adapters)
+
+
+def graph_replays(model: ServedModel, clock: Clock) -> Iterator[GraphReplay]:
+    """Capture and replay the model's part of decode steps.
+
+    Raises:
+        NotMeasured: the device isn't a GPU.
+    """
     if not clock.is_cuda:
-        return None, "not available on a CPU"
-    try:
-        return clock.ms(_captured(forward).replay), None
-    except RuntimeError as error:  # raised by torch for operations that can't be captured
-        return None, str(error).strip().splitlines()[0]
+        raise NotMeasured("CUDA graphs need a GPU")
+    for batch, adapters in reversed(model.sizes.decodes):
+        yield _graph_replay(model, clock, batch, adapters)
 
 
-def _captured(forward: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
+def step_ms(model: ServedModel, clock: Clock, batch: int, adapters: int) -> float:
+    """Return the median duration of a decode step in ms."""
+    with model.decoding(batch, adapters) as decoding:
+        durations = []
+        for _ in range(WARM_UP_RUNS + model.sizes.steps):
+            clock.wait()
+            start = time.perf_counter()
+            decoding.step()
+            clock.wait()
+            durations.append(1000 * (time.perf_counter() - start))
+    return statistics.median(durations[WARM_UP_RUNS:])
+
+
+def _decode_step(
+    model: ServedModel, clock: Clock, bandwidth: float, batch: int, adapters: int
+) -> DecodeStep:
+    whole_ms = step_ms(model, clock, batch, adapters)
+    with model.decoding(batch, adapters) as decoding:
+        forward_ms = clock.ms(decoding.forward())
+        host_ms = clock.host_ms(decoding.launch)
+    weights_ms, kv_ms, lora_ms = model.floor_ms(batch, adapters, bandwidth)
+    floor_ms = weights_ms + kv_ms + lora_ms
+    return DecodeStep(
+        batch=batch,
+        adapters=adapters,
+        step_ms=whole_ms,
+        tokens_per_s=1000 * batch / whole_ms,
+        floor_ms=floor_ms,
+        times_floor=whole_ms / floor_ms,
+        forward_ms=forward_ms,
+        host_ms=host_ms,
+        weights_ms=weights_ms,
+        kv_ms=kv_ms,
+        lora_ms=lora_ms,
+    )
+
+
+def _graph_replay(model: ServedModel, clock: Clock, batch: int, adapters: int) -> GraphReplay:
+    with model.decoding(batch, adapters) as decoding:
+        forward = decoding.forward()
+        expected = forward().clone()
+        eager_ms, graph_ms, difference, reason = clock.ms(forward), None, None, None
+        try:
+            graph, logits = _captured(forward)
+            graph_ms = clock.ms(graph.replay)
+            difference = float((logits - expected).abs().max() / expected.abs().max())
+        except RuntimeError as error:  # raised by torch for operations that can't be captured
+            reason = first_line(error)
+    return GraphReplay(
+        batch=batch,
+        adapters=adapters,
+        eager_ms=eager_ms,
+        graph_ms=graph_ms,
+        largest_difference=difference,
+        error=reason,
+    )
+
+
+def _captured(forward: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """Return the graph of `forward`, and the tensor to which each replay writes the result."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -111,5 +145,5 @@ def _captured(forward: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        forward()
-    return graph
+        result = forward()
+    return graph, result

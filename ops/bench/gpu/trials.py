@@ -1,5 +1,6 @@
-"""Kernel trials: calls of each kernel on random inputs, with the sizes of an 8B model."""
+"""Kernel trials: calls of one kernel on random inputs of a given size."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -22,23 +23,13 @@ from worker.model.kv_cache import BLOCK_SIZE
 PAGE_ROWS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Sizes of one model layer and of the batches that it processes."""
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Attention heads of one layer."""
 
-    hidden: int = 4096
-    num_heads: int = 32
-    num_kv_heads: int = 8
-    head_dim: int = 128
-    rank: int = 16
-    batch: int = 64
-    """Number of sequences in a decode step."""
-    context: int = 1024
-    """Context length of each sequence, in tokens."""
-    prefill: int = 512
-    """Number of tokens in a prefill chunk."""
-    adapters: tuple[int, ...] = (1, 8, 64)
-    """Numbers of distinct adapters in a batch. Each number is measured separately."""
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
 
 
 class Trial(Protocol):
@@ -57,21 +48,6 @@ class Trial(Protocol):
         ...
 
 
-def trials(sizes: Sizes, device: torch.device) -> list[Trial]:
-    """Return the trials of all kernels."""
-    decode, chunk = [(sizes.context, 1)] * sizes.batch, [(sizes.context, sizes.prefill)]
-    return [
-        StoreKV(sizes, device),
-        Attention("attention, decode", sizes, decode, device),
-        Attention("attention, prefill", sizes, chunk, device),
-        *(
-            LoRA(f"LoRA, decode, {number} adapters", sizes, sizes.batch, number, device)
-            for number in sizes.adapters
-        ),
-        LoRA("LoRA, prefill, 1 adapters", sizes, sizes.prefill, 1, device),
-    ]
-
-
 class _Random:
     """Generator of normally distributed tensors, rounded to bfloat16.
 
@@ -88,28 +64,30 @@ class _Random:
 
 
 class StoreKV:
-    """Trial that stores the keys and values of a prefill chunk in the KV cache."""
+    """Trial that stores the keys and values of `num_tokens` tokens in the KV cache."""
 
-    def __init__(self, sizes: Sizes, device: torch.device) -> None:
-        self.name = "KV store"
-        self._shape = (sizes.prefill, sizes.num_kv_heads, sizes.head_dim)
+    def __init__(self, name: str, heads: Heads, num_tokens: int, device: torch.device) -> None:
+        self.name = name
+        self._shape = (num_tokens, heads.num_kv_heads, heads.head_dim)
         self._device = device
-        elements = sizes.prefill * sizes.num_kv_heads * sizes.head_dim
+        elements = num_tokens * heads.num_kv_heads * heads.head_dim
         self.num_bytes = 2 * 2 * 2 * elements  # (read, write) x (keys, values) x 2 bytes
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Return keys, values, the key cache, the value cache, and the slots."""
+        """Return keys, values, both caches as one tensor of shape `[2, ...]`, and the slots."""
         random = _Random(self._device, dtype)
         key, value = random(*self._shape), random(*self._shape)
         num_blocks = -(-len(key) // BLOCK_SIZE)
-        cache = key.new_zeros(2, num_blocks, BLOCK_SIZE, *self._shape[1:])
+        caches = key.new_zeros(2, num_blocks, BLOCK_SIZE, *self._shape[1:])
         slots = torch.randperm(len(key), generator=torch.Generator().manual_seed(0))
-        return key, value, cache[0], cache[1], slots.to(self._device)
+        return key, value, caches, slots.to(self._device)
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
-        """Store keys and values. Return both caches as one tensor of shape `[2, ...]`."""
-        kernels.store_kv(*inputs)
-        return torch.stack(inputs[2:4])
+        """Store keys and values, and return both caches."""
+        key, value, caches, slots = inputs
+        kernels.store_kv(key, value, caches[0], caches[1], slots)
+        result: Tensor = caches
+        return result
 
 
 class Attention:
@@ -120,21 +98,21 @@ class Attention:
     """
 
     def __init__(
-        self, name: str, sizes: Sizes, sequences: Sequence[tuple[int, int]], device: torch.device
+        self, name: str, heads: Heads, sequences: Sequence[tuple[int, int]], device: torch.device
     ) -> None:
         self.name = name
-        self._sizes, self._sequences, self._device = sizes, sequences, device
+        self._heads, self._sequences, self._device = heads, sequences, device
         num_queries = sum(n for _, n in sequences)
-        contexts = 2 * sum(length for length, _ in sequences) * sizes.num_kv_heads
-        in_and_out = 2 * num_queries * sizes.num_heads
-        self.num_bytes = 2 * (contexts + in_and_out) * sizes.head_dim
+        contexts = 2 * sum(length for length, _ in sequences) * heads.num_kv_heads
+        in_and_out = 2 * num_queries * heads.num_heads
+        self.num_bytes = 2 * (contexts + in_and_out) * heads.head_dim
 
     def inputs(self, dtype: torch.dtype) -> Any:
         """Return queries, the key cache, the value cache, and the batch."""
-        random, sizes = _Random(self._device, dtype), self._sizes
+        random, heads = _Random(self._device, dtype), self._heads
         num_blocks = [-(-length // BLOCK_SIZE) for length, _ in self._sequences]
-        query = random(sum(n for _, n in self._sequences), sizes.num_heads, sizes.head_dim)
-        shape = (sum(num_blocks), BLOCK_SIZE, sizes.num_kv_heads, sizes.head_dim)
+        query = random(sum(n for _, n in self._sequences), heads.num_heads, heads.head_dim)
+        shape = (sum(num_blocks), BLOCK_SIZE, heads.num_kv_heads, heads.head_dim)
         keys, values = random(*shape), random(*shape)
         return query, keys, values, self._batch(num_blocks)
 
@@ -155,37 +133,47 @@ class Attention:
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
         """Return the attention output."""
         query, keys, values, batch = inputs
-        params = AttentionParams(scaling=self._sizes.head_dim**-0.5)
+        params = AttentionParams(scaling=self._heads.head_dim**-0.5)
         return kernels.paged_attention(query, (keys, values), batch, params)
 
 
 class LoRA:
-    """Trial that adds the LoRA terms of q, k and v. Tokens are assigned to adapters round-robin."""
+    """Trial that adds the LoRA terms of sibling linears, which read the same input.
+
+    There is one adapter for each of `ranks`. Tokens are assigned to adapters round-robin.
+    """
 
     def __init__(
-        self, name: str, sizes: Sizes, num_tokens: int, num_adapters: int, device: torch.device
+        self,
+        name: str,
+        *,
+        num_in: int,
+        outs: Sequence[int],
+        num_tokens: int,
+        ranks: Sequence[int],
+        device: torch.device,
     ) -> None:
         self.name = name
-        self._num_in, self._rank, self._device = sizes.hidden, sizes.rank, device
-        self._num_tokens, self._num_adapters = num_tokens, min(num_adapters, num_tokens)
-        narrow = sizes.num_kv_heads * sizes.head_dim
-        self._outs = (sizes.num_heads * sizes.head_dim, narrow, narrow)
-        weights = self._num_adapters * sizes.rank * (3 * sizes.hidden + sum(self._outs))
+        self._num_in, self._outs, self._device = num_in, outs, device
+        self._num_tokens, self._ranks = num_tokens, ranks[:num_tokens]
+        weights = sum(self._ranks) * (len(outs) * num_in + sum(outs))
         # Inputs are read; outputs are read and written.
-        self.num_bytes = 2 * (weights + num_tokens * (sizes.hidden + 2 * sum(self._outs)))
+        self.num_bytes = 2 * (weights + num_tokens * (num_in + 2 * sum(outs)))
 
     def inputs(self, dtype: torch.dtype) -> Any:
         """Return four values: outputs that `run` updates, inputs, LoRA sites, and plan."""
         random = _Random(self._device, dtype)
-        num_pages = -(-self._rank // PAGE_ROWS)
-        shape = (self._num_adapters * num_pages, PAGE_ROWS)
+        starts = [0, *accumulate(-(-rank // PAGE_ROWS) for rank in self._ranks)]
+        # Dividing by a power of two rounds nothing, so all dtypes get the same numbers.
+        divisor = 2.0 ** round(math.log2(self._num_in) / 2)
         sites, offset = [], 0
         for group, out in enumerate(self._outs):
-            a, b = random(*shape, self._num_in) / self._num_in**0.5, random(*shape, out)
+            shape = (starts[-1], PAGE_ROWS)
+            a, b = random(*shape, self._num_in) / divisor, random(*shape, out)
             sites.append(LoRASite(a, b, group, offset=offset))
             offset += out
-        tokens = [range(n, self._num_tokens, self._num_adapters) for n in range(self._num_adapters)]
-        starts = range(0, self._num_adapters * num_pages + 1, num_pages)
+        number = len(self._ranks)
+        tokens = [range(first, self._num_tokens, number) for first in range(number)]
         pages = LoRAPages(
             _int32(starts, self._device), _int32(range(starts[-1]), self._device)[None]
         )

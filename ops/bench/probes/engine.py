@@ -2,15 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ops.bench.measurement_process import MeasurementFailed
 from shared.protocol.ids import AdapterVersion
-from worker.engine.batch import build_step
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
 from worker.engine.request import ChoiceSampling, Request, RequestId
@@ -27,7 +25,7 @@ WARM_UP_STEPS = 3
 class EngineProbe:
     """Measures an engine with all adapters resident.
 
-    All methods except `decode_forward` remove their requests before they return.
+    All methods remove their requests before they return.
     """
 
     def __init__(
@@ -117,54 +115,6 @@ class EngineProbe:
                 f"{len(requests)} x {tokens} tokens don't fit into the KV cache"
             )
         return seconds[WARM_UP_STEPS:]
-
-    def generate_s(
-        self,
-        prompts: Sequence[str],
-        versions: Sequence[AdapterVersion | None],
-        new_tokens: int,
-    ) -> float:
-        """Generate `new_tokens` tokens for each prompt, and return the seconds taken.
-
-        All prompts are processed concurrently.
-        """
-        ids = [self._loaded.tokenizer(text)["input_ids"] for text in prompts]
-        start = time.perf_counter()
-        for index, prompt_ids in enumerate(ids):
-            self._num_requests += 1
-            self._engine.add(
-                Request(
-                    id=RequestId(f"probe-{self._num_requests}:0"),
-                    prompt_ids=prompt_ids,
-                    version=versions[index % len(versions)],
-                    sampling=ChoiceSampling(seed=0, temperature=0.0),
-                    max_tokens=new_tokens,
-                )
-            )
-        while self._engine.has_work:
-            self._check(self._engine.step())
-        return time.perf_counter() - start
-
-    def decode_forward(
-        self, batch: int, context: int, versions: Sequence[AdapterVersion | None]
-    ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-        """Prepare the model's forward pass of one decode step.
-
-        Returns:
-            Two functions. The first runs the forward pass, on the same tensors at each call. The
-            second aborts the sequences.
-        """
-        requests = self._add(batch, context, versions)
-        self._step_until_decoding(requests)
-        # Private attributes are used to run the model without scheduling and sampling.
-        chunks, runner = self._engine._scheduler.schedule(), self._engine._runner
-        step = build_step(chunks, self._loaded.device)
-
-        def end() -> None:
-            for request in requests:
-                self._engine.abort(request.id)
-
-        return torch.inference_mode()(lambda: runner._forward(step)), end
 
     def _add(
         self, batch: int, context: int, versions: Sequence[AdapterVersion | None]

@@ -1,95 +1,36 @@
 """Runs the `gpu` benchmark on a CPU. `test_triton.py` runs this file under the interpreter."""
 
-import json
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny import save_tiny_model, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from ops.bench.gpu.clock import Clock
-from ops.bench.gpu.measure import measure_gpu, measure_kernel
-from ops.bench.gpu.trials import Sizes, trials
-from ops.bench.probes.finding import write_finding
-from worker.kernels.interface import LoRAPlan, LoRASites
+from ops.bench.gpu.decode import decode_steps
+from ops.bench.gpu.kernels import accuracies, speeds
+from ops.bench.gpu.model import ServedModel
+from ops.bench.gpu.sizes import SIZES
+from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
+from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton.kernels import TritonKernels
-from worker.model.loader import LoadedModel, prepare_model
 
 CPU = torch.device("cpu")
-SIZES = Sizes(
-    hidden=64,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    rank=3,
-    batch=2,
-    context=5,
-    prefill=3,
-    adapters=(1, 2),
-)
+CLOCK = Clock(CPU, repeats=1)
+TINY = SIZES["tiny"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("tiny"), num_hidden_layers=1)
+def test_all_results_are_right() -> None:
+    found = list(accuracies(TritonKernels(), TINY, torch.float32, CPU))
+    assert [row.trial for row in found if not row.is_right] == []
+    assert {row.trial.split(",")[0] for row in found} == {"attention", "KV store", "LoRA"}
+    assert all(row.relative_error < 1e-5 for row in found)
 
 
-@pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
-    return prepare_model(
-        tiny_model(num_hidden_layers=1),
-        tiny_tokenizer(),
-        name="tiny",
-        digest="0" * 64,
-        source="tiny",
-        kernels=TritonKernels(),
-    )
-
-
-def peft(folder: Path, sequences: int, new_tokens: int) -> float:
-    assert len(list(folder.iterdir())) == sequences == 2
-    return 10.0 * new_tokens
-
-
-def short_prompts(seed: str, sequences: int) -> list[str]:
-    return [f"{seed} {index}" for index in range(sequences)]
-
-
-def test_everything_is_measured_and_reported(
-    model: Path, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ops.bench.gpu.measure.prompts", short_prompts)
-    reported: list[str] = []
-    finding = measure_gpu(
-        loaded,
-        model,
-        tmp_path,
-        peft,
-        sizes=SIZES,
-        clock=Clock(CPU, repeats=1),
-        steps=1,
-        new_tokens=3,
-        report=reported.append,
-    )
-    assert [line.split(":")[0] for line in reported] == [
-        "cpu",
-        "KV store",
-        "attention, decode",
-        "attention, prefill",
-        "LoRA, decode, 1 adapters",
-        "LoRA, decode, 2 adapters",
-        "LoRA, prefill, 1 adapters",
-        "decode of 2, base",
-        "decode of 2, 1 adapters",
-        "decode of 2, 2 adapters",
-        "2 sequences, an adapter each",
-    ]
-    assert not any("WRONG" in line for line in reported)
-    assert all(kernel["deviation"] < 1e-5 for kernel in finding.figures["kernels"])
-    data, plot = write_finding(finding, "tiny", tmp_path)
-    assert json.loads(data.read_text())["figures"]["beside_peft"]["peft_tokens_per_s"] == 30.0
-    assert plot.stat().st_size > 1000
+def test_all_kernels_are_timed() -> None:
+    found = list(speeds(TritonKernels(), TINY, torch.float32, CLOCK, 1e9, CPU))
+    assert {row.trial.split(",")[0] for row in found} >= {"attention", "LoRA qkv", "LoRA down"}
+    assert all(row.bandwidth_share == pytest.approx(row.gb_per_s) for row in found)
 
 
 class WrongLoRA(TritonKernels):
@@ -99,9 +40,34 @@ class WrongLoRA(TritonKernels):
         """Leave `y` unchanged."""
 
 
-def test_a_wrong_kernel_is_named() -> None:
-    trial = trials(SIZES, CPU)[-1]
-    clock = Clock(CPU, repeats=1)
-    figures = measure_kernel(trial, WrongLoRA(), torch.float32, clock, bandwidth=1e9)
-    assert not figures.is_right
-    assert "LoRA, prefill, 1 adapters: WRONG: off by" in str(figures)
+class BrokenLoRA(TritonKernels):
+    """Kernels whose LoRA terms don't compile."""
+
+    def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+        """Raise as Triton does."""
+        raise RuntimeError("out of resource: shared memory\nand more lines")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "error"),
+    [(WrongLoRA(), None), (BrokenLoRA(), "RuntimeError: out of resource: shared memory")],
+    ids=["wrong", "broken"],
+)
+def test_wrong_and_broken_kernels_are_named_and_the_others_are_compared(
+    kernels: Kernels, error: str | None
+) -> None:
+    found = list(accuracies(kernels, TINY, torch.float32, CPU))
+    for row in found:
+        assert row.is_right is not row.trial.startswith("LoRA")
+        assert row.error == (None if row.is_right else error)
+
+
+@pytest.mark.parametrize("kernels", [TritonKernels(), ReferenceKernels()], ids=["triton", "torch"])
+def test_decode_steps_are_measured_with_their_floor(kernels: Kernels) -> None:
+    sizes = replace(TINY, num_layers=1, decodes=((3, 0), (3, 2)), steps=1)
+    model = ServedModel(sizes, kernels, torch.float32, CPU)
+    base, adapted = decode_steps(model, CLOCK, 1e9)
+    assert (base.batch, base.adapters, base.lora_ms) == (3, 0, 0.0)
+    assert (adapted.batch, adapted.adapters) == (3, 2)
+    assert adapted.floor_ms == adapted.weights_ms + adapted.kv_ms + adapted.lora_ms
+    assert adapted.lora_ms == pytest.approx(1000 * 2 * model.adapter_bytes / 1e9)
