@@ -1,0 +1,58 @@
+"""What the native engine does with each model type, and the file that stores it."""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import orjson
+
+FILE = Path(__file__).parent / "outcomes.json"
+
+
+class Status(StrEnum):
+    """What the native engine does with a tiny model of one type."""
+
+    SERVED = "served"
+    """The engine computes the same log-probabilities as transformers."""
+    REFUSED = "refused"
+    """The loader refuses the model and says why."""
+    DIFFERS = "differs"
+    """The loader accepts the model, and the engine computes other log-probabilities."""
+    FAILED = "failed"
+    """The loader or the engine raises an error that isn't meant for operators."""
+    NOT_BUILT = "not built"
+    """Transformers can't build or compute the tiny model on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What happened to the tiny model of one type."""
+
+    model_type: str
+    architecture: str
+    """Name of transformers' class."""
+    status: Status
+    reason: str = ""
+    """Why the model isn't served, in one line."""
+    adapters: str = ""
+    """Which of the model's modules adapters can change, or why they can't change any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """The outcomes of one version of transformers, sorted by model type."""
+
+    transformers: str
+    outcomes: tuple[Outcome, ...]
+
+
+def read_outcomes(file: Path = FILE) -> Outcomes:
+    """Read the stored outcomes."""
+    content = orjson.loads(file.read_bytes())
+    found = [Outcome(**{**row, "status": Status(row["status"])}) for row in content["outcomes"]]
+    return Outcomes(transformers=content["transformers"], outcomes=tuple(found))
+
+
+def write_outcomes(outcomes: Outcomes, file: Path = FILE) -> None:
+    """Store `outcomes`."""
+    file.write_bytes(orjson.dumps(asdict(outcomes), option=orjson.OPT_INDENT_2) + b"\n")
