@@ -10,7 +10,11 @@ CODE := api worker shared ops tests
 CLIENTS := .venv-clients
 OPENAI_JS := openai@6.49.0
 
-.PHONY: setup up test test-all test-long chaos check format bench clients
+VLLM := .venv-vllm
+VLLM_DEVICE ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
+VLLM_REQUIREMENTS := worker/engine_vllm/requirements-$(VLLM_DEVICE).txt
+
+.PHONY: setup up test test-all test-long chaos check format bench clients vllm test-vllm
 .DEFAULT_GOAL := up
 
 up: $(READY)
@@ -51,6 +55,21 @@ $(CLIENTS)/.ready: tests/clients/requirements.txt Makefile
 	$(CLIENTS)/bin/pip install -r tests/clients/requirements.txt
 	PATH=$(CURDIR)/$(CLIENTS)/bin:$$PATH npm install --prefix $(CLIENTS) --no-audit --no-fund $(OPENAI_JS)
 	@touch $@
+
+# vLLM, the second engine, in an environment of its own: it needs other versions of torch and transformers.
+vllm: $(VLLM)/.ready
+
+# PyPI's torchaudio and torchcodec don't load beside a torch for CPUs, and break transformers then.
+$(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt pyproject.toml Makefile
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install -r $(VLLM_REQUIREMENTS) -r tests/vllm/requirements.txt
+	$(if $(filter cpu,$(VLLM_DEVICE)),$(VLLM)/bin/pip uninstall --yes torchaudio torchcodec)
+	$(VLLM)/bin/pip install --no-deps -e .
+	@touch $@
+
+# The contract of engines and the texts of vLLM, in its environment; then workers of both engines in one pool.
+test-vllm: $(READY) vllm
+	$(VLLM)/bin/pytest tests/worker/engine/test_contract.py tests/vllm $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m ops.bench $(ARGS)

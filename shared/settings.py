@@ -49,6 +49,11 @@ def _number(default: int, description: str, *, least: int = 1) -> Any:
     return Field(default, ge=least, le=MAX_NUMBER, description=description)
 
 
+def _sized(description: str, *, least: int = 1) -> Any:
+    """Return a number whose default follows from the memory of the worker's device."""
+    return Field(None, ge=least, le=MAX_NUMBER, description=description)
+
+
 def _seconds(default: float, description: str, *, least: float = 0.1) -> Any:
     return Field(default, ge=least, le=MAX_NUMBER, allow_inf_nan=False, description=description)
 
@@ -243,10 +248,11 @@ class ApiSettings(PoolSettings):
 class WorkerSettings(PoolSettings):
     """Settings of a worker, which runs one engine with one base model and its adapters."""
 
-    engine: Literal["native", "simulated"] = Field(
+    engine: Literal["native", "vllm", "simulated"] = Field(
         "native",
-        description="Engine that computes the answers: native, the base model; simulated, a "
-        "stand-in that needs no files and no GPU, for load tests.",
+        description="Engine that computes the answers: native; vllm, for bases that are quantised, "
+        "need several GPUs or aren't supported by native; simulated, a stand-in that needs no "
+        "files and no GPU, for load tests.",
     )
     model: str = Field(
         description="Base model: a folder, a hub id (ORG/REPO), or demo. Any name with --engine "
@@ -280,15 +286,23 @@ class WorkerSettings(PoolSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of weights, activations and KV cache. auto means bfloat16."
     )
-    max_num_seqs: int = _number(
-        64,
-        "Maximum number of sequences in a batch. "
-        "A higher value increases the throughput and slows each answer.",
+    memory_fraction: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Part of the device's memory that the worker may use, weights included. The "
+        "sizes below follow from it unless they are set. lorikeet up divides it among the workers "
+        "of a device.",
     )
-    max_num_batched_tokens: int = _number(
-        512,
+    max_num_seqs: int | None = _sized(
+        "Maximum number of sequences in a batch. "
+        "A higher value increases the throughput and slows each answer. By default 64, on GPUs up "
+        "to 256.",
+    )
+    max_num_batched_tokens: int | None = _sized(
         "Maximum number of tokens per engine step. "
-        "A higher value speeds up long prompts and delays running answers.",
+        "A higher value speeds up long prompts and delays running answers. By default 512, on GPUs "
+        "up to 8192.",
         least=16,
     )
     max_model_len: int | None = Field(
@@ -297,20 +311,22 @@ class WorkerSettings(PoolSettings):
         le=MAX_NUMBER,
         description="Context length in tokens, at most the model's. By default the model's.",
     )
-    kv_cache_mb: int = _number(
-        2048, "Memory for the KV cache, in MiB. It limits how many tokens run at once."
+    kv_cache_mb: int | None = _sized(
+        "Memory for the KV cache, in MiB. It limits how many tokens run at once. By default the "
+        "GPU's remaining memory; on a CPU about 2048."
     )
     prefix_cache: bool = Field(
         True,
         description="Reuse the KV cache of equal prompt beginnings, per adapter and tenant.",
     )
-    adapter_memory_mb: int = _number(
-        1024, "Memory for resident adapters, in MiB. Increase it if adapters are often evicted."
+    adapter_memory_mb: int | None = _sized(
+        "Memory for resident adapters, in MiB. Increase it if adapters are often evicted. By "
+        "default an eighth of the GPU's remaining memory, at most 8192; on a CPU up to 1024."
     )
     adapter_host_mb: int = _number(
         1024,
         "Host memory for adapters that can become resident quickly, in MiB. On a CPU "
-        "it is added to --adapter-memory-mb.",
+        "it is added to --adapter-memory-mb, and the default is less on a small machine.",
         least=0,
     )
     adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
@@ -324,6 +340,30 @@ class WorkerSettings(PoolSettings):
         "its source changes. By default in ~/.cache/lorikeet.",
     )
     adapter_store_mb: int = _number(10_240, "Maximum size of --adapter-store, in MiB.")
+    max_lora_rank: int = _number(
+        64, "Largest rank of an adapter with --engine vllm. All adapters take the memory of it."
+    )
+    tensor_parallel: int = _number(
+        1, "Number of GPUs that share each layer of the base model, with --engine vllm."
+    )
+    pipeline_parallel: int = _number(
+        1, "Number of groups of GPUs that share the base model's layers, with --engine vllm."
+    )
+    quantization: str | None = Field(
+        None,
+        description="Quantisation method of the base model's weights, with --engine vllm. By "
+        "default the one that the model names.",
+    )
+    vllm_args: str = Field(
+        "",
+        description="Further arguments of `vllm serve`, with --engine vllm, such as "
+        '"--kv-cache-dtype fp8".',
+    )
+    vllm_python: Path | None = Field(
+        None,
+        description="Python of the virtual environment in which vLLM is installed. By default "
+        "the worker's own, or .venv-vllm beside it.",
+    )
     simulated_step_ms: int = _number(
         20, "Milliseconds that the simulated engine takes for a step.", least=0
     )

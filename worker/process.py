@@ -8,14 +8,16 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from shared.errors import EngineStalled
+from shared.errors import EngineBroken
 from shared.event_loop import run
 from shared.settings import WorkerSettings
-from shared.store.connection import check_redis, connect
-from shared.store.durability import durability_of
+from shared.store.connection import Redis, check_redis, connect
+from shared.store.durability import Durability, durability_of
 from shared.tracing.start import tracing
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.load_model import load_simulated
+from worker.engine_vllm.environment import set_environment
+from worker.engine_vllm.interpreter import switch_python
 from worker.served_model import ServedModel
 from worker.service import Worker
 from worker.startup.process_tuning import share_cores, use_huge_pages
@@ -23,7 +25,7 @@ from worker.startup.process_tuning import share_cores, use_huge_pages
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
 
-EXIT_STALLED = 1
+EXIT_BROKEN = 1
 
 
 def run_worker(settings: WorkerSettings) -> None:
@@ -36,6 +38,10 @@ def run_worker(settings: WorkerSettings) -> None:
     """
     if settings.engine == "simulated":
         run_simulated(settings)
+    elif settings.engine == "vllm":
+        switch_python(settings.vllm_python, sys.orig_argv[1:])
+        set_environment(settings, os.environ)
+        run_with(settings, _load_vllm)
     else:
         run_with(settings, _load_native)
 
@@ -63,6 +69,14 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
     return served
 
 
+def _load_vllm(settings: WorkerSettings) -> ServedModel:
+    # This imports vLLM, which takes seconds.
+    from worker.engine_vllm.core import LOST
+    from worker.engine_vllm.load_model import load_vllm
+
+    return load_vllm(settings, on_lost=lambda: _exit_at_once(EngineBroken(LOST)))
+
+
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
     """Run a worker like `run_worker`, but serve the model that `load` returns."""
     with tracing(settings.otlp_endpoint, service="lorikeet-worker", pool=settings.pool) as tracer:
@@ -79,27 +93,41 @@ async def _run(
         await check_redis(redis, settings.redis_url)
         durability = await durability_of(redis, settings)
         served = await asyncio.to_thread(load, settings)
-        worker = Worker(
-            settings,
-            redis,
-            served,
-            durability=durability,
-            tracer=tracer,
-            on_stalled=_exit_at_once,
-        )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
-        await worker.run()
+        try:
+            await _serve(settings, redis, served, durability, tracer)
+        finally:
+            await asyncio.to_thread(served.close)
     finally:
         await redis.aclose()
 
 
-def _exit_at_once(stalled: EngineStalled) -> None:
-    """End the process without waiting for its tasks and threads, because the engine's thread hangs.
+async def _serve(
+    settings: WorkerSettings,
+    redis: Redis,
+    served: ServedModel,
+    durability: Durability | None,
+    tracer: "Tracer | None",
+) -> None:
+    """Run the worker until a signal ends it."""
+    worker = Worker(
+        settings,
+        redis,
+        served,
+        durability=durability,
+        tracer=tracer,
+        on_stalled=_exit_at_once,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    await worker.run()
+
+
+def _exit_at_once(broken: EngineBroken) -> None:
+    """End the process without waiting for its tasks and threads, because the engine hangs or died.
 
     The lease must expire, so that the pool requeues the jobs. If the process waited, its tasks
-    could renew the lease.
+    could renew the lease, or end the jobs with errors.
     """
-    print(f"lorikeet: {stalled}", file=sys.stderr, flush=True)  # noqa: T201
-    os._exit(EXIT_STALLED)
+    print(f"lorikeet: {broken}", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(EXIT_BROKEN)

@@ -26,7 +26,7 @@ def base_model(
         SettingsError: two different models are given, or the demo model can't be converted.
     """
     model = one_model(argument, given["model"]) or os.environ.get(f"{ENV_PREFIX}MODEL") or default
-    is_demo = model == DEMO and _engine(given) == "native"
+    is_demo = model == DEMO and _engine(given) != "simulated"
     return _demo(given) if is_demo else {"model": model}
 
 

@@ -32,6 +32,8 @@ class Feature(StrEnum):
 
     EMBEDDINGS = "embeddings"
     """The request asks for embeddings."""
+    LISTED_LOGPROBS = "listed_logprobs"
+    """The request lists the tokens whose log-probabilities it wants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,10 @@ _OF_KIND = {
         "trainable_token_indices",
     ),
 }
-_OF_FEATURE = {Feature.EMBEDDINGS: ("is asked for embeddings", "requests for embeddings")}
+_OF_FEATURE = {
+    Feature.EMBEDDINGS: ("is asked for embeddings", "requests for embeddings"),
+    Feature.LISTED_LOGPROBS: ("is asked for logprob_token_ids", "logprob_token_ids"),
+}
 
 
 def _first_lacking(needs: Needs, workers: Sequence[Capabilities]) -> str | None:

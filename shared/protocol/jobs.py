@@ -237,7 +237,11 @@ class Job:
     @property
     def features(self) -> frozenset[Feature]:
         """What the request needs of a worker beside the job's version."""
-        return frozenset({Feature.EMBEDDINGS} if self.embedding else ())
+        asked = {
+            Feature.EMBEDDINGS: self.embedding is not None,
+            Feature.LISTED_LOGPROBS: bool(self.sampling.logprob_token_ids),
+        }
+        return frozenset(feature for feature, is_asked in asked.items() if is_asked)
 
     @property
     def num_sequences(self) -> int:

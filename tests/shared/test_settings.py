@@ -1,7 +1,7 @@
 import pytest
 
 from shared.errors import SettingsError
-from shared.protocol.queue_limits import QueueLimits
+from shared.protocol.enqueue import QueueLimits
 from shared.settings import ApiSettings, PoolSettings, WorkerSettings, load_settings
 
 WORKER = {"model": "m"}

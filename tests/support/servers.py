@@ -65,9 +65,14 @@ class Server:
         """Return the ids of the server's processes."""
         return {self.process.pid, *(c.pid for c in psutil.Process(self.process.pid).children())}
 
-    def wait_for_workers(self, count: int) -> None:
+    def wait_for_workers(self, count: int, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until exactly `count` workers hold a lease."""
-        self._wait(lambda: self.metric("lorikeet_workers_alive") == count)
+        wait_for(
+            lambda: self.metric("lorikeet_workers_alive") == count,
+            lambda: self.log_text()[-TAIL_CHARS:],
+            self.process,
+            timeout_s,
+        )
 
     def kill_redis(self) -> None:
         """Kill the server's Redis with SIGKILL."""
@@ -94,6 +99,7 @@ def lorikeet_up(
     workers: int = 1,
     redis_folder: Path | None = None,
     api_key: str | None = None,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> Iterator[Server]:
     """Run a server on a free port, with its log in `folder`. At exit it must end with status 0."""
     redis = start_redis(redis_folder)
@@ -104,7 +110,7 @@ def lorikeet_up(
         words, log, LORIKEET_API_KEYS=api_key or "", LORIKEET_METRICS_KEY=metrics_key or ""
     )
     try:
-        url = _ready_url(process, log)
+        url = _ready_url(process, log, start_timeout_s)
         server = Server(url, process, log, redis, redis_folder, api_key, metrics_key)
         server.wait_for_workers(workers)
         yield server
@@ -159,16 +165,21 @@ def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process
         )
 
 
-def wait_for(condition: Callable[[], bool], explain: Callable[[], str], process: Process) -> None:
+def wait_for(
+    condition: Callable[[], bool],
+    explain: Callable[[], str],
+    process: Process,
+    timeout_s: float = START_TIMEOUT_S,
+) -> None:
     """Wait until `condition` is true; fail with the explanation if `process` ends before that."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while not condition():
         assert process.poll() is None, f"exit code {process.returncode}:\n{explain()}"
         assert time.monotonic() < deadline, f"not ready in time:\n{explain()}"
         time.sleep(POLL_S)
 
 
-def _ready_url(process: Process, log: Path) -> str:
+def _ready_url(process: Process, log: Path, timeout_s: float) -> str:
     """Wait until the server prints that it is ready, and return its URL."""
     found: list[str] = []
 
@@ -176,7 +187,7 @@ def _ready_url(process: Process, log: Path) -> str:
         found.extend(re.findall(r"^Lorikeet is ready at (\S+)", log.read_text(), re.MULTILINE))
         return bool(found)
 
-    wait_for(is_ready, log.read_text, process)
+    wait_for(is_ready, log.read_text, process, timeout_s)
     return found[0]
 
 

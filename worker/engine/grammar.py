@@ -88,8 +88,10 @@ def lark_source(grammar: str) -> GrammarSource:
 class GrammarState:
     """Parser state of one answer. It determines the tokens that the grammar allows next."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, source: GrammarSource) -> None:
         self._matcher = matcher
+        self.source = source
+        """The grammar's text, from which another process can compile it again."""
 
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next.
@@ -101,16 +103,17 @@ class GrammarState:
         # In an error state llguidance allows the end of the answer.
         return bytes(len(mask)) if self._matcher.is_error() else mask
 
-    def advance(self, token_id: int) -> None:
-        """Advance the state by a sampled token, which must be one of the allowed tokens."""
-        self._matcher.consume_token(token_id)
+    def advance(self, token_id: int) -> bool:
+        """Advance the state by a sampled token, and return whether the grammar allows the token."""
+        return bool(self._matcher.consume_token(token_id))
 
 
 class Grammar:
     """A compiled grammar, shared by any number of answers. Thread-safe."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, source: GrammarSource) -> None:
         self._matcher = matcher
+        self._source = source
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
         """Return the state of an answer that already consists of the tokens `output_ids`.
@@ -122,7 +125,7 @@ class Grammar:
         if not matcher.consume_tokens(list(output_ids)):
             message = "the tokens published by another worker don't follow the schema on this one"
             raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
-        return GrammarState(matcher)
+        return GrammarState(matcher, self._source)
 
 
 class GrammarCompiler:
@@ -157,7 +160,7 @@ class GrammarCompiler:
             matcher.compute_bitmask()  # detects grammars that allow no text or are too complex
         if matcher.is_error():
             raise GrammarRejected(_reason(matcher))
-        return Grammar(matcher)
+        return Grammar(matcher, source)
 
 
 def _reason(matcher: LLMatcher) -> str:

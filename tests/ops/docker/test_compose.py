@@ -18,7 +18,7 @@ from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSe
 from worker.service import HAND_OVER_S
 
 ROOT = Path(__file__).parents[3]
-FILES = ["docker-compose.yml", "docker-compose.gpu.yml"]
+FILES = ["docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.vllm.yml"]
 SECRETS = {
     "REDIS_PASSWORD",
     "LORIKEET_API_KEYS",
@@ -32,8 +32,12 @@ SETTINGS: dict[str, type[PoolSettings]] = {
     "control": ControlSettings,
     "worker": WorkerSettings,
 }
-NOT_IN_CONTAINERS = {"LORIKEET_API_KEY_FILE", "LORIKEET_ALLOW_ANONYMOUS"}
-"""Containers take keys from LORIKEET_API_KEYS, which is required."""
+NOT_IN_CONTAINERS = {
+    "LORIKEET_API_KEY_FILE",
+    "LORIKEET_ALLOW_ANONYMOUS",
+    "LORIKEET_VLLM_PYTHON",
+}
+"""Containers take keys from LORIKEET_API_KEYS, which is required. vLLM has an image of its own."""
 FIXED = {
     "LORIKEET_REDIS_URL",
     "LORIKEET_HOST",
@@ -57,7 +61,7 @@ EXAMPLES = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a project folder in which `init.sh` has written .env."""
-    for name in (*FILES, ".env.example", "ops/docker/init.sh"):
+    for name in (*FILES, ".env.example", "ops/docker/init.sh", "ops/docker/gpus.sh"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     init(tmp_path)
@@ -136,16 +140,50 @@ def test_the_second_file_gives_workers_a_gpu(project: Path) -> None:
     assert worker["build"]["args"] == {"TORCH_INDEX": ""}
 
 
-def test_compose_accepts_the_manuals_file_for_several_gpus(project: Path) -> None:
-    manual = (ROOT / "ops/docs/compose.md").read_text()
-    (more,) = re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL)
-    (project / "docker-compose.more.yml").write_text(more)
-    services = config(project, COMPOSE_FILE=":".join([*FILES, "docker-compose.more.yml"]))
+def more_gpus(folder: Path, *words: str) -> str:
+    """Run `gpus.sh`, and return the file that it prints."""
+    done = subprocess.run(
+        ["sh", "ops/docker/gpus.sh", *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_compose_accepts_the_file_for_several_gpus(project: Path) -> None:
+    (project / "docker-compose.gpus.yml").write_text(more_gpus(project, "2"))
+    services = config(project, COMPOSE_FILE=":".join([*FILES, "docker-compose.gpus.yml"]))
     workers = [services["worker"], services["worker-1"]]
     devices = [w["deploy"]["resources"]["reservations"]["devices"][0] for w in workers]
     assert [device["device_ids"] for device in devices] == [["0"], ["1"]]
     del workers[0]["deploy"], workers[1]["deploy"]
     assert workers[0] == workers[1]
+
+
+def test_each_further_gpu_gets_a_worker_like_the_first() -> None:
+    first = read(FILES[1])["services"]["worker"]
+    services = yaml.safe_load(more_gpus(ROOT, "8"))["services"]
+    assert list(services) == [f"worker-{number}" for number in range(1, 8)]
+    for number, service in enumerate(services.values(), start=1):
+        assert service.pop("extends") == {"file": FILES[0], "service": "worker"}
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device["device_ids"] == [str(number)]
+        device["device_ids"] = ["${GPU:-0}"]
+        assert service == first
+
+
+def test_the_gpus_of_the_machine_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: H100'\necho 'GPU 1: H100'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert list(yaml.safe_load(more_gpus(ROOT))["services"]) == ["worker-1"]
+
+
+@pytest.mark.parametrize("words", [["1"], ["0"], ["x"], ["-2"]])
+def test_one_gpu_needs_no_file(words: list[str]) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        more_gpus(ROOT, *words)
 
 
 def test_the_first_command_fills_in_secrets_and_overwrites_nothing(project: Path) -> None:

@@ -1,8 +1,10 @@
 """Needs and capabilities: their text form, and reasons why jobs aren't served."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from queue_support import make_job
 
 from shared.protocol.adapters import decode_adapter
 from shared.protocol.capabilities import (
@@ -17,12 +19,14 @@ from shared.protocol.capabilities import (
     why_unserved,
 )
 from shared.protocol.codec import decode_worker_info, encode_worker_info
+from shared.protocol.embeddings import EmbeddingParams, Pooling
+from shared.protocol.jobs import SamplingParams
 from shared.protocol.workers import WorkerInfo
 
 PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
 SOME = Capabilities(
     kinds=frozenset({AdapterKind.DORA, AdapterKind.BIAS}),
-    features=frozenset(Feature),
+    features=frozenset({Feature.EMBEDDINGS}),
     max_rank=None,
 )
 ENTRY = {
@@ -85,3 +89,17 @@ def test_the_reason_names_the_largest_rank_that_is_served() -> None:
         "adapter a has rank 64, and no live worker of this pool serves ranks above 32: start one "
         "with --engine native"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "features"),
+    [
+        ({}, set()),
+        ({"embedding": EmbeddingParams(pooling=Pooling.MEAN)}, {Feature.EMBEDDINGS}),
+        ({"sampling": SamplingParams(seed=1, logprob_token_ids=(5,))}, {Feature.LISTED_LOGPROBS}),
+    ],
+)
+def test_a_job_has_the_features_that_not_every_engine_serves(
+    fields: dict[str, Any], features: set[Feature]
+) -> None:
+    assert make_job(**fields).features == features

@@ -5,9 +5,11 @@ A further kind needs a class like these, and its name in `KINDS`.
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from engine_limits import MAX_MODEL_LEN, MAX_NUM_SEQS, NUM_ADAPTERS
 from engines import load
 from tiny import save_adapter, tiny_model
 
@@ -20,11 +22,6 @@ from worker.engine_simulated.engine import SimulatedEngine
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.kv_cache import bytes_per_block
-
-MAX_NUM_SEQS = 4
-NUM_ADAPTERS = 2
-"""Number of adapters for which the engines have memory."""
-MAX_MODEL_LEN = 512
 
 
 class EngineKind(Protocol):
@@ -94,3 +91,7 @@ class Simulated:
 
 
 KINDS: dict[str, Callable[[Path], EngineKind]] = {"native": Native, "simulated": Simulated}
+if find_spec("vllm") is not None:  # in the environment that `make vllm` creates
+    from vllm_kind import Vllm
+
+    KINDS["vllm"] = Vllm

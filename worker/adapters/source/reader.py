@@ -7,7 +7,14 @@ from typing import Protocol
 import structlog
 import torch
 
-from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, JobError, JobFailed, StoreFailed
+from shared.errors import (
+    AdapterNotServed,
+    AdapterRejected,
+    ErrorCode,
+    JobError,
+    JobFailed,
+    StoreFailed,
+)
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import upload_of
 from shared.store.inspections import Findings, Inspection

@@ -34,7 +34,6 @@ from worker.lora.checkpoint.tied_tensors import check_duplicates
 from worker.lora.side.weights import SideWeights
 from worker.lora.throttle import pause
 
-
 _OTHER = "use --engine native, or a higher --max-lora-rank"
 
 

@@ -1,0 +1,93 @@
+"""Greedy texts of vLLM agree with transformers + PEFT, base and adapters in one batch.
+
+In bfloat16, results depend on the shape of a batch. So the reference reads the text that vLLM has
+written, and judges each token of it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference import logits_along, with_adapter
+from transformers import AutoModelForCausalLM
+
+from ops.demo.tasks import ADAPTERS, TASKS
+from shared.protocol.ids import AdapterVersion
+from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.served_model import ServedModel
+
+NUM_REQUESTS = 16
+NUM_TOKENS = 32
+MAX_BELOW = 0.5
+"""How far a token's logit may lie below the reference's best one."""
+MIN_AGREEING = 0.98
+"""Least share of tokens that are the reference's best."""
+BASE = "base"
+SHIPPED = sorted(folder.name for folder in ADAPTERS.iterdir())
+NAMES = [BASE, *SHIPPED]
+
+
+@pytest.fixture(scope="module")
+def versions(served: ServedModel) -> dict[str, AdapterVersion]:
+    """Make the demo's adapters resident, and return their versions."""
+    supply, engine = served.adapters, served.engine
+    found = {}
+    for name in SHIPPED:
+        image = supply.host.put(supply.source.read(name, str(ADAPTERS / name)).weights)
+        placing = engine.place(image)
+        assert placing.reserved is not None
+        engine.write_adapter(placing.reserved, image)
+        engine.activate_adapter(placing.reserved, image)
+        found[name] = image.version
+    return found
+
+
+def request_of(served: ServedModel, number: int, version: AdapterVersion | None) -> Request:
+    """Return a greedy request of a held-out prompt."""
+    held_out = TASKS[SHIPPED[number % len(SHIPPED)]].held_out()
+    tokenizer: Any = served.tokenizer
+    prompt = tokenizer.encode_text(
+        f"<|im_start|>user\n{held_out[number].prompt}<|im_end|>\n<|im_start|>assistant\n",
+        add_special_tokens=False,
+    )
+    return Request(
+        id=RequestId(str(number)),
+        prompt_ids=prompt,
+        version=version,
+        sampling=ChoiceSampling(seed=0, temperature=0.0),
+        max_tokens=NUM_TOKENS,
+    )
+
+
+def test_a_mix_of_base_and_adapters_agrees_with_the_reference(
+    served: ServedModel,
+    versions: dict[str, AdapterVersion],
+    demo_folder: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    names = [NAMES[number % len(NAMES)] for number in range(NUM_REQUESTS)]
+    requests = [request_of(served, i, versions.get(name)) for i, name in enumerate(names)]
+    for request in requests:
+        served.engine.add(request)
+    errors = []
+    while served.engine.has_work:
+        errors += [output.error for output in served.engine.step() if output.error]
+    assert errors == []
+    assert [len(request.output_ids) for request in requests] == [NUM_TOKENS] * NUM_REQUESTS
+
+    below = []
+    for name in NAMES:
+        model = AutoModelForCausalLM.from_pretrained(demo_folder, dtype=torch.bfloat16)
+        if name != BASE:
+            model = with_adapter(model, ADAPTERS / name)
+        for request in (r for r, own in zip(requests, names, strict=True) if own == name):
+            logits = logits_along(model, request.prompt_ids, request.output_ids).float()
+            chosen = logits.gather(-1, torch.tensor(request.output_ids)[:, None])[:, 0]
+            below += (logits.amax(-1) - chosen).tolist()
+    agreeing = sum(gap == 0 for gap in below) / len(below)
+    record_property("agreeing", f"{agreeing:.4f} of {len(below)} tokens")
+    record_property("farthest", f"{max(below):.3f} below the best logit")
+    assert max(below) <= MAX_BELOW
+    assert agreeing >= MIN_AGREEING

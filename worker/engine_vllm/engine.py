@@ -1,0 +1,292 @@
+"""An engine that lets vLLM compute the model. Lorikeet samples, and keeps adapters resident."""
+
+import hashlib
+import itertools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import structlog
+from vllm.lora.request import LoRARequest
+from vllm.v1.engine import EngineCoreEventType
+
+from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.results import FinishReason
+from worker.engine.adapter_lru import AdapterLRU, version_to_evict
+from worker.engine.interface import EngineStats, Placing
+from worker.engine.request import Request, RequestId, StepOutput
+from worker.engine.rules import (
+    STEP_FAILED,
+    check_size,
+    finish_reason,
+    not_resident,
+    reason_to_reject,
+)
+from worker.engine_vllm.adapters import VllmImage
+from worker.engine_vllm.checks import reason_not_allowed
+from worker.engine_vllm.core import EngineCore
+from worker.engine_vllm.requests import core_request, prompt_logprobs, token_logprobs
+
+log = structlog.get_logger()
+
+OUTSIDE_VOCABULARY = JobError(
+    code=ErrorCode.INTERNAL, message="the prompt has tokens outside the model's vocabulary"
+)
+
+
+class VllmEngine:
+    """Runs requests in vLLM's engine core, which schedules them by itself.
+
+    Each resident adapter has one of vLLM's slots, so that vLLM never loads or evicts one in a step.
+    Not thread-safe: all methods but `write_adapter` must be called from one thread.
+    """
+
+    def __init__(
+        self,
+        core: EngineCore,
+        *,
+        vocab_size: int,
+        adapter_bytes: int,
+        caches_prefixes: bool,
+    ) -> None:
+        """Create an engine without adapters.
+
+        Args:
+            core: vLLM's engine core.
+            vocab_size: number of token ids.
+            adapter_bytes: memory of all slots for adapters, in bytes.
+            caches_prefixes: whether requests with a common prefix share KV blocks.
+        """
+        self.core = core
+        """vLLM's engine core."""
+        self._vocab_size = vocab_size
+        self._adapter_bytes = adapter_bytes
+        self._caches_prefixes = caches_prefixes
+        self.max_model_len = core.max_model_len
+        self._requests: dict[RequestId, Request] = {}
+        """Requests that vLLM runs or queues."""
+        self._rejected: list[StepOutput] = []
+        self._sizes: dict[AdapterVersion, int] = {}
+        """Bytes of each resident or reserved adapter."""
+        self._loras: dict[AdapterVersion, LoRARequest] = {}
+        """Adapters that vLLM has loaded."""
+        self._lora_ids = itertools.count(1)
+        self._residents = AdapterLRU()
+        self.num_failures_in_a_row = 0
+        """Always 0. vLLM's engine core ends if a step fails."""
+        self._usage = 0.0
+        """Used share of the KV cache, as of the last step."""
+        self._num_steps = self._num_tokens = self._num_cached_tokens = self._num_preemptions = 0
+
+    @property
+    def resident(self) -> list[AdapterVersion]:
+        """Versions that are resident or reserved."""
+        return list(self._sizes)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would compute requests or return outputs."""
+        return bool(self._requests or self._rejected)
+
+    def add(self, request: Request) -> None:
+        """Queue a request. If the request cannot run, the next step returns an error for it."""
+        error = self._reason_to_reject(request)
+        if error is None:
+            self._send(request)
+        else:
+            self._rejected.append(StepOutput(request_id=request.id, error=error))
+
+    def abort(self, request_id: RequestId) -> None:
+        """End a request without an output. Unknown and finished requests are ignored."""
+        if self._requests.pop(request_id, None) is not None:
+            self.core.abort([request_id])
+
+    def step(self) -> list[StepOutput]:
+        """Wait for vLLM's next step, and return its outputs.
+
+        Raises:
+            EngineLost: vLLM's engine core has ended.
+        """
+        outputs, self._rejected = self._rejected, []
+        if outputs or not self._requests:
+            return outputs
+        step = self.core.next_outputs()
+        self._num_steps += bool(step.outputs)  # vLLM also sends messages without outputs
+        if step.scheduler_stats is not None:
+            self._usage = step.scheduler_stats.kv_cache_usage
+        for output in step.outputs:
+            request = self._requests.get(output.request_id)
+            if request is not None:
+                outputs += self._update(request, output)
+        return outputs
+
+    def place(
+        self,
+        image: VllmImage,
+        *,
+        may_evict: bool = True,
+        surplus: Collection[AdapterVersion] = (),
+    ) -> Placing[VllmImage]:
+        """Reserve a slot for an adapter; see `Engine.place`."""
+        check_size(image, max_bytes=self._adapter_bytes)
+        evicted: list[AdapterVersion] = []
+        while self._free_bytes < image.num_bytes:
+            idle = self._idle()
+            if not (may_evict and self._would_fit(image.num_bytes, idle)):
+                return Placing(None, evicted)
+            victim = version_to_evict(idle, surplus)
+            self.remove_adapter(victim)
+            evicted.append(victim)
+        self._sizes[image.version] = image.num_bytes
+        return Placing(image, evicted)
+
+    def write_adapter(self, reserved: VllmImage, image: VllmImage) -> None:
+        """Let vLLM load an adapter to its slot. Any thread may call this, even during steps.
+
+        Raises:
+            AdapterRejected: vLLM can't load the adapter.
+        """
+        # vLLM doesn't check that ids are unique. Adapters with equal names are equal to vLLM.
+        lora = LoRARequest(
+            lora_name=image.version,
+            lora_int_id=next(self._lora_ids),
+            lora_path=str(image.folder),
+        )
+        try:
+            self.core.add_lora(lora)
+        except Exception as error:  # vLLM raises the engine core's errors as plain exceptions
+            raise AdapterRejected(f"vLLM can't load it: {last_line(error)}") from error
+        self._loras[image.version] = lora
+
+    def activate_adapter(self, reserved: VllmImage, image: VllmImage) -> None:
+        """Make an adapter resident. Call this after `write_adapter` has returned."""
+        self._residents.add(image.version, image.weights_digest)
+
+    def remove_adapter(self, version: AdapterVersion) -> None:
+        """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
+        for request in [r for r in self._requests.values() if r.version == version]:
+            self.abort(request.id)
+            self._rejected.append(StepOutput(request_id=request.id, error=not_resident(request)))
+        self._residents.discard(version)
+        self._sizes.pop(version, None)
+        lora = self._loras.pop(version, None)
+        if lora is not None:
+            self.core.remove_lora(lora.lora_int_id)
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""
+        return self._would_fit(num_bytes, self._idle())
+
+    def stats(self) -> EngineStats:
+        """Return the engine's current counters and gauges."""
+        num_running = min(len(self._requests), self.core.max_num_seqs)
+        used = round(self._usage * self.core.num_blocks) if self._requests else 0
+        return EngineStats(
+            num_running=num_running,
+            num_waiting=len(self._requests) - num_running,
+            kv_blocks=self.core.num_blocks,
+            kv_blocks_free=self.core.num_blocks - used,
+            adapter_bytes=sum(self._sizes.values()),
+            num_steps=self._num_steps,
+            num_preemptions=self._num_preemptions,
+            num_cached_tokens=self._num_cached_tokens,
+            num_tokens=self._num_tokens,
+            num_out_of_memory=0,
+        )
+
+    def _reason_to_reject(self, request: Request) -> JobError | None:
+        if request.embedding is not None:
+            return _not_served("embeddings")
+        if request.sampling.logprob_token_ids:
+            return _not_served("logprob_token_ids")
+        if not all(0 <= token < self._vocab_size for token in request.prompt_ids):
+            return OUTSIDE_VOCABULARY
+        return reason_to_reject(request, self._residents, max_model_len=self.max_model_len)
+
+    def _send(self, request: Request) -> None:
+        version = request.version
+        if version is not None:
+            self._residents.record_use(version)
+        self._requests[request.id] = request
+        self.core.add(
+            core_request(
+                request,
+                lora=None if version is None else self._loras[version],
+                cache_salt=self._cache_salt(request),
+            )
+        )
+
+    def _cache_salt(self, request: Request) -> str | None:
+        """Return a hash of the request's weights and tenant, as the native engine's cache key."""
+        if not self._caches_prefixes:
+            return None
+        weights = "" if request.version is None else self._residents.weights_digest(request.version)
+        return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).hexdigest()
+
+    def _update(self, request: Request, output: Any) -> list[StepOutput]:
+        """Return the outputs of a request for vLLM's output of one step."""
+        if output.prefill_stats is not None:
+            request.num_cached_tokens = output.prefill_stats.num_cached_tokens
+            self._num_cached_tokens += request.num_cached_tokens
+        events = output.events or ()
+        self._num_preemptions += sum(e.type is EngineCoreEventType.PREEMPTED for e in events)
+        scores = None
+        if output.new_prompt_logprobs_tensors is not None:
+            scores = prompt_logprobs(output.new_prompt_logprobs_tensors, request)
+        if request.max_tokens == 0 and output.new_token_ids:
+            return [self._end(request, finish=FinishReason.LENGTH, prompt_logprobs=scores)]
+        outputs = [self._append(request, token, output, scores) for token in output.new_token_ids]
+        if request.id in self._requests and output.finished:  # for a reason of vLLM's own
+            log.error("vllm_ended_a_request", request=request.id, reason=str(output.finish_reason))
+            outputs.append(self._end(request, error=STEP_FAILED))
+        return outputs
+
+    def _append(self, request: Request, token: int, output: Any, scores: Any) -> StepOutput:
+        """Add one token to a request, and return its output."""
+        if (error := reason_not_allowed(request, token)) is not None:
+            self.core.abort([request.id])
+            return self._end(request, error=error)
+        request.output_ids.append(token)
+        self._num_tokens += 1
+        finish = finish_reason(request, token, max_model_len=self.max_model_len)
+        logprobs = output.new_logprobs
+        fields: dict[str, Any] = {
+            "token_id": token,
+            "finish": finish,
+            "logprobs": None if logprobs is None else token_logprobs(logprobs, request),
+            "prompt_logprobs": scores,
+            "num_cached_tokens": request.num_cached_tokens,
+        }
+        if finish is not None:
+            return self._end(request, **fields)
+        return StepOutput(request_id=request.id, **fields)
+
+    def _end(self, request: Request, **fields: Any) -> StepOutput:
+        del self._requests[request.id]
+        return StepOutput(request_id=request.id, **fields)
+
+    @property
+    def _free_bytes(self) -> int:
+        return self._adapter_bytes - sum(self._sizes.values())
+
+    def _would_fit(self, num_bytes: int, idle: Sequence[AdapterVersion]) -> bool:
+        return self._free_bytes + sum(map(self._sizes.__getitem__, idle)) >= num_bytes
+
+    def _idle(self) -> list[AdapterVersion]:
+        """Return the resident adapters that no request uses, least recently used first."""
+        in_use = {request.version for request in self._requests.values()}
+        return [version for version in self._residents if version not in in_use]
+
+
+def _not_served(what: str) -> JobError:
+    """Return the error of a request that the pool's queue should have kept from this worker."""
+    return JobError(
+        code=ErrorCode.UNSUPPORTED_PARAMETER,
+        message=f"the vLLM engine doesn't serve {what}: start a worker with --engine native",
+    )
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an error's message, which is the reason in vLLM's messages."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

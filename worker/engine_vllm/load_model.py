@@ -1,0 +1,232 @@
+"""Loads a base model into vLLM, and everything else that such a worker serves."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from shared.cache_folder import cache_folder
+from shared.errors import ModelRejected
+from shared.protocol.adapters import BaseModel
+from shared.protocol.capabilities import Capabilities
+from shared.protocol.ids import AdapterVersion
+from shared.settings import WorkerSettings
+from worker.adapters.memory_budgets import AdapterBudgets
+from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.adapters.source.checkpoint_reader import CheckpointReader
+from worker.adapters.source.disk_store import AdapterStore
+from worker.adapters.source.reader import AdapterReader
+from worker.engine.grammar import GrammarCompiler
+from worker.engine_vllm.adapters import VllmHostMemory, slot_bytes
+from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
+from worker.engine_vllm.core import EngineCore
+from worker.engine_vllm.engine import VllmEngine, last_line
+from worker.engine_vllm.skeleton import skeleton_modules
+from worker.lora.base.modules import BaseModules
+from worker.model.loading.end_tokens import end_token_ids
+from worker.model.loading.folder import digest_of, find_model, model_name
+from worker.model.loading.refusals import first_line
+from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
+from worker.text.grammar_cache import GrammarCache
+from worker.text.reasoning_format import base_reasoning_form
+from worker.text.token_bytes import max_token_bytes
+from worker.text.tokenizer import Tokenizer
+from worker.text.tool_call_format import base_tool_form
+
+log = structlog.get_logger()
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """What this process reads of a base model. vLLM's processes read the weights."""
+
+    folder: Path
+    name: str
+    config: Any
+    """Configuration of the model's text part."""
+    tokenizer: Any
+    eos_ids: frozenset[int]
+    modules: BaseModules
+
+
+def load_vllm(settings: WorkerSettings, *, on_lost: Callable[[], None]) -> ServedModel:
+    """Start vLLM with the base model of `settings`. Blocks for half a minute or more.
+
+    `on_lost` is called on any thread when vLLM's processes have ended by themselves.
+
+    Raises:
+        ModelRejected: vLLM can't serve the model.
+        SettingsError: the settings don't fit vLLM or the machine.
+    """
+    files = _read(settings)
+    slot = slot_bytes(files.modules.linears, max_rank=rank_of(settings))
+    slots = num_slots(settings, slot)
+    with digest_of(settings.model, files.folder) as digest:
+        core = _start(settings, files, slots, on_lost)
+        base = _base(settings, files, digest.result(), core)
+    budgets = AdapterBudgets(
+        device=slots * slot, host=settings.adapter_host_mb * MIB, is_one_memory=False
+    )
+    checkpoints = Path(tempfile.mkdtemp(prefix="lorikeet-vllm-"))
+    host = VllmHostMemory(checkpoints, max_bytes=budgets.copies, slot_bytes=slot)
+
+    def close() -> None:
+        core.close()
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+    return ServedModel(
+        engine=VllmEngine(
+            core,
+            vocab_size=files.config.vocab_size,
+            adapter_bytes=budgets.pool,
+            caches_prefixes=settings.prefix_cache,
+        ),
+        tokenizer=Tokenizer(
+            files.tokenizer, vocab_size=files.config.vocab_size, reasoning=base.reasoning
+        ),
+        grammars=GrammarCache(
+            GrammarCompiler(
+                files.tokenizer, vocab_size=files.config.vocab_size, eos_ids=files.eos_ids
+            )
+        ),
+        base=base,
+        info=_info(core, files),
+        adapters=_adapter_supply(settings, files, core, host, budgets),
+        cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
+        serves=_serves(settings),
+        close=close,
+    )
+
+
+def _read(settings: WorkerSettings) -> _Files:
+    folder = find_model(settings.model)
+    config = _load(settings, AutoConfig, folder)
+    tokenizer = _load(settings, AutoTokenizer, folder)
+    text = config.get_text_config()
+    return _Files(
+        folder=folder,
+        name=model_name(settings.model, folder),
+        config=text,
+        tokenizer=tokenizer,
+        eos_ids=end_token_ids(text, _generation(folder), tokenizer),
+        modules=skeleton_modules(settings.model, config),
+    )
+
+
+def _load(settings: WorkerSettings, cls: Any, folder: Path) -> Any:
+    try:
+        return cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many error types for broken folders
+        raise ModelRejected(
+            f"--model {settings.model}: {cls.__name__}: {first_line(error)}"
+        ) from error
+
+
+def _generation(folder: Path) -> Any:
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:  # the model has none
+        return None
+
+
+def _start(
+    settings: WorkerSettings, files: _Files, slots: int, on_lost: Callable[[], None]
+) -> EngineCore:
+    """Start vLLM.
+
+    Raises:
+        ModelRejected: vLLM refuses the model or the settings. The message has vLLM's reason.
+    """
+    args = engine_args(
+        settings,
+        files.folder,
+        vocab_size=files.config.vocab_size,
+        eos_ids=sorted(files.eos_ids),
+        num_slots=slots,
+        linears=files.modules.linears,
+    )
+    started_s = time.monotonic()
+    try:
+        core = EngineCore(args, on_lost=on_lost)
+    except Exception as error:  # vLLM raises many error types
+        raise ModelRejected(f"--model {settings.model}: vLLM: {last_line(error)}") from error
+    log.info("vllm_started", seconds=round(time.monotonic() - started_s, 1))
+    return core
+
+
+def _base(settings: WorkerSettings, files: _Files, digest: str, core: EngineCore) -> BaseModel:
+    name = settings.served_name or files.name
+    return BaseModel(
+        name=name,
+        version=AdapterVersion(f"{name}@{digest[:12]}"),
+        max_model_len=core.max_model_len,
+        source=settings.model,
+        created_s=int(time.time()),
+        tool_form=base_tool_form(files.tokenizer, settings.tool_call_parser),
+        max_token_bytes=max_token_bytes(files.tokenizer),
+        # Native workers of the pool compute embeddings, and register the same base model.
+        embedding_size=files.config.hidden_size,
+        reasoning=base_reasoning_form(files.tokenizer, settings.reasoning_parser),
+    )
+
+
+def _info(core: EngineCore, files: _Files) -> BaseInfo:
+    return BaseInfo(
+        eos_ids=files.eos_ids,
+        device=core.device,
+        dtype=str(core.dtype).removeprefix("torch."),
+        kernels="vllm",
+        num_fused=0,
+        kv_tokens=core.num_blocks * core.block_size,
+        kv_bytes=core.kv_bytes,
+        weight_bytes=sum(path.stat().st_size for path in files.folder.glob("*.safetensors")),
+        max_num_seqs=core.max_num_seqs,
+        max_num_batched_tokens=core.max_num_batched_tokens,
+    )
+
+
+def _serves(settings: WorkerSettings) -> Capabilities:
+    return Capabilities(kinds=frozenset(), features=frozenset(), max_rank=settings.max_lora_rank)
+
+
+def _adapter_supply(
+    settings: WorkerSettings,
+    files: _Files,
+    core: EngineCore,
+    host: VllmHostMemory,
+    budgets: AdapterBudgets,
+) -> AdapterSupply:
+    folder = settings.adapter_store or cache_folder() / "adapters"
+    store = AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)
+    roots = AdapterRoots(settings.adapter_roots, settings.adapter_sources.values())
+    checkpoints = CheckpointReader(
+        files.modules,
+        files.tokenizer,
+        dtype=core.dtype,
+        vocab_size=files.config.vocab_size,
+        base_names=[settings.model, files.name, *filter(None, [settings.served_name])],
+        tool_setting=settings.tool_call_parser,
+        reasoning_setting=settings.reasoning_parser,
+        serves=_serves(settings),
+    )
+    reader = AdapterReader(
+        checkpoints.read,
+        base=files.modules,
+        store=store,
+        roots=roots,
+        dtype=core.dtype,
+        max_bytes=budgets.device,
+    )
+    return AdapterSupply(source=reader, roots=str(roots), store=store, host=host, budgets=budgets)
+
+
+def _do_nothing() -> None:
+    """Leave the threads of the process as they are, because vLLM's processes have their own."""

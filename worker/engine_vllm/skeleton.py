@@ -1,0 +1,63 @@
+"""The modules of a base model whose weights this process doesn't load."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from shared.errors import ModelRejected
+from worker.lora.base.base_weight import BaseWeight
+from worker.lora.base.modules import BaseModules, ModuleShape, is_expert, module_shape
+
+_NOT_SERVED = "which --engine vllm can't adapt"
+
+
+def skeleton_modules(source: str, config: Any) -> BaseModules:
+    """Return the modules that adapters of a vLLM worker may target: the decoder's linears.
+
+    Args:
+        source: value of --model, for error messages.
+        config: the model's configuration.
+
+    Raises:
+        ModelRejected: transformers can't build the model.
+    """
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # transformers raises many error types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelRejected(f"--model {source}: {reason}") from error
+    linears: dict[str, ModuleShape] = {}
+    others: dict[str, str] = {}
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if _is_linear(module, head) and not is_expert(name):
+            linears[name] = module_shape(module)
+        elif name:
+            others[name] = f"{type(module).__name__}, {_NOT_SERVED}"
+    return BaseModules(
+        model_type=str(config.model_type),
+        linears=linears,
+        conv1d=frozenset(n for n in linears if isinstance(model.get_submodule(n), Conv1D)),
+        others=others,
+        all_linear=frozenset(n for n, m in model.named_modules() if _is_linear(m, head)),
+        weights={name: _shapes_of(model.get_submodule(name)) for name in linears},
+    )
+
+
+def _shapes_of(linear: Any) -> BaseWeight:
+    """Return a weight that has shapes alone, so that each kind of adapter is recognised."""
+    bias = None if linear.bias is None else linear.bias.data
+    width = module_shape(linear).out_features
+    return BaseWeight(torch.empty(width, device="meta"), bias, _not_loaded)
+
+
+def _not_loaded(_: torch.Tensor) -> torch.Tensor:
+    raise NotImplementedError("this process doesn't load the base model's weights")
+
+
+def _is_linear(module: nn.Module, head: nn.Module | None) -> bool:
+    return isinstance(module, nn.Linear | Conv1D) and module is not head
