@@ -10,11 +10,13 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from ops.bench.adapter_probe_commands import adapters_app
+from ops.bench.compare import vllm_engine as pairs
 from ops.bench.compare.comparison import Comparison
 from ops.bench.compare.output import WIDTH, lines, table, write_results
 from ops.bench.compare.results import Results
 from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
 from ops.bench.probe_commands import probes_app
+from ops.bench.probe_run import model_and_scratch, show
 from ops.bench.progress import progress
 from ops.bench.scale_commands import scale_app
 from ops.bench.servers import check_vllm
@@ -23,6 +25,8 @@ from shared.errors import LorikeetError
 
 CLIENTS = "1,8,32"
 QUICK_CLIENTS = "32"
+VLLM_VENV = Path(".venv-vllm")
+"""Virtual environment that `make vllm` creates."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(probes_app)
@@ -73,6 +77,25 @@ def compare(
     for path in write_results(found, results):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
     sys.exit(_print_errors(found, console))
+
+
+@app.command("vllm-engine")
+def vllm_engine(
+    vllm: Annotated[
+        Path, typer.Option(help="Virtual environment of vLLM.", metavar="VENV")
+    ] = VLLM_VENV,
+    model: Model = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
+    ] = False,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Compare a worker with the vLLM engine with `vllm serve` alone, in interleaved pairs."""
+    check_vllm(vllm)
+    sizes = pairs.QUICK if quick else pairs.FULL
+    with model_and_scratch(model) as (folder, scratch):
+        found = pairs.measure_vllm_engine(folder, vllm, sizes, scratch, print)
+        show(pairs.vllm_engine_finding(found, sizes), folder, results)
 
 
 def _print_errors(found: Results, console: Console) -> int:

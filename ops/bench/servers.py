@@ -37,11 +37,17 @@ VLLM_KV_CACHE_GIB = "4"
 
 @contextmanager
 def lorikeet(
-    model: Path, adapters: Mapping[str, Path], scratch: Path, worker_flags: Sequence[str] = ()
+    model: Path,
+    adapters: Mapping[str, Path],
+    scratch: Path,
+    worker_flags: Sequence[str] = (),
+    *,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> Iterator[Serving]:
     """Serve the model and its adapters with Redis, a worker and a front end.
 
     `adapters` maps names to folders. `scratch` receives Redis' data, copies of adapters, and logs.
+    Each adapter adds `START_TIMEOUT_PER_ADAPTER_S` to `start_timeout_s`.
 
     Raises:
         ServerFailed: the server didn't become ready.
@@ -69,7 +75,7 @@ def lorikeet(
             ready="/ready",
             names={BASE, *adapters},
             started=list(started.values()),
-            timeout_s=START_TIMEOUT_S + START_TIMEOUT_PER_ADAPTER_S * len(adapters),
+            timeout_s=start_timeout_s + START_TIMEOUT_PER_ADAPTER_S * len(adapters),
             scratch=scratch,
         )
         pids = {name: one.pid for name, one in started.items()}

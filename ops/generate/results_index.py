@@ -16,8 +16,10 @@ COMPARISON = "comparison"
 """Kind of the results that `make bench` writes. Their file names contain no kind."""
 MEASUREMENTS = {
     COMPARISON: "Lorikeet and its peers on the same load",
+    "vllm-engine": "workers with the vLLM engine against `vllm serve` alone",
     "steps": "decode steps against the GEMM floor",
     "parts": "time of each part of a decode step",
+    "operations": "operations and copies of a decode step, counted on a CPU",
     "lora": "cost of distinct adapters of rank 16 in a decode step",
     "context": "prefill and decode at long contexts",
     "interference": "ITL while a long prompt arrives",
