@@ -245,6 +245,8 @@ def scripted_model(
     engine: ScriptedEngine,
     read_adapter: Callable[[str, str], SimulatedAdapter] = read_scripted_adapter,
     host: SimulatedHostMemory | None = None,
+    *,
+    max_num_seqs: int = 64,
 ) -> ServedModel:
     return ServedModel(
         engine=engine,
@@ -260,6 +262,8 @@ def scripted_model(
             kv_tokens=100_000,
             kv_bytes=0,
             weight_bytes=0,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=512,
         ),
         adapters=AdapterSupply(
             source=ScriptedSource(read_adapter),

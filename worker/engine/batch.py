@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import Request
 from worker.engine.scheduler import Chunk
 from worker.kernels.interface import AttentionBatch
+from worker.kernels.transfer import to_device
 from worker.model.kv_cache import BLOCK_SIZE
 
 
@@ -70,19 +72,25 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         starts.append(len(ids))
         if chunk.samples:
             rows.append(len(ids) - 1)
-    packed = torch.tensor([ids, positions, slots], dtype=torch.int64).to(device)
+    tokens, query_starts, lengths, tables, logits_rows = to_device(
+        [
+            np.array([ids, positions, slots], np.int64),
+            np.array(starts, np.int32),
+            np.array([c.end for c in ordered], np.int32),
+            _block_tables(ordered),
+            np.array(rows + scored_rows, np.int64),
+        ],
+        device,
+    )
     return StepBatch(
-        input_ids=packed[0:1],
-        positions=packed[1:2],
+        input_ids=tokens[0:1],
+        positions=tokens[1:2],
         attention=AttentionBatch(
-            slots=packed[2],
-            query_starts=torch.tensor(starts, dtype=torch.int32, device=device),
-            context_lens=torch.tensor([c.end for c in ordered], dtype=torch.int32, device=device),
-            block_tables=_block_tables(ordered).to(device),
+            slots=tokens[2], query_starts=query_starts, context_lens=lengths, block_tables=tables
         ),
         sampled=[c.request for c in ordered if c.samples],
         scored=scored,
-        logits_rows=torch.tensor(rows + scored_rows, dtype=torch.int64, device=device),
+        logits_rows=logits_rows,
         pooled=pooled,
         segments=[(c.request.version, c.num_tokens) for c in ordered],
     )
@@ -106,10 +114,10 @@ def _slots(chunk: Chunk) -> Iterator[int]:
         yield table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
 
 
-def _block_tables(chunks: Sequence[Chunk]) -> Tensor:
+def _block_tables(chunks: Sequence[Chunk]) -> NDArray[np.int32]:
     """Return the block tables of `chunks`, `[B, M]` int32, padded with block 0."""
     tables = [c.request.block_table[: -(-c.end // BLOCK_SIZE)] for c in chunks]
     padded = np.zeros((len(tables), max(map(len, tables))), dtype=np.int32)
     for row, table in zip(padded, tables, strict=True):
         row[: len(table)] = table
-    return torch.from_numpy(padded)
+    return padded

@@ -4,8 +4,6 @@ import hashlib
 import time
 from collections.abc import Collection, Sequence
 
-import structlog
-
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.embeddings import Pooling
 from shared.protocol.ids import AdapterVersion
@@ -15,11 +13,10 @@ from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
 from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.interface import EngineStats, Placing
-from worker.engine.model_runner import Computed, ModelRunner
+from worker.engine.model_runner import Computed, ModelRunner, StepRunner
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.rules import (
     NO_TOKEN_LEFT,
-    STEP_FAILED,
     check_size,
     finish_reason,
     is_restricted,
@@ -34,8 +31,6 @@ from worker.lora.memory.layout import AdapterImage, PoolLayout
 from worker.lora.memory.pool import LoRAPool, Reserved
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
 from worker.model.loader import LoadedModel
-
-log = structlog.get_logger()
 
 
 class NativeEngine:
@@ -57,6 +52,9 @@ class NativeEngine:
         self._pool.side.attach(loaded.model, context.hook_of)
         cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
         self._runner = ModelRunner(loaded, cache, context)
+        self._steps = StepRunner(
+            self._runner, loaded.device, max_tokens=config.max_num_batched_tokens
+        )
         self._scheduler = Scheduler(
             BlockManager(num_blocks, BLOCK_SIZE),
             max_num_seqs=config.max_num_seqs,
@@ -164,23 +162,23 @@ class NativeEngine:
     def step(self) -> list[StepOutput]:
         """Run one step and return its outputs.
 
-        If the step fails, each of its requests ends with an error, and the engine stays usable.
+        If the step fails, each of its requests ends with an error, and the engine stays usable. A
+        step that runs out of memory is computed in parts instead.
         """
         outputs, self._rejected = self._rejected, []
         chunks = self._scheduler.schedule()
         if not chunks:
             return outputs
         self._num_steps += 1
+        num_out_of_memory = self._steps.num_out_of_memory
         started_s = time.perf_counter()
-        try:
-            results = self._runner.run(chunks)
-        except Exception:  # per step: it becomes an error of each request in the step
-            self.num_failures_in_a_row += 1
-            log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
-            return outputs + [self._fail(chunk.request, STEP_FAILED) for chunk in chunks]
-        self.num_failures_in_a_row = 0
-        self._scheduler.pace.observe(step_size(chunks), (time.perf_counter() - started_s) * 1000)
-        return outputs + self._update(results)
+        result = self._steps.run(chunks)
+        ms = (time.perf_counter() - started_s) * 1000
+        if not result.failed and self._steps.num_out_of_memory == num_out_of_memory:
+            self._scheduler.pace.observe(step_size(chunks), ms)
+        self.num_failures_in_a_row = 0 if result.computed else self.num_failures_in_a_row + 1
+        outputs += self._update(result.computed)
+        return outputs + [self._fail(request, error) for request, error in result.failed]
 
     def stats(self) -> EngineStats:
         """Return the engine's current counters and gauges."""
@@ -194,6 +192,7 @@ class NativeEngine:
             num_preemptions=self._scheduler.num_preemptions,
             num_cached_tokens=self._scheduler.num_cached_tokens,
             num_tokens=self._num_tokens,
+            num_out_of_memory=self._steps.num_out_of_memory,
         )
 
     def _update(self, results: Sequence[Computed]) -> list[StepOutput]:

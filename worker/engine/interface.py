@@ -27,6 +27,8 @@ class EngineStats:
     """Number of tokens reused from the prefix cache since the start."""
     num_tokens: int
     """Number of output tokens since the start."""
+    num_out_of_memory: int = 0
+    """Number of forward passes since the start that ran out of memory and were retried."""
 
 
 class AdapterImage(Protocol):

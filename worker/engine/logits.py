@@ -11,105 +11,177 @@ The adjustments are applied in vLLM's order:
 
 The result depends only on the logits, the sampling parameters and the request's tokens. Therefore a
 request that is recomputed or moved to another worker gets the same adjustments.
+
+All rows are adjusted together. The host collects (row, token, value) triplets and the grammars'
+bitmasks, and copies them to the device in one transfer.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from worker.engine.grammar import GrammarState
-from worker.engine.request import Request
+from worker.engine.request import SampledRow
+from worker.kernels.transfer import Array, to_device
+
+_BITS = np.unpackbits(
+    np.arange(256, dtype=np.uint8)[:, None], axis=-1, bitorder="little", count=8
+).view(np.int64)[:, 0]
+"""For each byte, its bits as the bytes of an integer."""
 
 
-def is_adjusted(request: Request) -> bool:
-    """Return whether the logits of the request's next token are adjusted."""
-    sampling = request.sampling
+def is_adjusted(row: SampledRow) -> bool:
+    """Return whether the logits of the row's next token are adjusted."""
+    sampling = row.sampling
     return bool(
-        request.grammar
+        row.grammar
         or sampling.logit_bias
         or sampling.allowed_token_ids
         or sampling.bad_words
         or sampling.presence_penalty
         or sampling.frequency_penalty
         or sampling.repetition_penalty != 1
-        or len(request.output_ids) < sampling.min_tokens
+        or len(row.output_ids) < sampling.min_tokens
     )
 
 
-def adjust(logits: Tensor, requests: Sequence[Request]) -> None:
-    """Adjust `logits` in place. The tensor is `[S, V]` float32, with one row for each request.
+def adjust(logits: Tensor, rows: Sequence[SampledRow]) -> None:
+    """Adjust `logits` in place. The tensor is `[S, V]` float32, with a row for each of `rows`.
 
-    If a request's masks leave no token, all logits of the request's row become -inf.
+    If the masks of a row leave no token, all its logits become -inf.
     """
-    for row, request in zip(logits, requests, strict=True):
-        if is_adjusted(request):
-            if request.grammar:
-                _forbid_by_grammar(row, request.grammar)
-            _allow_only(row, request.sampling.allowed_token_ids)
-            _forbid_words(row, request)
-            _forbid_end(row, request)
-            _add_bias(row, request.sampling.logit_bias)
-            _penalise_repetition(row, request)
-            _penalise_output(row, request)
+    changed = [(index, row) for index, row in enumerate(rows) if is_adjusted(row)]
+    if not changed:
+        return
+    masks = _Masks(num_tokens=logits.shape[-1])
+    allowed, forbidden, biased, repeated, penalised = parts = [_Triplets() for _ in range(5)]
+    for index, row in changed:
+        sampling = row.sampling
+        if row.grammar:
+            masks.add(index, row.grammar.allowed())
+        allowed.add(index, sampling.allowed_token_ids)
+        forbidden.add(index, _forbidden(row))
+        biased.add(index, [t for t, _ in sampling.logit_bias], [b for _, b in sampling.logit_bias])
+        if sampling.repetition_penalty != 1:
+            seen = {*row.prompt_ids, *row.output_ids}
+            repeated.add(index, seen, sampling.repetition_penalty)
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            penalised.add(index, *_penalties(row))
+    limited = [index for index, row in changed if row.sampling.allowed_token_ids]
+    arrays = [*masks.arrays(), np.array(limited, np.int64)]
+    arrays += [array for part in parts for array in part.arrays()]
+    on_device = iter(to_device(arrays, logits.device))
+    _forbid_by_masks(logits, next(on_device), next(on_device), next(on_device))
+    _allow_only(logits, next(on_device), *_next_triplets(on_device))
+    _forbid(logits, *_next_triplets(on_device))
+    _add_bias(logits, *_next_triplets(on_device))
+    _penalise_repetition(logits, *_next_triplets(on_device))
+    _subtract(logits, *_next_triplets(on_device))
 
 
-def _forbid_by_grammar(row: Tensor, grammar: GrammarState) -> None:
-    packed = np.frombuffer(grammar.allowed(), np.uint8)
-    # The mask and the logits may be padded to different lengths.
-    bits = np.unpackbits(packed, bitorder="little", count=row.shape[0])
-    row.masked_fill_(torch.from_numpy(bits == 0).to(row.device), -torch.inf)
+class _Triplets:
+    """Collects (row, token, value) triplets."""
+
+    def __init__(self) -> None:
+        self._rows: list[int] = []
+        self._tokens: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self._values: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+
+    def add(self, row: int, tokens: Collection[int], values: ArrayLike = 0.0) -> None:
+        """Add different tokens of a row, with one value for all or a value for each."""
+        if tokens:
+            self._rows.append(row)
+            self._tokens.append(np.fromiter(tokens, np.int64, len(tokens)))
+            self._values.append(np.broadcast_to(np.asarray(values, np.float32), len(tokens)))
+
+    def arrays(self) -> list[Array]:
+        """Return the rows, the tokens and the values."""
+        counts = [len(tokens) for tokens in self._tokens[1:]]
+        rows = np.repeat(np.array(self._rows, np.int64), counts)
+        return [rows, np.concatenate(self._tokens), np.concatenate(self._values)]
 
 
-def _allow_only(row: Tensor, token_ids: Sequence[int]) -> None:
-    if token_ids:
-        ids = _indices(token_ids, row)
-        kept = row[ids]
-        row.fill_(-torch.inf)
-        row[ids] = kept
+class _Masks:
+    """Collects bitmasks of allowed tokens, for logits of `num_tokens` tokens."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self._num_bytes = -(-num_tokens // 8)
+        self._rows: list[int] = []
+        self._masks: list[NDArray[np.uint8]] = []
+
+    def add(self, row: int, mask: bytes) -> None:
+        """Add the mask of a row. Tokens beyond its end aren't allowed."""
+        padded = np.zeros(self._num_bytes, np.uint8)
+        given = np.frombuffer(mask, np.uint8)[: self._num_bytes]
+        padded[: len(given)] = given
+        self._rows.append(row)
+        self._masks.append(padded)
+
+    def arrays(self) -> list[Array]:
+        """Return the rows, their masks, and the table by which `_forbid_by_masks` reads them."""
+        masks = np.stack(self._masks) if self._masks else np.zeros((0, 0), np.uint8)
+        return [np.array(self._rows, np.int64), masks, _BITS if self._masks else _BITS[:0]]
 
 
-def _forbid_words(row: Tensor, request: Request) -> None:
-    """Forbid each token that would complete one of the bad words."""
-    output = request.output_ids
-    last = {
+def _forbidden(row: SampledRow) -> set[int]:
+    """Return the tokens that would complete a bad word, or end the output too early."""
+    output, sampling = row.output_ids, row.sampling
+    tokens = {
         word[-1]
-        for word in request.sampling.bad_words
+        for word in sampling.bad_words
         if len(word) == 1 or tuple(output[1 - len(word) :]) == word[:-1]
     }
-    if last:
-        row[_indices(last, row)] = -torch.inf
+    return tokens.union(row.stop_ids) if len(output) < sampling.min_tokens else tokens
 
 
-def _forbid_end(row: Tensor, request: Request) -> None:
-    if request.stop_ids and len(request.output_ids) < request.sampling.min_tokens:
-        row[_indices(request.stop_ids, row)] = -torch.inf
+def _penalties(row: SampledRow) -> tuple[Collection[int], NDArray[np.float32]]:
+    """Return the tokens that were output, and the sum of both penalties of each."""
+    sampling, counts = row.sampling, Counter(row.output_ids)
+    times = np.array([*counts.values()], np.float32)
+    by_frequency = np.float32(sampling.frequency_penalty) * times
+    return counts.keys(), by_frequency + np.float32(sampling.presence_penalty)
 
 
-def _add_bias(row: Tensor, bias: Sequence[tuple[int, float]]) -> None:
-    if bias:
-        ids, values = zip(*bias, strict=True)
-        row[_indices(ids, row)] += torch.tensor(values, dtype=row.dtype, device=row.device)
+def _next_triplets(tensors: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    return next(tensors), next(tensors), next(tensors)
 
 
-def _penalise_repetition(row: Tensor, request: Request) -> None:
-    penalty = request.sampling.repetition_penalty
-    if penalty != 1:
-        ids = _indices({*request.prompt_ids, *request.output_ids}, row)
-        scores = row[ids]
-        row[ids] = torch.where(scores > 0, scores / penalty, scores * penalty)
+def _forbid_by_masks(logits: Tensor, rows: Tensor, masks: Tensor, bits: Tensor) -> None:
+    """Forbid the tokens whose bit isn't set in their row's mask, `[G, bytes]`."""
+    if len(rows):
+        is_allowed = bits.index_select(0, masks.flatten().int()).view(torch.bool)
+        is_allowed = is_allowed.view(len(rows), -1)[:, : logits.shape[-1]]
+        kept = logits.index_select(0, rows).masked_fill_(is_allowed.logical_not_(), -torch.inf)
+        logits.index_copy_(0, rows, kept)
 
 
-def _penalise_output(row: Tensor, request: Request) -> None:
-    sampling = request.sampling
-    if not (request.output_ids and (sampling.frequency_penalty or sampling.presence_penalty)):
-        return
-    counts = Counter(request.output_ids)
-    times = torch.tensor([*counts.values()], dtype=row.dtype, device=row.device)
-    row[_indices(counts, row)] -= sampling.frequency_penalty * times + sampling.presence_penalty
+def _allow_only(logits: Tensor, limited: Tensor, rows: Tensor, tokens: Tensor, _: Tensor) -> None:
+    """Forbid all tokens of the rows `limited`, except for the pairs of `rows` and `tokens`."""
+    if len(rows):
+        kept = logits[rows, tokens]
+        logits.index_fill_(0, limited, -torch.inf)
+        logits[rows, tokens] = kept
 
 
-def _indices(ids: Iterable[int], row: Tensor) -> Tensor:
-    return torch.tensor([*ids], dtype=torch.int64, device=row.device)
+def _forbid(logits: Tensor, rows: Tensor, tokens: Tensor, _: Tensor) -> None:
+    if len(rows):
+        logits[rows, tokens] = -torch.inf
+
+
+def _add_bias(logits: Tensor, rows: Tensor, tokens: Tensor, bias: Tensor) -> None:
+    if len(rows):
+        logits[rows, tokens] += bias
+
+
+def _penalise_repetition(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> None:
+    if len(rows):
+        scores = logits[rows, tokens]
+        logits[rows, tokens] = torch.where(scores > 0, scores / penalty, scores * penalty)
+
+
+def _subtract(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> None:
+    if len(rows):
+        logits[rows, tokens] -= penalty

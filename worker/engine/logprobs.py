@@ -5,13 +5,13 @@ temperature don't affect them, as in vLLM's `raw_logprobs` mode.
 """
 
 from collections.abc import Sequence
-from itertools import repeat
-from operator import add
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from worker.engine.request import Request, RequestId, TokenLogprobs
+from worker.kernels.transfer import Array, Pending, to_device
 
 LEAST = -9999.0
 """Log-probability that replaces minus infinity, which JSON cannot represent.
@@ -23,113 +23,117 @@ _ROWS_AT_ONCE = 64
 
 
 def sampled_logprobs(
-    logits: Tensor, requests: Sequence[Request], tokens: Sequence[int]
-) -> dict[RequestId, TokenLogprobs]:
+    logits: Tensor, requests: Sequence[Request], tokens: Tensor
+) -> Pending[dict[RequestId, TokenLogprobs]]:
     """Return the log-probabilities of sampled tokens, by request.
 
-    Requests that don't ask for log-probabilities or whose token is -1 are left out.
+    Requests that don't ask for log-probabilities are left out. The values of requests whose token
+    is negative mean nothing.
 
     Args:
         logits: `[S, V]`, a row for each request.
         requests: the S requests.
-        tokens: the sampled token of each request; -1 if no token could be sampled.
+        tokens: `[S]`, the sampled token of each request, or a negative number.
     """
-    selected = [
-        i for i, r in enumerate(requests) if r.sampling.logprobs is not None and tokens[i] >= 0
-    ]
+    selected = [i for i, r in enumerate(requests) if r.sampling.logprobs is not None]
     if not selected:
-        return {}
-    index = torch.tensor(selected, device=logits.device)
+        return Pending([], lambda _: {})
     chosen = [requests[i] for i in selected]
+    tokens = tokens.clamp_min(0)
+    if len(selected) < len(requests):
+        (index,) = to_device([np.array(selected)], logits.device)
+        logits, tokens = logits.index_select(0, index), tokens.index_select(0, index)
     found = token_logprobs(
-        logits[index],
-        [tokens[i] for i in selected],
+        logits,
+        tokens,
         [0 if r.sampling.logprob_token_ids else r.sampling.logprobs or 0 for r in chosen],
-        listed=[_listed(requests[i], tokens[i]) for i in selected],
+        listed=[r.sampling.logprob_token_ids for r in chosen],
     )
-    return {request.id: logprobs for request, logprobs in zip(chosen, found, strict=True)}
+    ids = [request.id for request in chosen]
+    return Pending(found.tensors, lambda arrays: dict(zip(ids, found.finish(arrays), strict=True)))
 
 
-def score_prompts(logits: Tensor, scored: Sequence[tuple[Request, int]]) -> None:
-    """Append the log-probabilities of prompt tokens to their requests' `prompt_logprobs`.
+def prompt_logprobs(
+    logits: Tensor, scored: Sequence[tuple[Request, int]]
+) -> Pending[list[TokenLogprobs]]:
+    """Return the log-probabilities of prompt tokens.
 
     Args:
         logits: `[P, V]`, a row for each pair in `scored`.
         scored: (request, position) pairs. The prompt token at `position + 1` is scored.
     """
-    if scored:
-        requests = [request for request, _ in scored]
-        tokens = [request.prompt_ids[position + 1] for request, position in scored]
-        found = token_logprobs(
-            logits,
-            tokens,
-            [max(r.sampling.logprobs or 0, r.sampling.prompt_logprobs or 0) for r in requests],
-            ranks=any(r.sampling.prompt_logprobs is not None for r in requests),
-        )
-        for request, logprobs in zip(requests, found, strict=True):
-            request.prompt_logprobs.append(logprobs)
+    if not scored:
+        return Pending([], lambda _: [])
+    requests = [request for request, _ in scored]
+    following = [request.prompt_ids[position + 1] for request, position in scored]
+    (tokens,) = to_device([np.array(following)], logits.device)
+    return token_logprobs(
+        logits,
+        tokens,
+        [max(r.sampling.logprobs or 0, r.sampling.prompt_logprobs or 0) for r in requests],
+        ranks=any(r.sampling.prompt_logprobs is not None for r in requests),
+    )
 
 
 def token_logprobs(
     logits: Tensor,
-    tokens: Sequence[int],
+    tokens: Tensor,
     num_top: Sequence[int],
     *,
     listed: Sequence[Sequence[int]] | None = None,
     ranks: bool = False,
-) -> list[TokenLogprobs]:
+) -> Pending[list[TokenLogprobs]]:
     """Return log-probabilities of each token and of the likeliest tokens in the token's row.
 
     Args:
         logits: `[S, V]` of any floating dtype, a row for each token.
-        tokens: S token ids.
+        tokens: `[S]` token ids.
         num_top: for each row, the number of likeliest tokens to return.
-        listed: for each row, tokens whose log-probabilities are returned after the likeliest ones.
+        listed: for each row, tokens that are returned after the likeliest ones. If there are any,
+            the row's own token comes before them, as in vLLM.
         ranks: whether to return the rank of each token, which is the number of tokens that are at
             least as likely.
     """
-    listed = [()] * len(tokens) if listed is None else listed
-    result: list[TokenLogprobs] = []
-    for first in range(0, len(tokens), _ROWS_AT_ONCE):
+    listed = [()] * len(num_top) if listed is None else listed
+    (columns,) = to_device([_padded(listed)], logits.device)
+    most = min(max(num_top), logits.shape[-1])
+    parts = []
+    for first in range(0, len(num_top), _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
-        logprobs = logits[rows].float().log_softmax(-1).nan_to_num(nan=LEAST, neginf=LEAST)
-        own = logprobs.gather(-1, torch.tensor(tokens[rows], device=logits.device)[:, None])
-        result += map(
-            TokenLogprobs,
-            own[:, 0].tolist(),
-            map(add, _likeliest(logprobs, num_top[rows]), _chosen(logprobs, listed[rows])),
-            (logprobs >= own).sum(-1).tolist() if ranks else repeat(None),
-        )
-    return result
+        parts.append(_scores(logits[rows], tokens[rows], columns[rows], most, ranks=ranks))
+    tensors = [tokens, *(torch.cat(column) for column in zip(*parts, strict=True))]
+    return Pending(tensors, lambda arrays: _describe(arrays, num_top, listed))
 
 
-_Pairs = tuple[tuple[int, float], ...]
-"""Token ids and their log-probabilities."""
+def _padded(lists: Sequence[Sequence[int]]) -> Array:
+    """Return the lists as rows of an int64 array, padded with 0."""
+    padded = np.zeros((len(lists), max(map(len, lists))), np.int64)
+    for row, items in zip(padded, lists, strict=True):
+        row[: len(items)] = items
+    return padded
 
 
-def _likeliest(logprobs: Tensor, num_top: Sequence[int]) -> list[_Pairs]:
-    """Return the likeliest tokens of each row of `logprobs`, `[S, V]`, likeliest first."""
-    values, ids = logprobs.topk(min(max(num_top), logprobs.shape[-1]))
-    return [
-        tuple(zip(row_ids[:num], row_values[:num], strict=True))
-        for row_ids, row_values, num in zip(ids.tolist(), values.tolist(), num_top, strict=True)
-    ]
+def _scores(
+    logits: Tensor, tokens: Tensor, columns: Tensor, num_top: int, *, ranks: bool
+) -> tuple[Tensor, ...]:
+    """Return the values of each row that `_describe` reads, after the tokens."""
+    logprobs = logits.float().log_softmax(-1).nan_to_num(nan=LEAST, neginf=LEAST)
+    own = logprobs.gather(-1, tokens[:, None])
+    values, ids = logprobs.topk(num_top)
+    rank = (logprobs >= own).sum(-1, keepdim=True) if ranks else tokens[:, None][:, :0]
+    return own[:, 0], ids, values, logprobs.gather(-1, columns), rank
 
 
-def _chosen(logprobs: Tensor, ids: Sequence[Sequence[int]]) -> list[_Pairs]:
-    """Return the tokens `ids` of each row of `logprobs`, `[S, V]`."""
-    places = [(row, token) for row, tokens in enumerate(ids) for token in tokens]
-    if not places:
-        return [()] * len(ids)
-    rows, columns = torch.tensor(places, device=logprobs.device).unbind(-1)
-    values = iter(logprobs[rows, columns].tolist())
-    return [tuple((token, next(values)) for token in tokens) for tokens in ids]
-
-
-def _listed(request: Request, token: int) -> tuple[int, ...]:
-    """Return the tokens that a request reports instead of the likeliest ones, or nothing.
-
-    As in vLLM, the sampled token is the first of them.
-    """
-    ids = request.sampling.logprob_token_ids
-    return tuple(dict.fromkeys((token, *ids))) if ids else ()
+def _describe(
+    arrays: Sequence[Array], num_top: Sequence[int], listed: Sequence[Sequence[int]]
+) -> list[TokenLogprobs]:
+    tokens, own, *others = (array.tolist() for array in arrays)
+    found = []
+    for token, logprob, num, names, ids, values, of_listed, rank in zip(
+        tokens, own, num_top, listed, *others, strict=True
+    ):
+        top = list(zip(ids[:num], values[:num], strict=True))
+        if names:
+            top += ({token: logprob} | dict(zip(names, of_listed, strict=False))).items()
+        found.append(TokenLogprobs(logprob, tuple(top), *rank))
+    return found

@@ -1,20 +1,26 @@
 """Runs the model and the sampler for one step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 
+from shared.errors import JobError
 from worker.engine.batch import StepBatch, build_step
-from worker.engine.logprobs import sampled_logprobs, score_prompts
+from worker.engine.logprobs import prompt_logprobs, sampled_logprobs
+from worker.engine.pace import MemoryLimit
 from worker.engine.pooling import HiddenStates, pool
-from worker.engine.request import TokenLogprobs
-from worker.engine.sampler import sample
-from worker.engine.scheduler import Chunk
+from worker.engine.request import Request, RequestId, TokenLogprobs
+from worker.engine.rules import OUT_OF_MEMORY, STEP_FAILED
+from worker.engine.sampler import decide_, draw
+from worker.engine.scheduler import Chunk, split
+from worker.kernels.transfer import Pending, read_all
 from worker.lora.layers import LoRAContext
 from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel
+from worker.model.out_of_memory import free_unused, is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,10 @@ class ModelRunner:
         self._lora = context
         self._hidden = HiddenStates(loaded.model)
 
+    def close(self) -> None:
+        """Stop watching the model. The runner can't be used any more."""
+        self._hidden.close()
+
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
         """Compute `chunks`, and sample a token for each chunk whose `samples` is set.
@@ -53,11 +63,14 @@ class ModelRunner:
         batch = build_step(chunks, self._device)
         logits = self._forward(batch)
         sampled, scored = logits[: len(batch.sampled)], logits[len(batch.sampled) :]
-        tokens = sample(sampled, batch.sampled) if batch.sampled else []
-        score_prompts(scored, batch.scored)
+        of_prompts = prompt_logprobs(scored, batch.scored)
+        embeddings = pool(self._hidden.take(), batch.pooled) if batch.pooled else None
+        others = [of_prompts] if embeddings is None else [of_prompts, embeddings]
+        tokens, logprobs_of = sample_and_read(sampled, batch.sampled, *others)
+        for (request, _), logprobs in zip(batch.scored, of_prompts.value(), strict=True):
+            request.prompt_logprobs.append(logprobs)
         token_of = dict(zip((r.id for r in batch.sampled), tokens, strict=True))
-        logprobs_of = sampled_logprobs(sampled, batch.sampled, tokens)
-        embedding_of = pool(self._hidden.take(), batch.pooled) if batch.pooled else {}
+        embedding_of = embeddings.value() if embeddings else {}
         ids = [chunk.request.id for chunk in chunks]
         return [
             Computed(chunk, token_of.get(id_), logprobs_of.get(id_), embedding_of.get(id_))
@@ -76,3 +89,113 @@ class ModelRunner:
             )
         logits: torch.Tensor = out.logits[0]
         return logits
+
+
+def sample_and_read(
+    logits: torch.Tensor, requests: Sequence[Request], *others: Pending[Any]
+) -> tuple[list[int], dict[RequestId, TokenLogprobs]]:
+    """Sample a token of each request, and read tokens, log-probabilities and `others` at once.
+
+    Returns:
+        The tokens in the form of `sample`, and the log-probabilities of `sampled_logprobs`.
+    """
+    if not requests:
+        read_all(*others)
+        return [], {}
+    tokens = draw(logits, requests)
+    drawn = Pending([tokens], lambda arrays: arrays[0])
+    logprobs = sampled_logprobs(logits, requests, tokens)
+    read_all(drawn, logprobs, *others)
+    if decide_(tokens, drawn.value(), logits, requests):
+        logprobs = sampled_logprobs(logits, requests, tokens)
+        read_all(drawn, logprobs)
+    return drawn.value().tolist(), logprobs.value()
+
+
+class Runner(Protocol):
+    """Computes chunks in one forward pass."""
+
+    def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
+        """Compute `chunks`. After an error, the same tokens can be computed again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Result of one step."""
+
+    computed: list[Computed] = field(default_factory=list)
+    """Results of the chunks, or of their parts, in the order of their computation."""
+    failed: list[tuple[Request, JobError]] = field(default_factory=list)
+    """Requests that end with an error. The results of their other chunks are void."""
+
+
+class StepRunner:
+    """Computes a step in one forward pass, or in several if the memory doesn't suffice for one.
+
+    A pass that runs out of memory is repeated with half as many tokens. Tokens are sampled in the
+    pass that computes them, as a function of their logits, so a repeated pass changes none.
+    """
+
+    def __init__(self, runner: Runner, device: torch.device, *, max_tokens: int) -> None:
+        """Create a runner of steps with at most `max_tokens` tokens."""
+        self._runner = runner
+        self._device = device
+        self._limit = MemoryLimit(max_tokens)
+        self.num_out_of_memory = 0
+        """Number of forward passes that ran out of memory."""
+
+    def run(self, chunks: Sequence[Chunk]) -> StepResult:
+        """Compute a step. An error in a pass ends only the requests of this pass."""
+        result = StepResult()
+        remaining = list(chunks)
+        while remaining:
+            part, rest = split(remaining, self._limit.num_tokens)
+            outcome = self._run_pass(part)
+            if isinstance(outcome, JobError):
+                result.failed.extend((chunk.request, outcome) for chunk in part)
+                failed = {chunk.request.id for chunk in part}
+                remaining = [chunk for chunk in rest if chunk.request.id not in failed]
+            elif outcome is not None:
+                result.computed.extend(outcome)
+                remaining = rest
+        return result
+
+    def _run_pass(self, chunks: Sequence[Chunk]) -> list[Computed] | JobError | None:
+        """Run one forward pass and return its results, or the error that ends its requests.
+
+        Return None if the pass must be repeated with fewer tokens.
+        """
+        try:
+            computed = self._runner.run(chunks)
+        except Exception as error:  # per step: it becomes an error of each request in the pass
+            if not is_out_of_memory(error):
+                log = _log()
+                log.exception("step_failed", requests=[chunk.request.id for chunk in chunks])
+                return STEP_FAILED
+        else:
+            self._limit.record_pass()
+            return computed
+        # The error is gone here. It referred to the tensors of the failed pass.
+        return self._shrink(chunks)
+
+    def _shrink(self, chunks: Sequence[Chunk]) -> JobError | None:
+        """Lower the number of tokens of a pass. Return an error if it was one already."""
+        free_unused(self._device)
+        self.num_out_of_memory += 1
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        self._limit.halve(num_tokens)
+        _log().warning(
+            "out_of_memory",
+            num_tokens=num_tokens,
+            retried_with=self._limit.num_tokens if num_tokens > 1 else None,
+            requests=[chunk.request.id for chunk in chunks],
+        )
+        return OUT_OF_MEMORY if num_tokens == 1 else None
+
+
+def _log() -> Any:
+    # Imported here, so that the GPU benchmark needs only torch and its companions.
+    import structlog
+
+    return structlog.get_logger()

@@ -1,4 +1,4 @@
-"""Limits the size of a step so that running streams don't stall. Policy only."""
+"""Limits the size of a step, so that streams don't stall and memory suffices. Policy only."""
 
 import math
 from dataclasses import dataclass, field
@@ -25,6 +25,29 @@ _CONTEXT_DOUBT = 16.0
 
 The slope is reduced because it can't be estimated well from contexts that are nearly equal.
 """
+
+
+PASSES_UNTIL_GROWTH = 64
+"""Number of forward passes in a row with enough memory after which `MemoryLimit` grows again."""
+
+
+class MemoryLimit:
+    """Limits the number of tokens of a forward pass, after passes that ran out of memory."""
+
+    def __init__(self, most: int) -> None:
+        """Create a limit of `most` tokens, to which later limits return."""
+        self.num_tokens = self._most = most
+        self._num_passes = 0
+
+    def halve(self, num_tokens: int) -> None:
+        """Lower the limit, because a pass of `num_tokens` tokens ran out of memory."""
+        self.num_tokens, self._num_passes = max(1, num_tokens // 2), 0
+
+    def record_pass(self) -> None:
+        """Record that a pass had enough memory. The limit doubles after many such passes."""
+        self._num_passes += 1
+        if self._num_passes % PASSES_UNTIL_GROWTH == 0:
+            self.num_tokens = min(2 * self.num_tokens, self._most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,17 @@
 """Computes embeddings from the hidden states after the model's final norm."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from worker.engine.request import RequestId
+from worker.engine.request import Request, RequestId
 from worker.engine.scheduler import Chunk
+from worker.kernels.transfer import Array, Pending, to_device
 
 _EPSILON = 1e-12
 """Smallest length by which a normalised embedding is divided, as in torch's `normalize`."""
@@ -32,7 +35,11 @@ class HiddenStates:
         self.is_wanted = False
         """Whether the next forward pass is captured. Set before the pass."""
         self._states: Tensor | None = None
-        model.base_model.register_forward_hook(self._capture)
+        self._hook = model.base_model.register_forward_hook(self._capture)
+
+    def close(self) -> None:
+        """Stop watching the model."""
+        self._hook.remove()
 
     def take(self) -> Tensor:
         """Return the captured states, `[T, H]`, and forget them."""
@@ -41,11 +48,11 @@ class HiddenStates:
         return states
 
     def _capture(self, _module: Any, _args: Any, output: Any) -> None:
-        if self.is_wanted:
-            self._states = output.last_hidden_state[0]
+        # A pass that failed after this point has left its states here.
+        self._states = output.last_hidden_state[0] if self.is_wanted else None
 
 
-def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> dict[RequestId, bytes]:
+def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> Pending[dict[RequestId, bytes]]:
     """Add the hidden states of a step to its requests' sums.
 
     The sums are in float64, so that they hardly depend on the sizes of the chunks.
@@ -58,42 +65,77 @@ def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> dict[RequestId,
         The embedding of each request whose last token was computed: H little-endian float32, or
         no bytes if a value isn't finite.
     """
-    finished = []
-    for chunk, first_row in pooled:
-        _add(hidden[first_row : first_row + chunk.num_tokens], chunk)
-        if chunk.end == chunk.request.num_tokens:
-            finished.append(chunk)
+    _add(hidden, pooled)
+    finished = [c.request for c, _ in pooled if c.end == c.request.num_tokens]
     if not finished:
-        return {}
-    vectors = torch.stack([_embedding(chunk) for chunk in finished]).to(torch.float32).cpu()
-    is_finite = vectors.isfinite().all(-1).tolist()
-    return {
-        chunk.request.id: vector.numpy().astype("<f4").tobytes() if is_valid else b""
-        for chunk, vector, is_valid in zip(finished, vectors, is_finite, strict=True)
-    }
+        return Pending([], lambda _: {})
+    ids = [request.id for request in finished]
+    return Pending(
+        [_embeddings(finished)],
+        lambda arrays: dict(zip(ids, map(_bytes, arrays[0]), strict=True)),
+    )
 
 
-def _add(states: Tensor, chunk: Chunk) -> None:
-    """Add the chunk's states, `[N, H]`, that are needed and that no earlier step has added."""
-    request = chunk.request
-    assert request.embedding is not None
-    needed = request.embedding.positions(request.num_tokens)
-    first = max(chunk.start, needed.start, request.num_pooled_tokens)
-    end = min(chunk.end, needed.stop)
-    if first >= end:
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """States of one request that are needed and that no earlier step has added."""
+
+    request: Request
+    rows: range
+    """Rows of the step's hidden states."""
+    end: int
+    """Position after the last of these states."""
+
+
+def _add(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> None:
+    needed = [found for chunk, first in pooled if (found := _needed(chunk, first)) is not None]
+    if not needed:
         return
-    total = states[first - chunk.start : end - chunk.start].to(torch.float64).sum(0)
-    request.pooled = total if request.pooled is None else request.pooled + total
-    request.num_pooled_tokens = end
+    earlier = [i for i, found in enumerate(needed) if found.request.pooled is not None]
+    rows, targets, earlier_targets = to_device(
+        [
+            np.concatenate([np.array(found.rows) for found in needed]),
+            np.repeat(np.arange(len(needed)), [len(found.rows) for found in needed]),
+            np.array(earlier, np.int64),
+        ],
+        hidden.device,
+    )
+    sums = hidden.new_zeros((len(needed), hidden.shape[-1]), dtype=torch.float64)
+    sums.index_add_(0, targets, hidden.index_select(0, rows).double())
+    if earlier:
+        before = [found.request.pooled for found in needed if found.request.pooled is not None]
+        sums.index_add_(0, earlier_targets, torch.stack(before))
+    for found, total in zip(needed, sums.unbind(), strict=True):
+        found.request.pooled = total
+        found.request.num_pooled_tokens = found.end
 
 
-def _embedding(chunk: Chunk) -> Tensor:
-    """Return the embedding of a request, `[H]` float64, all of whose states were added."""
+def _needed(chunk: Chunk, first_row: int) -> _Needed | None:
     request = chunk.request
     assert request.embedding is not None
-    assert request.pooled is not None
-    mean = request.pooled / len(request.embedding.positions(request.num_tokens))
-    if not request.embedding.normalize:
-        return mean
-    scaled: Tensor = mean / torch.linalg.vector_norm(mean).clamp_min(_EPSILON)
-    return scaled
+    positions = request.embedding.positions(request.num_tokens)
+    first = max(chunk.start, positions.start, request.num_pooled_tokens)
+    end = min(chunk.end, positions.stop)
+    if first >= end:
+        return None
+    offset = first_row - chunk.start
+    return _Needed(request, range(first + offset, end + offset), end)
+
+
+def _embeddings(requests: Sequence[Request]) -> Tensor:
+    """Return the embeddings of requests all of whose states were added, `[N, H]` float32."""
+    counts, is_normalised = [], []
+    for request in requests:
+        assert request.embedding is not None
+        counts.append(len(request.embedding.positions(request.num_tokens)))
+        is_normalised.append(request.embedding.normalize)
+    totals = torch.stack([request.pooled for request in requests if request.pooled is not None])
+    table = np.array([counts, is_normalised], np.float64)
+    (columns,) = to_device([table[..., None]], totals.device)
+    means = totals / columns[0]
+    lengths = torch.linalg.vector_norm(means, dim=-1, keepdim=True).clamp_min(_EPSILON)
+    return torch.where(columns[1] > 0, means / lengths, means).float()
+
+
+def _bytes(vector: Array) -> bytes:
+    return vector.astype("<f4").tobytes() if np.isfinite(vector).all() else b""

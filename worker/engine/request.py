@@ -1,8 +1,9 @@
 """The engine's requests, and the outputs that a step returns for requests."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, NewType, Protocol
 
 from shared.errors import JobError
 from shared.protocol.embeddings import EmbeddingParams
@@ -64,6 +65,43 @@ class ChoiceSampling:
     prompt_logprobs: int | None = None
     """Number of likeliest tokens reported with each token of the prompt, together with the rank of
     the latter. None reports as many as `logprobs`, and no ranks."""
+
+
+class AllowedTokens(Protocol):
+    """What the sampler reads of a grammar's state."""
+
+    def allowed(self) -> bytes:
+        """Return a bitmask of the tokens that may come next; see `GrammarState.allowed`."""
+        ...
+
+
+class SampledRow(Protocol):
+    """What the sampler reads of a request."""
+
+    @property
+    def sampling(self) -> ChoiceSampling:
+        """Sampling parameters."""
+        ...
+
+    @property
+    def prompt_ids(self) -> Sequence[int]:
+        """Tokens of the prompt."""
+        ...
+
+    @property
+    def output_ids(self) -> Sequence[int]:
+        """Output tokens so far. Their number is the position of the next one."""
+        ...
+
+    @property
+    def stop_ids(self) -> Collection[int]:
+        """Tokens that end the sequence."""
+        ...
+
+    @property
+    def grammar(self) -> AllowedTokens | None:
+        """Grammar state of the output so far; None allows any text."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,11 @@ from worker.engine.interface import AdapterImage
 from worker.engine.request import Request
 
 STEP_FAILED = JobError(code=ErrorCode.INTERNAL, message="the engine step failed; see the log")
+OUT_OF_MEMORY = JobError(
+    code=ErrorCode.UNAVAILABLE,
+    message="the worker ran out of memory while it computed a single token of this request; try "
+    "again later",
+)
 
 
 NO_TOKEN_LEFT = JobError(

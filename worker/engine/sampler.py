@@ -3,22 +3,36 @@
 A counter-based generator yields a uniform number, which the inverse CDF in vocabulary order maps to
 a token. The token doesn't depend on other requests in the batch, nor on preemptions or moves to
 another worker.
+
+All rows of a batch are sampled by the same operations. Only the rare rows that need more than
+`_NUM_CANDIDATES` tokens are sampled again, once the tokens have been read.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from worker.engine.logits import adjust, is_adjusted
-from worker.engine.request import ChoiceSampling, Request
+from worker.engine.request import ChoiceSampling, SampledRow
+from worker.kernels.transfer import Array, to_device, to_host
 
 _MASK = (1 << 64) - 1
 _NUM_CANDIDATES = 1024
-"""Number of likeliest tokens that are sorted for top-k and top-p.
+"""Number of likeliest tokens among which top-k and top-p select.
 
-If a row needs more tokens, its full vocabulary is sorted.
+If a row needs more tokens, it is sampled again with its full vocabulary.
 """
+_NO_TOKEN = -1
+_UNDECIDED = -2
+"""Stands for the token of a row that needs more than the candidates."""
+_BLOCK = 256
+"""Number of tokens whose probabilities are added before the sums are accumulated."""
+_ROWS_AT_ONCE = 32
+"""Number of rows whose full vocabularies are sorted at a time, to bound memory."""
+_LEAST_TEMPERATURE = 1e-30
+"""Temperature that replaces smaller ones, which float32 can't represent."""
 
 
 def uniform(seed: int, choice: int, position: int) -> float:
@@ -33,83 +47,219 @@ def uniform(seed: int, choice: int, position: int) -> float:
     return (state >> 11) * 2.0**-53
 
 
-def sample(logits: Tensor, requests: Sequence[Request]) -> list[int]:
-    """Return the next token of each request.
+def sample(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
+    """Return the next token of each row.
 
     Args:
-        logits: `[S, V]` of any floating dtype, a row for each request.
-        requests: the S requests.
+        logits: `[S, V]` of any floating dtype.
+        rows: the S rows: requests, or any other objects with these attributes.
 
     Returns:
         Token ids. -1 marks a row whose logits are not finite or whose masks leave no token.
     """
-    best, tokens = logits.max(-1)
-    others = [i for i, r in enumerate(requests) if r.sampling.temperature > 0 or is_adjusted(r)]
-    if others:
-        index = torch.tensor(others, device=logits.device)
-        chosen = [requests[i] for i in others]
-        adjusted = logits[index].float()
-        adjust(adjusted, chosen)
-        best[index] = adjusted.amax(-1).to(best.dtype)
-        tokens[index] = _choose(adjusted, chosen)
-    # The maximum of a row with a NaN is NaN.
-    return tokens.masked_fill(~best.isfinite(), -1).tolist()
+    tokens = draw(logits, rows)
+    (drawn,) = to_host([tokens])
+    if decide_(tokens, drawn, logits, rows):
+        (drawn,) = to_host([tokens])
+    return list(map(int, drawn))
 
 
-def _choose(logits: Tensor, requests: Sequence[Request]) -> Tensor:
-    """Return `[S]` tokens: the likeliest for rows with temperature 0, else a sampled one."""
-    positions = [len(r.output_ids) for r in requests]
-    tokens = _sample_rows(logits, [r.sampling for r in requests], positions)
-    is_greedy = [r.sampling.temperature == 0 for r in requests]
-    if not any(is_greedy):
-        return tokens
-    return torch.where(torch.tensor(is_greedy, device=logits.device), logits.argmax(-1), tokens)
-
-
-def _sample_rows(
-    logits: Tensor, rows: Sequence[ChoiceSampling], positions: Sequence[int]
+def draw(
+    logits: Tensor, rows: Sequence[SampledRow], *, num_candidates: int = _NUM_CANDIDATES
 ) -> Tensor:
-    temperature = _column([r.temperature or 1.0 for r in rows], logits.device)
-    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
-    probs = _keep_likely(scaled.softmax(-1), rows)
-    cdf = probs.cumsum(-1)
-    uniforms = _column(
-        [uniform(r.seed, r.choice, p) for r, p in zip(rows, positions, strict=True)], logits.device
-    )
-    found = torch.searchsorted(cdf, uniforms * cdf[:, -1:], right=True)
-    # If the product rounds up to the total mass, take the last token of positive probability.
-    last = (probs > 0).cumsum(-1).argmax(-1, keepdim=True)
-    return torch.minimum(found, last).squeeze(-1)
+    """Return the next token of each row, `[S]` int64, without waiting for the device.
+
+    -1 marks a row for which no token can be sampled. `decide_` must be called once the tokens have
+    been read, unless there are as many candidates as tokens in the vocabulary.
+    """
+    changed = [i for i, row in enumerate(rows) if row.sampling.temperature > 0 or is_adjusted(row)]
+    if len(changed) == len(rows):
+        return _draw(logits, rows, num_candidates)
+    tokens = _checked(*logits.max(-1))
+    if changed:
+        (index,) = to_device([np.array(changed)], logits.device)
+        chosen = [rows[i] for i in changed]
+        tokens[index] = _draw(logits.index_select(0, index), chosen, num_candidates)
+    return tokens
 
 
-def _keep_likely(probs: Tensor, rows: Sequence[ChoiceSampling]) -> Tensor:
-    """Apply top-k, top-p and min-p to probabilities `[S, V]`, without renormalising them."""
-    min_p = _column([r.min_p for r in rows], probs.device)
-    is_kept = probs >= min_p * probs.amax(-1, keepdim=True)
-    for i, row in enumerate(rows):
-        if row.top_k > 0 or row.top_p < 1:
-            probs[i] = _top(probs[i], row.top_k, row.top_p)
-    return probs * is_kept
+def decide_(tokens: Tensor, drawn: Array, logits: Tensor, rows: Sequence[SampledRow]) -> bool:
+    """Complete the tokens of rows that need more candidates, and return whether there were any.
+
+    Args:
+        tokens: the result of `draw` for `logits` and `rows`, changed in place.
+        drawn: the content of `tokens`.
+        logits: see `sample`.
+        rows: see `sample`.
+    """
+    undecided = np.flatnonzero(drawn == _UNDECIDED)
+    for start in range(0, len(undecided), _ROWS_AT_ONCE):
+        part = undecided[start : start + _ROWS_AT_ONCE]
+        (index,) = to_device([part], logits.device)
+        chosen = [rows[i] for i in part]
+        tokens[index] = draw(logits.index_select(0, index), chosen, num_candidates=logits.shape[-1])
+    return len(undecided) > 0
 
 
-def _top(probs: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Return `probs`, `[V]`, with 0 for each token that top-k or top-p excludes."""
-    vocab_size = probs.shape[0]
-    top_k = min(top_k, vocab_size) if top_k > 0 else vocab_size
-    num_sorted = min(max(_NUM_CANDIDATES, top_k if top_k < vocab_size else 0), vocab_size)
-    values, ids = probs.topk(num_sorted)
-    is_enough = top_k <= num_sorted or float(values.sum()) >= top_p
-    if not is_enough:
-        values, ids = probs.sort(descending=True, stable=True)
-    values, ids = values[:top_k], ids[:top_k]
-    total = values.sum() if top_k < vocab_size else 1.0
-    before = values.cumsum(-1) - values
-    is_kept = before < top_p * total
-    return torch.zeros_like(probs).index_copy_(0, ids[is_kept], values[is_kept])
+def _draw(logits: Tensor, rows: Sequence[SampledRow], num_candidates: int) -> Tensor:
+    """Adjust the logits, and return a token for each row; see `draw`."""
+    adjusted = logits.to(torch.float32, copy=any(map(is_adjusted, rows)))
+    adjust(adjusted, rows)
+    best, tokens = adjusted.max(-1)
+    sampled = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]
+    if sampled:
+        cut = [i for i in sampled if _is_cut(rows[i].sampling, logits.shape[-1])]
+        table, sampled_index, cut_index = to_device(
+            [_table(rows, logits.shape[-1]), np.array(sampled), np.array(cut, np.int64)],
+            logits.device,
+        )
+        probs = _probabilities(adjusted, best[:, None], table[:, :1])
+        is_enough = None
+        if cut:
+            is_enough = _keep_likeliest(probs, adjusted, table, cut_index, num_candidates)
+        found = _sample(probs, table)
+        tokens[sampled_index] = found[sampled_index]
+        if is_enough is not None:
+            tokens[cut_index] = tokens[cut_index].masked_fill_(~is_enough, _UNDECIDED)
+    return _checked(best, tokens)
 
 
-def _column(values: list[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
+def _is_cut(sampling: ChoiceSampling, vocab_size: int) -> bool:
+    """Return whether top-k or top-p may exclude some tokens."""
+    return 0 < sampling.top_k < vocab_size or sampling.top_p < 1
+
+
+def _table(rows: Sequence[SampledRow], vocab_size: int) -> Array:
+    """Return `[S, 5]` float64: temperature, uniform number, min-p, top-p and top-k of each row."""
+    table = np.empty((len(rows), 5))
+    for values, row in zip(table, rows, strict=True):
+        sampling = row.sampling
+        values[0] = max(sampling.temperature, _LEAST_TEMPERATURE)
+        values[1] = uniform(sampling.seed, sampling.choice, len(row.output_ids))
+        values[2:4] = sampling.min_p, sampling.top_p
+        values[4] = min(sampling.top_k or vocab_size, vocab_size)
+    return table
+
+
+def _checked(best: Tensor, tokens: Tensor) -> Tensor:
+    """Return the tokens, without those of rows whose best logit isn't finite."""
+    # The maximum of a row with a NaN is NaN.
+    return tokens.masked_fill(~best.isfinite(), _NO_TOKEN)
+
+
+def _probabilities(logits: Tensor, best: Tensor, temperature: Tensor) -> Tensor:
+    """Return `[S, blocks, _BLOCK]` float32. Tokens beyond the vocabulary get 0."""
+    num_rows, vocab_size = logits.shape
+    scaled = logits.new_empty(num_rows, -(-vocab_size // _BLOCK) * _BLOCK)
+    scaled[:, vocab_size:] = -torch.inf
+    torch.sub(logits, best, out=scaled[:, :vocab_size])
+    return scaled.div_(temperature.float()).softmax(-1).view(num_rows, -1, _BLOCK)
+
+
+def _keep_likeliest(
+    probs: Tensor, logits: Tensor, table: Tensor, index: Tensor, num_candidates: int
+) -> Tensor:
+    """Set the probabilities of tokens that top-k or top-p excludes to 0.
+
+    Args:
+        probs: `[S, blocks, _BLOCK]`, changed in place.
+        logits: `[S, V]` float32.
+        table: `[S, 5]`, see `_table`.
+        index: `[C]`, the rows that top-k or top-p may change.
+        num_candidates: number of likeliest tokens to select from.
+
+    Returns:
+        `[C]`: whether the candidates suffice. The other rows are void.
+    """
+    num_rows, vocab_size = logits.shape
+    is_all = len(index) == num_rows
+    chosen, of_chosen = (logits, probs) if is_all else (logits[index], probs[index])
+    ranked = _ranked(chosen, min(num_candidates, vocab_size))
+    weights = ((ranked - ranked[:, :1]).double() / table[index, :1]).exp_()
+    largest = of_chosen.amax((1, 2))[:, None]
+    mass = of_chosen.sum(-1).double().sum(-1, keepdim=True) / largest
+    num_kept, is_enough = _num_kept(weights, mass, table[index], vocab_size)
+    least = ranked.gather(-1, (num_kept - 1).clamp_min_(0))
+    of_chosen.flatten(1)[:, :vocab_size].mul_(_first_kept(chosen, least, num_kept))
+    if not is_all:
+        probs[index] = of_chosen
+    return is_enough[:, 0]
+
+
+def _ranked(logits: Tensor, num_ranked: int) -> Tensor:
+    """Return the largest logits of each row, `[C, num_ranked]`, in descending order."""
+    if num_ranked < logits.shape[-1]:
+        return logits.topk(num_ranked).values
+    if logits.device.type == "cpu":
+        # NumPy sorts by vector instructions, twenty times as fast as torch.
+        return torch.from_numpy(np.sort(logits.numpy(), axis=-1)).flip(-1)
+    return logits.sort(dim=-1, descending=True).values
+
+
+def _num_kept(
+    weights: Tensor, mass: Tensor, table: Tensor, vocab_size: int
+) -> tuple[Tensor, Tensor]:
+    """Count the tokens that top-k and top-p keep.
+
+    Args:
+        weights: `[C, K]`, probabilities of the candidates up to a factor, largest first.
+        mass: `[C, 1]`, sum of these probabilities over the vocabulary.
+        table: `[C, 5]`, see `_table`.
+        vocab_size: number of tokens in the vocabulary.
+
+    Returns:
+        The numbers, `[C, 1]`, and whether the candidates suffice for them, `[C, 1]`.
+    """
+    _, _, _, top_p, top_k = table.chunk(5, dim=-1)
+    num_candidates = weights.shape[-1]
+    rank = torch.arange(num_candidates, device=weights.device)
+    weights = weights * (rank < top_k)
+    sums = weights.cumsum(-1)
+    limit = top_p * torch.where(top_k < vocab_size, sums[:, -1:], mass)
+    num_kept = ((sums - weights < limit) & (weights > 0)).sum(-1, keepdim=True)
+    if num_candidates == vocab_size:
+        return num_kept, torch.ones_like(top_k, dtype=torch.bool)
+    is_enough = torch.where(top_k < vocab_size, top_k <= num_candidates, sums[:, -1:] >= limit)
+    return num_kept, is_enough
+
+
+def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
+    """Return which of `logits`, `[C, V]`, belong to the `num_kept` largest.
+
+    `least` is the smallest of them. Of logits that equal it, the first ones are chosen.
+    """
+    is_larger, is_equal = logits > least, logits == least
+    num_equal = num_kept - is_larger.sum(-1, keepdim=True)
+    is_equal &= is_equal.cumsum(-1, dtype=torch.int32) <= num_equal
+    return is_larger.logical_or_(is_equal)
+
+
+def _sample(probs: Tensor, table: Tensor) -> Tensor:
+    """Sample a token of each row, `[S]`, by the inverse CDF of the tokens that min-p leaves.
+
+    Only sums of blocks are accumulated in float64, and the probabilities of the block that has the
+    token.
+    """
+    _, uniforms, min_p, _, _ = table.chunk(5, dim=-1)
+    least = min_p.float() * probs.amax((1, 2))[:, None]
+    kept = probs * (probs >= least[..., None])
+    sums = kept.sum(-1).double().cumsum(-1)
+    target = uniforms * sums[:, -1:]
+    block = _search(sums, target)
+    before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp_min(0)), 0.0)
+    inside = kept.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].double().cumsum(-1)
+    return (block * _BLOCK + _search(inside, target - before))[:, 0]
+
+
+def _search(cdf: Tensor, target: Tensor) -> Tensor:
+    """Return for each row, `[S, 1]`, the first position whose value in `cdf` exceeds the target.
+
+    If rounding has raised the target to the total, return the last position that adds to it.
+    """
+    found = torch.searchsorted(cdf, target, right=True)
+    last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
+    # Comparisons with NaN lead beyond the end.
+    return torch.minimum(found, last).clamp_max(cdf.shape[-1] - 1)
 
 
 def _mix(word: int) -> int:

@@ -47,6 +47,23 @@ def step_size(chunks: Sequence[Chunk]) -> StepSize:
     )
 
 
+def split(chunks: Sequence[Chunk], max_tokens: int) -> tuple[list[Chunk], list[Chunk]]:
+    """Split a step's chunks into the first `max_tokens` tokens and the rest.
+
+    A chunk may be cut. Its first part samples nothing, and must be computed before its second part.
+    """
+    first: list[Chunk] = []
+    for index, chunk in enumerate(chunks):
+        if chunk.num_tokens > max_tokens:
+            cut = chunk.start + max_tokens
+            head = [Chunk(chunk.request, chunk.start, max_tokens, samples=False)] * (max_tokens > 0)
+            tail = Chunk(chunk.request, cut, chunk.num_tokens - max_tokens, chunk.samples)
+            return first + head, [tail, *chunks[index + 1 :]]
+        first.append(chunk)
+        max_tokens -= chunk.num_tokens
+    return first, []
+
+
 class Scheduler:
     """Schedules waiting and running requests into steps."""
 

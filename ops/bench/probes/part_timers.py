@@ -27,7 +27,7 @@ class PartTimers:
             self._time_module(LAYERS, layer)
         self._time_module(HEAD, loaded.model.get_output_embeddings())
         self._time_module(MODEL, loaded.model)
-        for part, function in ((SAMPLING, "sample"), (BATCH, "build_step")):
+        for part, function in ((SAMPLING, "sample_and_read"), (BATCH, "build_step")):
             setattr(model_runner, function, self._timed(part, getattr(model_runner, function)))
 
     def last_ms(self, steps: int) -> dict[str, float]:

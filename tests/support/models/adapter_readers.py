@@ -10,6 +10,7 @@ from api_support import ADAPTER, ScriptedWorker, worker_info
 
 from shared.cancel_tasks import cancel_tasks
 from shared.protocol.adapters import Adapter
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection, Inspections
@@ -70,8 +71,9 @@ async def reading(redis: Redis, keys: Keys) -> AsyncIterator[Callable[..., Any]]
     """Yield a function that starts a worker: `await start(dies=True)`."""
     tasks, queue = [], Queue(redis, keys)
 
-    async def start(**fields: Any) -> Reader:
-        reader = Reader(await ScriptedWorker.start(queue), Inspections(redis, keys), **fields)
+    async def start(serves: Capabilities = EVERYTHING, **fields: Any) -> Reader:
+        worker = await ScriptedWorker.start(queue, serves)
+        reader = Reader(worker, Inspections(redis, keys), **fields)
         tasks.append(asyncio.create_task(reader.run()))
         return reader
 
