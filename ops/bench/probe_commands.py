@@ -26,6 +26,7 @@ from ops.bench.probe_run import model_and_scratch, show
 from ops.bench.probes.finding import Finding
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
+from ops.bench.probes.operations.finding import measure_operations
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.schema import measure_schema
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
@@ -60,6 +61,12 @@ def parts(
     """Measure how long each part of a decode step takes, for the base model and for 8 adapters."""
     batches = read_numbers("--clients", clients)
     _show_with_adapters(partial(measure_parts, batches=batches), RANKS, model, results)
+
+
+@probes_app.command()
+def operations(sequences: Numbers = "32,128", results: ResultsFolder = RESULTS) -> None:
+    """Count the operations, reads and uploads of a decode step as a GPU would run it, on a CPU."""
+    show(measure_operations(read_numbers("--sequences", sequences)), NO_MODEL, results)
 
 
 @probes_app.command()

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 
-from ops.bench.gpu.measure import peft_on
 from ops.bench.load.load import send_load
 from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
@@ -31,7 +29,7 @@ from ops.bench.random_adapters import make_adapters
 from ops.bench.server_processes import Serving
 from ops.bench.servers import lorikeet
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the started processes import torch
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the started processes
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +116,10 @@ def test_without_a_gpu_one_line_says_that_nothing_is_measured() -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line == "bench: gpu: torch finds no usable GPU, so nothing is measured"
-
-
-def test_peft_is_measured_on_the_given_device(model: Path, adapters: Path) -> None:
-    assert peft_on(model, torch.device("cpu"))(adapters, 2, 3) > 0
+    assert line == (
+        "bench: gpu: torch finds no usable GPU, so nothing is measured "
+        "(--model-size tiny tries the command on a CPU)"
+    )
 
 
 def test_a_long_prompt_arrives_among_running_streams(serving: Serving) -> None:
