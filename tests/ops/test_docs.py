@@ -32,6 +32,7 @@ OF_OTHER_PROGRAMS = {
     *("--appendonly", "--maxmemory", "--maxmemory-policy", "--requirepass"),  # Redis
     *("--key", "--prometheus"),  # python -m ops.docker.dashboard
     *("--baseline", "--quick", "--repeats", "--results", "--vllm"),  # make bench
+    *("--commit", "--minutes", "--model-size", "--out"),  # python -m ops.bench gpu
 }
 """Flags of other programs that the manual names."""
 URL = re.compile(
