@@ -33,12 +33,14 @@ EXTRAS_OF = {
     "ops/bench/scale": {"bench", "worker", "api"},
     "ops/chaos/report/plots.py": {"bench"},
     "ops/demo": {"demo", "worker"},
+    "ops/generate/models": {"worker"},
     "ops/demo/plot.py": {"bench"},
     "tests": {"all", "dev"},
 }
 """Extras that a folder or file may need besides the base dependencies. The longest path wins."""
-FROM_ELSEWHERE = {"triton"}
-"""Imported where it exists: PyTorch's CUDA wheels install it, and its absence is handled."""
+FROM_ELSEWHERE = {"triton", "vllm"}
+"""Imported where they exist: PyTorch's CUDA wheels install Triton, and its absence is handled. vLLM
+has a virtual environment of its own, whose packages worker/engine_vllm/requirements*.txt list."""
 OTHER_ENVIRONMENT = ROOT / "tests" / "clients" / "scenarios"
 """Runs in the clients' virtual environment, whose packages tests/clients/requirements.txt lists."""
 SOURCES = sorted(
@@ -51,6 +53,7 @@ SUPPORT = {path.stem for path in (ROOT / "tests").rglob("*.py")}
 """Test modules import each other by these names."""
 DATA = {
     "shared/store/lua": "*.lua",
+    "worker/engine_vllm": "*.txt",
     "worker/kernels/cpu/src": "*",
     "ops/demo/adapters": "*",
 }
