@@ -63,7 +63,7 @@ def adjust(logits: Tensor, rows: Sequence[SampledRow]) -> None:
         if row.grammar:
             masks.add(index, row.grammar.allowed())
         allowed.add(index, sampling.allowed_token_ids)
-        forbidden.add(index, _forbidden(row))
+        forbidden.add(index, forbidden_tokens(row))
         biased.add(index, [t for t, _ in sampling.logit_bias], [b for _, b in sampling.logit_bias])
         if sampling.repetition_penalty != 1:
             seen = {*row.prompt_ids, *row.output_ids}
@@ -126,7 +126,7 @@ class _Masks:
         return [np.array(self._rows, np.int64), masks, _BITS if self._masks else _BITS[:0]]
 
 
-def _forbidden(row: SampledRow) -> set[int]:
+def forbidden_tokens(row: SampledRow) -> set[int]:
     """Return the tokens that would complete a bad word, or end the output too early."""
     output, sampling = row.output_ids, row.sampling
     tokens = {

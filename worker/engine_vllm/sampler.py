@@ -8,6 +8,7 @@ therefore move between native and vLLM workers, with its seed, penalties and gra
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -18,6 +19,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, GrammarState
 from worker.engine.sampler import sample
 from worker.engine_vllm.row import RowParams, row_params
+from worker.kernels.transfer import to_device
 
 PATH = f"{__name__}:JobSampler"
 """Name of the class in vLLM's arguments."""
@@ -56,11 +58,12 @@ class JobSampler(LogitsProcessor):  # type: ignore[misc]  # vLLM isn't installed
         rows = list(self._rows.values())
         for row in rows:
             row.advance()
-        index = torch.tensor([*self._rows], device=logits.device)
-        tokens = torch.tensor(sample(logits[index], rows), device=logits.device)
+        (index,) = to_device([np.array([*self._rows])], logits.device)
+        (tokens,) = to_device([np.array(sample(logits[index], rows))], logits.device)
         logits[index] = -torch.inf
-        found = tokens >= 0
-        logits[index[found], tokens[found]] = 0.0
+        # A row without a token keeps -inf everywhere, also for the token 0 that stands for it.
+        least = torch.where(tokens < 0, -torch.inf, 0.0)
+        logits[index, tokens.clamp(min=0)] = least
         return logits
 
     def _new_row(

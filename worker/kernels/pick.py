@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import structlog
 import torch
 
 from worker.kernels.cpu.build import NotCompiled
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
-
-log = structlog.get_logger()
 
 
 def pick_kernels(device: torch.device, dtype: torch.dtype, cache_folder: Path) -> Kernels:
@@ -45,5 +42,8 @@ def _triton_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
 
 
 def _torch_instead(event: str, error: Exception) -> Kernels:
-    log.warning(event, reason=str(error), instead="torch, slower")
+    # Imported here, so that the GPU benchmark needs only torch and its companions.
+    import structlog
+
+    structlog.get_logger().warning(event, reason=str(error), instead="torch, slower")
     return ReferenceKernels()

@@ -1,4 +1,4 @@
-"""Decides whether adapters can change a model's head, embedding and norms.
+"""Decides whether adapters can change a model's linears, head, embedding and norms.
 
 Adapters change a module's output token by token. This isn't possible if the model doesn't call the
 module, calls it twice, or calls it with rows other than the batch's tokens.
@@ -8,45 +8,32 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor
+from torch import Size, Tensor, nn
 
 from shared.errors import ModelRejected
 from worker.lora.base.modules import BaseModules
-from worker.model.loading.refusals import OTHER_ENGINE
+from worker.model.loading.refusals import OTHER_ENGINE, some_of
 from worker.model.trace import Call
+
+Calls = Sequence[Call]
+
+_NOT_BY_TOKEN = "not called once for each token"
+_NO_TENSOR = "doesn't return one tensor"
 
 
 def adaptable_modules(base: BaseModules) -> list[str]:
     """Return the names of the modules that adapters may be able to change.
 
-    Pass the model's calls of these modules to `without_unsuitable`, which decides whether adapters
+    Pass the model's calls of these modules to the functions below, which decide whether adapters
     can change them.
     """
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
 
 
-def without_unsuitable(base: BaseModules, calls: Sequence[Call]) -> BaseModules:
-    """Return `base` without the modules that, according to `calls`, adapters can't change.
-
-    Only the head, the embedding and norms can be removed. Each of these modules stays if it was
-    called exactly once, with one row per token.
-    """
-    counts = Counter(call.name for call in calls)
-    suitable = {call.name for call in calls if counts[call.name] == 1 and _is_by_token(call)}
-    tables = {base.head or "", base.embedding.name if base.embedding else ""}
-    unsuitable = tables - suitable - {""}
-    return replace(
-        base,
-        norms={name: sizes for name, sizes in base.norms.items() if name in suitable},
-        linears={name: shape for name, shape in base.linears.items() if name not in unsuitable},
-        head=None if base.head in unsuitable else base.head,
-        embedding=None if base.embedding and base.embedding.name in unsuitable else base.embedding,
-        others={**base.others, **dict.fromkeys(unsuitable, "not called once for each token")},
-    )
-
-
-def check_each_is_called_once(source: str, base: BaseModules, calls: list[Call]) -> None:
+def check_each_is_called_once(
+    source: str, model: nn.Module, base: BaseModules, calls: Calls
+) -> None:
     """Check that the model calls each linear except the head exactly once per forward pass.
 
     Some models multiply by a linear's weight without calling the linear. An adapter on such a
@@ -59,14 +46,60 @@ def check_each_is_called_once(source: str, base: BaseModules, calls: list[Call])
     missed = [name for name in base.linears if name != base.head and counts[name] != 1]
     if missed:
         raise ModelRejected(
-            f"--model {source}: adapters on {', '.join(missed)} would be computed wrongly, because "
-            f"the model doesn't call each of these linears once per forward; {OTHER_ENGINE}"
+            f"--model {source}: {type(model).__name__} doesn't call each linear once per pass, so "
+            f"adapters on {some_of(missed)} would differ from PEFT's; {OTHER_ENGINE}"
         )
 
 
-def _is_by_token(call: Call) -> bool:
-    """Return whether the call's input and output have the shape `[1, tokens, ...]`."""
-    if len(call.args) != 1 or call.kwargs or not isinstance(call.output, Tensor):
-        return False
-    shape = call.input.shape
-    return len(shape) >= 2 and shape[0] == 1 and call.output.shape[:2] == shape[:2]
+def without_unsuitable(
+    base: BaseModules, calls: Calls, *, num_tokens: int, num_logits: int
+) -> BaseModules:
+    """Return `base` without the modules that, according to `calls`, adapters can't change.
+
+    A module stays if it was called exactly once, with one row per token. The head gets rows only
+    for the tokens whose logits are computed.
+
+    Args:
+        base: the modules of the model.
+        calls: the calls of one forward pass.
+        num_tokens: number of tokens of the pass.
+        num_logits: number of tokens whose logits the pass computed. It must differ from
+            `num_tokens`, so that modules after the selection of rows are recognised.
+    """
+    calls_of: dict[str, list[Call]] = {name: [] for name in adaptable_modules(base)}
+    for call in calls:
+        if call.name in calls_of:
+            calls_of[call.name].append(call)
+    unsuitable = {}
+    for name, its_calls in calls_of.items():
+        num_rows = num_logits if name == base.head else num_tokens
+        if problem := _problem(its_calls, num_rows, is_linear=name in base.linears):
+            unsuitable[name] = problem
+    return replace(
+        base,
+        norms={name: sizes for name, sizes in base.norms.items() if name not in unsuitable},
+        linears={name: shape for name, shape in base.linears.items() if name not in unsuitable},
+        head=None if base.head in unsuitable else base.head,
+        embedding=None if base.embedding and base.embedding.name in unsuitable else base.embedding,
+        others={**base.others, **unsuitable},
+    )
+
+
+def _problem(calls: Calls, num_rows: int, *, is_linear: bool) -> str | None:
+    """Return why adapters can't change a module, or None if they can."""
+    if len(calls) != 1:
+        return _NOT_BY_TOKEN
+    [call] = calls
+    if not isinstance(call.output, Tensor):
+        return _NO_TENSOR
+    if len(call.args) != 1 or call.kwargs:
+        return _NOT_BY_TOKEN
+    shapes = (call.input.shape, call.output.shape)
+    if all(_has_rows(shape, num_rows, is_linear=is_linear) for shape in shapes):
+        return None
+    return _NOT_BY_TOKEN
+
+
+def _has_rows(shape: Size, num_rows: int, *, is_linear: bool) -> bool:
+    """Return whether the shape is `[1, num_rows, ...]`, or `[..., width]` of a linear's rows."""
+    return shape[:-1].numel() == num_rows if is_linear else shape[:2] == (1, num_rows)

@@ -31,8 +31,14 @@ from worker.model.attention import (
 from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
+from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
-from worker.model.loading.refusals import OTHER_ENGINE, first_line, refusing_by_name
+from worker.model.loading.refusals import (
+    OTHER_ENGINE,
+    OTHER_ENGINE_IF_KNOWN,
+    first_line,
+    refusing_by_name,
+)
 from worker.model.loading.weights import load_weights
 from worker.model.siblings import sibling_groups
 from worker.model.trace import record_calls
@@ -144,7 +150,7 @@ def _prepare(
         dtype=model.dtype,
         device=model.device,
         max_model_len=int(config.max_position_embeddings),
-        eos_ids=_eos_ids(model, tokenizer),
+        eos_ids=end_token_ids(config, model.generation_config, tokenizer),
         kv_shapes=shapes,
         kernels=kernels,
         base=base,
@@ -177,16 +183,6 @@ def _load_tokenizer(source: str, folder: Path) -> Any:
         raise ModelRejected(f"--model {source}: AutoTokenizer: {first_line(error)}") from error
 
 
-def _eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
-    ids: set[int] = set()
-    generation = getattr(model, "generation_config", None)
-    for config in (model.config.get_text_config(), generation):
-        value = getattr(config, "eos_token_id", None)
-        ids.update(value if isinstance(value, list) else [] if value is None else [value])
-    tokenizer_eos = getattr(tokenizer, "eos_token_id", None)
-    return frozenset(ids if tokenizer_eos is None else ids | {tokenizer_eos})
-
-
 def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
@@ -201,7 +197,7 @@ def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
         raise ModelRejected(
             f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
             f"layers through transformers' attention interface ({probe.num_calls} calls), so the "
-            f"native engine can't serve it exactly; {OTHER_ENGINE}"
+            f"native engine can't serve it exactly; {OTHER_ENGINE_IF_KNOWN}"
         )
     check_windows(source, model, probe)
     return probe
@@ -227,9 +223,11 @@ def _serve(
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:
         verifier.check(step)
-    base = without_unsuitable(base, calls)
+    check_each_is_called_once(source, model, base, calls)
+    base = without_unsuitable(
+        base, calls, num_tokens=verifier.num_tokens, num_logits=verifier.num_logits
+    )
     inside = [call for call in calls if call.name in base.linears and call.name != base.head]
-    check_each_is_called_once(source, base, inside)
     heads = [[base.head]] if base.head else []
     siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels)
     fused = []

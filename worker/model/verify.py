@@ -18,6 +18,9 @@ from worker.model.attention import AttentionStep, LayerProbe, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache, KVShape
 
 _LENGTHS = [13, 5]
+_NUM_SKIPPED = 1
+"""Number of tokens at the start of each sequence whose logits aren't requested."""
+_NUM_LOGITS = [length - _NUM_SKIPPED for length in _LENGTHS]
 # Largest deviation of the logits, in standard deviations of the logits. The deviation is the
 # maximum over the vocabulary, then the median over the sequence, because in bfloat16 a mixture of
 # experts may route single tokens differently. A model that mixes up its requests deviates by about
@@ -65,17 +68,31 @@ def check_windows(source: str, model: PreTrainedModel, probe: LayerProbe) -> Non
 
 
 class Verifier:
-    """Checks that a model gives two packed sequences the same logits as each sequence alone."""
+    """Checks that a model gives two packed sequences the same logits as each sequence alone.
+
+    As in a step of the engine, only some tokens' logits are requested of a packed pass.
+    """
+
+    num_tokens = sum(_LENGTHS)
+    """Number of tokens of the packed pass."""
+    num_logits = sum(_NUM_LOGITS)
+    """Number of tokens whose logits are requested of the packed pass."""
 
     def __init__(self, source: str, model: PreTrainedModel) -> None:
-        """Compute the expected logits. The model must still use eager attention."""
+        """Compute the expected logits. The model must still use eager attention.
+
+        Raises:
+            ModelRejected: the model isn't causal.
+        """
         self._source = source
         self._model = model
         vocab_size = int(model.config.get_text_config().vocab_size)
         generator = torch.Generator().manual_seed(0)
         self._sequences = [torch.randint(vocab_size, (n,), generator=generator) for n in _LENGTHS]
         with torch.inference_mode():
-            self._alone = [_logits(model, ids.to(model.device)) for ids in self._sequences]
+            alone = [_logits(model, ids.to(model.device)) for ids in self._sequences]
+            self._check_causal(alone[0])
+        self._alone = [logits[_NUM_SKIPPED:] for logits in alone]
 
     def step(self, kernels: Kernels, shapes: list[KVShape]) -> AttentionStep:
         """Return the attention step for computing both sequences together."""
@@ -101,15 +118,36 @@ class Verifier:
         model = self._model
         ids = torch.cat(self._sequences).to(model.device)
         positions = torch.cat([torch.arange(n) for n in _LENGTHS]).to(model.device)
+        rows = torch.nonzero(positions >= _NUM_SKIPPED).flatten()
         with attention_step(step):
-            logits = _logits(model, ids, position_ids=positions[None])
-        packed = torch.split(logits, _LENGTHS)
+            logits = _logits(model, ids, position_ids=positions[None], logits_to_keep=rows)
+        if len(logits) != self.num_logits:
+            raise ModelRejected(
+                f"--model {self._source}: {type(model).__name__} doesn't return the logits of the "
+                "requested tokens alone, so the native engine can't serve the model; "
+                "use --engine vllm"
+            )
+        packed = torch.split(logits, _NUM_LOGITS)
         deviation = max(_deviation(a, b) for a, b in zip(self._alone, packed, strict=True))
         if not deviation <= _TOLERANCE[model.dtype]:
             raise ModelRejected(
                 f"--model {self._source}: {type(model).__name__} computes packed requests "
                 f"differently from each request alone (logits deviate by {deviation:.2g} standard "
                 "deviations), so the native engine can't serve the model; use --engine vllm"
+            )
+
+    def _check_causal(self, logits: Tensor) -> None:
+        """Check that the logits of the first sequence's first tokens don't depend on its others.
+
+        Raises:
+            ModelRejected: they do.
+        """
+        model = self._model
+        start = self._sequences[0][: _LENGTHS[1]].to(model.device)
+        if not _deviation(logits[: len(start)], _logits(model, start)) <= _TOLERANCE[model.dtype]:
+            raise ModelRejected(
+                f"--model {self._source}: {type(model).__name__} isn't causal, because a token's "
+                "logits depend on later tokens; use another model"
             )
 
 

@@ -21,8 +21,12 @@ from worker.engine.pooling import embedding_size
 from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
+from worker.model.memory import Sizes
 from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
+from worker.startup.devices import device_of
 from worker.startup.openmp import end_team, set_threads, take_cores
+from worker.startup.sizing import sizes_of
+from worker.startup.warm_up import warm_up
 from worker.text.grammar_cache import GrammarCache
 from worker.text.reasoning_format import base_reasoning_form
 from worker.text.token_bytes import max_token_bytes
@@ -45,12 +49,14 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
+    warm_up(loaded)
+    sizes = sizes_of(settings, loaded, device_of(loaded))
     budgets = AdapterBudgets(
-        device=settings.adapter_memory_mb * MIB,
-        host=settings.adapter_host_mb * MIB,
+        device=sizes.parts.adapters,
+        host=sizes.parts.copies,
         is_one_memory=loaded.device.type == "cpu",
     )
-    engine = NativeEngine(loaded, _engine_config(settings, budgets.pool))
+    engine = NativeEngine(loaded, _engine_config(settings, sizes, budgets.pool))
     host = HostTier(engine.layout, budgets.copies, loaded.device)
     num_threads = torch.get_num_threads()
     end_team()
@@ -63,7 +69,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         ),
         grammars=GrammarCache(_grammar_compiler(loaded)),
         base=_base(settings, loaded, engine.max_model_len),
-        info=_info(loaded, engine),
+        info=_info(loaded, engine, sizes),
         adapters=_adapter_supply(settings, loaded, engine, host, budgets),
         cpu=CpuShares(
             num_threads=num_threads,
@@ -73,7 +79,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     )
 
 
-def _info(loaded: LoadedModel, engine: NativeEngine) -> BaseInfo:
+def _info(loaded: LoadedModel, engine: NativeEngine, sizes: Sizes) -> BaseInfo:
     kv_blocks = engine.stats().kv_blocks
     return BaseInfo(
         eos_ids=loaded.eos_ids,
@@ -84,6 +90,9 @@ def _info(loaded: LoadedModel, engine: NativeEngine) -> BaseInfo:
         kv_tokens=kv_blocks * BLOCK_SIZE,
         kv_bytes=kv_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
         weight_bytes=loaded.weight_bytes,
+        max_num_seqs=sizes.batch.max_num_seqs,
+        max_num_batched_tokens=sizes.batch.max_num_batched_tokens,
+        step_bytes=sizes.step_bytes,
     )
 
 
@@ -101,6 +110,7 @@ def _adapter_supply(
     checkpoints = CheckpointReader(
         engine.base,
         loaded.tokenizer,
+        base_names=[settings.model, loaded.name, *filter(None, [settings.served_name])],
         dtype=loaded.dtype,
         vocab_size=loaded.config.vocab_size,
         tool_setting=settings.tool_call_parser,
@@ -112,7 +122,7 @@ def _adapter_supply(
         store=store,
         roots=roots,
         dtype=loaded.dtype,
-        max_bytes=settings.adapter_memory_mb * MIB,
+        max_bytes=budgets.device,
     )
     return AdapterSupply(source=reader, roots=str(roots), store=store, host=host, budgets=budgets)
 
@@ -122,12 +132,12 @@ def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
     return GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
 
 
-def _engine_config(settings: WorkerSettings, adapter_bytes: int) -> EngineConfig:
+def _engine_config(settings: WorkerSettings, sizes: Sizes, adapter_bytes: int) -> EngineConfig:
     return EngineConfig(
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_seqs=sizes.batch.max_num_seqs,
+        max_num_batched_tokens=sizes.batch.max_num_batched_tokens,
         max_model_len=settings.max_model_len,
-        kv_cache_bytes=settings.kv_cache_mb * MIB,
+        kv_cache_bytes=sizes.parts.kv,
         caches_prefixes=settings.prefix_cache,
         adapter_bytes=adapter_bytes,
     )

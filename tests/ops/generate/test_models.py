@@ -36,7 +36,8 @@ MANY = (
         "gemma3_text",
         "gemma3",
     ),
-    *("phi3", "llama4_text", "deepseek_v3", "gpt_oss"),
+    *("phi3", "phimoe", "llama4_text", "deepseek_v3", "gpt_oss", "modernbert-decoder", "bert"),
+    *("musicgen", "gemma3n_text"),
 )
 REGENERATE = "run: python -m ops.generate.models.run"
 same_transformers = pytest.mark.skipif(

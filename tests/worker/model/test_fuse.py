@@ -133,6 +133,6 @@ def test_a_model_that_does_not_call_each_linear_once_is_refused(times: int) -> N
 
     mlp.forward = forward
     with pytest.raises(
-        ModelRejected, match=r"tiny: adapters on model\.layers\.1\.mlp\.gate_proj would"
+        ModelRejected, match=r"once per pass, so adapters on model\.layers\.1\.mlp\.gate_proj would"
     ):
         load(model)

@@ -58,6 +58,26 @@ def test_a_model_whose_logits_depend_on_packing_is_refused_by_name(model_type: s
         prepare(tiny_model(model_type, **overrides))
 
 
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "electra"])
+def test_a_model_that_is_not_causal_is_refused_without_advice_to_use_vllm(model_type: str) -> None:
+    with pytest.raises(ModelRejected, match=r"isn't causal") as error:
+        prepare(tiny_model(model_type))
+    assert "--engine" not in str(error.value)
+
+
+def test_vllm_is_suggested_on_a_condition_if_a_model_computes_attention_by_itself() -> None:
+    with pytest.raises(ModelRejected, match=r"; use --engine vllm if vLLM knows this model$"):
+        prepare(tiny_model("falcon"))
+
+
+def test_a_model_that_returns_the_logits_of_all_tokens_is_refused() -> None:
+    model = tiny_model("llama")
+    forward = model.forward
+    model.forward = lambda *args, logits_to_keep=0, **kwargs: forward(*args, **kwargs)
+    with pytest.raises(ModelRejected, match="logits of the requested tokens alone"):
+        prepare(model)
+
+
 def test_name_context_and_end_tokens_are_read_from_the_folder(tmp_path: Path) -> None:
     loaded = load_model(str(save_tiny_model(tmp_path / "my-model")), dtype="float32", device="cpu")
     assert (loaded.name, loaded.max_model_len, loaded.eos_ids) == ("my-model", 512, {2})

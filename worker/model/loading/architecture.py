@@ -6,6 +6,10 @@ from typing import Any
 
 import transformers
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 from shared.errors import ModelRejected
 from worker.model.loading.refusals import OTHER_ENGINE, first_line
@@ -66,7 +70,6 @@ def _check_kind(source: str, config: Any) -> None:
             language model.
     """
     model_type = config.model_type
-    text = config.get_text_config()
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     if not known and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
         raise _needs_code(source, model_type)
@@ -75,16 +78,23 @@ def _check_kind(source: str, config: Any) -> None:
             f"--model {source}: {model_type} has an encoder and a decoder; Lorikeet serves models "
             "of a decoder alone"
         )
-    if text is not config and not (known and _is_text_alone(config)):
-        raise ModelRejected(
-            f"--model {source}: {model_type} also takes images, video or sound, which the native "
-            f"engine can't compute; {OTHER_ENGINE}"
-        )
-    if not known:
+    has_parts = config.get_text_config() is not config
+    if not known and not (has_parts and _answers_media(config)):
         raise ModelRejected(
             f"--model {source}: {model_type} isn't a causal language model of transformers "
             f"{transformers.__version__}; use another model"
         )
+    if has_parts and not (known and _is_text_alone(config)):
+        raise ModelRejected(
+            f"--model {source}: {model_type} also takes images, video or sound, which the native "
+            f"engine can't compute; {OTHER_ENGINE}"
+        )
+
+
+def _answers_media(config: Any) -> bool:
+    """Return whether the model answers prompts that may contain images, video or sound."""
+    mappings = (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING)
+    return any(type(config) in mapping for mapping in mappings)
 
 
 def _is_text_alone(config: Any) -> bool:

@@ -1,6 +1,6 @@
 """Turns the errors of a model that can't be loaded or run into one line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,20 @@ from shared.errors import LorikeetError, ModelRejected
 
 OTHER_ENGINE = "use --engine vllm"
 """What to do about a model that only the other engine can serve."""
+
+OTHER_ENGINE_IF_KNOWN = f"{OTHER_ENGINE} if vLLM knows this model"
+"""The advice for a model whose code isn't written for transformers' attention interface.
+
+vLLM serves such a model only if it has an implementation of its own.
+"""
+_MAX_NAMED = 3
+"""Number of names that an error lists."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first of `names` and the number of the others, for an error message."""
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def first_line(error: Exception) -> str:

@@ -17,10 +17,7 @@ from transformers.utils import logging
 from shared.errors import ModelRejected
 from worker.model.loading.bitsandbytes import dequantised_weights
 from worker.model.loading.quantisation import is_quantised, without_quantisation
-from worker.model.loading.refusals import first_line
-
-_MAX_NAMED = 3
-"""Number of missing weights that an error names."""
+from worker.model.loading.refusals import first_line, some_of
 
 
 def load_weights(
@@ -62,10 +59,9 @@ def _check_complete(source: str, info: dict[str, Any]) -> None:
             f"says {list(expected)}; download or save it again"
         )
     if missing := sorted(info["missing_keys"]):
-        more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
         raise ModelRejected(
-            f"--model {source}: its files lack the weights {', '.join(missing[:_MAX_NAMED])}{more}"
-            "; download or save it again"
+            f"--model {source}: its files lack the weights {some_of(missing)}; download or save "
+            "it again"
         )
 
 

@@ -28,9 +28,17 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["layers of llama4 use chunked_attention", VLLM],
     ),
     "recurrence": ({"model_type": "qwen3_next"}, ["qwen3_next use linear_attention", VLLM]),
-    "encoder": ({"model_type": "t5"}, ["t5 has an encoder and a decoder"]),
-    "no language model": ({"model_type": "vit"}, ["vit isn't a causal language model"]),
+    "sound": ({"model_type": "audioflamingo3"}, ["audioflamingo3 also takes images", VLLM]),
 }
+WITHOUT_ADVICE: dict[str, tuple[dict[str, Any], str]] = {
+    "encoder": ({"model_type": "t5"}, "t5 has an encoder and a decoder"),
+    "encoder of a known type": ({"model_type": "bart"}, "bart has an encoder and a decoder"),
+    "two parts for text": ({"model_type": "musicgen"}, "musicgen has an encoder and a decoder"),
+    "melody": ({"model_type": "musicgen_melody"}, "musicgen_melody has an encoder and a decoder"),
+    "no language model": ({"model_type": "vit"}, "vit isn't a causal language model"),
+    "embeddings of images": ({"model_type": "clip"}, "clip isn't a causal language model"),
+}
+"""Models that no engine serves: config.json, and a part of the message."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,6 +50,19 @@ def test_the_refusal_names_the_model_and_the_reason(kind: str, tmp_path: Path) -
     [line] = str(error.value).splitlines()
     for part in [f"--model {tmp_path}", *parts]:
         assert part in line
+
+
+@pytest.mark.parametrize("kind", WITHOUT_ADVICE)
+def test_the_other_engine_is_not_suggested_for_models_that_it_cannot_serve(
+    kind: str, tmp_path: Path
+) -> None:
+    fields, part = WITHOUT_ADVICE[kind]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(ModelRejected) as error:
+        load_model(str(tmp_path))
+    [line] = str(error.value).splitlines()
+    assert line.startswith(f"--model {tmp_path}: {part}")
+    assert "--engine" not in line
 
 
 def test_an_adapter_is_not_a_base_model(tmp_path: Path) -> None:
