@@ -2,8 +2,8 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,16 @@ from shared.cache_folder import cache_folder
 from shared.settings import WorkerSettings
 from worker.engine_vllm.environment import set_environment
 from worker.served_model import ServedModel
+
+collect_ignore_glob = [] if find_spec("vllm") else ["*"]
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of this folder ignore the warnings of vLLM's libraries."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +49,9 @@ def served(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         adapter_store=tmp_path_factory.mktemp("store"),
     )
     set_environment(settings, os.environ)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of vLLM's libraries
-        from worker.engine_vllm.load_model import load_vllm
+    from worker.engine_vllm.load_model import load_vllm
 
-        served = load_vllm(settings, on_lost=_report)
+    served = load_vllm(settings, on_lost=_report)
     yield served
     served.close()
 

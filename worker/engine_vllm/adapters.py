@@ -85,21 +85,25 @@ class VllmHostMemory:
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether files of `num_bytes` fit without evicting other images."""
-        return self.num_bytes + num_bytes <= self.max_bytes
+        """Return whether more files may fit without evicting other images.
+
+        `num_bytes` is the size of a slot, which says little about the size of files.
+        """
+        return self.num_bytes < self.max_bytes
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> VllmImage:
         """Write a checkpoint, keep it if it fits, and return its image."""
         if (image := self.take(adapter.version)) is not None:
             return image
         image = self._image(adapter, self._folder / str(next(self._numbers)))
-        size = write_checkpoint(adapter, image.folder)
+        try:
+            size = write_checkpoint(adapter, image.folder)
+        except BaseException:  # most likely, the disk is full
+            shutil.rmtree(image.folder, ignore_errors=True)
+            raise
         with self._lock:
             self._readers[image.folder], self._sizes[image.folder] = 1, size
-            while may_evict and self._kept and self._num_bytes() + size > self.max_bytes:
-                self._forget(next(iter(self._kept)))
-            if self._num_bytes() + size <= self.max_bytes and adapter.version not in self._kept:
-                self._kept[adapter.version] = image
+            self._keep(image, size, may_evict=may_evict)
         return image
 
     def take(self, version: AdapterVersion) -> VllmImage | None:
@@ -114,8 +118,9 @@ class VllmHostMemory:
     def release(self, image: VllmImage) -> None:
         """End the caller's use of an image that `put` or `take` returned."""
         with self._lock:
-            self._readers[image.folder] -= 1
-            self._tidy(image)
+            if image.folder in self._readers:  # images that `image` returned have no files
+                self._readers[image.folder] -= 1
+                self._tidy(image)
 
     def touch(self, version: AdapterVersion) -> None:
         """Mark a version as recently used without reading its image."""
@@ -136,6 +141,15 @@ class VllmHostMemory:
             folder=folder,
             num_bytes=self._slot_bytes,
         )
+
+    def _keep(self, image: VllmImage, size: int, *, may_evict: bool) -> None:
+        """Keep the files of an image if they fit."""
+        if size > self.max_bytes or image.version in self._kept:
+            return
+        while may_evict and self._kept and self._num_bytes() + size > self.max_bytes:
+            self._forget(next(iter(self._kept)))
+        if self._num_bytes() + size <= self.max_bytes:
+            self._kept[image.version] = image
 
     def _num_bytes(self) -> int:
         return sum(self._sizes[image.folder] for image in self._kept.values())

@@ -13,6 +13,7 @@ from shared.errors import SettingsError
 from shared.settings import WorkerSettings
 from worker.engine_vllm.sampler import CONFIG
 from worker.engine_vllm.sampler import PATH as SAMPLER
+from worker.engine_vllm.served_linears import EXTENSION
 
 MIB = 1 << 20
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -21,36 +22,54 @@ DEFAULT_SLOTS = 16
 """Number of adapters that are resident unless --adapter-memory-mb is given."""
 CPU_KV_MB = 2048
 """Size of the KV cache on CPUs unless --kv-cache-mb is given, in MiB."""
+GPU_NUM_SEQS = 256
+"""Maximum number of sequences on GPUs unless --max-num-seqs is given."""
+GPU_BATCHED_TOKENS = 2048
+"""Maximum number of tokens of a step on GPUs unless --max-num-batched-tokens is given."""
 _FITTING_LEN = -1
 """Context length that lets vLLM take the model's, or what fits into the KV cache."""
 _OWN = {
-    "--model": "--model",
-    "--tokenizer": "--model",
-    "--dtype": "--dtype",
-    "--enable-lora": "--adapters",
-    "--max-loras": "--adapter-memory-mb",
-    "--max-cpu-loras": "--adapter-memory-mb",
-    "--max-lora-rank": "--max-lora-rank",
-    "--lora-modules": "--adapters",
-    "--max-model-len": "--max-model-len",
-    "--max-num-seqs": "--max-num-seqs",
-    "--max-num-batched-tokens": "--max-num-batched-tokens",
-    "--gpu-memory-utilization": "--memory-fraction",
-    "--kv-cache-memory-bytes": "--kv-cache-mb",
-    "--tensor-parallel-size": "--tensor-parallel",
-    "--pipeline-parallel-size": "--pipeline-parallel",
-    "--quantization": "--quantization",
-    "--enable-prefix-caching": "--prefix-cache",
-    "--no-enable-prefix-caching": "--no-prefix-cache",
-    "--served-model-name": "--served-name",
+    "model": "--model",
+    "tokenizer": "--model",
+    "dtype": "--dtype",
+    "enable_lora": "--adapters",
+    "max_loras": "--adapter-memory-mb",
+    "max_cpu_loras": "--adapter-memory-mb",
+    "max_lora_rank": "--max-lora-rank",
+    "lora_target_modules": "--adapters",
+    "max_model_len": "--max-model-len",
+    "max_num_seqs": "--max-num-seqs",
+    "max_num_batched_tokens": "--max-num-batched-tokens",
+    "gpu_memory_utilization": "--memory-fraction",
+    "kv_cache_memory_bytes": "--kv-cache-mb",
+    "tensor_parallel_size": "--tensor-parallel",
+    "pipeline_parallel_size": "--pipeline-parallel",
+    "quantization": "--quantization",
+    "enable_prefix_caching": "--prefix-cache",
+    "served_model_name": "--served-name",
 }
 """Arguments of vLLM that Lorikeet sets, and the flags that set them."""
+_IMPOSSIBLE = {
+    "data_parallel_size": "start several workers instead",
+    "logits_processors": "Lorikeet samples by one of its own",
+    "logprobs_mode": "log-probabilities are always the model's own",
+    "generation_config": "each adapter brings its own defaults",
+    "additional_config": "it holds Lorikeet's settings",
+    "worker_extension_cls": "Lorikeet extends vLLM's workers itself",
+    "speculative_config": "it has no place for Lorikeet's sampler",
+    "max_logprobs": "Lorikeet has limits of its own",
+}
+"""Arguments of vLLM that would break what Lorikeet promises, and why."""
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM isn't installed where mypy runs
     """A parser whose errors are exceptions."""
 
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+
     def error(self, message: str) -> Any:
+        """Raise `SettingsError` instead of ending the process."""
         raise SettingsError(f"--vllm-args: {message}")
 
 
@@ -95,6 +114,7 @@ def engine_args(
     # Without a list, vLLM also prepares the output head for adapters. Log-probabilities of a
     # prompt then end its engine core.
     args.lora_target_modules = sorted({name.rpartition(".")[2] for name in linears})
+    args.worker_extension_cls = EXTENSION
     args.logits_processors = [SAMPLER]
     args.additional_config = {
         **args.additional_config,
@@ -104,7 +124,7 @@ def engine_args(
             "eos_ids": sorted(eos_ids),
         },
     }
-    _set_memory(args, settings)
+    _set_memory(args, settings, vocab_size)
     return args
 
 
@@ -139,16 +159,30 @@ def num_slots(settings: WorkerSettings, slot_bytes: int) -> int:
 
 
 def _parsed(text: str) -> Any:
-    words = shlex.split(text)
-    for word in words:
-        name = word.partition("=")[0].replace("_", "-")
-        if name in _OWN:
-            raise SettingsError(f"--vllm-args: set {name} by Lorikeet's flag {_OWN[name]}")
-    return EngineArgs.add_cli_args(_Parser()).parse_args(words)
+    """Return vLLM's arguments in `text`, as its parser returns them."""
+    parser = EngineArgs.add_cli_args(_Parser())
+    try:
+        parsed = parser.parse_args(shlex.split(text))
+    except ValueError as error:  # of the quoting, or of JSON in a value
+        raise SettingsError(f"--vllm-args: {error}") from None
+    given = {name for name, value in vars(parsed).items() if value != parser.get_default(name)}
+    for name, flag in _OWN.items():
+        if name in given:
+            raise SettingsError(f"--vllm-args: set {name} by Lorikeet's flag {flag}")
+    for name, reason in _IMPOSSIBLE.items():
+        if name in given:
+            raise SettingsError(f"--vllm-args: {name} can't be set, because {reason}")
+    return parsed
 
 
-def _set_memory(args: EngineArgs, settings: WorkerSettings) -> None:
+def _set_memory(args: EngineArgs, settings: WorkerSettings, vocab_size: int) -> None:
     args.gpu_memory_utilization = settings.memory_fraction
+    if not current_platform.is_cpu():
+        args.max_num_seqs = args.max_num_seqs or GPU_NUM_SEQS
+        args.max_num_batched_tokens = args.max_num_batched_tokens or GPU_BATCHED_TOKENS
+        # vLLM doesn't count what scores of a prompt and Lorikeet's sampler take.
+        uncounted = vocab_size * (8 * args.max_num_batched_tokens + 24 * args.max_num_seqs)
+        args.gpu_memory_utilization -= uncounted / current_platform.get_device_total_memory()
     if settings.kv_cache_mb is not None:
         args.kv_cache_memory_bytes = settings.kv_cache_mb * MIB
     elif current_platform.is_cpu():

@@ -16,6 +16,7 @@ from vllm.v1.executor import Executor
 
 from shared.errors import EngineBroken
 
+CLOSED = "vLLM's engine core is closed"
 LOST = "vLLM's engine core has ended; see its messages in the log"
 
 
@@ -93,17 +94,38 @@ class EngineCore:
             Exception: the adapter can't be loaded. The engine core goes on.
         """
         with self._sending, self._alive():
+            self._check_open()
             self._client.add_lora(request)
 
     def remove_lora(self, lora_id: int) -> None:
         """Free the slot of an adapter between two steps. Blocks until it is free."""
         with self._sending, self._alive():
+            self._check_open()
             self._client.remove_lora(lora_id)
 
+    def ask_workers(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of each of vLLM's workers, and return their answers."""
+        with self._sending, self._alive():
+            answers: list[Any] = self._client.collective_rpc(method, args=args)
+        return answers
+
     def close(self) -> None:
-        """End the engine core."""
+        """End the engine core. Calls that wait for an answer fail."""
         self._is_closed = True
         self._client.shutdown()
+        for waiting in list(self._client.utility_results.values()):
+            if not waiting.done():
+                waiting.set_exception(EngineBroken(CLOSED))
+
+    def lost(self) -> None:
+        """Report that the engine core has ended by itself, or is about to."""
+        if not self._is_closed:
+            self._on_lost()
+
+    def _check_open(self) -> None:
+        """Raise `EngineBroken` if nobody would answer."""
+        if self._is_closed:
+            raise EngineBroken(CLOSED)
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
@@ -111,16 +133,12 @@ class EngineCore:
         try:
             yield
         except EngineDeadError:
-            self._lost()
+            self.lost()
             raise EngineBroken(LOST) from None
 
     def _watch(self) -> None:
         wait([process.sentinel for process in self._processes()])
-        self._lost()
+        self.lost()
 
     def _processes(self) -> list[Any]:
         return list(self._client.resources.engine_manager.processes)
-
-    def _lost(self) -> None:
-        if not self._is_closed:
-            self._on_lost()

@@ -1,5 +1,6 @@
 """An engine that lets vLLM compute the model. Lorikeet samples, and keeps adapters resident."""
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Collection, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import structlog
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine import EngineCoreEventType
+from vllm.v1.engine import FinishReason as EndReason
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
@@ -155,6 +157,9 @@ class VllmEngine:
         try:
             self.core.add_lora(lora)
         except Exception as error:  # vLLM raises the engine core's errors as plain exceptions
+            # Part of it may be loaded, and would take a slot.
+            with contextlib.suppress(Exception):
+                self.core.remove_lora(lora.lora_int_id)
             raise AdapterRejected(f"vLLM can't load it: {last_line(error)}") from error
         self._loras[image.version] = lora
 
@@ -207,7 +212,6 @@ class VllmEngine:
         version = request.version
         if version is not None:
             self._residents.record_use(version)
-        self._requests[request.id] = request
         self.core.add(
             core_request(
                 request,
@@ -215,6 +219,7 @@ class VllmEngine:
                 cache_salt=self._cache_salt(request),
             )
         )
+        self._requests[request.id] = request
 
     def _cache_salt(self, request: Request) -> str | None:
         """Return a hash of the request's weights and tenant, as the native engine's cache key."""
@@ -225,6 +230,9 @@ class VllmEngine:
 
     def _update(self, request: Request, output: Any) -> list[StepOutput]:
         """Return the outputs of a request for vLLM's output of one step."""
+        if output.finish_reason is EndReason.ABORT:  # vLLM got a signal to end
+            self.core.lost()
+            return []
         if output.prefill_stats is not None:
             request.num_cached_tokens = output.prefill_stats.num_cached_tokens
             self._num_cached_tokens += request.num_cached_tokens

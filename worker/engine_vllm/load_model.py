@@ -1,10 +1,9 @@
 """Loads a base model into vLLM, and everything else that such a worker serves."""
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from shared.errors import ModelRejected
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import Capabilities
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.tools import ToolForm
+from shared.reasoning_form import ReasoningForm
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.source.allowed_sources import AdapterRoots
@@ -27,6 +28,8 @@ from worker.engine_vllm.adapters import VllmHostMemory, slot_bytes
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.engine import VllmEngine, last_line
+from worker.engine_vllm.scratch_folder import scratch_folder
+from worker.engine_vllm.served_linears import CALL, without_unreached
 from worker.engine_vllm.skeleton import skeleton_modules
 from worker.lora.base.modules import BaseModules
 from worker.model.loading.end_tokens import end_token_ids
@@ -54,6 +57,8 @@ class _Files:
     """Configuration of the model's text part."""
     tokenizer: Any
     eos_ids: frozenset[int]
+    tool_form: ToolForm | None
+    reasoning: ReasoningForm | None
     modules: BaseModules
 
 
@@ -71,33 +76,51 @@ def load_vllm(settings: WorkerSettings, *, on_lost: Callable[[], None]) -> Serve
     slots = num_slots(settings, slot)
     with digest_of(settings.model, files.folder) as digest:
         core = _start(settings, files, slots, on_lost)
-        base = _base(settings, files, digest.result(), core)
+        try:
+            return _served(settings, files, core, digest.result(), slots * slot, slot)
+        except BaseException:  # otherwise the watch on vLLM's processes would end this one
+            core.close()
+            raise
+
+
+def _served(
+    settings: WorkerSettings,
+    files: _Files,
+    core: EngineCore,
+    digest: str,
+    adapter_bytes: int,
+    slot: int,
+) -> ServedModel:
+    _check_context(settings, files, core)
+    reached = {
+        name
+        for of_worker in core.ask_workers(CALL, list(files.modules.linears))
+        for name in of_worker
+    }
+    files = replace(files, modules=without_unreached(files.modules, files.config, reached))
     budgets = AdapterBudgets(
-        device=slots * slot, host=settings.adapter_host_mb * MIB, is_one_memory=False
+        device=adapter_bytes, host=settings.adapter_host_mb * MIB, is_one_memory=False
     )
-    checkpoints = Path(tempfile.mkdtemp(prefix="lorikeet-vllm-"))
+    checkpoints = scratch_folder()
     host = VllmHostMemory(checkpoints, max_bytes=budgets.copies, slot_bytes=slot)
 
     def close() -> None:
         core.close()
         shutil.rmtree(checkpoints, ignore_errors=True)
 
+    vocab_size = files.config.vocab_size
     return ServedModel(
         engine=VllmEngine(
             core,
-            vocab_size=files.config.vocab_size,
+            vocab_size=vocab_size,
             adapter_bytes=budgets.pool,
             caches_prefixes=settings.prefix_cache,
         ),
-        tokenizer=Tokenizer(
-            files.tokenizer, vocab_size=files.config.vocab_size, reasoning=base.reasoning
-        ),
+        tokenizer=Tokenizer(files.tokenizer, vocab_size=vocab_size, reasoning=files.reasoning),
         grammars=GrammarCache(
-            GrammarCompiler(
-                files.tokenizer, vocab_size=files.config.vocab_size, eos_ids=files.eos_ids
-            )
+            GrammarCompiler(files.tokenizer, vocab_size=vocab_size, eos_ids=files.eos_ids)
         ),
-        base=base,
+        base=_base(settings, files, digest, core),
         info=_info(core, files),
         adapters=_adapter_supply(settings, files, core, host, budgets),
         cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
@@ -117,8 +140,22 @@ def _read(settings: WorkerSettings) -> _Files:
         config=text,
         tokenizer=tokenizer,
         eos_ids=end_token_ids(text, _generation(folder), tokenizer),
+        tool_form=base_tool_form(tokenizer, settings.tool_call_parser),
+        reasoning=base_reasoning_form(tokenizer, settings.reasoning_parser),
         modules=skeleton_modules(settings.model, config),
     )
+
+
+def _check_context(settings: WorkerSettings, files: _Files, core: EngineCore) -> None:
+    """Warn about a context that is shorter than the model's because of the KV cache's size."""
+    whole = getattr(files.config, "max_position_embeddings", core.max_model_len)
+    if settings.max_model_len is None and core.max_model_len < whole:
+        log.warning(
+            "context_shortened",
+            tokens=core.max_model_len,
+            of_model=whole,
+            hint="raise --kv-cache-mb or --memory-fraction, or set --max-model-len on all workers",
+        )
 
 
 def _load(settings: WorkerSettings, cls: Any, folder: Path) -> Any:
@@ -170,11 +207,11 @@ def _base(settings: WorkerSettings, files: _Files, digest: str, core: EngineCore
         max_model_len=core.max_model_len,
         source=settings.model,
         created_s=int(time.time()),
-        tool_form=base_tool_form(files.tokenizer, settings.tool_call_parser),
+        tool_form=files.tool_form,
         max_token_bytes=max_token_bytes(files.tokenizer),
         # Native workers of the pool compute embeddings, and register the same base model.
         embedding_size=files.config.hidden_size,
-        reasoning=base_reasoning_form(files.tokenizer, settings.reasoning_parser),
+        reasoning=files.reasoning,
     )
 
 

@@ -71,7 +71,7 @@ def token_logprobs(found: Any, request: Request) -> TokenLogprobs:
             likeliest tokens, maybe more than the request asks for.
         request: the token's request.
     """
-    ids, values = found.logprob_token_ids[0].tolist(), _finite(found.logprobs[0])
+    ids, values = found.logprob_token_ids[0].tolist(), _finite(found.logprobs[0].tolist())
     num_top = request.sampling.logprobs or 0
     return TokenLogprobs(values[0], tuple(zip(ids[1:], values[1:], strict=True))[:num_top])
 
@@ -85,7 +85,7 @@ def prompt_logprobs(found: Any, request: Request) -> tuple[TokenLogprobs, ...]:
     has_ranks = request.sampling.prompt_logprobs is not None
     rows = zip(
         found.logprob_token_ids.tolist(),
-        map(_finite, found.logprobs),
+        map(_finite, found.logprobs.tolist()),
         found.selected_token_ranks.tolist(),
         strict=True,
     )
@@ -99,5 +99,5 @@ def prompt_logprobs(found: Any, request: Request) -> tuple[TokenLogprobs, ...]:
     )
 
 
-def _finite(values: Iterable[Any]) -> list[float]:
-    return [max(float(value), LEAST) for value in values]
+def _finite(values: Iterable[float]) -> list[float]:
+    return [max(value, LEAST) for value in values]

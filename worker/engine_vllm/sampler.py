@@ -113,7 +113,7 @@ class _Row:
         """Advance the grammar by the tokens that are new since the last call."""
         if self.grammar:
             for token in self._new[self._num_advanced :]:
-                self.grammar.advance(token)
+                self.grammar.advance(token)  # the worker ends the request if it isn't allowed
             self._num_advanced = len(self._new)
 
 

@@ -39,7 +39,7 @@ class Sizes:
     """Number of words of a prompt, and of tokens of an answer."""
 
 
-FULL = Sizes(pairs=10, clients=32, requests=64, words=64)
+FULL = Sizes(pairs=10, clients=32, requests=32, words=48)
 QUICK = Sizes(pairs=1, clients=2, requests=4, words=8)
 
 

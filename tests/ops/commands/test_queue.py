@@ -80,7 +80,9 @@ def test_a_mixed_pool_shows_what_each_worker_serves() -> None:
     workers = [
         worker("w1", 0),
         serving("w2", max_rank=64),
-        serving("w3", kinds=frozenset({AdapterKind.DORA}), features=frozenset(Feature)),
+        serving(
+            "w3", kinds=frozenset({AdapterKind.DORA}), features=frozenset({Feature.EMBEDDINGS})
+        ),
     ]
     lines = shown(*[Sample(100.0, workers, COUNTS, [])] * 2)
     assert [cells(lines, name)[-1] for name in ("w1", "w2", "w3")] == [

@@ -74,12 +74,14 @@ def test_the_api_image_serves(api: str) -> None:
     assert "lorikeet_redis_up 1.0" in metrics.text
 
 
-@pytest.mark.parametrize("image", ["api", "worker"])
+@pytest.mark.parametrize("image", ["api", "worker", "worker-vllm"])
 def test_images_run_as_an_unprivileged_user(image: str) -> None:
     found = stages()
-    users = [rest for word, rest in found["runtime"].steps + found[image].steps if word == "USER"]
-    assert found[image].base == "runtime"
-    assert users[-1] == "lorikeet"
+    steps, stage = [], image
+    while stage in found:  # the last base is Python's image
+        steps, stage = found[stage].steps + steps, found[stage].base
+    users = [rest for word, rest in steps if word == "USER"]
+    assert users[0] == users[-1] == "lorikeet"
 
 
 def test_images_contain_only_the_packages() -> None:

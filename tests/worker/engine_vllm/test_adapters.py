@@ -113,3 +113,22 @@ def test_a_dropped_version_is_written_again(tmp_path: Path, base: BaseModules) -
 def test_a_slot_has_room_for_the_largest_rank_on_all_linears(base: BaseModules) -> None:
     widths = sum(shape.in_features + shape.out_features for shape in base.linears.values())
     assert slot_bytes(base.linears, max_rank=16) == widths * 16 * 2
+
+
+def test_an_image_without_files_can_be_released(tmp_path: Path, base: BaseModules) -> None:
+    adapter = read(save_adapter(tmp_path / "a", target_modules=["q_proj"]), base)
+    host = memory(tmp_path / "images", max_bytes=0)
+    host.release(host.image(adapter))
+    assert not host.has_room(1)
+
+
+def test_a_checkpoint_that_never_fits_leaves_the_others(tmp_path: Path, base: BaseModules) -> None:
+    small = read(save_adapter(tmp_path / "small", r=2, target_modules=["q_proj"]), base)
+    large = read(save_adapter(tmp_path / "large", r=16, target_modules="all-linear"), base)
+    probe = memory(tmp_path / "probe")
+    probe.put(small)
+    host = memory(tmp_path / "images", max_bytes=probe.num_bytes)
+    for adapter in (small, large):
+        host.release(host.put(adapter))
+    assert small.version in host
+    assert large.version not in host

@@ -1,0 +1,63 @@
+"""Finds the linears to which vLLM really adds the terms of adapters.
+
+vLLM drops terms of modules that it doesn't know by their full names, and says so only in its debug
+log. `ServedLinears` becomes part of each of vLLM's workers, and answers a call at the start.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from worker.lora.base.modules import BaseModules
+
+EXTENSION = f"{__name__}.ServedLinears"
+"""Name of the class in vLLM's arguments."""
+CALL = "lorikeet_served_linears"
+_ABSORBED = {"kv_b_proj": "kv_lora_rank"}
+"""Linears whose weight vLLM absorbs into others when it loads them, and the field of the model's
+configuration that says so. vLLM prepares them for adapters, but doesn't call them in decode steps.
+"""
+
+
+class ServedLinears:
+    """Extends vLLM's class of workers."""
+
+    model_runner: Any
+
+    def lorikeet_served_linears(self, names: Sequence[str]) -> list[str]:
+        """Return those of the linears, named as in transformers, that this worker's adapters reach.
+
+        With pipeline parallelism, each worker has some of the layers.
+        """
+        # It imports vLLM's layers, which only vLLM's workers need.
+        from vllm.lora.utils import parse_fine_tuned_lora_name
+
+        manager = self.model_runner.lora_manager._adapter_manager
+        mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
+        mapper = mapper and mapper.get_rename_mapper()
+        reached = set(manager.modules)
+        reached.update(*manager.packed_modules.values())
+        return [
+            name
+            for name in names
+            if parse_fine_tuned_lora_name(f"base_model.model.{name}.lora_A.weight", mapper)[0]
+            in reached
+        ]
+
+
+def without_unreached(modules: BaseModules, config: Any, reached: Collection[str]) -> BaseModules:
+    """Return `modules` without the linears that vLLM's adapters don't reach.
+
+    Args:
+        modules: the linears that adapters may target according to transformers.
+        config: the model's configuration.
+        reached: the linears that vLLM's workers have named.
+    """
+    absorbed = {name for name, field in _ABSORBED.items() if getattr(config, field, None)}
+    served = {
+        name: shape
+        for name, shape in modules.linears.items()
+        if name in reached and name.rpartition(".")[2] not in absorbed
+    }
+    lost = dict.fromkeys(modules.linears.keys() - served.keys(), "which vLLM can't adapt")
+    return replace(modules, linears=served, others={**modules.others, **lost})
