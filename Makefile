@@ -67,9 +67,10 @@ $(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt pyproje
 	$(VLLM)/bin/pip install --no-deps -e .
 	@touch $@
 
-# The contract of engines and the texts of vLLM, in its environment; then workers of both engines in one pool.
+# The contract of engines and the texts of vLLM, in its environment. `test-all` also runs pools with both engines.
 test-vllm: $(READY) vllm
-	$(VLLM)/bin/pytest tests/worker/engine/test_contract.py tests/vllm $(ARGS)
+	$(BIN)/python -c 'from ops.demo.model import demo_model; demo_model()'
+	$(VLLM)/bin/pytest --timeout 600 tests/worker/engine/test_contract.py tests/vllm $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m ops.bench $(ARGS)

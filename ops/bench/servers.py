@@ -93,7 +93,9 @@ def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -
     """
     port = free_port()
     command = [
-        str(venv.absolute() / "bin" / "vllm"), "serve", str(model),
+        # The command `vllm` refuses to start in the build for CPUs, a distribution of another name.
+        *(str(venv.absolute() / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"),
+        "--model", str(model),
         "--served-model-name", BASE, "--host", "127.0.0.1", "--port", str(port),
         "--dtype", "bfloat16", "--max-model-len", VLLM_MAX_MODEL_LEN,
         "--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(MAX_RANK),

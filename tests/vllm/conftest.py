@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def demo_folder() -> Path:
     """Return the demo model's folder, which the other environment's tests have made."""
     folder = cache_folder() / "demo-1" / SERVED_NAME
-    assert folder.is_dir(), "run `.venv/bin/python -m ops.demo.model` first"
+    assert folder.is_dir(), "`make test-vllm` makes the demo model"
     return folder
 
 
