@@ -1,8 +1,13 @@
-"""The order in which the engine evicts resident adapters. Policy only."""
+"""The order in which an engine evicts resident adapters, and memory in bytes. Policy only."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from typing import TypeVar
 
 from shared.protocol.ids import AdapterVersion
+from worker.engine.interface import AdapterImage, Placing
+from worker.engine.rules import check_size
+
+ImageT = TypeVar("ImageT", bound=AdapterImage)
 
 
 class AdapterLRU:
@@ -48,3 +53,70 @@ def version_to_evict(
         surplus: versions that this worker no longer offers, because other workers hold them.
     """
     return next((version for version in idle if version in surplus), idle[0])
+
+
+class CountedMemory:
+    """Adapter memory of an engine that only counts its bytes. An image is its own reservation."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.residents = AdapterLRU()
+        self._sizes: dict[AdapterVersion, int] = {}
+        """Bytes of each resident or reserved adapter."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all resident and reserved adapters."""
+        return sum(self._sizes.values())
+
+    @property
+    def versions(self) -> list[AdapterVersion]:
+        """Versions that are resident or reserved."""
+        return list(self._sizes)
+
+    def place(
+        self,
+        image: ImageT,
+        in_use: Container[AdapterVersion | None],
+        evict: Callable[[AdapterVersion], None],
+        *,
+        may_evict: bool,
+        surplus: Collection[AdapterVersion],
+    ) -> Placing[ImageT]:
+        """Reserve memory for an adapter; see `Engine.place`.
+
+        Args:
+            image: the adapter.
+            in_use: versions that requests use.
+            evict: removes a version from the engine and, by `discard`, from this memory.
+            may_evict: whether idle versions may make room.
+            surplus: versions that make room before all others.
+        """
+        check_size(image, max_bytes=self._max_bytes)
+        evicted: list[AdapterVersion] = []
+        while self._num_free < image.num_bytes:
+            if not (may_evict and self.has_room(image.num_bytes, in_use)):
+                return Placing(None, evicted)
+            victim = version_to_evict(self._idle(in_use), surplus)
+            evict(victim)
+            evicted.append(victim)
+        self._sizes[image.version] = image.num_bytes
+        return Placing(image, evicted)
+
+    def discard(self, version: AdapterVersion) -> None:
+        """Free the memory of a version, if it has any."""
+        self._sizes.pop(version, None)
+        self.residents.discard(version)
+
+    def has_room(self, num_bytes: int, in_use: Container[AdapterVersion | None]) -> bool:
+        """Return whether `num_bytes` would fit if all idle adapters were evicted."""
+        idle = sum(self._sizes[version] for version in self._idle(in_use))
+        return self._num_free + idle >= num_bytes
+
+    @property
+    def _num_free(self) -> int:
+        return self._max_bytes - self.num_bytes
+
+    def _idle(self, in_use: Container[AdapterVersion | None]) -> list[AdapterVersion]:
+        """Return the resident adapters that no request uses, least recently used first."""
+        return [version for version in self.residents if version not in in_use]

@@ -10,12 +10,11 @@ import structlog
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.adapter_lru import AdapterLRU, version_to_evict
+from worker.engine.adapter_lru import CountedMemory
 from worker.engine.interface import EngineStats, Placing
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.rules import (
     STEP_FAILED,
-    check_size,
     finish_reason,
     not_resident,
     reason_to_reject,
@@ -61,14 +60,11 @@ class SimulatedEngine:
         self._base = base
         self._max_num_seqs = max_num_seqs
         self._max_model_len = max_model_len
-        self._adapter_bytes = adapter_bytes
         self._step_s = step_s
         self._running: dict[RequestId, _Running] = {}
         self._waiting: deque[Request] = deque()
         self._rejected: list[StepOutput] = []
-        self._residents = AdapterLRU()
-        self._sizes: dict[AdapterVersion, int] = {}
-        """Bytes of each resident or reserved adapter."""
+        self._memory = CountedMemory(adapter_bytes)
         self._hangs = False
         self.num_failures_in_a_row = 0
         self._num_steps = 0
@@ -81,7 +77,7 @@ class SimulatedEngine:
 
     def add(self, request: Request) -> None:
         """Queue a request. If the request cannot run, the next step returns an error for it."""
-        error = reason_to_reject(request, self._residents, max_model_len=self._max_model_len)
+        error = reason_to_reject(request, self._memory.residents, max_model_len=self._max_model_len)
         if error:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
         else:
@@ -126,36 +122,27 @@ class SimulatedEngine:
         surplus: Collection[AdapterVersion] = (),
     ) -> Placing[SimulatedAdapter]:
         """Reserve memory for an adapter; see `Engine.place`."""
-        check_size(image, max_bytes=self._adapter_bytes)
-        evicted: list[AdapterVersion] = []
-        while image.num_bytes > self._num_free_bytes:
-            idle = self._idle()
-            if not (may_evict and idle and self.has_room(image.num_bytes)):
-                return Placing(None, evicted)
-            victim = version_to_evict(idle, surplus)
-            self.remove_adapter(victim)
-            evicted.append(victim)
-        self._sizes[image.version] = image.num_bytes
-        return Placing(image, evicted)
+        return self._memory.place(
+            image, self._in_use, self.remove_adapter, may_evict=may_evict, surplus=surplus
+        )
 
     def write_adapter(self, reserved: SimulatedAdapter, image: SimulatedAdapter) -> None:
         """Do nothing, because adapters have no weights."""
 
     def activate_adapter(self, reserved: SimulatedAdapter, image: SimulatedAdapter) -> None:
         """Make an adapter resident."""
-        self._residents.add(image.version, image.weights_digest)
+        self._memory.residents.add(image.version, image.weights_digest)
 
     def remove_adapter(self, version: AdapterVersion) -> None:
         """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
         for request in [r for r in self._requests if r.version == version]:
             self.abort(request.id)
             self._rejected.append(StepOutput(request_id=request.id, error=not_resident(request)))
-        self._sizes.pop(version, None)
-        self._residents.discard(version)
+        self._memory.discard(version)
 
     def has_room(self, num_bytes: int) -> bool:
         """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""
-        return self._num_free_bytes + sum(map(self._sizes.__getitem__, self._idle())) >= num_bytes
+        return self._memory.has_room(num_bytes, self._in_use)
 
     def stats(self) -> EngineStats:
         """Return the engine's current counters and gauges.
@@ -167,7 +154,7 @@ class SimulatedEngine:
             num_waiting=len(self._waiting),
             kv_blocks=self._max_num_seqs,
             kv_blocks_free=self._max_num_seqs - len(self._running),
-            adapter_bytes=sum(self._sizes.values()),
+            adapter_bytes=self._memory.num_bytes,
             num_steps=self._num_steps,
             num_preemptions=0,
             num_cached_tokens=0,
@@ -180,13 +167,8 @@ class SimulatedEngine:
         yield from self._waiting
 
     @property
-    def _num_free_bytes(self) -> int:
-        return self._adapter_bytes - sum(self._sizes.values())
-
-    def _idle(self) -> list[AdapterVersion]:
-        """Return the resident adapters that no request uses, least recently used first."""
-        in_use = {request.version for request in self._requests}
-        return [version for version in self._residents if version not in in_use]
+    def _in_use(self) -> set[AdapterVersion | None]:
+        return {request.version for request in self._requests}
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._running) < self._max_num_seqs:
@@ -201,7 +183,7 @@ class SimulatedEngine:
     def _advance(self, running: _Running) -> StepOutput:
         request = running.request
         if request.version is not None:
-            self._residents.record_use(request.version)
+            self._memory.residents.record_use(request.version)
         if request.max_tokens == 0:
             return self._end_without_token(request)
         step = next_step(running.history, request.claim_epoch)

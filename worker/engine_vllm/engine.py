@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -14,12 +14,11 @@ from vllm.v1.engine import FinishReason as EndReason
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.adapter_lru import AdapterLRU, version_to_evict
+from worker.engine.adapter_lru import CountedMemory
 from worker.engine.interface import EngineStats, Placing
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine.rules import (
     STEP_FAILED,
-    check_size,
     finish_reason,
     not_resident,
     reason_to_reject,
@@ -62,18 +61,15 @@ class VllmEngine:
         self.core = core
         """vLLM's engine core."""
         self._vocab_size = vocab_size
-        self._adapter_bytes = adapter_bytes
         self._caches_prefixes = caches_prefixes
         self.max_model_len = core.max_model_len
         self._requests: dict[RequestId, Request] = {}
         """Requests that vLLM runs or queues."""
         self._rejected: list[StepOutput] = []
-        self._sizes: dict[AdapterVersion, int] = {}
-        """Bytes of each resident or reserved adapter."""
+        self._memory = CountedMemory(adapter_bytes)
         self._loras: dict[AdapterVersion, LoRARequest] = {}
         """Adapters that vLLM has loaded."""
         self._lora_ids = itertools.count(1)
-        self._residents = AdapterLRU()
         self.num_failures_in_a_row = 0
         """Always 0. vLLM's engine core ends if a step fails."""
         self._usage = 0.0
@@ -83,7 +79,7 @@ class VllmEngine:
     @property
     def resident(self) -> list[AdapterVersion]:
         """Versions that are resident or reserved."""
-        return list(self._sizes)
+        return self._memory.versions
 
     @property
     def has_work(self) -> bool:
@@ -130,17 +126,9 @@ class VllmEngine:
         surplus: Collection[AdapterVersion] = (),
     ) -> Placing[VllmImage]:
         """Reserve a slot for an adapter; see `Engine.place`."""
-        check_size(image, max_bytes=self._adapter_bytes)
-        evicted: list[AdapterVersion] = []
-        while self._free_bytes < image.num_bytes:
-            idle = self._idle()
-            if not (may_evict and self._would_fit(image.num_bytes, idle)):
-                return Placing(None, evicted)
-            victim = version_to_evict(idle, surplus)
-            self.remove_adapter(victim)
-            evicted.append(victim)
-        self._sizes[image.version] = image.num_bytes
-        return Placing(image, evicted)
+        return self._memory.place(
+            image, self._in_use, self.remove_adapter, may_evict=may_evict, surplus=surplus
+        )
 
     def write_adapter(self, reserved: VllmImage, image: VllmImage) -> None:
         """Let vLLM load an adapter to its slot. Any thread may call this, even during steps.
@@ -165,22 +153,21 @@ class VllmEngine:
 
     def activate_adapter(self, reserved: VllmImage, image: VllmImage) -> None:
         """Make an adapter resident. Call this after `write_adapter` has returned."""
-        self._residents.add(image.version, image.weights_digest)
+        self._memory.residents.add(image.version, image.weights_digest)
 
     def remove_adapter(self, version: AdapterVersion) -> None:
         """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
         for request in [r for r in self._requests.values() if r.version == version]:
             self.abort(request.id)
             self._rejected.append(StepOutput(request_id=request.id, error=not_resident(request)))
-        self._residents.discard(version)
-        self._sizes.pop(version, None)
+        self._memory.discard(version)
         lora = self._loras.pop(version, None)
         if lora is not None:
             self.core.remove_lora(lora.lora_int_id)
 
     def has_room(self, num_bytes: int) -> bool:
         """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""
-        return self._would_fit(num_bytes, self._idle())
+        return self._memory.has_room(num_bytes, self._in_use)
 
     def stats(self) -> EngineStats:
         """Return the engine's current counters and gauges."""
@@ -191,7 +178,7 @@ class VllmEngine:
             num_waiting=len(self._requests) - num_running,
             kv_blocks=self.core.num_blocks,
             kv_blocks_free=self.core.num_blocks - used,
-            adapter_bytes=sum(self._sizes.values()),
+            adapter_bytes=self._memory.num_bytes,
             num_steps=self._num_steps,
             num_preemptions=self._num_preemptions,
             num_cached_tokens=self._num_cached_tokens,
@@ -206,12 +193,12 @@ class VllmEngine:
             return _not_served("logprob_token_ids")
         if not all(0 <= token < self._vocab_size for token in request.prompt_ids):
             return OUTSIDE_VOCABULARY
-        return reason_to_reject(request, self._residents, max_model_len=self.max_model_len)
+        return reason_to_reject(request, self._memory.residents, max_model_len=self.max_model_len)
 
     def _send(self, request: Request) -> None:
         version = request.version
         if version is not None:
-            self._residents.record_use(version)
+            self._memory.residents.record_use(version)
         self.core.add(
             core_request(
                 request,
@@ -225,7 +212,8 @@ class VllmEngine:
         """Return a hash of the request's weights and tenant, as the native engine's cache key."""
         if not self._caches_prefixes:
             return None
-        weights = "" if request.version is None else self._residents.weights_digest(request.version)
+        version, residents = request.version, self._memory.residents
+        weights = "" if version is None else residents.weights_digest(version)
         return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).hexdigest()
 
     def _update(self, request: Request, output: Any) -> list[StepOutput]:
@@ -274,16 +262,8 @@ class VllmEngine:
         return StepOutput(request_id=request.id, **fields)
 
     @property
-    def _free_bytes(self) -> int:
-        return self._adapter_bytes - sum(self._sizes.values())
-
-    def _would_fit(self, num_bytes: int, idle: Sequence[AdapterVersion]) -> bool:
-        return self._free_bytes + sum(map(self._sizes.__getitem__, idle)) >= num_bytes
-
-    def _idle(self) -> list[AdapterVersion]:
-        """Return the resident adapters that no request uses, least recently used first."""
-        in_use = {request.version for request in self._requests.values()}
-        return [version for version in self._residents if version not in in_use]
+    def _in_use(self) -> set[AdapterVersion | None]:
+        return {request.version for request in self._requests.values()}
 
 
 def _not_served(what: str) -> JobError:

@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from shared.cache_folder import cache_folder
 from shared.errors import ModelRejected
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import Capabilities
@@ -19,10 +18,6 @@ from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
-from worker.adapters.source.allowed_sources import AdapterRoots
-from worker.adapters.source.checkpoint_reader import CheckpointReader
-from worker.adapters.source.disk_store import AdapterStore
-from worker.adapters.source.reader import AdapterReader
 from worker.engine.grammar import GrammarCompiler
 from worker.engine_vllm.adapters import VllmHostMemory, slot_bytes
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
@@ -35,7 +30,8 @@ from worker.lora.base.modules import BaseModules
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import first_line
-from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
+from worker.served_model import BaseInfo, CpuShares, ServedModel
+from worker.startup.adapter_supply import AdaptedBase, adapter_supply
 from worker.text.grammar_cache import GrammarCache
 from worker.text.reasoning_format import base_reasoning_form
 from worker.text.token_bytes import max_token_bytes
@@ -122,7 +118,9 @@ def _served(
         ),
         base=_base(settings, files, digest, core),
         info=_info(core, files),
-        adapters=_adapter_supply(settings, files, core, host, budgets),
+        adapters=adapter_supply(
+            settings, _adapted(files, core), host, budgets, serves=_serves(settings)
+        ),
         cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
         serves=_serves(settings),
         close=close,
@@ -234,35 +232,14 @@ def _serves(settings: WorkerSettings) -> Capabilities:
     return Capabilities(kinds=frozenset(), features=frozenset(), max_rank=settings.max_lora_rank)
 
 
-def _adapter_supply(
-    settings: WorkerSettings,
-    files: _Files,
-    core: EngineCore,
-    host: VllmHostMemory,
-    budgets: AdapterBudgets,
-) -> AdapterSupply:
-    folder = settings.adapter_store or cache_folder() / "adapters"
-    store = AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)
-    roots = AdapterRoots(settings.adapter_roots, settings.adapter_sources.values())
-    checkpoints = CheckpointReader(
-        files.modules,
-        files.tokenizer,
-        dtype=core.dtype,
+def _adapted(files: _Files, core: EngineCore) -> AdaptedBase:
+    return AdaptedBase(
+        name=files.name,
+        modules=files.modules,
+        tokenizer=files.tokenizer,
         vocab_size=files.config.vocab_size,
-        base_names=[settings.model, files.name, *filter(None, [settings.served_name])],
-        tool_setting=settings.tool_call_parser,
-        reasoning_setting=settings.reasoning_parser,
-        serves=_serves(settings),
-    )
-    reader = AdapterReader(
-        checkpoints.read,
-        base=files.modules,
-        store=store,
-        roots=roots,
         dtype=core.dtype,
-        max_bytes=budgets.device,
     )
-    return AdapterSupply(source=reader, roots=str(roots), store=store, host=host, budgets=budgets)
 
 
 def _do_nothing() -> None:

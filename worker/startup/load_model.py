@@ -5,15 +5,10 @@ import time
 import structlog
 import torch
 
-from shared.cache_folder import cache_folder
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
-from worker.adapters.source.allowed_sources import AdapterRoots
-from worker.adapters.source.checkpoint_reader import CheckpointReader
-from worker.adapters.source.disk_store import AdapterStore
-from worker.adapters.source.reader import AdapterReader
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
 from worker.engine.grammar import GrammarCompiler
@@ -22,7 +17,8 @@ from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
 from worker.model.memory import Sizes
-from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
+from worker.served_model import BaseInfo, CpuShares, ServedModel
+from worker.startup.adapter_supply import AdaptedBase, adapter_supply
 from worker.startup.devices import device_of
 from worker.startup.openmp import end_team, set_threads, take_cores
 from worker.startup.sizing import sizes_of
@@ -70,7 +66,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         grammars=GrammarCache(_grammar_compiler(loaded)),
         base=_base(settings, loaded, engine.max_model_len),
         info=_info(loaded, engine, sizes),
-        adapters=_adapter_supply(settings, loaded, engine, host, budgets),
+        adapters=adapter_supply(settings, _adapted(loaded, engine), host, budgets),
         cpu=CpuShares(
             num_threads=num_threads,
             take_cores=lambda: take_cores(num_threads, loaded.kernels),
@@ -96,35 +92,14 @@ def _info(loaded: LoadedModel, engine: NativeEngine, sizes: Sizes) -> BaseInfo:
     )
 
 
-def _adapter_supply(
-    settings: WorkerSettings,
-    loaded: LoadedModel,
-    engine: NativeEngine,
-    host: HostTier,
-    budgets: AdapterBudgets,
-) -> AdapterSupply:
-    folder = settings.adapter_store or cache_folder() / "adapters"
-    # Each pool has a folder of its own, since trimming deletes copies that the pool doesn't know.
-    store = AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)
-    roots = AdapterRoots(settings.adapter_roots, settings.adapter_sources.values())
-    checkpoints = CheckpointReader(
-        engine.base,
-        loaded.tokenizer,
-        base_names=[settings.model, loaded.name, *filter(None, [settings.served_name])],
-        dtype=loaded.dtype,
+def _adapted(loaded: LoadedModel, engine: NativeEngine) -> AdaptedBase:
+    return AdaptedBase(
+        name=loaded.name,
+        modules=engine.base,
+        tokenizer=loaded.tokenizer,
         vocab_size=loaded.config.vocab_size,
-        tool_setting=settings.tool_call_parser,
-        reasoning_setting=settings.reasoning_parser,
-    )
-    reader = AdapterReader(
-        checkpoints.read,
-        base=engine.base,
-        store=store,
-        roots=roots,
         dtype=loaded.dtype,
-        max_bytes=budgets.device,
     )
-    return AdapterSupply(source=reader, roots=str(roots), store=store, host=host, budgets=budgets)
 
 
 def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
