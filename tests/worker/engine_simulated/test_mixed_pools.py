@@ -60,7 +60,8 @@ async def test_each_job_runs_on_a_worker_that_serves_it(
             for adapter in (dora, plain) * 20:
                 fields = {"max_tokens": 20, "ignore_eos": True}
                 jobs.append(await client.send(version=adapter.version, **fields))
-            fills_full = await client.send(version=dora.version, max_tokens=3000, n=4)
+            endless = {"max_tokens": 50_000, "n": 4, "ignore_eos": True}
+            fills_full = await client.send(version=dora.version, **endless)
             await client.until_published(fills_full, 1)
             on_limited = await client.send(version=plain.version, max_tokens=5, ignore_eos=True)
             assert (await client.end_of(on_limited)).state is JobState.DONE
