@@ -14,6 +14,9 @@ VLLM := .venv-vllm
 VLLM_DEVICE ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 VLLM_REQUIREMENTS := worker/engine_vllm/requirements-$(VLLM_DEVICE).txt
 
+# vLLM leaves a context of ZeroMQ open when it ends.
+VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
+
 .PHONY: setup up test test-all test-long chaos check format bench clients vllm test-vllm
 .DEFAULT_GOAL := up
 
@@ -70,7 +73,7 @@ $(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt pyproje
 # The contract of engines and the texts of vLLM, in its environment. `test-all` also runs pools with both engines.
 test-vllm: $(READY) vllm
 	$(BIN)/python -c 'from ops.demo.model import demo_model; demo_model()'
-	$(VLLM)/bin/pytest --timeout 600 tests/worker/engine/test_contract.py tests/vllm $(ARGS)
+	$(VLLM)/bin/pytest --timeout 600 $(VLLM_WARNINGS) tests/worker/engine/test_contract.py tests/vllm $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m ops.bench $(ARGS)
