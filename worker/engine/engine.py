@@ -1,6 +1,5 @@
 """The synchronous engine. A step schedules requests, runs the model and samples tokens."""
 
-import hashlib
 import time
 from collections.abc import Collection, Sequence
 
@@ -21,6 +20,7 @@ from worker.engine.rules import (
     finish_reason,
     is_restricted,
     not_resident,
+    prefix_key,
     reason_to_reject,
 )
 from worker.engine.scheduler import Scheduler, step_size
@@ -266,7 +266,7 @@ class NativeEngine:
         if not self._caches_prefixes or request.scores_prompt or pools_all:
             return None
         weights = "" if request.version is None else self._residents.weights_digest(request.version)
-        return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).digest()
+        return prefix_key(weights, request.tenant)
 
     def has_room(self, num_bytes: int) -> bool:
         """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""

@@ -1,5 +1,6 @@
 """Rules that every engine applies to its requests and adapters. Pure."""
 
+import hashlib
 from collections.abc import Container
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
@@ -28,6 +29,14 @@ def not_resident(request: Request) -> JobError:
     return JobError(
         code=ErrorCode.ADAPTER_UNAVAILABLE, message=f"adapter {request.version} isn't resident"
     )
+
+
+def prefix_key(weights_digest: str, tenant: str) -> bytes:
+    """Return a hash of an adapter's weights and a tenant. Only equal ones share prefixes.
+
+    `weights_digest` is empty for the base model.
+    """
+    return hashlib.sha256(f"{weights_digest}\0{tenant}".encode()).digest()
 
 
 def reason_to_reject(

@@ -1,7 +1,6 @@
 """An engine that lets vLLM compute the model. Lorikeet samples, and keeps adapters resident."""
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Collection
 from typing import Any
@@ -21,6 +20,7 @@ from worker.engine.rules import (
     STEP_FAILED,
     finish_reason,
     not_resident,
+    prefix_key,
     reason_to_reject,
 )
 from worker.engine_vllm.adapters import VllmImage
@@ -103,7 +103,7 @@ class VllmEngine:
         """Wait for vLLM's next step, and return its outputs.
 
         Raises:
-            EngineLost: vLLM's engine core has ended.
+            EngineBroken: vLLM's engine core has ended.
         """
         outputs, self._rejected = self._rejected, []
         if outputs or not self._requests:
@@ -183,7 +183,6 @@ class VllmEngine:
             num_preemptions=self._num_preemptions,
             num_cached_tokens=self._num_cached_tokens,
             num_tokens=self._num_tokens,
-            num_out_of_memory=0,
         )
 
     def _reason_to_reject(self, request: Request) -> JobError | None:
@@ -214,7 +213,7 @@ class VllmEngine:
             return None
         version, residents = request.version, self._memory.residents
         weights = "" if version is None else residents.weights_digest(version)
-        return hashlib.sha256(f"{weights}\0{request.tenant}".encode()).hexdigest()
+        return prefix_key(weights, request.tenant).hex()
 
     def _update(self, request: Request, output: Any) -> list[StepOutput]:
         """Return the outputs of a request for vLLM's output of one step."""

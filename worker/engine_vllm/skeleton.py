@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from shared.errors import ModelRejected
 from worker.lora.base.base_weight import BaseWeight
 from worker.lora.base.modules import BaseModules, ModuleShape, is_expert, module_shape
+from worker.model.loading.refusals import first_line
 
 _NOT_SERVED = "which --engine vllm can't adapt"
 
@@ -28,8 +29,7 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # transformers raises many error types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelRejected(f"--model {source}: {reason}") from error
+        raise ModelRejected(f"--model {source}: {first_line(error)}") from error
     linears: dict[str, ModuleShape] = {}
     others: dict[str, str] = {}
     head = model.get_output_embeddings()

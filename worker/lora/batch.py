@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import LoRAPages, LoRAPlan, LoRASites
+from worker.kernels.transfer import to_device
 from worker.lora.memory.pages import PAGE_ROWS
 from worker.lora.memory.pool import LoRAPool, PageNumbers, SiblingSites
 from worker.lora.side.batch import side_batch
@@ -120,7 +120,9 @@ def _plan(
     for by_adapter in pages:
         tables.append(_starts([part.shape[1] for part in by_adapter]))
         tables.append(np.concatenate(by_adapter, axis=1))
-    token_starts, flat_tokens, *group_tables = _to_device(tables, device)
+    token_starts, flat_tokens, *group_tables = to_device(
+        [table.astype(np.int32) for table in tables], device
+    )
     return LoRAPlan(
         token_starts=token_starts,
         tokens=flat_tokens,
@@ -133,11 +135,3 @@ def _plan(
 
 def _starts(lengths: Sequence[int]) -> NDArray[np.int64]:
     return np.array([0, *accumulate(lengths)])
-
-
-def _to_device(tables: Sequence[NDArray[Any]], device: torch.device) -> list[torch.Tensor]:
-    """Copy `tables` to the device as int32, in one transfer."""
-    flat = np.concatenate([table.ravel() for table in tables]).astype(np.int32)
-    sizes = [table.size for table in tables]
-    parts = torch.split(torch.from_numpy(flat).to(device), sizes)
-    return [part.view(table.shape) for part, table in zip(parts, tables, strict=True)]

@@ -20,6 +20,7 @@ from worker.lora.memory.pool import LoRAPool, PageNumbers
 from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache
 from worker.model.loader import LoadedModel
+from worker.model.loading.refusals import first_line
 
 if TYPE_CHECKING:
     from worker.kernels.triton.variants import SequenceShape
@@ -51,9 +52,8 @@ def warm_up(loaded: LoadedModel) -> None:
             torch.cuda.synchronize(loaded.device)
             torch.cuda.empty_cache()  # the largest step's memory is free for caches now
     except Exception as error:  # Triton and its compilers raise exceptions of any type
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelRejected(
-            f"--model {loaded.name}: its kernels fail on {loaded.device} ({reason[0]})"
+            f"--model {loaded.name}: its kernels fail on {loaded.device} ({first_line(error)})"
         ) from error
     log.info("kernels_compiled", seconds=round(time.perf_counter() - started_s, 1))
 

@@ -17,7 +17,7 @@ SAME = [
     (LLAMA, "C:\\models\\Llama-3.1-8B-Instruct"),
     (
         LLAMA,
-        "/root/.cache/huggingface/hub/models--meta-llama--Llama-3.1-8B-Instruct/snapshots/0e9e",
+        "/home/user/.cache/huggingface/hub/models--meta-llama--Llama-3.1-8B-Instruct/snapshots/0e9e",
     ),
     (LLAMA, "models--unsloth--Llama-3.1-8B-Instruct-bnb-4bit"),
     ("/models/Qwen2.5-7B", "Qwen/Qwen2.5-7B"),
