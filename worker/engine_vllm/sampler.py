@@ -17,9 +17,9 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, GrammarState
-from worker.engine.sampler import sample
+from worker.engine.sampler import decide_, draw
 from worker.engine_vllm.row import RowParams, row_params
-from worker.kernels.transfer import to_device
+from worker.kernels.transfer import to_device, to_host
 
 PATH = f"{__name__}:JobSampler"
 """Name of the class in vLLM's arguments."""
@@ -59,7 +59,10 @@ class JobSampler(LogitsProcessor):  # type: ignore[misc]  # vLLM isn't installed
         for row in rows:
             row.advance()
         (index,) = to_device([np.array([*self._rows])], logits.device)
-        (tokens,) = to_device([np.array(sample(logits[index], rows))], logits.device)
+        chosen = logits[index]
+        tokens = draw(chosen, rows)
+        (drawn,) = to_host([tokens])
+        decide_(tokens, drawn, chosen, rows)
         logits[index] = -torch.inf
         # A row without a token keeps -inf everywhere, also for the token 0 that stands for it.
         least = torch.where(tokens < 0, -torch.inf, 0.0)
