@@ -1,12 +1,12 @@
 """Reads the body of a request, for most routes as a JSON object."""
 
-import json
 from typing import Any, NoReturn
 
 import orjson
 from fastapi import Request
 
 from api.http.content_encoding import Decoder
+from shared import python_json
 from shared.errors import ErrorCode, JobError, JobFailed
 
 
@@ -62,14 +62,11 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def _parse_with_nan(body: bytes, reason: str) -> Any:
-    """Parse JSON that may contain NaN, Infinity, or numbers that are too large for a float.
-
-    Python's json module writes NaN and Infinity by default, although JSON has no such values.
-    """
+    """Parse JSON as Python writes it."""
     try:
-        value = json.loads(body.decode())
+        value = python_json.loads(body)
         orjson.dumps(value)  # refuses unpaired surrogates, which the json module accepts
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         _reject(f"the body isn't valid JSON: {reason}")
     return value
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from api.schema.base import RequestModel
+from shared import python_json
 
 MAX_SCHEMA_BYTES = 128 << 10
 ANY_OBJECT = '{"type":"object"}'
@@ -83,8 +84,8 @@ def as_schema_text(schema: Any) -> Any:
     """
     if isinstance(schema, str):
         try:
-            schema = json.loads(schema)
-        except (ValueError, RecursionError):
+            schema = python_json.loads(schema)
+        except ValueError:
             raise ValueError("must be an object, or a text with a JSON object") from None
     return as_json_text(schema)
 

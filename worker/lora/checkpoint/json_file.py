@@ -1,10 +1,10 @@
 """Parses JSON files and caches the results by file content."""
 
-import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from shared import python_json
 from shared.errors import AdapterRejected
 
 T = TypeVar("T")
@@ -28,8 +28,8 @@ def json_object(text: bytes, name: str) -> dict[str, Any]:
         AdapterRejected: the text isn't JSON or isn't a JSON object.
     """
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        fields = python_json.loads(text)
+    except ValueError as error:
         raise AdapterRejected(f"{name} isn't JSON: {error}") from None
     if not isinstance(fields, dict):
         raise AdapterRejected(f"{name} isn't a JSON object")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import save_adapter, tiny_model
 
+from shared import python_json
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.checkpoint import adapter_files
@@ -41,7 +42,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         function = getattr(adapter_files, name)
         monkeypatch.setattr(adapter_files, name, counted(lambda *_, n=name: n, function))
     monkeypatch.setattr(Path, "open", counted(lambda path, *_: path.name, Path.open))
-    monkeypatch.setattr(json, "loads", counted(lambda *_: "json.loads", json.loads))
+    monkeypatch.setattr(
+        python_json, "loads", counted(lambda *_: "python_json.loads", python_json.loads)
+    )
     return counter
 
 
@@ -69,7 +72,7 @@ def test_a_valid_adapter_is_read_once(
         "read_header": 1,
         CONFIG: 1,
         WEIGHTS: 2,  # once for the header, once for the tensors
-        "json.loads": 2,  # the configuration and the header
+        "python_json.loads": 2,  # the configuration and the header
     }
 
 
@@ -81,7 +84,7 @@ def test_an_unsupported_configuration_is_read_once(
     (folder / CONFIG).write_text(json.dumps(config))
     counts.clear()
     assert "use_qalora=True isn't supported" in (use(str(folder), base) or "")
-    assert (counts[CONFIG], counts[WEIGHTS], counts["json.loads"]) == (1, 1, 2)
+    assert (counts[CONFIG], counts[WEIGHTS], counts["python_json.loads"]) == (1, 1, 2)
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
