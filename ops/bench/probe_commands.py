@@ -27,6 +27,11 @@ from ops.bench.probes.finding import Finding
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
 from ops.bench.probes.operations.finding import measure_operations
+from ops.bench.probes.prebuilt.finding import (
+    measure_prebuilt,
+    prebuilt_finding,
+    unpack_libraries,
+)
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.schema import measure_schema
 from ops.bench.probes.steps import measure_contexts, measure_lora, measure_parts, measure_steps
@@ -106,6 +111,21 @@ def context(
     """Measure prefill and decode for contexts of increasing length."""
     with model_and_scratch(model) as (folder, _):
         show(measure_contexts(folder, read_numbers("--tokens", tokens)), folder, results)
+
+
+@probes_app.command()
+def prebuilt(
+    wheel: Annotated[Path, typer.Argument(metavar="WHEEL", help="Wheel that `make wheel` built.")],
+    pairs: Annotated[int, count_option("Interleaved pairs of processes.", minimum=6)] = 10,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Compare a wheel's compiled CPU kernels with kernels that g++ compiles for this machine."""
+    with model_and_scratch(model) as (folder, scratch):
+        level = unpack_libraries(wheel, scratch / "libraries")
+        make_adapters(folder, scratch / "adapters")
+        found = measure_prebuilt(scratch / "libraries", folder, scratch / "adapters", pairs, print)
+        show(prebuilt_finding(found, level), folder, results)
 
 
 @contextmanager

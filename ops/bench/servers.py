@@ -72,7 +72,7 @@ def lorikeet(
         url = f"http://127.0.0.1:{port}"
         wait_until_serves(
             url,
-            ready="/ready",
+            ready="/ready/worker",
             names={BASE, *adapters},
             started=list(started.values()),
             timeout_s=start_timeout_s + START_TIMEOUT_PER_ADAPTER_S * len(adapters),

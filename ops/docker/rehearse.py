@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +117,7 @@ class Rehearsal:
                 self._cwd = self._folder / rest.lstrip("/")
                 self._cwd.mkdir(parents=True, exist_ok=True)
             case "COPY":
-                self._copy(rest.split()[:-1])
+                self._copy(*rest.split())
             case "RUN":
                 print(f"RUN {rest}", flush=True)
                 command = rest.replace(" /opt/", f" {self._folder}/opt/")
@@ -126,12 +127,18 @@ class Rehearsal:
                     f"Dockerfile: the instruction {other} isn't supported in a build stage"
                 )
 
-    def _copy(self, sources: list[str]) -> None:
+    def _copy(self, source: str, *others: str) -> None:
+        """Copy files to the last argument, a folder. `.` means all files of the context."""
+        *more, folder = others
         for path in context_files():
-            if sources == ["."] or str(path) in sources:
-                target = self._cwd / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / path, target)
+            if source == ".":
+                target = self._cwd / folder / path
+            elif any(fnmatch(str(path), pattern) for pattern in (source, *more)):
+                target = self._cwd / folder / path.name
+            else:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, target)
 
 
 def main() -> None:

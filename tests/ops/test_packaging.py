@@ -9,35 +9,45 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from ops.docker.rehearse import context_files
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
 FIRST_PARTY = {"api", "worker", "shared", "ops", "tests"}
-EXTRAS_OF = {
-    "api": {"api"},
-    "worker": {"worker"},
+SHARED, API, WORKER, DEMO = LISTS = (
+    "shared/requirements.txt",
+    "api/requirements.txt",
+    "worker/requirements.txt",
+    "ops/demo/requirements.txt",
+)
+"""The lists that make up the dependencies. Images without torch install some of them."""
+NEEDS = {
+    "api": {API},
+    "worker": {WORKER},
     "worker/control.py": set(),  # runs in the API image
     "worker/control_tasks.py": set(),
     "shared": set(),
-    "shared/tracing/tracer.py": {"otel"},
     "ops": set(),
-    "ops/bench": {"bench", "worker"},
+    "ops/bench": {"bench", WORKER},
     "ops/bench/load": set(),  # `lorikeet bench`
     "ops/bench/load/plot.py": {"bench"},
-    "ops/bench/scale": {"bench", "worker", "api"},
+    "ops/bench/scale": {"bench", WORKER, API},
     "ops/chaos/report/plots.py": {"bench"},
-    "ops/demo": {"demo", "worker"},
-    "ops/generate/models": {"worker"},
+    "ops/demo": {DEMO, WORKER},
+    "ops/doctor": {WORKER},
+    "ops/generate/console_screenshots.py": {"dev"},
+    "ops/generate/models": {WORKER},
     "ops/demo/plot.py": {"bench"},
-    "tests": {"all", "dev"},
+    "tests": {API, WORKER, DEMO, "dev"},
 }
-"""Extras that a folder or file may need besides the base dependencies. The longest path wins."""
+"""Lists and extras that a folder or file may need besides `SHARED`. The longest path wins."""
 FROM_ELSEWHERE = {"triton", "vllm"}
 """Imported where they exist: PyTorch's CUDA wheels install Triton, and its absence is handled. vLLM
 has a virtual environment of its own, whose packages worker/engine_vllm/requirements*.txt list."""
@@ -71,10 +81,15 @@ def required_name(requirement: str) -> tuple[str, set[str]]:
     return normalized(name), set(extras.split(",")) if extras else set()
 
 
+def requirements(path: str) -> list[str]:
+    lines = (ROOT / path).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 @cache
-def declared(extra: str | None) -> frozenset[str]:
-    """Distributions that the base dependencies, or one extra, declare directly."""
-    listed = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+def declared(name: str) -> frozenset[str]:
+    """Distributions that one of `LISTS`, or an extra, declares directly."""
+    listed = requirements(name) if name in LISTS else PROJECT["optional-dependencies"][name]
     names: set[str] = set()
     for name, extras in map(required_name, listed):
         if name == normalized(PROJECT["name"]):
@@ -84,9 +99,9 @@ def declared(extra: str | None) -> frozenset[str]:
     return frozenset(names)
 
 
-def extras_of(path: str) -> set[str]:
-    fits = [prefix for prefix in EXTRAS_OF if path == prefix or path.startswith(f"{prefix}/")]
-    return EXTRAS_OF[max(fits, key=len)]
+def needs_of(path: str) -> set[str]:
+    fits = [prefix for prefix in NEEDS if path == prefix or path.startswith(f"{prefix}/")]
+    return NEEDS[max(fits, key=len)]
 
 
 def third_party_imports(path: Path) -> Iterator[str]:
@@ -109,15 +124,26 @@ def test_every_import_is_declared(top: str) -> None:
     undeclared = []
     for path in (path for path in SOURCES if path.is_relative_to(ROOT / top)):
         relative = path.relative_to(ROOT).as_posix()
-        allowed = declared(None).union(*map(declared, extras_of(relative)))
+        allowed = declared(SHARED).union(*map(declared, needs_of(relative)))
         for module in set(third_party_imports(path)) - FROM_ELSEWHERE:
             if allowed.isdisjoint(map(normalized, owners.get(module, [module]))):
                 undeclared.append(f"{relative} imports {module}")
     assert undeclared == []
 
 
-def test_all_is_what_up_and_its_demo_need() -> None:
-    assert declared("all") == declared("api") | declared("worker") | declared("demo")
+def test_without_extras_everything_that_up_and_its_demo_need_is_installed() -> None:
+    assert PROJECT["dynamic"] == ["dependencies"]
+    assert tuple(SETUPTOOLS["dynamic"]["dependencies"]["file"]) == LISTS
+    needed = [requires(PROJECT["name"]), [line for path in LISTS for line in requirements(path)]]
+    installed, listed = (
+        {Requirement(r) for r in lines or () if "extra" not in r} for lines in needed
+    )
+    assert installed == listed
+
+
+@pytest.mark.parametrize("extra", ["api", "worker", "demo", "otel", "all"])
+def test_extras_of_earlier_releases_are_known_and_need_nothing_more(extra: str) -> None:
+    assert declared(extra) == set()
 
 
 def test_the_installed_distribution_is_this_one() -> None:
@@ -135,7 +161,7 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", str(source / "dist"), "."], cwd=source, check=True)
     (wheel,) = (source / "dist").glob("*.whl")
-    assert wheel.name.startswith("lorikeet_serve-")
+    assert wheel.name == f"lorikeet_serve-{PROJECT['version']}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 

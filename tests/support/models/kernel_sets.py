@@ -14,7 +14,7 @@ import torch
 
 from shared.cache_folder import cache_folder
 from worker.kernels.cpu import build
-from worker.kernels.cpu.build import cpu_flags
+from worker.kernels.cpu.levels import cpu_flags
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
@@ -36,7 +36,7 @@ NARROWER = {
 }
 """Native kernels for lesser CPUs: the feature that is left out, and the compiler flags for it."""
 
-CPU_FLAGS = cpu_flags().split()
+CPU_FLAGS = cpu_flags()
 HAS_AMX = "amx_bf16" in CPU_FLAGS
 EMULATED_AMX = "native with emulated AMX"
 

@@ -10,7 +10,8 @@ import torch
 from structlog.testing import capture_logs
 
 from worker.kernels.cpu import build
-from worker.kernels.cpu.build import NotCompiled, load_library
+from worker.kernels.cpu.build import NotCompiled, compile_library, load_library
+from worker.kernels.cpu.levels import cpu_flags, usable_levels
 from worker.kernels.pick import pick_kernels
 
 CPU = torch.device("cpu")
@@ -63,7 +64,7 @@ def test_without_a_compiler_torch_computes_and_a_warning_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotCompiled, match=r"no C\+\+ compiler"):
+    with pytest.raises(NotCompiled, match=r"no compiled kernels .* no C\+\+ compiler"):
         load_library(tmp_path)
     with capture_logs() as logs:
         assert pick_kernels(CPU, torch.bfloat16, tmp_path).name == "torch"
@@ -151,3 +152,59 @@ def test_a_broken_library_is_compiled_again(
     path.unlink()  # the loaded library keeps its inode
     path.write_bytes(content)
     assert load_library(tmp_path).answer() == 42
+
+
+@pytest.fixture
+def prebuilt(
+    tmp_path: Path, source: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> list[Path]:
+    """Libraries for this CPU's levels, the fastest first. Their answers are 0, 1, ...
+
+    The kernels that would be compiled here answer 42.
+    """
+    levels = usable_levels(cpu_flags())
+    if not levels:
+        pytest.skip("needs an x86 CPU with AVX2")
+    compiled = source.read_text()
+    paths = [tmp_path / "package" / f"{level.name}.so" for level in levels]
+    for number, (level, path) in enumerate(zip(levels, paths, strict=True)):
+        source.write_text(f'extern "C" int answer() {{ return {number}; }}\n')
+        compile_library(compiler, level.compiler_flags, path)
+    source.write_text(compiled)
+    monkeypatch.setattr(build, "PREBUILT", tmp_path / "package")
+    return paths
+
+
+def test_the_packages_fastest_library_is_loaded_without_a_compiler(
+    tmp_path: Path, prebuilt: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert load_library(tmp_path / "cache").answer() == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_if_a_library_is_missing_or_broken_the_next_level_is_loaded(
+    tmp_path: Path, prebuilt: list[Path]
+) -> None:
+    if len(prebuilt) == 1:
+        pytest.skip("needs a CPU with AVX-512")
+    prebuilt[0].unlink()
+    assert load_library(tmp_path / "cache").answer() == 1
+    prebuilt[0].write_bytes(b"\x7fELF")
+    assert load_library(tmp_path / "cache").answer() == 1
+
+
+def test_if_none_of_the_packages_libraries_loads_the_kernels_are_compiled(
+    tmp_path: Path, prebuilt: list[Path]
+) -> None:
+    for path in prebuilt:
+        path.write_bytes(b"not a library")
+    assert load_library(tmp_path / "cache").answer() == 42
+    assert len(libraries(tmp_path / "cache")) == 1
+
+
+def test_libraries_for_other_cpus_are_not_loaded(
+    tmp_path: Path, prebuilt: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "cpu_flags", lambda: cpu_flags() - {"avx2"})
+    assert load_library(tmp_path / "cache").answer() == 42

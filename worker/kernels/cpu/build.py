@@ -1,7 +1,9 @@
-"""Compiles the native kernels for this machine and loads them.
+"""Loads the native kernels: a library that the package contains, or one compiled for this machine.
 
-The name of the cached library is a digest of the sources, the compiler, the flags and the CPU.
-Therefore a library that was built for another machine or from other sources is never loaded.
+A wheel contains libraries for several levels of CPUs (`levels.py`). A source checkout contains
+none, so the kernels are compiled there. The name of a compiled library is a digest of the sources,
+the compiler, the flags and the CPU. Therefore a library that was built for another machine or from
+other sources is never loaded.
 """
 
 import ctypes
@@ -11,10 +13,16 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from worker.kernels.cpu.levels import cpu_flags, usable_levels
+
 SOURCES = Path(__file__).parent / "src"
-FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp"]
+PREBUILT = Path(__file__).parent / "prebuilt"
+"""Folder of the compiled libraries in a wheel."""
+NATIVE = "-march=native"
+FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fopenmp"]
 FLAGS += ["-fno-math-errno", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi"]
 TIMEOUT_S = 120
 
@@ -24,22 +32,69 @@ class NotCompiled(Exception):
 
 
 def load_library(cache_folder: Path) -> ctypes.CDLL:
-    """Load the native library from `cache_folder`, compiling it first if necessary.
+    """Load the package's library for this CPU, or else compile one into `cache_folder`.
 
     torch must be imported first, as the library uses torch's OpenMP threads.
 
     Raises:
-        NotCompiled: no compiler is installed, the compiler failed, or the folder is not writable.
+        NotCompiled: the package has no library for this CPU, and none can be compiled: no compiler
+            is installed, the compiler failed, or the folder is not writable.
+    """
+    loaded = (_load(path) for path in prebuilt_libraries())
+    return next(filter(None, loaded), None) or _load_compiled(cache_folder)
+
+
+def prebuilt_libraries() -> list[Path]:
+    """Return the package's libraries that this CPU can run, the fastest first."""
+    paths = [PREBUILT / f"{level.name}.so" for level in usable_levels(cpu_flags())]
+    return [path for path in paths if path.is_file()]
+
+
+def find_compiler() -> str:
+    """Return the path of a C++ compiler.
+
+    Raises:
+        NotCompiled: there is none on PATH.
     """
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
-        raise NotCompiled("there is no C++ compiler (g++) on PATH")
+        raise NotCompiled(
+            "the package has no compiled kernels for this CPU, and there is no C++ compiler (g++) "
+            "on PATH"
+        )
+    return compiler
+
+
+def compile_library(compiler: str, cpu: Sequence[str], path: Path) -> None:
+    """Compile the kernels into `path`. `cpu` are the flags that permit the CPU's instructions.
+
+    Raises:
+        NotCompiled: the compiler failed.
+        OSError: the folder of `path` is not writable.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        objects: list[str] = []
+        for source in sorted(SOURCES.rglob("*.cpp")):
+            objects.append(f"{work}/{len(objects)}-{source.stem}.o")
+            _run([compiler, *cpu, *FLAGS, "-c", str(source), "-o", objects[-1]])
+        # Linked without -fopenmp, the library uses the OpenMP runtime that torch has loaded, and
+        # shares its threads.
+        _run([compiler, "-shared", *objects, "-o", f"{work}/kernels.so"])
+        os.replace(f"{work}/kernels.so", path)  # atomic, as other processes may compile it too
+
+
+def _load_compiled(cache_folder: Path) -> ctypes.CDLL:
     try:
-        version = _run([compiler, "--version"])
-        path = cache_folder / "kernels" / f"{_key(version)}.so"
-        return _load(path) or _compile(compiler, path)
+        compiler = find_compiler()
+        path = cache_folder / "kernels" / f"{_key(_run([compiler, '--version']))}.so"
+        library = _load(path)
+        if library is None:
+            compile_library(compiler, [NATIVE], path)
+            library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NotCompiled(str(error)) from error
+    return library
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
@@ -48,20 +103,6 @@ def _load(path: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(path))
     except OSError:
         return None
-
-
-def _compile(compiler: str, path: Path) -> ctypes.CDLL:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        objects: list[str] = []
-        for source in sorted(SOURCES.rglob("*.cpp")):
-            objects.append(f"{work}/{len(objects)}-{source.stem}.o")
-            _run([compiler, *FLAGS, "-c", str(source), "-o", objects[-1]])
-        # Linked without -fopenmp, the library uses the OpenMP runtime that torch has loaded, and
-        # shares its threads.
-        _run([compiler, "-shared", *objects, "-o", f"{work}/kernels.so"])
-        os.replace(f"{work}/kernels.so", path)  # atomic, as other processes may compile it too
-    return ctypes.CDLL(str(path))
 
 
 def _run(command: list[str]) -> str:
@@ -82,19 +123,7 @@ def _key(compiler_version: str) -> str:
     for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
         name = source.relative_to(SOURCES).as_posix()
         digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
-    for part in (compiler_version, " ".join(FLAGS), platform.machine(), cpu_flags()):
+    flags = " ".join([NATIVE, *FLAGS])
+    for part in (compiler_version, flags, platform.machine(), " ".join(sorted(cpu_flags()))):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
-
-
-def cpu_flags() -> str:
-    """Return the CPU's features, as listed in /proc/cpuinfo.
-
-    With `-march=native`, the generated code depends on these features. The result is empty on
-    systems other than Linux.
-    """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,83 @@
+"""Which compiled kernels a CPU gets: every instruction that a level permits is one that it has."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.kernels.cpu.levels import LEVELS, Level, cpu_flags, usable_levels
+
+FEATURES = sorted(frozenset().union(*(level.cpu_flags for level in LEVELS)))
+MACHINES = st.sets(st.sampled_from(FEATURES))
+ICE_LAKE = LEVELS[0].cpu_flags - {"avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"}
+LINUX_NAMES = {
+    "LZCNT": "abm",
+    "BMI": "bmi1",
+    "LAHF_SAHF": "lahf_lm",
+    "SSE3": "pni",
+    "AVX512VNNI": "avx512_vnni",
+    "AVX512BF16": "avx512_bf16",
+    "CRC32": "sse4_2",
+}
+"""Linux' names of features that GCC calls otherwise. The others differ in case only."""
+
+
+@given(MACHINES)
+def test_a_level_is_usable_exactly_if_the_cpu_has_all_its_features(machine: set[str]) -> None:
+    usable = usable_levels(machine)
+    assert usable == [level for level in LEVELS if not level.cpu_flags - machine]
+
+
+@given(MACHINES, MACHINES)
+def test_further_features_never_lead_to_a_slower_level(machine: set[str], more: set[str]) -> None:
+    usable = usable_levels(machine)
+    if usable:
+        assert LEVELS.index(usable_levels(machine | more)[0]) <= LEVELS.index(usable[0])
+
+
+@given(MACHINES)
+def test_a_cpu_that_can_run_a_level_can_run_all_slower_ones(machine: set[str]) -> None:
+    usable = usable_levels(machine)
+    assert usable == list(LEVELS[len(LEVELS) - len(usable) :])
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        (LEVELS[0].cpu_flags, "amx"),
+        (LEVELS[0].cpu_flags - {"amx_bf16"}, "avx512-bf16"),
+        (ICE_LAKE, "avx512"),
+        ({flag for flag in ICE_LAKE if not flag.startswith("avx512")}, "avx2"),
+        ({"avx2"}, None),
+        (set(), None),
+    ],
+)
+def test_known_machines_get_their_level(machine: set[str], name: str | None) -> None:
+    assert next((level.name for level in usable_levels(machine)), None) == name
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=[level.name for level in LEVELS])
+def test_the_compiler_may_use_only_features_that_are_checked(level: Level) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    permitted = macros(*level.compiler_flags) - macros()
+    assert "AVX2" in permitted
+    names = {LINUX_NAMES.get(name, name.lower()) for name in permitted}
+    assert names <= level.cpu_flags
+
+
+def macros(*flags: str) -> set[str]:
+    """Return the instruction sets that g++ announces as macros, such as AVX2."""
+    command = ["g++", *flags, "-dM", "-E", "-x", "c++", "/dev/null"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^#define __([A-Z0-9_]+?)__ 1$", shown, re.MULTILINE))
+
+
+def test_the_flags_of_this_machine_are_read() -> None:
+    text = Path("/proc/cpuinfo").read_text()
+    assert all(re.search(rf"\b{flag}\b", text) for flag in cpu_flags())
+    assert cpu_flags()
