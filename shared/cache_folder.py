@@ -1,10 +1,63 @@
-"""Location of the folder for files that Lorikeet can recreate."""
+"""Location of the folder for files that Lorikeet can recreate, and errors while writing there."""
 
+import errno
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from shared.errors import SettingsError
+
+VARIABLE = "XDG_CACHE_HOME"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RUST_ERROR = re.compile(r"^(?:.*: )?(.+) \(os error (\d+)\)")
+"""Error of the operating system as libraries in Rust report it, such as safetensors."""
 
 
 def cache_folder() -> Path:
-    """Return `$XDG_CACHE_HOME/lorikeet`, or `~/.cache/lorikeet` if the variable isn't set."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "lorikeet"
+    """Return `$XDG_CACHE_HOME/lorikeet`, or `~/.cache/lorikeet` if the variable isn't set.
+
+    Raises:
+        SettingsError: the variable isn't set, and this user has no home folder.
+    """
+    root = os.environ.get(VARIABLE)
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "lorikeet"
+    except RuntimeError:
+        raise SettingsError(
+            f"this user has no home folder for the cache: set {VARIABLE} to a folder that can be "
+            "written"
+        ) from None
+
+
+@contextmanager
+def writing_to_cache(folder: Path) -> Iterator[None]:
+    """Turn an error that shows that the cache folder can't be written into one clear message.
+
+    Args:
+        folder: the cache folder, for the message.
+
+    Raises:
+        SettingsError: a file or folder couldn't be written, often because the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        problem = write_problem(folder, error)
+        if problem is None:
+            raise
+        raise SettingsError(f"{problem}; make room, or set {VARIABLE} to another folder") from error
+
+
+def write_problem(folder: Path, error: Exception) -> str | None:
+    """Return why `folder` can't be written, or None if `error` has another cause."""
+    if isinstance(error, OSError) and error.errno is not None:
+        number, reason = error.errno, error.strerror or os.strerror(error.errno)
+    elif found := _RUST_ERROR.match(str(error)):
+        number, reason = int(found[2]), found[1]
+    else:
+        return None
+    if number in _FULL:
+        return f"the disk of {folder} is full ({reason})"
+    return f"{folder} can't be written ({reason})"

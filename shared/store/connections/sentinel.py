@@ -67,7 +67,7 @@ class Sentinels:
                 await connect(address)
             except (RedisError, OSError) as error:
                 host, port = sentinel
-                failures.append(f"{host}:{port}: {str(error) or 'no answer in time'}")
+                failures.append(f"{host}:{port}: {_reason(error)}")
             else:
                 self.master = address
                 self._move(sentinel, 0)
@@ -221,6 +221,12 @@ def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     limits = {"socket_connect_timeout": ASK_TIMEOUT_S, "socket_timeout": ASK_TIMEOUT_S}
     return {**shared, **limits, "lib_name": None, "lib_version": None}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        return f"it needs the right password in the URL ({str(error).rstrip('.')})"
+    return str(error) or "no answer in time"
 
 
 def _role(hello: Any) -> Any:

@@ -84,7 +84,7 @@ class BaseModules:
             if check_target_module_exists(config, name):
                 raise AdapterRejected(
                     f"target_modules matches {name} ({kind}); only linears inside the decoder, "
-                    "its input embedding and its output head are supported"
+                    f"its input embedding and its output head are supported{self._advice}"
                 )
         tied = self.tied_targets(config)
         names = [self.embedding.name] if self.embedding else []
@@ -119,6 +119,16 @@ class BaseModules:
     def is_tied(self) -> bool:
         """Whether the head shares the embedding's weight."""
         return self.embedding is not None and self.head is not None and self.embedding.is_tied
+
+    @property
+    def _advice(self) -> str:
+        """What to train instead, for a mixture of experts. Empty for other models."""
+        if not any(is_of_experts(name) for name in self.others):
+            return ""
+        attention = [name for name in self.linears if "attn" in name or "attention" in name]
+        ends = dict.fromkeys(name.rpartition(".")[2] for name in attention)
+        named = ": target_modules=[" + ", ".join(f'"{end}"' for end in ends) + "]" if ends else ""
+        return f"; train the attention modules{named}"
 
     def _with_default_targets(self, config: Any) -> Any:
         targets = config.target_modules
@@ -220,6 +230,11 @@ def is_expert(name: str) -> bool:
     can't be matched to adapters.
     """
     return sum(part.isdigit() for part in name.split(".")) > 1
+
+
+def is_of_experts(name: str) -> bool:
+    """Return whether a module or tensor of this name belongs to the experts of a layer."""
+    return "experts" in name.split(".")
 
 
 def _sizes(module: nn.Module) -> dict[str, int]:

@@ -9,6 +9,7 @@ from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
 from worker.lora.checkpoint.config import (
     AdapterConfig,
+    check_config,
     config_fields,
     parse_config,
     read_config,
@@ -18,7 +19,7 @@ from worker.lora.checkpoint.source import (
     adapter_folder,
     prompt_file_names,
 )
-from worker.lora.checkpoint.tensor_file import Header, read_header
+from worker.lora.safetensors_header import Header, read_header
 
 T = TypeVar("T")
 
@@ -100,6 +101,16 @@ class AdapterFiles:
     def paths(self) -> list[Path]:
         """Paths of all files that belong to the adapter."""
         return [self._config_path(), self.weights_path, *self.prompt_paths]
+
+    def check(self) -> None:
+        """Check the files as far as that is possible without the base model, torch and PEFT.
+
+        Raises:
+            AdapterRejected: a file is missing or malformed, or a setting isn't supported.
+            OSError: a file can't be read.
+        """
+        check_config(self._config_text())
+        _ = self.header, self.prompt_paths
 
     def have_changed(self) -> bool:
         """Return whether a file has changed, appeared or vanished since this object was created."""

@@ -9,12 +9,9 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-from peft import LoraConfig
-from peft.utils.other import get_pattern_key
 
 from shared.errors import AdapterRejected
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
@@ -95,11 +92,11 @@ class AdapterConfig:
 
     def rank(self, module: str) -> int:
         """Return the rank of a targeted module."""
-        return self.rank_pattern.get(get_pattern_key(self.rank_pattern, module), self.r)
+        return self.rank_pattern.get(_pattern_key(self.rank_pattern, module), self.r)
 
     def scaling(self, module: str) -> float:
         """Return the factor by which PEFT multiplies a targeted module's `B @ A`."""
-        alpha = self.alpha_pattern.get(get_pattern_key(self.alpha_pattern, module), self.alpha)
+        alpha = self.alpha_pattern.get(_pattern_key(self.alpha_pattern, module), self.alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
@@ -132,6 +129,19 @@ def parse_config(text: bytes) -> AdapterConfig:
     Raises:
         AdapterRejected: the text is malformed, or a setting isn't supported. The message names the
             field and its value.
+    """
+    config = check_config(text)
+    return replace(config, targeting=_lora_config(config.targeting))
+
+
+def check_config(text: bytes) -> AdapterConfig:
+    """Parse and check the text of an adapter_config.json without importing PEFT.
+
+    PEFT's own rules on combining fields aren't checked. In the result, `targeting` is a dict of the
+    fields instead of a `peft.LoraConfig`.
+
+    Raises:
+        AdapterRejected: as for `parse_config`.
     """
     fields = config_fields(text)
     _check_fields(fields)
@@ -173,7 +183,7 @@ def _check_combinations(fields: Mapping[str, Any]) -> None:
         raise AdapterRejected("use_dora=True with init_lora_weights='mica' isn't supported")
 
 
-def _targeting(fields: Mapping[str, Any]) -> Any:
+def _targeting(fields: Mapping[str, Any]) -> dict[str, Any]:
     selected = {name: fields[name] for name in _TARGETING if fields.get(name) is not None}
     for name, value in selected.items():
         element_type = _ELEMENT_TYPES.get(name, str)
@@ -185,8 +195,15 @@ def _targeting(fields: Mapping[str, Any]) -> Any:
             _check_regex(name, selected[name])
     for pattern in selected.get("layers_pattern") or ():
         _check_regex("layers_pattern", pattern)
+    return selected
+
+
+def _lora_config(targeting: Mapping[str, Any]) -> Any:
+    # Importing PEFT takes seconds, and `check_config` runs in processes without it.
+    from peft import LoraConfig
+
     try:
-        return LoraConfig(**selected)
+        return LoraConfig(**targeting)
     except ValueError as error:  # PEFT's own rules on combining these fields
         raise AdapterRejected(f"adapter_config.json: {error}") from None
 
@@ -198,6 +215,13 @@ def _pattern(name: str, fields: Mapping[str, Any], read: Callable[[str, Any], T]
     for key in pattern:
         _check_regex(name, key)
     return {key: read(f"{name}[{key!r}]", value) for key, value in pattern.items()}
+
+
+def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
+    from peft.utils.other import get_pattern_key
+
+    key: str = get_pattern_key(patterns, module)
+    return key
 
 
 def _strings(name: str, fields: Mapping[str, Any]) -> list[str]:

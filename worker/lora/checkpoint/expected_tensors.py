@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from shared.errors import AdapterRejected
-from worker.lora.base.modules import BaseModules
+from worker.lora.base.modules import BaseModules, is_of_experts
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.target_modules import TrainedModules
-from worker.lora.checkpoint.tensor_file import FLOATS, TensorInfo
+from worker.lora.checkpoint.tensor_file import FLOATS
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole, parse_name
+from worker.lora.checkpoint.unsupported_config import ATTENTION_ALONE
+from worker.lora.safetensors_header import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,7 @@ def match_tensors(
     for name, info in header.items():
         key = parse_name(name)
         if key is None or key not in expected:
-            raise AdapterRejected(
-                f"tensor {name} belongs to no module that adapter_config.json trains; check "
-                "target_modules and modules_to_save"
-            )
+            raise AdapterRejected(_why_unexpected(name))
         if key in names:
             raise AdapterRejected(
                 f"tensors {names[key]} and {name} are for the same module; remove one of them"
@@ -80,6 +79,18 @@ def match_tensors(
                 "adapter again"
             )
     return names
+
+
+def _why_unexpected(name: str) -> str:
+    if is_of_experts(name):
+        return (
+            f"tensor {name} belongs to an expert, which sees tokens in another order; "
+            f"{ATTENTION_ALONE}"
+        )
+    return (
+        f"tensor {name} belongs to no module that adapter_config.json trains; check "
+        "target_modules and modules_to_save"
+    )
 
 
 def _base_tensors(base: BaseModules, trained: TrainedModules) -> dict[TensorKey, ExpectedTensor]:

@@ -1,17 +1,14 @@
 """Resolves an adapter's source, a folder or a Hugging Face hub id, to a local folder."""
 
-import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
+from shared.adapter_flags import is_hub_id
 from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
 
 PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
 """Name patterns of the files that shape prompts and sampling."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLED = (
     "adapter_model.bin can run code when it is read and isn't supported; convert it by loading "
     "the adapter with peft and calling save_pretrained(folder, safe_serialization=True)"
@@ -31,6 +28,9 @@ def adapter_folder(source: str) -> Path:
         return path
     if path.exists() or not is_hub_id(source):
         raise AdapterRejected(f"{source!r} is neither a folder nor a hub id (org/name)")
+    # Commands check folders without the time that this import takes.
+    from huggingface_hub import snapshot_download
+
     try:
         folder = snapshot_download(
             source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, *PROMPT_FILES]
@@ -41,11 +41,6 @@ def adapter_folder(source: str) -> Path:
             f"hub failed: {error}"
         ) from error
     return Path(folder)
-
-
-def is_hub_id(source: str) -> bool:
-    """Return whether `source` has the form `org/name`."""
-    return _HUB_ID.fullmatch(source) is not None
 
 
 def adapter_file(folder: Path, name: str) -> Path:

@@ -1,70 +1,30 @@
 """Reads safetensors files and checks them against their headers.
 
-A file consists of the header's length (8 bytes, little-endian), the header as JSON, and the
-tensors' bytes (https://huggingface.co/docs/safetensors). The header is checked first. Errors can
-therefore name the file and the tensor, and a malformed file is refused before its tensors are read.
+The header is checked first. Errors can therefore name the file and the tensor, and a malformed file
+is refused before its tensors are read.
 Tensors are read in chunks, with pauses between chunks so that the engine can use the interpreter.
 """
 
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import torch
 
 from shared.errors import AdapterRejected
-from worker.lora.checkpoint.json_file import cached_by_text, json_object
+from worker.lora.safetensors_header import TORCH_NAMES, Header, TensorInfo
 from worker.lora.scratch_buffer import Bytes, scratch
 from worker.lora.throttle import CHUNK_ELEMENTS, pause
 
-MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
 """Maximum number of bytes to read between two pauses."""
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
+_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, torch_name) for name, torch_name in TORCH_NAMES.items()
 }
 FLOATS = tuple(_DTYPES)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Header entry of one tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    """Offset of the first byte, counted from the end of the header."""
-    stop: int
-    """Offset one past the last byte, counted from the end of the header."""
-
-    @property
-    def kind(self) -> str:
-        """Dtype and shape as text, in torch's notation."""
-        return f"{_DTYPES[self.dtype]}{list(self.shape)}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Header:
-    """Parsed header of a safetensors file."""
-
-    text: bytes
-    tensors: Mapping[str, TensorInfo]
-    """Entries by tensor name."""
-    num_bytes: int
-    """Total size of the tensors in bytes."""
-
-    @property
-    def start(self) -> int:
-        """Offset of the first tensor, counted from the start of the file."""
-        return 8 + len(self.text)
 
 
 class FileTensors(Mapping[str, torch.Tensor]):
@@ -141,28 +101,6 @@ def common_distance(infos: Sequence[TensorInfo]) -> int | None:
     return step if not steps and step >= 0 else None
 
 
-def read_header(path: Path) -> Header:
-    """Read and parse the header of the file at `path`.
-
-    Raises:
-        AdapterRejected: the header is malformed, or the file's size doesn't match the header.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        text = _header_text(path, file, size)
-    try:
-        header = _parse_header(text)
-    except AdapterRejected as error:
-        raise AdapterRejected(f"{path}: {error}") from None
-    expected = header.start + header.num_bytes
-    if size != expected:
-        problem = "truncated" if size < expected else "too long"
-        raise AdapterRejected(
-            f"{path} is {problem}: it has {size} bytes, its header says {expected}; copy it again"
-        )
-    return header
-
-
 def read_tensors(path: Path, header: Header) -> FileTensors:
     """Read the tensors of the file at `path`, whose header is `header`.
 
@@ -212,53 +150,3 @@ def _fill(data: Bytes, file: BufferedReader) -> bool:
         if file.readinto(chunk.data) != len(chunk):
             return False
     return True
-
-
-def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:
-    if size < 8:
-        raise AdapterRejected(
-            f"{path} is truncated: it has {size} bytes, too few for a header; copy it again"
-        )
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > MAX_HEADER_BYTES:
-        raise AdapterRejected(f"{path}: its header has {length} bytes, over {MAX_HEADER_BYTES}")
-    if 8 + length > size:
-        raise AdapterRejected(
-            f"{path} is truncated within its header of {length} bytes; copy it again"
-        )
-    return file.read(length)
-
-
-@cached_by_text
-def _parse_header(text: bytes) -> Header:
-    entries = json_object(text, "its header")
-    infos = {name: _info(name, e) for name, e in entries.items() if name != "__metadata__"}
-    return Header(text, infos, _checked_end(infos))
-
-
-def _checked_end(infos: Mapping[str, TensorInfo]) -> int:
-    """Check that tensors neither overlap nor leave gaps. Return the end of the last tensor.
-
-    Raises:
-        AdapterRejected: a tensor doesn't start where the previous tensor ends.
-    """
-    end = 0
-    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
-        if info.start != end:
-            raise AdapterRejected(
-                f"can't be read: tensor {name!r} starts at byte {info.start}, expected {end}"
-            )
-        end = info.stop
-    return end
-
-
-def _info(name: str, entry: Any) -> TensorInfo:
-    try:
-        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        sizes = (*shape, start, stop, stop - start)
-        is_valid = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in sizes)
-    except (KeyError, TypeError, ValueError):
-        is_valid = False
-    if not is_valid:
-        raise AdapterRejected(f"its header has an invalid entry for tensor {name!r}")
-    return TensorInfo(dtype, shape, start, stop)

@@ -5,6 +5,12 @@ _CHANGED_BASE = (
     "path_initial_model_for_weight_conversion, which converts it to a plain LoRA"
 )
 
+ATTENTION_ALONE = (
+    'on a mixture of experts, train the attention modules: target_modules=["q_proj", "k_proj", '
+    '"v_proj", "o_proj"]'
+)
+"""What to do about an adapter of experts or routers, which PEFT's `all-linear` also targets."""
+
 UNKNOWN_FIELD = (
     "this version of Lorikeet doesn't know the field; train without it, or set it to null if it "
     "doesn't change the answers"
@@ -23,7 +29,7 @@ REFUSAL_REASONS = {
     "monteclora_config": "it samples weights at random",
     "target_parameters": (
         "a parameter that isn't the weight of a linear, such as an expert's, sees tokens in "
-        "another order; use target_modules"
+        f"another order; {ATTENTION_ALONE}"
     ),
     "use_bdlora": "its A and B are block-diagonal",
     "use_qalora": "it needs a base model quantised by GPTQ",

@@ -16,6 +16,8 @@ from worker.model.loading.refusals import OTHER_ENGINE, first_line
 from worker.model.verify import check_rope
 
 _SERVED_LAYERS = {"full_attention", "sliding_attention"}
+_MEDIA_PARTS = ("vision_config", "audio_config")
+"""Fields of a configuration that describe a part for images, video or sound."""
 
 
 def read_config(source: str, folder: Path) -> Any:
@@ -56,6 +58,8 @@ def _refuse_unknown(source: str, folder: Path) -> None:
         return
     if "auto_map" in fields:
         raise _needs_code(source, model_type)
+    if any(name in fields for name in _MEDIA_PARTS):
+        raise _multimodal(source, model_type)
     raise ModelRejected(
         f"--model {source}: transformers {transformers.__version__} doesn't know its model_type "
         f"{model_type!r}; upgrade transformers, or {OTHER_ENGINE}"
@@ -84,11 +88,9 @@ def _check_kind(source: str, config: Any) -> None:
             f"--model {source}: {model_type} isn't a causal language model of transformers "
             f"{transformers.__version__}; use another model"
         )
-    if has_parts and not (known and _is_text_alone(config)):
-        raise ModelRejected(
-            f"--model {source}: {model_type} also takes images, video or sound, which the native "
-            f"engine can't compute; {OTHER_ENGINE}"
-        )
+    has_media = any(getattr(config, name, None) is not None for name in _MEDIA_PARTS)
+    if (has_parts or has_media) and not (known and has_parts and _is_text_alone(config)):
+        raise _multimodal(source, model_type)
 
 
 def _answers_media(config: Any) -> bool:
@@ -110,6 +112,13 @@ def _check_layers(source: str, config: Any) -> None:
             f"--model {source}: layers of {config.model_type} use {', '.join(others)}, which the "
             f"native engine can't compute; {OTHER_ENGINE}"
         )
+
+
+def _multimodal(source: str, model_type: str) -> ModelRejected:
+    return ModelRejected(
+        f"--model {source}: multimodal models aren't served by the native engine, and {model_type} "
+        f"also takes images, video or sound; serve a model for text alone, or {OTHER_ENGINE}"
+    )
 
 
 def _needs_code(source: str, model_type: str) -> ModelRejected:

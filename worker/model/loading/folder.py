@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from shared.errors import ModelRejected
 
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -30,6 +27,10 @@ def find_model(source: str) -> Path:
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ModelRejected(f"--model {source}: this folder doesn't exist")
+    # Commands check folders without the time that these imports take.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(source, allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -20,7 +20,10 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"model_type": "clip", "auto_map": {"AutoModelForCausalLM": "modeling_clip.Clip"}},
         ["clip needs Python code from the model's repository", VLLM],
     ),
-    "images": ({"model_type": "gemma3"}, ["gemma3 also takes images, video or sound", VLLM]),
+    "images": (
+        {"model_type": "gemma3"},
+        ["multimodal models aren't served", "gemma3 also takes images, video or sound", VLLM],
+    ),
     "images, in a wrapper": ({"model_type": "llava"}, ["llava also takes images", VLLM]),
     "chunks": ({"model_type": "llama4_text"}, ["llama4_text use chunked_attention", VLLM]),
     "chunks and images": (
@@ -28,6 +31,14 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["layers of llama4 use chunked_attention", VLLM],
     ),
     "recurrence": ({"model_type": "qwen3_next"}, ["qwen3_next use linear_attention", VLLM]),
+    "media of an unknown type": (
+        {"model_type": "zeta9_vl", "vision_config": {}},
+        ["multimodal models aren't served", "zeta9_vl also takes images", VLLM],
+    ),
+    "images, in one part": (
+        {"model_type": "phi4_multimodal"},
+        ["multimodal models aren't served", "phi4_multimodal also takes images", VLLM],
+    ),
     "sound": ({"model_type": "audioflamingo3"}, ["audioflamingo3 also takes images", VLLM]),
 }
 WITHOUT_ADVICE: dict[str, tuple[dict[str, Any], str]] = {

@@ -1,0 +1,1 @@
+"""Finds out what this machine has, what Lorikeet would use, and what is missing."""

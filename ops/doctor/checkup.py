@@ -1,0 +1,144 @@
+"""Gathers all facts of a report. No check ends in an exception."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from ops.demo.model import demo_folder
+from ops.doctor.adapters import adapter_facts
+from ops.doctor.base import DEMO, DEMO_BYTES, Base, find_base
+from ops.doctor.facts import AdapterFacts, Facts, Fit, Folder, Machine, Plan, Problem, RedisFacts
+from ops.doctor.machine import folder_facts, machine_facts
+from ops.doctor.plan import plan_of
+from ops.doctor.redis_check import own_redis_facts, redis_facts
+from ops.local.data_folder import NOTHING, users_data_folder
+from shared.cache_folder import VARIABLE, cache_folder
+from shared.errors import LorikeetError
+from shared.settings import PoolSettings, UpSettings, WorkerSettings
+
+T = TypeVar("T")
+LEAST_FREE = 64 << 20
+"""Free space in bytes that a folder needs for kernels, logs and small files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The `lorikeet up` that is checked. None stands for settings that are invalid."""
+
+    worker: WorkerSettings | None
+    own: UpSettings | None
+    pool: PoolSettings | None
+    has_redis_url: bool
+    """Whether a Redis is named. Otherwise `lorikeet up` starts one."""
+    devices: str | None
+    num_workers: int | None
+    url: str
+
+
+@dataclass(slots=True)
+class Checkup:
+    """Runs checks, and collects the problems of those that fail."""
+
+    problems: list[Problem] = field(default_factory=list)
+    hints: list[Problem] = field(default_factory=list)
+    show: Callable[[str], None] = lambda _: None
+    """Called with a description of what is being checked."""
+
+    def attempt(self, what: str, check: Callable[[], T]) -> T | None:
+        """Return the result of a check, or None if it fails."""
+        self.show(f"checking {what}")
+        try:
+            return check()
+        except LorikeetError as error:
+            self.problems.append(Problem(str(error)))
+        except Exception as error:  # noqa: BLE001  (a broken installation fails in any way)
+            reason = (str(error).strip().splitlines() or [""])[0]
+            text = f"{what} couldn't be checked ({type(error).__name__}: {reason})"
+            self.hints.append(Problem(text))
+        return None
+
+    def facts(self, wanted: Wanted) -> Facts:
+        """Return everything about the machine and the start that is `wanted`."""
+        worker = wanted.worker
+        folders = self.attempt("the folders", lambda: _folders(wanted)) or ()
+        machine = self.attempt("the machine", lambda: machine_facts(worker, folders))
+        redis = self.attempt("Redis", lambda: _redis(wanted))
+        plan, base, fit = None, None, None
+        if worker is not None:
+            plan = self.attempt(
+                "the devices",
+                lambda: plan_of(worker, wanted.devices, wanted.num_workers, wanted.url),
+            )
+            base = self.attempt("the base model", lambda: find_base(worker, _name(worker)))
+        if worker and machine and plan and base:
+            fit = self.attempt("the memory", lambda: _fit(worker, machine, plan, base))
+        adapters = self.attempt("the adapters", lambda: _adapters(worker)) or ()
+        return Facts(
+            machine=machine,
+            redis=redis,
+            plan=plan,
+            base=base.facts if base else None,
+            adapters=adapters,
+            skips_bad_adapters=bool(worker and worker.skip_bad_adapters),
+            fit=fit,
+            problems=tuple(self.problems),
+            hints=tuple(self.hints),
+        )
+
+
+def _name(worker: WorkerSettings) -> str:
+    return DEMO if worker.model == str(demo_folder()) else worker.model
+
+
+def _folders(wanted: Wanted) -> tuple[Folder, ...]:
+    worker = wanted.worker
+    needs_demo = worker and _name(worker) == DEMO and not demo_folder().is_dir()
+    cache_bytes = DEMO_BYTES if needs_demo else LEAST_FREE
+    places = [("cache folder", cache_folder(), VARIABLE, cache_bytes)]
+    if worker and worker.adapter_store:
+        places.append(("adapter store", worker.adapter_store, "--adapter-store", LEAST_FREE))
+    if not wanted.has_redis_url and (data := _data_folder(wanted.own)):
+        places.append(("data folder", data, "--data-dir", LEAST_FREE))
+    return tuple(
+        folder_facts(purpose, path, setting=setting, least_free=least)
+        for purpose, path, setting, least in places
+    )
+
+
+def _adapters(worker: WorkerSettings | None) -> tuple[AdapterFacts, ...]:
+    if worker is None or worker.engine == "simulated":
+        return ()
+    return tuple(adapter_facts(name, source) for name, source in worker.adapter_sources.items())
+
+
+def _data_folder(own: UpSettings | None) -> Path | None:
+    if own is None or own.data_dir is None:
+        return users_data_folder()
+    return None if own.data_dir == NOTHING else own.data_dir
+
+
+def _redis(wanted: Wanted) -> RedisFacts | None:
+    if not wanted.has_redis_url:
+        return own_redis_facts()
+    return asyncio.run(redis_facts(wanted.pool)) if wanted.pool else None
+
+
+def _fit(worker: WorkerSettings, machine: Machine, plan: Plan, base: Base) -> Fit | None:
+    if base.shape is None:
+        return None
+    # Imported here, because it imports torch.
+    from ops.doctor.fit import PlannedDevice, fit
+
+    place = plan.devices[0]
+    gpu = None
+    if place.startswith("cuda"):
+        index = int(place.partition(":")[2] or 0)
+        if index >= len(machine.gpus):  # the driver doesn't report the GPU's memory
+            return None
+        gpu = machine.gpus[index]
+    fraction = worker.memory_fraction / plan.devices.count(place)
+    settings = worker.model_copy(update={"memory_fraction": fraction})
+    name = place if gpu else "this machine"
+    return fit(settings, base.shape, PlannedDevice(name, base.shape, gpu))

@@ -1,0 +1,181 @@
+"""Facts about a machine and a planned `lorikeet up`, from which the report is made.
+
+Sizes are in bytes. A `problem` is the reason why something can't be used, or None. A `fix` is a
+command or an instruction that solves a problem.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that prevents or worsens the start."""
+
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder in which Lorikeet writes files."""
+
+    purpose: str
+    path: str
+    free: int | None
+    """Free space of its disk, or None if it can't be read."""
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU of this machine."""
+
+    name: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Hardware and programs of this machine."""
+
+    cpu: str
+    cores: int
+    """Cores that this process may use."""
+    instruction_sets: tuple[str, ...]
+    """Instruction sets for which the kernels have code, and which this CPU has."""
+    memory: int
+    """Memory of the machine, or of its container."""
+    free_memory: int
+    gpus: tuple[Gpu, ...]
+    compiler: str | None
+    """Path of a C++ compiler."""
+    python: str
+    torch: str | None
+    """Version of torch."""
+    cuda: str | None
+    """Version of CUDA that torch was built with, or None for a torch for CPUs."""
+    has_triton: bool
+    vllm: str | None
+    """Python that has vLLM."""
+    folders: tuple[Folder, ...]
+    missing_packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisFacts:
+    """The Redis that would be used."""
+
+    url: str | None
+    """URL without its password. None if `lorikeet up` starts a Redis of its own."""
+    server: str
+    """Program and version."""
+    details: tuple[str, ...] = ()
+    problem: Problem | None = None
+    """Reason why Redis can't be used."""
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `lorikeet up` would start."""
+
+    engine: str
+    dtype: str
+    devices: tuple[str, ...]
+    """Device of each worker."""
+    threads: int
+    """CPU threads of each worker."""
+    kernels: str
+    kernels_problem: Problem | None = None
+    """Reason why slower kernels would be used."""
+    url: str
+    gpu_problem: str | None = None
+    """Reason why the machine's GPUs aren't used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseFacts:
+    """The base model, as its configuration describes it."""
+
+    source: str
+    """Folder, hub id or `demo`."""
+    place: str
+    """Where the files are, or where they will come from."""
+    architecture: str = ""
+    num_parameters: int = 0
+    weight_bytes: int = 0
+    max_model_len: int = 0
+    problem: Problem | None = None
+    """Reason why the base can't be served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFacts:
+    """One adapter of --adapters."""
+
+    name: str
+    source: str
+    rank: int | None = None
+    num_bytes: int = 0
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What fits into the memory of one worker."""
+
+    kv_bytes: int
+    kv_tokens: int
+    max_model_len: int
+    """Longest context, in tokens: the model's, or what the KV cache holds."""
+    full_context: int
+    """The model's longest context, in tokens."""
+    typical_context: int
+    max_num_seqs: int
+    step_bytes: int
+    adapter_bytes: int
+    host_bytes: int
+    is_one_memory: bool
+    """Whether adapters on the device and in host memory share the machine's memory."""
+    bytes_per_adapter: int
+    """Size of an adapter of rank `rank` on all linears."""
+    rank: int
+
+    @property
+    def full_streams(self) -> int:
+        """Sequences at full context that run at once."""
+        return min(self.max_num_seqs, self.kv_tokens // self.max_model_len)
+
+    @property
+    def typical_streams(self) -> int:
+        """Sequences at `typical_context` that run at once."""
+        return min(self.max_num_seqs, self.kv_tokens // self.typical_context)
+
+    @property
+    def device_adapters(self) -> int:
+        """Adapters of rank `rank` that are resident at once."""
+        return self.adapter_bytes // self.bytes_per_adapter
+
+    @property
+    def host_adapters(self) -> int:
+        """Adapters of rank `rank` that wait in host memory beside the resident ones."""
+        return self.host_bytes // self.bytes_per_adapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that the report shows. None stands for what couldn't be found out."""
+
+    machine: Machine | None = None
+    redis: RedisFacts | None = None
+    plan: Plan | None = None
+    base: BaseFacts | None = None
+    adapters: tuple[AdapterFacts, ...] = ()
+    skips_bad_adapters: bool = False
+    """Whether `lorikeet up` starts without the adapters that can't be served."""
+    fit: Fit | None = None
+    problems: tuple[Problem, ...] = ()
+    """Other reasons why `lorikeet up` wouldn't start, such as a wrong setting."""
+    hints: tuple[Problem, ...] = ()
+    """Other remarks, such as checks that failed."""

@@ -1,0 +1,80 @@
+"""Works out what fits into the memory of one worker, by the policy that workers use."""
+
+from dataclasses import dataclass
+
+from ops.doctor.facts import Fit, Gpu
+from ops.doctor.model_shape import ModelShape
+from shared.settings import WorkerSettings
+from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
+from worker.model.machine_memory import machine_memory
+from worker.model.memory_policy import MIB, Batch, DeviceMemory, estimated_step_bytes
+from worker.startup.sizing import sizes_of
+
+CONTEXT_BYTES = 512 * MIB
+"""Memory of a CUDA context, as `worker/startup/devices.py` assumes it."""
+TYPICAL_CONTEXT = 2048
+"""Tokens of a usual chat with its answer."""
+RANK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDevice:
+    """A device as it will be once the model is loaded."""
+
+    name: str
+    shape: ModelShape
+    gpu: Gpu | None
+    """None stands for the CPUs."""
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the device's memory is that of the machine."""
+        return self.gpu is None
+
+    def memory(self) -> DeviceMemory:
+        """Return the memory that there will be beside the weights.
+
+        This process has imported the libraries of a worker, so it holds about as much memory as a
+        worker without its weights.
+        """
+        weights = self.shape.weight_bytes
+        if self.gpu is None:
+            now = machine_memory()
+            total, free, used = now.total, now.free - weights, now.used + weights
+        else:
+            used = weights + CONTEXT_BYTES
+            total, free = self.gpu.total, self.gpu.free - used
+        return DeviceMemory(total=total, free=max(0, free), used=used)
+
+    def step_bytes(self, batch: Batch) -> int:
+        """Estimate the memory of the largest step from the model's shape."""
+        shape = self.shape
+        return estimated_step_bytes(
+            batch, width=shape.width, vocab_size=shape.vocab_size, itemsize=shape.dtype.itemsize
+        )
+
+
+def fit(worker: WorkerSettings, shape: ModelShape, device: PlannedDevice) -> Fit:
+    """Return what fits into a worker with these settings.
+
+    Raises:
+        SettingsError: the device has too little memory for a step or for a useful context.
+    """
+    sizes = sizes_of(worker, shape, device)
+    num_tokens = sizes.parts.kv // bytes_per_block(shape.kv_shapes, shape.dtype) * BLOCK_SIZE
+    full_context = min(shape.max_model_len, worker.max_model_len or shape.max_model_len)
+    max_model_len = min(full_context, num_tokens)
+    return Fit(
+        kv_bytes=sizes.parts.kv,
+        kv_tokens=num_tokens,
+        max_model_len=max_model_len,
+        full_context=full_context,
+        typical_context=min(TYPICAL_CONTEXT, max_model_len),
+        max_num_seqs=sizes.batch.max_num_seqs,
+        step_bytes=sizes.step_bytes,
+        adapter_bytes=sizes.parts.adapters,
+        host_bytes=sizes.parts.copies,
+        is_one_memory=device.is_cpu,
+        bytes_per_adapter=shape.adapter_bytes(RANK),
+        rank=RANK,
+    )

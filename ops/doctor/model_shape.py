@@ -1,0 +1,137 @@
+"""Reads a base model's size and shape from its configuration, without its weights.
+
+Importing this module imports torch and transformers, which takes seconds.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
+
+from shared.errors import ModelRejected
+from worker.lora.base.modules import is_expert, module_shape
+from worker.model.attention import PAGED_ATTENTION, probe_layers
+from worker.model.kv_cache import KVShape
+from worker.model.loading.architecture import read_config
+from worker.model.loading.quantisation import is_quantised
+from worker.model.loading.refusals import OTHER_ENGINE, first_line
+
+DEMO_CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+"""Configuration of the demo's base model, which is converted at the first start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """Size and shape of a base model."""
+
+    architecture: str
+    num_parameters: int
+    weight_bytes: int
+    max_model_len: int
+    dtype: torch.dtype
+    kv_shapes: list[KVShape]
+    linear_widths: int
+    """Sum of the input and output widths of all linears that adapters may target."""
+    width: int
+    """Sum of the widths of a layer's intermediate results, in elements."""
+    vocab_size: int
+
+    def adapter_bytes(self, rank: int) -> int:
+        """Return the size of an adapter of `rank` on all linears."""
+        return rank * self.linear_widths * self.dtype.itemsize
+
+
+def served_shape(source: str, folder: Path, dtype: torch.dtype) -> ModelShape:
+    """Return the shape of the model in `folder` as the native engine would serve it.
+
+    Raises:
+        ModelRejected: the configuration shows that the engine can't serve the model.
+    """
+    logging.set_verbosity_error()
+    config = read_config(source, folder)
+    is_quantised(source, config)  # raises ModelRejected for weights that can't be dequantised
+    return _shape(source, config, dtype)
+
+
+def demo_shape(dtype: torch.dtype) -> ModelShape:
+    """Return the shape of the demo's base model."""
+    return _shape("demo", AutoConfig.for_model(**DEMO_CONFIG), dtype)
+
+
+def _shape(source: str, config: Any, dtype: torch.dtype) -> ModelShape:
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=False
+            )
+    except Exception as error:  # transformers raises many error types
+        raise ModelRejected(f"--model {source}: {first_line(error)}") from error
+    text = model.config.get_text_config()
+    hidden = int(text.hidden_size)
+    return ModelShape(
+        architecture=type(model).__name__,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weight_bytes=int(model.get_memory_footprint()),
+        max_model_len=int(text.max_position_embeddings),
+        dtype=dtype,
+        kv_shapes=_kv_shapes(source, model),
+        linear_widths=_linear_widths(model),
+        width=8 * hidden + 3 * int(getattr(text, "intermediate_size", None) or 4 * hidden),
+        vocab_size=int(text.vocab_size),
+    )
+
+
+def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
+    """Return the shape of each layer's keys and values.
+
+    Some models can't run without weights. Their shapes follow from the names in the configuration.
+    """
+    model.set_attn_implementation(PAGED_ATTENTION)
+    num_layers = int(model.config.get_text_config().num_hidden_layers)
+    try:
+        probe = probe_layers(model)
+    except Exception as error:  # noqa: BLE001  (without weights, models fail in many ways)
+        if isinstance(error, NotImplementedError) and str(error).startswith("attention with"):
+            raise ModelRejected(
+                f"--model {source}: {type(model).__name__} uses {error}, which the native engine "
+                f"can't compute; {OTHER_ENGINE}"
+            ) from None
+        return [_usual_kv_shape(model.config.get_text_config())] * num_layers
+    if sorted(probe.shapes) != list(range(num_layers)):
+        raise ModelRejected(
+            f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
+            f"layers through transformers' attention interface; {OTHER_ENGINE} if vLLM knows it"
+        )
+    return [probe.shapes[layer] for layer in range(num_layers)]
+
+
+def _usual_kv_shape(config: Any) -> KVShape:
+    num_heads = int(config.num_attention_heads)
+    num_kv_heads = int(getattr(config, "num_key_value_heads", None) or num_heads)
+    dim = int(getattr(config, "head_dim", None) or config.hidden_size // num_heads)
+    return KVShape(num_kv_heads, dim, dim)
+
+
+def _linear_widths(model: PreTrainedModel) -> int:
+    head = model.get_output_embeddings()
+    linears = [
+        module_shape(module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and not is_expert(name)
+    ]
+    return sum(linear.in_features + linear.out_features for linear in linears)

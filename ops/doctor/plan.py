@@ -1,0 +1,79 @@
+"""Works out what `lorikeet up` would start, without starting it."""
+
+from importlib.util import find_spec
+
+from ops.doctor.facts import Plan, Problem
+from ops.local.cores import usable_cores
+from ops.local.devices import AUTO, devices_of_workers
+from ops.local.gpus import cuda_of_torch, usable_gpus
+from shared.errors import SettingsError
+from shared.settings import WorkerSettings
+from worker.kernels.cpu.build import NotCompiled, find_compiler, prebuilt_libraries
+
+SLOWER = "torch computes, several times slower"
+NATIVE_DTYPES = {"float32", "bfloat16"}
+
+
+def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None, url: str) -> Plan:
+    """Return the processes that `lorikeet up` would start with these settings.
+
+    Args:
+        worker: the settings of the workers.
+        devices: value of `--devices`; None if the flag isn't given.
+        num_workers: value of `--workers`; None if the flag isn't given.
+        url: URL at which the front end would answer.
+
+    Raises:
+        SettingsError: the machine doesn't have the devices that the flags name.
+    """
+    gpus = usable_gpus(worker)
+    places = devices_of_workers(devices, worker.device, num_workers, gpus)
+    shown = tuple("cpu" if place == AUTO else place for place in places)
+    dtype = "bfloat16" if worker.dtype == "auto" else worker.dtype
+    kernels, problem = _kernels(worker.engine, shown[0], dtype)
+    if any(_is_gpu(place) for place in shown) and not gpus.number and worker.engine == "native":
+        raise SettingsError(_without_gpu(shown, gpus.problem))
+    return Plan(
+        engine=worker.engine,
+        dtype=dtype if worker.engine == "native" else "",
+        devices=shown,
+        threads=worker.threads or max(1, usable_cores() // len(places)),
+        kernels=kernels,
+        kernels_problem=problem,
+        url=url,
+        gpu_problem=gpus.problem if AUTO in places else None,
+    )
+
+
+def _without_gpu(devices: tuple[str, ...], problem: str | None) -> str:
+    reason = problem or "this machine has no usable NVIDIA GPU"
+    if cuda_of_torch() is None:
+        reason += "; install a torch with CUDA (`pip install --force-reinstall torch`)"
+    return f"--device {devices[0]}: {reason}; or use --device cpu"
+
+
+def _is_gpu(place: str) -> bool:
+    return place.startswith("cuda")
+
+
+def _kernels(engine: str, device: str, dtype: str) -> tuple[str, Problem | None]:
+    """Return which kernels compute, and why they aren't the fastest ones."""
+    if engine != "native":
+        return "", None
+    if _is_gpu(device):
+        if find_spec("triton") is not None:
+            return "Triton", None
+        return "", Problem(f"Triton isn't installed: {SLOWER}", "pip install triton")
+    if dtype not in NATIVE_DTYPES:
+        return "", Problem(f"no kernels for {dtype} on a CPU: {SLOWER}", "--dtype bfloat16")
+    return _cpu_kernels()
+
+
+def _cpu_kernels() -> tuple[str, Problem | None]:
+    if prebuilt := prebuilt_libraries():
+        return f"native, contained in the package ({prebuilt[0].stem})", None
+    try:
+        compiler = find_compiler()
+    except NotCompiled as error:
+        return "", Problem(f"{error}: {SLOWER}", "apt-get install g++")
+    return f"native, compiled by {compiler} at the first start and cached", None

@@ -1,0 +1,84 @@
+"""`lorikeet doctor` as users run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import save_tiny_model
+
+LORIKEET = Path(sys.executable).with_name("lorikeet")
+TIME_LIMIT_S = 100
+
+
+def doctor(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [LORIKEET, "doctor", "--port", "0", *words],
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT_S,
+        env={**os.environ, "COLUMNS": "200", **variables},
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def test_the_demo_would_start_on_this_machine() -> None:
+    done = doctor()
+    assert done.returncode == 0, done.stdout
+    for part in ("LlamaForCausalLM", "135 million parameters", "pirate", "KV cache", "would start"):
+        assert part in done.stdout
+
+
+def test_an_unservable_base_is_refused_with_its_reason_as_json(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    done = doctor(str(tmp_path), "--json")
+    assert done.returncode == 1
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert not found["starts"]
+    [missing] = found["missing"]
+    assert "multimodal models aren't served" in missing["problem"]
+    assert found["facts"]["fit"] is None
+
+
+def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
+    done = doctor(
+        str(save_tiny_model(tmp_path / "tiny")),
+        *("--adapters", "lost=/no/adapter", "gone=/no/other"),
+        *("--device", "cuda", "--redis-url", "redis://127.0.0.1:1/0", "--retain-s", "0"),
+        XDG_CACHE_HOME="/dev/null/cache",
+    )
+    assert done.returncode == 1
+    for part in (
+        "/dev/null is a file",
+        "--device cuda:0: ",
+        "no Redis at redis://127.0.0.1:1/0",
+        "--retain-s",
+        "/no/adapter",
+        "/no/other",
+        "6 problems",
+    ):
+        assert part in done.stdout
+
+
+@pytest.mark.parametrize("package", ["torch", "huggingface_hub"])
+def test_without_a_package_the_report_says_how_to_install_it(package: str, tmp_path: Path) -> None:
+    # A folder in front of the installed packages, whose finder hides the package.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util, sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "class Hidden(PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {package!r}:\n"
+        "            return None\n"
+        "        return PathFinder.find_spec(name, path, target)\n"
+        "sys.meta_path[:] = [Hidden if f is PathFinder else f for f in sys.meta_path]\n"
+    )
+    done = doctor(PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1, done.stdout
+    assert package in done.stdout
+    assert "pip install lorikeet-serve" in done.stdout

@@ -1,0 +1,36 @@
+"""The size of a base model follows from its configuration as the loaded model's does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import save_adapter, save_tiny_model
+
+from ops.doctor.model_shape import demo_shape, served_shape
+from worker.model.kv_cache import KVShape
+from worker.model.loader import load_model
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "mixtral"])
+def test_sizes_equal_those_of_the_loaded_model(model_type: str, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, model_type)
+    shape = served_shape(str(folder), folder, torch.float32)
+    loaded = load_model(str(folder), dtype="float32", device="cpu")
+    assert shape.kv_shapes == loaded.kv_shapes
+    assert shape.max_model_len == loaded.max_model_len
+    assert shape.weight_bytes == loaded.weight_bytes
+
+
+def test_the_size_of_an_adapter_on_all_linears_equals_that_of_peft(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", r=16, target_modules="all-linear")
+    num_bytes = (adapter / "adapter_model.safetensors").stat().st_size
+    shape = served_shape(str(folder), folder, torch.float32)
+    header_bytes = 8192
+    assert 0 <= num_bytes - shape.adapter_bytes(16) <= header_bytes
+
+
+def test_the_demo_has_a_size_before_it_is_converted() -> None:
+    shape = demo_shape(torch.bfloat16)
+    assert shape.num_parameters == 134_515_008
+    assert shape.kv_shapes == [KVShape(3, 64, 64)] * 30
