@@ -6,7 +6,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from ops.chat.client import ServerError, reason_of, uses_environment
+from ops.chat.client import ServerError, reason_of, server_url, uses_environment
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
@@ -15,6 +15,9 @@ READ_TIMEOUT_S = 660.0
 The limit exceeds the default of the front end's setting `deadline_s`, so that the front end can
 report that it ran out of time.
 """
+
+IN_PLACE = "set 'load_inplace' to True"
+"""How the server says that an adapter can be replaced."""
 
 Body = dict[str, Any]
 
@@ -29,8 +32,8 @@ class AdapterClient:
     """
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        self._url = url.rstrip("/")
-        self._uses_environment = uses_environment(url)
+        self._url = server_url(url)
+        self._uses_environment = uses_environment(self._url)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def adapters(self) -> Body:
@@ -43,7 +46,10 @@ class AdapterClient:
         If `replace` is true, the adapter replaces any adapter called `name`.
         """
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
-        self._send("POST", "/v1/load_lora_adapter", body)  # the answer is a text, as in vLLM
+        try:
+            self._send("POST", "/v1/load_lora_adapter", body)  # the answer is a text, as in vLLM
+        except ServerError as error:  # the server's message is for programs, as in vLLM
+            raise ServerError(str(error).replace(IN_PLACE, "give --replace")) from None
         return self._call("GET", f"/v1/adapters/{quote(name)}")
 
     def unload(self, name: str) -> None:

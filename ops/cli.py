@@ -8,15 +8,28 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands import adapters, audit, bench, chat, eval_demo, health, jobs, queue, serve, up
+from ops.commands import (
+    adapters,
+    audit,
+    bench,
+    chat,
+    doctor,
+    eval_demo,
+    health,
+    jobs,
+    queue,
+    serve,
+    up,
+)
 from ops.commands.flags import spread_adapters
+from ops.help_pages import App
 from ops.local.supervisor import EXIT_REFUSED, ChildRefused
 from shared.errors import AdapterRejected, LorikeetError, ModelRejected, SettingsError
 
 EXIT_FAILED = 1
 _REFUSALS = (SettingsError, ModelRejected, AdapterRejected, ChildRefused)
 
-app = typer.Typer(
+app = App(
     help="Serve one base model and any number of its LoRA adapters through one OpenAI-compatible "
     "API.\n\nEvery setting is also an environment variable: LORIKEET_PORT sets --port.",
     no_args_is_help=True,
@@ -25,6 +38,7 @@ app = typer.Typer(
 )
 _RUN, _USE = "Run", "Inspect and use"
 app.command(rich_help_panel=_RUN)(up.up)
+app.command(rich_help_panel=_RUN)(doctor.doctor)
 app.command(rich_help_panel=_RUN)(serve.api)
 app.command(rich_help_panel=_RUN)(serve.worker)
 app.command(rich_help_panel=_RUN)(serve.control)

@@ -13,12 +13,18 @@ from shared.errors import ErrorCode, JobError
 
 ANONYMOUS = "default"
 """Tenant of all requests if the server has no API keys."""
-OPEN_PATHS = {"/health", "/ready", "/ping", "/version", "/docs", "/openapi.json"}
+OPEN_PATHS = {
+    *("/", "/health", "/ready", "/ready/worker", "/ping", "/version"),
+    *("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/favicon-32x32.png"),
+    "/openapi.json",
+}
 """Paths that need no key, for load balancers and browsers.
 
 If the server has API keys and the client sends no valid key, /openapi.json omits the names of
 models.
 """
+OPEN_PREFIX = "/static/"
+"""Beginning of the paths of the console's files, which need no key and have no data."""
 METRICS_PATHS = {"/metrics", "/load"}
 """Paths that show the load of all tenants.
 
@@ -59,7 +65,8 @@ class KeyCheck:
         path = request.scope["path"]
         if path in METRICS_PATHS:
             return self._metrics_error(request, sent_key, tenant)
-        return None if tenant is not None or path in OPEN_PATHS else _unauthenticated(request)
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+        return None if tenant is not None or is_open else _unauthenticated(request)
 
     def _metrics_error(
         self, request: Request, sent_key: bytes | None, tenant: str | None

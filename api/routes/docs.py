@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.staticfiles import StaticFiles
 
 from api.context import InContext
 from api.errors import json_response
@@ -10,14 +11,43 @@ from api.openapi.shared_document import document_of
 from api.routes.models import model_cards
 from shared.errors import RedisUnavailable
 
+SCRIPT, STYLE, ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
+"""Files that the page /docs loads. Like the page, they need no API key."""
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+)
+"""Content security policy of the page: the browser contacts no other host."""
+_DAY_S = 86400
+
 router = APIRouter(include_in_schema=False)
+_files = StaticFiles(packages=[("fastapi_swagger", "resources")])
 
 
 @router.get("/docs")
 async def swagger_ui(context: InContext) -> Response:
-    """Return Swagger UI. The page loads its script from a CDN."""
+    """Return Swagger UI."""
     root = context.settings.root_path
-    return get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title="Lorikeet")
+    page = get_swagger_ui_html(
+        openapi_url=f"{root}/openapi.json",
+        title="Lorikeet",
+        swagger_js_url=f"{root}/docs/{SCRIPT}",
+        swagger_css_url=f"{root}/docs/{STYLE}",
+        swagger_favicon_url=f"{root}/docs/{ICON}",
+    )
+    page.headers["Content-Security-Policy"] = _POLICY
+    return page
+
+
+@router.get(f"/docs/{SCRIPT}")
+@router.get(f"/docs/{STYLE}")
+@router.get(f"/docs/{ICON}")
+async def swagger_file(request: Request) -> Response:
+    """Return a file of Swagger UI, or status 304 if the client has it already."""
+    name = request.scope["path"].rpartition("/")[2]
+    response = await _files.get_response(name, request.scope)
+    response.headers["Cache-Control"] = f"public, max-age={_DAY_S}"
+    return response
 
 
 @router.get("/openapi.json")

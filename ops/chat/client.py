@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -34,8 +35,8 @@ class Client:
     """
 
     def __init__(self, url: str, api_key: str | None, temperature: float = 0) -> None:
-        self.url = url.rstrip("/")
-        self._uses_environment = uses_environment(url)
+        self.url = server_url(url)
+        self._uses_environment = uses_environment(self.url)
         self._temperature = temperature
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
@@ -104,18 +105,33 @@ class Client:
         return f"no answer from {self.url}: {reason}; `lorikeet up` starts a server"
 
 
+def server_url(given: str) -> str:
+    """Return the URL of a server, to which paths can be added.
+
+    Other clients want the base URL, which ends with `/v1`. This ending is removed.
+
+    Raises:
+        ServerError: `given` isn't a URL.
+    """
+    try:
+        url = httpx.URL(given)
+        urlsplit(given)  # refuses an address such as http://[bad, which httpx accepts
+        is_http = url.scheme in ("http", "https") and bool(url.host)
+    except (httpx.InvalidURL, ValueError):
+        is_http = False
+    if not is_http:
+        raise ServerError(
+            f"{given!r} isn't a URL such as http://127.0.0.1:23333; correct --url or LORIKEET_URL"
+        )
+    return given.rstrip("/").removesuffix("/v1")
+
+
 def uses_environment(url: str) -> bool:
     """Return whether requests to `url` use the proxy that the environment sets, if any.
 
     Requests to loopback addresses never use a proxy.
-
-    Raises:
-        ServerError: `url` isn't a URL.
     """
-    try:
-        return not is_loopback(httpx.URL(url).host)
-    except httpx.InvalidURL as error:
-        raise ServerError(f"--url: {url} isn't a URL: {error}") from None
+    return not is_loopback(httpx.URL(url).host)
 
 
 def _pieces(chunk: dict[str, Any]) -> list[str]:

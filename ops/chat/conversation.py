@@ -52,6 +52,11 @@ class Conversation:
         self.talks: list[Talk] = []
         self.switch_to(models)
 
+    @property
+    def models(self) -> list[str]:
+        """The names of the selected models."""
+        return [talk.model for talk in self.talks]
+
     def switch_to(self, models: Sequence[str]) -> None:
         """Replace the selected models by `models`.
 
@@ -59,11 +64,13 @@ class Conversation:
         the history of the model that was first in the old selection.
 
         Raises:
-            CommandError: the server doesn't serve one of `models`.
+            CommandError: the server doesn't serve one of `models`, or one is given twice.
         """
         for model in models:
             if model not in self.names:
                 raise CommandError(f"there is no model {model}, only {', '.join(self.names)}")
+        if len(set(models)) < len(models):
+            raise CommandError(f"{', '.join(models)}: give each model once")
         known = {talk.model: talk.history for talk in self.talks}
         first = self.talks[0].history if self.talks else []
         self.talks = [Talk(model, [*known.get(model, first)]) for model in models]

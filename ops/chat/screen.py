@@ -1,9 +1,15 @@
 """Shows answers while they arrive: a single answer as text, several answers in columns."""
 
 import asyncio
+import sys
+import termios
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -11,14 +17,20 @@ from ops.chat.client import Client
 from ops.chat.conversation import Conversation, Talk
 
 REFRESHES_PER_S = 8
+MIN_COLUMN_WIDTH = 24
+"""Narrower answers are shown below each other instead of in columns."""
 
 
 async def ask(console: Console, client: Client, conversation: Conversation, prompt: str) -> None:
-    """Send `prompt` to all selected models and show their answers."""
-    if len(conversation.talks) == 1:
-        await _ask_one(console, client, conversation.talks[0], prompt)
-    else:
-        await _ask_several(console, client, conversation.talks, prompt)
+    """Send `prompt` to all selected models and show their answers.
+
+    If the call is cancelled, the parts of the answers received so far stay on the screen.
+    """
+    with _without_echo():
+        if len(conversation.talks) == 1:
+            await _ask_one(console, client, conversation.talks[0], prompt)
+        else:
+            await _ask_several(console, client, conversation.talks, prompt)
 
 
 async def _ask_one(console: Console, client: Client, talk: Talk, prompt: str) -> None:
@@ -34,21 +46,65 @@ async def _ask_one(console: Console, client: Client, talk: Talk, prompt: str) ->
         console.print(Text(talk.error, style="red"), soft_wrap=True)
 
 
-async def _ask_several(console: Console, client: Client, talks: list[Talk], prompt: str) -> None:
-    with Live(
+async def _ask_several(
+    console: Console, client: Client, talks: Sequence[Talk], prompt: str
+) -> None:
+    """Ask several models. The view of the running answers is erased before the final one."""
+    view = Live(
         console=console,
-        get_renderable=lambda: _columns(talks),
+        get_renderable=lambda: _Tail(_answers(talks, console.width)),
         refresh_per_second=REFRESHES_PER_S,
-    ):
-        await asyncio.gather(*(talk.ask(client, prompt, lambda _: None) for talk in talks))
+        transient=True,
+    )
+    try:
+        with view:
+            await asyncio.gather(*(talk.ask(client, prompt, lambda _: None) for talk in talks))
+    finally:
+        console.print(_answers(talks, console.width))
 
 
-def _columns(talks: list[Talk]) -> Table:
-    table = Table(expand=True)
+@contextmanager
+def _without_echo() -> Iterator[None]:
+    """Suppress the echo of typed keys such as ^C, which would shift the text that is drawn."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+class _Tail:
+    """The last lines of a text that may be taller than the screen."""
+
+    def __init__(self, text: RenderableType) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(self._text, options.update(height=None), pad=False)
+        for line in lines[-(console.height - 1) :]:
+            yield from line
+            yield Segment.line()
+
+
+def _answers(talks: Sequence[Talk], width: int) -> RenderableType:
+    """Return the answers side by side, or below each other if `width` is too small."""
+    if width // len(talks) < MIN_COLUMN_WIDTH:
+        return Group(*(part for talk in talks for part in (_name(talk), _cell(talk), Text())))
+    table = Table(expand=True, box=SIMPLE_HEAD, header_style="cyan")
     for talk in talks:
         table.add_column(Text(talk.model), ratio=1, overflow="fold")
     table.add_row(*(_cell(talk) for talk in talks))
     return table
+
+
+def _name(talk: Talk) -> Text:
+    return Text(f"{talk.model}:", style="cyan")
 
 
 def _cell(talk: Talk) -> Text:

@@ -1,24 +1,26 @@
 """`lorikeet adapters`: lists, loads, replaces and unloads the adapters of a running server."""
 
-import time
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ops.adapter_list import megabytes, print_list
 from ops.commands.client_options import (
     DEFAULT_URL,
     KEYS_VARIABLE,
-    URL_OPTION,
     api_key_option,
+    url_option,
 )
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
 from ops.commands.terminal import print_line
+from ops.help_pages import App
+from shared.adapter_flags import is_hub_id
 from shared.api_keys import ADMIN, parse_keys
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion
@@ -27,37 +29,42 @@ from shared.settings import PoolSettings
 if TYPE_CHECKING:
     from ops.adapter_client import AdapterClient
 
-adapters_app = typer.Typer(invoke_without_command=True)
+adapters_app = App(invoke_without_command=True)
 
 KEY_HELP = (
     f"API key of the tenant `{ADMIN}`. By default the first such key in {KEYS_VARIABLE}, or the "
     "first key if there is none."
 )
-GivenUrlOption = Annotated[str | None, URL_OPTION]
+UrlOption = Annotated[str | None, url_option(reads_variable=False)]
 KeyOption = Annotated[str | None, api_key_option(KEY_HELP, reads_variable=False)]
+GroupUrlOption = Annotated[str | None, url_option()]
 GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
 """Option `--api-key` of the command group.
 
-Only the group reads `LORIKEET_API_KEYS`. If subcommands also read this variable, its value would
-override a key that the command line gives before the subcommand.
+Only the group reads `LORIKEET_API_KEYS` and `LORIKEET_URL`. If subcommands also read a variable,
+its value would override one that the command line gives before the subcommand.
 """
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name that clients send as `model`.")
 ]
 PathArgument = Annotated[
     str,
-    typer.Argument(metavar="PATH", help="Adapter folder, as seen by the worker, or a hub id."),
+    typer.Argument(
+        metavar="PATH",
+        help="Folder of the adapter on the workers' machines, or its hub id (ORG/REPO). A relative "
+        "path is resolved in the current folder.",
+    ),
 ]
 
 
 @adapters_app.callback()
 def adapters(
-    context: typer.Context, url: GivenUrlOption = None, api_key: GroupKeyOption = None
+    context: typer.Context, url: GroupUrlOption = None, api_key: GroupKeyOption = None
 ) -> None:
     """List the adapters of a server, or load, check, replace, roll back or unload one."""
     context.obj = url, api_key
     if context.invoked_subcommand is None:
-        Console().print(_list(_client(context, None, None).adapters()))
+        print_list(_client(context, None, None).adapters())
 
 
 @adapters_app.command()
@@ -68,21 +75,21 @@ def load(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the adapter that has this name.")
     ] = False,
-    url: GivenUrlOption = None,
+    url: UrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
     """Load an adapter. Clients can request it as soon as the command returns."""
-    loaded = _client(context, url, api_key).load(name, path, replace=replace)
-    print_line(
-        f"loaded {loaded['id']} as {loaded['version']}: rank {loaded['rank']}, {_mb(loaded)} MB"
-    )
+    source = absolute_source(path)
+    loaded = _client(context, url, api_key).load(name, source, replace=replace)
+    size = f"rank {loaded['rank']}, {megabytes(loaded)} MB"
+    print_line(f"loaded {loaded['id']} as {loaded['version']}: {size}")
 
 
 @adapters_app.command()
 def unload(
     context: typer.Context,
     name: NameArgument,
-    url: GivenUrlOption = None,
+    url: UrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
     """Unload an adapter. Requests that were already accepted are still answered."""
@@ -94,7 +101,7 @@ def unload(
 def rollback(
     context: typer.Context,
     name: NameArgument,
-    url: GivenUrlOption = None,
+    url: UrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
     """Restore the previous version of an adapter."""
@@ -124,11 +131,11 @@ def release(name: NameArgument, **given: Any) -> None:
 def validate(
     context: typer.Context,
     path: PathArgument,
-    url: GivenUrlOption = None,
+    url: UrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
     """Check whether an adapter can be loaded, without loading it."""
-    findings = _client(context, url, api_key).validate(path)
+    findings = _client(context, url, api_key).validate(absolute_source(path))
     Console().print(_findings_table(findings))
     if not findings["valid"]:
         raise AdapterRejected(findings["error"]["message"])
@@ -143,45 +150,14 @@ def _client(context: typer.Context, url: str | None, api_key: str | None) -> "Ad
     return AdapterClient(url or group_url or DEFAULT_URL, admins[0].secret if admins else None)
 
 
-def _list(found: dict[str, Any]) -> Table | Text:
-    if not (found["data"] or found["draining"]):
-        return Text("no adapter is loaded; `lorikeet adapters load NAME PATH` loads one")
-    table = Table(box=SIMPLE_HEAD, header_style="cyan")
-    table.add_column("name", overflow="fold")
-    table.add_column("version", no_wrap=True)
-    for column in ("state", "rank", "MB", "requests", "last used", "workers", "source"):
-        table.add_column(column, overflow="fold")
-    for adapter in found["data"]:
-        table.add_row(adapter["id"], *_cells(adapter, adapter["state"]))
-        for version in adapter["previous"]:
-            table.add_row("", *_cells(version, "previous"), style="dim")
-    for version in found["draining"]:
-        table.add_row("", *_cells(version, "draining"), style="dim")
-    return table
+def absolute_source(given: str) -> str:
+    """Return the absolute path of a folder, because a worker may have another working directory.
 
-
-def _cells(version: dict[str, Any], state: str) -> list[str]:
-    holders = [holder for holder in version["workers"] if holder["tier"] == "device"]
-    return [
-        version["version"],
-        state,
-        str(version["rank"]),
-        _mb(version),
-        f"{version['requests']:,}",
-        _ago(version["last_used_ms"]),
-        str(len(holders)),
-        escape(version["source"]),
-    ]
-
-
-def _ago(used_ms: int | None) -> str:
-    if used_ms is None:
-        return "-"
-    seconds = max(0, int(time.time() - used_ms / 1000))
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+    A hub id is returned as it is, unless a folder has this path.
+    """
+    folder = Path(given).expanduser()
+    is_folder = folder.is_dir() or not is_hub_id(given)
+    return os.path.abspath(folder) if given and is_folder else given
 
 
 def _findings_table(found: dict[str, Any]) -> Table:
@@ -193,7 +169,7 @@ def _findings_table(found: dict[str, Any]) -> Table:
         "fits": f"{'yes' if found['valid'] else 'no'}, base model {base['version']}",
         "trained on": base["trained_on"],
         "digest": found["digest"],
-        "MB": _mb(found) if found["bytes"] else None,
+        "MB": megabytes(found) if found["bytes"] else None,
         "ranks": ranks,
         "tensors": f"{found['num_tensors']}, of which {found['num_unmatched']} match no module",
         "unmatched": "\n".join(found["unmatched"][:20]),
@@ -202,7 +178,3 @@ def _findings_table(found: dict[str, Any]) -> Table:
         if value:
             table.add_row(Text(name, style="cyan"), Text(value, overflow="fold"))
     return table
-
-
-def _mb(found: dict[str, Any]) -> str:
-    return f"{found['bytes'] / 1e6:.1f}"

@@ -1,33 +1,59 @@
 """Resolves the base model that a command line names. The name `demo` selects the demo's model."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from ops.commands.flags import Given, one_model
 from ops.demo.model import demo_model
+from shared.errors import SettingsError
 from shared.settings import ENV_PREFIX, WorkerSettings
 
 DEMO = "demo"
 DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
 
 
+def converted_demo() -> Path:
+    """Return the folder of the demo model, and convert the model at the first use.
+
+    The conversion runs in a separate process, because its libraries would stay in memory.
+
+    Raises:
+        SettingsError: the model can't be converted.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(demo_model).result()
+        except BrokenProcessPool:
+            raise SettingsError(
+                "the conversion of the demo model was killed, probably for lack of memory; it "
+                "needs 2 GB"
+            ) from None
+
+
 def base_model(
-    argument: str | None, given: Given, *, default: str | None = None
+    argument: str | None,
+    given: Given,
+    *,
+    default: str | None = None,
+    demo: Callable[[], Path] = converted_demo,
 ) -> dict[str, str | list[str] | None]:
     """Return the setting `model` and, for the demo, also the setting `adapters`.
 
-    For a setting with the value None, the environment or the default applies. The first use of the
-    demo converts the demo model, which takes half a minute.
+    For a setting with the value None, the environment or the default applies. The function `demo`
+    provides the folder of the demo's model. By default, its first use converts the model, which
+    takes half a minute.
 
     Raises:
         SettingsError: two different models are given, or the demo model can't be converted.
     """
     model = one_model(argument, given["model"]) or os.environ.get(f"{ENV_PREFIX}MODEL") or default
     is_demo = model == DEMO and _engine(given) != "simulated"
-    return _demo(given) if is_demo else {"model": model}
+    return _demo(given, demo()) if is_demo else {"model": model}
 
 
 def _engine(given: Given) -> str:
@@ -35,14 +61,11 @@ def _engine(given: Given) -> str:
     return str(given.get("engine") or os.environ.get(f"{ENV_PREFIX}ENGINE") or field.default)
 
 
-def _demo(given: Given) -> dict[str, Any]:
-    """Return the settings `model` and `adapters` for the demo.
+def _demo(given: Given, model: Path) -> dict[str, Any]:
+    """Return the settings `model` and `adapters` for the demo, whose model is in a folder.
 
     Adapters from a flag or the environment replace the demo's adapters.
     """
-    # The conversion runs in a separate process, because its libraries would stay in memory.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        model = pool.submit(demo_model).result()
     shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]
     is_chosen = given["adapters"] or f"{ENV_PREFIX}ADAPTERS" in os.environ
     return {"model": str(model), "adapters": given["adapters"] if is_chosen else shipped}

@@ -34,7 +34,7 @@ def bench(
         str, typer.Argument(metavar="URL", help="URL of the server; /v1 is added if it is missing.")
     ],
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Models and adapters to request.")
+        list[str], typer.Argument(metavar="MODEL", help="Models and adapters to request.")
     ],
     requests: Annotated[
         int, typer.Option(min=1, metavar="N", help="Total number of requests.")
@@ -97,7 +97,7 @@ def bench(
         ),
     ] = 0,
     popularity: Annotated[
-        Popularity, typer.Option(help=FORMULA, rich_help_panel=MODELS)
+        Popularity, typer.Option(metavar="NAME", help=FORMULA, rich_help_panel=MODELS)
     ] = Popularity.DISTINCT,
     zipf_s: Annotated[
         float,

@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from ops.chat.conversation import Conversation
 
 HELP = """\
-/model NAME     switch to another model; without NAME, list the models
-/compare A B    ask two models side by side; /model ends the comparison
-/reset          forget the conversation
-/quit, Ctrl-D   end the program
-Ctrl-C          stop the answer"""
+/model NAME    switch to another model
+/model         list the models
+/compare A B   ask up to four models side by side
+/compare A     ask the current model and A
+/reset         forget the conversation
+/quit, Ctrl-D  end the program
+Ctrl-C         stop the answer"""
+MAX_COMPARED = 4
+MAX_PROMPT_SHARE = 3
+"""A prompt that takes more than this part of the terminal's width is shortened: 1/3."""
 
 
 def chat(
@@ -37,13 +42,16 @@ def chat(
     temperature: Annotated[
         float,
         typer.Option(
-            min=0, max=2, metavar="N", help="Sampling temperature; 0 picks the likeliest token."
+            min=0,
+            max=2,
+            metavar="N",
+            help="Sampling temperature from 0 to 2. 0 picks the likeliest tokens.",
         ),
     ] = 0,
     url: UrlOption = DEFAULT_URL,
     api_key: ApiKeyOption = None,
 ) -> None:
-    """Chat with a model or an adapter, or with two at once. Type /help for the chat's commands."""
+    """Chat with a model or an adapter, or with several at once. /help lists the chat's commands."""
     from ops.chat.client import Client
     from ops.chat.conversation import Conversation
 
@@ -52,9 +60,9 @@ def chat(
     chosen = [model or names[0], *([compare] if compare else [])]
     conversation = Conversation(names, chosen)
     console = Console()
-    title = f"{' and '.join(chosen)} at {client.url}"
-    _print_hint(console, f"{title}; /help lists the commands, Ctrl-D ends")
-    while (line := _read_line(console)) is not None and line != "/quit":
+    _print_hint(console, f"{_chosen(conversation)} at {client.url}")
+    _print_hint(console, "/help lists the commands, Ctrl-D ends")
+    while (line := _read_line(console, conversation)) is not None and line != "/quit":
         try:
             _handle(console, client, conversation, line)
         except KeyboardInterrupt:
@@ -65,39 +73,76 @@ def chat(
 
 def _handle(console: Console, client: "Client", conversation: "Conversation", line: str) -> None:
     """Execute `line` if it is a chat command; otherwise send it as a prompt."""
-    from ops.chat.conversation import CommandError
     from ops.chat.screen import ask
 
+    if line.startswith("/"):
+        _execute(console, client, conversation, line)
+    elif line:
+        asyncio.run(ask(console, client, conversation, line))
+
+
+def _execute(console: Console, client: "Client", conversation: "Conversation", line: str) -> None:
+    from ops.chat.conversation import CommandError
+
     match line.split():
-        case []:
-            pass
         case ["/help"]:
             _print_hint(console, HELP)
         case ["/reset"]:
             conversation.reset()
+            _print_hint(console, "the conversation is forgotten")
         case ["/model"]:
+            conversation.names = asyncio.run(client.models())
             _print_hint(console, ", ".join(conversation.names))
         case ["/model", name]:
-            conversation.switch_to([name])
-        case ["/compare", one, other]:
-            conversation.switch_to([one, other])
-        case [word, *_] if word.startswith("/"):
-            raise CommandError(f"there is no command {line}; /help lists the commands")
+            _switch(console, client, conversation, [name])
+        case ["/model", *_]:
+            raise CommandError("/model takes one name; /compare asks several models")
+        case ["/compare", other]:
+            _switch(console, client, conversation, [conversation.models[0], other])
+        case ["/compare", *names] if 1 < len(names) <= MAX_COMPARED:
+            _switch(console, client, conversation, names)
+        case ["/compare", *_]:
+            raise CommandError(f"/compare takes 1 to {MAX_COMPARED} names, such as /compare A B")
         case _:
-            asyncio.run(ask(console, client, conversation, line))
+            raise CommandError(f"there is no command {line}; /help lists the commands")
+
+
+def _switch(
+    console: Console, client: "Client", conversation: "Conversation", names: list[str]
+) -> None:
+    """Select models, also those that were loaded after the start, and confirm the choice."""
+    conversation.names = asyncio.run(client.models())
+    conversation.switch_to(names)
+    has_history = bool(conversation.talks[0].history)
+    _print_hint(
+        console,
+        f"now chatting with {_chosen(conversation)}"
+        + ("; the conversation continues" if has_history else ""),
+    )
+
+
+def _chosen(conversation: "Conversation") -> str:
+    return " and ".join(conversation.models)
 
 
 def _print_hint(console: Console, text: str) -> None:
-    console.print(Text(text, style="dim"), soft_wrap=True)
+    console.print(Text(text, style="dim", overflow="fold"))
 
 
-def _read_line(console: Console) -> str | None:
+def _prompt(models: list[str], width: int) -> str:
+    """Return the prompt, which names the current models."""
+    names = " + ".join(models)
+    most = width // MAX_PROMPT_SHARE
+    return f"{names if len(names) <= most else f'{names[: most - 1]}…'}> "
+
+
+def _read_line(console: Console, conversation: "Conversation") -> str | None:
     """Return the next line of input without surrounding spaces, or None at the end of the input.
 
     Ctrl-C discards the line, and the function returns an empty string.
     """
     try:
-        return input("> ").strip()
+        return input(_prompt(conversation.models, console.width)).strip()
     except KeyboardInterrupt:
         console.print()
         return ""

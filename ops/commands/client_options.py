@@ -5,17 +5,29 @@ from typing import Annotated, Any
 import typer
 
 from shared.api_keys import parse_keys
+from shared.settings import ENV_PREFIX
 
 DEFAULT_URL = "http://127.0.0.1:23333"
 """URL at which `lorikeet up` serves by default."""
 
-KEYS_VARIABLE = "LORIKEET_API_KEYS"
-URL_OPTION = typer.Option(
-    "--url",
-    metavar="URL",
-    help=f"URL of the server. [dim]\\[default: {DEFAULT_URL}][/dim]",
-    show_default=False,
-)
+URL_VARIABLE = f"{ENV_PREFIX}URL"
+KEYS_VARIABLE = f"{ENV_PREFIX}API_KEYS"
+URL_HELP = f"URL of the server. By default that in {URL_VARIABLE}, else {DEFAULT_URL}."
+
+
+def url_option(help_text: str = URL_HELP, *, reads_variable: bool = True) -> Any:
+    """Return the option `--url`.
+
+    If `reads_variable` is true, the option's default is the value of `LORIKEET_URL`.
+    """
+    return typer.Option(
+        "--url",
+        metavar="URL",
+        help=help_text,
+        envvar=URL_VARIABLE if reads_variable else None,
+        show_default=False,
+        show_envvar=False,
+    )
 
 
 def api_key_option(help_text: str, *, reads_variable: bool = True) -> Any:
@@ -32,7 +44,7 @@ def api_key_option(help_text: str, *, reads_variable: bool = True) -> Any:
     )
 
 
-UrlOption = Annotated[str, URL_OPTION]
+UrlOption = Annotated[str, url_option()]
 ApiKeyOption = Annotated[
     str | None,
     api_key_option(f"API key of the server. By default the first key in {KEYS_VARIABLE}."),

@@ -3,11 +3,14 @@
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.text import Text
 
 from shared.errors import SettingsError
 from shared.settings import (
@@ -15,7 +18,9 @@ from shared.settings import (
     ApiSettings,
     ControlSettings,
     PoolSettings,
+    UpSettings,
     WorkerSettings,
+    drop_unknown_variables,
     flag_of,
     load_settings,
 )
@@ -31,11 +36,31 @@ ModelArgument = Annotated[
 ]
 """Base model as a positional argument, as in LMDeploy's command line."""
 
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        show_default=False,
+        help="Number of worker processes. By default one per device.",
+    ),
+]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        show_default=False,
+        help="Devices of the workers: all (GPUs), cpu, or a list such as cuda:0,cuda:1. "
+        "By default all GPUs, or the CPU if there is none.",
+    ),
+]
+
 _PANELS: dict[type[PoolSettings], str] = {
     PoolSettings: "Pool",
     ApiSettings: "Front end",
     WorkerSettings: "Worker",
     ControlSettings: "Control",
+    UpSettings: "Data",
 }
 
 
@@ -67,6 +92,17 @@ def read_settings(cls: type[S], given: Given, **more: Any) -> S:
     values = {name: given.get(name) for name in cls.model_fields}
     values["redis_url"] = values["redis_url"] or redis_from_environment()
     return load_settings(cls, **{**values, **more})
+
+
+def warn_of_unknown_variables() -> None:
+    """Print a warning for each LORIKEET_ variable that no command reads, and remove the variable.
+
+    Commands call this before they read settings, because a misspelt variable may be the reason why
+    a required setting is missing.
+    """
+    console = Console(stderr=True)
+    for warning in drop_unknown_variables(os.environ):
+        console.print(Text(f"lorikeet: {warning}", style="yellow"), soft_wrap=True)
 
 
 def redis_from_environment() -> str | None:
@@ -172,7 +208,7 @@ def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:
 
 def _help(field: FieldInfo) -> str:
     choices = f" One of {', '.join(get_args(field.annotation))}." if _is_choice(field) else ""
-    default = f" [dim]\\[default: {text}][/dim]" if (text := default_text(field)) else ""
+    default = f" [default: {text}]" if (text := default_text(field)) else ""
     return f"{field.description}{choices}{default}"
 
 
@@ -184,7 +220,8 @@ def _metavar(field: FieldInfo) -> str | None:
     if field.annotation is bool:
         return None
     is_number = {int, float} & {field.annotation, *get_args(field.annotation)}
-    return "N" if is_number else "NAME" if _is_choice(field) else "TEXT"
+    is_path = Path in (field.annotation, *get_args(field.annotation))
+    return "N" if is_number else "NAME" if _is_choice(field) else "PATH" if is_path else "TEXT"
 
 
 def _no_flag_of(name: str) -> str:

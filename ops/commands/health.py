@@ -1,20 +1,28 @@
-"""`lorikeet health`: checks that a process on this machine is alive, for use in containers."""
+"""`lorikeet health`: checks that a process is alive, for use in containers and scripts."""
 
 import asyncio
+import os
 import socket
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from ops.commands.client_options import URL_VARIABLE, url_option
 from ops.commands.flags import read_settings, settings_flags
 from ops.local.direct_http import get
 from ops.local.ports import LOOPBACK
-from shared.errors import LorikeetError
+from shared.errors import LorikeetError, SettingsError
 from shared.settings import ApiSettings, PoolSettings
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.views.pool_views import PoolViews
+
+URL_HELP = (
+    "URL of the front end to check, with `health api` only. By default that in "
+    f"{URL_VARIABLE}, else LORIKEET_PORT on this machine."
+)
+TIMEOUT_S = 5.0
 
 
 class NotAlive(LorikeetError):
@@ -34,19 +42,25 @@ class Process(StrEnum):
 
 @settings_flags(PoolSettings)
 def health(
-    process: Annotated[Process, typer.Argument(metavar="PROCESS", help="Process to check.")],
+    process: Annotated[
+        Process,
+        typer.Argument(metavar="PROCESS", help="Process to check: api, worker or control."),
+    ],
+    url: Annotated[str | None, url_option(URL_HELP, reads_variable=False)] = None,
     **given: Any,
 ) -> None:
-    """Check that the front end, worker or control process on this machine is alive.
+    """Check that a front end, or this machine's worker or control process, is alive.
 
     If the process is alive, the command prints `alive` and exits with status 0. Otherwise it exits
     with status 1. Workers and control processes are identified by their host name. The command
     is therefore meant for containers, each of which has its own host name.
     """
+    if url and process is not Process.API:
+        raise SettingsError(f"--url is for `health api`; leave it out to check the {process}")
     settings = read_settings(ApiSettings, given)
     host = socket.gethostname()
     if process is Process.API:
-        is_alive = _api_is_alive(settings.port)
+        is_alive = _api_is_alive(settings.port, url or os.environ.get(URL_VARIABLE))
     else:
         is_alive = asyncio.run(_is_in_pool(process, settings, host))
     if not is_alive:
@@ -54,8 +68,32 @@ def health(
     print("alive")
 
 
-def _api_is_alive(port: int) -> bool:
-    return get(f"http://{LOOPBACK}:{port}/health") is not None
+def _api_is_alive(port: int, url: str | None) -> bool:
+    """Return whether the front end at `url`, or else at `port` of this machine, is alive.
+
+    Raises:
+        NotAlive: the front end at `url` isn't alive. The message has the reason.
+    """
+    if not url:
+        return get(f"http://{LOOPBACK}:{port}/health") is not None
+    _check_front_end(url)
+    return True
+
+
+def _check_front_end(given: str) -> None:
+    # Imported here because importing httpx is slow, and most calls check this machine.
+    import httpx
+
+    from ops.chat.client import server_url, uses_environment
+
+    url = server_url(given)
+    try:
+        reply = httpx.get(f"{url}/health", trust_env=uses_environment(url), timeout=TIMEOUT_S)
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise NotAlive(f"no answer from {url}: {reason}; check --url and the server") from None
+    if not reply.is_success:
+        raise NotAlive(f"{url}/health answered with status {reply.status_code}")
 
 
 async def _is_in_pool(process: Process, settings: ApiSettings, host: str) -> bool:

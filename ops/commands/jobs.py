@@ -1,9 +1,6 @@
 """`lorikeet jobs`: shows, cancels and retries single jobs."""
 
-import secrets
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,18 +11,20 @@ from rich.table import Table
 from ops.commands.flags import read_settings, settings_flags
 from ops.commands.pool import Pool, on_pool
 from ops.commands.terminal import print_line
+from ops.help_pages import App
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.enqueue import QueueLimits
-from shared.protocol.ids import ApiId, JobId, job_id_of
-from shared.protocol.jobs import Job, JobState
+from shared.protocol.ids import JobId, job_id_of
 from shared.settings import ApiSettings, PoolSettings
-from shared.store.dead_letters import DeadLetter, DeadLetterSummary
+from shared.store.dead_letters import (
+    DeadLetter,
+    DeadLetterSummary,
+    enqueue_again,
+    not_retryable,
+)
 from shared.store.views.job_view import JobView
 
-NO_READER = ApiId("nobody")
-"""Reply address of retried jobs. No front end reads it, because the client already has an error."""
-
-jobs_app = typer.Typer(help="Show, cancel and retry jobs.", no_args_is_help=True)
+jobs_app = App(help="Show, cancel and retry jobs.", no_args_is_help=True)
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the answer or of the job.")]
 
 
@@ -85,47 +84,11 @@ def retry_job(job_id: JobArgument, **given: Any) -> None:
 
 
 async def _retry(pool: Pool, job_id: str, limits: QueueLimits) -> tuple[JobId, int]:
-    old_id = job_id_of(job_id)
-    old = await pool.letters.find(old_id)
+    old = await pool.letters.find(job_id_of(job_id))
     if old is None:
-        raise await _refusal(pool, job_id)
-    new = await _renewed(pool, old.job)
-    enqueued = await pool.queue.enqueue(new, limits, is_suspect=old.is_dead)
-    await pool.letters.discard(old_id)
+        raise JobFailed(not_retryable(job_id, await _view(pool, job_id)))
+    enqueued = await enqueue_again(old, pool.queue, pool.registry, pool.letters, limits)
     return enqueued.id, enqueued.position
-
-
-async def _renewed(pool: Pool, job: Job) -> Job:
-    """Return a copy of the job with a new id and the current time.
-
-    The copy requests the current version of the job's model.
-
-    Raises:
-        JobFailed: the model is no longer served.
-    """
-    version = await pool.registry.resolve(job.model)
-    if version is None:
-        message = f"model {job.model!r} is no longer served; load it before the retry"
-        raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
-    new_id = JobId(secrets.token_hex(16))
-    return replace(
-        job,
-        id=new_id,
-        version=version,
-        created_s=int(time.time()),
-        reply_to=NO_READER,
-        traceparent=None,  # the request's trace has ended
-    )
-
-
-async def _refusal(pool: Pool, job_id: str) -> JobFailed:
-    """Return the error that explains why the job can't be retried."""
-    view = await _view(pool, job_id)
-    reason = "only dead and failed jobs can be retried"
-    if view.state in (JobState.DEAD, JobState.FAILED):
-        reason = "it was retried before, would fail again, or its request is too large to keep"
-    message = f"job {job_id} is {view.state.value}: {reason}"
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
 
 
 async def _view(pool: Pool, job_id: str) -> JobView:

@@ -6,7 +6,12 @@ Only these commands import torch and FastAPI, and only when they run.
 from typing import Any
 
 from ops.commands.base_model import base_model
-from ops.commands.flags import ModelArgument, read_settings, settings_flags
+from ops.commands.flags import (
+    ModelArgument,
+    read_settings,
+    settings_flags,
+    warn_of_unknown_variables,
+)
 from shared.log import configure_logging
 from shared.settings import ApiSettings, ControlSettings, WorkerSettings
 
@@ -17,6 +22,7 @@ def api(**given: Any) -> None:
 
     It needs Redis. A pool may have any number of front ends.
     """
+    warn_of_unknown_variables()
     settings = read_settings(ApiSettings, given)
     configure_logging(settings.log_level, process="api")
     from api.server import run_api
@@ -30,6 +36,7 @@ def worker(base: ModelArgument = None, **given: Any) -> None:
 
     It needs Redis. A pool may have any number of workers.
     """
+    warn_of_unknown_variables()
     settings = read_settings(WorkerSettings, {**given, **base_model(base, given)})
     configure_logging(settings.log_level, process="worker")
     from worker.process import run_worker
@@ -44,6 +51,7 @@ def control(**given: Any) -> None:
     It requeues the jobs of dead workers, deletes old dead letters, releases adapters from
     quarantine and audits the pool's keys. It needs Redis, but no model.
     """
+    warn_of_unknown_variables()
     settings = read_settings(ControlSettings, given)
     configure_logging(settings.log_level, process="control")
     from worker.control import run_control

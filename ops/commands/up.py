@@ -1,33 +1,46 @@
 """`lorikeet up`: runs all processes on one machine."""
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-import typer
 from rich.console import Console
 
 from ops.commands.base_model import DEMO, base_model
 from ops.commands.client_options import DEFAULT_URL
 from ops.commands.flags import (
+    DevicesOption,
     Given,
     ModelArgument,
+    WorkersOption,
     read_settings,
     redis_from_environment,
     settings_flags,
     to_argv,
+    warn_of_unknown_variables,
 )
 from ops.local.cores import usable_cores
+from ops.local.data_folder import ADAPTERS, data_folder
 from ops.local.devices import AUTO, devices_of_workers
 from ops.local.gpus import usable_gpus
+from ops.local.own_redis import DEFAULT_REDIS_URL
 from ops.local.ports import usable_port
-from ops.local.process_output import Lines
-from ops.local.up import DEFAULT_REDIS_URL, Plan, run_plan, worker_names
+from ops.local.process_output import Lines, StartOutput
+from ops.local.up import Plan, Ready, run_plan, worker_names
 from shared.api_keys import api_keys, metrics_key
-from shared.settings import ApiSettings, ControlSettings, PoolSettings, WorkerSettings
+from shared.settings import (
+    ApiSettings,
+    ControlSettings,
+    PoolSettings,
+    UpSettings,
+    WorkerSettings,
+)
+from shared.store.connection import check_redis_at
 
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
@@ -37,43 +50,37 @@ command lines.
 """
 
 
-@settings_flags(ApiSettings, WorkerSettings, ControlSettings)
+@settings_flags(ApiSettings, WorkerSettings, ControlSettings, UpSettings)
 def up(
     base: ModelArgument = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            show_default=False,
-            help="Number of worker processes. By default one per device.",
-        ),
-    ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            show_default=False,
-            help="Devices of the workers: all (GPUs), cpu, or a list such as cuda:0,cuda:1. "
-            "By default all GPUs, or the CPU if there is none.",
-        ),
-    ] = None,
+    workers: WorkersOption = None,
+    devices: DevicesOption = None,
     **given: Any,
 ) -> None:
     """Run everything on this machine: Redis, front end, control process and workers.
 
     If no model is given, the command serves the demo: a small model and the adapters in ops/demo.
     Unless --redis-url or REDIS_URL is given, it starts a Redis, and stops this Redis at the end.
+    Waiting requests and loaded adapters are kept in --data-dir for the next start.
     """
+    warn_of_unknown_variables()
+    own = read_settings(UpSettings, given)
     api = read_settings(ApiSettings, given)
     keys = api_keys(api)
     key_of_metrics = metrics_key(api, keys)
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
+    redis_url = given["redis_url"] or redis_from_environment()
+    if redis_url:
+        asyncio.run(check_redis_at(redis_url))
     given |= base_model(base, given, default=DEMO)
     worker = read_settings(WorkerSettings, given)
     gpus = usable_gpus(worker)
     places = devices_of_workers(devices, worker.device, workers, gpus)
     given["threads"] = worker.threads or max(1, usable_cores() // len(places))
+    checked = _checked_base(worker)
+    folder = None if redis_url else data_folder(own.data_dir, worker, checked)
+    if folder and worker.adapter_store is None:
+        given["adapter_store"] = folder / ADAPTERS
 
     plan = Plan(
         api=["api", *_child_flags(ApiSettings, given)],
@@ -84,19 +91,43 @@ def up(
         control=["control", *_child_flags(ControlSettings, given)],
         api_keys=keys,
         metrics_key=key_of_metrics,
-        redis_url=given["redis_url"] or redis_from_environment(),
+        redis_url=redis_url,
         is_strict=worker.durability == "strict",
+        data_folder=folder,
+        pool=worker.pool,
+        adapters=worker.adapter_sources,
         drain_s=worker.drain_s,
         url=_url(api.host, given["port"]),
     )
-    lines = Lines(Console(stderr=True), ["lorikeet", "api", "control", *worker_names(len(places))])
+    notes = []
     if gpus.problem and AUTO in places:
-        lines.show("lorikeet", f"no GPU is used: {gpus.problem}")
+        notes.append(f"no GPU is used: {gpus.problem}")
+    if redis_url and own.data_dir:
+        notes.append("--data-dir isn't used, because --redis-url names the Redis")
+    _run(plan, notes)
 
-    def announce(names: Sequence[str], redis_url: str | None) -> None:
-        _announce(plan.url, names, redis_url, has_keys=bool(keys))
 
-    run_plan(plan, lines.show, announce)
+def _run(plan: Plan, notes: Sequence[str]) -> None:
+    """Show `notes`, then run the processes and show their output."""
+    names = ["lorikeet", "api", "control", *worker_names(len(plan.workers))]
+    output = StartOutput(Lines(Console(stderr=True), names).show)
+    for note in notes:
+        output.show("lorikeet", note)
+
+    def announce(ready: Ready) -> None:
+        _announce(plan, replace(ready, notes=[*ready.notes, *output.left_out]))
+
+    run_plan(plan, output.show, announce)
+
+
+def _checked_base(worker: WorkerSettings) -> Path | None:
+    """Check the files of the base model and the adapters. Return the folder of the base model."""
+    if worker.engine == "simulated":
+        return None
+    # Only the other engines need the packages that this imports.
+    from worker.startup.check_files import check_files
+
+    return check_files(worker)
 
 
 def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
@@ -116,7 +147,8 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _announce(url: str, names: Sequence[str], redis_url: str | None, *, has_keys: bool) -> None:
+def _announce(plan: Plan, ready: Ready) -> None:
+    url, names = plan.url, ready.names
     model = next((name for name in names if name in DEMO_PROMPTS), names[-1])
     body = {
         "model": model,
@@ -126,17 +158,25 @@ def _announce(url: str, names: Sequence[str], redis_url: str | None, *, has_keys
     more = len(names) - MAX_NAMES_SHOWN
     served = ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
     headers = "-H 'Content-Type: application/json'"
-    if has_keys:
+    if plan.api_keys:
         headers += " -H 'Authorization: Bearer KEY'"
     data = orjson.dumps(body).decode().replace("'", "'\\''")
     print(
-        f"\nLorikeet is ready at {url} and serves {served}. Try:\n\n"
+        f"\nLorikeet is ready at {url} and serves {served}. {_notes(ready.notes)}Try:\n\n"
         f"curl {url}/v1/chat/completions {headers} -d '{data}'\n\n"
         "From another terminal:\n\n"
-        + "".join(f"{_program()} {line}\n" for line in _next_commands(url, model, redis_url))
-        + f"\nAPI: {url}/docs    Stop: Ctrl-C\n",
+        + "".join(f"{_program()} {line}\n" for line in _next_commands(url, model, ready.redis_url))
+        + f"\nAPI: {url}/docs{_data(plan.data_folder)}    Stop: Ctrl-C\n",
         flush=True,
     )
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "".join(["But:\n\n", *(f"- {note}\n" for note in notes), "\n"]) if notes else ""
+
+
+def _data(folder: Path | None) -> str:
+    return f"    Data: {folder}" if folder else ""
 
 
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from ops import cli
 from ops.chat.client import ServerError
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
+from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection
@@ -21,6 +24,8 @@ from shared.store.registry import Registry
 
 Run = Callable[..., Awaitable[str]]
 KEY = "0123456789abcdef"
+RELOADED = "/adapters/x"
+"""Source of every adapter that the reading worker loads."""
 
 
 @pytest.fixture
@@ -78,20 +83,47 @@ async def test_adapters_are_listed_with_their_versions(run: Run) -> None:
     ]
 
 
-async def test_versions_are_complete_in_a_narrow_terminal(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("columns", [60, 80])
+async def test_a_narrow_terminal_shows_a_paragraph_for_each_version(
+    run: Run, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    shown = await run()
-    assert "…" not in shown
-    assert ADAPTER.version in shown
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = f"customers/{'support-' * 8}v2"
+    long = replace(
+        ADAPTER,
+        name=name,
+        version=AdapterVersion(f"{name}@333333333333"),
+        source=f"/adapters{'/folder' * 12}/3",
+    )
+    await Registry(redis, keys).add_adapter(long)
+    await run("load", "extract", "/adapters/2", "--replace")
+    lines = (await run()).splitlines()
+    start = lines.index("extract")
+    shown = [line for line in lines[start + 1 :] if "@" in line or line.startswith("    /")]
+    assert shown[:4] == [
+        *("  extract@222222222222", f"    {RELOADED}", f"  {ADAPTER.version}"),
+        f"    {ADAPTER.source}",
+    ]
+    sentence = "ready on 0 workers, rank 8, 0.0 MB, requests: 0, not used yet"
+    assert sentence in " ".join(" ".join(lines[start:]).split())
+    for whole in (name, f"  {long.version}", f"    {long.source}"):
+        assert whole in lines
+    words = [line for line in lines if "@" not in line and "/" not in line]
+    assert max(map(len, words)) <= columns
+
+
+async def test_a_table_is_shown_where_it_fits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert "last used" in (await run()).splitlines()[1]
+    assert rows(await run())[0][:2] == ["extract", ADAPTER.version]
 
 
 async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) -> None:
     assert await run("load", "org/sql", "/a/1") == (
         "loaded org/sql as org/sql@111111111111: rank 8, 0.0 MB\n"
     )
-    with pytest.raises(ServerError, match=r"already been loaded.* version is org/sql@111111111111"):
+    taken = r"already been loaded.*, give --replace\. .* version is org/sql@111111111111"
+    with pytest.raises(ServerError, match=taken):
         await run("load", "org/sql", "/a/2")
     await run("load", "org/sql", "/a/2", "--replace")
     assert await run("rollback", "org/sql") == "org/sql is org/sql@111111111111 again\n"
@@ -147,6 +179,35 @@ async def test_an_adapter_that_does_not_fit_ends_the_command_with_the_reason(run
         await run("validate", "/a/bad")
     with pytest.raises(ServerError, match="tensor x belongs to no module"):
         await run("load", "sql", "/a/bad")
+
+
+async def test_a_relative_path_is_sent_as_an_absolute_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "org" / "local").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for given, sent in (
+        ("4", f"{tmp_path}/4"),
+        ("./x/../4", f"{tmp_path}/4"),
+        ("a/b/4", f"{tmp_path}/a/b/4"),
+        ("org/local", f"{tmp_path}/org/local"),
+        ("org/hub-4", "org/hub-4"),
+        ("/a/4", "/a/4"),
+        ("~/4", f"{Path.home()}/4"),
+    ):
+        assert (await run("validate", given)).split()[:2] == ["files", sent]
+
+
+async def test_the_url_comes_from_a_flag_or_the_variable(
+    app: RunningApp, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORIKEET_URL", f"{app.url}/v1")
+    assert "extract" in await invoke()
+    assert "extract is unloaded" in await invoke("unload", "extract")
+    monkeypatch.setenv("LORIKEET_URL", "http://127.0.0.1:1")
+    assert "draining" in await invoke("--url", app.url)
+    with pytest.raises(ServerError, match="does not exist"):
+        await invoke("--url", app.url, "rollback", "extract")
 
 
 async def test_the_error_of_an_unreachable_server_says_what_to_do() -> None:

@@ -1,6 +1,7 @@
 """`lorikeet chat` against a scripted server."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,11 +66,32 @@ def test_reset_forgets_the_conversation(server: ScriptedChat) -> None:
 def test_two_models_answer_side_by_side(server: ScriptedChat, typed: str | None) -> None:
     flags = [] if typed else ["base", "--compare", "pirate"]
     shown = chat(server, *flags, typed=typed or "hi\n")
-    (header,) = [line for line in shown.splitlines() if line.startswith("┃")]
-    assert [cell.strip() for cell in header.strip("┃").split("┃")] == ["base", "pirate"]
-    (row,) = [line for line in shown.splitlines() if line.startswith("│")]
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells == ["base heard 1 messages", "pirate heard 1 messages"]
+    lines = [re.split(r"  +", line.strip()) for line in shown.splitlines()]
+    assert ["base", "pirate"] in lines
+    assert ["base heard 1 messages", "pirate heard 1 messages"] in lines
+
+
+def test_one_name_is_compared_with_the_current_model(server: ScriptedChat) -> None:
+    shown = chat(server, "pirate", typed="/compare base\nhi\n")
+    assert "now chatting with pirate and base\n" in shown
+    assert {request["model"] for request in server.requests} == {"pirate", "base"}
+
+
+def test_the_prompt_names_the_models_and_every_choice_is_confirmed(server: ScriptedChat) -> None:
+    shown = chat(server, typed="/model pirate\nhi\n/compare base pirate\n/reset\n")
+    assert "\nbase> now chatting with pirate\n" in shown
+    assert "\npirate> pirate heard 1 messages\n" in shown
+    assert "\npirate> now chatting with base and pirate; the conversation continues\n" in shown
+    assert "\nbase + pirate> the conversation is forgotten\n" in shown
+
+
+def test_a_model_that_was_loaded_after_the_start_can_be_chosen(server: ScriptedChat) -> None:
+    with pytest.raises(CommandError, match="there is no model late"):
+        chat(server, "late", typed="")
+    server.models = ("base",)
+    shown = chat(server, typed="/model pirate\nadd\n/model pirate\nhi\n")
+    assert "there is no model pirate, only base" in shown
+    assert "pirate heard 3 messages" in shown
 
 
 def test_each_of_two_models_keeps_its_own_answers(server: ScriptedChat) -> None:
@@ -89,7 +111,7 @@ def test_one_of_two_models_may_fail_alone(server: ScriptedChat) -> None:
 
 
 def test_model_without_a_name_lists_the_models(server: ScriptedChat) -> None:
-    assert "> base, pirate\n" in chat(server, typed="/model\n")
+    assert "base> base, pirate\n" in chat(server, typed="/model\n")
 
 
 def test_help_names_every_command(server: ScriptedChat) -> None:
@@ -104,7 +126,10 @@ def test_help_names_every_command(server: ScriptedChat) -> None:
         ("/model nobody", "there is no model nobody, only base, pirate"),
         ("/compare base nobody", "there is no model nobody, only base, pirate"),
         ("/modle base", "there is no command /modle base; /help lists the commands"),
-        ("/compare base", "there is no command /compare base; /help lists the commands"),
+        ("/compare", "/compare takes 1 to 4 names, such as /compare A B"),
+        ("/compare a b c d e", "/compare takes 1 to 4 names, such as /compare A B"),
+        ("/compare base", "base, base: give each model once"),
+        ("/model base pirate", "/model takes one name; /compare asks several models"),
         ("refuse", "the queue is full"),
         ("fail", "it was cancelled"),
         ("break", "broke before the end of the answer"),
@@ -130,10 +155,23 @@ def test_no_server_is_one_clear_error(server: ScriptedChat) -> None:
         chat(server, typed="hi\n")
 
 
-def test_an_invalid_url_is_one_clear_error() -> None:
-    for url in ("http://[bad", "127.0.0.1:80"):
-        result = CliRunner().invoke(cli.app, ["chat", "--url", url])
-        assert isinstance(result.exception, ServerError)
+@pytest.mark.parametrize("url", ["http://[bad", "127.0.0.1:80", "localhost", "ftp://host"])
+def test_an_invalid_url_is_one_clear_error(url: str) -> None:
+    result = CliRunner().invoke(cli.app, ["chat", "--url", url])
+    assert isinstance(result.exception, ServerError)
+    assert "isn't a URL such as http://127.0.0.1:23333" in str(result.exception)
+
+
+def test_the_url_comes_from_the_flag_or_the_variable(server: ScriptedChat) -> None:
+    away = "http://127.0.0.1:1"
+    for words, url in (
+        ([], server.url),
+        ([], f"{server.url}/v1/"),  # the base URL of other clients
+        (["--url", server.url], away),
+    ):
+        argv, env = ["chat", *words], {"LORIKEET_URL": url}
+        result = CliRunner().invoke(cli.app, argv, input="hi\n", env=env)
+        assert "base heard 1 messages" in result.output
 
 
 def test_a_server_on_this_machine_is_reached_without_the_proxy(server: ScriptedChat) -> None:
@@ -186,7 +224,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(server: ScriptedChat) -> Non
         process.stdin.write(b"hang\n")
         process.stdin.flush()
         shown = b""
-        while b"base " not in shown.partition(b"> ")[2]:
+        while b"base " not in shown.partition(b"base> ")[2]:
             shown += process.stdout.read1()
         process.send_signal(signal.SIGINT)
         assert server.client_left.wait(10)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ def control(pool_flags: list[str]) -> Iterator[Run]:
         assert process.wait(10) == 0
 
 
-async def health(process: str, pool_flags: list[str]) -> tuple[int, str]:
+async def health(process: str, pool_flags: Sequence[str]) -> tuple[int, str]:
     command = [str(LORIKEET), "health", process, *pool_flags]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
@@ -76,6 +76,33 @@ async def test_a_front_end_is_healthy_while_it_answers(
         monkeypatch.setenv("LORIKEET_PORT", server.url.rpartition(":")[2])
         assert await health("api", pool_flags) == (0, "alive\n")
     assert (await health("api", pool_flags))[0] == 1
+
+
+async def test_a_front_end_elsewhere_is_found_by_its_url(
+    redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command needs no Redis, so LORIKEET_REDIS_URL may be unreachable."""
+    monkeypatch.setenv("LORIKEET_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("LORIKEET_PORT", "1")
+    async with running_app(ApiSettings(redis_url=redis_url, pool=pool)) as server:
+        assert await health("api", ["--url", server.url]) == (0, "alive\n")
+        monkeypatch.setenv("LORIKEET_URL", f"{server.url}/v1")
+        assert await health("api", []) == (0, "alive\n")
+        code, output = await health("api", ["--url", "http://127.0.0.1:1"])
+        assert (code, "no answer from http://127.0.0.1:1: " in output) == (1, True)
+    code, output = await health("api", [])
+    assert (code, f"no answer from {server.url}: " in output) == (1, True)
+
+
+@pytest.mark.parametrize("process", ["worker", "control"])
+async def test_only_front_ends_have_a_url(process: str) -> None:
+    code, output = await health(process, ["--url", "http://127.0.0.1:1"])
+    assert (code, "--url is for `health api`" in output) == (2, True)
+
+
+async def test_a_url_that_does_not_belong_to_a_server_is_not_healthy() -> None:
+    code, output = await health("api", ["--url", "127.0.0.1:23333"])
+    assert (code, "isn't a URL such as http://127.0.0.1:23333" in output) == (1, True)
 
 
 async def test_without_redis_nothing_is_healthy(pool: str) -> None:

@@ -10,8 +10,25 @@ from ops.cli import app
 from ops.commands import up
 from ops.commands.client_options import DEFAULT_URL
 from ops.local.gpus import Gpus
-from ops.local.up import DEFAULT_REDIS_URL, Plan
+from ops.local.own_redis import DEFAULT_REDIS_URL
+from ops.local.up import Plan, Ready
 from shared.settings import ApiSettings
+
+
+def plan(url: str = DEFAULT_URL, data_folder: Path | None = None) -> Plan:
+    """Return the plan of a server."""
+    return Plan(
+        api=[],
+        workers=[],
+        control=[],
+        api_keys=[],
+        metrics_key=None,
+        redis_url=None,
+        is_strict=False,
+        data_folder=data_folder,
+        drain_s=0,
+        url=url,
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,11 +54,21 @@ def test_the_commands_that_are_printed_can_be_pasted(
     expected: list[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/no/virtual/environment/lorikeet", "up"])
-    up._announce(url, ["base", "pirate"], redis_url, has_keys=False)
+    up._announce(plan(url), Ready(names=["base", "pirate"], redis_url=redis_url, notes=[]))
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "/lorikeet " in line] == [
         f"/no/virtual/environment/{line}" for line in expected
     ]
+
+
+def test_the_message_names_the_data_and_adapters_that_are_not_served_as_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    notes = ["a isn't served", "b is left out"]
+    up._announce(plan(data_folder=tmp_path), Ready(names=["base"], redis_url=None, notes=notes))
+    printed = capsys.readouterr().out
+    assert "serves base. But:\n\n- a isn't served\n- b is left out\n\nTry:\n" in printed
+    assert f"Data: {tmp_path}" in printed
 
 
 def test_a_program_on_the_path_is_called_by_its_name(
@@ -71,6 +98,16 @@ def test_a_server_on_all_addresses_is_announced_at_one_that_answers(host: str, s
     assert up._url(host, 80) == f"http://{shown}:80"
 
 
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the working directory one with the folder of a model, and without any settings."""
+    (tmp_path / "some" / "model").mkdir(parents=True)
+    (tmp_path / "some" / "model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LORIKEET_ADAPTER_STORE")
+    monkeypatch.delenv("REDIS_URL", raising=False)
+
+
 def planned(monkeypatch: pytest.MonkeyPatch, *words: str) -> Plan:
     """Return the plan that `lorikeet up WORDS` would run on a machine with two GPUs."""
     plans: list[Plan] = []
@@ -86,6 +123,7 @@ def devices_of(plan: Plan) -> list[str]:
     return [words[words.index("--device") + 1] for words in plan.workers]
 
 
+@pytest.mark.usefixtures("model")
 def test_each_gpu_gets_a_worker_and_an_equal_share_of_the_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -94,6 +132,7 @@ def test_each_gpu_gets_a_worker_and_an_equal_share_of_the_cores(
     assert all(words[words.index("--threads") + 1] == "4" for words in plan.workers)
 
 
+@pytest.mark.usefixtures("model")
 def test_workers_get_the_devices_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices_of(planned(monkeypatch, "--devices", "cuda:1,cuda:1")) == ["cuda:1"] * 2
     assert devices_of(planned(monkeypatch, "--device", "cpu", "--workers", "3")) == ["cpu"] * 3
@@ -103,6 +142,7 @@ def fractions_of(plan: Plan) -> list[str]:
     return [words[words.index("--memory-fraction") + 1] for words in plan.workers]
 
 
+@pytest.mark.usefixtures("model")
 def test_workers_of_one_device_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fractions_of(planned(monkeypatch)) == ["0.9", "0.9"]
     assert fractions_of(planned(monkeypatch, "--devices", "cuda:0,cuda:1,cuda:1")) == [
@@ -110,3 +150,31 @@ def test_workers_of_one_device_divide_its_memory(monkeypatch: pytest.MonkeyPatch
     ]
     plan = planned(monkeypatch, "--device", "cpu", "--workers", "2", "--memory-fraction", "0.5")
     assert fractions_of(plan) == ["0.25", "0.25"]
+
+
+@pytest.mark.usefixtures("model")
+def test_data_and_copies_of_adapters_are_kept_in_the_folder_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    found = planned(monkeypatch)
+    folder = found.data_folder
+    assert folder is not None
+    assert folder.parent == tmp_path / "share" / "lorikeet"
+    assert folder.name.startswith("main-model-")
+    words = found.workers[0]
+    assert words[words.index("--adapter-store") + 1] == str(folder / "adapters")
+    assert planned(monkeypatch).data_folder == folder
+    assert planned(monkeypatch, "--pool", "other").data_folder != folder
+    elsewhere = planned(monkeypatch, "--data-dir", str(tmp_path / "here")).data_folder
+    assert elsewhere == tmp_path / "here" / folder.name
+
+
+@pytest.mark.usefixtures("model")
+def test_nothing_is_kept_if_the_user_says_so_or_names_a_redis(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    for words in (["--data-dir", "none"], ["--redis-url", redis_url]):
+        found = planned(monkeypatch, *words)
+        assert found.data_folder is None
+        assert "--adapter-store" not in found.workers[0]

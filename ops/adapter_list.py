@@ -1,0 +1,118 @@
+"""Shows the adapters of a server, for `lorikeet adapters`."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ops.commands.terminal import print_line
+
+FACTS = ("rank", "MB", "requests", "last used", "workers")
+NEVER = "-"
+UNLIMITED = 10_000
+"""Width in which every table fits."""
+
+
+def print_list(found: dict[str, Any]) -> None:
+    """Print the body of GET /v1/adapters.
+
+    The adapters are the rows of a table, or paragraphs if the table is wider than the terminal.
+    """
+    console = Console()
+    if not (found["data"] or found["draining"]):
+        print_line("no adapter is loaded; `lorikeet adapters load NAME PATH` loads one")
+        return
+    rows = list(_rows(found))
+    table = _table(rows)
+    natural = console.measure(table, options=console.options.update_width(UNLIMITED))
+    if natural.maximum <= console.width:
+        console.print(table)
+        return
+    for row in rows:
+        _print_paragraph(console, row)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One version of an adapter."""
+
+    name: str
+    """The adapter's name, or empty for a version that isn't the current one."""
+    version: str
+    state: str
+    facts: tuple[str, str, str, str, str]
+    """Rank, MB, requests, time since the last one, and workers."""
+    source: str
+
+    @property
+    def style(self) -> str:
+        return "" if self.name else "dim"
+
+    @property
+    def sentence(self) -> str:
+        """The state and the facts in words."""
+        rank, size, requests, used, workers = self.facts
+        usage = "not used yet" if used == NEVER else f"last used {used} ago"
+        held = "1 worker" if workers == "1" else f"{workers} workers"
+        return f"{self.state} on {held}, rank {rank}, {size} MB, requests: {requests}, {usage}"
+
+
+def _rows(found: dict[str, Any]) -> Iterator[_Row]:
+    for adapter in found["data"]:
+        yield _row(adapter["id"], adapter, adapter["state"])
+        for version in adapter["previous"]:
+            yield _row("", version, "previous")
+    for version in found["draining"]:
+        yield _row("", version, "draining")
+
+
+def _row(name: str, version: dict[str, Any], state: str) -> _Row:
+    holders = [holder for holder in version["workers"] if holder["tier"] == "device"]
+    facts = (
+        str(version["rank"]),
+        megabytes(version),
+        f"{version['requests']:,}",
+        _ago(version["last_used_ms"]),
+        str(len(holders)),
+    )
+    return _Row(name, version["version"], state, facts, version["source"])
+
+
+def _print_paragraph(console: Console, row: _Row) -> None:
+    """Print a version. The terminal wraps names and paths, so that they can be copied."""
+    if row.name:
+        console.print(Text(row.name, style="bold"), soft_wrap=True)
+    console.print(Text(f"  {row.version}", style=row.style), soft_wrap=True)
+    console.print(Padding(Text(row.sentence, style=row.style), (0, 0, 0, 4)))
+    console.print(Text(f"    {row.source}", style=row.style), soft_wrap=True)
+
+
+def _table(rows: Sequence[_Row]) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="cyan")
+    for column in ("name", "version", "state", *FACTS, "source"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        cells = (row.name, row.version, row.state, *row.facts, row.source)
+        table.add_row(*map(Text, cells), style=row.style)
+    return table
+
+
+def _ago(used_ms: int | None) -> str:
+    if used_ms is None:
+        return NEVER
+    seconds = max(0, int(time.time() - used_ms / 1000))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def megabytes(found: dict[str, Any]) -> str:
+    """Return the size of an adapter in MB."""
+    return f"{found['bytes'] / 1e6:.1f}"

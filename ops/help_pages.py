@@ -1,0 +1,138 @@
+"""Help pages of the command line: one notation, and no text cut off in a narrow terminal.
+
+Values are written in capitals. An argument in brackets may be left out, and one with dots may be
+repeated. A switch has no value.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+MAX_NAME_WIDTH = 30
+"""Maximum width of the names' column. The text of a longer name begins on the next line."""
+GAP = "  "
+ARGUMENTS, OPTIONS, COMMANDS = "Arguments", "Options", "Commands"
+CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
+Row = tuple[str, str]
+"""A name, and the text that explains it."""
+
+
+class _Pages:
+    """Writes the parts of a help page, for commands and for groups of commands."""
+
+    def collect_usage_pieces(self: Any, ctx: Any) -> list[str]:
+        """Return the words after the command's name in the line `Usage:`."""
+        pieces = [_usage(param) for param in self.get_params(ctx) if _is_argument(param)]
+        more = [self.subcommand_metavar] if hasattr(self, "subcommand_metavar") else []
+        return [self.options_metavar, *pieces, *more]
+
+    def format_options(self: Any, ctx: Any, formatter: Any) -> None:
+        """Write a section for the arguments, and one for each panel of options and commands."""
+        shown = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
+        _write(formatter, ((ARGUMENTS, _row(param)) for param in shown if _is_argument(param)))
+        options = [(_panel(p, OPTIONS), _row(p)) for p in shown if not _is_argument(p)]
+        own_first = sorted(options, key=lambda option: option[0] != OPTIONS)
+        _write(formatter, own_first)
+        if hasattr(self, "list_commands"):
+            commands = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
+            _write(formatter, ((_panel(c, COMMANDS), (c.name, _summary(c))) for c in commands))
+
+
+class HelpCommand(_Pages, TyperCommand):
+    """Command with a help page in this notation."""
+
+
+class HelpGroup(_Pages, TyperGroup):
+    """Group of commands with a help page in this notation."""
+
+
+class App(typer.Typer):
+    """Typer app whose commands have help pages in this notation."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(cls=HelpGroup, rich_markup_mode=None, **options)
+
+    def command(
+        self, name: str | None = None, **options: Any
+    ) -> Callable[[CommandFunction], CommandFunction]:
+        """Return a decorator that registers a command."""
+        return super().command(name, cls=HelpCommand, **options)
+
+
+def _write(formatter: Any, rows: Iterable[tuple[str, Row]]) -> None:
+    """Write a section for each title among `rows`, in the order of their first rows."""
+    sections: dict[str, list[Row]] = {}
+    for title, row in rows:
+        sections.setdefault(title, []).append(row)
+    for title, own in sections.items():
+        with formatter.section(title):
+            formatter.write("".join(f"{GAP}{line}\n" for line in _lines(own, formatter.width)))
+
+
+def _lines(rows: Sequence[Row], width: int) -> Iterable[str]:
+    """Yield the lines of two columns that together are `width` wide.
+
+    Words aren't broken at hyphens, because readers copy the names of flags.
+    """
+    most = min(MAX_NAME_WIDTH, width // 3)
+    column = min(max(len(name) for name, _ in rows), most) + len(GAP)
+    for name, text in rows:
+        lines = textwrap.wrap(
+            text, width - column - len(GAP), break_on_hyphens=False, break_long_words=False
+        )
+        if len(name) + len(GAP) > column:
+            yield name
+        else:
+            first = lines.pop(0) if lines else ""
+            yield f"{name:{column}}{first}".rstrip()
+        yield from (f"{'':{column}}{line}" for line in lines)
+
+
+def _is_argument(param: Any) -> bool:
+    return bool(param.param_type_name == "argument")
+
+
+def _panel(shown: Any, otherwise: str) -> str:
+    return getattr(shown, "rich_help_panel", None) or otherwise
+
+
+def _row(param: Any) -> Row:
+    text = f"{param.help or ''}{_default(param)}"
+    if _is_argument(param):
+        return f"{_value(param)}{_dots(param)}", text
+    names = "/".join(
+        ", ".join(sorted(names, key=len)) for names in (param.opts, param.secondary_opts) if names
+    )
+    return (names if param.is_flag else f"{names} {_value(param)}"), text
+
+
+def _value(param: Any) -> str:
+    """Return the word that stands for the parameter's value, in capitals."""
+    return str(param.metavar or param.name.upper())
+
+
+def _usage(param: Any) -> str:
+    word = _value(param)
+    return f"{word if param.required else f'[{word}]'}{_dots(param)}"
+
+
+def _dots(param: Any) -> str:
+    return "" if param.nargs == 1 else "..."
+
+
+def _default(param: Any) -> str:
+    """Return the default as a suffix of the help text. A switch that is off has no suffix."""
+    default = param.default
+    if not param.show_default or default is None or default is False or default == "":
+        return ""
+    if default is True:
+        default = param.opts[0]
+    return f" [default: {getattr(default, 'value', default)}]"
+
+
+def _summary(command: Any) -> str:
+    """Return the first paragraph of a command's help."""
+    return " ".join((command.short_help or command.help or "").partition("\n\n")[0].split())

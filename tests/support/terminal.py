@@ -1,0 +1,105 @@
+"""A program in a pseudo-terminal, whose screen tests can read."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+import pyte
+
+ROWS = 24
+DEADLINE_S = 30.0
+
+
+class Terminal:
+    """Runs `lorikeet WORDS` in a terminal of `columns` x 24 characters."""
+
+    def __init__(self, words: Sequence[str], *, columns: int, env: dict[str, str]) -> None:
+        self._screen = pyte.Screen(columns, ROWS)
+        self._stream = pyte.ByteStream(self._screen)
+        self._pid, self._fd = pty.fork()
+        if self._pid == 0:
+            _run(words, columns, env)
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        os.close(self._fd)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines on the screen, without those below the last text."""
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip().split("\n")
+
+    @property
+    def hides_cursor(self) -> bool:
+        return bool(self._screen.cursor.hidden)
+
+    def type(self, keys: str) -> None:
+        os.write(self._fd, keys.encode())
+
+    def wait_until(self, is_shown: Callable[[list[str]], bool]) -> list[str]:
+        """Wait until the screen satisfies the condition, and return its lines."""
+        end = time.monotonic() + DEADLINE_S
+        while not is_shown(self.lines):
+            assert time.monotonic() < end, "\n".join(self.lines)
+            self._read(0.05)
+        return self.lines
+
+    def exit_status(self) -> int:
+        """Wait for the end of the program, and return its exit status."""
+        while self._read(DEADLINE_S):
+            pass
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+    def _read(self, seconds: float) -> bool:
+        """Draw what the program has written. Return False at the end of its output."""
+        if not select.select([self._fd], [], [], seconds)[0]:
+            return True
+        try:
+            written = os.read(self._fd, 65536)
+        except OSError:  # the program has ended
+            return False
+        self._stream.feed(written)
+        return bool(written)
+
+
+def _run(words: Sequence[str], columns: int, env: dict[str, str]) -> None:
+    """Replace this process by the program."""
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+    # A shell that starts the tests in the background makes them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+    }
+    os.execve(
+        sys.executable,
+        [sys.executable, "-m", "ops.cli", *words],
+        {**inherited, "TERM": "xterm-256color", **env},
+    )
+
+
+@contextmanager
+def terminal(*words: str, columns: int = 80, **env: str) -> Iterator[Terminal]:
+    """Run `lorikeet WORDS` in a terminal until the end of the block."""
+    with Terminal(words, columns=columns, env=env) as running:
+        yield running
